@@ -1,0 +1,53 @@
+# Meshlog. `make demo` and `make test` do all their set-up; nothing but Python 3.11+ is needed.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install demo test test-long lint format up down bench clean lock help
+
+help: ## what can be made
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv with everything in it (all others do this first)
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Meshlog needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: install ## run the bookstore on a real mesh and check it, about a minute
+	@$(BIN)/meshlog demo $(ARGS)
+
+up: install ## start the embedded mesh and keep it running
+	@$(BIN)/meshlog up $(ARGS)
+
+down: install ## stop it; nothing is left behind
+	@$(BIN)/meshlog down
+
+test: install ## all tests: real NATS, real Envoys, the devcluster
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## ruff, pyright strict, import contracts
+	@$(BIN)/python tools/xds_stubs.py
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: install ## let ruff format and fix what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: install ## every benchmark, as tables; JSON=file writes one object
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## pin all dependencies with hashes again
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --quiet --upgrade -o requirements.lock
+
+clean: ## remove what the others made
+	rm -rf .venv .stubs .meshlog build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,97 @@
+"""What the kubelet part needs of the machine: sandboxes (a pod's namespaces) and processes in them.
+
+`deploy.devcluster.node` implements it with Linux namespaces, without root; tests of the kubelet use a fake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A directory or file of the machine that a container sees at `target`."""
+
+    source: Path
+    target: Path
+    read_only: bool = False
+
+
+class Process(Protocol):
+    """One started container process (and whatever it forked)."""
+
+    @property
+    def pid(self) -> int:
+        """Its pid in the devcluster's pid namespace."""
+        ...
+
+    async def wait(self) -> int:
+        """Exit code; 128 + N if signal N ended it. May be awaited more than once."""
+        ...
+
+    def signal(self, number: int) -> None:
+        """Signal the process; SIGKILL also ends everything that it started. Gone already: nothing happens."""
+        ...
+
+
+class Sandbox(Protocol):
+    """The namespaces of one pod: network with its own address and DNS, mounts."""
+
+    @property
+    def ip(self) -> str:
+        """IPv4 address, reachable from the node and from all pods."""
+        ...
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        mounts: Sequence[Mount],
+        log: Path,
+        working_directory: Path | None = None,
+    ) -> Process:
+        """Start a process with stdout and stderr appended to `log`; raises `OSError` if it cannot be executed."""
+        ...
+
+    async def remove(self) -> None:
+        """End every process in it and take the namespaces and the address back."""
+        ...
+
+
+class ServiceRoute(msgspec.Struct, frozen=True, order=True):
+    """One port of one Service as the node's packet rules know it."""
+
+    cluster_ip: str
+    port: int
+    protocol: str
+    """`TCP` or `UDP`."""
+    backends: tuple[tuple[str, int], ...]
+    """(address, port), sorted; none: connections are refused at once."""
+
+
+class Runtime(Protocol):
+    """The machine under the node agent."""
+
+    @property
+    def node_ip(self) -> str:
+        """Address of the node inside the devcluster's network."""
+        ...
+
+    async def create_sandbox(self, *, uid: str, hostname: str, host_network: bool = False) -> Sandbox:
+        """A sandbox for the pod with this uid."""
+        ...
+
+    async def set_service_routes(self, routes: Sequence[ServiceRoute]) -> None:
+        """Make these, and only these, virtual addresses work for all pods and the node.
+
+        Cheap if nothing changed; a change keeps established connections.
+        """
+        ...
+
+    async def set_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """What DNS answers: fully qualified name (no trailing dot) → addresses."""
+        ...

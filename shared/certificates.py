@@ -1,0 +1,66 @@
+"""What edges and the CA say to each other through the log. Public parts and sealed tokens only: no secret.
+
+A requester generates a key, sends a `SigningRequest` to `MESH_CSRS` and finds the `SigningAnswer` in `MESH_CERTS`
+under its own subject. Proof of identity is a service-account token, sealed (HPKE, RFC 9180) to the CA's public key
+that the newest `TrustBundle` publishes; the CA verifies the token itself and takes the identity from it alone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class SealingKey(msgspec.Struct, frozen=True):
+    """A public key of the CA that tokens are sealed to."""
+
+    id: str
+    public: bytes
+    """X25519, raw, 32 bytes."""
+
+
+class TrustBundle(msgspec.Struct, frozen=True):
+    """The roots that members of a trust domain trust, and the keys that reach its CA."""
+
+    trust_domain: str
+    serial: int
+    """Grows with each change."""
+    roots: list[str]
+    """PEM certificates, the signing one first."""
+    sealing_keys: list[SealingKey]
+    """Newest first; a sender uses the first."""
+
+
+class SigningRequest(msgspec.Struct, frozen=True):
+    """Asks for an X.509-SVID."""
+
+    id: str
+    """Unique; random."""
+    requester: str
+    """Instance id of who asks and will look for the answer."""
+    csr: bytes
+    """PKCS #10, DER. Only its public key is used, and its signature as proof of possession."""
+    sealing_key: str
+    sealed_token: bytes
+    """The workload's token: HPKE base mode, info `meshlog/csr/v1`, associated data = SHA-256 of `csr`."""
+    cluster: str
+    spiffe_id: str
+    """What the requester expects; the answer is a refusal if the token says otherwise."""
+
+
+class SigningAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The certificate, or why there is none."""
+
+    id: str
+    spiffe_id: str = ""
+    chain: list[str] = []
+    """PEM, the leaf first, without the root."""
+    serial: str = ""
+    """Hex."""
+    not_before: int = 0
+    not_after: int = 0
+    """Seconds since 1970."""
+    bundle_serial: int = 0
+    refused: str = ""
+    """Stable code of a refusal (`csr/…`, `token/…`); empty: issued. The reason is in the CA's log only."""
+    retry_after: float = 0.0
+    """Seconds after which the same request may succeed; 0: it will not."""

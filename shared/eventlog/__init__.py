@@ -1,0 +1,1 @@
+"""The event log: `protocol` is what services see, `memory` and `jetstream` implement it, `chain` verifies it."""

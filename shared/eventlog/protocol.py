@@ -1,0 +1,199 @@
+"""The log as services see it: a handful of methods over one stream, and the facts that a reader may rely on.
+
+Two implementations, `shared.eventlog.memory` and `shared.eventlog.jetstream`, pass one conformance suite
+(`tests/conformance/eventlog`). Services import from here and are handed an implementation.
+
+**Chains.** JetStream can lose acknowledged messages to disk corruption without a word, so a writer of a chained
+scope (all events of one cluster; all commits) puts three headers on every record: the epoch, the hash of the chain
+*before* the record, and its place in its atomic batch. `chain_after` continues the hash. A writer names the
+checkpoint that it writes after; the log refuses (`StaleWriterError`) when the scope has moved on, which also
+makes the writer's view of the chain true. A reader folds records with `shared.eventlog.chain.Verifier`, which
+raises `ChainBrokenError` at a hole, a rollback or a changed byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from shared.errors import MeshlogError
+
+HEADER_EPOCH = "Meshlog-Epoch"
+HEADER_CHAIN = "Meshlog-Chain"
+"""Hash of the chain before this record, 32 hex digits."""
+HEADER_BATCH = "Meshlog-Batch"
+"""`i/n`: this is record i of an atomic batch of n, counted from 1."""
+
+GENESIS = "0" * 32
+"""The hash before the first record of an epoch."""
+
+MAX_BATCH = 1000
+"""Records in one atomic batch; the limit is the NATS server's."""
+
+MAX_PAYLOAD = 768 * 1024
+"""Bytes in one record: below the 1 MiB of a default NATS server, with room for headers."""
+
+
+class EventLogError(MeshlogError):
+    """A failure of the log itself."""
+
+
+class LogUnavailableError(EventLogError):
+    """The log cannot be reached or has no leader now. The same call may be tried again."""
+
+
+class StaleWriterError(EventLogError):
+    """Somebody else wrote to the scope after the checkpoint given: read on, decide again."""
+
+
+class DuplicateError(EventLogError):
+    """A batch holds a message id that the log has seen. Nothing of the batch was written."""
+
+
+class BatchTooLargeError(EventLogError):
+    """More than `MAX_BATCH` records, or a record above `MAX_PAYLOAD` bytes. Nothing was written."""
+
+
+class ChainBrokenError(EventLogError):
+    """A record does not continue the chain: something before it was lost, reordered or changed."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A place in a chained scope. Never a sequence alone: a rolled-back stream reuses sequences."""
+
+    epoch: str
+    """Id of the epoch; a new one starts when the log was found broken. Empty: the scope is empty."""
+    sequence: int
+    """Sequence of the last record of the scope; 0 if it is empty."""
+    chain: str
+    """Hash of the chain after that record."""
+
+
+EMPTY = Checkpoint(epoch="", sequence=0, chain=GENESIS)
+"""The checkpoint of an empty scope."""
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A record to be written."""
+
+    subject: str
+    payload: bytes
+    message_id: str = ""
+    """Dedupe key, effective for the stream's duplicate window (2 minutes); empty: none."""
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    """Further headers: `traceparent`, say. Not part of the chain hash."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A record as the log holds it."""
+
+    subject: str
+    sequence: int
+    payload: bytes
+    time: int
+    """When the log took it, nanoseconds since 1970 by the log's clock. For people only; order is `sequence`."""
+    headers: Mapping[str, str]
+    pending: int = 0
+    """How many records of the same read or follow came after it when it was delivered; 0: caught up."""
+
+    @property
+    def epoch(self) -> str:
+        """Epoch of a chained record, else empty."""
+        return self.headers.get(HEADER_EPOCH, "")
+
+    @property
+    def batch(self) -> tuple[int, int]:
+        """Place in its atomic batch, `(i, n)` from 1; `(1, 1)` for a record written alone."""
+        index, _, count = self.headers.get(HEADER_BATCH, "1/1").partition("/")
+        return int(index), int(count)
+
+    @property
+    def ends_batch(self) -> bool:
+        """Whether the atomic batch is complete with this record."""
+        index, count = self.batch
+        return index == count
+
+
+class Job(Protocol):
+    """One record taken from a work queue. It returns to the queue unless it is acknowledged in time."""
+
+    @property
+    def record(self) -> Record:
+        """What was taken."""
+        ...
+
+    async def done(self) -> None:
+        """Take the record out of the queue for good."""
+        ...
+
+    async def retry(self, *, after: float) -> None:
+        """Put it back; another taker may have it after `after` seconds."""
+        ...
+
+
+def chain_after(before: str, subject: str, payload: bytes) -> str:
+    """The hash of the chain after a record: the first 32 hex digits of SHA-256(before, subject, payload)."""
+    digest = hashlib.sha256()
+    digest.update(before.encode("ascii"))
+    digest.update(b"\n")
+    digest.update(subject.encode("utf-8"))
+    digest.update(b"\n")
+    digest.update(payload)
+    return digest.hexdigest()[:32]
+
+
+class EventLog(Protocol):
+    """One stream of the log."""
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        ...
+
+    async def append(self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Checkpoint:
+        """Append one atomic batch to the chained `scope` (a subject or a wildcard that covers every draft).
+
+        Returns the checkpoint after it. `epoch` starts a new epoch: the chain restarts from `GENESIS` under that
+        id (needed for the very first append too; empty continues `after.epoch`). Raises `StaleWriterError` if the
+        scope's last record is not `after.sequence`, `DuplicateError`, `BatchTooLargeError`, `LogUnavailableError`.
+        Nothing is written if it raises, except after `LogUnavailableError`: then read the tip to know.
+        """
+        ...
+
+    async def publish(self, draft: Draft) -> int:
+        """Append one unchained record; returns its sequence (the earlier one if its message id was seen)."""
+        ...
+
+    def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """Yield the records from sequence `start` on that are there now, in order, then end."""
+        ...
+
+    def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """Yield records from sequence `start` on, in order, for ever; outages are waited out inside.
+
+        `start` may lie beyond the end. Never skips and never repeats a record that the stream still holds.
+        """
+        ...
+
+    async def last(self, subject: str) -> Record | None:
+        """The newest record of a subject (or of a wildcard), if any."""
+        ...
+
+    async def last_per_subject(self, subjects: str = ">") -> list[Record]:
+        """The newest record of each subject that matches, by sequence."""
+        ...
+
+    async def tip(self, scope: str) -> Checkpoint:
+        """The checkpoint after the newest record of a chained scope; `EMPTY` if there is none."""
+        ...
+
+    async def bounds(self) -> tuple[int, int]:
+        """First and last sequence of the stream; the first is last + 1 when it is empty."""
+        ...
+
+    def take(self, group: str) -> AsyncIterator[Job]:
+        """Take records off a work-queue stream, each given to one taker of the group at a time, for ever."""
+        ...

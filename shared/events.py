@@ -1,0 +1,117 @@
+"""The event: one change of one object, as it stands in `MESH_EVENTS`.
+
+JSON, so that an operator can read the log with the plain `nats` tool. Keys are sorted by declaration and defaults
+are left out, so that equal events have equal bytes. A new field gets a default; a change of meaning gets a new
+`schema` and an upcast here: the log itself is never rewritten.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from shared.errors import MeshlogError
+from shared.subjects import Streams
+
+SCHEMA = 1
+"""The newest schema that this build writes and understands."""
+
+APPLIED: Literal["applied"] = "applied"
+DELETED: Literal["deleted"] = "deleted"
+
+
+class CorruptEventError(MeshlogError):
+    """The bytes are no event that any build of Meshlog can have written."""
+
+
+class FutureEventError(MeshlogError):
+    """The event was written by a newer build; this one must not guess at it."""
+
+
+class ObjectKey(msgspec.Struct, frozen=True, order=True):
+    """Which object: stable over deletion and re-creation (the uid is not part of it)."""
+
+    cluster: str
+    kind: str
+    namespace: str
+    """Empty for cluster-scoped kinds."""
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where an event came from: who changed the object, and how we learnt of it."""
+
+    source: str = "watch"
+    """`watch`, `list` (a difference found by reconciling), `operator` (a person through the command)."""
+    manager: str = ""
+    """Field manager of the newest entry in `managedFields`: `kubectl-client-side-apply`, say."""
+    time: str = ""
+    """When that manager changed it, RFC 3339, by the API server's clock."""
+    change_set: str = ""
+    """Id that the objects applied together share; empty if it came alone."""
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One change of one object."""
+
+    schema: int
+    cluster: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    """Kubernetes' own. Opaque: compared for equality, never ordered, except to notice that it went backwards."""
+    operation: Literal["applied", "deleted"]
+    api_version: str = ""
+    """`group/version` that the object was read in."""
+    object: msgspec.Raw | None = None
+    """The projected object (`shared.model`), as JSON; none for `deleted`."""
+    origin: Origin = Origin()
+
+    @property
+    def key(self) -> ObjectKey:
+        """Which object it is about."""
+        return ObjectKey(cluster=self.cluster, kind=self.kind, namespace=self.namespace, name=self.name)
+
+    def subject(self, streams: Streams) -> str:
+        """Where in the log it stands."""
+        return streams.event_subject(self.cluster, self.kind, self.namespace, self.name)
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_DECODER = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """The bytes of an event: equal events give equal bytes."""
+    return _ENCODER.encode(event)
+
+
+def decode(payload: bytes) -> Event:
+    """Read an event of any released schema.
+
+    Raises `CorruptEventError` for bytes that are no event, `FutureEventError` for a schema newer than ours.
+    """
+    try:
+        event = _DECODER.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise CorruptEventError("event/corrupt", f"cannot be read as an event ({error})") from error
+    if event.schema > SCHEMA:
+        raise FutureEventError(
+            "event/future",
+            f"has schema {event.schema}, this build understands up to {SCHEMA}; run a newer build",
+            about=str(event.key),
+        )
+    if event.schema < 1:
+        raise CorruptEventError("event/corrupt", f"has schema {event.schema}, which never existed")
+    return event
+
+
+def encode_object(projected: Any) -> msgspec.Raw:
+    """Deterministic JSON of a projected object, ready for `Event.object`."""
+    return msgspec.Raw(_ENCODER.encode(projected))

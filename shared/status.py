@@ -1,0 +1,65 @@
+"""What edges report about proxies, in `MESH_STATUS`: one watermark per proxy and type, refusals at once.
+
+The newest record of a proxy's subject is its state; the few before it are kept for "what happened last".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A NACK: the proxy kept what it had."""
+
+    version: int
+    """Snapshot version that was refused."""
+    resources: dict[str, str]
+    """Name → hash of what was offered in the refused response."""
+    message: str
+    """`error_detail.message`, as the proxy wrote it, cut at 4 kB."""
+
+
+class TypeStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One type of one proxy."""
+
+    sent: int = 0
+    """Newest version whose resources of this type were sent."""
+    acked: int = 0
+    """Newest version that the proxy holds completely, by its ACKs; also versions that changed nothing for it."""
+    acked_at: int = 0
+    """When the ACK that moved the watermark arrived, nanoseconds since 1970."""
+    refusal: Refusal | None = None
+    """Set while the newest response of this type stands refused."""
+
+
+class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """State of one proxy as its edge sees it."""
+
+    cluster: str
+    namespace: str
+    pod: str
+    uid: str
+    service_account: str
+    edge: str
+    """Instance id of the edge that wrote this."""
+    connected: bool
+    since: int
+    """When the stream opened or ended, nanoseconds since 1970."""
+    workload_class: str = ""
+    types: dict[str, TypeStatus] = {}
+    """By type URL, SDS included."""
+
+    @property
+    def acked(self) -> int:
+        """Newest version that the proxy holds completely, over all types; 0 before the first."""
+        return min((status.acked for status in self.types.values()), default=0)
+
+
+def encode_status(status: ProxyStatus) -> bytes:
+    """JSON, readable with the plain `nats` tool."""
+    return msgspec.json.encode(status, order="deterministic")
+
+
+def decode_status(payload: bytes) -> ProxyStatus:
+    """Raises `msgspec.MsgspecError` for bytes that are none."""
+    return msgspec.json.decode(payload, type=ProxyStatus)
