@@ -1,0 +1,51 @@
+"""Entry of the `meshlog` command: finds the verb, runs it, and turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from cli.catalogue import VERBS, overview
+from shared.errors import BadInputError, MeshlogError
+
+BAD_INPUT = 2
+FAILED = 1
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns 0 (done), 1 (failed), 2 (bad input), 130 (interrupted), or the verb's own code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(overview())
+        return 0 if arguments else BAD_INPUT
+    if arguments[0] in {"-V", "--version"}:
+        arguments = ["version"]
+    verb = VERBS.get(arguments[0])
+    if verb is None:
+        _complain(f"there is no verb {arguments[0]!r}: see `meshlog --help`")
+        return BAD_INPUT
+    try:
+        return importlib.import_module(verb.module).main(arguments[1:])
+    except BadInputError as error:
+        _complain(str(error))
+        return BAD_INPUT
+    except MeshlogError as error:
+        _complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has gone; not ours to complain about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _complain(sentence: str) -> None:
+    print(f"meshlog: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Every verb of `meshlog`, with the sentence that `meshlog --help` shows for it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """Where a verb lives and what it is for."""
+
+    module: str
+    group: str
+    summary: str
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb("cli.verbs.demo", "Try it", "run a bookstore on a real mesh and check ten promises, about a minute"),
+    "up": Verb("cli.verbs.up", "Try it", "start the embedded mesh on this machine and keep it running"),
+    "down": Verb("cli.verbs.down", "Try it", "stop it; nothing is left behind"),
+    "apply": Verb("cli.verbs.apply", "Use it", "apply YAML to the embedded mesh (kubectl works as well)"),
+    "exec": Verb("cli.verbs.exec", "Use it", "run a command inside a pod of the embedded mesh"),
+    "logs": Verb("cli.verbs.logs", "Use it", "print what a pod of the embedded mesh wrote"),
+    "status": Verb("cli.verbs.status", "See it", "is it running, where is its API, what does each proxy hold"),
+    "run": Verb("cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector"),
+    "sidecar-init": Verb(
+        "cli.verbs.sidecar_init", "Operate it", "redirect a pod's traffic to its sidecar (init container)"
+    ),
+    "version": Verb("cli.verbs.version", "Operate it", "print the version of this build"),
+}
+
+
+def overview() -> str:
+    """What `meshlog --help` prints."""
+    lines = [
+        "meshlog: a service mesh whose source of truth is a log",
+        "",
+        "Usage: meshlog VERB [ARGUMENTS]      meshlog VERB --help teaches one verb",
+    ]
+    for group in dict.fromkeys(verb.group for verb in VERBS.values()):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<13} {verb.summary}" for name, verb in VERBS.items() if verb.group == group]
+    lines += ["", "New here? Run `meshlog demo`, then read docs/start.md."]
+    return "\n".join(lines)
