@@ -1,1 +1,1 @@
-
+"""The bookstore demo: its programs, its manifests, and the checks that `meshlog demo` makes."""

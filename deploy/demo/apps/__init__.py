@@ -1,0 +1,1 @@
+"""The programs of the bookstore: ordinary HTTP and TCP programs that know nothing of a mesh."""

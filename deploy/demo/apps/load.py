@@ -1,0 +1,146 @@
+"""A client that counts: calls a URL and prints one JSON object of what came back. Retries nothing.
+
+    python -m deploy.demo.apps.load URL --requests 300
+    python -m deploy.demo.apps.load URL --rate 100          (until its standard input closes)
+
+The object: {"requests", "ok", "outcomes": {"200": n, "403": n, "refused": n, "reset": n, …},
+"stores": {"v1": n}, "body": newest, "failures": [first few], "p50_ms", "p99_ms", "longest_ms"}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import aiohttp
+
+FAILURES_KEPT = 5
+
+
+class Tally:
+    """What came back so far."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.stores: Counter[str] = Counter()
+        self.bodies: list[str] = []
+        self.failures: list[str] = []
+        self.latencies: list[float] = []
+
+    def summary(self) -> dict[str, object]:
+        """The object that is printed."""
+        ordered = sorted(self.latencies) or [0.0]
+        return {
+            "requests": len(self.latencies),
+            "ok": self.outcomes["200"],
+            "outcomes": dict(sorted(self.outcomes.items())),
+            "stores": dict(sorted(self.stores.items())),
+            "body": self.bodies[-1] if self.bodies else "",
+            "failures": self.failures,
+            "p50_ms": round(ordered[len(ordered) // 2] * 1000, 2),
+            "p99_ms": round(ordered[len(ordered) * 99 // 100] * 1000, 2),
+            "longest_ms": round(ordered[-1] * 1000, 2),
+        }
+
+
+def outcome_of(error: BaseException) -> str:
+    """The word a person uses: refused, closed, reset, hung, or the error's own name."""
+    match error:
+        case TimeoutError():
+            return "hung"
+        case aiohttp.ClientConnectorError() if isinstance(error.os_error, ConnectionRefusedError):
+            return "refused"
+        case aiohttp.ServerDisconnectedError():
+            return "closed"
+        case ConnectionResetError() | aiohttp.ClientOSError():
+            return "reset"
+        case _:
+            return type(error).__name__
+
+
+async def call(session: aiohttp.ClientSession, url: str, tally: Tally) -> None:
+    """Make one call and count it."""
+    began = time.monotonic()
+    try:
+        async with session.get(url) as answer:
+            body = await answer.text()
+            outcome = str(answer.status)
+            if answer.status == 200:
+                tally.stores[answer.headers.get("x-store", "none")] += 1
+            tally.bodies = [body[:500]]
+    except (aiohttp.ClientError, OSError) as error:
+        outcome = outcome_of(error)
+        body = f"{type(error).__name__}: {error}"
+    tally.latencies.append(time.monotonic() - began)
+    tally.outcomes[outcome] += 1
+    if outcome != "200" and len(tally.failures) < FAILURES_KEPT:
+        tally.failures.append(f"{time.time():.3f} {outcome}: {body[:200]}")
+
+
+async def wait_for_end_of_input() -> None:
+    """Return when whoever started us closes our standard input."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+async def load(url: str, *, requests: int, rate: float, concurrency: int, patience: float, reuse: bool) -> Tally:
+    """Call `requests` times, or at `rate` calls a second until the input ends when `requests` is 0."""
+    tally = Tally()
+    connector = aiohttp.TCPConnector(limit=concurrency, force_close=not reuse)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=patience)) as session:
+        if requests:
+            gate = asyncio.Semaphore(concurrency)
+
+            async def one() -> None:
+                async with gate:
+                    await call(session, url, tally)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(requests):
+                    group.create_task(one())
+            return tally
+        ended = asyncio.create_task(wait_for_end_of_input())
+        print("loading", flush=True)
+        began, sent = time.monotonic(), 0
+        async with asyncio.TaskGroup() as group:
+            while not ended.done():
+                sent += 1
+                group.create_task(call(session, url, tally))
+                due = began + sent / rate
+                await asyncio.wait([ended], timeout=max(0.0, due - time.monotonic()))
+    return tally
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the client; exit code 0 whatever came back: judging is the caller's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url")
+    parser.add_argument("--requests", type=int, default=0, help="how many; 0: until the input ends")
+    parser.add_argument("--rate", type=float, default=100.0, help="calls a second when there is no --requests")
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds after which a call has hung")
+    parser.add_argument("--reuse", action="store_true", help="reuse connections (default: one a call)")
+    options = parser.parse_args(argv)
+    tally = asyncio.run(
+        load(
+            options.url,
+            requests=options.requests,
+            rate=options.rate,
+            concurrency=options.concurrency,
+            patience=options.timeout,
+            reuse=options.reuse,
+        )
+    )
+    print(json.dumps(tally.summary()), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
