@@ -197,3 +197,22 @@ class EventLog(Protocol):
     def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off a work-queue stream, each given to one taker of the group at a time, for ever."""
         ...
+
+
+class Logs(Protocol):
+    """The streams of one mesh, opened by name. `MemoryLogs` and `JetStreamLogs` implement it."""
+
+    async def open(self, stream: str) -> EventLog:
+        """The stream of that name (`Streams.events`, say); created if it is not there yet.
+
+        Waits, with one log line, while the log cannot be reached.
+        """
+        ...
+
+    async def ensure(self, *names: str) -> None:
+        """Create the streams named (none: all of the mesh) where they are missing; safe to race with others."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection. Logs opened from here raise `LogUnavailableError` afterwards."""
+        ...

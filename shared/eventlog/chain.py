@@ -1,0 +1,142 @@
+"""The hash chain of a scope: forged by writers, verified by readers, pure.
+
+A stream that lost or changed a record still answers every call happily (JetStream logs nothing, see
+`shared.eventlog.protocol`). The chain makes the loss visible: each record carries the hash of all before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from shared.eventlog.protocol import (
+    GENESIS,
+    HEADER_BATCH,
+    HEADER_CHAIN,
+    HEADER_EPOCH,
+    MAX_BATCH,
+    MAX_PAYLOAD,
+    BatchTooLargeError,
+    ChainBrokenError,
+    Checkpoint,
+    Draft,
+    Record,
+    chain_after,
+)
+from shared.eventlog.streams import matches
+
+
+class Forged(msgspec.Struct, frozen=True):
+    """A batch ready to be written: the headers of each draft, and the chain after the last."""
+
+    headers: list[dict[str, str]]
+    epoch: str
+    chain: str
+
+    def checkpoint(self, sequence: int) -> Checkpoint:
+        """The checkpoint after the batch, whose last record got `sequence`."""
+        return Checkpoint(epoch=self.epoch, sequence=sequence, chain=self.chain)
+
+
+def check_size(drafts: Sequence[Draft]) -> None:
+    """Raise `BatchTooLargeError` for more than `MAX_BATCH` drafts, or one above `MAX_PAYLOAD` bytes."""
+    if len(drafts) > MAX_BATCH:
+        raise BatchTooLargeError(
+            "log/batch-too-large", f"{len(drafts)} records do not fit into one atomic batch of at most {MAX_BATCH}"
+        )
+    for draft in drafts:
+        if len(draft.payload) > MAX_PAYLOAD:
+            raise BatchTooLargeError(
+                "log/record-too-large",
+                f"a record of {len(draft.payload)} bytes exceeds the limit of {MAX_PAYLOAD}",
+                about=draft.subject,
+            )
+
+
+def forge(drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Forged:
+    """Continue the chain of `scope` by `drafts`, or start the new `epoch` with them.
+
+    Raises `BatchTooLargeError`; and `ValueError`, which is a bug of the caller, for no drafts, a draft outside the
+    scope, or no epoch to continue.
+    """
+    if not drafts:
+        raise ValueError("an append needs at least one record")
+    if epoch and epoch == after.epoch:
+        raise ValueError(f"epoch {epoch} is not new")
+    if not epoch and not after.epoch:
+        raise ValueError("the first append to a scope starts an epoch: name it")
+    check_size(drafts)
+    chain = GENESIS if epoch else after.chain
+    epoch = epoch or after.epoch
+    headers: list[dict[str, str]] = []
+    for index, draft in enumerate(drafts, start=1):
+        if not matches(scope, draft.subject):
+            raise ValueError(f"{draft.subject} is outside the scope {scope}")
+        own = {HEADER_EPOCH: epoch, HEADER_CHAIN: chain, HEADER_BATCH: f"{index}/{len(drafts)}"}
+        headers.append({**draft.headers, **own})
+        chain = chain_after(chain, draft.subject, draft.payload)
+    return Forged(headers=headers, epoch=epoch, chain=chain)
+
+
+def checkpoint_at(record: Record) -> Checkpoint:
+    """The checkpoint after a record, believing its headers.
+
+    After an unchained record the epoch is empty, so that only a new epoch can follow it.
+    """
+    before = record.headers.get(HEADER_CHAIN)
+    if not before or not record.epoch:
+        return Checkpoint(epoch="", sequence=record.sequence, chain=GENESIS)
+    chain = chain_after(before, record.subject, record.payload)
+    return Checkpoint(epoch=record.epoch, sequence=record.sequence, chain=chain)
+
+
+class Verifier:
+    """Folds the records of one scope and stops at the first that does not continue the chain.
+
+    Start it at the checkpoint that was folded up to, at `EMPTY` to read a scope from its very beginning, or with
+    none to believe the first record's word (a stream that no longer keeps its beginning, or a look in between).
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None = None) -> None:
+        self._checkpoint = checkpoint
+        self._left: set[str] = set()
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """After the last record folded."""
+        return self._checkpoint or Checkpoint(epoch="", sequence=0, chain=GENESIS)
+
+    def fold(self, record: Record) -> bool:
+        """Take the next record of the scope; true if it starts a new epoch: what was folded before is void.
+
+        Raises `ChainBrokenError` at a hole, a rollback, a reordering, a changed byte or an unchained record; the
+        checkpoint then stays where it was. A record with `GENESIS` under an epoch not seen before starts that epoch,
+        even at a sequence below the checkpoint's: the stream may have been made anew.
+        """
+        now = self._checkpoint
+        before = record.headers.get(HEADER_CHAIN, "")
+        after = checkpoint_at(record)
+        if not after.epoch:
+            raise self._broken(record, "carries no chain")
+        starts = before == GENESIS and (now is None or record.epoch != now.epoch)
+        if starts:
+            if record.epoch in self._left:
+                raise self._broken(record, f"starts epoch {record.epoch}, which had ended")
+            if now is not None and now.epoch:
+                self._left.add(now.epoch)
+        elif now is not None:
+            self._check_continues(record, before, now)
+        self._checkpoint = after
+        return starts
+
+    def _check_continues(self, record: Record, before: str, now: Checkpoint) -> None:
+        if record.epoch != now.epoch:
+            raise self._broken(record, f"is in the middle of epoch {record.epoch}, not of {now.epoch or 'none'}")
+        if record.sequence <= now.sequence:
+            raise self._broken(record, f"comes after {now.sequence}: the log was rolled back")
+        if before != now.chain:
+            raise self._broken(record, f"does not continue {now.sequence}: records between were lost or changed")
+
+    def _broken(self, record: Record, reason: str) -> ChainBrokenError:
+        return ChainBrokenError("log/chain-broken", f"record {record.sequence} {reason}", about=record.subject)

@@ -1,0 +1,321 @@
+"""The log in memory: what tests and simulations run on, with the same refusals as JetStream.
+
+It also fails on demand: `lose`, `roll_back`, `corrupt` and an outage (`down`) are what happens to real logs, so
+that services can be tried against them without a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+import msgspec
+
+from shared.eventlog.chain import check_size, checkpoint_at, forge
+from shared.eventlog.protocol import (
+    EMPTY,
+    ChainBrokenError,
+    Checkpoint,
+    Draft,
+    DuplicateError,
+    EventLogError,
+    Job,
+    LogUnavailableError,
+    Record,
+    StaleWriterError,
+)
+from shared.eventlog.streams import StreamSpec, matches, specs
+from shared.subjects import Streams
+
+
+class MemoryLog:
+    """One stream in memory; an `EventLog`. Made for one event loop."""
+
+    def __init__(self, spec: StreamSpec | str = "MEMORY", *, clock: Callable[[], int] = time.time_ns) -> None:
+        self.spec = StreamSpec(name=spec, subjects=(">",), description="") if isinstance(spec, str) else spec
+        self._clock = clock
+        self._records: dict[int, Record] = {}
+        self._order: list[int] = []
+        self._next = 1
+        self._incarnation = 0
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._per_subject: dict[str, list[int]] = {}
+        self._changed = asyncio.Event()
+        self._down = False
+        self._leased: dict[int, float] = {}
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.spec.name
+
+    # Writing
+
+    async def append(self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Checkpoint:
+        """Append one atomic batch to a chained scope; see `EventLog.append`."""
+        forged = forge(drafts, scope=scope, after=after, epoch=epoch)
+        self._check_up()
+        self._forget_ids()
+        last = self._newest(scope)
+        if (last.sequence if last else 0) != after.sequence:
+            found = last.sequence if last else 0
+            raise StaleWriterError(
+                "log/stale-writer", f"the scope ends at {found}, not at {after.sequence}: read on", about=scope
+            )
+        identifiers = [draft.message_id for draft in drafts if draft.message_id]
+        for identifier in identifiers:
+            if identifier in self._seen or identifiers.count(identifier) > 1:
+                raise DuplicateError("log/duplicate", f"message id {identifier} was seen before", about=scope)
+        for draft in drafts:
+            self._check_subject(draft)
+        sequence = 0
+        for draft, headers in zip(drafts, forged.headers, strict=True):
+            sequence = self._write(draft, headers)
+        self._wake()
+        return forged.checkpoint(sequence)
+
+    async def publish(self, draft: Draft) -> int:
+        """Append one unchained record; see `EventLog.publish`."""
+        check_size([draft])
+        self._check_up()
+        self._check_subject(draft)
+        self._forget_ids()
+        if draft.message_id and draft.message_id in self._seen:
+            return self._seen[draft.message_id][0]
+        sequence = self._write(draft, draft.headers)
+        self._wake()
+        return sequence
+
+    # Reading
+
+    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """Yield what is there from `start` on; see `EventLog.read`."""
+        self._check_up()
+        for record in self._select(start, subjects):
+            yield record
+
+    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """Yield records from `start` on for ever; see `EventLog.follow`."""
+        wanted, delivered, incarnation = max(start, 1), 0, self._incarnation
+        while True:
+            changed = self._changed
+            if incarnation != self._incarnation:
+                wanted, delivered, incarnation = 1, 0, self._incarnation
+            if delivered >= self._next:
+                raise ChainBrokenError(
+                    "log/rolled-back", f"record {delivered} was read, but the stream ends at {self._next - 1}"
+                )
+            if not self._down:
+                for record in self._select(wanted, subjects):
+                    wanted, delivered = record.sequence + 1, record.sequence
+                    yield record
+                    if changed is not self._changed:
+                        break
+            if changed is self._changed:
+                await changed.wait()
+
+    async def last(self, subject: str) -> Record | None:
+        """The newest record of a subject or wildcard."""
+        self._check_up()
+        return self._newest(subject)
+
+    async def last_per_subject(self, subjects: str = ">") -> list[Record]:
+        """The newest record of each subject that matches, by sequence."""
+        self._check_up()
+        newest = sorted(held[-1] for subject, held in self._per_subject.items() if matches(subjects, subject))
+        return [
+            msgspec.structs.replace(self._records[sequence], pending=len(newest) - 1 - index)
+            for index, sequence in enumerate(newest)
+        ]
+
+    async def tip(self, scope: str) -> Checkpoint:
+        """The checkpoint after the newest record of a chained scope."""
+        last = await self.last(scope)
+        return checkpoint_at(last) if last else EMPTY
+
+    async def bounds(self) -> tuple[int, int]:
+        """First and last sequence; the first is last + 1 when the stream is empty."""
+        self._check_up()
+        last = self._next - 1
+        return (self._order[0] if self._order else last + 1), last
+
+    async def take(self, group: str) -> AsyncIterator[Job]:
+        """Take records off this work queue for ever; each is with one taker at a time, whatever the `group`."""
+        if self.spec.retention != "work_queue":
+            raise EventLogError("log/no-queue", f"stream {self.name} is no work queue; follow it", about=group)
+        while True:
+            changed = self._changed
+            now = asyncio.get_running_loop().time()
+            free = None
+            if not self._down:
+                free = next((number for number in self._order if self._leased.get(number, 0.0) <= now), None)
+            if free is not None:
+                self._leased[free] = now + self.spec.acknowledge_within
+                yield _MemoryJob(self, self._records[free])
+                continue
+            until = min((self._leased[number] for number in self._order), default=None)
+            try:
+                async with asyncio.timeout_at(None if self._down else until):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    # What happens to real logs
+
+    def down(self) -> None:
+        """Begin an outage: calls raise `LogUnavailableError`, followers wait."""
+        self._down = True
+        self._wake()
+
+    def up(self) -> None:
+        """End the outage."""
+        self._down = False
+        self._wake()
+
+    def lose(self, sequence: int) -> None:
+        """Leave a hole where a record was."""
+        self._drop(sequence)
+
+    def roll_back(self, last: int) -> None:
+        """Lose everything after `last`; its sequences will be given again."""
+        for sequence in [number for number in self._order if number > last]:
+            self._drop(sequence)
+        self._next = last + 1
+        self._seen.clear()
+        self._wake()
+
+    def corrupt(self, sequence: int, payload: bytes) -> None:
+        """Change the bytes of a record in place."""
+        self._records[sequence] = msgspec.structs.replace(self._records[sequence], payload=payload)
+
+    def recreate(self) -> None:
+        """Delete the stream and make it anew, empty, with sequences from 1."""
+        self.roll_back(0)
+        self._incarnation += 1
+        self._wake()
+
+    # Inside
+
+    def release(self, sequence: int, *, at: float) -> None:
+        """Let a taken record be taken again at loop time `at`."""
+        if sequence in self._leased:
+            self._leased[sequence] = at
+            self._wake()
+
+    def finish(self, sequence: int) -> None:
+        """Remove a taken record for good."""
+        self._leased.pop(sequence, None)
+        if sequence in self._records:
+            self._drop(sequence)
+
+    def _check_up(self) -> None:
+        if self._down:
+            raise LogUnavailableError("log/unavailable", "the log cannot be reached; try again", about=self.name)
+
+    def _check_subject(self, draft: Draft) -> None:
+        if not any(matches(pattern, draft.subject) for pattern in self.spec.subjects):
+            raise EventLogError("log/subject", f"stream {self.name} does not hold this subject", about=draft.subject)
+
+    def _forget_ids(self) -> None:
+        oldest = self._clock() - int(self.spec.duplicate_window * 1e9)
+        while self._seen:
+            identifier, (_, moment) = next(iter(self._seen.items()))
+            if moment >= oldest:
+                break
+            del self._seen[identifier]
+
+    def _newest(self, pattern: str) -> Record | None:
+        held = self._per_subject.get(pattern)
+        if held:
+            return self._records[held[-1]]
+        return next(
+            (
+                self._records[number]
+                for number in reversed(self._order)
+                if matches(pattern, self._records[number].subject)
+            ),
+            None,
+        )
+
+    def _select(self, start: int, subjects: str) -> list[Record]:
+        numbers = self._order[bisect.bisect_left(self._order, start) :]
+        found = [record for record in map(self._records.__getitem__, numbers) if matches(subjects, record.subject)]
+        count = len(found)
+        return [msgspec.structs.replace(record, pending=count - 1 - i) for i, record in enumerate(found)]
+
+    def _write(self, draft: Draft, headers: Mapping[str, str]) -> int:
+        sequence, now = self._next, self._clock()
+        self._next += 1
+        self._records[sequence] = Record(
+            subject=draft.subject, sequence=sequence, payload=draft.payload, time=now, headers=dict(headers)
+        )
+        self._order.append(sequence)
+        held = self._per_subject.setdefault(draft.subject, [])
+        held.append(sequence)
+        if draft.message_id:
+            self._seen[draft.message_id] = (sequence, now)
+        if self.spec.max_per_subject and len(held) > self.spec.max_per_subject:
+            self._drop(held[0])
+        return sequence
+
+    def _drop(self, sequence: int) -> None:
+        record = self._records.pop(sequence)
+        del self._order[bisect.bisect_left(self._order, sequence)]
+        held = self._per_subject[record.subject]
+        held.remove(sequence)
+        if not held:
+            del self._per_subject[record.subject]
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class _MemoryJob:
+    """A record taken from a `MemoryLog`."""
+
+    def __init__(self, log: MemoryLog, record: Record) -> None:
+        self._log = log
+        self._record = record
+
+    @property
+    def record(self) -> Record:
+        """What was taken."""
+        return self._record
+
+    async def done(self) -> None:
+        """Take it out of the queue for good."""
+        self._log.finish(self._record.sequence)
+
+    async def retry(self, *, after: float) -> None:
+        """Put it back; another taker may have it after `after` seconds."""
+        self._log.release(self._record.sequence, at=asyncio.get_running_loop().time() + after)
+
+
+class MemoryLogs:
+    """The streams of one mesh in memory, by name; a `Logs`. Services under test share one."""
+
+    def __init__(self, streams: Streams | None = None, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._specs = specs(streams or Streams())
+        self._clock = clock
+        self._open: dict[str, MemoryLog] = {}
+
+    async def open(self, stream: str) -> MemoryLog:
+        """The stream of that name, made at the first call; a name outside the mesh takes any subject."""
+        return self.stream(stream)
+
+    def stream(self, name: str) -> MemoryLog:
+        """The same without waiting, for tests that reach into it."""
+        if name not in self._open:
+            self._open[name] = MemoryLog(self._specs.get(name, name), clock=self._clock)
+        return self._open[name]
+
+    async def ensure(self, *names: str) -> None:
+        """Create the streams named, or all of the mesh."""
+        for name in names or tuple(self._specs):
+            self.stream(name)
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

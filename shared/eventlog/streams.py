@@ -1,0 +1,120 @@
+"""What each stream promises: how long it keeps records, what it refuses, how it dedupes.
+
+Apart from the implementations, because the in-memory log must refuse and forget what JetStream does (ages apart:
+nothing grows old in a test).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from shared.subjects import Streams
+
+Retention = Literal["limits", "work_queue"]
+
+
+class StreamSpec(msgspec.Struct, frozen=True):
+    """One stream."""
+
+    name: str
+    subjects: tuple[str, ...]
+    description: str
+    retention: Retention = "limits"
+    """`work_queue`: a record is gone once a taker is done with it."""
+    max_per_subject: int = 0
+    """Newest records kept of each subject; 0: all."""
+    max_age: float = 0.0
+    """Seconds that a record is kept; 0: for ever."""
+    duplicate_window: float = 120.0
+    """Seconds in which a message id is remembered."""
+    acknowledge_within: float = 5.0
+    """Seconds that a taker has for a job before another may have it (work queues only)."""
+    replicas: int = 1
+
+
+class StreamSettings(msgspec.Struct, frozen=True):
+    """What differs between installations."""
+
+    replicas: int = 1
+    """Copies of each stream; odd. 1 on one node, 3 on a cluster."""
+    certificates_kept: float = 90 * 86400.0
+    """Seconds that issued certificates are kept: the audit trail. Bundles share the stream, and a CA publishes its
+    bundle anew at each start, so that it never ages out under a living mesh."""
+    requests_kept: float = 600.0
+    """Seconds after which a signing request that no CA took is dropped: its token is then near its end."""
+
+
+_DAY = 86400.0
+
+
+def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str, StreamSpec]:
+    """The streams of one mesh by name.
+
+    `MESH_EVENTS` has no limit by age: live objects must not vanish. All streams refuse new records when they are
+    full instead of dropping old ones, except where `max_per_subject` says that only the newest matter.
+    """
+    settings = settings or StreamSettings()
+    replicas = settings.replicas
+    prefix = streams.prefix
+    every = (
+        StreamSpec(
+            name=streams.events,
+            subjects=(streams.all_events,),
+            description="Every input that can change a proxy's configuration.",
+            replicas=replicas,
+        ),
+        StreamSpec(
+            name=streams.snapshots,
+            subjects=(streams.snapshot_subject,),
+            description="The commits of the leading compiler.",
+            replicas=replicas,
+        ),
+        StreamSpec(
+            name=streams.keyframes,
+            subjects=(streams.keyframe_subject,),
+            description="Whole snapshots, so that nobody replays from zero.",
+            replicas=replicas,
+        ),
+        StreamSpec(
+            name=streams.csrs,
+            subjects=(f"{prefix}.csrs.>",),
+            description="Signing requests that wait for a CA.",
+            retention="work_queue",
+            max_age=settings.requests_kept,
+            replicas=replicas,
+        ),
+        StreamSpec(
+            name=streams.certs,
+            subjects=(f"{prefix}.certs.>",),
+            description="Certificates and trust bundles, public parts only.",
+            max_age=settings.certificates_kept,
+            replicas=replicas,
+        ),
+        StreamSpec(
+            name=streams.status,
+            subjects=(streams.all_status,),
+            description="What each proxy holds and refused; the last few reports of each.",
+            max_per_subject=5,
+            max_age=7 * _DAY,
+            replicas=replicas,
+        ),
+    )
+    return {spec.name: spec for spec in every}
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a NATS subject pattern (`*` is one token, a last `>` is one or more) covers a subject.
+
+    A pattern may stand for the subject too: `a.>` covers `a.*.b`, and so a scope covers a narrower one.
+    """
+    wanted, given = pattern.split("."), subject.split(".")
+    for index, part in enumerate(wanted):
+        if part == ">":
+            return len(given) > index
+        if index >= len(given):
+            return False
+        if given[index] != part and (part != "*" or given[index] == ">"):
+            return False
+    return len(wanted) == len(given)
