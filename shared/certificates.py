@@ -41,7 +41,7 @@ class SigningRequest(msgspec.Struct, frozen=True):
     """PKCS #10, DER. Only its public key is used, and its signature as proof of possession."""
     sealing_key: str
     sealed_token: bytes
-    """The workload's token: HPKE base mode, info `meshlog/csr/v1`, associated data = SHA-256 of `csr`."""
+    """The workload's token: HPKE base mode, info = `meshlog/csr/v1` + SHA-256 of `csr` (`shared.sealing`)."""
     cluster: str
     spiffe_id: str
     """What the requester expects; the answer is a refusal if the token says otherwise."""
