@@ -72,7 +72,7 @@ async def call(session: aiohttp.ClientSession, url: str, tally: Tally) -> None:
             outcome = str(answer.status)
             if answer.status == 200:
                 tally.stores[answer.headers.get("x-store", "none")] += 1
-            tally.bodies = [body[:500]]
+            tally.bodies = [body[:65536]]
     except (aiohttp.ClientError, OSError) as error:
         outcome = outcome_of(error)
         body = f"{type(error).__name__}: {error}"

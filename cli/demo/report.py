@@ -1,0 +1,47 @@
+"""What the demo found: checks with a figure each, and the one object that `--json` prints."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One claim, whether it held, and what was measured."""
+
+    name: str
+    held: bool
+    figure: float
+    unit: str
+    detail: str = ""
+    """Why it did not hold, or what a person may want to know."""
+
+
+class Report(msgspec.Struct):
+    """All of it."""
+
+    seconds: float = 0.0
+    checks: list[Check] = []
+
+    @property
+    def held(self) -> bool:
+        """Whether there was something to check and all of it held."""
+        return bool(self.checks) and all(check.held for check in self.checks)
+
+    def as_json(self) -> bytes:
+        """`{"held", "seconds", "checks": [{"name", "held", "figure", "unit"}]}`; a failed check also says why."""
+        return msgspec.json.encode(
+            {
+                "held": self.held,
+                "seconds": round(self.seconds, 1),
+                "checks": [
+                    {
+                        "name": check.name,
+                        "held": check.held,
+                        "figure": check.figure,
+                        "unit": check.unit,
+                        **({} if check.held else {"why": check.detail}),
+                    }
+                    for check in self.checks
+                ],
+            }
+        )

@@ -1,0 +1,107 @@
+"""How the demo looks: a live list of checks on a terminal, plain lines elsewhere, on standard error under `--json`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol, TextIO
+
+from cli.demo.report import Check
+
+
+class View(Protocol):
+    """What the story tells while it happens."""
+
+    def act(self, text: str) -> None:
+        """A new act begins: a heading."""
+        ...
+
+    def doing(self, text: str) -> None:
+        """What is happening right now."""
+        ...
+
+    def checked(self, check: Check) -> None:
+        """A check has its result."""
+        ...
+
+    def close(self) -> None:
+        """The end; the terminal is as it was."""
+        ...
+
+
+class Lines:
+    """One line an event, for logs and pipes."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._began = time.monotonic()
+
+    def _say(self, text: str) -> None:
+        print(f"{time.monotonic() - self._began:6.1f} s  {text}", file=self._out, flush=True)
+
+    def act(self, text: str) -> None:
+        """Print the heading."""
+        self._say(f"== {text}")
+
+    def doing(self, text: str) -> None:
+        """Print what happens."""
+        self._say(f"   {text}")
+
+    def checked(self, check: Check) -> None:
+        """Print the result."""
+        self._say(f"   {'held  ' if check.held else 'BROKEN'} {check.name}: {number(check)}{why(check)}")
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+class Live:
+    """A list that grows, with a line below it that says what is happening."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+        from rich.spinner import Spinner
+
+        self._console = Console()
+        self._spinner = Spinner("dots", text="starting")
+        self._began = time.monotonic()
+        self._live = RichLive(self._spinner, console=self._console, refresh_per_second=8, transient=True)
+        self._live.start()
+
+    def act(self, text: str) -> None:
+        """A bold heading above the live line."""
+        self._console.print(f"\n[bold]{text}[/bold]")
+
+    def doing(self, text: str) -> None:
+        """Change the live line."""
+        self._spinner.update(text=f"{time.monotonic() - self._began:5.1f} s  {text}")
+
+    def checked(self, check: Check) -> None:
+        """A tick or a cross, the claim, the figure."""
+        mark = "[green]✓[/green]" if check.held else "[red]✗[/red]"
+        figure = f"[cyan]{number(check)}[/cyan]"
+        self._console.print(f"  {mark} {check.name}  {figure}", highlight=False)
+        if why(check):
+            self._console.print(f"    [dim]{why(check).removeprefix(': ')}[/dim]", highlight=False)
+
+    def close(self) -> None:
+        """Stop drawing."""
+        self._live.stop()
+
+
+def number(check: Check) -> str:
+    """The figure and its unit."""
+    return f"{check.figure:g} {check.unit}"
+
+
+def why(check: Check) -> str:
+    """The detail, if there is one."""
+    return f": {check.detail}" if check.detail else ""
+
+
+def choose(*, json: bool) -> View:
+    """The view that fits where the output goes."""
+    if json:
+        return Lines(sys.stderr)
+    return Live() if sys.stdout.isatty() else Lines(sys.stdout)

@@ -1,0 +1,92 @@
+"""Did it arrive? Folds commits and proxy status into: which proxies a version concerns, and which acknowledged it.
+
+Pure: it is fed records in any interleaving of the two streams and answers from what it has seen.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.snapshot import Commit, Snapshot
+from shared.status import ProxyStatus
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """How far a range of versions has come."""
+
+    version: int
+    concerned: int
+    """Proxies whose configuration changed."""
+    waiting: tuple[str, ...]
+    """Keys of those that have not acknowledged, sorted."""
+    refusals: tuple[str, ...]
+    """`proxy: type: message` of those that refused."""
+    last_ack: int
+    """When the last acknowledgement arrived, nanoseconds since 1970; 0: none concerned or none yet."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every proxy concerned has acknowledged."""
+        return not self.waiting
+
+
+class _Version:
+    def __init__(self, concerned: list[str]) -> None:
+        self.concerned = concerned
+        self.waiting = set(concerned)
+        self.last_ack = 0
+
+
+class Tracker:
+    """Follows versions to their acknowledgements."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self.status: dict[str, ProxyStatus] = {}
+        self._versions: dict[int, _Version] = {}
+
+    def take_commit(self, commit: Commit) -> None:
+        """Fold a commit (or a keyframe) in."""
+        self.snapshot.apply(commit)
+        version = _Version(self.snapshot.concerned(commit) if commit.parent else [])
+        self._versions[commit.version] = version
+        gone = [key for key, proxy in commit.proxies.items() if proxy is None]
+        for tracked in self._versions.values():
+            tracked.waiting.difference_update(gone)
+        for key in sorted(version.waiting):
+            if key in self.status:
+                self._settle(commit.version, version, key, self.status[key])
+
+    def take_status(self, status: ProxyStatus) -> None:
+        """Fold a proxy's newest status in."""
+        key = f"{status.cluster}/{status.namespace}/{status.pod}"
+        self.status[key] = status
+        for number, version in self._versions.items():
+            if key in version.waiting:
+                self._settle(number, version, key, status)
+
+    def _settle(self, number: int, version: _Version, key: str, status: ProxyStatus) -> None:
+        if status.connected and status.acked >= number:
+            version.waiting.discard(key)
+            version.last_ack = max(version.last_ack, *(one.acked_at for one in status.types.values()))
+
+    def version_of(self, sequence: int) -> int | None:
+        """The first version seen that holds the event at `sequence`."""
+        return min((number for number in self._versions if number >= sequence), default=None)
+
+    def rollout(self, *, after: int, until: int) -> Rollout:
+        """All versions above `after`, up to and including `until`."""
+        chosen = [version for number, version in self._versions.items() if after < number <= until]
+        waiting = {key for version in chosen for key in version.waiting}
+        return Rollout(
+            version=until,
+            concerned=len({key for version in chosen for key in version.concerned}),
+            waiting=tuple(sorted(waiting)),
+            refusals=tuple(
+                f"{key}: {type_url.rpartition('.')[2]}: {one.refusal.message}"
+                for key in sorted(waiting & self.status.keys())
+                for type_url, one in sorted(self.status[key].types.items())
+                if one.refusal is not None
+            ),
+            last_ack=max((version.last_ack for version in chosen), default=0),
+        )
