@@ -1,1 +1,1 @@
-"""`meshlog demo`: the bookstore on a real mesh, told as a story of checks (`story`), shown (`view`), reported (`report`)."""
+"""`meshlog demo`: the bookstore on a real mesh: what happens (`story`), how it looks (`view`), what it found (`report`)."""
