@@ -7,7 +7,11 @@ that the newest `TrustBundle` publishes; the CA verifies the token itself and ta
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+from shared.errors import MeshlogError
 
 
 class SealingKey(msgspec.Struct, frozen=True):
@@ -64,3 +68,38 @@ class SigningAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Stable code of a refusal (`csr/…`, `token/…`); empty: issued. The reason is in the CA's log only."""
     retry_after: float = 0.0
     """Seconds after which the same request may succeed; 0: it will not."""
+
+
+class CorruptMessageError(MeshlogError):
+    """The bytes are no message that an edge or a CA can have written."""
+
+
+def encode(message: TrustBundle | SigningRequest | SigningAnswer) -> bytes:
+    """JSON, readable with the plain `nats` tool; equal messages have equal bytes."""
+    return msgspec.json.encode(message, order="deterministic")
+
+
+def decode_bundle(payload: bytes) -> TrustBundle:
+    """Read a trust bundle; raises `CorruptMessageError`."""
+    return _decode(payload, TrustBundle)
+
+
+def decode_request(payload: bytes) -> SigningRequest:
+    """Read a signing request; raises `CorruptMessageError`."""
+    return _decode(payload, SigningRequest)
+
+
+def decode_answer(payload: bytes) -> SigningAnswer:
+    """Read a signing answer; raises `CorruptMessageError`."""
+    return _decode(payload, SigningAnswer)
+
+
+_Message = TypeVar("_Message", TrustBundle, SigningRequest, SigningAnswer)
+
+
+def _decode(payload: bytes, kind: type[_Message]) -> _Message:
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        # msgspec names the place, never the value: nothing secret can be in its text.
+        raise CorruptMessageError("certificates/corrupt", f"cannot be read as a {kind.__name__} ({error})") from error

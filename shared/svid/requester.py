@@ -1,0 +1,196 @@
+"""Asks the CA for X.509-SVIDs through the log, and checks what comes back.
+
+One follow per process sees all answers to its instance. A request keeps its id while it waits, so that sending it
+again (nobody knows whether the queue lost it) costs the CA nothing; after a refusal that may be repeated it gets a new
+one. Keys are generated here and never leave the memory of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from shared.certificates import CorruptMessageError, SigningAnswer, SigningRequest, TrustBundle, decode_answer, encode
+from shared.errors import MeshlogError
+from shared.eventlog.protocol import Draft, EventLog, EventLogError
+from shared.sealing import seal_token
+from shared.spiffe import SpiffeId
+from shared.subjects import Streams
+from shared.svid.bundle import BundleFollower
+from shared.svid.document import IssuedSvid, parse_certificates
+from shared.svid.validator import validate_svid
+
+_LOGGER = logging.getLogger(__name__)
+_RETRY_SECONDS = 1.0
+_FIRST_WAIT = 10.0
+"""Seconds before an unanswered request is sent again; doubles with each time."""
+CLOCK_SKEW = 300.0
+"""Seconds that our clock may differ from the CA's when a certificate arrives."""
+
+
+class SigningRefusedError(MeshlogError):
+    """The CA refused for good; the code is the CA's (`token/expired`, `csr/…`), its reason is in the CA's log."""
+
+
+class SvidUnavailableError(MeshlogError):
+    """No certificate in the time given: the CA, the log or the trust bundle is away. The same call may be repeated."""
+
+
+class _Key(msgspec.Struct, frozen=True):
+    pem: bytes
+    csr: bytes
+    public: bytes
+
+
+class CertificateRequester:
+    """Requests for any number of identities; `run` it as a task before the first answer can arrive."""
+
+    def __init__(
+        self,
+        *,
+        csrs: EventLog,
+        certs: EventLog,
+        streams: Streams,
+        instance: str,
+        cluster: str,
+        bundles: BundleFollower,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`instance` must be this process's alone among those alive; `cluster` is whose tokens it presents."""
+        self._csrs = csrs
+        self._certs = certs
+        self._streams = streams
+        self._instance = instance
+        self._cluster = cluster
+        self._bundles = bundles
+        self._clock = clock
+        self._chance = chance
+        self._waiting: dict[str, asyncio.Future[SigningAnswer]] = {}
+        self._following = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the answers for ever; outages are waited out."""
+        while True:
+            try:
+                _, last = await self._certs.bounds()
+                self._following.set()
+                scope = self._streams.issued_scope(self._instance)
+                async for record in self._certs.follow(start=last + 1, subjects=scope):
+                    try:
+                        self._answered(decode_answer(record.payload))
+                    except CorruptMessageError as error:
+                        _LOGGER.error("record %d is skipped: %s", record.sequence, error)  # noqa: TRY400
+            except EventLogError as error:
+                _LOGGER.warning("answers of the CA cannot be followed now: %s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def request(self, token: str, spiffe_id: SpiffeId, *, within: float = 60.0) -> IssuedSvid:
+        """A new key and its certificate for the identity that `token` proves.
+
+        Raises `SigningRefusedError`, `SvidUnavailableError` after `within` seconds, and `InvalidSvidError` if the CA's
+        answer is no certificate for this key and identity.
+        """
+        key = _generate()
+        reason = "the CA did not answer"
+        try:
+            async with asyncio.timeout(within):
+                await self._following.wait()
+                while True:
+                    bundle = await self._bundles.wait()
+                    answer = await self._ask(key, token, spiffe_id, bundle)
+                    if not answer.refused:
+                        return await self._accept(answer, key, spiffe_id)
+                    if not answer.retry_after:
+                        raise SigningRefusedError(
+                            answer.refused, "the CA refused; its log has the reason", about=str(spiffe_id)
+                        )
+                    reason = f"the CA refuses for now ({answer.refused})"
+                    await asyncio.sleep(answer.retry_after * (1 + self._chance()))
+        except TimeoutError:
+            raise SvidUnavailableError(
+                "svid/unavailable", f"no certificate in {within:g} s: {reason}", about=str(spiffe_id)
+            ) from None
+
+    async def _ask(self, key: _Key, token: str, spiffe_id: SpiffeId, bundle: TrustBundle) -> SigningAnswer:
+        sealing_key, sealed = seal_token(bundle, token, key.csr)
+        request = SigningRequest(
+            id=secrets.token_hex(16),
+            requester=self._instance,
+            csr=key.csr,
+            sealing_key=sealing_key,
+            sealed_token=sealed,
+            cluster=self._cluster,
+            spiffe_id=str(spiffe_id),
+        )
+        answered: asyncio.Future[SigningAnswer] = asyncio.get_running_loop().create_future()
+        self._waiting[request.id] = answered
+        try:
+            attempt = 0
+            while True:
+                patience = await self._send(request, attempt)
+                done, _ = await asyncio.wait([answered], timeout=patience)
+                if done:
+                    return answered.result()
+                attempt += 1
+        finally:
+            del self._waiting[request.id]
+
+    async def _send(self, request: SigningRequest, attempt: int) -> float:
+        """Queue the request; how many seconds to wait for the answer before it is sent again."""
+        draft = Draft(
+            subject=self._streams.csr_subject(self._instance),
+            payload=encode(request),
+            message_id=f"{request.id}-{attempt}",
+        )
+        try:
+            await self._csrs.publish(draft)
+        except EventLogError as error:
+            _LOGGER.warning("a signing request cannot be sent now: %s", error)
+            return _RETRY_SECONDS * (0.5 + self._chance())
+        return _FIRST_WAIT * 2 ** min(attempt, 4) * (0.75 + 0.5 * self._chance())
+
+    def _answered(self, answer: SigningAnswer) -> None:
+        future = self._waiting.get(answer.id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    async def _accept(self, answer: SigningAnswer, key: _Key, spiffe_id: SpiffeId) -> IssuedSvid:
+        bundle = await self._bundles.at_least(answer.bundle_serial)
+        validate_svid(
+            parse_certificates(answer.chain),
+            parse_certificates(bundle.roots),
+            now=self._clock(),
+            expected=spiffe_id,
+            public_key=key.public,
+            skew=CLOCK_SKEW,
+        )
+        return IssuedSvid(
+            spiffe_id=spiffe_id,
+            key_pem=key.pem,
+            chain=tuple(answer.chain),
+            serial=answer.serial,
+            not_before=answer.not_before,
+            not_after=answer.not_after,
+            bundle_serial=answer.bundle_serial,
+        )
+
+
+def _generate() -> _Key:
+    private = ec.generate_private_key(ec.SECP256R1())
+    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private, SHA256())
+    return _Key(
+        pem=private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        csr=csr.public_bytes(Encoding.DER),
+        public=private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    )
