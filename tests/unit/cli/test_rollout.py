@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from cli.rollout import Tracker
+from shared.snapshot import CDS, FORMAT, Commit, Proxy, Resource, ViewChange, resource_hash
+from shared.status import ProxyStatus, Refusal, TypeStatus
+
+
+def resource(name: str, body: bytes) -> Resource:
+    return Resource(type_url=CDS, name=name, hash=resource_hash(CDS, body), body=body)
+
+
+def proxy(name: str, workload_class: str) -> Proxy:
+    return Proxy(
+        cluster="c", namespace="n", pod=name, uid=f"uid-{name}", service_account="sa", workload_class=workload_class
+    )
+
+
+def keyframe() -> Commit:
+    cluster = resource("x", b"1")
+    view = ViewChange(put={CDS: {"x": cluster.hash}})
+    return Commit(
+        format=FORMAT,
+        version=5,
+        parent=0,
+        epoch="e",
+        build="b",
+        resources=[cluster],
+        views={"red": view, "blue": view},
+        proxies={f"c/n/{name}": proxy(name, kind) for name, kind in (("a", "red"), ("b", "red"), ("z", "blue"))},
+    )
+
+
+def change(version: int, parent: int, body: bytes) -> Commit:
+    cluster = resource("x", body)
+    return Commit(
+        format=FORMAT,
+        version=version,
+        parent=parent,
+        epoch="e",
+        build="b",
+        resources=[cluster],
+        views={"red": ViewChange(put={CDS: {"x": cluster.hash}})},
+    )
+
+
+def status(pod: str, acked: int, at: int, refusal: Refusal | None = None) -> ProxyStatus:
+    return ProxyStatus(
+        cluster="c",
+        namespace="n",
+        pod=pod,
+        uid=f"uid-{pod}",
+        service_account="sa",
+        edge="edge-0",
+        connected=True,
+        since=1,
+        types={CDS: TypeStatus(sent=acked, acked=acked, acked_at=at, refusal=refusal)},
+    )
+
+
+def test_a_version_concerns_the_proxies_of_changed_classes_only() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_commit(change(7, 5, b"2"))
+    rollout = tracker.rollout(after=5, until=7)
+    assert (rollout.concerned, rollout.waiting) == (2, ("c/n/a", "c/n/b"))
+
+
+def test_it_is_complete_when_the_last_of_them_acknowledged_and_knows_when() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_commit(change(7, 5, b"2"))
+    tracker.take_status(status("a", 7, at=100))
+    assert not tracker.rollout(after=5, until=7).complete
+    tracker.take_status(status("b", 7, at=90))
+    rollout = tracker.rollout(after=5, until=7)
+    assert (rollout.complete, rollout.last_ack) == (True, 100)
+
+
+def test_an_acknowledgement_seen_before_its_commit_counts() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_status(status("a", 7, at=100))
+    tracker.take_status(status("b", 7, at=110))
+    tracker.take_commit(change(7, 5, b"2"))
+    assert tracker.rollout(after=5, until=7).complete
+
+
+def test_a_proxy_that_goes_away_is_no_longer_waited_for() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_commit(change(7, 5, b"2"))
+    tracker.take_status(status("a", 7, at=100))
+    tracker.take_commit(Commit(format=FORMAT, version=8, parent=7, epoch="e", build="b", proxies={"c/n/b": None}))
+    assert tracker.rollout(after=5, until=7).complete
+
+
+def test_a_range_of_versions_waits_for_all_of_them() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_commit(change(7, 5, b"2"))
+    tracker.take_commit(change(9, 7, b"3"))
+    for pod in ("a", "b"):
+        tracker.take_status(status(pod, 7, at=100))
+    assert tracker.rollout(after=5, until=7).complete
+    assert not tracker.rollout(after=5, until=9).complete
+
+
+def test_a_refusal_is_named_with_the_proxys_own_words() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_commit(change(7, 5, b"2"))
+    refusal = Refusal(version=7, resources={"x": "h"}, message="no such thing")
+    tracker.take_status(status("a", 5, at=100, refusal=refusal))
+    assert tracker.rollout(after=5, until=7).refusals == ("c/n/a: Cluster: no such thing",)
+
+
+def test_the_version_of_an_event_is_the_first_that_reaches_it() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_commit(change(7, 5, b"2"))
+    assert [tracker.version_of(sequence) for sequence in (4, 6, 7, 8)] == [5, 7, 7, None]
