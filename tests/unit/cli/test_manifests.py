@@ -20,7 +20,7 @@ def test_documents_are_read_in_order_and_empty_ones_skipped(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a: [1,\nb: 2\n", "line 2"),
+        ("a: 1\n\tb: 2\n", "line 2"),
         ("just words\n", "document 1 is no Kubernetes object"),
         ("apiVersion: v1\nkind: A\n", "no metadata.name"),
         ("apiVersion: v1\nmetadata: {name: x}\n", "apiVersion and kind"),
