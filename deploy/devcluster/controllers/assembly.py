@@ -1,0 +1,157 @@
+"""All controllers of the devcluster, wired to one mirror: which change concerns whom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.controllers.deployments import Deployments
+from deploy.devcluster.controllers.endpointslices import EndpointSlices
+from deploy.devcluster.controllers.garbage import Garbage
+from deploy.devcluster.controllers.namespaces import ROOT_CA, NamespaceDefaults
+from deploy.devcluster.controllers.network import ServiceNetwork
+from deploy.devcluster.controllers.reconciler import Reconciler
+from deploy.devcluster.controllers.replicasets import ReplicaSets
+from deploy.devcluster.controllers.services import ServiceAddresses
+from deploy.devcluster.controllers.statefulsets import StatefulSets
+from deploy.devcluster.mirror import Change, Mirror
+from deploy.devcluster.runtime import Runtime
+
+_SLICES = "endpointslices.discovery.k8s.io"
+
+MIRRORED = (
+    "namespaces",
+    "serviceaccounts",
+    "configmaps",
+    "secrets",
+    "services",
+    _SLICES,
+    "pods",
+    "replicasets.apps",
+    "deployments.apps",
+    "statefulsets.apps",
+)
+"""The resources that a mirror must hold for the controllers (and the node agent) to work on it."""
+
+
+class Controllers:
+    """Every controller, each with its queue."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        mirror: Mirror,
+        runtime: Runtime,
+        *,
+        service_network: str,
+        domain: str,
+        ca_certificate: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._mirror = mirror
+        self._slices = EndpointSlices(cluster, mirror)
+        self._garbage = Garbage(cluster, mirror)
+        self._network = ServiceNetwork(mirror, runtime, domain=domain)
+        addresses = ServiceAddresses(cluster, mirror, network=service_network)
+        self.deployments = Reconciler("deployment", Deployments(cluster, now=now).reconcile)
+        self.replicasets = Reconciler("replicaset", ReplicaSets(cluster, now=now).reconcile)
+        self.statefulsets = Reconciler("statefulset", StatefulSets(cluster, now=now).reconcile)
+        self.addresses = Reconciler("service", addresses.reconcile)
+        self.endpoints = Reconciler("endpointslice", self._slices.reconcile)
+        self.namespaces = Reconciler("namespace", NamespaceDefaults(cluster, ca_certificate=ca_certificate).reconcile)
+        self.garbage = Reconciler("garbage", self._garbage.reconcile)
+
+    async def run(self) -> None:
+        """Work for ever; the mirror must run beside it."""
+        await self._mirror.synced.wait()
+        for resource, subscriber in (
+            ("namespaces", self._on_namespace),
+            ("serviceaccounts", self._on_account),
+            ("configmaps", self._on_config),
+            ("services", self._on_service),
+            (_SLICES, self._on_slice),
+            ("pods", self._on_pod),
+            ("replicasets.apps", self._on_replicaset),
+            ("deployments.apps", self._on_deployment),
+            ("statefulsets.apps", self._on_statefulset),
+        ):
+            self._mirror.subscribe(resource, subscriber)
+        for resource in self._mirror.resources:
+            self._mirror.subscribe(resource, self._collector(resource))
+        self._network.touch()
+        try:
+            await self._network.run()
+        finally:
+            for each in (
+                self.deployments,
+                self.replicasets,
+                self.statefulsets,
+                self.addresses,
+                self.endpoints,
+                self.namespaces,
+                self.garbage,
+            ):
+                await each.close()
+
+    def _collector(self, resource: str) -> Callable[[Change], None]:
+        def collect(change: Change) -> None:
+            for key in self._garbage.note(resource, change):
+                self.garbage.enqueue(key)
+
+        return collect
+
+    def _on_namespace(self, change: Change) -> None:
+        self.namespaces.enqueue(objects.key(change.object))
+
+    def _on_account(self, change: Change) -> None:
+        if change.new is None and objects.name(change.object) == "default":
+            self.namespaces.enqueue(("", objects.namespace(change.object)))
+
+    def _on_config(self, change: Change) -> None:
+        if objects.name(change.object) == ROOT_CA:
+            self.namespaces.enqueue(("", objects.namespace(change.object)))
+
+    def _on_service(self, change: Change) -> None:
+        self.addresses.enqueue(objects.key(change.object))
+        self.endpoints.enqueue(objects.key(change.object))
+        self._network.touch()
+
+    def _on_slice(self, change: Change) -> None:
+        self._network.touch()
+        service = objects.labels(change.object).get("kubernetes.io/service-name")
+        if service:
+            self.endpoints.enqueue((objects.namespace(change.object), service))
+
+    def _on_pod(self, change: Change) -> None:
+        for form in change.forms():
+            for key in self._slices.concerned(form):
+                self.endpoints.enqueue(key)
+            self._enqueue_owner(form)
+        if change.new is not None and objects.controller_of(change.new) is None:
+            self._enqueue_adopters(change.new)
+
+    def _enqueue_adopters(self, orphan: objects.Obj) -> None:
+        for each in self._mirror.all("replicasets.apps", objects.namespace(orphan)):
+            if objects.selects(each["spec"]["selector"], objects.labels(orphan)):
+                self.replicasets.enqueue(objects.key(each))
+
+    def _enqueue_owner(self, obj: objects.Obj) -> None:
+        owner = objects.controller_of(obj)
+        if owner is None:
+            return
+        queues = {"ReplicaSet": self.replicasets, "StatefulSet": self.statefulsets, "Deployment": self.deployments}
+        queue = queues.get(owner["kind"])
+        if queue is not None:
+            queue.enqueue((objects.namespace(obj), owner["name"]))
+
+    def _on_replicaset(self, change: Change) -> None:
+        self.replicasets.enqueue(objects.key(change.object))
+        self._enqueue_owner(change.object)
+
+    def _on_deployment(self, change: Change) -> None:
+        self.deployments.enqueue(objects.key(change.object))
+
+    def _on_statefulset(self, change: Change) -> None:
+        self.statefulsets.enqueue(objects.key(change.object))

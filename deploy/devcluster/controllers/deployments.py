@@ -1,0 +1,216 @@
+"""Deployment → ReplicaSets, one per pod template, as Kubernetes does it.
+
+Names, labels, annotations and conditions are Kubernetes' own, so that `kubectl rollout status|history|undo` and
+`kubectl wait --for=condition=Available` work. Which set gets how many pods is arithmetic in `rollout.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import Cluster, Obj
+from deploy.devcluster.controllers import rollout
+from deploy.devcluster.objects import Key
+
+_SETS = "replicasets.apps"
+_HASH = "pod-template-hash"
+_REVISION = "deployment.kubernetes.io/revision"
+
+
+class Deployments:
+    """The controller; `reconcile` is one step for one Deployment."""
+
+    def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._now = now
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Move the rollout one step on and report it."""
+        found = await self._cluster.get("deployments.apps", *key)
+        if found is None or objects.is_terminating(found):
+            return None
+        listed, _ = await self._cluster.list(_SETS, key[0])
+        owned = sorted((each for each in listed if objects.is_controlled_by(each, found)), key=_revision)
+        template_hash = objects.safe_hash(found["spec"]["template"], 10)
+        new = next((each for each in owned if objects.labels(each).get(_HASH) == template_hash), None)
+        old = [each for each in owned if each is not new]
+        if not found["spec"].get("paused"):
+            new = await self._newest(found, new, old, template_hash)
+        sizes = self._sizes(found, new, old)
+        for each in [*old, *([new] if new else [])]:
+            wanted = sizes.get(objects.name(each))
+            if wanted is not None and wanted != _wanted(each):
+                each["spec"]["replicas"] = wanted
+                await self._cluster.patch(_SETS, *objects.key(each), {"spec": {"replicas": wanted}})
+        pause = await self._report(found, new, old)
+        await self._forget(found, old)
+        return pause
+
+    async def _newest(self, found: Obj, new: Obj | None, old: Sequence[Obj], template_hash: str) -> Obj:
+        """The set of the current template, made if there is none, with the highest revision."""
+        revision = str(max((_revision(each) for each in old), default=0) + 1)
+        if new is None:
+            new = await self._cluster.create(_SETS, _set_of(found, template_hash, revision))
+        elif _revision(new) < int(revision):
+            new = await self._cluster.patch(
+                _SETS, *objects.key(new), {"metadata": {"annotations": {_REVISION: revision}}}
+            )
+        newest = objects.annotations(new).get(_REVISION, "1")
+        if objects.annotations(found).get(_REVISION) != newest:
+            merge = {"metadata": {"annotations": {_REVISION: newest}}}
+            await self._cluster.patch("deployments.apps", *objects.key(found), merge)
+        return new
+
+    def _sizes(self, found: Obj, new: Obj | None, old: Sequence[Obj]) -> dict[str, int]:
+        replicas = _wanted(found)
+        populated = [each for each in old if _wanted(each) > 0 or _present(each) > 0]
+        if found["spec"].get("paused"):
+            active = [*populated, *([new] if new and _wanted(new) else [])]
+            return {objects.name(active[-1]): replicas} if len(active) == 1 else {}
+        assert new is not None
+        if _is_recreate(found):
+            sizes = {objects.name(each): 0 for each in populated}
+            return sizes or {objects.name(new): replicas}
+        return rollout.next_sizes(replicas, _bounds(found), _size(new), [_size(each) for each in populated])
+
+    async def _report(self, found: Obj, new: Obj | None, old: Sequence[Obj]) -> float | None:
+        now = self._now()
+        before: Obj = found.get("status") or {}
+        sets = [*old, *([new] if new else [])]
+        replicas, available = sum(map(_present, sets)), sum(map(_available, sets))
+        status: Obj = {
+            "observedGeneration": found["metadata"].get("generation", 0),
+            "replicas": replicas,
+            "updatedReplicas": _present(new) if new else 0,
+            "readyReplicas": sum((each.get("status") or {}).get("readyReplicas", 0) for each in sets),
+            "availableReplicas": available,
+            "unavailableReplicas": max(0, _wanted(found) - available),
+        }
+        enough = available >= _wanted(found) - (0 if _is_recreate(found) else _bounds(found).unavailable)
+        conditions = objects.with_condition(
+            before.get("conditions") or [],
+            "Available",
+            "True" if enough else "False",
+            now=now,
+            reason="MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
+            message=f"Deployment {'has' if enough else 'does not have'} minimum availability.",
+        )
+        failure = objects.condition(new, "ReplicaFailure") if new else None
+        conditions = [each for each in conditions if each["type"] != "ReplicaFailure"]
+        if failure is not None:
+            conditions.append(failure)
+        progress, pause = self._progress(found, status, now)
+        conditions = objects.with_condition(conditions, "Progressing", now=now, **progress)
+        for each in conditions:
+            earlier = objects.condition(found, each["type"])
+            unmoved = earlier is not None and all(earlier.get(k) == each.get(k) for k in ("status", "reason"))
+            moved = each["type"] == "Progressing" and _advanced(before, status)
+            each["lastUpdateTime"] = (
+                earlier["lastUpdateTime"]
+                if earlier is not None and unmoved and not moved and "lastUpdateTime" in earlier
+                else objects.timestamp(now)
+            )
+        status["conditions"] = conditions
+        await objects.write_status(self._cluster, "deployments.apps", found, status)
+        return pause
+
+    def _progress(self, found: Obj, status: Obj, now: float) -> tuple[dict[str, str], float | None]:
+        """The `Progressing` condition, and when its deadline wants to be looked at."""
+        wanted = _wanted(found)
+        described = f'Deployment "{objects.name(found)}"'
+        if status["updatedReplicas"] == status["replicas"] == status["availableReplicas"] == wanted:
+            done = f"{described} has successfully progressed."
+            return {"status": "True", "reason": "NewReplicaSetAvailable", "message": done}, None
+        deadline = found["spec"].get("progressDeadlineSeconds", 600)
+        earlier = objects.condition(found, "Progressing")
+        if earlier is not None and earlier["reason"] in {"ReplicaSetUpdated", "ProgressDeadlineExceeded"}:
+            advanced = _advanced(found.get("status") or {}, status)
+            left = objects.parse_timestamp(earlier["lastUpdateTime"]) + deadline - now
+            if left <= 0 and not advanced and not found["spec"].get("paused"):
+                late = f"{described} has timed out progressing."
+                return {"status": "False", "reason": "ProgressDeadlineExceeded", "message": late}, None
+            deadline = deadline if advanced else left
+        going = f"{described} is progressing."
+        return {"status": "True", "reason": "ReplicaSetUpdated", "message": going}, deadline + 1
+
+    async def _forget(self, found: Obj, old: Sequence[Obj]) -> None:
+        """Drop empty sets beyond the history that is kept for `kubectl rollout undo`."""
+        empty = [each for each in old if _wanted(each) == 0 and _present(each) == 0]
+        surplus = len(empty) - found["spec"].get("revisionHistoryLimit", 10)
+        for each in empty[: max(0, surplus)]:
+            await self._cluster.delete(_SETS, *objects.key(each))
+
+
+def _set_of(found: Obj, template_hash: str, revision: str) -> Obj:
+    template: Obj = msgspec.json.decode(msgspec.json.encode(found["spec"]["template"]))
+    metadata = template.setdefault("metadata", {})
+    metadata["labels"] = (metadata.get("labels") or {}) | {_HASH: template_hash}
+    selector: Obj = dict(found["spec"]["selector"])
+    selector["matchLabels"] = (selector.get("matchLabels") or {}) | {_HASH: template_hash}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": f"{objects.name(found)}-{template_hash}",
+            "namespace": objects.namespace(found),
+            "labels": metadata["labels"],
+            "annotations": {
+                _REVISION: revision,
+                "deployment.kubernetes.io/desired-replicas": str(_wanted(found)),
+            },
+            "ownerReferences": [objects.controller_reference(found)],
+        },
+        "spec": {
+            "replicas": 0,
+            "selector": selector,
+            "template": template,
+            "minReadySeconds": found["spec"].get("minReadySeconds", 0),
+        },
+    }
+
+
+def _wanted(obj: Obj) -> int:
+    return obj["spec"].get("replicas", 1)
+
+
+def _present(each: Obj) -> int:
+    return (each.get("status") or {}).get("replicas", 0)
+
+
+def _available(each: Obj) -> int:
+    return (each.get("status") or {}).get("availableReplicas", 0)
+
+
+def _size(each: Obj) -> rollout.SetSize:
+    return rollout.SetSize(
+        name=objects.name(each), wanted=_wanted(each), available=_available(each), present=_present(each)
+    )
+
+
+def _revision(each: Obj) -> int:
+    return int(objects.annotations(each).get(_REVISION, "0"))
+
+
+def _is_recreate(found: Obj) -> bool:
+    return (found["spec"].get("strategy") or {}).get("type") == "Recreate"
+
+
+def _bounds(found: Obj) -> rollout.Bounds:
+    rolling = (found["spec"].get("strategy") or {}).get("rollingUpdate") or {}
+    return rollout.resolve_bounds(_wanted(found), rolling.get("maxSurge", "25%"), rolling.get("maxUnavailable", "25%"))
+
+
+def _advanced(before: Obj, after: Obj) -> bool:
+    """The rollout is further than it was: more of the new, fewer of the old, or more that serve."""
+    old_before = before.get("replicas", 0) - before.get("updatedReplicas", 0)
+    old_after = after["replicas"] - after["updatedReplicas"]
+    return (
+        after["updatedReplicas"] > before.get("updatedReplicas", 0)
+        or old_after < old_before
+        or after["readyReplicas"] > before.get("readyReplicas", 0)
+        or after["availableReplicas"] > before.get("availableReplicas", 0)
+    )

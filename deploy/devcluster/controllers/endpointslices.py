@@ -1,0 +1,179 @@
+"""Service and Pods → EndpointSlices: who answers for a Service, and who is ready to.
+
+One slice holds all pods whose named ports resolve to the same numbers; almost always that is one slice a Service.
+A Service without selector keeps the slices that its owner writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import ApiError, Cluster, Obj
+from deploy.devcluster.mirror import Mirror
+from deploy.devcluster.objects import Key
+
+_SLICES = "endpointslices.discovery.k8s.io"
+_SERVICE_NAME = "kubernetes.io/service-name"
+_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+_MANAGER = "endpointslice-controller.k8s.io"
+_HEADLESS = "service.kubernetes.io/headless"
+
+
+class EndpointSlices:
+    """The controller; `reconcile` is one step for one Service."""
+
+    def __init__(self, cluster: Cluster, mirror: Mirror) -> None:
+        self._cluster = cluster
+        self._mirror = mirror
+
+    def concerned(self, pod: Obj) -> list[Key]:
+        """The Services that select this pod."""
+        namespace = objects.namespace(pod)
+        return [
+            objects.key(service)
+            for service in self._mirror.all("services", namespace)
+            if _selects(service, objects.labels(pod))
+        ]
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Make the Service's slices what its pods say."""
+        service = self._mirror.get("services", *key)
+        if service is not None and not service["spec"].get("selector"):
+            return None
+        wanted: dict[str, Obj] = {}
+        if service is not None:
+            pods = [pod for pod in self._mirror.all("pods", key[0]) if _selects(service, objects.labels(pod))]
+            wanted = {objects.name(each): each for each in slices_of(service, pods)}
+        present = {
+            objects.name(each): each
+            for each in self._mirror.all(_SLICES, key[0])
+            if objects.labels(each).get(_SERVICE_NAME) == key[1] and objects.labels(each).get(_MANAGED_BY) == _MANAGER
+        }
+        for name, each in wanted.items():
+            before = present.get(name)
+            if before is None or objects.uid(before) == "":
+                await self._cluster.create(_SLICES, each)
+            elif not _holds(before, each):
+                await self._replace(before, each)
+        for name in present.keys() - wanted.keys():
+            await self._cluster.delete(_SLICES, key[0], name)
+        return None
+
+    async def _replace(self, before: Obj, wanted: Obj) -> None:
+        if before["metadata"].get("ownerReferences") != wanted["metadata"]["ownerReferences"]:
+            await self._cluster.delete(_SLICES, *objects.key(before))
+            await self._cluster.create(_SLICES, wanted)
+            return
+        labels = wanted["metadata"]["labels"]
+        merge: Obj = {
+            "metadata": {"labels": labels | dict.fromkeys(objects.labels(before).keys() - labels.keys())},
+            "endpoints": wanted["endpoints"],
+            "ports": wanted["ports"],
+        }
+        try:
+            await self._cluster.patch(_SLICES, *objects.key(before), merge)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            await self._cluster.create(_SLICES, wanted)
+
+
+def slices_of(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
+    """The slices that a Service should have, given the pods that it selects. Pure."""
+    groups: dict[tuple[tuple[str, int, str, str], ...], list[Obj]] = {}
+    for pod in sorted(pods, key=objects.name):
+        status: Obj = pod.get("status") or {}
+        if status.get("podIP") and not objects.is_pod_finished(pod):
+            groups.setdefault(_ports_of(service, pod), []).append(_endpoint(service, pod))
+    if not groups:
+        groups[_ports_of(service, None)] = []
+    return [_slice(service, ports, endpoints) for ports, endpoints in groups.items()]
+
+
+def _slice(service: Obj, ports: Sequence[tuple[str, int, str, str]], endpoints: Sequence[Obj]) -> Obj:
+    labels = {name: value for name, value in objects.labels(service).items() if name != _HEADLESS}
+    labels |= {_SERVICE_NAME: objects.name(service), _MANAGED_BY: _MANAGER}
+    if service["spec"].get("clusterIP") == "None":
+        labels[_HEADLESS] = ""
+    # The name must outlive changes of who is in it, so it depends on the Service and, where there are several
+    # groups of ports, on the group; a Service whose ports are plain numbers has one name for life.
+    named = any(isinstance(each.get("targetPort"), str) for each in service["spec"].get("ports") or [])
+    suffix = objects.safe_hash([objects.uid(service), ports if named else []], 5)
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{objects.name(service)}-{suffix}",
+            "namespace": objects.namespace(service),
+            "labels": labels,
+            "ownerReferences": [objects.controller_reference({"apiVersion": "v1", "kind": "Service"} | service)],
+        },
+        "addressType": "IPv4",
+        "endpoints": list(endpoints),
+        "ports": [
+            {"name": name, "port": port, "protocol": protocol} | ({"appProtocol": app} if app else {})
+            for name, port, protocol, app in ports
+        ],
+    }
+
+
+def _endpoint(service: Obj, pod: Obj) -> Obj:
+    serving = objects.is_pod_ready(pod)
+    terminating = objects.is_terminating(pod)
+    always = bool(service["spec"].get("publishNotReadyAddresses"))
+    endpoint: Obj = {
+        "addresses": [pod["status"]["podIP"]],
+        "conditions": {
+            "ready": always or (serving and not terminating),
+            "serving": serving or always,
+            "terminating": terminating,
+        },
+        "nodeName": pod["spec"].get("nodeName", ""),
+        "targetRef": {
+            "kind": "Pod",
+            "name": objects.name(pod),
+            "namespace": objects.namespace(pod),
+            "uid": objects.uid(pod),
+        },
+    }
+    if pod["spec"].get("hostname") and pod["spec"].get("subdomain") == objects.name(service):
+        endpoint["hostname"] = pod["spec"]["hostname"]
+    return endpoint
+
+
+def _ports_of(service: Obj, pod: Obj | None) -> tuple[tuple[str, int, str, str], ...]:
+    """(name, number, protocol, application protocol) in the Service's order; names that a pod lacks are left out."""
+    resolved: list[tuple[str, int, str, str]] = []
+    for port in service["spec"].get("ports") or []:
+        protocol = port.get("protocol", "TCP")
+        target = port.get("targetPort") or port["port"]
+        number = target if isinstance(target, int) else _port_named(pod, target, protocol)
+        if number is not None:
+            resolved.append((port.get("name", ""), number, protocol, port.get("appProtocol", "")))
+    return tuple(resolved)
+
+
+def _port_named(pod: Obj | None, wanted: str, protocol: str) -> int | None:
+    if pod is None:
+        return None
+    sidecars = [each for each in pod["spec"].get("initContainers") or [] if each.get("restartPolicy") == "Always"]
+    for container in [*pod["spec"]["containers"], *sidecars]:
+        for port in container.get("ports") or []:
+            if port.get("name") == wanted and port.get("protocol", "TCP") == protocol:
+                return port["containerPort"]
+    return None
+
+
+def _selects(service: Obj, candidate: dict[str, str]) -> bool:
+    selector: dict[str, str] = service["spec"].get("selector") or {}
+    return bool(selector) and selector.items() <= candidate.items()
+
+
+def _holds(before: Obj, wanted: Obj) -> bool:
+    return (
+        objects.labels(before) == wanted["metadata"]["labels"]
+        and before["metadata"].get("ownerReferences") == wanted["metadata"]["ownerReferences"]
+        and (before.get("endpoints") or []) == wanted["endpoints"]
+        and (before.get("ports") or []) == wanted["ports"]
+    )

@@ -1,0 +1,126 @@
+"""ReplicaSet → Pods: as many active pods of the template as the set asks for.
+
+It reads pods from the cluster, not from a mirror: acting on a list that lacks the pod just created would create
+one too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import ApiError, Cluster, Obj
+from deploy.devcluster.objects import Key
+
+
+class ReplicaSets:
+    """The controller; `reconcile` is one step for one set."""
+
+    def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._now = now
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Create or delete what is missing or too much, then say in the status what there is."""
+        found = await self._cluster.get("replicasets.apps", *key)
+        if found is None or objects.is_terminating(found):
+            return None
+        active = [pod for pod in await self._claimed(found) if objects.is_pod_active(pod)]
+        wanted: int = found["spec"].get("replicas", 1)
+        failure = ""
+        if len(active) < wanted:
+            created, failure = await self._create(found, wanted - len(active))
+            active += created
+        elif len(active) > wanted:
+            surplus = sorted(active, key=_keep_order)[wanted:]
+            await asyncio.gather(*(self._cluster.delete("pods", *objects.key(pod)) for pod in surplus))
+            gone = {objects.uid(pod) for pod in surplus}
+            active = [pod for pod in active if objects.uid(pod) not in gone]
+        soonest = await self._report(found, active, failure)
+        if failure:
+            raise ApiError(500, "FailedCreate", failure)
+        return soonest
+
+    async def _claimed(self, found: Obj) -> list[Obj]:
+        """The set's pods; orphans that it selects are adopted, own pods that it no longer selects released."""
+        pods, _ = await self._cluster.list("pods", objects.namespace(found))
+        claimed: list[Obj] = []
+        for pod in pods:
+            selected = objects.selects(found["spec"]["selector"], objects.labels(pod))
+            if objects.is_controlled_by(pod, found):
+                if selected or objects.is_terminating(pod):
+                    claimed.append(pod)
+                else:
+                    others = [ref for ref in pod["metadata"]["ownerReferences"] if ref["uid"] != objects.uid(found)]
+                    await self._own(pod, others)
+            elif selected and objects.controller_of(pod) is None and objects.is_pod_active(pod):
+                own = [*(pod["metadata"].get("ownerReferences") or []), objects.controller_reference(found)]
+                claimed.append(await self._own(pod, own))
+        return claimed
+
+    async def _own(self, pod: Obj, references: list[Obj]) -> Obj:
+        return await self._cluster.patch("pods", *objects.key(pod), {"metadata": {"ownerReferences": references}})
+
+    async def _create(self, found: Obj, count: int) -> tuple[list[Obj], str]:
+        """One first: if admission refuses it, it would refuse the others too."""
+        created: list[Obj] = []
+        for size in (1, count - 1):
+            answers = await asyncio.gather(
+                *(self._cluster.create("pods", _pod_of(found)) for _ in range(size)), return_exceptions=True
+            )
+            for answer in answers:
+                if isinstance(answer, ApiError):
+                    return created, str(answer)
+                if isinstance(answer, BaseException):
+                    raise answer
+                created.append(answer)
+        return created, ""
+
+    async def _report(self, found: Obj, active: Sequence[Obj], failure: str) -> float | None:
+        now = self._now()
+        minimum = found["spec"].get("minReadySeconds", 0)
+        waits = [wait for pod in active if (wait := objects.available_in(pod, minimum, now)) is not None]
+        before: Obj = found.get("status") or {}
+        conditions = [each for each in before.get("conditions") or [] if each["type"] != "ReplicaFailure"]
+        if failure:
+            conditions = objects.with_condition(
+                conditions, "ReplicaFailure", "True", now=now, reason="FailedCreate", message=failure
+            )
+        template_labels = (found["spec"]["template"].get("metadata") or {}).get("labels") or {}
+        status: Obj = {
+            "replicas": len(active),
+            "fullyLabeledReplicas": sum(template_labels.items() <= objects.labels(pod).items() for pod in active),
+            "readyReplicas": len(waits),
+            "availableReplicas": waits.count(0.0),
+            "observedGeneration": found["metadata"].get("generation", 0),
+        }
+        if conditions:
+            status["conditions"] = conditions
+        await objects.write_status(self._cluster, "replicasets.apps", found, status)
+        return min((wait for wait in waits if wait > 0), default=None)
+
+
+def _pod_of(found: Obj) -> Obj:
+    template: Obj = msgspec.json.decode(msgspec.json.encode(found["spec"]["template"]))
+    metadata: Obj = template.get("metadata") or {}
+    metadata.pop("creationTimestamp", None)
+    metadata |= {
+        "generateName": f"{objects.name(found)}-",
+        "namespace": objects.namespace(found),
+        "ownerReferences": [objects.controller_reference(found)],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+def _keep_order(pod: Obj) -> tuple[bool, bool, str, str]:
+    """Sorts the pods worth keeping first: ready ones, then running ones, then the older."""
+    return (
+        not objects.is_pod_ready(pod),
+        (pod.get("status") or {}).get("phase") != "Running",
+        pod["metadata"].get("creationTimestamp", ""),
+        objects.name(pod),
+    )

@@ -1,0 +1,153 @@
+"""StatefulSet → Pods with stable names, made, replaced and removed in order (or all at once, if so asked).
+
+Unlike Kubernetes it keeps no ControllerRevisions: with an update partition, a lost pod below the partition comes
+back with the new template. Claim templates become directories of the node (see the node agent's volumes).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import Cluster, Obj
+from deploy.devcluster.objects import Key
+
+_REVISION = "controller-revision-hash"
+
+
+class StatefulSets:
+    """The controller; `reconcile` is one step for one set."""
+
+    def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._now = now
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do the next thing that the order allows, then report."""
+        found = await self._cluster.get("statefulsets.apps", *key)
+        if found is None or objects.is_terminating(found):
+            return None
+        listed, _ = await self._cluster.list("pods", key[0])
+        owned = {
+            ordinal: pod
+            for pod in listed
+            if objects.is_controlled_by(pod, found) and (ordinal := _ordinal(found, pod)) is not None
+        }
+        revision = f"{key[1]}-{objects.safe_hash(found['spec']['template'], 10)}"
+        await self._step(found, owned, revision)
+        return await self._report(found, owned, revision)
+
+    async def _step(self, found: Obj, owned: dict[int, Obj], revision: str) -> None:
+        spec: Obj = found["spec"]
+        start: int = (spec.get("ordinals") or {}).get("start", 0)
+        ordinals = range(start, start + spec.get("replicas", 1))
+        parallel = spec.get("podManagementPolicy") == "Parallel"
+        filled = await self._fill(found, owned, ordinals, revision)
+        if not (filled or parallel):
+            return
+        trimmed = await self._trim(owned, ordinals, at_once=parallel)
+        strategy: Obj = spec.get("updateStrategy") or {}
+        if strategy.get("type") == "OnDelete" or not (trimmed or parallel):
+            return
+        partition: int = (strategy.get("rollingUpdate") or {}).get("partition", 0)
+        await self._renew(found, owned, ordinals[partition:], revision)
+
+    async def _fill(self, found: Obj, owned: dict[int, Obj], ordinals: range, revision: str) -> bool:
+        """Make the pods that are missing; in order, each waits until those before it are available."""
+        settled = True
+        for ordinal in ordinals:
+            pod = owned.get(ordinal)
+            if pod is None:
+                owned[ordinal] = await self._cluster.create("pods", _pod_of(found, ordinal, revision))
+            elif objects.is_pod_finished(pod) and not objects.is_terminating(pod):
+                await self._cluster.delete("pods", *objects.key(pod))
+            elif self._is_healthy(found, pod):
+                continue
+            settled = False
+            if found["spec"].get("podManagementPolicy") != "Parallel":
+                return False
+        return settled
+
+    async def _trim(self, owned: dict[int, Obj], ordinals: range, *, at_once: bool) -> bool:
+        """Remove the pods beyond the number of replicas, the highest first."""
+        surplus = sorted(set(owned) - set(ordinals), reverse=True)
+        for ordinal in surplus:
+            if not objects.is_terminating(owned[ordinal]):
+                await self._cluster.delete("pods", *objects.key(owned[ordinal]))
+            if not at_once:
+                return False
+        return not surplus
+
+    async def _renew(self, found: Obj, owned: dict[int, Obj], ordinals: range, revision: str) -> None:
+        """Replace pods of an older template, the highest first, one at a time."""
+        for ordinal in reversed(ordinals):
+            pod = owned[ordinal]
+            if objects.labels(pod).get(_REVISION) != revision and not objects.is_terminating(pod):
+                await self._cluster.delete("pods", *objects.key(pod))
+                return
+            if not self._is_healthy(found, pod):
+                return
+
+    def _is_healthy(self, found: Obj, pod: Obj) -> bool:
+        return objects.available_in(pod, found["spec"].get("minReadySeconds", 0), self._now()) == 0.0
+
+    async def _report(self, found: Obj, owned: dict[int, Obj], revision: str) -> float | None:
+        now = self._now()
+        minimum = found["spec"].get("minReadySeconds", 0)
+        waits = [wait for pod in owned.values() if (wait := objects.available_in(pod, minimum, now)) is not None]
+        updated = sum(objects.labels(pod).get(_REVISION) == revision for pod in owned.values())
+        before: Obj = found.get("status") or {}
+        current: str = before.get("currentRevision") or revision
+        wanted: int = found["spec"].get("replicas", 1)
+        if updated == len(owned) == wanted == waits.count(0.0):
+            current = revision
+        status: Obj = {
+            "observedGeneration": found["metadata"].get("generation", 0),
+            "replicas": len(owned),
+            "readyReplicas": len(waits),
+            "availableReplicas": waits.count(0.0),
+            "currentReplicas": sum(objects.labels(pod).get(_REVISION) == current for pod in owned.values()),
+            "updatedReplicas": updated,
+            "currentRevision": current,
+            "updateRevision": revision,
+            "collisionCount": 0,
+        }
+        await objects.write_status(self._cluster, "statefulsets.apps", found, status)
+        return min((wait for wait in waits if wait > 0), default=None)
+
+
+def _ordinal(found: Obj, pod: Obj) -> int | None:
+    prefix, _, ordinal = objects.name(pod).rpartition("-")
+    return int(ordinal) if prefix == objects.name(found) and ordinal.isdecimal() else None
+
+
+def _pod_of(found: Obj, ordinal: int, revision: str) -> Obj:
+    template: Obj = msgspec.json.decode(msgspec.json.encode(found["spec"]["template"]))
+    name = f"{objects.name(found)}-{ordinal}"
+    metadata: Obj = template.get("metadata") or {}
+    metadata.pop("creationTimestamp", None)
+    metadata |= {
+        "name": name,
+        "namespace": objects.namespace(found),
+        "ownerReferences": [objects.controller_reference(found)],
+        "labels": (metadata.get("labels") or {})
+        | {
+            _REVISION: revision,
+            "statefulset.kubernetes.io/pod-name": name,
+            "apps.kubernetes.io/pod-index": str(ordinal),
+        },
+    }
+    spec: Obj = template["spec"]
+    spec["hostname"] = name
+    if found["spec"].get("serviceName"):
+        spec["subdomain"] = found["spec"]["serviceName"]
+    claims = [claim["metadata"]["name"] for claim in found["spec"].get("volumeClaimTemplates") or []]
+    if claims:
+        others = [volume for volume in spec.get("volumes") or [] if volume["name"] not in claims]
+        spec["volumes"] = others + [
+            {"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-{name}"}} for claim in claims
+        ]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
