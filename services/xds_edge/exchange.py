@@ -1,0 +1,178 @@
+"""The order between the types of one stream: whole versions, make before break; pure.
+
+[Eventual consistency considerations] clusters first, then their endpoints, then listeners, then routes, and only
+when nothing refers to them any more the stale clusters, endpoints and routes go. Listeners and routes wait for the
+ACK of new clusters: Envoy gives it when they have warmed, so no route ever points at a cluster that is not there.
+They do not wait for ever (`GATE`): a permission that was taken back must not hang on a cluster that does not warm.
+
+Secrets belong to no version; they are answered whenever they are asked for or change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.xds_edge.selection import NOTHING, Selection
+from services.xds_edge.subscriptions import Offer, Request, Subscription, Verdict
+from shared.errors import MeshlogError
+from shared.snapshot import CDS, EDS, LDS, RDS, SDS, TYPE_URLS
+
+GATE = 2.0
+"""Seconds that listeners and routes wait for the ACK of the clusters that they may refer to."""
+
+SERVED = frozenset((*TYPE_URLS, SDS))
+
+
+class UnknownTypeError(MeshlogError):
+    """The client asks for a type that the mesh has not."""
+
+
+class View:
+    """What the proxies of one class should hold at a version: shared by their streams, never changed once made."""
+
+    __slots__ = ("selections", "version", "workload_class")
+
+    def __init__(self, workload_class: str, version: int, selections: Mapping[str, Selection]) -> None:
+        self.workload_class = workload_class
+        self.version = version
+        self.selections = selections
+
+    def of(self, type_url: str) -> Selection:
+        """The resources of one type."""
+        return self.selections.get(type_url, NOTHING)
+
+
+class Exchange:
+    """One delta stream: requests in, offers out."""
+
+    __slots__ = (
+        "_gate",
+        "_nonce",
+        "_waits",
+        "complete",
+        "pending_secrets",
+        "secrets",
+        "subscriptions",
+        "version",
+        "view",
+    )
+
+    def __init__(self) -> None:
+        self.view: View | None = None
+        self.version = 0
+        """Snapshot version that `view` is known to be true for; 0: nothing to serve yet."""
+        self.secrets = NOTHING
+        self.pending_secrets: frozenset[str] = frozenset()
+        """Secrets that exist but are not there yet: nothing is said about them."""
+        self.subscriptions: dict[str, Subscription] = {}
+        self.complete = 0
+        """Newest version that the proxy holds completely, over all types."""
+        self._nonce = 0
+        self._gate: float | None = None
+        self._waits = False
+
+    def request(self, request: Request) -> Verdict:
+        """Fold in what the proxy says. Raises `UnknownTypeError` and `TooManyNamesError`."""
+        subscription = self.subscriptions.get(request.type_url)
+        if subscription is None:
+            if request.type_url not in SERVED:
+                raise UnknownTypeError(
+                    "xds/unknown-type", "is no type that this mesh serves", about=repr(request.type_url[:200])
+                )
+            subscription = self.subscriptions[request.type_url] = Subscription(request.type_url)
+        verdict = subscription.request(request)
+        if self.version and verdict is not Verdict.NONE:
+            self._judge()
+        return verdict
+
+    def show(self, view: View, version: int) -> None:
+        """Serve this view from now on; it is true for `version`."""
+        self.view = view
+        self.version = version
+
+    def offers(self, now: float) -> list[Offer]:
+        """Every response that may be sent now, in order; they count as sent. `now`: seconds of a steady clock."""
+        if self.view is None:
+            return []
+        found: list[Offer] = []
+        self._offer(SDS, found, self.secrets, pending=self.pending_secrets)
+        view = self.view
+        self._offer(CDS, found, view.of(CDS), removals=False)
+        self._offer(EDS, found, view.of(EDS), removals=False)
+        if self._gate_open(now):
+            self._offer(LDS, found, view.of(LDS))
+            self._offer(RDS, found, view.of(RDS), removals=False)
+            if self._additions_done(LDS) and self._additions_done(RDS):
+                for type_url in (CDS, RDS, EDS):
+                    self._offer(type_url, found, view.of(type_url))
+        self._judge()
+        return found
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `offers` must be asked again though nothing happened, by the clock given to it."""
+        return self._gate if self._waits else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the proxy holds all that it asked for, with nothing in flight."""
+        return self.version > 0 and all(
+            subscription.settled(self._whole(type_url)) for type_url, subscription in self.subscriptions.items()
+        )
+
+    def acked(self, type_url: str) -> int:
+        """Newest version of which the proxy holds everything of this type.
+
+        A type that it has not asked for counts as held only if there is nothing of it.
+        """
+        subscription = self.subscriptions.get(type_url)
+        if subscription is not None:
+            return subscription.acked
+        return 0 if self.view is None or self._whole(type_url).resources else self.version
+
+    def _whole(self, type_url: str) -> Selection:
+        if type_url == SDS:
+            return self.secrets
+        return self.view.of(type_url) if self.view is not None else NOTHING
+
+    def _offer(
+        self,
+        type_url: str,
+        found: list[Offer],
+        whole: Selection,
+        *,
+        removals: bool = True,
+        pending: frozenset[str] = frozenset(),
+    ) -> None:
+        subscription = self.subscriptions.get(type_url)
+        if subscription is None:
+            return
+        offer = subscription.offer(
+            whole, version=self.version, nonce=str(self._nonce + 1), removals=removals, pending=pending
+        )
+        if offer is not None:
+            self._nonce += 1
+            found.append(offer)
+
+    def _additions_done(self, type_url: str) -> bool:
+        subscription = self.subscriptions.get(type_url)
+        return subscription is None or subscription.additions_done(self._whole(type_url))
+
+    def _gate_open(self, now: float) -> bool:
+        clusters = self.subscriptions.get(CDS)
+        if clusters is None or clusters.in_flight is None or not clusters.in_flight.put:
+            self._gate = None
+            self._waits = False
+            return True
+        if self._gate is None:
+            self._gate = now + GATE
+        self._waits = now < self._gate
+        return not self._waits
+
+    def _judge(self) -> None:
+        # Every type the mesh renders counts, also one that the proxy has yet to ask for; secrets once asked for.
+        newest = min(self.acked(type_url) for type_url in TYPE_URLS)
+        secrets = self.subscriptions.get(SDS)
+        if secrets is not None:
+            newest = min(newest, secrets.acked)
+        self.complete = max(self.complete, newest)

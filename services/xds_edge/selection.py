@@ -1,0 +1,100 @@
+"""A selection: exactly these resources of one type, name → hash. What a proxy should hold, and what it holds.
+
+Thousands of proxies follow few selections: all proxies of a workload class should hold the same, and most of them
+do. So selections are immutable and shared, and what leads from one to another (`Change`) is computed once, however
+many streams take that step. A stream whose proxy deviates (it refused something, it asked anew) carries a selection
+of its own until it is back with the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+UNKNOWN = ""
+"""In place of a hash: the proxy knows the name, but which bytes it has, if any, is not known."""
+
+_CACHED_CHANGES = 64
+_CACHED_RESTRICTIONS = 256
+
+
+class Change:
+    """What leads from one selection to another."""
+
+    __slots__ = ("__weakref__", "_kept", "goal", "held", "put", "removed")
+
+    def __init__(self, held: Selection, goal: Selection) -> None:
+        before, after = held.resources, goal.resources
+        self.goal = goal
+        self.put: tuple[tuple[str, str], ...] = tuple(
+            sorted(pair for pair in after.items() if before.get(pair[0]) != pair[1])
+        )
+        """(name, hash) that must be sent, by name."""
+        self.removed: tuple[str, ...] = tuple(sorted(name for name in before if name not in after))
+        """Names that are no more, sorted."""
+        self.held = {name: before[name] for name in self.removed}
+        self._kept: Selection | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether both are the same."""
+        return not self.put and not self.removed
+
+    @property
+    def kept(self) -> Selection:
+        """What the proxy holds after the additions, before the removals: make before break."""
+        if not self.removed:
+            return self.goal
+        if self._kept is None:
+            self._kept = Selection({**self.goal.resources, **self.held})
+        return self._kept
+
+
+class Selection:
+    """Exactly these resources of one type. Never changed once made."""
+
+    __slots__ = ("__weakref__", "_changes", "_restrictions", "resources")
+
+    def __init__(self, resources: Mapping[str, str]) -> None:
+        self.resources = resources
+        self._changes: WeakKeyDictionary[Selection, Change] | None = None
+        self._restrictions: WeakValueDictionary[frozenset[str], Selection] | None = None
+
+    def restrict(self, names: frozenset[str]) -> Selection:
+        """The part of it under these names; itself if that is all of it."""
+        known = self._restrictions
+        if known is None:
+            known = self._restrictions = WeakValueDictionary()
+        found = known.get(names)
+        if found is None:
+            resources = self.resources
+            if resources.keys() <= names:
+                found = self
+            else:
+                found = Selection({name: resources[name] for name in names if name in resources})
+            # A set that names far more than there is came from a confused client: it is not worth keeping.
+            if len(names) <= 4 * len(resources) + 64 and len(known) < _CACHED_RESTRICTIONS:
+                known[names] = found
+        return found
+
+    def change_from(self, held: Selection) -> Change:
+        """What leads from `held` to this."""
+        known = self._changes
+        if known is None:
+            known = self._changes = WeakKeyDictionary()
+        found = known.get(held)
+        if found is None:
+            found = Change(held, self)
+            if len(known) < _CACHED_CHANGES:
+                known[held] = found
+        return found
+
+    def altered(self, put: Mapping[str, str], dropped: frozenset[str] = frozenset()) -> Selection:
+        """A selection of one's own that differs by this."""
+        resources = {name: digest for name, digest in self.resources.items() if name not in dropped}
+        resources.update(put)
+        return Selection(resources)
+
+
+NOTHING = Selection({})
+"""What a proxy holds that connects for the first time."""

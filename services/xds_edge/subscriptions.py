@@ -1,0 +1,335 @@
+"""Incremental xDS for one resource type of one stream: what is subscribed, held, offered, refused; pure.
+
+The rules are those of Envoy's "xDS REST and gRPC protocol" (api-docs/xds_protocol) and of the comments in
+`envoy/service/discovery/v3/discovery.proto`; each is cited where it is kept, as [section]. How the types of one
+stream wait for each other is `exchange`'s business.
+
+One response of a type is in flight at a time, so a proxy that is slow is offered the newest state next, never the
+backlog, and what is remembered of it stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+import msgspec
+
+from services.xds_edge.selection import NOTHING, UNKNOWN, Change, Selection
+from shared.errors import MeshlogError
+from shared.snapshot import CDS, LDS
+
+WILDCARD = "*"
+LEGACY_WILDCARD = frozenset((CDS, LDS))
+"""Types for which a first request without names subscribes to everything."""
+
+MAX_NAMES = 100_000
+"""Names that one stream may subscribe to in one type: far beyond a sidecar's need, and bounded."""
+
+
+class TooManyNamesError(MeshlogError):
+    """The client subscribed to more names than any proxy needs."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A `DeltaDiscoveryRequest`, as far as it matters."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = {}
+    nonce: str = ""
+    error: str | None = None
+    """`error_detail.message`; none: no error."""
+
+
+class Offer(msgspec.Struct, frozen=True, eq=False):
+    """A response that was sent, or is about to be."""
+
+    type_url: str
+    version: int
+    nonce: str
+    put: tuple[tuple[str, str], ...]
+    """(name, hash)."""
+    removed: tuple[str, ...]
+    completes: bool
+    """Whether a proxy that accepts it holds everything of this type at `version`."""
+    change: Change | None = None
+    """Set if its additions are those of a shared change, with all of its removals or none: the frames are spliced
+    once for all streams."""
+
+
+class Verdict(Enum):
+    """What a request said about the response in flight."""
+
+    NONE = "none"
+    ACK = "ack"
+    NACK = "nack"
+    STALE = "stale"
+    """It answered another response than the one in flight, or none that was ever sent."""
+
+
+class Subscription:
+    """One type of one stream."""
+
+    __slots__ = (
+        "_started",
+        "_suspects",
+        "acked",
+        "held",
+        "in_flight",
+        "names",
+        "refused",
+        "sent",
+        "type_url",
+        "wildcard",
+    )
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.wildcard = False
+        self.names: frozenset[str] = frozenset()
+        """Explicitly subscribed, beside the wildcard if that is on."""
+        self.held = NOTHING
+        """What the proxy has once it accepts what is in flight; `UNKNOWN` where that is not known."""
+        self.in_flight: Offer | None = None
+        self.refused: dict[str, str] = {}
+        """Name → hash that the proxy refused: not offered again until it changes."""
+        self.sent = 0
+        self.acked = 0
+        self._started = False
+        self._suspects: list[tuple[tuple[str, str], ...]] = []
+
+    # What the proxy says
+
+    def request(self, request: Request) -> Verdict:
+        """Fold a request in.
+
+        Raises `TooManyNamesError`, after which the stream is of no use.
+        """
+        verdict = self._answer(request)
+        if not self._started:
+            self._start(request)
+        elif request.subscribe:
+            self._subscribe(request.subscribe)
+        if request.unsubscribe:
+            self._unsubscribe(request.unsubscribe)
+        return verdict
+
+    def _start(self, request: Request) -> None:
+        """Take the first request of the type on this stream.
+
+        [Wildcard, "for historical reasons"] Without names it subscribes to everything, if its type has wildcards.
+        [discovery.proto, initial_resource_versions] Only here the versions count that the proxy holds from an
+        earlier stream; what it holds in our version is not sent again.
+        """
+        self._started = True
+        initial = request.initial_versions
+        if not request.subscribe:
+            self.wildcard = self.type_url in LEGACY_WILDCARD
+        self._subscribe(request.subscribe, known=initial)
+        if self.wildcard:
+            kept = dict(initial)
+        else:
+            kept = {name: version for name, version in initial.items() if name in self.names}
+        if kept:
+            self.held = Selection({**self.held.resources, **kept})
+
+    def _subscribe(self, subscribed: Iterable[str], *, known: Mapping[str, str] | None = None) -> None:
+        """Add subscriptions.
+
+        [discovery.proto, resource_names_subscribe] Each name must be answered, also if it was subscribed or sent
+        before: the client may have dropped it in between. Hence `UNKNOWN`, which differs from any hash.
+        [Knowing when a requested resource does not exist] A name that we do not have is answered by a removal.
+        """
+        names = set(subscribed)
+        if not names:
+            return
+        if WILDCARD in names:
+            names.discard(WILDCARD)
+            self.wildcard = True
+        self.names |= names
+        if len(self.names) > MAX_NAMES:
+            raise TooManyNamesError(
+                "xds/too-many-names", f"subscribes to more than {MAX_NAMES} names", about=self.type_url
+            )
+        asked = names - known.keys() if known else names
+        for name in asked:
+            self.refused.pop(name, None)
+        if asked:
+            self.held = self.held.altered(dict.fromkeys(asked, UNKNOWN))
+
+    def _unsubscribe(self, unsubscribed: Iterable[str]) -> None:
+        """Take subscriptions back; names that were not subscribed are ignored.
+
+        [Unsubscribing from resources] Nothing is sent for it, the client has dropped the resource by itself; but
+        under a wildcard that goes on it cannot know whether the wildcard covers the name: it is told.
+        """
+        names = set(unsubscribed)
+        if WILDCARD in names:
+            names.discard(WILDCARD)
+            # The legacy wildcard ends too: "once the client does explicitly subscribe [or unsubscribe]".
+            self.wildcard = False
+            self.names -= names
+            self.held = self.held.restrict(self.names)
+            return
+        gone = names & self.names
+        if not gone:
+            return
+        self.names -= gone
+        if self.wildcard:
+            self.held = self.held.altered(dict.fromkeys(gone, UNKNOWN))
+        else:
+            self.held = self.held.altered({}, frozenset(gone))
+        for name in gone:
+            self.refused.pop(name, None)
+
+    def _answer(self, request: Request) -> Verdict:
+        """Read the ACK or NACK in a request.
+
+        [ACK/NACK semantics summary] The nonce names the response, `error_detail` makes it a NACK. A nonce that is
+        not the one in flight is stale or foreign: it says nothing, while subscriptions beside it still count.
+        """
+        if not request.nonce:
+            return Verdict.NONE
+        offer = self.in_flight
+        if offer is None or offer.nonce != request.nonce:
+            return Verdict.STALE
+        self.in_flight = None
+        if request.error is None:
+            if offer.completes:
+                self.acked = offer.version
+            return Verdict.ACK
+        self._refuse(offer)
+        return Verdict.NACK
+
+    def _refuse(self, offer: Offer) -> None:
+        """Find the resource that is at fault, so that the others still arrive.
+
+        A NACK refuses a response, not a resource, and proxies differ in what they keep of it. Halves are offered
+        again until a response of one resource is refused: that resource is not offered again until it changes. A
+        removal cannot be refused, so it counts as done.
+        """
+        unknown = {name: UNKNOWN for name, _ in offer.put if name in self.held.resources}
+        if unknown:
+            self.held = self.held.altered(unknown)
+        if len(offer.put) == 1:
+            self.refused.update(offer.put)
+        elif offer.put:
+            middle = len(offer.put) // 2
+            self._suspects += [offer.put[middle:], offer.put[:middle]]
+
+    # What to say to it
+
+    def goal(self, whole: Selection) -> Selection:
+        """The part of what there is that the proxy is subscribed to."""
+        return whole if self.wildcard else whole.restrict(self.names)
+
+    def settled(self, whole: Selection) -> bool:
+        """Whether the proxy is known to hold exactly what it should, with nothing in flight."""
+        if self.in_flight is not None:
+            return False
+        goal = self.goal(whole)
+        return self.held is goal or goal.change_from(self.held).empty
+
+    def additions_done(self, whole: Selection, *, pending: frozenset[str] = frozenset()) -> bool:
+        """Whether every addition and change was accepted; removals may be left."""
+        if self.in_flight is not None or self.refused or self._suspects:
+            return False
+        goal = self.goal(whole)
+        return self.held is goal or all(name in pending for name, _ in goal.change_from(self.held).put)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Treat these as not held, so that they are offered again."""
+        again = {name: UNKNOWN for name in names if self.held.resources.get(name)}
+        if again:
+            self.held = self.held.altered(again)
+
+    def offer(
+        self,
+        whole: Selection,
+        *,
+        version: int,
+        nonce: str,
+        removals: bool = True,
+        pending: frozenset[str] = frozenset(),
+    ) -> Offer | None:
+        """The next response, or none if nothing is due; it counts as sent.
+
+        `removals` allows resources to be taken away now; a name that the proxy asked for and that does not exist is
+        answered in any case. `pending` names exist but are not ready: nothing is said about them yet.
+        """
+        if self.in_flight is not None:
+            return None
+        goal = self.goal(whole)
+        if self.held is goal:
+            self.acked = max(self.acked, version)
+            return None
+        if self.refused:
+            self.refused = {name: digest for name, digest in self.refused.items() if goal.resources.get(name) == digest}
+        offer = self._next_suspects(goal, version, nonce) or self._next_change(
+            goal, version, nonce, removals=removals, pending=pending
+        )
+        if offer is not None:
+            self.in_flight = offer
+            self.sent = version
+        return offer
+
+    def _next_suspects(self, goal: Selection, version: int, nonce: str) -> Offer | None:
+        while self._suspects:
+            group = tuple(
+                (name, digest)
+                for name, digest in self._suspects.pop()
+                if goal.resources.get(name) == digest and self.held.resources.get(name) == UNKNOWN
+            )
+            if group:
+                self.held = self.held.altered(dict(group))
+                return self._made(version, nonce, group, (), completes=False)
+        return None
+
+    def _next_change(
+        self, goal: Selection, version: int, nonce: str, *, removals: bool, pending: frozenset[str]
+    ) -> Offer | None:
+        change = goal.change_from(self.held)
+        put, removed = change.put, change.removed
+        if change.empty:
+            self.held = goal
+            self.acked = max(self.acked, version)
+            return None
+        if not self.refused and not pending and (removals or not removed):
+            self.held = goal
+            return self._made(version, nonce, put, removed, completes=True, change=change)
+        if self.refused:
+            put = tuple(pair for pair in put if self.refused.get(pair[0]) != pair[1])
+        if pending:
+            put = tuple(pair for pair in put if pair[0] not in pending)
+            removed = tuple(name for name in removed if name not in pending)
+        if not removals:
+            removed = tuple(name for name in removed if change.held[name] == UNKNOWN)
+        if not put and not removed:
+            return None
+        if put == change.put and not removed:
+            self.held = change.kept
+            return self._made(version, nonce, put, (), completes=False, change=change)
+        self.held = self.held.altered(dict(put), frozenset(removed))
+        return self._made(version, nonce, put, removed, completes=False)
+
+    def _made(
+        self,
+        version: int,
+        nonce: str,
+        put: tuple[tuple[str, str], ...],
+        removed: tuple[str, ...],
+        *,
+        completes: bool,
+        change: Change | None = None,
+    ) -> Offer:
+        return Offer(
+            type_url=self.type_url,
+            version=version,
+            nonce=nonce,
+            put=put,
+            removed=removed,
+            completes=completes,
+            change=change,
+        )
