@@ -73,6 +73,7 @@ class Subscription:
     """One type of one stream."""
 
     __slots__ = (
+        "_crossed",
         "_started",
         "_suspects",
         "acked",
@@ -97,6 +98,7 @@ class Subscription:
         """Name → hash that the proxy refused: not offered again until it changes."""
         self.sent = 0
         self.acked = 0
+        self._crossed = False
         self._started = False
         self._suspects: list[tuple[tuple[str, str], ...]] = []
 
@@ -166,6 +168,7 @@ class Subscription:
         under a wildcard that goes on it cannot know whether the wildcard covers the name: it is told.
         """
         names = set(unsubscribed)
+        self._crossed = self.in_flight is not None
         if WILDCARD in names:
             names.discard(WILDCARD)
             # The legacy wildcard ends too: "once the client does explicitly subscribe [or unsubscribe]".
@@ -196,12 +199,25 @@ class Subscription:
         if offer is None or offer.nonce != request.nonce:
             return Verdict.STALE
         self.in_flight = None
+        if self._crossed:
+            self._recall(offer)
         if request.error is None:
             if offer.completes:
                 self.acked = offer.version
             return Verdict.ACK
         self._refuse(offer)
         return Verdict.NACK
+
+    def _recall(self, offer: Offer) -> None:
+        """Notice resources that the proxy unsubscribed, and subscribed again, while they were on their way to it."""
+        self._crossed = False
+        arrived = {
+            name: UNKNOWN
+            for name, _ in offer.put
+            if name not in self.held.resources and (self.wildcard or name in self.names)
+        }
+        if arrived:
+            self.held = self.held.altered(arrived)
 
     def _refuse(self, offer: Offer) -> None:
         """Find the resource that is at fault, so that the others still arrive.

@@ -1,0 +1,85 @@
+"""A proxy that keeps what it is sent, for tests without a network. It may refuse resources, as Envoy does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from services.xds_edge.exchange import Exchange, View
+from services.xds_edge.selection import Selection
+from services.xds_edge.subscriptions import WILDCARD, Offer, Request, Verdict
+from shared.snapshot import TYPE_URLS
+
+
+def view(version: int, **types: dict[str, str]) -> View:
+    """A view by short type names: `view(1, cds={"a": "1"})`."""
+    full = {"cds": TYPE_URLS[0], "eds": TYPE_URLS[1], "lds": TYPE_URLS[2], "rds": TYPE_URLS[3]}
+    return View("class", version, {full[short]: Selection(names) for short, names in types.items()})
+
+
+class ProxyModel:
+    """What a delta client holds and is subscribed to, as the protocol defines it, independent of our server."""
+
+    def __init__(self, exchange: Exchange, refuses: Callable[[str, str, str], bool] = lambda *_: False) -> None:
+        self.exchange = exchange
+        self.refuses = refuses
+        self.holds: dict[str, dict[str, str]] = {}
+        self.subscribed: dict[str, set[str]] = {}
+        self.unanswered: list[Offer] = []
+        self.log: list[Offer] = []
+        self.answers: dict[tuple[str, str], int] = {}
+
+    def ask(
+        self, type_url: str, subscribe: Iterable[str] = (), unsubscribe: Iterable[str] = (), **more: dict[str, str]
+    ) -> Verdict:
+        subscribe, unsubscribe = tuple(subscribe), tuple(unsubscribe)
+        wanted = self.subscribed.get(type_url)
+        if wanted is None:
+            wanted = self.subscribed[type_url] = set()
+            if not subscribe and type_url in TYPE_URLS[0::2]:
+                wanted.add(WILDCARD)
+        wanted |= set(subscribe)
+        wanted -= set(unsubscribe)
+        held = self.holds.setdefault(type_url, dict(more.get("initial", {})))
+        if WILDCARD not in wanted:
+            for name in [name for name in held if name not in wanted]:
+                del held[name]
+        return self.exchange.request(
+            Request(
+                type_url=type_url,
+                subscribe=subscribe,
+                unsubscribe=unsubscribe,
+                initial_versions=more.get("initial", {}),
+            )
+        )
+
+    def pump(self, now: float = 0.0) -> list[Offer]:
+        """Let the server send what it will."""
+        offers = self.exchange.offers(now)
+        self.unanswered += offers
+        self.log += offers
+        return offers
+
+    def answer(self, offer: Offer | None = None) -> Verdict:
+        """Accept or refuse the oldest response, or this one, whole."""
+        offer = offer or self.unanswered[0]
+        self.unanswered.remove(offer)
+        held = self.holds[offer.type_url]
+        wanted = self.subscribed[offer.type_url]
+        bad = [name for name, digest in offer.put if self.refuses(offer.type_url, name, digest)]
+        for name in offer.removed:
+            held.pop(name, None)
+        if not bad:
+            for name, digest in offer.put:
+                if WILDCARD in wanted or name in wanted:
+                    held[name] = digest
+        error = f"no: {', '.join(bad)}" if bad else None
+        return self.exchange.request(Request(type_url=offer.type_url, nonce=offer.nonce, error=error))
+
+    def settle(self, now: float = 0.0, limit: int = 500) -> None:
+        """Answer until nothing more comes."""
+        for _ in range(limit):
+            self.pump(now)
+            if not self.unanswered:
+                return
+            self.answer()
+        raise AssertionError("the exchange does not come to rest")

@@ -1,0 +1,93 @@
+"""Whatever a client says and whenever views change, it ends with exactly the resources that its view names."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.xds_edge.exchange import Exchange
+from services.xds_edge.subscriptions import WILDCARD
+from shared.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
+from tests.unit.xds_edge.proxy_model import ProxyModel, view
+
+NAMES = ["a", "b", "c", "d"]
+
+
+def _random_view(chance: random.Random, version: int) -> dict[str, dict[str, str]]:
+    return {
+        short: {name: chance.choice("123") + chance.choice(["", "!"]) for name in NAMES if chance.random() < 0.6}
+        for short in ("cds", "eds", "lds", "rds")
+    }
+
+
+def _expected(proxy: ProxyModel, type_url: str, names: dict[str, str]) -> dict[str, str]:
+    wanted = proxy.subscribed[type_url]
+    return {name: digest for name, digest in names.items() if WILDCARD in wanted or name in wanted}
+
+
+@settings(max_examples=400, deadline=None)
+@given(seed=st.integers(min_value=0, max_value=2**32), refuses=st.booleans(), steps=st.integers(1, 60))
+def test_it_ends_with_exactly_what_the_view_names(seed: int, refuses: bool, steps: int) -> None:  # noqa: FBT001
+    chance = random.Random(seed)  # noqa: S311
+    exchange = Exchange()
+    proxy = ProxyModel(exchange, (lambda _t, _n, digest: digest.endswith("!")) if refuses else (lambda *_: False))
+    version, now = 0, 0.0
+    names: dict[str, dict[str, str]] = {}
+    for _ in range(steps):
+        now += chance.random()
+        match chance.randrange(5):
+            case 0:
+                version += 1
+                names = _random_view(chance, version)
+                exchange.show(view(version, **names), version)
+            case 1:
+                picked = [WILDCARD, *NAMES, "x"]
+                type_url = chance.choice(TYPE_URLS)
+                initial = {name: chance.choice("123") for name in NAMES if chance.random() < 0.5}
+                first = type_url not in proxy.subscribed
+                proxy.ask(
+                    type_url,
+                    chance.sample(picked, chance.randrange(3)),
+                    chance.sample(picked, chance.randrange(3)),
+                    **({"initial": initial} if first else {}),
+                )
+            case 2 if proxy.unanswered:
+                proxy.answer(chance.choice(proxy.unanswered))
+            case _:
+                proxy.pump(now)
+    version += 1
+    names = _random_view(chance, version)
+    if refuses:
+        names = {short: {n: d.rstrip("!") for n, d in held.items()} for short, held in names.items()}
+    exchange.show(view(version, **names), version)
+    proxy.settle(now + 100)
+    for short, type_url in (("cds", CDS), ("eds", EDS), ("lds", LDS), ("rds", RDS)):
+        if type_url in proxy.subscribed:
+            assert proxy.holds[type_url] == _expected(proxy, type_url, names[short])
+            assert exchange.acked(type_url) == version
+    assert exchange.idle
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(min_value=0, max_value=2**32))
+def test_a_stream_that_follows_is_sent_each_change_once(seed: int) -> None:
+    """P5: nothing is sent whose bytes did not change for this proxy."""
+    chance = random.Random(seed)  # noqa: S311
+    exchange = Exchange()
+    proxy = ProxyModel(exchange)
+    held: dict[tuple[str, str], str] = {}
+    for type_url in TYPE_URLS:
+        proxy.ask(type_url, [WILDCARD])
+    for version in range(1, 12):
+        exchange.show(view(version, **_random_view(chance, version)), version)
+        while offers := proxy.pump():
+            for offer in offers:
+                for name, digest in offer.put:
+                    assert held.get((offer.type_url, name)) != digest
+                    held[offer.type_url, name] = digest
+                for name in offer.removed:
+                    del held[offer.type_url, name]
+            while proxy.unanswered:
+                proxy.answer(chance.choice(proxy.unanswered))
