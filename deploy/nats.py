@@ -1,0 +1,114 @@
+"""The nats-server of the embedded mesh: its configuration, rendered.
+
+`sync_interval: always`: what was acknowledged is on the disk. Users, where they are wanted, may publish and
+subscribe only to the subjects of their row in the table of the log (docs/architecture.md); passwords are bcrypt
+hashes here, or references to the environment of the server (`$NAME`), never clear text.
+"""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from shared.subjects import Streams
+
+
+class NatsUser(msgspec.Struct, frozen=True):
+    """One service's access to the log."""
+
+    name: str
+    password: str
+    """A bcrypt hash, or `$NAME`: the server's environment variable of that name."""
+    publish: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
+
+
+class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between servers."""
+
+    port: int
+    store: str
+    """Directory of the data; made if it is missing."""
+    host: str = "127.0.0.1"
+    name: str = "meshlog-nats"
+    sync: str = "always"
+    """When writes reach the disk: `always`, or an interval such as `2m`, which a crash can lose."""
+    max_disk: str = "4GB"
+    max_memory: str = "64MB"
+    users: tuple[NatsUser, ...] = ()
+    """None: everybody who reaches the port may do everything."""
+
+
+def render(config: NatsConfig) -> str:
+    """The configuration file."""
+    lines = [
+        f"server_name: {json.dumps(config.name)}",
+        f"listen: {json.dumps(f'{config.host}:{config.port}')}",
+        "max_payload: 1MB",
+        "write_deadline: 10s",
+        "jetstream {",
+        f"  store_dir: {json.dumps(config.store)}",
+        f"  sync_interval: {config.sync}",
+        f"  max_file_store: {config.max_disk}",
+        f"  max_memory_store: {config.max_memory}",
+        "}",
+    ]
+    if config.users:
+        lines += ["authorization {", "  users: [", *(_user(user) for user in config.users), "  ]", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def _user(user: NatsUser) -> str:
+    password = user.password if user.password.startswith("$") and not user.password.startswith("$2") else None
+    shown = password or json.dumps(user.password)
+    publish, subscribe = json.dumps(list(user.publish)), json.dumps(list(user.subscribe))
+    permissions = f"publish: {publish}, subscribe: {subscribe}"
+    return f"    {{ user: {json.dumps(user.name)}, password: {shown}, permissions: {{ {permissions} }} }}"
+
+
+def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser, ...]:
+    """The users of the control plane, each with the rights of its row; `passwords` by service name.
+
+    Every one may create the streams that it uses, ask for their state, and make consumers of those that it reads.
+    """
+    reads = {
+        "ingestor": (streams.events, streams.snapshots, streams.status),
+        "compiler": (streams.events, streams.snapshots, streams.keyframes),
+        "xds-edge": (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status),
+        "ca": (streams.events, streams.certs, streams.status),
+        "injector": (streams.events, streams.certs),
+    }
+    prefix = streams.prefix
+    writes = {
+        "ingestor": (streams.all_events,),
+        "compiler": (streams.snapshot_subject, streams.keyframe_subject),
+        "xds-edge": (f"{prefix}.csrs.>", streams.all_status),
+        "ca": (f"{prefix}.certs.>",),
+        "injector": (f"{prefix}.csrs.>",),
+    }
+    return tuple(
+        NatsUser(
+            name=service,
+            password=passwords[service],
+            publish=(*writes[service], *_api(streams, service, reads[service]), "$JS.FC.>"),
+            subscribe=(f"_INBOX_{service}.>",),
+        )
+        for service in reads
+        if service in passwords
+    )
+
+
+def _api(streams: Streams, service: str, reads: tuple[str, ...]) -> tuple[str, ...]:
+    everything = (streams.events, streams.snapshots, streams.keyframes, streams.csrs, streams.certs, streams.status)
+    subjects = [f"$JS.API.STREAM.{verb}.{stream}" for stream in everything for verb in ("CREATE", "INFO")]
+    for stream in reads:
+        subjects += [f"$JS.API.CONSUMER.CREATE.{stream}.>", f"$JS.API.STREAM.MSG.GET.{stream}"]
+    if service == "ca":
+        queue = streams.csrs
+        subjects += [
+            f"$JS.API.CONSUMER.CREATE.{queue}.>",
+            f"$JS.API.CONSUMER.MSG.NEXT.{queue}.>",
+            f"$JS.ACK.{queue}.>",
+        ]
+    return tuple(subjects)

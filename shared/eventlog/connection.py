@@ -1,0 +1,252 @@
+"""One connection to NATS that heals itself, and requests that end when it breaks.
+
+nats-py's own reconnect is switched off: it replays what was buffered (an append that was given up would be written
+later all the same), stays closed for good after some errors that a server sends, and tells a waiting request nothing.
+So a lost connection here is replaced by a new client, and whoever waited for an answer on the old one hears at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from shared.eventlog.protocol import LogUnavailableError
+
+_LOG = logging.getLogger("meshlog.eventlog")
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_STATUS = "Status"
+_PENDING_BYTES = 64 * 1024 * 1024
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the log is and as whom to speak to it."""
+
+    servers: tuple[str, ...]
+    """Addresses, `nats://host:port`."""
+    name: str = "meshlog"
+    """How the server's monitoring shows this connection."""
+    user: str = ""
+    password_file: str = ""
+    """Read at each connect."""
+    tls: ssl.SSLContext | None = None
+    inbox: str = "_INBOX"
+    """Prefix of reply subjects; a user that may subscribe to its own answers only has its own."""
+
+
+class Line:
+    """One client for as long as it lives; a `Connection` replaces it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when this line is of no use any more."""
+        self._answers: dict[str, asyncio.Future[Msg]] = {}
+        self._prefix = client.new_inbox() + "."
+        self._numbers = itertools.count(1)
+
+    async def prepare(self) -> None:
+        """Listen for answers."""
+        await self.client.subscribe(self._prefix + "*", cb=self._answer, pending_bytes_limit=_PENDING_BYTES)
+
+    async def request(
+        self, subject: str, payload: bytes, *, within: float, headers: Mapping[str, str] | None = None
+    ) -> Msg:
+        """Publish and wait for the answer; `LogUnavailableError` if nobody listens, none comes, or the line breaks."""
+        reply = f"{self._prefix}{next(self._numbers)}"
+        answer = self._answers[reply] = asyncio.get_running_loop().create_future()
+        try:
+            await self.publish(subject, payload, reply=reply, headers=headers)
+            async with asyncio.timeout(within):
+                message = await answer
+        except TimeoutError as error:
+            raise LogUnavailableError("log/timeout", f"no answer within {within:g} s", about=subject) from error
+        finally:
+            self._answers.pop(reply, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()
+        if message.headers and message.headers.get(_STATUS) == "503":
+            raise LogUnavailableError("log/no-responders", "nobody serves this subject now; try again", about=subject)
+        return message
+
+    async def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send without waiting; `LogUnavailableError` if the line is broken."""
+        if self.lost.done():
+            raise _unavailable(subject)
+        try:
+            await self.client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
+        except (nats.errors.Error, OSError) as error:
+            raise _unavailable(subject) from error
+
+    def end(self) -> None:
+        """Tell everybody who waits that no answer will come."""
+        if not self.lost.done():
+            self.lost.set_result(None)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(_unavailable("the connection was lost"))
+        self._answers.clear()
+
+    async def _answer(self, message: Msg) -> None:
+        answer = self._answers.get(message.subject)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+
+class Connection:
+    """Keeps a `Line` to one of the servers, for ever, until it is closed."""
+
+    def __init__(self, access: Access, *, jitter: Callable[[], float] = random.random) -> None:
+        self._access = access
+        self._jitter = jitter
+        self._line: asyncio.Future[Line] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: nothing will work again."""
+        return self._closed
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a line at this moment."""
+        line = self._line
+        if self._closed or line is None or not line.done() or line.exception() is not None:
+            return False
+        return not line.result().lost.done()
+
+    def open(self) -> None:
+        """Begin to connect; does not wait."""
+        loop = asyncio.get_running_loop()
+        self._line = loop.create_future()
+        self._keeper = loop.create_task(self._keep(), name="log connection")
+
+    async def line(self, *, within: float | None = None) -> Line:
+        """The line as soon as there is one; `LogUnavailableError` after `within` seconds or when closed."""
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    if self._closed or self._line is None:
+                        raise LogUnavailableError("log/closed", "this connection to the log was closed")
+                    line = await asyncio.shield(self._line)
+                    if not line.lost.done():
+                        return line
+                    await asyncio.sleep(0)
+        except TimeoutError as error:
+            raise _unavailable(", ".join(self._access.servers)) from error
+
+    async def close(self) -> None:
+        """Let go of the connection; everybody who waits on it gets `LogUnavailableError`."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        future = self._line
+        if future is None:
+            return
+        if not future.done():
+            future.set_exception(LogUnavailableError("log/closed", "this connection to the log was closed"))
+            future.exception()
+        elif future.exception() is None:
+            line = future.result()
+            await _quietly(line.client.close)
+            line.end()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._line is not None
+        reported = False
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                line = await self._dial()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                if not reported:
+                    reported = True
+                    _LOG.warning("the log cannot be reached, trying on: %s", error or type(error).__name__)
+                await asyncio.sleep(pause * (0.5 + self._jitter()))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            _LOG.info("connected to the log" if not reported else "the log can be reached again")
+            reported, pause = False, _FIRST_PAUSE
+            self._line.set_result(line)
+            await line.lost
+            self._line = loop.create_future()
+            line.end()
+            _LOG.warning("the connection to the log was lost")
+            reported = True
+            await _quietly(line.client.close)
+
+    async def _dial(self) -> Line:
+        client = Client()
+        line: Line | None = None
+
+        async def lost() -> None:
+            if line is not None:
+                line.end()
+
+        async def failed(error: Exception) -> None:
+            # Connect failures are raised as well; what else comes here has no other way to be known.
+            if line is not None:
+                _LOG.warning("the log reports an error: %s", error)
+
+        access = self._access
+        password = await asyncio.to_thread(_read, access.password_file) if access.password_file else ""
+        try:
+            async with asyncio.timeout(5.0):
+                await client.connect(
+                    list(access.servers),
+                    name=access.name,
+                    user=access.user or None,
+                    password=password or None,
+                    tls=access.tls,
+                    inbox_prefix=access.inbox,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=2,
+                    ping_interval=20,
+                    max_outstanding_pings=2,
+                    error_cb=failed,
+                    disconnected_cb=lost,
+                    closed_cb=lost,
+                )
+                line = Line(client)
+                await line.prepare()
+                await client.flush(timeout=2)
+        except BaseException:
+            await _quietly(client.close)
+            raise
+        if client.is_closed:
+            raise nats.errors.ConnectionClosedError
+        return line
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8").strip()
+
+
+def _unavailable(about: str) -> LogUnavailableError:
+    return LogUnavailableError("log/unavailable", "the log cannot be reached now; try again", about=about)
+
+
+async def _quietly(close: Callable[[], Awaitable[None]]) -> None:
+    """Close a client that may be broken already: how it breaks further tells nobody anything."""
+    try:
+        await close()
+    except (nats.errors.Error, OSError) as error:
+        _LOG.debug("while closing a connection to the log: %s", error)

@@ -1,0 +1,364 @@
+"""The log on NATS JetStream.
+
+Correctness lies in what the server checks (expected sequences, message ids, atomic batches), never in what this
+client remembers: it may be killed at any instruction. What the server does not check, whether the stream still is
+the one that was read, is noticed here where sequences show it, and by `shared.eventlog.chain` where they do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import msgspec
+
+from shared.eventlog.chain import Forged, check_size, checkpoint_at, forge
+from shared.eventlog.connection import Access, Connection, Line
+from shared.eventlog.jetstream_api import (
+    BATCH_COMMIT,
+    BATCH_ID,
+    BATCH_SEQUENCE,
+    DUPLICATE_IN_BATCH,
+    EXPECTED_SEQUENCE,
+    EXPECTED_SUBJECT,
+    MESSAGE_ID,
+    NO_STREAM,
+    WITHIN,
+    WRONG_LAST_SEQUENCE,
+    ApiError,
+    StreamState,
+    answer_of,
+    ensure_stream,
+    last_record,
+    stream_state,
+)
+from shared.eventlog.ordered import deliver
+from shared.eventlog.protocol import (
+    EMPTY,
+    ChainBrokenError,
+    Checkpoint,
+    Draft,
+    DuplicateError,
+    EventLogError,
+    Job,
+    LogUnavailableError,
+    Record,
+    StaleWriterError,
+)
+from shared.eventlog.queue import take_jobs
+from shared.eventlog.streams import StreamSettings, StreamSpec, specs
+from shared.settings import CommonSettings
+from shared.subjects import Streams
+
+_LOG = logging.getLogger("meshlog.eventlog")
+
+_PUBLISH_FOR = 15.0
+"""Seconds for which `publish` tries again; an election takes 5 to 6."""
+_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+
+
+class JetStreamLog:
+    """One stream on JetStream; an `EventLog`. Opened by `JetStreamLogs`."""
+
+    def __init__(self, spec: StreamSpec, connection: Connection) -> None:
+        self.spec = spec
+        self._connection = connection
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.spec.name
+
+    # Writing
+
+    async def append(self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Checkpoint:
+        """Append one atomic batch to a chained scope; see `EventLog.append`."""
+        forged = forge(drafts, scope=scope, after=after, epoch=epoch)
+        line = await self._connection.line(within=WITHIN)
+        expected = {EXPECTED_SEQUENCE: str(after.sequence), EXPECTED_SUBJECT: scope}
+        try:
+            if len(drafts) == 1:
+                sequence = await self._append_one(line, drafts[0], {**forged.headers[0], **expected})
+            else:
+                sequence = await self._append_batch(line, drafts, forged, expected)
+        except ApiError as error:
+            if error.number in WRONG_LAST_SEQUENCE:
+                raise StaleWriterError(
+                    "log/stale-writer", f"the scope no longer ends at {after.sequence}: read on", about=scope
+                ) from error
+            if error.number == DUPLICATE_IN_BATCH:
+                raise DuplicateError("log/duplicate", "a message id was seen before", about=scope) from error
+            raise
+        except LogUnavailableError:
+            await self._recreate_if_missing()
+            raise
+        return forged.checkpoint(sequence)
+
+    async def publish(self, draft: Draft) -> int:
+        """Append one unchained record; see `EventLog.publish`.
+
+        Tried again for some seconds under one message id while the log is unavailable, so it is written once.
+        """
+        check_size([draft])
+        headers = {**draft.headers, MESSAGE_ID: draft.message_id or secrets.token_hex(12)}
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PUBLISH_FOR
+        pause = _PAUSE
+        while True:
+            try:
+                line = await self._connection.line(within=max(deadline - loop.time(), 0.001))
+                message = await line.request(draft.subject, draft.payload, within=WITHIN, headers=headers)
+                return int(answer_of(message, about=draft.subject)["seq"])
+            except LogUnavailableError:
+                if self._connection.closed or loop.time() + pause >= deadline:
+                    raise
+            await self._recreate_if_missing()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    # Reading
+
+    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """Yield what is there from `start` on; see `EventLog.read`."""
+        line = await self._connection.line(within=WITHIN)
+        end = (await stream_state(line, self.name)).last
+        if start > end:
+            return
+        async with contextlib.aclosing(
+            deliver(line, self.name, subjects=subjects, policy=_from_sequence(start))
+        ) as records:
+            async for record in records:
+                if record is None or record.sequence > end:
+                    return
+                if record.sequence >= start:
+                    yield record
+                if record.sequence == end:
+                    return
+
+    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """Yield records from `start` on for ever; see `EventLog.follow`.
+
+        Raises `ChainBrokenError` when the stream is seen to have been rolled back behind what was yielded. A stream
+        that was deleted and made anew is followed from its beginning.
+        """
+        place = _Place(wanted=max(start, 1))
+        pause = _PAUSE
+        while True:
+            try:
+                line = await self._connection.line()
+                place.resume(await stream_state(line, self.name))
+                async with contextlib.aclosing(
+                    deliver(line, self.name, subjects=subjects, policy=_from_sequence(place.overlap))
+                ) as records:
+                    async for record in records:
+                        pause = _PAUSE
+                        if record is not None and place.advance(record):
+                            yield record
+            except LogUnavailableError as error:
+                if self._connection.closed:
+                    raise
+                _LOG.debug("following %s is interrupted: %s", self.name, error)
+            except ApiError as error:
+                if error.number != NO_STREAM:
+                    raise
+                _LOG.warning("stream %s is gone; making it anew", self.name)
+                await self._recreate_if_missing()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def last(self, subject: str) -> Record | None:
+        """The newest record of a subject or wildcard, as the stream's leader has it."""
+        return await last_record(await self._connection.line(within=WITHIN), self.name, subject)
+
+    async def last_per_subject(self, subjects: str = ">") -> list[Record]:
+        """The newest record of each subject that matches, by sequence."""
+        line = await self._connection.line(within=WITHIN)
+        end = (await stream_state(line, self.name)).last
+        newest: dict[str, Record] = {}
+        policy: dict[str, object] = {"deliver_policy": "last_per_subject", "filter_subject": subjects}
+        async with contextlib.aclosing(deliver(line, self.name, subjects=subjects, policy=policy)) as records:
+            async for record in records:
+                if record is None:
+                    break
+                newest[record.subject] = record
+                if record.sequence >= end:
+                    break
+        ordered = sorted(newest.values(), key=lambda record: record.sequence)
+        return [msgspec.structs.replace(r, pending=len(ordered) - 1 - i) for i, r in enumerate(ordered)]
+
+    async def tip(self, scope: str) -> Checkpoint:
+        """The checkpoint after the newest record of a chained scope."""
+        last = await self.last(scope)
+        return checkpoint_at(last) if last else EMPTY
+
+    async def bounds(self) -> tuple[int, int]:
+        """First and last sequence; the first is last + 1 when the stream is empty."""
+        state = await stream_state(await self._connection.line(within=WITHIN), self.name)
+        return state.first, state.last
+
+    async def take(self, group: str) -> AsyncIterator[Job]:
+        """Take records off this work queue for ever; see `EventLog.take`."""
+        if self.spec.retention != "work_queue":
+            raise EventLogError("log/no-queue", f"stream {self.name} is no work queue; follow it", about=group)
+        pause = _PAUSE
+        while True:
+            try:
+                line = await self._connection.line()
+                async with contextlib.aclosing(take_jobs(line, self.spec, group)) as jobs:
+                    async for job in jobs:
+                        pause = _PAUSE
+                        yield job
+            except LogUnavailableError as error:
+                if self._connection.closed:
+                    raise
+                _LOG.debug("taking from %s is interrupted: %s", self.name, error)
+            except ApiError as error:
+                if error.number != NO_STREAM:
+                    raise
+                _LOG.warning("stream %s is gone; making it anew", self.name)
+                await self._recreate_if_missing()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    # Inside
+
+    async def _append_one(self, line: Line, draft: Draft, headers: Mapping[str, str]) -> int:
+        identified = {**headers, MESSAGE_ID: draft.message_id} if draft.message_id else headers
+        message = await line.request(draft.subject, draft.payload, within=WITHIN, headers=identified)
+        answer = answer_of(message, about=draft.subject)
+        if answer.get("duplicate"):
+            raise DuplicateError("log/duplicate", f"message id {draft.message_id} was seen before", about=draft.subject)
+        return int(answer["seq"])
+
+    async def _append_batch(
+        self, line: Line, drafts: Sequence[Draft], forged: Forged, expected: Mapping[str, str]
+    ) -> int:
+        """One atomic batch (ADR-50): nothing is written before the commit, and then all of it."""
+        batch = base64.urlsafe_b64encode(secrets.token_bytes(15)).decode()
+        for index, (draft, own) in enumerate(zip(drafts, forged.headers, strict=True), start=1):
+            headers = {**own, BATCH_ID: batch, BATCH_SEQUENCE: str(index)}
+            if index == 1:
+                headers |= expected
+            if draft.message_id:
+                headers[MESSAGE_ID] = draft.message_id
+            if index < len(drafts):
+                await line.publish(draft.subject, draft.payload, headers=headers)
+                continue
+            headers[BATCH_COMMIT] = "1"
+            message = await line.request(draft.subject, draft.payload, within=WITHIN, headers=headers)
+            return int(answer_of(message, about=draft.subject)["seq"])
+        raise AssertionError("a batch has at least one record")
+
+    async def _recreate_if_missing(self) -> None:
+        """A stream that was deleted is made anew: readers see by epoch and chain that it is another one."""
+        try:
+            await ensure_stream(await self._connection.line(within=_PAUSE), self.spec)
+        except LogUnavailableError as error:
+            _LOG.debug("stream %s cannot be ensured now: %s", self.name, error)
+
+
+class _Place:
+    """Where a follower stands, and whether the stream is still the one that it followed."""
+
+    def __init__(self, *, wanted: int) -> None:
+        self._wanted = wanted
+        self._delivered: Record | None = None
+        self._created = ""
+
+    @property
+    def overlap(self) -> int:
+        """Where to start: at the record yielded last, to see that it is still the same."""
+        return self._delivered.sequence if self._delivered else self._wanted
+
+    def resume(self, state: StreamState) -> None:
+        """Start or start again on a stream in this state."""
+        if self._created and state.created != self._created:
+            self._wanted, self._delivered = 1, None
+        self._created = state.created
+        if self._delivered is not None and state.last < self._delivered.sequence:
+            raise _rolled_back(self._delivered, f"the stream ends at {state.last}")
+
+    def advance(self, record: Record) -> bool:
+        """Take what was delivered; whether it is new."""
+        held = self._delivered
+        if held is not None and record.sequence == held.sequence:
+            if record.time != held.time:
+                raise _rolled_back(held, "that sequence now holds another")
+            return False
+        if record.sequence < self._wanted:
+            return False
+        self._wanted, self._delivered = record.sequence + 1, record
+        return True
+
+
+def _rolled_back(held: Record, found: str) -> ChainBrokenError:
+    return ChainBrokenError("log/rolled-back", f"record {held.sequence} was read, but {found}", about=held.subject)
+
+
+def _from_sequence(start: int) -> dict[str, object]:
+    return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(start, 1)}
+
+
+class JetStreamLogs:
+    """The streams of one mesh on NATS, by name; a `Logs`."""
+
+    def __init__(self, access: Access, streams: Streams, settings: StreamSettings | None = None) -> None:
+        self._specs = specs(streams, settings)
+        self._connection = Connection(access)
+        self._ensured: set[str] = set()
+
+    @classmethod
+    def connect(cls, access: Access, streams: Streams, settings: StreamSettings | None = None) -> JetStreamLogs:
+        """Begin to connect, without waiting: the log may come later than its users."""
+        logs = cls(access, streams, settings)
+        logs._connection.open()
+        return logs
+
+    @classmethod
+    def from_settings(cls, settings: CommonSettings, *, name: str) -> JetStreamLogs:
+        """Begin to connect as a service's settings say; `name` is for the server's monitoring."""
+        access = Access(
+            servers=tuple(url.strip() for url in settings.nats_url.split(",")),
+            name=name,
+            user=settings.nats_user,
+            password_file=settings.nats_password_file,
+            inbox=f"_INBOX_{settings.nats_user}" if settings.nats_user else "_INBOX",
+        )
+        return cls.connect(access, settings.streams, StreamSettings(replicas=settings.replicas))
+
+    @property
+    def connected(self) -> bool:
+        """Whether the log can be reached at this moment."""
+        return self._connection.connected
+
+    async def open(self, stream: str) -> JetStreamLog:
+        """The stream of that name, created if it is missing; waits while the log cannot be reached."""
+        await self.ensure(stream)
+        return JetStreamLog(self._specs[stream], self._connection)
+
+    async def ensure(self, *names: str) -> None:
+        """Create the streams named (none: all of the mesh) where they are missing; safe to race with others."""
+        for name in names or tuple(self._specs):
+            spec = self._specs.get(name)
+            if spec is None:
+                raise EventLogError("log/stream", "is no stream of this mesh", about=name)
+            pause = _PAUSE
+            while name not in self._ensured:
+                try:
+                    await ensure_stream(await self._connection.line(), spec)
+                    self._ensured.add(name)
+                except LogUnavailableError as error:
+                    if self._connection.closed:
+                        raise
+                    _LOG.debug("stream %s cannot be created yet: %s", name, error)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._connection.close()

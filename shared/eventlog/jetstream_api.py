@@ -1,0 +1,198 @@
+"""The part of the JetStream wire protocol that the log needs: requests, errors, and how a record looks.
+
+Spoken over the plain connection, because nats-py's JetStream context cannot send atomic batches, keeps a push
+consumer's heartbeats to itself, and its types leave out what newer servers understand (`allow_atomic`). The
+protocol: NATS ADR-1 (JSON API), ADR-13 (pull), ADR-17 (ordered consumers), ADR-50 (atomic batches).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from email.parser import BytesHeaderParser
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from shared.eventlog.connection import Line
+from shared.eventlog.protocol import EventLogError, LogUnavailableError, Record
+from shared.eventlog.streams import StreamSpec
+
+WITHIN = 5.0
+"""Seconds that an answer may take."""
+
+MESSAGE_ID = "Nats-Msg-Id"
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+BATCH_ID = "Nats-Batch-Id"
+BATCH_SEQUENCE = "Nats-Batch-Sequence"
+BATCH_COMMIT = "Nats-Batch-Commit"
+LAST_CONSUMER = "Nats-Last-Consumer"
+STALLED = "Nats-Consumer-Stalled"
+STATUS = "Status"
+DESCRIPTION = "Description"
+
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+DUPLICATE_IN_BATCH = 10201
+NO_MESSAGE = 10037
+NO_STREAM = 10059
+NO_CONSUMER = 10014
+NAME_IN_USE = 10058
+
+NANOSECONDS = 1_000_000_000
+
+
+class ApiError(EventLogError):
+    """The server refused a request."""
+
+    def __init__(self, number: int, status: int, description: str, *, about: str) -> None:
+        super().__init__(f"log/nats-{number}", f"the log server refuses: {description}", about=about)
+        self.number = number
+        self.status = status
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """Where a stream begins and ends, and which incarnation of it that is."""
+
+    first: int
+    last: int
+    created: str
+
+
+async def call(line: Line, subject: str, request: Any = None, *, within: float = WITHIN) -> dict[str, Any]:
+    """One request of the JSON API.
+
+    Raises `ApiError` where the server refuses, `LogUnavailableError` where it cannot answer now.
+    """
+    payload = msgspec.json.encode(request) if request is not None else b""
+    message = await line.request(f"$JS.API.{subject}", payload, within=within)
+    return answer_of(message, about=subject)
+
+
+def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
+    """The JSON answer to an API request or an append; raises as `call` does."""
+    try:
+        answer = msgspec.json.decode(message.data, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise EventLogError("log/answer", f"the log server's answer cannot be read ({error})", about=about) from error
+    error = answer.get("error")
+    if error:
+        status, number = int(error.get("code", 0)), int(error.get("err_code", 0))
+        description = str(error.get("description", ""))
+        if status == 503:
+            raise LogUnavailableError("log/unavailable", f"{description}; try again", about=about)
+        raise ApiError(number, status, description, about=about)
+    return answer
+
+
+async def stream_state(line: Line, stream: str) -> StreamState:
+    """Ask the stream's leader."""
+    answer = await call(line, f"STREAM.INFO.{stream}")
+    state = answer["state"]
+    first, last = int(state["first_seq"]), int(state["last_seq"])
+    if not int(state["messages"]):
+        first = last + 1
+    return StreamState(first=first, last=last, created=str(answer["created"]))
+
+
+async def ensure_stream(line: Line, spec: StreamSpec) -> None:
+    """Create a stream, or leave it as it is; what an operator tuned on an older one stays.
+
+    Creating is idempotent on the server, so services that start at once may race. Only what the log's correctness
+    rests on is added to a stream that exists: its subjects, atomic batches, the duplicate window.
+    """
+    wanted = stream_config(spec)
+    try:
+        await call(line, f"STREAM.CREATE.{spec.name}", wanted)
+    except ApiError as error:
+        if error.number != NAME_IN_USE:
+            raise
+        there = (await call(line, f"STREAM.INFO.{spec.name}"))["config"]
+        needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
+        if any(there.get(key) != value for key, value in needed.items()):
+            await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed})
+
+
+def stream_config(spec: StreamSpec) -> dict[str, Any]:
+    """How a stream is described to the server."""
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "subjects": list(spec.subjects),
+        "retention": "workqueue" if spec.retention == "work_queue" else "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": int(spec.max_age * NANOSECONDS),
+        "max_msgs_per_subject": spec.max_per_subject or -1,
+        "max_msg_size": -1,
+        "num_replicas": spec.replicas,
+        "duplicate_window": int(spec.duplicate_window * NANOSECONDS),
+        "allow_direct": True,
+        "allow_atomic": spec.retention == "limits",
+    }
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What the reply subject of a delivered message says (ADR-15): `$JS.ACK.….stream.consumer.n.seq.cseq.time.left`."""
+
+    stream_sequence: int
+    consumer_sequence: int
+    time: int
+    pending: int
+
+
+def delivery_of(message: Msg) -> Delivery:
+    """Read the reply subject; the form with a domain has two tokens more in front and one behind."""
+    parts = message.reply.split(".")
+    numbers = parts[5:9] if len(parts) == 9 else parts[7:11]
+    stream_sequence, consumer_sequence, time, pending = map(int, numbers)
+    return Delivery(stream_sequence=stream_sequence, consumer_sequence=consumer_sequence, time=time, pending=pending)
+
+
+def record_of(message: Msg, delivery: Delivery) -> Record:
+    """A delivered message as a record."""
+    return Record(
+        subject=message.subject,
+        sequence=delivery.stream_sequence,
+        payload=message.data,
+        time=delivery.time,
+        headers=_ours(message.headers or {}),
+        pending=delivery.pending,
+    )
+
+
+async def last_record(line: Line, stream: str, subject: str) -> Record | None:
+    """The newest record of a subject or wildcard, from the stream's leader."""
+    try:
+        answer = await call(line, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    except ApiError as error:
+        if error.number == NO_MESSAGE:
+            return None
+        raise
+    stored = answer["message"]
+    raw = base64.b64decode(stored.get("hdrs", ""))
+    parsed = BytesHeaderParser().parsebytes(raw.partition(b"\r\n")[2]) if raw else {}
+    return Record(
+        subject=stored["subject"],
+        sequence=int(stored["seq"]),
+        payload=base64.b64decode(stored.get("data", "")),
+        time=_nanoseconds(stored["time"]),
+        headers=_ours({key: str(value) for key, value in parsed.items()}),
+    )
+
+
+def _ours(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the writer meant for readers; the server's own stay below."""
+    return {key: value for key, value in headers.items() if not key.startswith("Nats-")}
+
+
+def _nanoseconds(moment: str) -> int:
+    """RFC 3339 with up to nine decimals, in nanoseconds since 1970."""
+    whole, _, rest = moment.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * NANOSECONDS + int(rest.ljust(9, "0")[:9] or 0)

@@ -1,0 +1,105 @@
+"""Taking jobs off a work-queue stream: a durable pull consumer that all takers of a group share.
+
+Pulled, not pushed, so that a taker holds only as many jobs as it can work on, and one that dies holds them no
+longer than the stream's `acknowledge_within`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from shared.eventlog.connection import Line
+from shared.eventlog.jetstream_api import NANOSECONDS, STATUS, call, delivery_of, record_of
+from shared.eventlog.protocol import Job, LogUnavailableError, Record
+from shared.eventlog.streams import StreamSpec
+
+_BATCH = 8
+"""Jobs asked for at once: enough to hide the round trip, few enough to be done within their time."""
+_WAIT = 30.0
+"""Seconds that one request for jobs stands before it is made again."""
+_OVER = frozenset({"404", "408"})
+
+
+class _JetStreamJob:
+    """A record taken from a work queue."""
+
+    def __init__(self, line: Line, message: Msg) -> None:
+        self._line = line
+        self._reply = message.reply
+        self._record = record_of(message, delivery_of(message))
+
+    @property
+    def record(self) -> Record:
+        """What was taken."""
+        return self._record
+
+    async def done(self) -> None:
+        """Take it out of the queue for good; `LogUnavailableError` leaves it there for another taker."""
+        await self._line.publish(self._reply, b"+ACK")
+
+    async def retry(self, *, after: float) -> None:
+        """Put it back; another taker may have it after `after` seconds."""
+        delay = msgspec.json.encode({"delay": int(after * NANOSECONDS)})
+        await self._line.publish(self._reply, b"-NAK " + delay)
+
+
+async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[Job, None]:
+    """Yield jobs until the line breaks (`LogUnavailableError`)."""
+    config = {
+        "durable_name": group,
+        "ack_policy": "explicit",
+        "ack_wait": int(spec.acknowledge_within * NANOSECONDS),
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "max_deliver": -1,
+        "max_ack_pending": 1000,
+        "max_waiting": 64,
+    }
+    await call(line, f"CONSUMER.CREATE.{spec.name}.{group}", {"stream_name": spec.name, "config": config, "action": ""})
+    messages: asyncio.Queue[Msg] = asyncio.Queue()
+    inbox = line.client.new_inbox()
+    try:
+        subscription = await line.client.subscribe(inbox, cb=messages.put)
+    except (nats.errors.Error, OSError) as error:
+        raise LogUnavailableError("log/unavailable", "the log cannot be reached now; try again") from error
+    ask = msgspec.json.encode({"batch": _BATCH, "expires": int(_WAIT * NANOSECONDS)})
+    try:
+        while True:
+            await line.publish(f"$JS.API.CONSUMER.MSG.NEXT.{spec.name}.{group}", ask, reply=inbox)
+            open_jobs = _BATCH
+            while open_jobs:
+                message = await _next(line, messages)
+                if message is None:
+                    break
+                status = (message.headers or {}).get(STATUS, "")
+                if status in _OVER:
+                    break
+                if status:
+                    raise LogUnavailableError("log/consumer", f"the queue's consumer ended ({status})", about=spec.name)
+                open_jobs -= 1
+                yield _JetStreamJob(line, message)
+    finally:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await subscription.unsubscribe()
+
+
+async def _next(line: Line, messages: asyncio.Queue[Msg]) -> Msg | None:
+    """The next message, none if the request for jobs must be made again."""
+    if not messages.empty():
+        return messages.get_nowait()
+    getting = asyncio.ensure_future(messages.get())
+    try:
+        await asyncio.wait({getting, line.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=_WAIT + 5)
+        if getting.done():
+            return getting.result()
+        if line.lost.done():
+            raise LogUnavailableError("log/unavailable", "the connection was lost; try again")
+        return None
+    finally:
+        getting.cancel()

@@ -1,0 +1,43 @@
+"""The two implementations of the log, each handed to every test of this folder."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import EventLog, Logs
+from shared.subjects import Streams
+from tests.nats_server import NatsServer, connected, running_nats
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """One server for all tests; each takes a prefix of its own."""
+    with running_nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+def streams() -> Streams:
+    """Names that no other test uses."""
+    return Streams(prefix=f"m{secrets.token_hex(4)}")
+
+
+@pytest.fixture(params=["memory", pytest.param("jetstream", marks=pytest.mark.nats)])
+async def logs(request: pytest.FixtureRequest, streams: Streams) -> AsyncIterator[Logs]:
+    """An implementation of the log, without any stream yet."""
+    if request.param == "memory":
+        yield MemoryLogs(streams)
+        return
+    server: NatsServer = request.getfixturevalue("nats_server")
+    async with connected(server, streams.prefix) as on_nats:
+        yield on_nats
+
+
+@pytest.fixture
+async def log(logs: Logs, streams: Streams) -> EventLog:
+    """The stream of events."""
+    return await logs.open(streams.events)

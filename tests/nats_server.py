@@ -1,0 +1,93 @@
+"""A real nats-server on a free port, that tests start, kill and start again on the same data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+from deploy.nats import NatsConfig, render
+from shared.eventlog.connection import Access
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.subjects import Streams
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class NatsServer:
+    """One server, its data directory and its process."""
+
+    def __init__(self, directory: Path, config: NatsConfig | None = None) -> None:
+        self.config = config or NatsConfig(port=free_port(), store=str(directory / "data"))
+        self.url = f"nats://127.0.0.1:{self.config.port}"
+        self.access = Access(servers=(self.url,))
+        self._file = directory / "nats.conf"
+        self._log = directory / "nats.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        self._file.write_text(render(self.config), encoding="utf-8")
+        binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+        assert binary is not None
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([binary, "-c", str(self._file)], stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while not self._accepts():
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < deadline, "nats-server does not listen within 10 s"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it gracefully."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+    def _accepts(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.config.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def running_nats(directory: Path) -> Generator[NatsServer, None, None]:
+    """A server for as long as this lasts."""
+    server = NatsServer(directory)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextlib.asynccontextmanager
+async def connected(server: NatsServer, prefix: str = "mesh") -> AsyncGenerator[JetStreamLogs, None]:
+    """A connection to it for as long as this lasts."""
+    logs = JetStreamLogs.connect(server.access, Streams(prefix=prefix))
+    try:
+        yield logs
+    finally:
+        await logs.close()
