@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from deploy.nats import NatsConfig, render
 from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
 
 Manifest = dict[str, Any]
@@ -37,10 +38,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     nats_data: str = ""
     """Directory of the node that keeps JetStream's files; empty: an emptyDir."""
-    nats_config: str = ""
-    """The NATS server's configuration."""
-    ca_data: str = ""
-    """Directory of the node that keeps the CA's key; empty: an emptyDir."""
     proxy_mark: int = 0
     """Mark of the sidecar's own packets; 0: they are known by the proxy's user id."""
 
@@ -59,8 +56,6 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it proves its identity to the CA (a projected token with the mesh's audience)."""
     state: bool = False
     """Whether it has a directory of its own that outlives its process."""
-    data: str = ""
-    """Directory of the node mounted as that state."""
     environment: dict[str, str] = {}
 
 
@@ -69,7 +64,7 @@ def services(profile: Profile) -> list[Service]:
     return [
         Service(name="ingestor"),
         Service(name="compiler"),
-        Service(name="ca", state=True, data=profile.ca_data),
+        Service(name="ca"),
         Service(name="xds-edge", replicas=profile.edges, port=XDS_PORT, token=True, state=True),
         Service(
             name="injector",
@@ -190,7 +185,7 @@ def _nats(profile: Profile) -> list[Manifest]:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": _meta("nats-config", profile),
-            "data": {"nats.conf": profile.nats_config},
+            "data": {"nats.conf": render(NatsConfig(host="0.0.0.0", port=NATS_PORT, store="/data"))},  # noqa: S104
         },
         _deployment("nats", profile, replicas=1, recreate=True, pod=pod),
         _service_object("nats", profile, [{"name": "client", "port": NATS_PORT, "appProtocol": "tcp"}]),
@@ -217,7 +212,7 @@ def _pod(service: Service, profile: Profile, *, account: str) -> dict[str, Any]:
         volumes.append({"name": "mesh-token", "projected": {"sources": [source]}})
         mounts.append({"name": "mesh-token", "mountPath": TOKEN_DIRECTORY, "readOnly": True})
     if service.state:
-        volumes.append(_directory("state", service.data))
+        volumes.append(_directory("state", ""))
         mounts.append({"name": "state", "mountPath": "/var/lib/meshlog"})
     ports = [{"name": "http", "containerPort": HTTP_PORT}]
     if service.port:
