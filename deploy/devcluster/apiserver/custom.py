@@ -1,0 +1,221 @@
+"""A CustomResourceDefinition as a kind: names, versions with schemas and printed columns, subresources.
+
+Also the definition's own rules and the status that Kubernetes gives it: here it is established at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import re2
+
+from deploy.devcluster.apiserver.columns import AGE, NAME, age
+from deploy.devcluster.apiserver.kinds import Cell, Column, Kind, Version
+from deploy.devcluster.apiserver.refusals import Cause, required, shown, wrong
+from deploy.devcluster.cluster import Obj
+
+CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+
+_STEP = re.compile(
+    r"\.([\w-]+)|\[['\"]([^'\"]+)['\"]\]|\[(\*|\d+)\]|\[\?\(@\.([\w.-]+)\s*==\s*['\"]?([^'\")]*)['\"]?\)\]"
+)
+
+
+def kind_of(crd: Obj) -> Kind:
+    """The kind that a definition defines."""
+    spec = crd["spec"]
+    names = spec["names"]
+    versions = sorted(spec["versions"], key=lambda one: _priority(one["name"]), reverse=True)
+    subresources = [one.get("subresources") or {} for one in spec["versions"]]
+    scale = next((one["scale"] for one in subresources if one.get("scale")), None)
+    return Kind(
+        group=spec["group"],
+        kind=names["kind"],
+        plural=names["plural"],
+        singular=names.get("singular") or names["kind"].lower(),
+        versions=tuple(_version(one) for one in versions),
+        namespaced=spec.get("scope") == "Namespaced",
+        short_names=tuple(names.get("shortNames") or ()),
+        categories=tuple(names.get("categories") or ()),
+        status=any("status" in one for one in subresources),
+        scale=None
+        if scale is None
+        else (scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath", "")),
+        generation=True,
+        custom=True,
+    )
+
+
+def _priority(version: str) -> tuple[int, int, int, str]:
+    """Kubernetes' order of versions: v2 > v1 > v1beta2 > v1beta1 > v1alpha1 > anything else."""
+    found = re.fullmatch(r"v(\d+)(?:(alpha|beta)(\d+))?", version)
+    if not found:
+        return (0, 0, 0, version)
+    major, stage, minor = found.groups()
+    return ({"alpha": 1, "beta": 2}.get(stage or "", 3), int(major), int(minor or 0), "")
+
+
+def _version(version: dict[str, Any]) -> Version:
+    schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    described = version.get("additionalPrinterColumns") or ()
+    printed = [
+        Column(
+            name=str(one.get("name", "")),
+            cell=_cell(str(one.get("jsonPath", "")), str(one.get("type", ""))),
+            type=str(one.get("type", "string")),
+            format=str(one.get("format", "")),
+            description=str(one.get("description", "")),
+            priority=int(one.get("priority", 0)),
+        )
+        for one in described
+    ]
+    deprecation = ""
+    if version.get("deprecated"):
+        deprecation = str(version.get("deprecationWarning") or f"{version['name']} is deprecated")
+    return Version(
+        name=version["name"],
+        schema={"type": "object", "x-kubernetes-preserve-unknown-fields": True} if not schema else schema,
+        columns=(NAME, *(printed or (AGE,))),
+        served=bool(version.get("served")),
+        deprecation=deprecation,
+    )
+
+
+def _cell(path: str, column_type: str) -> Cell:
+    def cell(obj: Obj, now: float) -> Any:
+        found = json_path(obj, path)
+        if not found:
+            return None
+        if column_type == "date":
+            return age(found[0], now)
+        if len(found) > 1:
+            return ",".join(shown(one) if isinstance(one, (dict, list)) else str(one) for one in found)
+        value = found[0]
+        if isinstance(value, (dict, list)):
+            return shown(value)
+        return str(value) if column_type == "string" and not isinstance(value, str) else value
+
+    return cell
+
+
+def json_path(obj: Any, path: str) -> list[Any]:
+    """Values at a simple JSONPath: `.a.b`, `[0]`, `[*]`, `['x']`, `[?(@.type=="Ready")]`."""
+    found = [obj]
+    for step in _STEP.finditer(path):
+        name, quoted, index, key, wanted = step.groups()
+        after: list[Any] = []
+        for one in found:
+            if name or quoted:
+                if isinstance(one, dict) and (name or quoted) in one:
+                    after.append(one[name or quoted])
+            elif index == "*":
+                after += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+            elif index is not None:
+                after += one[int(index) : int(index) + 1] if isinstance(one, list) else ()
+            elif isinstance(one, list):
+                after += [item for item in one if json_path(item, f".{key}") == [wanted]]
+        found = after
+    return [one for one in found if one is not None]
+
+
+def established(crd: Obj, now: str) -> dict[str, Any]:
+    """The status of a definition that is served."""
+    spec, old = crd["spec"], crd.get("status") or {}
+    stored: list[str] = list(old.get("storedVersions") or ())
+    storage = next((one["name"] for one in spec["versions"] if one.get("storage")), "")
+    if storage and storage not in stored:
+        stored.append(storage)
+    conditions = old.get("conditions") or [
+        {
+            "type": "NamesAccepted",
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": "NoConflicts",
+            "message": "no conflicts found",
+        },
+        {
+            "type": "Established",
+            "status": "True",
+            "lastTransitionTime": now,
+            "reason": "InitialNamesAccepted",
+            "message": "the initial names have been accepted",
+        },
+    ]
+    return {"conditions": conditions, "acceptedNames": dict(spec["names"]), "storedVersions": stored}
+
+
+def check(crd: Obj) -> Iterable[Cause]:
+    """What is wrong with a definition."""
+    spec = crd["spec"]
+    names, group = spec.get("names") or {}, spec.get("group", "")
+    wanted = f"{names.get('plural')}.{group}"
+    if crd["metadata"].get("name") != wanted:
+        yield wrong("metadata.name", crd["metadata"].get("name"), 'must be spec.names.plural+"."+spec.group')
+    if "." not in group:
+        yield wrong("spec.group", group, "should be a domain with at least one dot")
+    if spec.get("scope") not in {"Namespaced", "Cluster"}:
+        yield wrong("spec.scope", spec.get("scope"), 'must be "Cluster" or "Namespaced"')
+    if (spec.get("conversion") or {}).get("strategy") != "None":
+        yield wrong("spec.conversion.strategy", spec["conversion"], "the devcluster converts with strategy None only")
+    versions = spec.get("versions") or []
+    if sum(bool(one.get("storage")) for one in versions) != 1:
+        yield wrong("spec.versions", [one.get("name") for one in versions],
+                    "must have exactly one version marked as storage version")  # fmt: skip
+    for index, version in enumerate(versions):
+        path = f"spec.versions[{index}].schema.openAPIV3Schema"
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if not isinstance(schema, dict):
+            yield required(path, "schemas are required")
+        else:
+            yield from _check_schema(schema, path)
+
+
+def _check_schema(schema: Any, path: str, depth: int = 0) -> Iterable[Cause]:
+    if not isinstance(schema, dict) or depth > 60:
+        yield wrong(path, "", "must be a schema, nested at most 60 deep")
+        return
+    known = {"string", "integer", "number", "boolean", "object", "array"}
+    if "type" in schema and schema["type"] not in known:
+        yield wrong(f"{path}.type", schema["type"], "must be a type of JSON schema")
+    if "pattern" in schema:
+        try:
+            re2.compile(schema["pattern"], re2_quiet())
+        except (re2.error, TypeError):
+            yield wrong(f"{path}.pattern", schema["pattern"], "must be a valid regular expression")
+    if "required" in schema and not isinstance(schema["required"], list):
+        yield wrong(f"{path}.required", schema["required"], "must be a list")
+    if "enum" in schema and not isinstance(schema["enum"], list):
+        yield wrong(f"{path}.enum", schema["enum"], "must be a list")
+    for name, step in (("properties", "properties"), ("patternProperties", "patternProperties")):
+        if name in schema:
+            if not isinstance(schema[name], dict):
+                yield wrong(f"{path}.{step}", "", "must be a map")
+                continue
+            for key, below in schema[name].items():
+                yield from _check_schema(below, f"{path}.{step}[{key}]", depth + 1)
+    if "items" in schema:
+        yield from _check_schema(schema["items"], f"{path}.items", depth + 1)
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from _check_schema(schema["additionalProperties"], f"{path}.additionalProperties", depth + 1)
+    for name in ("allOf", "anyOf", "oneOf"):
+        branches = schema.get(name, [])
+        if not isinstance(branches, list):
+            yield wrong(f"{path}.{name}", "", "must be a list")
+            continue
+        for index, below in enumerate(branches):
+            yield from _check_schema(below, f"{path}.{name}[{index}]", depth + 1)
+    if "not" in schema:
+        yield from _check_schema(schema["not"], f"{path}.not", depth + 1)
+    for name in ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties",
+                 "maxProperties", "multipleOf"):  # fmt: skip
+        if name in schema and (isinstance(schema[name], bool) or not isinstance(schema[name], (int, float))):
+            yield wrong(f"{path}.{name}", schema[name], "must be a number")
+
+
+def re2_quiet() -> Any:
+    """Options under which RE2 does not print what it refuses."""
+    options = re2.Options()
+    options.log_errors = False
+    return options

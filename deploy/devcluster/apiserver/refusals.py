@@ -1,0 +1,192 @@
+"""What the API refuses, in the words and with the status codes that Kubernetes uses.
+
+Clients act on `reason` and `details` (kubectl retries a `Conflict`, prints each cause of an `Invalid`), people read
+the message: so both are Kubernetes' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from deploy.devcluster.cluster import ApiError
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """One field that is wrong, and why."""
+
+    reason: str
+    """`FieldValueRequired`, `FieldValueInvalid`, …"""
+    field: str
+    message: str
+    """Without the field: `Required value`."""
+
+
+class RefusedError(ApiError):
+    """An `ApiError` with the details that a `Status` object carries."""
+
+    def __init__(
+        self, status: int, reason: str, message: str, *, details: dict[str, Any] | None = None, wait: int | None = None
+    ) -> None:
+        super().__init__(status, reason, message)
+        self.details = dict(details or {})
+        if wait is not None:
+            self.details["retryAfterSeconds"] = wait
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The `Status` object on the wire."""
+        return status_object(self.status, self.reason, self.sentence, self.details)
+
+
+def status_object(code: int, reason: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A `Status` with `status: Failure`."""
+    status: dict[str, Any] = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+    }
+    if details:
+        status["details"] = details
+    status["code"] = code
+    return status
+
+
+def body_of(error: ApiError) -> dict[str, Any]:
+    """The `Status` of any `ApiError`."""
+    if isinstance(error, RefusedError):
+        return error.body
+    return status_object(error.status, error.reason, error.sentence)
+
+
+def _details(resource: str, name: str, **more: Any) -> dict[str, Any]:
+    plural, _, group = resource.partition(".")
+    details: dict[str, Any] = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    return {**details, "kind": plural, **more}
+
+
+def bad_request(message: str) -> RefusedError:
+    """400: the request itself cannot be understood."""
+    return RefusedError(400, "BadRequest", message)
+
+
+def not_found(resource: str, name: str) -> RefusedError:
+    """404: no such object."""
+    return RefusedError(404, "NotFound", f'{resource} "{name}" not found', details=_details(resource, name))
+
+
+def no_such_path() -> RefusedError:
+    """404: no such resource or path."""
+    return RefusedError(404, "NotFound", "the server could not find the requested resource")
+
+
+def method_not_allowed() -> RefusedError:
+    """405: the resource exists, the verb does not."""
+    return RefusedError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def already_exists(resource: str, name: str) -> RefusedError:
+    """409 on create."""
+    return RefusedError(409, "AlreadyExists", f'{resource} "{name}" already exists', details=_details(resource, name))
+
+
+def conflict(resource: str, name: str, why: str = "") -> RefusedError:
+    """409: the object is not the one that the caller had read."""
+    why = why or ("the object has been modified; please apply your changes to the latest version and try again")
+    return RefusedError(
+        409,
+        "Conflict",
+        f'Operation cannot be fulfilled on {resource} "{name}": {why}',
+        details=_details(resource, name),
+    )
+
+
+def apply_conflict(resource: str, name: str, owners: Sequence[tuple[str, str]]) -> RefusedError:
+    """409 of a server-side apply: `owners` are (field, manager) that own a field which it would change."""
+    lines = "\n".join(f"- {field}" for field, _ in owners)
+    managers = sorted({manager for _, manager in owners})
+    by = ", ".join(f'"{manager}"' for manager in managers)
+    many = f"{len(owners)} conflict" + ("s" if len(owners) != 1 else "")
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f'conflict with "{manager}"', "field": field}
+        for field, manager in owners
+    ]
+    return RefusedError(
+        409,
+        "Conflict",
+        f"Apply failed with {many}: conflicts with {by}:\n{lines}",
+        details=_details(resource, name, causes=causes),
+    )
+
+
+def invalid(kind: str, group: str, name: str, causes: Sequence[Cause]) -> RefusedError:
+    """422: understood, but not a valid object."""
+    title = f"{kind}.{group}" if group else kind
+    sentences = [f"{cause.field}: {cause.message}" for cause in causes]
+    said = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
+    details: dict[str, Any] = {"name": name} if name else {}
+    if group:
+        details["group"] = group
+    details["kind"] = kind
+    details["causes"] = [{"reason": one.reason, "message": one.message, "field": one.field} for one in causes]
+    return RefusedError(422, "Invalid", f'{title} "{name}" is invalid: {said}', details=details)
+
+
+def forbidden(resource: str, name: str, why: str) -> RefusedError:
+    """403: understood and refused by a rule."""
+    about = f'{resource} "{name}"' if name else resource
+    return RefusedError(403, "Forbidden", f"{about} is forbidden: {why}", details=_details(resource, name))
+
+
+def expired(message: str = "The resourceVersion for the provided watch is too old.") -> RefusedError:
+    """410: what was asked for is no longer kept."""
+    return RefusedError(410, "Expired", message)
+
+
+def unauthorized() -> RefusedError:
+    """401: no identity, or none that is believed."""
+    return RefusedError(401, "Unauthorized", "Unauthorized")
+
+
+def internal(message: str) -> RefusedError:
+    """500, as Kubernetes words a webhook that could not be asked."""
+    return RefusedError(
+        500, "InternalError", f"Internal error occurred: {message}", details={"causes": [{"message": message}]}
+    )
+
+
+def required(field: str, detail: str = "") -> Cause:
+    """A field that is missing."""
+    return Cause("FieldValueRequired", field, f"Required value: {detail}" if detail else "Required value")
+
+
+def wrong(field: str, value: Any, detail: str) -> Cause:
+    """A field whose value is wrong."""
+    return Cause("FieldValueInvalid", field, f"Invalid value: {shown(value)}: {detail}")
+
+
+def unsupported(field: str, value: Any, supported: Sequence[Any]) -> Cause:
+    """A value outside a closed set."""
+    names = ", ".join(shown(one) for one in supported)
+    return Cause("FieldValueNotSupported", field, f"Unsupported value: {shown(value)}: supported values: {names}")
+
+
+def duplicate(field: str, value: Any) -> Cause:
+    """A second entry with a key that must be unique."""
+    return Cause("FieldValueDuplicate", field, f"Duplicate value: {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence; long ones are cut, for messages end up in headers, logs and terminals."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+    return text if len(text) <= 256 else f"{text[:250]} …"
