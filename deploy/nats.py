@@ -104,6 +104,8 @@ def _api(streams: Streams, service: str, reads: tuple[str, ...]) -> tuple[str, .
     subjects = [f"$JS.API.STREAM.{verb}.{stream}" for stream in everything for verb in ("CREATE", "INFO")]
     for stream in reads:
         subjects += [f"$JS.API.CONSUMER.CREATE.{stream}.>", f"$JS.API.STREAM.MSG.GET.{stream}"]
+    trimmed = {"ingestor": (streams.events,), "compiler": (streams.snapshots, streams.keyframes)}
+    subjects += [f"$JS.API.STREAM.PURGE.{stream}" for stream in trimmed.get(service, ())]
     if service == "ca":
         queue = streams.csrs
         subjects += [

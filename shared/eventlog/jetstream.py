@@ -32,6 +32,7 @@ from shared.eventlog.jetstream_api import (
     ApiError,
     StreamState,
     answer_of,
+    call,
     ensure_stream,
     last_record,
     stream_state,
@@ -200,6 +201,15 @@ class JetStreamLog:
         """First and last sequence; the first is last + 1 when the stream is empty."""
         state = await stream_state(await self._connection.line(within=WITHIN), self.name)
         return state.first, state.last
+
+    async def trim(self, *, before: int) -> None:
+        """Forget every record below the sequence `before`, but never the newest."""
+        line = await self._connection.line(within=WITHIN)
+        state = await stream_state(line, self.name)
+        # Purged beyond its end, a stream would go on behind sequences that were never written.
+        before = min(before, state.last)
+        if before > state.first:
+            await call(line, f"STREAM.PURGE.{self.name}", {"seq": before})
 
     async def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off this work queue for ever; see `EventLog.take`."""

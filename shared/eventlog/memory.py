@@ -141,6 +141,13 @@ class MemoryLog:
         last = self._next - 1
         return (self._order[0] if self._order else last + 1), last
 
+    async def trim(self, *, before: int) -> None:
+        """Forget every record below the sequence `before`, but never the newest."""
+        self._check_up()
+        before = min(before, self._next - 1)
+        for sequence in self._order[: bisect.bisect_left(self._order, before)]:
+            self._drop(sequence)
+
     async def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off this work queue for ever; each is with one taker at a time, whatever the `group`."""
         if self.spec.retention != "work_queue":

@@ -194,6 +194,13 @@ class EventLog(Protocol):
         """First and last sequence of the stream; the first is last + 1 when it is empty."""
         ...
 
+    async def trim(self, *, before: int) -> None:
+        """Forget every record below the sequence `before`; readers that start there or later see no difference.
+
+        The stream's newest record always stays, so that its chain goes on. For streams that their writer keeps short (commits, keyframes, events behind a checkpoint).
+        """
+        ...
+
     def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off a work-queue stream, each given to one taker of the group at a time, for ever."""
         ...

@@ -335,6 +335,22 @@ async def test_a_stream_that_is_no_queue_gives_no_jobs(log: EventLog) -> None:
         await first(1, log.take("ca"))
 
 
+async def test_a_log_is_kept_short_without_a_difference_for_later_readers(log: EventLog, streams: Streams) -> None:
+    await write(log, streams, *"abcd")
+    await log.trim(before=3)
+    assert await log.bounds() == (3, 4)
+    assert [record.sequence for record in await everything(log)] == [3, 4]
+    assert [record.sequence for record in await first(2, log.follow())] == [3, 4]
+    checkpoint = await write(log, streams, "e")
+    verifier = Verifier()
+    for record in await everything(log, start=2):
+        verifier.fold(record)
+    assert verifier.checkpoint == checkpoint
+    await log.trim(before=100)
+    assert await log.bounds() == (5, 5)
+    assert await log.tip(streams.cluster_scope("c1")) == checkpoint
+
+
 async def test_streams_may_be_made_by_everybody_at_once(logs: Logs, streams: Streams) -> None:
     await asyncio.gather(*(logs.ensure() for _ in range(5)))
     names = {(await logs.open(name)).name for name in (streams.events, streams.certs)}

@@ -1,0 +1,136 @@
+"""Payloads of any size in the log: split into the chunks of one atomic batch, and put together again.
+
+Commits and keyframes may be larger than a record (`MAX_PAYLOAD`). A blob is one batch: the place of a chunk is its
+place in the batch, so that half a blob is never in the log. Large blobs are compressed (to a fifth, measured);
+small ones are not, because a commit's way to the proxies is what the user waits for. Every chunk carries the
+version it stands for and the digest of the whole, which is checked before anybody gets the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+
+from shared.eventlog.protocol import MAX_BATCH, MAX_PAYLOAD, BatchTooLargeError, Draft, EventLog, EventLogError, Record
+
+HEADER_VERSION = "Meshlog-Version"
+HEADER_DIGEST = "Meshlog-Digest"
+HEADER_ENCODING = "Meshlog-Encoding"
+
+COMPRESS_FROM = 32 * 1024
+"""Bytes from which on a blob is compressed. Measured on JSON of endpoints: 0.3 ms for 32 kB, 5 ms for 1 MB, to a fifth."""
+
+_LEVEL = 1
+_ZLIB = "zlib"
+
+
+class BlobError(EventLogError):
+    """The chunks do not make up the blob that was written: something was lost or changed."""
+
+
+def split(
+    payload: bytes,
+    subject: str,
+    *,
+    version: int,
+    message_id: str = "",
+    headers: Mapping[str, str] | None = None,
+    chunk: int = MAX_PAYLOAD,
+) -> list[Draft]:
+    """The drafts of one blob, to be appended as one batch of their own.
+
+    `message_id` goes to the first chunk: a batch that holds one known id is refused whole. `headers` go to every
+    chunk. Raises `BatchTooLargeError` if it does not fit into one batch even compressed.
+    """
+    own = {**(headers or {}), HEADER_VERSION: str(version), HEADER_DIGEST: _digest(payload)}
+    if len(payload) >= COMPRESS_FROM:
+        payload = zlib.compress(payload, _LEVEL)
+        own[HEADER_ENCODING] = _ZLIB
+    count = max(1, -(-len(payload) // chunk))
+    if count > MAX_BATCH:
+        raise BatchTooLargeError("blob/too-large", f"{len(payload)} bytes do not fit into one batch", about=subject)
+    return [
+        Draft(
+            subject=subject,
+            payload=payload[index * chunk : (index + 1) * chunk],
+            message_id=message_id if index == 0 else "",
+            headers=own,
+        )
+        for index in range(count)
+    ]
+
+
+def version_of(record: Record) -> int:
+    """The version that a chunk stands for; 0 if it names none."""
+    text = record.headers.get(HEADER_VERSION, "")
+    return int(text) if text.isdecimal() else 0
+
+
+class Assembler:
+    """Puts blobs together from records in the order of the log."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._begun = False
+
+    def feed(self, record: Record) -> bytes | None:
+        """Take the next record; the blob when it is complete with it.
+
+        Chunks before the first beginning of a blob are passed over: reading may start in the middle of one.
+        Raises `BlobError` if a chunk is missing, or the whole is not what was written; the next blob is then
+        assembled all the same.
+        """
+        index, count = record.batch
+        if index == 1:
+            interrupted, self._chunks = bool(self._chunks), []
+            if interrupted:
+                self._begun = False
+                raise self._error(record, "begins before the one in front of it is complete")
+            self._begun = True
+        elif not self._begun:
+            return None
+        elif index != len(self._chunks) + 1:
+            self._chunks, self._begun = [], False
+            raise self._error(record, f"is chunk {index} of {count}, out of turn")
+        self._chunks.append(record.payload)
+        if index < count:
+            return None
+        payload, self._chunks = b"".join(self._chunks), []
+        return self._checked(record, payload)
+
+    def _checked(self, record: Record, payload: bytes) -> bytes:
+        if record.headers.get(HEADER_ENCODING) == _ZLIB:
+            try:
+                payload = zlib.decompress(payload)
+            except zlib.error as error:
+                raise self._error(record, f"cannot be decompressed ({error})") from error
+        if record.headers.get(HEADER_DIGEST) != _digest(payload):
+            raise self._error(record, "does not have the digest that it was written with")
+        return payload
+
+    def _error(self, record: Record, reason: str) -> BlobError:
+        return BlobError("blob/broken", f"the blob at {record.sequence} {reason}", about=record.subject)
+
+
+async def newest(log: EventLog, subject: str) -> tuple[Record, bytes] | None:
+    """The newest blob of a subject that no other writes beside, with its last record; none if there is none.
+
+    Raises `BlobError` if it is broken, `LogUnavailableError`.
+    """
+    last = await log.last(subject)
+    if last is None:
+        return None
+    start = last.sequence - last.batch[1] + 1
+    assembler = Assembler()
+    async for record in log.read(start=start, subjects=subject):
+        payload = assembler.feed(record)
+        if record.sequence == last.sequence:
+            if payload is None:
+                break
+            return record, payload
+    raise BlobError("blob/broken", f"the blob at {last.sequence} is not complete", about=subject)
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()[:32]

@@ -1,0 +1,92 @@
+"""Blobs: what was split comes together again, and nothing else does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import blob
+from shared.eventlog.memory import MemoryLog
+from shared.eventlog.protocol import EMPTY, BatchTooLargeError, Record
+
+SUBJECT = "mesh.keyframes"
+
+
+async def append(log: MemoryLog, payload: bytes, *, version: int = 7, chunk: int = 100) -> list[Record]:
+    tip = await log.tip(SUBJECT)
+    drafts = blob.split(payload, SUBJECT, version=version, chunk=chunk, headers={"x": "y"})
+    end = await log.append(drafts, scope=SUBJECT, after=tip, epoch="" if tip.epoch else "e1")
+    return [record async for record in log.read(start=end.sequence - len(drafts) + 1)]
+
+
+@given(st.binary(max_size=1000), st.integers(1, 300))
+async def test_what_was_split_comes_together(payload: bytes, chunk: int) -> None:
+    records = await append(MemoryLog(), payload, chunk=chunk)
+    assembler = blob.Assembler()
+    whole = [assembler.feed(record) for record in records]
+    assert whole == [None] * (len(records) - 1) + [payload]
+
+
+async def test_large_blobs_are_compressed_and_come_back() -> None:
+    payload = b"cluster: outbound|80\n" * 20_000
+    records = await append(MemoryLog(), payload, chunk=1000)
+    assert sum(len(record.payload) for record in records) < len(payload) / 10
+    assembler = blob.Assembler()
+    assert [assembler.feed(record) for record in records][-1] == payload
+    assert {(blob.version_of(record), record.headers["x"]) for record in records} == {(7, "y")}
+
+
+async def test_reading_may_start_in_the_middle_of_a_blob() -> None:
+    log = MemoryLog()
+    one = await append(log, b"1" * 250)
+    two = await append(log, b"2" * 250)
+    assembler = blob.Assembler()
+    assert [assembler.feed(record) for record in (*one[1:], *two)] == [None, None, None, None, b"2" * 250]
+
+
+@pytest.mark.parametrize("missing", [1, 2, 3])
+async def test_a_missing_chunk_is_named_and_the_next_blob_is_read_all_the_same(missing: int) -> None:
+    log = MemoryLog()
+    one = await append(log, bytes(350))
+    two = await append(log, b"2" * 250)
+    three = await append(log, b"3" * 250)
+    del one[missing]
+    assembler = blob.Assembler()
+    broken, whole = 0, list[bytes]()
+    for record in (*one, *two, *three):
+        try:
+            payload = assembler.feed(record)
+        except blob.BlobError:
+            broken += 1
+        else:
+            whole += [payload] if payload is not None else []
+    assert broken == 1
+    assert whole[-1] == b"3" * 250
+    assert bytes(350) not in whole
+
+
+async def test_changed_bytes_are_no_blob() -> None:
+    log = MemoryLog()
+    for payload in (b"small", b"large" * 10_000):
+        records = await append(log, payload, chunk=1000)
+        log.corrupt(records[-1].sequence, records[-1].payload[:-1] + b"#")
+        with pytest.raises(blob.BlobError):
+            await blob.newest(log, SUBJECT)
+
+
+async def test_the_newest_blob_is_found_behind_others() -> None:
+    log = MemoryLog()
+    assert await blob.newest(log, SUBJECT) is None
+    await append(log, b"1" * 450, version=1)
+    await append(log, b"2" * 250, version=2)
+    found = await blob.newest(log, SUBJECT)
+    assert found is not None
+    record, payload = found
+    assert (blob.version_of(record), payload) == (2, b"2" * 250)
+    assert (await log.tip(SUBJECT)).sequence == record.sequence != EMPTY.sequence
+
+
+def test_a_blob_that_fits_into_no_batch_is_refused() -> None:
+    with pytest.raises(BatchTooLargeError):
+        blob.split(bytes(range(256)) * 5, SUBJECT, version=1, chunk=1)
