@@ -1,0 +1,263 @@
+"""The node agent: every pod of the cluster runs here, each in the care of its own worker.
+
+There is one node and no scheduler: a pod is bound the moment it is seen. The agent lives on the mirror's news, its
+only timer bounds the size of logs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import ApiError, Cluster, Obj
+from deploy.devcluster.controllers.namespaces import ROOT_CA
+from deploy.devcluster.kubelet import logs, probes
+from deploy.devcluster.kubelet.environment import Lookup
+from deploy.devcluster.kubelet.events import EventRecorder
+from deploy.devcluster.kubelet.pod import Node, PodWorker
+from deploy.devcluster.kubelet.volumes import PodVolumes, TokenIssuer
+from deploy.devcluster.mirror import Change, Mirror
+from deploy.devcluster.runtime import Runtime, Sandbox
+from shared.errors import BadInputError
+
+_LOG = logging.getLogger(__name__)
+_BOUND_LOGS_EVERY = 30.0
+_RETRY_BINDING = 0.5
+
+
+class NodeSettings(msgspec.Struct, frozen=True):
+    """Where the node keeps things, and what it tells its containers."""
+
+    name: str
+    volumes: Path
+    """Volumes of pods; emptied at start. Best on a memory file system: tokens are in it."""
+    logs: Path
+    claims: Path
+    """Directories behind PersistentVolumeClaims; they outlive the devcluster."""
+    variables: Mapping[str, str]
+    """The environment that every container starts from."""
+
+
+class Kubelet:
+    """All pods of the one node."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        mirror: Mirror,
+        runtime: Runtime,
+        issue: TokenIssuer,
+        settings: NodeSettings,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._mirror = mirror
+        self._issue = issue
+        self._settings = settings
+        self._now = now
+        self._logs = logs.PodLogs(settings.logs)
+        self._events = EventRecorder(cluster, node=settings.name, now=now)
+        self._http = probes.HttpClient()
+        self._node = Node(cluster, runtime, self._logs, self._events, self._http, settings.variables)
+        self._workers: dict[str, PodWorker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._binding: set[str] = set()
+        self._closed = False
+
+    async def run(self) -> None:
+        """Run pods for ever; the mirror must run beside it."""
+        shutil.rmtree(self._settings.volumes, ignore_errors=True)
+        self._settings.volumes.mkdir(parents=True, mode=0o700)
+        await self._register()
+        await self._mirror.synced.wait()
+        self._mirror.subscribe("pods", self._on_pod)
+        self._mirror.subscribe("configmaps", lambda change: self._on_configuration("configmaps", change))
+        self._mirror.subscribe("secrets", lambda change: self._on_configuration("secrets", change))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._events.run())
+            group.create_task(self._bound_logs())
+
+    async def close(self, grace: float) -> None:
+        """The node goes down: every process has `grace` seconds to end by itself. Objects stay as they are."""
+        self._closed = True
+        await asyncio.gather(*(worker.halt(grace) for worker in self._workers.values()), return_exceptions=True)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._http.close()
+
+    def sandbox(self, namespace: str, name: str) -> Sandbox:
+        """The sandbox of a running pod. Raises `BadInputError` if there is none."""
+        pod = self._mirror.get("pods", namespace, name)
+        worker = self._workers.get(objects.uid(pod)) if pod is not None else None
+        if worker is None or worker.sandbox is None:
+            state = "does not run" if pod is not None else "does not exist"
+            raise BadInputError("devcluster/no-pod", f"pod {namespace}/{name} {state}")
+        return worker.sandbox
+
+    async def log(
+        self,
+        namespace: str,
+        name: str,
+        container: str = "",
+        *,
+        tail: int | None = None,
+        limit: int | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[bytes]:
+        """What a container printed; of a pod that is gone too, while its log is kept. Raises `BadInputError`."""
+        pod = self._mirror.get("pods", namespace, name)
+        known = _container_names(pod) if pod is not None else []
+        if not container and known:
+            container = next((each["name"] for each in (pod or {})["spec"]["containers"]), "")
+        if known and container not in known:
+            choice = ", ".join(known)
+            raise BadInputError("devcluster/no-container", f"pod {namespace}/{name} has no {container}, but {choice}")
+        path = self._logs.path(pod, container) if pod is not None else self._logs.find(namespace, name, container)
+        if path is None:
+            raise BadInputError("devcluster/no-pod", f"there is no log of pod {namespace}/{name}")
+        worker = self._workers.get(objects.uid(pod)) if pod is not None else None
+
+        def going() -> bool:
+            return worker is not None and worker.uid in self._workers and not worker.has_ended(container)
+
+        async for chunk in logs.read(path, tail=tail, limit=limit, follow=going if follow else None):
+            yield chunk
+
+    async def _register(self) -> None:
+        """The Node object, once: it never goes away and its state is not refreshed, since there is no other node."""
+        address = self._node.runtime.node_ip
+        stamp = objects.timestamp(self._now())
+        node: Obj = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": self._settings.name,
+                "labels": {"kubernetes.io/hostname": self._settings.name, "kubernetes.io/os": "linux"},
+            },
+            "spec": {},
+        }
+        status: Obj = {
+            "addresses": [
+                {"type": "InternalIP", "address": address},
+                {"type": "Hostname", "address": self._settings.name},
+            ],
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "KubeletReady",
+                    "message": "the node agent runs",
+                    "lastHeartbeatTime": stamp,
+                    "lastTransitionTime": stamp,
+                }
+            ],
+            "nodeInfo": {
+                "kubeletVersion": "v1.33.0",
+                "operatingSystem": "linux",
+                "containerRuntimeVersion": "process://1",
+            },
+        }
+        if await self._cluster.get("nodes", "", self._settings.name) is None:
+            await self._cluster.create("nodes", node)
+        await self._cluster.patch("nodes", "", self._settings.name, {"status": status}, subresource="status")
+
+    def _on_pod(self, change: Change) -> None:
+        pod, uid = change.object, objects.uid(change.object)
+        worker = self._workers.get(uid)
+        if change.new is None:
+            if worker is not None:
+                worker.vanish()
+            return
+        if worker is not None:
+            worker.update(pod)
+            return
+        bound_to = pod["spec"].get("nodeName")
+        if self._closed or (objects.is_pod_finished(pod) and not objects.is_terminating(pod)):
+            return
+        if not bound_to:
+            if uid not in self._binding:
+                self._binding.add(uid)
+                self._spawn(self._bind(pod))
+            return
+        if bound_to == self._settings.name:
+            self._workers[uid] = worker = self._worker(pod)
+            self._spawn(self._tend(pod, worker))
+
+    def _worker(self, pod: Obj) -> PodWorker:
+        namespace = objects.namespace(pod)
+        lookup: Lookup = lambda resource, name: self._mirror.get(resource, namespace, name)  # noqa: E731
+        volumes = PodVolumes(
+            pod,
+            directory=self._settings.volumes / objects.uid(pod),
+            claims=self._settings.claims,
+            lookup=lookup,
+            issue=self._issue,
+            root_ca=ROOT_CA,
+            automount=self._automounts(pod),
+            now=self._now,
+        )
+        return PodWorker(pod, self._node, volumes, lookup, now=self._now)
+
+    def _automounts(self, pod: Obj) -> bool:
+        own: bool | None = pod["spec"].get("automountServiceAccountToken")
+        if own is not None:
+            return own
+        name = pod["spec"].get("serviceAccountName") or "default"
+        account = self._mirror.get("serviceaccounts", objects.namespace(pod), name)
+        return account is None or account.get("automountServiceAccountToken") is not False
+
+    async def _bind(self, pod: Obj) -> None:
+        """What the scheduler does, and the defaults that admission may have left out."""
+        spec: Obj = {"nodeName": self._settings.name}
+        if not pod["spec"].get("serviceAccountName"):
+            spec["serviceAccountName"] = "default"
+        while self._mirror.get("pods", *objects.key(pod)) is not None:
+            try:
+                await self._cluster.patch("pods", *objects.key(pod), {"spec": spec})
+            except ApiError as error:
+                if error.status != 404:
+                    _LOG.warning("pod %s/%s cannot be bound: %s", *objects.key(pod), error)
+                await asyncio.sleep(_RETRY_BINDING)
+            else:
+                break
+        self._binding.discard(objects.uid(pod))
+
+    async def _tend(self, pod: Obj, worker: PodWorker) -> None:
+        try:
+            await worker.run()
+        except Exception:  # noqa: BLE001 - one pod's failure, or a bug met by it, must not end all others
+            _LOG.exception("pod %s/%s ended by an error of the node agent", *objects.key(pod))
+        finally:
+            self._workers.pop(worker.uid, None)
+            self._events.forget(pod)
+            self._logs.forget()
+
+    def _on_configuration(self, resource: str, change: Change) -> None:
+        namespace, name = objects.key(change.object)
+        for worker in self._workers.values():
+            if worker.namespace == namespace:
+                worker.configuration_changed(resource, name)
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_BOUND_LOGS_EVERY)
+            self._logs.bound()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _container_names(pod: Obj) -> list[str]:
+    return [each["name"] for each in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]]

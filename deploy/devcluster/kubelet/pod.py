@@ -1,0 +1,385 @@
+"""One pod on the node: volumes, sandbox, containers in their order, and the end of it all.
+
+A worker is a task for each pod uid. It is told of newer forms of the object by `update` and of the object's end by
+`vanish`; all that it says, it says through the pod's status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import ApiError, Cluster, Obj
+from deploy.devcluster.kubelet import environment, probes
+from deploy.devcluster.kubelet.container import Container, Role, Waiting
+from deploy.devcluster.kubelet.environment import Lookup, UnresolvedError
+from deploy.devcluster.kubelet.events import EventRecorder
+from deploy.devcluster.kubelet.logs import PodLogs
+from deploy.devcluster.kubelet.report import StatusReport
+from deploy.devcluster.kubelet.status import PodView
+from deploy.devcluster.kubelet.volumes import PodVolumes
+from deploy.devcluster.runtime import Process, Runtime, Sandbox
+from shared.errors import MeshlogError
+
+_LOG = logging.getLogger(__name__)
+_SIDECAR_LEAST_GRACE = 2.0
+_RETRY_VOLUMES = 1.0
+_RETRY_SANDBOX = 1.0
+_RETRY_DELETION = 0.5
+_NULL = Path("/dev/null")
+_DEFAULT_GRACE = 30
+
+
+class Node(msgspec.Struct, frozen=True):
+    """What all pods of the node share."""
+
+    cluster: Cluster
+    runtime: Runtime
+    logs: PodLogs
+    events: EventRecorder
+    http: probes.HttpClient
+    variables: Mapping[str, str]
+    """The environment that every container starts from."""
+
+
+class PodWorker:
+    """The life of one pod."""
+
+    def __init__(
+        self, pod: Obj, node: Node, volumes: PodVolumes, lookup: Lookup, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self._pod = pod
+        self._node = node
+        self._volumes = volumes
+        self._lookup = lookup
+        self._now = now
+        self._started_at = now()
+        self.sandbox: Sandbox | None = None
+        self._ip = ""
+        self._failure = ""
+        self._leaving = asyncio.Event()
+        self._vanished = False
+        self._refresh = asyncio.Event()
+        self._report = StatusReport(node.cluster, lambda: self._pod, self._view, now=now)
+        self._placed = asyncio.Event()
+        self._creation: asyncio.Task[Sandbox] | None = None
+        self._tasks: dict[str, asyncio.Task[int]] = {}
+        spec: Obj = pod["spec"]
+        self._init = [self._container(each, _init_role(each)) for each in spec.get("initContainers") or []]
+        self._main = [self._container(each, "main") for each in spec["containers"]]
+        if objects.is_terminating(pod):
+            self._leaving.set()
+
+    def _container(self, spec: Obj, role: Role) -> Container:
+        return Container(
+            spec,
+            role,
+            self,
+            restart=self._pod["spec"].get("restartPolicy") or "Always",
+            grace=self._grace(),
+            now=self._now,
+        )
+
+    def _grace(self) -> float:
+        asked: int | None = self._pod["metadata"].get("deletionGracePeriodSeconds")
+        if asked is None:
+            asked = self._pod["spec"].get("terminationGracePeriodSeconds")
+        return _DEFAULT_GRACE if asked is None else asked
+
+    @property
+    def uid(self) -> str:
+        """The pod's."""
+        return objects.uid(self._pod)
+
+    @property
+    def namespace(self) -> str:
+        """The pod's."""
+        return objects.namespace(self._pod)
+
+    def update(self, pod: Obj) -> None:
+        """A newer form of the object."""
+        relabelled = any(get(pod) != get(self._pod) for get in (objects.labels, objects.annotations))
+        self._pod = pod
+        if objects.is_terminating(pod):
+            self._leaving.set()
+        if relabelled:
+            self._refresh.set()
+        self.changed()
+
+    def vanish(self) -> None:
+        """The object is gone already: nothing is left to wait for."""
+        self._vanished = True
+        self._leaving.set()
+        for container in [*self._init, *self._main]:
+            container.kill()
+
+    def configuration_changed(self, resource: str, name: str) -> None:
+        """A ConfigMap or Secret of the pod's namespace is another now."""
+        if (resource, name) in self._volumes.references:
+            self._refresh.set()
+        for container in [*self._init, *self._main]:
+            container.kick()
+
+    def has_ended(self, container: str) -> bool:
+        """Whether this container will print nothing more."""
+        task = self._tasks.get(container)
+        return self._leaving.is_set() if task is None else task.done()
+
+    async def run(self) -> None:
+        """The whole life: until the object is gone from the API."""
+        helpers = [asyncio.create_task(self._report.run()), asyncio.create_task(self._keep_volumes())]
+        life = asyncio.create_task(self._live())
+        leaving = asyncio.create_task(self._wait_to_leave())
+        try:
+            await asyncio.wait({life, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if life.done():
+                life.result()
+                await self._release()
+                await leaving
+            else:
+                await self._leave(life)
+            await self._bury(helpers)
+        finally:
+            tasks: list[asyncio.Task[Any]] = [*helpers, life, leaving, *self._tasks.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._release()
+            self._volumes.remove()
+
+    async def _wait_to_leave(self) -> None:
+        await self._leaving.wait()
+
+    async def _live(self) -> None:
+        """Until every container has ended for good; most pods never get there."""
+        self.changed()
+        await self._make_volumes()
+        self.sandbox = sandbox = await self._make_sandbox()
+        self._ip = sandbox.ip
+        self._placed.set()
+        self.changed()
+        for container in self._init:
+            task = self._start(container)
+            if container.view.role == "sidecar":
+                await container.started.wait()
+                continue
+            await asyncio.wait({task})
+            if task.result() != 0:
+                self._failure = f"init container {container.name} failed"
+                break
+        else:
+            # Not `gather`: cancelling this task, at deletion, must not cancel the containers.
+            tasks = [self._start(container) for container in self._main]
+            await asyncio.wait(tasks)
+            for task in tasks:
+                task.result()
+        await self._stop_sidecars(self._grace())
+        self.changed()
+
+    def _start(self, container: Container) -> asyncio.Task[int]:
+        task = asyncio.create_task(container.run(), name=f"{objects.name(self._pod)}/{container.name}")
+        self._tasks[container.name] = task
+        return task
+
+    async def _make_sandbox(self) -> Sandbox:
+        """Half a sandbox cannot be removed: a deletion that comes meanwhile waits for the whole one."""
+        while True:
+            self._creation = asyncio.create_task(
+                self._node.runtime.create_sandbox(
+                    uid=self.uid,
+                    hostname=hostname_of(self._pod),
+                    host_network=bool(self._pod["spec"].get("hostNetwork")),
+                )
+            )
+            try:
+                return await asyncio.shield(self._creation)
+            except (OSError, MeshlogError) as error:
+                self._creation = None
+                self.record("Warning", "FailedCreatePodSandBox", str(error))
+                _LOG.warning("no sandbox for %s/%s: %s", *objects.key(self._pod), error)
+                await asyncio.sleep(_RETRY_SANDBOX)
+
+    async def _make_volumes(self) -> None:
+        """Wait until everything that the volumes refer to is there."""
+        told = ""
+        while True:
+            self._refresh.clear()
+            try:
+                await self._volumes.write(self._pod)
+            except (UnresolvedError, ApiError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    self.record("Warning", "FailedMount", told)
+                for container in self._main:
+                    container.wait_for(Waiting("ContainerCreating", told))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_RETRY_VOLUMES):
+                        await self._refresh.wait()
+            else:
+                for container in [*self._init, *self._main]:
+                    container.wait_for(Waiting("PodInitializing" if self._init else "ContainerCreating"))
+                self._refresh.set()
+                return
+
+    async def _keep_volumes(self) -> None:
+        """Follow the objects that the volumes show, and renew tokens before they expire."""
+        await self._placed.wait()
+        while True:
+            self._refresh.clear()
+            pause: float | None = _RETRY_VOLUMES
+            try:
+                due = await self._volumes.write(self._pod)
+                pause = None if due is None else max(_RETRY_VOLUMES, due - self._now())
+            except UnresolvedError as error:
+                # What was there is gone: the files stay, as in Kubernetes, until it is there again.
+                _LOG.debug("volumes of %s/%s: %s", *objects.key(self._pod), error)
+                pause = None
+            except (ApiError, OSError) as error:
+                _LOG.warning("volumes of %s/%s: %s", *objects.key(self._pod), error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._refresh.wait()
+
+    async def _leave(self, life: asyncio.Task[None]) -> None:
+        """Deletion: containers first, then sidecars in reverse, all within the grace period (KEP-753)."""
+        deadline = time.monotonic() + self._grace()
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
+        ordinary = [each for each in (*self._init, *self._main) if each.view.role != "sidecar"]
+        await asyncio.gather(*(self._finish(each, self._grace()) for each in ordinary))
+        await self._stop_sidecars(max(deadline - time.monotonic(), min(_SIDECAR_LEAST_GRACE, self._grace())))
+
+    async def _stop_sidecars(self, grace: float) -> None:
+        deadline = time.monotonic() + grace
+        for container in reversed([each for each in self._init if each.view.role == "sidecar"]):
+            await self._finish(container, max(0.0, deadline - time.monotonic()))
+
+    async def _finish(self, container: Container, grace: float) -> None:
+        task = self._tasks.get(container.name)
+        if task is None:
+            return
+        if self._vanished:
+            container.kill()
+        else:
+            await container.stop(grace)
+        await asyncio.wait({task})
+
+    async def halt(self, grace: float) -> None:
+        """The node goes down: end the processes, and leave the object as it is."""
+        ordinary = [each for each in (*self._init, *self._main) if each.view.role != "sidecar"]
+        await asyncio.gather(*(self._finish(each, grace) for each in ordinary))
+        await self._stop_sidecars(grace)
+
+    async def _release(self) -> None:
+        creation, self._creation, self.sandbox = self._creation, None, None
+        if creation is None:
+            return
+        try:
+            sandbox = await creation
+        except (OSError, MeshlogError):
+            return  # it never came to be
+        await sandbox.remove()
+
+    async def _bury(self, helpers: Sequence[asyncio.Task[None]]) -> None:
+        """Say a last time how it ended, then take the object out of the API."""
+        for task in helpers:
+            task.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        await self._release()
+        if self._vanished:
+            return
+        with contextlib.suppress(ApiError):  # the deletion below is what matters, and is tried again
+            await self._report.write()
+        while not self._vanished:
+            try:
+                await self._node.cluster.delete("pods", *objects.key(self._pod), grace_seconds=0)
+            except ApiError as error:
+                _LOG.warning("deleting %s/%s: %s", *objects.key(self._pod), error)
+                await asyncio.sleep(_RETRY_DELETION)
+            else:
+                return
+
+    # What containers ask of their pod: see `container.Host`.
+
+    async def launch(self, container: Obj) -> Process:
+        """Start the container's process, appending to its log."""
+        variables = self._variables(container)
+        argv = environment.command_line(container, variables)
+        log = self._node.logs.path(self._pod, container["name"])
+        process = await self._run(container, argv, variables, log)
+        self.record("Normal", "Started", f"Started container {container['name']}")
+        return process
+
+    async def execute(self, container: Obj, argv: Sequence[str]) -> int:
+        """Run a command beside the container's process; if nobody waits any more, it is killed."""
+        process = await self._run(container, argv, self._variables(container), _NULL)
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            process.signal(signal.SIGKILL)
+            raise
+
+    async def check(self, container: Obj, probe: Obj) -> probes.Outcome:
+        """Ask a probe once."""
+        target = probes.Target(
+            address=self._ip,
+            ports={port["name"]: port["containerPort"] for port in container.get("ports") or [] if "name" in port},
+            execute=lambda argv: self.execute(container, argv),
+        )
+        return await probes.check(probe, target, self._node.http)
+
+    def changed(self) -> None:
+        """The status is to be written anew."""
+        self._report.touch()
+
+    def record(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """As an Event about the pod."""
+        self._node.events.record(self._pod, kind, reason, message)
+
+    async def _run(self, container: Obj, argv: Sequence[str], variables: Mapping[str, str], log: Path) -> Process:
+        if self.sandbox is None:
+            raise UnresolvedError("the pod has no sandbox any more")
+        found = shutil.which(argv[0], path=variables.get("PATH")) if "/" not in argv[0] else argv[0]
+        directory = container.get("workingDir")
+        return await self.sandbox.start(
+            [found or argv[0], *argv[1:]],
+            environment=variables,
+            mounts=self._volumes.mounts(container, variables),
+            log=log,
+            working_directory=Path(directory) if directory else None,
+        )
+
+    def _variables(self, container: Obj) -> dict[str, str]:
+        status: Obj = {"podIP": self._ip, "podIPs": [{"ip": self._ip}], "hostIP": self._node.runtime.node_ip}
+        pod = self._pod | {"status": (self._pod.get("status") or {}) | status}
+        given = {**self._node.variables, "HOSTNAME": hostname_of(self._pod)}
+        return environment.resolve(container, pod, given, self._lookup)
+
+    def _view(self) -> PodView:
+        return PodView(
+            init=[each.view for each in self._init],
+            main=[each.view for each in self._main],
+            ip=self._ip,
+            host_ip=self._node.runtime.node_ip,
+            started_at=self._started_at,
+            failure=self._failure,
+        )
+
+
+def hostname_of(pod: Obj) -> str:
+    """`spec.hostname`, or the pod's name as far as a host name may be long."""
+    return pod["spec"].get("hostname") or objects.name(pod)[:63].rstrip("-.")
+
+
+def _init_role(spec: Obj) -> Role:
+    return "sidecar" if spec.get("restartPolicy") == "Always" else "init"

@@ -1,0 +1,119 @@
+"""One check of one probe: HTTP, TCP, gRPC or a command in the container. What the answers mean is `probing.py`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+
+import aiohttp
+import msgspec
+
+from deploy.devcluster.cluster import Obj
+
+Execute = Callable[[Sequence[str]], Awaitable[int]]
+"""Run a command in the container; its exit code."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a check found."""
+
+    success: bool
+    message: str = ""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """The container that is checked."""
+
+    address: str
+    ports: dict[str, int]
+    """Named container ports."""
+    execute: Execute
+
+
+class HttpClient:
+    """Makes the HTTP checks of all probes; no connection is reused, since each check must see the server accept."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        # As in Kubernetes, a probe over TLS does not check the certificate: it asks whether the server answers.
+        self._tls = ssl.create_default_context()
+        self._tls.check_hostname = False
+        self._tls.verify_mode = ssl.CERT_NONE
+
+    async def get(self, url: str, headers: dict[str, str]) -> int:
+        """The status of the answer; redirects are not followed."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True, limit=0, ssl=self._tls, use_dns_cache=False),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+            return response.status
+
+    async def close(self) -> None:
+        """Release the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+
+async def check(probe: Obj, target: Target, http: HttpClient) -> Outcome:
+    """Do what the probe says, once, within its timeout. Never raises for what the container does."""
+    timeout = probe.get("timeoutSeconds") or 1
+    try:
+        async with asyncio.timeout(timeout):
+            return await _check(probe, target, http)
+    except TimeoutError:
+        return Outcome(success=False, message=f"no answer within {timeout} s")
+    except (OSError, aiohttp.ClientError, LookupError, ValueError) as error:
+        return Outcome(success=False, message=str(error) or type(error).__name__)
+
+
+async def _check(probe: Obj, target: Target, http: HttpClient) -> Outcome:
+    if "httpGet" in probe:
+        return await _http(probe["httpGet"], target, http)
+    if "tcpSocket" in probe:
+        action: Obj = probe["tcpSocket"]
+        _, writer = await asyncio.open_connection(action.get("host") or target.address, port_of(action["port"], target))
+        writer.close()
+        return Outcome(success=True)
+    if "grpc" in probe:
+        return await _grpc(probe["grpc"], target)
+    code = await target.execute(probe["exec"]["command"])
+    return Outcome(success=code == 0, message=f"command ended with exit code {code}")
+
+
+async def _http(action: Obj, target: Target, http: HttpClient) -> Outcome:
+    scheme = (action.get("scheme") or "HTTP").lower()
+    host = action.get("host") or target.address
+    path = (action.get("path") or "/").lstrip("/")
+    headers = {"User-Agent": "kube-probe/1.33", "Accept": "*/*"}
+    headers |= {each["name"]: each["value"] for each in action.get("httpHeaders") or []}
+    status = await http.get(f"{scheme}://{host}:{port_of(action['port'], target)}/{path}", headers)
+    return Outcome(success=200 <= status < 400, message=f"HTTP probe failed with statuscode: {status}")
+
+
+async def _grpc(action: Obj, target: Target) -> Outcome:
+    """The gRPC health protocol; its two small messages are written by hand, to need no generated code for them."""
+    import grpc.aio
+
+    service = (action.get("service") or "").encode()
+    request = b"\x0a" + bytes([len(service)]) + service if service else b""
+    async with grpc.aio.insecure_channel(f"{target.address}:{action['port']}") as channel:
+        try:
+            answer: bytes = await channel.unary_unary("/grpc.health.v1.Health/Check")(request)
+        except grpc.aio.AioRpcError as error:
+            return Outcome(success=False, message=f"gRPC health check: {error.code().name}: {error.details()}")
+    serving = answer == b"\x08\x01"
+    return Outcome(success=serving, message="" if serving else "gRPC health check: not serving")
+
+
+def port_of(port: int | str, target: Target) -> int:
+    """A port by number or by the name of a container port. Raises `LookupError` for a name that is not there."""
+    if isinstance(port, int):
+        return port
+    if port.isdecimal():
+        return int(port)
+    if port not in target.ports:
+        raise LookupError(f"the container has no port named {port}")
+    return target.ports[port]
