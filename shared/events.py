@@ -83,8 +83,23 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         return streams.event_subject(self.cluster, self.kind, self.namespace, self.name)
 
 
+class _Wire(msgspec.Struct):
+    # What is decoded: msgspec reads no raw JSON into a field that may also be none (it then takes only null).
+    schema: int
+    cluster: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    operation: Literal["applied", "deleted"]
+    api_version: str = ""
+    object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    origin: Origin = Origin()
+
+
 _ENCODER = msgspec.json.Encoder(order="deterministic")
-_DECODER = msgspec.json.Decoder(Event)
+_DECODER = msgspec.json.Decoder(_Wire)
 
 
 def encode(event: Event) -> bytes:
@@ -98,9 +113,22 @@ def decode(payload: bytes) -> Event:
     Raises `CorruptEventError` for bytes that are no event, `FutureEventError` for a schema newer than ours.
     """
     try:
-        event = _DECODER.decode(payload)
+        wire = _DECODER.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise CorruptEventError("event/corrupt", f"cannot be read as an event ({error})") from error
+    event = Event(
+        schema=wire.schema,
+        cluster=wire.cluster,
+        kind=wire.kind,
+        namespace=wire.namespace,
+        name=wire.name,
+        uid=wire.uid,
+        resource_version=wire.resource_version,
+        operation=wire.operation,
+        api_version=wire.api_version,
+        object=None if wire.object is msgspec.UNSET else wire.object,
+        origin=wire.origin,
+    )
     if event.schema > SCHEMA:
         raise FutureEventError(
             "event/future",
