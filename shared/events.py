@@ -129,20 +129,6 @@ def decode(payload: bytes) -> Event:
         object=None if wire.object is msgspec.UNSET else wire.object,
         origin=wire.origin,
     )
-    raw = written.object
-    event = Event(
-        schema=written.schema,
-        cluster=written.cluster,
-        kind=written.kind,
-        namespace=written.namespace,
-        name=written.name,
-        uid=written.uid,
-        resource_version=written.resource_version,
-        operation=written.operation,
-        api_version=written.api_version,
-        object=None if bytes(raw) in (b"", _NULL) else raw,
-        origin=written.origin,
-    )
     if event.schema > SCHEMA:
         raise FutureEventError(
             "event/future",
