@@ -1,0 +1,153 @@
+"""`meshlog run ingestor`: settings, wiring, readiness. Everything that decides is in the modules beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from collections.abc import Sequence
+
+from services.ingestor.issuer import IssuerPoller
+from services.ingestor.kinds import TOKEN_ISSUER, kinds
+from services.ingestor.kube import KubernetesSource
+from services.ingestor.reflector import Reflector
+from services.ingestor.runner import Runner
+from services.ingestor.settings import IngestorSettings
+from services.ingestor.source import Source
+from services.ingestor.writer import Patience, Writer
+from shared import process
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.protocol import EventLog
+
+_LOOK = 2.0
+
+
+class Ingestor:
+    """The parts of one ingestor, wired."""
+
+    def __init__(self, source: Source, log: EventLog, settings: IngestorSettings) -> None:
+        loop = asyncio.get_running_loop()
+        watched = kinds(mesh_namespace=settings.namespace)
+        self.writer = Writer(
+            log,
+            cluster=settings.cluster,
+            streams=settings.streams,
+            kinds=[*(kind.name for kind in watched), TOKEN_ISSUER],
+            clock=loop.time,
+            new_id=lambda: os.urandom(8).hex(),
+            new_traceparent=lambda: f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01",
+            doubt=self._doubt,
+            queue=settings.queue,
+            patience=Patience(gather=settings.gather),
+        )
+        self.issuer = IssuerPoller(source, self.writer.put, every=settings.issuer_every)
+        self.runners = {
+            kind.name: Runner(
+                kind,
+                Reflector(kind.name, jitter=random.random),
+                source,
+                self.writer.put,
+                clock=loop.time,
+                silence=settings.silence,
+                listed=self.issuer.poke if kind.name == "Namespace" else lambda: None,
+            )
+            for kind in watched
+        }
+
+    def unready(self) -> str:
+        """Why the log may not be what the cluster is; empty: it is."""
+        if self.writer.trouble:
+            return self.writer.trouble
+        failing = sorted(
+            name
+            for name, runner in self.runners.items()
+            if runner.reflector.failing and runner.reflector.failing != "silence"
+        )
+        if failing:
+            why = self.runners[failing[0]].reflector.failing
+            return f"cannot follow {', '.join(failing)} ({why})"
+        missing = sorted({*self.runners, TOKEN_ISSUER} - self.writer.settled)
+        return f"not in the log yet: {', '.join(missing)}" if missing else ""
+
+    def _doubt(self, kind: str, confirming: bool) -> None:  # noqa: FBT001 (a callback of two plain values)
+        if kind == TOKEN_ISSUER:
+            self.issuer.poke()
+        else:
+            self.runners[kind].doubt(confirming=confirming)
+
+
+async def serve(context: process.Context[IngestorSettings]) -> None:
+    """Follow the cluster until told to stop."""
+    settings = context.settings
+    context.ready("cluster", ready=False, why="starting")
+    source = await KubernetesSource.connect(settings.kubeconfig)
+    logs = JetStreamLogs.from_settings(settings, name="meshlog-ingestor")
+    try:
+        log = await logs.open(settings.streams.events)
+        ingestor = Ingestor(source, log, settings)
+        _instruments(context, ingestor)
+        context.spawn(ingestor.writer.run(), "writer")
+        context.spawn(ingestor.issuer.run(), "token issuer")
+        for name, runner in ingestor.runners.items():
+            context.spawn(runner.run(), f"reflector {name}")
+        while not context.stopping.is_set():
+            why = ingestor.unready()
+            context.ready("cluster", ready=not why, why=why)
+            try:
+                async with asyncio.timeout(_LOOK):
+                    await context.stopping.wait()
+            except TimeoutError:
+                continue
+    finally:
+        await context.cancel_parts()
+        await logs.close()
+        await source.close()
+
+
+def _instruments(context: process.Context[IngestorSettings], ingestor: Ingestor) -> None:
+    metrics, writer, runners = context.metrics, ingestor.writer, ingestor.runners
+    metrics.gauge(
+        "meshlog_ingestor_facts",
+        "What became of the facts that the cluster told, since the start",
+        lambda: {
+            (("outcome", name),): float(getattr(writer.counts, name))
+            for name in ("received", "written", "unchanged", "older", "spared", "oversized")
+        },
+    )
+    metrics.gauge(
+        "meshlog_ingestor_appends",
+        "Batches, refusals and epochs since the start",
+        lambda: {
+            (("outcome", name),): float(getattr(writer.counts, name))
+            for name in ("batches", "refused", "epochs", "doubts", "sets", "sets_incomplete")
+        },
+    )
+    metrics.gauge(
+        "meshlog_ingestor_reflector",
+        "Lists, watches and failures by kind since the start",
+        lambda: {
+            (("kind", kind), ("what", name)): float(getattr(runner.reflector.counts, name))
+            for kind, runner in runners.items()
+            for name in ("lists", "watches", "failures", "gone", "skipped")
+        },
+    )
+    metrics.gauge(
+        "meshlog_ingestor_unreadable",
+        "Objects that could not be read, by kind, since the start",
+        lambda: {(("kind", kind),): float(runner.unreadable) for kind, runner in runners.items()},
+    )
+    metrics.gauge(
+        "meshlog_ingestor_objects",
+        "Living objects in the log by kind",
+        lambda: {(("kind", kind),): float(count) for kind, count in writer.book.counts().items()},
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the ingestor to its end; the exit code."""
+    return process.main("ingestor", IngestorSettings, serve, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""What the log holds of one cluster, by kind and object: the writer's memory, rebuilt from the log at any time.
+
+Decisions of one round are entered before they are written, because the next fact of the round builds on them; if
+the append is refused they are taken back (`undo`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.ingestor.difference import Applied, Change, Known, Objects
+from services.ingestor.facts import ObjectName, Projected
+from services.ingestor.projection import digest_of
+from shared import events
+from shared.eventlog.protocol import Record
+
+MAX_TOMBSTONES = 20_000
+"""Deleted objects that are remembered, to recognise late news of them."""
+
+
+class Book:
+    """State of the log, mutable; owned by the writer."""
+
+    def __init__(self, *, max_tombstones: int = MAX_TOMBSTONES) -> None:
+        self._kinds: dict[str, Objects] = {}
+        self._undo: list[tuple[str, ObjectName, Known | None]] = []
+        self._max_tombstones = max_tombstones
+        self._tombstones = 0
+
+    def objects(self, kind: str) -> Objects:
+        """All objects of a kind, tombstones included. Not to be changed by the caller."""
+        return self._kinds.setdefault(kind, {})
+
+    def get(self, kind: str, name: ObjectName) -> Known | None:
+        """What is known of one object."""
+        return self._kinds.get(kind, {}).get(name)
+
+    def counts(self) -> dict[str, int]:
+        """Living objects by kind."""
+        return {kind: sum(known.lives for known in held.values()) for kind, held in self._kinds.items()}
+
+    def fold(self, record: Record) -> None:
+        """Enter a record of the log. Raises `CorruptEventError` or `FutureEventError`."""
+        event = events.decode(record.payload)
+        name = ObjectName(namespace=event.namespace, name=event.name)
+        digest = digest_of(event.api_version, bytes(event.object)) if event.object is not None else ""
+        known = Known(
+            uid=event.uid,
+            resource_version=event.resource_version,
+            digest=digest,
+            sequence=record.sequence,
+            change_set=event.origin.change_set,
+        )
+        self._set(event.kind, name, known)
+
+    def decide(self, change: Change) -> None:
+        """Enter a change that is about to be written."""
+        if isinstance(change, Applied):
+            self._enter(change.object, change.basis)
+        else:
+            known = Known(uid=change.uid, resource_version=change.resource_version, digest="", sequence=change.basis)
+            self._remember(change.kind, change.name, known)
+
+    def see(self, item: Projected) -> None:
+        """Enter a newer form of an object that changes nothing which matters."""
+        known = self.get(item.kind, item.name)
+        if known is not None and known.lives:
+            self._enter(item, known.sequence)
+
+    def written(self, change: Change, sequence: int) -> None:
+        """A change that was decided stands in the log at `sequence`."""
+        kind, name = (
+            (change.object.kind, change.object.name) if isinstance(change, Applied) else (change.kind, change.name)
+        )
+        known = self.get(kind, name)
+        if known is not None:
+            self._kinds[kind][name] = msgspec.structs.replace(known, sequence=sequence)
+
+    def keep(self) -> None:
+        """The round was written: there is nothing to take back any more."""
+        self._undo.clear()
+        if self._tombstones > self._max_tombstones:
+            self._bury()
+
+    def undo(self) -> None:
+        """The round was refused: forget what was decided in it."""
+        for kind, name, before in reversed(self._undo):
+            if before is None:
+                self._kinds[kind].pop(name, None)
+            else:
+                self._kinds[kind][name] = before
+        self._undo.clear()
+        self._recount()
+
+    def clear(self) -> None:
+        """Forget everything: a new epoch begins."""
+        self._kinds.clear()
+        self._undo.clear()
+        self._tombstones = 0
+
+    def _enter(self, item: Projected, sequence: int) -> None:
+        known = Known(
+            uid=item.uid,
+            resource_version=item.resource_version,
+            digest=item.digest,
+            sequence=sequence,
+            change_set=item.change_set.id if item.change_set else "",
+        )
+        self._remember(item.kind, item.name, known)
+
+    def _remember(self, kind: str, name: ObjectName, known: Known) -> None:
+        self._undo.append((kind, name, self.get(kind, name)))
+        self._set(kind, name, known)
+
+    def _set(self, kind: str, name: ObjectName, known: Known) -> None:
+        held = self._kinds.setdefault(kind, {})
+        before = held.get(name)
+        self._tombstones += (not known.lives) - (before is not None and not before.lives)
+        held[name] = known
+
+    def _recount(self) -> None:
+        self._tombstones = sum(not known.lives for held in self._kinds.values() for known in held.values())
+
+    def _bury(self) -> None:
+        dead = sorted(
+            (known.sequence, kind, name)
+            for kind, held in self._kinds.items()
+            for name, known in held.items()
+            if not known.lives
+        )
+        for _, kind, name in dead[: len(dead) // 2]:
+            del self._kinds[kind][name]
+        self._recount()

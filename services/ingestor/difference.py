@@ -1,0 +1,179 @@
+"""The difference between what the cluster says and what the log holds, as changes to be written. Pure.
+
+The rules that keep a slow, stale or second ingestor harmless:
+
+- a fact older than what the log holds of the same object (same uid, smaller resource version) changes nothing;
+- a uid that was deleted never comes back; an object with another uid is a deletion and a creation;
+- a list deletes only what is older than the list itself. An object in the log that is newer than the list is left
+  alone, and the list is *suspect*: it must be confirmed by another one that was asked for afterwards. Only if that
+  is older still than what the log held at the first suspicion has the cluster really gone back (a restored
+  backup), and then the list rules;
+- a partial list deletes nothing, and an unreadable object keeps its last good form.
+
+Resource versions are compared as numbers only here, and only to notice that one went backwards; versions that
+are no numbers are never "older".
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from services.ingestor.facts import Listed, ObjectName, Projected, Vanished
+from shared.events import Origin
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What the log's newest record of one object says."""
+
+    uid: str
+    resource_version: str
+    """Newest that was seen, also of a change that did not matter and was not written."""
+    digest: str
+    """Empty: the object is deleted."""
+    sequence: int
+    """Of its newest record; 0: not in the log yet."""
+    change_set: str = ""
+
+    @property
+    def lives(self) -> bool:
+        """Whether the object exists, as far as the log knows."""
+        return bool(self.digest)
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """Write the object as it is now."""
+
+    object: Projected
+    basis: int
+    """Sequence of the object's record that this replaces: part of the message id."""
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """Write that the object is gone."""
+
+    kind: str
+    name: ObjectName
+    uid: str
+    resource_version: str
+    origin: Origin
+    basis: int
+
+
+Change = Applied | Deleted
+Verdict = Literal["written", "unchanged", "older"]
+
+
+class ListDifference(msgspec.Struct, frozen=True):
+    """What a list changes."""
+
+    changes: tuple[Change, ...]
+    unchanged: int
+    spared: int
+    """Objects of the log that are newer than the list, and were left alone."""
+    suspect: int = 0
+    """If not 0: the list is older than this version that the log holds; confirm it."""
+
+
+Objects = dict[ObjectName, Known]
+"""One kind, as the log has it; deleted objects stay as tombstones."""
+
+
+def number(resource_version: str) -> int | None:
+    """A resource version as a number, if it is one."""
+    return int(resource_version) if resource_version.isascii() and resource_version.isdigit() else None
+
+
+def is_older(candidate: str, than: str) -> bool:
+    """Whether a resource version went backwards; false if that cannot be known."""
+    left, right = number(candidate), number(than)
+    return left is not None and right is not None and left < right
+
+
+def observe(known: Known | None, item: Projected, *, rules: bool = False) -> tuple[Verdict, tuple[Change, ...]]:
+    """What a new form of an object changes. `rules`: the source is known to be right, however old it looks."""
+    if known is None:
+        return "written", (Applied(item, 0),)
+    applied = Applied(item, known.sequence)
+    older = is_older(item.resource_version, known.resource_version)
+    if known.uid != item.uid:
+        if older and not rules:
+            return "older", ()
+        if not known.lives:
+            return "written", (applied,)
+        gone = Deleted(
+            kind=item.kind,
+            name=item.name,
+            uid=known.uid,
+            resource_version=item.resource_version,
+            origin=Origin(source=item.origin.source),
+            basis=known.sequence,
+        )
+        return "written", (gone, applied)
+    # A deleted uid never comes back; the token issuer has none, and does.
+    revenant = bool(known.uid) and not known.lives
+    if (older or revenant) and not rules:
+        return "older", ()
+    if known.digest == item.digest:
+        return "unchanged", ()
+    return "written", (applied,)
+
+
+def vanish(known: Known | None, fact: Vanished) -> tuple[Verdict, tuple[Change, ...]]:
+    """What a DELETED line changes: nothing, if the log holds no such object or already its successor."""
+    if known is None or not known.lives:
+        return "unchanged", ()
+    if known.uid != fact.uid:
+        return "older", ()
+    gone = Deleted(
+        kind=fact.kind,
+        name=fact.name,
+        uid=fact.uid,
+        resource_version=fact.resource_version,
+        origin=fact.origin,
+        basis=known.sequence,
+    )
+    return "written", (gone,)
+
+
+def compare(objects: Objects, listed: Listed, *, suspected: int = 0) -> ListDifference:
+    """What a list changes. `suspected`: the version that an earlier list of this kind was found to be older than."""
+    at = number(listed.resource_version)
+    newest = max((n for known in objects.values() if (n := number(known.resource_version)) is not None), default=0)
+    behind = at is not None and at < newest
+    rules = behind and listed.confirming and suspected > 0 and at is not None and at < suspected
+    changes: list[Change] = []
+    unchanged = spared = 0
+    for item in sorted(listed.objects, key=_by_name):
+        verdict, some = observe(objects.get(item.name), item, rules=rules)
+        changes += some
+        unchanged += verdict == "unchanged"
+        spared += verdict == "older"
+    if listed.complete:
+        present = {item.name for item in listed.objects} | listed.unreadable
+        for name in sorted(name for name, known in objects.items() if known.lives and name not in present):
+            known = objects[name]
+            if not rules and is_older(listed.resource_version, known.resource_version):
+                spared += 1
+                continue
+            changes.append(
+                Deleted(
+                    kind=listed.kind,
+                    name=name,
+                    uid=known.uid,
+                    resource_version=listed.resource_version,
+                    origin=Origin(source="list"),
+                    basis=known.sequence,
+                )
+            )
+    return ListDifference(
+        changes=tuple(changes),
+        unchanged=unchanged,
+        spared=spared,
+        suspect=newest if behind and not rules else 0,
+    )
+
+
+def _by_name(item: Projected) -> ObjectName:
+    return item.name

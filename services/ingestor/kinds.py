@@ -1,0 +1,61 @@
+"""Which kinds are ingested, and where the API server keeps them.
+
+Leases and Events are never read: they are noise by design. Pods, Services, EndpointSlices and ServiceAccounts are
+read in *all* namespaces, not only in members': a namespace becomes a member by a label, and what was in it by then
+must be in the log already. It costs one event for each such object and nothing afterwards (heartbeats are no
+events), and spares the ingestor every decision about membership, which is the compiler's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind of object."""
+
+    name: str
+    group: str
+    """Empty: core."""
+    plural: str
+    version: str = ""
+    """Fixed version of a built-in kind; empty: whichever the server prefers (a CRD, which may be missing)."""
+    namespace: str = ""
+    """Only objects of this namespace; empty: of all."""
+    object_name: str = ""
+    """Only the object of this name; empty: all."""
+
+    def path(self, version: str) -> str:
+        """Path of the collection in the API."""
+        root = f"/apis/{self.group}/{version}" if self.group else f"/api/{version}"
+        return f"{root}/namespaces/{self.namespace}/{self.plural}" if self.namespace else f"{root}/{self.plural}"
+
+
+MESH_CONFIG = "osm-mesh-config"
+"""Name of the MeshConfig that counts; it lives in the mesh's own namespace."""
+
+TOKEN_ISSUER = "TokenIssuer"  # noqa: S105 (a kind)
+
+
+def kinds(*, mesh_namespace: str) -> tuple[Kind, ...]:
+    """All kinds that are watched."""
+    return (
+        Kind("Namespace", "", "namespaces", "v1"),
+        Kind("ServiceAccount", "", "serviceaccounts", "v1"),
+        Kind("Service", "", "services", "v1"),
+        Kind("EndpointSlice", "discovery.k8s.io", "endpointslices", "v1"),
+        Kind("Pod", "", "pods", "v1"),
+        Kind("TrafficTarget", "access.smi-spec.io", "traffictargets"),
+        Kind("IdentityBinding", "access.smi-spec.io", "identitybindings"),
+        Kind("HTTPRouteGroup", "specs.smi-spec.io", "httproutegroups"),
+        Kind("TCPRoute", "specs.smi-spec.io", "tcproutes"),
+        Kind("UDPRoute", "specs.smi-spec.io", "udproutes"),
+        Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits"),
+        Kind(
+            "MeshConfig",
+            "config.openservicemesh.io",
+            "meshconfigs",
+            namespace=mesh_namespace,
+            object_name=MESH_CONFIG,
+        ),
+    )

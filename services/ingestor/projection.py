@@ -1,0 +1,191 @@
+"""From the API server's bytes to the projection of `shared.model`: only the fields that can change a proxy.
+
+What is not a field of the struct falls away, so a heartbeat, a condition or `managedFields` makes no event. The
+change-set annotation is taken out as well: it says how an object arrived, not what it is. Decoding is typed and
+fast; an object that the types refuse is tried once more with its JSON nulls left out (Go writes empty lists as
+null), and only then given up, alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, cast
+
+import msgspec
+
+from services.ingestor.facts import ChangeSet, ObjectName, Projected
+from shared import model
+from shared.errors import MeshlogError
+from shared.events import Origin, encode_object
+
+_MAX_CHANGE_SET = 100_000
+_READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+class UnreadableObjectError(MeshlogError):
+    """An object cannot be read as its kind; `name` is none if not even that is known."""
+
+    def __init__(self, kind: str, why: str, *, name: ObjectName | None) -> None:
+        super().__init__("object/unreadable", f"cannot be read ({why})", about=f"{kind} {name or '(no name)'}")
+        self.kind = kind
+        self.name = name
+
+
+class _ManagedFields(msgspec.Struct):
+    manager: str = ""
+    time: str | None = None
+    subresource: str | None = None
+
+
+class _HeadMeta(msgspec.Struct, rename="camel"):
+    name: str
+    namespace: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    annotations: dict[str, str] | None = None
+    managed_fields: list[_ManagedFields] | None = None
+
+
+class _Head(msgspec.Struct, rename="camel"):
+    metadata: _HeadMeta
+    api_version: str = ""
+
+
+class _NameMeta(msgspec.Struct):
+    name: str
+    namespace: str | None = None
+
+
+class _NameOnly(msgspec.Struct):
+    metadata: _NameMeta
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_NAME = msgspec.json.Decoder(_NameOnly)
+_DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in model.KINDS.items()}
+_NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status", "spec"})
+
+
+def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source: str) -> Projected:
+    """Reduce one object; `api_version` is used where the object does not say (items of a list).
+
+    Raises `UnreadableObjectError`.
+    """
+    try:
+        head = _HEAD.decode(payload)
+        body = _body(kind, payload)
+    except _READ_ERRORS as error:
+        raise UnreadableObjectError(kind, _short(error), name=name_of(payload)) from error
+    meta = head.metadata
+    change_set = parse_change_set((meta.annotations or {}).get(model.ANNOTATION_CHANGE_SET, ""))
+    version = head.api_version or api_version
+    return Projected(
+        kind=kind,
+        name=ObjectName(namespace=meta.namespace or "", name=meta.name),
+        uid=meta.uid or "",
+        resource_version=meta.resource_version or "",
+        api_version=version,
+        body=body,
+        digest=digest_of(version, body),
+        origin=_origin(meta.managed_fields or [], source=source, change_set=change_set),
+        change_set=change_set,
+    )
+
+
+def project_issuer(issuer: str, jwks: dict[str, Any]) -> Projected:
+    """The cluster's token issuer as an object: it has no uid and no resource version, its digest tells a change."""
+    body = bytes(encode_object(model.TokenIssuer(issuer=issuer, jwks=jwks)))
+    return Projected(
+        kind="TokenIssuer",
+        name=ObjectName(namespace="", name="cluster"),
+        uid="",
+        resource_version="",
+        api_version="",
+        body=body,
+        digest=digest_of("", body),
+        origin=Origin(source="list"),
+    )
+
+
+def digest_of(api_version: str, body: bytes) -> str:
+    """What two projections are compared by: 32 hex digits over the version it was read in and the bytes."""
+    return hashlib.sha256(api_version.encode() + b"\n" + body).hexdigest()[:32]
+
+
+def name_of(payload: bytes | msgspec.Raw) -> ObjectName | None:
+    """The name in an object that may be unreadable otherwise; none if that cannot be read either."""
+    try:
+        meta = _NAME.decode(payload).metadata
+    except _READ_ERRORS:
+        return None
+    return ObjectName(namespace=meta.namespace or "", name=meta.name)
+
+
+def parse_change_set(annotation: str) -> ChangeSet | None:
+    """Read `<id>/<size>`; nonsense is no change set, because holding an object back for it would help nobody."""
+    identity, slash, size = annotation.rpartition("/")
+    if not slash or not identity or not size.isascii() or not size.isdigit():
+        return None
+    count = int(size[:9])
+    if not 1 < count <= _MAX_CHANGE_SET:
+        return None
+    return ChangeSet(id=identity, size=count)
+
+
+def _body(kind: str, payload: bytes | msgspec.Raw) -> bytes:
+    struct = model.KINDS[kind]
+    if struct is model.PolicyObject:
+        return bytes(encode_object(_policy(payload)))
+    try:
+        decoded: Any = _DECODERS[kind].decode(payload)
+    except msgspec.ValidationError:
+        decoded = msgspec.convert(_without_nulls(msgspec.json.decode(payload)), type=struct)
+    return bytes(encode_object(_trimmed(decoded)))
+
+
+def _policy(payload: bytes | msgspec.Raw) -> model.PolicyObject:
+    # `spec` may be missing (early SMI) or null, and metadata may hold nulls: policy objects are few, so they
+    # take the slow path always.
+    whole = msgspec.json.decode(payload, type=dict[str, Any])
+    spec = whole.get("spec")
+    if spec is None:
+        spec = {key: value for key, value in whole.items() if key not in _NOT_SPEC}
+    meta = _without_nulls(whole.get("metadata"))
+    return _trimmed(msgspec.convert({"metadata": meta, "spec": spec}, type=model.PolicyObject))
+
+
+def _trimmed(decoded: Any) -> Any:
+    meta: model.Meta = decoded.metadata
+    if not meta.annotations:
+        return decoded
+    kept = {
+        key: value
+        for key, value in meta.annotations.items()
+        if key.startswith((model.MESHLOG_PREFIX, model.OSM_PREFIX)) and key != model.ANNOTATION_CHANGE_SET
+    }
+    if len(kept) == len(meta.annotations):
+        return decoded
+    return msgspec.structs.replace(decoded, metadata=msgspec.structs.replace(meta, annotations=kept))
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: _without_nulls(each) for key, each in items if each is not None}
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in cast("list[Any]", value)]
+    return value
+
+
+def _origin(managed: list[_ManagedFields], *, source: str, change_set: ChangeSet | None) -> Origin:
+    # The newest entry says who wrote last; times have one-second steps, so of equals the later in the list counts.
+    # Entries of the status sub-resource are controllers reporting, not people changing.
+    manager, time = "", ""
+    for entry in managed:
+        if entry.subresource != "status" and (entry.time or "") >= time:
+            manager, time = entry.manager, entry.time or ""
+    return Origin(source=source, manager=manager, time=time, change_set=change_set.id if change_set else "")
+
+
+def _short(error: Exception) -> str:
+    return str(error)[:300] or type(error).__name__

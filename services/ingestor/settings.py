@@ -1,0 +1,20 @@
+"""Settings of the ingestor."""
+
+from __future__ import annotations
+
+from shared.settings import CommonSettings
+
+
+class IngestorSettings(CommonSettings, frozen=True, kw_only=True):
+    """Settings of the ingestor: lists and watches of one cluster into the log."""
+
+    kubeconfig: str = ""
+    """Kubeconfig file; empty: the service account of the pod that this runs in."""
+    silence: float = 150.0
+    """Seconds without a byte (bookmarks included) after which a watch is taken for dead and resumed."""
+    issuer_every: float = 300.0
+    """Seconds between readings of the cluster's token keys."""
+    gather: float = 5.0
+    """Seconds that the first round waits for all kinds, so that they reach proxies in one version."""
+    queue: int = 1000
+    """Facts that may wait for the log; a full queue makes watches wait."""

@@ -1,0 +1,443 @@
+"""The one writer of a cluster's events: facts in, atomic batches out, and the chain of the log kept true.
+
+What queues up while one round is written is the next round. A round is decided against the book, written with the
+checkpoint that the book stands for, and decided again from the log's own words whenever the log refuses it: that,
+and not a lease, is what makes two ingestors at once harmless. While the log is away nothing is lost: the round is
+kept, the queue fills, and reflectors wait.
+
+A log whose chain is broken gets a new epoch: every kind is listed again and everything that lives is written anew
+(one atomic batch where a thousand records suffice), because to a reader a new epoch voids what came before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from services.ingestor.book import Book
+from services.ingestor.changesets import ChangeSets, Group
+from services.ingestor.difference import Applied, Change, compare, observe, vanish
+from services.ingestor.facts import Absent, Fact, Listed, Observed, Vanished
+from shared import events
+from shared.eventlog.chain import Verifier, checkpoint_at
+from shared.eventlog.protocol import (
+    EMPTY,
+    MAX_BATCH,
+    MAX_PAYLOAD,
+    ChainBrokenError,
+    Checkpoint,
+    Draft,
+    DuplicateError,
+    EventLog,
+    LogUnavailableError,
+    StaleWriterError,
+)
+from shared.subjects import Streams
+
+_log = logging.getLogger(__name__)
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """Seconds."""
+
+    gather: float = 5.0
+    """At start: how long the first round waits for all kinds, so that they reach proxies in one version."""
+    gather_epoch: float = 60.0
+    """The same when a broken log is replaced by a new epoch, which voids what came before."""
+    retry: float = 0.5
+    """Between attempts while the log is away."""
+    glance: float = 60.0
+    """Between looks at the log's tip."""
+    scrub: float = 600.0
+    """Between readings of the whole chain."""
+
+
+class Counts(msgspec.Struct):
+    """Hot counters, read by metrics."""
+
+    received: int = 0
+    written: int = 0
+    unchanged: int = 0
+    older: int = 0
+    spared: int = 0
+    batches: int = 0
+    refused: int = 0
+    oversized: int = 0
+    epochs: int = 0
+    doubts: int = 0
+    sets: int = 0
+    sets_incomplete: int = 0
+
+
+class Writer:
+    """Writes what reflectors say about one cluster. `put` from anywhere in the loop; `run` once."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        cluster: str,
+        streams: Streams,
+        kinds: Iterable[str],
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        new_traceparent: Callable[[], str],
+        doubt: Callable[[str, bool], None],
+        queue: int = 1000,
+        patience: Patience | None = None,
+        change_sets: ChangeSets | None = None,
+    ) -> None:
+        """`new_id` makes epoch ids. `doubt(kind, confirming)` asks the reflector of a kind to list again."""
+        self.counts = Counts()
+        self.settled: set[str] = set()
+        """Kinds whose first list stands in the log (or that the cluster does not serve)."""
+        self.trouble = "starting"
+        """Why nothing can be written now; empty while all is well."""
+        self._log = log
+        self._cluster = cluster
+        self._streams = streams
+        self._scope = streams.cluster_scope(cluster)
+        self._kinds = frozenset(kinds)
+        self._clock = clock
+        self._new_id = new_id
+        self._new_traceparent = new_traceparent
+        self._doubt = doubt
+        self._patience = patience or Patience()
+        self._sets = change_sets or ChangeSets()
+        self._queue: asyncio.Queue[Fact] = asyncio.Queue(maxsize=queue)
+        self.book = Book()
+        self._tip = EMPTY
+        self._broken = False
+        self._salt = ""
+        self._suspected: dict[str, int] = {}
+        self._next_glance = 0.0
+        self._next_scrub = 0.0
+
+    async def put(self, fact: Fact) -> None:
+        """Hand over a fact; waits while the writer is behind."""
+        await self._queue.put(fact)
+
+    async def run(self) -> None:
+        """Write for ever."""
+        await self._recover()
+        now = self._clock()
+        self._next_glance, self._next_scrub = now + self._patience.glance, now + self._patience.scrub
+        groups = await self._gather(self._patience.gather_epoch if self._broken else self._patience.gather)
+        while True:
+            if groups:
+                await self._write(groups)
+            groups = await self._drain()
+            if self._clock() >= self._next_glance:
+                await self._glance()
+
+    # What to write next
+
+    async def _gather(self, seconds: float) -> list[Group]:
+        """Wait until every kind has been listed (or is absent), but not for ever."""
+        deadline = self._clock() + seconds
+        missing = set(self._kinds)
+        facts: list[Fact] = []
+        while missing:
+            fact = await self._next(deadline)
+            if fact is None:
+                _log.warning("not every kind could be listed in time", extra={"missing": sorted(missing)})
+                break
+            facts.append(fact)
+            if isinstance(fact, Listed | Absent):
+                missing.discard(fact.kind)
+        while not self._queue.empty():
+            facts.append(self._queue.get_nowait())
+        return [Group(tuple(facts))] if facts else []
+
+    async def _drain(self) -> list[Group]:
+        """What has queued up, at least one group unless it is time for something else."""
+        held_until = self._sets.deadline
+        deadline = self._next_glance if held_until is None else min(self._next_glance, held_until)
+        fact = await self._next(deadline)
+        groups: list[Group] = []
+        taken = 0
+        while fact is not None:
+            groups += self._sets.offer(fact, last=self._last_set(fact), now=self._clock())
+            taken += 1
+            fact = self._queue.get_nowait() if taken < MAX_BATCH and not self._queue.empty() else None
+        groups += self._sets.due(self._clock())
+        return groups
+
+    async def _next(self, deadline: float) -> Fact | None:
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
+
+    def _last_set(self, fact: Fact) -> str:
+        if not isinstance(fact, Observed):
+            return ""
+        known = self.book.get(fact.object.kind, fact.object.name)
+        return known.change_set if known else ""
+
+    # Writing a round
+
+    async def _write(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            self.counts.received += len(group.facts)
+            if group.change_set:
+                self.counts.sets += 1
+                if not group.complete:
+                    self.counts.sets_incomplete += 1
+                    _log.warning("a change set is incomplete", extra={"change_set": group.change_set})
+        while True:
+            start, before = self._tip, msgspec.structs.replace(self.counts)
+            try:
+                await self._attempt(groups)
+            except (StaleWriterError, DuplicateError, LogUnavailableError) as error:
+                for field in ("unchanged", "older", "spared", "oversized", "doubts"):
+                    setattr(self.counts, field, getattr(before, field))
+                self.book.undo()
+                groups = await self._reread(groups, start, error)
+                continue
+            self.book.keep()
+            self.trouble = ""
+            for group in groups:
+                self.settled.update(fact.kind for fact in group.facts if isinstance(fact, Listed | Absent))
+            return
+
+    async def _attempt(self, groups: Sequence[Group]) -> None:
+        units = [unit for group in groups for unit in self._decide(group)]
+        for batch in _packed(units):
+            epoch = self._new_id() if self._broken or not self._tip.epoch else ""
+            drafts = [self._draft(change, trace, epoch or self._tip.epoch) for change, trace in batch]
+            self._tip = await self._log.append(drafts, scope=self._scope, after=self._tip, epoch=epoch)
+            if epoch:
+                self._broken = False
+                self.counts.epochs += 1
+                _log.info("a new epoch begins", extra={"epoch": epoch, "records": len(drafts)})
+            first = self._tip.sequence - len(batch) + 1
+            for offset, (change, _) in enumerate(batch):
+                self.book.written(change, first + offset)
+            self.counts.written += len(batch)
+            self.counts.batches += 1
+
+    def _decide(self, group: Group) -> list[list[tuple[Change, str]]]:
+        """The changes of a group as units that are never split: the whole of a change set, else each object's."""
+        units: list[list[tuple[Change, str]]] = []
+        for fact in group.facts:
+            for changes in self._decide_fact(fact):
+                fitting = [change for change in changes if self._fits(change)]
+                if fitting:
+                    trace = self._new_traceparent()
+                    units.append([(change, trace) for change in fitting])
+        if not group.change_set or not units:
+            return units
+        trace = units[0][0][1]
+        return [[(change, trace) for unit in units for change, _ in unit]]
+
+    def _decide_fact(self, fact: Fact) -> list[tuple[Change, ...]]:
+        match fact:
+            case Observed(item):
+                verdict, changes = observe(self.book.get(item.kind, item.name), item)
+                self.counts.unchanged += verdict == "unchanged"
+                self.counts.older += verdict == "older"
+                if verdict == "unchanged":
+                    self.book.see(item)
+                decided = [changes] if changes else []
+            case Vanished():
+                verdict, changes = vanish(self.book.get(fact.kind, fact.name), fact)
+                self.counts.unchanged += verdict == "unchanged"
+                self.counts.older += verdict == "older"
+                decided = [changes] if changes else []
+            case Listed():
+                decided = self._decide_list(fact)
+            case Absent():
+                decided = []
+        for changes in decided:
+            for change in changes:
+                self.book.decide(change)
+        return decided
+
+    def _decide_list(self, listed: Listed) -> list[tuple[Change, ...]]:
+        suspected = self._suspected.pop(listed.kind, 0)
+        difference = compare(self.book.objects(listed.kind), listed, suspected=suspected)
+        self.counts.unchanged += difference.unchanged
+        self.counts.spared += difference.spared
+        if difference.suspect:
+            self._suspected[listed.kind] = difference.suspect
+            self.counts.doubts += 1
+            self._doubt(listed.kind, True)
+        by_object: dict[str, list[Change]] = {}
+        for change in difference.changes:
+            name = change.object.name if isinstance(change, Applied) else change.name
+            by_object.setdefault(str(name), []).append(change)
+        return [tuple(changes) for changes in by_object.values()]
+
+    def _fits(self, change: Change) -> bool:
+        if not isinstance(change, Applied) or len(change.object.body) < MAX_PAYLOAD - 4096:
+            return True
+        self.counts.oversized += 1
+        item = change.object
+        _log.error(
+            "an object is too large for the log, its last good form stays",
+            extra={"kind": item.kind, "object": str(item.name), "bytes": len(item.body)},
+        )
+        return False
+
+    def _draft(self, change: Change, traceparent: str, epoch: str) -> Draft:
+        if isinstance(change, Applied):
+            item = change.object
+            event = events.Event(
+                schema=events.SCHEMA,
+                cluster=self._cluster,
+                kind=item.kind,
+                namespace=item.name.namespace,
+                name=item.name.name,
+                uid=item.uid,
+                resource_version=item.resource_version,
+                operation=events.APPLIED,
+                api_version=item.api_version,
+                object=msgspec.Raw(item.body),
+                origin=item.origin,
+            )
+            mark = item.digest
+        else:
+            event = events.Event(
+                schema=events.SCHEMA,
+                cluster=self._cluster,
+                kind=change.kind,
+                namespace=change.name.namespace,
+                name=change.name.name,
+                uid=change.uid,
+                resource_version=change.resource_version,
+                operation=events.DELETED,
+                origin=change.origin,
+            )
+            mark = "deleted"
+        # The record that this one replaces is part of the id: the same object may rightly come again (its CRD
+        # vanished and returned, a new epoch began), the same *step* may not.
+        identity = f"{self._cluster}/{event.kind}/{event.uid or event.name}/{event.resource_version}/{mark}"
+        return Draft(
+            subject=event.subject(self._streams),
+            payload=events.encode(event),
+            message_id=f"{identity}/{epoch}{self._salt}@{change.basis}",
+            headers={"traceparent": traceparent},
+        )
+
+    # When the log refuses, is away or is broken
+
+    async def _reread(self, groups: Sequence[Group], start: Checkpoint, error: Exception) -> Sequence[Group]:
+        self.counts.refused += 1
+        if isinstance(error, LogUnavailableError):
+            self.trouble = "the log is unavailable"
+            _log.warning("the log is unavailable, the round is kept", extra={"records": len(groups)})
+        moved = await self._catch_up(start)
+        if isinstance(error, DuplicateError) and not moved:
+            # Its id was seen, but the record is not there: the log lost it. It must be written under a new id.
+            self._salt = self._new_id()
+        if not self._broken:
+            return groups
+        return [*groups, *await self._relist()]
+
+    async def _relist(self) -> list[Group]:
+        """Begin a new epoch: what lives is listed again and written together."""
+        self._suspected.clear()
+        for kind in sorted(self._kinds):
+            self._doubt(kind, False)
+        return await self._gather(self._patience.gather_epoch)
+
+    async def _glance(self) -> None:
+        """Look after the log while nothing happens: it may have moved on, gone back or been damaged."""
+        now = self._clock()
+        self._next_glance = now + self._patience.glance
+        try:
+            if now >= self._next_scrub:
+                self._next_scrub = now + self._patience.scrub
+                await self._read_all()
+            elif await self._log.tip(self._scope) != self._tip:
+                await self._catch_up(self._tip)
+        except LogUnavailableError:
+            self.trouble = "the log is unavailable"
+            return
+        self.trouble = ""
+        if self._broken:
+            await self._write(await self._relist())
+
+    async def _catch_up(self, start: Checkpoint) -> bool:
+        """Read what others wrote after `start`; true if anything was there. Waits while the log is away."""
+        origin = start
+        while True:
+            try:
+                verifier = Verifier(start)
+                try:
+                    async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
+                        if verifier.fold(record):
+                            self.book.clear()
+                        self.book.fold(record)
+                    found = await self._log.tip(self._scope)
+                except ChainBrokenError:
+                    await self._read_all()
+                    return True
+                self._tip = verifier.checkpoint
+                if found.sequence < self._tip.sequence or (found.sequence == self._tip.sequence and found != self._tip):
+                    # Rolled back, or its end was changed. Readers may have seen what is lost: a new epoch it is.
+                    await self._read_all()
+                    self._broken = True
+                    self.book.clear()
+                    return True
+                if found == self._tip:
+                    return self._tip != origin
+                start = self._tip
+            except LogUnavailableError:
+                self.trouble = "the log is unavailable"
+                await asyncio.sleep(self._patience.retry)
+
+    async def _recover(self) -> None:
+        while True:
+            try:
+                await self._read_all()
+            except LogUnavailableError:
+                self.trouble = "the log is unavailable"
+                await asyncio.sleep(self._patience.retry)
+                continue
+            self.trouble = ""
+            return
+
+    async def _read_all(self) -> None:
+        """Read the whole chain: the book anew, and whether the chain holds."""
+        self.book.clear()
+        verifier, broken = Verifier(), False
+        async for record in self._log.read(subjects=self._scope):
+            try:
+                if verifier.fold(record):
+                    broken = False
+                    self.book.clear()
+                self.book.fold(record)
+            except (ChainBrokenError, events.CorruptEventError) as error:
+                if not broken:
+                    _log.error("the log is broken, a new epoch will replace it: %s", error)
+                broken = True
+                verifier = Verifier(checkpoint_at(record))
+        self._tip = verifier.checkpoint
+        self._broken = broken
+        if broken:
+            self.book.clear()
+
+
+def _packed(units: Sequence[list[tuple[Change, str]]]) -> list[list[tuple[Change, str]]]:
+    """Units into batches of at most `MAX_BATCH` records; only a unit that is larger by itself is split."""
+    batches: list[list[tuple[Change, str]]] = []
+    current: list[tuple[Change, str]] = []
+    for unit in units:
+        if current and len(current) + len(unit) > MAX_BATCH:
+            batches.append(current)
+            current = []
+        current = current + unit
+        while len(current) > MAX_BATCH:
+            batches.append(current[:MAX_BATCH])
+            current = current[MAX_BATCH:]
+    if current:
+        batches.append(current)
+    return batches

@@ -1,0 +1,109 @@
+"""An ingestor's inside (runners and a writer) over a scripted server and a log in memory, quick in everything."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from types import TracebackType
+from typing import Self
+
+from services.ingestor.changesets import ChangeSets
+from services.ingestor.kinds import Kind
+from services.ingestor.reflector import Limits, Reflector
+from services.ingestor.runner import Runner
+from services.ingestor.source import Source
+from services.ingestor.writer import Patience, Writer
+from shared import events
+from shared.eventlog.chain import Verifier
+from shared.eventlog.protocol import EventLog
+from shared.subjects import Streams
+
+STREAMS = Streams()
+POD = Kind("Pod", "", "pods", "v1")
+SPLIT = Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
+LIMITS = Limits(
+    backoff_base=0.001, backoff_cap=0.01, absent_base=0.002, absent_cap=0.01, absent_confirmed=0.05, lasting=0.02
+)
+PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0)
+
+
+class Rig:
+    """One ingestor; `async with` runs it."""
+
+    def __init__(
+        self,
+        source: Source,
+        log: EventLog,
+        *,
+        kinds: tuple[Kind, ...] = (POD, SPLIT),
+        name: str = "a",
+        silence: float = 5.0,
+        patience: Patience = PATIENCE,
+        sets: float = 0.1,
+    ) -> None:
+        clock = asyncio.get_running_loop().time
+        ids = (f"{name}{number}" for number in itertools.count(1))
+        self.writer = Writer(
+            log,
+            cluster="c1",
+            streams=STREAMS,
+            kinds=[kind.name for kind in kinds],
+            clock=clock,
+            new_id=lambda: next(ids),
+            new_traceparent=lambda: "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+            doubt=self._doubt,
+            patience=patience,
+            change_sets=ChangeSets(patience=sets),
+        )
+        self.runners = {
+            kind.name: Runner(
+                kind,
+                Reflector(kind.name, jitter=lambda: 0.5, limits=LIMITS),
+                source,
+                self.writer.put,
+                clock=clock,
+                silence=silence,
+            )
+            for kind in kinds
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _doubt(self, kind: str, confirming: bool) -> None:  # noqa: FBT001 (a callback of two plain values)
+        self.runners[kind].doubt(confirming=confirming)
+
+    async def __aenter__(self) -> Self:
+        parts = [self.writer.run(), *(runner.run() for runner in self.runners.values())]
+        self._tasks = [asyncio.create_task(part) for part in parts]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        failures = [one for one in results if isinstance(one, Exception)]
+        if failures and error is None:
+            raise failures[0]
+
+
+async def history(log: EventLog) -> list[events.Event]:
+    """Every event of the newest epoch, the chain checked on the way."""
+    verifier, found = Verifier(), list[events.Event]()
+    async for record in log.read(subjects=STREAMS.cluster_scope("c1")):
+        if verifier.fold(record):
+            found.clear()
+        found.append(events.decode(record.payload))
+    return found
+
+
+async def state(log: EventLog) -> dict[str, tuple[str, str]]:
+    """What the log says that lives: object → (uid, address of the pod or the like)."""
+    living: dict[str, tuple[str, str]] = {}
+    for event in await history(log):
+        if event.operation == events.DELETED:
+            del living[str(event.key)]
+        else:
+            assert event.object is not None
+            living[str(event.key)] = (event.uid, bytes(event.object).decode())
+    return living

@@ -1,0 +1,103 @@
+"""What a fact changes against the log (faults 2, 7, 8, 11), stale and second ingestors included."""
+
+from __future__ import annotations
+
+from services.ingestor.difference import Applied, Deleted, Known, Objects, compare, observe, vanish
+from services.ingestor.facts import Listed, ObjectName, Projected, Vanished
+from tests.unit.ingestor.objects import projected
+
+NAME = ObjectName("shop", "web-1")
+
+
+def known(item: Projected, sequence: int = 5) -> Known:
+    return Known(uid=item.uid, resource_version=item.resource_version, digest=item.digest, sequence=sequence)
+
+
+def tombstone(uid: str = "uid-web-1", rv: str = "7") -> Known:
+    return Known(uid=uid, resource_version=rv, digest="", sequence=6)
+
+
+def held(*items: Projected) -> Objects:
+    return {item.name: known(item) for item in items}
+
+
+def listed(*items: Projected, rv: str = "100", confirming: bool = False, complete: bool = True) -> Listed:
+    return Listed(kind="Pod", resource_version=rv, objects=items, confirming=confirming, complete=complete)
+
+
+def test_a_new_object_is_applied() -> None:
+    assert observe(None, projected()) == ("written", (Applied(projected(), 0),))
+
+
+def test_an_update_that_does_not_matter_is_dropped() -> None:
+    assert observe(known(projected(rv=7)), projected(rv=8)) == ("unchanged", ())
+
+
+def test_an_older_form_of_the_same_object_is_dropped() -> None:
+    assert observe(known(projected(rv=9, ip="10.0.0.2")), projected(rv=8)) == ("older", ())
+
+
+def test_versions_that_are_no_numbers_are_never_older() -> None:
+    assert observe(known(projected(rv="b", ip="10.0.0.2")), projected(rv="a"))[0] == "written"
+
+
+def test_a_recreated_object_is_a_deletion_and_a_creation() -> None:
+    verdict, changes = observe(known(projected(uid="old", rv=7)), projected(uid="new", rv=9))
+    assert verdict == "written"
+    assert [type(change) for change in changes] == [Deleted, Applied]
+    assert isinstance(changes[0], Deleted)
+    assert changes[0].uid == "old"
+
+
+def test_a_deleted_uid_never_comes_back() -> None:
+    assert observe(tombstone(rv="7"), projected(rv=9)) == ("older", ())
+    assert observe(tombstone(uid="other", rv="7"), projected(rv=9))[0] == "written"
+
+
+def test_news_of_a_deletion_does_not_hit_the_successor() -> None:
+    fact = Vanished(kind="Pod", name=NAME, uid="old", resource_version="9")
+    assert vanish(known(projected(uid="new", rv=8)), fact) == ("older", ())
+    assert vanish(None, fact) == ("unchanged", ())
+    assert vanish(tombstone(uid="old"), fact) == ("unchanged", ())
+
+
+def test_a_list_finds_deletions_that_were_slept_through() -> None:
+    difference = compare(held(projected("a"), projected("b")), listed(projected("b")))
+    assert [change.name.name for change in difference.changes if isinstance(change, Deleted)] == ["a"]
+    assert difference.unchanged == 1
+
+
+def test_a_partial_list_deletes_nothing() -> None:
+    assert compare(held(projected("a")), listed(complete=False)).changes == ()
+
+
+def test_an_unreadable_object_keeps_its_last_good_form() -> None:
+    fact = Listed(kind="Pod", resource_version="100", objects=(), unreadable=frozenset({NAME}))
+    assert compare(held(projected()), fact).changes == ()
+
+
+def test_an_older_list_does_not_delete_newer_objects_and_is_doubted() -> None:
+    difference = compare(held(projected("a", rv=150)), listed(rv="100"))
+    assert difference.changes == ()
+    assert difference.spared == 1
+    assert difference.suspect == 150
+
+
+def test_a_list_that_confirms_the_past_rules() -> None:
+    """A cluster restored from a backup has really gone back."""
+    objects = held(projected("a", rv=150), projected("b", rv=149, ip="10.0.0.2"))
+    difference = compare(objects, listed(projected("b", rv=90), rv="101", confirming=True), suspected=150)
+    assert [type(change) for change in difference.changes] == [Applied, Deleted]
+    assert difference.suspect == 0
+
+
+def test_a_confirming_list_newer_than_the_suspicion_is_only_behind_another_writer() -> None:
+    """Between the two lists somebody wrote version 200: the second list (160) has confirmed nothing."""
+    difference = compare(held(projected("a", rv=200)), listed(rv="160", confirming=True), suspected=150)
+    assert difference.changes == ()
+    assert difference.suspect == 200
+
+
+def test_the_token_issuer_has_no_uid_and_may_come_back() -> None:
+    item = projected(uid="", rv="")
+    assert observe(Known(uid="", resource_version="", digest="", sequence=3), item)[0] == "written"
