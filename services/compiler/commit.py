@@ -1,0 +1,100 @@
+"""The difference between the compiled result and what is published: a commit, or nothing at all."""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.compiler.derived import Derived, Names, Touched
+from shared.snapshot import FORMAT, Cause, Commit, Quarantined, Resource, Snapshot, ViewChange
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What a commit says about itself."""
+
+    version: int
+    epoch: str
+    build: str
+    causes: tuple[Cause, ...] = ()
+    traceparents: tuple[str, ...] = ()
+
+
+def everything(derived: Derived, published: Snapshot) -> Touched:
+    """All that may differ, for who does not know what was touched: after a restart."""
+    return Touched(
+        classes={*derived.views, *published.views},
+        proxies={*derived.proxies, *published.proxies},
+        bodies={*derived.bodies(), *published.resources},
+    )
+
+
+def _view_change(before: Names, after: Names) -> ViewChange | None:
+    put: dict[str, dict[str, str]] = {}
+    dropped: dict[str, list[str]] = {}
+    for type_url in sorted({*before, *after}):
+        old, new = before.get(type_url, {}), after.get(type_url, {})
+        changed = {name: new[name] for name in sorted(new) if old.get(name) != new[name]}
+        if changed:
+            put[type_url] = changed
+        gone = sorted(old.keys() - new.keys())
+        if gone:
+            dropped[type_url] = gone
+    return ViewChange(put=put, dropped=dropped) if put or dropped else None
+
+
+def _views(derived: Derived, published: Snapshot, touched: Touched) -> dict[str, ViewChange | None]:
+    changes: dict[str, ViewChange | None] = {}
+    for workload_class in sorted(touched.classes):
+        after = derived.views.get(workload_class)
+        before = published.views.get(workload_class)
+        if after is None:
+            if before is not None:
+                changes[workload_class] = None
+            continue
+        change = _view_change(before or {}, after)
+        if change is not None or before is None:
+            changes[workload_class] = change or ViewChange(put={})
+    return changes
+
+
+def difference(
+    derived: Derived, quarantine: list[Quarantined], published: Snapshot, touched: Touched, stamp: Stamp
+) -> Commit | None:
+    """The commit that leads from `published` to the compiled result; none if nothing differs.
+
+    The first commit of all is made even if it is empty: from then on edges know that there is nothing to serve.
+    """
+    resources: list[Resource] = []
+    retired: list[tuple[str, str, str]] = []
+    for identity in sorted(touched.bodies):
+        body = derived.body(identity)
+        held = identity in published.resources
+        if body is not None and not held:
+            resources.append(Resource(*identity, body=body, causes=derived.causes(identity)))
+        elif body is None and held:
+            retired.append(identity)
+    views = _views(derived, published, touched)
+    proxies = {
+        key: derived.proxies.get(key)
+        for key in sorted(touched.proxies)
+        if derived.proxies.get(key) != published.proxies.get(key)
+    }
+    first = published.version == 0
+    differs = quarantine != published.quarantine, derived.members != published.mesh_namespaces
+    if not (resources or retired or views or proxies or any(differs) or first):
+        return None
+    return Commit(
+        format=FORMAT,
+        version=stamp.version,
+        parent=published.version,
+        epoch=stamp.epoch,
+        build=stamp.build,
+        resources=resources,
+        retired=retired,
+        views=views,
+        proxies=proxies,
+        quarantine=quarantine if differs[0] else None,
+        causes=list(stamp.causes),
+        traceparents=list(stamp.traceparents),
+        trust_domain=derived.mesh.settings.trust_domain,
+        mesh_namespaces=list(derived.members) if differs[1] or first else None,
+    )

@@ -1,0 +1,141 @@
+"""The compiler: events in, commits out. Pure; `services.compiler.publication` gives it the log.
+
+The three steps of DESIGN are modules: `reduce` folds an event into the state, `derive` answers queries over it,
+`render` makes bytes. This class only holds them together and keeps what belongs to the next commit.
+"""
+
+from __future__ import annotations
+
+from services.compiler.commit import Stamp, difference, everything
+from services.compiler.derive.membership import is_member
+from services.compiler.derive.problems import Problem, split_problems, target_problems
+from services.compiler.derived import Derived
+from services.compiler.engine import Node, Query
+from services.compiler.mesh import Mesh, MeshSettings
+from services.compiler.names import ObjectName
+from services.compiler.reduce import reduce
+from shared.build import VERSION
+from shared.events import Event, ObjectKey
+from shared.snapshot import Cause, Commit, Quarantined, Snapshot
+
+_PROBLEMS: dict[str, Query[Mesh, ..., tuple[Problem, ...]]] = {
+    "TrafficTarget": target_problems,
+    "TrafficSplit": split_problems,
+}
+
+MAX_CAUSES = 1000
+"""Events that a commit names; a commit after a long outage or a first start names only the newest."""
+
+
+class Compiler:
+    """Compiles the events of one cluster."""
+
+    def __init__(self, settings: MeshSettings, *, build: str = VERSION) -> None:
+        self.settings = settings
+        self.build = build
+        self.version = 0
+        """Sequence of the last event folded."""
+        self.epoch = ""
+        self._mesh = Mesh(settings)
+        self._derived = Derived(self._mesh)
+        self._problem_nodes: dict[ObjectKey, Node] = {}
+        self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
+        self._causes: list[Cause] = []
+        self._traceparents: dict[str, None] = {}
+        self._knows_touched = False
+
+    @property
+    def runs(self) -> int:
+        """How many queries have run: what tests and benchmarks count."""
+        return self._mesh.engine.runs
+
+    @property
+    def answers(self) -> int:
+        """How many answers of queries are kept."""
+        return len(self._mesh.engine)
+
+    @property
+    def failures(self) -> dict[tuple[str, str], str]:
+        """Queries that failed by a bug of ours, and how; their former results stay."""
+        return self._derived.failures
+
+    def fold(self, event: Event, sequence: int, *, epoch: str = "", traceparent: str = "") -> None:
+        """Take the next event. Fold whole atomic batches before `commit`."""
+        self.version = sequence
+        self.epoch = epoch or self.epoch
+        self._causes.append(
+            Cause(key=event.key, uid=event.uid, resource_version=event.resource_version, sequence=sequence)
+        )
+        if traceparent:
+            self._traceparents[traceparent] = None
+        reduce(self._mesh, event, sequence)
+        exists = event.operation == "applied"
+        if event.kind == "Pod":
+            pod = ObjectName(event.namespace, event.name)
+            if exists:
+                self._derived.watch_pod(pod)
+            else:
+                self._derived.forget_pod(pod)
+        elif event.kind in _PROBLEMS:
+            self._watch_policy(event.key, exists=exists)
+
+    def _watch_policy(self, key: ObjectKey, *, exists: bool) -> None:
+        node = self._problem_nodes.get(key)
+        if exists and node is None:
+            query = _PROBLEMS[key.kind]
+            self._problem_nodes[key] = self._mesh.engine.observe(query, self._mesh, ObjectName(key.namespace, key.name))
+        elif not exists and node is not None:
+            self._mesh.engine.release(self._problem_nodes.pop(key))
+            self._problems.pop(key, None)
+
+    def _quarantine(self) -> list[Quarantined]:
+        for kind, query in _PROBLEMS.items():
+            for node in self._mesh.engine.refresh(query):
+                name: ObjectName = node.arguments[0]
+                key = ObjectKey(self.settings.cluster, kind, name.namespace, name.name)
+                if key in self._problem_nodes:
+                    self._problems[key] = node.value if node.error is None else (("compiler/failed", str(node.error)),)
+        found = [
+            rejected
+            for key, rejected in self._mesh.rejected.items()
+            if key.namespace == self.settings.namespace or is_member(self._mesh, key.namespace)
+        ]
+        found.extend(
+            Quarantined(key=key, code=code, sentence=sentence)
+            for key, problems in self._problems.items()
+            for code, sentence in problems
+        )
+        for (query_name, arguments), error in self._derived.failures.items():
+            key = ObjectKey(self.settings.cluster, query_name, "", arguments)
+            found.append(Quarantined(key=key, code="compiler/failed", sentence=error))
+        return sorted(found)
+
+    def commit(self, published: Snapshot) -> Commit | None:
+        """What leads from the published snapshot to the events folded so far; none if nothing differs.
+
+        Call `accept` once it stands in the log, or `doubt` if the published snapshot was read anew.
+        """
+        quarantine = self._quarantine()
+        self._derived.refresh()
+        if self._derived.failures:
+            quarantine = self._quarantine()
+        touched = self._derived.touched if self._knows_touched else everything(self._derived, published)
+        stamp = Stamp(
+            version=self.version,
+            epoch=self.epoch,
+            build=self.build,
+            causes=tuple(self._causes[-MAX_CAUSES:]),
+            traceparents=tuple(self._traceparents)[-MAX_CAUSES:],
+        )
+        return difference(self._derived, quarantine, published, touched, stamp)
+
+    def accept(self) -> None:
+        """The last commit stands in the log (or there was nothing to commit): the next one starts from there."""
+        self._derived.touched = type(self._derived.touched)()
+        self._causes.clear()
+        self._traceparents.clear()
+        self._knows_touched = True
+
+    def doubt(self) -> None:
+        """The published snapshot is another than we thought: compare everything at the next commit."""
+        self._knows_touched = False

@@ -1,0 +1,98 @@
+"""Workload classes: which proxies must hold the same configuration.
+
+A class is made of what the configuration depends on: namespace, service account and the ports that services open
+on the pod. Adding a replica adds a pod to a class and changes no configuration but endpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from services.compiler.derive.membership import workload
+from services.compiler.derive.offers import Protocol, age, ports
+from services.compiler.engine import query
+from services.compiler.mesh import Mesh
+from services.compiler.names import ObjectName
+from shared.model import Pod
+
+
+class OpenPort(NamedTuple):
+    """A port of a pod that some service leads to."""
+
+    number: int
+    protocol: Protocol
+
+
+class WorkloadClass(NamedTuple):
+    """What the configuration of a proxy depends on, besides policy."""
+
+    account: ObjectName
+    open_ports: tuple[OpenPort, ...]
+    """By number, each once."""
+
+    @property
+    def id(self) -> str:
+        """`namespace/account~hash`: readable, and the same wherever and whenever it is computed."""
+        digest = hashlib.sha256(repr([tuple(item) for item in self.open_ports]).encode()).hexdigest()
+        return f"{self.account}~{digest[:8]}"
+
+
+class ProxyEntry(NamedTuple):
+    """A proxy and its class."""
+
+    uid: str
+    workload_class: WorkloadClass
+
+
+def _container_port(pod: Pod, name: str) -> int | None:
+    for container in pod.spec.containers:
+        for port in container.ports:
+            if port.name == name and port.protocol == "TCP":
+                return port.container_port
+    return None
+
+
+@query
+def services_of_pod(mesh: Mesh, pod: ObjectName) -> tuple[ObjectName, ...]:
+    """Services that lead to a pod: whose selector its labels meet, or whose hand-made slices name it. Oldest first."""
+    found = mesh.pods.get(pod)
+    if found is None:
+        return ()
+    labels = found.metadata.labels
+    services: set[ObjectName] = set()
+    for pair in labels.items():
+        for name in mesh.services_by_selector.get((pod.namespace, *pair)):
+            service = mesh.services.get(name)
+            if service is not None and service.spec.selector.items() <= labels.items():
+                services.add(name)
+    for name, _ in mesh.services_naming_pod.get(pod):
+        service = mesh.services.get(name)
+        if service is not None and not service.spec.selector:
+            services.add(name)
+    return tuple(sorted(services, key=lambda name: age(mesh, name)))
+
+
+@query
+def open_ports(mesh: Mesh, pod: ObjectName) -> tuple[OpenPort, ...]:
+    """Ports of a pod that services lead to. If two services disagree on a protocol, the older service wins."""
+    found = mesh.pods.get(pod)
+    if found is None:
+        return ()
+    opened: dict[int, OpenPort] = {}
+    for service in services_of_pod(mesh, pod):
+        for port in ports(mesh, service):
+            number = _container_port(found, port.target) if isinstance(port.target, str) else port.target
+            if number is not None and number not in opened:
+                opened[number] = OpenPort(number, port.protocol)
+    return tuple(opened[number] for number in sorted(opened))
+
+
+@query
+def proxy(mesh: Mesh, pod: ObjectName) -> ProxyEntry | None:
+    """The proxy in a pod, and its class; none if the pod has none."""
+    found = workload(mesh, pod)
+    if found is None:
+        return None
+    account = ObjectName(pod.namespace, found.service_account)
+    return ProxyEntry(uid=found.uid, workload_class=WorkloadClass(account, open_ports(mesh, pod)))

@@ -1,0 +1,62 @@
+"""Who is in the mesh: namespaces, pods with a sidecar, and the modes that are switched for all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from services.compiler.engine import query
+from services.compiler.mesh import MESH_CONFIG_NAME, Mesh
+from services.compiler.names import ObjectName
+from services.compiler.policy.model import MeshConfig
+from shared.model import ANNOTATION_SIDECAR, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.spiffe import InvalidSpiffeIdError, SpiffeId
+
+_OVER = frozenset({"Succeeded", "Failed"})
+
+
+class Workload(NamedTuple):
+    """What matters of a pod with a sidecar, whoever looks at it."""
+
+    uid: str
+    service_account: str
+
+
+@query
+def is_member(mesh: Mesh, namespace: str) -> bool:
+    """Whether a namespace belongs to this mesh."""
+    found = mesh.namespaces.get(namespace)
+    if found is None:
+        return False
+    labels = found.metadata.labels
+    return labels.get(LABEL_MONITORED_BY) == mesh.settings.mesh_name and LABEL_IGNORE not in labels
+
+
+@query
+def members(mesh: Mesh) -> tuple[str, ...]:
+    """The namespaces of this mesh, sorted."""
+    return tuple(name for name in mesh.namespaces_of_mesh.get(mesh.settings.mesh_name) if is_member(mesh, name))
+
+
+@query
+def mesh_config(mesh: Mesh) -> MeshConfig:
+    """The settings in force; without a MeshConfig the mesh is in SMI mode, default deny."""
+    return mesh.mesh_configs.get(ObjectName(mesh.settings.namespace, MESH_CONFIG_NAME)) or MeshConfig()
+
+
+@query
+def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
+    """A pod of the mesh that has a sidecar and has not ended, else none."""
+    if not is_member(mesh, pod.namespace):
+        return None
+    found = mesh.pods.get(pod)
+    if found is None or ANNOTATION_SIDECAR not in found.metadata.annotations or found.status.phase in _OVER:
+        return None
+    return Workload(uid=found.metadata.uid, service_account=found.spec.service_account_name or "default")
+
+
+def spiffe_id(mesh: Mesh, account: ObjectName) -> str | None:
+    """The identity of a service account as it stands in certificates; none if no certificate can carry it."""
+    try:
+        return str(SpiffeId(mesh.settings.trust_domain, account.namespace, account.name))
+    except InvalidSpiffeIdError:
+        return None

@@ -1,0 +1,162 @@
+"""What services offer: ports and their protocols, addresses, endpoints, and the accounts behind them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from services.compiler.derive.membership import is_member, workload
+from services.compiler.engine import query
+from services.compiler.mesh import Mesh
+from services.compiler.names import ObjectName
+from shared.model import EndpointSlice, ServicePort, SliceEndpoint
+
+Protocol = Literal["http", "tcp"]
+"""How a proxy treats a port: HTTP (also HTTP/2, gRPC and WebSocket), or bytes. Server-first protocols are bytes like
+any other: no proxy of ours waits for the client to speak."""
+
+_HTTP = frozenset({"http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws"})
+_HTTP_NAMES = ("http", "http2", "grpc", "grpc-web", "h2c", "ws")
+_TCP_NAMES = ("tcp-server-first", "tcp", "https", "tls")
+
+
+class Port(NamedTuple):
+    """One TCP port of a service."""
+
+    number: int
+    name: str
+    protocol: Protocol
+    target: int | str
+    """Number, or name of a container port."""
+
+
+class Endpoint(NamedTuple):
+    """Where one pod answers for one port of a service."""
+
+    address: str
+    port: int
+
+
+class Addresses(NamedTuple):
+    """Where clients connect to for a service."""
+
+    headless: bool
+    """Clients address pods themselves."""
+    hosts: tuple[str, ...]
+    """Sorted."""
+
+
+def protocol_of(port: ServicePort) -> Protocol:
+    """By `appProtocol`, else by the prefix of the port's name, else HTTP.
+
+    An `appProtocol` that we do not know is bytes: whoever wrote `mysql` did not mean HTTP.
+    """
+    if port.app_protocol:
+        return "http" if port.app_protocol.lower() in _HTTP else "tcp"
+    name = port.name.lower()
+    if any(name == prefix or name.startswith(f"{prefix}-") for prefix in _TCP_NAMES):
+        return "tcp"
+    return "http"
+
+
+@query
+def ports(mesh: Mesh, service: ObjectName) -> tuple[Port, ...]:
+    """The TCP ports of a service of the mesh by number; none if it is not in the mesh or has no endpoints by kind."""
+    found = mesh.services.get(service)
+    if found is None or found.spec.type == "ExternalName" or not is_member(mesh, service.namespace):
+        return ()
+    unique: dict[int, Port] = {}
+    for port in found.spec.ports:
+        if port.protocol == "TCP" and 0 < port.port < 65536 and port.port not in unique:
+            target = port.target_port or port.port
+            unique[port.port] = Port(port.port, port.name, protocol_of(port), target)
+    return tuple(unique[number] for number in sorted(unique))
+
+
+@query
+def port(mesh: Mesh, service: ObjectName, number: int) -> Port | None:
+    """One port of a service."""
+    return next((item for item in ports(mesh, service) if item.number == number), None)
+
+
+@query
+def _slices(mesh: Mesh, service: ObjectName) -> tuple[EndpointSlice, ...]:
+    found = (mesh.slices.get(name) for name in mesh.slices_of_service.get(service))
+    return tuple(piece for piece in found if piece is not None and piece.address_type in {"IPv4", "IPv6"})
+
+
+def _pod(mesh: Mesh, service: ObjectName, endpoint: SliceEndpoint) -> ObjectName | None:
+    """The pod with a sidecar behind an endpoint; none if there is no such pod, or it is another incarnation."""
+    reference = endpoint.target_ref
+    if reference is None or reference.kind != "Pod":
+        return None
+    name = ObjectName(service.namespace, reference.name)
+    found = workload(mesh, name)
+    if found is None or (reference.uid and found.uid and reference.uid != found.uid):
+        return None
+    return name
+
+
+@query
+def accounts(mesh: Mesh, service: ObjectName) -> tuple[ObjectName, ...]:
+    """The service accounts behind a service, sorted: of its pods with sidecars, ready or not."""
+    found: set[ObjectName] = set()
+    for piece in _slices(mesh, service):
+        for endpoint in piece.endpoints:
+            name = _pod(mesh, service, endpoint)
+            pod = None if name is None else workload(mesh, name)
+            if pod is not None:
+                found.add(ObjectName(service.namespace, pod.service_account))
+    return tuple(sorted(found))
+
+
+@query
+def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, ...]:
+    """Where a port of a service is answered now: by pods with sidecars that are ready. Sorted."""
+    offered = port(mesh, service, number)
+    if offered is None:
+        return ()
+    ready_or_not = _publishes_not_ready(mesh, service)
+    found: set[Endpoint] = set()
+    for piece in _slices(mesh, service):
+        numbers = [
+            item.port
+            for item in piece.ports or ()
+            if item.port is not None and item.protocol == "TCP" and item.name == offered.name
+        ]
+        for endpoint in piece.endpoints if numbers else ():
+            if not ready_or_not and endpoint.conditions.ready is False:
+                continue
+            if endpoint.addresses and _pod(mesh, service, endpoint) is not None:
+                found.update(Endpoint(endpoint.addresses[0], target) for target in numbers)
+    return tuple(sorted(found))
+
+
+@query
+def _publishes_not_ready(mesh: Mesh, service: ObjectName) -> bool:
+    found = mesh.services.get(service)
+    return found is not None and found.spec.publish_not_ready_addresses
+
+
+@query
+def addresses(mesh: Mesh, service: ObjectName) -> Addresses:
+    """Where clients connect to: the cluster addresses, or those of the pods of a headless service."""
+    found = mesh.services.get(service)
+    if found is None:
+        return Addresses(headless=False, hosts=())
+    spec = found.spec
+    if spec.cluster_ip != "None":
+        return Addresses(headless=False, hosts=tuple(sorted({ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip})))
+    hosts = {
+        endpoint.addresses[0]
+        for piece in _slices(mesh, service)
+        for endpoint in piece.endpoints
+        if endpoint.addresses and _pod(mesh, service, endpoint) is not None
+    }
+    return Addresses(headless=True, hosts=tuple(sorted(hosts)))
+
+
+@query
+def age(mesh: Mesh, service: ObjectName) -> tuple[str, ObjectName]:
+    """Sorts services so that the oldest is first: who wins a conflict."""
+    found = mesh.services.get(service)
+    return (found.metadata.creation_timestamp if found else "", service)

@@ -1,0 +1,104 @@
+"""Traffic splits in force: at most one for each root service, read against the services that exist."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from services.compiler.derive.offers import Protocol, port, ports
+from services.compiler.engine import query
+from services.compiler.mesh import Mesh
+from services.compiler.names import ObjectName
+from services.compiler.policy.model import HttpMatch
+
+
+class Share(NamedTuple):
+    """One backend of a port of a root service."""
+
+    service: ObjectName
+    weight: int
+
+
+class PortSplit(NamedTuple):
+    """How calls to one port of a root are spread."""
+
+    shares: tuple[Share, ...]
+    """Sorted; backends that lack the port are left out. May be empty, or weigh nothing: then nothing passes."""
+    matches: tuple[HttpMatch, ...] | None
+    """Only these HTTP requests are spread, all others go to the root itself; none: every call is spread."""
+
+
+@query
+def split_of(mesh: Mesh, root: ObjectName) -> ObjectName | None:
+    """The split in force for a root service: the oldest wins, then the first by name (S7)."""
+    candidates: list[tuple[str, str]] = []
+    for name in mesh.splits_by_root.get(root):
+        split = mesh.splits.get(name)
+        if split is not None:
+            candidates.append((split.created, name.name))
+    return ObjectName(root.namespace, min(candidates)[1]) if candidates else None
+
+
+@query
+def split_matches(mesh: Mesh, name: ObjectName) -> tuple[HttpMatch, ...] | None:
+    """Which HTTP requests a split spreads; none: all."""
+    split = mesh.splits.get(name)
+    if split is None or not split.matches:
+        return None
+    found: list[HttpMatch] = []
+    for group_name in split.matches:
+        group = mesh.route_groups.get(ObjectName(name.namespace, group_name))
+        found.extend(group.matches if group else ())
+    return tuple(found)
+
+
+@query
+def port_split(mesh: Mesh, root: ObjectName, number: int) -> PortSplit | None:
+    """How calls to one port of a service are spread; none: they are not, they go to its own endpoints."""
+    name = split_of(mesh, root)
+    split = None if name is None else mesh.splits.get(name)
+    if name is None or split is None:
+        return None
+    shares = [
+        Share(ObjectName(root.namespace, backend.service), backend.weight)
+        for backend in split.backends
+        if port(mesh, ObjectName(root.namespace, backend.service), number) is not None
+    ]
+    return PortSplit(shares=tuple(sorted(shares)), matches=split_matches(mesh, name))
+
+
+@query
+def roots_over(mesh: Mesh, backend: ObjectName) -> tuple[ObjectName, ...]:
+    """Root services whose split in force names a backend. Sorted."""
+    found: set[ObjectName] = set()
+    for name in mesh.splits_by_backend.get(backend):
+        split = mesh.splits.get(name)
+        if split is not None:
+            root = ObjectName(name.namespace, split.root)
+            if split_of(mesh, root) == name:
+                found.add(root)
+    return tuple(sorted(found))
+
+
+class Route(NamedTuple):
+    """Where calls to one port of a service go to: what its chain and its route configuration say."""
+
+    service: ObjectName
+    port: int
+    protocol: Protocol
+    split: PortSplit | None
+
+
+@query
+def route(mesh: Mesh, service: ObjectName, number: int) -> Route | None:
+    """The route of one port of a service; none if there is no such port."""
+    found = port(mesh, service, number)
+    if found is None:
+        return None
+    return Route(service, number, found.protocol, port_split(mesh, service, number))
+
+
+@query
+def routes(mesh: Mesh, service: ObjectName) -> tuple[Route, ...]:
+    """The routes of every port of a service."""
+    found = (route(mesh, service, item.number) for item in ports(mesh, service))
+    return tuple(item for item in found if item is not None)

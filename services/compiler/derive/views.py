@@ -1,0 +1,260 @@
+"""Views: which resources each workload class holds, and the bytes of each.
+
+A view names resources by the query that renders them (`Ref`), not by their bytes: when endpoints change, one
+resource is rendered again and no view is. Resources that say the same to every reader are the same query for all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from services.compiler import names
+from services.compiler.derive.access import Scope, grants_to, reachable, scope_of
+from services.compiler.derive.classes import OpenPort, WorkloadClass
+from services.compiler.derive.membership import mesh_config, spiffe_id
+from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, port
+from services.compiler.derive.splits import Route, route, routes
+from services.compiler.engine import Query, query
+from services.compiler.mesh import Mesh
+from services.compiler.names import ObjectName
+from services.compiler.render import clusters, listeners, rbac
+from services.compiler.render import routes as route_configurations
+from services.compiler.render.packing import Rendered, rendered
+
+
+class Ref(NamedTuple):
+    """A resource, by how it is made."""
+
+    factory: Query[Mesh, ..., Rendered]
+    arguments: tuple[object, ...]
+
+
+class View(NamedTuple):
+    """What a class holds."""
+
+    outbound: tuple[Ref, ...]
+    """Shared with every class of the same scope."""
+    own: tuple[Ref, ...]
+
+
+def host_name(mesh: Mesh, service: ObjectName) -> str:
+    """The full name of a service."""
+    return f"{service.name}.{service.namespace}.svc.{mesh.settings.service_domain}"
+
+
+def _identities(mesh: Mesh, service: ObjectName) -> list[str]:
+    found = (spiffe_id(mesh, account) for account in accounts(mesh, service))
+    return [identity for identity in found if identity is not None]
+
+
+def _offered(mesh: Mesh, service: ObjectName, number: int) -> Port:
+    found = port(mesh, service, number)
+    if found is None:
+        raise LookupError(f"{service} has no port {number}")
+    return found
+
+
+@query
+def _service_cluster(mesh: Mesh, service: ObjectName, number: int) -> tuple[Rendered, str]:
+    """The cluster of a port, and the name that it asks for its endpoints by."""
+    cluster = clusters.service(
+        service,
+        number,
+        http=_offered(mesh, service, number).protocol == "http",
+        server_name=host_name(mesh, service),
+        identities=_identities(mesh, service),
+        trust_domain=mesh.settings.trust_domain,
+    )
+    return rendered(cluster.name, cluster), cluster.eds_cluster_config.service_name
+
+
+@query
+def service_cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """The cluster of a port of a service."""
+    return _service_cluster(mesh, service, number)[0]
+
+
+@query
+def service_endpoints(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """The endpoints of a port of a service."""
+    name = _service_cluster(mesh, service, number)[1]
+    return rendered(name, clusters.endpoints(name, endpoints(mesh, service, number)))
+
+
+@query
+def addressed_cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """The cluster that reaches the addressed pod of a headless service."""
+    cluster = clusters.addressed(
+        service,
+        number,
+        http=_offered(mesh, service, number).protocol == "http",
+        server_name=host_name(mesh, service),
+        identities=_identities(mesh, service),
+        trust_domain=mesh.settings.trust_domain,
+    )
+    return rendered(cluster.name, cluster)
+
+
+def _own_cluster(mesh: Mesh, service: ObjectName, number: int) -> str:
+    headless = addresses(mesh, service).headless
+    return names.direct(service, number) if headless else names.outbound(service, number)
+
+
+@query
+def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """The route configuration of an HTTP port of a service."""
+    found = route(mesh, service, number)
+    if found is None:
+        raise LookupError(f"{service} has no port {number}")
+    message = route_configurations.outbound(found, _own_cluster(mesh, service, number))
+    return rendered(message.name, message)
+
+
+@query
+def _outbound_chain(mesh: Mesh, service: ObjectName, number: int) -> listeners.OutboundChain | None:
+    found = route(mesh, service, number)
+    if found is None:
+        return None
+    spread: tuple[tuple[str, int], ...] | None = None
+    if found.protocol == "tcp":
+        # A split by HTTP requests cannot be applied to bytes: they go to the root itself.
+        own = ((_own_cluster(mesh, service, number), 1),)
+        split = found.split
+        spread = (
+            own if split is None or split.matches is not None else tuple(route_configurations.shares(split, number))
+        )
+    return listeners.OutboundChain(
+        name=names.outbound(service, number),
+        hosts=addresses(mesh, service).hosts,
+        port=number,
+        clusters=spread,
+        host_name=host_name(mesh, service),
+    )
+
+
+@query
+def outbound_listener(mesh: Mesh, scope: Scope) -> Rendered:
+    """The outbound listener of everybody in a scope."""
+    claimed: set[tuple[str, int]] = set()
+    chains: list[listeners.OutboundChain] = []
+    # Pods behind two headless services have the same address in both: the older service has it, or Envoy would
+    # refuse the whole listener.
+    for service in sorted(reachable(mesh, scope), key=lambda name: age(mesh, name)):
+        for found in routes(mesh, service):
+            chain = _outbound_chain(mesh, service, found.port)
+            if chain is None:
+                continue
+            hosts = tuple(host for host in chain.hosts if (host, chain.port) not in claimed)
+            claimed.update((host, chain.port) for host in hosts)
+            if hosts:
+                chains.append(chain._replace(hosts=hosts))
+    chains.sort(key=lambda chain: chain.name)
+    message = listeners.outbound(chains, egress=mesh_config(mesh).egress)
+    return rendered(message.name, message)
+
+
+@query
+def application_cluster(mesh: Mesh, opened: OpenPort) -> Rendered:  # noqa: ARG001 (a query has a context)
+    """The cluster of the application behind the proxy."""
+    cluster = clusters.application(opened.number, http=opened.protocol == "http")
+    return rendered(cluster.name, cluster)
+
+
+@query
+def inbound_routes(mesh: Mesh, account: ObjectName, number: int) -> Rendered:
+    """Who may make which requests to a port of the pods of an account."""
+    rules = rbac.everyone() if mesh_config(mesh).permissive else rbac.for_requests(grants_to(mesh, account), number)
+    message = route_configurations.inbound(number, rules)
+    return rendered(message.name, message)
+
+
+@query
+def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
+    """The inbound listener of a class."""
+    permissive = mesh_config(mesh).permissive
+    chains: list[listeners.InboundChain] = []
+    for opened in workload_class.open_ports:
+        callers, rules = None, None
+        if opened.protocol == "tcp" and not permissive:
+            grants = grants_to(mesh, workload_class.account)
+            callers = tuple(rbac.callers(grants, opened.number))
+            rules = rbac.for_connections(grants, opened.number)
+        chains.append(listeners.InboundChain(opened.number, opened.protocol == "http", callers, rules))
+    message = listeners.inbound(chains, trust_domain=mesh.settings.trust_domain)
+    return rendered(message.name, message)
+
+
+@query
+def blackhole(mesh: Mesh) -> Rendered:  # noqa: ARG001 (a query has a context)
+    """The cluster that closes at once."""
+    return rendered(names.BLACKHOLE, clusters.blackhole())
+
+
+@query
+def passthrough(mesh: Mesh) -> Rendered:  # noqa: ARG001 (a query has a context)
+    """The cluster that leads out of the mesh."""
+    return rendered(names.PASSTHROUGH, clusters.passthrough())
+
+
+def _ref(factory: Query[Mesh, ..., Rendered], *arguments: object) -> Ref:
+    return Ref(factory, arguments)
+
+
+def _route_refs(mesh: Mesh, found: Route) -> list[Ref]:
+    """Everything that calls to one port of a service need.
+
+    Clusters of backends of weight 0, and the root's own, are there too: when a weight changes, or the split goes,
+    requests find a cluster that is ready.
+    """
+    service, number = found.service, found.port
+    reached = [share.service for share in (found.split.shares if found.split else ())]
+    refs: list[Ref] = []
+    if addresses(mesh, service).headless:
+        refs.append(_ref(addressed_cluster, service, number))
+    else:
+        reached.append(service)
+    for backend in dict.fromkeys(reached):
+        refs.extend((_ref(service_cluster, backend, number), _ref(service_endpoints, backend, number)))
+    if found.protocol == "http":
+        refs.append(_ref(outbound_routes, service, number))
+    return refs
+
+
+@query
+def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
+    """Resources that a scope needs to call others."""
+    refs: dict[Ref, None] = {_ref(outbound_listener, scope): None}
+    for service in reachable(mesh, scope):
+        for found in routes(mesh, service):
+            refs.update(dict.fromkeys(_route_refs(mesh, found)))
+    refs[_ref(blackhole)] = None
+    if mesh_config(mesh).egress:
+        refs[_ref(passthrough)] = None
+    return tuple(refs)
+
+
+@query
+def view(mesh: Mesh, workload_class: WorkloadClass) -> View:
+    """What a workload class holds."""
+    own = [_ref(inbound_listener, workload_class)]
+    for opened in workload_class.open_ports:
+        own.append(_ref(application_cluster, opened))
+        if opened.protocol == "http":
+            own.append(_ref(inbound_routes, workload_class.account, opened.number))
+    scope = scope_of(mesh, workload_class.account)
+    return View(outbound=outbound_refs(mesh, scope), own=tuple(own))
+
+
+FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (
+    service_cluster,
+    service_endpoints,
+    addressed_cluster,
+    outbound_routes,
+    outbound_listener,
+    application_cluster,
+    inbound_routes,
+    inbound_listener,
+    blackhole,
+    passthrough,
+)
+"""Every query that renders a resource."""

@@ -1,0 +1,217 @@
+"""The compiled result: which class holds which resource under which name, kept as the queries' answers change.
+
+Three ripples, each only as wide as its change: pods → classes, classes → views (resources by reference), resources →
+bytes. What was touched since the last published commit is remembered, so that the difference costs no more.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.compiler.derive.classes import ProxyEntry, WorkloadClass, proxy
+from services.compiler.derive.membership import members
+from services.compiler.derive.views import FACTORIES, Ref, View, view
+from services.compiler.engine import Node
+from services.compiler.mesh import Mesh
+from services.compiler.names import ObjectName
+from services.compiler.render.packing import Rendered
+from shared.snapshot import Cause, Proxy, proxy_key
+
+Identity = tuple[str, str, str]
+"""Type URL, name, hash."""
+Names = dict[str, dict[str, str]]
+"""Type URL → name → hash."""
+
+
+class Touched(msgspec.Struct):
+    """What may differ from the last published commit."""
+
+    classes: set[str] = msgspec.field(default_factory=set[str])
+    proxies: set[str] = msgspec.field(default_factory=set[str])
+    bodies: set[Identity] = msgspec.field(default_factory=set[Identity])
+
+
+class Derived:
+    """The compiled result of one mesh."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.proxies: dict[str, Proxy] = {}
+        """By `shared.snapshot.proxy_key`."""
+        self.views: dict[str, Names] = {}
+        """By id of the class."""
+        self.members: list[str] = []
+        """Namespaces of the mesh, sorted."""
+        self.failures: dict[tuple[str, str], str] = {}
+        """What could not be derived, (where, what) → error: a bug of ours. The former result stays."""
+        self.touched = Touched()
+        self._members = mesh.engine.observe(members, mesh)
+        self._pods: dict[ObjectName, Node] = {}
+        self._classes: dict[WorkloadClass, set[ObjectName]] = {}
+        self._class_of: dict[ObjectName, WorkloadClass] = {}
+        self._view_nodes: dict[WorkloadClass, Node] = {}
+        self._refs_of: dict[WorkloadClass, View] = {}
+        self._holders: dict[Ref, set[WorkloadClass]] = {}
+        self._ref_nodes: dict[Ref, Node] = {}
+        self._rendered: dict[Ref, Rendered] = {}
+        self._refs_of_body: dict[Identity, dict[Ref, None]] = {}
+
+    # Which pods there are
+
+    def watch_pod(self, pod: ObjectName) -> None:
+        """A pod exists: from now on its proxy, if it has one, is part of the result."""
+        if pod not in self._pods:
+            self._pods[pod] = self.mesh.engine.observe(proxy, self.mesh, pod)
+
+    def forget_pod(self, pod: ObjectName) -> None:
+        """A pod is gone."""
+        node = self._pods.pop(pod, None)
+        if node is not None:
+            self.mesh.engine.release(node)
+            self._move(pod, None)
+
+    # Refreshing
+
+    def refresh(self) -> None:
+        """Bring everything up to date with the inputs."""
+        engine = self.mesh.engine
+        for node in engine.refresh(members):
+            self.members = list(node.value)
+        for node in engine.refresh(proxy):
+            if not self._failed(node):
+                self._move(node.arguments[0], node.value)
+        gone = [key for key, pods in self._classes.items() if not pods]
+        for node in engine.refresh(view):
+            if node.arguments[0] in self._classes and not self._failed(node):
+                self._change_view(node.arguments[0], node.value)
+        for workload_class in gone:
+            self._drop_class(workload_class)
+        for factory in FACTORIES:
+            for node in engine.refresh(factory):
+                if not self._failed(node):
+                    self._change_bytes(Ref(factory, node.arguments), node.value)
+        engine.forget_unused()
+
+    def _failed(self, node: Node) -> bool:
+        key = (node.query.name, str(node.arguments))
+        if node.error is None:
+            self.failures.pop(key, None)
+            return False
+        self.failures[key] = f"{type(node.error).__name__}: {node.error}"
+        return True
+
+    def _move(self, pod: ObjectName, entry: ProxyEntry | None) -> None:
+        """A pod's proxy came, went, or changed its class."""
+        cluster = self.mesh.settings.cluster
+        key = proxy_key(cluster, pod.namespace, pod.name)
+        before = self._class_of.pop(pod, None)
+        if before is not None:
+            self._classes[before].discard(pod)
+        if entry is None:
+            if self.proxies.pop(key, None) is not None:
+                self.touched.proxies.add(key)
+            return
+        after = entry.workload_class
+        self._class_of[pod] = after
+        if after not in self._classes:
+            self._classes[after] = set()
+            self._view_nodes[after] = self.mesh.engine.observe(view, self.mesh, after)
+        self._classes[after].add(pod)
+        self.proxies[key] = Proxy(
+            cluster=cluster,
+            namespace=pod.namespace,
+            pod=pod.name,
+            uid=entry.uid,
+            service_account=after.account.name,
+            workload_class=after.id,
+        )
+        self.touched.proxies.add(key)
+
+    def _change_view(self, workload_class: WorkloadClass, now: View) -> None:
+        before = self._refs_of.get(workload_class)
+        old = {*before.outbound, *before.own} if before else set[Ref]()
+        new = {*now.outbound, *now.own}
+        names = self.views.setdefault(workload_class.id, {})
+        self.touched.classes.add(workload_class.id)
+        for ref in old - new:
+            self._let_go(ref, workload_class, names)
+        for ref in new - old:
+            holders = self._holders.setdefault(ref, set())
+            holders.add(workload_class)
+            if ref not in self._ref_nodes:
+                self._ref_nodes[ref] = self.mesh.engine.observe(ref.factory, self.mesh, *ref.arguments)
+            found = self._rendered.get(ref)
+            if found is not None:
+                names.setdefault(found.type_url, {})[found.name] = found.hash
+        self._refs_of[workload_class] = now
+
+    def _let_go(self, ref: Ref, workload_class: WorkloadClass, names: Names | None) -> None:
+        found = self._rendered.get(ref)
+        if found is not None and names is not None:
+            names[found.type_url].pop(found.name, None)
+        holders = self._holders[ref]
+        holders.discard(workload_class)
+        if not holders:
+            del self._holders[ref]
+            self.mesh.engine.release(self._ref_nodes.pop(ref))
+            if found is not None:
+                del self._rendered[ref]
+                self._forget_body(ref, found)
+
+    def _drop_class(self, workload_class: WorkloadClass) -> None:
+        del self._classes[workload_class]
+        self.mesh.engine.release(self._view_nodes.pop(workload_class))
+        held = self._refs_of.pop(workload_class, None)
+        for ref in {*held.outbound, *held.own} if held else set[Ref]():
+            self._let_go(ref, workload_class, None)
+        self.views.pop(workload_class.id, None)
+        self.touched.classes.add(workload_class.id)
+
+    def _change_bytes(self, ref: Ref, now: Rendered) -> None:
+        holders = self._holders.get(ref)
+        if holders is None:
+            return
+        before = self._rendered.get(ref)
+        self._rendered[ref] = now
+        if before is not None:
+            self._forget_body(ref, before)
+        identity = (now.type_url, now.name, now.hash)
+        self._refs_of_body.setdefault(identity, {})[ref] = None
+        self.touched.bodies.add(identity)
+        for workload_class in holders:
+            names = self.views[workload_class.id]
+            if before is not None and before.name != now.name:
+                names[before.type_url].pop(before.name, None)
+            names.setdefault(now.type_url, {})[now.name] = now.hash
+            self.touched.classes.add(workload_class.id)
+
+    def _forget_body(self, ref: Ref, found: Rendered) -> None:
+        identity = (found.type_url, found.name, found.hash)
+        refs = self._refs_of_body[identity]
+        refs.pop(ref, None)
+        if not refs:
+            del self._refs_of_body[identity]
+        self.touched.bodies.add(identity)
+
+    # Reading
+
+    def body(self, identity: Identity) -> bytes | None:
+        """The bytes of a resource, if some view holds it."""
+        refs = self._refs_of_body.get(identity)
+        return self._rendered[next(iter(refs))].body if refs else None
+
+    def bodies(self) -> set[Identity]:
+        """Every resource that some view holds."""
+        return set(self._refs_of_body)
+
+    def causes(self, identity: Identity) -> list[Cause]:
+        """The events that the bytes of a resource were made from, sorted."""
+        found: set[Cause] = set()
+        for ref in self._refs_of_body.get(identity, ()):
+            found |= self.mesh.engine.provenance(self._ref_nodes[ref])
+            # What a class is made of is in its proxies: that a port is open, say, is because of a service.
+            if ref.arguments and isinstance(ref.arguments[0], WorkloadClass):
+                pods = self._classes.get(ref.arguments[0])
+                if pods:
+                    found |= self.mesh.engine.provenance(self._pods[min(pods)])
+        return sorted(found)

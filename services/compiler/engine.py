@@ -1,0 +1,412 @@
+"""The incremental engine: answers that know what they were made from.
+
+A *query* is a plain function of a context and some arguments:
+
+    @query
+    def doubled(sheet: Sheet, name: str) -> int:
+        return 2 * (sheet.numbers.get(name) or 0)
+
+Call it like a function. Its answer is kept, and so is what it read on the way: input cells (`InputMap`, `Index`)
+and other queries. Nobody declares a cache key or a dependency; reading *is* depending, and reading an entry that is
+absent depends on its absence.
+
+    sheet.numbers.put("a", 1)          # an input changes: what read it, directly or not, is now *in doubt*
+    doubled(sheet, "a")                # in doubt → ask what it read, in the order it read it → run again or not
+
+**Early cutoff.** An answer in doubt is not run again at once: first its own dependencies are brought up to date, and
+only if one of them has really *changed* (`!=`) the function runs. If it gives an equal answer, whoever reads it sees
+no change, and the ripple ends there. So answers must compare by value (structs, tuples, bytes).
+
+**Cost follows the change.** Doubt spreads only along recorded dependencies. Queries that somebody *observes* are the
+roots: `refresh` brings up to date those that are in doubt, and says which changed. Nothing else is visited. A query
+that nobody reads or observes any more is forgotten with its edges, so that deleting costs what adding did.
+
+**Provenance.** Input cells carry where they came from (an event); `provenance` walks the same recorded dependencies
+and collects it. What a resource was made from is thus not a second bookkeeping that could be wrong.
+
+Functions must be pure: same inputs, same answer; they read inputs through the engine only. An exception is an answer
+too: it is kept, reported to observers, raised to readers, and gone when a dependency changes. A query that needs its
+own answer raises `QueryCycleError`. One thread at a time.
+
+The idea is that of build systems and of rustc's query engine (red-green marking): A. Mokhov, N. Mitchell,
+S. Peyton Jones, "Build systems à la carte", 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+K = TypeVar("K")
+V = TypeVar("V")
+M = TypeVar("M")
+
+
+class QueryCycleError(RuntimeError):
+    """A query needs its own answer. A bug of the queries, whatever the inputs are."""
+
+
+class Context(Protocol):
+    """What queries are asked of: anything that holds an engine (and, for the queries, its inputs)."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that keeps the answers."""
+        ...
+
+
+C = TypeVar("C", bound=Context)
+
+
+class Cell:
+    """One input value that queries may depend on, present or absent."""
+
+    __slots__ = ("changed_at", "dependents", "home", "key", "source", "value")
+
+    def __init__(self, home: dict[Any, Cell], key: Any) -> None:
+        self.home = home
+        self.key = key
+        self.value: Any = None
+        self.source: Any = None
+        """Where the value came from; none while the entry is absent, and for entries of an index."""
+        self.changed_at = 0
+        self.dependents: set[Node] = set()
+
+
+class Node:
+    """One query with its arguments, its answer, and what the answer was made from."""
+
+    __slots__ = (
+        "arguments",
+        "changed_at",
+        "context",
+        "dependencies",
+        "dependents",
+        "doubtful",
+        "error",
+        "observers",
+        "query",
+        "reported_at",
+        "running",
+        "value",
+        "verified_at",
+    )
+
+    def __init__(self, query: Query[Any, Any, Any], context: Context, arguments: tuple[Any, ...]) -> None:
+        self.query = query
+        self.context = context
+        self.arguments = arguments
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.dependencies: tuple[Cell | Node, ...] = ()
+        self.dependents: set[Node] = set()
+        self.changed_at = 0
+        self.verified_at = 0
+        self.reported_at = 0
+        self.doubtful = True
+        self.running = False
+        self.observers = 0
+
+    def __repr__(self) -> str:
+        return f"{self.query.name}{self.arguments!r}"
+
+
+class Query(Generic[C, P, R]):
+    """A function whose answers the engine keeps; made by `query`."""
+
+    def __init__(self, function: Callable[Concatenate[C, P], R]) -> None:
+        self.function = function
+        self.name = function.__name__
+        self.__doc__ = function.__doc__
+        self.__module__ = function.__module__
+
+    def __call__(self, context: C, /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        """The answer, up to date; the query that asks depends on it."""
+        if keywords:
+            raise TypeError(f"{self.name} takes its arguments by position: they are its identity")
+        return cast("R", context.engine.read(context, self, arguments))
+
+    def __repr__(self) -> str:
+        return f"query {self.name}"
+
+
+def query(function: Callable[Concatenate[C, P], R]) -> Query[C, P, R]:
+    """Make a plain function of a context and hashable, positional arguments a query."""
+    return Query(function)
+
+
+class Engine:
+    """Keeps the answers of queries, and brings them up to date when inputs change."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        """Grows with every change of an input."""
+        self.runs = 0
+        """How often a query's function ran: what tests and benchmarks count."""
+        self._nodes: dict[tuple[Query[Any, Any, Any], tuple[Any, ...]], Node] = {}
+        self._reading: list[dict[Cell | Node, None]] = []
+        self._in_doubt: dict[Query[Any, Any, Any], dict[Node, None]] = {}
+        self._idle: list[Node | Cell] = []
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    # Reading
+
+    def read(self, context: Context, query: Query[Any, Any, Any], arguments: tuple[Any, ...]) -> Any:
+        """The answer of a query, up to date; the query that is running now depends on it from here on."""
+        node = self._node(context, query, arguments)
+        if node.doubtful:
+            self._bring_up_to_date(node)
+        if self._reading:
+            self._reading[-1][node] = None
+        elif not node.observers and not node.dependents:
+            self._idle.append(node)
+        if node.error is not None:
+            raise node.error
+        return node.value
+
+    def note_read(self, cell: Cell) -> None:
+        """Record that the running query, if any, read an input cell."""
+        if self._reading:
+            self._reading[-1][cell] = None
+
+    def _node(self, context: Context, query: Query[Any, Any, Any], arguments: tuple[Any, ...]) -> Node:
+        key = (query, arguments)
+        node = self._nodes.get(key)
+        if node is None:
+            node = self._nodes[key] = Node(query, context, arguments)
+        return node
+
+    # Changing
+
+    def changed(self, cell: Cell) -> None:
+        """An input cell has another value now: put what was made from it in doubt."""
+        if self._reading:
+            raise RuntimeError("a query must not change inputs")
+        self.revision += 1
+        cell.changed_at = self.revision
+        pending = list(cell.dependents)
+        while pending:
+            node = pending.pop()
+            if node.doubtful:
+                continue
+            node.doubtful = True
+            if node.observers:
+                self._in_doubt.setdefault(node.query, {})[node] = None
+            pending.extend(node.dependents)
+
+    def _bring_up_to_date(self, node: Node) -> None:
+        if node.running:
+            raise QueryCycleError(f"{node!r} needs its own answer")
+        if node.verified_at:
+            node.running = True
+            try:
+                for dependency in node.dependencies:
+                    if type(dependency) is Node and dependency.doubtful:
+                        self._bring_up_to_date(dependency)
+                    if dependency.changed_at > node.verified_at:
+                        break
+                else:
+                    node.doubtful = False
+                    node.verified_at = self.revision
+                    return
+            finally:
+                node.running = False
+        self._run(node)
+
+    def _run(self, node: Node) -> None:
+        read: dict[Cell | Node, None] = {}
+        self._reading.append(read)
+        node.running = True
+        self.runs += 1
+        value: Any = None
+        error: Exception | None = None
+        try:
+            value = node.query.function(node.context, *node.arguments)
+        except QueryCycleError:
+            raise
+        except Exception as caught:  # noqa: BLE001 (an exception is an answer: kept, reported, raised to readers)
+            error = caught
+        finally:
+            node.running = False
+            self._reading.pop()
+        for dependency in read:
+            dependency.dependents.add(node)
+        for dependency in node.dependencies:
+            if dependency not in read:
+                self._leave(node, dependency)
+        node.dependencies = tuple(read)
+        if error is not None or node.error is not None or not node.changed_at or value != node.value:
+            node.value = node.value if error is not None else value
+            node.error = error
+            node.changed_at = self.revision
+        node.doubtful = False
+        node.verified_at = self.revision
+
+    # Observing
+
+    def observe(self, query: Query[C, P, R], context: C, *arguments: Any) -> Node:
+        """Keep a query up to date from now on: `refresh` reports it now, and whenever its answer changes."""
+        node = self._node(context, query, arguments)
+        node.observers += 1
+        if node.observers == 1:
+            self._in_doubt.setdefault(query, {})[node] = None
+        return node
+
+    def release(self, node: Node) -> None:
+        """Undo one `observe`."""
+        node.observers -= 1
+        if not node.observers:
+            self._in_doubt.get(node.query, {}).pop(node, None)
+            self._idle.append(node)
+
+    def refresh(self, query: Query[Any, Any, Any]) -> list[Node]:
+        """Bring the observed answers of one query up to date; returns those that changed since they were reported.
+
+        Their order means nothing.
+        """
+        changed: list[Node] = []
+        for node in self._in_doubt.pop(query, {}):
+            if node.doubtful:
+                self._bring_up_to_date(node)
+            if node.changed_at > node.reported_at:
+                node.reported_at = node.changed_at
+                changed.append(node)
+        return changed
+
+    # Forgetting
+
+    def forget_unused(self) -> None:
+        """Drop the answers, and the marks of absence, that nobody reads or observes any more.
+
+        Call it after a round of `refresh`: during one, a query that runs may just have read what looks unused.
+        """
+        while self._idle:
+            node = self._idle.pop()
+            if node.dependents:
+                continue
+            if isinstance(node, Cell):
+                if node.source is None:
+                    node.home.pop(node.key, None)
+                continue
+            if node.observers:
+                continue
+            if self._nodes.pop((node.query, node.arguments), None) is None:
+                continue
+            for dependency in node.dependencies:
+                self._leave(node, dependency)
+            node.dependencies = ()
+
+    def _leave(self, node: Node, dependency: Cell | Node) -> None:
+        dependency.dependents.discard(node)
+        if not dependency.dependents:
+            self._idle.append(dependency)
+
+    # Explaining
+
+    def provenance(self, node: Node) -> set[Any]:
+        """Sources of every input that the answer was made from, directly or not."""
+        sources: set[Any] = set()
+        seen: set[Cell | Node] = {node}
+        pending: list[Cell | Node] = [node]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, Cell):
+                if item.source is not None:
+                    sources.add(item.source)
+                continue
+            for dependency in item.dependencies:
+                if dependency not in seen:
+                    seen.add(dependency)
+                    pending.append(dependency)
+        return sources
+
+
+class InputMap(Generic[K, V]):
+    """Input objects by key. Queries read one entry at a time, and depend on that entry only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cells: dict[K, Cell] = {}
+
+    def get(self, key: K) -> V | None:
+        """The value of an entry; none if there is none."""
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = Cell(self._cells, key)
+        self._engine.note_read(cell)
+        return cell.value
+
+    def peek(self, key: K) -> V | None:
+        """The value of an entry, for who feeds the inputs: no query depends on it."""
+        cell = self._cells.get(key)
+        return None if cell is None else cell.value
+
+    def put(self, key: K, value: V, source: object) -> None:
+        """Set an entry, and say where it came from; an equal value puts nothing in doubt."""
+        self._set(key, value, source)
+
+    def drop(self, key: K) -> None:
+        """Remove an entry, if it is there."""
+        self._set(key, None, None)
+
+    def _set(self, key: K, value: V | None, source: object) -> None:
+        cell = self._cells.get(key)
+        if cell is None:
+            if value is None:
+                return
+            cell = self._cells[key] = Cell(self._cells, key)
+        cell.source = source
+        if cell.value != value:
+            cell.value = value
+            self._engine.changed(cell)
+        if value is None and not cell.dependents:
+            self._cells.pop(key, None)
+
+    def keys(self) -> Iterable[K]:
+        """Keys of the entries that are there; not for queries, which would depend on nothing by it."""
+        return [key for key, cell in self._cells.items() if cell.value is not None]
+
+
+class Index(Generic[K, M]):
+    """Sets of members by key, kept by who feeds the inputs: "the services that select app=web"."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cells: dict[K, Cell] = {}
+        self._members: dict[K, set[M]] = {}
+
+    def get(self, key: K) -> tuple[M, ...]:
+        """The members under a key, sorted; queries depend on this entry only."""
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = Cell(self._cells, key)
+        if cell.value is None:
+            cell.value = tuple(sorted(cast("set[Any]", self._members.get(key, ()))))
+        self._engine.note_read(cell)
+        return cell.value
+
+    def move(self, member: M, before: Iterable[K], after: Iterable[K]) -> None:
+        """A member that stood under the keys `before` stands under the keys `after` now."""
+        old, new = set(before), set(after)
+        for key in old - new:
+            members = self._members[key]
+            members.discard(member)
+            if not members:
+                del self._members[key]
+            self._touch(key)
+        for key in new - old:
+            self._members.setdefault(key, set()).add(member)
+            self._touch(key)
+
+    def _touch(self, key: K) -> None:
+        cell = self._cells.get(key)
+        if cell is None:
+            return
+        cell.value = None
+        self._engine.changed(cell)
+        if not cell.dependents:
+            del self._cells[key]

@@ -1,0 +1,71 @@
+"""The state that events fold into: what exists now, as inputs of the incremental engine.
+
+Objects stand by name in input maps, and under what they will be looked up by in indexes, so that a query reads only
+what can change its answer. The state is a function of the newest event of each object alone (and of the last good
+form of the few kinds that keep it): the order of events about different objects does not matter.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.compiler.engine import Engine, Index, InputMap
+from services.compiler.names import ObjectName
+from services.compiler.policy.model import MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget
+from shared.events import ObjectKey
+from shared.model import EndpointSlice, Namespace, Pod, Service
+from shared.snapshot import Cause, Quarantined
+
+
+class MeshSettings(msgspec.Struct, frozen=True):
+    """What the compiler must be told; everything else is in the log."""
+
+    cluster: str = "cluster"
+    """The cluster whose events are compiled."""
+    mesh_name: str = "meshlog"
+    """Value of the monitored-by label of member namespaces."""
+    namespace: str = "meshlog-system"
+    """The mesh's own namespace, where its MeshConfig is."""
+    trust_domain: str = "cluster.local"
+    service_domain: str = "cluster.local"
+    """Domain under which services have their names."""
+
+
+MESH_CONFIG_NAME = "osm-mesh-config"
+
+
+class Mesh:
+    """The inputs of one mesh in one cluster, and the engine that answers queries over them."""
+
+    def __init__(self, settings: MeshSettings) -> None:
+        self.settings = settings
+        self.engine = engine = Engine()
+        self.namespaces: InputMap[str, Namespace] = InputMap(engine)
+        self.services: InputMap[ObjectName, Service] = InputMap(engine)
+        self.slices: InputMap[ObjectName, EndpointSlice] = InputMap(engine)
+        self.pods: InputMap[ObjectName, Pod] = InputMap(engine)
+        self.targets: InputMap[ObjectName, TrafficTarget] = InputMap(engine)
+        self.route_groups: InputMap[ObjectName, RouteGroup] = InputMap(engine)
+        self.tcp_routes: InputMap[ObjectName, TcpRoute] = InputMap(engine)
+        self.splits: InputMap[ObjectName, TrafficSplit] = InputMap(engine)
+        self.mesh_configs: InputMap[ObjectName, MeshConfig] = InputMap(engine)
+
+        self.namespaces_of_mesh: Index[str, str] = Index(engine)
+        """Value of the monitored-by label → namespaces."""
+        self.services_of_namespace: Index[str, ObjectName] = Index(engine)
+        self.services_by_selector: Index[tuple[str, str, str], ObjectName] = Index(engine)
+        """(namespace, label, value) → services whose selector has that pair first: who looks up all pairs of a pod's
+        labels finds each service that may select it once."""
+        self.slices_of_service: Index[ObjectName, ObjectName] = Index(engine)
+        self.services_naming_pod: Index[ObjectName, tuple[ObjectName, ObjectName]] = Index(engine)
+        """Pod → (service, slice of it that names the pod): readiness, which flaps, is not in it."""
+        self.pods_of_account: Index[ObjectName, ObjectName] = Index(engine)
+        self.targets_by_source: Index[ObjectName, ObjectName] = Index(engine)
+        self.targets_by_destination: Index[ObjectName, ObjectName] = Index(engine)
+        self.splits_by_root: Index[ObjectName, ObjectName] = Index(engine)
+        self.splits_by_backend: Index[ObjectName, ObjectName] = Index(engine)
+
+        self.causes: dict[ObjectKey, Cause] = {}
+        """The newest event of each object that exists."""
+        self.rejected: dict[ObjectKey, Quarantined] = {}
+        """Objects whose newest form cannot be read."""

@@ -1,0 +1,51 @@
+"""How the compiler names things inside a cluster, and what Envoy sees of it.
+
+Names that Envoy sees are stable: they say which service and port, never which proxy, class or version.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ObjectName(NamedTuple):
+    """A namespaced object of a kind that the context tells."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+BLACKHOLE = "blackhole"
+"""Cluster without endpoints: connections to it are closed at once."""
+PASSTHROUGH = "passthrough"
+"""Cluster that goes where the application wanted to, outside the mesh."""
+OUTBOUND_LISTENER = "outbound"
+INBOUND_LISTENER = "inbound"
+OUTBOUND_PORT = 15001
+INBOUND_PORT = 15003
+MESH_PROTOCOL = "meshlog"
+"""ALPN name that mesh clients offer and inbound chains match. Servers do not select it, so that HTTP/2 is still told
+from HTTP/1 by its preface."""
+
+
+def outbound(service: ObjectName, port: int) -> str:
+    """Cluster, and route configuration, of one port of a service."""
+    return f"outbound|{service}|{port}"
+
+
+def direct(service: ObjectName, port: int) -> str:
+    """Cluster that reaches exactly the pod that the client addressed, of a headless service."""
+    return f"direct|{service}|{port}"
+
+
+def local(port: int) -> str:
+    """Cluster of the application behind the proxy."""
+    return f"local|{port}"
+
+
+def inbound(port: int) -> str:
+    """Filter chain and route configuration of one port of the application."""
+    return f"inbound|{port}"

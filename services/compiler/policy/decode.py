@@ -1,0 +1,268 @@
+"""From the object as a user wrote it, in any published version of SMI, to the one model.
+
+Tolerant where versions differ in spelling, strict where a guess could grant a call: then the object is refused
+with a stable code, and the caller leaves it out, alone. Rules are those of the SMI specification v0.6.0; the numbers
+in comments are of its access (A) and split (S) parts as the project lists them in `docs/`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, cast
+
+from services.compiler.names import ObjectName
+from services.compiler.policy import regexes
+from services.compiler.policy.errors import PolicyError
+from services.compiler.policy.model import (
+    Backend,
+    HttpMatch,
+    MeshConfig,
+    Policy,
+    RouteGroup,
+    Rule,
+    TcpRoute,
+    TrafficSplit,
+    TrafficTarget,
+)
+from shared.model import PolicyObject
+
+SMI_VERSIONS = frozenset({"v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"})
+MAX_WEIGHT = 1_000_000
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_MILLI = Decimal(1000)
+
+
+def decode(kind: str, api_version: str, policy: PolicyObject) -> Policy:
+    """Read one object. Raises `PolicyError` if it says nothing that can be compiled."""
+    version = api_version.rpartition("/")[2]
+    if kind != "MeshConfig" and version not in SMI_VERSIONS:
+        known = ", ".join(sorted(SMI_VERSIONS))
+        raise PolicyError("smi/version", f"version {api_version!r} of {kind} is not one of {known}")
+    return _DECODERS[kind](policy)
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise PolicyError("smi/shape", f"{what} must be a mapping")
+    return cast("dict[str, Any]", value)
+
+
+def _sequence(value: Any, what: str) -> Sequence[Any]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise PolicyError("smi/shape", f"{what} must be a list")
+    return cast("list[Any]", value)
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise PolicyError("smi/shape", f"{what} must be a text that is not empty")
+    return value
+
+
+def _name(value: Any, what: str) -> str:
+    text = _text(value, what)
+    if len(text) > 253 or not _NAME.match(text):
+        raise PolicyError("smi/name", f"{what} {text[:80]!r} is no Kubernetes name")
+    return text
+
+
+def _port(value: Any, what: str) -> int:
+    # v1alpha1 and v1alpha2 had ports written as text; both are still found.
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
+        raise PolicyError("smi/port", f"{what} must be a port number from 1 to 65535, not {str(value)[:40]!r}")
+    return value
+
+
+def _account(value: Any, what: str, namespace: str) -> ObjectName:
+    subject = _mapping(value, what)
+    kind = subject.get("kind", "ServiceAccount")
+    if kind != "ServiceAccount":
+        raise PolicyError("smi/subject-kind", f"{what} is a {str(kind)[:40]!r}; only ServiceAccount is understood")
+    return ObjectName(
+        _name(subject.get("namespace") or namespace, f"the namespace of {what}"),
+        _name(subject.get("name"), f"the name of {what}"),
+    )
+
+
+def _rule(value: Any, what: str) -> Rule:
+    rule = _mapping(value, what)
+    kind = rule.get("kind")
+    if kind not in {"HTTPRouteGroup", "TCPRoute"}:
+        raise PolicyError("smi/rule-kind", f"{what} is a {str(kind)[:40]!r}; use HTTPRouteGroup or TCPRoute")
+    matches = tuple(_text(item, f"a match of {what}") for item in _sequence(rule.get("matches"), f"matches of {what}"))
+    return Rule(kind=kind, name=_name(rule.get("name"), f"the name of {what}"), matches=matches)
+
+
+def _traffic_target(policy: PolicyObject) -> TrafficTarget:
+    spec = policy.spec
+    namespace = policy.metadata.namespace
+    if not spec.get("destination"):
+        raise PolicyError("smi/target-destination", "has no destination; name the service account it opens")
+    destination = _account(spec["destination"], "the destination", namespace)
+    if destination.namespace != namespace:  # A7: or anyone could open another team's service
+        raise PolicyError(
+            "smi/target-namespace",
+            f"is in namespace {namespace} but opens {destination}; move it to namespace {destination.namespace}",
+        )
+    sources = _sequence(spec.get("sources"), "sources")
+    rules = _sequence(spec.get("rules") or spec.get("specs"), "rules")  # `specs` in v1alpha1
+    if not sources:  # A2
+        raise PolicyError("smi/target-sources", "has no sources, so it lets nobody call; add at least one")
+    if not rules:
+        raise PolicyError("smi/target-rules", "has no rules, so it lets nothing through; add at least one")
+    port = cast("dict[str, Any]", spec["destination"]).get("port")
+    return TrafficTarget(
+        destination=destination,
+        sources=tuple(sorted({_account(item, f"source {i}", namespace) for i, item in enumerate(sources, 1)})),
+        rules=tuple(_rule(item, f"rule {i}") for i, item in enumerate(rules, 1)),
+        port=_port(port, "destination.port") if port else 0,
+    )
+
+
+def _headers(value: Any, what: str) -> tuple[tuple[str, str], ...]:
+    # v1alpha2 wrote a list of single-entry mappings, later versions one mapping.
+    parts = [value] if isinstance(value, dict) else list(_sequence(value, what))
+    headers: dict[str, str] = {}
+    for part in parts:
+        for key, pattern in _mapping(part, what).items():
+            name = key.lower()
+            if not _TOKEN.match(name) or name.startswith(":"):
+                raise PolicyError("smi/header", f"{what} names {key[:80]!r}, which is no HTTP header")
+            if name in headers:
+                raise PolicyError("smi/header", f"{what} names {name!r} twice; write one expression for it")
+            if not isinstance(pattern, str):
+                raise PolicyError("smi/header", f"{what}: the value for {name!r} must be a text")
+            regexes.check(pattern, f"the expression for header {name!r}")
+            headers[name] = pattern
+    return tuple(sorted(headers.items()))
+
+
+def _methods(value: Any, what: str) -> tuple[str, ...]:
+    methods: set[str] = set()
+    for item in _sequence(value, what):
+        method = _text(item, f"a method of {what}").upper()
+        if method == "*":
+            return ()
+        if not _TOKEN.match(method):
+            raise PolicyError("smi/method", f"{what} names {item[:40]!r}, which is no HTTP method")
+        methods.add(method)
+    return tuple(sorted(methods))
+
+
+def _http_match(value: Any, what: str) -> HttpMatch:
+    match = _mapping(value, what)
+    path = match.get("pathRegex") or ""
+    if not isinstance(path, str):
+        raise PolicyError("smi/shape", f"pathRegex of {what} must be a text")
+    if path:
+        regexes.check(path, "pathRegex")
+    name = match.get("name") or ""
+    return HttpMatch(
+        name=name if isinstance(name, str) else str(name),
+        path=path,
+        methods=_methods(match.get("methods"), what),
+        headers=_headers(match.get("headers"), f"headers of {what}"),
+    )
+
+
+def _route_group(policy: PolicyObject) -> RouteGroup:
+    matches = _sequence(policy.spec.get("matches"), "matches")
+    return RouteGroup(matches=tuple(_http_match(item, f"match {i}") for i, item in enumerate(matches, 1)))
+
+
+def _tcp_route(policy: PolicyObject) -> TcpRoute:
+    matches = policy.spec.get("matches")
+    # v1alpha4: one mapping with ports. Before, a TCPRoute had nothing but its name: all ports (A4).
+    parts = [matches] if isinstance(matches, dict) else list(_sequence(matches, "matches"))
+    ports: set[int] = set()
+    for part in parts:
+        listed = _sequence(_mapping(part, "matches").get("ports"), "ports")
+        if not listed:
+            return TcpRoute()
+        ports.update(_port(item, "a port of the route") for item in listed)
+    return TcpRoute(ports=tuple(sorted(ports)))
+
+
+def _service(value: Any, what: str, namespace: str) -> str:
+    # People write the service's host name too: NAME.NAMESPACE, with or without .svc and a cluster domain.
+    text = _name(value, what)
+    name, _, rest = text.partition(".")
+    if rest and rest.split(".")[0] != namespace:
+        raise PolicyError("smi/split-namespace", f"{what} {text!r} is not in namespace {namespace}, where the split is")
+    return name
+
+
+def _quantity(value: Any, what: str) -> Decimal:
+    text = str(value)
+    try:
+        if isinstance(value, bool) or value is None or len(text) > 20:
+            raise InvalidOperation  # noqa: TRY301 (the one refusal below)
+        weight = Decimal(text[:-1]) / _MILLI if text.endswith("m") else Decimal(text)
+        if not weight.is_finite():
+            raise InvalidOperation  # noqa: TRY301
+    except InvalidOperation:
+        raise PolicyError("smi/split-weight", f"the weight of {what} is {text[:40]!r}; write a whole number") from None
+    if not 0 <= weight <= MAX_WEIGHT:
+        raise PolicyError("smi/split-weight", f"the weight of {what} is {text}; it must be from 0 to {MAX_WEIGHT}")
+    if weight * _MILLI != (weight * _MILLI).to_integral_value():
+        raise PolicyError("smi/split-weight", f"the weight of {what} is {text}; finer than 1m is not possible")
+    return weight
+
+
+def _traffic_split(policy: PolicyObject) -> TrafficSplit:
+    spec = policy.spec
+    namespace = policy.metadata.namespace
+    root = _service(spec.get("service"), "the root service", namespace)
+    weights: dict[str, Decimal] = {}
+    for index, item in enumerate(_sequence(spec.get("backends"), "backends"), 1):
+        backend = _mapping(item, f"backend {index}")
+        service = _service(backend.get("service"), f"backend {index}", namespace)
+        if service in weights:
+            raise PolicyError("smi/split-backend", f"names backend {service!r} twice; give it one weight")
+        weights[service] = _quantity(backend.get("weight"), f"backend {service!r}")
+    if not weights:
+        raise PolicyError("smi/split-backend", "has no backends; add at least one")
+    # v1alpha1 weights are quantities ("500m"); one fraction makes all of them thousandths, shares stay the same.
+    scale = 1 if all(weight == weight.to_integral_value() for weight in weights.values()) else 1000
+    groups: list[str] = []
+    for index, item in enumerate(_sequence(spec.get("matches"), "matches"), 1):
+        reference = _mapping(item, f"matches {index}")
+        if reference.get("kind", "HTTPRouteGroup") != "HTTPRouteGroup":
+            raise PolicyError("smi/split-matches", f"matches {index} must be an HTTPRouteGroup")
+        groups.append(_name(reference.get("name"), f"the name of matches {index}"))
+    return TrafficSplit(
+        root=root,
+        backends=tuple(Backend(service=name, weight=int(weight * scale)) for name, weight in weights.items()),
+        created=policy.metadata.creation_timestamp,
+        matches=tuple(groups),
+    )
+
+
+def _mesh_config(policy: PolicyObject) -> MeshConfig:
+    traffic = _mapping(policy.spec.get("traffic") or {}, "spec.traffic")
+    flags: dict[str, bool] = {}
+    for name in ("enablePermissiveTrafficPolicyMode", "enableEgress"):
+        value = traffic.get(name, False)
+        if not isinstance(value, bool):
+            raise PolicyError("mesh/config", f"spec.traffic.{name} must be true or false")
+        flags[name] = value
+    return MeshConfig(permissive=flags["enablePermissiveTrafficPolicyMode"], egress=flags["enableEgress"])
+
+
+_DECODERS: dict[str, Callable[[PolicyObject], Policy]] = {
+    "TrafficTarget": _traffic_target,
+    "HTTPRouteGroup": _route_group,
+    "TCPRoute": _tcp_route,
+    "TrafficSplit": _traffic_split,
+    "MeshConfig": _mesh_config,
+}
+
+POLICY_KINDS = frozenset(_DECODERS)
+"""Kinds that `decode` reads."""

@@ -1,0 +1,9 @@
+"""Why a policy object is left out."""
+
+from __future__ import annotations
+
+from shared.errors import MeshlogError
+
+
+class PolicyError(MeshlogError):
+    """The object cannot be compiled. Its code is stable, its sentence says what to do."""

@@ -1,0 +1,82 @@
+"""SMI policy in one model, whatever version it was written in."""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.compiler.names import ObjectName
+
+
+class HttpMatch(msgspec.Struct, frozen=True):
+    """Some HTTP requests: those that agree in everything that is given."""
+
+    name: str
+    path: str = ""
+    """RE2, anchored at its start only, matched against the path without the query string. Empty: any."""
+    methods: tuple[str, ...] = ()
+    """Upper case. Empty: any."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Lower-case name and RE2 that the whole value must match, sorted; all must agree. `host` is `:authority`."""
+
+
+class RouteGroup(msgspec.Struct, frozen=True):
+    """An HTTPRouteGroup: its matches are alternatives."""
+
+    matches: tuple[HttpMatch, ...]
+
+
+class TcpRoute(msgspec.Struct, frozen=True):
+    """A TCPRoute: ports of the destination pod. None: all."""
+
+    ports: tuple[int, ...] = ()
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One rule of a TrafficTarget: a route by kind and name, in the target's namespace."""
+
+    kind: str
+    """`HTTPRouteGroup` or `TCPRoute`."""
+    name: str
+    matches: tuple[str, ...] = ()
+    """Names of matches of the group. None: every one."""
+
+
+class TrafficTarget(msgspec.Struct, frozen=True):
+    """Who may call whom how."""
+
+    destination: ObjectName
+    """A service account."""
+    sources: tuple[ObjectName, ...]
+    """Service accounts, sorted."""
+    rules: tuple[Rule, ...]
+    port: int = 0
+    """`destination.port` of v1alpha1 and v1alpha2; 0: all."""
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """One backend of a split, in the namespace of the split."""
+
+    service: str
+    weight: int
+
+
+class TrafficSplit(msgspec.Struct, frozen=True):
+    """How calls to a root service are spread."""
+
+    root: str
+    backends: tuple[Backend, ...]
+    """In the order written; no service twice."""
+    created: str = ""
+    """When the object was made, RFC 3339: the oldest split of a root wins."""
+    matches: tuple[str, ...] = ()
+    """HTTPRouteGroups of the same namespace; none: all calls are spread."""
+
+
+class MeshConfig(msgspec.Struct, frozen=True):
+    """The settings that change what is compiled."""
+
+    permissive: bool = False
+    egress: bool = False
+
+
+Policy = TrafficTarget | RouteGroup | TcpRoute | TrafficSplit | MeshConfig

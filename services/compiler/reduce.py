@@ -1,0 +1,193 @@
+"""Fold events into the state: the first of the compiler's three pure steps.
+
+An object that cannot be read is set aside under a stable code, and everything else goes on. What stays in force of
+it meanwhile is what is safe: of policy that grants calls nothing, because its user may have meant to revoke; of
+everything else the last good form, because a typing error must not end traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from services.compiler.engine import InputMap
+from services.compiler.mesh import Mesh
+from services.compiler.names import ObjectName
+from services.compiler.policy.decode import POLICY_KINDS, decode
+from services.compiler.policy.errors import PolicyError
+from services.compiler.policy.model import Policy, TrafficSplit, TrafficTarget
+from shared.events import Event
+from shared.model import KINDS, LABEL_MONITORED_BY, EndpointSlice, Namespace, Pod, PolicyObject, Service
+from shared.snapshot import Cause, Quarantined
+
+V = TypeVar("V")
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+
+_GRANTING = frozenset({"TrafficTarget", "HTTPRouteGroup", "TCPRoute"})
+"""Kinds of which nothing stays in force when the newest form cannot be read."""
+
+_DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
+
+
+def reduce(mesh: Mesh, event: Event, sequence: int) -> None:
+    """Fold one event in. Kinds that change no configuration are noted and change nothing."""
+    key = event.key
+    if event.operation == "deleted" or event.object is None:
+        mesh.causes.pop(key, None)
+        mesh.rejected.pop(key, None)
+        _store(mesh, event, None, None)
+        return
+    cause = Cause(key=key, uid=event.uid, resource_version=event.resource_version, sequence=sequence)
+    mesh.causes[key] = cause
+    try:
+        value = _read(event)
+    except PolicyError as error:
+        mesh.rejected[key] = Quarantined(key=key, code=error.code, sentence=error.sentence)
+        if event.kind in _GRANTING:
+            _store(mesh, event, None, None)
+        return
+    mesh.rejected.pop(key, None)
+    _store(mesh, event, value, cause)
+
+
+def _read(event: Event) -> Any:
+    """The object of an event, policy already in its model; none for kinds that the compiler does not know."""
+    decoder = _DECODERS.get(event.kind)
+    if decoder is None or event.object is None:
+        return None
+    try:
+        value = decoder.decode(event.object)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise PolicyError("object/unreadable", f"cannot be read as a {event.kind} ({error})") from error
+    if event.kind in POLICY_KINDS:
+        return decode(event.kind, event.api_version, cast("PolicyObject", value))
+    return value
+
+
+def _store(mesh: Mesh, event: Event, value: Any, cause: Cause | None) -> None:
+    store = _STORES.get(event.kind)
+    if store is not None:
+        store(mesh, ObjectName(event.namespace, event.name), value, cause)
+
+
+def _swap(objects: InputMap[ObjectName, V], name: ObjectName, value: V | None, cause: Cause | None) -> V | None:
+    """Put or drop an object; returns what stood there before."""
+    before = objects.peek(name)
+    if value is None:
+        objects.drop(name)
+    else:
+        objects.put(name, value, cause)
+    return before
+
+
+def _store_namespace(mesh: Mesh, name: ObjectName, value: Namespace | None, cause: Cause | None) -> None:
+    before = mesh.namespaces.peek(name.name)
+    if value is None:
+        mesh.namespaces.drop(name.name)
+    else:
+        mesh.namespaces.put(name.name, value, cause)
+
+    def keys(namespace: Namespace | None) -> Iterable[str]:
+        mesh_name = namespace.metadata.labels.get(LABEL_MONITORED_BY) if namespace else None
+        return () if mesh_name is None else (mesh_name,)
+
+    mesh.namespaces_of_mesh.move(name.name, keys(before), keys(value))
+
+
+def selector_key(service: Service | None) -> Iterable[tuple[str, str, str]]:
+    """Under which label of a pod a service is looked up: the first pair of its selector."""
+    if service is None or not service.spec.selector:
+        return ()
+    return ((service.metadata.namespace, *min(service.spec.selector.items())),)
+
+
+def _store_service(mesh: Mesh, name: ObjectName, value: Service | None, cause: Cause | None) -> None:
+    before = _swap(mesh.services, name, value, cause)
+    mesh.services_by_selector.move(name, selector_key(before), selector_key(value))
+    mesh.services_of_namespace.move(
+        name, () if before is None else (name.namespace,), () if value is None else (name.namespace,)
+    )
+
+
+def _service_of(piece: EndpointSlice | None) -> Iterable[ObjectName]:
+    service = piece.metadata.labels.get(SERVICE_NAME_LABEL) if piece else None
+    return (ObjectName(piece.metadata.namespace, service),) if piece and service else ()
+
+
+def _pods_in(piece: EndpointSlice | None) -> Iterable[ObjectName]:
+    if piece is None:
+        return ()
+    return {
+        ObjectName(piece.metadata.namespace, endpoint.target_ref.name)
+        for endpoint in piece.endpoints
+        if endpoint.target_ref is not None and endpoint.target_ref.kind == "Pod"
+    }
+
+
+def _store_slice(mesh: Mesh, name: ObjectName, value: EndpointSlice | None, cause: Cause | None) -> None:
+    before = _swap(mesh.slices, name, value, cause)
+    mesh.slices_of_service.move(name, _service_of(before), _service_of(value))
+    for service in {*_service_of(before), *_service_of(value)}:
+        mesh.services_naming_pod.move(
+            (service, name),
+            _pods_in(before) if service in _service_of(before) else (),
+            _pods_in(value) if service in _service_of(value) else (),
+        )
+
+
+def _store_pod(mesh: Mesh, name: ObjectName, value: Pod | None, cause: Cause | None) -> None:
+    before = _swap(mesh.pods, name, value, cause)
+
+    def keys(pod: Pod | None) -> Iterable[ObjectName]:
+        return () if pod is None else (ObjectName(name.namespace, pod.spec.service_account_name),)
+
+    mesh.pods_of_account.move(name, keys(before), keys(value))
+
+
+def _store_target(mesh: Mesh, name: ObjectName, value: TrafficTarget | None, cause: Cause | None) -> None:
+    before = _swap(mesh.targets, name, value, cause)
+    mesh.targets_by_source.move(name, before.sources if before else (), value.sources if value else ())
+    mesh.targets_by_destination.move(
+        name, (before.destination,) if before else (), (value.destination,) if value else ()
+    )
+
+
+def _store_split(mesh: Mesh, name: ObjectName, value: TrafficSplit | None, cause: Cause | None) -> None:
+    before = _swap(mesh.splits, name, value, cause)
+
+    def root(split: TrafficSplit | None) -> Iterable[ObjectName]:
+        return (ObjectName(name.namespace, split.root),) if split else ()
+
+    def backends(split: TrafficSplit | None) -> Iterable[ObjectName]:
+        return [ObjectName(name.namespace, backend.service) for backend in split.backends] if split else ()
+
+    mesh.splits_by_root.move(name, root(before), root(value))
+    mesh.splits_by_backend.move(name, backends(before), backends(value))
+
+
+_Store = Callable[[Mesh, ObjectName, Any, Cause | None], Any]
+
+
+def _plain(pick: Callable[[Mesh], InputMap[ObjectName, Any]]) -> _Store:
+    """A store for kinds that no index knows."""
+
+    def store(mesh: Mesh, name: ObjectName, value: Policy | None, cause: Cause | None) -> None:
+        _swap(pick(mesh), name, value, cause)
+
+    return store
+
+
+_STORES: dict[str, _Store] = {
+    "Namespace": _store_namespace,
+    "Service": _store_service,
+    "EndpointSlice": _store_slice,
+    "Pod": _store_pod,
+    "TrafficTarget": _store_target,
+    "HTTPRouteGroup": _plain(lambda mesh: mesh.route_groups),
+    "TCPRoute": _plain(lambda mesh: mesh.tcp_routes),
+    "TrafficSplit": _store_split,
+    "MeshConfig": _plain(lambda mesh: mesh.mesh_configs),
+}

@@ -1,0 +1,120 @@
+"""Clusters: of a port of a service, of the application behind the proxy, and the two that lead out or nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions, Http2ProtocolOptions
+from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
+
+from services.compiler import names
+from services.compiler.names import ObjectName
+from services.compiler.render.packing import packed
+from services.compiler.render.tls import ads, client_side
+
+_UNBOUNDED = 2**32 - 1
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_EDS_PATIENCE = 5
+
+
+def _unbounded() -> CircuitBreakers:
+    # Envoy's default of 1,024 connections is a limit that nobody asked for.
+    most = UInt32Value(value=_UNBOUNDED)
+    return CircuitBreakers(
+        thresholds=[
+            CircuitBreakers.Thresholds(
+                max_connections=most, max_pending_requests=most, max_requests=most, max_retries=most
+            )
+        ]
+    )
+
+
+def _base(name: str, *, http: bool) -> Cluster:
+    cluster = Cluster(name=name, connect_timeout=Duration(seconds=5), circuit_breakers=_unbounded())
+    if http:
+        # Upstream speaks what downstream spoke: gRPC stays HTTP/2, WebSocket stays HTTP/1.1.
+        options = HttpProtocolOptions(
+            use_downstream_protocol_config=HttpProtocolOptions.UseDownstreamHttpConfig(
+                http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=Http2ProtocolOptions()
+            )
+        )
+        cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(options))
+    return cluster
+
+
+def address(host: str, port: int) -> Address:
+    """A TCP address."""
+    return Address(socket_address=SocketAddress(address=host, port_value=port))
+
+
+def service(
+    where: ObjectName, port: int, *, http: bool, server_name: str, identities: Sequence[str], trust_domain: str
+) -> Cluster:
+    """One port of a service, over mutual TLS, with endpoints by EDS."""
+    cluster = _base(names.outbound(where, port), http=http)
+    cluster.type = Cluster.DiscoveryType.EDS
+    cluster.transport_socket.CopyFrom(
+        client_side(server_name=server_name, identities=identities, trust_domain=trust_domain)
+    )
+    # A changed cluster waits for its endpoints again, and a proxy that subscribes to a name it already holds is sent
+    # nothing (incremental xDS): it would wait until it gives up. A new version of a cluster asks under a new name.
+    digest = hashlib.sha256(cluster.SerializeToString(deterministic=True)).hexdigest()[:8]
+    cluster.eds_cluster_config.service_name = f"{cluster.name}~{digest}"
+    cluster.eds_cluster_config.eds_config.CopyFrom(ads(patience=_EDS_PATIENCE))
+    return cluster
+
+
+def addressed(
+    where: ObjectName, port: int, *, http: bool, server_name: str, identities: Sequence[str], trust_domain: str
+) -> Cluster:
+    """One port of a headless service: the pod that the client addressed, over mutual TLS."""
+    cluster = _base(names.direct(where, port), http=http)
+    cluster.type = Cluster.DiscoveryType.ORIGINAL_DST
+    cluster.lb_policy = Cluster.LbPolicy.CLUSTER_PROVIDED
+    cluster.transport_socket.CopyFrom(
+        client_side(server_name=server_name, identities=identities, trust_domain=trust_domain)
+    )
+    return cluster
+
+
+def application(port: int, *, http: bool) -> Cluster:
+    """The application behind the proxy."""
+    cluster = _base(names.local(port), http=http)
+    cluster.type = Cluster.DiscoveryType.STATIC
+    endpoint = LbEndpoint(endpoint=Endpoint(address=address("127.0.0.1", port)))
+    cluster.load_assignment.CopyFrom(
+        ClusterLoadAssignment(cluster_name=cluster.name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])])
+    )
+    return cluster
+
+
+def blackhole() -> Cluster:
+    """No endpoint at all: what is sent here is closed at once."""
+    cluster = Cluster(name=names.BLACKHOLE, type=Cluster.DiscoveryType.STATIC, connect_timeout=Duration(seconds=1))
+    cluster.load_assignment.cluster_name = names.BLACKHOLE
+    return cluster
+
+
+def passthrough() -> Cluster:
+    """Where the application wanted to, as it is: outside the mesh."""
+    cluster = _base(names.PASSTHROUGH, http=False)
+    cluster.type = Cluster.DiscoveryType.ORIGINAL_DST
+    cluster.lb_policy = Cluster.LbPolicy.CLUSTER_PROVIDED
+    return cluster
+
+
+def endpoints(name: str, hosts: Sequence[tuple[str, int]]) -> ClusterLoadAssignment:
+    """Endpoints of a cluster, under the name that it asks for them."""
+    assignment = ClusterLoadAssignment(cluster_name=name)
+    if hosts:
+        found = [LbEndpoint(endpoint=Endpoint(address=address(host, port))) for host, port in hosts]
+        assignment.endpoints.append(LocalityLbEndpoints(lb_endpoints=found))
+    return assignment

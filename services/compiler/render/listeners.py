@@ -1,0 +1,178 @@
+"""The two listeners of a proxy. Only their filter chains ever change, which Envoy updates in place.
+
+Neither waits for a client that does not speak: outbound chains are chosen by destination address alone, inbound ones
+by the TLS hello of the other sidecar. A connection that no chain is meant for is closed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from envoy.config.core.v3.address_pb2 import CidrRange
+from envoy.config.core.v3.base_pb2 import TrafficDirection
+from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain, FilterChainMatch, ListenerFilter
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.rbac.v3.rbac_pb2 import RBAC
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac
+from envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from envoy.extensions.filters.listener.original_dst.v3.original_dst_pb2 import OriginalDst
+from envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2 import TlsInspector
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    HttpFilter,
+    Rds,
+)
+from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from services.compiler import names
+from services.compiler.render import rbac
+from services.compiler.render.clusters import address
+from services.compiler.render.packing import packed
+from services.compiler.render.routes import HTTP_RBAC
+from services.compiler.render.tls import ads, server_side
+
+
+class OutboundChain(NamedTuple):
+    """One port of a service that the application may call."""
+
+    name: str
+    """Also of its route configuration, if it has one."""
+    hosts: tuple[str, ...]
+    """Addresses that mean it."""
+    port: int
+    clusters: tuple[tuple[str, int], ...] | None
+    """For bytes: clusters and weights, none of them meaning that nothing passes. None: HTTP, by routes."""
+    host_name: str
+    """What HTTP/1.0 clients, which name no host, mean."""
+
+
+class InboundChain(NamedTuple):
+    """One port of the application."""
+
+    port: int
+    http: bool
+    callers: tuple[str, ...] | None
+    """For bytes: identities that may connect; none: every member."""
+    rules: RBAC | None
+    """For bytes: who may connect, and by which target."""
+
+
+def _manager(name: str, filters: Sequence[HttpFilter]) -> HttpConnectionManager:
+    manager = HttpConnectionManager(
+        stat_prefix=name,
+        rds=Rds(route_config_name=name, config_source=ads()),
+        http_filters=[*filters, HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))],
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        # The application's own time-outs rule.
+        stream_idle_timeout=Duration(),
+        server_header_transformation=HttpConnectionManager.ServerHeaderTransformation.PASS_THROUGH,
+    )
+    manager.http_protocol_options.accept_http_10 = True
+    return manager
+
+
+def _http(manager: HttpConnectionManager) -> Filter:
+    return Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))
+
+
+def _tcp(name: str, clusters: Sequence[tuple[str, int]]) -> Filter:
+    proxy = TcpProxy(stat_prefix=name, idle_timeout=Duration())
+    if len(clusters) > 1:
+        proxy.weighted_clusters.clusters.extend(
+            TcpProxy.WeightedCluster.ClusterWeight(name=cluster, weight=weight) for cluster, weight in clusters
+        )
+    else:
+        proxy.cluster = clusters[0][0] if clusters else names.BLACKHOLE
+    return Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))
+
+
+def _prefixes(hosts: Iterable[str]) -> list[CidrRange]:
+    return [CidrRange(address_prefix=host, prefix_len=UInt32Value(value=128 if ":" in host else 32)) for host in hosts]
+
+
+def _outbound_chain(chain: OutboundChain) -> FilterChain:
+    match = FilterChainMatch(
+        destination_port=UInt32Value(value=chain.port),
+        prefix_ranges=_prefixes(chain.hosts),
+    )
+    if chain.clusters is None:
+        manager = _manager(chain.name, [])
+        manager.http_protocol_options.default_host_for_http_10 = chain.host_name
+        found = _http(manager)
+    else:
+        found = _tcp(chain.name, chain.clusters)
+    return FilterChain(name=chain.name, filter_chain_match=match, filters=[found])
+
+
+def _listener(name: str, port: int, direction: TrafficDirection, filters: list[ListenerFilter]) -> Listener:
+    return Listener(name=name, address=address("0.0.0.0", port), traffic_direction=direction, listener_filters=filters)  # noqa: S104
+
+
+def _original_destination() -> ListenerFilter:
+    return ListenerFilter(name="envoy.filters.listener.original_dst", typed_config=packed(OriginalDst()))
+
+
+def outbound(chains: Sequence[OutboundChain], *, egress: bool) -> Listener:
+    """What the application sends: to services by their addresses, else nowhere or (egress) where it wanted."""
+    listener = _listener(
+        names.OUTBOUND_LISTENER, names.OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()]
+    )
+    listener.filter_chains.extend(_outbound_chain(chain) for chain in chains)
+    # A connection to the listener's own port would be passed through to itself, for ever.
+    own = FilterChainMatch(destination_port=UInt32Value(value=names.OUTBOUND_PORT))
+    listener.filter_chains.append(
+        FilterChain(name="own-port", filter_chain_match=own, filters=[_tcp("own-port", [])]),
+    )
+    default = [(names.PASSTHROUGH, 1)] if egress else []
+    listener.default_filter_chain.CopyFrom(FilterChain(name="default", filters=[_tcp("outbound|default", default)]))
+    return listener
+
+
+def _inbound_chain(chain: InboundChain, trust_domain: str) -> FilterChain:
+    name = names.inbound(chain.port)
+    match = FilterChainMatch(
+        destination_port=UInt32Value(value=chain.port),
+        transport_protocol="tls",
+        application_protocols=[names.MESH_PROTOCOL],
+    )
+    if chain.http:
+        # Rules are in the route configuration, so that a change of policy touches no listener. Without them: deny.
+        deny = HttpFilter(name=HTTP_RBAC, typed_config=packed(http_rbac.RBAC(rules=rbac.nothing())))
+        manager = _manager(name, [deny])
+        manager.normalize_path.CopyFrom(BoolValue(value=True))
+        manager.merge_slashes = True
+        manager.forward_client_cert_details = HttpConnectionManager.ForwardClientCertDetails.SANITIZE_SET
+        manager.set_current_client_cert_details.uri = True
+        # HTTP/1.0 requests arrive as 1.1 from the caller's sidecar.
+        manager.http_protocol_options.accept_http_10 = False
+        filters = [_http(manager)]
+    else:
+        filters = [_tcp(name, [(names.local(chain.port), 1)])]
+        if chain.rules is not None:
+            guard = network_rbac.RBAC(rules=chain.rules, stat_prefix=f"{name}|")
+            filters.insert(0, Filter(name="envoy.filters.network.rbac", typed_config=packed(guard)))
+    # The RBAC filter decides at the first byte of the client, and a server may speak before: for bytes, a caller
+    # without right already fails in the TLS handshake.
+    return FilterChain(
+        name=name,
+        filter_chain_match=match,
+        filters=filters,
+        transport_socket=server_side(trust_domain=trust_domain, identities=chain.callers),
+    )
+
+
+def inbound(chains: Sequence[InboundChain], *, trust_domain: str) -> Listener:
+    """What reaches the application: from proven members of the mesh only; plaintext meets no chain and is reset."""
+    inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
+    listener = _listener(
+        names.INBOUND_LISTENER, names.INBOUND_PORT, TrafficDirection.INBOUND, [_original_destination(), inspector]
+    )
+    listener.filter_chains.extend(_inbound_chain(chain, trust_domain) for chain in chains)
+    # A listener needs a chain. This one never matches, so that a pod without open ports refuses like any other.
+    never = FilterChainMatch(transport_protocol="never")
+    listener.filter_chains.append(FilterChain(name="never", filter_chain_match=never, filters=[_tcp("never", [])]))
+    return listener

@@ -1,0 +1,88 @@
+"""Access rules of one inbound port: what lets a request, or a connection, through. Everything else is denied.
+
+Requests are decided by one set of policies on a catch-all route, each with all its conditions, so that the order of
+routes never matters: two groups of overlapping paths for different callers add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envoy.config.rbac.v3.rbac_pb2 import RBAC, Permission, Policy, Principal
+from envoy.type.matcher.v3.path_pb2 import PathMatcher
+from envoy.type.matcher.v3.string_pb2 import StringMatcher
+
+from services.compiler.derive.access import Grant
+from services.compiler.policy.model import HttpMatch
+from services.compiler.render.matchers import exact, header, method_headers, path_expression
+
+_ANY = Permission(any=True)
+
+
+def concerns(grant: Grant, port: int) -> bool:
+    """Whether a grant says anything about a port of the pod."""
+    return grant.ports is None or port in grant.ports
+
+
+def _principals(grant: Grant) -> list[Principal]:
+    return [
+        Principal(authenticated=Principal.Authenticated(principal_name=exact(identity))) for identity in grant.sources
+    ]
+
+
+def _permission(match: HttpMatch) -> Permission:
+    conditions: list[Permission] = []
+    if match.path:
+        path = PathMatcher(path=StringMatcher(safe_regex=path_expression(match.path)))
+        conditions.append(Permission(url_path=path))
+    conditions.extend(Permission(header=matcher) for matcher in method_headers(match))
+    conditions.extend(Permission(header=header(name, pattern)) for name, pattern in match.headers)
+    if not conditions:
+        return _ANY
+    if len(conditions) == 1:
+        return conditions[0]
+    return Permission(and_rules=Permission.Set(rules=conditions))
+
+
+def nothing() -> RBAC:
+    """Deny everything: an allow list without entries."""
+    return RBAC(action=RBAC.Action.ALLOW)
+
+
+def everyone() -> RBAC:
+    """Let every proven member of the mesh through: permissive mode."""
+    rules = nothing()
+    member = Principal(authenticated=Principal.Authenticated())
+    rules.policies["permissive"].CopyFrom(Policy(permissions=[_ANY], principals=[member]))
+    return rules
+
+
+def for_requests(grants: Sequence[Grant], port: int) -> RBAC:
+    """Rules for HTTP requests to a port."""
+    rules = nothing()
+    for grant in grants:
+        if concerns(grant, port):
+            permissions = [_ANY] if grant.requests is None else [_permission(match) for match in grant.requests]
+            rules.policies[str(grant.target)].CopyFrom(
+                Policy(permissions=permissions, principals=_principals(grant)),
+            )
+    return rules
+
+
+def opens_bytes(grant: Grant, port: int) -> bool:
+    """Whether a grant lets connections through whose content we cannot read: not if it asks for HTTP requests."""
+    return concerns(grant, port) and grant.requests is None
+
+
+def for_connections(grants: Sequence[Grant], port: int) -> RBAC:
+    """Rules for connections to a port that is bytes to us."""
+    rules = nothing()
+    for grant in grants:
+        if opens_bytes(grant, port):
+            rules.policies[str(grant.target)].CopyFrom(Policy(permissions=[_ANY], principals=_principals(grant)))
+    return rules
+
+
+def callers(grants: Sequence[Grant], port: int) -> list[str]:
+    """Identities that `for_connections` lets through, sorted."""
+    return sorted({identity for grant in grants if opens_bytes(grant, port) for identity in grant.sources})

@@ -1,0 +1,114 @@
+"""Route configurations: where requests to a service go, and who may make requests to the application.
+
+One virtual host for every host name: the destination address has chosen the service already, so a client may write
+whatever `Host` it likes.
+"""
+
+from __future__ import annotations
+
+from envoy.config.rbac.v3.rbac_pb2 import RBAC
+from envoy.config.route.v3.route_components_pb2 import (
+    DirectResponseAction,
+    RetryPolicy,
+    Route,
+    RouteAction,
+    RouteMatch,
+    VirtualHost,
+    WeightedCluster,
+)
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac
+from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+
+from services.compiler import names
+from services.compiler.derive.splits import PortSplit
+from services.compiler.derive.splits import Route as RouteOf
+from services.compiler.policy.model import HttpMatch
+from services.compiler.render.matchers import header, method_headers, path_expression
+from services.compiler.render.packing import packed
+
+HTTP_RBAC = "envoy.filters.http.rbac"
+
+
+def _retries() -> RetryPolicy:
+    # Only failures before the request left: repeating those is safe for every method. An endpoint that has just gone
+    # then costs its callers a connection attempt, not a failed request.
+    return RetryPolicy(
+        retry_on="connect-failure,refused-stream,reset-before-request",
+        num_retries=UInt32Value(value=3),
+        retry_host_predicate=[
+            RetryPolicy.RetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts", typed_config=packed(PreviousHostsPredicate())
+            )
+        ],
+        host_selection_retry_max_attempts=3,
+    )
+
+
+def _action(*, cluster: str = "", weighted: WeightedCluster | None = None) -> RouteAction:
+    action = RouteAction(timeout=Duration(), retry_policy=_retries())
+    if weighted is not None:
+        action.weighted_clusters.CopyFrom(weighted)
+    else:
+        action.cluster = cluster
+    return action
+
+
+def _everything() -> RouteMatch:
+    return RouteMatch(prefix="/")
+
+
+def _requests(match: HttpMatch) -> RouteMatch:
+    found = RouteMatch()
+    if match.path:
+        found.safe_regex.CopyFrom(path_expression(match.path))
+    else:
+        found.prefix = "/"
+    found.headers.extend(method_headers(match))
+    found.headers.extend(header(name, pattern) for name, pattern in match.headers)
+    return found
+
+
+def shares(split: PortSplit, port: int) -> list[tuple[str, int]]:
+    """Cluster and weight of each backend that gets a share; none if nothing passes."""
+    return [(names.outbound(share.service, port), share.weight) for share in split.shares if share.weight]
+
+
+def _spread(split: PortSplit, port: int, match: RouteMatch) -> Route:
+    found = shares(split, port)
+    if not found:
+        return Route(match=match, direct_response=DirectResponseAction(status=503))
+    if len(found) == 1:
+        return Route(match=match, route=_action(cluster=found[0][0]))
+    weighted = WeightedCluster(
+        clusters=[WeightedCluster.ClusterWeight(name=name, weight=UInt32Value(value=weight)) for name, weight in found]
+    )
+    return Route(match=match, route=_action(weighted=weighted))
+
+
+def _one_host(name: str, routes: list[Route]) -> RouteConfiguration:
+    host = VirtualHost(name=name, domains=["*"], routes=routes)
+    # A cluster that has just gone is a failed request at most, never a refused update.
+    return RouteConfiguration(name=name, virtual_hosts=[host], validate_clusters=BoolValue(value=False))
+
+
+def outbound(route: RouteOf, own_cluster: str) -> RouteConfiguration:
+    """Requests to one port of a service; `own_cluster` leads to its own endpoints."""
+    own = Route(match=_everything(), route=_action(cluster=own_cluster))
+    split = route.split
+    if split is None:
+        routes = [own]
+    elif split.matches is None:
+        routes = [_spread(split, route.port, _everything())]
+    else:
+        routes = [*(_spread(split, route.port, _requests(match)) for match in split.matches), own]
+    return _one_host(names.outbound(route.service, route.port), routes)
+
+
+def inbound(port: int, rules: RBAC) -> RouteConfiguration:
+    """Requests to the application: those that the rules let through."""
+    route = Route(match=_everything(), route=RouteAction(cluster=names.local(port), timeout=Duration()))
+    route.typed_per_filter_config[HTTP_RBAC].CopyFrom(packed(http_rbac.RBACPerRoute(rbac=http_rbac.RBAC(rules=rules))))
+    return _one_host(names.inbound(port), [route])
