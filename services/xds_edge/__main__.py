@@ -1,0 +1,35 @@
+"""The xDS edge as a process: `meshlog run xds-edge`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from services.xds_edge.edge import Edge
+from services.xds_edge.settings import EdgeSettings
+from shared import process
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.process import Context
+
+
+async def serve(context: Context[EdgeSettings]) -> None:
+    """Serve proxies until told to stop."""
+    edge = Edge(context.settings, instance=context.instance, ready=context.ready)
+    edge.counters.expose(context.metrics, version=lambda: edge.fleet.version)
+    logs = JetStreamLogs.from_settings(context.settings, name=f"xds-edge {context.instance}")
+    edge.load()
+    context.spawn(edge.attach(logs, context.spawn), "log")
+    context.spawn(edge.listen(), "server")
+    context.spawn(edge.confirm_or_trust_disk(), "last good snapshot")
+    await context.stopping.wait()
+    await edge.stop()
+    await logs.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the edge; the result is the exit code."""
+    return process.main("xds-edge", EdgeSettings, serve, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,262 @@
+"""An edge, assembled: what it knows, what it follows, what it serves. Signals and settings are `__main__`'s.
+
+Everything that needs the log is in `attach`, because the log may come later, or not at all: an edge that finds its
+last good state on disk serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from services.xds_edge import lastgood
+from services.xds_edge.admission import Gatekeeper, Pace
+from services.xds_edge.fleet import Fleet
+from services.xds_edge.issuers import IssuerFollower
+from services.xds_edge.lastgood import LastGood
+from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.responses import Responses
+from services.xds_edge.secrets import WorkloadSecrets
+from services.xds_edge.server import DiscoveryServer, ServerLimits
+from services.xds_edge.serving import ServingPair
+from services.xds_edge.settings import EdgeSettings
+from services.xds_edge.snapshots import SnapshotFollower
+from services.xds_edge.status import StatusReporter
+from services.xds_edge.stream import Limits, Services
+from shared.certificates import TrustBundle
+from shared.eventlog.protocol import EMPTY, Logs
+from shared.snapshot import Commit
+from shared.spiffe import SpiffeId
+from shared.svid import BundleFollower, CertificateRequester, IssuedSvid, ServingCertificate
+from shared.telemetry import traces
+from shared.tokens import TokenVerifier
+
+_LOGGER = logging.getLogger(__name__)
+
+SAVE_DELAY = 1.0
+"""Seconds that a change waits before it is saved, so that a burst is saved once."""
+SAVE_SHARE = 50
+"""A save is followed by a pause of this many times its duration: at most 2 % of the time goes into saving."""
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], object]
+Ready = Callable[[str, bool, str], None]
+
+
+class Edge:
+    """One edge."""
+
+    def __init__(self, settings: EdgeSettings, *, instance: str, ready: Ready = lambda _n, _r, _w: None) -> None:
+        self.settings = settings
+        self.instance = instance
+        self._ready = ready
+        self._directory = Path(settings.state_dir) if settings.state_dir else None
+        streams = settings.streams
+        self.counters = EdgeCounters()
+        self.fleet = Fleet()
+        self.verifier = TokenVerifier()
+        self.secrets = WorkloadSecrets(self._issue)
+        self.reporter = StatusReporter(streams=streams, edge=instance, trace_headers=self._trace_headers)
+        self.serving = ServingPair(self._directory)
+        self.gatekeeper = Gatekeeper(
+            self.verifier,
+            pace=Pace(rate=settings.new_streams, burst=settings.new_streams_burst),
+            version=lambda: self.fleet.version if self._may_serve else 0,
+        )
+        self.services = Services(
+            fleet=self.fleet,
+            responses=Responses(self.fleet.body),
+            secrets=self.secrets,
+            reporter=self.reporter,
+            counters=self.counters,
+            edge=instance,
+            limits=Limits(write_timeout=settings.write_timeout, patience=settings.patience),
+        )
+        self.server = DiscoveryServer(
+            self.services, self.gatekeeper, ServerLimits(max_connection_age=settings.max_connection_age)
+        )
+        self._may_serve = False
+        self._checkpoint = EMPTY
+        self._bundle: TrustBundle | None = None
+        self._known_issuers = {}
+        self._requester: CertificateRequester | None = None
+        self._attached = asyncio.Event()
+        self._snapshots: SnapshotFollower | None = None
+        self._issuers: IssuerFollower | None = None
+        self._changed = asyncio.Event()
+        self._unready()
+
+    def load(self) -> bool:
+        """Take up what the disk has; true if there is a snapshot to serve and a certificate to serve it with."""
+        if self._directory is None:
+            return False
+        state = lastgood.read(self._directory)
+        if state is None:
+            return False
+        if state.keyframe is not None:
+            self.fleet.apply(state.keyframe)
+            self._checkpoint = state.checkpoint
+        self._known_issuers = dict(state.issuers)
+        for cluster, issuer in state.issuers.items():
+            self.verifier.set_issuer(cluster, issuer)
+        if state.bundle is not None:
+            self._take_bundle(state.bundle)
+        return self.serving.load(now=time.time()) and self.fleet.version > 0
+
+    async def attach(self, logs: Logs, spawn: Spawn) -> None:
+        """Follow the log and report to it; waits for the log if it cannot be reached."""
+        settings, streams = self.settings, self.settings.streams
+        snapshots = SnapshotFollower(
+            snapshots=await logs.open(streams.snapshots),
+            keyframes=await logs.open(streams.keyframes),
+            streams=streams,
+            fleet=self.fleet,
+            applied=self._applied,
+            caught_up=self._caught_up,
+            checkpoint=self._checkpoint,
+        )
+        issuers = IssuerFollower(
+            await logs.open(streams.events),
+            streams=streams,
+            cluster=settings.cluster,
+            verifier=self.verifier,
+            changed=self._issuers_changed,
+        )
+        issuers.learn(self._known_issuers)
+        self._snapshots, self._issuers = snapshots, issuers
+        certs = await logs.open(streams.certs)
+        bundles = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
+        self._requester = CertificateRequester(
+            csrs=await logs.open(streams.csrs),
+            certs=certs,
+            streams=streams,
+            instance=self.instance,
+            cluster=settings.cluster,
+            bundles=bundles,
+        )
+        serving = ServingCertificate(
+            self._requester,
+            token_path=Path(settings.token_file),
+            spiffe_id=SpiffeId(
+                trust_domain=settings.trust_domain,
+                namespace=settings.namespace,
+                service_account=settings.service_account,
+            ),
+        )
+        self._attached.set()
+        spawn(issuers.run(), "token issuers")
+        spawn(snapshots.run(), "snapshots")
+        spawn(bundles.run(), "trust bundle")
+        spawn(self._follow_bundles(bundles), "trust bundle to proxies")
+        spawn(self._requester.run(), "certificate answers")
+        spawn(serving.run(), "own certificate")
+        spawn(self.serving.follow(serving), "own certificate to server")
+        spawn(self.reporter.run(await logs.open(streams.status)), "status")
+        spawn(self._save_for_ever(), "last good state")
+
+    async def listen(self) -> None:
+        """Serve, as soon as there is a certificate to serve with."""
+        await self.serving.wait()
+        settings = self.settings
+        await self.server.start(settings.host, settings.port, lambda: self.serving.current)
+        self._ready("certificate", True, "")
+        _LOGGER.info("serving on port %d", self.server.port)
+
+    async def confirm_or_trust_disk(self) -> None:
+        """Serve the snapshot from disk if the log does not answer in time."""
+        await asyncio.sleep(self.settings.confirm_within)
+        if not self._may_serve and self.fleet.version:
+            _LOGGER.warning("the log is away: serving the last good snapshot, version %d", self.fleet.version)
+            self._begin_serving()
+
+    async def stop(self) -> None:
+        """Hand the streams over, write what is unwritten, keep the last good state."""
+        await self.server.drain(self.settings.drain)
+        if self._attached.is_set():
+            try:
+                async with asyncio.timeout(1.0):
+                    await self.reporter.flushed()
+            except TimeoutError:
+                _LOGGER.warning("some proxies' last status could not be written")
+        await self.save()
+
+    async def save(self) -> None:
+        """Write the last good state to disk, if there is a directory for it."""
+        if self._directory is None or not self.fleet.version:
+            return
+        # Encoded here, in one go, because the snapshot is folded on this loop; only the disk is waited for elsewhere.
+        content = lastgood.encode(
+            LastGood(
+                format=lastgood.FORMAT,
+                checkpoint=self._snapshots.checkpoint if self._snapshots is not None else self._checkpoint,
+                keyframe=self.fleet.snapshot.keyframe(),
+                issuers=self._issuers.known if self._issuers is not None else self._known_issuers,
+                bundle=self._bundle,
+            )
+        )
+        try:
+            await asyncio.to_thread(lastgood.write, self._directory, content)
+        except OSError as error:
+            _LOGGER.warning("the last good state cannot be written: %s", error)
+
+    async def _save_for_ever(self) -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(SAVE_DELAY)
+            self._changed.clear()
+            began = time.monotonic()
+            await self.save()
+            await asyncio.sleep((time.monotonic() - began) * SAVE_SHARE)
+
+    async def _issue(self, token: str, spiffe_id: SpiffeId, *, within: float = 60.0) -> IssuedSvid:
+        await self._attached.wait()
+        assert self._requester is not None
+        return await self._requester.request(token, spiffe_id, within=within)
+
+    async def _follow_bundles(self, bundles: BundleFollower) -> None:
+        async for bundle in bundles.changes():
+            self._take_bundle(bundle)
+            self._changed.set()
+
+    def _take_bundle(self, bundle: TrustBundle) -> None:
+        self._bundle = bundle
+        if self.secrets.set_bundle(bundle):
+            self.fleet.wake_all()
+
+    def _applied(self, commit: Commit) -> None:
+        if any(proxy is None for proxy in commit.proxies.values()) or commit.parent == 0:
+            self.secrets.forget(self._alive)
+        self._changed.set()
+        _LOGGER.debug("version %d", commit.version)
+
+    def _alive(self, key: str, uid: str) -> bool:
+        proxy = self.fleet.proxy(key)
+        return proxy is not None and proxy.uid == uid
+
+    def _caught_up(self) -> None:
+        if not self.fleet.confirmed:
+            self.fleet.confirmed = True
+            _LOGGER.info("caught up at version %d", self.fleet.version)
+            self._begin_serving()
+            self.fleet.wake_all()
+
+    def _begin_serving(self) -> None:
+        self._may_serve = True
+        if self.verifier.clusters:
+            self._ready("snapshot", True, "")
+
+    def _issuers_changed(self) -> None:
+        self._changed.set()
+        if self._may_serve:
+            self._ready("snapshot", True, "")
+
+    def _unready(self) -> None:
+        self._ready("snapshot", False, "no snapshot, or nobody's tokens to check, yet")
+        self._ready("certificate", False, "no certificate to serve with yet")
+
+    def _trace_headers(self) -> dict[str, str]:
+        """What a proxy acknowledges joins the trace of the change."""
+        return traces.inject(traceparent=self.fleet.traceparent) if self.fleet.traceparent else {}

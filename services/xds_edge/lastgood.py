@@ -1,0 +1,91 @@
+"""The last good state on disk: what an edge needs to serve with everything else down.
+
+Snapshot, the issuers of tokens, the roots: nothing secret. One file, replaced as a whole (written beside, synced,
+renamed), with a checksum, readable by its owner alone. A file that cannot be believed is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from shared.certificates import TrustBundle
+from shared.eventlog.protocol import EMPTY, Checkpoint
+from shared.model import TokenIssuer
+from shared.snapshot import Commit
+
+_LOGGER = logging.getLogger(__name__)
+
+FORMAT = 1
+_MAGIC = b"meshlog-edge-1\n"
+_NAME = "last-good"
+
+
+class LastGood(msgspec.Struct, frozen=True):
+    """What was known when it was written."""
+
+    format: int
+    checkpoint: Checkpoint = EMPTY
+    """Where in the stream of commits the keyframe stands."""
+    keyframe: Commit | None = None
+    issuers: dict[str, TokenIssuer] = {}
+    """By cluster."""
+    bundle: TrustBundle | None = None
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(LastGood)
+
+
+def encode(state: LastGood) -> bytes:
+    """The bytes of the file."""
+    payload = _ENCODER.encode(state)
+    return _MAGIC + hashlib.sha256(payload).digest() + payload
+
+
+def write(directory: Path, content: bytes) -> None:
+    """Replace the file, whole or not at all; raises `OSError`."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target = directory / _NAME
+    beside = directory / f".{_NAME}.{os.getpid()}"
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory_fd)
+    finally:
+        os.close(directory_fd)
+
+
+def read(directory: Path) -> LastGood | None:
+    """The state written last; none if there is no file, or none that can be believed."""
+    path = directory / _NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _LOGGER.warning("the last good state cannot be read: %s", error)
+        return None
+    body = content[len(_MAGIC) :]
+    if not content.startswith(_MAGIC) or hashlib.sha256(body[32:]).digest() != body[:32]:
+        _LOGGER.error("the last good state in %s is damaged; starting without it", path)
+        return None
+    try:
+        state = _DECODER.decode(body[32:])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        _LOGGER.error("the last good state in %s cannot be understood: %s", path, error)  # noqa: TRY400
+        return None
+    return state if state.format == FORMAT else None

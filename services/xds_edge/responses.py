@@ -1,0 +1,64 @@
+"""The bytes of responses, spliced once for all streams that take the same step.
+
+A change that concerns a class is sent to each of its proxies with another nonce and otherwise the same bytes. The
+newest few are kept, by bytes, not by number: the first response to a large class is megabytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from services.xds_edge import frames
+from services.xds_edge.selection import Change
+from services.xds_edge.subscriptions import Offer
+
+_MOST = 256
+"""Responses kept: each holds on to the selections that it leads between."""
+
+_Key = tuple[Change, str, int, bool]
+
+Body = Callable[[str, str, str], bytes]
+"""(type, name, hash) → bytes of the resource."""
+
+
+class Responses:
+    """Writes offers as `DeltaDiscoveryResponse`s."""
+
+    def __init__(self, body: Body, *, limit: int = 32 * 1024 * 1024) -> None:
+        self._body = body
+        self._limit = limit
+        self._held = 0
+        self._kept: OrderedDict[_Key, tuple[bytes, bytes]] = OrderedDict()
+
+    def write(self, offer: Offer) -> bytes:
+        """The response to an offer of resources that the snapshot holds."""
+        if offer.change is None:
+            head, tail = self._splice(offer, self._body)
+        else:
+            key = (offer.change, offer.type_url, offer.version, bool(offer.removed))
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = self._splice(offer, self._body)
+                self._keep(key, kept)
+            head, tail = kept
+        return frames.delta_response(head, offer.nonce, tail)
+
+    def write_private(self, offer: Offer, body: Body) -> bytes:
+        """The response to an offer of resources that only its stream holds: secrets. Nothing of it is kept."""
+        head, tail = self._splice(offer, body)
+        return frames.delta_response(head, offer.nonce, tail)
+
+    def _splice(self, offer: Offer, body: Body) -> tuple[bytes, bytes]:
+        type_url = offer.type_url
+        parts = [
+            frames.resource_frame(type_url, name, digest, body(type_url, name, digest)) for name, digest in offer.put
+        ]
+        return frames.delta_head(offer.version, type_url, parts), frames.delta_tail(offer.removed)
+
+    def _keep(self, key: _Key, spliced: tuple[bytes, bytes]) -> None:
+        self._kept[key] = spliced
+        self._held += len(spliced[0]) + len(spliced[1])
+        while self._held > self._limit or len(self._kept) > _MOST:
+            _, (head, tail) = self._kept.popitem(last=False)
+            self._held -= len(head) + len(tail)

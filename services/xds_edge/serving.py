@@ -1,0 +1,85 @@
+"""The edge's own TLS certificate: from the CA through the log, with a copy on disk for a start without either.
+
+The copy is the edge's own key, never a workload's, in its private directory and readable by its owner alone. It is
+what lets a restarted edge serve while NATS and the CA are down.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+
+from shared.latest import Latest
+from shared.svid import ServingCertificate
+
+_LOGGER = logging.getLogger(__name__)
+_NAME = "serving"
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """Key and chain, PEM."""
+
+    key: bytes
+    chain: bytes
+
+    def __repr__(self) -> str:
+        return "Pair(key and chain)"
+
+
+class ServingPair:
+    """The newest key and certificate of this edge."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._path = directory / _NAME if directory is not None else None
+        self._latest: Latest[Pair] = Latest()
+
+    @property
+    def current(self) -> tuple[bytes, bytes] | None:
+        """(key, chain), PEM; none before the first."""
+        pair = self._latest.value
+        return (pair.key, pair.chain) if pair is not None else None
+
+    async def wait(self) -> None:
+        """Wait for the first."""
+        await self._latest.wait()
+
+    def load(self, *, now: float) -> bool:
+        """Take up the copy on disk, if there is one that is still valid at `now` (seconds since 1970)."""
+        if self._path is None:
+            return False
+        try:
+            pair = msgspec.msgpack.decode(self._path.read_bytes(), type=Pair)
+            leaf = x509.load_pem_x509_certificate(pair.chain)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            _LOGGER.warning("the certificate on disk cannot be used: %s", type(error).__name__)
+            return False
+        if leaf.not_valid_after_utc.timestamp() <= now:
+            return False
+        self._latest.set(pair)
+        return True
+
+    async def follow(self, serving: ServingCertificate) -> None:
+        """Take up each renewal, for ever."""
+        async for svid in serving.changes():
+            pair = Pair(key=svid.key_pem, chain=svid.chain_pem)
+            self._latest.set(pair)
+            try:
+                self._save(pair)
+            except OSError as error:
+                _LOGGER.warning("the certificate cannot be kept on disk: %s", error)
+
+    def _save(self, pair: Pair) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beside = self._path.with_name(f".{_NAME}.{os.getpid()}")
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.msgpack.encode(pair))
+        beside.replace(self._path)

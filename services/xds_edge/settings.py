@@ -1,0 +1,34 @@
+"""Settings of the xDS edge."""
+
+from __future__ import annotations
+
+from shared.settings import CommonSettings
+
+
+class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
+    """The xDS edge: serves snapshots to proxies by delta ADS over TLS."""
+
+    host: str = "0.0.0.0"  # noqa: S104 (its pod's own network; every stream needs a token)
+    """Address that proxies reach."""
+    port: int = 15128
+    """Port that proxies reach."""
+    state_dir: str = ""
+    """Directory of the last good state and of the edge's own certificate; empty: nothing is kept on disk."""
+    token_file: str = "/var/run/secrets/meshlog/token"  # noqa: S105 (a path)
+    """The edge's own service-account token, for its own certificate."""
+    service_account: str = "meshlog-xds-edge"
+    """Account that the edge runs as."""
+    confirm_within: float = 3.0
+    """Seconds that a start waits for the log before it serves the last good snapshot from disk."""
+    drain: float = 2.0
+    """Seconds over which streams are handed to other edges at a stop."""
+    new_streams: float = 500.0
+    """New streams a second that are taken; more are asked to come back."""
+    new_streams_burst: float = 1000.0
+    """New streams that are taken at once after a quiet time."""
+    write_timeout: float = 20.0
+    """Seconds that a proxy may leave a response unread."""
+    patience: float = 60.0
+    """Seconds that a stream waits for its pod to be compiled."""
+    max_connection_age: float = 1800.0
+    """Seconds, ± 10 %, after which a connection is asked to move on; below the lifetime of the proxies' tokens."""

@@ -1,0 +1,125 @@
+"""What the edge reports about its proxies, as few records as carry it all.
+
+A proxy's newest state replaces what was not yet written of it. What people wait for (a version held completely, a
+refusal, a connect or a disconnect) is written at once; while those writes are under way more gather, so a burst
+batches by itself. A watermark that moves only in part waits a moment for the rest. Nothing is written about a proxy
+that a version does not concern, and nothing at idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from shared.eventlog.protocol import Draft, EventLog, EventLogError
+from shared.status import ProxyStatus, decode_status, encode_status
+from shared.subjects import Streams
+
+_LOGGER = logging.getLogger(__name__)
+
+PARTIAL_DELAY = 0.05
+"""Seconds that a watermark which moved in part waits for the rest."""
+AT_ONCE = 64
+"""Records that are written concurrently."""
+_FIRST_RETRY = 0.5
+_LONGEST_RETRY = 5.0
+
+Report = Callable[[], ProxyStatus]
+
+
+class StatusReporter:
+    """Writes to `MESH_STATUS`; `run` it as a task."""
+
+    def __init__(self, *, streams: Streams, edge: str, trace_headers: Callable[[], dict[str, str]] = dict) -> None:
+        self._streams = streams
+        self._edge = edge
+        self._trace_headers = trace_headers
+        self._due: dict[str, Report] = {}
+        self._ended: set[str] = set()
+        self._wake = asyncio.Event()
+        self._later: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.written = 0
+
+    def note(self, key: str, report: Report, *, urgent: bool, ended: bool = False) -> None:
+        """The state of a proxy changed; `report` is asked for the newest when it is written."""
+        self._due[key] = report
+        if ended:
+            self._ended.add(key)
+        else:
+            self._ended.discard(key)
+        self._idle.clear()
+        if urgent:
+            self._wake.set()
+        elif self._later is None and not self._wake.is_set():
+            self._later = asyncio.get_running_loop().call_later(PARTIAL_DELAY, self._ripen)
+
+    async def run(self, log: EventLog) -> None:
+        """Write for ever; what cannot be written now is kept, one state a proxy, and tried again."""
+        failures = 0
+        while True:
+            if not self._due:
+                self._idle.set()
+            await self._wake.wait()
+            self._wake.clear()
+            if self._later is not None:
+                self._later.cancel()
+                self._later = None
+            due, self._due = self._due, {}
+            ended, self._ended = self._ended, set()
+            failed = await self._write_all(log, due, ended)
+            if not failed:
+                failures = 0
+                continue
+            failures += 1
+            for key, report in failed.items():
+                if key not in self._due:
+                    self._due[key] = report
+                    self._ended |= {key} & ended
+            self._wake.set()
+            await asyncio.sleep(min(_LONGEST_RETRY, _FIRST_RETRY * 2**failures))
+
+    async def flushed(self) -> None:
+        """Wait until nothing is left to write."""
+        await self._idle.wait()
+
+    def _ripen(self) -> None:
+        self._later = None
+        self._wake.set()
+
+    async def _write_all(self, log: EventLog, due: dict[str, Report], ended: set[str]) -> dict[str, Report]:
+        """Write these; returns those that could not be written."""
+        failed: dict[str, Report] = {}
+        keys = list(due)
+        for start in range(0, len(keys), AT_ONCE):
+            part = keys[start : start + AT_ONCE]
+            results = await asyncio.gather(*(self._write(log, due[key](), key in ended) for key in part))
+            failed.update({key: due[key] for key, written in zip(part, results, strict=True) if not written})
+        return failed
+
+    async def _write(self, log: EventLog, status: ProxyStatus, ended: bool) -> bool:  # noqa: FBT001 (private, one caller)
+        subject = self._streams.status_subject(status.cluster, status.namespace, status.pod)
+        try:
+            if ended and await self._elsewhere(log, subject):
+                return True
+            await log.publish(Draft(subject=subject, payload=encode_status(status), headers=self._trace_headers()))
+        except EventLogError as error:
+            _LOGGER.warning("the status of %s cannot be written now: %s", subject, error)
+            return False
+        self.written += 1
+        return True
+
+    async def _elsewhere(self, log: EventLog, subject: str) -> bool:
+        """Whether another edge has reported the proxy since: our late word about its end would be wrong."""
+        last = await log.last(subject)
+        if last is None:
+            return False
+        try:
+            status = decode_status(last.payload)
+        except msgspec.MsgspecError:
+            return False
+        return status.connected and status.edge != self._edge

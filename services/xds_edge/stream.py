@@ -1,0 +1,357 @@
+"""One stream of one proxy: what arrives is folded into its exchange, what is due is written, by one writer.
+
+The transport is a `Channel`, so that a stream can be tried without a network. The coroutine that gRPC calls is the
+writer; a task beside it reads. A reader that must say something wakes the writer, and so does everybody else; the
+newest state is what gets written, however many woke it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.exchange import Exchange, UnknownTypeError
+from services.xds_edge.fleet import Fleet
+from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.requests import BadRequestError, decode_delta
+from services.xds_edge.responses import Responses
+from services.xds_edge.secrets import WorkloadSecrets
+from services.xds_edge.status import StatusReporter
+from services.xds_edge.subscriptions import Offer, Request, TooManyNamesError, Verdict
+from shared.snapshot import SDS, SECRET_WORKLOAD, TYPE_URLS, Proxy, proxy_key
+from shared.spiffe import SpiffeId
+from shared.status import ProxyStatus, Refusal, TypeStatus
+from shared.tokens import WorkloadToken
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Channel(Protocol):
+    """The two directions of a stream."""
+
+    async def read(self) -> bytes | None:
+        """The next message; none: the client has ended its side."""
+        ...
+
+    async def write(self, message: bytes) -> None:
+        """Send a message; waits while the client does not read."""
+        ...
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream may take."""
+
+    write_timeout: float = 20.0
+    """Seconds that a proxy may leave a response unread."""
+    patience: float = 60.0
+    """Seconds that a stream waits for its pod to be compiled."""
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What all streams of an edge share."""
+
+    fleet: Fleet
+    responses: Responses
+    secrets: WorkloadSecrets
+    reporter: StatusReporter
+    counters: EdgeCounters
+    edge: str
+    limits: Limits = Limits()
+    clock: Callable[[], int] = time.time_ns
+    """Nanoseconds since 1970."""
+    steady: Callable[[], float] = time.monotonic
+
+
+class ProxyStream:
+    """One stream."""
+
+    def __init__(self, services: Services, channel: Channel, claims: WorkloadToken, token: str) -> None:
+        self._services = services
+        self._channel = channel
+        self._claims = claims
+        self._key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
+        self._exchange = Exchange()
+        self._secrets = services.secrets.open(
+            self._key, token, claims, changed=self._secrets_changed, stale=self._token_stale
+        )
+        self._wake = asyncio.Event()
+        self._ended: StreamRefusedError | None = None
+        self._client_done = False
+        self._proxy: Proxy | None = None
+        self._since = services.clock()
+        self._connected = True
+        self._acked_at: dict[str, int] = {}
+        self._refusals: dict[str, Refusal] = {}
+        self._reported = 0
+        self._first: Request | None = None
+
+    @property
+    def key(self) -> str:
+        """`Proxy.key` of its proxy."""
+        return self._key
+
+    def refresh(self) -> None:
+        """The snapshot changed for this proxy, or the secrets for all."""
+        fleet = self._services.fleet
+        proxy = fleet.proxy(self._key)
+        if proxy is None or proxy.uid != self._claims.pod_uid:
+            if self._proxy is not None:
+                self.end(StreamRefusedError("PERMISSION_DENIED", "stream/pod-gone", "the pod is gone"))
+            return
+        view = fleet.view(proxy.workload_class)
+        if view is None:
+            return
+        if self._proxy is None or self._proxy.workload_class != proxy.workload_class:
+            fleet.assign(self, proxy.workload_class)
+        self._proxy = proxy
+        self._secrets.refresh()
+        exchange = self._exchange
+        exchange.secrets, exchange.pending_secrets = self._secrets.selection, self._secrets.pending
+        exchange.show(view, fleet.version)
+        self._wake.set()
+
+    def end(self, why: StreamRefusedError) -> None:
+        """End the stream with a status, once what is being written is written."""
+        if self._ended is None:
+            self._ended = why
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Serve until the client leaves or the stream is ended; raises `StreamRefusedError` in the second case."""
+        services = self._services
+        services.fleet.join(self)
+        services.counters.streams += 1
+        services.counters.opened += 1
+        reader = asyncio.get_running_loop().create_task(self._read(), name=f"reader of {self._key}")
+        try:
+            self.refresh()
+            await self._wait_for_view()
+            self._note(urgent=False)
+            await self._write()
+        finally:
+            reader.cancel()
+            self._secrets.close()
+            services.fleet.leave(self)
+            services.counters.streams -= 1
+            self._report_end()
+
+    async def _wait_for_view(self) -> None:
+        """Wait until the pod is compiled: a proxy is never told that it should hold nothing."""
+        try:
+            async with asyncio.timeout(self._services.limits.patience):
+                while self._proxy is None and not self._client_done:
+                    self._check_ended()
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            raise StreamRefusedError(
+                "UNAVAILABLE", "stream/not-compiled", "the pod is in no snapshot yet; come back"
+            ) from None
+
+    async def _write(self) -> None:
+        services, exchange, channel = self._services, self._exchange, self._channel
+        counters, timeout = services.counters, services.limits.write_timeout
+        while not self._client_done:
+            self._check_ended()
+            self._wake.clear()
+            offers = exchange.offers(services.steady()) if self._may_speak() else []
+            # All bytes are made before the first write: a commit that comes in between may retire bodies.
+            messages = [self._message(offer) for offer in offers]
+            for offer, message in zip(offers, messages, strict=True):
+                try:
+                    async with asyncio.timeout(timeout):
+                        await channel.write(message)
+                except TimeoutError:
+                    counters.write_timeouts += 1
+                    raise StreamRefusedError(
+                        "UNAVAILABLE", "stream/slow", f"a response was not read in {timeout:g} s"
+                    ) from None
+                counters.pushes += 1
+                counters.resources += len(offer.put)
+                counters.removals += len(offer.removed)
+                counters.pushed_bytes += len(message)
+            self._note_progress()
+            await self._woken(exchange.wake_at)
+        self._check_ended()
+
+    def _may_speak(self) -> bool:
+        """Whether our snapshot may be served to this proxy.
+
+        One that was only found on disk, with the log away, may be older than what a proxy holds that was served
+        by another edge: such a proxy is left alone until the log confirms it (P3, P6). One that holds nothing is
+        better off with the last good snapshot than with none.
+        """
+        return self._services.fleet.confirmed or self._first is None or not self._first.initial_versions
+
+    async def _woken(self, at: float | None) -> None:
+        if at is None:
+            await self._wake.wait()
+            return
+        try:
+            async with asyncio.timeout(max(0.0, at - self._services.steady())):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _message(self, offer: Offer) -> bytes:
+        if offer.type_url == SDS:
+            return self._services.responses.write_private(offer, self._secrets.body)
+        return self._services.responses.write(offer)
+
+    def _check_ended(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+
+    async def _read(self) -> None:
+        try:
+            while (payload := await self._channel.read()) is not None:
+                request, node = decode_delta(payload)
+                self._take(request, node)
+        except (BadRequestError, UnknownTypeError) as error:
+            self.end(StreamRefusedError("INVALID_ARGUMENT", error.code, error.sentence))
+        except TooManyNamesError as error:
+            self.end(StreamRefusedError("RESOURCE_EXHAUSTED", error.code, error.sentence))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            _LOGGER.exception("the stream of %s ends by a fault of ours", self._key)
+            self.end(StreamRefusedError("UNAVAILABLE", "stream/fault", type(error).__name__))
+        finally:
+            self._client_done = True
+            self._wake.set()
+
+    def _take(self, request: Request, node: str) -> None:
+        exchange = self._exchange
+        if self._first is None:
+            self._first = request
+            self._check_node(node)
+        if request.type_url == SDS:
+            self._take_secrets_request(request)
+        subscription = exchange.subscriptions.get(request.type_url)
+        offer = subscription.in_flight if subscription is not None else None
+        verdict = exchange.request(request)
+        if verdict is Verdict.ACK:
+            self._services.counters.acks += 1
+            self._acked(request.type_url)
+        elif verdict is Verdict.NACK and offer is not None:
+            self._services.counters.nacks += 1
+            self._refused(offer, request.error or "")
+        elif verdict is Verdict.STALE:
+            self._services.counters.stale_answers += 1
+        # A request that answers nothing may move the watermark, also if all that it subscribes to is held.
+        if verdict is Verdict.NONE or not exchange.idle:
+            self._wake.set()
+
+    def _check_node(self, node: str) -> None:
+        """Count proxies that say they are another pod: the token alone decides, but somebody should look."""
+        claims = self._claims
+        if node and node not in {f"{claims.namespace}/{claims.pod_name}", claims.pod_name, claims.pod_uid}:
+            self._services.counters.node_mismatches += 1
+            _LOGGER.warning("the proxy of %s calls itself %r", self._key, node[:200])
+
+    def _take_secrets_request(self, request: Request) -> None:
+        """See to the certificate when it is asked for; what the proxy holds decides whether it needs one."""
+        if SDS not in self._exchange.subscriptions:
+            self._want_certificate(request.initial_versions.get(SECRET_WORKLOAD, ""))
+        elif SECRET_WORKLOAD in request.subscribe:
+            self._secrets.resend()
+        self._exchange.secrets, self._exchange.pending_secrets = self._secrets.selection, self._secrets.pending
+
+    def _want_certificate(self, holds: str) -> None:
+        claims = self._claims
+        trust_domain = self._services.fleet.snapshot.trust_domain
+        self._secrets.want(
+            SpiffeId(trust_domain=trust_domain, namespace=claims.namespace, service_account=claims.service_account),
+            holds,
+        )
+
+    def _acked(self, type_url: str) -> None:
+        self._acked_at[type_url] = self._services.clock()
+        if type_url in self._refusals and not self._exchange.subscriptions[type_url].refused:
+            del self._refusals[type_url]
+        self._note_progress()
+
+    def _refused(self, offer: Offer, message: str) -> None:
+        known = self._exchange.subscriptions[offer.type_url].refused
+        named = dict(known) if known else dict(offer.put)
+        self._refusals[offer.type_url] = Refusal(version=offer.version, resources=named, message=message)
+        _LOGGER.warning(
+            "the proxy %s refuses %s of version %d: %s",
+            self._key,
+            ", ".join(sorted(named)[:10]),
+            offer.version,
+            message,
+            extra={"objects": self._causes(offer.type_url, named)},
+        )
+        self._note(urgent=True)
+
+    def _causes(self, type_url: str, named: dict[str, str]) -> list[str]:
+        """The objects that refused resources come from."""
+        resources = self._services.fleet.snapshot.resources
+        found = {
+            f"{cause.key}@{cause.sequence}"
+            for name, digest in named.items()
+            if (resource := resources.get((type_url, name, digest))) is not None
+            for cause in resource.causes
+        }
+        return sorted(found)[:20]
+
+    def _note_progress(self) -> None:
+        complete = self._exchange.complete
+        urgent = complete > self._reported
+        self._reported = complete
+        if urgent:
+            self._note(urgent=True)
+
+    def _note(self, *, urgent: bool) -> None:
+        # A half-open stream of the same proxy may linger: the newest one speaks for it.
+        if self._services.fleet.newest(self._key) is self:
+            self._services.reporter.note(self._key, self._status, urgent=urgent)
+
+    def _status(self) -> ProxyStatus:
+        exchange, claims = self._exchange, self._claims
+        types = {
+            type_url: TypeStatus(
+                sent=subscription.sent if (subscription := exchange.subscriptions.get(type_url)) else 0,
+                acked=exchange.acked(type_url),
+                acked_at=self._acked_at.get(type_url, 0),
+                refusal=self._refusals.get(type_url),
+            )
+            for type_url in (*TYPE_URLS, SDS)
+            if type_url != SDS or SDS in exchange.subscriptions
+        }
+        return ProxyStatus(
+            cluster=claims.cluster,
+            namespace=claims.namespace,
+            pod=claims.pod_name,
+            uid=claims.pod_uid,
+            service_account=claims.service_account,
+            edge=self._services.edge,
+            connected=self._connected,
+            since=self._since,
+            workload_class=self._proxy.workload_class if self._proxy else "",
+            types=types,
+        )
+
+    def _report_end(self) -> None:
+        """Say that the proxy is gone, unless it has opened another stream here already."""
+        self._connected = False
+        self._since = self._services.clock()
+        if self._proxy is not None and self._services.fleet.newest(self._key) is None:
+            self._services.reporter.note(self._key, self._status, urgent=False, ended=True)
+
+    def _secrets_changed(self) -> None:
+        exchange = self._exchange
+        exchange.secrets, exchange.pending_secrets = self._secrets.selection, self._secrets.pending
+        self._wake.set()
+
+    def _token_stale(self) -> None:
+        self.end(
+            StreamRefusedError("UNAVAILABLE", "stream/token-expired", "the token expired; come back with a fresh one")
+        )
