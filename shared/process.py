@@ -22,6 +22,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -80,11 +81,14 @@ class Context(Generic[C]):
         return await asyncio.shield(self._failure)
 
     async def cancel_parts(self) -> None:
-        """End everything that was spawned and is still running."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """End everything that was spawned and is still running.
+
+        Asks again until it has ended: `asyncio.wait_for` of Python 3.11 loses a cancellation now and then.
+        """
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=0.5)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -131,14 +135,40 @@ def run(service: Service[C], settings: C, *, name: str) -> int:
                     "the trace file cannot be written: %s", error
                 )
                 return EXIT_BAD_INPUT
+        watchdog = _Watchdog(after=2 * settings.stop_within + 2)
+        stack.callback(watchdog.disarm)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_supervise(service, settings, name))
+            return runner.run(_supervise(service, settings, name, watchdog))
 
 
-async def _supervise(service: Service[C], settings: C, name: str) -> int:
+class _Watchdog:
+    """Ends the process when its stop hangs, whatever the event loop does."""
+
+    def __init__(self, *, after: float) -> None:
+        self._timer = threading.Timer(after, self._bite)
+        self._timer.daemon = True
+        self._armed = False
+
+    def arm(self) -> None:
+        """The stop has begun."""
+        if not self._armed:
+            self._armed = True
+            self._timer.start()
+
+    def disarm(self) -> None:
+        """The stop is over."""
+        self._timer.cancel()
+
+    @staticmethod
+    def _bite() -> None:
+        print("the stop hangs; ending at once", file=sys.stderr, flush=True)  # noqa: T201 (logging may be what hangs)
+        os._exit(EXIT_FAILURE)
+
+
+async def _supervise(service: Service[C], settings: C, name: str, watchdog: _Watchdog) -> int:
     context = Context(name, settings)
     server = HealthServer(readiness=context.readiness, metrics=context.metrics)
-    _handle_signals(context)
+    _handle_signals(context, watchdog)
     failure: BaseException | None = None
     try:
         if settings.http_port:
@@ -148,6 +178,7 @@ async def _supervise(service: Service[C], settings: C, name: str) -> int:
     except MeshlogError as error:
         failure = error
     finally:
+        watchdog.arm()
         context.readiness.set("running", ready=False, why="the process is stopping")
         await context.cancel_parts()
         await server.stop()
@@ -187,13 +218,14 @@ async def _serve(service: Service[C], context: Context[C]) -> BaseException | No
     return None
 
 
-def _handle_signals(context: Context[C]) -> None:
+def _handle_signals(context: Context[C], watchdog: _Watchdog) -> None:
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
         if context.stopping.is_set():
             os._exit(128 + number)
         context.log.info("stopping", extra={"signal": number.name})
+        watchdog.arm()
         context.stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -171,7 +171,9 @@ class Connection:
         assert self._line is not None
         reported = False
         pause = _FIRST_PAUSE
-        while True:
+        # A cancellation can get lost inside (nats-py swallows some, and so does `asyncio.wait_for` of Python 3.11
+        # when what it waits for ends at the same moment), hence the flag beside it.
+        while not self._closed:
             try:
                 line = await self._dial()
             except (nats.errors.Error, OSError, TimeoutError) as error:

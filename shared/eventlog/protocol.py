@@ -197,7 +197,8 @@ class EventLog(Protocol):
     async def trim(self, *, before: int) -> None:
         """Forget every record below the sequence `before`; readers that start there or later see no difference.
 
-        The stream's newest record always stays, so that its chain goes on. For streams that their writer keeps short (commits, keyframes, events behind a checkpoint).
+        The stream's newest record always stays, so that its chain goes on. For streams that their writer keeps
+        short: commits, keyframes, events behind a checkpoint.
         """
         ...
 
