@@ -124,6 +124,10 @@ class TokenVerifier:
         """Clusters whose issuer is known, sorted."""
         return sorted(self._issuers)
 
+    def knows(self, cluster: str) -> bool:
+        """Whether the issuer of a cluster (empty: of any) is known."""
+        return cluster in self._issuers if cluster else bool(self._issuers)
+
     def set_issuer(self, cluster: str, issuer: TokenIssuer | None) -> None:
         """Replace a cluster's issuer and keys; none: its tokens are refused from now on.
 

@@ -6,9 +6,19 @@ from collections.abc import Iterable
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from shared.errors import MeshlogError
 from shared.spiffe import SpiffeId
+
+UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for certificates and requests that it cannot read; some are plain exceptions."""
 
 BACKDATE = 120
 """Seconds that a certificate starts before it was issued, so that a clock that is behind takes it."""
@@ -48,5 +58,5 @@ def parse_certificates(pems: Iterable[str]) -> list[x509.Certificate]:
     """Certificates from PEM texts of one or more each; raises `MeshlogError` (`svid/pem`) if one is none."""
     try:
         return [certificate for pem in pems for certificate in x509.load_pem_x509_certificates(pem.encode())]
-    except ValueError as error:
+    except UNREADABLE as error:
         raise MeshlogError("svid/pem", "a certificate cannot be read as PEM") from error

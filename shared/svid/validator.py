@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from shared.errors import MeshlogError
 from shared.spiffe import InvalidSpiffeIdError, SpiffeId
+from shared.svid.document import UNREADABLE
 
 MAX_CHAIN = 8
 _HASHES = {"sha256", "sha384", "sha512"}
@@ -57,18 +58,19 @@ def validate_svid(
         identity = _identity(leaf, dns_names)
         _check_leaf_use(leaf)
         _check_key(leaf)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        # Extensions and keys are parsed when they are read; x509.DuplicateExtension is a plain Exception (below).
+    except UNREADABLE as error:
+        # Extensions and keys are parsed only when they are looked at.
         raise _invalid("malformed", f"cannot be read: {error}") from error
-    except x509.DuplicateExtension as error:
-        raise _invalid("malformed", "holds an extension twice") from error
     if trust_domain and identity.trust_domain != trust_domain:
         raise _invalid("trust-domain", f"must be of {trust_domain}, and is {identity}")
     if expected is not None and identity != expected:
         raise _invalid("identity", f"must be {expected}, and is {identity}")
     if public_key is not None and _spki(leaf) != public_key:
         raise _invalid("other-key", "certifies a key that was not asked for")
-    _check_path(chain, roots, now, skew)
+    try:
+        _check_path(chain, roots, now, skew)
+    except UNREADABLE as error:
+        raise _invalid("malformed", f"has an issuer that cannot be read: {error}") from error
     return identity
 
 

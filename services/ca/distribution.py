@@ -1,0 +1,215 @@
+"""The roots for those who do not read the log: pods (a ConfigMap in every member namespace) and the API server.
+
+Reconciled, never assumed: what was written is remembered by namespace and uid, written again when the bundle or the
+namespace changes, and from time to time in case somebody deleted it. Failures are retried alone, so that one namespace
+that refuses holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from services.ca.kube import KubeApi, KubeError
+from shared.certificates import TrustBundle
+from shared.latest import Latest
+
+_LOGGER = logging.getLogger("meshlog.ca.distribution")
+CONFIG_MAP = "meshlog-trust-bundle"
+CONFIG_MAP_KEY = "bundle.pem"
+INJECT_LABEL = "meshlog.io/inject-ca"
+MANAGER = "meshlog-ca"
+WEBHOOK_KINDS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+_RESYNC_SECONDS = 300.0
+_FIRST_RETRY = 1.0
+_LONGEST_RETRY = 30.0
+_WATCH_SECONDS = 600
+_PACE_SECONDS = 0.5
+"""Between two looks at the webhooks at least; what happens meanwhile is in the watch."""
+
+
+class _Name(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _ClientConfig(msgspec.Struct, frozen=True, rename="camel"):
+    ca_bundle: str = ""
+
+
+class _Webhook(msgspec.Struct, frozen=True, rename="camel"):
+    name: str
+    client_config: _ClientConfig = _ClientConfig()
+
+
+class _WebhookConfiguration(msgspec.Struct, frozen=True):
+    metadata: _Name
+    webhooks: list[_Webhook] = []
+
+
+class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+
+
+class _WebhookList(msgspec.Struct, frozen=True):
+    metadata: _ListMeta = _ListMeta()
+    items: list[_WebhookConfiguration] = []
+
+
+def bundle_pem(bundle: TrustBundle) -> str:
+    """All roots as one PEM text."""
+    return "".join(root if root.endswith("\n") else root + "\n" for root in bundle.roots)
+
+
+def config_map(namespace: str, bundle: TrustBundle) -> dict[str, Any]:
+    """The ConfigMap that pods mount."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": CONFIG_MAP,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": MANAGER},
+        },
+        "data": {CONFIG_MAP_KEY: bundle_pem(bundle)},
+    }
+
+
+def webhook_patch(webhooks: list[_Webhook], ca_bundle: str) -> list[dict[str, Any]]:
+    """JSON patch that gives every webhook this bundle; empty if all have it. Tests guard against a reordered list."""
+    patch: list[dict[str, Any]] = []
+    for index, webhook in enumerate(webhooks):
+        if webhook.client_config.ca_bundle != ca_bundle:
+            patch.append({"op": "test", "path": f"/webhooks/{index}/name", "value": webhook.name})
+            patch.append({"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": ca_bundle})
+    return patch
+
+
+class BundleDistributor:
+    """Writes the bundle into ConfigMaps and webhook configurations; run both loops as tasks."""
+
+    def __init__(self, kube: KubeApi, *, bundle: Latest[TrustBundle], members: Callable[[], dict[str, str]]) -> None:
+        """`bundle` holds the newest bundle; `members` gives the namespaces that get it, with their uids."""
+        self._kube = kube
+        self._bundle = bundle
+        self._members = members
+        self._written: dict[str, tuple[str, int]] = {}
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Members or bundle may have changed."""
+        self._woken.set()
+
+    async def run_config_maps(self) -> None:
+        """Reconcile whenever woken, after failures, and every five minutes."""
+        retry = _FIRST_RETRY
+        while True:
+            self._woken.clear()
+            complete = await self.reconcile_config_maps()
+            retry = _FIRST_RETRY if complete else min(_LONGEST_RETRY, retry * 2)
+            try:
+                async with asyncio.timeout(_RESYNC_SECONDS if complete else retry):
+                    await self._woken.wait()
+            except TimeoutError:
+                if complete:
+                    self._written.clear()
+
+    async def reconcile_config_maps(self) -> bool:
+        """Write what is missing or old; whether all is in place now."""
+        bundle, members = await self._bundle.wait(), self._members()
+        for gone in self._written.keys() - members.keys():
+            del self._written[gone]
+        complete = True
+        for namespace, uid in sorted(members.items()):
+            if self._written.get(namespace) == (uid, bundle.serial):
+                continue
+            try:
+                await self._write(namespace, bundle)
+                self._written[namespace] = (uid, bundle.serial)
+            except KubeError as error:
+                complete = False
+                _LOGGER.warning("the trust bundle is not in namespace %s yet: %s", namespace, error)
+        return complete
+
+    async def run_webhooks(self, kind: str) -> None:
+        """Keep the webhook configurations of one kind current: list, write, then watch for the next change."""
+        retry = _FIRST_RETRY
+        while True:
+            try:
+                version = await self.reconcile_webhooks(kind)
+                retry = _FIRST_RETRY
+                await asyncio.sleep(_PACE_SECONDS)
+                await self._wait_for_change(kind, version)
+            except KubeError as error:
+                _LOGGER.warning("%s are not current: %s", kind, error)
+                await asyncio.sleep(retry)
+                retry = min(_LONGEST_RETRY, retry * 2)
+
+    async def reconcile_webhooks(self, kind: str) -> str:
+        """Give every labelled configuration the bundle; the resource version of the list. Raises `KubeError`."""
+        path = f"{_ADMISSION}/{kind}"
+        answer = await self._kube.request("GET", path, query={"labelSelector": f"{INJECT_LABEL}=true"})
+        if answer.status != 200:
+            raise KubeError.of("GET", path, answer)
+        try:
+            found = msgspec.json.decode(answer.body, type=_WebhookList)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise KubeError("kube/answer", "the list cannot be read", about=path) from error
+        ca_bundle = base64.b64encode(bundle_pem(await self._bundle.wait()).encode()).decode()
+        for configuration in found.items:
+            patch = webhook_patch(configuration.webhooks, ca_bundle)
+            if patch:
+                await self._patch(f"{path}/{configuration.metadata.name}", patch)
+                _LOGGER.info("wrote the trust bundle into %s", configuration.metadata.name)
+        return found.metadata.resource_version
+
+    async def _wait_for_change(self, kind: str, version: str) -> None:
+        query: Mapping[str, str] = {
+            "watch": "1",
+            "labelSelector": f"{INJECT_LABEL}=true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(_WATCH_SECONDS),
+        }
+
+        async def changed() -> None:
+            async for _ in self._kube.watch(f"{_ADMISSION}/{kind}", query=query):
+                return
+
+        watching = asyncio.ensure_future(changed())
+        renewed = asyncio.ensure_future(self._bundle.changed())
+        try:
+            await asyncio.wait([watching, renewed], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+        finally:
+            for task in (watching, renewed):
+                task.cancel()
+            await asyncio.gather(watching, renewed, return_exceptions=True)
+
+    async def _write(self, namespace: str, bundle: TrustBundle) -> None:
+        path = f"/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}"
+        answer = await self._kube.request(
+            "PATCH",
+            path,
+            query={"fieldManager": MANAGER, "force": "true"},
+            body=config_map(namespace, bundle),
+            content_type="application/apply-patch+yaml",
+        )
+        if answer.status not in {200, 201}:
+            raise KubeError.of("PATCH", path, answer)
+
+    async def _patch(self, path: str, patch: list[dict[str, Any]]) -> None:
+        answer = await self._kube.request(
+            "PATCH",
+            path,
+            query={"fieldManager": MANAGER},
+            body=patch,
+            content_type="application/json-patch+json",
+        )
+        if answer.status not in {200, 201}:
+            raise KubeError.of("PATCH", path, answer)

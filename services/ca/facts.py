@@ -1,0 +1,244 @@
+"""What the CA must know of the cluster, folded from the log: who signs tokens, which pods and namespaces are in.
+
+`Facts` is the pure fold. `FactsFollower` feeds it from `MESH_EVENTS`: the newest record of each object first, then
+every change. The chain is not verified here, because nothing is compiled of it: an epoch that starts anew (the answer
+to a broken log) clears the facts, and requests wait until they are there again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from shared.duration import parse_duration
+from shared.errors import MeshlogError
+from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
+from shared.events import DELETED, Event, decode
+from shared.model import LABEL_MONITORED_BY, Namespace, Pod, PolicyObject, ServiceAccount, TokenIssuer
+from shared.subjects import Streams, unescape
+from shared.tokens import TokenVerifier, WorkloadToken
+
+_LOGGER = logging.getLogger("meshlog.ca.facts")
+KINDS = ("TokenIssuer", "MeshConfig", "Namespace", "ServiceAccount", "Pod")
+MESH_CONFIG = "osm-mesh-config"
+_ENDED = {"Succeeded", "Failed"}
+_RETRY_SECONDS = 1.0
+_WAKE_SECONDS = 0.02
+"""Waiting requests look again at most this often, however fast events come."""
+
+
+class PodFact(msgspec.Struct, frozen=True):
+    """A pod that is there."""
+
+    uid: str
+    service_account: str
+    ended: bool
+
+
+class NamespaceFact(msgspec.Struct, frozen=True):
+    """A namespace that is there."""
+
+    uid: str
+    monitored_by: str
+    leaving: bool
+    """Being deleted: nothing can be written into it any more."""
+
+
+class Facts:
+    """The fold. Mutable: one owner applies events."""
+
+    def __init__(self, verifier: TokenVerifier, *, cluster: str, mesh_name: str, mesh_namespace: str) -> None:
+        """`verifier` is kept current with the issuers of all clusters; the MeshConfig is that of `cluster`."""
+        self._verifier = verifier
+        self._cluster = cluster
+        self._mesh_name = mesh_name
+        self._mesh_namespace = mesh_namespace
+        self._pods: dict[tuple[str, str, str], PodFact] = {}
+        self._accounts: dict[tuple[str, str, str], str] = {}
+        self._namespaces: dict[tuple[str, str], NamespaceFact] = {}
+        self.lifetime: float | None = None
+        """Seconds that MeshConfig wants certificates to live; none: it says nothing."""
+
+    def apply(self, event: Event) -> None:
+        """Fold one event in. Raises `MeshlogError` if its object cannot be used: the last good one stays in force."""
+        try:
+            self._apply(event, None if event.operation == DELETED else event.object)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise MeshlogError("event/object", f"cannot be read ({error})", about=str(event.key)) from error
+
+    def clear(self, cluster: str = "") -> None:
+        """Forget everything (of one cluster): a new epoch tells it again."""
+        for known in self._verifier.clusters:
+            if cluster in ("", known):
+                self._verifier.set_issuer(known, None)
+        self._pods = {place: fact for place, fact in self._pods.items() if cluster not in ("", place[0])}
+        self._accounts = {place: uid for place, uid in self._accounts.items() if cluster not in ("", place[0])}
+        self._namespaces = {place: fact for place, fact in self._namespaces.items() if cluster not in ("", place[0])}
+        if cluster in ("", self._cluster):
+            self.lifetime = None
+
+    def members(self) -> dict[str, str]:
+        """Namespaces of our cluster that the trust bundle belongs into → uid: members and the mesh's own."""
+        return {
+            name: fact.uid
+            for (cluster, name), fact in self._namespaces.items()
+            if cluster == self._cluster and not fact.leaving and self._belongs(name, fact)
+        }
+
+    def objection(self, token: WorkloadToken) -> tuple[str, str] | None:
+        """Why the bearer of a verified token gets no certificate now: (code, sentence); none: it gets one.
+
+        Each reason may pass when the log catches up with the cluster.
+        """
+        key = (token.cluster, token.namespace, token.pod_name)
+        pod = self._pods.get(key)
+        namespace = self._namespaces.get((token.cluster, token.namespace))
+        account = self._accounts.get((token.cluster, token.namespace, token.service_account))
+        if pod is None or pod.uid != token.pod_uid:
+            return "token/unknown-pod", "the pod of the token is not in the log: not yet, or not any more"
+        if pod.ended or pod.service_account != token.service_account:
+            return "token/unknown-pod", "the pod of the token has ended, or runs as another account"
+        if namespace is None or not self._belongs(token.namespace, namespace):
+            return "token/not-a-member", "the namespace of the token is no member of the mesh"
+        if account is not None and account != token.service_account_uid:
+            return "token/unknown-account", "the service account of the token was deleted"
+        return None
+
+    def _belongs(self, name: str, fact: NamespaceFact) -> bool:
+        return name == self._mesh_namespace or fact.monitored_by == self._mesh_name
+
+    def _apply(self, event: Event, raw: msgspec.Raw | None) -> None:
+        place = (event.cluster, event.namespace, event.name)
+        match event.kind:
+            case "Pod":
+                self._apply_pod(place, raw)
+            case "ServiceAccount":
+                # A deleted account keeps an entry that no uid equals: its tokens live on, its certificates must not.
+                self._accounts[place] = _decode(raw, ServiceAccount).metadata.uid if raw else ""
+            case "Namespace":
+                self._apply_namespace(event, raw)
+            case "TokenIssuer":
+                self._verifier.set_issuer(event.cluster, _decode(raw, TokenIssuer) if raw else None)
+            case "MeshConfig" if place == (self._cluster, self._mesh_namespace, MESH_CONFIG):
+                self.lifetime = _lifetime(_decode(raw, PolicyObject).spec, event) if raw else None
+            case _:
+                pass
+
+    def _apply_pod(self, place: tuple[str, str, str], raw: msgspec.Raw | None) -> None:
+        if raw is None:
+            self._pods.pop(place, None)
+            return
+        pod = _decode(raw, Pod)
+        self._pods[place] = PodFact(
+            uid=pod.metadata.uid,
+            service_account=pod.spec.service_account_name,
+            ended=pod.status.phase in _ENDED,
+        )
+
+    def _apply_namespace(self, event: Event, raw: msgspec.Raw | None) -> None:
+        if raw is None:
+            self._namespaces.pop((event.cluster, event.name), None)
+            return
+        metadata = _decode(raw, Namespace).metadata
+        self._namespaces[event.cluster, event.name] = NamespaceFact(
+            uid=metadata.uid,
+            monitored_by=metadata.labels.get(LABEL_MONITORED_BY, ""),
+            leaving=bool(metadata.deletion_timestamp),
+        )
+
+
+class FactsFollower:
+    """Feeds `Facts` from the log; `run` it as a task."""
+
+    def __init__(self, events: EventLog, facts: Facts, *, streams: Streams) -> None:
+        self._events = events
+        self._streams = streams
+        self.facts = facts
+        self.caught_up = asyncio.Event()
+        """Set once everything that stood in the log at the start is folded in."""
+        self._changed = asyncio.Event()
+        self._waking: asyncio.TimerHandle | None = None
+
+    async def changed(self) -> None:
+        """Wait until facts changed."""
+        await self._changed.wait()
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield now and whenever facts changed, for ever; many changes may be one."""
+        while True:
+            changed = self._changed
+            yield
+            await changed.wait()
+
+    async def run(self) -> None:
+        """Follow for ever; outages are waited out, facts stay in force meanwhile."""
+        while True:
+            try:
+                await self._follow()
+            except EventLogError as error:
+                _LOGGER.warning("the events cannot be followed now: %s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _follow(self) -> None:
+        _, last = await self._events.bounds()
+        newest: list[Record] = []
+        for kind in KINDS:
+            newest += await self._events.last_per_subject(f"{self._streams.prefix}.events.*.{kind}.>")
+        clusters = {_cluster_and_kind(record)[0] for record in newest}
+        epochs = {cluster: (await self._events.tip(self._streams.cluster_scope(cluster))).epoch for cluster in clusters}
+        self.facts.clear()
+        for record in newest:
+            # An object that vanished while the log was broken has its last record in an epoch that is over.
+            if record.epoch == epochs[_cluster_and_kind(record)[0]]:
+                self._fold(record)
+        self._wake_soon()
+        self.caught_up.set()
+        async for record in self._events.follow(start=last + 1, subjects=self._streams.all_events):
+            cluster, kind = _cluster_and_kind(record)
+            if record.headers.get(HEADER_CHAIN) == GENESIS:
+                self.facts.clear(cluster)
+            if kind in KINDS:
+                self._fold(record)
+                self._wake_soon()
+
+    def _fold(self, record: Record) -> None:
+        try:
+            self.facts.apply(decode(record.payload))
+        except MeshlogError as error:
+            _LOGGER.error("event %d is left out: %s", record.sequence, error)  # noqa: TRY400 (no bug of ours)
+
+    def _wake_soon(self) -> None:
+        if self._waking is None:
+            self._waking = asyncio.get_running_loop().call_later(_WAKE_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._waking = None
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+def _cluster_and_kind(record: Record) -> tuple[str, str]:
+    _, _, cluster, kind, *_ = record.subject.split(".")
+    return unescape(cluster), kind
+
+
+def _decode(raw: msgspec.Raw, kind: type[_T]) -> _T:
+    return msgspec.json.decode(raw, type=kind)
+
+
+def _lifetime(spec: dict[str, Any], event: Event) -> float | None:
+    certificate = spec.get("certificate")
+    text = certificate.get("serviceCertValidityDuration") if isinstance(certificate, dict) else None
+    if text is None:
+        return None
+    try:
+        return parse_duration(str(text))
+    except ValueError as error:
+        raise MeshlogError("config/duration", f"serviceCertValidityDuration: {error}", about=str(event.key)) from error
