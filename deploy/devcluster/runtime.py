@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -57,6 +57,21 @@ class Sandbox(Protocol):
         """Start a process with stdout and stderr appended to `log`; raises `OSError` if it cannot be executed."""
         ...
 
+    async def execute(
+        self,
+        container: Any,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        standard: tuple[int, int, int],
+        working_directory: Path | None = None,
+    ) -> Process:
+        """Start one more process beside `container` (what `start` returned), seeing the files that it sees.
+
+        `standard` are the descriptors of its stdin, stdout and stderr; they stay the caller's.
+        """
+        ...
+
     async def remove(self) -> None:
         """End every process in it and take the namespaces and the address back."""
         ...
@@ -81,8 +96,10 @@ class Runtime(Protocol):
         """Address of the node inside the devcluster's network."""
         ...
 
-    async def create_sandbox(self, *, uid: str, hostname: str, host_network: bool = False) -> Sandbox:
-        """A sandbox for the pod with this uid."""
+    async def create_sandbox(
+        self, *, uid: str, hostname: str, host_network: bool = False, namespace: str = "default"
+    ) -> Sandbox:
+        """A sandbox for the pod with this uid; short names are looked up in `namespace` first."""
         ...
 
     async def set_service_routes(self, routes: Sequence[ServiceRoute]) -> None:

@@ -1,0 +1,259 @@
+"""The control socket: how commands on the host ask the devcluster for what the Kubernetes API has no word for.
+
+A conversation is a connection; a message is one JSON object, descriptors may travel beside it. The first message names
+the operation. `exec` lives here, as it needs the caller's own terminal inside the pod; others register handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from deploy.devcluster.launch.statedir import CONTROL
+from deploy.devcluster.node.descriptors import MOST_BYTES, receive
+from deploy.devcluster.runtime import Process
+from shared.errors import BadInputError, MeshlogError
+
+_log = logging.getLogger(__name__)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
+
+Starter = Callable[[dict[str, Any], tuple[int, int, int]], Awaitable[Process]]
+"""Starts what an `exec` request asks for (`namespace`, `pod`, `container`, `argv`, `environment`) on these
+descriptors, which stay the caller's. Raises `MeshlogError` for a pod that is not there, `OSError` for a bad command."""
+
+
+class Conversation:
+    """One connection, as the server sees it."""
+
+    def __init__(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
+        self._connection = connection
+        self.request = request
+        """The first message."""
+        self.descriptors = descriptors
+        """What came with it; closed when the handler returns."""
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Answer. Raises `ConnectionError` if the other side is gone."""
+        await asyncio.get_running_loop().sock_sendall(self._connection, json.dumps(message).encode())
+
+    async def receive(self) -> dict[str, Any] | None:
+        """The next message; none when the other side is gone."""
+        try:
+            message = await asyncio.get_running_loop().sock_recv(self._connection, MOST_BYTES)
+        except ConnectionError:
+            return None
+        return json.loads(message) if message else None
+
+
+Handler = Callable[[Conversation], Awaitable[None]]
+
+
+class ControlServer:
+    """Serves the control socket with handlers by operation."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        """`listener` comes from `handover.Inherited.control`."""
+        self._listener = listener
+        self._handlers: dict[str, Handler] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def register(self, operation: str, handler: Handler) -> None:
+        """Have conversations that open with `{"op": operation}` handled so. A raised `MeshlogError` is told."""
+        self._handlers[operation] = handler
+
+    def register_exec(self, start: Starter) -> None:
+        """Serve `exec` with whatever `start` starts."""
+
+        async def handle(conversation: Conversation) -> None:
+            await _run_exec(conversation, start)
+
+        self.register("exec", handle)
+
+    async def serve(self) -> None:
+        """Accept for ever; cancel it to stop."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                connection, _ = await loop.sock_accept(self._listener)
+                task = loop.create_task(self._converse(connection))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _converse(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        descriptors: list[int] = []
+        try:
+            message, descriptors = await _receive_with_descriptors(connection)
+            if not message:
+                return
+            conversation = Conversation(connection, {}, descriptors)
+            with contextlib.suppress(ConnectionError):
+                await self._answer(conversation, message)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            connection.close()
+
+    async def _answer(self, conversation: Conversation, message: bytes) -> None:
+        try:
+            conversation.request = json.loads(message)
+            handler = self._handlers.get(str(conversation.request.get("op")), _refuse)
+            await handler(conversation)
+        except MeshlogError as error:
+            bad = isinstance(error, BadInputError)
+            await conversation.send({"error": {"code": error.code, "sentence": str(error), "bad_input": bad}})
+        except (ValueError, AttributeError, KeyError) as error:
+            sentence = f"the request is not understood: {error!r}"
+            await conversation.send({"error": {"code": "control/request", "sentence": sentence, "bad_input": True}})
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see below
+            # A bug, or a machine that fails: its traceback belongs into the log, and the asker must not wait.
+            _log.exception("control: %s failed", conversation.request.get("op"))
+            sentence = f"it failed inside the devcluster ({error!r}); the devcluster's log says more"
+            await conversation.send({"error": {"code": "control/failed", "sentence": sentence, "bad_input": False}})
+
+
+async def _refuse(conversation: Conversation) -> None:
+    raise BadInputError("control/op", f"there is no operation {conversation.request.get('op')!r}")
+
+
+async def _receive_with_descriptors(connection: socket.socket) -> tuple[bytes, list[int]]:
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(connection.fileno(), lambda: arrived.done() or arrived.set_result(None))
+    try:
+        await arrived
+    finally:
+        loop.remove_reader(connection.fileno())
+    try:
+        return receive(connection)
+    except ConnectionError:
+        return b"", []
+
+
+async def _run_exec(conversation: Conversation, start: Starter) -> None:
+    if len(conversation.descriptors) != 3:
+        raise BadInputError("control/exec", "stdin, stdout and stderr must come with the request")
+    first, second, third = conversation.descriptors
+    try:
+        process = await start(conversation.request, (first, second, third))
+    except OSError as error:
+        raise BadInputError("exec/command", error.strerror or str(error)) from error
+    ended = asyncio.ensure_future(process.wait())
+    try:
+        while not ended.done():
+            heard = asyncio.ensure_future(conversation.receive())
+            await asyncio.wait({ended, heard}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                heard.cancel()
+                await asyncio.gather(heard, return_exceptions=True)
+                break
+            message = heard.result()
+            if message is None:
+                process.signal(signal.SIGKILL)  # whoever asked is gone
+                await ended
+                return
+            process.signal(int(message["signal"]))
+        await conversation.send({"exit": await ended})
+    finally:
+        ended.cancel()
+
+
+# -- the host's side
+
+
+def ask(state_dir: Path, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> Iterator[dict[str, Any]]:
+    """Send a request; its answers, until the devcluster closes the conversation.
+
+    Raises `BadInputError` if no mesh runs there, and the `MeshlogError` that the handler raised.
+    """
+    with _connect(state_dir) as connection:
+        socket.send_fds(connection, [json.dumps(request).encode()], list(descriptors))
+        while (answer := _hear(connection)) is not None:
+            yield answer
+
+
+def exec_in_pod(
+    state_dir: Path,
+    namespace: str,
+    pod: str,
+    container: str,
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command inside a pod on this process's stdin, stdout and stderr; its exit code (128 + N for a signal).
+
+    Signals that this process gets meanwhile are passed on, so Ctrl-C ends the command and not the conversation.
+    An empty `container` leaves the choice to the devcluster. Must be called in the main thread.
+    """
+    request = {
+        "op": "exec",
+        "namespace": namespace,
+        "pod": pod,
+        "container": container,
+        "argv": list(argv),
+        "environment": {"TERM": os.environ.get("TERM", "dumb"), **(environment or {})},
+    }
+    standard = [sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno()]
+    with _connect(state_dir) as connection:
+
+        def forward(number: int, _: FrameType | None) -> None:
+            with contextlib.suppress(ConnectionError):
+                connection.send(json.dumps({"signal": number}).encode())
+
+        before = {number: signal.signal(number, forward) for number in _FORWARDED}
+        try:
+            socket.send_fds(connection, [json.dumps(request).encode()], standard)
+            answer = _hear(connection)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if answer is None:
+        raise MeshlogError("exec/lost", "the mesh ended while the command ran")
+    return int(answer["exit"])
+
+
+def _connect(state_dir: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            connection.connect(f"/proc/self/fd/{directory}/{CONTROL}")
+        finally:
+            os.close(directory)
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError, PermissionError) as error:
+        connection.close()
+        raise BadInputError(
+            "control/no-mesh", "no mesh of yours runs here; `meshlog up` starts one", about=str(state_dir)
+        ) from error
+    return connection
+
+
+def _hear(connection: socket.socket) -> dict[str, Any] | None:
+    try:
+        message = connection.recv(MOST_BYTES)
+    except ConnectionError:
+        return None
+    if not message:
+        return None
+    answer: dict[str, Any] = json.loads(message)
+    if "error" in answer:
+        told = answer["error"]
+        raise (BadInputError if told["bad_input"] else MeshlogError)(told["code"], told["sentence"])
+    return answer

@@ -1,0 +1,78 @@
+"""Pid 1 of the mesh: starts the devcluster, reaps orphans, and ends with it.
+
+Forked by the launcher, so it costs little memory. When it ends, the kernel ends every process of the mesh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import traceback
+from types import FrameType
+from typing import Any, NoReturn
+
+from deploy.devcluster.launch.handover import VARIABLE
+from deploy.devcluster.node import kernel
+
+
+def run(spec: dict[str, Any], line: int) -> NoReturn:
+    """Be pid 1; `line` says "!" when the launcher has this process on record, and closes when the launcher is gone."""
+    code = 70
+    try:
+        code = _run(spec, line)
+    except BaseException:  # noqa: BLE001 - nothing may return into the launcher's code
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _run(spec: dict[str, Any], line: int) -> int:
+    signal.set_wakeup_fd(-1)
+    kernel.die_with_parent()
+    # The launcher may have died before the line above took effect: then its end of the pipe is closed.
+    if os.read(line, 1) != b"!":
+        return 70
+    if select.select([line], [], [], 0)[0]:
+        return 70
+    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    # Where parts of /proc are masked the kernel grants no fresh one; the old one serves, with the host's numbers.
+    with contextlib.suppress(PermissionError):
+        kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    devcluster = os.fork()
+    if devcluster == 0:
+        _become_devcluster(spec)
+
+    def forward(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(devcluster, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, forward)
+    for descriptor in [int(spec["ready"]), int(spec["control"]), *map(int, spec["listeners"].values())]:
+        os.close(descriptor)
+    while True:
+        pid, status = os.wait()
+        if pid == devcluster:
+            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _become_devcluster(spec: dict[str, Any]) -> NoReturn:
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        handed = {name: spec[name] for name in ("state_dir", "listeners", "control", "ready")}
+        for descriptor in [spec["ready"], spec["control"], *spec["listeners"].values()]:
+            os.set_inheritable(int(descriptor), True)
+        environment = {**os.environ, VARIABLE: json.dumps(handed)}
+        os.execvpe(spec["argv"][0], spec["argv"], environment)  # noqa: S606 - this is what it is for
+    except BaseException:  # noqa: BLE001 - nothing may return into pid 1's code
+        traceback.print_exc()
+    finally:
+        os._exit(127)

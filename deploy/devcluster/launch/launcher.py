@@ -1,0 +1,106 @@
+"""The launcher: the one process of a mesh that the host sees, and the root of all others.
+
+It enters new namespaces, forks pid 1 of the mesh, and waits. Nobody can outlive anybody:
+
+- the launcher dies (also by SIGKILL): the kernel kills pid 1 (parent-death signal), and with pid 1 its namespace;
+- pid 1 dies: the kernel kills all processes of its namespace; the launcher ends;
+- the devcluster dies: pid 1 ends.
+
+Started by `mesh.start` as a fresh interpreter: a user namespace can only be entered by a process with one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from deploy.devcluster.launch import init, requirements
+from deploy.devcluster.launch.handover import tell_failure
+from deploy.devcluster.launch.statedir import StateDir, named
+from deploy.devcluster.node import kernel
+
+GRACE_SECONDS = 8.0
+"""How long the devcluster has to end by itself after SIGTERM."""
+
+
+def main() -> int:
+    """Run the mesh that the first argument describes (JSON, see `mesh.start`); the devcluster's exit code."""
+    spec: dict[str, Any] = json.loads(sys.argv[1])
+    ready, control, tether = int(spec["ready"]), int(spec["control"]), spec["tether"]
+    listeners = [int(number) for number in spec["listeners"].values()]
+    for descriptor in [ready, control, int(spec["lock"]), *listeners, *([] if tether is None else [tether])]:
+        os.set_inheritable(descriptor, False)
+    lack = requirements.missing()
+    if lack is not None:
+        tell_failure(ready, *lack)
+        return 2
+    state = StateDir(Path(spec["state_dir"]))
+    record = {**spec["record"], "launcher": named(os.getpid())}
+    state.write(record)
+
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, _wake)
+
+    user, group = os.getuid(), os.getgid()
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    kernel.map_only_user(user, group)
+    kernel.unshare(requirements.OURS)
+    # Pid 1 waits until it is on record; when this end closes, the launcher is gone.
+    line, lifeline = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        for descriptor in [lifeline, woken, waker, *([] if tether is None else [tether])]:
+            os.close(descriptor)
+        init.run(spec, line)
+    state.write({**record, "init": named(child)})
+    os.write(lifeline, b"!")
+    for descriptor in [line, ready, control, *listeners]:
+        os.close(descriptor)
+    code = _supervise(child, woken, tether)
+    state.forget()
+    return code
+
+
+def _wake(_: int, __: FrameType | None) -> None:
+    """A handler must be there for the signal to reach the wake-up pipe."""
+
+
+def _supervise(child: int, woken: int, tether: int | None) -> int:
+    """Wait for the end of pid 1; ask for it when a signal comes or whoever holds the tether goes."""
+    poll = select.poll()
+    poll.register(woken, select.POLLIN)
+    if tether is not None:
+        poll.register(tether, select.POLLIN)
+    deadline: float | None = None
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid == child:
+            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if left == 0.0:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return 128 + signal.SIGKILL
+        asked = False
+        for descriptor, _ in poll.poll(None if left is None else left * 1000):
+            if descriptor == woken:
+                asked |= any(number != signal.SIGCHLD for number in os.read(woken, 4096))
+            else:
+                poll.unregister(descriptor)
+                asked = True
+        if asked and deadline is None:
+            os.kill(child, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

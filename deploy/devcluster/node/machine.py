@@ -1,0 +1,152 @@
+"""The runtime of the devcluster's one node: makes pods, wires them, and keeps Services and names true.
+
+It works in the network namespace of the process that starts it, which must be root in its user namespace: that is
+what the launcher hands over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from deploy.devcluster.dns import DOMAIN, DnsServer, Zone
+from deploy.devcluster.node import links, services
+from deploy.devcluster.node.addresses import AddressPool
+from deploy.devcluster.node.sandbox import LinuxSandbox, PodFiles
+from deploy.devcluster.node.spawning import Spawner
+from deploy.devcluster.runtime import ServiceRoute
+from shared import netfilter
+from shared.netlink import NETFILTER, ROUTE, Message, NetlinkSocket
+
+POD_NETWORK = ipaddress.IPv4Network("10.244.0.0/16")
+SERVICE_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
+NODE_IP = "10.244.0.1"
+API_IP = "10.96.0.1"
+DNS_IP = "10.96.0.10"
+
+
+class LinuxRuntime:
+    """See `deploy.devcluster.runtime.Runtime`. Made by `start`."""
+
+    def __init__(self, state_dir: Path, spawner: Spawner, route: NetlinkSocket, rules: NetlinkSocket) -> None:
+        self._state_dir = state_dir
+        self._spawner = spawner
+        self._route = route
+        self._rules = rules
+        own = (NODE_IP, API_IP, DNS_IP)
+        guarded = (SERVICE_NETWORK, POD_NETWORK)
+        links.set_up_node(route, list(own), list(guarded))
+        self._table, made = services.set_up(NODE_IP, own, guarded)
+        netfilter.commit(made, through=rules)
+        self._addresses = AddressPool(POD_NETWORK, now=time.monotonic)
+        self._routes: tuple[ServiceRoute, ...] = ()
+        self._changing = asyncio.Lock()
+        self._zone = Zone()
+        self._dns = DnsServer(self._zone)
+        self._kept = [str(path) for path in _kept_paths()]
+
+    @classmethod
+    async def start(cls, state_dir: Path, *, on_lost: Callable[[], None] | None = None) -> LinuxRuntime:
+        """Set up the node's network, DNS and the spawner. Pods' own files go below `state_dir`/pods.
+
+        `on_lost` is called if the spawner dies; without one, the process ends: nothing could be started any more.
+        """
+        spawner = Spawner(on_lost or _end)
+        try:
+            runtime = cls(state_dir, spawner, NetlinkSocket(ROUTE), NetlinkSocket(NETFILTER))
+            await runtime._dns.start(DNS_IP)
+        except BaseException:
+            await spawner.close()
+            raise
+        return runtime
+
+    @property
+    def node_ip(self) -> str:
+        """Address of the node inside the devcluster's network."""
+        return NODE_IP
+
+    async def create_sandbox(
+        self, *, uid: str, hostname: str, host_network: bool = False, namespace: str = "default"
+    ) -> LinuxSandbox:
+        """A sandbox for the pod with this uid; short names are looked up in `namespace` first."""
+        files = PodFiles(directory=self._state_dir / "pods" / uid / "sandbox")
+        ip = NODE_IP if host_network else self._addresses.take()
+        search = (f"{namespace}.svc.{DOMAIN}", f"svc.{DOMAIN}", DOMAIN)
+        files.write(hostname=hostname, address=ip, name_server=DNS_IP, search=search)
+        wire = "pod" + hashlib.sha256(uid.encode()).hexdigest()[:12]
+        namespaces: list[int] = []
+        if not host_network:
+            try:
+                namespaces = await self._make_network(wire, hostname, ip)
+            except BaseException:
+                self._addresses.give_back(ip)
+                raise
+
+        async def take_back() -> None:
+            if not host_network:
+                async with self._changing:
+                    await asyncio.to_thread(links.disconnect_pod, self._route, wire)
+                    await self._transact(services.pod_removed(self._table, ip))
+                self._addresses.give_back(ip)
+
+        return LinuxSandbox(
+            self._spawner, ip=ip, files=files, namespaces=namespaces, kept=self._kept, take_back=take_back
+        )
+
+    async def _make_network(self, wire: str, hostname: str, ip: str) -> list[int]:
+        *namespaces, route = await self._spawner.namespaces(hostname)
+        try:
+            with NetlinkSocket(ROUTE, made=socket.socket(fileno=route)) as pod:
+                async with self._changing:
+                    links.connect_pod(self._route, pod, namespaces[0], wire, ip)
+                    await self._transact(services.pod_added(self._table, ip))
+        except BaseException:
+            for descriptor in namespaces:
+                os.close(descriptor)
+            raise
+        return namespaces
+
+    async def set_service_routes(self, routes: Sequence[ServiceRoute]) -> None:
+        """Make these, and only these, virtual addresses work for all pods and the node."""
+        async with self._changing:
+            wanted = tuple(sorted(routes))
+            if wanted == self._routes:
+                return
+            for transaction in services.change(self._table, self._routes, wanted):
+                await self._transact(transaction)
+            self._routes = wanted
+
+    async def set_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """What DNS answers: fully qualified name (no trailing dot) → addresses."""
+        self._zone.set(names)
+
+    async def close(self) -> None:
+        """End all processes and stop answering; the network goes with its namespace."""
+        await self._spawner.close()
+        await self._dns.close()
+        self._route.close()
+        self._rules.close()
+
+    async def _transact(self, messages: list[Message]) -> None:
+        """Under `_changing`; off the event loop, as a commit waits until all CPUs have left the old rules."""
+        await asyncio.to_thread(netfilter.commit, messages, through=self._rules)
+
+
+def _kept_paths() -> list[Path]:
+    """What every container must see: the interpreter, its packages, and this source tree."""
+    source = Path(__file__).resolve().parents[3]
+    found = [Path(sys.prefix), Path(sys.base_prefix), source]
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def _end() -> None:
+    sys.stderr.write("the spawner ended: no container can be started any more, so the devcluster ends\n")
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,164 @@
+"""The process that starts all others: small, warm, and single-threaded, as fork and namespaces want it.
+
+The devcluster's own process is large and may hold threads; forking it would be slow and risky, and a fresh
+interpreter per container costs tens of milliseconds. So one spawner is started once, and forks for each container a
+child that only makes system calls and executes the container's program: a few milliseconds.
+
+**A container is a pid namespace, and its program is pid 1 in it**, as in any container runtime: when the program ends,
+for whatever reason, the kernel itself kills everything that it ever started. Walking `/proc` or killing process groups
+would miss what forks meanwhile, or what called `setsid`.
+
+Requests and answers are JSON in SOCK_SEQPACKET datagrams with descriptors beside them; `spawning` is the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+from deploy.devcluster.node import kernel, rootfs
+from deploy.devcluster.node.descriptors import receive
+
+POD = kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
+_ROUTE = 0
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the argument, until its other end is gone."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(requests.fileno(), False)
+    kernel.die_with_parent()
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, _wake)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    own = {name: os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("net", "uts", "ipc", "pid")}
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    gc.freeze()
+    while True:
+        ready = {descriptor for descriptor, _ in poll.poll()}
+        if woken in ready:
+            os.read(woken, 4096)
+            _report_ended(requests)
+        if requests.fileno() in ready:
+            header, descriptors = receive(requests)
+            if not header:
+                return
+            _serve(requests, json.loads(header), descriptors, own)
+
+
+def _wake(_: int, __: FrameType | None) -> None:
+    """A handler must be there for the signal to reach the wake-up pipe."""
+
+
+def _report_ended(requests: socket.socket) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            _send(requests, {"ended": pid, "code": _exit_code(status)})
+
+
+def _exit_code(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _send(requests: socket.socket, answer: dict[str, Any], descriptors: list[int] | None = None) -> None:
+    try:
+        socket.send_fds(requests, [json.dumps(answer).encode()], descriptors or [])
+    except BrokenPipeError:
+        sys.exit(0)  # the devcluster is gone, and with it the reason to be
+
+
+def _serve(requests: socket.socket, header: dict[str, Any], received: list[int], own: dict[str, int]) -> None:
+    given: list[int] = []
+    try:
+        if header["op"] == "namespaces":
+            given = _make_namespaces(str(header["hostname"]), own)
+            answer: dict[str, Any] = {}
+        else:
+            pid = _fork(header, received, own)
+            given = [os.pidfd_open(pid)]
+            answer = {"pid": pid}
+    except OSError as error:
+        answer = {"error": [error.errno, error.strerror or str(error)]}
+    _send(requests, {"id": header["id"], **answer}, given)
+    for descriptor in [*received, *given]:
+        os.close(descriptor)
+
+
+def _make_namespaces(hostname: str, own: dict[str, int]) -> list[int]:
+    """New net, uts and ipc namespaces as descriptors, and a route socket of the new network."""
+    try:
+        kernel.unshare(POD)
+        socket.sethostname(hostname)
+        made = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("net", "uts", "ipc")]
+        made.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _ROUTE).detach())
+        return made
+    finally:
+        for name in ("net", "uts", "ipc"):
+            kernel.enter(own[name], 0)
+
+
+def _fork(header: dict[str, Any], received: list[int], own: dict[str, int]) -> int:
+    """A child in a new pid namespace, or in that of the container it joins."""
+    try:
+        if header["op"] == "join":
+            kernel.enter(received[5], kernel.CLONE_NEWPID)
+        else:
+            kernel.unshare(kernel.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            _become(header, received)
+        return pid
+    finally:
+        kernel.enter(own["pid"], kernel.CLONE_NEWPID)
+
+
+def _become(header: dict[str, Any], received: list[int]) -> None:
+    """In the child: enter the namespaces, see the container's files, execute the program; never returns.
+
+    The status pipe closes by itself when the program starts; before that it says why it did not.
+    """
+    status, order, standard = received[0], received[1], received[2:5]
+    code = 127
+    try:
+        spec = json.loads(os.pread(order, os.fstat(order).st_size, 0))
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        kernel.die_with_parent()
+        os.umask(0o022)
+        if header["op"] == "join":
+            kernel.enter(received[5], POD | kernel.CLONE_NEWNS)
+        else:
+            for namespace in received[5:]:
+                kernel.enter(namespace, 0)
+            kernel.unshare(kernel.CLONE_NEWNS)
+            rootfs.build(spec["staging"], spec["mounts"], spec["kept"])
+        os.setsid()
+        for number, descriptor in enumerate(standard):
+            os.dup2(descriptor, number)
+        os.chdir(spec["directory"])
+        os.execvpe(spec["argv"][0], spec["argv"], spec["environment"])  # noqa: S606 - this is what we are for
+    except OSError as error:
+        os.write(status, json.dumps([error.errno, error.strerror or str(error)]).encode())
+    except BaseException as error:  # noqa: BLE001 - anything that got out would run the parent's loop in the child
+        os.write(status, json.dumps([0, repr(error)]).encode())
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
