@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
 _PAUSE = 0.01
 
 
-async def eventually(probe: Callable[[], T | Awaitable[T]], *, within: float, what: str) -> T:
+@overload
+async def eventually(probe: Callable[[], Awaitable[T | None]], *, within: float, what: str) -> T: ...
+
+
+@overload
+async def eventually(probe: Callable[[], T | None], *, within: float, what: str) -> T: ...
+
+
+async def eventually(probe: Callable[[], T | Awaitable[T | None] | None], *, within: float, what: str) -> T:
     """Probe until it gives something true, and return that; fail with `what` after `within` seconds.
 
     A probe that raises `AssertionError`, `OSError` or `LookupError` counts as "not yet"; the last of them is the

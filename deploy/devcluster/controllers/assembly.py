@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from deploy.devcluster import objects
-from deploy.devcluster.cluster import Cluster
+from deploy.devcluster.cluster import Cluster, Obj
 from deploy.devcluster.controllers.deployments import Deployments
 from deploy.devcluster.controllers.endpointslices import EndpointSlices
 from deploy.devcluster.controllers.garbage import Garbage
@@ -129,15 +129,25 @@ class Controllers:
             for key in self._slices.concerned(form):
                 self.endpoints.enqueue(key)
             self._enqueue_owner(form)
-        if change.new is not None and objects.controller_of(change.new) is None:
+        if change.new is None:
+            self._enqueue_grand_owner(change.object)
+        elif objects.controller_of(change.new) is None:
             self._enqueue_adopters(change.new)
 
-    def _enqueue_adopters(self, orphan: objects.Obj) -> None:
+    def _enqueue_grand_owner(self, gone: Obj) -> None:
+        """A Deployment that recreates waits for the last of its old pods."""
+        owner = objects.controller_of(gone)
+        if owner is not None and owner["kind"] == "ReplicaSet":
+            found = self._mirror.get("replicasets.apps", objects.namespace(gone), owner["name"])
+            if found is not None:
+                self._enqueue_owner(found)
+
+    def _enqueue_adopters(self, orphan: Obj) -> None:
         for each in self._mirror.all("replicasets.apps", objects.namespace(orphan)):
             if objects.selects(each["spec"]["selector"], objects.labels(orphan)):
                 self.replicasets.enqueue(objects.key(each))
 
-    def _enqueue_owner(self, obj: objects.Obj) -> None:
+    def _enqueue_owner(self, obj: Obj) -> None:
         owner = objects.controller_of(obj)
         if owner is None:
             return

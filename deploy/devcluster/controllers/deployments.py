@@ -41,6 +41,8 @@ class Deployments:
         if not found["spec"].get("paused"):
             new = await self._newest(found, new, old, template_hash)
         sizes = self._sizes(found, new, old)
+        if _is_recreate(found) and sizes and await self._any_pod_of(old):
+            sizes = {name: size for name, size in sizes.items() if size == 0}
         for each in [*old, *([new] if new else [])]:
             wanted = sizes.get(objects.name(each))
             if wanted is not None and wanted != _wanted(each):
@@ -64,6 +66,18 @@ class Deployments:
             merge = {"metadata": {"annotations": {_REVISION: newest}}}
             await self._cluster.patch("deployments.apps", *objects.key(found), merge)
         return new
+
+    async def _any_pod_of(self, sets: Sequence[Obj]) -> bool:
+        """Whether a pod of these sets still runs, also one on its way out."""
+        if not sets:
+            return False
+        pods, _ = await self._cluster.list("pods", objects.namespace(sets[0]))
+        owners = {objects.uid(each) for each in sets}
+        return any(
+            owner["uid"] in owners and not objects.is_pod_finished(pod)
+            for pod in pods
+            if (owner := objects.controller_of(pod)) is not None
+        )
 
     def _sizes(self, found: Obj, new: Obj | None, old: Sequence[Obj]) -> dict[str, int]:
         replicas = _wanted(found)

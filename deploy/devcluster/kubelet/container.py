@@ -73,8 +73,8 @@ class Host(Protocol):
         """Start the container's process. Raises `UnresolvedError` or `OSError` if it cannot be started."""
         ...
 
-    async def execute(self, container: Obj, argv: Sequence[str]) -> int:
-        """Run a command beside the container's process, in its environment; its exit code."""
+    async def execute(self, container: Obj, argv: Sequence[str]) -> tuple[int, str]:
+        """Run a command beside the container's process, in its environment; its exit code and what it printed."""
         ...
 
     async def check(self, container: Obj, probe: Obj) -> probes.Outcome:
@@ -279,10 +279,10 @@ class Container:
             return ""
         if "exec" in hook:
             try:
-                code = await self._host.execute(self._spec, hook["exec"]["command"])
+                code, printed = await self._host.execute(self._spec, hook["exec"]["command"])
             except (OSError, UnresolvedError) as error:
                 return str(error)
-            return f"exit code {code}" if code else ""
+            return f"exit code {code}: {printed}" if code else ""
         outcome = await self._host.check(self._spec, hook | {"timeoutSeconds": 30})
         return "" if outcome.success else outcome.message
 

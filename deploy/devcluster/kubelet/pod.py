@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import time
@@ -36,7 +37,7 @@ _SIDECAR_LEAST_GRACE = 2.0
 _RETRY_VOLUMES = 1.0
 _RETRY_SANDBOX = 1.0
 _RETRY_DELETION = 0.5
-_NULL = Path("/dev/null")
+_PRINTED_AT_MOST = 1024
 _DEFAULT_GRACE = 30
 
 
@@ -74,6 +75,7 @@ class PodWorker:
         self._placed = asyncio.Event()
         self._creation: asyncio.Task[Sandbox] | None = None
         self._tasks: dict[str, asyncio.Task[int]] = {}
+        self._processes: dict[str, Process] = {}
         spec: Obj = pod["spec"]
         self._init = [self._container(each, _init_role(each)) for each in spec.get("initContainers") or []]
         self._main = [self._container(each, "main") for each in spec["containers"]]
@@ -198,6 +200,7 @@ class PodWorker:
                 self._node.runtime.create_sandbox(
                     uid=self.uid,
                     hostname=hostname_of(self._pod),
+                    namespace=self.namespace,
                     host_network=bool(self._pod["spec"].get("hostNetwork")),
                 )
             )
@@ -302,7 +305,9 @@ class PodWorker:
             await self._report.write()
         while not self._vanished:
             try:
-                await self._node.cluster.delete("pods", *objects.key(self._pod), grace_seconds=0)
+                found = await self._node.cluster.get("pods", *objects.key(self._pod))
+                if found is not None and objects.uid(found) == self.uid:
+                    await self._node.cluster.delete("pods", *objects.key(self._pod), grace_seconds=0)
             except ApiError as error:
                 _LOG.warning("deleting %s/%s: %s", *objects.key(self._pod), error)
                 await asyncio.sleep(_RETRY_DELETION)
@@ -315,19 +320,44 @@ class PodWorker:
         """Start the container's process, appending to its log."""
         variables = self._variables(container)
         argv = environment.command_line(container, variables)
-        log = self._node.logs.path(self._pod, container["name"])
-        process = await self._run(container, argv, variables, log)
+        if self.sandbox is None:
+            raise UnresolvedError("the pod has no sandbox any more")
+        process = await self.sandbox.start(
+            _found(argv, variables),
+            environment=variables,
+            mounts=self._volumes.mounts(container, variables),
+            log=self._node.logs.path(self._pod, container["name"]),
+            working_directory=_directory(container),
+        )
+        self._processes[container["name"]] = process
         self.record("Normal", "Started", f"Started container {container['name']}")
         return process
 
-    async def execute(self, container: Obj, argv: Sequence[str]) -> int:
+    async def execute(self, container: Obj, argv: Sequence[str]) -> tuple[int, str]:
         """Run a command beside the container's process; if nobody waits any more, it is killed."""
-        process = await self._run(container, argv, self._variables(container), _NULL)
+        running = self._processes.get(container["name"])
+        if self.sandbox is None or running is None:
+            raise ProcessLookupError(f"container {container['name']} does not run")
+        variables = self._variables(container)
+        printed = os.memfd_create("printed")
+        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return await process.wait()
-        except asyncio.CancelledError:
-            process.signal(signal.SIGKILL)
-            raise
+            process = await self.sandbox.execute(
+                running,
+                _found(argv, variables),
+                environment=variables,
+                standard=(nothing, printed, printed),
+                working_directory=_directory(container),
+            )
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                process.signal(signal.SIGKILL)
+                raise
+            return code, os.pread(printed, _PRINTED_AT_MOST, 0).decode(errors="replace").strip()
+        finally:
+            os.close(printed)
+            os.close(nothing)
 
     async def check(self, container: Obj, probe: Obj) -> probes.Outcome:
         """Ask a probe once."""
@@ -345,19 +375,6 @@ class PodWorker:
     def record(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """As an Event about the pod."""
         self._node.events.record(self._pod, kind, reason, message)
-
-    async def _run(self, container: Obj, argv: Sequence[str], variables: Mapping[str, str], log: Path) -> Process:
-        if self.sandbox is None:
-            raise UnresolvedError("the pod has no sandbox any more")
-        found = shutil.which(argv[0], path=variables.get("PATH")) if "/" not in argv[0] else argv[0]
-        directory = container.get("workingDir")
-        return await self.sandbox.start(
-            [found or argv[0], *argv[1:]],
-            environment=variables,
-            mounts=self._volumes.mounts(container, variables),
-            log=log,
-            working_directory=Path(directory) if directory else None,
-        )
 
     def _variables(self, container: Obj) -> dict[str, str]:
         status: Obj = {"podIP": self._ip, "podIPs": [{"ip": self._ip}], "hostIP": self._node.runtime.node_ip}
@@ -379,6 +396,16 @@ class PodWorker:
 def hostname_of(pod: Obj) -> str:
     """`spec.hostname`, or the pod's name as far as a host name may be long."""
     return pod["spec"].get("hostname") or objects.name(pod)[:63].rstrip("-.")
+
+
+def _found(argv: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """The command line with the program's path, as a shell would find it."""
+    found = shutil.which(argv[0], path=variables.get("PATH")) if "/" not in argv[0] else None
+    return [found or argv[0], *argv[1:]]
+
+
+def _directory(container: Obj) -> Path | None:
+    return Path(container["workingDir"]) if container.get("workingDir") else None
 
 
 def _init_role(spec: Obj) -> Role:

@@ -11,8 +11,8 @@ import msgspec
 
 from deploy.devcluster.cluster import Obj
 
-Execute = Callable[[Sequence[str]], Awaitable[int]]
-"""Run a command in the container; its exit code."""
+Execute = Callable[[Sequence[str]], Awaitable[tuple[int, str]]]
+"""Run a command in the container; its exit code and what it printed."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -79,8 +79,8 @@ async def _check(probe: Obj, target: Target, http: HttpClient) -> Outcome:
         return Outcome(success=True)
     if "grpc" in probe:
         return await _grpc(probe["grpc"], target)
-    code = await target.execute(probe["exec"]["command"])
-    return Outcome(success=code == 0, message=f"command ended with exit code {code}")
+    code, printed = await target.execute(probe["exec"]["command"])
+    return Outcome(success=code == 0, message=f"command ended with exit code {code}: {printed}")
 
 
 async def _http(action: Obj, target: Target, http: HttpClient) -> Outcome:

@@ -46,8 +46,8 @@ class StatusReport:
             try:
                 await self.write()
             except ApiError as error:
-                if error.status == 404:
-                    continue
+                if error.status in {404, 409}:
+                    continue  # gone, or there is a namesake with another uid: the worker will hear of it
                 _LOG.warning("status of %s/%s: %s", *objects.key(self._pod()), error)
                 await asyncio.sleep(_RETRY)
                 self._dirty.set()
@@ -58,7 +58,9 @@ class StatusReport:
         if status == self._written:
             return
         merge = status | {field: None for field in self._written if field not in status}
-        await self._cluster.patch("pods", *objects.key(self._pod()), {"status": merge}, subresource="status")
+        pod = self._pod()
+        patch = {"metadata": {"uid": objects.uid(pod)}, "status": merge}
+        await self._cluster.patch("pods", *objects.key(pod), patch, subresource="status")
         self._written = status
 
     def _with_known_conditions(self) -> Obj:
