@@ -69,6 +69,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
         return Streams(prefix=self.prefix)
 
 
+_ARTICLE = {str: "text", int: "an integer", float: "a number", bool: "true or false"}
+
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -185,7 +187,11 @@ def _convert(source: str, value: Any, wanted: Any) -> Any:
         return msgspec.convert(value, wanted, strict=not isinstance(value, str | list))
     except (msgspec.ValidationError, ValueError) as error:
         allowed = get_args(wanted) if get_origin(wanted) is Literal else ()
-        reason = f"must be one of {', '.join(map(str, allowed))}" if allowed else f"must be {_kind(wanted)}"
+        reason = (
+            f"must be one of {', '.join(map(str, allowed))}"
+            if allowed
+            else f"must be {_ARTICLE.get(wanted, 'a value that fits')}"
+        )
         raise BadInputError("settings/value", f"{reason}, not {value!r}", about=source) from error
 
 

@@ -1,0 +1,99 @@
+"""Each service may write its own subjects only, and is not stopped from its work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.nats import NatsConfig, service_users
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
+from shared.settings import CommonSettings
+from shared.subjects import Streams
+from tests.nats_server import NatsServer, free_port
+
+pytestmark = pytest.mark.nats
+
+STREAMS = Streams()
+SERVICES = ("ingestor", "compiler", "xds-edge", "ca", "injector")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server with one user a service."""
+    users = service_users(STREAMS, dict.fromkeys(SERVICES, "s3cret-word"))
+    server = NatsServer(tmp_path, NatsConfig(port=free_port(), store=str(tmp_path / "data"), users=users))
+    server.start()
+    (tmp_path / "password").write_text("s3cret-word\n")
+    yield server
+    server.kill()
+
+
+@contextlib.asynccontextmanager
+async def of(service: str, server: NatsServer, password: Path) -> AsyncGenerator[JetStreamLogs, None]:
+    settings = CommonSettings(nats_url=server.url, nats_user=service, nats_password_file=str(password))
+    logs = JetStreamLogs.from_settings(settings, name=service)
+    try:
+        yield logs
+    finally:
+        await logs.close()
+
+
+async def test_every_service_can_do_its_work(guarded: NatsServer, tmp_path: Path) -> None:
+    scope = STREAMS.cluster_scope("c1")
+    async with contextlib.AsyncExitStack() as stack:
+        on = {name: await stack.enter_async_context(of(name, guarded, tmp_path / "password")) for name in SERVICES}
+        events = await on["ingestor"].open(STREAMS.events)
+        drafts = [Draft(STREAMS.event_subject("c1", "Pod", "shop", name), b"{}") for name in "ab"]
+        tip = await events.append(drafts, scope=scope, after=await events.tip(scope), epoch="e1")
+        await events.trim(before=2)
+        for reader in SERVICES[1:]:
+            log = await on[reader].open(STREAMS.events)
+            assert await log.tip(scope) == tip
+            assert [record.sequence async for record in log.read(subjects=scope)] == [2]
+        commits = await on["compiler"].open(STREAMS.snapshots)
+        await commits.append(
+            [Draft(STREAMS.snapshot_subject, b"")], scope=STREAMS.snapshot_subject, after=EMPTY, epoch="e1"
+        )
+        for requester in ("xds-edge", "injector"):
+            queue = await on[requester].open(STREAMS.csrs)
+            await queue.publish(Draft(STREAMS.csr_subject(requester), b"csr"))
+        taken = 0
+        async for job in (await on["ca"].open(STREAMS.csrs)).take("ca"):
+            await job.done()
+            taken += 1
+            if taken == 2:
+                break
+        certs = await on["ca"].open(STREAMS.certs)
+        await certs.publish(Draft(STREAMS.issued_subject("xds-edge", "1"), b"cert"))
+        mine = (await on["xds-edge"].open(STREAMS.certs)).follow(subjects=STREAMS.issued_scope("xds-edge"))
+        async for record in mine:
+            assert record.payload == b"cert"
+            break
+
+
+async def test_a_service_cannot_write_what_is_anothers(
+    guarded: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.eventlog.jetstream_api.WITHIN", 0.3)
+    monkeypatch.setattr("shared.eventlog.jetstream.WITHIN", 0.3)
+    async with of("xds-edge", guarded, tmp_path / "password") as logs:
+        events = await logs.open(STREAMS.events)
+        forged = Draft(STREAMS.event_subject("c1", "TrafficTarget", "shop", "all"), b"{}")
+        with pytest.raises(LogUnavailableError):
+            await events.append([forged], scope=STREAMS.cluster_scope("c1"), after=EMPTY, epoch="e1")
+        assert await events.bounds() == (1, 0)
+
+
+async def test_a_wrong_password_is_told_without_telling_it(
+    guarded: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "wrong").write_text("another-word")
+    async with of("ca", guarded, tmp_path / "wrong") as logs:
+        with pytest.raises(LogUnavailableError):
+            await logs._connection.line(within=1)  # pyright: ignore[reportPrivateUsage]
+    assert "Authorization" in caplog.text
+    assert "word" not in caplog.text

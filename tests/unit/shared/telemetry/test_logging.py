@@ -1,0 +1,77 @@
+"""Log lines: one JSON object each, with nothing secret in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import MeshlogError
+from shared.telemetry import traces
+from shared.telemetry.logging import JsonFormatter, TextFormatter, redact
+
+TOKEN = "eyJhbGciOiJSUzI1NiIs.eyJpc3MiOiJodHRwczovL2t1.c2lnbmF0dXJl-_x"
+KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----"
+
+
+@pytest.fixture
+def written() -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(service="ca", instance="ca-0"))
+    logger = logging.getLogger("meshlog.test")
+    logger.handlers, logger.propagate = [handler], False
+    yield logger, stream
+    logger.handlers, logger.propagate = [], True
+
+
+def test_a_line_holds_message_fields_and_trace(written: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, stream = written
+    with traces.span("compile") as span:
+        logger.warning("version %d\nis out", 7, extra={"sequence": 7, "odd": object})
+    (text,) = stream.getvalue().splitlines()
+    line: dict[str, Any] = json.loads(text)
+    assert line["message"] == "version 7\nis out"
+    assert (line["level"], line["service"], line["instance"], line["sequence"]) == ("warning", "ca", "ca-0", 7)
+    assert line["traceparent"] == span.traceparent
+    assert line["time"].endswith("Z")
+
+
+def test_an_error_of_ours_has_its_code_and_others_their_traceback(written: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, stream = written
+    for error in (MeshlogError("csr/key", "is too short", about="p"), RuntimeError(f"boom {TOKEN}")):
+        logger.error("failed", exc_info=error)
+    ours, others = map(json.loads, stream.getvalue().splitlines())
+    assert ours["error"] == {"code": "csr/key", "about": "p", "sentence": "is too short"}
+    assert "traceback" not in ours
+    assert "RuntimeError" in others["traceback"]
+    assert TOKEN not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [TOKEN, KEY, KEY.replace("EC ", ""), f"Bearer {TOKEN}", "Authorization: Bearer abcdefgh12345", KEY[:50]],
+)
+@pytest.mark.parametrize("form", [JsonFormatter(service="s", instance="i"), TextFormatter()])
+def test_secrets_do_not_reach_a_line(secret: str, form: logging.Formatter) -> None:
+    record = logging.makeLogRecord({"msg": "got %s", "args": (secret,), "levelno": 20, "levelname": "INFO"})
+    record.token = secret
+    line = form.format(record)
+    for part in ("MHcCAQEE", "c2lnbmF0", "abcdefgh12345"):
+        assert part not in line
+
+
+def test_passwords_in_addresses_are_hidden_and_the_rest_stays() -> None:
+    assert redact("nats://ca:s3cret@nats:4222 is down") == "nats://ca:[password]@nats:4222 is down"
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="-:@/", exclude_categories=["Cs"])))
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    if "eyJ" not in text and "earer" not in text.lower() and "asic" not in text.lower():
+        assert redact(text) == text
