@@ -6,6 +6,8 @@ The three steps of DESIGN are modules: `reduce` folds an event into the state, `
 
 from __future__ import annotations
 
+from collections import deque
+
 from services.compiler.commit import Stamp, difference, everything
 from services.compiler.derive.membership import is_member
 from services.compiler.derive.problems import Problem, split_problems, target_problems
@@ -40,8 +42,8 @@ class Compiler:
         self._derived = Derived(self._mesh)
         self._problem_nodes: dict[ObjectKey, Node] = {}
         self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
-        self._causes: list[Cause] = []
-        self._traceparents: dict[str, None] = {}
+        self._causes: deque[Cause] = deque(maxlen=MAX_CAUSES)
+        self._traceparents: deque[tuple[int, str]] = deque(maxlen=MAX_CAUSES)
         self._knows_touched = False
 
     @property
@@ -67,7 +69,7 @@ class Compiler:
             Cause(key=event.key, uid=event.uid, resource_version=event.resource_version, sequence=sequence)
         )
         if traceparent:
-            self._traceparents[traceparent] = None
+            self._traceparents.append((sequence, traceparent))
         reduce(self._mesh, event, sequence)
         exists = event.operation == "applied"
         if event.kind == "Pod":
@@ -124,8 +126,8 @@ class Compiler:
             version=self.version,
             epoch=self.epoch,
             build=self.build,
-            causes=tuple(self._causes[-MAX_CAUSES:]),
-            traceparents=tuple(self._traceparents)[-MAX_CAUSES:],
+            causes=tuple(cause for cause in self._causes if cause.sequence > published.version),
+            traceparents=tuple(dict.fromkeys(text for at, text in self._traceparents if at > published.version)),
         )
         return difference(self._derived, quarantine, published, touched, stamp)
 

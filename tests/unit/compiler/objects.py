@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from shared.events import Event, encode_object
 from shared.model import (
     ANNOTATION_SIDECAR,
@@ -246,11 +244,4 @@ def bookstore() -> list[Event]:
             rules=[("TCPRoute", "db", [])],
         ),
         split("store", "canary", root="store", backends={"store-v1": 90, "store-v2": 10}),
-    ]
-
-
-def numbered(events: Sequence[Event]) -> list[Event]:
-    """The same events with growing resource versions."""
-    return [
-        msgspec.structs.replace(item, resource_version=str(version)) for version, item in enumerate(events, start=1)
     ]

@@ -1,0 +1,91 @@
+"""`meshlog run compiler`: settings, the log, metrics."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
+from services.compiler.publication import Limits, Publication
+from services.compiler.snapshots import Snapshots
+from shared import process
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.process import Context
+from shared.settings import CommonSettings
+
+
+class CompilerSettings(CommonSettings, frozen=True, kw_only=True):
+    """The compiler: from events to the configuration of every proxy."""
+
+    service_domain: str = "cluster.local"
+    """DNS domain of Services."""
+    keyframe_commits: int = 200
+    """Commits after which a whole snapshot is written."""
+    keyframe_bytes: int = 8 << 20
+    """Bytes of commits after which a whole snapshot is written."""
+
+
+async def serve(context: Context[CompilerSettings]) -> None:
+    """Compile and publish until it is told to stop."""
+    settings = context.settings
+    context.ready("events", False, "connecting to the log")
+    logs = JetStreamLogs.from_settings(settings, name=f"compiler {context.instance}")
+    streams = settings.streams
+    mesh = MeshSettings(
+        cluster=settings.cluster,
+        mesh_name=settings.mesh_name,
+        namespace=settings.namespace,
+        trust_domain=settings.trust_domain,
+        service_domain=settings.service_domain,
+    )
+    seconds = context.metrics.histogram("meshlog_compiler_compile_seconds", "Time of one compile.")
+
+    async def work() -> None:
+        events = await logs.open(streams.events)
+        snapshots = Snapshots(await logs.open(streams.snapshots), await logs.open(streams.keyframes), streams)
+        publication = Publication(
+            events,
+            snapshots,
+            scope=streams.cluster_scope(settings.cluster),
+            compiler=lambda: Compiler(mesh),
+            ready=context.ready,
+            limits=Limits(commits=settings.keyframe_commits, bytes=settings.keyframe_bytes),
+            compiled=seconds.record,
+        )
+        _measure(context, publication)
+        await publication.run()
+
+    try:
+        context.spawn(work(), "publication")
+        await context.stopping.wait()
+    finally:
+        await context.cancel_parts()
+        await logs.close()
+
+
+def _measure(context: Context[CompilerSettings], publication: Publication) -> None:
+    metrics, tally = context.metrics, publication.tally
+    metrics.gauge("meshlog_compiler_events", "Events folded by this process.", lambda: tally.events)
+    metrics.gauge("meshlog_compiler_events_skipped", "Events that could not be read.", lambda: tally.skipped)
+    metrics.gauge("meshlog_compiler_commits", "Commits published by this process.", lambda: tally.commits)
+    metrics.gauge("meshlog_compiler_commit_bytes", "Bytes of those commits.", lambda: tally.bytes)
+    metrics.gauge("meshlog_compiler_resources", "Resources rendered into those commits.", lambda: tally.resources)
+    metrics.gauge("meshlog_compiler_quarantined", "Objects left out of the newest commit.", lambda: tally.quarantined)
+    metrics.gauge("meshlog_compiler_failures", "Queries that failed by a bug of ours.", lambda: tally.failures)
+    metrics.gauge("meshlog_compiler_keyframes", "Whole snapshots written by this process.", lambda: tally.keyframes)
+    metrics.gauge("meshlog_compiler_refused", "Commits refused: another compiler had published.", lambda: tally.refused)
+    metrics.gauge(
+        "meshlog_compiler_version",
+        "Version of the published snapshot.",
+        lambda: publication.snapshots.published.version,
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the compiler; the result is the exit code."""
+    return process.main("compiler", CompilerSettings, serve, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

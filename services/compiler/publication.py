@@ -1,0 +1,294 @@
+"""From the log of events to the log of snapshots: the compiler's imperative shell.
+
+It reads every event there is, and publishes nothing before that. Then it follows: while one compile is being
+published, events queue, and the next compile takes all whole batches that wait. No timer: an idle mesh pays no wait,
+a busy mesh batches by itself.
+
+A restart refolds the events and compares the result with what is published: if nothing changed, nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncGenerator, Callable
+
+import msgspec
+
+from services.compiler.compiler import Compiler
+from services.compiler.snapshots import Snapshots
+from shared import events
+from shared.eventlog.chain import Verifier
+from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError, Record, StaleWriterError
+from shared.snapshot import Commit
+from shared.telemetry import traces
+
+_LOG = logging.getLogger("meshlog.compiler")
+
+_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+_QUEUE = 20_000
+_BREATH = 500
+"""Events folded at a stretch before the process answers its health checks."""
+
+
+class RefoldError(Exception):
+    """What was folded is void: a new epoch begins, or the log went back. Read all events again."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """When a keyframe is due."""
+
+    commits: int = 200
+    """After so many commits."""
+    bytes: int = 8 << 20
+    """After commits of so many bytes."""
+
+
+class Tally(msgspec.Struct):
+    """What this process did so far, for its metrics."""
+
+    events: int = 0
+    skipped: int = 0
+    commits: int = 0
+    bytes: int = 0
+    resources: int = 0
+    quarantined: int = 0
+    failures: int = 0
+    keyframes: int = 0
+    refused: int = 0
+    """Commits that the log refused because another compiler had published."""
+
+
+Ready = Callable[[str, bool, str], None]
+
+
+class Publication:
+    """Compiles what the event log says and publishes it."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        snapshots: Snapshots,
+        *,
+        scope: str,
+        compiler: Callable[[], Compiler],
+        ready: Ready,
+        limits: Limits | None = None,
+        compiled: Callable[[float], None] | None = None,
+    ) -> None:
+        self.tally = Tally()
+        self.snapshots = snapshots
+        self.compiler = compiler()
+        self._new_compiler = compiler
+        self._log = log
+        self._scope = scope
+        self._ready = ready
+        self._limits = limits or Limits()
+        self._compiled = compiled or _ignore
+        self._verifier = Verifier()
+        self._broken = ""
+        self._open: list[Record] = []
+        self._commits_since_keyframe = 0
+        self._held_back = 0
+
+    async def run(self) -> None:
+        """Compile and publish for ever. Outages of the log are waited out."""
+        pause = _PAUSE
+        while True:
+            try:
+                await self._refold()
+                pause = _PAUSE
+                await self._follow()
+            except (RefoldError, ChainBrokenError) as error:
+                _LOG.warning("reading all events again: %s", error)
+            except LogUnavailableError as error:
+                _LOG.info("the log cannot be reached, trying again: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _refold(self) -> None:
+        """Fold every event there is, and publish what differs from the published snapshot."""
+        self._ready("events", False, "reading the events")
+        self.compiler = self._new_compiler()
+        self._verifier, self._broken, self._open = Verifier(), "", []
+        await self.snapshots.load()
+        folded = 0
+        async for record in self._log.read(subjects=self._scope):
+            self._fold(record, refolding=True)
+            folded += 1
+            if folded % _BREATH == 0:
+                await asyncio.sleep(0)
+        _LOG.info("read %d events up to %d", folded, self.compiler.version)
+        await self._publish()
+        # What is there now stays for long: without this, each collection would visit it again.
+        gc.collect()
+        gc.freeze()
+        self._ready("events", not self._broken, self._broken)
+
+    async def _follow(self) -> None:
+        start = self._verifier.checkpoint.sequence + 1
+        queue: asyncio.Queue[Record | Exception] = asyncio.Queue(maxsize=_QUEUE)
+        async with _reading(self._log, queue, start=start, scope=self._scope):
+            while True:
+                item = await queue.get()
+                while True:
+                    if isinstance(item, Exception):
+                        raise item
+                    self._fold(item, refolding=False)
+                    if queue.empty():
+                        break
+                    item = queue.get_nowait()
+                await self._publish()
+                if queue.empty():
+                    await self._keyframe_if_due()
+
+    def _fold(self, record: Record, *, refolding: bool) -> None:
+        """Take a record; the events of an atomic batch are folded when it is complete."""
+        try:
+            starts = self._verifier.fold(record)
+        except ChainBrokenError as error:
+            # Nothing is published on top of a hole: a record that is missing may have taken a right away. Proxies
+            # keep what they have until the ingestor has derived a new epoch from Kubernetes.
+            _LOG.warning("the event log is broken: %s", error)
+            self._broken = str(error)
+            self._ready("events", False, self._broken)
+            self._verifier = Verifier()
+            starts = self._verifier.fold(record)
+        if starts:
+            if not refolding:
+                raise RefoldError(f"epoch {record.epoch} begins at {record.sequence}")
+            self._broken, self._open = "", []
+        self._open.append(record)
+        if record.ends_batch:
+            batch, self._open = self._open, []
+            for item in batch:
+                self._fold_event(item)
+
+    def _fold_event(self, record: Record) -> None:
+        self.tally.events += 1
+        try:
+            event = events.decode(record.payload)
+        except events.CorruptEventError as error:
+            self.tally.skipped += 1
+            _LOG.error("event %d is skipped: %s", record.sequence, error)
+            return
+        self.compiler.fold(event, record.sequence, epoch=record.epoch, traceparent=traces.extract(record.headers))
+
+    async def _publish(self) -> None:
+        """Publish what the events folded so far change, if anything."""
+        pause = _PAUSE
+        while not self._broken and self.compiler.version:
+            try:
+                with traces.span("compile") as span:
+                    commit = self._compile(span)
+                    if commit is not None:
+                        span.links = tuple(commit.traceparents)
+                        self._account(commit, await self.snapshots.append(commit, traceparent=span.traceparent))
+                break
+            except StaleWriterError:
+                self.tally.refused += 1
+                _LOG.warning("another compiler has published; reading on")
+            except LogUnavailableError as error:
+                _LOG.info("the commit may not be written, trying again: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            await self._reload()
+        if self.snapshots.published.version and not self.snapshots.keyframe_version:
+            await self._keyframe()
+
+    async def _reload(self) -> None:
+        pause = _PAUSE
+        while True:
+            try:
+                await self.snapshots.load()
+                self.compiler.doubt()
+            except LogUnavailableError:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
+
+    def _compile(self, span: traces.Span) -> Commit | None:
+        started = asyncio.get_running_loop().time()
+        failures_before = len(self.compiler.failures)
+        commit = self.compiler.commit(self.snapshots.published)
+        self._compiled(asyncio.get_running_loop().time() - started)
+        if len(self.compiler.failures) > failures_before:
+            for (query, arguments), error in sorted(self.compiler.failures.items()):
+                _LOG.error("%s%s cannot be compiled, its former result stays: %s", query, arguments, error)
+        self.tally.failures = len(self.compiler.failures)
+        if commit is None:
+            self.compiler.accept()
+            return None
+        if commit.version <= self.snapshots.highest:
+            # The same events, compiled differently (another build), or a log that went back. Versions only grow, so
+            # it waits for the next event.
+            if self._held_back != commit.version:
+                _LOG.warning("version %d stands already; what differs waits for the next event", commit.version)
+            self._held_back = commit.version
+            return None
+        span.set(version=commit.version, resources=len(commit.resources), views=len(commit.views))
+        return commit
+
+    def _account(self, commit: Commit, size: int) -> None:
+        self.compiler.accept()
+        self.tally.commits += 1
+        self.tally.bytes += size
+        self.tally.resources += len(commit.resources)
+        self.tally.quarantined = len(self.snapshots.published.quarantine)
+        self._commits_since_keyframe += 1
+        _LOG.info(
+            "published",
+            extra={
+                "version": commit.version,
+                "parent": commit.parent,
+                "resources": len(commit.resources),
+                "views": len(commit.views),
+                "proxies": len(commit.proxies),
+                "quarantined": self.tally.quarantined,
+                "bytes": size,
+            },
+        )
+
+    async def _keyframe_if_due(self) -> None:
+        due = (
+            self._commits_since_keyframe >= self._limits.commits or self.snapshots.since_keyframe >= self._limits.bytes
+        )
+        if due:
+            await self._keyframe()
+
+    async def _keyframe(self) -> None:
+        try:
+            if await self.snapshots.append_keyframe():
+                self.tally.keyframes += 1
+            self._commits_since_keyframe = 0
+        except LogUnavailableError as error:
+            _LOG.info("no keyframe is written now: %s", error)
+
+
+def _ignore(_seconds: float) -> None:
+    return
+
+
+@contextlib.asynccontextmanager
+async def _reading(
+    log: EventLog, queue: asyncio.Queue[Record | Exception], *, start: int, scope: str
+) -> AsyncGenerator[None]:
+    """Put what the log yields into the queue, and the error that ended it, for as long as this lasts."""
+
+    async def read() -> None:
+        try:
+            async for record in log.follow(start=start, subjects=scope):
+                await queue.put(record)
+        except Exception as error:  # noqa: BLE001 (handed to the one who waits, who raises it)
+            await queue.put(error)
+
+    task = asyncio.get_running_loop().create_task(read(), name="events")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

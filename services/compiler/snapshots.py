@@ -1,0 +1,139 @@
+"""What is published: `MESH_SNAPSHOTS` and `MESH_KEYFRAMES`, as this compiler reads and continues them.
+
+Commits are one chained scope, and each append names the checkpoint that it follows: a compiler that was deposed, or
+slept, is refused by the log and reads on. A snapshot that cannot be read back (a broken chain, a lost commit) is
+not guessed at: the next commit then stands alone (parent 0) in a new epoch, and edges replace theirs by it.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+
+from shared import blob
+from shared.eventlog.chain import Verifier
+from shared.eventlog.protocol import (
+    EMPTY,
+    BatchTooLargeError,
+    ChainBrokenError,
+    Checkpoint,
+    EventLog,
+    EventLogError,
+    LogUnavailableError,
+    StaleWriterError,
+)
+from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit, encode_commit
+from shared.subjects import Streams
+from shared.telemetry import traces
+
+_LOG = logging.getLogger("meshlog.compiler")
+
+
+def _new_epoch() -> str:
+    return uuid.uuid4().hex[:16]
+
+
+class Snapshots:
+    """The published snapshot, and the right to add to it."""
+
+    def __init__(
+        self, snapshots: EventLog, keyframes: EventLog, streams: Streams, *, epoch_id: Callable[[], str] = _new_epoch
+    ) -> None:
+        self.published = Snapshot()
+        self.highest = 0
+        """The highest version that was ever published here, as far as the log tells."""
+        self.keyframe_version = 0
+        """Version of the newest keyframe; 0: there is none."""
+        self.since_keyframe = 0
+        """Bytes of commits since then."""
+        self._snapshots = snapshots
+        self._keyframes = keyframes
+        self._streams = streams
+        self._epoch_id = epoch_id
+        self._after: Checkpoint = EMPTY
+        self._broken = False
+
+    async def load(self) -> None:
+        """Read the newest keyframe and the commits after it. Raises `LogUnavailableError`."""
+        self.published = Snapshot()
+        self.since_keyframe = 0
+        self._broken = False
+        await self._load_keyframe()
+        subject = self._streams.snapshot_subject
+        verifier, assembler = Verifier(), blob.Assembler()
+        async for record in self._snapshots.read(subjects=subject):
+            try:
+                verifier.fold(record)
+                payload = assembler.feed(record)
+                if payload is not None:
+                    self._take(payload)
+            except (ChainBrokenError, blob.BlobError, SnapshotError) as error:
+                verifier = Verifier()
+                if blob.version_of(record) > self.published.version:
+                    _LOG.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
+                    self._broken = True
+        self._after = await self._snapshots.tip(subject)
+        self.highest = max(self.highest, self.published.version)
+        if self._broken:
+            self.published = Snapshot()
+
+    async def _load_keyframe(self) -> None:
+        try:
+            found = await blob.newest(self._keyframes, self._streams.keyframe_subject)
+            if found is not None:
+                self.published.apply(decode_commit(found[1]))
+                self.keyframe_version = self.published.version
+        except LogUnavailableError:
+            raise
+        except (EventLogError, SnapshotError) as error:
+            _LOG.warning("the newest keyframe cannot be used: %s", error)
+            self.published = Snapshot()
+
+    def _take(self, payload: bytes) -> None:
+        commit = decode_commit(payload)
+        self.highest = max(self.highest, commit.version)
+        if commit.version <= self.published.version or (self._broken and commit.parent):
+            return
+        self._broken = False
+        self.published.apply(commit)
+        self.since_keyframe += len(payload)
+
+    async def append(self, commit: Commit, *, traceparent: str = "") -> int:
+        """Publish one commit; returns its size in bytes.
+
+        Raises `StaleWriterError` if somebody else has published since, `LogUnavailableError` if it may or may not
+        be written: `load` tells in both cases.
+        """
+        payload = encode_commit(commit)
+        subject = self._streams.snapshot_subject
+        drafts = blob.split(payload, subject, version=commit.version, headers=traces.inject(traceparent=traceparent))
+        # A snapshot that stands alone because the chain is broken starts a new one.
+        starts = self._broken or not self._after.epoch
+        self._after = await self._snapshots.append(
+            drafts, scope=subject, after=self._after, epoch=self._epoch_id() if starts else ""
+        )
+        self._broken = False
+        self.published.apply(commit)
+        self.highest = commit.version
+        self.since_keyframe += len(payload)
+        return len(payload)
+
+    async def append_keyframe(self) -> bool:
+        """Write the whole snapshot, so that readers need not start from the first commit; false if another did."""
+        subject = self._streams.keyframe_subject
+        version = self.published.version
+        after = await self._keyframes.tip(subject)
+        try:
+            drafts = blob.split(encode_commit(self.published.keyframe()), subject, version=version)
+            await self._keyframes.append(
+                drafts, scope=subject, after=after, epoch="" if after.epoch else self._epoch_id()
+            )
+        except StaleWriterError:
+            return False
+        except BatchTooLargeError as error:
+            _LOG.warning("no keyframe is written: %s", error)
+            return False
+        self.keyframe_version = version
+        self.since_keyframe = 0
+        return True

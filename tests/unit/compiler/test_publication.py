@@ -1,0 +1,269 @@
+"""The shell: when commits are written, and when they are not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+
+import pytest
+
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
+from services.compiler.offline import compile_events
+from services.compiler.publication import Limits, Publication
+from services.compiler.snapshots import Snapshots
+from shared import events
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import EMPTY, Draft
+from shared.events import Event
+from shared.snapshot import Snapshot
+from shared.subjects import Streams
+from tests.unit.compiler import objects
+from tests.waiting import eventually
+
+STREAMS = Streams()
+SCOPE = STREAMS.cluster_scope(objects.CLUSTER)
+
+
+async def write(logs: MemoryLogs, written: Sequence[Event], *, epoch: str = "", batch: bool = True) -> None:
+    log = await logs.open(STREAMS.events)
+    drafts = [
+        Draft(subject=event.subject(STREAMS), payload=events.encode(event), headers={"traceparent": TRACE})
+        for event in written
+    ]
+    for group in [drafts] if batch else [[draft] for draft in drafts]:
+        tip = await log.tip(SCOPE)
+        await log.append(group, scope=SCOPE, after=tip, epoch=epoch or ("" if tip != EMPTY else "e1"))
+        epoch = ""
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Running:
+    def __init__(self, logs: MemoryLogs, publication: Publication) -> None:
+        self.logs = logs
+        self.publication = publication
+        self.ready: dict[str, tuple[bool, str]] = {}
+
+    @property
+    def published(self) -> Snapshot:
+        return self.publication.snapshots.published
+
+    async def reaches(self, version: int) -> None:
+        await eventually(lambda: self.published.version == version, within=5, what=f"version {version} is published")
+
+    async def is_ready(self) -> None:
+        await eventually(lambda: self.ready.get("events", (False, ""))[0], within=5, what="it has caught up")
+
+
+@contextlib.asynccontextmanager
+async def running(logs: MemoryLogs, *, build: str = "b1", limits: Limits | None = None) -> AsyncGenerator[Running]:
+    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    ready: dict[str, tuple[bool, str]] = {}
+
+    def set_ready(name: str, is_ready: bool, why: str) -> None:  # noqa: FBT001
+        ready[name] = is_ready, why
+
+    publication = Publication(
+        await logs.open(STREAMS.events),
+        snapshots,
+        scope=SCOPE,
+        compiler=lambda: Compiler(MeshSettings(), build=build),
+        ready=set_ready,
+        limits=limits,
+    )
+    found = Running(logs, publication)
+    found.ready = ready
+    task = asyncio.create_task(publication.run())
+    try:
+        yield found
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def read_back(logs: MemoryLogs) -> Snapshot:
+    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    await snapshots.load()
+    return snapshots.published
+
+
+def contents(snapshot: Snapshot) -> object:
+    bodies = {identity: resource.body for identity, resource in snapshot.resources.items()}
+    return bodies, snapshot.views, snapshot.proxies, snapshot.quarantine, snapshot.mesh_namespaces
+
+
+async def test_what_is_published_is_the_compile_of_the_events() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+    assert contents(await read_back(logs)) == contents(compile_events(mesh))
+
+
+async def test_a_change_is_published_as_a_small_commit_with_its_cause_and_trace() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        size_before = compiler.publication.tally.bytes
+        await write(logs, [objects.slices("store", "store-v1", {"v1-0": "10.244.2.1"}, unready=["v1-0"])])
+        await compiler.reaches(len(mesh) + 1)
+        assert compiler.publication.tally.bytes - size_before < 2000
+        assert compiler.publication.tally.commits == 2
+
+
+async def test_events_that_change_nothing_publish_nothing() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        await write(logs, [objects.namespace("elsewhere", mesh=None), objects.service("outside", "x", ip="10.96.7.7")])
+        await write(logs, [objects.deleted("TrafficTarget", "store", "thief-v1")])
+        await compiler.reaches(len(mesh) + 3)
+        assert compiler.publication.tally.commits == 2
+
+
+async def test_a_restart_with_the_same_events_publishes_nothing() -> None:
+    logs = MemoryLogs(STREAMS)
+    await write(logs, objects.bookstore())
+    async with running(logs) as compiler:
+        await compiler.reaches(len(objects.bookstore()))
+    before = await (await logs.open(STREAMS.snapshots)).bounds()
+    keyframes = await (await logs.open(STREAMS.keyframes)).bounds()
+    async with running(logs) as compiler:
+        await compiler.is_ready()
+        assert compiler.publication.tally.commits == 0
+    assert await (await logs.open(STREAMS.snapshots)).bounds() == before
+    assert await (await logs.open(STREAMS.keyframes)).bounds() == keyframes
+
+
+async def test_another_build_waits_for_the_next_event_before_it_publishes() -> None:
+    """Versions only grow, so the same version never gets other bytes."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+    async with running(logs, build="b2") as compiler:
+        await compiler.is_ready()
+        await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
+        await compiler.reaches(len(mesh) + 1)
+    assert (await read_back(logs)).build == "b2"
+
+
+async def test_events_while_it_was_down_are_published_at_the_next_start() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+    gone = objects.deleted("Pod", "store", "v2-0")
+    await write(logs, [gone])
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh) + 1)
+    assert contents(await read_back(logs)) == contents(compile_events([*mesh, gone]))
+
+
+async def test_two_compilers_at_once_write_one_history() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    async with running(logs) as one, running(logs) as other:
+        await write(logs, mesh, batch=False)
+        await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
+        last = len(mesh) + 1
+        await one.reaches(last)
+        await other.reaches(last)
+    assert contents(await read_back(logs)) == contents(
+        compile_events([*mesh, objects.deleted("TrafficSplit", "store", "canary")])
+    )
+
+
+async def test_an_outage_of_the_log_is_waited_out() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh[:-1])
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh) - 1)
+        logs.stream(STREAMS.snapshots).down()
+        await write(logs, mesh[-1:])
+        await eventually(lambda: compiler.publication.tally.events == len(mesh), within=5, what="the event is folded")
+        assert compiler.published.version < len(mesh)
+        logs.stream(STREAMS.snapshots).up()
+        await compiler.reaches(len(mesh))
+
+
+async def test_keyframes_let_readers_skip_the_commits_before() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs, limits=Limits(commits=1)) as compiler:
+        await compiler.reaches(len(mesh))
+        await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
+        await compiler.reaches(len(mesh) + 1)
+        await eventually(lambda: compiler.publication.tally.keyframes == 2, within=5, what="a second keyframe")
+    snapshots = logs.stream(STREAMS.snapshots)
+    snapshots.lose(1)
+    snapshots.lose(2)
+    assert (await read_back(logs)).version == len(mesh) + 1
+
+
+async def test_on_top_of_a_hole_nothing_is_published_until_a_new_epoch() -> None:
+    """P11: a lost record may have taken a right away."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh, batch=False)
+    logs.stream(STREAMS.events).lose(5)
+    async with running(logs) as compiler:
+        await eventually(lambda: "lost" in compiler.ready["events"][1], within=5, what="the hole is seen")
+        assert compiler.published.version == 0
+        await write(logs, mesh[4:5], epoch="e2")
+        await compiler.reaches(len(mesh) + 1)
+    assert (await read_back(logs)).epoch == "e2"
+
+
+async def test_a_broken_snapshot_log_is_followed_by_a_commit_that_stands_alone() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+    logs.stream(STREAMS.snapshots).corrupt(1, b"nonsense")
+    keyframes = logs.stream(STREAMS.keyframes)
+    keyframes.corrupt(1, b"nonsense")
+    await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh) + 1)
+    assert contents(await read_back(logs)) == contents(
+        compile_events([*mesh, objects.deleted("TrafficSplit", "store", "canary")])
+    )
+
+
+async def test_a_batch_is_published_whole() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    versions: set[int] = set()
+    async with running(logs) as compiler:
+        await write(logs, mesh)
+        await compiler.reaches(len(mesh))
+        versions.add(compiler.publication.tally.commits)
+    assert versions == {1}
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+async def test_an_event_that_no_build_can_have_written_is_skipped(payload: bytes) -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    log = await logs.open(STREAMS.events)
+    draft = Draft(subject=mesh[0].subject(STREAMS), payload=payload)
+    await log.append([draft], scope=SCOPE, after=await log.tip(SCOPE))
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        assert compiler.publication.tally.skipped == 1
