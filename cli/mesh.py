@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
 from cli.api import Api, Applied, Manifest
-from cli.pods import PodCommand, start_in_pod
+from cli.pods import PodCommand
 from cli.rollout import Rollout, Tracker
+from deploy.devcluster.launch import control
 from shared import events
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog, Record
@@ -33,13 +34,13 @@ class Arrival(msgspec.Struct, frozen=True):
 class Mesh:
     """A handle on a running mesh. `follow` must run for arrivals to be seen."""
 
-    def __init__(self, *, api: Api, events_log: EventLog, streams: Streams, cluster: str, control: Any) -> None:
+    def __init__(self, *, api: Api, events_log: EventLog, streams: Streams, cluster: str, state_dir: Path) -> None:
         self.api = api
         self.tracker = Tracker()
         self._events = events_log
         self._streams = streams
         self._cluster = cluster
-        self._control = control
+        self._state_dir = state_dir
         self._news = asyncio.Event()
 
     def wake(self) -> None:
@@ -99,7 +100,7 @@ class Mesh:
         )
         return (await self._newest(subject, lambda event: event.operation == events.DELETED)).sequence
 
-    async def _newest(self, subject: str, fits: Any) -> Record:
+    async def _newest(self, subject: str, fits: Callable[[events.Event], bool]) -> Record:
         while True:
             record = await self._events.last(subject)
             if record is not None and fits(events.decode(record.payload)):
@@ -117,4 +118,9 @@ class Mesh:
     async def start(self, namespace: str, app: str, argv: Sequence[str]) -> PodCommand:
         """Start a command inside the pod with the label `app`."""
         pod = await self.pod(namespace, app)
-        return await start_in_pod(self._control, namespace, pod["metadata"]["name"], argv)
+        return await PodCommand.start(self._state_dir, namespace, pod["metadata"]["name"], argv)
+
+    async def kill(self, namespace: str, pod: str) -> None:
+        """End the pod's first container with SIGKILL, from outside, as a crash would."""
+        request = {"op": "kill", "namespace": namespace, "pod": pod, "container": "", "signal": 9}
+        await asyncio.to_thread(lambda: list(control.ask(self._state_dir, request)))

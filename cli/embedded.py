@@ -1,0 +1,154 @@
+"""The embedded mesh of this machine: where it lives, how it is started, and a handle on it once it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli import kubeconfig
+from cli.api import Api, connect
+from cli.mesh import Mesh
+from deploy.devcluster.launch import mesh as launch
+from deploy.install.control_plane import NATS_PORT, Profile, control_plane
+from shared import blob
+from shared.errors import BadInputError
+from shared.eventlog.connection import Access
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.protocol import EventLog
+from shared.snapshot import decode_commit
+from shared.status import decode_status
+from shared.subjects import Streams
+
+STATE_VARIABLE = "MESHLOG_STATE"
+KUBECONFIG = "kubeconfig"
+CLUSTER = "devcluster"
+PROXY_MARK = 1337
+READY_WITHIN = 60.0
+"""Seconds for the control plane to become available."""
+
+
+def state_directory() -> Path:
+    """Where the embedded mesh keeps its files: `$MESHLOG_STATE`, else below the user's state directory."""
+    if chosen := os.environ.get(STATE_VARIABLE):
+        return Path(chosen).absolute()
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "meshlog"
+
+
+def running() -> dict[str, Any]:
+    """What is known of the running mesh; raises `BadInputError` if there is none."""
+    found = launch.status(state_directory())
+    if not found["running"]:
+        raise BadInputError("mesh/none", "no mesh of yours runs here; `meshlog up` starts one")
+    return found
+
+
+def profile(state: Path, *, edges: int = 2) -> Profile:
+    """The control plane as the embedded mesh runs it."""
+    return Profile(cluster=CLUSTER, edges=edges, proxy_mark=PROXY_MARK, nats_data=str(state / "nats"))
+
+
+def start(
+    *, api_port: int, nats_port: int, detached: bool, progress: Callable[[str], None], edges: int = 2
+) -> launch.Mesh:
+    """Start the devcluster and hand it the control plane's objects; returns when its API is ready.
+
+    Raises `BadInputError` for what the user can change: a port in use, a second mesh, a kernel that will not.
+    """
+    state = state_directory()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    manifests = state / "control-plane.yaml"
+    chosen = profile(state, edges=edges)
+    rendered = yaml.dump_all(control_plane(chosen), Dumper=yaml.CSafeDumper, sort_keys=False)
+    argv = [sys.executable, "-m", "deploy.devcluster", "--manifest", str(manifests)]
+    argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]
+    _refuse_second(state)
+    manifests.write_text(rendered)
+    return launch.start(
+        state,
+        argv,
+        listeners={"api": ("127.0.0.1", api_port), "nats": ("127.0.0.1", nats_port)},
+        detached=detached,
+        progress=progress,
+    )
+
+
+def _refuse_second(state: Path) -> None:
+    found = launch.status(state)
+    if found["running"]:
+        raise BadInputError(
+            "up/running", f"a mesh runs already (pid {found['pid']}); `meshlog down` ends it", about=str(state)
+        )
+
+
+async def control_plane_available(api: Api, progress: Callable[[str], None]) -> None:
+    """Wait until every Deployment of the control plane is available; raises `ApiRefusedError` if one is not in time."""
+    chosen = Profile()
+    for manifest in control_plane(chosen):
+        if manifest["kind"] == "Deployment":
+            name = manifest["metadata"]["name"]
+            progress(f"waiting for {name}")
+            await api.wait(
+                f"/apis/apps/v1/namespaces/{chosen.namespace}/deployments/{name}",
+                lambda one: one.get("status", {}).get("availableReplicas", 0) >= one["spec"]["replicas"],
+                within=READY_WITHIN,
+                what=f"{name} is not available; `meshlog logs {chosen.namespace}/{name}` says more",
+            )
+
+
+@contextlib.asynccontextmanager
+async def attached() -> AsyncGenerator[Mesh]:
+    """A handle on the running mesh, with its commits and statuses followed while it is open."""
+    found = running()
+    state = state_directory()
+    streams = Streams()
+    host, port = found["listeners"]["nats"]
+    logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
+    try:
+        async with connect(kubeconfig.read(state / KUBECONFIG)) as api, asyncio.timeout(READY_WITHIN) as limit:
+            opened = [
+                await logs.open(name) for name in (streams.events, streams.snapshots, streams.keyframes, streams.status)
+            ]
+            limit.reschedule(None)
+            events_log, snapshots, keyframes, status = opened
+            mesh = Mesh(api=api, events_log=events_log, streams=streams, cluster=CLUSTER, state_dir=state)
+            tasks = [
+                asyncio.create_task(_follow_commits(mesh, snapshots, keyframes, streams)),
+                asyncio.create_task(_follow_status(mesh, status, streams)),
+            ]
+            try:
+                yield mesh
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        await logs.close()
+
+
+async def _follow_commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> None:
+    newest = await blob.newest(keyframes, streams.keyframe_subject)
+    if newest is not None:
+        mesh.tracker.take_commit(decode_commit(newest[1]))
+    assembler = blob.Assembler()
+    async for record in snapshots.follow(subjects=streams.snapshot_subject):
+        payload = assembler.feed(record)
+        if payload is None:
+            continue
+        commit = decode_commit(payload)
+        if commit.version > mesh.tracker.snapshot.version:
+            mesh.tracker.take_commit(commit)
+            mesh.wake()
+
+
+async def _follow_status(mesh: Mesh, status: EventLog, streams: Streams) -> None:
+    async for record in status.follow(subjects=streams.all_status):
+        mesh.tracker.take_status(decode_status(record.payload))
+        mesh.wake()

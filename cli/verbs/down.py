@@ -1,0 +1,27 @@
+"""`meshlog down`: the embedded mesh, ended."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """End the mesh, whatever is left of it; 0 also if there was none."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog down",
+        description="End the embedded mesh and everything in it. Its log and certificates are kept unless --forget.",
+    )
+    parser.add_argument("--forget", action="store_true", help="also delete the log, the keys and all other state")
+    options = parser.parse_args(argv)
+
+    from cli import embedded
+    from deploy.devcluster.launch import mesh
+
+    state = embedded.state_directory()
+    print("The mesh is down." if mesh.down(state) else "No mesh was running.")
+    if options.forget and state.is_dir():
+        import shutil
+
+        shutil.rmtree(state)
+    return 0
