@@ -119,6 +119,7 @@ async def attached() -> AsyncGenerator[Mesh]:
             limit.reschedule(None)
             events_log, snapshots, keyframes, status = opened
             mesh = Mesh(api=api, events_log=events_log, streams=streams, cluster=CLUSTER, state_dir=state)
+            mesh.ends = ((await snapshots.bounds())[1], (await status.bounds())[1])
             tasks = [
                 asyncio.create_task(_follow_commits(mesh, snapshots, keyframes, streams)),
                 asyncio.create_task(_follow_status(mesh, status, streams)),
@@ -140,15 +141,15 @@ async def _follow_commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, 
     assembler = blob.Assembler()
     async for record in snapshots.follow(subjects=streams.snapshot_subject):
         payload = assembler.feed(record)
-        if payload is None:
-            continue
-        commit = decode_commit(payload)
-        if commit.version > mesh.tracker.snapshot.version:
+        commit = decode_commit(payload) if payload is not None else None
+        if commit is not None and commit.version > mesh.tracker.snapshot.version:
             mesh.tracker.take_commit(commit)
-            mesh.wake()
+        mesh.reached = (record.sequence, mesh.reached[1])
+        mesh.wake()
 
 
 async def _follow_status(mesh: Mesh, status: EventLog, streams: Streams) -> None:
     async for record in status.follow(subjects=streams.all_status):
         mesh.tracker.take_status(decode_status(record.payload))
+        mesh.reached = (mesh.reached[0], record.sequence)
         mesh.wake()

@@ -42,6 +42,20 @@ class Mesh:
         self._cluster = cluster
         self._state_dir = state_dir
         self._news = asyncio.Event()
+        self.ends = (0, 0)
+        """Last sequences of commits and of statuses when following began."""
+        self.reached = (0, 0)
+        """How far following has come in each."""
+
+    async def caught_up(self, *, within: float) -> None:
+        """Wait until all is folded that was there when following began; raises `NotArrivedError` if it takes longer."""
+        try:
+            async with asyncio.timeout(within):
+                while not all(here >= end for here, end in zip(self.reached, self.ends, strict=True)):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError as error:
+            raise NotArrivedError("log/slow", f"the log could not be read within {within:g} s") from error
 
     def wake(self) -> None:
         """Whoever feeds the tracker says that there is news."""

@@ -1,0 +1,54 @@
+"""`meshlog logs`: what a pod wrote."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the log of one container, or of the pods of a Deployment by its name."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog logs",
+        description="Print what a pod of the embedded mesh wrote.",
+        epilog="examples:\n  meshlog logs meshlog-system/meshlog-compiler     every pod of that name or Deployment\n"
+        "  meshlog logs bookbuyer/bookbuyer -c envoy        its sidecar",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pod", metavar="NS/NAME", help="a pod, or the beginning of the name of several")
+    parser.add_argument("-c", "--container", default="", help="which container (default: the first)")
+    parser.add_argument("--tail", type=int, default=0, help="only this many lines from the end")
+    options = parser.parse_args(argv)
+
+    from cli import embedded, kubeconfig
+    from cli.api import ApiRefusedError, connect
+    from cli.verbs.exec import pod_name
+    from shared.errors import BadInputError
+
+    namespace, name = pod_name(options.pod)
+    embedded.running()
+
+    async def show() -> None:
+        async with connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as api:
+            listing = await api.get(f"/api/v1/namespaces/{namespace}/pods")
+            names = [pod["metadata"]["name"] for pod in listing["items"]]
+            chosen = [one for one in names if one == name] or [one for one in names if one.startswith(name)]
+            if not chosen:
+                raise BadInputError(
+                    "logs/pod", f"no pod is called so; there are {', '.join(names) or 'none'}", about=name
+                )
+            params = {"container": options.container} if options.container else {}
+            if options.tail:
+                params["tailLines"] = str(options.tail)
+            for one in chosen:
+                if len(chosen) > 1:
+                    print(f"== {one}", file=sys.stderr)
+                status, text = await api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{one}/log", params=params)
+                if status != 200:
+                    raise ApiRefusedError("logs/refused", str(text.get("message", text)), about=one)
+                print(text if isinstance(text, str) else "" if text is None else str(text), end="")
+
+    asyncio.run(show())
+    return 0
