@@ -23,6 +23,7 @@ from deploy.devcluster.kubelet import logs, probes
 from deploy.devcluster.kubelet.environment import Lookup
 from deploy.devcluster.kubelet.events import EventRecorder
 from deploy.devcluster.kubelet.pod import Node, PodWorker
+from deploy.devcluster.kubelet.registration import node_object, node_status
 from deploy.devcluster.kubelet.volumes import PodVolumes, TokenIssuer
 from deploy.devcluster.mirror import Change, Mirror
 from deploy.devcluster.runtime import Runtime, Sandbox
@@ -134,42 +135,11 @@ class Kubelet:
             yield chunk
 
     async def _register(self) -> None:
-        """The Node object, once: it never goes away and its state is not refreshed, since there is no other node."""
-        address = self._node.runtime.node_ip
-        stamp = objects.timestamp(self._now())
-        node: Obj = {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {
-                "name": self._settings.name,
-                "labels": {"kubernetes.io/hostname": self._settings.name, "kubernetes.io/os": "linux"},
-            },
-            "spec": {},
-        }
-        status: Obj = {
-            "addresses": [
-                {"type": "InternalIP", "address": address},
-                {"type": "Hostname", "address": self._settings.name},
-            ],
-            "conditions": [
-                {
-                    "type": "Ready",
-                    "status": "True",
-                    "reason": "KubeletReady",
-                    "message": "the node agent runs",
-                    "lastHeartbeatTime": stamp,
-                    "lastTransitionTime": stamp,
-                }
-            ],
-            "nodeInfo": {
-                "kubeletVersion": "v1.33.0",
-                "operatingSystem": "linux",
-                "containerRuntimeVersion": "process://1",
-            },
-        }
-        if await self._cluster.get("nodes", "", self._settings.name) is None:
-            await self._cluster.create("nodes", node)
-        await self._cluster.patch("nodes", "", self._settings.name, {"status": status}, subresource="status")
+        name = self._settings.name
+        if await self._cluster.get("nodes", "", name) is None:
+            await self._cluster.create("nodes", node_object(name))
+        status = node_status(name, self._node.runtime.node_ip, self._now())
+        await self._cluster.patch("nodes", "", name, {"status": status}, subresource="status")
 
     def _on_pod(self, change: Change) -> None:
         pod, uid = change.object, objects.uid(change.object)
