@@ -67,10 +67,6 @@ def _size(*paths: str) -> Cell:
     return lambda obj, _now: sum(len(at(obj, path) or ()) for path in paths)
 
 
-def _joined(path: str) -> Cell:
-    return lambda obj, _now: ",".join(map(str, at(obj, path) or ())) or _PENDING
-
-
 def _selector(path: str) -> Cell:
     return lambda obj, _now: ",".join(f"{k}={v}" for k, v in (at(obj, path) or {}).items()) or _PENDING
 

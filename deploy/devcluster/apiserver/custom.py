@@ -76,7 +76,7 @@ def _version(version: dict[str, Any]) -> Version:
         deprecation = str(version.get("deprecationWarning") or f"{version['name']} is deprecated")
     return Version(
         name=version["name"],
-        schema={"type": "object", "x-kubernetes-preserve-unknown-fields": True} if not schema else schema,
+        schema=schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         columns=(NAME, *(printed or (AGE,))),
         served=bool(version.get("served")),
         deprecation=deprecation,

@@ -2,7 +2,7 @@
 
 Each is a pure function from a document to a new one. Strategic merge needs the merge keys of lists, which the schema
 of the kind carries; its directives (`$patch`, `$setElementOrder`, `$deleteFromPrimitiveList`, `$retainKeys`) are what
-`kubectl apply` sends. Own code: the one JSON patch library in reach is small as well, but cannot say "Kubernetes' words".
+`kubectl apply` sends.
 """
 
 from __future__ import annotations

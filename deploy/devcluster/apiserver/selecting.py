@@ -77,14 +77,21 @@ def label_selector(text: str) -> Matches | None:
             tests.append(_requirement(key, "DoesNotExist" if negated else "Exists", []))
         else:
             raise bad_request(f"unable to parse requirement: {part.strip()!r} is no label selector")
-    return lambda obj: (labels := labels_of(obj)) is not None and all(test(labels) for test in tests)
+
+    def matches(obj: Obj) -> bool:
+        labels = labels_of(obj)
+        return all(test(labels) for test in tests)
+
+    return matches
 
 
 def structured_selector(selector: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], bool]:
     """A `LabelSelector` object as a test on labels; empty or missing selects everything."""
     tests = [_requirement(key, "In", [value]) for key, value in ((selector or {}).get("matchLabels") or {}).items()]
-    for one in (selector or {}).get("matchExpressions") or ():
-        tests.append(_requirement(str(one.get("key")), str(one.get("operator")), one.get("values") or ()))
+    tests.extend(
+        _requirement(str(one.get("key")), str(one.get("operator")), one.get("values") or ())
+        for one in (selector or {}).get("matchExpressions") or ()
+    )
     return lambda labels: all(test(labels) for test in tests)
 
 

@@ -1,47 +1,156 @@
-"""The API server, assembled: store, kinds, admission, writer; and the HTTP listeners over them."""
+"""The API server, assembled: store, kinds, admission, writer, reader; and the HTTPS listeners over them."""
 
 from __future__ import annotations
 
+import base64
+import datetime as dt
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import yaml
+from aiohttp import web
+
+from deploy.devcluster.apiserver.accounts import ISSUER, Accounts, Issued
 from deploy.devcluster.apiserver.admission import Admission, ResolveService
 from deploy.devcluster.apiserver.builtin import built_in
+from deploy.devcluster.apiserver.certificates import ClusterCa
+from deploy.devcluster.apiserver.handlers import Handlers
 from deploy.devcluster.apiserver.kinds import Kinds
 from deploy.devcluster.apiserver.local import LocalCluster
+from deploy.devcluster.apiserver.logs import LogSource
+from deploy.devcluster.apiserver.reading import Reader
 from deploy.devcluster.apiserver.store import Store
 from deploy.devcluster.apiserver.writing import Writer
 
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_EPOCH = 1_735_689_600
+"""2025-01-01. Resource versions start at ten a second since then: they grow over a restart, too."""
+
 
 class ApiServer:
-    """One Kubernetes API, in memory."""
+    """One Kubernetes API, in memory: it starts empty, with a new CA and new keys."""
 
     def __init__(
         self,
         *,
+        sockets: Sequence[socket.socket] = (),
+        addresses: Sequence[tuple[str, int]] = (),
         window: int = 1000,
+        bookmark_seconds: float = 60.0,
+        issuer: str = ISSUER,
         resolve_service: ResolveService | None = None,
+        log_source: LogSource | None = None,
         clock: Callable[[], float] = time.time,
+        first_revision: int | None = None,
     ) -> None:
-        self.store = Store(window=window)
+        """`sockets` listen already (inherited); `addresses` are bound at start, port 0 is any free one.
+
+        `window`: changes of each kind that a watch can go back; `first_revision`: where resource versions start.
+        """
+        first = int((clock() - _EPOCH) * 10) if first_revision is None else first_revision
+        self.store = Store(window=window, first_revision=max(1, first))
         self.kinds = Kinds(built_in())
         self._admission = Admission(self.store, resolve_service or self._cluster_ip)
         self.writer = Writer(self.store, self.kinds, self._admission, clock=clock)
+        self.accounts = Accounts(self.store, issuer=issuer, clock=clock)
         self._cluster = LocalCluster(self.store, self.kinds, self.writer)
+        self._handlers = Handlers(
+            store=self.store,
+            kinds=self.kinds,
+            reader=Reader(self.store, clock, bookmark_seconds=bookmark_seconds),
+            writer=self.writer,
+            accounts=self.accounts,
+            clock=clock,
+        )
+        self._handlers.log_source = log_source
+        self._ca = ClusterCa(dt.datetime.fromtimestamp(clock(), tz=dt.UTC))
+        self._tls = self._ca.server_context()
+        self._sockets = list(sockets)
+        self._addresses = list(addresses)
+        self._runner: web.AppRunner | None = None
 
     @property
     def cluster(self) -> LocalCluster:
-        """The API, in-process."""
+        """The API, in-process (`deploy.devcluster.cluster.Cluster`, and `transact`)."""
         return self._cluster
 
+    @property
+    def ca_pem(self) -> str:
+        """The CA that clients of the API trust; `ca.crt` of pods."""
+        return self._ca.pem
+
+    @property
+    def log_source(self) -> LogSource | None:
+        """Who answers requests for logs."""
+        return self._handlers.log_source
+
+    @log_source.setter
+    def log_source(self, source: LogSource | None) -> None:
+        self._handlers.log_source = source
+
+    @property
+    def bound(self) -> list[tuple[str, int]]:
+        """Addresses that it listens on."""
+        return [tuple(address[:2]) for address in self._runner.addresses] if self._runner else []
+
     async def start(self) -> None:
-        """Create the namespaces that every cluster has, and listen."""
-        for name in ("default", "kube-system", "kube-public", "kube-node-lease"):
-            await self._cluster.create("namespaces", {"metadata": {"name": name}})
+        """Create the namespaces that every cluster has, and listen. Raises `OSError` if an address is taken."""
+        for name in NAMESPACES:
+            if await self._cluster.get("namespaces", "", name) is None:
+                await self._cluster.create("namespaces", {"metadata": {"name": name}})
+        # Cancelled when the client goes: an idle watch would not notice.
+        self._runner = web.AppRunner(
+            self._handlers.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+        )
+        await self._runner.setup()
+        for one in self._sockets:
+            await web.SockSite(self._runner, one, ssl_context=self._tls).start()
+        for host, port in self._addresses:
+            await self.listen(host, port)
+
+    async def listen(self, host: str, port: int) -> None:
+        """Listen on one more address; after `start`."""
+        assert self._runner is not None, "start comes first"
+        await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close listeners and connections; watches end."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
         await self._admission.close()
+
+    def kubeconfig(self, server_url: str) -> str:
+        """A kubeconfig of the administrator: a secret, to be written with mode 0600."""
+        ca = base64.b64encode(self._ca.pem.encode()).decode()
+        return yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "meshlog", "cluster": {"server": server_url, "certificate-authority-data": ca}}],
+                "users": [{"name": "admin", "user": {"token": self.accounts.admin_token}}],
+                "contexts": [{"name": "meshlog", "context": {"cluster": "meshlog", "user": "admin"}}],
+                "current-context": "meshlog",
+            },
+            sort_keys=False,
+        )
+
+    def issue_token(
+        self,
+        namespace: str,
+        account: str,
+        *,
+        audiences: Sequence[str] = (),
+        seconds: int = 3600,
+        pod: str = "",
+        pod_uid: str = "",
+    ) -> Issued:
+        """A service account's token, as the kubelet asks for one. Raises `ApiError` 404, 409, 400.
+
+        Without audiences it is for the API itself; with `pod` it dies with that pod.
+        """
+        return self.accounts.issue(namespace, account, audiences=audiences, seconds=seconds, pod=pod, pod_uid=pod_uid)
 
     async def _cluster_ip(self, namespace: str, name: str, port: int) -> tuple[str, int]:
         """Where a webhook's Service is: its ClusterIP."""

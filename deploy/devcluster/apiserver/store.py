@@ -140,8 +140,8 @@ class Journal:
 class Store:
     """Every object, by kind and key."""
 
-    def __init__(self, *, window: int = 1000) -> None:
-        self.revision = 1
+    def __init__(self, *, window: int = 1000, first_revision: int = 1) -> None:
+        self.revision = first_revision
         self._window = window
         self._objects: dict[str, dict[Key, Stored]] = {}
         self._journals: dict[str, Journal] = {}

@@ -35,6 +35,7 @@ from deploy.devcluster.apiserver.selecting import Matches
 from deploy.devcluster.apiserver.shapes import Schema
 from deploy.devcluster.apiserver.store import Store, Stored, Write
 from deploy.devcluster.cluster import Obj
+from shared.model import ANNOTATION_CHANGE_SET
 
 SYSTEM = Caller("system:devcluster", groups=("system:masters", "system:authenticated"))
 """The devcluster's own parts, which call in-process."""
@@ -127,7 +128,7 @@ class Writer:
         """Write what `change` makes of the newest version; again if that moved on meanwhile, unless `once`."""
         for _attempt in range(1 if once else _ATTEMPTS):
             base = self._require(kind, key)
-            old = {**base.obj, "apiVersion": kind.api_version(version.name)}
+            old: Obj = {**base.obj, "apiVersion": kind.api_version(version.name)}
             body = conforming.check_identity(kind, version, change(old))
             draft = await self._draft_update(kind, version, base, body, options, subresource)
             if draft.base is self._store.get(kind.resource, *key):
@@ -152,7 +153,12 @@ class Writer:
         raise conflict(kind.resource, key[1])
 
     async def transact(self, objects: Sequence[Obj], options: Options) -> list[Stored]:
-        """Apply all objects in one commit: consecutive resource versions, or nothing. Raises what one raises."""
+        """Apply all objects in one commit: consecutive resource versions, or nothing. Raises what one raises.
+
+        Each gets the annotation `meshlog.io/change-set: <id>/<size>`, so that who watches several kinds can tell
+        when it has seen them all.
+        """
+        identity = uuid.uuid4().hex
         placed: list[tuple[Kind, Version, tuple[str, str], Obj]] = []
         for obj in objects:
             found = self._kinds.of(str(obj.get("apiVersion")), str(obj.get("kind")))
@@ -162,7 +168,10 @@ class Writer:
             if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
                 raise bad_request(f"a {found[0].kind} of the change set has no metadata.name")
             namespace = str(metadata.get("namespace") or "default") if found[0].namespaced else ""
-            placed.append((*found, (namespace, metadata["name"]), obj))
+            stamp = f"{identity}/{len(objects)}"
+            annotations = {**(metadata.get("annotations") or {}), ANNOTATION_CHANGE_SET: stamp}
+            stamped = {**obj, "metadata": {**metadata, "annotations": annotations}}
+            placed.append((*found, (namespace, metadata["name"]), stamped))
         keys = [(kind.resource, key) for kind, _version, key, _obj in placed]
         if len(set(keys)) != len(keys):
             raise bad_request("a change set names an object twice")
@@ -193,8 +202,7 @@ class Writer:
             base = self._require(kind, key)
             metadata = base.obj["metadata"]
             if precondition.uid and precondition.uid != metadata["uid"]:
-                why = f"Precondition failed: UID in precondition: {precondition.uid}, UID in object meta: {metadata['uid']}"
-                raise conflict(kind.resource, key[1], why)
+                raise conflict(kind.resource, key[1], _other_uid(precondition.uid, metadata["uid"]))
             if precondition.resource_version and precondition.resource_version != metadata["resourceVersion"]:
                 raise conflict(kind.resource, key[1])
             if kind.resource == "namespaces" and key[1] in PERMANENT_NAMESPACES:
@@ -236,7 +244,7 @@ class Writer:
         obj = dict(base.obj)
         metadata = obj["metadata"] = dict(obj["metadata"])
         seconds = _grace(kind, obj, grace)
-        finalizers = list(metadata.get("finalizers") or ())
+        finalizers: list[str] = list(metadata.get("finalizers") or ())
         if propagation == "Foreground" and self._dependents(metadata["uid"]) and "foregroundDeletion" not in finalizers:
             finalizers.append("foregroundDeletion")
             metadata["finalizers"] = finalizers
@@ -392,7 +400,8 @@ class Writer:
         if kind.namespaced:
             if said and said != namespace:
                 raise bad_request(
-                    f"the namespace of the provided object does not match the namespace sent on the request ({namespace})"
+                    "the namespace of the provided object does not match the namespace sent on the request "
+                    f"({namespace})"
                 )
             metadata["namespace"] = namespace
         elif said:
@@ -448,8 +457,8 @@ class Writer:
         subresource: str,
         fields: ownership.Fields | None = None,
     ) -> _Draft:
-        old = {**base.obj, "apiVersion": kind.api_version(version.name)}
-        was = old["metadata"]
+        old: Obj = {**base.obj, "apiVersion": kind.api_version(version.name)}
+        was: dict[str, Any] = old["metadata"]
         said = body["metadata"]
         self._check_same(kind, was, said)
         if subresource == "status":
@@ -526,7 +535,7 @@ class Writer:
             return await self._draft_create(kind, version, key[0], applied, options, promised, entries)
         self._check_same(kind, base.obj["metadata"], applied["metadata"])
         fields = ownership.Fields(base.obj["metadata"].get("managedFields"), schema)
-        old = {**base.obj, "apiVersion": applied["apiVersion"]}
+        old: Obj = {**base.obj, "apiVersion": applied["apiVersion"]}
         merged, conflicts = fields.apply(old, applied, **settings)
         if conflicts:
             raise apply_conflict(kind.resource, key[1], conflicts)
@@ -545,8 +554,7 @@ class Writer:
         if said.get("resourceVersion") not in {None, "", "0", was["resourceVersion"]}:
             raise conflict(kind.resource, was["name"])
         if said.get("uid") not in {None, "", was["uid"]}:
-            why = f"Precondition failed: UID in precondition: {said['uid']}, UID in object meta: {was['uid']}"
-            raise conflict(kind.resource, was["name"], why)
+            raise conflict(kind.resource, was["name"], _other_uid(said["uid"], was["uid"]))
         if "deletionTimestamp" in was and set(said.get("finalizers") or ()) - set(was.get("finalizers") or ()):
             what = "Forbidden: no new finalizers can be added if the object is being deleted"
             raise invalid(
@@ -610,6 +618,10 @@ class Writer:
             if draft.kind.resource == "namespaces" and self._contents(metadata["name"]):
                 return
             self._remove(draft.kind, draft.write.key, {**obj, "metadata": dict(metadata)})
+
+
+def _other_uid(wanted: str, found: str) -> str:
+    return f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
 
 
 def _key(obj: Obj) -> tuple[str, str]:

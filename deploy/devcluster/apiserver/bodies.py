@@ -1,0 +1,141 @@
+"""Bodies in and out: size and media types of requests, options, and the shape of responses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+import yaml
+from aiohttp import web
+
+from deploy.devcluster.apiserver.admission import Caller
+from deploy.devcluster.apiserver.conforming import Validation, body_object
+from deploy.devcluster.apiserver.refusals import Cause, RefusedError, bad_request, invalid, unsupported, wrong
+from deploy.devcluster.apiserver.targets import flag
+from deploy.devcluster.apiserver.writing import Options
+
+MAX_BODY = 3 * 1024 * 1024
+"""Bytes of a request, as Kubernetes has it."""
+YAML = ("application/yaml", "application/apply-patch+yaml")
+_DEPTH = 200
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: a few bytes of them can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+async def read(request: web.Request) -> bytes:
+    """The whole body. Raises 413."""
+    too_large = RefusedError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
+    if (request.content_length or 0) > MAX_BODY:
+        raise too_large
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise too_large from error
+
+
+async def read_object(request: web.Request, *media: str) -> Any:
+    """The body as JSON, or as YAML if it says so. Raises 400, 413, 415."""
+    raw = await read(request)
+    allowed = media or ("application/json", "application/yaml")
+    if request.content_type not in {*allowed, "application/octet-stream", "application/x-www-form-urlencoded"}:
+        raise unsupported_media(allowed)
+    if request.content_type in YAML:
+        return from_yaml(raw)
+    return _shallow(body_object(raw))
+
+
+def from_yaml(raw: bytes) -> Any:
+    """YAML (or JSON, which `kubectl` sends under YAML's name). Raises 400."""
+    try:
+        return _shallow(msgspec.json.decode(raw))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        pass
+    try:
+        loaded = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506 (derived from SafeLoader)
+        # Timestamps and the like become what JSON can say; what it cannot is refused.
+        return _shallow(msgspec.json.decode(msgspec.json.encode(loaded)))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise bad_request(f"error decoding YAML: {str(error)[:300]}") from error
+
+
+def _shallow(value: Any) -> Any:
+    """Refuse what is nested so deep that walking it would fail later."""
+    level: list[Any] = [value]
+    for _depth in range(_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(one for one in cast("dict[str, Any]", item).values() if isinstance(one, (dict, list)))
+            elif isinstance(item, list):
+                below.extend(one for one in cast("list[Any]", item) if isinstance(one, (dict, list)))
+        if not below:
+            return value
+        level = below
+    raise bad_request(f"the object is nested more than {_DEPTH} levels deep")
+
+
+def unsupported_media(allowed: Sequence[str]) -> RefusedError:
+    """415."""
+    return RefusedError(
+        415,
+        "UnsupportedMediaType",
+        f"the body of the request was in an unknown format - accepted media types include: {', '.join(allowed)}",
+    )
+
+
+def options_of(request: web.Request, caller: Caller, *, apply: bool = False) -> Options:
+    """Options of a write: the query's, and the caller's name as field manager. Raises 422."""
+    query = request.query
+    manager = query.get("fieldManager", "")
+    if len(manager) > 128:
+        raise _options("fieldManager", [wrong("fieldManager", manager, "may not be longer than 128 bytes")])
+    if apply and not manager:
+        cause = Cause("FieldValueRequired", "fieldManager", "Required value: is required for apply patch")
+        raise _options("fieldManager", [cause])
+    if not manager:
+        manager = request.headers.get("User-Agent", "").partition("/")[0].strip()[:128] or "unknown"
+    validation = query.get("fieldValidation") or "Warn"
+    if validation not in {"Ignore", "Warn", "Strict"}:
+        raise _options("fieldValidation", [unsupported("fieldValidation", validation, ("Ignore", "Strict", "Warn"))])
+    return Options(
+        manager=manager,
+        caller=caller,
+        dry_run=dry_run(query.getall("dryRun", [])),
+        validation=cast("Validation", validation),
+        force=bool(flag(query, "force")),
+    )
+
+
+def dry_run(values: Sequence[str]) -> bool:
+    """Whether nothing is to be stored. Raises 422."""
+    if any(value not in {"", "All"} for value in values):
+        raise _options("dryRun", [unsupported("dryRun", list(values), ("All",))])
+    return any(values)
+
+
+def _options(_field: str, causes: Sequence[Cause]) -> RefusedError:
+    return invalid("Options", "meta.k8s.io", "", causes)
+
+
+def reply(raw: bytes, *, status: int = 200, warnings: Sequence[str] = ()) -> web.Response:
+    """A JSON response."""
+    response = web.Response(body=raw, status=status, content_type="application/json")
+    for warning in warnings[:20]:
+        text = "".join(char if char.isprintable() and ord(char) < 127 else "?" for char in warning)[:300]
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        response.headers.add("Warning", f'299 - "{quoted}"')
+    return response
+
+
+def reply_object(body: Any, *, status: int = 200) -> web.Response:
+    """A JSON response of an object."""
+    return reply(msgspec.json.encode(body), status=status)
