@@ -16,10 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 
+from shared.eventlog.nats_client import Client, ConnectionClosedError, Msg, NatsError
 from shared.eventlog.protocol import LogUnavailableError
 
 _LOG = logging.getLogger("meshlog.eventlog")
@@ -88,7 +86,7 @@ class Line:
             raise _unavailable(subject)
         try:
             await self.client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
-        except (nats.errors.Error, OSError) as error:
+        except (NatsError, OSError) as error:
             raise _unavailable(subject) from error
 
     def end(self) -> None:
@@ -176,7 +174,7 @@ class Connection:
         while not self._closed:
             try:
                 line = await self._dial()
-            except (nats.errors.Error, OSError, TimeoutError) as error:
+            except (NatsError, OSError, TimeoutError) as error:
                 if not reported:
                     reported = True
                     _LOG.warning("the log cannot be reached, trying on: %s", error or type(error).__name__)
@@ -234,7 +232,7 @@ class Connection:
             await _quietly(client.close)
             raise
         if client.is_closed:
-            raise nats.errors.ConnectionClosedError
+            raise ConnectionClosedError
         return line
 
 
@@ -250,5 +248,5 @@ async def _quietly(close: Callable[[], Awaitable[None]]) -> None:
     """Close a client that may be broken already: how it breaks further tells nobody anything."""
     try:
         await close()
-    except (nats.errors.Error, OSError) as error:
+    except (NatsError, OSError) as error:
         _LOG.debug("while closing a connection to the log: %s", error)

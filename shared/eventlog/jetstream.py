@@ -162,7 +162,7 @@ class JetStreamLog:
                             yield record
             except LogUnavailableError as error:
                 if self._connection.closed:
-                    raise
+                    return
                 _LOG.debug("following %s is interrupted: %s", self.name, error)
             except ApiError as error:
                 if error.number != NO_STREAM:
@@ -225,7 +225,7 @@ class JetStreamLog:
                         yield job
             except LogUnavailableError as error:
                 if self._connection.closed:
-                    raise
+                    return
                 _LOG.debug("taking from %s is interrupted: %s", self.name, error)
             except ApiError as error:
                 if error.number != NO_STREAM:

@@ -14,9 +14,9 @@ from email.parser import BytesHeaderParser
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
 from shared.eventlog.connection import Line
+from shared.eventlog.nats_client import Msg
 from shared.eventlog.protocol import EventLogError, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
 

@@ -44,6 +44,7 @@ class MemoryLog:
         self._per_subject: dict[str, list[int]] = {}
         self._changed = asyncio.Event()
         self._down = False
+        self._closed = False
         self._leased: dict[int, float] = {}
 
     @property
@@ -99,7 +100,7 @@ class MemoryLog:
     async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
         """Yield records from `start` on for ever; see `EventLog.follow`."""
         wanted, delivered, incarnation = max(start, 1), 0, self._incarnation
-        while True:
+        while not self._closed:
             changed = self._changed
             if incarnation != self._incarnation:
                 wanted, delivered, incarnation = 1, 0, self._incarnation
@@ -152,7 +153,7 @@ class MemoryLog:
         """Take records off this work queue for ever; each is with one taker at a time, whatever the `group`."""
         if self.spec.retention != "work_queue":
             raise EventLogError("log/no-queue", f"stream {self.name} is no work queue; follow it", about=group)
-        while True:
+        while not self._closed:
             changed = self._changed
             now = asyncio.get_running_loop().time()
             free = None
@@ -180,6 +181,11 @@ class MemoryLog:
         """End the outage."""
         self._down = False
         self._wake()
+
+    def close(self) -> None:
+        """End followers and takers; other calls raise `LogUnavailableError`."""
+        self._closed = True
+        self.down()
 
     def lose(self, sequence: int) -> None:
         """Leave a hole where a record was."""
@@ -325,4 +331,6 @@ class MemoryLogs:
             self.stream(name)
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """End followers and takers."""
+        for log in self._open.values():
+            log.close()

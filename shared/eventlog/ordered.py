@@ -15,9 +15,6 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import nats.errors
-from nats.aio.msg import Msg
-
 from shared.eventlog.connection import Line
 from shared.eventlog.jetstream_api import (
     LAST_CONSUMER,
@@ -28,6 +25,7 @@ from shared.eventlog.jetstream_api import (
     delivery_of,
     record_of,
 )
+from shared.eventlog.nats_client import Msg, NatsError
 from shared.eventlog.protocol import LogUnavailableError, Record
 
 HEARTBEAT = 2.0
@@ -80,7 +78,7 @@ async def deliver(
     subject = line.client.new_inbox()
     try:
         subscription = await line.client.subscribe(subject, cb=inbox.put, pending_msgs_limit=-1, pending_bytes_limit=-1)
-    except (nats.errors.Error, OSError) as error:
+    except (NatsError, OSError) as error:
         raise LogUnavailableError("log/unavailable", "the log cannot be reached now; try again") from error
     try:
         if await _create(line, stream, subject, subjects, policy) == 0:
@@ -100,7 +98,7 @@ async def deliver(
             if not delivery.pending:
                 yield None
     finally:
-        with contextlib.suppress(nats.errors.Error, OSError):
+        with contextlib.suppress(NatsError, OSError):
             await subscription.unsubscribe()
 
 

@@ -159,7 +159,8 @@ class EventLog(Protocol):
         Returns the checkpoint after it. `epoch` starts a new epoch: the chain restarts from `GENESIS` under that
         id (needed for the very first append too; empty continues `after.epoch`). Raises `StaleWriterError` if the
         scope's last record is not `after.sequence`, `DuplicateError`, `BatchTooLargeError`, `LogUnavailableError`.
-        Nothing is written if it raises, except after `LogUnavailableError`: then read the tip to know.
+        Nothing is written if it raises, except after `LogUnavailableError`: then read the tip to know. Where an
+        append is both stale and a duplicate (it is repeated after its answer was lost), either error may be raised.
         """
         ...
 
@@ -172,9 +173,11 @@ class EventLog(Protocol):
         ...
 
     def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
-        """Yield records from sequence `start` on, in order, for ever; outages are waited out inside.
+        """Yield records from sequence `start` on, in order, until the `Logs` is closed; outages are waited out inside.
 
-        `start` may lie beyond the end. Never skips and never repeats a record that the stream still holds.
+        `start` may lie beyond the end. Never skips and never repeats a record that the stream still holds. Raises
+        `ChainBrokenError` when the stream is seen to have lost what was yielded; a stream that was deleted and made
+        anew is followed from its beginning (a `Verifier` tells both from progress).
         """
         ...
 
@@ -203,7 +206,7 @@ class EventLog(Protocol):
         ...
 
     def take(self, group: str) -> AsyncIterator[Job]:
-        """Take records off a work-queue stream, each given to one taker of the group at a time, for ever."""
+        """Take records off a work-queue stream until the `Logs` is closed, each with one taker of the group at a time."""
         ...
 
 
@@ -222,5 +225,5 @@ class Logs(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the connection. Logs opened from here raise `LogUnavailableError` afterwards."""
+        """Let go of the connection: followers and takers end, other calls raise `LogUnavailableError`."""
         ...

@@ -11,11 +11,10 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 import msgspec
-import nats.errors
-from nats.aio.msg import Msg
 
 from shared.eventlog.connection import Line
 from shared.eventlog.jetstream_api import NANOSECONDS, STATUS, call, delivery_of, record_of
+from shared.eventlog.nats_client import Msg, NatsError
 from shared.eventlog.protocol import Job, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
 
@@ -66,7 +65,7 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
     inbox = line.client.new_inbox()
     try:
         subscription = await line.client.subscribe(inbox, cb=messages.put)
-    except (nats.errors.Error, OSError) as error:
+    except (NatsError, OSError) as error:
         raise LogUnavailableError("log/unavailable", "the log cannot be reached now; try again") from error
     ask = msgspec.json.encode({"batch": _BATCH, "expires": int(_WAIT * NANOSECONDS)})
     try:
@@ -85,7 +84,7 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
                 open_jobs -= 1
                 yield _JetStreamJob(line, message)
     finally:
-        with contextlib.suppress(nats.errors.Error, OSError):
+        with contextlib.suppress(NatsError, OSError):
             await subscription.unsubscribe()
 
 

@@ -25,6 +25,7 @@ from shared.eventlog.protocol import (
     EventLogError,
     Job,
     Logs,
+    LogUnavailableError,
     Record,
     StaleWriterError,
 )
@@ -349,6 +350,30 @@ async def test_a_log_is_kept_short_without_a_difference_for_later_readers(log: E
     await log.trim(before=100)
     assert await log.bounds() == (5, 5)
     assert await log.tip(streams.cluster_scope("c1")) == checkpoint
+
+
+async def test_closing_ends_followers_and_takers_and_refuses_the_rest(logs: Logs, streams: Streams) -> None:
+    log, queue = await logs.open(streams.events), await logs.open(streams.csrs)
+    await write(log, streams, "a")
+    seen: list[int] = []
+
+    async def follow() -> None:
+        async for record in log.follow():
+            seen.append(record.sequence)  # noqa: PERF401 (it is looked at before it ends)
+
+    async def take() -> None:
+        async for _ in queue.take("ca"):
+            pass
+
+    async with asyncio.timeout(WITHIN), asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow())
+        tasks.create_task(take())
+        await eventually(lambda: seen, within=WITHIN, what="the follower has begun")
+        await logs.close()
+    with pytest.raises(LogUnavailableError):
+        await log.tip(streams.cluster_scope("c1"))
+    with pytest.raises(LogUnavailableError):
+        await log.publish(event(streams, "b"))
 
 
 async def test_streams_may_be_made_by_everybody_at_once(logs: Logs, streams: Streams) -> None:
