@@ -34,6 +34,11 @@ class ReplayGuard:
         self._requests: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many requests and pods are remembered."""
+        return len(self._requests), len(self._buckets)
+
     def admit(self, request: str, csr_digest: bytes, pod_uid: str, now: float) -> None:
         """Let a request through; one that was admitted before (a redelivery) costs its pod nothing.
 

@@ -1,0 +1,163 @@
+"""The bundle reaches the log once, and Kubernetes wherever it belongs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+
+from services.ca.distribution import BundleDistributor, bundle_pem
+from services.ca.publication import BundlePublisher
+from shared.certificates import SealingKey, TrustBundle, decode_bundle
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import Checkpoint, Draft, StaleWriterError
+from shared.latest import Latest
+from shared.subjects import Streams
+from tests.unit.ca.fake_kubernetes import FakeKubernetes
+from tests.unit.ca.running import tasks
+from tests.waiting import eventually
+
+NOW = 1_700_000_000.0
+KEYS = [SealingKey(id="k", public=bytes(32))]
+BUNDLE = TrustBundle(trust_domain="cluster.local", serial=3, roots=["ROOT\n"], sealing_keys=KEYS)
+HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+HOOK = f"{HOOKS}/meshlog-webhook-meshlog"
+
+
+def publisher(logs: MemoryLogs, now: float = NOW) -> BundlePublisher:
+    certs = logs.stream(Streams().certs)
+    return BundlePublisher(certs, streams=Streams(), trust_domain="cluster.local", clock=lambda: now)
+
+
+async def stored(logs: MemoryLogs) -> list[TrustBundle]:
+    return [decode_bundle(record.payload) async for record in logs.stream(Streams().certs).read()]
+
+
+async def test_a_bundle_is_published_once_and_again_when_it_changes() -> None:
+    logs = MemoryLogs(clock=lambda: int(NOW * 1e9))
+    first = await publisher(logs).publish(["A"], KEYS)
+    assert await publisher(logs).publish(["A"], KEYS) == first
+    second = await publisher(logs).publish(["B", "A"], KEYS)
+    assert second.serial > first.serial
+    assert await stored(logs) == [first, second]
+
+
+async def test_an_old_bundle_is_written_again_with_its_serial() -> None:
+    logs = MemoryLogs(clock=lambda: int(NOW * 1e9))
+    first = await publisher(logs).publish(["A"], KEYS)
+    await publisher(logs, NOW + 86400).publish(["A"], KEYS)
+    assert await stored(logs) == [first, first]
+
+
+async def test_replicas_that_publish_at_once_write_one_bundle() -> None:
+    logs = MemoryLogs()
+    replicas = [publisher(logs) for _ in range(4)]
+    async with tasks(*(replica.run(["A"], KEYS) for replica in replicas)):
+        published = await asyncio.gather(*(replica.published.wait() for replica in replicas))
+    assert len({bundle.serial for bundle in published}) == 1
+    assert len(await stored(logs)) == 1
+
+
+async def test_a_replica_that_looked_too_early_writes_over_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = MemoryLogs()
+    certs = logs.stream(Streams().certs)
+    look = certs.tip
+
+    async def too_early(scope: str) -> Checkpoint:
+        monkeypatch.setattr(certs, "tip", look)
+        found = await look(scope)
+        await publisher(logs).publish(["A"], KEYS)
+        return found
+
+    monkeypatch.setattr(certs, "tip", too_early)
+    with pytest.raises(StaleWriterError):
+        await publisher(logs).publish(["B"], KEYS)
+    assert [bundle.roots for bundle in await stored(logs)] == [["A"]]
+
+
+async def test_nonsense_in_the_place_of_the_bundle_is_replaced() -> None:
+    logs = MemoryLogs()
+    certs = logs.stream(Streams().certs)
+    subject = Streams().bundle_subject("cluster.local")
+    await certs.append([Draft(subject=subject, payload=b"{")], scope=subject, after=await certs.tip(subject), epoch="e")
+    assert (await publisher(logs).publish(["A"], KEYS)).roots == ["A"]
+
+
+def distributor(kube: FakeKubernetes, members: dict[str, str]) -> tuple[BundleDistributor, Latest[TrustBundle]]:
+    latest: Latest[TrustBundle] = Latest()
+    latest.set(BUNDLE)
+    return BundleDistributor(kube, bundle=latest, members=lambda: members), latest
+
+
+def config_map_path(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/configmaps/meshlog-trust-bundle"
+
+
+async def test_each_member_gets_the_bundle_once() -> None:
+    kube, members = FakeKubernetes(), {"bookstore": "u1", "meshlog-system": "u2"}
+    writing, latest = distributor(kube, members)
+    assert await writing.reconcile_config_maps()
+    assert await writing.reconcile_config_maps()
+    assert [path for _, path in kube.requests] == [config_map_path("bookstore"), config_map_path("meshlog-system")]
+    assert kube.objects[config_map_path("bookstore")]["data"] == {"bundle.pem": "ROOT\n"}
+    members["bookstore"] = "recreated"
+    await writing.reconcile_config_maps()
+    assert len(kube.requests) == 3
+    latest.set(TrustBundle(trust_domain="cluster.local", serial=4, roots=["NEW"], sealing_keys=KEYS))
+    await writing.reconcile_config_maps()
+    assert kube.objects[config_map_path("bookstore")]["data"] == {"bundle.pem": "NEW\n"}
+
+
+async def test_a_namespace_that_refuses_holds_up_no_other() -> None:
+    kube = FakeKubernetes()
+    kube.refusing.add(config_map_path("bookstore"))
+    writing, _ = distributor(kube, {"bookstore": "u1", "meshlog-system": "u2"})
+    assert not await writing.reconcile_config_maps()
+    assert config_map_path("meshlog-system") in kube.objects
+    kube.refusing.clear()
+    assert await writing.reconcile_config_maps()
+    assert config_map_path("bookstore") in kube.objects
+
+
+async def test_a_new_member_gets_its_bundle_when_it_is_woken() -> None:
+    kube, members = FakeKubernetes(), {"meshlog-system": "u2"}
+    writing, _ = distributor(kube, members)
+    async with tasks(writing.run_config_maps()):
+        await eventually(lambda: config_map_path("meshlog-system") in kube.objects, within=5, what="written")
+        members["bookstore"] = "u1"
+        writing.wake()
+        await eventually(lambda: config_map_path("bookstore") in kube.objects, within=5, what="written")
+
+
+def webhook(ca_bundle: str = "") -> dict[str, object]:
+    return {
+        "metadata": {"name": "meshlog-webhook-meshlog", "labels": {"meshlog.io/inject-ca": "true"}},
+        "webhooks": [{"name": "a", "clientConfig": {"caBundle": ca_bundle}}, {"name": "b", "clientConfig": {}}],
+    }
+
+
+def bundles_of(kube: FakeKubernetes) -> set[str]:
+    return {hook["clientConfig"].get("caBundle", "") for hook in kube.objects[HOOK]["webhooks"]}
+
+
+async def test_webhooks_get_the_bundle_when_they_appear_and_whenever_it_changes() -> None:
+    kube = FakeKubernetes()
+    writing, latest = distributor(kube, {})
+    wanted = base64.b64encode(bundle_pem(BUNDLE).encode()).decode()
+    async with tasks(writing.run_webhooks("mutatingwebhookconfigurations")):
+        await eventually(lambda: ("GET", HOOKS) in kube.requests, within=5, what="listed")
+        kube.put(HOOK, webhook("b2xk"))
+        await eventually(lambda: bundles_of(kube) == {wanted}, within=5, what="written when it appears")
+        latest.set(TrustBundle(trust_domain="cluster.local", serial=4, roots=["NEW"], sealing_keys=KEYS))
+        new = base64.b64encode(b"NEW\n").decode()
+        await eventually(lambda: bundles_of(kube) == {new}, within=5, what="written when the bundle changes")
+
+
+async def test_webhooks_that_are_right_are_left_alone() -> None:
+    kube = FakeKubernetes()
+    writing, _ = distributor(kube, {})
+    kube.put(HOOK, webhook())
+    await writing.reconcile_webhooks("mutatingwebhookconfigurations")
+    await writing.reconcile_webhooks("mutatingwebhookconfigurations")
+    assert [method for method, _ in kube.requests] == ["GET", "PATCH", "GET"]
