@@ -60,8 +60,9 @@ def render(config: NatsConfig) -> str:
 
 
 def _user(user: NatsUser) -> str:
-    password = user.password if user.password.startswith("$") and not user.password.startswith("$2") else None
-    shown = password or json.dumps(user.password)
+    if not user.password.startswith("$"):
+        raise ValueError(f"the password of {user.name} is neither a bcrypt hash nor a reference to the environment")
+    shown = json.dumps(user.password) if user.password.startswith("$2") else user.password
     publish, subscribe = json.dumps(list(user.publish)), json.dumps(list(user.subscribe))
     permissions = f"publish: {publish}, subscribe: {subscribe}"
     return f"    {{ user: {json.dumps(user.name)}, password: {shown}, permissions: {{ {permissions} }} }}"

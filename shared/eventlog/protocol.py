@@ -206,7 +206,7 @@ class EventLog(Protocol):
         ...
 
     def take(self, group: str) -> AsyncIterator[Job]:
-        """Take records off a work-queue stream until the `Logs` is closed, each with one taker of the group at a time."""
+        """Take records off a work-queue stream until `Logs` is closed, each with one taker of the group at a time."""
         ...
 
 

@@ -22,9 +22,10 @@ SERVICES = ("ingestor", "compiler", "xds-edge", "ca", "injector")
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[NatsServer]:
-    """A server with one user a service."""
-    users = service_users(STREAMS, dict.fromkeys(SERVICES, "s3cret-word"))
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
+    """A server with one user a service, whose passwords it has from its environment."""
+    monkeypatch.setenv("MESHLOG_TEST_PASSWORD", "s3cret-word")
+    users = service_users(STREAMS, dict.fromkeys(SERVICES, "$MESHLOG_TEST_PASSWORD"))
     server = NatsServer(tmp_path, NatsConfig(port=free_port(), store=str(tmp_path / "data"), users=users))
     server.start()
     (tmp_path / "password").write_text("s3cret-word\n")
