@@ -33,10 +33,11 @@ class Zone:
     def set(self, names: Mapping[str, Sequence[str]]) -> None:
         """Know these names (fully qualified, no trailing dot) and no others."""
         self._names = {name.lower(): tuple(addresses) for name, addresses in names.items()}
-        self._above = {self._domain}
+        above = {self._domain}
         for name in self._names:
             parts = name.split(".")
-            self._above.update(".".join(parts[count:]) for count in range(1, len(parts)))
+            above.update(".".join(parts[count:]) for count in range(1, len(parts)))
+        self._above = {name for name in above if name == self._domain or name.endswith(f".{self._domain}")}
 
     def answer(self, query: bytes, *, limit: int | None = None) -> bytes | None:
         """The reply to a query; none if it is no query at all. Longer than `limit` bytes: cut, with TC set."""
