@@ -1,0 +1,85 @@
+"""`meshlog run injector`: settings, wiring, readiness."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.injector.membership import Membership
+from services.injector.settings import InjectorSettings
+from services.injector.webhook import Webhook
+from shared import process
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.protocol import Logs
+from shared.spiffe import SpiffeId
+from shared.svid import BundleFollower, CertificateRequester, ServingCertificate
+
+ACCOUNT = "meshlog-injector"
+
+
+async def serve(context: process.Context[InjectorSettings]) -> None:
+    """Answer reviews until told to stop."""
+    logs = JetStreamLogs.from_settings(context.settings, name=ACCOUNT)
+    try:
+        await _serve(context, logs)
+    finally:
+        await context.cancel_parts()
+        await logs.close()
+
+
+async def _serve(context: process.Context[InjectorSettings], logs: Logs) -> None:
+    settings, streams = context.settings, context.settings.streams
+    context.ready("log", ready=False, why="the log has not been read")
+    context.ready("certificate", ready=False, why="there is no serving certificate yet")
+    membership = Membership(
+        await logs.open(streams.events), streams=streams, cluster=settings.cluster, mesh_namespace=settings.namespace
+    )
+    context.spawn(membership.run(), "membership")
+    certificate = await _certificate(context, logs)
+    answered = context.metrics.counter("meshlog_injector_reviews_total", "Reviews answered, by outcome")
+    durations = context.metrics.histogram("meshlog_injector_review_seconds", "Time to answer a review")
+
+    def observe(outcome: str, seconds: float) -> None:
+        answered.add(outcome=outcome)
+        durations.record(seconds)
+
+    webhook = Webhook(membership, settings.installation, patience=settings.patience, observe=observe)
+    await membership.caught_up.wait()
+    context.ready("log", ready=True)
+    runner, port = await webhook.serve(settings.webhook_host, settings.webhook_port, await certificate.server_context())
+    context.ready("certificate", ready=True)
+    context.log.info("answering reviews", extra={"port": port})
+    try:
+        await context.stopping.wait()
+    finally:
+        await runner.cleanup()
+
+
+async def _certificate(context: process.Context[InjectorSettings], logs: Logs) -> ServingCertificate:
+    settings, streams = context.settings, context.settings.streams
+    certs = await logs.open(streams.certs)
+    bundle = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
+    requester = CertificateRequester(
+        csrs=await logs.open(streams.csrs),
+        certs=certs,
+        streams=streams,
+        instance=context.instance,
+        cluster=settings.cluster,
+        bundles=bundle,
+    )
+    identity = SpiffeId(trust_domain=settings.trust_domain, namespace=settings.namespace, service_account=ACCOUNT)
+    certificate = ServingCertificate(requester, token_path=Path(settings.token_file), spiffe_id=identity)
+    context.spawn(bundle.run(), "trust bundle")
+    context.spawn(requester.run(), "certificate requester")
+    context.spawn(certificate.run(), "serving certificate")
+    return certificate
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the injector to its end; the exit code."""
+    return process.main("injector", InjectorSettings, serve, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,144 @@
+"""Probes through the proxy. Pure.
+
+The kubelet calls a pod from outside of the mesh, so its probes would meet the inbound listener and be refused (or, a
+TCP probe, be accepted by the proxy whatever the application does). Each HTTP, HTTPS, TCP and gRPC probe is turned
+into an HTTP probe of one of three listeners of the proxy, which the redirect lets pass:
+
+- HTTP and HTTPS are forwarded to the application, path, query, headers and timeout kept (`forward`);
+- TCP and gRPC are answered from what the proxy's own health check of that port last found (`check`).
+
+Exec probes are left alone. Thresholds and periods stay the kubelet's. A probe that names a host is left alone too: it
+is not about this pod. The originals are kept beside the pod, so that mutating it again starts from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from shared.errors import BadInputError
+
+Phase = Literal["liveness", "readiness", "startup"]
+
+PORTS: dict[Phase, int] = {"liveness": 15901, "readiness": 15902, "startup": 15903}
+"""Listener of the proxy for each kind of probe."""
+
+
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One probe that goes through the proxy."""
+
+    phase: Phase
+    container: str
+    port: int
+    how: Literal["forward", "check"]
+    scheme: Literal["http", "https", "tcp", "grpc"]
+    timeout: float
+    """Seconds."""
+    period: float
+    service: str = ""
+    """Of a gRPC probe."""
+
+    @property
+    def path(self) -> str:
+        """Where the kubelet asks for it; what follows is the application's own path."""
+        return f"/meshlog/{self.phase}/{self.container}"
+
+    @property
+    def cluster(self) -> str:
+        """Name of the proxy's cluster for it."""
+        return f"probe|{self.phase}|{self.container}"
+
+
+def rewrite(container: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probe]]:
+    """The container with its probes redirected, and what the proxy must answer. Raises `BadInputError`."""
+    changed = dict(container)
+    found: list[Probe] = []
+    for phase in PORTS:
+        definition: Mapping[str, Any] = container.get(f"{phase}Probe") or {}
+        probe = _read(phase, container, definition)
+        if probe is not None:
+            found.append(probe)
+            changed[f"{phase}Probe"] = _redirected(probe, definition)
+    return changed, found
+
+
+def originals(containers: Sequence[Mapping[str, Any]], probes: Sequence[Probe]) -> dict[str, dict[str, Any]]:
+    """The definitions that were rewritten, by container and field."""
+    kept: dict[str, dict[str, Any]] = {}
+    by_name = {container["name"]: container for container in containers}
+    for probe in probes:
+        field = f"{probe.phase}Probe"
+        kept.setdefault(probe.container, {})[field] = by_name[probe.container][field]
+    return kept
+
+
+def restore(container: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The container with its own probes again; a probe that somebody changed since stays as it is."""
+    restored = dict(container)
+    for phase, port in PORTS.items():
+        field = f"{phase}Probe"
+        action = (restored.get(field) or {}).get("httpGet") or {}
+        ours = action.get("port") == port and str(action.get("path", "")).startswith(f"/meshlog/{phase}/")
+        if ours and field in kept:
+            restored[field] = kept[field]
+    return restored
+
+
+def _read(phase: Phase, container: Mapping[str, Any], definition: Mapping[str, Any]) -> Probe | None:
+    name = str(container.get("name", ""))
+    timeout = float(definition.get("timeoutSeconds") or 1)
+    period = float(definition.get("periodSeconds") or 10)
+    for field in ("httpGet", "tcpSocket", "grpc"):
+        action = definition.get(field)
+        if not isinstance(action, dict):
+            continue
+        if action.get("host"):
+            return None
+        port = _port(action.get("port"), container, f"{phase}Probe of container {name}")
+        if field == "httpGet":
+            scheme = "https" if str(action.get("scheme", "")).upper() == "HTTPS" else "http"
+        else:
+            scheme = "tcp" if field == "tcpSocket" else "grpc"
+        return Probe(
+            phase=phase,
+            container=name,
+            port=port,
+            how="forward" if field == "httpGet" else "check",
+            scheme=scheme,
+            timeout=timeout,
+            period=period,
+            service=str(action.get("service") or ""),
+        )
+    return None
+
+
+def _redirected(probe: Probe, definition: Mapping[str, Any]) -> dict[str, Any]:
+    redirected = {key: value for key, value in definition.items() if key not in ("httpGet", "tcpSocket", "grpc")}
+    before: Mapping[str, Any] = definition.get("httpGet") or {}
+    path = probe.path
+    if probe.how == "forward":
+        own = str(before.get("path") or "/")
+        path += own if own.startswith("/") else f"/{own}"
+    action: dict[str, Any] = {"path": path, "port": PORTS[probe.phase], "scheme": "HTTP"}
+    if before.get("httpHeaders"):
+        action["httpHeaders"] = before["httpHeaders"]
+    redirected["httpGet"] = action
+    return redirected
+
+
+def _port(value: Any, container: Mapping[str, Any], about: str) -> int:
+    """A number, or the name of one of the container's ports."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, str):
+        named = [each.get("containerPort") for each in container.get("ports") or [] if each.get("name") == value]
+        if not named:
+            raise BadInputError(
+                "inject/probe-port", f"names port {value!r}, which the container does not have", about=about
+            )
+        value = named[0]
+    if not isinstance(value, int) or not 0 < value < 65536:
+        raise BadInputError("inject/probe-port", "has no port from 1 to 65535", about=about)
+    return value

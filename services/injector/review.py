@@ -1,0 +1,150 @@
+"""What the API server asks of an admission webhook, and what it is answered. Pure.
+
+An answer is always a valid AdmissionReview with the uid that was asked about, whatever the object in it: errors of
+content are refusals with a sentence, never a failure of the webhook, which would stop every pod of the namespace.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+
+from shared.errors import BadInputError, MeshlogError
+
+_VERSIONS = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1")
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    kind: str = ""
+    group: str = ""
+
+
+class _Request(msgspec.Struct, rename="camel"):
+    uid: str
+    kind: _Kind = _Kind()
+    namespace: str = ""
+    name: str = ""
+    operation: str = ""
+    dry_run: bool | None = None
+    sub_resource: str = ""
+    object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Review(msgspec.Struct, rename="camel"):
+    request: _Request
+    api_version: str = _VERSIONS[0]
+    kind: str = ""
+
+
+class _Port(msgspec.Struct, rename="camel"):
+    container_port: int
+    name: str | None = None
+
+
+class _Probe(msgspec.Struct, rename="camel"):
+    http_get: dict[str, Any] | None = None
+    tcp_socket: dict[str, Any] | None = None
+    grpc: dict[str, Any] | None = None
+    timeout_seconds: int | None = None
+    period_seconds: int | None = None
+
+
+class _Container(msgspec.Struct, rename="camel"):
+    name: str
+    ports: list[_Port] | None = None
+    liveness_probe: _Probe | None = None
+    readiness_probe: _Probe | None = None
+    startup_probe: _Probe | None = None
+
+
+class _Volume(msgspec.Struct):
+    name: str
+
+
+class _Meta(msgspec.Struct):
+    annotations: dict[str, str] | None = None
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    containers: list[_Container]
+    init_containers: list[_Container] | None = None
+    volumes: list[_Volume] | None = None
+
+
+class _PodShape(msgspec.Struct):
+    """What the rest of the injector relies on; the API server checks all else after us."""
+
+    spec: _Spec
+    metadata: _Meta | None = None
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A review to be answered."""
+
+    api_version: str
+    uid: str
+    namespace: str
+    object: msgspec.Raw | None
+    """The pod to be created, as JSON; none if the question is about something else."""
+
+    def pod(self) -> dict[str, Any]:
+        """The pod. Raises `BadInputError` if it is none."""
+        assert self.object is not None
+        try:
+            msgspec.json.decode(self.object, type=_PodShape)
+            return msgspec.json.decode(self.object, type=dict[str, Any])
+        except _READ_ERRORS as error:
+            raise BadInputError("review/pod", f"is no pod ({error})", about="the object") from error
+
+
+_DECODER = msgspec.json.Decoder(_Review)
+_READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+def read(body: bytes) -> Question:
+    """The question in a request's body. Raises `BadInputError` if there is none."""
+    try:
+        review = _DECODER.decode(body)
+    except _READ_ERRORS as error:
+        raise BadInputError("review/malformed", "the body is no AdmissionReview") from error
+    request = review.request
+    if review.api_version not in _VERSIONS or not request.uid:
+        raise BadInputError("review/malformed", f"{review.api_version[:80]!r} is no AdmissionReview with a request")
+    return Question(
+        api_version=review.api_version, uid=request.uid, namespace=request.namespace, object=_object(request)
+    )
+
+
+def allow(question: Question, patch: list[dict[str, Any]] | None = None, *, warning: str = "") -> bytes:
+    """Let the object pass, changed by `patch`."""
+    response: dict[str, Any] = {"uid": question.uid, "allowed": True}
+    if patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
+    if warning:
+        response["warnings"] = [warning[:256]]
+    return _answer(question, response)
+
+
+def refuse(question: Question, error: MeshlogError, *, status: int = 403) -> bytes:
+    """Refuse the object with the error's sentence."""
+    told = {
+        "code": status,
+        "message": f"meshlog: {error}",
+        "reason": "Forbidden" if status == 403 else "ServiceUnavailable",
+    }
+    return _answer(question, {"uid": question.uid, "allowed": False, "status": told})
+
+
+def _answer(question: Question, response: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"apiVersion": question.api_version, "kind": "AdmissionReview", "response": response})
+
+
+def _object(request: _Request) -> msgspec.Raw | None:
+    if request.kind.kind != "Pod" or request.kind.group or request.sub_resource:
+        return None
+    if request.operation not in ("", "CREATE") or request.object is msgspec.UNSET:
+        return None
+    return request.object

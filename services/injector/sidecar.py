@@ -1,0 +1,206 @@
+"""What is added to a pod: the init container that sets up the redirect, the proxy, and one volume. Pure.
+
+One projected volume holds all that the proxy needs from the cluster: the pod's own token (audience `meshlog`), the
+trust bundle of the namespace, and the two documents by which Envoy follows them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from services.injector.bootstrap import (
+    BUNDLE_FILE,
+    DIRECTORY,
+    READY_PATH,
+    TOKEN_FILE,
+    TOKEN_SOURCE_FILE,
+    TRUST_SOURCE_FILE,
+    bootstrap,
+    token_source,
+    trust_source,
+)
+from services.injector.configuration import Installation, MeshSpec
+from services.injector.probes import PORTS, Probe
+from shared.errors import BadInputError
+from shared.model import OSM_PREFIX
+
+INIT_CONTAINER = "meshlog-init"
+PROXY_CONTAINER = "envoy"
+VOLUME = "meshlog-identity"
+ANNOTATION_TOKEN_SOURCE = "sidecar.meshlog.io/token-source"  # noqa: S105 (a name)
+ANNOTATION_TRUST_SOURCE = "sidecar.meshlog.io/trust-source"
+ANNOTATION_PROBES = "sidecar.meshlog.io/probes"
+"""The probes as their author wrote them, JSON; there only if some were rewritten."""
+
+_AUDIENCE = "meshlog"
+Json = dict[str, Any]
+
+
+def volume(installation: Installation) -> Json:
+    """The projected volume."""
+    token = {
+        "audience": _AUDIENCE,
+        "expirationSeconds": installation.token_seconds,
+        "path": TOKEN_FILE,
+    }
+    files = [
+        _annotation_file(ANNOTATION_TOKEN_SOURCE, TOKEN_SOURCE_FILE),
+        _annotation_file(ANNOTATION_TRUST_SOURCE, TRUST_SOURCE_FILE),
+    ]
+    bundle = {"name": installation.trust_bundle, "items": [{"key": BUNDLE_FILE, "path": BUNDLE_FILE}]}
+    return {
+        "name": VOLUME,
+        "projected": {
+            "sources": [{"serviceAccountToken": token}, {"configMap": bundle}, {"downwardAPI": {"items": files}}]
+        },
+    }
+
+
+def source_annotations() -> dict[str, str]:
+    """The annotations that become files."""
+    return {ANNOTATION_TOKEN_SOURCE: token_source(), ANNOTATION_TRUST_SOURCE: trust_source()}
+
+
+def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -> Json:
+    """The proxy's container: a native sidecar unless the cluster is too old for it."""
+    config = json.dumps(bootstrap(installation, probes), separators=(",", ":"), sort_keys=True)
+    security: Json = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+    if installation.mode == "uid":
+        security |= {"runAsUser": installation.proxy_uid, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
+    else:
+        # To mark its packets it needs the right to.
+        security |= {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}
+    container: Json = {
+        "name": PROXY_CONTAINER,
+        "image": mesh.sidecar.envoy_image or installation.envoy_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["envoy"],
+        "args": [
+            "--config-yaml",
+            # `$(` would be read as a variable by the kubelet.
+            config.replace("$(", "$$("),
+            "--service-node",
+            "$(POD_NAMESPACE)/$(POD_NAME)",
+            "--service-cluster",
+            "$(SERVICE_ACCOUNT).$(POD_NAMESPACE)",
+            "--log-level",
+            mesh.sidecar.log_level,
+            "--concurrency",
+            str(installation.concurrency),
+            "--drain-time-s",
+            "5",
+            "--drain-strategy",
+            "immediate",
+            "--disable-hot-restart",
+        ],
+        "env": [
+            _field("POD_NAME", "metadata.name"),
+            _field("POD_NAMESPACE", "metadata.namespace"),
+            _field("POD_UID", "metadata.uid"),
+            _field("POD_IP", "status.podIP"),
+            _field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        ],
+        "ports": [
+            {"name": "proxy-inbound", "containerPort": 15003},
+            {"name": "readiness-port", "containerPort": PORTS["readiness"]},
+        ],
+        "volumeMounts": [{"name": VOLUME, "mountPath": DIRECTORY, "readOnly": True}],
+        "securityContext": security,
+    }
+    if mesh.sidecar.resources:
+        container["resources"] = mesh.sidecar.resources
+    started = {"httpGet": {"path": READY_PATH, "port": PORTS["readiness"]}, "periodSeconds": 1}
+    if installation.native_sidecars:
+        # The application starts once the proxy has its configuration, however long that takes (ten minutes).
+        container["restartPolicy"] = "Always"
+        container["startupProbe"] = started | {"failureThreshold": 600}
+    else:
+        container["readinessProbe"] = started | {"failureThreshold": 3, "periodSeconds": 5}
+    return container
+
+
+def init(installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[str, str]) -> Json:
+    """The init container that redirects the pod's traffic. Raises `BadInputError` for a bad exclusion."""
+    arguments = ["sidecar-init"]
+    if installation.mode == "mark":
+        arguments += ["--proxy-mark", str(installation.proxy_mark)]
+    else:
+        arguments += ["--proxy-uid", str(installation.proxy_uid)]
+    traffic = mesh.traffic
+    for flag, annotation, configured, read in (
+        (
+            "--exclude-outbound-cidrs",
+            "outbound-ip-range-exclusion-list",
+            traffic.outbound_ip_range_exclusion_list,
+            _range,
+        ),
+        (
+            "--include-outbound-cidrs",
+            "outbound-ip-range-inclusion-list",
+            traffic.outbound_ip_range_inclusion_list,
+            _range,
+        ),
+        ("--exclude-outbound-ports", "outbound-port-exclusion-list", traffic.outbound_port_exclusion_list, _port),
+        ("--exclude-inbound-ports", "inbound-port-exclusion-list", traffic.inbound_port_exclusion_list, _port),
+        ("--exclude-interfaces", "", traffic.network_interface_exclusion_list, _interface),
+    ):
+        name = f"{OSM_PREFIX}{annotation}"
+        own = pod_annotations.get(name, "") if annotation else ""
+        values = [(str(value), "MeshConfig") for value in configured]
+        values += [(value.strip(), f"annotation {name}") for value in own.split(",") if value.strip()]
+        items = dict.fromkeys(read(value, about) for value, about in values)
+        if items:
+            arguments += [flag, ",".join(items)]
+    if mesh.sidecar.local_proxy_mode == "PodIP":
+        arguments += ["--local-proxy-ip", "$(POD_IP)"]
+    container: Json = {
+        "name": INIT_CONTAINER,
+        "image": mesh.sidecar.init_container_image or installation.init_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["meshlog"],
+        "args": arguments,
+        "env": [_field("POD_IP", "status.podIP")],
+        "securityContext": {
+            "privileged": mesh.sidecar.enable_privileged_init_container,
+            "runAsUser": 0,
+            "runAsNonRoot": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+        },
+    }
+    if mesh.sidecar.resources:
+        container["resources"] = mesh.sidecar.resources
+    return container
+
+
+def _range(value: str, about: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError as error:
+        raise BadInputError(
+            "inject/range", f"{value[:60]!r} is no range of addresses like 10.0.0.0/8", about=about
+        ) from error
+
+
+def _port(value: str, about: str) -> str:
+    if value.isascii() and value.isdigit() and 0 < int(value[:6]) < 65536:
+        return str(int(value))
+    raise BadInputError("inject/port", f"{value[:60]!r} is no port from 1 to 65535", about=about)
+
+
+def _interface(value: str, about: str) -> str:
+    # What the kernel takes for a name: dev_valid_name() in net/core/dev.c.
+    if 0 < len(value) < 16 and value not in (".", "..") and not set(value) & set("/: \t\n,"):
+        return value
+    raise BadInputError("inject/interface", f"{value[:60]!r} is no name of a network interface", about=about)
+
+
+def _field(name: str, path: str) -> Json:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _annotation_file(annotation: str, path: str) -> Json:
+    return {"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
