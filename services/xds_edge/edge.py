@@ -64,7 +64,7 @@ class Edge:
         self.gatekeeper = Gatekeeper(
             self.verifier,
             pace=Pace(rate=settings.new_streams, burst=settings.new_streams_burst),
-            version=lambda: self.fleet.version if self._may_serve else 0,
+            version=lambda: self.fleet.version if self.may_serve else 0,
         )
         self.services = Services(
             fleet=self.fleet,
@@ -78,7 +78,8 @@ class Edge:
         self.server = DiscoveryServer(
             self.services, self.gatekeeper, ServerLimits(max_connection_age=settings.max_connection_age)
         )
-        self._may_serve = False
+        self.may_serve = False
+        """Whether there is a snapshot that proxies may be served: the log confirmed it, or it is away for too long."""
         self._checkpoint = EMPTY
         self._bundle: TrustBundle | None = None
         self._known_issuers = {}
@@ -168,9 +169,14 @@ class Edge:
     async def confirm_or_trust_disk(self) -> None:
         """Serve the snapshot from disk if the log does not answer in time."""
         await asyncio.sleep(self.settings.confirm_within)
-        if not self._may_serve and self.fleet.version:
+        if not self.may_serve and self.fleet.version:
             _LOGGER.warning("the log is away: serving the last good snapshot, version %d", self.fleet.version)
             self._begin_serving()
+
+    @property
+    def restarts(self) -> int:
+        """How often the commits were found broken."""
+        return self._snapshots.restarts if self._snapshots is not None else 0
 
     async def stop(self) -> None:
         """Hand the streams over, write what is unwritten, keep the last good state."""
@@ -244,13 +250,13 @@ class Edge:
             self.fleet.wake_all()
 
     def _begin_serving(self) -> None:
-        self._may_serve = True
+        self.may_serve = True
         if self.verifier.clusters:
             self._ready("snapshot", True, "")
 
     def _issuers_changed(self) -> None:
         self._changed.set()
-        if self._may_serve:
+        if self.may_serve:
             self._ready("snapshot", True, "")
 
     def _unready(self) -> None:

@@ -66,7 +66,7 @@ class Exchange:
         """Secrets that exist but are not there yet: nothing is said about them."""
         self.subscriptions: dict[str, Subscription] = {}
         self.complete = 0
-        """Newest version that the proxy holds completely, over all types."""
+        """Newest version that the proxy holds completely, over all types that the mesh renders or it asked for."""
         self._nonce = 0
         self._gate: float | None = None
         self._waits = False
@@ -170,9 +170,10 @@ class Exchange:
         return not self._waits
 
     def _judge(self) -> None:
-        # Every type the mesh renders counts, also one that the proxy has yet to ask for; secrets once asked for.
+        # Every type the mesh renders counts, also one that the proxy has yet to ask for; secrets once asked for, so
+        # that the mark falls back when a proxy begins to ask for them.
         newest = min(self.acked(type_url) for type_url in TYPE_URLS)
         secrets = self.subscriptions.get(SDS)
         if secrets is not None:
             newest = min(newest, secrets.acked)
-        self.complete = max(self.complete, newest)
+        self.complete = newest

@@ -124,6 +124,10 @@ class DiscoveryServer:
             await asyncio.sleep(pause)
         await stopping
 
+    async def abandon(self) -> None:
+        """Stop at once, as a process that is killed does."""
+        await self._server.stop(None)
+
     async def _delta(self, _requests: Any, context: Any) -> None:
         counters = self._services.counters
         stream: ProxyStream | None = None

@@ -96,7 +96,7 @@ class SnapshotFollower:
         assembler = blob.Assembler()
         async with contextlib.aclosing(_closable(self._snapshots.follow(start=start, subjects=self._subject))) as all_:
             async for record in all_:
-                if verifier.fold(record):
+                if verifier.fold(record) and self.checkpoint != EMPTY:
                     _LOGGER.warning("commits start epoch %s", record.epoch)
                 payload = assembler.feed(record)
                 if payload is not None:

@@ -38,6 +38,7 @@ class StatusReporter:
         self._edge = edge
         self._trace_headers = trace_headers
         self._due: dict[str, Report] = {}
+        self._partial: dict[str, Report] = {}
         self._ended: set[str] = set()
         self._wake = asyncio.Event()
         self._later: asyncio.TimerHandle | None = None
@@ -47,30 +48,31 @@ class StatusReporter:
 
     def note(self, key: str, report: Report, *, urgent: bool, ended: bool = False) -> None:
         """The state of a proxy changed; `report` is asked for the newest when it is written."""
-        self._due[key] = report
         if ended:
             self._ended.add(key)
         else:
             self._ended.discard(key)
         self._idle.clear()
-        if urgent:
+        if urgent or key in self._due:
+            self._partial.pop(key, None)
+            self._due[key] = report
             self._wake.set()
-        elif self._later is None and not self._wake.is_set():
+            return
+        self._partial[key] = report
+        if self._later is None:
             self._later = asyncio.get_running_loop().call_later(PARTIAL_DELAY, self._ripen)
 
     async def run(self, log: EventLog) -> None:
         """Write for ever; what cannot be written now is kept, one state a proxy, and tried again."""
         failures = 0
         while True:
-            if not self._due:
+            if not self._due and not self._partial:
                 self._idle.set()
             await self._wake.wait()
             self._wake.clear()
-            if self._later is not None:
-                self._later.cancel()
-                self._later = None
             due, self._due = self._due, {}
-            ended, self._ended = self._ended, set()
+            ended = self._ended & due.keys()
+            self._ended -= ended
             failed = await self._write_all(log, due, ended)
             if not failed:
                 failures = 0
@@ -89,6 +91,8 @@ class StatusReporter:
 
     def _ripen(self) -> None:
         self._later = None
+        self._due = {**self._partial, **self._due}
+        self._partial.clear()
         self._wake.set()
 
     async def _write_all(self, log: EventLog, due: dict[str, Report], ended: set[str]) -> dict[str, Report]:

@@ -234,6 +234,9 @@ class ProxyStream:
         if request.type_url == SDS:
             self._take_secrets_request(request)
         subscription = exchange.subscriptions.get(request.type_url)
+        if subscription is None:
+            # A type that is new counts as not held until it was looked at: what is reported meanwhile is too low.
+            self._reported = -1
         offer = subscription.in_flight if subscription is not None else None
         verdict = exchange.request(request)
         if verdict is Verdict.ACK:
@@ -275,7 +278,9 @@ class ProxyStream:
         self._acked_at[type_url] = self._services.clock()
         if type_url in self._refusals and not self._exchange.subscriptions[type_url].refused:
             del self._refusals[type_url]
-        self._note_progress()
+            self._note(urgent=True)
+        elif not self._note_progress():
+            self._note(urgent=False)
 
     def _refused(self, offer: Offer, message: str) -> None:
         known = self._exchange.subscriptions[offer.type_url].refused
@@ -302,12 +307,14 @@ class ProxyStream:
         }
         return sorted(found)[:20]
 
-    def _note_progress(self) -> None:
+    def _note_progress(self) -> bool:
+        """Report at once that a version is held completely; whether there was anything to report."""
         complete = self._exchange.complete
-        urgent = complete > self._reported
+        if complete == self._reported:
+            return False
+        self._note(urgent=complete > self._reported)
         self._reported = complete
-        if urgent:
-            self._note(urgent=True)
+        return True
 
     def _note(self, *, urgent: bool) -> None:
         # A half-open stream of the same proxy may linger: the newest one speaks for it.

@@ -16,17 +16,21 @@ def view(version: int, **types: dict[str, str]) -> View:
     return View("class", version, {full[short]: Selection(names) for short, names in types.items()})
 
 
+def _nothing(_digest: str) -> bool:
+    return False
+
+
 class ProxyModel:
     """What a delta client holds and is subscribed to, as the protocol defines it, independent of our server."""
 
-    def __init__(self, exchange: Exchange, refuses: Callable[[str, str, str], bool] = lambda *_: False) -> None:
+    def __init__(self, exchange: Exchange, refuses: Callable[[str], bool] | None = None) -> None:
+        """`refuses` says by its hash whether a resource is no good."""
         self.exchange = exchange
-        self.refuses = refuses
+        self.refuses: Callable[[str], bool] = refuses or _nothing
         self.holds: dict[str, dict[str, str]] = {}
         self.subscribed: dict[str, set[str]] = {}
         self.unanswered: list[Offer] = []
         self.log: list[Offer] = []
-        self.answers: dict[tuple[str, str], int] = {}
 
     def ask(
         self, type_url: str, subscribe: Iterable[str] = (), unsubscribe: Iterable[str] = (), **more: dict[str, str]
@@ -65,7 +69,7 @@ class ProxyModel:
         self.unanswered.remove(offer)
         held = self.holds[offer.type_url]
         wanted = self.subscribed[offer.type_url]
-        bad = [name for name, digest in offer.put if self.refuses(offer.type_url, name, digest)]
+        bad = [name for name, digest in offer.put if self.refuses(digest)]
         for name in offer.removed:
             held.pop(name, None)
         if not bad:

@@ -11,7 +11,7 @@ from shared.snapshot import CDS, EDS, LDS, RDS, SDS
 from tests.unit.xds_edge.proxy_model import ProxyModel, view
 
 
-def started(first: View, **initial: dict[str, str]) -> ProxyModel:
+def started(first: View) -> ProxyModel:
     """An exchange with a view, and a proxy on the other side that has said nothing."""
     exchange = Exchange()
     exchange.show(first, first.version)
@@ -233,7 +233,7 @@ class TestRefusals:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.settle()
-        proxy.refuses = lambda _t, name, digest: (name, digest) == ("a", "bad")
+        proxy.refuses = lambda digest: digest == "bad"
         proxy.exchange.show(view(2, cds={"a": "bad"}), 2)
         proxy.settle()
         proxy.exchange.show(view(3, cds={"a": "bad", "b": "1"}), 3)
@@ -249,7 +249,7 @@ class TestRefusals:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.settle()
-        proxy.refuses = lambda _t, _n, digest: digest == "bad"
+        proxy.refuses = lambda digest: digest == "bad"
         proxy.exchange.show(view(2, cds={"a": "bad"}), 2)
         proxy.settle()
         proxy.exchange.show(view(3, cds={"a": "1"}), 3)
@@ -258,7 +258,7 @@ class TestRefusals:
     def test_the_others_of_a_refused_response_still_arrive(self) -> None:
         wanted = {str(number): "1" for number in range(20)}
         proxy = started(view(1, cds={**wanted, "7": "bad", "13": "bad"}))
-        proxy.refuses = lambda _t, _n, digest: digest == "bad"
+        proxy.refuses = lambda digest: digest == "bad"
         proxy.ask(CDS)
         proxy.settle()
         assert proxy.holds[CDS] == {name: "1" for name in wanted if name not in {"7", "13"}}
@@ -277,7 +277,7 @@ class TestRefusals:
 
     def test_asking_for_a_refused_resource_is_answered(self) -> None:
         proxy = started(view(1, eds={"a": "bad"}))
-        proxy.refuses = lambda *_: True
+        proxy.refuses = lambda _digest: True
         proxy.ask(EDS, ["a"])
         proxy.settle()
         proxy.ask(EDS, ["a"])
@@ -289,7 +289,7 @@ class TestRefusals:
         proxy.ask(CDS)
         proxy.ask(LDS)
         proxy.settle()
-        proxy.refuses = lambda _t, _n, digest: digest == "bad"
+        proxy.refuses = lambda digest: digest == "bad"
         proxy.exchange.show(view(2, cds={}, lds={"l": "bad"}), 2)
         proxy.settle()
         assert proxy.holds[CDS] == {"old": "1"}
