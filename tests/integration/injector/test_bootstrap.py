@@ -1,0 +1,253 @@
+"""The bootstrap in a real Envoy: it reaches an edge with the pod's token, believes only that edge, answers probes."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.injector.bootstrap import bootstrap
+from services.injector.configuration import Installation, MeshSpec
+from services.injector.patch import with_sidecar
+from services.injector.probes import Probe
+from tests.integration.injector.edge import Authority, Edge, Envoy, Volume, envoy_binary, status_of, text_of
+from tests.nats_server import free_port
+from tests.unit.injector.pods import INSTALLATION, pod
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.envoy
+
+
+@pytest.fixture
+async def edge() -> AsyncGenerator[tuple[Edge, Authority]]:
+    authority = Authority()
+    async with Edge(*authority.issue(INSTALLATION.edge_identity)) as made:
+        yield made, authority
+
+
+@pytest.fixture
+async def stack() -> AsyncGenerator[AsyncExitStack]:
+    async with AsyncExitStack() as made:
+        yield made
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    return Volume(tmp_path / "volume")
+
+
+class Sidecar:
+    """An Envoy from our bootstrap, on ports that are free here."""
+
+    def __init__(self, edge_port: int, volume: Volume, directory: Path, probes: list[Probe], **changes: Any) -> None:
+        installation: Installation = msgspec.structs.replace(
+            INSTALLATION, edge_host="127.0.0.1", edge_port=edge_port, **changes
+        )
+        self.admin = free_port()
+        config = bootstrap(installation, probes, directory=str(volume.path), admin_port=self.admin)
+        self.ports: dict[int, int] = {}
+        for listener in config["static_resources"]["listeners"]:
+            address = listener["address"]["socket_address"]
+            self.ports[address["port_value"]] = address["port_value"] = free_port()
+        arguments = ["--service-node", "shop/web-1", "--service-cluster", "web.shop"]
+        arguments += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        self.envoy = Envoy(config, arguments, directory / "envoy.log")
+
+    def status(self, port: int, path: str) -> int:
+        return status_of(f"http://127.0.0.1:{self.ports[port]}{path}")
+
+    async def holds_back(self) -> None:
+        """Envoy runs, and nobody answers for the pod: its workers wait for the first configuration."""
+
+        async def probe() -> bool:
+            initialising = await asyncio.to_thread(status_of, f"http://127.0.0.1:{self.admin}/ready") == 503
+            return initialising and await asyncio.to_thread(self.status, 15902, "/meshlog/ready") == 0
+
+        await eventually(probe, within=15.0, what="Envoy waits for its configuration")
+
+    async def answers(self, port: int, path: str, status: int) -> None:
+        async def probe() -> bool:
+            return await asyncio.to_thread(self.status, port, path) == status
+
+        await eventually(probe, within=15.0, what=f"{path} answers {status}")
+
+
+@pytest.fixture
+def started() -> Generator[list[Sidecar]]:
+    every: list[Sidecar] = []
+    yield every
+    for each in every:
+        each.envoy.stop()
+
+
+def test_envoy_itself_finds_the_bootstrap_valid(tmp_path: Path) -> None:
+    """Every kind of probe, by mark and by user id."""
+    made = pod()
+    made["spec"]["containers"].append(
+        {
+            "name": "other",
+            "livenessProbe": {"grpc": {"port": 9000, "service": "up"}},
+            "readinessProbe": {"httpGet": {"port": 8443, "scheme": "HTTPS"}},
+            "startupProbe": {"tcpSocket": {"port": 9000}, "periodSeconds": 1},
+        }
+    )
+    volume = Volume(tmp_path / "volume")
+    volume.write(token="t", bundle=Authority().pem)
+    for mark in (0, 7):
+        installation = msgspec.structs.replace(INSTALLATION, proxy_mark=mark)
+        (proxy,) = [
+            each
+            for each in with_sidecar(made, installation, MeshSpec())["spec"]["initContainers"]
+            if each["name"] == "envoy"
+        ]
+        arguments = [each.replace("/var/run/secrets/meshlog", str(volume.path)) for each in proxy["args"]]
+        done = subprocess.run(
+            [envoy_binary(), *arguments, "--mode", "validate"], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "OK" in done.stdout + done.stderr
+
+
+async def test_the_stream_carries_the_token_and_follows_its_rotation(
+    edge: tuple[Edge, Authority], volume: Volume, tmp_path: Path, started: list[Sidecar]
+) -> None:
+    serving, authority = edge
+    volume.write(token="first", bundle=authority.pem)
+    sidecar = Sidecar(serving.port, volume, tmp_path, [])
+    started.append(sidecar)
+    await eventually(lambda: serving.nodes, within=15.0, what="Envoy asks for its configuration")
+    assert serving.tokens[0] == "Bearer first"
+    assert serving.nodes[0] == "shop/web-1"
+    assert serving.clusters[0] == "web.shop"
+    await sidecar.answers(15902, "/meshlog/ready", 200)
+    volume.write(token="second", bundle=authority.pem)
+
+    async def reconnects() -> bool:
+        serving.cut()
+        await asyncio.sleep(0.1)
+        return serving.tokens[-1] == "Bearer second"
+
+    await eventually(reconnects, within=15.0, what="a new stream carries the new token")
+    await sidecar.answers(15902, "/meshlog/ready", 200)
+
+
+async def test_until_an_edge_has_answered_the_pod_is_not_ready(
+    volume: Volume, tmp_path: Path, started: list[Sidecar]
+) -> None:
+    volume.write(token="t", bundle=Authority().pem)
+    sidecar = Sidecar(free_port(), volume, tmp_path, [])
+    started.append(sidecar)
+    await sidecar.holds_back()
+
+
+@pytest.mark.parametrize("wrong", ["identity", "authority"])
+async def test_an_edge_that_is_none_is_told_no_token(
+    wrong: str, volume: Volume, tmp_path: Path, started: list[Sidecar], stack: AsyncExitStack
+) -> None:
+    authority = Authority()
+    uri = "spiffe://cluster.local/ns/shop/sa/thief" if wrong == "identity" else INSTALLATION.edge_identity
+    signer = Authority() if wrong == "authority" else authority
+    false_edge = await stack.enter_async_context(Edge(*signer.issue(uri)))
+    volume.write(token="secret", bundle=authority.pem)
+    sidecar = Sidecar(false_edge.port, volume, tmp_path, [])
+    started.append(sidecar)
+
+    async def failed() -> bool:
+        statistics = f"http://127.0.0.1:{sidecar.admin}/stats?filter=meshlog-edge.ssl.fail_verify"
+        text = await asyncio.to_thread(text_of, statistics)
+        return any(int(line.rpartition(" ")[2]) for line in text.splitlines())
+
+    await eventually(failed, within=15.0, what="Envoy refuses the certificate")
+    assert false_edge.tokens == []
+
+
+async def test_a_new_trust_bundle_is_followed_without_a_restart(
+    volume: Volume, tmp_path: Path, started: list[Sidecar], stack: AsyncExitStack
+) -> None:
+    new = Authority("new")
+    serving = await stack.enter_async_context(Edge(*new.issue(INSTALLATION.edge_identity)))
+    volume.write(token="t", bundle=Authority("old").pem)
+    sidecar = Sidecar(serving.port, volume, tmp_path, [])
+    started.append(sidecar)
+    await sidecar.holds_back()
+    assert serving.tokens == []
+    volume.write(token="t", bundle=new.pem)
+    await eventually(lambda: serving.tokens, within=15.0, what="the edge is believed")
+
+
+class _Application(http.server.BaseHTTPRequestHandler):
+    seen: list[tuple[str, str]]
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers.get("Host", "")))
+        self.send_response(200 if self.path.startswith("/ready") else 418)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class calls it so)
+        pass
+
+
+@pytest.fixture
+def application() -> Generator[tuple[int, list[tuple[str, str]]]]:
+    _Application.seen = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Application)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_address[1], _Application.seen
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+async def test_probes_reach_the_application_and_tell_the_truth(
+    edge: tuple[Edge, Authority],
+    volume: Volume,
+    tmp_path: Path,
+    started: list[Sidecar],
+    application: tuple[int, list[tuple[str, str]]],
+) -> None:
+    serving, authority = edge
+    port, seen = application
+    volume.write(token="t", bundle=authority.pem)
+    dead = free_port()
+
+    def probe(phase: Any, container: str, to: int, how: Any, scheme: Any) -> Probe:
+        return Probe(phase=phase, container=container, port=to, how=how, scheme=scheme, timeout=1.0, period=1.0)
+
+    probes = [
+        probe("readiness", "web", port, "forward", "http"),
+        probe("readiness", "dead", dead, "forward", "http"),
+        probe("liveness", "web", port, "check", "tcp"),
+        probe("liveness", "dead", dead, "check", "tcp"),
+    ]
+    sidecar = Sidecar(serving.port, volume, tmp_path, probes)
+    started.append(sidecar)
+    await sidecar.answers(15902, "/meshlog/readiness/web/ready?deep=1", 200)
+    assert seen[-1] == ("/ready?deep=1", f"127.0.0.1:{sidecar.ports[15902]}")
+    await sidecar.answers(15902, "/meshlog/readiness/web/else", 418)
+    await sidecar.answers(15902, "/meshlog/readiness/dead/", 503)
+    await sidecar.answers(15901, "/meshlog/liveness/web", 200)
+    await sidecar.answers(15901, "/meshlog/liveness/dead", 503)
+    with socket.socket() as late:
+        late.bind(("127.0.0.1", dead))
+        late.listen()
+        await sidecar.answers(15901, "/meshlog/liveness/dead", 200)
+    await sidecar.answers(15901, "/meshlog/liveness/dead", 503)
+
+
+def test_the_documents_beside_the_token_are_json() -> None:
+    annotations = with_sidecar(pod(), INSTALLATION, MeshSpec())["metadata"]["annotations"]
+    for name in ("sidecar.meshlog.io/token-source", "sidecar.meshlog.io/trust-source"):
+        (resource,) = json.loads(annotations[name])["resources"]
+        assert resource["@type"].endswith("v3.Secret")
