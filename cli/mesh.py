@@ -42,9 +42,9 @@ class Mesh:
         self._cluster = cluster
         self._state_dir = state_dir
         self._news = asyncio.Event()
-        self.ends = (0, 0)
+        self.ends: tuple[int, int] = (0, 0)
         """Last sequences of commits and of statuses when following began."""
-        self.reached = (0, 0)
+        self.reached: tuple[int, int] = (0, 0)
         """How far following has come in each."""
 
     async def caught_up(self, *, within: float) -> None:
