@@ -10,7 +10,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from deploy.devcluster.kubelet.pod import Node, PodWorker
 from deploy.devcluster.kubelet.registration import node_object, node_status
 from deploy.devcluster.kubelet.volumes import PodVolumes, TokenIssuer
 from deploy.devcluster.mirror import Change, Mirror
-from deploy.devcluster.runtime import Runtime, Sandbox
+from deploy.devcluster.runtime import Process, Runtime
 from shared.errors import BadInputError
 
 _LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Kubelet:
     async def run(self) -> None:
         """Run pods for ever; the mirror must run beside it."""
         shutil.rmtree(self._settings.volumes, ignore_errors=True)
-        self._settings.volumes.mkdir(parents=True, mode=0o700)
+        self._settings.volumes.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self._register()
         await self._mirror.synced.wait()
         self._mirror.subscribe("pods", self._on_pod)
@@ -96,14 +96,47 @@ class Kubelet:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._http.close()
 
-    def sandbox(self, namespace: str, name: str) -> Sandbox:
-        """The sandbox of a running pod. Raises `BadInputError` if there is none."""
+    async def execute(
+        self,
+        namespace: str,
+        name: str,
+        container: str,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        standard: tuple[int, int, int],
+    ) -> Process:
+        """Start a command in a running container (empty: the pod's first), on these descriptors.
+
+        Raises `BadInputError` if it does not run, `OSError` if the command cannot be executed.
+        """
+        worker, container = self._running(namespace, name, container)
+        return await worker.start_beside(container, argv, environment=environment, standard=standard)
+
+    def signal(self, namespace: str, name: str, container: str, number: int) -> None:
+        """Signal a container's process, as a crash or an operator would. Raises `BadInputError` if it does not run."""
+        worker, container = self._running(namespace, name, container)
+        worker.signal(container, number)
+
+    def _running(self, namespace: str, name: str, container: str) -> tuple[PodWorker, str]:
         pod = self._mirror.get("pods", namespace, name)
-        worker = self._workers.get(objects.uid(pod)) if pod is not None else None
-        if worker is None or worker.sandbox is None:
-            state = "does not run" if pod is not None else "does not exist"
-            raise BadInputError("devcluster/no-pod", f"pod {namespace}/{name} {state}")
-        return worker.sandbox
+        if pod is None:
+            raise BadInputError("devcluster/no-pod", f"there is no pod {namespace}/{name}")
+        worker = self._workers.get(objects.uid(pod))
+        container = self._chosen(pod, container)
+        if worker is None or not worker.is_running(container):
+            raise BadInputError("devcluster/not-running", f"container {container} of {namespace}/{name} does not run")
+        return worker, container
+
+    def _chosen(self, pod: Obj, container: str) -> str:
+        """The container that is meant: the first if none is named. Raises `BadInputError` for one that is not there."""
+        known = [each["name"] for each in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]]
+        if container and container not in known:
+            about = f"pod {objects.namespace(pod)}/{objects.name(pod)}"
+            raise BadInputError(
+                "devcluster/no-container", f"it has no {container}, but {', '.join(known)}", about=about
+            )
+        return container or known[0]
 
     async def log(
         self,
@@ -114,15 +147,15 @@ class Kubelet:
         tail: int | None = None,
         limit: int | None = None,
         follow: bool = False,
+        previous: bool = False,
     ) -> AsyncIterator[bytes]:
-        """What a container printed; of a pod that is gone too, while its log is kept. Raises `BadInputError`."""
+        """What a container printed in all its runs, or in the previous one; also of a pod that is gone, for a while.
+
+        Raises `BadInputError` if there is no such log.
+        """
         pod = self._mirror.get("pods", namespace, name)
-        known = _container_names(pod) if pod is not None else []
-        if not container and known:
-            container = next((each["name"] for each in (pod or {})["spec"]["containers"]), "")
-        if known and container not in known:
-            choice = ", ".join(known)
-            raise BadInputError("devcluster/no-container", f"pod {namespace}/{name} has no {container}, but {choice}")
+        if pod is not None:
+            container = self._chosen(pod, container)
         path = self._logs.path(pod, container) if pod is not None else self._logs.find(namespace, name, container)
         if path is None:
             raise BadInputError("devcluster/no-pod", f"there is no log of pod {namespace}/{name}")
@@ -131,6 +164,10 @@ class Kubelet:
         def going() -> bool:
             return worker is not None and worker.uid in self._workers and not worker.has_ended(container)
 
+        if previous:
+            begin, end = worker.previous_run(container) if worker is not None else (0, 0)
+            yield logs.part(path, begin, end)
+            return
         async for chunk in logs.read(path, tail=tail, limit=limit, follow=going if follow else None):
             yield chunk
 
@@ -227,7 +264,3 @@ class Kubelet:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _container_names(pod: Obj) -> list[str]:
-    return [each["name"] for each in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]]

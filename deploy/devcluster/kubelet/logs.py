@@ -57,7 +57,7 @@ async def read(
     path: Path, *, tail: int | None = None, limit: int | None = None, follow: Callable[[], bool] | None = None
 ) -> AsyncIterator[bytes]:
     """A log's bytes: all, or the last `tail` lines, at most `limit` bytes; then what comes while `follow()` is true."""
-    held, offset = _everything(path), _size(path)
+    held, offset = _everything(path), size(path)
     if tail is not None:
         held = b"".join(held.splitlines(keepends=True)[-tail:]) if tail > 0 else b""
     if limit is not None:
@@ -66,11 +66,11 @@ async def read(
         yield held
     while follow is not None:
         going = follow()
-        size = _size(path)
-        if size < offset:
+        end = size(path)
+        if end < offset:
             offset = 0
-        if size > offset:
-            fresh = _chunk(path, offset)
+        if end > offset:
+            fresh = part(path, offset, min(end, offset + _CHUNK))
             offset += len(fresh)
             yield fresh
         elif not going:
@@ -79,18 +79,22 @@ async def read(
             await asyncio.sleep(_FOLLOW_PAUSE)
 
 
-def _everything(path: Path) -> bytes:
-    return b"".join(each.read_bytes() for each in (_older(path), path) if each.exists())
-
-
-def _size(path: Path) -> int:
+def size(path: Path) -> int:
+    """Where the next line will begin."""
     return path.stat().st_size if path.exists() else 0
 
 
-def _chunk(path: Path, offset: int) -> bytes:
+def part(path: Path, begin: int, end: int) -> bytes:
+    """The bytes from one place to another; nothing if the file was truncated since."""
+    if end <= begin or size(path) < end:
+        return b""
     with path.open("rb") as stream:
-        stream.seek(offset)
-        return stream.read(_CHUNK)
+        stream.seek(begin)
+        return stream.read(end - begin)
+
+
+def _everything(path: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in (_older(path), path) if each.exists())
 
 
 def _older(path: Path) -> Path:

@@ -22,10 +22,10 @@ import msgspec
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
 from deploy.devcluster.kubelet import environment, probes
-from deploy.devcluster.kubelet.container import Container, Role, Waiting
+from deploy.devcluster.kubelet.container import Container, Role, Running, Waiting
 from deploy.devcluster.kubelet.environment import Lookup, UnresolvedError
 from deploy.devcluster.kubelet.events import EventRecorder
-from deploy.devcluster.kubelet.logs import PodLogs
+from deploy.devcluster.kubelet.logs import PodLogs, size
 from deploy.devcluster.kubelet.report import StatusReport
 from deploy.devcluster.kubelet.status import PodView
 from deploy.devcluster.kubelet.volumes import PodVolumes
@@ -76,6 +76,7 @@ class PodWorker:
         self._creation: asyncio.Task[Sandbox] | None = None
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._processes: dict[str, Process] = {}
+        self._begins: dict[str, list[int]] = {}
         spec: Obj = pod["spec"]
         self._init = [self._container(each, _init_role(each)) for each in spec.get("initContainers") or []]
         self._main = [self._container(each, "main") for each in spec["containers"]]
@@ -314,6 +315,42 @@ class PodWorker:
             else:
                 return
 
+    def is_running(self, container: str) -> bool:
+        """Whether this container's process runs."""
+        return any(
+            each.name == container and isinstance(each.view.state, Running) for each in (*self._init, *self._main)
+        )
+
+    def signal(self, container: str, number: int) -> None:
+        """Signal a container's process."""
+        self._processes[container].signal(number)
+
+    def previous_run(self, container: str) -> tuple[int, int]:
+        """Where in its log the run before this one begins and ends."""
+        begins = self._begins.get(container, [])
+        return (begins[-2], begins[-1]) if len(begins) > 1 else (0, 0)
+
+    async def start_beside(
+        self, container: str, argv: Sequence[str], *, environment: Mapping[str, str], standard: tuple[int, int, int]
+    ) -> Process:
+        """Start a command beside a container's process, in its environment and this one. Raises `OSError`."""
+        running = self._processes.get(container)
+        if self.sandbox is None or running is None:
+            raise ProcessLookupError(f"container {container} does not run")
+        spec = next(each for each in self._specifications() if each["name"] == container)
+        variables = {**self._variables(spec), **environment}
+        return await self.sandbox.execute(
+            running,
+            _found(argv, variables),
+            environment=variables,
+            standard=standard,
+            working_directory=_directory(spec),
+        )
+
+    def _specifications(self) -> list[Obj]:
+        spec: Obj = self._pod["spec"]
+        return [*(spec.get("initContainers") or []), *spec["containers"]]
+
     # What containers ask of their pod: see `container.Host`.
 
     async def launch(self, container: Obj) -> Process:
@@ -322,11 +359,14 @@ class PodWorker:
         argv = environment.command_line(container, variables)
         if self.sandbox is None:
             raise UnresolvedError("the pod has no sandbox any more")
+        log = self._node.logs.path(self._pod, container["name"])
+        begins = self._begins.setdefault(container["name"], [])
+        self._begins[container["name"]] = [*begins[-1:], size(log)]
         process = await self.sandbox.start(
             _found(argv, variables),
             environment=variables,
             mounts=self._volumes.mounts(container, variables),
-            log=self._node.logs.path(self._pod, container["name"]),
+            log=log,
             working_directory=_directory(container),
         )
         self._processes[container["name"]] = process
@@ -335,20 +375,11 @@ class PodWorker:
 
     async def execute(self, container: Obj, argv: Sequence[str]) -> tuple[int, str]:
         """Run a command beside the container's process; if nobody waits any more, it is killed."""
-        running = self._processes.get(container["name"])
-        if self.sandbox is None or running is None:
-            raise ProcessLookupError(f"container {container['name']} does not run")
-        variables = self._variables(container)
         printed = os.memfd_create("printed")
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            process = await self.sandbox.execute(
-                running,
-                _found(argv, variables),
-                environment=variables,
-                standard=(nothing, printed, printed),
-                working_directory=_directory(container),
-            )
+            standard = (nothing, printed, printed)
+            process = await self.start_beside(container["name"], argv, environment={}, standard=standard)
             try:
                 code = await process.wait()
             except asyncio.CancelledError:

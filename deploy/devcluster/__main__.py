@@ -1,0 +1,46 @@
+"""`python -m deploy.devcluster`: what pid 1 of the embedded mesh starts. `meshlog up` writes the command line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+
+import uvloop
+
+from deploy.devcluster import process
+from deploy.devcluster.launch.handover import Inherited
+from deploy.devcluster.settings import NODE, parse
+from shared.errors import BadInputError
+from shared.telemetry.logging import configure
+
+_LOG = logging.getLogger("devcluster")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the devcluster; 0 after SIGTERM, 2 for bad input, 1 for an error of its own."""
+    inherited = Inherited.from_environment()
+    try:
+        settings = parse(argv)
+        configure(service="devcluster", instance=NODE, level=settings.log_level, form="text")
+        uvloop.run(process.run(settings, inherited))
+    except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for readiness must hear of it
+        bad = next((each for each in _leaves(error) if isinstance(each, BadInputError)), None)
+        if bad is not None:
+            inherited.failed(bad.code, str(bad))
+            return 2
+        _LOG.critical("the devcluster ends by an error", exc_info=error)
+        return 1
+    return 0
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,169 @@
+"""The devcluster's one process: API server, controllers and node agent in one event loop, from start to end.
+
+They share a loop because they share everything else: a change in the API is in the mirror a turn of the loop later,
+and the whole cluster costs one interpreter. If one of them ends by an error, all end, and the launcher with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from deploy.devcluster import bootstrap, manifests, operations
+from deploy.devcluster.apiserver import ApiServer
+from deploy.devcluster.apiserver.logs import LogOptions, LogSource
+from deploy.devcluster.cluster import Obj
+from deploy.devcluster.controllers import MIRRORED, Controllers
+from deploy.devcluster.kubelet import Kubelet, NodeSettings, Token, TokenIssuer
+from deploy.devcluster.launch.control import ControlServer
+from deploy.devcluster.launch.handover import Inherited
+from deploy.devcluster.mirror import Mirror
+from deploy.devcluster.node import kernel
+from deploy.devcluster.node.machine import LinuxRuntime
+from deploy.devcluster.publishing import Publication
+from deploy.devcluster.settings import (
+    API_PORT,
+    API_SERVICE,
+    DOMAIN,
+    HALT_GRACE,
+    KUBECONFIG,
+    NODE,
+    SERVICE_NETWORK,
+    Settings,
+)
+from shared.errors import BadInputError
+
+_LOG = logging.getLogger(__name__)
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class _StoppedError(Exception):
+    """Somebody asked for the end."""
+
+
+async def run(settings: Settings, inherited: Inherited) -> None:
+    """Be a cluster until SIGTERM. Raises `BadInputError` for manifests that cannot be applied."""
+    objects = manifests.read(settings.manifests)
+    definitions = manifests.read([bootstrap.DEFINITIONS])
+    for published in settings.published:
+        if published.listener not in inherited.listeners:
+            raise BadInputError("devcluster/settings", f"no socket called {published.listener} was handed over")
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    inherited.progress("making the network")
+    pods = inherited.state_dir / "pods"
+    _keep_in_memory(pods)
+    runtime = await LinuxRuntime.start(inherited.state_dir)
+    api = ApiServer(
+        sockets=[inherited.listeners["api"]],
+        addresses=[(runtime.node_ip, API_PORT)],
+        window=settings.watch_window,
+    )
+    mirror = Mirror(api.cluster, MIRRORED)
+    controllers = Controllers(
+        api.cluster, mirror, runtime, service_network=SERVICE_NETWORK, domain=DOMAIN, ca_certificate=api.ca_pem
+    )
+    kubelet = Kubelet(api.cluster, mirror, runtime, _issuer(api), _node_settings(inherited.state_dir, pods))
+    api.log_source = _log_source(kubelet)
+    control = ControlServer(inherited.control)
+    operations.register(control, kubelet)
+    try:
+        inherited.progress("starting the Kubernetes API")
+        await api.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_stop(stopping, kubelet))
+            group.create_task(mirror.run())
+            group.create_task(controllers.run())
+            group.create_task(kubelet.run())
+            group.create_task(control.serve())
+            for each in settings.published:
+                group.create_task(Publication(inherited.listeners[each.listener], mirror, each).serve())
+            await bootstrap.create_basics(api.cluster, runtime.node_ip)
+            await bootstrap.apply(api.cluster, [*definitions, *objects])
+            host, port = inherited.listeners["api"].getsockname()[:2]
+            path = inherited.state_dir / KUBECONFIG
+            _write_private(path, api.kubeconfig(f"https://{host}:{port}"))
+            _LOG.info("the cluster is ready: %d objects applied", len(definitions) + len(objects))
+            inherited.ready(kubeconfig=str(path), api=f"https://{host}:{port}")
+    except* _StoppedError:
+        _LOG.info("the cluster ends")
+    finally:
+        await api.stop()
+        await runtime.close()
+
+
+async def _stop(stopping: asyncio.Event, kubelet: Kubelet) -> None:
+    await stopping.wait()
+    await kubelet.close(HALT_GRACE)
+    raise _StoppedError
+
+
+def _keep_in_memory(directory: Path) -> None:
+    """What belongs to pods lives and dies with this mount namespace: no token on a disk, nothing to clean up."""
+    directory.mkdir(exist_ok=True, mode=0o700)
+    kernel.mount("tmpfs", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0700")
+
+
+def _issuer(api: ApiServer) -> TokenIssuer:
+    async def issue(pod: Obj, *, audience: str, expiration_seconds: int) -> Token:
+        issued = api.issue_token(
+            pod["metadata"]["namespace"],
+            pod["spec"].get("serviceAccountName") or "default",
+            audiences=[audience] if audience else [],
+            seconds=expiration_seconds,
+            pod=pod["metadata"]["name"],
+            pod_uid=pod["metadata"]["uid"],
+        )
+        return Token(issued.token, issued.expires_at)
+
+    return issue
+
+
+def _log_source(kubelet: Kubelet) -> LogSource:
+    def source(namespace: str, pod: str, options: LogOptions) -> AsyncIterator[bytes]:
+        return kubelet.log(
+            namespace,
+            pod,
+            options.container,
+            tail=options.tail_lines,
+            limit=options.limit_bytes,
+            follow=options.follow,
+            previous=options.previous,
+        )
+
+    return source
+
+
+def _node_settings(state_dir: Path, pods: Path) -> NodeSettings:
+    commands = str(Path(sys.executable).parent)
+    return NodeSettings(
+        name=NODE,
+        volumes=pods,
+        logs=state_dir / "logs",
+        claims=state_dir / "claims",
+        variables={
+            "PATH": f"{commands}:{os.environ.get('PATH', _PATH)}",
+            "HOME": "/tmp",  # noqa: S108 - every container has its own
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "KUBERNETES_SERVICE_HOST": API_SERVICE[0],
+            "KUBERNETES_SERVICE_PORT": str(API_SERVICE[1]),
+            "KUBERNETES_SERVICE_PORT_HTTPS": str(API_SERVICE[1]),
+        },
+    )
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a secret, whole or not at all, for its owner only."""
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    fresh.replace(path)
