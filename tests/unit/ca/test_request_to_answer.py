@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
 
 import pytest
 from cryptography import x509
@@ -88,8 +89,9 @@ async def test_a_ca_that_ends_before_it_answers_is_followed_by_one_that_does() -
             assert (await asked).spiffe_id == BUYER
 
 
-async def test_a_redelivered_request_is_answered_once() -> None:
-    logs, cluster = MemoryLogs(), Cluster()
+async def test_a_redelivered_request_is_answered_once_even_when_the_log_has_forgotten_its_id() -> None:
+    moment = [time.time_ns()]
+    logs, cluster = MemoryLogs(clock=lambda: moment[0]), Cluster()
     certs, csrs = logs.stream(Streams().certs), logs.stream(Streams().csrs)
     await write(logs.stream(Streams().events), cluster.bookstore())
     taken: list[bytes] = []
@@ -102,6 +104,7 @@ async def test_a_redelivered_request_is_answered_once() -> None:
     csrs.publish = noticing
     async with certificate_authority(logs), requester(logs) as asking:
         await asking.request(cluster.token(), BUYER, within=5)
+        moment[0] += 300 * 10**9
         await publish(Draft(subject=Streams().csr_subject("edge-1"), payload=taken[0]))
         await eventually(lambda: _is_empty(csrs), within=5, what="the redelivered request is done")
     assert len([record async for record in certs.read(subjects=Streams().issued_scope("edge-1"))]) == 1
