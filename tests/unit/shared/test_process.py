@@ -184,14 +184,7 @@ async def test_a_second_signal_ends_it_at_once(started: list[Service]) -> None:
 
 async def test_it_ends_with_the_process_that_started_it_if_told_so(started: list[Service]) -> None:
     port = free_port()
-    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
-    parent = subprocess.Popen(
-        [sys.executable, "-c", nested, textwrap.dedent(PROGRAM), "--die-with-parent", f"--http-port={port}"],
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    started.append(parent)
+    parent = start_parent(started, port)
     await eventually(lambda: get(port, "/readyz")[0] == 200, within=15, what="the service is ready")
     parent.kill()
     await eventually(lambda: refused(port), within=5, what="the service ended with its parent")
@@ -203,3 +196,16 @@ def refused(port: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def start_parent(started: list[Service], port: int) -> Service:
+    """A process that does nothing but run the service."""
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", nested, textwrap.dedent(PROGRAM), "--die-with-parent", f"--http-port={port}"],
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    started.append(parent)
+    return parent
