@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 
 from deploy.devcluster.node import kernel
@@ -32,6 +33,8 @@ def missing() -> tuple[str, str] | None:
         try:
             lack = _try_all()
             os.write(teller, json.dumps(lack).encode())
+        except BaseException:  # noqa: BLE001 - nothing may return into the caller's code
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(teller)
@@ -60,13 +63,14 @@ def _try_all() -> tuple[str, str] | None:
             "a user namespace can be made, but no process, network and mount namespaces in it (a security module?)",
             lambda: kernel.unshare(OURS),
         ),
-        ("up/no-mounts", "file systems cannot be mounted in a namespace of yours", _mounts),
         ("up/no-veth", "the kernel makes no veth pairs (is the module `veth` there?)", _veth),
         (
             "up/no-nftables",
             "the kernel takes no nf_tables rules (are `nf_tables`, `nft_nat`, `nft_redir` and `nft_numgen` there?)",
             _netfilter,
         ),
+        # Last, because what lies below the directory (perhaps our own code) is hidden then.
+        ("up/no-mounts", "file systems cannot be mounted in a namespace of yours", _mounts),
     ]
     for code, sentence, step in steps:
         try:

@@ -22,6 +22,8 @@ import msgspec
 
 from deploy.devcluster.node.descriptors import receive
 
+_MOST_UNANSWERED = 32
+"""Requests under way; more than a hundred would not fit into the socket's buffer."""
 _HARMLESS = {
     signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN,
     signal.SIGTTOU,
@@ -87,11 +89,17 @@ class ContainerProcess:
     def _would_ignore(self, number: int) -> bool:
         """It neither handles the signal nor chose to ignore or block it."""
         try:
-            lines = Path(f"/proc/{self._pid}/status").read_text().splitlines()
+            # Not by our own number: where no fresh /proc was granted, it counts processes as the host does.
+            known_as = _field(Path(f"/proc/self/fdinfo/{self.pidfd}"), "Pid:")[0]
+            lines = Path(f"/proc/{known_as}/status").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             return False
         masks = [line.split()[1] for line in lines if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:"))]
         return not any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
+def _field(path: Path, name: str) -> list[str]:
+    return [line.removeprefix(name).strip() for line in path.read_text().splitlines() if line.startswith(name)]
 
 
 class Spawner:
@@ -111,6 +119,7 @@ class Spawner:
         )
         theirs.close()
         self._number = 0
+        self._room = asyncio.Semaphore(_MOST_UNANSWERED)
         self._answers: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._loop.add_reader(self._socket.fileno(), self._read)
@@ -185,11 +194,12 @@ class Spawner:
         return b"".join(parts)
 
     async def _ask(self, request: dict[str, Any], descriptors: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
-        self._number += 1
-        request["id"] = self._number
-        answer = self._answers[self._number] = self._loop.create_future()
-        socket.send_fds(self._socket, [json.dumps(request).encode()], list(descriptors))
-        told, received = await answer
+        async with self._room:
+            self._number += 1
+            request["id"] = self._number
+            answer = self._answers[self._number] = self._loop.create_future()
+            socket.send_fds(self._socket, [json.dumps(request).encode()], list(descriptors))
+            told, received = await answer
         if "error" in told:
             raise OSError(*told["error"])
         return told, received
@@ -208,7 +218,9 @@ class Spawner:
             told = json.loads(datagram)
             if "ended" in told:
                 # The spawner tells of a start before it can tell of its end: the future is there.
-                self._ended.pop(told["ended"]).set_result(told["code"])
+                ended = self._ended.pop(told["ended"], None)
+                if ended is not None:
+                    ended.set_result(told["code"])
                 continue
             if "pid" in told:
                 self._ended[told["pid"]] = self._loop.create_future()

@@ -180,6 +180,31 @@ except Exception as error:
     assert done.stdout.count("\n") == 1
 
 
+def test_where_parts_of_proc_are_masked_the_mesh_runs_all_the_same(tmp_path: Path) -> None:
+    """As in many containers: the kernel then grants nobody below a fresh /proc."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from deploy.devcluster.node import kernel
+from tests.integration.devcluster_node.node import Node
+user, group = os.getuid(), os.getgid()
+kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+kernel.map_only_user(user, group)
+kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+kernel.bind("/dev/null", "/proc/uptime")
+node = Node.start(Path(sys.argv[1]))
+pod = node.pod("a")
+pid, _ = pod.start("sleep", "60")
+pod.signal(pid, signal.SIGTERM)
+print(pod.wait(pid), pod.run("cat", "/proc/uptime"))
+node.mesh.stop()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stdout == "143 (0, '')\n", done
+
+
 def test_asking_where_no_mesh_runs_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="no mesh of yours runs here"):
         list(ask(tmp_path, {"op": "status"}))
