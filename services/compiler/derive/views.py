@@ -124,7 +124,7 @@ def _outbound_chain(mesh: Mesh, service: ObjectName, number: int) -> listeners.O
             own if split is None or split.matches is not None else tuple(route_configurations.shares(split, number))
         )
     return listeners.OutboundChain(
-        name=names.outbound(service, number),
+        service=service,
         hosts=addresses(mesh, service).hosts,
         port=number,
         clusters=spread,
@@ -133,8 +133,8 @@ def _outbound_chain(mesh: Mesh, service: ObjectName, number: int) -> listeners.O
 
 
 @query
-def outbound_listener(mesh: Mesh, scope: Scope) -> Rendered:
-    """The outbound listener of everybody in a scope."""
+def outbound_chains(mesh: Mesh, scope: Scope) -> tuple[listeners.OutboundChain, ...]:
+    """The filter chains of everybody in a scope, by name; those that no address leads to are left out."""
     claimed: set[tuple[str, int]] = set()
     chains: list[listeners.OutboundChain] = []
     # Pods behind two headless services have the same address in both: the older service has it, or Envoy would
@@ -148,8 +148,13 @@ def outbound_listener(mesh: Mesh, scope: Scope) -> Rendered:
             claimed.update((host, chain.port) for host in hosts)
             if hosts:
                 chains.append(chain._replace(hosts=hosts))
-    chains.sort(key=lambda chain: chain.name)
-    message = listeners.outbound(chains, egress=mesh_config(mesh).egress)
+    return tuple(sorted(chains, key=lambda chain: chain.name))
+
+
+@query
+def outbound_listener(mesh: Mesh, scope: Scope) -> Rendered:
+    """The outbound listener of everybody in a scope."""
+    message = listeners.outbound(outbound_chains(mesh, scope), egress=mesh_config(mesh).egress)
     return rendered(message.name, message)
 
 
@@ -224,8 +229,9 @@ def _route_refs(mesh: Mesh, found: Route) -> list[Ref]:
 def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
     """Resources that a scope needs to call others."""
     refs: dict[Ref, None] = {_ref(outbound_listener, scope): None}
-    for service in reachable(mesh, scope):
-        for found in routes(mesh, service):
+    for chain in outbound_chains(mesh, scope):
+        found = route(mesh, chain.service, chain.port)
+        if found is not None:
             refs.update(dict.fromkeys(_route_refs(mesh, found)))
     refs[_ref(blackhole)] = None
     if mesh_config(mesh).egress:

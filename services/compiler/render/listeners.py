@@ -29,6 +29,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from services.compiler import names
+from services.compiler.names import ObjectName
 from services.compiler.render import rbac
 from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
@@ -39,8 +40,7 @@ from services.compiler.render.tls import ads, server_side
 class OutboundChain(NamedTuple):
     """One port of a service that the application may call."""
 
-    name: str
-    """Also of its route configuration, if it has one."""
+    service: ObjectName
     hosts: tuple[str, ...]
     """Addresses that mean it."""
     port: int
@@ -48,6 +48,11 @@ class OutboundChain(NamedTuple):
     """For bytes: clusters and weights, none of them meaning that nothing passes. None: HTTP, by routes."""
     host_name: str
     """What HTTP/1.0 clients, which name no host, mean."""
+
+    @property
+    def name(self) -> str:
+        """Also of its route configuration, if it has one."""
+        return names.outbound(self.service, self.port)
 
 
 class InboundChain(NamedTuple):

@@ -168,7 +168,7 @@ def test_marks_of_absence_are_forgotten_too(sheet: Sheet) -> None:
     sheet.engine.refresh(parity)
     sheet.engine.release(node)
     sheet.engine.forget_unused()
-    assert "never" not in sheet.numbers._cells
+    assert "never" not in sheet.numbers._cells  # pyright: ignore[reportPrivateUsage]
     sheet.put("never", 1)
     assert parity(sheet, "never") == 1
 
