@@ -97,7 +97,8 @@ class Exchange:
         found: list[Offer] = []
         self._offer(SDS, found, self.secrets, pending=self.pending_secrets)
         view = self.view
-        self._offer(CDS, found, view.of(CDS), removals=False)
+        if self._offer(CDS, found, view.of(CDS), removals=False):
+            self._warm(found[-1])
         self._offer(EDS, found, view.of(EDS), removals=False)
         if self._gate_open(now):
             self._offer(LDS, found, view.of(LDS))
@@ -143,16 +144,29 @@ class Exchange:
         *,
         removals: bool = True,
         pending: frozenset[str] = frozenset(),
-    ) -> None:
+    ) -> bool:
         subscription = self.subscriptions.get(type_url)
         if subscription is None:
-            return
+            return False
         offer = subscription.offer(
             whole, version=self.version, nonce=str(self._nonce + 1), removals=removals, pending=pending
         )
-        if offer is not None:
-            self._nonce += 1
-            found.append(offer)
+        if offer is None:
+            return False
+        self._nonce += 1
+        found.append(offer)
+        return True
+
+    def _warm(self, clusters: Offer) -> None:
+        """Send the endpoints of changed clusters with them, though they did not change.
+
+        [Resource warming] "Warming of Cluster is completed only when a new ClusterLoadAssignment response is supplied
+        by management server even though there is no change in endpoints." A cluster whose endpoints have a name of
+        their own needs nothing: it asks for them.
+        """
+        endpoints = self.subscriptions.get(EDS)
+        if endpoints is not None:
+            endpoints.forget(name for name, _ in clusters.put)
 
     def _additions_done(self, type_url: str) -> bool:
         subscription = self.subscriptions.get(type_url)

@@ -327,6 +327,18 @@ class TestOrder:
         assert said(proxy.pump(100.0 + GATE)) == [("lds", ["l"], [])]
         assert proxy.exchange.wake_at is None
 
+    def test_a_changed_cluster_is_sent_with_its_endpoints(self) -> None:
+        """Envoy warms it only when endpoints arrive, changed or not."""
+        proxy = started(view(1, cds={"a": "1", "b": "1"}, eds={"a": "1", "b": "1"}))
+        proxy.ask(CDS)
+        proxy.ask(EDS, ["a", "b"])
+        proxy.settle()
+        proxy.exchange.show(view(2, cds={"a": "2", "b": "1"}, eds={"a": "1", "b": "1"}), 2)
+        assert said(proxy.pump()) == [("cds", ["a"], []), ("eds", ["a"], [])]
+        proxy.settle()
+        assert proxy.exchange.complete == 2
+        assert proxy.exchange.idle
+
     def test_nothing_is_said_before_there_is_a_view(self) -> None:
         exchange = Exchange()
         exchange.request(Request(type_url=CDS))

@@ -83,9 +83,12 @@ def test_a_stream_that_follows_is_sent_each_change_once(seed: int) -> None:
     for version in range(1, 12):
         exchange.show(view(version, **_random_view(chance)), version)
         while offers := proxy.pump():
+            clusters = {name for offer in offers if offer.type_url == CDS for name, _ in offer.put}
             for offer in offers:
                 for name, digest in offer.put:
-                    assert held.get((offer.type_url, name)) != digest
+                    # Endpoints travel with their cluster when that changes: Envoy warms it by them.
+                    warming = offer.type_url == EDS and name in clusters
+                    assert warming or held.get((offer.type_url, name)) != digest
                     held[offer.type_url, name] = digest
                 for name in offer.removed:
                     del held[offer.type_url, name]

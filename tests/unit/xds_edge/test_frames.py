@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
-from google.protobuf import any_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ def test_a_delta_response_is_byte_for_byte_the_librarys(
         system_version_info=str(version), type_url=type_url, nonce=nonce, removed_resources=removed
     )
     for name, digest, body in resources:
-        expected.resources.add(name=name, version=digest, resource=any_pb2.Any(type_url=type_url, value=body))
+        expected.resources.add(name=name, version=digest, resource=AnyMessage(type_url=type_url, value=body))
     head = frames.delta_head(
         version, type_url, [frames.resource_frame(type_url, name, digest, body) for name, digest, body in resources]
     )
@@ -38,7 +38,7 @@ def test_a_body_of_megabytes_keeps_its_length() -> None:
     """Lengths of three and four varint bytes."""
     for size in (127, 128, 16383, 16384, 2_097_152):
         expected = DeltaDiscoveryResponse()
-        expected.resources.add(name="n", version="v", resource=any_pb2.Any(type_url="t", value=b"x" * size))
+        expected.resources.add(name="n", version="v", resource=AnyMessage(type_url="t", value=b"x" * size))
         assert frames.delta_head(0, "", [frames.resource_frame("t", "n", "v", b"x" * size)]).removeprefix(
             b"\n\x010"
         ) == (expected.SerializeToString())
