@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+import yaml
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
@@ -195,7 +196,8 @@ async def _configuration(kubeconfig: str) -> Configuration:
             await load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         else:
             load_incluster_config(client_configuration=configuration)
-    except (ConfigException, OSError, ValueError) as error:
+    except (ConfigException, OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+        # The loader takes the file's shape for granted; whatever it trips over, the file is to blame.
         raise BadInputError(
             "kubernetes/config", f"no access to a cluster ({error}); give --kubeconfig FILE, or run inside a pod"
         ) from error
