@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -109,6 +110,8 @@ async def attached() -> AsyncGenerator[Mesh]:
     found = running()
     state = state_directory()
     streams = Streams()
+    # An outage of the log is waited out, and what waits for it has a deadline and a sentence of its own.
+    logging.getLogger("meshlog.eventlog").setLevel(logging.CRITICAL)
     host, port = found["listeners"]["nats"]
     logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
     try:
