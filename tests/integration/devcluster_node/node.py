@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from deploy.devcluster.launch.control import ControlServer, Conversation, ask
 from deploy.devcluster.launch.handover import Inherited
 from deploy.devcluster.launch.mesh import Mesh, start
@@ -211,4 +213,4 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    uvloop.run(_main())  # as the devcluster does
