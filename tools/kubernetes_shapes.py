@@ -11,7 +11,7 @@ A line is a type: `Name field:type field!:type …`, where `!` marks a required 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import types
 import typing
 from pathlib import Path
@@ -23,11 +23,12 @@ from pydantic import BaseModel
 TARGET = Path(__file__).parents[1] / "deploy" / "devcluster" / "apiserver" / "shapes.txt"
 
 ROOTS = (
-    "V1Namespace V1ServiceAccount V1Service V1Endpoints V1EndpointSlice V1Pod V1Node CoreV1Event V1Deployment "
-    "V1ReplicaSet V1StatefulSet V1ConfigMap V1Secret V1Lease V1CustomResourceDefinition "
-    "V1MutatingWebhookConfiguration V1ValidatingWebhookConfiguration V1ClusterRole V1Role V1ClusterRoleBinding "
-    "V1RoleBinding V1PodDisruptionBudget V1PersistentVolumeClaim"
-).split()
+    "V1Namespace", "V1ServiceAccount", "V1Service", "V1Endpoints", "V1EndpointSlice", "V1Pod", "V1Node", "CoreV1Event",
+    "V1Deployment", "V1ReplicaSet", "V1StatefulSet", "V1ConfigMap", "V1Secret", "V1Lease",
+    "V1CustomResourceDefinition", "V1MutatingWebhookConfiguration", "V1ValidatingWebhookConfiguration",
+    "V1ClusterRole", "V1Role", "V1ClusterRoleBinding", "V1RoleBinding", "V1PodDisruptionBudget",
+    "V1PersistentVolumeClaim",
+)  # fmt: skip
 
 KEYS = {
     "PodSpec.containers": "name",
@@ -113,7 +114,7 @@ def spell(annotation: Any, path: str, seen: dict[str, type[BaseModel]]) -> str:
         return name
     if path in QUANTITIES:
         return "q"
-    plain = {str: "s", int: "i", float: "n", bool: "b", bytes: "c", datetime.datetime: "t"}
+    plain = {str: "s", int: "i", float: "n", bool: "b", bytes: "c", dt.datetime: "t"}
     return plain.get(annotation, "*")
 
 

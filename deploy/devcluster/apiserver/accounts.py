@@ -101,7 +101,8 @@ class Accounts:
                 raise conflict("pods", pod, why)
             if bound.obj["spec"].get("serviceAccountName") != account:
                 raise bad_request(
-                    f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
+                    f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount '
+                    "name."
                 )
             private["pod"] = {"name": pod, "uid": uid}
             if node := bound.obj["spec"].get("nodeName"):

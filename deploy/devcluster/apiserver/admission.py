@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from deploy.devcluster.apiserver.kinds import Kind, Version
+from deploy.devcluster.apiserver.kinds import Kind, Target
 from deploy.devcluster.apiserver.patching import json_patch
 from deploy.devcluster.apiserver.refusals import RefusedError, bad_request, internal
 from deploy.devcluster.apiserver.selecting import structured_selector
@@ -55,16 +55,22 @@ class Caller(msgspec.Struct, frozen=True):
 class Review(msgspec.Struct, frozen=True):
     """The write that is asked about."""
 
-    kind: Kind
-    version: Version
+    target: Target
     operation: str
     """`CREATE`, `UPDATE` or `DELETE`."""
-    namespace: str
-    name: str
     caller: Caller
-    subresource: str = ""
     dry_run: bool = False
     options: dict[str, Any] = {}
+
+    @property
+    def kind(self) -> Kind:
+        """Of what kind the object is."""
+        return self.target.kind
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that it is about; of a Namespace, itself."""
+        return self.target.name if self.kind.resource == "namespaces" else self.target.namespace
 
 
 class Admission:
@@ -82,10 +88,10 @@ class Admission:
             response = await self._ask(webhook, review, obj, old, warnings)
             if response is None or obj is None or not response.get("patch"):
                 continue
+            if response.get("patchType") != "JSONPatch":
+                raise internal(f'admission webhook "{webhook["name"]}" returned a patch that is no JSONPatch')
             try:
                 patch = msgspec.json.decode(base64.b64decode(str(response["patch"]), validate=True))
-                if response.get("patchType") != "JSONPatch":
-                    raise bad_request("patchType must be JSONPatch")
                 patched = json_patch(obj, patch)
             except (ValueError, msgspec.MsgspecError, RefusedError) as error:
                 raise internal(f'admission webhook "{webhook["name"]}" returned an unusable patch: {error}') from error
@@ -145,9 +151,7 @@ class Admission:
             raise bad_request(f'admission webhook "{name}" does not support dry run')
         uid = str(uuid.uuid4())
         try:
-            response = await self._call(webhook, _request(uid, review, obj, old))
-            if response.get("uid") != uid or not isinstance(response.get("allowed"), bool):
-                raise ValueError("the response is no AdmissionReview that answers the request")
+            response = await self._call(webhook, _request(uid, review, obj, old), uid)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError, ssl.SSLError) as error:
             why = "context deadline exceeded" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
             if webhook.get("failurePolicy") == "Ignore":
@@ -159,7 +163,7 @@ class Admission:
             raise _denial(name, response.get("status") or {})
         return response
 
-    async def _call(self, webhook: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    async def _call(self, webhook: dict[str, Any], request: dict[str, Any], uid: str) -> dict[str, Any]:
         config = webhook["clientConfig"]
         seconds = float(webhook.get("timeoutSeconds", 10))
         server_name = None
@@ -187,8 +191,12 @@ class Admission:
                 raise ValueError(f"it answered {answer.status}")
         review = msgspec.json.decode(raw)
         response = review.get("response") if isinstance(review, dict) else None
-        if not isinstance(response, dict):
-            raise ValueError("expected response.uid and response.allowed, got none")  # noqa: TRY004 (bad content)
+        if (
+            not isinstance(response, dict)
+            or response.get("uid") != uid
+            or not isinstance(response.get("allowed"), bool)
+        ):
+            raise ValueError("expected an AdmissionReview with response.uid and response.allowed, got another")
         return response
 
     def _context(self, bundle: str) -> ssl.SSLContext:
@@ -209,8 +217,8 @@ def _rule_names(rule: dict[str, Any], review: Review) -> bool:
 
     plural = review.kind.plural
     resources = rule.get("resources") or ()
-    if review.subresource:
-        full = (f"{plural}/{review.subresource}", f"{plural}/*", f"*/{review.subresource}", "*/*")
+    if review.target.subresource:
+        full = (f"{plural}/{review.target.subresource}", f"{plural}/*", f"*/{review.target.subresource}", "*/*")
         resource = any(one in resources for one in full)
     else:
         resource = plural in resources or "*" in resources or "*/*" in resources
@@ -226,15 +234,15 @@ def _rule_names(rule: dict[str, Any], review: Review) -> bool:
 
 
 def _request(uid: str, review: Review, obj: Obj | None, old: Obj | None) -> dict[str, Any]:
-    kind = {"group": review.kind.group, "version": review.version.name, "kind": review.kind.kind}
-    resource = {"group": review.kind.group, "version": review.version.name, "resource": review.kind.plural}
+    kind = {"group": review.kind.group, "version": review.target.version.name, "kind": review.kind.kind}
+    resource = {"group": review.kind.group, "version": review.target.version.name, "resource": review.kind.plural}
     request: dict[str, Any] = {
         "uid": uid,
         "kind": kind,
         "resource": resource,
         "requestKind": kind,
         "requestResource": resource,
-        "name": review.name,
+        "name": review.target.name,
         "operation": review.operation,
         "userInfo": review.caller.info(),
         "object": obj,
@@ -244,8 +252,8 @@ def _request(uid: str, review: Review, obj: Obj | None, old: Obj | None) -> dict
     }
     if review.namespace:
         request["namespace"] = review.namespace
-    if review.subresource:
-        request["subResource"] = request["requestSubResource"] = review.subresource
+    if review.target.subresource:
+        request["subResource"] = request["requestSubResource"] = review.target.subresource
     return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
 
 

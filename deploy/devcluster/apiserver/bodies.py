@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
 import msgspec
 import yaml
 from aiohttp import web
 
+from deploy.devcluster.apiserver import protobuf
 from deploy.devcluster.apiserver.admission import Caller
 from deploy.devcluster.apiserver.conforming import Validation, body_object
+from deploy.devcluster.apiserver.options import Deletion, Options
 from deploy.devcluster.apiserver.refusals import Cause, RefusedError, bad_request, invalid, unsupported, wrong
-from deploy.devcluster.apiserver.targets import flag
-from deploy.devcluster.apiserver.writing import Options
+from deploy.devcluster.apiserver.targets import flag, whole
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request, as Kubernetes has it."""
+PATCHES = frozenset(
+    {
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    }
+)
 YAML = ("application/yaml", "application/apply-patch+yaml")
 _DEPTH = 200
 
@@ -45,6 +54,8 @@ async def read(request: web.Request) -> bytes:
 async def read_object(request: web.Request, *media: str) -> Any:
     """The body as JSON, or as YAML if it says so. Raises 400, 413, 415."""
     raw = await read(request)
+    if request.content_type == protobuf.MEDIA and not media:
+        return protobuf.decode(raw)
     allowed = media or ("application/json", "application/yaml")
     if request.content_type not in {*allowed, "application/octet-stream", "application/x-www-form-urlencoded"}:
         raise unsupported_media(allowed)
@@ -139,3 +150,54 @@ def reply(raw: bytes, *, status: int = 200, warnings: Sequence[str] = ()) -> web
 def reply_object(body: Any, *, status: int = 200) -> web.Response:
     """A JSON response of an object."""
     return reply(msgspec.json.encode(body), status=status)
+
+
+async def read_deletion(request: web.Request, caller: Caller) -> tuple[Options, Deletion]:
+    """Options of a deletion: from the query, or from a body if there is one. Raises 400, 422."""
+    body: Any = await read_object(request) if request.body_exists and request.content_length != 0 else {}
+    if not isinstance(body, dict):
+        raise bad_request("DeleteOptions are an object")
+    said = cast("dict[str, Any]", body)
+    grace = said.get("gracePeriodSeconds", whole(request.query, "gracePeriodSeconds"))
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool) or grace < 0):
+        raise bad_request("gracePeriodSeconds must be a whole number, 0 or more")
+    propagation = str(said.get("propagationPolicy") or request.query.get("propagationPolicy", ""))
+    if propagation not in {"", "Background", "Foreground", "Orphan"}:
+        raise bad_request(f'propagationPolicy: Unsupported value: "{propagation}"')
+    if said.get("orphanDependents") or flag(request.query, "orphanDependents"):
+        propagation = "Orphan"
+    first = said.get("preconditions") or {}
+    listed = said.get("dryRun") or []
+    if not isinstance(first, dict) or not isinstance(listed, list):
+        raise bad_request("preconditions are an object, dryRun is a list")
+    said_first = cast("dict[str, Any]", first)
+    deletion = Deletion(
+        grace=grace,
+        propagation=propagation,
+        uid=str(said_first.get("uid") or ""),
+        resource_version=str(said_first.get("resourceVersion") or ""),
+    )
+    options = options_of(request, caller)
+    dry = options.dry_run or dry_run([str(one) for one in cast("list[Any]", listed)])
+    return msgspec.structs.replace(options, dry_run=dry), deletion
+
+
+async def stream(
+    request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes], first: bytes = b""
+) -> web.StreamResponse:
+    """Send pieces as they come; headers at once, for clients wait for them, and the first event may be hours away."""
+    waiting = pieces.__aiter__()
+    try:
+        await response.prepare(request)
+        if first:
+            await response.write(first)
+        async for piece in waiting:
+            await response.write(piece)
+        await response.write_eof()
+    except (ConnectionError, TimeoutError):
+        pass  # the client went away
+    finally:
+        close = getattr(waiting, "aclose", None)
+        if close is not None:
+            await close()
+    return response

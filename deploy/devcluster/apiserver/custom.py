@@ -172,49 +172,57 @@ def check(crd: Obj) -> Iterable[Cause]:
             yield from _check_schema(schema, path)
 
 
+_NUMBERS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+            "multipleOf")  # fmt: skip
+_TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array"})
+
+
 def _check_schema(schema: Any, path: str, depth: int = 0) -> Iterable[Cause]:
+    """What the engine could stumble over; the schema itself and everything below it."""
     if not isinstance(schema, dict) or depth > 60:
         yield wrong(path, "", "must be a schema, nested at most 60 deep")
         return
-    known = {"string", "integer", "number", "boolean", "object", "array"}
-    if "type" in schema and schema["type"] not in known:
+    if "type" in schema and schema["type"] not in _TYPES:
         yield wrong(f"{path}.type", schema["type"], "must be a type of JSON schema")
-    if "pattern" in schema:
-        try:
-            re2.compile(schema["pattern"], re2_quiet())
-        except (re2.error, TypeError):
-            yield wrong(f"{path}.pattern", schema["pattern"], "must be a valid regular expression")
-    if "required" in schema and not isinstance(schema["required"], list):
-        yield wrong(f"{path}.required", schema["required"], "must be a list")
-    if "enum" in schema and not isinstance(schema["enum"], list):
-        yield wrong(f"{path}.enum", schema["enum"], "must be a list")
-    for name, step in (("properties", "properties"), ("patternProperties", "patternProperties")):
+    if "pattern" in schema and not _compiles(schema["pattern"]):
+        yield wrong(f"{path}.pattern", schema["pattern"], "must be a valid regular expression")
+    for name in ("required", "enum"):
+        if not isinstance(schema.get(name, []), list):
+            yield wrong(f"{path}.{name}", schema[name], "must be a list")
+    for name in _NUMBERS:
+        if isinstance(schema.get(name, 0), bool) or not isinstance(schema.get(name, 0), (int, float)):
+            yield wrong(f"{path}.{name}", schema[name], "must be a number")
+    if not isinstance(schema.get("properties", {}), dict):
+        yield wrong(f"{path}.properties", "", "must be a map")
+        return
+    for step, below in _below(schema):
+        yield from _check_schema(below, f"{path}.{step}", depth + 1)
+
+
+def _below(schema: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Schemas inside a schema, by their step."""
+    for key, below in (schema.get("properties") or {}).items():
+        yield f"properties[{key}]", below
+    for name in ("items", "not"):
         if name in schema:
-            if not isinstance(schema[name], dict):
-                yield wrong(f"{path}.{step}", "", "must be a map")
-                continue
-            for key, below in schema[name].items():
-                yield from _check_schema(below, f"{path}.{step}[{key}]", depth + 1)
-    if "items" in schema:
-        yield from _check_schema(schema["items"], f"{path}.items", depth + 1)
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from _check_schema(schema["additionalProperties"], f"{path}.additionalProperties", depth + 1)
+            yield name, schema[name]
+    if not isinstance(schema.get("additionalProperties", True), bool):
+        yield "additionalProperties", schema["additionalProperties"]
     for name in ("allOf", "anyOf", "oneOf"):
         branches = schema.get(name, [])
-        if not isinstance(branches, list):
-            yield wrong(f"{path}.{name}", "", "must be a list")
-            continue
-        for index, below in enumerate(branches):
-            yield from _check_schema(below, f"{path}.{name}[{index}]", depth + 1)
-    if "not" in schema:
-        yield from _check_schema(schema["not"], f"{path}.not", depth + 1)
-    for name in ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties",
-                 "maxProperties", "multipleOf"):  # fmt: skip
-        if name in schema and (isinstance(schema[name], bool) or not isinstance(schema[name], (int, float))):
-            yield wrong(f"{path}.{name}", schema[name], "must be a number")
+        for index, below in enumerate(branches if isinstance(branches, list) else [None]):
+            yield f"{name}[{index}]", below
 
 
-def re2_quiet() -> Any:
+def _compiles(pattern: Any) -> bool:
+    try:
+        re2.compile(pattern, _quiet())
+    except (re2.error, TypeError):
+        return False
+    return True
+
+
+def _quiet() -> Any:
     """Options under which RE2 does not print what it refuses."""
     options = re2.Options()
     options.log_errors = False

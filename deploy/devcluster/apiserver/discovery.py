@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from deploy.devcluster.apiserver.kinds import Kind, Kinds, Version, metadata_schema
-from deploy.devcluster.apiserver.shapes import Schema, shapes
+from deploy.devcluster.apiserver.kinds import Kind, Kinds
+from deploy.devcluster.apiserver.publishing import published
+from deploy.devcluster.apiserver.shapes import Schema
 
 VERSION = {
     "major": "1",
@@ -204,7 +205,7 @@ class Discovery:
                 ".".join([*reversed(group.split(".")), version, kind.kind]) if group else f"core.{version}.{kind.kind}"
             )
             identity = {"group": group, "version": version, "kind": kind.kind}
-            schemas[name] = {**_published(kind, found, schemas), "x-kubernetes-group-version-kind": [identity]}
+            schemas[name] = {**published(kind, found, schemas), "x-kubernetes-group-version-kind": [identity]}
             place = f"{base}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{base}/{kind.plural}"
             reference = {"$ref": f"#/components/schemas/{name}"}
             paths[place] = {
@@ -262,46 +263,3 @@ def _operation(verb: str, identity: dict[str, str], schema: Schema, *, custom: b
             media += [] if custom else ["application/strategic-merge-patch+json"]
         operation["requestBody"] = {"content": {one: {"schema": schema} for one in media}}
     return operation
-
-
-def _published(kind: Kind, version: Version, schemas: dict[str, Any]) -> Schema:
-    """A kind's schema as documents have it; shared types go to `schemas` by reference."""
-    known = {id(schema): name for name, schema in shapes().items()}
-
-    def refer(schema: Schema) -> Any:
-        name = known.get(id(schema))
-        if name is None:
-            return spell(schema)
-        full = f"core.v1.{name}"
-        if full not in schemas:
-            schemas[full] = {}
-            schemas[full] = spell(schema)
-        return {"$ref": f"#/components/schemas/{full}"}
-
-    def spell(schema: Schema) -> Schema:
-        if "x-kubernetes-quantity" in schema:
-            return {"oneOf": [{"type": "string"}, {"type": "number"}]}
-        spelled = {key: value for key, value in schema.items() if key not in {"title", "x-kubernetes-patch-merge-key"}}
-        if schema.get("x-kubernetes-int-or-string"):
-            spelled |= {"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}
-        merge_key = schema.get("x-kubernetes-patch-merge-key")
-        if merge_key is not None:
-            spelled["x-kubernetes-patch-strategy"] = "merge"
-            if merge_key:
-                spelled["x-kubernetes-patch-merge-key"] = merge_key
-        if "properties" in schema:
-            spelled["properties"] = {key: refer(value) for key, value in schema["properties"].items()}
-        for key in ("items", "additionalProperties"):
-            if isinstance(schema.get(key), dict):
-                spelled[key] = refer(schema[key])
-        return spelled
-
-    if not kind.custom:
-        return spell(version.schema)
-    properties = {
-        "apiVersion": {"type": "string"},
-        "kind": {"type": "string"},
-        **(version.schema.get("properties") or {}),
-        "metadata": metadata_schema(),
-    }
-    return spell({**version.schema, "properties": properties})

@@ -87,6 +87,26 @@ class Kind(msgspec.Struct, frozen=True, eq=False):
         return f"{self.group}/{version}" if self.group else version
 
 
+class Target(msgspec.Struct, frozen=True):
+    """A resource in one version, one of its objects, or a subresource of one."""
+
+    kind: Kind
+    version: Version
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    @property
+    def api_version(self) -> str:
+        """`apps/v1`."""
+        return self.kind.api_version(self.version.name)
+
+
 class Kinds:
     """All kinds, by every name that they are asked for."""
 

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from deploy.devcluster.apiserver import patching
-from deploy.devcluster.apiserver.kinds import Kind, Kinds
+from deploy.devcluster.apiserver.kinds import Kind, Kinds, Target, Version
+from deploy.devcluster.apiserver.options import Deletion, Options
 from deploy.devcluster.apiserver.refusals import RefusedError, expired, no_such_path
 from deploy.devcluster.apiserver.schema import clone
 from deploy.devcluster.apiserver.selecting import labels_of
 from deploy.devcluster.apiserver.store import Store, Stored
-from deploy.devcluster.apiserver.writing import Options, Writer
+from deploy.devcluster.apiserver.writing import Writer
 from deploy.devcluster.cluster import Obj, WatchEvent
 
 
@@ -48,22 +49,16 @@ class LocalCluster:
         """Create; `metadata.namespace` says where."""
         kind = self._kind(resource)
         namespace = str((obj.get("metadata") or {}).get("namespace") or "default") if kind.namespaced else ""
-        options = Options(manager=manager)
-        return (await self._writer.create(kind, self._version(kind, obj), namespace, clone(obj), options)).copy()
+        target = Target(kind, self._version(kind, obj), namespace)
+        return (await self._writer.create(target, clone(obj), Options(manager=manager))).copy()
 
     async def update(self, resource: str, obj: Obj, *, subresource: str = "", manager: str = "devcluster") -> Obj:
         """Replace."""
         kind = self._kind(resource)
         metadata = obj["metadata"]
-        stored = await self._writer.update(
-            kind,
-            self._version(kind, obj),
-            (metadata.get("namespace", ""), metadata["name"]),
-            clone(obj),
-            Options(manager=manager),
-            subresource=subresource,
-        )
-        return stored.copy()
+        namespace = metadata.get("namespace", "")
+        target = Target(kind, self._version(kind, obj), namespace, metadata["name"], subresource)
+        return (await self._writer.update(target, clone(obj), Options(manager=manager))).copy()
 
     async def patch(
         self,
@@ -83,15 +78,15 @@ class LocalCluster:
             patched["metadata"] = {**patched["metadata"], "resourceVersion": old["metadata"]["resourceVersion"]}
             return patched
 
-        stored = await self._writer.modify(
-            kind, kind.preferred, (namespace, name), change, Options(manager=manager), subresource=subresource
-        )
-        return stored.copy()
+        target = Target(kind, kind.preferred, namespace, name, subresource)
+        return (await self._writer.modify(target, change, Options(manager=manager))).copy()
 
     async def delete(self, resource: str, namespace: str, name: str, *, grace_seconds: int | None = None) -> None:
         """Delete; a missing object is no error."""
+        kind = self._kind(resource)
+        target = Target(kind, kind.preferred, namespace, name)
         try:
-            await self._writer.delete(self._kind(resource), (namespace, name), Options(), grace=grace_seconds)
+            await self._writer.deleter.delete(target, Options(), Deletion(grace=grace_seconds))
         except RefusedError as error:
             if error.status != 404:
                 raise
@@ -125,7 +120,7 @@ class LocalCluster:
                 if not namespace or change.key[0] == namespace:
                     yield _event(change.type, change.stored)
 
-    def _version(self, kind: Kind, obj: Obj) -> Any:
+    def _version(self, kind: Kind, obj: Obj) -> Version:
         said = str(obj.get("apiVersion") or "").rpartition("/")[2]
         return kind.version(said) or kind.preferred
 

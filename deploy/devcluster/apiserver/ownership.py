@@ -175,33 +175,41 @@ def _spell(path: tuple[str, ...]) -> str:
 def _remove(value: Any, trie: Trie, schema: Schema) -> Any:
     """The value without these fields."""
     if isinstance(value, dict):
-        left = dict(value)
-        for step, below in trie.items():
-            key = step[2:]
-            if not step.startswith("f:") or key not in left:
-                continue
-            if not below:
-                left.pop(key)
-                continue
-            trimmed = _remove(left[key], below, _below(schema, key))
-            if trimmed in ({}, []) and left[key] not in ({}, []):
-                left.pop(key)
-            else:
-                left[key] = trimmed
-        return left
-    if isinstance(value, list):
-        items = schema.get("items") or {}
-        keyed = _keyed(schema, value)
-        if keyed is None:
-            return value
-        kept: list[Any] = []
-        for step, item in keyed.items():
-            if step not in trie:
-                kept.append(item)
-            elif trie[step] and "." not in trie[step]:
-                kept.append(_remove(item, trie[step], items))
-        return kept
-    return value
+        return _remove_keys(value, trie, schema)
+    keyed = _keyed(schema, value) if isinstance(value, list) else None
+    if keyed is None:
+        return value
+    items = schema.get("items") or {}
+    kept: list[Any] = []
+    for step, item in keyed.items():
+        if step not in trie:
+            kept.append(item)
+        elif trie[step] and "." not in trie[step]:
+            kept.append(_remove(item, trie[step], items))
+    return kept
+
+
+def _remove_keys(value: dict[str, Any], trie: Trie, schema: Schema) -> dict[str, Any]:
+    left = dict(value)
+    for step, below in trie.items():
+        key = step[2:]
+        if not step.startswith("f:") or key not in left:
+            continue
+        trimmed = _remove(left[key], below, _below(schema, key)) if below else None
+        if trimmed is None or (trimmed in ({}, []) and left[key] not in ({}, [])):
+            left.pop(key)
+        else:
+            left[key] = trimmed
+    return left
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """Who writes, where and when."""
+
+    manager: str
+    subresource: str
+    api_version: str
+    now: str
 
 
 class Fields:
@@ -211,29 +219,29 @@ class Fields:
         self.entries: list[Entry] = [dict(entry) for entry in entries or ()]
         self._schema = schema
 
-    def _find(self, manager: str, operation: str, subresource: str) -> Entry | None:
-        wanted = (manager, operation, subresource)
+    def _find(self, writer: Writer, operation: str) -> Entry | None:
+        wanted = (writer.manager, operation, writer.subresource)
         for entry in self.entries:
             if (entry.get("manager"), entry.get("operation"), entry.get("subresource", "")) == wanted:
                 return entry
         return None
 
-    def _put(self, manager: str, operation: str, subresource: str, version: str, now: str, trie: Trie) -> None:
-        entry = self._find(manager, operation, subresource)
+    def _put(self, writer: Writer, operation: str, trie: Trie) -> None:
+        entry = self._find(writer, operation)
         if entry is not None:
             self.entries.remove(entry)
         if not trie:
             return
         fresh: Entry = {
-            "manager": manager,
+            "manager": writer.manager,
             "operation": operation,
-            "apiVersion": version,
-            "time": now,
+            "apiVersion": writer.api_version,
+            "time": writer.now,
             "fieldsType": "FieldsV1",
             "fieldsV1": trie,
         }
-        if subresource:
-            fresh["subresource"] = subresource
+        if writer.subresource:
+            fresh["subresource"] = writer.subresource
         # The newest writer last: readers take the last entry as "who changed it".
         self.entries.append(fresh)
 
@@ -252,51 +260,50 @@ class Fields:
             if not entry["fieldsV1"]:
                 self.entries.remove(entry)
 
-    def update(self, old: Obj | None, new: Obj, *, manager: str, subresource: str, version: str, now: str) -> None:
-        """A write by `manager` made `new` of `old`."""
+    def update(self, old: Obj | None, new: Obj, writer: Writer) -> None:
+        """A write made `new` of `old`."""
         touched = changed(strip(old), strip(new), self._schema) if old else fields_of(strip(new), self._schema)
         self._prune(new)
+        mine = self._find(writer, "Update")
         if touched is None:
             # It only removed something. It still is the newest writer.
-            entry = self._find(manager, "Update", subresource)
-            if entry is not None:
-                self._put(manager, "Update", subresource, version, now, entry["fieldsV1"])
+            self._put(writer, "Update", (mine or {}).get("fieldsV1") or {})
             return
-        mine = self._find(manager, "Update", subresource)
         self._take(touched, keep=mine)
-        owned = union((mine or {}).get("fieldsV1") or {}, touched)
-        self._put(manager, "Update", subresource, version, now, owned)
+        self._put(writer, "Update", union((mine or {}).get("fieldsV1") or {}, touched))
 
-    def apply(
-        self, old: Obj | None, applied: Obj, *, manager: str, subresource: str, version: str, now: str, force: bool
-    ) -> tuple[Obj, list[tuple[str, str]]]:
+    def apply(self, old: Obj | None, applied: Obj, writer: Writer, *, force: bool) -> tuple[Obj, list[tuple[str, str]]]:
         """Server-side apply: the merged object, and the (field, manager) pairs that stand against it."""
         wanted = fields_of(strip(applied), self._schema)
-        mine = self._find(manager, "Apply", subresource)
+        mine = self._find(writer, "Apply")
         live = old or {}
-        differing = changed(strip(live), strip(merge_applied(live, applied, self._schema)), self._schema)
-        conflicts: list[tuple[str, str]] = []
-        for entry in self.entries:
-            if entry is mine or entry.get("subresource", "") != subresource or differing is None:
-                continue
-            for path in _paths(_shared(_shared(wanted, differing), entry.get("fieldsV1") or {})):
-                conflicts.append((_spell(path), str(entry.get("manager"))))  # noqa: PERF401 (clearer than a nest)
-        conflicts = [one for one in conflicts if one[0]]
+        differing = changed(strip(live), strip(merge_applied(live, applied, self._schema)), self._schema) or {}
+        contested = _shared(wanted, differing)
+        conflicts = [
+            (_spell(path), str(entry.get("manager")))
+            for entry in self.entries
+            if entry is not mine and entry.get("subresource", "") == writer.subresource
+            for path in _paths(_shared(contested, entry.get("fieldsV1") or {}))
+            if path
+        ]
         if conflicts and not force:
             return live, conflicts
-        merged = live
-        if mine is not None:
-            abandoned = without(mine.get("fieldsV1") or {}, wanted)
-            for entry in self.entries:
-                if entry is not mine:
-                    abandoned = without(abandoned, entry.get("fieldsV1") or {})
-            merged = _remove(merged, abandoned, self._schema)
-        merged = merge_applied(merged, applied, self._schema)
-        if conflicts and differing is not None:
-            self._take(_shared(wanted, differing), keep=mine)
+        merged = merge_applied(self._without_abandoned(live, mine, wanted), applied, self._schema)
+        if conflicts:
+            self._take(contested, keep=mine)
         self._prune(merged)
-        self._put(manager, "Apply", subresource, version, now, wanted)
+        self._put(writer, "Apply", wanted)
         return merged, []
+
+    def _without_abandoned(self, live: Obj, mine: Entry | None, wanted: Trie) -> Obj:
+        """The object without what this manager applied before, no longer does, and nobody else owns."""
+        if mine is None:
+            return live
+        abandoned = without(mine.get("fieldsV1") or {}, wanted)
+        for entry in self.entries:
+            if entry is not mine:
+                abandoned = without(abandoned, entry.get("fieldsV1") or {})
+        return _remove(live, abandoned, self._schema)
 
 
 def _shared(first: Trie, second: Trie) -> Trie:

@@ -164,19 +164,21 @@ def _merge_object(document: dict[str, Any], patch: dict[str, Any], schema: Schem
         if key in {_PATCH, _RETAIN} or key.startswith((_ORDER, _DELETE)):
             continue
         below = properties.get(key) or (other if isinstance(other, dict) else {})
-        if value is None:
+        if value is None or (isinstance(value, dict) and value.get(_PATCH) == "delete"):
             document.pop(key, None)
         elif isinstance(value, dict):
             current = document.get(key)
-            merged = _merge_object(dict(current) if isinstance(current, dict) else {}, value, below)
-            if value.get(_PATCH) == "delete":
-                document.pop(key, None)
-            else:
-                document[key] = merged
+            document[key] = _merge_object(dict(current) if isinstance(current, dict) else {}, value, below)
         elif isinstance(value, list):
             document[key] = _merge_list(document.get(key), value, below, patch.get(_ORDER + key))
         else:
             document[key] = value
+    _follow_directives(document, patch, properties)
+    return document
+
+
+def _follow_directives(document: dict[str, Any], patch: dict[str, Any], properties: dict[str, Schema]) -> None:
+    """Deletions from lists of primitives, and the order of lists that the patch does not otherwise touch."""
     for key, value in patch.items():
         if key.startswith(_DELETE):
             name = key.removeprefix(_DELETE)
@@ -187,7 +189,6 @@ def _merge_object(document: dict[str, Any], patch: dict[str, Any], schema: Schem
             name = key.removeprefix(_ORDER)
             if name not in patch and isinstance(document.get(name), list):
                 document[name] = _ordered(document[name], value, _merge_key(properties.get(name) or {}))
-    return document
 
 
 def _merge_key(schema: Schema) -> str | None:

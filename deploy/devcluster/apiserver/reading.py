@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -166,22 +167,18 @@ class Reader:
         journal = self._store.journal(query.kind.resource)
         lines = _Lines(query, self._clock)
         everything = initial if initial is not None else not wanted
-        position: int | None = journal.end if everything else journal.position(wanted)
+        position = journal.end if everything else journal.position(wanted)
         if position is None:
             yield _error(expired(f"too old resource version: {wanted} ({journal.floor})"))
             return
         if everything:
-            start = self._store.revision
-            for stored in self._store.items(query.kind.resource, query.namespace):
-                if query.wants(stored):
-                    lines.add("ADDED", stored)
-                    if lines.full:
-                        yield lines.take()
+            # Taken at once, sent piece by piece: what changes meanwhile comes after it.
+            start, stored = self._store.revision, self._store.items(query.kind.resource, query.namespace)
+            lines.extend(("ADDED", one) for one in stored if query.wants(one))
             if initial and bookmarks:
                 lines.bookmark(start, end_of_list=True)
-            if lines.pending:
-                yield lines.take()
-        deadline = asyncio.get_running_loop().time() + seconds
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
         while True:
             changes = journal.read(position)
             if changes is None:
@@ -190,23 +187,17 @@ class Reader:
             position += len(changes)
             for change in changes:
                 lines.change(change)
-                if lines.full:
-                    yield lines.take()
-            if lines.pending:
-                yield lines.take()
-            left = deadline - asyncio.get_running_loop().time()
+            # Reached the end, and time for a sign of life (or the last one): nothing up to here is missing.
+            left = deadline - clock()
+            if not lines.pending and bookmarks and journal.end == position and lines.idle(self._bookmark_seconds, left):
+                lines.bookmark(self._store.revision)
+            for piece in lines.take():
+                yield piece
             if left <= 0:
-                if bookmarks and journal.end == position:
-                    lines.bookmark(self._store.revision)
-                    yield lines.take()
                 return
-            try:
-                async with asyncio.timeout(min(left, self._bookmark_seconds)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, min(left, self._bookmark_seconds))):
                     await journal.more(position)
-            except TimeoutError:
-                if bookmarks and journal.end == position and left > self._bookmark_seconds:
-                    lines.bookmark(self._store.revision)
-                    yield lines.take()
 
 
 def number(revision: str) -> int:
@@ -227,22 +218,36 @@ class _Lines:
         self._query = query
         self._clock = clock
         self._parts: list[bytes] = []
-        self._size = 0
         self._headed = False
+        self._sent = time.monotonic()
 
     @property
     def pending(self) -> bool:
         return bool(self._parts)
 
-    @property
-    def full(self) -> bool:
-        return self._size >= _BATCH
+    def idle(self, seconds: float, left: float) -> bool:
+        """Nothing has been sent for so long, or nothing more will be."""
+        return left <= 0 or time.monotonic() - self._sent >= seconds * 0.9
 
-    def take(self) -> bytes:
-        joined = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
-        return joined
+    def take(self) -> Iterator[bytes]:
+        """What has been collected, in pieces of a size that is written at once."""
+        parts, self._parts = self._parts, []
+        piece: list[bytes] = []
+        size = 0
+        for part in parts:
+            piece.append(part)
+            size += len(part)
+            if size >= _BATCH:
+                yield b"".join(piece)
+                piece, size = [], 0
+        if piece:
+            yield b"".join(piece)
+        if parts:
+            self._sent = time.monotonic()
+
+    def extend(self, events: Iterable[tuple[str, Stored]]) -> None:
+        for event, stored in events:
+            self.add(event, stored)
 
     def change(self, change: Change) -> None:
         """Add what a change is to this client: an object that it did not see before is new to it."""
@@ -260,7 +265,7 @@ class _Lines:
             self.add("DELETED", change.stored)
 
     def add(self, event: str, stored: Stored) -> None:
-        self._append(b'{"type":"' + event.encode() + b'","object":' + self._object(stored) + b"}\n")
+        self._parts.append(b'{"type":"' + event.encode() + b'","object":' + self._object(stored) + b"}\n")
 
     def _object(self, stored: Stored) -> bytes:
         form = self._query.form
@@ -284,8 +289,4 @@ class _Lines:
         made: dict[str, Any] = {"kind": kind, "apiVersion": version, "metadata": metadata}
         if kind == "Table":
             made |= {"columnDefinitions": None, "rows": []}
-        self._append(msgspec.json.encode({"type": "BOOKMARK", "object": made}) + b"\n")
-
-    def _append(self, line: bytes) -> None:
-        self._parts.append(line)
-        self._size += len(line)
+        self._parts.append(msgspec.json.encode({"type": "BOOKMARK", "object": made}) + b"\n")

@@ -92,6 +92,11 @@ def method_not_allowed() -> RefusedError:
     return RefusedError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
+def other_uid(wanted: str, found: str) -> str:
+    """Why an object with this name is not the one that is meant."""
+    return f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+
+
 def already_exists(resource: str, name: str) -> RefusedError:
     """409 on create."""
     return RefusedError(409, "AlreadyExists", f'{resource} "{name}" already exists', details=_details(resource, name))
@@ -110,9 +115,14 @@ def conflict(resource: str, name: str, why: str = "") -> RefusedError:
 
 def apply_conflict(resource: str, name: str, owners: Sequence[tuple[str, str]]) -> RefusedError:
     """409 of a server-side apply: `owners` are (field, manager) that own a field which it would change."""
-    lines = "\n".join(f"- {field}" for field, _ in owners)
-    managers = sorted({manager for _, manager in owners})
-    by = ", ".join(f'"{manager}"' for manager in managers)
+    managers = list(dict.fromkeys(manager for _, manager in owners))
+    one = len(owners) == 1
+    by = "\n".join(
+        f'conflict{"" if one else "s"} with "{manager}":'
+        + (" " if one else "\n")
+        + "\n".join(f"{'' if one else '- '}{field}" for field, owner in owners if owner == manager)
+        for manager in managers
+    )
     many = f"{len(owners)} conflict" + ("s" if len(owners) != 1 else "")
     causes = [
         {"reason": "FieldManagerConflict", "message": f'conflict with "{manager}"', "field": field}
@@ -121,7 +131,7 @@ def apply_conflict(resource: str, name: str, owners: Sequence[tuple[str, str]]) 
     return RefusedError(
         409,
         "Conflict",
-        f"Apply failed with {many}: conflicts with {by}:\n{lines}",
+        f"Apply failed with {many}: {by}",
         details=_details(resource, name, causes=causes),
     )
 

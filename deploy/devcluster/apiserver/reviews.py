@@ -11,8 +11,8 @@ from deploy.devcluster.apiserver.accounts import Accounts
 from deploy.devcluster.apiserver.admission import Caller
 from deploy.devcluster.apiserver.columns import at
 from deploy.devcluster.apiserver.kinds import Kind
+from deploy.devcluster.apiserver.options import timestamp
 from deploy.devcluster.apiserver.refusals import bad_request, invalid, required, wrong
-from deploy.devcluster.apiserver.writing import timestamp
 from deploy.devcluster.cluster import Obj
 
 

@@ -147,25 +147,36 @@ def _check_container(container: dict[str, Any], path: str, volumes: set[str]) ->
     ports = container.get("ports") or []
     for index, port in enumerate(ports):
         yield from _check_port(port.get("containerPort"), f"{path}.ports[{index}].containerPort")
-        if port.get("protocol") not in {"TCP", "UDP", "SCTP"}:
-            yield unsupported(f"{path}.ports[{index}].protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
+        yield from _check_protocol(port, f"{path}.ports[{index}].protocol")
     yield from _unique(ports, "name", f"{path}.ports")
     for index, variable in enumerate(container.get("env") or ()):
-        if not variable.get("name"):
-            yield required(f"{path}.env[{index}].name")
-        elif not _ENVIRONMENT.match(variable["name"]):
-            yield wrong(f"{path}.env[{index}].name", variable["name"], "a valid environment variable name is needed")
-        if variable.get("value") and variable.get("valueFrom"):
-            yield wrong(f"{path}.env[{index}].valueFrom", "", "may not be specified when `value` is not empty")
+        yield from _check_variable(variable, f"{path}.env[{index}]")
     for index, mount in enumerate(container.get("volumeMounts") or ()):
-        if mount.get("name") not in volumes:
-            at = f"{path}.volumeMounts[{index}].name"
-            yield Cause("FieldValueNotFound", at, f"Not found: {shown(mount.get('name'))}")
-        if not mount.get("mountPath"):
-            yield required(f"{path}.volumeMounts[{index}].mountPath")
-    for name in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if name in container:
-            yield from _check_probe(container[name], f"{path}.{name}")
+        yield from _check_mount(mount, f"{path}.volumeMounts[{index}]", volumes)
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if probe in container:
+            yield from _check_probe(container[probe], f"{path}.{probe}")
+
+
+def _check_protocol(port: dict[str, Any], path: str) -> Iterable[Cause]:
+    if port.get("protocol") not in {"TCP", "UDP", "SCTP"}:
+        yield unsupported(path, port.get("protocol"), ("SCTP", "TCP", "UDP"))
+
+
+def _check_variable(variable: dict[str, Any], path: str) -> Iterable[Cause]:
+    if not variable.get("name"):
+        yield required(f"{path}.name")
+    elif not _ENVIRONMENT.match(variable["name"]):
+        yield wrong(f"{path}.name", variable["name"], "a valid environment variable name is needed")
+    if variable.get("value") and variable.get("valueFrom"):
+        yield wrong(f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
+
+
+def _check_mount(mount: dict[str, Any], path: str, volumes: set[str]) -> Iterable[Cause]:
+    if mount.get("name") not in volumes:
+        yield Cause("FieldValueNotFound", f"{path}.name", f"Not found: {shown(mount.get('name'))}")
+    if not mount.get("mountPath"):
+        yield required(f"{path}.mountPath")
 
 
 def check_pod_spec(spec: dict[str, Any], path: str) -> Iterable[Cause]:
@@ -236,7 +247,11 @@ def _workload(obj: Obj, old: Obj | None) -> Iterable[Cause]:
     if template.get("spec") is None:
         yield required("spec.template.spec")
         return
-    yield from check_pod_spec(template["spec"], "spec.template.spec")
+    # Claim templates of a StatefulSet are volumes of its pods, under their own names.
+    claims = [str((claim.get("metadata") or {}).get("name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
+    pod_spec = {**template["spec"], "volumes": [*(template["spec"].get("volumes") or ()), *volumes]}
+    yield from check_pod_spec(pod_spec, "spec.template.spec")
     if template["spec"].get("restartPolicy") != "Always":
         yield unsupported("spec.template.spec.restartPolicy", template["spec"].get("restartPolicy"), ("Always",))
     if old is not None and old["spec"].get("selector") != selector:
@@ -286,8 +301,7 @@ def _service(obj: Obj, old: Obj | None) -> Iterable[Cause]:
             yield wrong(f"{path}.name", port["name"], _LABEL_SAYS)
         yield from _check_port(port.get("port"), f"{path}.port")
         yield from _check_port(port.get("targetPort"), f"{path}.targetPort")
-        if port.get("protocol") not in {"TCP", "UDP", "SCTP"}:
-            yield unsupported(f"{path}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
+        yield from _check_protocol(port, f"{path}.protocol")
         key = (port.get("port"), port.get("protocol"))
         if key in seen:
             yield duplicate(path, {"port": key[0], "protocol": key[1]})

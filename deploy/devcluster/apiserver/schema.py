@@ -57,19 +57,24 @@ def fit(schema: Schema, value: Any, path: str, found: Fitting, parent: str = "")
     if wanted and not _is(value, wanted):
         _mistyped(value, wanted, path, found, parent)
         return value
-    if isinstance(value, dict):
-        value = _fit_object(schema, value, path, found)
-    elif isinstance(value, list):
-        value = _fit_list(schema, value, path, found, parent)
-    elif isinstance(value, str):
-        _check_text(schema, value, path, found)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        _check_number(schema, value, path, found)
+    value = _fit_typed(schema, value, path, found, parent)
     if "enum" in schema and value not in schema["enum"]:
         found.causes.append(unsupported(path, value, schema["enum"]))
     for composite in _COMPOSITES:
         if composite in schema:
             _check_composite(composite, schema[composite], value, path, found)
+    return value
+
+
+def _fit_typed(schema: Schema, value: Any, path: str, found: Fitting, parent: str) -> Any:
+    if isinstance(value, dict):
+        return _fit_object(schema, value, path, found)
+    if isinstance(value, list):
+        return _fit_list(schema, value, path, found, parent)
+    if isinstance(value, str):
+        _check_text(schema, value, path, found)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        _check_number(schema, value, path, found)
     return value
 
 
@@ -112,31 +117,31 @@ def _fit_object(schema: Schema, value: dict[str, Any], path: str, found: Fitting
     for key, item in value.items():
         below = f"{path}.{key}" if path else key
         if key in properties:
-            if item is None and not properties[key].get("nullable") and properties[key]:
-                continue
-            fitted[key] = fit(properties[key], item, below, found, title)
+            # A null stands for "not said", unless it is allowed as a value.
+            if item is not None or properties[key].get("nullable"):
+                fitted[key] = fit(properties[key], item, below, found, title)
         elif isinstance(extra, dict):
-            if item is None and found.decode:
-                fitted[key] = ""
-            else:
-                fitted[key] = fit(extra, item, f"{path}.{key}", found, title)
+            fitted[key] = "" if item is None and found.decode else fit(extra, item, below, found, title)
         elif keep or (schema.get("x-kubernetes-embedded-resource") and key in {"apiVersion", "kind", "metadata"}):
             fitted[key] = item
         else:
             found.unknown.append(below)
-    for key, property_schema in properties.items():
-        if key not in fitted and "default" in property_schema:
-            fitted[key] = fit(property_schema, clone(property_schema["default"]), f"{path}.{key}", found, title)
+    for key, below in properties.items():
+        if key not in fitted and "default" in below:
+            fitted[key] = fit(below, clone(below["default"]), f"{path}.{key}" if path else key, found, title)
+    _check_count(schema, fitted, path, found)
+    return fitted
+
+
+def _check_count(schema: Schema, fitted: dict[str, Any], path: str, found: Fitting) -> None:
     for key in schema.get("required") or ():
         if key not in fitted:
             found.causes.append(required(f"{path}.{key}" if path else key))
-    if "minProperties" in schema and len(fitted) < schema["minProperties"]:
-        found.causes.append(
-            wrong(path, fitted, f"{path} in body should have at least {schema['minProperties']} properties")
-        )
-    if "maxProperties" in schema and len(fitted) > schema["maxProperties"]:
-        found.causes.append(_too_many(path, len(fitted), schema["maxProperties"]))
-    return fitted
+    low, high = schema.get("minProperties"), schema.get("maxProperties")
+    if low is not None and len(fitted) < low:
+        found.causes.append(wrong(path, fitted, f"{path} in body should have at least {low} properties"))
+    if high is not None and len(fitted) > high:
+        found.causes.append(_too_many(path, len(fitted), high))
 
 
 def _fit_list(schema: Schema, value: list[Any], path: str, found: Fitting, parent: str) -> list[Any]:
@@ -193,11 +198,12 @@ def _check_number(schema: Schema, value: float, path: str, found: Fitting) -> No
 
 
 def _check_composite(composite: str, branches: Any, value: Any, path: str, found: Fitting) -> None:
+    path = path or "<nil>"
     results: list[list[Cause]] = []
     for branch in branches if isinstance(branches, list) else [branches]:
         trial = Fitting()
         # A branch only adds conditions; fields it does not mention are not "unknown" to it.
-        fit(branch, value, path, trial)
+        fit(branch, value, "" if path == "<nil>" else path, trial)
         results.append(trial.causes)
     passed = sum(not causes for causes in results)
     if composite == "allOf":

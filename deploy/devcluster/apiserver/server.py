@@ -63,7 +63,7 @@ class ApiServer:
             accounts=self.accounts,
             clock=clock,
         )
-        self._handlers.log_source = log_source
+        self._handlers.subresources.log_source = log_source
         self._ca = ClusterCa(dt.datetime.fromtimestamp(clock(), tz=dt.UTC))
         self._tls = self._ca.server_context()
         self._sockets = list(sockets)
@@ -83,11 +83,11 @@ class ApiServer:
     @property
     def log_source(self) -> LogSource | None:
         """Who answers requests for logs."""
-        return self._handlers.log_source
+        return self._handlers.subresources.log_source
 
     @log_source.setter
     def log_source(self, source: LogSource | None) -> None:
-        self._handlers.log_source = source
+        self._handlers.subresources.log_source = source
 
     @property
     def bound(self) -> list[tuple[str, int]]:

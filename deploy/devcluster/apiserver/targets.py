@@ -1,4 +1,4 @@
-"""What a request is about: its path and query, parsed."""
+"""What a request is about: its path, query and media types, parsed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from deploy.devcluster.apiserver.kinds import Kind, Kinds, Version
+from deploy.devcluster.apiserver.kinds import Kinds, Target
 from deploy.devcluster.apiserver.reading import Form
 from deploy.devcluster.apiserver.refusals import RefusedError, bad_request, no_such_path
-
-
-class Target(msgspec.Struct, frozen=True):
-    """A resource, one of its objects, or a subresource of one."""
-
-    kind: Kind
-    version: Version
-    namespace: str = ""
-    name: str = ""
-    subresource: str = ""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Namespace and name."""
-        return self.namespace, self.name
 
 
 class Path(msgspec.Struct, frozen=True):

@@ -1,0 +1,67 @@
+"""HTTP for what the API says about itself: health, version, discovery, OpenAPI, and the keys of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from aiohttp import web
+
+from deploy.devcluster.apiserver import bodies
+from deploy.devcluster.apiserver.accounts import Accounts
+from deploy.devcluster.apiserver.discovery import VERSION, Discovery
+from deploy.devcluster.apiserver.refusals import method_not_allowed, no_such_path
+
+OPEN = frozenset({"/healthz", "/livez", "/readyz", "/version", "/openid/v1/jwks", "/.well-known/openid-configuration"})
+"""Paths that nobody needs to authenticate for."""
+_AGGREGATED = "as=APIGroupDiscoveryList"
+_PATHS = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version")
+
+
+class Documents:
+    """Answers every path that is no resource."""
+
+    def __init__(self, discovery: Discovery, accounts: Accounts) -> None:
+        self._discovery = discovery
+        self._accounts = accounts
+
+    def answer(self, request: web.Request, segments: Sequence[str]) -> web.Response:
+        """The document at a path. Raises 404, 405."""
+        if segments and segments[0] in {"healthz", "livez", "readyz"}:
+            return web.Response(body=b"ok", content_type="text/plain")
+        aggregated = _AGGREGATED in request.headers.get("Accept", "") and segments in (["api"], ["apis"])
+        raw = self._discovery.aggregated(core=segments == ["api"]) if aggregated else self._find(segments)
+        if raw is None:
+            raise no_such_path()
+        if request.method not in {"GET", "HEAD"}:
+            raise method_not_allowed()
+        response = bodies.reply(raw)
+        if aggregated:
+            response.headers["Content-Type"] = f"application/json;g=apidiscovery.k8s.io;v=v2;{_AGGREGATED}"
+        return response
+
+    def _find(self, segments: Sequence[str]) -> bytes | None:
+        plain: dict[tuple[str, ...], Callable[[], bytes]] = {
+            (): lambda: msgspec.json.encode({"paths": _PATHS}),
+            ("version",): lambda: msgspec.json.encode(VERSION),
+            ("api",): self._discovery.core,
+            ("apis",): self._discovery.groups,
+            ("openapi", "v3"): self._discovery.openapi_index,
+            ("openid", "v1", "jwks"): lambda: msgspec.json.encode(self._accounts.keys()),
+            (".well-known", "openid-configuration"): lambda: msgspec.json.encode(self._accounts.discovery()),
+        }
+        if make := plain.get(tuple(segments)):
+            return make()
+        match segments:
+            case ["api", version]:
+                return self._discovery.resources("", version)
+            case ["apis", group]:
+                return self._discovery.group(group)
+            case ["apis", group, version]:
+                return self._discovery.resources(group, version)
+            case ["openapi", "v3", "api", version]:
+                return self._discovery.openapi("", version)
+            case ["openapi", "v3", "apis", group, version]:
+                return self._discovery.openapi(group, version)
+            case _:
+                return None
