@@ -217,10 +217,10 @@ class Edge:
             await self.save()
             await asyncio.sleep((time.monotonic() - began) * SAVE_SHARE)
 
-    async def _issue(self, token: str, spiffe_id: SpiffeId, *, within: float = 60.0) -> IssuedSvid:
+    async def _issue(self, token: str, spiffe_id: SpiffeId) -> IssuedSvid:
         await self._attached.wait()
         assert self._requester is not None
-        return await self._requester.request(token, spiffe_id, within=within)
+        return await self._requester.request(token, spiffe_id)
 
     async def _follow_bundles(self, bundles: BundleFollower) -> None:
         async for bundle in bundles.changes():

@@ -20,8 +20,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -44,12 +43,8 @@ _REFUSED_RETRY = 60.0
 """Seconds until a request is repeated that the CA refused for good: its facts may have changed."""
 
 
-class Issue(Protocol):
-    """Obtains certificates: `shared.svid.CertificateRequester.request`."""
-
-    async def __call__(self, token: str, spiffe_id: SpiffeId, *, within: float = 60.0) -> IssuedSvid:
-        """A new key and its certificate."""
-        ...
+Issue = Callable[[str, SpiffeId], Awaitable[IssuedSvid]]
+"""Obtains a certificate, with a new key, for the identity that a token proves: `shared.svid.CertificateRequester`."""
 
 
 class Certificate(msgspec.Struct, frozen=True):

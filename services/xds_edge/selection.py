@@ -9,6 +9,7 @@ of its own until it is back with the others.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 UNKNOWN = ""
@@ -16,6 +17,7 @@ UNKNOWN = ""
 
 _CACHED_CHANGES = 64
 _CACHED_RESTRICTIONS = 256
+_ASKED_NAMES = 2000
 
 
 class Change:
@@ -98,3 +100,16 @@ class Selection:
 
 NOTHING = Selection({})
 """What a proxy holds that connects for the first time."""
+
+
+def asking(names: frozenset[str]) -> Selection:
+    """What a proxy holds that has asked for these names and nothing else yet.
+
+    Shared by all that ask for the same, so that the first response to each proxy of a class is made once too.
+    """
+    return _shared_asking(names) if len(names) <= _ASKED_NAMES else Selection(dict.fromkeys(names, UNKNOWN))
+
+
+@lru_cache(maxsize=64)
+def _shared_asking(names: frozenset[str]) -> Selection:
+    return Selection(dict.fromkeys(names, UNKNOWN))

@@ -15,7 +15,7 @@ from enum import Enum
 
 import msgspec
 
-from services.xds_edge.selection import NOTHING, UNKNOWN, Change, Selection
+from services.xds_edge.selection import NOTHING, UNKNOWN, Change, Selection, asking
 from shared.errors import MeshlogError
 from shared.snapshot import CDS, LDS
 
@@ -159,7 +159,8 @@ class Subscription:
         for name in asked:
             self.refused.pop(name, None)
         if asked:
-            self.held = self.held.altered(dict.fromkeys(asked, UNKNOWN))
+            first = self.held is NOTHING and len(self.names) == len(asked)
+            self.held = asking(self.names) if first else self.held.altered(dict.fromkeys(asked, UNKNOWN))
 
     def _unsubscribe(self, unsubscribed: Iterable[str]) -> None:
         """Take subscriptions back; names that were not subscribed are ignored.

@@ -1,0 +1,171 @@
+"""A stream without a network: its end, its time-outs, and who is asked to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+
+from services.xds_edge.admission import Gatekeeper, Pace, StreamRefusedError
+from services.xds_edge.fleet import Fleet
+from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.responses import Responses
+from services.xds_edge.secrets import WorkloadSecrets
+from services.xds_edge.status import StatusReporter
+from services.xds_edge.stream import Limits, ProxyStream, Services
+from shared.snapshot import CDS, FORMAT, Commit, Proxy, Resource, ViewChange
+from shared.spiffe import SpiffeId
+from shared.subjects import Streams
+from shared.svid import IssuedSvid
+from shared.tokens import TokenVerifier, WorkloadToken
+from tests.waiting import eventually
+
+CLAIMS = WorkloadToken(
+    cluster="c",
+    namespace="n",
+    service_account="s",
+    service_account_uid="su",
+    pod_name="p",
+    pod_uid="u",
+    issued_at=0,
+    expires_at=1e12,
+    jti="",
+)
+
+
+class Channel:
+    """What the proxy says is put in `said`; it reads only while `reads` is set."""
+
+    def __init__(self) -> None:
+        self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.heard: list[bytes] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+
+    async def read(self) -> bytes | None:
+        return await self.said.get()
+
+    async def write(self, message: bytes) -> None:
+        await self.reads.wait()
+        self.heard.append(message)
+
+    def ask(self, type_url: str) -> None:
+        self.said.put_nowait(DeltaDiscoveryRequest(type_url=type_url).SerializeToString())
+
+
+async def never(_token: str, _spiffe_id: SpiffeId) -> IssuedSvid:
+    raise AssertionError("nothing is signed here")
+
+
+def shared(limits: Limits | None = None) -> Services:
+    fleet = Fleet()
+    fleet.confirmed = True
+    return Services(
+        fleet=fleet,
+        responses=Responses(fleet.body),
+        secrets=WorkloadSecrets(never),
+        reporter=StatusReporter(streams=Streams(), edge="e"),
+        counters=EdgeCounters(),
+        edge="e",
+        limits=limits or Limits(),
+    )
+
+
+def commit(version: int, *, uid: str = "u", gone: bool = False) -> Commit:
+    body = b"%d" % version
+    return Commit(
+        format=FORMAT,
+        version=version,
+        parent=version - 1,
+        epoch="e",
+        build="b",
+        resources=[Resource(CDS, "c", str(version), body)],
+        retired=[(CDS, "c", str(version - 1))],
+        views={"web": ViewChange({CDS: {"c": str(version)}})},
+        proxies={"c/n/p": None if gone else Proxy("c", "n", "p", uid, "s", "web")},
+    )
+
+
+async def test_the_end_of_the_clients_side_ends_the_stream() -> None:
+    services, channel = shared(), Channel()
+    services.fleet.apply(commit(1))
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
+    channel.ask(CDS)
+    await eventually(lambda: channel.heard, within=5, what="a response")
+    channel.said.put_nowait(None)
+    await asyncio.wait_for(running, 5)
+    assert services.fleet.streams == []
+    assert services.counters.streams == 0
+
+
+async def test_a_proxy_that_does_not_read_is_let_go() -> None:
+    services, channel = shared(Limits(write_timeout=0.02)), Channel()
+    services.fleet.apply(commit(1))
+    channel.reads.clear()
+    channel.ask(CDS)
+    with pytest.raises(StreamRefusedError, match="not read"):
+        await asyncio.wait_for(ProxyStream(services, channel, CLAIMS, "t").run(), 5)
+    assert services.counters.write_timeouts == 1
+
+
+async def test_bodies_that_retire_while_a_write_waits_do_no_harm() -> None:
+    services, channel = shared(), Channel()
+    services.fleet.apply(commit(1))
+    channel.reads.clear()
+    channel.ask(CDS)
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
+    await eventually(lambda: services.fleet.streams, within=5, what="the stream joins")
+    services.fleet.apply(commit(2))
+    services.fleet.apply(commit(3))
+    channel.reads.set()
+    await eventually(lambda: channel.heard, within=5, what="a response")
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+@pytest.mark.parametrize("change", [commit(2, gone=True), commit(2, uid="another")])
+async def test_a_stream_ends_with_its_pod(change: Commit) -> None:
+    services, channel = shared(), Channel()
+    services.fleet.apply(commit(1))
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
+    channel.ask(CDS)
+    await eventually(lambda: channel.heard, within=5, what="a response")
+    services.fleet.apply(change)
+    with pytest.raises(StreamRefusedError) as refused:
+        await asyncio.wait_for(running, 5)
+    assert refused.value.status == "PERMISSION_DENIED"
+
+
+async def test_a_cancelled_stream_is_not_swallowed() -> None:
+    services, channel = shared(), Channel()
+    services.fleet.apply(commit(1))
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
+    await eventually(lambda: services.fleet.streams, within=5, what="the stream joins")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert services.fleet.streams == []
+
+
+class TestGatekeeper:
+    def test_the_bucket_fills_as_time_passes(self) -> None:
+        now = 0.0
+        pace = Pace(rate=10, burst=2, clock=lambda: now)
+        assert [pace.take() for _ in range(3)] == [True, True, False]
+        now = 0.1
+        assert [pace.take() for _ in range(2)] == [True, False]
+        now = 100.0
+        assert [pace.take() for _ in range(3)] == [True, True, False]
+
+    @pytest.mark.parametrize(
+        ("draining", "version", "code"), [(True, 1, "stream/draining"), (False, 0, "stream/not-ready")]
+    )
+    def test_who_cannot_serve_says_so(self, draining: bool, version: int, code: str) -> None:  # noqa: FBT001
+        gate = Gatekeeper(TokenVerifier(), pace=Pace(rate=1, burst=1), version=lambda: version)
+        gate.draining = draining
+        with pytest.raises(StreamRefusedError) as refused:
+            gate.admit([("authorization", "Bearer x")])
+        assert (refused.value.status, refused.value.code) == ("UNAVAILABLE", code)
