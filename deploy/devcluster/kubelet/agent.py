@@ -22,7 +22,8 @@ from deploy.devcluster.controllers.namespaces import ROOT_CA
 from deploy.devcluster.kubelet import logs, probes
 from deploy.devcluster.kubelet.environment import Lookup
 from deploy.devcluster.kubelet.events import EventRecorder
-from deploy.devcluster.kubelet.pod import Node, PodWorker
+from deploy.devcluster.kubelet.pod import PodWorker
+from deploy.devcluster.kubelet.processes import Node
 from deploy.devcluster.kubelet.registration import node_object, node_status
 from deploy.devcluster.kubelet.volumes import PodVolumes, TokenIssuer
 from deploy.devcluster.mirror import Change, Mirror
@@ -111,12 +112,12 @@ class Kubelet:
         Raises `BadInputError` if it does not run, `OSError` if the command cannot be executed.
         """
         worker, container = self._running(namespace, name, container)
-        return await worker.start_beside(container, argv, environment=environment, standard=standard)
+        return await worker.processes.start_beside(container, argv, environment=environment, standard=standard)
 
     def signal(self, namespace: str, name: str, container: str, number: int) -> None:
         """Signal a container's process, as a crash or an operator would. Raises `BadInputError` if it does not run."""
         worker, container = self._running(namespace, name, container)
-        worker.signal(container, number)
+        worker.processes.signal(container, number)
 
     def _running(self, namespace: str, name: str, container: str) -> tuple[PodWorker, str]:
         pod = self._mirror.get("pods", namespace, name)
@@ -165,7 +166,7 @@ class Kubelet:
             return worker is not None and worker.uid in self._workers and not worker.has_ended(container)
 
         if previous:
-            begin, end = worker.previous_run(container) if worker is not None else (0, 0)
+            begin, end = worker.processes.previous_run(container) if worker is not None else (0, 0)
             yield logs.part(path, begin, end)
             return
         async for chunk in logs.read(path, tail=tail, limit=limit, follow=going if follow else None):

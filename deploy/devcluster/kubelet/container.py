@@ -20,50 +20,12 @@ from deploy.devcluster.cluster import Obj
 from deploy.devcluster.kubelet import probes, probing
 from deploy.devcluster.kubelet.backoff import Backoff
 from deploy.devcluster.kubelet.environment import UnresolvedError
+from deploy.devcluster.kubelet.view import Role, Running, Terminated, View, Waiting
 from deploy.devcluster.runtime import Process
 
 _LOG = logging.getLogger(__name__)
 
 _CRASHING = "CrashLoopBackOff"
-
-Role = Literal["init", "sidecar", "main"]
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    """Not started yet, or not started again yet."""
-
-    reason: str
-    message: str = ""
-
-
-class Running(msgspec.Struct, frozen=True):
-    """Its process runs."""
-
-    started_at: float
-
-
-class Terminated(msgspec.Struct, frozen=True):
-    """Its process ended."""
-
-    exit_code: int
-    reason: str
-    started_at: float
-    finished_at: float
-    message: str = ""
-
-
-class View(msgspec.Struct, frozen=True):
-    """A container as its status tells it."""
-
-    spec: Obj
-    role: Role
-    state: Waiting | Running | Terminated
-    last: Terminated | None = None
-    restarts: int = 0
-    started: bool = False
-    ready: bool = False
-    finished: bool = False
-    """It ended and will not be started again."""
 
 
 class Host(Protocol):
@@ -171,7 +133,7 @@ class Container:
         if self._stopping.is_set():  # asked to stop while it was being started
             process.signal(signal.SIGKILL)
         care = asyncio.create_task(self._care(process), name=f"probes of {self.name}")
-        care.add_done_callback(_complain)
+        care.add_done_callback(complain)
         try:
             code = await process.wait()
         except asyncio.CancelledError:
@@ -258,7 +220,7 @@ class Container:
         self._host.record("Normal", "Killing", f"Container {self.name} failed {probe.lower()} probe, will be restarted")
         # Not in this task: it belongs to the probes, and is cancelled the moment the process ends.
         self._stop = asyncio.create_task(self._end(process, self._grace if grace is None else grace))
-        self._stop.add_done_callback(_complain)
+        self._stop.add_done_callback(complain)
 
     async def _after_start(self, process: Process) -> bool:
         hook = (self._spec.get("lifecycle") or {}).get("postStart")
@@ -269,7 +231,7 @@ class Container:
             self._doom = f"PostStartHook failed: {failure}"
             self._host.record("Warning", "FailedPostStartHook", self._doom)
             self._stop = asyncio.create_task(self._end(process, self._grace))
-            self._stop.add_done_callback(_complain)
+            self._stop.add_done_callback(complain)
         return not failure
 
     async def _hook(self, hook: Obj) -> str:
@@ -323,7 +285,7 @@ class Container:
             self._host.changed()
 
 
-def _complain(task: asyncio.Task[None]) -> None:
+def complain(task: asyncio.Task[Any]) -> None:
     """A bug in the care of a container must be heard of: nobody awaits that task for its result."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _LOG.error("%s ended by a bug", task.get_name(), exc_info=error)

@@ -9,48 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
-import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from deploy.devcluster import objects
-from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.kubelet import environment, probes
-from deploy.devcluster.kubelet.container import Container, Role, Running, Waiting
+from deploy.devcluster.cluster import ApiError, Obj
+from deploy.devcluster.kubelet.container import Container, complain
 from deploy.devcluster.kubelet.environment import Lookup, UnresolvedError
-from deploy.devcluster.kubelet.events import EventRecorder
-from deploy.devcluster.kubelet.logs import PodLogs, size
+from deploy.devcluster.kubelet.processes import Node, PodProcesses
 from deploy.devcluster.kubelet.report import StatusReport
 from deploy.devcluster.kubelet.status import PodView
+from deploy.devcluster.kubelet.view import Role, Running, Waiting
 from deploy.devcluster.kubelet.volumes import PodVolumes
-from deploy.devcluster.runtime import Process, Runtime, Sandbox
-from shared.errors import MeshlogError
 
 _LOG = logging.getLogger(__name__)
 _SIDECAR_LEAST_GRACE = 2.0
 _RETRY_VOLUMES = 1.0
-_RETRY_SANDBOX = 1.0
 _RETRY_DELETION = 0.5
-_PRINTED_AT_MOST = 1024
 _DEFAULT_GRACE = 30
-
-
-class Node(msgspec.Struct, frozen=True):
-    """What all pods of the node share."""
-
-    cluster: Cluster
-    runtime: Runtime
-    logs: PodLogs
-    events: EventRecorder
-    http: probes.HttpClient
-    variables: Mapping[str, str]
-    """The environment that every container starts from."""
 
 
 class PodWorker:
@@ -62,21 +39,17 @@ class PodWorker:
         self._pod = pod
         self._node = node
         self._volumes = volumes
-        self._lookup = lookup
         self._now = now
         self._started_at = now()
-        self.sandbox: Sandbox | None = None
-        self._ip = ""
         self._failure = ""
         self._leaving = asyncio.Event()
         self._vanished = False
         self._refresh = asyncio.Event()
         self._report = StatusReport(node.cluster, lambda: self._pod, self._view, now=now)
+        self.processes = PodProcesses(lambda: self._pod, node, volumes, lookup, changed=self._report.touch)
+        """The pod's sandbox and what runs in it."""
         self._placed = asyncio.Event()
-        self._creation: asyncio.Task[Sandbox] | None = None
         self._tasks: dict[str, asyncio.Task[int]] = {}
-        self._processes: dict[str, Process] = {}
-        self._begins: dict[str, list[int]] = {}
         spec: Obj = pod["spec"]
         self._init = [self._container(each, _init_role(each)) for each in spec.get("initContainers") or []]
         self._main = [self._container(each, "main") for each in spec["containers"]]
@@ -87,7 +60,7 @@ class PodWorker:
         return Container(
             spec,
             role,
-            self,
+            self.processes,
             restart=self._pod["spec"].get("restartPolicy") or "Always",
             grace=self._grace(),
             now=self._now,
@@ -117,7 +90,7 @@ class PodWorker:
             self._leaving.set()
         if relabelled:
             self._refresh.set()
-        self.changed()
+        self._report.touch()
 
     def vanish(self) -> None:
         """The object is gone already: nothing is left to wait for."""
@@ -147,7 +120,7 @@ class PodWorker:
             await asyncio.wait({life, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if life.done():
                 life.result()
-                await self._release()
+                await self.processes.release()
                 await leaving
             else:
                 await self._leave(life)
@@ -157,7 +130,7 @@ class PodWorker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._release()
+            await self.processes.release()
             self._volumes.remove()
 
     async def _wait_to_leave(self) -> None:
@@ -165,12 +138,11 @@ class PodWorker:
 
     async def _live(self) -> None:
         """Until every container has ended for good; most pods never get there."""
-        self.changed()
+        self._report.touch()
         await self._make_volumes()
-        self.sandbox = sandbox = await self._make_sandbox()
-        self._ip = sandbox.ip
+        await self.processes.make_sandbox()
         self._placed.set()
-        self.changed()
+        self._report.touch()
         for container in self._init:
             task = self._start(container)
             if container.view.role == "sidecar":
@@ -183,35 +155,17 @@ class PodWorker:
         else:
             # Not `gather`: cancelling this task, at deletion, must not cancel the containers.
             tasks = [self._start(container) for container in self._main]
-            await asyncio.wait(tasks)
-            for task in tasks:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in ended:
                 task.result()
         await self._stop_sidecars(self._grace())
-        self.changed()
+        self._report.touch()
 
     def _start(self, container: Container) -> asyncio.Task[int]:
         task = asyncio.create_task(container.run(), name=f"{objects.name(self._pod)}/{container.name}")
+        task.add_done_callback(complain)
         self._tasks[container.name] = task
         return task
-
-    async def _make_sandbox(self) -> Sandbox:
-        """Half a sandbox cannot be removed: a deletion that comes meanwhile waits for the whole one."""
-        while True:
-            self._creation = asyncio.create_task(
-                self._node.runtime.create_sandbox(
-                    uid=self.uid,
-                    hostname=hostname_of(self._pod),
-                    namespace=self.namespace,
-                    host_network=bool(self._pod["spec"].get("hostNetwork")),
-                )
-            )
-            try:
-                return await asyncio.shield(self._creation)
-            except (OSError, MeshlogError) as error:
-                self._creation = None
-                self.record("Warning", "FailedCreatePodSandBox", str(error))
-                _LOG.warning("no sandbox for %s/%s: %s", *objects.key(self._pod), error)
-                await asyncio.sleep(_RETRY_SANDBOX)
 
     async def _make_volumes(self) -> None:
         """Wait until everything that the volumes refer to is there."""
@@ -223,7 +177,7 @@ class PodWorker:
             except (UnresolvedError, ApiError, OSError) as error:
                 if str(error) != told:
                     told = str(error)
-                    self.record("Warning", "FailedMount", told)
+                    self.processes.record("Warning", "FailedMount", told)
                 for container in self._main:
                     container.wait_for(Waiting("ContainerCreating", told))
                 with contextlib.suppress(TimeoutError):
@@ -284,22 +238,12 @@ class PodWorker:
         await asyncio.gather(*(self._finish(each, grace) for each in ordinary))
         await self._stop_sidecars(grace)
 
-    async def _release(self) -> None:
-        creation, self._creation, self.sandbox = self._creation, None, None
-        if creation is None:
-            return
-        try:
-            sandbox = await creation
-        except (OSError, MeshlogError):
-            return  # it never came to be
-        await sandbox.remove()
-
     async def _bury(self, helpers: Sequence[asyncio.Task[None]]) -> None:
         """Say a last time how it ended, then take the object out of the API."""
         for task in helpers:
             task.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
-        await self._release()
+        await self.processes.release()
         if self._vanished:
             return
         with contextlib.suppress(ApiError):  # the deletion below is what matters, and is tried again
@@ -321,122 +265,15 @@ class PodWorker:
             each.name == container and isinstance(each.view.state, Running) for each in (*self._init, *self._main)
         )
 
-    def signal(self, container: str, number: int) -> None:
-        """Signal a container's process."""
-        self._processes[container].signal(number)
-
-    def previous_run(self, container: str) -> tuple[int, int]:
-        """Where in its log the run before this one begins and ends."""
-        begins = self._begins.get(container, [])
-        return (begins[-2], begins[-1]) if len(begins) > 1 else (0, 0)
-
-    async def start_beside(
-        self, container: str, argv: Sequence[str], *, environment: Mapping[str, str], standard: tuple[int, int, int]
-    ) -> Process:
-        """Start a command beside a container's process, in its environment and this one. Raises `OSError`."""
-        running = self._processes.get(container)
-        if self.sandbox is None or running is None:
-            raise ProcessLookupError(f"container {container} does not run")
-        spec = next(each for each in self._specifications() if each["name"] == container)
-        variables = {**self._variables(spec), **environment}
-        return await self.sandbox.execute(
-            running,
-            _found(argv, variables),
-            environment=variables,
-            standard=standard,
-            working_directory=_directory(spec),
-        )
-
-    def _specifications(self) -> list[Obj]:
-        spec: Obj = self._pod["spec"]
-        return [*(spec.get("initContainers") or []), *spec["containers"]]
-
-    # What containers ask of their pod: see `container.Host`.
-
-    async def launch(self, container: Obj) -> Process:
-        """Start the container's process, appending to its log."""
-        variables = self._variables(container)
-        argv = environment.command_line(container, variables)
-        if self.sandbox is None:
-            raise UnresolvedError("the pod has no sandbox any more")
-        log = self._node.logs.path(self._pod, container["name"])
-        begins = self._begins.setdefault(container["name"], [])
-        self._begins[container["name"]] = [*begins[-1:], size(log)]
-        process = await self.sandbox.start(
-            _found(argv, variables),
-            environment=variables,
-            mounts=self._volumes.mounts(container, variables),
-            log=log,
-            working_directory=_directory(container),
-        )
-        self._processes[container["name"]] = process
-        self.record("Normal", "Started", f"Started container {container['name']}")
-        return process
-
-    async def execute(self, container: Obj, argv: Sequence[str]) -> tuple[int, str]:
-        """Run a command beside the container's process; if nobody waits any more, it is killed."""
-        printed = os.memfd_create("printed")
-        nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            standard = (nothing, printed, printed)
-            process = await self.start_beside(container["name"], argv, environment={}, standard=standard)
-            try:
-                code = await process.wait()
-            except asyncio.CancelledError:
-                process.signal(signal.SIGKILL)
-                raise
-            return code, os.pread(printed, _PRINTED_AT_MOST, 0).decode(errors="replace").strip()
-        finally:
-            os.close(printed)
-            os.close(nothing)
-
-    async def check(self, container: Obj, probe: Obj) -> probes.Outcome:
-        """Ask a probe once."""
-        target = probes.Target(
-            address=self._ip,
-            ports={port["name"]: port["containerPort"] for port in container.get("ports") or [] if "name" in port},
-            execute=lambda argv: self.execute(container, argv),
-        )
-        return await probes.check(probe, target, self._node.http)
-
-    def changed(self) -> None:
-        """The status is to be written anew."""
-        self._report.touch()
-
-    def record(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """As an Event about the pod."""
-        self._node.events.record(self._pod, kind, reason, message)
-
-    def _variables(self, container: Obj) -> dict[str, str]:
-        status: Obj = {"podIP": self._ip, "podIPs": [{"ip": self._ip}], "hostIP": self._node.runtime.node_ip}
-        pod = self._pod | {"status": (self._pod.get("status") or {}) | status}
-        given = {**self._node.variables, "HOSTNAME": hostname_of(self._pod)}
-        return environment.resolve(container, pod, given, self._lookup)
-
     def _view(self) -> PodView:
         return PodView(
             init=[each.view for each in self._init],
             main=[each.view for each in self._main],
-            ip=self._ip,
+            ip=self.processes.ip,
             host_ip=self._node.runtime.node_ip,
             started_at=self._started_at,
             failure=self._failure,
         )
-
-
-def hostname_of(pod: Obj) -> str:
-    """`spec.hostname`, or the pod's name as far as a host name may be long."""
-    return pod["spec"].get("hostname") or objects.name(pod)[:63].rstrip("-.")
-
-
-def _found(argv: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """The command line with the program's path, as a shell would find it."""
-    found = shutil.which(argv[0], path=variables.get("PATH")) if "/" not in argv[0] else None
-    return [found or argv[0], *argv[1:]]
-
-
-def _directory(container: Obj) -> Path | None:
-    return Path(container["workingDir"]) if container.get("workingDir") else None
 
 
 def _init_role(spec: Obj) -> Role:

@@ -8,7 +8,7 @@ import msgspec
 
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.container import Running, Terminated, View, Waiting
+from deploy.devcluster.kubelet.view import Running, Terminated, View, Waiting
 
 
 class PodView(msgspec.Struct, frozen=True):
