@@ -1,5 +1,6 @@
 """nf_tables as values: statements, rules, chains and tables that encode themselves and read like `nft`.
 
+`shared.ruleset` puts them in force.
 Used by the devcluster's node (Services) and by the sidecar's init container (redirect), so that both say what they
 do in one vocabulary, and `--dry-run` prints exactly what would be sent. Each statement is built by one function,
 carries its text and its encoded expressions, and uses register 1 (and 2) only, so statements follow one another freely.
@@ -11,12 +12,12 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from shared.netlink import CREATE, NETFILTER, Message, NetlinkSocket, attribute, be32, nested, text
+from shared.netlink import attribute, be32, nested, text
 
 INET = 1
 """Table family: IPv4 and IPv6 in one."""
@@ -25,18 +26,10 @@ IPV4 = 2
 TCP = socket.IPPROTO_TCP
 UDP = socket.IPPROTO_UDP
 
-_SUBSYSTEM = 10 << 8
-_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NEW_TABLE, _DEL_TABLE, _NEW_CHAIN, _DEL_CHAIN, _NEW_RULE, _DEL_RULE = 0, 2, 3, 5, 6, 8
-_NEW_SET, _NEW_ELEMENT, _DEL_ELEMENT = 9, 12, 14
-_APPEND = 0x800
 _NETWORK, _TRANSPORT = 1, 2
 _META_MARK, _META_IIFNAME, _META_OIFNAME, _META_SKUID, _META_NFPROTO, _META_L4PROTO = 3, 6, 7, 10, 15, 16
 _EQUAL, _NOT_EQUAL = 0, 1
 _VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
-_HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
-_VERDICT_DATA = 0xFFFFFF00
-_MAP = 8
 _WORD = 8  # NFT_REG32_00: the first of the four-byte registers
 
 Verdict = Literal["accept", "drop", "return", "jump", "goto"]
@@ -174,7 +167,9 @@ def from_itself_in(set_name: str) -> Statement:
 
 def verdict(name: Verdict, chain: str = "") -> Statement:
     """Leave the rule so; `jump` and `goto` name a chain."""
-    return Statement(f"{name} {chain}".strip(), _expression("immediate", be32(1, 0), nested(2, _verdict(name, chain))))
+    return Statement(
+        f"{name} {chain}".strip(), _expression("immediate", be32(1, 0), nested(2, encode_verdict(name, chain)))
+    )
 
 
 def service_map(map_name: str) -> Statement:
@@ -222,112 +217,7 @@ def reject() -> Statement:
     return Statement("reject", _expression("reject", be32(1, 2), attribute(2, b"\x01")))
 
 
-# -- transactions
-
-
-def replace_table(table: Table) -> list[Message]:
-    """Make the table exactly so, whatever it held before."""
-    made: list[Message] = [
-        _table(_NEW_TABLE, table, CREATE),
-        _table(_DEL_TABLE, table, 0),
-        _table(_NEW_TABLE, table, CREATE),
-    ]
-    made += [new_chain(table, chain) for chain in table.chains]
-    for chain in table.chains:
-        made += [new_rule(table, chain.name, rule) for rule in chain.rules]
-    return made
-
-
-def delete_table(table: Table) -> list[Message]:
-    """Take the table away, whether it is there or not."""
-    return [_table(_NEW_TABLE, table, CREATE), _table(_DEL_TABLE, table, 0)]
-
-
-def new_chain(table: Table, chain: Chain) -> Message:
-    """A chain without its rules."""
-    body = text(1, table.name) + text(3, chain.name)
-    if chain.hook is not None:
-        priority = struct.pack(">i", chain.hook.priority)
-        body += nested(4, be32(1, _HOOKS[chain.hook.hook]), attribute(2, priority)) + text(7, chain.hook.kind)
-    return _message(_NEW_CHAIN, table.family, CREATE, body, f"chain {chain.name}")
-
-
-def delete_chain(table: Table, name: str) -> Message:
-    """A chain that is empty and that nothing names any more."""
-    return _message(_DEL_CHAIN, table.family, 0, text(1, table.name) + text(3, name), f"delete chain {name}")
-
-
-def new_rule(table: Table, chain: str, rule: Rule) -> Message:
-    """A rule at the end of a chain."""
-    body = text(1, table.name) + text(2, chain) + nested(4, *(statement.encoded for statement in rule))
-    said = " ".join(statement.text for statement in rule)
-    return _message(_NEW_RULE, table.family, CREATE | _APPEND, body, f"rule in {chain}: {said}")
-
-
-def flush_chain(table: Table, name: str) -> Message:
-    """All rules of a chain go."""
-    return _message(_DEL_RULE, table.family, 0, text(1, table.name) + text(2, name), f"flush chain {name}")
-
-
-def new_set(table: Table, name: str, *, key_bytes: int, verdicts: bool, identifier: int) -> Message:
-    """A set, or a map to verdicts; `identifier` tells the sets of one transaction apart."""
-    body = text(1, table.name) + text(2, name) + be32(3, _MAP if verdicts else 0) + be32(4, 1) + be32(5, key_bytes)
-    if verdicts:
-        body += be32(6, _VERDICT_DATA) + be32(7, 16)
-    return _message(_NEW_SET, table.family, CREATE, body + be32(10, identifier), f"set {name}")
-
-
-def pair_key(source: str, target: str) -> bytes:
-    """The key of `from_itself_in`."""
-    return ipaddress.IPv4Address(source).packed + ipaddress.IPv4Address(target).packed
-
-
-def service_key(address: str, protocol: int, port: int) -> bytes:
-    """The key of `service_map`; every part takes whole words."""
-    return ipaddress.IPv4Address(address).packed + bytes([protocol, 0, 0, 0]) + struct.pack(">HH", port, 0)
-
-
-def new_element(table: Table, name: str, key: bytes, chain: str = "") -> Message:
-    """A member of a set; with a chain, where the map sends it."""
-    element = nested(1, attribute(1, key)) + (nested(2, _verdict("goto", chain)) if chain else b"")
-    body = text(1, table.name) + text(2, name) + nested(3, nested(1, element))
-    return _message(_NEW_ELEMENT, table.family, CREATE, body, f"element of {name}")
-
-
-def delete_element(table: Table, name: str, key: bytes) -> Message:
-    """A member of a set goes."""
-    body = text(1, table.name) + text(2, name) + nested(3, nested(1, nested(1, attribute(1, key))))
-    return _message(_DEL_ELEMENT, table.family, 0, body, f"delete element of {name}")
-
-
-def commit(messages: Iterable[Message], *, through: NetlinkSocket | None = None) -> None:
-    """Put a transaction in force, all or nothing, in the namespace of this thread or of the socket.
-
-    Raises `shared.netlink.NetlinkError`.
-    """
-    batch = [_batch(_BATCH_BEGIN), *messages, _batch(_BATCH_END)]
-    if len(batch) == 2:
-        return
-    if through is not None:
-        through.transact(batch)
-        return
-    with NetlinkSocket(NETFILTER) as fresh:
-        fresh.transact(batch)
-
-
 # -- encoding
-
-
-def _message(kind: int, family: int, flags: int, body: bytes, about: str) -> Message:
-    return Message(_SUBSYSTEM | kind, flags, struct.pack(">BBH", family, 0, 0) + body, f"nf_tables: {about}")
-
-
-def _batch(kind: int) -> Message:
-    return Message(kind, 0, struct.pack(">BBH", 0, 0, _SUBSYSTEM >> 8), "nf_tables")
-
-
-def _table(kind: int, table: Table, flags: int) -> Message:
-    return _message(kind, table.family, flags, text(1, table.name), f"table {table.name}")
 
 
 def _expression(name: str, *attributes: bytes) -> bytes:
@@ -357,7 +247,8 @@ def _load(register: int, value: bytes) -> bytes:
     return _expression("immediate", be32(1, register), nested(2, attribute(1, value)))
 
 
-def _verdict(name: str, chain: str) -> bytes:
+def encode_verdict(name: str, chain: str) -> bytes:
+    """The data of a verdict, as expressions and map elements hold it."""
     return nested(2, be32(1, _VERDICTS[name]), *([text(2, chain)] if chain else []))
 
 

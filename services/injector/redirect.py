@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import msgspec
 
-from shared import netfilter
+from shared import netfilter, ruleset
 from shared.errors import BadInputError
 from shared.netfilter import TCP, BaseHook, Chain, Network, Rule, Statement, Table, rules, verdict
 from shared.netlink import NetlinkError
@@ -78,7 +78,7 @@ def apply(wanted: RedirectRules) -> None:
 
     Raises `BadInputError`, and `shared.netlink.NetlinkError` if the kernel refuses.
     """
-    netfilter.commit(netfilter.replace_table(compile_redirect(wanted)))
+    ruleset.commit(ruleset.replace_table(compile_redirect(wanted)))
 
 
 def _inbound(wanted: RedirectRules) -> list[Rule]:

@@ -107,15 +107,15 @@ def _netfilter() -> None:
 
     from deploy.devcluster.node import services
     from deploy.devcluster.runtime import ServiceRoute
-    from shared import netfilter
+    from shared import netfilter, ruleset
 
     table, made = services.set_up("10.244.0.1", ["10.244.0.1"], [ipaddress.IPv4Network("10.96.0.0/16")])
     backends = (("10.244.0.2", 80), ("10.244.0.3", 80))
     route = ServiceRoute(cluster_ip="10.96.0.2", port=80, protocol="TCP", backends=backends)
-    netfilter.commit([*made, *(message for batch in services.change(table, [], [route]) for message in batch)])
+    ruleset.commit([*made, *(message for batch in services.change(table, [], [route]) for message in batch)])
     hook = netfilter.BaseHook("nat", "output", -100)
     chain = netfilter.Chain("try", ((netfilter.transport(netfilter.TCP), netfilter.redirect(15001)),), hook)
-    netfilter.commit(netfilter.replace_table(netfilter.Table("meshlog-try", (chain,))))
+    ruleset.commit(ruleset.replace_table(netfilter.Table("meshlog-try", (chain,))))
 
 
 def _advice(code: str, number: int | None) -> str:

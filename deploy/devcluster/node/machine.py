@@ -22,7 +22,7 @@ from deploy.devcluster.node.addresses import AddressPool
 from deploy.devcluster.node.sandbox import LinuxSandbox, PodFiles
 from deploy.devcluster.node.spawning import Spawner
 from deploy.devcluster.runtime import ServiceRoute
-from shared import netfilter
+from shared import ruleset
 from shared.netlink import NETFILTER, ROUTE, Message, NetlinkSocket
 
 POD_NETWORK = ipaddress.IPv4Network("10.244.0.0/16")
@@ -44,7 +44,7 @@ class LinuxRuntime:
         guarded = (SERVICE_NETWORK, POD_NETWORK)
         links.set_up_node(route, list(own), list(guarded))
         self._table, made = services.set_up(NODE_IP, own, guarded)
-        netfilter.commit(made, through=rules)
+        ruleset.commit(made, through=rules)
         self._addresses = AddressPool(POD_NETWORK, now=time.monotonic)
         self._routes: tuple[ServiceRoute, ...] = ()
         self._changing = asyncio.Lock()
@@ -136,7 +136,7 @@ class LinuxRuntime:
 
     async def _transact(self, messages: list[Message]) -> None:
         """Under `_changing`; off the event loop, as a commit waits until all CPUs have left the old rules."""
-        await asyncio.to_thread(netfilter.commit, messages, through=self._rules)
+        await asyncio.to_thread(ruleset.commit, messages, through=self._rules)
 
 
 def _kept_paths() -> list[Path]:

@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from deploy.devcluster.runtime import ServiceRoute
-from shared import netfilter
+from shared import netfilter, ruleset
 from shared.netfilter import TCP, UDP, BaseHook, Chain, Rule, Table, rules, verdict
 from shared.netlink import Message
 
@@ -50,12 +50,12 @@ def set_up(node_ip: str, own: Sequence[str], guarded: Sequence[ipaddress.IPv4Net
         Chain("refuse-output", rules(translated, *to_own, *from_node), BaseHook("filter", "output", _FILTER)),
     )
     bare = Table("meshlog-node", (), netfilter.IPV4)
-    messages = netfilter.replace_table(bare)
-    messages.append(netfilter.new_set(bare, _SERVICES, key_bytes=12, verdicts=True, identifier=1))
-    messages.append(netfilter.new_set(bare, _HAIRPIN, key_bytes=8, verdicts=False, identifier=2))
+    messages = ruleset.replace_table(bare)
+    messages.append(ruleset.new_set(bare, _SERVICES, key_bytes=12, verdicts=True, identifier=1))
+    messages.append(ruleset.new_set(bare, _HAIRPIN, key_bytes=8, verdicts=False, identifier=2))
     for chain in chains:
-        messages.append(netfilter.new_chain(bare, chain))
-        messages += [netfilter.new_rule(bare, chain.name, rule) for rule in chain.rules]
+        messages.append(ruleset.new_chain(bare, chain))
+        messages += [ruleset.new_rule(bare, chain.name, rule) for rule in chain.rules]
     return Table("meshlog-node", chains, netfilter.IPV4), messages
 
 
@@ -81,15 +81,15 @@ def _change_one(table: Table, name: str, old: ServiceRoute | None, new: ServiceR
     if new is None:
         assert old is not None
         return [
-            netfilter.delete_element(table, _SERVICES, _key(old)),
-            netfilter.flush_chain(table, name),
-            netfilter.delete_chain(table, name),
+            ruleset.delete_element(table, _SERVICES, _key(old)),
+            ruleset.flush_chain(table, name),
+            ruleset.delete_chain(table, name),
         ]
-    rules_now = [netfilter.new_rule(table, name, rule) for rule in balance(new)]
+    rules_now = [ruleset.new_rule(table, name, rule) for rule in balance(new)]
     if old is None:
-        element = netfilter.new_element(table, _SERVICES, _key(new), name)
-        return [netfilter.new_chain(table, Chain(name, ())), *rules_now, element]
-    return [] if old.backends == new.backends else [netfilter.flush_chain(table, name), *rules_now]
+        element = ruleset.new_element(table, _SERVICES, _key(new), name)
+        return [ruleset.new_chain(table, Chain(name, ())), *rules_now, element]
+    return [] if old.backends == new.backends else [ruleset.flush_chain(table, name), *rules_now]
 
 
 def balance(route: ServiceRoute) -> tuple[Rule, ...]:
@@ -105,12 +105,12 @@ def balance(route: ServiceRoute) -> tuple[Rule, ...]:
 
 def pod_added(table: Table, address: str) -> list[Message]:
     """Let the pod reach itself through a Service."""
-    return [netfilter.new_element(table, _HAIRPIN, netfilter.pair_key(address, address))]
+    return [ruleset.new_element(table, _HAIRPIN, ruleset.pair_key(address, address))]
 
 
 def pod_removed(table: Table, address: str) -> list[Message]:
     """The reverse of `pod_added`."""
-    return [netfilter.delete_element(table, _HAIRPIN, netfilter.pair_key(address, address))]
+    return [ruleset.delete_element(table, _HAIRPIN, ruleset.pair_key(address, address))]
 
 
 def _protocol(route: ServiceRoute) -> int:
@@ -122,4 +122,4 @@ def _name(route: ServiceRoute) -> str:
 
 
 def _key(route: ServiceRoute) -> bytes:
-    return netfilter.service_key(route.cluster_ip, _protocol(route), route.port)
+    return ruleset.service_key(route.cluster_ip, _protocol(route), route.port)

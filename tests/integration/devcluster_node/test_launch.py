@@ -153,7 +153,7 @@ def test_a_kernel_that_will_not_is_told_in_a_sentence(tmp_path: Path, without: s
     broken = tmp_path / "broken" / "sitecustomize.py"
     broken.parent.mkdir()
     broken.write_text(
-        "import shared.netfilter as f\n"
+        "import shared.ruleset as f\n"
         "def commit(*_, **__): raise OSError(95, 'Operation not supported')\n"
         "f.commit = commit\n"
     )
