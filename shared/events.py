@@ -55,6 +55,10 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     """Id that the objects applied together share; empty if it came alone."""
 
 
+_NO_ORIGIN = Origin()
+# One object: msgspec leaves a default out only if it is this very object, and equal events must have equal bytes.
+
+
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One change of one object."""
 
@@ -71,7 +75,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """`group/version` that the object was read in."""
     object: msgspec.Raw | None = None
     """The projected object (`shared.model`), as JSON; none for `deleted`."""
-    origin: Origin = Origin()
+    origin: Origin = _NO_ORIGIN
 
     @property
     def key(self) -> ObjectKey:
@@ -95,7 +99,7 @@ class _Wire(msgspec.Struct):
     operation: Literal["applied", "deleted"]
     api_version: str = ""
     object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    origin: Origin = Origin()
+    origin: Origin = _NO_ORIGIN
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
