@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,22 +40,23 @@ class Authority:
     def __init__(self, name: str = "test") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self._certificate = self._sign(self._name, self._key.public_key(), ca=True)
+        self._certificate = self._sign(self._name, self._key.public_key())
 
     @property
     def pem(self) -> bytes:
         """The root."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, uri: str) -> tuple[bytes, bytes]:
-        """Key and certificate for an identity, PEM."""
+    def issue(self, uri: str, *dns: str) -> tuple[bytes, bytes]:
+        """Key and certificate for an identity (and names), PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(x509.Name([]), key.public_key(), uri=uri)
+        names = [x509.UniformResourceIdentifier(uri), *map(x509.DNSName, dns)]
+        certificate = self._sign(x509.Name([]), key.public_key(), names)
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return key.private_bytes(*form), certificate.public_bytes(serialization.Encoding.PEM)
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, uri: str = "", ca: bool = False
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, names: Sequence[x509.GeneralName] = ()
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
@@ -66,11 +67,21 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(hours=1))
             .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=not names, path_length=None), critical=True)
         )
-        if uri:
-            names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
-            builder = builder.add_extension(names, critical=True)
+        issuer = self._key.public_key()
+        usage = dict.fromkeys(("content_commitment", "key_encipherment", "data_encipherment"), False)
+        usage |= dict.fromkeys(("key_agreement", "encipher_only", "decipher_only"), False)
+        builder = (
+            builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
+            .add_extension(
+                x509.KeyUsage(digital_signature=bool(names), key_cert_sign=not names, crl_sign=not names, **usage),
+                critical=True,
+            )
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         return builder.sign(self._key, hashes.SHA256())
 
 
@@ -180,6 +191,7 @@ def status_of(url: str) -> int:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (the test's own)
             return answer.status
     except urllib.error.HTTPError as error:
+        error.close()
         return error.code
     except OSError:
         return 0
@@ -190,5 +202,8 @@ def text_of(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (the test's own)
             return answer.read().decode()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return ""
     except OSError:
         return ""

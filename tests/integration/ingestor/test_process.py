@@ -1,0 +1,124 @@
+"""The ingestor as a process, with a real NATS: ready, killed, started again, and bad input said in one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from deploy.devcluster.apiserver import ApiServer
+from shared import events
+from shared.eventlog.chain import Verifier
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.subjects import Streams
+from tests.nats_server import NatsServer, free_port
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.nats
+
+
+@pytest.fixture
+async def api() -> AsyncGenerator[ApiServer]:
+    made = ApiServer(addresses=[("127.0.0.1", 0)])
+    await made.start()
+    yield made
+    await made.stop()
+
+
+class Process:
+    """`meshlog run ingestor`."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.port = free_port()
+        self._arguments = [*arguments, "--http-port", str(self.port), "--cluster", "c1", "--log-format", "text"]
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> asyncio.subprocess.Process:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.ingestor",
+            *self._arguments,
+            stderr=asyncio.subprocess.PIPE,
+            env={key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")},
+        )
+        return self._process
+
+    async def ready(self) -> None:
+        def probe() -> bool:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2) as answer:
+                    return answer.status == 200
+            except urllib.error.HTTPError as error:
+                error.close()
+                return False
+
+        await eventually(lambda: asyncio.to_thread(probe), within=20.0, what="the ingestor is ready")
+
+    async def end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        _, error = await self._process.communicate()
+        assert b"Traceback" not in error, error.decode()
+        assert self._process.returncode is not None
+        return self._process.returncode
+
+
+async def names(logs: JetStreamLogs) -> list[str]:
+    """Names of the service accounts in the log, in order, the chain checked."""
+    verifier, found = Verifier(), list[str]()
+    log = await logs.open(Streams().events)
+    async for record in log.read():
+        verifier.fold(record)
+        event = events.decode(record.payload)
+        if event.kind == "ServiceAccount":
+            found.append(event.name)
+    return found
+
+
+async def test_killed_at_any_moment_each_change_is_in_the_log_once(api: ApiServer, tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(api.kubeconfig(f"https://127.0.0.1:{api.bound[0][1]}"))
+    server = NatsServer(tmp_path)
+    server.start()
+    logs = JetStreamLogs.connect(server.access, Streams())
+    process = Process("--nats-url", server.url, "--kubeconfig", str(kubeconfig))
+    wanted: list[str] = []
+    try:
+        for round_number in range(2):
+            await process.start()
+            await process.ready()
+            for number in range(40):
+                name = f"r{round_number}-{number}"
+                wanted.append(name)
+                await api.cluster.create("serviceaccounts", {"metadata": {"name": name, "namespace": "default"}})
+            if round_number < 1:
+                await process.end(signal.SIGKILL)
+
+        async def complete() -> bool:
+            return sorted(await names(logs)) == sorted(wanted)
+
+        await eventually(complete, within=10.0, what="each account is there once")
+        assert await process.end(signal.SIGTERM) == 0
+    finally:
+        await process.end(signal.SIGKILL)
+        await logs.close()
+        server.stop()
+
+
+async def test_without_a_cluster_it_ends_with_one_sentence(tmp_path: Path) -> None:
+    process = Process("--kubeconfig", str(tmp_path / "missing"))
+    started = await process.start()
+    assert started.stderr is not None
+    text = (await started.stderr.read()).decode()
+    assert await started.wait() == 2
+    assert "no access to a cluster" in text
+    assert "Traceback" not in text

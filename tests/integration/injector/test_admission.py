@@ -1,0 +1,130 @@
+"""The webhook as the API server calls it: over HTTPS, in front of the devcluster's API, its certificate rotated."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import ssl
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from deploy.devcluster.apiserver import ApiServer
+from deploy.devcluster.cluster import ApiError
+from services.injector.membership import Membership
+from services.injector.webhook import MAX_BODY, PATH, Webhook
+from shared.eventlog.memory import MemoryLog
+from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
+from tests.integration.injector.edge import Authority
+from tests.unit.injector.pods import INSTALLATION, pod
+from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
+
+IDENTITY = "spiffe://cluster.local/ns/meshlog-system/sa/meshlog-injector"
+
+
+class Serving:
+    """The webhook on a free port, and what it takes to trust it."""
+
+    def __init__(self, authority: Authority, directory: Path) -> None:
+        self.authority = authority
+        self.log = MemoryLog()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.port = 0
+        self._file = directory / "serving.pem"
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}{PATH}"
+
+    def renew(self) -> None:
+        """A new key and certificate for later handshakes, as `ServingCertificate` does it."""
+        key, certificate = self.authority.issue(IDENTITY, "localhost")
+        self._file.write_bytes(key + certificate)
+        self.context.load_cert_chain(self._file)
+
+
+@pytest.fixture
+async def serving(tmp_path: Path) -> AsyncGenerator[Serving]:
+    made = Serving(Authority(), tmp_path)
+    made.renew()
+    await write(made.log, "Namespace", "", "shop", namespace())
+    membership = Membership(made.log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
+    task = asyncio.create_task(membership.run())
+    runner, made.port = await Webhook(membership, INSTALLATION).serve("127.0.0.1", 0, made.context)
+    yield made
+    await runner.cleanup()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def session(serving: Serving) -> AsyncGenerator[aiohttp.ClientSession]:
+    trust = ssl.create_default_context(cadata=serving.authority.pem.decode())
+    # A new connection for each call: each is a handshake.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust, force_close=True)) as made:
+        yield made
+
+
+async def test_pods_of_members_are_stored_with_their_sidecar_and_others_as_they_are(serving: Serving) -> None:
+    api = ApiServer()
+    await api.start()
+    cluster = api.cluster
+    labels = {LABEL_MONITORED_BY: "meshlog"}
+    await cluster.create("namespaces", {"metadata": {"name": "shop", "labels": labels}})
+    hook: dict[str, Any] = {
+        "name": "inject.meshlog.io",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Fail",
+        "clientConfig": {"url": serving.url, "caBundle": base64.b64encode(serving.authority.pem).decode()},
+        "namespaceSelector": {"matchLabels": labels},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+    }
+    await cluster.create(
+        "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+        {"metadata": {"name": "meshlog-webhook-meshlog"}, "webhooks": [hook]},
+    )
+    try:
+        for place, expected in (("shop", ["meshlog-init", "envoy", "prepare"]), ("default", ["prepare"])):
+            made = pod()
+            made["metadata"]["namespace"] = place
+            stored = await cluster.create("pods", made)
+            assert [each["name"] for each in stored["spec"]["initContainers"]] == expected
+            assert (ANNOTATION_SIDECAR in (stored["metadata"].get("annotations") or {})) is (place == "shop")
+        bad = pod(**{ANNOTATION_INJECTION: "perhaps"})
+        bad["metadata"]["namespace"] = "shop"
+        with pytest.raises(ApiError, match="use enabled or disabled"):
+            await cluster.create("pods", bad)
+    finally:
+        await api.stop()
+
+
+async def test_its_certificate_is_renewed_under_load_without_a_failed_handshake(
+    serving: Serving, session: aiohttp.ClientSession
+) -> None:
+    async def ask() -> int:
+        async with session.post(serving.url, data=asked()) as answer:
+            assert (await answer.json())["response"]["allowed"] is True
+            return answer.status
+
+    async def renewals() -> None:
+        for _ in range(20):
+            serving.renew()
+            await asyncio.sleep(0)
+
+    asking = [asyncio.create_task(ask()) for _ in range(40)]
+    await renewals()
+    assert await asyncio.gather(*asking) == [200] * 40
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"x" * (MAX_BODY + 1)], ids=["empty", "nothing", "huge"])
+async def test_what_is_no_review_is_answered_400_with_a_sentence(
+    serving: Serving, session: aiohttp.ClientSession, body: bytes
+) -> None:
+    async with session.post(serving.url, data=io.BytesIO(body)) as answer:
+        assert answer.status == 400
+        assert "Traceback" not in await answer.text()
