@@ -226,10 +226,7 @@ class PodWorker:
         task = self._tasks.get(container.name)
         if task is None:
             return
-        if self._vanished:
-            container.kill()
-        else:
-            await container.stop(grace)
+        await container.stop(grace)
         await asyncio.wait({task})
 
     async def halt(self, grace: float) -> None:

@@ -54,19 +54,22 @@ async def test_init_containers_run_in_order_and_sidecars_before_the_rest(tmp_pat
         assert status_of(found, "proxy")["started"]
 
 
-async def test_at_deletion_sidecars_end_last(tmp_path: Path) -> None:
+async def test_at_deletion_sidecars_end_last_and_the_last_started_first(tmp_path: Path) -> None:
     async with node(tmp_path) as stage:
-        init = [container("proxy", restartPolicy="Always")]
+        init = [container(name, restartPolicy="Always") for name in ("logger", "proxy")]
         await stage.run(pod(initContainers=init))
-        main, proxy = await stage.until_started("main"), await stage.until_started("proxy")
+        main, proxy, logger = [await stage.until_started(name) for name in ("main", "proxy", "logger")]
         await stage.until("ready", ready)
-        main.stubborn = True
+        main.stubborn = proxy.stubborn = True
         await delete(stage)
         await eventually(lambda: main.signals == [signal.SIGTERM], within=5, what="main is asked to end")
-        assert proxy.signals == []
+        assert (proxy.signals, logger.signals) == ([], [])
         main.end(0)
+        await eventually(lambda: proxy.signals == [signal.SIGTERM], within=5, what="then the proxy")
+        assert logger.signals == []
+        proxy.end(0)
         await stage.until_gone()
-        assert proxy.signals[0] == signal.SIGTERM
+        assert logger.signals[0] == signal.SIGTERM
         assert all(sandbox.removed for sandbox in stage.machine.sandboxes.values())
         assert list((tmp_path / "pods").iterdir()) == []
 

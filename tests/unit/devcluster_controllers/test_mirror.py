@@ -1,0 +1,68 @@
+"""The mirror shows what the cluster holds, also when a watch was too slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from deploy.devcluster import objects
+from deploy.devcluster.cluster import ApiError, Obj, WatchEvent
+from deploy.devcluster.mirror import Change, Mirror
+from tests.waiting import eventually
+
+
+def named(name: str, version: int, uid: str = "") -> Obj:
+    return {"metadata": {"namespace": "default", "name": name, "uid": uid or name, "resourceVersion": str(version)}}
+
+
+class Forgetful:
+    """A cluster whose first watch has fallen out of the window."""
+
+    def __init__(self) -> None:
+        self.lists = [([named("a", 1), named("b", 2)], "2"), ([named("b", 5), named("c", 6)], "6")]
+        self.since: list[str] = []
+
+    async def list(self, *_: object, **__: object) -> tuple[list[Obj], str]:
+        return self.lists.pop(0)
+
+    async def watch(self, resource: str, *, since: str) -> AsyncIterator[WatchEvent]:
+        self.since.append(since)
+        if len(self.since) == 1:
+            raise ApiError(410, "Expired", f"too old resource version of {resource}")
+        yield WatchEvent(type="DELETED", object=named("c", 7))
+        await asyncio.Event().wait()
+
+
+async def test_after_a_gap_it_tells_what_was_slept_through() -> None:
+    cluster: Any = Forgetful()
+    mirror = Mirror(cluster, ["pods"])
+    told: list[tuple[str, bool, bool]] = []
+    mirror.subscribe(
+        "pods", lambda change: told.append((objects.name(change.object), change.old is None, change.new is None))
+    )
+    task = asyncio.create_task(mirror.run())
+    await eventually(lambda: len(told) == 6, within=5, what="all changes are told")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    added, changed, gone = (True, False), (False, False), (False, True)
+    assert told == [
+        ("a", *added), ("b", *added), ("a", *gone), ("b", *changed), ("c", *added), ("c", *gone)
+    ]  # fmt: skip
+    assert cluster.since == ["2", "6"]
+    assert [objects.name(obj) for obj in mirror.all("pods")] == ["b"]
+
+
+def test_a_namesake_with_another_uid_is_a_deletion_and_an_addition() -> None:
+    cluster: Any = Forgetful()
+    mirror = Mirror(cluster, ["pods"])
+    told: list[Change] = []
+    mirror.apply("pods", WatchEvent(type="ADDED", object=named("a", 1, "u1")))
+    mirror.subscribe("pods", told.append)
+    mirror.apply("pods", WatchEvent(type="MODIFIED", object=named("a", 2, "u2")))
+    mirror.apply("pods", WatchEvent(type="MODIFIED", object=named("a", 2, "u2")))
+    assert [(change.old is None, change.new is None) for change in told] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
