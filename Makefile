@@ -30,6 +30,9 @@ down: install ## stop it; nothing is left behind
 test: install ## all tests: real NATS, real Envoys, the devcluster
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-long: install ## the long forms: thousands of random meshes, long faults
+	@$(BIN)/python -m pytest -m long --timeout 3600 $(ARGS)
+
 lint: install ## ruff, pyright strict, import contracts
 	@$(BIN)/python tools/xds_stubs.py
 	@$(BIN)/ruff check .
