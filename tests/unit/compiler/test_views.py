@@ -10,6 +10,7 @@ from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
+from envoy.config.route.v3.route_components_pb2 import Route
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBACPerRoute
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
@@ -55,11 +56,11 @@ class Told:
     def endpoints(self, cluster: str) -> list[str]:
         name = self.get(Cluster, cluster).eds_cluster_config.service_name
         assignment = self.get(ClusterLoadAssignment, name)
-        return [
-            item.endpoint.address.socket_address.address
-            for group in assignment.endpoints
-            for item in group.lb_endpoints
-        ]
+        endpoints = [item.endpoint for group in assignment.endpoints for item in group.lb_endpoints]
+        return [endpoint.address.socket_address.address for endpoint in endpoints]
+
+    def routes(self, name: str) -> Sequence[Route]:
+        return self.get(RouteConfiguration, name).virtual_hosts[0].routes
 
 
 def told(pod: str, *more: Event, mesh: Sequence[Event] | None = None) -> Told:

@@ -1,0 +1,231 @@
+"""Real Envoys with what the compiler tells them, on loopback: who gets through, and what the others see.
+
+Everything is as in a mesh but for the redirect: listeners are bound to free ports, and chains are matched by those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from google.protobuf.json_format import MessageToJson
+
+from services.compiler.offline import compile_events
+from shared.snapshot import Snapshot
+from tests.integration.compiler.static_bootstrap import Material, bootstrap
+from tests.integration.compiler.test_envoy_accepts import envoy
+from tests.nats_server import free_port
+from tests.unit.compiler import objects
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.envoy
+
+
+class Authority:
+    """Signs SPIFFE certificates for the test."""
+
+    def __init__(self, trust_domain: str = "cluster.local") -> None:
+        self.trust_domain = trust_domain
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test root")])
+        self.root = self._build(self.name, self.key, ca=True).sign(self.key, hashes.SHA256())
+
+    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(minutes=5))
+            .not_valid_after(now + dt.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+
+    def issue(self, namespace: str, account: str) -> Material:
+        key = ec.generate_private_key(ec.SECP256R1())
+        uri = f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{account}"
+        certificate = (
+            self._build(x509.Name([]), key, ca=False)
+            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        pem = serialization.Encoding.PEM
+        return Material(
+            key=private.decode(),
+            chain=certificate.public_bytes(pem).decode(),
+            roots=self.root.public_bytes(pem).decode(),
+        )
+
+
+class Places:
+    """Free ports that stand for the addresses of a mesh."""
+
+    def __init__(self) -> None:
+        self.inbound: dict[str, int] = {}
+        """Pod → port that its inbound listener is bound to."""
+        self.outbound: dict[str, int] = {}
+
+
+def on_loopback(config: Bootstrap, *, own: str, calls: str, open_port: int, application: int, places: Places) -> None:
+    """Bind a proxy's listeners to free ports; what it calls is the inbound port of the pod behind the service."""
+    for cluster in config.static_resources.clusters:
+        if cluster.type != Cluster.DiscoveryType.STATIC:
+            continue
+        for group in cluster.load_assignment.endpoints:
+            for item in group.lb_endpoints:
+                address = item.endpoint.address.socket_address
+                pod = {"10.244.2.1": "v1", "10.244.2.3": "db"}.get(address.address)
+                if pod is not None:
+                    address.address, address.port_value = "127.0.0.1", places.inbound[pod]
+                elif address.address == "127.0.0.1":
+                    address.port_value = application
+    for listener in config.static_resources.listeners:
+        port = (places.outbound if listener.name == "outbound" else places.inbound)[own]
+        listener.address.socket_address.address = "127.0.0.1"
+        listener.address.socket_address.port_value = port
+        kept = [item for item in listener.listener_filters if not item.name.endswith("original_dst")]
+        del listener.listener_filters[:]
+        listener.listener_filters.extend(kept)
+        for chain in listener.filter_chains:
+            match = chain.filter_chain_match
+            if chain.name == calls:
+                match.Clear()
+                match.destination_port.value = port
+            elif match.destination_port.value == open_port and listener.name == "inbound":
+                match.destination_port.value = port
+
+
+@contextlib.asynccontextmanager
+async def running(config: Bootstrap, directory: Path, name: str) -> AsyncGenerator[None]:
+    path, log = directory / f"{name}.json", directory / f"{name}.log"
+    path.write_text(MessageToJson(config, preserving_proto_field_name=True))
+    arguments = [envoy(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info"]
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(*arguments, stdout=output, stderr=output)
+    try:
+        await eventually(lambda: "starting main dispatch loop" in log.read_text(), within=20, what=f"{name} runs")
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+class World:
+    def __init__(self, places: Places) -> None:
+        self.places = places
+
+    async def request(self, who: str, method: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{self.places.outbound[who]}{path}"
+        async with ClientSession() as session, session.request(method, url, headers=headers) as answer:
+            return answer.status, await answer.text()
+
+
+async def _application(request: web.Request) -> web.Response:
+    """Says who calls, as its own sidecar has it."""
+    parts = request.headers.get("x-forwarded-client-cert", "").split(";")
+    return web.Response(text=",".join(part for part in parts if part.startswith("URI=")))
+
+
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that speaks first, as databases do."""
+    writer.write(b"hello\n")
+    with contextlib.suppress(ConnectionError):
+        await writer.drain()
+        await reader.read(1)
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    return compile_events(objects.bookstore())
+
+
+@pytest.fixture
+async def world(snapshot: Snapshot, tmp_path: Path) -> AsyncGenerator[World]:
+    """The buyer, the thief, version 1 of the store, the database, and an intruder with a proxy made by hand."""
+    authority, places = Authority(), Places()
+    for pod in ("buyer", "thief", "v1", "db", "intruder"):
+        places.inbound[pod], places.outbound[pod] = free_port(), free_port()
+    runner = web.AppRunner(_application_of())
+    await runner.setup()
+    http, tcp = free_port(), free_port()
+    await web.TCPSite(runner, "127.0.0.1", http).start()
+    greeter = await asyncio.start_server(_greet, "127.0.0.1", tcp)
+    first, bytes_ = "outbound|store/store-v1|80", "outbound|store/db|5432"
+    plan = {
+        # name: whose view, whose certificate, what it calls, its port, its application
+        "v1": ("store/v1-0", ("store", "store-v1"), bytes_, 8080, http),
+        "db": ("store/db-0", ("store", "db"), "", 5432, tcp),
+        "buyer": ("buy/buyer-0", ("buy", "buyer"), first, 0, http),
+        "thief": ("buy/thief-0", ("buy", "thief"), first, 0, http),
+        # Has the configuration of the store, and the identity of the thief.
+        "intruder": ("store/v1-0", ("buy", "thief"), bytes_, 8080, http),
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        for name, (pod, account, calls, port, application) in plan.items():
+            workload_class = snapshot.proxies[f"{objects.CLUSTER}/{pod}"].workload_class
+            config = bootstrap(snapshot, workload_class, authority.issue(*account))
+            on_loopback(config, own=name, calls=calls, open_port=port, application=application, places=places)
+            await stack.enter_async_context(running(config, tmp_path, name))
+        yield World(places)
+    greeter.close()
+    await runner.cleanup()
+
+
+def _application_of() -> web.Application:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", _application)
+    return application
+
+
+async def first_bytes(port: int, sent: bytes = b"") -> bytes:
+    """What a raw connection gets before it ends; a reset is nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(sent)
+        return await asyncio.wait_for(reader.read(100), 5)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_policy_is_what_callers_see(world: World) -> None:
+    """Allowed calls pass, with the caller's identity; all others end at once, each as a user would expect."""
+    status, caller = await world.request("buyer", "GET", "/books/1?sort=x")
+    assert (status, caller) == (200, "URI=spiffe://cluster.local/ns/buy/sa/buyer")
+    forged = {"x-forwarded-client-cert": "URI=spiffe://cluster.local/ns/store/sa/db", "client": "buyer-1"}
+    status, caller = await world.request("buyer", "POST", "/buy-this", forged)
+    assert (status, caller) == (200, "URI=spiffe://cluster.local/ns/buy/sa/buyer")
+
+    assert (await world.request("buyer", "POST", "/books"))[0] == 403, "a method that no match has"
+    assert (await world.request("buyer", "GET", "/buy", {"client": "other"}))[0] == 403, "a header that does not match"
+    assert (await world.request("buyer", "GET", "/x/books"))[0] == 403, "a path is anchored at its start"
+    assert (await world.request("buyer", "GET", "/x?/books"))[0] == 403, "a query string is no path"
+    assert (await world.request("buyer", "GET", "/other"))[0] == 403
+
+    assert (await world.request("thief", "GET", "/books"))[0] == 200
+    assert (await world.request("thief", "GET", "/buy", {"client": "buyer"}))[0] == 403
+    assert (await world.request("thief", "GET", "//books/../buy", {"client": "buyer"}))[0] == 403
+
+    plaintext = b"GET /books HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert await first_bytes(world.places.inbound["v1"], plaintext) == b"", "plaintext is reset"
+    assert await first_bytes(world.places.outbound["db"]) == b"", "nothing may be called: closed at once"
+
+    assert await first_bytes(world.places.outbound["v1"]) == b"hello\n", "bytes pass, the server may speak first"
+    assert await first_bytes(world.places.outbound["intruder"]) == b"", "not a byte for who has no right"
