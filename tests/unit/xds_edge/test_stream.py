@@ -15,7 +15,7 @@ from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
 from services.xds_edge.status import StatusReporter
 from services.xds_edge.stream import Limits, ProxyStream, Services
-from shared.snapshot import CDS, FORMAT, Commit, Proxy, Resource, ViewChange
+from shared.snapshot import CDS, EDS, FORMAT, Commit, Proxy, Resource, ViewChange
 from shared.spiffe import SpiffeId
 from shared.subjects import Streams
 from shared.svid import IssuedSvid
@@ -41,6 +41,7 @@ class Channel:
     def __init__(self) -> None:
         self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.heard: list[bytes] = []
+        self.waiting = False
         self.reads = asyncio.Event()
         self.reads.set()
 
@@ -48,11 +49,15 @@ class Channel:
         return await self.said.get()
 
     async def write(self, message: bytes) -> None:
+        self.waiting = True
         await self.reads.wait()
+        self.waiting = False
         self.heard.append(message)
 
-    def ask(self, type_url: str) -> None:
-        self.said.put_nowait(DeltaDiscoveryRequest(type_url=type_url).SerializeToString())
+    def ask(self, type_url: str, *names: str) -> None:
+        self.said.put_nowait(
+            DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=names).SerializeToString()
+        )
 
 
 async def never(_token: str, _spiffe_id: SpiffeId) -> IssuedSvid:
@@ -81,9 +86,9 @@ def commit(version: int, *, uid: str = "u", gone: bool = False) -> Commit:
         parent=version - 1,
         epoch="e",
         build="b",
-        resources=[Resource(CDS, "c", str(version), body)],
-        retired=[(CDS, "c", str(version - 1))],
-        views={"web": ViewChange({CDS: {"c": str(version)}})},
+        resources=[Resource(kind, "c", str(version), body) for kind in (CDS, EDS)],
+        retired=[(kind, "c", str(version - 1)) for kind in (CDS, EDS)],
+        views={"web": ViewChange({kind: {"c": str(version)} for kind in (CDS, EDS)})},
         proxies={"c/n/p": None if gone else Proxy("c", "n", "p", uid, "s", "web")},
     )
 
@@ -111,16 +116,19 @@ async def test_a_proxy_that_does_not_read_is_let_go() -> None:
 
 
 async def test_bodies_that_retire_while_a_write_waits_do_no_harm() -> None:
+    """The responses of one turn are made together, before the first of them is written."""
     services, channel = shared(), Channel()
-    services.fleet.apply(commit(1))
     channel.reads.clear()
     channel.ask(CDS)
+    channel.ask(EDS, "c")
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
-    await eventually(lambda: services.fleet.streams, within=5, what="the stream joins")
+    await eventually(channel.said.empty, within=5, what="both requests are read")
+    services.fleet.apply(commit(1))
+    await eventually(lambda: channel.waiting, within=5, what="the first write waits")
     services.fleet.apply(commit(2))
-    services.fleet.apply(commit(3))
     channel.reads.set()
-    await eventually(lambda: channel.heard, within=5, what="a response")
+    await eventually(lambda: len(channel.heard) == 2 or running.done(), within=5, what="both responses")
+    assert not running.done()
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
