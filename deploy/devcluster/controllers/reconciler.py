@@ -1,8 +1,9 @@
 """A work queue of keys: at most one reconcile per key at a time, and what happens meanwhile is one more.
 
 Controllers are level-triggered: `reconcile(key)` looks at how things are and moves them one step on. It is an
-ordinary coroutine that tests call; this loop adds only when. A failure is logged and tried again with growing
-pauses; a conflict, the usual answer to two writers, is tried again without a word.
+ordinary coroutine that tests call; this loop adds only when. A failure is logged, once for the same words, and tried
+again with growing pauses, which news does not cut short: the news may be what the failing step itself wrote. A
+conflict, the usual answer to two writers, is tried again without a word.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Reconcile = Callable[[Key], Awaitable[float | None]]
 """One step for one key; the answer is after how many seconds to look again without being told, if at all."""
 
 _FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 2.0
+_LONGEST_PAUSE = 1.0
 
 
 class Reconciler:
@@ -33,6 +34,7 @@ class Reconciler:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._told: dict[Key, str] = {}
         self._closed = False
 
     def enqueue(self, key: Key) -> None:
@@ -41,6 +43,8 @@ class Reconciler:
             return
         if key in self._running:
             self._again.add(key)
+            return
+        if key in self._failures and key in self._timers:
             return
         timer = self._timers.pop(key, None)
         if timer is not None:
@@ -71,18 +75,24 @@ class Reconciler:
         finally:
             self._running.pop(key, None)
         if pause is not None and not self._closed:
-            self._timers[key] = asyncio.get_running_loop().call_later(pause, self.enqueue, key)
+            self._timers[key] = asyncio.get_running_loop().call_later(pause, self._wake, key)
+
+    def _wake(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.enqueue(key)
 
     async def _step(self, key: Key) -> float | None:
         try:
             pause = await self._reconcile(key)
         except ApiError as error:
-            if error.status != 409:
+            if error.status != 409 and self._told.get(key) != str(error):
+                self._told[key] = str(error)
                 _LOG.warning("%s %s/%s: %s", self._name, *key, error)
         except Exception:  # noqa: BLE001 - a bug in one controller must not end the cluster; it is logged and retried
             _LOG.exception("%s %s/%s failed", self._name, *key)
         else:
             self._failures.pop(key, None)
+            self._told.pop(key, None)
             return pause
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         return min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)

@@ -85,11 +85,13 @@ class ReplicaSets:
         minimum = found["spec"].get("minReadySeconds", 0)
         waits = [wait for pod in active if (wait := objects.available_in(pod, minimum, now)) is not None]
         before: Obj = found.get("status") or {}
-        conditions = [each for each in before.get("conditions") or [] if each["type"] != "ReplicaFailure"]
+        conditions: list[Obj] = before.get("conditions") or []
         if failure:
             conditions = objects.with_condition(
                 conditions, "ReplicaFailure", "True", now=now, reason="FailedCreate", message=failure
             )
+        else:
+            conditions = [each for each in conditions if each["type"] != "ReplicaFailure"]
         template_labels = (found["spec"]["template"].get("metadata") or {}).get("labels") or {}
         status: Obj = {
             "replicas": len(active),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -176,3 +177,45 @@ async def test_pods_count_as_available_only_after_min_ready_seconds(minimum: int
 
         status = await eventually(ready, within=WITHIN, what="one pod is ready")
         assert status["availableReplicas"] == (0 if minimum else 1)
+
+
+async def test_pods_that_admission_refuses_are_told_once_and_not_asked_for_in_a_spin() -> None:
+    """A webhook that hangs up refuses every pod; the Deployment says why, and tries again at leisure."""
+    calls = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port: int = server.sockets[0].getsockname()[1]
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    webhook: Obj = {
+        "name": "inject.meshlog.io",
+        "clientConfig": {"url": f"https://127.0.0.1:{port}/mutate"},
+        "rules": [rule],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    resource = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+    async with server, scene() as stage:
+        await stage.cluster.create(resource, {"metadata": {"name": "mesh"}, "webhooks": [webhook]})
+        await stage.cluster.create("deployments.apps", deployment(replicas=2))
+
+        async def refused() -> Obj | None:
+            found = await stage.cluster.get("deployments.apps", "default", "web")
+            return objects.condition(found or {}, "ReplicaFailure")
+
+        condition = await eventually(refused, within=WITHIN, what="the failure is told")
+        assert "inject.meshlog.io" in condition["message"]
+
+        async def version() -> str:
+            sets, _ = await stage.cluster.list("replicasets.apps", "default")
+            return sets[0]["metadata"]["resourceVersion"]
+
+        before, earlier = await version(), calls
+        await eventually(lambda: calls >= earlier + 3, within=WITHIN, what="it is tried again")
+        assert await version() == before, "the same failure is not written again"
+        await stage.cluster.delete(resource, "", "mesh")
+        await count(stage, 2)
