@@ -62,9 +62,14 @@ def _read(event: Event) -> Any:
         value = decoder.decode(event.object)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise PolicyError("object/unreadable", f"cannot be read as a {event.kind} ({error})") from error
-    if event.kind in POLICY_KINDS:
+    if event.kind not in POLICY_KINDS:
+        return value
+    try:
         return decode(event.kind, event.api_version, cast("PolicyObject", value))
-    return value
+    except PolicyError:
+        raise
+    except Exception as error:  # a bug of ours, but one object must not stop the mesh: it is named like any bad one
+        raise PolicyError("compiler/failed", f"cannot be compiled ({type(error).__name__}: {error})") from error
 
 
 def _store(mesh: Mesh, event: Event, value: Any, cause: Cause | None) -> None:
