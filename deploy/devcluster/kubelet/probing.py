@@ -18,7 +18,7 @@ Check = Callable[[], Awaitable[Outcome]]
 Sleep = Callable[[float], Awaitable[None]]
 
 _EAGER_FIRST = 0.1
-_EAGER_GROWTH = 1.3
+_EAGER_GROWTH = 1.1
 
 
 class Rhythm:

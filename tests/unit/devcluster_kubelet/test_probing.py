@@ -47,7 +47,7 @@ async def readiness(probe: Obj, answers: Iterable[bool]) -> tuple[list[bool], li
 
 async def test_until_the_first_success_readiness_is_asked_eagerly_and_then_by_its_period() -> None:
     told, asked = await readiness({"periodSeconds": 10}, [False, False, True, True, True])
-    assert asked == [0.0, 0.1, 0.23, 10.23, 20.23]
+    assert asked == [0.0, 0.1, 0.21, 10.21, 20.21]
     assert told == [False, False, True]
 
 
