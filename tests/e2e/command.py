@@ -1,0 +1,47 @@
+"""The `meshlog` command as a person runs it: a process with its own state directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class Command:
+    """Runs `meshlog` against one state directory."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.environment = {**os.environ, "MESHLOG_STATE": str(state), "KUBECONFIG": str(state / "kubeconfig")}
+
+    def __call__(self, *arguments: str, within: float = 100) -> subprocess.CompletedProcess[str]:
+        """Run to the end; the result has exit code, stdout and stderr."""
+        return self.run([sys.executable, "-m", "cli", *arguments], within=within)
+
+    def run(self, argv: Sequence[str], *, within: float = 100) -> subprocess.CompletedProcess[str]:
+        """Run another program (kubectl) in the same environment."""
+        return subprocess.run(
+            argv,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=within,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+
+def mentioning(text: str) -> list[str]:
+    """Command lines of running processes that hold the text: what a test may have left behind."""
+    found: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                continue
+            if text in line:
+                found.append(line)
+    return found

@@ -1,0 +1,128 @@
+"""`meshlog up` and what a person then does: kubectl, bad input, a second `up`, a crash, `down`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import Command, mentioning
+
+pytestmark = [pytest.mark.devcluster, pytest.mark.nats]
+
+REFUSED = """
+apiVersion: split.smi-spec.io/v1alpha2
+kind: TrafficSplit
+metadata: {name: x, namespace: default}
+spec: {service: 7, backends: nothing}
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """One embedded mesh for the tests of this module."""
+    command = Command(tmp_path_factory.mktemp("e2e") / "state")
+    started = command("up", "--edges", "1")
+    assert started.returncode == 0, started.stderr
+    yield command
+    ended = command("down")
+    assert (ended.returncode, mentioning(str(command.state))) == (0, []), ended.stderr
+
+
+def test_up_prints_the_kubeconfig_and_status_finds_it(mesh: Command) -> None:
+    assert mesh("status", "-o", "kubeconfig").stdout.strip() == str(mesh.state / "kubeconfig")
+    state = json.loads(mesh("status", "-o", "json").stdout)
+    assert state["running"] is True
+    assert (mesh.state / "kubeconfig").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_up_is_refused_in_one_sentence(mesh: Command) -> None:
+    second = mesh("up")
+    assert second.returncode == 2
+    assert "a mesh runs already" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1
+
+
+def test_a_port_in_use_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = Command(tmp_path / "state")
+        refused = command("up", "--api-port", str(taken.getsockname()[1]))
+    assert refused.returncode == 2
+    assert "is in use by another program" in refused.stderr
+    assert mentioning(str(command.state)) == []
+
+
+def test_yaml_that_does_not_parse_exits_2_with_its_line(mesh: Command, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("a: 1\n\tb: 2\n")
+    refused = mesh("apply", "-f", str(tmp_path / "bad.yaml"))
+    assert refused.returncode == 2
+    assert "line 2" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_object_that_the_schema_refuses_exits_2_with_the_field(mesh: Command, tmp_path: Path) -> None:
+    (tmp_path / "refused.yaml").write_text(REFUSED)
+    refused = mesh("apply", "-f", str(tmp_path / "refused.yaml"))
+    assert refused.returncode == 2
+    assert "spec.service" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_pod_that_is_not_there_exits_2(mesh: Command) -> None:
+    assert mesh("exec", "default/none", "--", "true").returncode == 2
+    assert mesh("logs", "default/none").returncode == 2
+
+
+def test_a_command_in_a_pod_gives_its_output_and_its_exit_code(mesh: Command) -> None:
+    listing = mesh.run(["kubectl", "get", "pods", "-n", "meshlog-system", "-o", "name"]) if _kubectl() else None
+    if listing is None:
+        pytest.skip("kubectl is not on this machine")
+    pod = next(line for line in listing.stdout.splitlines() if "compiler" in line).removeprefix("pod/")
+    done = mesh("exec", f"meshlog-system/{pod}", "--", "sh", "-c", "hostname; exit 7")
+    assert (done.stdout.strip(), done.returncode) == (pod, 7)
+    assert '"service":"compiler"' in mesh("logs", f"meshlog-system/{pod}").stdout
+
+
+def test_no_mesh_is_said_in_one_sentence(tmp_path: Path) -> None:
+    command = Command(tmp_path / "none")
+    for verb in (["status"], ["apply", "-f", "x.yaml"], ["exec", "a/b", "--", "true"]):
+        refused = command(*verb)
+        assert refused.returncode == 2, verb
+        assert "Traceback" not in refused.stderr
+    assert command("down").returncode == 0
+
+
+@pytest.mark.parametrize("victim", ["deploy.devcluster.launch.launcher", "nats-server", "-m deploy.devcluster "])
+def test_after_kill_9_of_any_part_down_leaves_nothing(tmp_path: Path, victim: str) -> None:
+    command = Command(tmp_path / "state")
+    started = command("up", "--edges", "1")
+    assert started.returncode == 0, started.stderr
+    inside = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and _of(entry, victim, command.state)]
+    assert inside
+    os.kill(int(inside[0].name), signal.SIGKILL)
+    assert command("down").returncode == 0
+    assert mentioning(str(command.state)) == []
+
+
+def _of(entry: Path, victim: str, state: Path) -> bool:
+    """Whether a process is that part of the mesh of this state directory, by its ancestors' command lines."""
+    try:
+        line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        if victim not in line:
+            return False
+        while str(state) not in line and entry.name != "1":
+            entry = Path("/proc") / (entry / "stat").read_text().rpartition(")")[2].split()[1]
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return False
+    return str(state) in line
+
+
+def _kubectl() -> bool:
+    return shutil.which("kubectl") is not None
