@@ -128,6 +128,7 @@ async def attached() -> AsyncGenerator[Mesh]:
                 asyncio.create_task(_follow_status(mesh, status, streams)),
             ]
             try:
+                await mesh.caught_up(within=READY_WITHIN)
                 yield mesh
             finally:
                 for task in tasks:

@@ -32,7 +32,6 @@ def main(argv: Sequence[str]) -> int:
 
     async def look() -> dict[str, Any]:
         async with embedded.attached() as mesh:
-            await mesh.caught_up(within=10)
             return summary(mesh.tracker)
 
     state = asyncio.run(look())
