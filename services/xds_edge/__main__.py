@@ -16,6 +16,11 @@ async def serve(context: Context[EdgeSettings]) -> None:
     """Serve proxies until told to stop."""
     edge = Edge(context.settings, instance=context.instance, ready=context.ready)
     edge.counters.expose(context.metrics, version=lambda: edge.fleet.version)
+    context.metrics.gauge(
+        "meshlog_edge_behind",
+        "1 while commits are lost and the last good snapshot is served.",
+        lambda: int(edge.behind),
+    )
     logs = JetStreamLogs.from_settings(context.settings, name=f"xds-edge {context.instance}")
     edge.load()
     context.spawn(edge.attach(logs, context.spawn), "log")

@@ -174,9 +174,14 @@ class Edge:
             self._begin_serving()
 
     @property
-    def restarts(self) -> int:
-        """How often the commits were found broken."""
+    def gaps(self) -> int:
+        """How often commits were found lost or damaged."""
         return self._snapshots.restarts if self._snapshots is not None else 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether commits are missing: the snapshot is the last good one, and newer ones cannot be reached."""
+        return self._snapshots is not None and self._snapshots.gap
 
     async def stop(self) -> None:
         """Hand the streams over, write what is unwritten, keep the last good state."""

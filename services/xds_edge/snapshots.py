@@ -1,7 +1,7 @@
 """Follows the compiler's commits into the fleet: newest keyframe, then every commit, each verified by the chain.
 
-A hole, a rollback or a broken blob leads back to a keyframe, never to a guess; until then the fleet keeps the last
-good snapshot. A snapshot of the same epoch never replaces a newer one (P3).
+After a hole, a rollback or a broken blob nothing is guessed: the fleet keeps its snapshot until a commit that stands
+alone or a keyframe leads beyond the damage. A snapshot of the same epoch never replaces a newer one (P3).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _FIRST_RETRY = 0.25
 _LONGEST_RETRY = 10.0
+_BROKEN = (ChainBrokenError, blob.BlobError, SnapshotError)
 
 
 class SnapshotFollower:
@@ -56,7 +57,11 @@ class SnapshotFollower:
         self.checkpoint = checkpoint
         """After the last commit that was folded."""
         self.restarts = 0
-        """How often the log was found broken."""
+        """How often commits were found lost or damaged."""
+        self._verifier = Verifier()
+        self._assembler = blob.Assembler()
+        self.gap = False
+        """Whether commits are missing between what is held and what comes."""
 
     async def run(self) -> None:
         """Follow for ever; outages are waited out, a broken log leads back to a keyframe."""
@@ -65,52 +70,86 @@ class SnapshotFollower:
             version = self._fleet.version
             try:
                 await self.follow()
-            except (ChainBrokenError, blob.BlobError, SnapshotError) as error:
-                self.restarts += 1
+            except _BROKEN as error:
+                self._note_gap(error)
                 self.checkpoint = EMPTY
-                _LOGGER.error("commits cannot be followed, going back to a keyframe: %s", error)  # noqa: TRY400
             except EventLogError as error:
                 _LOGGER.warning("commits cannot be followed now: %s", error)
             failures = 0 if self._fleet.version != version else failures + 1
             await asyncio.sleep(min(_LONGEST_RETRY, _FIRST_RETRY * 2**failures))
 
     async def follow(self) -> None:
-        """Follow until something is wrong, which is raised."""
+        """Follow until the log is away, or was rolled back behind what was read: either is raised."""
         tip = await self._snapshots.tip(self._subject)
-        if tip.sequence < self.checkpoint.sequence:
-            raise ChainBrokenError(
-                "log/rolled-back", f"commits end at {tip.sequence}, {self.checkpoint.sequence} was read"
-            )
-        if self.checkpoint.sequence == tip.sequence and self.checkpoint != tip:
-            raise ChainBrokenError("log/rewritten", f"commit {tip.sequence} is not the one that was read")
-        if self.checkpoint == EMPTY:
-            verifier, start = Verifier(), await self._from_keyframe()
-        else:
-            verifier, start = Verifier(self.checkpoint), self.checkpoint.sequence + 1
+        start = await self._begin(tip)
         if start > tip.sequence:
-            # Nothing to read up to now; what the tip says of itself is checked by the record that follows it.
-            if self.checkpoint == EMPTY and tip.sequence:
-                verifier = Verifier(tip)
-                self.checkpoint = tip
             self._tell_caught_up()
-        assembler = blob.Assembler()
         async with contextlib.aclosing(_closable(self._snapshots.follow(start=start, subjects=self._subject))) as all_:
             async for record in all_:
-                if verifier.fold(record) and self.checkpoint != EMPTY:
-                    _LOGGER.warning("commits start epoch %s", record.epoch)
-                payload = assembler.feed(record)
-                if payload is not None:
-                    self._fold(decode_commit(payload))
-                    self.checkpoint = verifier.checkpoint
+                await self._take(record)
                 if record.sequence >= tip.sequence and record.ends_batch:
                     self._tell_caught_up()
 
-    async def _from_keyframe(self) -> int:
-        """Load the newest keyframe; the sequence of the first commit that may follow what the fleet then has."""
-        found = await blob.newest(self._keyframes, self._keyframe_subject)
-        if found is not None:
-            self._fold(decode_commit(found[1]))
-        return await self._first_after(self._fleet.version)
+    async def _begin(self, tip: Checkpoint) -> int:
+        """Where to read on from: after what is held, if the log still has that, else after the newest keyframe."""
+        self._assembler = blob.Assembler()
+        if self.checkpoint != EMPTY:
+            if tip.sequence < self.checkpoint.sequence:
+                raise ChainBrokenError(
+                    "log/rolled-back", f"commits end at {tip.sequence}, {self.checkpoint.sequence} was read"
+                )
+            if self.checkpoint.sequence == tip.sequence and self.checkpoint != tip:
+                raise ChainBrokenError("log/rewritten", f"commit {tip.sequence} is not the one that was read")
+            self._verifier = Verifier(self.checkpoint)
+            return self.checkpoint.sequence + 1
+        await self._load_keyframe()
+        start = await self._first_after(self._fleet.version)
+        if tip.sequence and start > tip.sequence:
+            # What the tip says of itself is checked by the record that follows it.
+            self.checkpoint = tip
+        self._verifier = Verifier(tip if self.checkpoint == tip else None)
+        return start
+
+    async def _take(self, record: Record) -> None:
+        """Fold the next record in; what does not fit is noted, and read past."""
+        try:
+            if self._verifier.fold(record) and self.checkpoint != EMPTY:
+                _LOGGER.warning("commits start epoch %s", record.epoch)
+            payload = self._assembler.feed(record)
+            if payload is not None:
+                if self.gap:
+                    await self._look_for_keyframe()
+                self._fold(decode_commit(payload))
+        except _BROKEN as error:
+            self._note_gap(error)
+            self._verifier = Verifier()
+        if record.ends_batch:
+            self.checkpoint = self._verifier.checkpoint
+
+    def _note_gap(self, error: Exception) -> None:
+        """Keep what is held until a commit that stands alone, or a keyframe, leads beyond the damage."""
+        self.restarts += 1
+        self.gap = True
+        _LOGGER.error(
+            "commits are lost or damaged, version %d stays in force until a whole one comes: %s",
+            self._fleet.version,
+            error,
+        )
+
+    async def _look_for_keyframe(self) -> None:
+        """Go on from a keyframe if there is one beyond the damage."""
+        newest = await self._keyframes.last(self._keyframe_subject)
+        if newest is not None and blob.version_of(newest) > self._fleet.version:
+            await self._load_keyframe()
+
+    async def _load_keyframe(self) -> None:
+        """Take up the newest keyframe, if it is newer than what is held and can be read."""
+        try:
+            found = await blob.newest(self._keyframes, self._keyframe_subject)
+            if found is not None:
+                self._fold(decode_commit(found[1]))
+        except (blob.BlobError, SnapshotError) as error:
+            _LOGGER.warning("the newest keyframe cannot be used: %s", error)
 
     async def _first_after(self, version: int) -> int:
         """The first sequence that stands for a later version. Versions grow along the stream, so it is searched."""
@@ -143,11 +182,14 @@ class SnapshotFollower:
         held = self._fleet.snapshot
         if held.version and commit.epoch == held.epoch and commit.version <= held.version:
             return
+        if self.gap and commit.parent not in {0, held.version}:
+            return
         self._fleet.apply(commit)
+        self.gap = False
         self._applied(commit)
 
     def _tell_caught_up(self) -> None:
-        if self._fleet.version:
+        if self._fleet.version and not self.gap:
             self._caught_up()
 
 

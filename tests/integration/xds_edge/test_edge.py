@@ -399,9 +399,30 @@ class TestSurvival:
             snapshots.down()
         snapshots.lose(2)
         snapshots.up()
+        await eventually(lambda: edge.behind, within=5, what="the edge notices")
+        assert edge.fleet.version == 1
         await mesh.compiler.keyframe()
-        await eventually(lambda: edge.fleet.version == 3, within=10, what="the edge came back by the keyframe")
-        assert edge.restarts >= 1
+        await mesh.compiler.publish({"web": {CDS: {"c": b"4"}}}, {POD: ("u1", "web")})
+        await eventually(lambda: edge.fleet.version == 4, within=5, what="the keyframe and the commit after it")
+        assert not edge.behind
+        assert edge.gaps == 1
+
+    async def test_a_commit_that_stands_alone_leads_beyond_a_hole(self, mesh: World) -> None:
+        """What a compiler publishes that could not read its own commits back: a new epoch."""
+        await mesh.compiler.publish({"web": {CDS: {"c": b"1"}}}, {POD: ("u1", "web")})
+        edge = await mesh.edge()
+        await eventually(lambda: edge.fleet.confirmed, within=5, what="the edge is caught up")
+        logs = mesh.logs
+        assert isinstance(logs, MemoryLogs)
+        snapshots = logs.stream(STREAMS.snapshots)
+        snapshots.down()
+        snapshots.up()
+        snapshots.corrupt(1, b"nonsense")
+        await mesh.compiler.publish({"web": {CDS: {"c": b"2"}}}, {POD: ("u1", "web")})
+        await mesh.compiler.publish_alone({"web": {CDS: {"c": b"3"}}}, {POD: ("u1", "web")})
+        await eventually(lambda: edge.fleet.version == 3, within=5, what="the commit that stands alone")
+        late = await mesh.edge("late")
+        await eventually(lambda: late.fleet.version == 3, within=5, what="an edge that starts later")
 
     async def test_an_edge_that_stops_hands_its_streams_over(self, mesh: World) -> None:
         await mesh.compiler.publish({"web": CLASS}, {POD: ("u1", "web")})

@@ -189,6 +189,7 @@ class TestCompiler:
         self._logs = logs
         self.snapshot = Snapshot()
         self.version = 0
+        self._alone = False
 
     async def publish(
         self,
@@ -224,15 +225,28 @@ class TestCompiler:
         }
         commit = self._difference(resources, views, entries)
         self.snapshot.apply(commit)
+        await self._append(commit, epoch="commits-1")
+        return self.version
+
+    async def publish_alone(
+        self, classes: dict[str, dict[str, dict[str, bytes]]], proxies: dict[str, tuple[str, str]]
+    ) -> int:
+        """The same as a commit with parent 0 that starts an epoch of commits."""
+        self.snapshot = Snapshot()
+        self._alone = True
+        return await self.publish(classes, proxies)
+
+    async def _append(self, commit: Commit, *, epoch: str) -> None:
         log = await self._logs.open(STREAMS.snapshots)
         tip = await log.tip(STREAMS.snapshot_subject)
+        starts = self._alone or not tip.epoch
+        self._alone = False
         await log.append(
             blob.split(encode_commit(commit), STREAMS.snapshot_subject, version=self.version),
             scope=STREAMS.snapshot_subject,
             after=tip,
-            epoch="" if tip.epoch else "commits-1",
+            epoch=f"{epoch}-{self.version}" if starts else "",
         )
-        return self.version
 
     async def keyframe(self) -> None:
         log = await self._logs.open(STREAMS.keyframes)
