@@ -91,18 +91,26 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
         context.spawn(ingestor.issuer.run(), "token issuer")
         for name, runner in ingestor.runners.items():
             context.spawn(runner.run(), f"reflector {name}")
-        while not context.stopping.is_set():
-            why = ingestor.unready()
-            context.ready("cluster", ready=not why, why=why)
-            try:
-                async with asyncio.timeout(_LOOK):
-                    await context.stopping.wait()
-            except TimeoutError:
-                continue
+        context.spawn(_watch_readiness(context, ingestor), "readiness")
+        await context.stopping.wait()
     finally:
         await context.cancel_parts()
         await logs.close()
         await source.close()
+
+
+async def _watch_readiness(context: process.Context[IngestorSettings], ingestor: Ingestor) -> None:
+    """Say whether the log is what the cluster is: at once when that comes true, soon when it ceases to be."""
+    progress = ingestor.writer.progress
+    while True:
+        progress.clear()
+        why = ingestor.unready()
+        context.ready("cluster", ready=not why, why=why)
+        try:
+            async with asyncio.timeout(_LOOK):
+                await (progress.wait() if why else asyncio.get_running_loop().create_future())
+        except TimeoutError:
+            continue
 
 
 def _instruments(context: process.Context[IngestorSettings], ingestor: Ingestor) -> None:

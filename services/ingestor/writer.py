@@ -96,6 +96,8 @@ class Writer:
         """Kinds whose first list stands in the log (or that the cluster does not serve)."""
         self.trouble = "starting"
         """Why nothing can be written now; empty while all is well."""
+        self.progress = asyncio.Event()
+        """Set after each round; whoever waits for it clears it."""
         self._log = log
         self._cluster = cluster
         self._streams = streams
@@ -205,6 +207,7 @@ class Writer:
             self.trouble = ""
             for group in groups:
                 self.settled.update(fact.kind for fact in group.facts if isinstance(fact, Listed | Absent))
+            self.progress.set()
             return
 
     async def _attempt(self, groups: Sequence[Group]) -> None:
