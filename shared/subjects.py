@@ -87,8 +87,8 @@ class Streams(msgspec.Struct, frozen=True):
 
     @property
     def leases(self) -> str:
-        """Name of the key-value bucket of leases."""
-        return f"{self.prefix}-leases"
+        """Who leads: the newest record of each lease; written by whoever campaigns."""
+        return self._stream("LEASES")
 
     def event_subject(self, cluster: str, kind: str, namespace: str, name: str) -> str:
         """Subject of the events of one object."""
@@ -116,6 +116,10 @@ class Streams(msgspec.Struct, frozen=True):
     def keyframe_subject(self) -> str:
         """Subject of all keyframes."""
         return f"{self.prefix}.keyframes"
+
+    def lease_subject(self, name: str) -> str:
+        """Subject of one lease (`compiler`, say)."""
+        return f"{self.prefix}.leases.{escape(name)}"
 
     def csr_subject(self, requester: str) -> str:
         """Signing requests of one requester (an edge's or another service's instance id)."""

@@ -122,7 +122,7 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
         "description": spec.description,
         "subjects": list(spec.subjects),
         "retention": "workqueue" if spec.retention == "work_queue" else "limits",
-        "storage": "file",
+        "storage": spec.storage,
         "discard": "new",
         "max_consumers": -1,
         "max_msgs": -1,

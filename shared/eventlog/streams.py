@@ -32,6 +32,8 @@ class StreamSpec(msgspec.Struct, frozen=True):
     acknowledge_within: float = 5.0
     """Seconds that a taker has for a job before another may have it (work queues only)."""
     replicas: int = 1
+    storage: Literal["file", "memory"] = "file"
+    """`memory`: for what is worthless once every server has stopped."""
 
 
 class StreamSettings(msgspec.Struct, frozen=True):
@@ -99,6 +101,15 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             max_per_subject=5,
             max_age=7 * _DAY,
             replicas=replicas,
+        ),
+        StreamSpec(
+            name=streams.leases,
+            subjects=(f"{prefix}.leases.>",),
+            description="Who leads. Never what correctness rests on.",
+            max_per_subject=1,
+            max_age=_DAY,
+            replicas=replicas,
+            storage="memory",
         ),
     )
     return {spec.name: spec for spec in every}
