@@ -20,16 +20,13 @@ import msgspec
 from services.ingestor.book import Book
 from services.ingestor.changesets import ChangeSets, Group
 from services.ingestor.difference import Applied, Change, compare, observe, vanish
+from services.ingestor.drafts import Traced, draft, packed
 from services.ingestor.facts import Absent, Fact, Listed, Observed, Vanished
-from shared import events
-from shared.eventlog.chain import Verifier, checkpoint_at
+from services.ingestor.standing import Standing
 from shared.eventlog.protocol import (
-    EMPTY,
     MAX_BATCH,
     MAX_PAYLOAD,
-    ChainBrokenError,
     Checkpoint,
-    Draft,
     DuplicateError,
     EventLog,
     LogUnavailableError,
@@ -94,29 +91,35 @@ class Writer:
         self.counts = Counts()
         self.settled: set[str] = set()
         """Kinds whose first list stands in the log (or that the cluster does not serve)."""
-        self.trouble = "starting"
-        """Why nothing can be written now; empty while all is well."""
         self.progress = asyncio.Event()
         """Set after each round; whoever waits for it clears it."""
         self._log = log
         self._cluster = cluster
         self._streams = streams
         self._scope = streams.cluster_scope(cluster)
+        self._patience = patience or Patience()
+        self._standing = Standing(log, self._scope, retry=self._patience.retry)
         self._kinds = frozenset(kinds)
         self._clock = clock
         self._new_id = new_id
         self._new_traceparent = new_traceparent
         self._doubt = doubt
-        self._patience = patience or Patience()
         self._sets = change_sets or ChangeSets()
         self._queue: asyncio.Queue[Fact] = asyncio.Queue(maxsize=queue)
-        self.book = Book()
-        self._tip = EMPTY
-        self._broken = False
         self._salt = ""
         self._suspected: dict[str, int] = {}
         self._next_glance = 0.0
         self._next_scrub = 0.0
+
+    @property
+    def book(self) -> Book:
+        """What the log holds."""
+        return self._standing.book
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written now; empty while all is well."""
+        return self._standing.trouble
 
     async def put(self, fact: Fact) -> None:
         """Hand over a fact; waits while the writer is behind."""
@@ -124,10 +127,10 @@ class Writer:
 
     async def run(self) -> None:
         """Write for ever."""
-        await self._recover()
+        await self._standing.recover()
         now = self._clock()
         self._next_glance, self._next_scrub = now + self._patience.glance, now + self._patience.scrub
-        groups = await self._gather(self._patience.gather_epoch if self._broken else self._patience.gather)
+        groups = await self._gather(self._patience.gather_epoch if self._standing.broken else self._patience.gather)
         while True:
             if groups:
                 await self._write(groups)
@@ -194,7 +197,7 @@ class Writer:
                     self.counts.sets_incomplete += 1
                     _log.warning("a change set is incomplete", extra={"change_set": group.change_set})
         while True:
-            start, before = self._tip, msgspec.structs.replace(self.counts)
+            start, before = self._standing.tip, msgspec.structs.replace(self.counts)
             try:
                 await self._attempt(groups)
             except (StaleWriterError, DuplicateError, LogUnavailableError) as error:
@@ -204,31 +207,35 @@ class Writer:
                 groups = await self._reread(groups, start, error)
                 continue
             self.book.keep()
-            self.trouble = ""
+            self._standing.trouble = ""
             for group in groups:
                 self.settled.update(fact.kind for fact in group.facts if isinstance(fact, Listed | Absent))
             self.progress.set()
             return
 
     async def _attempt(self, groups: Sequence[Group]) -> None:
+        standing = self._standing
         units = [unit for group in groups for unit in self._decide(group)]
-        for batch in _packed(units):
-            epoch = self._new_id() if self._broken or not self._tip.epoch else ""
-            drafts = [self._draft(change, trace, epoch or self._tip.epoch) for change, trace in batch]
-            self._tip = await self._log.append(drafts, scope=self._scope, after=self._tip, epoch=epoch)
+        for batch in packed(units):
+            epoch = self._new_id() if standing.broken or not standing.tip.epoch else ""
+            turn = f"{epoch or standing.tip.epoch}{self._salt}"
+            drafts = [
+                draft(change, trace, cluster=self._cluster, streams=self._streams, turn=turn) for change, trace in batch
+            ]
+            standing.tip = await self._log.append(drafts, scope=self._scope, after=standing.tip, epoch=epoch)
             if epoch:
-                self._broken = False
+                standing.broken = False
                 self.counts.epochs += 1
                 _log.info("a new epoch begins", extra={"epoch": epoch, "records": len(drafts)})
-            first = self._tip.sequence - len(batch) + 1
+            first = standing.tip.sequence - len(batch) + 1
             for offset, (change, _) in enumerate(batch):
                 self.book.written(change, first + offset)
             self.counts.written += len(batch)
             self.counts.batches += 1
 
-    def _decide(self, group: Group) -> list[list[tuple[Change, str]]]:
+    def _decide(self, group: Group) -> list[list[Traced]]:
         """The changes of a group as units that are never split: the whole of a change set, else each object's."""
-        units: list[list[tuple[Change, str]]] = []
+        units: list[list[Traced]] = []
         for fact in group.facts:
             for changes in self._decide_fact(fact):
                 fitting = [change for change in changes if self._fits(change)]
@@ -289,58 +296,18 @@ class Writer:
         )
         return False
 
-    def _draft(self, change: Change, traceparent: str, epoch: str) -> Draft:
-        if isinstance(change, Applied):
-            item = change.object
-            event = events.Event(
-                schema=events.SCHEMA,
-                cluster=self._cluster,
-                kind=item.kind,
-                namespace=item.name.namespace,
-                name=item.name.name,
-                uid=item.uid,
-                resource_version=item.resource_version,
-                operation=events.APPLIED,
-                api_version=item.api_version,
-                object=msgspec.Raw(item.body),
-                origin=item.origin,
-            )
-            mark = item.digest
-        else:
-            event = events.Event(
-                schema=events.SCHEMA,
-                cluster=self._cluster,
-                kind=change.kind,
-                namespace=change.name.namespace,
-                name=change.name.name,
-                uid=change.uid,
-                resource_version=change.resource_version,
-                operation=events.DELETED,
-                origin=change.origin,
-            )
-            mark = "deleted"
-        # The record that this one replaces is part of the id: the same object may rightly come again (its CRD
-        # vanished and returned, a new epoch began), the same *step* may not.
-        identity = f"{self._cluster}/{event.kind}/{event.uid or event.name}/{event.resource_version}/{mark}"
-        return Draft(
-            subject=event.subject(self._streams),
-            payload=events.encode(event),
-            message_id=f"{identity}/{epoch}{self._salt}@{change.basis}",
-            headers={"traceparent": traceparent},
-        )
-
     # When the log refuses, is away or is broken
 
     async def _reread(self, groups: Sequence[Group], start: Checkpoint, error: Exception) -> Sequence[Group]:
         self.counts.refused += 1
         if isinstance(error, LogUnavailableError):
-            self.trouble = "the log is unavailable"
+            self._standing.trouble = "the log is unavailable"
             _log.warning("the log is unavailable, the round is kept", extra={"records": len(groups)})
-        moved = await self._catch_up(start)
+        moved = await self._standing.catch_up(start)
         if isinstance(error, DuplicateError) and not moved:
             # Its id was seen, but the record is not there: the log lost it. It must be written under a new id.
             self._salt = self._new_id()
-        if not self._broken:
+        if not self._standing.broken:
             return groups
         return [*groups, *await self._relist()]
 
@@ -358,89 +325,12 @@ class Writer:
         try:
             if now >= self._next_scrub:
                 self._next_scrub = now + self._patience.scrub
-                await self._read_all()
-            elif await self._log.tip(self._scope) != self._tip:
-                await self._catch_up(self._tip)
+                await self._standing.read_all()
+            elif await self._log.tip(self._scope) != self._standing.tip:
+                await self._standing.catch_up(self._standing.tip)
         except LogUnavailableError:
-            self.trouble = "the log is unavailable"
+            self._standing.trouble = "the log is unavailable"
             return
-        self.trouble = ""
-        if self._broken:
+        self._standing.trouble = ""
+        if self._standing.broken:
             await self._write(await self._relist())
-
-    async def _catch_up(self, start: Checkpoint) -> bool:
-        """Read what others wrote after `start`; true if anything was there. Waits while the log is away."""
-        origin = start
-        while True:
-            try:
-                verifier = Verifier(start)
-                try:
-                    async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
-                        if verifier.fold(record):
-                            self.book.clear()
-                        self.book.fold(record)
-                    found = await self._log.tip(self._scope)
-                except ChainBrokenError:
-                    await self._read_all()
-                    return True
-                self._tip = verifier.checkpoint
-                if found.sequence < self._tip.sequence or (found.sequence == self._tip.sequence and found != self._tip):
-                    # Rolled back, or its end was changed. Readers may have seen what is lost: a new epoch it is.
-                    await self._read_all()
-                    self._broken = True
-                    self.book.clear()
-                    return True
-                if found == self._tip:
-                    return self._tip != origin
-                start = self._tip
-            except LogUnavailableError:
-                self.trouble = "the log is unavailable"
-                await asyncio.sleep(self._patience.retry)
-
-    async def _recover(self) -> None:
-        while True:
-            try:
-                await self._read_all()
-            except LogUnavailableError:
-                self.trouble = "the log is unavailable"
-                await asyncio.sleep(self._patience.retry)
-                continue
-            self.trouble = ""
-            return
-
-    async def _read_all(self) -> None:
-        """Read the whole chain: the book anew, and whether the chain holds."""
-        self.book.clear()
-        verifier, broken = Verifier(), False
-        async for record in self._log.read(subjects=self._scope):
-            try:
-                if verifier.fold(record):
-                    broken = False
-                    self.book.clear()
-                self.book.fold(record)
-            except (ChainBrokenError, events.CorruptEventError) as error:
-                if not broken:
-                    _log.error("the log is broken, a new epoch will replace it: %s", error)
-                broken = True
-                verifier = Verifier(checkpoint_at(record))
-        self._tip = verifier.checkpoint
-        self._broken = broken
-        if broken:
-            self.book.clear()
-
-
-def _packed(units: Sequence[list[tuple[Change, str]]]) -> list[list[tuple[Change, str]]]:
-    """Units into batches of at most `MAX_BATCH` records; only a unit that is larger by itself is split."""
-    batches: list[list[tuple[Change, str]]] = []
-    current: list[tuple[Change, str]] = []
-    for unit in units:
-        if current and len(current) + len(unit) > MAX_BATCH:
-            batches.append(current)
-            current = []
-        current = current + unit
-        while len(current) > MAX_BATCH:
-            batches.append(current[:MAX_BATCH])
-            current = current[MAX_BATCH:]
-    if current:
-        batches.append(current)
-    return batches
