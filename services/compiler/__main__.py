@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
@@ -11,6 +12,7 @@ from services.compiler.publication import Limits, Publication
 from services.compiler.snapshots import Snapshots
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
+from shared.lease import TTL, Lease
 from shared.process import Context
 from shared.settings import CommonSettings
 
@@ -24,6 +26,8 @@ class CompilerSettings(CommonSettings, frozen=True, kw_only=True):
     """Commits after which a whole snapshot is written."""
     keyframe_bytes: int = 8 << 20
     """Bytes of commits after which a whole snapshot is written."""
+    lease_ttl: float = TTL
+    """Seconds after which a standby takes over from a leader that says nothing any more."""
 
 
 async def serve(context: Context[CompilerSettings]) -> None:
@@ -41,7 +45,17 @@ async def serve(context: Context[CompilerSettings]) -> None:
     )
     seconds = context.metrics.histogram("meshlog_compiler_compile_seconds", "Time of one compile.")
 
+    claim: Lease | None = None
+
     async def work() -> None:
+        nonlocal claim
+        leader = claim = Lease(
+            await logs.open(streams.leases),
+            subject=streams.lease_subject("compiler"),
+            instance=context.instance,
+            ttl=settings.lease_ttl,
+            changed=lambda: publication.wake(),
+        )
         events = await logs.open(streams.events)
         snapshots = Snapshots(await logs.open(streams.snapshots), await logs.open(streams.keyframes), streams)
         publication = Publication(
@@ -49,23 +63,35 @@ async def serve(context: Context[CompilerSettings]) -> None:
             snapshots,
             scope=streams.cluster_scope(settings.cluster),
             compiler=lambda: Compiler(mesh),
-            ready=context.ready,
+            ready=partial(_ready, context, claim),
             limits=Limits(commits=settings.keyframe_commits, bytes=settings.keyframe_bytes),
             compiled=seconds.record,
+            leads=lambda: leader.held,
         )
-        _measure(context, publication)
+        _measure(context, publication, claim)
+        context.spawn(claim.run(), "lease")
         await publication.run()
 
     try:
         context.spawn(work(), "publication")
         await context.stopping.wait()
+        if claim is not None:
+            await claim.release()
     finally:
         await context.cancel_parts()
         await logs.close()
 
 
-def _measure(context: Context[CompilerSettings], publication: Publication) -> None:
+def _ready(context: Context[CompilerSettings], claim: Lease, name: str, ready: bool, why: str) -> None:  # noqa: FBT001
+    """A compiler that has read the events is warm: it may lead."""
+    context.ready(name, ready, why)
+    if ready:
+        claim.campaign()
+
+
+def _measure(context: Context[CompilerSettings], publication: Publication, claim: Lease) -> None:
     metrics, tally = context.metrics, publication.tally
+    metrics.gauge("meshlog_compiler_leads", "Whether this process publishes.", lambda: float(claim.held))
     metrics.gauge("meshlog_compiler_events", "Events folded by this process.", lambda: tally.events)
     metrics.gauge("meshlog_compiler_events_skipped", "Events that could not be read.", lambda: tally.skipped)
     metrics.gauge("meshlog_compiler_commits", "Commits published by this process.", lambda: tally.commits)

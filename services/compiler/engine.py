@@ -253,6 +253,7 @@ class Engine:
         node = self._node(context, query, arguments)
         node.observers += 1
         if node.observers == 1:
+            node.reported_at = 0
             self._in_doubt.setdefault(query, {})[node] = None
         return node
 

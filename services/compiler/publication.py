@@ -78,7 +78,9 @@ class Publication:
         ready: Ready,
         limits: Limits | None = None,
         compiled: Callable[[float], None] | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`leads`: whether to publish. A standby folds and compiles all the same; call `wake` when that changes."""
         self.tally = Tally()
         self.snapshots = snapshots
         self.compiler = compiler()
@@ -93,6 +95,14 @@ class Publication:
         self._open: list[Record] = []
         self._commits_since_keyframe = 0
         self._held_back = 0
+        self._leads = leads
+        self._behind = False
+        self._queue: asyncio.Queue[Record | Exception | None] = asyncio.Queue(maxsize=_QUEUE)
+
+    def wake(self) -> None:
+        """Look again whether to lead."""
+        if not self._queue.full():
+            self._queue.put_nowait(None)
 
     async def run(self) -> None:
         """Compile and publish for ever. Outages of the log are waited out."""
@@ -130,19 +140,22 @@ class Publication:
 
     async def _follow(self) -> None:
         start = self._verifier.checkpoint.sequence + 1
-        queue: asyncio.Queue[Record | Exception] = asyncio.Queue(maxsize=_QUEUE)
+        queue = self._queue = asyncio.Queue[Record | Exception | None](maxsize=_QUEUE)
+        if self._behind and self._leads():
+            self.wake()
         async with _reading(self._log, queue, start=start, scope=self._scope):
             while True:
                 item = await queue.get()
                 while True:
                     if isinstance(item, Exception):
                         raise item
-                    self._fold(item, refolding=False)
+                    if item is not None:
+                        self._fold(item, refolding=False)
                     if queue.empty():
                         break
                     item = queue.get_nowait()
                 await self._publish()
-                if queue.empty():
+                if queue.empty() and not self._behind:
                     await self._keyframe_if_due()
 
     def _fold(self, record: Record, *, refolding: bool) -> None:
@@ -151,7 +164,10 @@ class Publication:
             starts = self._verifier.fold(record)
         except ChainBrokenError as error:
             # Nothing is published on top of a hole: a record that is missing may have taken a right away. Proxies
-            # keep what they have until the ingestor has derived a new epoch from Kubernetes.
+            # keep what they have until the ingestor has derived a new epoch from Kubernetes. But first everything is
+            # read again: who slept while the log was trimmed sees a hole where there is none.
+            if not refolding:
+                raise
             _LOG.warning("the event log is broken: %s", error)
             self._broken = str(error)
             self._ready("events", False, self._broken)
@@ -181,6 +197,14 @@ class Publication:
         """Publish what the events folded so far change, if anything."""
         pause = _PAUSE
         while not self._broken and self.compiler.version:
+            if not self._leads():
+                # Warm: what the events mean is known, only not said.
+                self.compiler.warm()
+                self._behind = True
+                return
+            if self._behind:
+                await self._reload()
+                self._behind = False
             try:
                 with traces.span("compile") as span:
                     commit = self._compile(span)
@@ -203,7 +227,7 @@ class Publication:
         pause = _PAUSE
         while True:
             try:
-                await self.snapshots.load()
+                await self.snapshots.refresh()
                 self.compiler.doubt()
             except LogUnavailableError:
                 await asyncio.sleep(pause)
@@ -275,7 +299,7 @@ def _ignore(_seconds: float) -> None:
 
 @contextlib.asynccontextmanager
 async def _reading(
-    log: EventLog, queue: asyncio.Queue[Record | Exception], *, start: int, scope: str
+    log: EventLog, queue: asyncio.Queue[Record | Exception | None], *, start: int, scope: str
 ) -> AsyncGenerator[None]:
     """Put what the log yields into the queue, and the error that ended it, for as long as this lasts."""
 

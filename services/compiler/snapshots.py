@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 
 from shared import blob
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import Verifier, checkpoint_at
 from shared.eventlog.protocol import (
     EMPTY,
     BatchTooLargeError,
@@ -62,7 +62,10 @@ class Snapshots:
         await self._load_keyframe()
         subject = self._streams.snapshot_subject
         verifier, assembler = Verifier(), blob.Assembler()
+        self._after = EMPTY
         async for record in self._snapshots.read(subjects=subject):
+            # Not the stream's tip afterwards: another compiler may have published since, which must be read first.
+            self._after = checkpoint_at(record)
             try:
                 verifier.fold(record)
                 payload = assembler.feed(record)
@@ -73,10 +76,32 @@ class Snapshots:
                 if blob.version_of(record) > self.published.version:
                     _LOG.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
                     self._broken = True
-        self._after = await self._snapshots.tip(subject)
         self.highest = max(self.highest, self.published.version)
         if self._broken:
             self.published = Snapshot()
+
+    async def refresh(self) -> None:
+        """Read what others published since; everything, if that does not continue what was read before."""
+        if self._broken or not self._after.epoch:
+            await self.load()
+            return
+        verifier, assembler = Verifier(self._after), blob.Assembler()
+        try:
+            async for record in self._snapshots.read(
+                start=self._after.sequence + 1, subjects=self._streams.snapshot_subject
+            ):
+                if verifier.fold(record):
+                    self.published = Snapshot()
+                payload = assembler.feed(record)
+                if payload is not None:
+                    self._take(payload)
+            tip = await self._snapshots.tip(self._streams.snapshot_subject)
+        except (ChainBrokenError, blob.BlobError, SnapshotError):
+            await self.load()
+            return
+        self._after = verifier.checkpoint
+        if tip.sequence < self._after.sequence or (tip.sequence == self._after.sequence and tip != self._after):
+            await self.load()
 
     async def _load_keyframe(self) -> None:
         try:

@@ -132,6 +132,15 @@ def test_observers_are_told_what_changed_and_only_that(sheet: Sheet) -> None:
     assert sheet.engine.refresh(odd_ones) == []
 
 
+def test_a_new_observer_is_told_what_an_earlier_one_knew(sheet: Sheet) -> None:
+    """Released and observed again before it was forgotten: the answer is old, the observer is not."""
+    node = sheet.engine.observe(odd_ones, sheet, "g")
+    sheet.engine.refresh(odd_ones)
+    sheet.engine.release(node)
+    assert sheet.engine.observe(odd_ones, sheet, "g") is node
+    assert sheet.engine.refresh(odd_ones) == [node]
+
+
 def test_a_change_taken_back_before_anybody_looked_is_no_change(sheet: Sheet) -> None:
     node = sheet.engine.observe(odd_ones, sheet, "g")
     sheet.engine.refresh(odd_ones)
