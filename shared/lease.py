@@ -72,16 +72,16 @@ class Lease:
         subject: str,
         instance: str,
         ttl: float = TTL,
-        changed: Callable[[], None] = _nobody_waits,
         clock: Callable[[], float] | None = None,
         incarnation: str = "",
     ) -> None:
-        """`log` is the stream of leases. `changed` is called whenever `held` may have changed."""
+        """`log` is the stream of leases."""
+        self.changed: Callable[[], None] = _nobody_waits
+        """Called whenever `held` has changed."""
         self._log = log
         self._subject = subject
         self._clock = clock or asyncio.get_running_loop().time
         self._ttl = ttl
-        self._changed = changed
         self._mine = Tenure(instance=instance, incarnation=incarnation or os.urandom(8).hex(), ttl=ttl)
         self._record: Record | None = None
         self._seen = 0.0
@@ -227,7 +227,7 @@ class Lease:
         if self.held != self._held:
             self._held = self.held
             _LOG.info("leading" if self._held else "standing by", extra={"lease": self._subject})
-            self._changed()
+            self.changed()
 
 
 @contextlib.asynccontextmanager

@@ -54,7 +54,6 @@ async def serve(context: Context[CompilerSettings]) -> None:
             subject=streams.lease_subject("compiler"),
             instance=context.instance,
             ttl=settings.lease_ttl,
-            changed=lambda: publication.wake(),
         )
         events = await logs.open(streams.events)
         snapshots = Snapshots(await logs.open(streams.snapshots), await logs.open(streams.keyframes), streams)
@@ -68,6 +67,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
             compiled=seconds.record,
             leads=lambda: leader.held,
         )
+        claim.changed = publication.wake
         _measure(context, publication, claim)
         context.spawn(claim.run(), "lease")
         await publication.run()

@@ -19,9 +19,8 @@ class Replica:
 
     def __init__(self, log: EventLog, streams: Streams, instance: str, *, ttl: float = TTL) -> None:
         self.changes = 0
-        self.lease = Lease(
-            log, subject=streams.lease_subject("compiler"), instance=instance, ttl=ttl, changed=self._changed
-        )
+        self.lease = Lease(log, subject=streams.lease_subject("compiler"), instance=instance, ttl=ttl)
+        self.lease.changed = self._changed
         self.lease.campaign()
         self.task = asyncio.create_task(self.lease.run())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
@@ -59,7 +59,9 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(logs: MemoryLogs, *, build: str = "b1", limits: Limits | None = None) -> AsyncGenerator[Running]:
+async def running(
+    logs: MemoryLogs, *, build: str = "b1", limits: Limits | None = None, leads: Callable[[], bool] = lambda: True
+) -> AsyncGenerator[Running]:
     snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     ready: dict[str, tuple[bool, str]] = {}
 
@@ -73,6 +75,7 @@ async def running(logs: MemoryLogs, *, build: str = "b1", limits: Limits | None 
         compiler=lambda: Compiler(MeshSettings(), build=build),
         ready=set_ready,
         limits=limits,
+        leads=leads,
     )
     found = Running(logs, publication)
     found.ready = ready
@@ -267,3 +270,45 @@ async def test_an_event_that_no_build_can_have_written_is_skipped(payload: bytes
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
         assert compiler.publication.tally.skipped == 1
+
+
+async def test_a_standby_publishes_nothing_and_all_that_is_missing_when_it_leads() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    leads = False
+    async with running(logs, leads=lambda: leads) as standby:
+        await standby.is_ready()
+        assert standby.published.version == 0
+        async with running(logs) as leader:
+            await leader.reaches(len(mesh))
+        change = objects.slices("store", "store-v1", {"v1-0": "10.244.2.1"}, unready=["v1-0"])
+        await write(logs, [change])
+        leads = True
+        standby.publication.wake()
+        await standby.reaches(len(mesh) + 1)
+        assert standby.publication.tally.commits == 1, "it continues from what the other published"
+    assert contents(await read_back(logs)) == contents(compile_events([*mesh, change]))
+
+
+async def test_two_compilers_that_both_believe_to_lead_make_one_history() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh, batch=False)
+    async with running(logs) as one, running(logs) as two:
+        changed = list(mesh)
+        for address in range(1, 6):
+            change = objects.slices("store", "store-v1", {"v1-0": f"10.244.2.{address}"})
+            await write(logs, [change])
+            changed.append(change)
+            await asyncio.sleep(0)
+        for compiler in (one, two):
+            await eventually(
+                lambda compiler=compiler: compiler.publication.compiler.version == len(changed),
+                within=5,
+                what="it folds all",
+            )
+        await eventually(
+            lambda: max(one.published.version, two.published.version) == len(changed), within=5, what="all is published"
+        )
+    assert contents(await read_back(logs)) == contents(compile_events(changed))
