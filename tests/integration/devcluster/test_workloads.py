@@ -68,7 +68,8 @@ async def test_a_killed_container_is_no_endpoint_until_it_is_ready_again(cluster
 
     async def out_of_service() -> bool:
         found = await cluster.get("Pod", "gate")
-        restarted = found["status"]["containerStatuses"][0]["restartCount"] == 1
+        container = found["status"]["containerStatuses"][0]
+        restarted = container["restartCount"] == 1 and "running" in container["state"]
         return restarted and not objects.is_pod_ready(found) and await cluster.endpoints("gate") == []
 
     await eventually(out_of_service, within=WITHIN, what="the restarted pod is no endpoint")
