@@ -48,7 +48,7 @@ def _ports(mesh: Mesh, namespace: str, rules: list[Rule]) -> set[int] | None:
 
 @query
 def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
-    """What a traffic target grants; none: nothing. A rule whose route or match is missing grants nothing (A8)."""
+    """What a traffic target grants; none: nothing. A rule whose route or match is missing grants nothing."""
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
         return None

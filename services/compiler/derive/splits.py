@@ -29,7 +29,7 @@ class PortSplit(NamedTuple):
 
 @query
 def split_of(mesh: Mesh, root: ObjectName) -> ObjectName | None:
-    """The split in force for a root service: the oldest wins, then the first by name (S7)."""
+    """The split in force for a root service: the oldest wins, then the first by name."""
     candidates: list[tuple[str, str]] = []
     for name in mesh.splits_by_root.get(root):
         split = mesh.splits.get(name)

@@ -1,8 +1,8 @@
 """From the object as a user wrote it, in any published version of SMI, to the one model.
 
 Tolerant where versions differ in spelling, strict where a guess could grant a call: then the object is refused
-with a stable code, and the caller leaves it out, alone. Rules are those of the SMI specification v0.6.0; the numbers
-in comments are of its access (A) and split (S) parts as the project lists them in `docs/`.
+with a stable code, and the caller leaves it out, alone. The rules are those of the SMI
+specification v0.6.0.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ def _traffic_target(policy: PolicyObject) -> TrafficTarget:
     if not spec.get("destination"):
         raise PolicyError("smi/target-destination", "has no destination; name the service account it opens")
     destination = _account(spec["destination"], "the destination", namespace)
-    if destination.namespace != namespace:  # A7: or anyone could open another team's service
+    if destination.namespace != namespace:  # or anyone could open another team's service
         raise PolicyError(
             "smi/target-namespace",
             f"is in namespace {namespace} but opens {destination}; move it to namespace {destination.namespace}",
         )
     sources = _sequence(spec.get("sources"), "sources")
     rules = _sequence(spec.get("rules") or spec.get("specs"), "rules")  # `specs` in v1alpha1
-    if not sources:  # A2
+    if not sources:
         raise PolicyError("smi/target-sources", "has no sources, so it lets nobody call; add at least one")
     if not rules:
         raise PolicyError("smi/target-rules", "has no rules, so it lets nothing through; add at least one")
@@ -179,7 +179,7 @@ def _route_group(policy: PolicyObject) -> RouteGroup:
 
 def _tcp_route(policy: PolicyObject) -> TcpRoute:
     matches = policy.spec.get("matches")
-    # v1alpha4: one mapping with ports. Before, a TCPRoute had nothing but its name: all ports (A4).
+    # v1alpha4: one mapping with ports. Before, a TCPRoute had nothing but its name: all ports.
     parts = [matches] if isinstance(matches, dict) else list(_sequence(matches, "matches"))
     ports: set[int] = set()
     for part in parts:

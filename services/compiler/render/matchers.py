@@ -23,7 +23,7 @@ def expression(pattern: str) -> RegexMatcher:
 
 
 def path_expression(pattern: str) -> RegexMatcher:
-    """Users anchor a path only at its start (SMI, access 5)."""
+    """Users anchor a path only at its start."""
     return expression(anchored_at_start(pattern))
 
 
