@@ -35,6 +35,7 @@ from shared.eventlog.jetstream_api import (
     call,
     ensure_stream,
     last_record,
+    record_at,
     stream_state,
 )
 from shared.eventlog.ordered import deliver
@@ -171,6 +172,10 @@ class JetStreamLog:
                 await self._recreate_if_missing()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def at(self, sequence: int) -> Record | None:
+        """The first record at or after a sequence, as the stream's leader has it."""
+        return await record_at(await self._connection.line(within=WITHIN), self.name, sequence)
 
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject or wildcard, as the stream's leader has it."""

@@ -168,8 +168,17 @@ def record_of(message: Msg, delivery: Delivery) -> Record:
 
 async def last_record(line: Line, stream: str, subject: str) -> Record | None:
     """The newest record of a subject or wildcard, from the stream's leader."""
+    return await _stored(line, stream, {"last_by_subj": subject})
+
+
+async def record_at(line: Line, stream: str, sequence: int) -> Record | None:
+    """The first record at or after a sequence, from the stream's leader."""
+    return await _stored(line, stream, {"seq": max(sequence, 1), "next_by_subj": ">"})
+
+
+async def _stored(line: Line, stream: str, which: Mapping[str, Any]) -> Record | None:
     try:
-        answer = await call(line, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        answer = await call(line, f"STREAM.MSG.GET.{stream}", which)
     except ApiError as error:
         if error.number == NO_MESSAGE:
             return None

@@ -117,6 +117,12 @@ class MemoryLog:
             if changed is self._changed:
                 await changed.wait()
 
+    async def at(self, sequence: int) -> Record | None:
+        """The first record at or after a sequence."""
+        self._check_up()
+        index = bisect.bisect_left(self._order, sequence)
+        return self._records[self._order[index]] if index < len(self._order) else None
+
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject or wildcard."""
         self._check_up()

@@ -181,6 +181,10 @@ class EventLog(Protocol):
         """
         ...
 
+    async def at(self, sequence: int) -> Record | None:
+        """The first record at or after a sequence; none beyond the end. For looks into the middle of a stream."""
+        ...
+
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject (or of a wildcard), if any."""
         ...

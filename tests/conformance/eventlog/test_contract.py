@@ -256,6 +256,24 @@ async def test_the_newest_record_of_each_subject(log: EventLog, streams: Streams
     assert last.sequence == 5
 
 
+async def test_a_look_into_the_middle_finds_the_next_record_that_is_still_there(
+    log: EventLog, streams: Streams
+) -> None:
+    await write(log, streams, "a", "b")
+    await write(log, streams, "c")
+    await log.trim(before=2)
+    found = [await log.at(sequence) for sequence in (0, 1, 2, 3, 4)]
+    assert [record and (record.sequence, record.payload) for record in found] == [
+        (2, b"b"),
+        (2, b"b"),
+        (2, b"b"),
+        (3, b"c"),
+        None,
+    ]
+    assert found[3] is not None
+    assert found[3].headers[HEADER_CHAIN] == (await everything(log, start=3))[0].headers[HEADER_CHAIN]
+
+
 async def test_a_follower_gets_what_was_there_and_what_comes(log: EventLog, streams: Streams) -> None:
     await write(log, streams, "a", "b")
     following = asyncio.create_task(first(5, log.follow()))
