@@ -6,6 +6,7 @@ Run as a program it is the process inside the namespaces; `Node` is the test's s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -181,7 +182,12 @@ class _Inside:
 
     async def open_files(self, ask: Mapping[str, Any]) -> list[str]:
         directory = f"/proc/{ask['pid']}/fd"
-        return sorted(os.readlink(f"{directory}/{name}") for name in os.listdir(directory))  # noqa: PTH115, PTH208
+        found: list[str] = []
+        for name in os.listdir(directory):  # noqa: PTH208
+            # A program that is still starting opens and closes its libraries.
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(f"{directory}/{name}"))  # noqa: PTH115
+        return sorted(found)
 
     async def spawner(self, _: Mapping[str, Any]) -> int:
         return self._runtime._spawner.pid  # pyright: ignore[reportPrivateUsage]
