@@ -14,10 +14,10 @@ from services.compiler.derive.problems import Problem, split_problems, target_pr
 from services.compiler.derived import Derived
 from services.compiler.engine import Node, Query
 from services.compiler.mesh import Mesh, MeshSettings
-from services.compiler.names import ObjectName
 from services.compiler.reduce import reduce
 from shared.build import VERSION
 from shared.events import Event, ObjectKey
+from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Commit, Quarantined, Snapshot
 
 _PROBLEMS: dict[str, Query[Mesh, ..., tuple[Problem, ...]]] = {

@@ -13,8 +13,8 @@ from services.compiler.derive.membership import members
 from services.compiler.derive.views import FACTORIES, Ref, View, view
 from services.compiler.engine import Node
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
 from services.compiler.render.packing import Rendered
+from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Proxy, proxy_key
 
 Identity = tuple[str, str, str]

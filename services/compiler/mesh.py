@@ -10,10 +10,10 @@ from __future__ import annotations
 import msgspec
 
 from services.compiler.engine import Engine, Index, InputMap
-from services.compiler.names import ObjectName
-from services.compiler.policy.model import MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget
 from shared.events import ObjectKey
 from shared.model import EndpointSlice, Namespace, Pod, Service
+from shared.policy.model import MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget
+from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
 
 

@@ -5,18 +5,7 @@ Names that Envoy sees are stable: they say which service and port, never which p
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-
-class ObjectName(NamedTuple):
-    """A namespaced object of a kind that the context tells."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
+from shared.policy.names import ObjectName
 
 BLACKHOLE = "blackhole"
 """Cluster without endpoints: connections to it are closed at once."""

@@ -14,12 +14,12 @@ import msgspec
 
 from services.compiler.engine import InputMap
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
-from services.compiler.policy.decode import POLICY_KINDS, decode
-from services.compiler.policy.errors import PolicyError
-from services.compiler.policy.model import Policy, TrafficSplit, TrafficTarget
 from shared.events import Event
 from shared.model import KINDS, LABEL_MONITORED_BY, EndpointSlice, Namespace, Pod, PolicyObject, Service
+from shared.policy.decode import POLICY_KINDS, decode
+from shared.policy.errors import PolicyError
+from shared.policy.model import Policy, TrafficSplit, TrafficTarget
+from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
 
 V = TypeVar("V")

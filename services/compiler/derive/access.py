@@ -9,8 +9,8 @@ from services.compiler.derive.offers import accounts, ports
 from services.compiler.derive.splits import roots_over
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
-from services.compiler.policy.model import HttpMatch, Rule
+from shared.policy.model import HttpMatch, Rule
+from shared.policy.names import ObjectName
 
 
 class Grant(NamedTuple):

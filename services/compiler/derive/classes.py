@@ -13,8 +13,8 @@ from services.compiler.derive.membership import workload
 from services.compiler.derive.offers import Protocol, age, ports
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
 from shared.model import Pod
+from shared.policy.names import ObjectName
 
 
 class OpenPort(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from services.compiler.engine import query
 from services.compiler.mesh import MESH_CONFIG_NAME, Mesh
-from services.compiler.names import ObjectName
-from services.compiler.policy.model import MeshConfig
 from shared.model import ANNOTATION_SIDECAR, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.policy.model import MeshConfig
+from shared.policy.names import ObjectName
 from shared.spiffe import InvalidSpiffeIdError, SpiffeId
 
 _OVER = frozenset({"Succeeded", "Failed"})

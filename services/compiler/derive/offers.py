@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 from services.compiler.derive.membership import is_member, workload
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
 from shared.model import EndpointSlice, ServicePort, SliceEndpoint
+from shared.policy.names import ObjectName
 
 Protocol = Literal["http", "tcp"]
 """How a proxy treats a port: HTTP (also HTTP/2, gRPC and WebSocket), or bytes. Server-first protocols are bytes like

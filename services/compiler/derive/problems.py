@@ -7,8 +7,8 @@ from services.compiler.derive.offers import port, ports
 from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
-from services.compiler.policy.model import Rule
+from shared.policy.model import Rule
+from shared.policy.names import ObjectName
 
 Problem = tuple[str, str]
 """Stable code, sentence."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from services.compiler.derive.offers import Protocol, port, ports
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
-from services.compiler.policy.model import HttpMatch
+from shared.policy.model import HttpMatch
+from shared.policy.names import ObjectName
 
 
 class Share(NamedTuple):

@@ -16,10 +16,10 @@ from services.compiler.derive.offers import Port, accounts, addresses, age, endp
 from services.compiler.derive.splits import Route, route, routes
 from services.compiler.engine import Query, query
 from services.compiler.mesh import Mesh
-from services.compiler.names import ObjectName
 from services.compiler.render import clusters, listeners, rbac
 from services.compiler.render import routes as route_configurations
 from services.compiler.render.packing import Rendered, rendered
+from shared.policy.names import ObjectName
 
 
 class Ref(NamedTuple):

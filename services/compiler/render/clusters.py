@@ -16,9 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from services.compiler import names
-from services.compiler.names import ObjectName
 from services.compiler.render.packing import packed
 from services.compiler.render.tls import ads, client_side
+from shared.policy.names import ObjectName
 
 _UNBOUNDED = 2**32 - 1
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -29,12 +29,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from services.compiler import names
-from services.compiler.names import ObjectName
 from services.compiler.render import rbac
 from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
 from services.compiler.render.routes import HTTP_RBAC
 from services.compiler.render.tls import ads, server_side
+from shared.policy.names import ObjectName
 
 
 class OutboundChain(NamedTuple):

@@ -6,8 +6,8 @@ from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
 from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
-from services.compiler.policy.model import HttpMatch
-from services.compiler.policy.regexes import ENVOY_DEFAULT_PROGRAM, MAX_PROGRAM, anchored_at_start, program_size
+from shared.policy.model import HttpMatch
+from shared.policy.regexes import ENVOY_DEFAULT_PROGRAM, MAX_PROGRAM, anchored_at_start, program_size
 
 
 def expression(pattern: str) -> RegexMatcher:

@@ -13,8 +13,8 @@ from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from services.compiler.derive.access import Grant
-from services.compiler.policy.model import HttpMatch
 from services.compiler.render.matchers import exact, header, method_headers, path_expression
+from shared.policy.model import HttpMatch
 
 _ANY = Permission(any=True)
 

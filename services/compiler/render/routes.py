@@ -25,9 +25,9 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 from services.compiler import names
 from services.compiler.derive.splits import PortSplit
 from services.compiler.derive.splits import Route as RouteOf
-from services.compiler.policy.model import HttpMatch
 from services.compiler.render.matchers import header, method_headers, path_expression
 from services.compiler.render.packing import packed
+from shared.policy.model import HttpMatch
 
 HTTP_RBAC = "envoy.filters.http.rbac"
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
-from services.compiler.names import ObjectName
-from services.compiler.policy import regexes
-from services.compiler.policy.errors import PolicyError
-from services.compiler.policy.model import (
+from shared.model import PolicyObject
+from shared.policy import regexes
+from shared.policy.errors import PolicyError
+from shared.policy.model import (
     Backend,
     HttpMatch,
     MeshConfig,
@@ -26,7 +26,7 @@ from services.compiler.policy.model import (
     TrafficSplit,
     TrafficTarget,
 )
-from shared.model import PolicyObject
+from shared.policy.names import ObjectName
 
 SMI_VERSIONS = frozenset({"v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"})
 MAX_WEIGHT = 1_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from services.compiler.names import ObjectName
+from shared.policy.names import ObjectName
 
 
 class HttpMatch(msgspec.Struct, frozen=True):

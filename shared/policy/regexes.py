@@ -10,7 +10,7 @@ import functools
 
 import re2
 
-from services.compiler.policy.errors import PolicyError
+from shared.policy.errors import PolicyError
 
 MAX_LENGTH = 2000
 """Characters of one expression."""
