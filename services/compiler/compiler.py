@@ -61,6 +61,11 @@ class Compiler:
         """Queries that failed by a bug of ours, and how; their former results stay."""
         return self._derived.failures
 
+    @property
+    def oldest_traceparent(self) -> str:
+        """Trace context of the oldest event that is in no commit yet: the next compile is part of its trace."""
+        return self._traceparents[0][1] if self._traceparents else ""
+
     def fold(self, event: Event, sequence: int, *, epoch: str = "", traceparent: str = "") -> None:
         """Take the next event. Fold whole atomic batches before `commit`."""
         self.version = sequence

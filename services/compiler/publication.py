@@ -206,7 +206,7 @@ class Publication:
                 await self._reload()
                 self._behind = False
             try:
-                with traces.span("compile") as span:
+                with traces.span("compile", parent=self.compiler.oldest_traceparent) as span:
                     commit = self._compile(span)
                     if commit is not None:
                         span.links = tuple(commit.traceparents)

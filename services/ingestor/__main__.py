@@ -19,6 +19,7 @@ from services.ingestor.writer import Patience, Writer
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
+from shared.telemetry import traces
 
 _LOOK = 2.0
 
@@ -36,7 +37,7 @@ class Ingestor:
             kinds=[*(kind.name for kind in watched), TOKEN_ISSUER],
             clock=loop.time,
             new_id=lambda: os.urandom(8).hex(),
-            new_traceparent=lambda: f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01",
+            new_traceparent=_begin_trace,
             doubt=self._doubt,
             queue=settings.queue,
             patience=Patience(gather=settings.gather),
@@ -75,6 +76,12 @@ class Ingestor:
             self.issuer.poke()
         else:
             self.runners[kind].doubt(confirming=confirming)
+
+
+def _begin_trace() -> str:
+    """A change in Kubernetes begins a trace; what comes of it, up to the ACK, joins."""
+    with traces.span("change") as span:
+        return span.traceparent
 
 
 async def serve(context: process.Context[IngestorSettings]) -> None:

@@ -270,4 +270,7 @@ class Edge:
 
     def _trace_headers(self) -> dict[str, str]:
         """What a proxy acknowledges joins the trace of the change."""
-        return traces.inject(traceparent=self.fleet.traceparent) if self.fleet.traceparent else {}
+        if not self.fleet.traceparent:
+            return {}
+        with traces.span("acknowledged", parent=self.fleet.traceparent, version=self.fleet.version) as span:
+            return traces.inject(traceparent=span.traceparent)
