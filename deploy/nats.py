@@ -1,4 +1,4 @@
-"""The nats-server of the embedded mesh: its configuration, rendered.
+"""The configuration of nats-server, rendered: one server for the embedded mesh, a cluster of them for Kubernetes.
 
 `sync_interval: always`: what was acknowledged is on the disk. Users, where they are wanted, may publish and
 subscribe only to the subjects of their row in the table of the log (docs/architecture.md); passwords are bcrypt
@@ -12,6 +12,9 @@ import json
 import msgspec
 
 from shared.subjects import Streams
+
+ROUTE_PORT = 6222
+"""Port on which servers of one cluster talk to each other."""
 
 
 class NatsUser(msgspec.Struct, frozen=True):
@@ -32,18 +35,25 @@ class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Directory of the data; made if it is missing."""
     host: str = "127.0.0.1"
     name: str = "meshlog-nats"
+    """Unique in its cluster; `$NAME` is a variable of the server's environment."""
     sync: str = "always"
     """When writes reach the disk: `always`, or an interval such as `2m`, which a crash can lose."""
     max_disk: str = "4GB"
     max_memory: str = "64MB"
     users: tuple[NatsUser, ...] = ()
     """None: everybody who reaches the port may do everything."""
+    tls: str = ""
+    """Directory of `tls.crt`, `tls.key` and `ca.crt`; empty: connections in the clear."""
+    routes: tuple[str, ...] = ()
+    """Where the other servers are, `nats-route://host:6222`; none: it is alone."""
+    monitoring: int = 0
+    """Port of `/healthz`; 0: none."""
 
 
 def render(config: NatsConfig) -> str:
     """The configuration file."""
     lines = [
-        f"server_name: {json.dumps(config.name)}",
+        f"server_name: {config.name if config.name.startswith('$') else json.dumps(config.name)}",
         f"listen: {json.dumps(f'{config.host}:{config.port}')}",
         "max_payload: 1MB",
         "write_deadline: 10s",
@@ -54,9 +64,24 @@ def render(config: NatsConfig) -> str:
         f"  max_memory_store: {config.max_memory}",
         "}",
     ]
+    if config.monitoring:
+        lines.append(f"http: {json.dumps(f'{config.host}:{config.monitoring}')}")
+    if config.tls:
+        lines += ["tls {", *_tls(config.tls), "}"]
+    if config.routes:
+        lines += ["cluster {", "  name: meshlog", f"  listen: {json.dumps(f'{config.host}:{ROUTE_PORT}')}"]
+        if config.tls:
+            # Whoever wants to be one of the servers shows a certificate of theirs.
+            lines += ["  tls {", *(f"  {line}" for line in _tls(config.tls)), "    verify: true", "  }"]
+        lines += [f"  routes: {json.dumps(list(config.routes))}", "}"]
     if config.users:
         lines += ["authorization {", "  users: [", *(_user(user) for user in config.users), "  ]", "}"]
     return "\n".join(lines) + "\n"
+
+
+def _tls(directory: str) -> list[str]:
+    files = {"cert_file": "tls.crt", "key_file": "tls.key", "ca_file": "ca.crt"}
+    return [f"  {key}: {json.dumps(f'{directory}/{name}')}" for key, name in files.items()]
 
 
 def _user(user: NatsUser) -> str:
@@ -74,16 +99,16 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
     Every one may create the streams that it uses, ask for their state, and make consumers of those that it reads.
     """
     reads = {
-        "ingestor": (streams.events, streams.snapshots, streams.status),
-        "compiler": (streams.events, streams.snapshots, streams.keyframes),
+        "ingestor": (streams.events, streams.snapshots, streams.status, streams.leases),
+        "compiler": (streams.events, streams.snapshots, streams.keyframes, streams.leases),
         "xds-edge": (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status),
         "ca": (streams.events, streams.certs, streams.status),
         "injector": (streams.events, streams.certs),
     }
     prefix = streams.prefix
     writes = {
-        "ingestor": (streams.all_events,),
-        "compiler": (streams.snapshot_subject, streams.keyframe_subject),
+        "ingestor": (streams.all_events, f"{prefix}.leases.>"),
+        "compiler": (streams.snapshot_subject, streams.keyframe_subject, f"{prefix}.leases.>"),
         "xds-edge": (f"{prefix}.csrs.>", streams.all_status),
         "ca": (f"{prefix}.certs.>",),
         "injector": (f"{prefix}.csrs.>",),
@@ -101,7 +126,10 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
 
 
 def _api(streams: Streams, service: str, reads: tuple[str, ...]) -> tuple[str, ...]:
-    everything = (streams.events, streams.snapshots, streams.keyframes, streams.csrs, streams.certs, streams.status)
+    everything = (
+        *(streams.events, streams.snapshots, streams.keyframes, streams.csrs),
+        *(streams.certs, streams.status, streams.leases),
+    )
     subjects = [f"$JS.API.STREAM.{verb}.{stream}" for stream in everything for verb in ("CREATE", "INFO")]
     for stream in reads:
         subjects += [f"$JS.API.CONSUMER.CREATE.{stream}.>", f"$JS.API.STREAM.MSG.GET.{stream}"]

@@ -19,6 +19,7 @@ from services.ingestor.writer import Patience, Writer
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
+from shared.lease import Lease
 from shared.telemetry import traces
 
 _LOOK = 2.0
@@ -27,7 +28,8 @@ _LOOK = 2.0
 class Ingestor:
     """The parts of one ingestor, wired."""
 
-    def __init__(self, source: Source, log: EventLog, settings: IngestorSettings) -> None:
+    def __init__(self, source: Source, log: EventLog, settings: IngestorSettings, claim: Lease | None = None) -> None:
+        """Without a `claim` it leads always."""
         loop = asyncio.get_running_loop()
         watched = kinds(mesh_namespace=settings.namespace)
         self.writer = Writer(
@@ -41,7 +43,11 @@ class Ingestor:
             doubt=self._doubt,
             queue=settings.queue,
             patience=Patience(gather=settings.gather),
+            leads=lambda: claim is None or claim.held,
+            warmed=claim.campaign if claim is not None else lambda: None,
         )
+        if claim is not None:
+            claim.changed = self.writer.wake
         self.issuer = IssuerPoller(source, self.writer.put, every=settings.issuer_every)
         self.runners = {
             kind.name: Runner(
@@ -91,15 +97,24 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
     source = await KubernetesSource.connect(settings.kubeconfig)
     logs = JetStreamLogs.from_settings(settings, name="meshlog-ingestor")
     try:
-        log = await logs.open(settings.streams.events)
-        ingestor = Ingestor(source, log, settings)
+        streams = settings.streams
+        claim = Lease(
+            await logs.open(streams.leases),
+            subject=streams.lease_subject(f"ingestor-{settings.cluster}"),
+            instance=context.instance,
+            ttl=settings.lease_ttl,
+        )
+        ingestor = Ingestor(source, await logs.open(streams.events), settings, claim)
         _instruments(context, ingestor)
+        context.metrics.gauge("meshlog_ingestor_leads", "Whether this process writes.", lambda: float(claim.held))
+        context.spawn(claim.run(), "lease")
         context.spawn(ingestor.writer.run(), "writer")
         context.spawn(ingestor.issuer.run(), "token issuer")
         for name, runner in ingestor.runners.items():
             context.spawn(runner.run(), f"reflector {name}")
         context.spawn(_watch_readiness(context, ingestor), "readiness")
         await context.stopping.wait()
+        await claim.release()
     finally:
         await context.cancel_parts()
         await logs.close()

@@ -67,6 +67,13 @@ class Book:
         if known is not None and known.lives:
             self._enter(item, known.sequence)
 
+    def see_unchanged(self, item: Projected) -> None:
+        """The same outside of a round: there is nothing to take back."""
+        known = self.get(item.kind, item.name)
+        if known is not None and known.uid == item.uid and known.digest == item.digest:
+            self.see(item)
+            self._undo.pop()
+
     def written(self, change: Change, sequence: int) -> None:
         """A change that was decided stands in the log at `sequence`."""
         kind, name = (

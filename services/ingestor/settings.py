@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.lease import TTL
 from shared.settings import CommonSettings
 
 
@@ -18,3 +19,5 @@ class IngestorSettings(CommonSettings, frozen=True, kw_only=True):
     """Seconds that the first round waits for all kinds, so that they reach proxies in one version."""
     queue: int = 1000
     """Facts that may wait for the log; a full queue makes watches wait."""
+    lease_ttl: float = TTL
+    """Seconds after which a standby takes over from a leader that says nothing any more."""

@@ -41,7 +41,9 @@ class Standing:
                 try:
                     async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
                         if verifier.fold(record):
+                            # Somebody has begun a new epoch: whatever was broken is void.
                             self.book.clear()
+                            self.broken = False
                         self.book.fold(record)
                     found = await self._log.tip(self._scope)
                 except ChainBrokenError:

@@ -22,6 +22,7 @@ from services.ingestor.changesets import ChangeSets, Group
 from services.ingestor.difference import Applied, Change, compare, observe, vanish
 from services.ingestor.drafts import Traced, draft, packed
 from services.ingestor.facts import Absent, Fact, Listed, Observed, Vanished
+from services.ingestor.standby import Standby
 from services.ingestor.standing import Standing
 from shared.eventlog.protocol import (
     MAX_BATCH,
@@ -43,13 +44,15 @@ class Patience(msgspec.Struct, frozen=True):
     gather: float = 5.0
     """At start: how long the first round waits for all kinds, so that they reach proxies in one version."""
     gather_epoch: float = 60.0
-    """The same when a broken log is replaced by a new epoch, which voids what came before."""
+    """Between complaints when a new epoch, which voids what came before, waits for all kinds."""
     retry: float = 0.5
     """Between attempts while the log is away."""
     glance: float = 60.0
     """Between looks at the log's tip."""
     scrub: float = 600.0
     """Between readings of the whole chain."""
+    stand_by: float = 5.0
+    """As a standby: between looks at what the leader has written."""
 
 
 class Counts(msgspec.Struct):
@@ -86,8 +89,14 @@ class Writer:
         queue: int = 1000,
         patience: Patience | None = None,
         change_sets: ChangeSets | None = None,
+        leads: Callable[[], bool] = lambda: True,
+        warmed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`new_id` makes epoch ids. `doubt(kind, confirming)` asks the reflector of a kind to list again."""
+        """`new_id` makes epoch ids. `doubt(kind, confirming)` asks the reflector of a kind to list again.
+
+        `leads`: whether to write; a standby keeps what it learns. Call `wake` when that changes. `warmed` is called
+        when this writer could lead.
+        """
         self.counts = Counts()
         self.settled: set[str] = set()
         """Kinds whose first list stands in the log (or that the cluster does not serve)."""
@@ -105,7 +114,10 @@ class Writer:
         self._new_traceparent = new_traceparent
         self._doubt = doubt
         self._sets = change_sets or ChangeSets()
-        self._queue: asyncio.Queue[Fact] = asyncio.Queue(maxsize=queue)
+        self._leads = leads
+        self._warmed = warmed
+        self._standby = Standby()
+        self._queue: asyncio.Queue[Fact | None] = asyncio.Queue(maxsize=queue)
         self._salt = ""
         self._suspected: dict[str, int] = {}
         self._next_glance = 0.0
@@ -125,13 +137,21 @@ class Writer:
         """Hand over a fact; waits while the writer is behind."""
         await self._queue.put(fact)
 
+    def wake(self) -> None:
+        """Look again whether to lead."""
+        if not self._queue.full():
+            self._queue.put_nowait(None)
+
     async def run(self) -> None:
         """Write for ever."""
         await self._standing.recover()
         now = self._clock()
         self._next_glance, self._next_scrub = now + self._patience.glance, now + self._patience.scrub
-        groups = await self._gather(self._patience.gather_epoch if self._standing.broken else self._patience.gather)
+        groups = await self._gather(None if self._standing.broken else self._patience.gather)
+        self._warmed()
         while True:
+            if not self._leads():
+                groups = await self._stand_by(groups)
             if groups:
                 await self._write(groups)
             groups = await self._drain()
@@ -140,21 +160,59 @@ class Writer:
 
     # What to write next
 
-    async def _gather(self, seconds: float) -> list[Group]:
-        """Wait until every kind has been listed (or is absent), but not for ever."""
-        deadline = self._clock() + seconds
+    async def _stand_by(self, groups: Sequence[Group]) -> list[Group]:
+        """Keep facts until this writer leads; what the log does not say by then is to be written."""
+        standby, standing = self._standby, self._standing
+        for group in groups:
+            for fact in group.facts:
+                standby.keep(fact)
+        due = self._clock()
+        while not self._leads():
+            if self._clock() >= due:
+                due = self._clock() + self._patience.stand_by
+                await standing.catch_up(standing.tip)
+                if not standing.broken:
+                    self.settled |= standby.forget_written(self.book)
+                    self.progress.set()
+            fact = await self._next(due)
+            if fact is not None:
+                standby.keep(fact)
+            if isinstance(fact, Absent):
+                self.settled.add(fact.kind)
+        await standing.catch_up(standing.tip)
+        facts = standby.take()
+        _log.info("leading", extra={"facts": len(facts), "tip": standing.tip.sequence})
+        if standing.broken:
+            return [Group(tuple(facts)), *await self._relist()]
+        now = self._clock()
+        found = [group for fact in facts for group in self._sets.offer(fact, last=self._last_set(fact), now=now)]
+        return found + self._sets.due(now)
+
+    async def _gather(self, seconds: float | None) -> list[Group]:
+        """Wait until every kind has been listed (or is absent), but not for ever.
+
+        With no number of seconds it does wait for ever: a new epoch that lacked a kind would take from proxies what
+        nobody took away.
+        """
+        deadline = self._clock() + (self._patience.gather_epoch if seconds is None else seconds)
         missing = set(self._kinds)
         facts: list[Fact] = []
         while missing:
             fact = await self._next(deadline)
             if fact is None:
+                if self._clock() < deadline:
+                    continue
                 _log.warning("not every kind could be listed in time", extra={"missing": sorted(missing)})
-                break
+                if seconds is not None:
+                    break
+                deadline = self._clock() + self._patience.gather_epoch
+                continue
             facts.append(fact)
             if isinstance(fact, Listed | Absent):
                 missing.discard(fact.kind)
         while not self._queue.empty():
-            facts.append(self._queue.get_nowait())
+            if (fact := self._queue.get_nowait()) is not None:
+                facts.append(fact)
         return [Group(tuple(facts))] if facts else []
 
     async def _drain(self) -> list[Group]:
@@ -316,7 +374,7 @@ class Writer:
         self._suspected.clear()
         for kind in sorted(self._kinds):
             self._doubt(kind, False)
-        return await self._gather(self._patience.gather_epoch)
+        return await self._gather(None)
 
     async def _glance(self) -> None:
         """Look after the log while nothing happens: it may have moved on, gone back or been damaged."""

@@ -24,7 +24,7 @@ SPLIT = Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
 LIMITS = Limits(
     backoff_base=0.001, backoff_cap=0.01, absent_base=0.002, absent_cap=0.01, absent_confirmed=0.05, lasting=0.02
 )
-PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0)
+PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02)
 
 
 class Rig:
@@ -40,7 +40,9 @@ class Rig:
         silence: float = 5.0,
         patience: Patience = PATIENCE,
         sets: float = 0.1,
+        leads: bool = True,
     ) -> None:
+        self.leads = leads
         clock = asyncio.get_running_loop().time
         ids = (f"{name}{number}" for number in itertools.count(1))
         self.writer = Writer(
@@ -54,6 +56,7 @@ class Rig:
             doubt=self._doubt,
             patience=patience,
             change_sets=ChangeSets(patience=sets),
+            leads=lambda: self.leads,
         )
         self.runners = {
             kind.name: Runner(
@@ -70,6 +73,11 @@ class Rig:
 
     def _doubt(self, kind: str, confirming: bool) -> None:  # noqa: FBT001 (a callback of two plain values)
         self.runners[kind].doubt(confirming=confirming)
+
+    def take_over(self) -> None:
+        """Lead from now on."""
+        self.leads = True
+        self.writer.wake()
 
     async def __aenter__(self) -> Self:
         parts = [self.writer.run(), *(runner.run() for runner in self.runners.values())]
