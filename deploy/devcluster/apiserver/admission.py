@@ -153,7 +153,7 @@ class Admission:
         try:
             response = await self._call(webhook, _request(uid, review, obj, old), uid)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError, ssl.SSLError) as error:
-            why = "context deadline exceeded" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+            why = _why(webhook, error)
             if webhook.get("failurePolicy") == "Ignore":
                 _log.warning("admission webhook ignored: it could not be asked", extra={"webhook": name, "why": why})
                 return None
@@ -208,6 +208,19 @@ class Admission:
                 self._contexts.clear()
             self._contexts[bundle] = context
         return context
+
+
+def _why(webhook: dict[str, Any], error: Exception) -> str:
+    config = webhook["clientConfig"]
+    service = config.get("service") or {}
+    where = config.get("url") or f"https://{service.get('name')}.{service.get('namespace')}.svc"
+    if isinstance(error, TimeoutError):
+        return f'Post "{where}": context deadline exceeded'
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f'Post "{where}": tls: failed to verify certificate: {error.certificate_error}'
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f'Post "{where}": {error.os_error}'
+    return f'Post "{where}": {str(error) or type(error).__name__}'
 
 
 def _rule_names(rule: dict[str, Any], review: Review) -> bool:

@@ -31,9 +31,21 @@ def check_identity(kind: Kind, version: Version, body: Any) -> Obj:
         raise bad_request(f"the API version in the data ({said[0]}) does not match the expected API version ({wanted})")
     if said[1] != kind.kind:
         raise bad_request(f"{kind.kind} in version {version.name!r} cannot be handled as a {said[1]}: kinds differ")
-    if not isinstance(body.get("metadata") or {}, dict):
-        raise bad_request("metadata is no object")
+    _check_early(body.get("metadata") or {})
     return {**body, "apiVersion": wanted, "kind": kind.kind, "metadata": body.get("metadata") or {}}
+
+
+def _check_early(metadata: Any) -> None:
+    """Types of what is needed before the whole object is checked."""
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata is no object")
+    for key in ("name", "generateName", "namespace", "uid", "resourceVersion"):
+        if not isinstance(metadata.get(key), (str, type(None))):
+            raise bad_request(f"metadata.{key} is no string")
+    finalizers = metadata.get("finalizers")
+    finalizers = [] if finalizers is None else finalizers
+    if not isinstance(finalizers, list) or not all(isinstance(one, str) for one in finalizers):
+        raise bad_request("metadata.finalizers is no list of strings")
 
 
 def conform(

@@ -172,8 +172,19 @@ def check(crd: Obj) -> Iterable[Cause]:
             yield from _check_schema(schema, path)
 
 
-_NUMBERS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
-            "multipleOf")  # fmt: skip
+_NUMBER = (int, float)
+_SPOKEN: dict[Any, str] = {str: "string", bool: "boolean", list: "list", dict: "map", _NUMBER: "number"}
+_FORMS: dict[str, Any] = {
+    **dict.fromkeys(("type", "format", "pattern", "x-kubernetes-list-type", "x-kubernetes-map-type"), str),
+    **dict.fromkeys(("required", "enum", "allOf", "anyOf", "oneOf", "x-kubernetes-list-map-keys"), list),
+    **dict.fromkeys(("nullable", "uniqueItems", "exclusiveMinimum", "exclusiveMaximum"), bool),
+    **dict.fromkeys(("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields"), bool),
+    **dict.fromkeys(("minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems"), _NUMBER),
+    **dict.fromkeys(("minProperties", "maxProperties"), _NUMBER),
+    "properties": dict,
+    "x-kubernetes-embedded-resource": bool,
+}
+"""JSON type of each keyword: the engine reads them without asking again."""
 _TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array"})
 
 
@@ -182,19 +193,20 @@ def _check_schema(schema: Any, path: str, depth: int = 0) -> Iterable[Cause]:
     if not isinstance(schema, dict) or depth > 60:
         yield wrong(path, "", "must be a schema, nested at most 60 deep")
         return
-    if "type" in schema and schema["type"] not in _TYPES:
+    for name, wanted in _FORMS.items():
+        if name in schema and not (
+            isinstance(schema[name], wanted) and (wanted is not _NUMBER or schema[name] is not True)
+        ):
+            yield wrong(f"{path}.{name}", schema[name], f"must be a {_SPOKEN[wanted]}")
+            return
+    if schema.get("type", "object") not in _TYPES:
         yield wrong(f"{path}.type", schema["type"], "must be a type of JSON schema")
     if "pattern" in schema and not _compiles(schema["pattern"]):
         yield wrong(f"{path}.pattern", schema["pattern"], "must be a valid regular expression")
-    for name in ("required", "enum"):
-        if not isinstance(schema.get(name, []), list):
-            yield wrong(f"{path}.{name}", schema[name], "must be a list")
-    for name in _NUMBERS:
-        if isinstance(schema.get(name, 0), bool) or not isinstance(schema.get(name, 0), (int, float)):
-            yield wrong(f"{path}.{name}", schema[name], "must be a number")
-    if not isinstance(schema.get("properties", {}), dict):
-        yield wrong(f"{path}.properties", "", "must be a map")
-        return
+    for name in ("required", "x-kubernetes-list-map-keys"):
+        if not all(isinstance(one, str) for one in schema.get(name, ())):
+            yield wrong(f"{path}.{name}", schema[name], "must be a list of names")
+            return
     for step, below in _below(schema):
         yield from _check_schema(below, f"{path}.{step}", depth + 1)
 
@@ -209,8 +221,7 @@ def _below(schema: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     if not isinstance(schema.get("additionalProperties", True), bool):
         yield "additionalProperties", schema["additionalProperties"]
     for name in ("allOf", "anyOf", "oneOf"):
-        branches = schema.get(name, [])
-        for index, below in enumerate(branches if isinstance(branches, list) else [None]):
+        for index, below in enumerate(schema.get(name, ())):
             yield f"{name}[{index}]", below
 
 

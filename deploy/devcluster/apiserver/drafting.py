@@ -277,7 +277,10 @@ def _main_only(kind: Kind, old: Obj, body: Obj) -> Obj:
 
 def _keep_cluster_ip(obj: Obj, old: Obj) -> None:
     """An update that does not mention the address keeps the one that was allocated."""
-    spec, before = dict(obj.get("spec") or {}), old.get("spec") or {}
+    spec, before = obj.get("spec"), old.get("spec") or {}
+    if not isinstance(spec, dict):
+        return  # it is refused later
+    spec = dict(spec)
     if spec.get("type", "ClusterIP") != "ExternalName" and before.get("clusterIP"):
         for key in ("clusterIP", "clusterIPs"):
             if not spec.get(key) and before.get(key):

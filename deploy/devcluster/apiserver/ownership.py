@@ -98,8 +98,8 @@ def changed(old: Any, new: Any, schema: Schema) -> Trie | None:
         for key, item in new.items():
             if key not in old:
                 trie[f"f:{key}"] = fields_of(item, _below(schema, key))
-            elif old[key] != item:
-                trie[f"f:{key}"] = changed(old[key], item, _below(schema, key)) or {}
+            elif (below := changed(old[key], item, _below(schema, key))) is not None:
+                trie[f"f:{key}"] = below
         return trie or None
     if isinstance(old, list) and isinstance(new, list):
         before, after = _keyed(schema, old), _keyed(schema, new)
@@ -109,8 +109,8 @@ def changed(old: Any, new: Any, schema: Schema) -> Trie | None:
             for step, item in after.items():
                 if step not in before:
                     trie[step] = {".": {}, **fields_of(item, items)} if step.startswith("k:") else {}
-                elif before[step] != item:
-                    trie[step] = changed(before[step], item, items) or {}
+                elif (below := changed(before[step], item, items)) is not None:
+                    trie[step] = below
             return trie or None
     return None if old == new else {}
 

@@ -76,7 +76,11 @@ def _index(step: str, target: list[Any], *, inserting: bool = False) -> int:
 
 
 def _get(at: Any, step: str) -> Any:
-    return at[_index(step, at)] if isinstance(at, list) else at[step]
+    if isinstance(at, list):
+        return at[_index(step, at)]
+    if not isinstance(at, dict):
+        raise TypeError(step)
+    return at[step]
 
 
 def _walk(root: dict[str, Any], pointer: str) -> tuple[Any, str]:
@@ -104,7 +108,11 @@ def _add(root: dict[str, Any], pointer: str, value: Any) -> None:
 
 def _remove(root: dict[str, Any], pointer: str) -> Any:
     at, last = _walk(root, pointer)
-    return at.pop(_index(last, at)) if isinstance(at, list) else at.pop(last)
+    if isinstance(at, list):
+        return at.pop(_index(last, at))
+    if not isinstance(at, dict):
+        raise TypeError(pointer)
+    return at.pop(last)
 
 
 def _operate(root: dict[str, Any], operation: dict[str, Any]) -> None:
@@ -113,14 +121,13 @@ def _operate(root: dict[str, Any], operation: dict[str, Any]) -> None:
         case "add":
             _add(root, path, clone(operation["value"]))
         case "remove":
+            if not path:
+                raise ValueError("the whole object cannot be removed")
             _remove(root, path)
         case "replace":
             at, last = _walk(root, path)
             _get(at, last)
-            if isinstance(at, list):
-                at[_index(last, at)] = clone(operation["value"])
-            else:
-                at[last] = clone(operation["value"])
+            at[_index(last, at) if isinstance(at, list) else last] = clone(operation["value"])
         case "move":
             if f"{path}/".startswith(f"{operation['from']}/") and path != operation["from"]:
                 raise ValueError("a value cannot move into itself")

@@ -168,7 +168,7 @@ def _check_variable(variable: dict[str, Any], path: str) -> Iterable[Cause]:
         yield required(f"{path}.name")
     elif not _ENVIRONMENT.match(variable["name"]):
         yield wrong(f"{path}.name", variable["name"], "a valid environment variable name is needed")
-    if variable.get("value") and variable.get("valueFrom"):
+    if variable.get("value") and variable.get("valueFrom") is not None:
         yield wrong(f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
 
 
@@ -374,9 +374,12 @@ _RULES: dict[str, Callable[[Obj, Obj | None], Iterable[Cause]]] = {
     "rolebindings.rbac.authorization.k8s.io": _role_binding,
     "clusterrolebindings.rbac.authorization.k8s.io": _role_binding,
 }
+_NEED_SPEC = frozenset({"pods", "services", "deployments.apps", "replicasets.apps", "statefulsets.apps"})
 
 
 def check(resource: str, obj: Obj, old: Obj | None) -> list[Cause]:
     """What is wrong with an object of a built-in kind (and with changing `old` to it)."""
+    if resource in _NEED_SPEC and not isinstance(obj.get("spec"), dict):
+        return [required("spec")]
     rule = _RULES.get(resource)
     return list(rule(obj, old)) if rule else []

@@ -88,6 +88,11 @@ class Journal:
         """Newest revision that is no longer in the window: a watcher must have seen at least it."""
         self._waiting: set[asyncio.Future[None]] = set()
 
+    @property
+    def watchers(self) -> int:
+        """How many wait for the next change."""
+        return len(self._waiting)
+
     def append(self, change: Change) -> None:
         """Add a change; watchers are woken by `wake`."""
         self._changes.append(change)
