@@ -9,7 +9,7 @@ null), and only then given up, alone.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -17,6 +17,7 @@ from services.ingestor.facts import ChangeSet, ObjectName, Projected
 from shared import model
 from shared.errors import MeshlogError
 from shared.events import Origin, encode_object
+from shared.policy.reading import read_policy, without_nulls
 
 _MAX_CHANGE_SET = 100_000
 _READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
@@ -63,7 +64,6 @@ class _NameOnly(msgspec.Struct):
 _HEAD = msgspec.json.Decoder(_Head)
 _NAME = msgspec.json.Decoder(_NameOnly)
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in model.KINDS.items()}
-_NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status", "spec"})
 
 
 def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source: str) -> Projected:
@@ -135,23 +135,12 @@ def parse_change_set(annotation: str) -> ChangeSet | None:
 def _body(kind: str, payload: bytes | msgspec.Raw) -> bytes:
     struct = model.KINDS[kind]
     if struct is model.PolicyObject:
-        return bytes(encode_object(_policy(payload)))
+        return bytes(encode_object(_trimmed(read_policy(payload))))
     try:
         decoded: Any = _DECODERS[kind].decode(payload)
     except msgspec.ValidationError:
-        decoded = msgspec.convert(_without_nulls(msgspec.json.decode(payload)), type=struct)
+        decoded = msgspec.convert(without_nulls(msgspec.json.decode(payload)), type=struct)
     return bytes(encode_object(_trimmed(decoded)))
-
-
-def _policy(payload: bytes | msgspec.Raw) -> model.PolicyObject:
-    # `spec` may be missing (early SMI) or null, and metadata may hold nulls: policy objects are few, so they
-    # take the slow path always.
-    whole = msgspec.json.decode(payload, type=dict[str, Any])
-    spec = whole.get("spec")
-    if spec is None:
-        spec = {key: value for key, value in whole.items() if key not in _NOT_SPEC}
-    meta = _without_nulls(whole.get("metadata"))
-    return _trimmed(msgspec.convert({"metadata": meta, "spec": spec}, type=model.PolicyObject))
 
 
 def _trimmed(decoded: Any) -> Any:
@@ -166,15 +155,6 @@ def _trimmed(decoded: Any) -> Any:
     if len(kept) == len(meta.annotations):
         return decoded
     return msgspec.structs.replace(decoded, metadata=msgspec.structs.replace(meta, annotations=kept))
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        items = cast("dict[str, Any]", value).items()
-        return {key: _without_nulls(each) for key, each in items if each is not None}
-    if isinstance(value, list):
-        return [_without_nulls(each) for each in cast("list[Any]", value)]
-    return value
 
 
 def _origin(managed: list[_ManagedFields], *, source: str, change_set: ChangeSet | None) -> Origin:
