@@ -21,6 +21,8 @@ VERBS: dict[str, Verb] = {
     "exec": Verb("cli.verbs.exec", "Use it", "run a command inside a pod of the embedded mesh"),
     "logs": Verb("cli.verbs.logs", "Use it", "print what a pod of the embedded mesh wrote"),
     "status": Verb("cli.verbs.status", "See it", "is it running, where is its API, what does each proxy hold"),
+    "export": Verb("cli.verbs.export", "Ask the log", "write the log, or a part of it, into one checksummed file"),
+    "replay": Verb("cli.verbs.replay", "Ask the log", "rebuild every version of an exported log and compare each hash"),
     "run": Verb("cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector"),
     "sidecar-init": Verb(
         "cli.verbs.sidecar_init", "Operate it", "redirect a pod's traffic to its sidecar (init container)"

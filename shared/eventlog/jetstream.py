@@ -12,10 +12,12 @@ import base64
 import contextlib
 import logging
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 
+from shared.errors import BadInputError
 from shared.eventlog.chain import Forged, check_size, checkpoint_at, forge
 from shared.eventlog.connection import Access, Connection, Line
 from shared.eventlog.jetstream_api import (
@@ -319,6 +321,15 @@ def _from_sequence(start: int) -> dict[str, object]:
     return {"deliver_policy": "by_start_sequence", "opt_start_seq": max(start, 1)}
 
 
+def _tls(ca_file: str) -> ssl.SSLContext | None:
+    if not ca_file:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise BadInputError("settings/nats-ca", f"holds no certificates ({error})", about=ca_file) from error
+
+
 class JetStreamLogs:
     """The streams of one mesh on NATS, by name; a `Logs`."""
 
@@ -342,6 +353,7 @@ class JetStreamLogs:
             name=name,
             user=settings.nats_user,
             password_file=settings.nats_password_file,
+            tls=_tls(settings.nats_ca_file),
             inbox=f"_INBOX_{settings.nats_user}" if settings.nats_user else "_INBOX",
         )
         return cls.connect(access, settings.streams, StreamSettings(replicas=settings.replicas))
@@ -354,6 +366,10 @@ class JetStreamLogs:
     async def open(self, stream: str) -> JetStreamLog:
         """The stream of that name, created if it is missing; waits while the log cannot be reached."""
         await self.ensure(stream)
+        return JetStreamLog(self._specs[stream], self._connection)
+
+    def existing(self, stream: str) -> JetStreamLog:
+        """The stream of that name as it is: for who may read and must not create."""
         return JetStreamLog(self._specs[stream], self._connection)
 
     async def ensure(self, *names: str) -> None:

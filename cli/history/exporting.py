@@ -1,0 +1,89 @@
+"""`meshlog export`: a log, or a part of it, into one file."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cli.history.archive import NOUNS, STATE_EVERY, ArchiveWriter
+from cli.history.source import Reader, Source
+from shared import blob
+from shared.build import VERSION
+from shared.eventlog.protocol import Record
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What a file holds."""
+
+    path: str
+    bytes: int
+    records: dict[str, int]
+    """By stream."""
+    first: int
+    """Sequences of events."""
+    last: int
+
+
+async def export(
+    source: Source, path: Path, *, first: int = 1, last: int | None = None, state_every: int = STATE_EVERY
+) -> Exported:
+    """Write the events from `first` to `last` with all that belongs to them; the file appears only when it is whole.
+
+    An export that begins in the middle starts with the state there, so that it can be compiled all the same.
+    """
+    _, end = await source.events.bounds()
+    last = end if last is None else min(last, end)
+    ends = {noun: (await source.stream(noun).bounds())[1] for noun in NOUNS}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    records: dict[str, int] = {}
+    try:
+        with partial.open("wb") as file:
+            about = msgspec.structs.replace(
+                source.about, build=VERSION, exported=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            )
+            writer = ArchiveWriter(file, about)
+            records["events"] = await _events(source, writer, first, last, state_every)
+            for noun in NOUNS[1:]:
+                records[noun] = await _others(source.stream(noun), noun, writer, until=ends[noun], last=last)
+            writer.finish()
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Exported(path=str(path), bytes=size, records=records, first=first, last=last)
+
+
+async def _events(source: Source, writer: ArchiveWriter, first: int, last: int, state_every: int) -> int:
+    newest: dict[str, Record] = {}
+    count, due = 0, 0
+    async for record in source.events.read(start=1, subjects=source.scope):
+        if record.sequence > last:
+            break
+        if record.sequence >= first:
+            if not count and first > 1:
+                writer.add_state(record.sequence - 1, list(newest.values()))
+            writer.add("events", record)
+            count, due = count + 1, due + 1
+        newest[record.subject] = record
+        if due >= state_every:
+            writer.add_state(record.sequence, list(newest.values()))
+            due = 0
+    return count
+
+
+async def _others(log: Reader, noun: str, writer: ArchiveWriter, *, until: int, last: int) -> int:
+    """The rest goes along whole, up to the versions that the events reach: what came before explains them."""
+    count = 0
+    async for record in log.read():
+        if record.sequence > until:
+            break
+        if noun in {"snapshots", "keyframes"} and blob.version_of(record) > last:
+            continue
+        writer.add(noun, record)
+        count += 1
+    return count

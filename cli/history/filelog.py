@@ -1,0 +1,118 @@
+"""A stream in an exported file, read as a live one is."""
+
+from __future__ import annotations
+
+import bisect
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cli.history.archive import Block, Contents, Item, read_block, read_contents, record_of
+from shared.errors import BadInputError
+from shared.eventlog.protocol import Record
+from shared.eventlog.streams import matches
+
+_BLOCKS_KEPT = 16
+EVERYTHING = ">"
+
+
+class Archive:
+    """An open file, and the blocks of it that were read last."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file: BinaryIO = path.open("rb")
+        except OSError as error:
+            raise BadInputError("archive/unreadable", f"cannot be read: {error.strerror}", about=str(path)) from error
+        self.path = path
+        self.contents: Contents = read_contents(self._file, str(path))
+        self._kept: OrderedDict[int, list[Item]] = OrderedDict()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def items(self, block: Block) -> list[Item]:
+        """The records of a block."""
+        found = self._kept.get(block.offset)
+        if found is None:
+            found = self._kept[block.offset] = read_block(self._file, block, str(self.path))
+            if len(self._kept) > _BLOCKS_KEPT:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(block.offset)
+        return found
+
+    def check(self) -> int:
+        """Read every block and check its digest; how many records there are."""
+        states = [block for state in self.contents.states for block in state.blocks]
+        for block in (*(block for blocks in self.contents.streams.values() for block in blocks), *states):
+            read_block(self._file, block, str(self.path))
+        return sum(block.count for blocks in self.contents.streams.values() for block in blocks)
+
+    def stream(self, noun: str) -> FileLog:
+        """One stream of the file; empty if the file does not hold it."""
+        return FileLog(self, noun, self.contents.streams.get(noun, []))
+
+    def state(self, *, until: int) -> tuple[int, list[Record]]:
+        """The newest state at or before an event, and at which event it stands; (0, []) if there is none."""
+        found = [state for state in self.contents.states if state.sequence <= until]
+        if not found:
+            return 0, []
+        return found[-1].sequence, [record_of(item) for block in found[-1].blocks for item in self.items(block)]
+
+
+class FileLog:
+    """One stream of an exported file: what `cli.history.source.Reader` asks of a log."""
+
+    def __init__(self, archive: Archive, name: str, blocks: list[Block]) -> None:
+        self.archive = archive
+        self.name = name
+        self._blocks = blocks
+        self._lasts = [block.last for block in blocks]
+
+    async def bounds(self) -> tuple[int, int]:
+        """First and last sequence; (1, 0) if it is empty."""
+        return (self._blocks[0].first, self._blocks[-1].last) if self._blocks else (1, 0)
+
+    async def read(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
+        """Yield the records from `start` on."""
+        for item in self._items(start):
+            if subjects == EVERYTHING or matches(subjects, item[0]):
+                yield record_of(item)
+
+    async def follow(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
+        """The same as `read`: a file does not grow."""
+        async for record in self.read(start=start, subjects=subjects):
+            yield record
+
+    async def at(self, sequence: int) -> Record | None:
+        """The first record at or after a sequence."""
+        return next((record_of(item) for item in self._items(sequence)), None)
+
+    async def last(self, subject: str) -> Record | None:
+        """The newest record of a subject or wildcard."""
+        for block in reversed(self._blocks):
+            for item in reversed(self.archive.items(block)):
+                if subject in {EVERYTHING, item[0]} or matches(subject, item[0]):
+                    return record_of(item)
+        return None
+
+    async def last_per_subject(self, subjects: str = EVERYTHING) -> list[Record]:
+        """The newest record of each subject that matches, by sequence."""
+        newest: dict[str, Item] = {}
+        for item in self._items(1):
+            newest[item[0]] = item
+        chosen = [item for item in newest.values() if subjects == EVERYTHING or matches(subjects, item[0])]
+        return [record_of(item) for item in sorted(chosen, key=lambda item: item[1])]
+
+    def items(self, start: int = 1) -> Iterator[Item]:
+        """The records from `start` on as they stand in the file, for who reads all of them."""
+        return self._items(start)
+
+    def _items(self, start: int) -> Iterator[Item]:
+        for block in self._blocks[bisect.bisect_left(self._lasts, start) :]:
+            for item in self.archive.items(block):
+                if item[1] >= start:
+                    yield item

@@ -1,0 +1,40 @@
+"""The compiler, run again over the past: the same code that the mesh runs, fed from history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cli.history.archive import About
+from cli.history.timeline import Happened
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
+from shared.snapshot import Snapshot
+
+
+def settings_of(about: About) -> MeshSettings:
+    """What the compiler of this mesh was told."""
+    return MeshSettings(
+        cluster=about.cluster,
+        mesh_name=about.mesh_name,
+        namespace=about.namespace,
+        trust_domain=about.trust_domain,
+        service_domain=about.service_domain,
+    )
+
+
+def compiler_of(about: About, state: Iterable[Happened]) -> Compiler:
+    """A compiler that has folded a state (or any history)."""
+    compiler = Compiler(settings_of(about))
+    for item in state:
+        compiler.fold(item.event, item.sequence, epoch="history")
+    return compiler
+
+
+def compiled(compiler: Compiler, before: Snapshot | None = None) -> Snapshot:
+    """The snapshot of what was folded; continues `before`, which is changed."""
+    snapshot = before or Snapshot()
+    commit = compiler.commit(snapshot)
+    if commit is not None:
+        snapshot.apply(commit)
+    compiler.accept()
+    return snapshot

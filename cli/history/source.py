@@ -1,0 +1,187 @@
+"""Where history is read from: the log of the running mesh, any NATS server, or an exported file.
+
+`--log` says which: a file, `nats://host:port`, or nothing for the embedded mesh of this machine. Reading needs no
+right to write: streams are looked at as they are, none is created.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from cli.history.archive import NOUNS, About
+from cli.history.filelog import Archive
+from shared.errors import BadInputError
+from shared.eventlog.protocol import EventLog, Record
+from shared.subjects import Streams
+
+LOG_VARIABLE = "MESHLOG_LOG"
+
+
+class Reader(Protocol):
+    """One stream, as far as reading goes; `EventLog` is one, and so is a stream of a file."""
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        ...
+
+    def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """See `EventLog.read`."""
+        ...
+
+    def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        """See `EventLog.follow`."""
+        ...
+
+    async def at(self, sequence: int) -> Record | None:
+        """See `EventLog.at`."""
+        ...
+
+    async def last(self, subject: str) -> Record | None:
+        """See `EventLog.last`."""
+        ...
+
+    async def last_per_subject(self, subjects: str = ">") -> list[Record]:
+        """See `EventLog.last_per_subject`."""
+        ...
+
+    async def bounds(self) -> tuple[int, int]:
+        """See `EventLog.bounds`."""
+        ...
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The streams of one mesh, and whose they are."""
+
+    about: About
+    events: Reader
+    snapshots: Reader
+    keyframes: Reader
+    status: Reader
+    certs: Reader
+    archive: Archive | None = None
+    """The file, if it is one."""
+    writable: EventLog | None = None
+    """The events as a log that can be written, if it is live."""
+
+    @property
+    def streams(self) -> Streams:
+        """Names of streams and subjects."""
+        return Streams(prefix=self.about.prefix)
+
+    @property
+    def scope(self) -> str:
+        """Every event of the cluster."""
+        return self.streams.cluster_scope(self.about.cluster)
+
+    def stream(self, noun: str) -> Reader:
+        """One of the streams by its noun."""
+        return {
+            "events": self.events,
+            "snapshots": self.snapshots,
+            "keyframes": self.keyframes,
+            "status": self.status,
+            "certs": self.certs,
+        }[noun]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The argument that says which log."""
+    parser.add_argument(
+        "--log",
+        default=os.environ.get(LOG_VARIABLE, ""),
+        metavar="FILE|URL",
+        help="an exported file or nats://host:port (default: $MESHLOG_LOG, else the mesh that runs here; "
+        "user and password file of NATS: $MESHLOG_NATS_USER, $MESHLOG_NATS_PASSWORD_FILE)",
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(where: str) -> AsyncGenerator[Source]:
+    """The log at `where` (see `add_arguments`), let go at the end. Raises `BadInputError` if there is none."""
+    if where.startswith(("nats://", "tls://")):
+        async with _remote(where) as source:
+            yield source
+    elif where:
+        archive = Archive(Path(where))
+        try:
+            yield of_archive(archive)
+        finally:
+            archive.close()
+    else:
+        async with _embedded() as source:
+            yield source
+
+
+def of_archive(archive: Archive) -> Source:
+    """An exported file as a source."""
+    events, snapshots, keyframes, status, certs = (archive.stream(noun) for noun in NOUNS)
+    return Source(
+        about=archive.contents.about,
+        events=events,
+        snapshots=snapshots,
+        keyframes=keyframes,
+        status=status,
+        certs=certs,
+        archive=archive,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _embedded() -> AsyncGenerator[Source]:
+    from cli import embedded
+
+    host, port = embedded.running()["listeners"]["nats"]
+    async with _remote(f"nats://{host}:{port}", cluster=embedded.CLUSTER) as source:
+        yield source
+
+
+@contextlib.asynccontextmanager
+async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
+    import asyncio
+    import logging
+
+    from shared.build import VERSION
+    from shared.eventlog.jetstream import JetStreamLogs
+    from shared.settings import CommonSettings, load
+
+    logging.getLogger("meshlog.eventlog").setLevel(logging.CRITICAL)
+    settings = load(CommonSettings, ["--nats-url", url], os.environ, command="meshlog")
+    streams = settings.streams
+    about = About(
+        cluster=cluster or settings.cluster,
+        prefix=settings.prefix,
+        mesh_name=settings.mesh_name,
+        namespace=settings.namespace,
+        trust_domain=settings.trust_domain,
+        service_domain=os.environ.get("MESHLOG_SERVICE_DOMAIN", "cluster.local"),
+        build=VERSION,
+        exported="",
+    )
+    logs = JetStreamLogs.from_settings(settings, name="meshlog history")
+    names = (streams.events, streams.snapshots, streams.keyframes, streams.status, streams.certs)
+    events, snapshots, keyframes, status, certs = (logs.existing(name) for name in names)
+    try:
+        try:
+            async with asyncio.timeout(10):
+                await events.bounds()
+        except TimeoutError as error:
+            raise BadInputError("log/none", "no log answers there", about=url) from error
+        yield Source(
+            about=about,
+            events=events,
+            snapshots=snapshots,
+            keyframes=keyframes,
+            status=status,
+            certs=certs,
+            writable=events,
+        )
+    finally:
+        await logs.close()

@@ -1,0 +1,214 @@
+"""The past, by version: which commit, which snapshot, which objects. Reads as little of the log as the answer needs.
+
+Versions only grow along the streams of commits and keyframes, so a version is found by bisection; a snapshot is the
+newest keyframe before it and the commits since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable
+
+import msgspec
+
+from cli.history.source import Reader, Source
+from shared import blob, events
+from shared.errors import BadInputError, MeshlogError
+from shared.eventlog.protocol import Record
+from shared.events import Event
+from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
+
+
+class LostHistoryError(MeshlogError):
+    """The log does not keep what the question needs."""
+
+
+class Happened(msgspec.Struct, frozen=True):
+    """An event with its place in the log."""
+
+    sequence: int
+    time: int
+    """When the log took it, nanoseconds since 1970."""
+    event: Event
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A commit with when the log took it."""
+
+    time: int
+    commit: Commit
+
+
+class Timeline:
+    """Answers about the past of one log."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    # Commits and snapshots
+
+    async def head(self) -> int:
+        """The newest version published; raises `LostHistoryError` if there is none."""
+        last = await self.source.snapshots.last(self.source.streams.snapshot_subject)
+        if last is None:
+            raise LostHistoryError("history/empty", "no version was ever published in this log")
+        return blob.version_of(last)
+
+    async def version_back(self, steps: int) -> int:
+        """The version so many commits before the newest."""
+        log = self.source.snapshots
+        first, place = await log.bounds()
+        record = await log.at(place)
+        for _ in range(steps):
+            place = (record.sequence if record else first) - (record.batch[0] if record else 0)
+            if place < first:
+                raise BadInputError("history/version", f"the log keeps fewer than {steps} versions before the newest")
+            record = await log.at(place)
+        if record is None:
+            raise LostHistoryError("history/empty", "no version was ever published in this log")
+        return blob.version_of(record)
+
+    async def version_at(self, moment: int) -> int:
+        """The version in force at a time, nanoseconds since 1970."""
+        record = await _newest(self.source.snapshots, lambda record: record.time <= moment)
+        if record is None:
+            raise BadInputError("history/time", "nothing was published yet at that time, or it is no longer kept")
+        return blob.version_of(record)
+
+    async def version_in_force(self, sequence: int) -> int:
+        """The newest version that holds no event after `sequence`."""
+        record = await _newest(self.source.snapshots, lambda record: blob.version_of(record) <= sequence)
+        if record is None:
+            raise BadInputError("history/version", f"the log keeps no version as old as {sequence}")
+        return blob.version_of(record)
+
+    async def commits(self, *, after: int = 0, until: int | None = None) -> AsyncGenerator[Published]:
+        """The commits of versions above `after`, up to `until`, in order."""
+        log = self.source.snapshots
+        before = await _newest(log, lambda record: blob.version_of(record) <= after) if after else None
+        start = before.sequence + before.batch[1] - before.batch[0] + 1 if before is not None else 1
+        assembler = blob.Assembler()
+        async with contextlib.aclosing(
+            log.read(start=start, subjects=self.source.streams.snapshot_subject)  # type: ignore[type-var]
+        ) as records:
+            async for record in records:
+                if until is not None and blob.version_of(record) > until:
+                    return
+                payload = assembler.feed(record)
+                if payload is not None:
+                    yield Published(record.time, decode_commit(payload))
+
+    async def commit(self, version: int) -> Published:
+        """The commit of one version; raises `BadInputError` if there is none of exactly that version."""
+        async for found in self.commits(after=version - 1, until=version):
+            if found.commit.version == version:
+                return found
+        raise BadInputError("history/version", f"{version} is no published version")
+
+    async def snapshot(self, version: int) -> Snapshot:
+        """The snapshot in force at a version; raises `LostHistoryError` if the log no longer tells."""
+        snapshot = await self._keyframe(version) or Snapshot()
+        try:
+            async for found in self.commits(after=snapshot.version, until=version):
+                if found.commit.version > snapshot.version:
+                    snapshot.apply(found.commit)
+        except SnapshotError as error:
+            raise LostHistoryError(
+                "history/gap", f"version {version} cannot be rebuilt: {error.sentence}; a newer one may"
+            ) from error
+        if not snapshot.version:
+            raise LostHistoryError("history/lost", f"the log keeps nothing that version {version} is rebuilt from")
+        return snapshot
+
+    async def _keyframe(self, version: int) -> Snapshot | None:
+        log = self.source.keyframes
+        found = await _newest(log, lambda record: blob.version_of(record) <= version)
+        if found is None:
+            return None
+        assembler, payload = blob.Assembler(), None
+        async with contextlib.aclosing(log.read(start=found.sequence - found.batch[0] + 1)) as records:  # type: ignore[type-var]
+            async for record in records:
+                payload = assembler.feed(record)
+                if payload is not None or record.sequence > found.sequence:
+                    break
+        if payload is None:
+            return None
+        snapshot = Snapshot()
+        snapshot.apply(decode_commit(payload))
+        return snapshot
+
+    # Events and objects
+
+    async def happened(self, sequence: int) -> Happened | None:
+        """The event at exactly this sequence; none if the log no longer keeps it (or it cannot be read)."""
+        record = await self.source.events.at(sequence)
+        return _happened(record) if record is not None and record.sequence == sequence else None
+
+    async def since(self, moment: int) -> int:
+        """The first sequence of events that the log took after a time."""
+        record = await _newest(self.source.events, lambda record: record.time <= moment)
+        return record.sequence + 1 if record is not None else 1
+
+    async def history(
+        self, *, after: int = 0, until: int | None = None, subjects: str = ""
+    ) -> AsyncGenerator[Happened]:
+        """The events above `after`, up to `until`, in order; those that cannot be read are passed over."""
+        async with contextlib.aclosing(
+            self.source.events.read(start=after + 1, subjects=subjects or self.source.scope)  # type: ignore[type-var]
+        ) as records:
+            async for record in records:
+                if until is not None and record.sequence > until:
+                    return
+                found = _happened(record)
+                if found is not None:
+                    yield found
+
+    async def state(self, version: int) -> list[Happened]:
+        """The newest event of each object up to a version, deletions included, by sequence; of that epoch only."""
+        newest: dict[str, Record] = {}
+        reached = 0
+        _, end = await self.source.events.bounds()
+        if self.source.archive is not None:
+            reached, records = self.source.archive.state(until=version)
+            newest = {record.subject: record for record in records}
+        elif version >= end:
+            records = await self.source.events.last_per_subject(self.source.scope)
+            newest, reached = {record.subject: record for record in records}, end
+        if reached < min(version, end):
+            async with contextlib.aclosing(
+                self.source.events.read(start=reached + 1, subjects=self.source.scope)  # type: ignore[type-var]
+            ) as records:
+                async for record in records:
+                    if record.sequence > version:
+                        break
+                    newest[record.subject] = record
+        ordered = sorted(newest.values(), key=lambda record: record.sequence)
+        epoch = ordered[-1].epoch if ordered else ""
+        found = (_happened(record) for record in ordered if record.epoch == epoch)
+        return [item for item in found if item is not None]
+
+
+def _happened(record: Record) -> Happened | None:
+    try:
+        return Happened(record.sequence, record.time, events.decode(record.payload))
+    except events.CorruptEventError:
+        return None
+
+
+async def _newest(log: Reader, fits: Callable[[Record], bool]) -> Record | None:
+    """The newest record that fits, where all that fit come before all that do not."""
+    low, high = await log.bounds()
+    found: Record | None = None
+    while low <= high:
+        middle = (low + high) // 2
+        record = await log.at(middle)
+        if record is None or record.sequence > high or not fits(record):
+            high = middle - 1
+        else:
+            found, low = record, record.sequence + 1
+    return found
+
+
+def living(state: Iterable[Happened]) -> dict[events.ObjectKey, Happened]:
+    """The objects that exist in a state."""
+    return {item.event.key: item for item in state if item.event.operation == events.APPLIED}

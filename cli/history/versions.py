@@ -1,0 +1,54 @@
+"""How a person names a version: a number, `HEAD`, `HEAD~3`, `@2026-11-20T03:12`, `@-10m`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cli.history.timeline import Timeline
+from shared.duration import parse_duration
+from shared.errors import BadInputError
+
+TEACH = "a number, HEAD, HEAD~3, @2026-11-20T03:12 (UTC) or @-10m"
+
+_HEAD = re.compile(r"HEAD(?:~(\d{1,9}))?$")
+
+
+def parse_moment(text: str, *, now: Callable[[], int] = time.time_ns) -> int:
+    """A time, nanoseconds since 1970: RFC 3339 (UTC unless it says otherwise), or `-10m` before now.
+
+    Raises `BadInputError`.
+    """
+    try:
+        if text.startswith("-"):
+            return now() - int(parse_duration(text[1:]) * 1e9)
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInputError(
+            "history/time", "is no time: 2026-11-20T03:12 or -10m (h, m and s are understood)", about=repr(text)
+        ) from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
+async def resolve(timeline: Timeline, text: str) -> int:
+    """The published version that a person means; raises `BadInputError` for what names none."""
+    head = _HEAD.match(text)
+    if head:
+        steps = int(head.group(1) or 0)
+        return await (timeline.version_back(steps) if steps else timeline.head())
+    if text.startswith("@"):
+        return await timeline.version_at(parse_moment(text[1:]))
+    if not text.isdecimal():
+        raise BadInputError("history/version", f"is no version: give {TEACH}", about=repr(text))
+    newest = await timeline.head()
+    if int(text) > newest:
+        raise BadInputError("history/version", f"is not published yet: the newest version is {newest}", about=text)
+    return await timeline.version_in_force(int(text))
+
+
+def clock(nanoseconds: int) -> str:
+    """A time for people: UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+    return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
