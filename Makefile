@@ -54,3 +54,6 @@ lock: ## pin all dependencies with hashes again
 clean: ## remove what the others made
 	rm -rf .venv .stubs .meshlog build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+bench-edge: install ## pushes, latency, reconnects and memory of an edge; ARGS=full up to 10,000 proxies
+	@$(BIN)/python -m benchmarks edge $(ARGS)

@@ -121,7 +121,9 @@ async def attached() -> AsyncGenerator[Mesh]:
             ]
             limit.reschedule(None)
             events_log, snapshots, keyframes, status = opened
-            mesh = Mesh(api=api, events_log=events_log, streams=streams, cluster=CLUSTER, state_dir=state)
+            mesh = Mesh(
+                api=api, events_log=events_log, status_log=status, streams=streams, cluster=CLUSTER, state_dir=state
+            )
             mesh.ends = ((await snapshots.bounds())[1], (await status.bounds())[1])
             tasks = [
                 asyncio.create_task(_follow_commits(mesh, snapshots, keyframes, streams)),

@@ -34,10 +34,13 @@ class Arrival(msgspec.Struct, frozen=True):
 class Mesh:
     """A handle on a running mesh. `follow` must run for arrivals to be seen."""
 
-    def __init__(self, *, api: Api, events_log: EventLog, streams: Streams, cluster: str, state_dir: Path) -> None:
+    def __init__(
+        self, *, api: Api, events_log: EventLog, status_log: EventLog, streams: Streams, cluster: str, state_dir: Path
+    ) -> None:
         self.api = api
         self.tracker = Tracker()
         self._events = events_log
+        self._logs = (events_log, status_log)
         self._streams = streams
         self._cluster = cluster
         self._state_dir = state_dir
@@ -113,6 +116,13 @@ class Mesh:
             self._cluster, manifest["kind"], metadata.get("namespace", ""), metadata["name"]
         )
         return (await self._newest(subject, lambda event: event.operation == events.DELETED)).sequence
+
+    async def record(self, subject: str) -> Record:
+        """The newest record of a subject of the events or of the statuses; raises `LookupError` if there is none."""
+        for log in self._logs:
+            if (found := await log.last(subject)) is not None:
+                return found
+        raise LookupError(subject)
 
     async def _newest(self, subject: str, fits: Callable[[events.Event], bool]) -> Record:
         while True:

@@ -17,6 +17,12 @@ async def serve(context: Context[EdgeSettings]) -> None:
     edge = Edge(context.settings, instance=context.instance, ready=context.ready)
     edge.counters.expose(context.metrics, version=lambda: edge.fleet.version)
     context.metrics.gauge(
+        "meshlog_edge_synced_streams", "Streams whose proxy holds all that it should.", lambda: edge.fleet.synced
+    )
+    context.metrics.gauge(
+        "meshlog_edge_status_written_total", "Reports about proxies written.", lambda: edge.reporter.written
+    )
+    context.metrics.gauge(
         "meshlog_edge_behind",
         "1 while commits are lost and the last good snapshot is served.",
         lambda: int(edge.behind),

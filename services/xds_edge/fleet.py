@@ -22,6 +22,11 @@ class Follower(Protocol):
         """`Proxy.key` of its proxy."""
         ...
 
+    @property
+    def synced(self) -> bool:
+        """Whether its proxy holds all of the newest view of its class."""
+        ...
+
     def refresh(self) -> None:
         """Something that this stream serves changed: look again."""
         ...
@@ -114,6 +119,11 @@ class Fleet:
         """Make every stream look again."""
         for stream in self.streams:
             stream.refresh()
+
+    @property
+    def synced(self) -> int:
+        """How many streams have a proxy that holds all that it should."""
+        return sum(stream.synced for stream in self.streams)
 
     @property
     def streams(self) -> list[Follower]:
