@@ -11,6 +11,7 @@ from deploy.devcluster.apiserver import conforming, custom
 from deploy.devcluster.apiserver.admission import Admission
 from deploy.devcluster.apiserver.deleting import Deleter
 from deploy.devcluster.apiserver.drafting import Draft, Drafter
+from deploy.devcluster.apiserver.expiring import Expiry
 from deploy.devcluster.apiserver.kinds import Kinds, Target
 from deploy.devcluster.apiserver.options import Options
 from deploy.devcluster.apiserver.refusals import already_exists, bad_request, conflict, not_found
@@ -29,6 +30,8 @@ class Writer:
     ) -> None:
         self._store = store
         self._kinds = kinds
+        self._clock = clock
+        self._expiry = Expiry(store)
         self._drafter = Drafter(store, kinds, admission, clock)
         self.deleter = Deleter(store, kinds, admission, clock)
 
@@ -113,5 +116,7 @@ class Writer:
         for draft in changing:
             if draft.kind.resource == custom.CRDS:
                 self._kinds.add(custom.kind_of(draft.write.obj))
+            if draft.kind.resource == "events":
+                self._expiry.sweep(self._clock())
             self.deleter.settle(draft.kind, draft.write.key, draft.write.obj)
         return results

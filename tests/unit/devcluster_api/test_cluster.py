@@ -323,3 +323,20 @@ async def owned(api: ApiServer) -> tuple[Obj, Obj]:
         {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
     ]
     return owner, await api.cluster.create("configmaps", child)
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+async def test_events_are_forgotten_after_an_hour(api: ApiServer, clock: Clock) -> None:
+    def event(name: str) -> Obj:
+        about = {"kind": "Pod", "name": "p", "namespace": "default"}
+        return {"metadata": {"name": name, "namespace": "default"}, "involvedObject": about}
+
+    await api.cluster.create("events", event("old"))
+    clock.now += 1800
+    await api.cluster.create("events", event("young"))
+    clock.now += 1801
+    await api.cluster.create("events", event("new"))
+    found, _version = await api.cluster.list("events")
+    assert [one["metadata"]["name"] for one in found] == ["new", "young"]
