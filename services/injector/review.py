@@ -19,6 +19,7 @@ _VERSIONS = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1")
 class _Kind(msgspec.Struct, frozen=True):
     kind: str = ""
     group: str = ""
+    version: str = ""
 
 
 class _Request(msgspec.Struct, rename="camel"):
@@ -30,6 +31,7 @@ class _Request(msgspec.Struct, rename="camel"):
     dry_run: bool | None = None
     sub_resource: str = ""
     object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    old_object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Review(msgspec.Struct, rename="camel"):
@@ -80,14 +82,28 @@ class _PodShape(msgspec.Struct):
     metadata: _Meta | None = None
 
 
-class Question(msgspec.Struct, frozen=True):
+class Question(msgspec.Struct, frozen=True, kw_only=True):
     """A review to be answered."""
 
     api_version: str
+    """Of the review itself."""
     uid: str
     namespace: str
+    kind: str
+    group: str
+    version: str
+    operation: str
+    sub_resource: str
     object: msgspec.Raw | None
-    """The pod to be created, as JSON; none if the question is about something else."""
+    """What is to be stored, as JSON; none for a deletion."""
+    before: msgspec.Raw | None
+    """What is stored now, if it is an update."""
+
+    @property
+    def creates_pod(self) -> bool:
+        """Whether it is about a pod that does not exist yet."""
+        about_pod = self.kind == "Pod" and not self.group and not self.sub_resource
+        return about_pod and self.operation in ("", "CREATE") and self.object is not None
 
     def pod(self) -> dict[str, Any]:
         """The pod. Raises `BadInputError` if it is none."""
@@ -113,7 +129,16 @@ def read(body: bytes) -> Question:
     if review.api_version not in _VERSIONS or not request.uid:
         raise BadInputError("review/malformed", f"{review.api_version[:80]!r} is no AdmissionReview with a request")
     return Question(
-        api_version=review.api_version, uid=request.uid, namespace=request.namespace, object=_object(request)
+        api_version=review.api_version,
+        uid=request.uid,
+        namespace=request.namespace,
+        kind=request.kind.kind,
+        group=request.kind.group,
+        version=request.kind.version,
+        operation=request.operation,
+        sub_resource=request.sub_resource,
+        object=_given(request.object),
+        before=_given(request.old_object),
     )
 
 
@@ -142,9 +167,5 @@ def _answer(question: Question, response: dict[str, Any]) -> bytes:
     return msgspec.json.encode({"apiVersion": question.api_version, "kind": "AdmissionReview", "response": response})
 
 
-def _object(request: _Request) -> msgspec.Raw | None:
-    if request.kind.kind != "Pod" or request.kind.group or request.sub_resource:
-        return None
-    if request.operation not in ("", "CREATE") or request.object is msgspec.UNSET:
-        return None
-    return request.object
+def _given(value: msgspec.Raw | msgspec.UnsetType) -> msgspec.Raw | None:
+    return None if value is msgspec.UNSET or bytes(value) == b"null" else value

@@ -1,4 +1,6 @@
-"""The webhook itself: one path over HTTPS, and the one decision that takes time (a namespace that the log has not yet).
+"""The webhooks themselves: two paths over HTTPS, and the one decision that takes time (a namespace not in the log yet).
+
+One path gives pods their sidecar, the other judges policy before it is stored (`validation`).
 
 The API server's selector let the pod through, so its namespace is a member there; the log may be a moment behind. We
 wait for it a little, and then refuse with a sentence rather than start a pod without its sidecar: whoever creates
@@ -11,11 +13,11 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from services.injector import review
+from services.injector import review, validation
 from services.injector.configuration import Installation
 from services.injector.decision import Namespace, decide, is_member
 from services.injector.membership import Membership
@@ -23,6 +25,7 @@ from services.injector.patch import json_patch, with_sidecar
 from shared.errors import BadInputError, MeshlogError
 
 PATH = "/mutate-pod-creation"
+VALIDATION_PATH = "/validate-policy"
 MAX_BODY = 8 * 1024 * 1024
 """Bytes; the API server itself takes objects up to 3 MiB, and sends two at most."""
 
@@ -48,7 +51,8 @@ class Webhook:
     async def serve(self, host: str, port: int, context: ssl.SSLContext) -> tuple[web.AppRunner, int]:
         """Listen; the runner to be cleaned up, and the port."""
         application = web.Application(client_max_size=MAX_BODY)
-        application.router.add_post(PATH, self._handle)
+        application.router.add_post(PATH, self._handle_mutation)
+        application.router.add_post(VALIDATION_PATH, self._handle_validation)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, host, port, ssl_context=context)
@@ -56,12 +60,19 @@ class Webhook:
         return runner, int(runner.addresses[0][1])
 
     async def answer(self, body: bytes) -> bytes:
-        """The AdmissionReview that answers one. Raises `BadInputError` if `body` is none."""
+        """The AdmissionReview that answers one about a pod. Raises `BadInputError` if `body` is none."""
+        return await self._answer(body, self._mutate)
+
+    async def judge(self, body: bytes) -> bytes:
+        """The AdmissionReview that answers one about policy. Raises `BadInputError` if `body` is none."""
+        return await self._answer(body, self._validate)
+
+    async def _answer(self, body: bytes, decide_on: Callable[[review.Question], Awaitable[bytes]]) -> bytes:
         started = time.perf_counter()
         question = review.read(body)
         outcome = "passed"
         try:
-            answer = await self._mutate(question)
+            answer = await decide_on(question)
             outcome = "injected" if b'"patch"' in answer else "passed"
         except BadInputError as error:
             outcome = "refused"
@@ -70,15 +81,19 @@ class Webhook:
             outcome = "not yet"
             answer = review.refuse(question, error, status=503)
         except Exception as error:  # noqa: BLE001 (a bug must not become a broken connection: the user gets a sentence)
-            _log.exception("a pod of namespace %s could not be mutated", question.namespace)
+            _log.exception("a %s of namespace %s could not be reviewed", question.kind, question.namespace)
             outcome = "failed"
-            told = MeshlogError("inject/failed", f"the pod could not be given a sidecar ({type(error).__name__})")
+            told = MeshlogError("inject/failed", f"the object could not be reviewed ({type(error).__name__})")
             answer = review.refuse(question, told, status=503)
         self._observe(outcome, time.perf_counter() - started)
         return answer
 
+    async def _validate(self, question: review.Question) -> bytes:
+        validation.check(question)
+        return review.allow(question)
+
     async def _mutate(self, question: review.Question) -> bytes:
-        if question.object is None:
+        if not question.creates_pod:
             return review.allow(question)
         pod = question.pod()
         namespace = await self._namespace(question.namespace)
@@ -115,12 +130,18 @@ class Webhook:
         own = name == self._installation.namespace
         return known is not None and (own or is_member(known, mesh_name=self._installation.mesh_name))
 
-    async def _handle(self, request: web.Request) -> web.Response:
-        try:
-            body = await request.read()
-            answer = await self.answer(body)
-        except web.HTTPRequestEntityTooLarge:
-            return web.Response(status=400, text=f"the body is larger than {MAX_BODY} bytes\n")
-        except BadInputError as error:
-            return web.Response(status=400, text=f"{error}\n")
-        return web.Response(body=answer, content_type="application/json")
+    async def _handle_mutation(self, request: web.Request) -> web.Response:
+        return await _respond(request, self.answer)
+
+    async def _handle_validation(self, request: web.Request) -> web.Response:
+        return await _respond(request, self.judge)
+
+
+async def _respond(request: web.Request, answer: Callable[[bytes], Awaitable[bytes]]) -> web.Response:
+    try:
+        told = await answer(await request.read())
+    except web.HTTPRequestEntityTooLarge:
+        return web.Response(status=400, text=f"the body is larger than {MAX_BODY} bytes\n")
+    except BadInputError as error:
+        return web.Response(status=400, text=f"{error}\n")
+    return web.Response(body=told, content_type="application/json")

@@ -12,17 +12,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import ApiError
 from services.injector.membership import Membership
-from services.injector.webhook import MAX_BODY, PATH, Webhook
+from services.injector.webhook import MAX_BODY, PATH, VALIDATION_PATH, Webhook
 from shared.eventlog.memory import MemoryLog
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.integration.injector.edge import Authority
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 
+CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 IDENTITY = "spiffe://cluster.local/ns/meshlog-system/sa/meshlog-injector"
 
 
@@ -128,3 +130,54 @@ async def test_what_is_no_review_is_answered_400_with_a_sentence(
     async with session.post(serving.url, data=io.BytesIO(body)) as answer:
         assert answer.status == 400
         assert "Traceback" not in await answer.text()
+
+
+async def test_policy_that_cannot_be_compiled_is_not_stored_and_its_user_reads_why(serving: Serving) -> None:
+    api = ApiServer()
+    await api.start()
+    cluster = api.cluster
+    for document in yaml.safe_load_all((CRDS / "traffictargets.access.smi-spec.io.yaml").read_text()):
+        await cluster.create("customresourcedefinitions.apiextensions.k8s.io", document)
+    await cluster.create("namespaces", {"metadata": {"name": "shop", "labels": {LABEL_MONITORED_BY: "meshlog"}}})
+    hook: dict[str, Any] = {
+        "name": "policy.meshlog.io",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Fail",
+        "clientConfig": {
+            "url": serving.url.replace(PATH, VALIDATION_PATH),
+            "caBundle": base64.b64encode(serving.authority.pem).decode(),
+        },
+        "rules": [
+            {
+                "apiGroups": ["access.smi-spec.io"],
+                "apiVersions": ["*"],
+                "operations": ["CREATE", "UPDATE"],
+                "resources": ["*"],
+            }
+        ],
+    }
+    await cluster.create(
+        "validatingwebhookconfigurations.admissionregistration.k8s.io",
+        {"metadata": {"name": "meshlog-validator-meshlog"}, "webhooks": [hook]},
+    )
+
+    def target(destination_namespace: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "access.smi-spec.io/v1alpha3",
+            "kind": "TrafficTarget",
+            "metadata": {"name": "one", "namespace": "shop"},
+            "spec": {
+                "destination": {"kind": "ServiceAccount", "name": "store", "namespace": destination_namespace},
+                "sources": [{"kind": "ServiceAccount", "name": "buyer", "namespace": "shop"}],
+                "rules": [{"kind": "TCPRoute", "name": "any"}],
+            },
+        }
+
+    try:
+        with pytest.raises(ApiError, match="move it to namespace other"):
+            await cluster.create("traffictargets.access.smi-spec.io", target("other"))
+        stored = await cluster.create("traffictargets.access.smi-spec.io", target("shop"))
+        assert stored["metadata"]["uid"]
+    finally:
+        await api.stop()
