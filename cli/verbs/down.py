@@ -19,7 +19,10 @@ def main(argv: Sequence[str]) -> int:
     from deploy.devcluster.launch import mesh
 
     state = embedded.state_directory()
-    print("The mesh is down." if mesh.down(state) else "No mesh was running.")
+    # A kubeconfig of an API that is gone would only puzzle.
+    was_running = mesh.down(state)
+    (state / embedded.KUBECONFIG).unlink(missing_ok=True)
+    print("The mesh is down." if was_running else "No mesh was running.")
     if options.forget and state.is_dir():
         import shutil
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cli import embedded
+from cli.api import read_manifests
+from shared.subjects import Streams
 from tests.e2e.command import Command, mentioning
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.nats]
@@ -21,6 +25,43 @@ apiVersion: split.smi-spec.io/v1alpha2
 kind: TrafficSplit
 metadata: {name: x, namespace: default}
 spec: {service: 7, backends: nothing}
+"""
+TRACED = """
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: traced
+  labels: {openservicemesh.io/monitored-by: meshlog}
+  annotations: {openservicemesh.io/sidecar-injection: enabled}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: server, namespace: traced}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: server}}
+  template:
+    metadata: {labels: {app: server}}
+    spec: {containers: [{name: main, image: any, command: [sleep, infinity], ports: [{containerPort: 80}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: server, namespace: traced}
+spec: {selector: {app: server}, ports: [{port: 80, appProtocol: http}]}
+"""
+POLICY = """
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: all, namespace: traced}
+spec: {matches: [{name: all, pathRegex: "/.*", methods: ["*"]}]}
+---
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTarget
+metadata: {name: anybody, namespace: traced}
+spec:
+  destination: {kind: ServiceAccount, name: default, namespace: traced}
+  sources: [{kind: ServiceAccount, name: default, namespace: traced}]
+  rules: [{kind: HTTPRouteGroup, name: all}]
 """
 
 
@@ -87,6 +128,30 @@ def test_a_command_in_a_pod_gives_its_output_and_its_exit_code(mesh: Command) ->
     done = mesh("exec", f"meshlog-system/{pod}", "--", "sh", "-c", "hostname; exit 7")
     assert (done.stdout.strip(), done.returncode) == (pod, 7)
     assert '"service":"compiler"' in mesh("logs", f"meshlog-system/{pod}").stdout
+
+
+@pytest.mark.envoy
+def test_a_change_and_its_acknowledgement_are_one_trace(mesh: Command, tmp_path: Path) -> None:
+    (tmp_path / "traced.yaml").write_text(TRACED)
+    assert mesh("apply", "-f", str(tmp_path / "traced.yaml")).returncode == 0
+    (tmp_path / "policy.yaml").write_text(POLICY)
+
+    async def trace_ids() -> tuple[str, str]:
+        async with embedded.attached() as handle:
+            path = "/apis/apps/v1/namespaces/traced/deployments/server"
+            await handle.api.wait(path, lambda one: "availableReplicas" in one["status"], within=30, what="no server")
+            arrival = await handle.change(put=read_manifests(tmp_path / "policy.yaml"))
+            assert arrival.rollout.concerned == 1
+            streams = Streams()
+            change = await handle.record(streams.event_subject("devcluster", "TrafficTarget", "traced", "anybody"))
+            (key,) = handle.tracker.snapshot.proxies
+            acknowledged = await handle.record(streams.status_subject(*key.split("/")))
+            return change.headers["traceparent"].split("-")[1], acknowledged.headers["traceparent"].split("-")[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MESHLOG_STATE", str(mesh.state))
+        changed, acknowledged = asyncio.run(trace_ids())
+    assert changed == acknowledged
 
 
 def test_no_mesh_is_said_in_one_sentence(tmp_path: Path) -> None:
