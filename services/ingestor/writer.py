@@ -19,14 +19,13 @@ import msgspec
 
 from services.ingestor.book import Book
 from services.ingestor.changesets import ChangeSets, Group
-from services.ingestor.difference import Applied, Change, compare, observe, vanish
-from services.ingestor.drafts import Traced, draft, packed
-from services.ingestor.facts import Absent, Fact, Listed, Observed, Vanished
+from services.ingestor.drafts import draft, packed
+from services.ingestor.facts import Absent, Fact, Listed, Observed
+from services.ingestor.inbox import Inbox
 from services.ingestor.standby import Standby
 from services.ingestor.standing import Standing
+from services.ingestor.verdicts import Counts, Verdicts
 from shared.eventlog.protocol import (
-    MAX_BATCH,
-    MAX_PAYLOAD,
     Checkpoint,
     DuplicateError,
     EventLog,
@@ -53,23 +52,6 @@ class Patience(msgspec.Struct, frozen=True):
     """Between readings of the whole chain."""
     stand_by: float = 5.0
     """As a standby: between looks at what the leader has written."""
-
-
-class Counts(msgspec.Struct):
-    """Hot counters, read by metrics."""
-
-    received: int = 0
-    written: int = 0
-    unchanged: int = 0
-    older: int = 0
-    spared: int = 0
-    batches: int = 0
-    refused: int = 0
-    oversized: int = 0
-    epochs: int = 0
-    doubts: int = 0
-    sets: int = 0
-    sets_incomplete: int = 0
 
 
 class Writer:
@@ -111,15 +93,13 @@ class Writer:
         self._kinds = frozenset(kinds)
         self._clock = clock
         self._new_id = new_id
-        self._new_traceparent = new_traceparent
         self._doubt = doubt
-        self._sets = change_sets or ChangeSets()
+        self._verdicts = Verdicts(self.book, self.counts, doubt=doubt, new_traceparent=new_traceparent)
+        self._inbox = Inbox(size=queue, sets=change_sets or ChangeSets(), clock=clock, last_set=self._last_set)
         self._leads = leads
         self._warmed = warmed
         self._standby = Standby()
-        self._queue: asyncio.Queue[Fact | None] = asyncio.Queue(maxsize=queue)
         self._salt = ""
-        self._suspected: dict[str, int] = {}
         self._next_glance = 0.0
         self._next_scrub = 0.0
 
@@ -135,12 +115,11 @@ class Writer:
 
     async def put(self, fact: Fact) -> None:
         """Hand over a fact; waits while the writer is behind."""
-        await self._queue.put(fact)
+        await self._inbox.put(fact)
 
     def wake(self) -> None:
         """Look again whether to lead."""
-        if not self._queue.full():
-            self._queue.put_nowait(None)
+        self._inbox.wake()
 
     async def run(self) -> None:
         """Write for ever."""
@@ -154,7 +133,7 @@ class Writer:
                 groups = await self._stand_by(groups)
             if groups:
                 await self._write(groups)
-            groups = await self._drain()
+            groups = await self._inbox.drain(self._next_glance)
             if self._clock() >= self._next_glance:
                 await self._glance()
 
@@ -174,7 +153,7 @@ class Writer:
                 if not standing.broken:
                     self.settled |= standby.forget_written(self.book)
                     self.progress.set()
-            fact = await self._next(due)
+            fact = await self._inbox.next(due)
             if fact is not None:
                 standby.keep(fact)
             if isinstance(fact, Absent):
@@ -184,63 +163,12 @@ class Writer:
         _log.info("leading", extra={"facts": len(facts), "tip": standing.tip.sequence})
         if standing.broken:
             return [Group(tuple(facts)), *await self._relist()]
-        now = self._clock()
-        found = [group for fact in facts for group in self._sets.offer(fact, last=self._last_set(fact), now=now)]
-        return found + self._sets.due(now)
+        return self._inbox.sort(facts)
 
     async def _gather(self, seconds: float | None) -> list[Group]:
-        """Wait until every kind has been listed (or is absent), but not for ever.
+        return await self._inbox.gather(self._kinds, seconds, complain=self._patience.gather_epoch)
 
-        With no number of seconds it does wait for ever: a new epoch that lacked a kind would take from proxies what
-        nobody took away.
-        """
-        deadline = self._clock() + (self._patience.gather_epoch if seconds is None else seconds)
-        missing = set(self._kinds)
-        facts: list[Fact] = []
-        while missing:
-            fact = await self._next(deadline)
-            if fact is None:
-                if self._clock() < deadline:
-                    continue
-                _log.warning("not every kind could be listed in time", extra={"missing": sorted(missing)})
-                if seconds is not None:
-                    break
-                deadline = self._clock() + self._patience.gather_epoch
-                continue
-            facts.append(fact)
-            if isinstance(fact, Listed | Absent):
-                missing.discard(fact.kind)
-        while not self._queue.empty():
-            if (fact := self._queue.get_nowait()) is not None:
-                facts.append(fact)
-        return [Group(tuple(facts))] if facts else []
-
-    async def _drain(self) -> list[Group]:
-        """What has queued up, at least one group unless it is time for something else."""
-        held_until = self._sets.deadline
-        deadline = self._next_glance if held_until is None else min(self._next_glance, held_until)
-        fact = await self._next(deadline)
-        groups: list[Group] = []
-        taken = 0
-        while fact is not None:
-            groups += self._sets.offer(fact, last=self._last_set(fact), now=self._clock())
-            taken += 1
-            fact = self._queue.get_nowait() if taken < MAX_BATCH and not self._queue.empty() else None
-        groups += self._sets.due(self._clock())
-        return groups
-
-    async def _next(self, deadline: float) -> Fact | None:
-        if not self._queue.empty():
-            return self._queue.get_nowait()
-        try:
-            async with asyncio.timeout(max(0.0, deadline - self._clock())):
-                return await self._queue.get()
-        except TimeoutError:
-            return None
-
-    def _last_set(self, fact: Fact) -> str:
-        if not isinstance(fact, Observed):
-            return ""
+    def _last_set(self, fact: Observed) -> str:
         known = self.book.get(fact.object.kind, fact.object.name)
         return known.change_set if known else ""
 
@@ -273,7 +201,7 @@ class Writer:
 
     async def _attempt(self, groups: Sequence[Group]) -> None:
         standing = self._standing
-        units = [unit for group in groups for unit in self._decide(group)]
+        units = [unit for group in groups for unit in self._verdicts.decide(group)]
         for batch in packed(units):
             epoch = self._new_id() if standing.broken or not standing.tip.epoch else ""
             turn = f"{epoch or standing.tip.epoch}{self._salt}"
@@ -290,69 +218,6 @@ class Writer:
                 self.book.written(change, first + offset)
             self.counts.written += len(batch)
             self.counts.batches += 1
-
-    def _decide(self, group: Group) -> list[list[Traced]]:
-        """The changes of a group as units that are never split: the whole of a change set, else each object's."""
-        units: list[list[Traced]] = []
-        for fact in group.facts:
-            for changes in self._decide_fact(fact):
-                fitting = [change for change in changes if self._fits(change)]
-                if fitting:
-                    trace = self._new_traceparent()
-                    units.append([(change, trace) for change in fitting])
-        if not group.change_set or not units:
-            return units
-        trace = units[0][0][1]
-        return [[(change, trace) for unit in units for change, _ in unit]]
-
-    def _decide_fact(self, fact: Fact) -> list[tuple[Change, ...]]:
-        match fact:
-            case Observed(item):
-                verdict, changes = observe(self.book.get(item.kind, item.name), item)
-                self.counts.unchanged += verdict == "unchanged"
-                self.counts.older += verdict == "older"
-                if verdict == "unchanged":
-                    self.book.see(item)
-                decided = [changes] if changes else []
-            case Vanished():
-                verdict, changes = vanish(self.book.get(fact.kind, fact.name), fact)
-                self.counts.unchanged += verdict == "unchanged"
-                self.counts.older += verdict == "older"
-                decided = [changes] if changes else []
-            case Listed():
-                decided = self._decide_list(fact)
-            case Absent():
-                decided = []
-        for changes in decided:
-            for change in changes:
-                self.book.decide(change)
-        return decided
-
-    def _decide_list(self, listed: Listed) -> list[tuple[Change, ...]]:
-        suspected = self._suspected.pop(listed.kind, 0)
-        difference = compare(self.book.objects(listed.kind), listed, suspected=suspected)
-        self.counts.unchanged += difference.unchanged
-        self.counts.spared += difference.spared
-        if difference.suspect:
-            self._suspected[listed.kind] = difference.suspect
-            self.counts.doubts += 1
-            self._doubt(listed.kind, True)
-        by_object: dict[str, list[Change]] = {}
-        for change in difference.changes:
-            name = change.object.name if isinstance(change, Applied) else change.name
-            by_object.setdefault(str(name), []).append(change)
-        return [tuple(changes) for changes in by_object.values()]
-
-    def _fits(self, change: Change) -> bool:
-        if not isinstance(change, Applied) or len(change.object.body) < MAX_PAYLOAD - 4096:
-            return True
-        self.counts.oversized += 1
-        item = change.object
-        _log.error(
-            "an object is too large for the log, its last good form stays",
-            extra={"kind": item.kind, "object": str(item.name), "bytes": len(item.body)},
-        )
-        return False
 
     # When the log refuses, is away or is broken
 
@@ -371,7 +236,7 @@ class Writer:
 
     async def _relist(self) -> list[Group]:
         """Begin a new epoch: what lives is listed again and written together."""
-        self._suspected.clear()
+        self._verdicts.forget_suspicions()
         for kind in sorted(self._kinds):
             self._doubt(kind, False)
         return await self._gather(None)

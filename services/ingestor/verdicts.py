@@ -1,0 +1,123 @@
+"""Facts against the book: what of them is to be written, and the counters that say what became of the rest.
+
+No clock, no log: the writer asks, and enters or takes back what was decided.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from services.ingestor.book import Book
+from services.ingestor.changesets import Group
+from services.ingestor.difference import Applied, Change, compare, observe, vanish
+from services.ingestor.drafts import Traced
+from services.ingestor.facts import Absent, Fact, Listed, Observed, Vanished
+from shared.eventlog.protocol import MAX_PAYLOAD
+
+_log = logging.getLogger(__name__)
+
+
+class Counts(msgspec.Struct):
+    """Hot counters, read by metrics."""
+
+    received: int = 0
+    written: int = 0
+    unchanged: int = 0
+    older: int = 0
+    spared: int = 0
+    batches: int = 0
+    refused: int = 0
+    oversized: int = 0
+    epochs: int = 0
+    doubts: int = 0
+    sets: int = 0
+    sets_incomplete: int = 0
+
+
+class Verdicts:
+    """Decides rounds; owned by the writer."""
+
+    def __init__(
+        self,
+        book: Book,
+        counts: Counts,
+        *,
+        doubt: Callable[[str, bool], None],
+        new_traceparent: Callable[[], str],
+    ) -> None:
+        """`doubt(kind, confirming)` asks the reflector of a kind to list again."""
+        self._book = book
+        self._counts = counts
+        self._doubt = doubt
+        self._new_traceparent = new_traceparent
+        self._suspected: dict[str, int] = {}
+
+    def forget_suspicions(self) -> None:
+        """A new epoch begins: every kind is listed anew."""
+        self._suspected.clear()
+
+    def decide(self, group: Group) -> list[list[Traced]]:
+        """The changes of a group as units that are never split: the whole of a change set, else each object's."""
+        units: list[list[Traced]] = []
+        for fact in group.facts:
+            for changes in self._decide_fact(fact):
+                fitting = [change for change in changes if self._fits(change)]
+                if fitting:
+                    trace = self._new_traceparent()
+                    units.append([(change, trace) for change in fitting])
+        if not group.change_set or not units:
+            return units
+        trace = units[0][0][1]
+        return [[(change, trace) for unit in units for change, _ in unit]]
+
+    def _decide_fact(self, fact: Fact) -> list[tuple[Change, ...]]:
+        match fact:
+            case Observed(item):
+                verdict, changes = observe(self._book.get(item.kind, item.name), item)
+                self._counts.unchanged += verdict == "unchanged"
+                self._counts.older += verdict == "older"
+                if verdict == "unchanged":
+                    self._book.see(item)
+                decided = [changes] if changes else []
+            case Vanished():
+                verdict, changes = vanish(self._book.get(fact.kind, fact.name), fact)
+                self._counts.unchanged += verdict == "unchanged"
+                self._counts.older += verdict == "older"
+                decided = [changes] if changes else []
+            case Listed():
+                decided = self._decide_list(fact)
+            case Absent():
+                decided = []
+        for changes in decided:
+            for change in changes:
+                self._book.decide(change)
+        return decided
+
+    def _decide_list(self, listed: Listed) -> list[tuple[Change, ...]]:
+        suspected = self._suspected.pop(listed.kind, 0)
+        difference = compare(self._book.objects(listed.kind), listed, suspected=suspected)
+        self._counts.unchanged += difference.unchanged
+        self._counts.spared += difference.spared
+        if difference.suspect:
+            self._suspected[listed.kind] = difference.suspect
+            self._counts.doubts += 1
+            self._doubt(listed.kind, True)
+        by_object: dict[str, list[Change]] = {}
+        for change in difference.changes:
+            name = change.object.name if isinstance(change, Applied) else change.name
+            by_object.setdefault(str(name), []).append(change)
+        return [tuple(changes) for changes in by_object.values()]
+
+    def _fits(self, change: Change) -> bool:
+        if not isinstance(change, Applied) or len(change.object.body) < MAX_PAYLOAD - 4096:
+            return True
+        self._counts.oversized += 1
+        item = change.object
+        _log.error(
+            "an object is too large for the log, its last good form stays",
+            extra={"kind": item.kind, "object": str(item.name), "bytes": len(item.body)},
+        )
+        return False
