@@ -17,6 +17,7 @@ from aiohttp import web
 from deploy.devcluster.apiserver import bodies, patching, reviews, tables
 from deploy.devcluster.apiserver.accounts import Accounts
 from deploy.devcluster.apiserver.admission import Caller
+from deploy.devcluster.apiserver.authorization import Authorizer, of_path, of_resource
 from deploy.devcluster.apiserver.discovery import VIRTUAL, Discovery
 from deploy.devcluster.apiserver.documents import OPEN, Documents
 from deploy.devcluster.apiserver.kinds import Kinds, Target
@@ -53,9 +54,11 @@ class Handlers:
         reader: Reader,
         writer: Writer,
         accounts: Accounts,
+        authorizer: Authorizer,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
+        self._authorizer = authorizer
         self._kinds = kinds
         self._reader = reader
         self._writer = writer
@@ -92,7 +95,11 @@ class Handlers:
         caller = self._caller(request)
         segments = [unquote(one) for one in request.rel_url.raw_path.split("/") if one]
         if (segments[:1] == ["api"] and len(segments) > 2) or (segments[:1] == ["apis"] and len(segments) > 3):
-            return await self._resource(request, caller, split(segments))
+            path = split(segments)
+            self._authorizer.check(caller, of_resource(request, path, path.namespace))
+            return await self._resource(request, caller, path)
+        if request.path not in OPEN:
+            self._authorizer.check(caller, of_path(request))
         return self._documents.answer(request, segments)
 
     def _caller(self, request: web.Request) -> Caller:
@@ -233,6 +240,14 @@ class Handlers:
         options = bodies.options_of(request, caller, apply=media in bodies.YAML)
         patch = await bodies.read_object(request, *bodies.PATCHES)
         if media in bodies.YAML:
+            if self._store.get(target.kind.resource, *target.key) is None:
+                # To apply what is not there is to create it, by name: the one way to allow just one new object.
+                wanted = of_resource(
+                    request,
+                    Path(target.kind.group, target.version.name, target.namespace, (target.kind.plural, target.name)),
+                    target.namespace,
+                )
+                self._authorizer.check(caller, msgspec.structs.replace(wanted, verb="create"))
             stored, fresh = await self._writer.apply(target, patch, options)
             return self._object(request, target, stored, options, status=201 if fresh else 200)
         stored = await self._writer.modify(target, _change(media, patch, target), options)
@@ -261,7 +276,7 @@ class Handlers:
             options = bodies.options_of(request, caller)
             stored = await self._writer.create(Target(*found, namespace), reviews.core_event(body), options)
             return bodies.reply_object(reviews.new_event(stored.obj), status=201)
-        return bodies.reply_object(reviews.permission(kind, body, caller), status=201)
+        return bodies.reply_object(reviews.permission(kind, body, caller, self._authorizer), status=201)
 
     async def _change_set(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         if request.method != "POST":

@@ -1,7 +1,4 @@
-"""Requests that are answered, not stored: reviews of tokens and permissions, token requests, scales, events.
-
-Everyone who is authenticated may do everything: the answers to "may I?" say so.
-"""
+"""Requests that are answered, not stored: reviews of tokens and permissions, token requests, scales, events."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from typing import Any
 
 from deploy.devcluster.apiserver.accounts import Accounts
 from deploy.devcluster.apiserver.admission import Caller
+from deploy.devcluster.apiserver.authorization import Attributes, Authorizer
 from deploy.devcluster.apiserver.columns import at
 from deploy.devcluster.apiserver.kinds import Kind
 from deploy.devcluster.apiserver.options import timestamp
@@ -78,23 +76,41 @@ def token_request(accounts: Accounts, namespace: str, account: str, body: Any, n
     }
 
 
-def permission(kind: str, body: Any, caller: Caller) -> Obj:
+def permission(kind: str, body: Any, caller: Caller, authorizer: Authorizer) -> Obj:
     """The answer to a `…Review` of what someone may do, or who they are."""
     spec = _part(body, "spec")
     group = "authentication.k8s.io" if kind == "SelfSubjectReview" else "authorization.k8s.io"
-    status: dict[str, Any] = {"allowed": True, "reason": "the devcluster allows everyone who is authenticated"}
     if kind == "SelfSubjectReview":
-        status = {"userInfo": caller.info()}
+        status: dict[str, Any] = {"userInfo": caller.info()}
     elif kind == "SelfSubjectRulesReview":
+        rules = authorizer.rules(caller, str(spec.get("namespace") or ""))
         status = {
-            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+            "resourceRules": [rule for rule in rules if rule.get("resources")],
+            "nonResourceRules": [rule for rule in rules if rule.get("nonResourceURLs")],
             "incomplete": False,
         }
+    else:
+        if not kind.startswith("Self"):
+            caller = Caller(str(spec.get("user") or ""), groups=tuple(map(str, spec.get("groups") or ())))
+        status = {"allowed": authorizer.grant(caller, _asked(spec)) is not None or "system:masters" in caller.groups}
     made: dict[str, Any] = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": {"creationTimestamp": None}}
     if spec:
         made["spec"] = spec
     return {**made, "status": status}
+
+
+def _asked(spec: dict[str, Any]) -> Attributes:
+    if path := _part(spec, "nonResourceAttributes"):
+        return Attributes(verb=str(path.get("verb") or ""), path=str(path.get("path") or ""))
+    about = {key: str(value) for key, value in _part(spec, "resourceAttributes").items()}
+    resource = "/".join(filter(None, (about.get("resource", ""), about.get("subresource", ""))))
+    return Attributes(
+        verb=about.get("verb", ""),
+        group=about.get("group", ""),
+        resource=resource,
+        namespace=about.get("namespace", ""),
+        name=about.get("name", ""),
+    )
 
 
 def scale_of(kind: Kind, obj: Obj) -> Obj:

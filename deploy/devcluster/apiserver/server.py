@@ -13,6 +13,7 @@ from aiohttp import web
 
 from deploy.devcluster.apiserver.accounts import ISSUER, Accounts, Issued
 from deploy.devcluster.apiserver.admission import Admission, ResolveService
+from deploy.devcluster.apiserver.authorization import Authorizer
 from deploy.devcluster.apiserver.builtin import built_in
 from deploy.devcluster.apiserver.certificates import ClusterCa
 from deploy.devcluster.apiserver.handlers import Handlers
@@ -20,6 +21,7 @@ from deploy.devcluster.apiserver.kinds import Kinds
 from deploy.devcluster.apiserver.local import LocalCluster
 from deploy.devcluster.apiserver.logs import LogSource
 from deploy.devcluster.apiserver.reading import Reader
+from deploy.devcluster.apiserver.roles import default_roles
 from deploy.devcluster.apiserver.store import Store
 from deploy.devcluster.apiserver.writing import Writer
 
@@ -54,6 +56,7 @@ class ApiServer:
         self._admission = Admission(self.store, resolve_service or self._cluster_ip)
         self.writer = Writer(self.store, self.kinds, self._admission, clock=clock)
         self.accounts = Accounts(self.store, issuer=issuer, clock=clock)
+        self.authorizer = Authorizer(self.store)
         self._cluster = LocalCluster(self.store, self.kinds, self.writer)
         self._handlers = Handlers(
             store=self.store,
@@ -61,6 +64,7 @@ class ApiServer:
             reader=Reader(self.store, clock, bookmark_seconds=bookmark_seconds),
             writer=self.writer,
             accounts=self.accounts,
+            authorizer=self.authorizer,
             clock=clock,
         )
         self._handlers.subresources.log_source = log_source
@@ -95,10 +99,16 @@ class ApiServer:
         return [tuple(address[:2]) for address in self._runner.addresses] if self._runner else []
 
     async def start(self) -> None:
-        """Create the namespaces that every cluster has, and listen. Raises `OSError` if an address is taken."""
+        """Create the namespaces and roles that every cluster has, and listen.
+
+        Raises `OSError` if an address is taken.
+        """
         for name in NAMESPACES:
             if await self._cluster.get("namespaces", "", name) is None:
                 await self._cluster.create("namespaces", {"metadata": {"name": name}})
+        for resource, role in default_roles():
+            if await self._cluster.get(resource, "", role["metadata"]["name"]) is None:
+                await self._cluster.create(resource, role)
         # Cancelled when the client goes: an idle watch would not notice.
         self._runner = web.AppRunner(
             self._handlers.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0

@@ -100,6 +100,14 @@ for host in (host, "kubernetes.default.svc"):
     q.add_header("Authorization", "Bearer " + open(d + "token").read())
     print(u.urlopen(q, context=ssl.create_default_context(cafile=d + "ca.crt"), timeout=5).status)
 """
+    rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "reader"}}
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["caller"]}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"}
+    account = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
+    root = "apis/rbac.authorization.k8s.io/v1/namespaces/default"
+    await cluster.call("POST", f"{root}/roles", {**rbac, "kind": "Role", "rules": [rule]})
+    binding = {**rbac, "kind": "RoleBinding", "roleRef": reference, "subjects": [account]}
+    await cluster.call("POST", f"{root}/rolebindings", binding)
     await cluster.create(pod("caller", "sleep", "1000"))
     await cluster.until_ready("caller")
     assert await cluster.run_in("caller", "python", "-c", program) == "200\n200"
