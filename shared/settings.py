@@ -34,6 +34,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """User at the log; empty: none is given."""
     nats_password_file: str = ""
     """File that holds the password of that user; read at each connect, so that it may be rotated."""
+    nats_ca_file: str = ""
+    """PEM file of the CAs that may vouch for the log's servers; empty: no TLS, or the system's CAs for `tls://`."""
     prefix: str = "mesh"
     """Prefix of streams and subjects; meshes that share a NATS cluster differ in it."""
     replicas: int = 1

@@ -209,14 +209,21 @@ class JetStreamLog:
         state = await stream_state(await self._connection.line(within=WITHIN), self.name)
         return state.first, state.last
 
-    async def trim(self, *, before: int) -> None:
+    async def trim(self, *, before: int, subjects: str = ">") -> None:
         """Forget every record below the sequence `before`, but never the newest."""
         line = await self._connection.line(within=WITHIN)
         state = await stream_state(line, self.name)
         # Purged beyond its end, a stream would go on behind sequences that were never written.
         before = min(before, state.last)
         if before > state.first:
-            await call(line, f"STREAM.PURGE.{self.name}", {"seq": before})
+            wanted = {"seq": before} if subjects == ">" else {"seq": before, "filter": subjects}
+            await call(line, f"STREAM.PURGE.{self.name}", wanted)
+
+    async def advance(self, *, beyond: int) -> None:
+        """Give no sequence up to `beyond` to a record any more: a purge beyond the end moves the end."""
+        line = await self._connection.line(within=WITHIN)
+        if (await stream_state(line, self.name)).last < beyond:
+            await call(line, f"STREAM.PURGE.{self.name}", {"seq": beyond + 1})
 
     async def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off this work queue for ever; see `EventLog.take`."""

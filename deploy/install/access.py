@@ -1,0 +1,113 @@
+"""Who may do what in the Kubernetes API: the roles of the control plane's services, each no wider than it must be.
+
+Only the ingestor and the CA talk to the API at all; compiler, edges and injector have accounts without any rule, and
+their pods are given no token for it. The devcluster enforces these rules as Kubernetes does, and a test names every
+rule that nobody needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy.install.profile import Manifest, Profile, labels
+
+RBAC = "rbac.authorization.k8s.io"
+CA_SECRET = "meshlog-ca"  # noqa: S105 (the name of a Secret)
+TRUST_BUNDLE = "meshlog-trust-bundle"
+
+_READ = ["list", "watch"]
+SMI_KINDS = {
+    "access.smi-spec.io": ["identitybindings", "traffictargets"],
+    "specs.smi-spec.io": ["httproutegroups", "tcproutes", "udproutes"],
+    "split.smi-spec.io": ["trafficsplits"],
+}
+OSM_POLICY_KINDS = {
+    "policy.openservicemesh.io": ["egresses", "ingressbackends", "retries", "telemetries", "upstreamtrafficsettings"],
+}
+OSM_CONFIG_KINDS = ["extensionservices", "meshconfigs", "meshrootcertificates"]
+
+
+def _rule(groups: list[str], resources: list[str], verbs: list[str], *names: str) -> dict[str, Any]:
+    rule: dict[str, Any] = {"apiGroups": groups, "resources": resources, "verbs": verbs}
+    return {**rule, "resourceNames": list(names)} if names else rule
+
+
+def _ingestor_everywhere() -> list[dict[str, Any]]:
+    """What it ingests, in all namespaces: a namespace becomes a member by a label, and is in the log by then."""
+    custom = {**SMI_KINDS, **OSM_POLICY_KINDS, "config.openservicemesh.io": ["extensionservices"]}
+    return [
+        _rule([""], ["namespaces", "pods", "serviceaccounts", "services"], _READ),
+        _rule(["discovery.k8s.io"], ["endpointslices"], _READ),
+        *(_rule([group], resources, _READ) for group, resources in custom.items()),
+        # Conditions (accepted, programmed, refused and why) are written back on the mesh's own kinds, and nothing else.
+        *(_rule([group], [f"{one}/status" for one in resources], ["patch"]) for group, resources in custom.items()),
+        _rule([""], ["events"], ["create", "patch"]),
+    ]
+
+
+def _ingestor_at_home() -> list[dict[str, Any]]:
+    kinds = ["meshconfigs", "meshrootcertificates"]
+    return [
+        _rule(["config.openservicemesh.io"], kinds, _READ),
+        _rule(["config.openservicemesh.io"], [f"{one}/status" for one in kinds], ["patch"]),
+    ]
+
+
+def _ca_everywhere(profile: Profile) -> list[dict[str, Any]]:
+    hooks = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"]
+    group = ["admissionregistration.k8s.io"]
+    return [
+        # Server-side apply of one ConfigMap by name, in members' namespaces; it can read none.
+        _rule([""], ["configmaps"], ["create", "patch"], TRUST_BUNDLE),
+        _rule(group, hooks, _READ),
+        _rule(
+            group, hooks, ["patch"], f"meshlog-webhook-{profile.mesh_name}", f"meshlog-validator-{profile.mesh_name}"
+        ),
+    ]
+
+
+def _ca_at_home(profile: Profile) -> list[dict[str, Any]]:
+    rules = [
+        _rule([""], ["secrets"], ["get", "update", "patch"], CA_SECRET),
+        # A create has no name that a rule could hold on to.
+        _rule([""], ["secrets"], ["create"]),
+    ]
+    if profile.ca_provider == "cert-manager":
+        rules.append(_rule(["cert-manager.io"], ["certificaterequests"], ["create", "get", "delete"]))
+    return rules
+
+
+def roles(profile: Profile) -> list[Manifest]:
+    """Roles and bindings of every service that has any."""
+    return [
+        *_cluster_role("meshlog-ingestor", _ingestor_everywhere(), profile),
+        *_role("meshlog-ingestor", _ingestor_at_home(), profile),
+        *_cluster_role("meshlog-ca", _ca_everywhere(profile), profile),
+        *_role("meshlog-ca", _ca_at_home(profile), profile),
+    ]
+
+
+def _cluster_role(account: str, rules: list[dict[str, Any]], profile: Profile) -> list[Manifest]:
+    # Two meshes in one cluster have their own bindings.
+    name = f"{account}-{profile.mesh_name}"
+    head = {"apiVersion": f"{RBAC}/v1", "metadata": {"name": name, "labels": labels(account, profile)}}
+    return [
+        {**head, "kind": "ClusterRole", "rules": rules},
+        {**head, "kind": "ClusterRoleBinding", **_binding("ClusterRole", name, account, profile)},
+    ]
+
+
+def _role(account: str, rules: list[dict[str, Any]], profile: Profile) -> list[Manifest]:
+    metadata = {"name": account, "namespace": profile.namespace, "labels": labels(account, profile)}
+    head = {"apiVersion": f"{RBAC}/v1", "metadata": metadata}
+    return [
+        {**head, "kind": "Role", "rules": rules},
+        {**head, "kind": "RoleBinding", **_binding("Role", account, account, profile)},
+    ]
+
+
+def _binding(kind: str, role: str, account: str, profile: Profile) -> dict[str, Any]:
+    return {
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": profile.namespace}],
+    }

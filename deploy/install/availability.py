@@ -1,0 +1,92 @@
+"""What keeps replicas apart from each other's fate: disruption budgets, the edges' autoscaler, network policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy.install.log import MONITORING_PORT, NATS_PORT
+from deploy.install.profile import Manifest, Profile, metadata
+from deploy.install.workloads import HTTP_PORT, SERVICES, WEBHOOK_PORT, XDS_PORT
+from deploy.nats import ROUTE_PORT
+
+
+def budgets(profile: Profile) -> list[Manifest]:
+    """At most one pod of a kind is away by intent at a time."""
+    if not profile.spread:
+        return []
+    names = [f"meshlog-{service.name}" for service in SERVICES if profile.replicas(service.name) > 1]
+    names += ["nats"] if profile.nats_nodes > 1 and not profile.nats_url else []
+    return [
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": metadata(name, profile),
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app.kubernetes.io/name": name}}},
+        }
+        for name in names
+    ]
+
+
+def autoscaler(profile: Profile) -> list[Manifest]:
+    """More edges when they work hard; slowly fewer, because each one less makes its proxies connect anew."""
+    if not profile.autoscale:
+        return []
+    name = "meshlog-xds-edge"
+    return [
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": metadata(name, profile),
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+                "minReplicas": profile.edges,
+                "maxReplicas": profile.autoscale,
+                "metrics": [
+                    {
+                        "type": "Resource",
+                        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}},
+                    }
+                ],
+                "behavior": {
+                    "scaleDown": {
+                        "stabilizationWindowSeconds": 600,
+                        "policies": [{"type": "Pods", "value": 1, "periodSeconds": 120}],
+                    }
+                },
+            },
+        }
+    ]
+
+
+def network_policies(profile: Profile) -> list[Manifest]:
+    """Who may connect to whom inside the control plane's namespace; what is not named is refused there."""
+    if not profile.network_policies:
+        return []
+    ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "meshlog"}}}
+    nats = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "nats"}}}
+    made = [
+        # From anywhere: sidecars of all namespaces, the API server (which is no pod), and who scrapes metrics.
+        _policy("meshlog-metrics", {"app.kubernetes.io/part-of": "meshlog"}, [_from(None, HTTP_PORT)], profile),
+        _policy("meshlog-xds-edge", {"app.kubernetes.io/name": "meshlog-xds-edge"}, [_from(None, XDS_PORT)], profile),
+        _policy(
+            "meshlog-injector", {"app.kubernetes.io/name": "meshlog-injector"}, [_from(None, WEBHOOK_PORT)], profile
+        ),
+    ]
+    if not profile.nats_url:
+        rules = [_from(ours, NATS_PORT), _from(nats, ROUTE_PORT), _from(None, MONITORING_PORT)]
+        made.append(_policy("meshlog-nats", {"app.kubernetes.io/name": "nats"}, rules, profile))
+    return made
+
+
+def _from(peer: dict[str, Any] | None, port: int) -> dict[str, Any]:
+    rule: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": port}]}
+    return {**rule, "from": [peer]} if peer else rule
+
+
+def _policy(name: str, pods: dict[str, str], rules: list[dict[str, Any]], profile: Profile) -> Manifest:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(name, profile),
+        "spec": {"podSelector": {"matchLabels": pods}, "policyTypes": ["Ingress"], "ingress": rules},
+    }

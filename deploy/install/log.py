@@ -1,0 +1,167 @@
+"""NATS as Kubernetes objects: one server for the embedded mesh, or a cluster with claims, TLS and an account a service.
+
+The servers' passwords come from their environment, and that from a Secret which only they mount; a service mounts
+only its own. Who brings an external NATS (`nats_url`) brings the same Secrets with what is valid there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy.install.profile import SERVICES, Manifest, Profile, labels, metadata
+from deploy.install.workloads import hardened, pod_of, service_object
+from deploy.nats import ROUTE_PORT, NatsConfig, render, service_users
+from shared.subjects import Streams
+
+NATS_PORT = 4222
+MONITORING_PORT = 8222
+HEADLESS = "nats-headless"
+SERVER_SECRET = "meshlog-nats-server"  # noqa: S105 (the name of a Secret)
+"""Certificate, key and CA of the servers, and the passwords of all services."""
+TLS_DIRECTORY = "/etc/nats-tls"
+
+
+def password_variable(service: str) -> str:
+    """The variable from which a server knows a service's password, and the key in its Secret."""
+    return f"NATS_PASSWORD_{service.upper().replace('-', '_')}"
+
+
+def log_objects(profile: Profile) -> list[Manifest]:
+    """The servers, unless there are external ones."""
+    if profile.nats_url:
+        return []
+    client = {"name": "client", "port": NATS_PORT, "appProtocol": "tcp"}
+    made: list[Manifest] = [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata("nats-config", profile),
+            "data": {"nats.conf": configuration(profile)},
+        },
+        _alone(profile) if _is_plain(profile) else _cluster(profile),
+        service_object("nats", profile, [client]),
+    ]
+    if not _is_plain(profile):
+        headless = service_object(HEADLESS, profile, [client, {"name": "route", "port": ROUTE_PORT}])
+        spec = {"selector": {"app.kubernetes.io/name": "nats"}, "clusterIP": "None", "publishNotReadyAddresses": True}
+        headless["spec"] |= spec
+        made.append(headless)
+    return made
+
+
+def configuration(profile: Profile) -> str:
+    """The servers' configuration, the same for all of them."""
+    users = service_users(Streams(), {name: f"${password_variable(name)}" for name in SERVICES})
+    routes = [
+        f"nats-route://nats-{index}.{HEADLESS}.{profile.namespace}.svc.cluster.local:{ROUTE_PORT}"
+        for index in range(profile.nats_nodes)
+    ]
+    return render(
+        NatsConfig(
+            host="0.0.0.0",  # noqa: S104 (the pod's own network)
+            port=NATS_PORT,
+            store="/data",
+            name="meshlog-nats" if _is_plain(profile) else "$POD_NAME",
+            users=users if profile.nats_secured else (),
+            tls=TLS_DIRECTORY if profile.nats_secured else "",
+            routes=tuple(routes) if profile.nats_nodes > 1 else (),
+            monitoring=0 if _is_plain(profile) else MONITORING_PORT,
+            max_disk="4GB" if not profile.nats_size else profile.nats_size.removesuffix("i") + "B",
+        )
+    )
+
+
+def _is_plain(profile: Profile) -> bool:
+    """One server, one directory, no secrets: the embedded mesh's."""
+    return profile.nats_nodes == 1 and not profile.nats_secured and not profile.nats_size
+
+
+def _container(profile: Profile, *, probe: dict[str, Any], environment: list[dict[str, Any]]) -> dict[str, Any]:
+    mounts: list[dict[str, Any]] = [
+        {"name": "config", "mountPath": "/etc/nats"},
+        {"name": "data", "mountPath": "/data"},
+    ]
+    if profile.nats_secured:
+        mounts.append({"name": "tls", "mountPath": TLS_DIRECTORY, "readOnly": True})
+    container = {
+        "name": "nats",
+        "image": profile.nats_image,
+        "command": ["nats-server", "--config", "/etc/nats/nats.conf"],
+        "ports": [{"name": "client", "containerPort": NATS_PORT}],
+        "readinessProbe": {**probe, "periodSeconds": 5},
+        "volumeMounts": mounts,
+        **({"env": environment} if environment else {}),
+    }
+    return hardened(container, profile, of="nats")
+
+
+def _volumes(profile: Profile) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [{"name": "config", "configMap": {"name": "nats-config"}}]
+    if profile.nats_secured:
+        items = [{"key": name, "path": name} for name in ("ca.crt", "tls.crt", "tls.key")]
+        volumes.append({"name": "tls", "secret": {"secretName": SERVER_SECRET, "items": items}})
+    if profile.nats_data:
+        volumes.append({"name": "data", "hostPath": {"path": profile.nats_data, "type": "DirectoryOrCreate"}})
+    elif not profile.nats_size:
+        volumes.append({"name": "data", "emptyDir": {}})
+    return volumes
+
+
+def _alone(profile: Profile) -> Manifest:
+    pod = {
+        **pod_of("nats", profile),
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 5,
+        "containers": [_container(profile, probe={"tcpSocket": {"port": NATS_PORT}}, environment=[])],
+        "volumes": _volumes(profile),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata("nats", profile),
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app.kubernetes.io/name": "nats"}},
+            "strategy": {"type": "Recreate"},
+            "template": {"metadata": {"labels": labels("nats", profile)}, "spec": pod},
+        },
+    }
+
+
+def _cluster(profile: Profile) -> Manifest:
+    environment: list[dict[str, Any]] = [
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    ]
+    if profile.nats_secured:
+        environment += [
+            {
+                "name": password_variable(name),
+                "valueFrom": {"secretKeyRef": {"name": SERVER_SECRET, "key": password_variable(name)}},
+            }
+            for name in SERVICES
+        ]
+    probe = {"httpGet": {"path": "/healthz?js-server-only=true", "port": MONITORING_PORT}}
+    pod = {
+        **pod_of("nats", profile),
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 30,
+        "containers": [_container(profile, probe=probe, environment=environment)],
+        "volumes": _volumes(profile),
+    }
+    spec: dict[str, Any] = {
+        "replicas": profile.nats_nodes,
+        "serviceName": HEADLESS,
+        # They need each other to become ready: one after the other would wait for ever.
+        "podManagementPolicy": "Parallel",
+        "selector": {"matchLabels": {"app.kubernetes.io/name": "nats"}},
+        "template": {"metadata": {"labels": labels("nats", profile)}, "spec": pod},
+    }
+    if profile.nats_size and not profile.nats_data:
+        claim: dict[str, Any] = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": profile.nats_size}},
+        }
+        if profile.nats_class:
+            claim["storageClassName"] = profile.nats_class
+        spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata("nats", profile), "spec": spec}

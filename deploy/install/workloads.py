@@ -1,0 +1,207 @@
+"""Deployments of the services: pods that are no user of the node, that write nowhere, and that spread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from deploy.install.profile import Manifest, Profile, Resources, labels, metadata
+
+TOKEN_DIRECTORY = "/var/run/secrets/meshlog"  # noqa: S105 (a path)
+NATS_DIRECTORY = "/etc/meshlog/nats"
+STATE_DIRECTORY = "/var/lib/meshlog"
+HTTP_PORT = 9091
+XDS_PORT = 15128
+WEBHOOK_PORT = 9090
+USER = 1337
+"""The user of every process of the control plane; not the proxy's, 1500."""
+NATS_SECRET = "meshlog-nats-{}"  # noqa: S105 (the name of a Secret)
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """One service of the control plane, as far as Kubernetes is concerned."""
+
+    name: str
+    """`ingestor`; its account, Deployment and Service are called `meshlog-ingestor`."""
+    port: int = 0
+    """Port that others call; 0: nobody calls it."""
+    service_port: int = 0
+    """Port of its Service; 0: the same as `port`."""
+    token: bool = False
+    """Whether it proves its identity to the CA (a projected token with the mesh's audience)."""
+    state: bool = False
+    """Whether it has a directory of its own that outlives its process."""
+    kubernetes: bool = False
+    """Whether it talks to the Kubernetes API."""
+
+
+SERVICES = (
+    Service(name="ingestor", kubernetes=True),
+    Service(name="compiler"),
+    Service(name="ca", kubernetes=True),
+    Service(name="xds-edge", port=XDS_PORT, token=True, state=True),
+    Service(name="injector", port=WEBHOOK_PORT, service_port=443, token=True),
+)
+"""All of them, in the order in which a person reads them."""
+
+
+def service_objects(service: Service, profile: Profile) -> list[Manifest]:
+    """Account, Deployment and (if it is called) Service."""
+    name = f"meshlog-{service.name}"
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(name, profile),
+        # Each pod says for itself whether it needs a token of the API.
+        "automountServiceAccountToken": False,
+    }
+    deployment: Manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(name, profile),
+        "spec": {
+            "replicas": profile.replicas(service.name),
+            "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": labels(name, profile)}, "spec": _pod(service, profile)},
+        },
+    }
+    if service.name == "xds-edge" and profile.autoscale:
+        # The autoscaler's number is not ours to reset.
+        del deployment["spec"]["replicas"]
+    if not service.port:
+        return [account, deployment]
+    port = {"name": "main", "port": service.service_port or service.port, "targetPort": service.port}
+    return [account, deployment, service_object(name, profile, [port])]
+
+
+def service_object(name: str, profile: Profile, ports: list[dict[str, Any]]) -> Manifest:
+    """A Service over the pods of that name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(name, profile),
+        "spec": {"selector": {"app.kubernetes.io/name": name}, "ports": ports},
+    }
+
+
+def hardened(container: dict[str, Any], profile: Profile, *, of: str) -> dict[str, Any]:
+    """A container without privileges, with a root file system that is read only, and with its resources."""
+    made = {
+        **container,
+        "imagePullPolicy": profile.pull_policy,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+        },
+    }
+    needs = profile.resources.get(of)
+    return {**made, "resources": _resources(needs)} if needs else made
+
+
+def pod_of(name: str, profile: Profile) -> dict[str, Any]:
+    """What pods of every workload of ours have in common."""
+    pod: dict[str, Any] = {
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+    }
+    if profile.pull_secret:
+        pod["imagePullSecrets"] = [{"name": profile.pull_secret}]
+    if profile.spread:
+        pod["priorityClassName"] = "system-cluster-critical"
+        pod["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            }
+            for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+        ]
+    return pod
+
+
+def _resources(needs: Resources) -> dict[str, Any]:
+    return {"requests": {"cpu": needs.cpu, "memory": needs.memory}, "limits": {"memory": needs.limit}}
+
+
+def _pod(service: Service, profile: Profile) -> dict[str, Any]:
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 (the pod's own)
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]
+    if service.token:
+        source = {"serviceAccountToken": {"audience": "meshlog", "expirationSeconds": 3600, "path": "token"}}
+        volumes.append({"name": "mesh-token", "projected": {"sources": [source]}})
+        mounts.append({"name": "mesh-token", "mountPath": TOKEN_DIRECTORY, "readOnly": True})
+    if service.state:
+        volumes.append({"name": "state", "emptyDir": {}})
+        mounts.append({"name": "state", "mountPath": STATE_DIRECTORY})
+    if profile.nats_secured:
+        volumes.append({"name": "nats", "secret": {"secretName": NATS_SECRET.format(service.name)}})
+        mounts.append({"name": "nats", "mountPath": NATS_DIRECTORY, "readOnly": True})
+    ports = [{"name": "http", "containerPort": HTTP_PORT}]
+    if service.port:
+        ports.append({"name": "main", "containerPort": service.port})
+    container = {
+        "name": service.name,
+        "image": profile.image,
+        "command": ["meshlog", "run", service.name],
+        "env": _environment(service, profile),
+        "ports": ports,
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": HTTP_PORT}, "periodSeconds": 5},
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": HTTP_PORT},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "volumeMounts": mounts,
+    }
+    name = f"meshlog-{service.name}"
+    return {
+        **pod_of(name, profile),
+        "serviceAccountName": name,
+        "automountServiceAccountToken": service.kubernetes,
+        "terminationGracePeriodSeconds": 10,
+        "containers": [hardened(container, profile, of=service.name)],
+        "volumes": volumes,
+    }
+
+
+def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
+    values = {
+        "MESHLOG_CLUSTER": profile.cluster,
+        "MESHLOG_HTTP_HOST": "0.0.0.0",  # noqa: S104 (the pod's own network)
+        "MESHLOG_HTTP_PORT": str(HTTP_PORT),
+        "MESHLOG_LOG_LEVEL": profile.log_level,
+        "MESHLOG_MESH_NAME": profile.mesh_name,
+        "MESHLOG_NAMESPACE": profile.namespace,
+        "MESHLOG_NATS_URL": profile.log_servers,
+        "MESHLOG_REPLICAS": str(profile.copies),
+        "MESHLOG_TRUST_DOMAIN": profile.trust_domain,
+    }
+    if profile.nats_secured:
+        values["MESHLOG_NATS_USER"] = service.name
+        values["MESHLOG_NATS_PASSWORD_FILE"] = f"{NATS_DIRECTORY}/password"
+        values["MESHLOG_NATS_CA_FILE"] = f"{NATS_DIRECTORY}/ca.crt"
+    if service.state:
+        values["MESHLOG_STATE_DIR"] = STATE_DIRECTORY
+    if service.token:
+        values["MESHLOG_TOKEN_FILE"] = f"{TOKEN_DIRECTORY}/token"
+    if service.name == "ca":
+        values["MESHLOG_PROVIDER"] = profile.ca_provider
+    if service.name == "injector":
+        values["MESHLOG_INIT_IMAGE"] = profile.image
+        if profile.proxy_mark:
+            values["MESHLOG_PROXY_MARK"] = str(profile.proxy_mark)
+    return [
+        {"name": "MESHLOG_INSTANCE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        *({"name": name, "value": value} for name, value in sorted(values.items())),
+    ]
