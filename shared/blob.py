@@ -9,10 +9,13 @@ version it stands for and the digest of the whole, which is checked before anybo
 from __future__ import annotations
 
 import hashlib
+import logging
 import zlib
 from collections.abc import Mapping
 
 from shared.eventlog.protocol import MAX_BATCH, MAX_PAYLOAD, BatchTooLargeError, Draft, EventLog, EventLogError, Record
+
+_LOG = logging.getLogger("meshlog.blob")
 
 HEADER_VERSION = "Meshlog-Version"
 HEADER_DIGEST = "Meshlog-Digest"
@@ -116,14 +119,33 @@ class Assembler:
 async def newest(log: EventLog, subject: str) -> tuple[Record, bytes] | None:
     """The newest blob of a subject that no other writes beside, with its last record; none if there is none.
 
-    Raises `BlobError` if it is broken, `LogUnavailableError`.
+    If it is broken (a hole, a changed byte), the one before it, and so on. Raises `BlobError` if there are blobs and
+    none of them is whole, `LogUnavailableError`.
     """
     last = await log.last(subject)
     if last is None:
         return None
-    start = last.sequence - last.batch[1] + 1
+    try:
+        return await _ending_at(log, subject, last)
+    except BlobError as error:
+        _LOG.error("the newest blob of %s cannot be used, looking for the one before: %s", subject, error)
+        found: tuple[Record, bytes] | None = None
+        assembler = Assembler()
+        async for record in log.read(subjects=subject):
+            try:
+                payload = assembler.feed(record)
+            except BlobError:
+                continue
+            if payload is not None:
+                found = record, payload
+        if found is None:
+            raise
+        return found
+
+
+async def _ending_at(log: EventLog, subject: str, last: Record) -> tuple[Record, bytes]:
     assembler = Assembler()
-    async for record in log.read(start=start, subjects=subject):
+    async for record in log.read(start=last.sequence - last.batch[1] + 1, subjects=subject):
         payload = assembler.feed(record)
         if record.sequence == last.sequence:
             if payload is None:

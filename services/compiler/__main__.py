@@ -9,7 +9,7 @@ from functools import partial
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
 from services.compiler.publication import Limits, Publication
-from services.compiler.snapshots import Snapshots
+from services.compiler.snapshots import Kept, Snapshots
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.lease import TTL, Lease
@@ -26,6 +26,10 @@ class CompilerSettings(CommonSettings, frozen=True, kw_only=True):
     """Commits after which a whole snapshot is written."""
     keyframe_bytes: int = 8 << 20
     """Bytes of commits after which a whole snapshot is written."""
+    history: float = 7 * 86400.0
+    """Seconds of the past that can be rebuilt; commits and keyframes before that are forgotten."""
+    history_keyframes: int = 20
+    """Keyframes that are kept at most, whatever `history` says."""
     lease_ttl: float = TTL
     """Seconds after which a standby takes over from a leader that says nothing any more."""
 
@@ -63,7 +67,11 @@ async def serve(context: Context[CompilerSettings]) -> None:
             scope=streams.cluster_scope(settings.cluster),
             compiler=lambda: Compiler(mesh),
             ready=partial(_ready, context, claim),
-            limits=Limits(commits=settings.keyframe_commits, bytes=settings.keyframe_bytes),
+            limits=Limits(
+                commits=settings.keyframe_commits,
+                bytes=settings.keyframe_bytes,
+                kept=Kept(seconds=settings.history, keyframes=settings.history_keyframes),
+            ),
             compiled=seconds.record,
             leads=lambda: leader.held,
         )
@@ -101,6 +109,9 @@ def _measure(context: Context[CompilerSettings], publication: Publication, claim
     metrics.gauge("meshlog_compiler_failures", "Queries that failed by a bug of ours.", lambda: tally.failures)
     metrics.gauge("meshlog_compiler_keyframes", "Whole snapshots written by this process.", lambda: tally.keyframes)
     metrics.gauge("meshlog_compiler_refused", "Commits refused: another compiler had published.", lambda: tally.refused)
+    metrics.gauge(
+        "meshlog_compiler_history_from", "Oldest version that is kept.", lambda: tally.history_from
+    )
     metrics.gauge(
         "meshlog_compiler_version",
         "Version of the published snapshot.",

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 
 from services.compiler.compiler import Compiler
-from services.compiler.snapshots import Snapshots
+from services.compiler.snapshots import Kept, Snapshots
 from shared import events
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError, Record, StaleWriterError
@@ -45,6 +45,8 @@ class Limits(msgspec.Struct, frozen=True):
     """After so many commits."""
     bytes: int = 8 << 20
     """After commits of so many bytes."""
+    kept: Kept = Kept()
+    """What is forgotten after a keyframe was written."""
 
 
 class Tally(msgspec.Struct):
@@ -60,6 +62,8 @@ class Tally(msgspec.Struct):
     keyframes: int = 0
     refused: int = 0
     """Commits that the log refused because another compiler had published."""
+    history_from: int = 0
+    """Version from which on the past is kept; 0: nothing was forgotten yet."""
 
 
 Ready = Callable[[str, bool, str], None]
@@ -288,6 +292,7 @@ class Publication:
         try:
             if await self.snapshots.append_keyframe():
                 self.tally.keyframes += 1
+                self.tally.history_from = await self.snapshots.trim(self._limits.kept)
             self._commits_since_keyframe = 0
         except LogUnavailableError as error:
             _LOG.info("no keyframe is written now: %s", error)

@@ -11,6 +11,8 @@ import logging
 import uuid
 from collections.abc import Callable
 
+import msgspec
+
 from shared import blob
 from shared.eventlog.chain import Verifier, checkpoint_at
 from shared.eventlog.protocol import (
@@ -32,6 +34,15 @@ _LOG = logging.getLogger("meshlog.compiler")
 
 def _new_epoch() -> str:
     return uuid.uuid4().hex[:16]
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """How much of the past is kept."""
+
+    seconds: float = 7 * 86400.0
+    """The history window: every version that was in force in it can be rebuilt."""
+    keyframes: int = 20
+    """Keyframes at most, whatever the window says, so that a busy mesh fills no disk; at least 2."""
 
 
 class Snapshots:
@@ -162,3 +173,31 @@ class Snapshots:
         self.keyframe_version = version
         self.since_keyframe = 0
         return True
+
+    async def trim(self, kept: Kept) -> int:
+        """Forget keyframes and commits that lie before what is kept; the version from which on there is history.
+
+        A kept keyframe has all commits after it, so whichever of them is whole gives the present. Ages are
+        differences between the log's own times.
+        """
+        subject = self._streams.keyframe_subject
+        marks = [
+            (record.sequence, blob.version_of(record), record.time)
+            async for record in self._keyframes.read(subjects=subject)
+            if record.batch[0] == 1
+        ]
+        if not marks:
+            return 0
+        horizon = marks[-1][2] - int(kept.seconds * 1e9)
+        by_age = max((index for index, mark in enumerate(marks) if mark[2] <= horizon), default=0)
+        oldest = max(by_age, len(marks) - max(2, kept.keyframes))
+        sequence, version, _ = marks[oldest]
+        if oldest > 0:
+            await self._keyframes.trim(before=sequence)
+        async for record in self._snapshots.read(subjects=self._streams.snapshot_subject):
+            if blob.version_of(record) > version:
+                await self._snapshots.trim(before=record.sequence)
+                return version
+        # All of them lie before it; the newest stays, so that the chain goes on.
+        await self._snapshots.trim(before=(await self._snapshots.bounds())[1])
+        return version

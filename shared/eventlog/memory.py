@@ -148,12 +148,22 @@ class MemoryLog:
         last = self._next - 1
         return (self._order[0] if self._order else last + 1), last
 
-    async def trim(self, *, before: int) -> None:
+    async def trim(self, *, before: int, subjects: str = ">") -> None:
         """Forget every record below the sequence `before`, but never the newest."""
         self._check_up()
         before = min(before, self._next - 1)
         for sequence in self._order[: bisect.bisect_left(self._order, before)]:
-            self._drop(sequence)
+            if matches(subjects, self._records[sequence].subject):
+                self._drop(sequence)
+
+    async def advance(self, *, beyond: int) -> None:
+        """Give no sequence up to `beyond` to a record any more."""
+        self._check_up()
+        if beyond >= self._next:
+            for sequence in list(self._order):
+                self._drop(sequence)
+            self._next = beyond + 1
+            self._wake()
 
     async def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off this work queue for ever; each is with one taker at a time, whatever the `group`."""

@@ -201,11 +201,19 @@ class EventLog(Protocol):
         """First and last sequence of the stream; the first is last + 1 when it is empty."""
         ...
 
-    async def trim(self, *, before: int) -> None:
-        """Forget every record below the sequence `before`; readers that start there or later see no difference.
+    async def trim(self, *, before: int, subjects: str = ">") -> None:
+        """Forget every record below the sequence `before` (of these subjects).
 
-        The stream's newest record always stays, so that its chain goes on. For streams that their writer keeps
-        short: commits, keyframes, events behind a checkpoint.
+        Readers that start there or later see no difference. The stream's newest record always stays, so that its
+        chain goes on. For streams that their writer keeps short: commits, keyframes, events behind a checkpoint.
+        """
+        ...
+
+    async def advance(self, *, beyond: int) -> None:
+        """Give no sequence up to `beyond` to a record any more; nothing happens if the stream is further already.
+
+        For a stream that went back (rolled back, or made anew): a version is a sequence, and versions only grow.
+        What is left of the stream is forgotten: whoever calls this begins a new epoch at once.
         """
         ...
 

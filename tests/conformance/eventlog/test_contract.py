@@ -398,3 +398,27 @@ async def test_streams_may_be_made_by_everybody_at_once(logs: Logs, streams: Str
     await asyncio.gather(*(logs.ensure() for _ in range(5)))
     names = {(await logs.open(name)).name for name in (streams.events, streams.certs)}
     assert names == {streams.events, streams.certs}
+
+
+async def test_a_stream_that_went_back_is_advanced_beyond_what_was_published(log: EventLog, streams: Streams) -> None:
+    checkpoint = await write(log, streams, "a", "b")
+    await log.advance(beyond=1)
+    assert await log.bounds() == (1, 2), "it is further already"
+    await log.advance(beyond=500)
+    assert await log.tip(streams.cluster_scope("c1")) == EMPTY
+    again = await log.append(
+        [event(streams, "a")], scope=streams.cluster_scope("c1"), after=EMPTY, epoch=f"{checkpoint.epoch}-2"
+    )
+    assert again.sequence == 501
+    assert [record.sequence for record in await everything(log)] == [501]
+    assert [record.sequence for record in await first(1, log.follow(start=3))] == [501]
+
+
+async def test_one_scope_is_trimmed_and_the_others_stay(log: EventLog, streams: Streams) -> None:
+    for cluster in ("c1", "c2", "c1", "c1"):
+        scope = streams.cluster_scope(cluster)
+        tip = await log.tip(scope)
+        draft = Draft(streams.event_subject(cluster, "Pod", "shop", "a"), b"x")
+        await log.append([draft], scope=scope, after=tip, epoch="" if tip.epoch else f"e-{cluster}")
+    await log.trim(before=4, subjects=streams.cluster_scope("c1"))
+    assert [record.sequence for record in await everything(log)] == [2, 4]

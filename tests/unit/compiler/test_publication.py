@@ -12,7 +12,7 @@ from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from services.compiler.publication import Limits, Publication
-from services.compiler.snapshots import Snapshots
+from services.compiler.snapshots import Kept, Snapshots
 from shared import events
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, Draft
@@ -212,7 +212,7 @@ async def test_keyframes_let_readers_skip_the_commits_before() -> None:
         await compiler.reaches(len(mesh) + 1)
         await eventually(lambda: compiler.publication.tally.keyframes == 2, within=5, what="a second keyframe")
     snapshots = logs.stream(STREAMS.snapshots)
-    snapshots.lose(1)
+    assert await snapshots.bounds() == (2, 2), "what lies before the first keyframe is forgotten"
     snapshots.lose(2)
     assert (await read_back(logs)).version == len(mesh) + 1
 
@@ -312,3 +312,28 @@ async def test_two_compilers_that_both_believe_to_lead_make_one_history() -> Non
             lambda: max(one.published.version, two.published.version) == len(changed), within=5, what="all is published"
         )
     assert contents(await read_back(logs)) == contents(compile_events(changed))
+
+
+async def test_the_past_is_forgotten_behind_a_keyframe_and_the_present_is_not() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    changed = list(mesh)
+    await write(logs, mesh)
+    async with running(logs, limits=Limits(commits=2, kept=Kept(seconds=0, keyframes=2))) as compiler:
+        await compiler.reaches(len(mesh))
+        for address in range(1, 12):
+            changed.append(objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{address}"}))
+            await write(logs, changed[-1:])
+            await compiler.reaches(len(changed))
+        await eventually(lambda: compiler.publication.tally.keyframes >= 5, within=5, what="keyframes are written")
+    keyframes, commits = logs.stream(STREAMS.keyframes), logs.stream(STREAMS.snapshots)
+    assert [record.batch[0] async for record in keyframes.read()].count(1) == 1, "the window is nothing"
+    first, last = await commits.bounds()
+    assert 1 < first <= last < first + 4
+    assert contents(await read_back(logs)) == contents(compile_events(changed))
+    newest = await keyframes.last(STREAMS.keyframe_subject)
+    assert newest is not None
+    keyframes.corrupt(newest.sequence, b"#")
+    async with running(logs) as again:
+        await again.is_ready()
+        assert contents(again.published) == contents(compile_events(changed)), "without a keyframe it is made anew"

@@ -87,6 +87,16 @@ async def test_the_newest_blob_is_found_behind_others() -> None:
     assert (await log.tip(SUBJECT)).sequence == record.sequence != EMPTY.sequence
 
 
+async def test_the_blob_before_is_used_if_the_newest_is_broken() -> None:
+    log = MemoryLog()
+    await append(log, b"1" * 450, version=1)
+    records = await append(log, b"2" * 450, version=2)
+    log.lose(records[-2].sequence)
+    found = await blob.newest(log, SUBJECT)
+    assert found is not None
+    assert (blob.version_of(found[0]), found[1]) == (1, b"1" * 450)
+
+
 def test_a_blob_that_fits_into_no_batch_is_refused() -> None:
     with pytest.raises(BatchTooLargeError):
         blob.split(bytes(range(256)) * 5, SUBJECT, version=1, chunk=1)
