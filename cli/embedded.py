@@ -18,6 +18,7 @@ from cli.api import Api, connect
 from cli.mesh import Mesh
 from deploy.devcluster.launch import mesh as launch
 from deploy.install.control_plane import NATS_PORT, Profile, control_plane
+from deploy.install.profile import PRESETS
 from shared import blob
 from shared.errors import BadInputError
 from shared.eventlog.connection import Access
@@ -29,6 +30,8 @@ from shared.subjects import Streams
 
 STATE_VARIABLE = "MESHLOG_STATE"
 KUBECONFIG = "kubeconfig"
+MANIFESTS = "control-plane.yaml"
+"""What the control plane was made of, beside the kubeconfig."""
 CLUSTER = "devcluster"
 PROXY_MARK = 1337
 READY_WITHIN = 60.0
@@ -51,13 +54,32 @@ def running() -> dict[str, Any]:
     return found
 
 
-def profile(state: Path, *, edges: int = 2) -> Profile:
-    """The control plane as the embedded mesh runs it."""
-    return Profile(cluster=CLUSTER, edges=edges, proxy_mark=PROXY_MARK, nats_data=str(state / "nats"))
+def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
+    """The control plane as the embedded mesh runs it; `ha`: as many of everything as the chart's preset `ha`."""
+    if not ha:
+        return Profile(cluster=CLUSTER, edges=edges or 2, proxy_mark=PROXY_MARK, nats_data=str(state / "nats"))
+    preset = PRESETS["ha"]
+    return Profile(
+        cluster=CLUSTER,
+        ingestors=preset.ingestors,
+        compilers=preset.compilers,
+        cas=preset.cas,
+        edges=edges or preset.edges,
+        injectors=preset.injectors,
+        nats_nodes=preset.nats_nodes,
+        nats_size=preset.nats_size,
+        proxy_mark=PROXY_MARK,
+    )
 
 
 def start(
-    *, api_port: int, nats_port: int, detached: bool, progress: Callable[[str], None], edges: int = 2
+    *,
+    api_port: int,
+    nats_port: int,
+    detached: bool,
+    progress: Callable[[str], None],
+    edges: int = 0,
+    ha: bool = False,
 ) -> launch.Mesh:
     """Start the devcluster and hand it the control plane's objects; returns when its API is ready.
 
@@ -65,8 +87,8 @@ def start(
     """
     state = state_directory()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    manifests = state / "control-plane.yaml"
-    chosen = profile(state, edges=edges)
+    manifests = state / MANIFESTS
+    chosen = profile(state, edges=edges, ha=ha)
     rendered = yaml.dump_all(control_plane(chosen), Dumper=yaml.CSafeDumper, sort_keys=False)
     argv = [sys.executable, "-m", "deploy.devcluster", "--manifest", str(manifests)]
     argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]
@@ -90,14 +112,15 @@ def _refuse_second(state: Path) -> None:
 
 
 async def control_plane_available(api: Api, progress: Callable[[str], None]) -> None:
-    """Wait until every Deployment of the control plane is available; raises `ApiRefusedError` if one is not in time."""
+    """Wait until all of the control plane is available; raises `ApiRefusedError` if a part is not in time."""
     chosen = Profile()
-    for manifest in control_plane(chosen):
-        if manifest["kind"] == "Deployment":
+    text = (state_directory() / MANIFESTS).read_text(encoding="utf-8")
+    for manifest in yaml.load_all(text, Loader=yaml.CSafeLoader):
+        if manifest["kind"] in {"Deployment", "StatefulSet"}:
             name = manifest["metadata"]["name"]
             progress(f"waiting for {name}")
             await api.wait(
-                f"/apis/apps/v1/namespaces/{chosen.namespace}/deployments/{name}",
+                f"/apis/apps/v1/namespaces/{chosen.namespace}/{manifest['kind'].lower()}s/{name}",
                 lambda one: one.get("status", {}).get("availableReplicas", 0) >= one["spec"]["replicas"],
                 within=READY_WITHIN,
                 what=f"{name} is not available; `meshlog logs {chosen.namespace}/{name}` says more",

@@ -16,6 +16,7 @@ examples:
   meshlog up                                   start, print the path of the kubeconfig
   kubectl --kubeconfig "$(meshlog status -o kubeconfig)" get pods -A
   meshlog up --foreground                      stay; Ctrl-C ends the mesh
+  meshlog up --ha                              as on a cluster: survives the loss of any process
   meshlog up --api-port 6443                   a port of your choice for the Kubernetes API
 """
 
@@ -30,10 +31,15 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--api-port", type=_port, default=0, help="port of the API on 127.0.0.1 (default: any free)")
     parser.add_argument("--nats-port", type=_port, default=0, help="port of the log on 127.0.0.1 (default: any free)")
-    parser.add_argument("--edges", type=int, default=2, help="replicas of the xDS edge (default 2)")
+    parser.add_argument("--edges", type=int, default=None, help="replicas of the xDS edge (default 2; 3 with --ha)")
+    parser.add_argument(
+        "--ha",
+        action="store_true",
+        help="three servers of the log, two or three of each service: docs/reliability.md",
+    )
     parser.add_argument("--foreground", action="store_true", help="stay until Ctrl-C, then end the mesh")
     options = parser.parse_args(argv)
-    if options.edges < 1:
+    if options.edges is not None and options.edges < 1:
         parser.error("--edges must be at least 1")
 
     from cli import embedded
@@ -46,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     mesh = embedded.start(
         api_port=options.api_port,
         nats_port=options.nats_port,
-        edges=options.edges,
+        edges=options.edges or 0,
+        ha=options.ha,
         detached=not options.foreground,
         progress=progress,
     )
