@@ -102,6 +102,10 @@ class Streams(msgspec.Struct, frozen=True):
         """Every event of one kind in one cluster."""
         return f"{self.prefix}.events.{escape(cluster)}.{escape(kind)}.>"
 
+    def namespace_scope(self, cluster: str, namespace: str) -> str:
+        """Every event of one namespace in one cluster; of objects in none, if it is empty."""
+        return f"{self.prefix}.events.{escape(cluster)}.*.{escape(namespace)}.>"
+
     @property
     def all_events(self) -> str:
         """Every event of every cluster."""
@@ -132,6 +136,15 @@ class Streams(msgspec.Struct, frozen=True):
     def issued_scope(self, requester: str) -> str:
         """Every answer to one requester."""
         return f"{self.prefix}.certs.issued.{escape(requester)}.>"
+
+    def audit_subject(self, what: str) -> str:
+        """Notes of the CA's audit trail: `refused`, `rotation`, `ingress-gateway`."""
+        return f"{self.prefix}.certs.audit.{escape(what)}"
+
+    @property
+    def all_issued(self) -> str:
+        """Every answer to every requester."""
+        return f"{self.prefix}.certs.issued.>"
 
     def bundle_subject(self, trust_domain: str) -> str:
         """The trust bundle of a trust domain, newest last."""

@@ -57,10 +57,15 @@ class Archive:
 
     def state(self, *, until: int) -> tuple[int, list[Record]]:
         """The newest state at or before an event, and at which event it stands; (0, []) if there is none."""
+        reached, items = self.state_items(until=until)
+        return reached, [record_of(item) for item in items.values()]
+
+    def state_items(self, *, until: int) -> tuple[int, dict[str, Item]]:
+        """The same as it stands in the file, by subject."""
         found = [state for state in self.contents.states if state.sequence <= until]
         if not found:
-            return 0, []
-        return found[-1].sequence, [record_of(item) for block in found[-1].blocks for item in self.items(block)]
+            return 0, {}
+        return found[-1].sequence, {item[0]: item for block in found[-1].blocks for item in self.items(block)}
 
 
 class FileLog:

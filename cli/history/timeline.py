@@ -7,14 +7,17 @@ newest keyframe before it and the commits since.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
 import msgspec
 
+from cli.history.archive import record_of
+from cli.history.filelog import Archive, FileLog
 from cli.history.source import Reader, Source
 from shared import blob, events
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import Record
+from shared.eventlog.streams import matches
 from shared.events import Event
 from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 
@@ -142,7 +145,7 @@ class Timeline:
     async def happened(self, sequence: int) -> Happened | None:
         """The event at exactly this sequence; none if the log no longer keeps it (or it cannot be read)."""
         record = await self.source.events.at(sequence)
-        return _happened(record) if record is not None and record.sequence == sequence else None
+        return happened_in(record) if record is not None and record.sequence == sequence else None
 
     async def since(self, moment: int) -> int:
         """The first sequence of events that the log took after a time."""
@@ -159,36 +162,59 @@ class Timeline:
             async for record in records:
                 if until is not None and record.sequence > until:
                     return
-                found = _happened(record)
+                found = happened_in(record)
                 if found is not None:
                     yield found
 
-    async def state(self, version: int) -> list[Happened]:
-        """The newest event of each object up to a version, deletions included, by sequence; of that epoch only."""
+    async def state(self, version: int, *, namespaces: Iterable[str] | None = None) -> list[Happened]:
+        """The newest event of each object up to a version, deletions included, by sequence; of that epoch only.
+
+        With `namespaces` only of objects in these, and of those in none.
+        """
+        scopes = [self.source.scope]
+        if namespaces is not None:
+            streams, cluster = self.source.streams, self.source.about.cluster
+            scopes = [streams.namespace_scope(cluster, name) for name in sorted({"", *namespaces})]
         newest: dict[str, Record] = {}
-        reached = 0
         _, end = await self.source.events.bounds()
         if self.source.archive is not None:
-            reached, records = self.source.archive.state(until=version)
-            newest = {record.subject: record for record in records}
+            newest = _state_in(self.source.archive, self.source.events, version, scopes)
         elif version >= end:
-            records = await self.source.events.last_per_subject(self.source.scope)
-            newest, reached = {record.subject: record for record in records}, end
-        if reached < min(version, end):
-            async with contextlib.aclosing(
-                self.source.events.read(start=reached + 1, subjects=self.source.scope)  # type: ignore[type-var]
-            ) as records:
-                async for record in records:
-                    if record.sequence > version:
-                        break
+            for scope in scopes:
+                newest.update((record.subject, record) for record in await self.source.events.last_per_subject(scope))
+        else:
+            for scope in scopes:
+                async for record in _until(self.source.events.read(subjects=scope), version):
                     newest[record.subject] = record
         ordered = sorted(newest.values(), key=lambda record: record.sequence)
         epoch = ordered[-1].epoch if ordered else ""
-        found = (_happened(record) for record in ordered if record.epoch == epoch)
+        found = (happened_in(record) for record in ordered if record.epoch == epoch)
         return [item for item in found if item is not None]
 
 
-def _happened(record: Record) -> Happened | None:
+def _state_in(archive: Archive, log: Reader, version: int, scopes: list[str]) -> dict[str, Record]:
+    """The newest record of each subject up to a version, from the state in the file that is nearest before it."""
+    assert isinstance(log, FileLog)
+    reached, newest = archive.state_items(until=version)
+    for item in log.items(reached + 1):
+        if item[1] > version:
+            break
+        newest[item[0]] = item
+    if len(scopes) > 1:
+        newest = {subject: item for subject, item in newest.items() if any(matches(one, subject) for one in scopes)}
+    return {subject: record_of(item) for subject, item in newest.items()}
+
+
+async def _until(records: AsyncIterator[Record], last: int) -> AsyncGenerator[Record]:
+    async with contextlib.aclosing(records) as opened:  # type: ignore[type-var]
+        async for record in opened:
+            if record.sequence > last:
+                return
+            yield record
+
+
+def happened_in(record: Record) -> Happened | None:
+    """The event in a record; none if it cannot be read as one."""
     try:
         return Happened(record.sequence, record.time, events.decode(record.payload))
     except events.CorruptEventError:

@@ -10,19 +10,32 @@ from collections import deque
 
 from services.compiler.commit import Stamp, difference, everything
 from services.compiler.derive.membership import is_member
-from services.compiler.derive.problems import Problem, split_problems, target_problems
+from services.compiler.derive.problems import (
+    Problem,
+    binding_problems,
+    namespace_problems,
+    service_problems,
+    split_problems,
+    target_problems,
+    udp_problems,
+)
 from services.compiler.derived import Derived
 from services.compiler.engine import Node, Query
 from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.reduce import reduce
 from shared.build import VERSION
 from shared.events import Event, ObjectKey
+from shared.model import ANNOTATION_PERMISSIVE
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Commit, Quarantined, Snapshot
 
 _PROBLEMS: dict[str, Query[Mesh, ..., tuple[Problem, ...]]] = {
     "TrafficTarget": target_problems,
     "TrafficSplit": split_problems,
+    "IdentityBinding": binding_problems,
+    "UDPRoute": udp_problems,
+    "Service": service_problems,
+    "Namespace": namespace_problems,
 }
 
 MAX_CAUSES = 1000
@@ -84,7 +97,17 @@ class Compiler:
             else:
                 self._derived.forget_pod(pod)
         elif event.kind in _PROBLEMS:
-            self._watch_policy(event.key, exists=exists)
+            self._watch_policy(event.key, exists=exists and self._may_have_problems(event.key))
+
+    def _may_have_problems(self, key: ObjectKey) -> bool:
+        """Most Services and Namespaces can have none, and there are too many of them to ask each."""
+        if key.kind == "Service":
+            service = self._mesh.services.peek(ObjectName(key.namespace, key.name))
+            return service is not None and service.spec.type == "ExternalName"
+        if key.kind == "Namespace":
+            namespace = self._mesh.namespaces.peek(key.name)
+            return namespace is not None and ANNOTATION_PERMISSIVE in namespace.metadata.annotations
+        return True
 
     def _watch_policy(self, key: ObjectKey, *, exists: bool) -> None:
         node = self._problem_nodes.get(key)
@@ -116,6 +139,11 @@ class Compiler:
             key = ObjectKey(self.settings.cluster, query_name, "", arguments)
             found.append(Quarantined(key=key, code="compiler/failed", sentence=error))
         return sorted(found)
+
+    def result(self) -> Derived:
+        """What the events folded so far compile to, for who looks without committing. Read only."""
+        self._derived.refresh()
+        return self._derived
 
     def commit(self, published: Snapshot) -> Commit | None:
         """What leads from the published snapshot to the events folded so far; none if nothing differs.

@@ -215,3 +215,14 @@ class Derived:
                 if pods:
                     found |= self.mesh.engine.provenance(self._pods[min(pods)])
         return sorted(found)
+
+    def causes_of_proxy(self, pod: ObjectName) -> list[Cause]:
+        """The events that decide what a proxy holds: its class, and the names in its view; sorted."""
+        node = self._pods.get(pod)
+        if node is None:
+            return []
+        found = set(self.mesh.engine.provenance(node))
+        workload_class = self._class_of.get(pod)
+        if workload_class is not None:
+            found |= self.mesh.engine.provenance(self._view_nodes[workload_class])
+        return sorted(found)

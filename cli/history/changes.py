@@ -1,0 +1,101 @@
+"""What differs between two versions: objects, the views of classes, proxies, what is left out."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cli.history.timeline import Happened, Timeline
+from shared.events import ObjectKey
+from shared.snapshot import Quarantined, Snapshot
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """A resource name of a class: which bytes before, which after; empty: none."""
+
+    type_url: str
+    name: str
+    before: str
+    after: str
+
+    @property
+    def verb(self) -> str:
+        """`added`, `removed` or `changed`."""
+        return "added" if not self.before else "changed" if self.after else "removed"
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """From one snapshot to another."""
+
+    classes: dict[str, list[Changed]]
+    """By class, those with a change; of a class that came or went, all its names."""
+    proxies: dict[str, tuple[str, str]]
+    """Proxy → class before and after; empty: it was not there."""
+    newly_left_out: list[Quarantined]
+    no_longer_left_out: list[Quarantined]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the two are the same to every proxy."""
+        return not (self.classes or self.proxies or self.newly_left_out or self.no_longer_left_out)
+
+
+def between(before: Snapshot, after: Snapshot) -> Difference:
+    """What differs; pure."""
+    classes: dict[str, list[Changed]] = {}
+    for name in sorted({*before.views, *after.views}):
+        old, new = before.views.get(name, {}), after.views.get(name, {})
+        if old != new and (found := changed_names(old, new)):
+            classes[name] = found
+    proxies: dict[str, tuple[str, str]] = {}
+    for key in sorted({*before.proxies, *after.proxies}):
+        was, now = before.proxies.get(key), after.proxies.get(key)
+        if was != now:
+            proxies[key] = (was.workload_class if was else "", now.workload_class if now else "")
+    return Difference(
+        classes=classes,
+        proxies=proxies,
+        newly_left_out=sorted(set(after.quarantine) - set(before.quarantine)),
+        no_longer_left_out=sorted(set(before.quarantine) - set(after.quarantine)),
+    )
+
+
+def changed_names(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[Changed]:
+    """What differs between two views."""
+    found: list[Changed] = []
+    for type_url in sorted({*before, *after}):
+        old, new = before.get(type_url, {}), after.get(type_url, {})
+        if old == new:
+            continue
+        found.extend(
+            Changed(type_url, name, old.get(name, ""), new.get(name, ""))
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        )
+    return found
+
+
+def distinct(difference: Difference) -> dict[Changed, list[str]]:
+    """Each change once, with the classes that see it: most are shared by many."""
+    found: dict[Changed, list[str]] = {}
+    for name, changes in difference.classes.items():
+        for change in changes:
+            found.setdefault(change, []).append(name)
+    return found
+
+
+async def objects_between(timeline: Timeline, after: int, until: int) -> dict[ObjectKey, list[Happened]]:
+    """The events between two versions, by object, in order."""
+    found: dict[ObjectKey, list[Happened]] = {}
+    async for item in timeline.history(after=after, until=until):
+        found.setdefault(item.event.key, []).append(item)
+    return dict(sorted(found.items()))
+
+
+async def object_at(timeline: Timeline, kind: str, namespace: str, name: str, version: int) -> Happened | None:
+    """The newest event of an object at a version; none if it had none yet."""
+    source = timeline.source
+    subject = source.streams.event_subject(source.about.cluster, kind, namespace, name)
+    newest: Happened | None = None
+    async for item in timeline.history(until=version, subjects=subject):
+        newest = item
+    return newest

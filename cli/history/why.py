@@ -1,0 +1,207 @@
+"""Why a proxy holds a resource: from the bytes in Envoy to objects, versions and people.
+
+The compiler records what it reads, so the past is compiled again (only the namespaces that can matter), must give
+the very same bytes, and is asked what it read. That is complete, but more than a person wants: of ten pods behind a
+service nine could go and the bytes would stay. So each object is taken out in turn: what the bytes do not survive
+*decides*; the rest was *read*, and a change of it, not its removal alone, could matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import msgspec
+
+from cli.history.archive import About
+from cli.history.bodies import decoded
+from cli.history.naming import class_of, type_name
+from cli.history.recompile import compiler_of
+from cli.history.timeline import Happened, LostHistoryError, Timeline, living
+from services.compiler.compiler import Compiler
+from services.compiler.names import ObjectName
+from shared import events
+from shared.errors import BadInputError
+from shared.events import ObjectKey
+from shared.snapshot import LDS, Cause, Resource, Snapshot
+
+MOST_TRIED = 400
+"""Objects that are taken out one by one; an answer with more of them is not split."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """An object that a resource was made from."""
+
+    cause: Cause
+    happened: Happened | None
+    """None if the log no longer keeps it."""
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A rule inside the resource, and the object that it comes from."""
+
+    name: str
+    objects: list[ObjectKey]
+    text: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Why a proxy holds a resource."""
+
+    proxy: str
+    resource: Resource
+    version: int
+    decides: list[Reason]
+    read: list[Reason]
+    rules: list[Rule]
+    split: bool
+    """Whether what decides was told from what was read."""
+
+
+async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str, name: str) -> Answer:
+    """Explain one resource of one proxy at the snapshot's version.
+
+    Raises `BadInputError` if the proxy does not hold it, `LostHistoryError` if the log cannot tell any more.
+    """
+    view = snapshot.views[class_of(snapshot, proxy)]
+    digest = view.get(type_url, {}).get(name)
+    if digest is None:
+        held = ", ".join(sorted(view.get(type_url, {}))) or "none"
+        sentence = f"is not held by {proxy.partition('/')[2]}; of this type it holds: {held}"
+        raise BadInputError("history/resource", sentence, about=f"{type_name(type_url)}/{name}")
+    resource = snapshot.resources[type_url, name, digest]
+    trial = Trial(timeline.source.about, proxy, (type_url, name, digest))
+    for namespaces in (_namespaces(timeline.source.about, snapshot, view, resource, proxy), None):
+        state = living(await timeline.state(snapshot.version, namespaces=namespaces))
+        compiler = compiler_of(timeline.source.about, state.values())
+        if trial.look(compiler):
+            return _explained(trial, compiler, state, resource, snapshot.version)
+    raise LostHistoryError(
+        "history/build",
+        f"version {snapshot.version} was made by build {snapshot.build}, and this one makes other bytes",
+    )
+
+
+def _explained(
+    trial: Trial, compiler: Compiler, state: dict[ObjectKey, Happened], resource: Resource, version: int
+) -> Answer:
+    result = compiler.result()
+    made = {cause.key: cause for cause in result.causes((resource.type_url, resource.name, resource.hash))}
+    reach = {cause.key: cause for cause in result.causes_of_proxy(trial.pod)}
+    candidates = [state[key] for key in sorted({*made, *reach})]
+    split = len(candidates) <= MOST_TRIED
+    deciding = trial.deciding(compiler, candidates) if split else set(made)
+    causes = {**reach, **made}
+    return Answer(
+        proxy=trial.proxy,
+        resource=resource,
+        version=version,
+        decides=[Reason(causes[key], state[key]) for key in sorted(deciding)],
+        read=[Reason(causes[key], state[key]) for key in sorted(made.keys() - deciding)],
+        rules=rules(resource, state.values()),
+        split=split,
+    )
+
+
+def _namespaces(
+    about: About, snapshot: Snapshot, view: dict[str, dict[str, str]], resource: Resource, proxy: str
+) -> set[str]:
+    """Where everything is that can matter: the namespaces of what the resource and the listeners were made from.
+
+    What was recorded when the bytes were made may be older objects than those that hold them up now; but not of
+    other namespaces, or else the listeners would differ. Whether it was enough is tried.
+    """
+    causes = set(resource.causes)
+    for name, digest in view.get(LDS, {}).items():
+        causes.update(snapshot.resources[LDS, name, digest].causes)
+    return {about.namespace, proxy.split("/")[1], *(cause.key.namespace for cause in causes)}
+
+
+class Trial:
+    """Whether a proxy would hold exactly this resource, were there other objects."""
+
+    def __init__(self, about: About, proxy: str, identity: tuple[str, str, str]) -> None:
+        self.proxy = proxy
+        _, namespace, pod = proxy.split("/")
+        self.pod = ObjectName(namespace, pod)
+        self._about = about
+        self._identity = identity
+
+    def look(self, compiler: Compiler) -> bool:
+        """Whether the proxy holds the resource in what is compiled."""
+        type_url, name, digest = self._identity
+        result = compiler.result()
+        proxy = result.proxies.get(self.proxy)
+        return proxy is not None and result.views[proxy.workload_class].get(type_url, {}).get(name) == digest
+
+    def deciding(self, compiler: Compiler, candidates: list[Happened]) -> set[ObjectKey]:
+        """The objects without which the proxy would not hold these bytes: each is taken out, and put back."""
+        found: set[ObjectKey] = set()
+        for item in candidates:
+            compiler.fold(deletion(item.event), item.sequence)
+            if not self.look(compiler):
+                found.add(item.event.key)
+            compiler.fold(item.event, item.sequence)
+        return found
+
+
+def deletion(event: events.Event) -> events.Event:
+    """The event that says that this object is gone."""
+    return msgspec.structs.replace(event, operation=events.DELETED, object=None, api_version="")
+
+
+def rules(resource: Resource, state: Iterable[Happened]) -> list[Rule]:
+    """The access rules in a resource, each with the TrafficTarget and the routes that it comes from."""
+    by_name = {(item.event.kind, item.event.namespace, item.event.name): item for item in state}
+    found: dict[str, Rule] = {}
+    for name, policy in sorted(_policies(decoded(resource))):
+        namespace, _, target = name.partition("/")
+        objects: list[ObjectKey] = []
+        item = by_name.get(("TrafficTarget", namespace, target))
+        if item is not None:
+            objects.append(item.event.key)
+            for kind, route in _routes(item):
+                routed = by_name.get((kind, namespace, route))
+                if routed is not None:
+                    objects.append(routed.event.key)
+        found.setdefault(name, Rule(name=name, objects=objects, text=_sentence(policy)))
+    return list(found.values())
+
+
+def _routes(target: Happened) -> list[tuple[str, str]]:
+    body = msgspec.json.decode(target.event.object or b"{}", type=dict[str, Any])
+    spec: dict[str, Any] = body.get("spec") or {}
+    return [
+        (str(rule.get("kind")), str(rule.get("name"))) for rule in spec.get("rules") or [] if isinstance(rule, dict)
+    ]  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _policies(value: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Every `policies` map inside a message."""
+    if isinstance(value, list):
+        return [found for item in cast("list[Any]", value) for found in _policies(item)]
+    if not isinstance(value, dict):
+        return []
+    found: list[tuple[str, dict[str, Any]]] = []
+    for key, inner in cast("dict[str, Any]", value).items():
+        if key == "policies" and isinstance(inner, dict):
+            found.extend(cast("dict[str, dict[str, Any]]", inner).items())
+        else:
+            found.extend(_policies(inner))
+    return found
+
+
+def _sentence(policy: dict[str, Any]) -> str:
+    callers = sorted(_leaves(policy.get("principals", []), "exact"))
+    return "lets " + (", ".join(callers) if callers else "every member of the mesh") + " through"
+
+
+def _leaves(value: Any, key: str) -> set[str]:
+    if isinstance(value, list):
+        return {leaf for item in cast("list[Any]", value) for leaf in _leaves(item, key)}
+    if not isinstance(value, dict):
+        return set()
+    found: set[str] = set()
+    for name, inner in cast("dict[str, Any]", value).items():
+        found |= {inner} if name == key and isinstance(inner, str) else _leaves(inner, key)
+    return found

@@ -1,0 +1,123 @@
+"""`meshlog show`: one version: what it changed, an object in it, what a proxy held."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cli.history.timeline import Timeline
+
+_EPILOG = """\
+VERSION is a number, HEAD, HEAD~3, @2026-11-20T03:12 (UTC) or @-10m.
+
+examples:
+  meshlog show HEAD                                        the newest version: causes, changes, who was concerned
+  meshlog show @-10m --object TrafficTarget/shop/allow     an object as it was
+  meshlog show 4711 --proxy shop/cart-7c9d                 what the proxy held
+  meshlog show 4711 --proxy shop/cart-7c9d route/inbound\\|8080
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Show; 0, or 2 for what there is not."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog show",
+        description="Show a version of the mesh.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("version", metavar="VERSION")
+    parser.add_argument("--object", default="", metavar="KIND/NS/NAME", help="this object as it was")
+    parser.add_argument("--proxy", default="", metavar="NS/POD", help="what this proxy held")
+    parser.add_argument("resource", nargs="?", default="", metavar="TYPE/NAME", help="with --proxy: this resource")
+    from cli.history import source as sources
+
+    sources.add_arguments(parser)
+    options = parser.parse_intermixed_args(list(argv))
+    if options.resource and not options.proxy:
+        parser.error("TYPE/NAME needs --proxy")
+
+    from cli.history.timeline import Timeline
+    from cli.history.versions import resolve
+
+    async def run() -> int:
+        async with sources.opened(options.log) as source:
+            timeline = Timeline(source)
+            version = await resolve(timeline, options.version)
+            if options.object:
+                return await _object(timeline, version, options.object, options.version)
+            if options.proxy:
+                return await _proxy(timeline, version, options.proxy, options.resource)
+            return await _version(timeline, version)
+
+    return asyncio.run(run())
+
+
+async def _object(timeline: Timeline, version: int, named: str, asked: str) -> int:
+    from cli.history import bodies, naming
+    from cli.history.changes import object_at
+
+    until = int(asked) if asked.isdecimal() else version
+    found = await object_at(timeline, *naming.parse_object(named), until)
+    if found is None:
+        print(f"{named}: the log knows nothing of it up to {until}")
+        return 1
+    print(f"# {naming.line(found, found.event.key, found.sequence)}")
+    if body := bodies.object_of(found):
+        print(bodies.yaml_of(body), end="")
+    return 0
+
+
+async def _proxy(timeline: Timeline, version: int, named: str, resource: str) -> int:
+    from cli.history import bodies, naming
+
+    snapshot = await timeline.snapshot(version)
+    workload_class = naming.class_of(snapshot, naming.parse_proxy(named, timeline.source.about.cluster))
+    view = snapshot.views[workload_class]
+    if not resource:
+        print(f"{named} at version {snapshot.version}, class {workload_class}")
+        for type_url in sorted(view):
+            for name, digest in sorted(view[type_url].items()):
+                print(f"  {digest}  {naming.type_name(type_url)}/{name}")
+        print(f"\nwhy: meshlog why {named} TYPE/NAME --at {snapshot.version}")
+        return 0
+    type_url, name = naming.parse_resource(resource)
+    digest = view.get(type_url, {}).get(name)
+    if digest is None:
+        print(f"{named} holds no {resource} at version {snapshot.version}")
+        return 1
+    print(f"# {resource} of {named} at version {snapshot.version}, {digest}")
+    print(bodies.yaml_of(bodies.decoded(snapshot.resources[type_url, name, digest])), end="")
+    return 0
+
+
+async def _version(timeline: Timeline, version: int) -> int:
+    from cli.history import naming
+    from cli.history.versions import clock
+
+    published = await timeline.commit(version)
+    snapshot = await timeline.snapshot(version)
+    commit = published.commit
+    concerned = snapshot.concerned(commit)
+    print(f"version {version}, published {clock(published.time)} by build {commit.build}, after {commit.parent}")
+    print("\nbecause of:")
+    for cause in commit.causes[:20]:
+        print(f"  {naming.line(await timeline.happened(cause.sequence), cause.key, cause.sequence)}")
+    if len(commit.causes) > 20:
+        print(f"  and {len(commit.causes) - 20} more: meshlog log --after {commit.parent} --until {version}")
+    if commit.resources:
+        print("\nrendered:")
+        for one in commit.resources[:20]:
+            print(f"  {one.hash}  {naming.type_name(one.type_url)}/{one.name}")
+        if len(commit.resources) > 20:
+            print(f"  and {len(commit.resources) - 20} more")
+    came = [key for key, proxy in commit.proxies.items() if proxy is not None]
+    print(f"\nconcerned: {len(concerned)} of {len(snapshot.proxies)} proxies", end="")
+    print(f" ({len(came)} new or moved)" if came else "")
+    for one in commit.quarantine or []:
+        print(f"left out: {one.key}: {one.sentence} [{one.code}]")
+    print(f"\nmeshlog diff {commit.parent} {version}    meshlog rollout {version}")
+    return 0

@@ -1,0 +1,115 @@
+"""`meshlog why`: this resource, in this proxy, because of these objects."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cli.history.why import Answer, Reason
+
+_EPILOG = """\
+TYPE is cluster, endpoints, listener or route; `meshlog show HEAD --proxy NS/POD` lists what a proxy holds.
+"decided by": without this object the proxy would not hold these bytes; each was tried. "read": was looked at;
+taking it away alone changes nothing.
+
+examples:
+  meshlog why bookbuyer/bookbuyer-7c9d 'cluster/outbound|bookstore/bookstore|14001'
+  meshlog why bookstore/bookstore-v1-5f 'route/inbound|14001' --at @-10m      down to the rule
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Explain; 0, or 2 if the proxy does not hold it."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog why",
+        description="Say why a proxy holds a resource: the objects, versions and people behind its bytes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("proxy", metavar="NS/POD")
+    parser.add_argument("resource", metavar="TYPE/NAME")
+    parser.add_argument("--at", default="HEAD", metavar="VERSION", help="at this version or time (default HEAD)")
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    from cli.history import source as sources
+
+    sources.add_arguments(parser)
+    options = parser.parse_args(argv)
+
+    from cli.history.naming import parse_proxy, parse_resource
+    from cli.history.timeline import Timeline
+    from cli.history.versions import resolve
+    from cli.history.why import why
+
+    type_url, name = parse_resource(options.resource)
+
+    async def run() -> Answer:
+        async with sources.opened(options.log) as source:
+            timeline = Timeline(source)
+            snapshot = await timeline.snapshot(await resolve(timeline, options.at))
+            return await why(timeline, snapshot, parse_proxy(options.proxy, source.about.cluster), type_url, name)
+
+    answer = asyncio.run(run())
+    if options.output == "json":
+        print(json.dumps(_as_json(answer), indent=2))
+    else:
+        _tell(answer)
+    return 0
+
+
+def _tell(answer: Answer) -> None:
+    from cli.history.naming import line, type_name
+
+    resource, proxy = answer.resource, answer.proxy.partition("/")[2]
+    print(f"{type_name(resource.type_url)}/{resource.name} of {proxy} at version {answer.version}")
+    deciding = answer.decides
+    print("\ndecided by:" if answer.split else "\nmade from (too many to try each):")
+    for reason in deciding:
+        print(f"  {line(reason.happened, reason.cause.key, reason.cause.sequence)}")
+    if answer.rules:
+        print("\nrules:")
+        for rule in answer.rules:
+            print(f"  {rule.name}: {rule.text}")
+            for key in rule.objects:
+                print(f"    by {key}")
+    if answer.read:
+        print(f"\nread ({len(answer.read)} more; taking one away alone changes nothing):")
+        for reason in answer.read[:10]:
+            print(f"  {line(reason.happened, reason.cause.key, reason.cause.sequence)}")
+        if len(answer.read) > 10:
+            print(f"  and {len(answer.read) - 10} more (-o json lists them)")
+    if deciding:
+        newest = max(deciding, key=lambda reason: reason.cause.sequence).cause.sequence
+        print(f"\nthe newest of these: meshlog show {newest}")
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    def reason(one: Reason) -> dict[str, Any]:
+        from cli.history.naming import who
+
+        happened = one.happened
+        return {
+            "object": str(one.cause.key),
+            "uid": one.cause.uid,
+            "resourceVersion": one.cause.resource_version,
+            "sequence": one.cause.sequence,
+            "time": happened.time if happened else None,
+            "by": who(happened) if happened else None,
+        }
+
+    return {
+        "proxy": answer.proxy,
+        "type": answer.resource.type_url,
+        "name": answer.resource.name,
+        "hash": answer.resource.hash,
+        "version": answer.version,
+        "tried": answer.split,
+        "decides": [reason(one) for one in answer.decides],
+        "read": [reason(one) for one in answer.read],
+        "rules": [
+            {"name": one.name, "objects": [str(key) for key in one.objects], "text": one.text} for one in answer.rules
+        ],
+    }
