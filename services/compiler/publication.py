@@ -251,7 +251,12 @@ class Publication:
         if commit is None:
             self.compiler.accept()
             return None
-        if commit.version <= self.snapshots.highest:
+        # A version that is lost in the log may be said again: by the same build it is the same, byte for byte.
+        repeats = commit.parent == 0 and (commit.version, commit.build) == (
+            self.snapshots.highest,
+            self.snapshots.highest_build,
+        )
+        if commit.version <= self.snapshots.highest and not repeats:
             # The same events, compiled differently (another build), or a log that went back. Versions only grow, so
             # it waits for the next event.
             if self._held_back != commit.version:

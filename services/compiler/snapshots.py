@@ -54,6 +54,8 @@ class Snapshots:
         self.published = Snapshot()
         self.highest = 0
         """The highest version that was ever published here, as far as the log tells."""
+        self.highest_build = ""
+        """The build that made it."""
         self.keyframe_version = 0
         """Version of the newest keyframe; 0: there is none."""
         self.since_keyframe = 0
@@ -128,7 +130,8 @@ class Snapshots:
 
     def _take(self, payload: bytes) -> None:
         commit = decode_commit(payload)
-        self.highest = max(self.highest, commit.version)
+        if commit.version >= self.highest:
+            self.highest, self.highest_build = commit.version, commit.build
         if commit.version <= self.published.version or (self._broken and commit.parent):
             return
         self._broken = False
@@ -151,7 +154,7 @@ class Snapshots:
         )
         self._broken = False
         self.published.apply(commit)
-        self.highest = commit.version
+        self.highest, self.highest_build = commit.version, commit.build
         self.since_keyframe += len(payload)
         return len(payload)
 
