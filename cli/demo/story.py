@@ -90,7 +90,7 @@ class Story:
             f"arrived: {what}",
             held=count > 0,
             figure=arrival.milliseconds,
-            unit=f"ms from the API's answer to the last of {count} ACKs",
+            unit=f"ms to the last of {count} ACKs",
             detail="" if count else "no proxy was concerned",
         )
 
