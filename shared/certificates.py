@@ -22,16 +22,36 @@ class SealingKey(msgspec.Struct, frozen=True):
     """X25519, raw, 32 bytes."""
 
 
+class TrustedRoot(msgspec.Struct, frozen=True):
+    """Where a root of a bundle comes from, and since when members trust it."""
+
+    name: str
+    """Its MeshRootCertificate; `default` where nobody made one."""
+    trust_domain: str
+    since: int
+    """Serial of the first bundle that holds it: who acknowledged that one, or a later one, trusts it."""
+
+
 class TrustBundle(msgspec.Struct, frozen=True):
-    """The roots that members of a trust domain trust, and the keys that reach its CA."""
+    """The roots that members of a mesh trust, and the keys that reach its CA.
+
+    It is also the state of a rotation: which root signs, which are trusted, since when. Nothing else remembers it.
+    """
 
     trust_domain: str
+    """Of what is signed now; members of other trust domains in `members` are trusted as well."""
     serial: int
-    """Grows with each change."""
+    """Grows with each change; starts from the clock, so it is also about when (seconds since 1970) it was made."""
     roots: list[str]
     """PEM certificates, the signing one first."""
     sealing_keys: list[SealingKey]
-    """Newest first; a sender uses the first."""
+    """Those of the signing root first; a sender uses the first."""
+    members: list[TrustedRoot] = []
+    """One for each of `roots`, in the same order; empty in bundles of a fixed root."""
+    signing_since: int = 0
+    """Serial of the bundle since which the first root signs: certificates of earlier bundles want to be renewed."""
+    key_type: str = "P-256"
+    """What keys to make for certificates: `P-256`, or `RSA-` and the bits."""
 
 
 class SigningRequest(msgspec.Struct, frozen=True):
@@ -68,13 +88,37 @@ class SigningAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Stable code of a refusal (`csr/…`, `token/…`); empty: issued. The reason is in the CA's log only."""
     retry_after: float = 0.0
     """Seconds after which the same request may succeed; 0: it will not."""
+    pod: str = ""
+    """Whose token it was: `namespace/name`. With what follows, and the requester in the subject, the audit trail."""
+    pod_uid: str = ""
+    token_id: str = ""
+    """`jti` of the token: names it, and is of no use without it."""
+    root: str = ""
+    """Root that signed it: a name in the bundle's `members`."""
+
+
+class AuditNote(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What happened beside certificates: a refusal with its reason, a step of a rotation. For people."""
+
+    what: str
+    """`refused`, `rotation`, `ingress-gateway`."""
+    code: str
+    """Stable code of the refusal or step."""
+    why: str = ""
+    request: str = ""
+    requester: str = ""
+    asked_for: str = ""
+    bundle_serial: int = 0
+    waiting: list[str] = []
+    """Who keeps a rotation from its next step, each with the reason; the first of them, if there are many."""
+    waiting_count: int = 0
 
 
 class CorruptMessageError(MeshlogError):
     """The bytes are no message that an edge or a CA can have written."""
 
 
-def encode(message: TrustBundle | SigningRequest | SigningAnswer) -> bytes:
+def encode(message: TrustBundle | SigningRequest | SigningAnswer | AuditNote) -> bytes:
     """JSON, readable with the plain `nats` tool; equal messages have equal bytes."""
     return msgspec.json.encode(message, order="deterministic")
 
@@ -94,7 +138,12 @@ def decode_answer(payload: bytes) -> SigningAnswer:
     return _decode(payload, SigningAnswer)
 
 
-_Message = TypeVar("_Message", TrustBundle, SigningRequest, SigningAnswer)
+def decode_note(payload: bytes) -> AuditNote:
+    """Read a note of the audit trail; raises `CorruptMessageError`."""
+    return _decode(payload, AuditNote)
+
+
+_Message = TypeVar("_Message", TrustBundle, SigningRequest, SigningAnswer, AuditNote)
 
 
 def _decode(payload: bytes, kind: type[_Message]) -> _Message:

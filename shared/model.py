@@ -24,6 +24,9 @@ LABEL_IGNORE = "openservicemesh.io/ignore"
 ANNOTATION_INJECTION = "openservicemesh.io/sidecar-injection"
 ANNOTATION_CHANGE_SET = "meshlog.io/change-set"
 ANNOTATION_PERMISSIVE = "meshlog.io/permissive"
+"""On a namespace: `true` or `false`, whether its pods take calls from every member; else the MeshConfig says."""
+ANNOTATION_CALLS = "meshlog.io/calls"
+"""On a namespace: namespaces, by commas, whose services its pods are told of in permissive mode; else all."""
 ANNOTATION_SIDECAR = "meshlog.io/sidecar"
 """Set by the injector on each pod that it gave a sidecar; the value is the build that did."""
 
@@ -215,6 +218,13 @@ KINDS: dict[str, type[msgspec.Struct]] = {
     "UDPRoute": PolicyObject,
     "TrafficSplit": PolicyObject,
     "MeshConfig": PolicyObject,
+    "MeshRootCertificate": PolicyObject,
+    "Egress": PolicyObject,
+    "IngressBackend": PolicyObject,
+    "Retry": PolicyObject,
+    "UpstreamTrafficSetting": PolicyObject,
+    "Telemetry": PolicyObject,
+    "ExtensionService": PolicyObject,
     "TokenIssuer": TokenIssuer,
 }
 """Kind of an event → the struct of its projected object."""

@@ -65,10 +65,16 @@ class Opener:
         """Take raw X25519 private keys of 32 bytes, the newest first."""
         self._keys: dict[str, X25519PrivateKey] = {}
         self._published: list[SealingKey] = []
+        self.hold(private_keys)
+
+    def hold(self, private_keys: Iterable[bytes]) -> None:
+        """Open also what is sealed to these."""
         for raw in private_keys:
             private = X25519PrivateKey.from_private_bytes(raw)
             public = private.public_key().public_bytes_raw()
             key_id = sealing_key_id(public)
+            if key_id in self._keys:
+                continue
             self._keys[key_id] = private
             self._published.append(SealingKey(id=key_id, public=public))
 

@@ -48,6 +48,12 @@ class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     workload_class: str = ""
     types: dict[str, TypeStatus] = {}
     """By type URL, SDS included."""
+    bundle: int = 0
+    """Serial of the newest trust bundle that the proxy acknowledged; 0: none yet."""
+    certificate_bundle: int = 0
+    """Serial of the bundle under which the certificate was signed that the proxy acknowledged; 0: it has none yet."""
+    certificate_until: int = 0
+    """When that certificate expires, seconds since 1970."""
 
     @property
     def acked(self) -> int:

@@ -7,27 +7,44 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from services.ca.authority import Authority, new_serial
+from services.ca.audit import AuditTrail
+from services.ca.authority import new_serial
 from services.ca.distribution import WEBHOOK_KINDS, BundleDistributor
 from services.ca.facts import Facts, FactsFollower
 from services.ca.issuer import Issuer, SigningPolicy
 from services.ca.kube import KubeApi
-from services.ca.provider import Provider
+from services.ca.progress import FleetProgress
 from services.ca.publication import BundlePublisher
 from services.ca.replay import ReplayGuard
+from services.ca.roots import DEFAULT_ROOT, OpenStore, Roots
+from services.ca.rotator import Rotator
 from services.ca.settings import CaSettings
 from services.ca.signing_queue import SigningQueue
+from services.ca.wishes import WantedRoot
 from shared.certificates import SigningAnswer
 from shared.eventlog.protocol import Logs
+from shared.latest import Latest
 from shared.sealing import Opener
+from shared.svid import BundleFollower
 from shared.tokens import TokenVerifier
 
 SETTLE_SECONDS = 1.5
 """How long a request may wait for the log to catch up with its token; then its requester is told to come again."""
+REFRESH_SECONDS = 60.0
 
 Part = tuple[str, Coroutine[Any, Any, None]]
+
+
+def default_root(settings: CaSettings) -> WantedRoot:
+    """The root where nobody made a MeshRootCertificate."""
+    return WantedRoot(
+        name=DEFAULT_ROOT,
+        role="active",
+        trust_domain=settings.trust_domain,
+        provider=settings.provider,
+        settings={},
+        created="",
+    )
 
 
 class CertificateAuthority:
@@ -37,16 +54,14 @@ class CertificateAuthority:
         self,
         settings: CaSettings,
         *,
-        authority: Authority,
-        provider: Provider,
+        store: OpenStore,
         kube: KubeApi | None = None,
         clock: Callable[[], float] = time.time,
         answered: Callable[[SigningAnswer], None] = lambda _: None,
     ) -> None:
-        """Without `kube` the bundle stands in the log alone."""
+        """`store` says where the keys of a root live; without `kube` the bundle stands in the log alone."""
         self._settings = settings
-        self._provider = provider
-        self._opener = Opener(authority.sealing_keys)
+        self._opener = Opener(())
         self._kube = kube
         self._clock = clock
         self._answered = answered
@@ -57,6 +72,15 @@ class CertificateAuthority:
             mesh_name=settings.mesh_name,
             mesh_namespace=settings.namespace,
         )
+        self.roots = Roots(
+            default=default_root(settings),
+            store=store,
+            opener=self._opener,
+            kube=kube,
+            namespace=settings.namespace,
+            clock=clock,
+        )
+        self.bundle: Latest[Any] = Latest()
 
     async def parts(
         self, logs: Logs, ready: Callable[[str, bool, str], None] = lambda _name, _ready, _why: None
@@ -64,30 +88,54 @@ class CertificateAuthority:
         """Open the streams; what must run beside each other from now on, by name."""
         ready("facts", False, "the events are not read yet")
         ready("bundle", False, "the trust bundle is not published yet")
-        streams = self._settings.streams
+        settings, streams = self._settings, self._settings.streams
         certs = await logs.open(streams.certs)
         csrs = await logs.open(streams.csrs)
         follower = FactsFollower(await logs.open(streams.events), self.facts, streams=streams)
-        publisher = BundlePublisher(certs, streams=streams, trust_domain=self._settings.trust_domain, clock=self._clock)
+        publisher = BundlePublisher(certs, streams=streams, trust_domain=settings.trust_domain, clock=self._clock)
+        bundles = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
+        self.bundle = publisher.published
+        trail = AuditTrail(certs, streams=streams)
         issuer = Issuer(
-            provider=self._provider,
+            signer=self.roots.signer,
             opener=self._opener,
             verifier=self.verifier,
             facts=self.facts,
             guard=ReplayGuard(),
             policy=SigningPolicy(
-                trust_domain=self._settings.trust_domain,
-                mesh_namespace=self._settings.namespace,
-                lifetime=self._settings.lifetime,
-                serving_accounts=self._settings.serving_accounts,
-                service_domain=self._settings.service_domain,
+                mesh_namespace=settings.namespace,
+                lifetime=settings.lifetime,
+                serving_accounts=settings.serving_accounts,
+                service_domain=settings.service_domain,
             ),
             clock=self._clock,
             serials=new_serial,
             settle=lambda condition: _settle(follower, condition),
+            refused=trail.note,
         )
         queue = SigningQueue(
             csrs=csrs, certs=certs, streams=streams, issuer=issuer, bundle=publisher.published, answered=self._answered
+        )
+        distributor = self._distributor(publisher)
+        rotator = Rotator(
+            roots=self.roots,
+            facts=self.facts,
+            follower=follower,
+            publisher=publisher,
+            progress=FleetProgress(
+                status=await logs.open(streams.status),
+                certs=certs,
+                streams=streams,
+                facts=self.facts,
+                bundle_subject=publisher.subject,
+                serving=(settings.namespace, settings.serving_accounts),
+                clock=self._clock,
+                skew=settings.clock_skew,
+            ),
+            undistributed=distributor.undistributed if distributor is not None else lambda _: [],
+            certs=certs,
+            streams=streams,
+            trust_domain=settings.trust_domain,
         )
 
         async def sign() -> None:
@@ -98,33 +146,58 @@ class CertificateAuthority:
             ready("bundle", True, "")
             await queue.run()
 
-        roots = [root.public_bytes(Encoding.PEM).decode() for root in self._provider.roots]
+        async def learn_bundles() -> None:
+            # Another replica may take the step; this one signs with the new root from then on.
+            async for bundle in bundles.changes():
+                known = publisher.published.value
+                if known is None or bundle.serial > known.serial:
+                    publisher.published.set(bundle)
+
         parts: list[Part] = [
             ("facts", follower.run()),
-            ("publication", publisher.run(roots, self._opener.public_keys)),
+            ("rotation", rotator.run()),
+            ("bundles", bundles.run()),
+            ("bundles-learnt", learn_bundles()),
+            ("audit", trail.run()),
+            ("refresh", self._refresh()),
             ("signing", sign()),
         ]
-        if self._kube is not None:
-            parts += self._distribution(self._kube, follower, publisher)
+        if distributor is not None:
+            parts += _distribution(distributor, follower, publisher)
         return parts
 
-    def _distribution(self, kube: KubeApi, follower: FactsFollower, publisher: BundlePublisher) -> list[Part]:
-        distributor = BundleDistributor(kube, bundle=publisher.published, members=self.facts.members)
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            await self.roots.refresh()
 
-        async def wake_by_facts() -> None:
-            async for _ in follower.changes():
-                distributor.wake()
+    def _distributor(self, publisher: BundlePublisher) -> BundleDistributor | None:
+        if self._kube is None:
+            return None
+        return BundleDistributor(
+            self._kube,
+            bundle=publisher.published,
+            members=self.facts.members,
+            clock=self._clock,
+            settle=self._settings.distribution_settle,
+        )
 
-        async def wake_by_bundle() -> None:
-            async for _ in publisher.published.changes():
-                distributor.wake()
 
-        return [
-            ("config-maps", distributor.run_config_maps()),
-            ("config-maps-facts", wake_by_facts()),
-            ("config-maps-bundle", wake_by_bundle()),
-            *((kind, distributor.run_webhooks(kind)) for kind in WEBHOOK_KINDS),
-        ]
+def _distribution(distributor: BundleDistributor, follower: FactsFollower, publisher: BundlePublisher) -> list[Part]:
+    async def wake_by_facts() -> None:
+        async for _ in follower.changes():
+            distributor.wake()
+
+    async def wake_by_bundle() -> None:
+        async for _ in publisher.published.changes():
+            distributor.wake()
+
+    return [
+        ("config-maps", distributor.run_config_maps()),
+        ("config-maps-facts", wake_by_facts()),
+        ("config-maps-bundle", wake_by_bundle()),
+        *((kind, distributor.run_webhooks(kind)) for kind in WEBHOOK_KINDS),
+    ]
 
 
 async def _settle(follower: FactsFollower, condition: Callable[[], bool]) -> None:

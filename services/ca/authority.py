@@ -33,11 +33,15 @@ class StoredAuthority(msgspec.Struct, frozen=True):
 
     trust_domain: str
     certificate: str
-    """The root, PEM."""
+    """What signs leaves, PEM: the root, or an intermediate that somebody else's CA signed."""
     key: str
     """Its private key, PKCS #8 PEM."""
     sealing_keys: list[bytes]
     """Raw X25519 private keys, newest first."""
+    above: list[str] = []
+    """Certificates between an intermediate and its root, PEM, from below."""
+    root: str = ""
+    """The root of an intermediate, PEM; empty: `certificate` is the root."""
 
     def __repr__(self) -> str:
         return f"StoredAuthority({self.trust_domain})"
@@ -51,6 +55,18 @@ class Authority(msgspec.Struct, frozen=True):
     certificate_pem: str
     key: EllipticCurvePrivateKey
     sealing_keys: tuple[bytes, ...]
+    above: tuple[x509.Certificate, ...] = ()
+    root: x509.Certificate | None = None
+
+    @property
+    def anchor(self) -> x509.Certificate:
+        """What members must trust."""
+        return self.root or self.certificate
+
+    @property
+    def intermediates(self) -> list[x509.Certificate]:
+        """What a leaf needs between itself and the root."""
+        return [self.certificate, *self.above] if self.root is not None else []
 
     def __repr__(self) -> str:
         return f"Authority({self.trust_domain})"
@@ -87,12 +103,14 @@ def decode_authority(raw: bytes, *, trust_domain: str, about: str) -> Authority:
         stored = msgspec.json.decode(raw, type=StoredAuthority)
         certificate = x509.load_pem_x509_certificate(stored.certificate.encode())
         key = load_pem_private_key(stored.key.encode(), password=None)
+        above = [x509.load_pem_x509_certificate(pem.encode()) for pem in stored.above]
+        root = x509.load_pem_x509_certificate(stored.root.encode()) if stored.root else None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
         raise AuthorityError("ca/keys", "does not hold the CA's keys; restore it from a backup", about=about) from None
     if not isinstance(key, EllipticCurvePrivateKey) or _spki(key) != certificate.public_key().public_bytes(
         Encoding.DER, PublicFormat.SubjectPublicKeyInfo
     ):
-        raise AuthorityError("ca/keys", "holds a key that is not the one of its root certificate", about=about)
+        raise AuthorityError("ca/keys", "holds a key that is not the one of its certificate", about=about)
     if stored.trust_domain != trust_domain:
         raise AuthorityError(
             "ca/trust-domain",
@@ -107,6 +125,8 @@ def decode_authority(raw: bytes, *, trust_domain: str, about: str) -> Authority:
         certificate_pem=stored.certificate,
         key=key,
         sealing_keys=tuple(stored.sealing_keys),
+        above=tuple(above),
+        root=root,
     )
 
 

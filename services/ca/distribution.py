@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -93,13 +94,43 @@ def webhook_patch(webhooks: list[_Webhook], ca_bundle: str) -> list[dict[str, An
 class BundleDistributor:
     """Writes the bundle into ConfigMaps and webhook configurations; run both loops as tasks."""
 
-    def __init__(self, kube: KubeApi, *, bundle: Latest[TrustBundle], members: Callable[[], dict[str, str]]) -> None:
-        """`bundle` holds the newest bundle; `members` gives the namespaces that get it, with their uids."""
+    def __init__(
+        self,
+        kube: KubeApi,
+        *,
+        bundle: Latest[TrustBundle],
+        members: Callable[[], dict[str, str]],
+        clock: Callable[[], float] = time.time,
+        settle: float = 0.0,
+    ) -> None:
+        """`bundle` holds the newest bundle; `members` gives the namespaces that get it, with their uids.
+
+        `settle`: seconds that kubelets may take to refresh what they mounted; nothing tells when they have.
+        """
+        self._clock = clock
+        self._settle = settle
         self._kube = kube
         self._bundle = bundle
         self._members = members
         self._written: dict[str, tuple[str, int]] = {}
+        self._held: dict[str, tuple[int, float]] = {}
         self._woken = asyncio.Event()
+
+    def undistributed(self, serial: int) -> list[str]:
+        """Which kinds of places do not hold this bundle (or a later one) for `settle` seconds yet."""
+        now = self._clock()
+        late: list[str] = []
+        for kind in ("configmaps", *WEBHOOK_KINDS):
+            held, since = self._held.get(kind, (0, now))
+            if held < serial:
+                late.append(f"{kind}: do not all hold the new trust bundle yet")
+            elif now - since < self._settle:
+                late.append(f"{kind}: kubelets get {self._settle:g} s to refresh what they mounted")
+        return late
+
+    def _note_held(self, kind: str, serial: int) -> None:
+        if self._held.get(kind, (0, 0.0))[0] < serial:
+            self._held[kind] = (serial, self._clock())
 
     def wake(self) -> None:
         """Members or bundle may have changed."""
@@ -134,6 +165,8 @@ class BundleDistributor:
             except KubeError as error:
                 complete = False
                 _LOGGER.warning("the trust bundle is not in namespace %s yet: %s", namespace, error)
+        if complete:
+            self._note_held("configmaps", bundle.serial)
         return complete
 
     async def run_webhooks(self, kind: str) -> None:
@@ -160,12 +193,14 @@ class BundleDistributor:
             found = msgspec.json.decode(answer.body, type=_WebhookList)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise KubeError("kube/answer", "the list cannot be read", about=path) from error
-        ca_bundle = base64.b64encode(bundle_pem(await self._bundle.wait()).encode()).decode()
+        bundle = await self._bundle.wait()
+        ca_bundle = base64.b64encode(bundle_pem(bundle).encode()).decode()
         for configuration in found.items:
             patch = webhook_patch(configuration.webhooks, ca_bundle)
             if patch:
                 await self._patch(f"{path}/{configuration.metadata.name}", patch)
                 _LOGGER.info("wrote the trust bundle into %s", configuration.metadata.name)
+        self._note_held(kind, bundle.serial)
         return found.metadata.resource_version
 
     async def _wait_for_change(self, kind: str, version: str) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any, TypeVar
 
 import msgspec
 
-from shared.duration import parse_duration
+from services.ca.wishes import DEFAULT_KEY, GatewayWish, WantedRoot, seconds, wanted_gateway, wanted_key, wanted_root
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
 from shared.events import DELETED, Event, decode
@@ -23,7 +23,7 @@ from shared.subjects import Streams, unescape
 from shared.tokens import TokenVerifier, WorkloadToken
 
 _LOGGER = logging.getLogger("meshlog.ca.facts")
-KINDS = ("TokenIssuer", "MeshConfig", "Namespace", "ServiceAccount", "Pod")
+KINDS = ("TokenIssuer", "MeshConfig", "MeshRootCertificate", "Namespace", "ServiceAccount", "Pod")
 MESH_CONFIG = "osm-mesh-config"
 _ENDED = {"Succeeded", "Failed"}
 _RETRY_SECONDS = 1.0
@@ -62,6 +62,11 @@ class Facts:
         self._namespaces: dict[tuple[str, str], NamespaceFact] = {}
         self.lifetime: float | None = None
         """Seconds that MeshConfig wants certificates to live; none: it says nothing."""
+        self.key_type = DEFAULT_KEY
+        """What keys MeshConfig wants."""
+        self.gateway: GatewayWish | None = None
+        """The certificate that MeshConfig wants for an ingress gateway."""
+        self._roots: dict[str, WantedRoot] = {}
 
     def apply(self, event: Event) -> None:
         """Fold one event in. Raises `MeshlogError` if its object cannot be used: the last good one stays in force."""
@@ -79,7 +84,31 @@ class Facts:
         self._accounts = {place: uid for place, uid in self._accounts.items() if cluster not in ("", place[0])}
         self._namespaces = {place: fact for place, fact in self._namespaces.items() if cluster not in ("", place[0])}
         if cluster in ("", self._cluster):
-            self.lifetime = None
+            self.lifetime, self.key_type, self.gateway = None, DEFAULT_KEY, None
+            self._roots.clear()
+
+    @property
+    def told(self) -> bool:
+        """Whether the log tells of our cluster at all: the first events come as one batch."""
+        return self._verifier.knows(self._cluster)
+
+    @property
+    def roots(self) -> list[WantedRoot]:
+        """The MeshRootCertificates of our cluster, oldest first."""
+        return sorted(self._roots.values(), key=lambda one: (one.created, one.name))
+
+    def alive(self, cluster: str, namespace: str, pod: str, uid: str) -> bool:
+        """Whether a pod is there and runs."""
+        fact = self._pods.get((cluster, namespace, pod))
+        return fact is not None and fact.uid == uid and not fact.ended
+
+    def pods_of(self, namespace: str, accounts: Collection[str]) -> dict[str, str]:
+        """Running pods of our cluster that run as one of these accounts: uid → `namespace/name`."""
+        return {
+            fact.uid: f"{place[1]}/{place[2]}"
+            for place, fact in self._pods.items()
+            if place[:2] == (self._cluster, namespace) and fact.service_account in accounts and not fact.ended
+        }
 
     def members(self) -> dict[str, str]:
         """Namespaces of our cluster that the trust bundle belongs into → uid: members and the mesh's own."""
@@ -124,9 +153,24 @@ class Facts:
             case "TokenIssuer":
                 self._verifier.set_issuer(event.cluster, _decode(raw, TokenIssuer) if raw else None)
             case "MeshConfig" if place == (self._cluster, self._mesh_namespace, MESH_CONFIG):
-                self.lifetime = _lifetime(_decode(raw, PolicyObject).spec, event) if raw else None
+                spec = _decode(raw, PolicyObject).spec if raw else {}
+                self._apply_config(spec.get("certificate") or {}, event)
+            case "MeshRootCertificate" if place[:2] == (self._cluster, self._mesh_namespace):
+                self._apply_root(event, raw)
             case _:
                 pass
+
+    def _apply_config(self, settings: dict[str, Any], event: Event) -> None:
+        lifetime = seconds(settings, "serviceCertValidityDuration", event)
+        key_type = wanted_key(settings.get("certKeyBitSize"), event)
+        gateway = wanted_gateway(settings.get("ingressGateway"), event)
+        self.lifetime, self.key_type, self.gateway = lifetime, key_type, gateway
+
+    def _apply_root(self, event: Event, raw: msgspec.Raw | None) -> None:
+        if raw is None:
+            self._roots.pop(event.name, None)
+        else:
+            self._roots[event.name] = wanted_root(_decode(raw, PolicyObject), event)
 
     def _apply_pod(self, place: tuple[str, str, str], raw: msgspec.Raw | None) -> None:
         if raw is None:
@@ -166,6 +210,10 @@ class FactsFollower:
     async def changed(self) -> None:
         """Wait until facts changed."""
         await self._changed.wait()
+
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change of facts; take it before you look at them."""
+        return self._changed
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield now and whenever facts changed, for ever; many changes may be one."""
@@ -231,14 +279,3 @@ def _cluster_and_kind(record: Record) -> tuple[str, str]:
 
 def _decode(raw: msgspec.Raw, kind: type[_T]) -> _T:
     return msgspec.json.decode(raw, type=kind)
-
-
-def _lifetime(spec: dict[str, Any], event: Event) -> float | None:
-    certificate = spec.get("certificate")
-    text = certificate.get("serviceCertValidityDuration") if isinstance(certificate, dict) else None
-    if text is None:
-        return None
-    try:
-        return parse_duration(str(text))
-    except ValueError as error:
-        raise MeshlogError("config/duration", f"serviceCertValidityDuration: {error}", about=str(event.key)) from error

@@ -20,7 +20,7 @@ from services.ca.refusal import RefusedError
 from services.ca.replay import ReplayGuard
 from services.ca.template import LeafTemplate
 from services.ca.validator import check_issued
-from shared.certificates import SigningAnswer, SigningRequest, TrustBundle
+from shared.certificates import AuditNote, SigningAnswer, SigningRequest, TrustBundle
 from shared.errors import MeshlogError
 from shared.sealing import Opener, SealingError, binding
 from shared.spiffe import SpiffeId
@@ -39,7 +39,6 @@ _LATER = 1.0
 class SigningPolicy(msgspec.Struct, frozen=True):
     """What certificates may hold, besides the identity that the token proves."""
 
-    trust_domain: str
     mesh_namespace: str
     lifetime: float = 86400.0
     """Seconds, where MeshConfig says nothing."""
@@ -61,7 +60,7 @@ class Issuer:
     def __init__(
         self,
         *,
-        provider: Provider,
+        signer: Callable[[TrustBundle], Provider],
         opener: Opener,
         verifier: TokenVerifier,
         facts: Facts,
@@ -70,9 +69,12 @@ class Issuer:
         clock: Callable[[], float],
         serials: Callable[[], int],
         settle: Callable[[Callable[[], bool]], Awaitable[None]],
+        refused: Callable[[AuditNote], None] = lambda _: None,
     ) -> None:
-        """`settle(condition)` waits a little for facts that make `condition` true, and returns in any case."""
-        self._provider = provider
+        """`signer` gives the provider of the root that signs under a bundle.
+
+        `settle(condition)` waits a little for facts that make `condition` true, and returns in any case."""
+        self._signer = signer
         self._opener = opener
         self._verifier = verifier
         self._facts = facts
@@ -81,19 +83,20 @@ class Issuer:
         self._clock = clock
         self._serials = serials
         self._settle = settle
+        self._refused = refused
 
     async def answer(self, request: SigningRequest, bundle: TrustBundle) -> SigningAnswer:
         """The certificate, or a refusal that tells the caller a code and the log the reason."""
         try:
             return await self._issue(request, bundle)
         except RefusedError as refusal:
-            return _refuse(request, refusal, refusal.retry_after)
+            return self._refuse(request, refusal, refusal.retry_after)
         except (TokenRefusedError, SealingError) as refusal:
             # A key that is not ours: the requester holds an old bundle, and reads the new one before it asks again.
-            return _refuse(request, refusal, _LATER if refusal.code == "sealing/unknown-key" else 0.0)
+            return self._refuse(request, refusal, _LATER if refusal.code == "sealing/unknown-key" else 0.0)
         except MeshlogError as failure:
             _LOGGER.error("the provider failed: %s", failure, extra={"code": failure.code})  # noqa: TRY400
-            return _refuse(request, RefusedError("ca/provider", str(failure)), 5.0)
+            return self._refuse(request, RefusedError("ca/provider", str(failure)), 5.0)
 
     def seen(self, request: SigningRequest) -> bool:
         """Whether this very request was signed here before."""
@@ -102,22 +105,50 @@ class Issuer:
     async def _issue(self, request: SigningRequest, bundle: TrustBundle) -> SigningAnswer:
         token = await self._prove(request)
         identity = SpiffeId(
-            trust_domain=self._policy.trust_domain, namespace=token.namespace, service_account=token.service_account
+            trust_domain=bundle.trust_domain, namespace=token.namespace, service_account=token.service_account
         )
         if request.spiffe_id != str(identity):
-            raise RefusedError("csr/identity", f"the token proves {identity}, not what was asked for")
+            # Whoever asks for another trust domain reads a bundle that is about to change.
+            retry = _LATER if _other_domain(request.spiffe_id, identity, bundle) else 0.0
+            raise RefusedError(
+                "csr/identity", f"the token proves {identity}, not what was asked for", retry_after=retry
+            )
+        provider = self._signer(bundle)
         requested = read_csr(request.csr, identity)
         digest = binding(request.csr)
         self._guard.admit(request.id, digest, token.pod_uid, self._clock())
         try:
-            template = self._template(identity, requested)
-            chain = await self._provider.sign(template)
-            check_issued(chain, template, self._provider.roots, now=self._clock())
+            template = self._template(identity, requested, provider.not_after)
+            chain = await provider.sign(template)
+            check_issued(chain, template, provider.roots, now=self._clock())
         except BaseException:
             self._guard.forget(digest)
             raise
         _log_issue(request, token, template)
-        return _answer(request, template, chain, bundle)
+        return _answer(request, token, template, chain, bundle)
+
+    def _refuse(self, request: SigningRequest, refusal: MeshlogError, retry_after: float) -> SigningAnswer:
+        note = AuditNote(
+            what="refused",
+            code=refusal.code,
+            why=str(refusal)[:500],
+            request=request.id[:64],
+            requester=request.requester[:128],
+            asked_for=request.spiffe_id[:300],
+        )
+        _LOGGER.warning(
+            "refused: %s",
+            refusal,
+            extra={
+                "code": refusal.code,
+                "request": note.request,
+                "requester": note.requester,
+                "asked_for": note.asked_for,
+                "retry_after": retry_after,
+            },
+        )
+        self._refused(note)
+        return SigningAnswer(id=request.id, refused=refusal.code, retry_after=retry_after)
 
     async def _prove(self, request: SigningRequest) -> WorkloadToken:
         raw = self._opener.open(request.sealing_key, request.sealed_token, binding(request.csr))
@@ -138,9 +169,9 @@ class Issuer:
             raise RefusedError(code, sentence, about=f"{token.namespace}/{token.pod_name}", retry_after=_LATER)
         return token
 
-    def _template(self, identity: SpiffeId, requested: RequestedKey) -> LeafTemplate:
+    def _template(self, identity: SpiffeId, requested: RequestedKey, not_after: float) -> LeafTemplate:
         now = self._clock()
-        remaining = self._provider.not_after - now
+        remaining = not_after - now
         if remaining < ISSUER_MARGIN:
             raise RefusedError(
                 "ca/issuer-expiring", "the CA's own certificate is at its end: rotate the root", retry_after=60.0
@@ -155,21 +186,6 @@ class Issuer:
             not_after=int(now + min(lifetime, remaining)),
             serial=self._serials(),
         )
-
-
-def _refuse(request: SigningRequest, refusal: MeshlogError, retry_after: float) -> SigningAnswer:
-    _LOGGER.warning(
-        "refused: %s",
-        refusal,
-        extra={
-            "code": refusal.code,
-            "request": request.id[:64],
-            "requester": request.requester[:128],
-            "asked_for": request.spiffe_id[:300],
-            "retry_after": retry_after,
-        },
-    )
-    return SigningAnswer(id=request.id, refused=refusal.code, retry_after=retry_after)
 
 
 def _log_issue(request: SigningRequest, token: WorkloadToken, template: LeafTemplate) -> None:
@@ -187,8 +203,19 @@ def _log_issue(request: SigningRequest, token: WorkloadToken, template: LeafTemp
     )
 
 
+def _other_domain(asked: str, identity: SpiffeId, bundle: TrustBundle) -> bool:
+    return any(
+        asked == str(SpiffeId(member.trust_domain, identity.namespace, identity.service_account))
+        for member in bundle.members
+    )
+
+
 def _answer(
-    request: SigningRequest, template: LeafTemplate, chain: list[x509.Certificate], bundle: TrustBundle
+    request: SigningRequest,
+    token: WorkloadToken,
+    template: LeafTemplate,
+    chain: list[x509.Certificate],
+    bundle: TrustBundle,
 ) -> SigningAnswer:
     leaf = chain[0]
     return SigningAnswer(
@@ -199,4 +226,8 @@ def _answer(
         not_before=int(leaf.not_valid_before_utc.timestamp()),
         not_after=int(leaf.not_valid_after_utc.timestamp()),
         bundle_serial=bundle.serial,
+        pod=f"{token.namespace}/{token.pod_name}",
+        pod_uid=token.pod_uid,
+        token_id=token.jti,
+        root=bundle.members[0].name if bundle.members else "",
     )

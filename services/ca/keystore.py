@@ -1,7 +1,7 @@
 """Where the CA's keys live: a file of mode 0600, or a Kubernetes Secret. Created once, by whichever replica is first.
 
 Both creations are atomic and refuse to replace: a link to a finished file, a POST. Who loses the race reads the
-winner's keys. Neither is ever written again here, so a full disk or a crash cannot damage keys in use.
+winner's keys. A root's keys are never written again; only an intermediate is replaced when it was renewed, whole.
 """
 
 from __future__ import annotations
@@ -23,11 +23,33 @@ SECRET_KEY = "authority.json"  # noqa: S105 (the name of a key in a Secret)
 
 
 class KeyStore(Protocol):
-    """Holds the CA's keys."""
+    """Holds the keys of one root."""
+
+    async def load(self, trust_domain: str) -> Authority | None:
+        """The stored keys, if there are any. Raises `AuthorityError`, and `KubeError` while the API cannot answer."""
+        ...
+
+    async def create(self, stored: StoredAuthority) -> None:
+        """Store keys unless there are some: who was faster wins; `load` tells."""
+        ...
+
+    async def replace(self, stored: StoredAuthority) -> None:
+        """Store keys over others: a renewed intermediate. The last one written counts."""
+        ...
 
     async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
         """The stored keys; `create` is called when there are none, and its result counts if nobody was faster."""
         ...
+
+
+async def _load_or_create(store: KeyStore, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
+    found = await store.load(trust_domain)
+    if found is None:
+        await store.create(create())
+        found = await store.load(trust_domain)
+    if found is None:
+        raise AuthorityError("ca/keys", "the keys were deleted as soon as they were there")
+    return found
 
 
 class FileKeyStore:
@@ -36,19 +58,41 @@ class FileKeyStore:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
+    async def load(self, trust_domain: str) -> Authority | None:
         """See `KeyStore`. Raises `AuthorityError` if the file is unreadable, damaged or open to others."""
         try:
             if not self._path.exists():
-                _create_once(self._path, encode_authority(create()))
+                return None
             _check_mode(self._path)
             raw = self._path.read_bytes()
         except OSError as error:
-            raise AuthorityError("ca/keys-file", f"cannot be used: {error.strerror}", about=str(self._path)) from error
+            raise self._unusable(error) from error
         return decode_authority(raw, trust_domain=trust_domain, about=str(self._path))
 
+    async def create(self, stored: StoredAuthority) -> None:
+        """See `KeyStore`."""
+        self._write(stored, os.link)
 
-def _create_once(path: Path, content: bytes) -> None:
+    async def replace(self, stored: StoredAuthority) -> None:
+        """See `KeyStore`."""
+        self._write(stored, os.replace)
+
+    async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
+        """See `KeyStore`."""
+        return await _load_or_create(self, trust_domain, create)
+
+    def _write(self, stored: StoredAuthority, put: Callable[[Path, Path], None]) -> None:
+        try:
+            _write(self._path, encode_authority(stored), put)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> AuthorityError:
+        return AuthorityError("ca/keys-file", f"cannot be used: {error.strerror}", about=str(self._path))
+
+
+def _write(path: Path, content: bytes, put: Callable[[Path, Path], None]) -> None:
+    """Write beside and put in place, whole or not at all: by a link, which never replaces, or by a rename."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -57,8 +101,7 @@ def _create_once(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(fd)
-        # A link never replaces, and appears with all its content: the first replica wins, the others read.
-        os.link(draft, path)
+        put(draft, path)
     except FileExistsError:
         pass
     finally:
@@ -87,26 +130,17 @@ class SecretKeyStore:
         self._kube = kube
         self._namespace = namespace
         self._name = name
+        self._collection = f"/api/v1/namespaces/{namespace}/secrets"
+        self._path = f"{self._collection}/{name}"
 
-    async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
-        """See `KeyStore`. Raises `AuthorityError`, and `KubeError` while the API cannot answer."""
-        about = f"Secret {self._namespace}/{self._name}"
-        collection = f"/api/v1/namespaces/{self._namespace}/secrets"
-        answer = await self._kube.request("GET", f"{collection}/{self._name}")
+    async def load(self, trust_domain: str) -> Authority | None:
+        """See `KeyStore`."""
+        answer = await self._kube.request("GET", self._path)
         if answer.status == 404:
-            secret = {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": self._name, "namespace": self._namespace},
-                "type": "Opaque",
-                "data": {SECRET_KEY: base64.b64encode(encode_authority(create())).decode()},
-            }
-            created = await self._kube.request("POST", collection, body=secret)
-            if created.status not in {200, 201, 409}:
-                raise KubeError.of("POST", collection, created)
-            answer = await self._kube.request("GET", f"{collection}/{self._name}")
+            return None
         if answer.status != 200:
-            raise KubeError.of("GET", f"{collection}/{self._name}", answer)
+            raise KubeError.of("GET", self._path, answer)
+        about = f"Secret {self._namespace}/{self._name}"
         try:
             raw = base64.b64decode(msgspec.json.decode(answer.body, type=_SecretData).data[SECRET_KEY], validate=True)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, ValueError):
@@ -114,3 +148,27 @@ class SecretKeyStore:
                 "ca/keys", "does not hold the CA's keys; restore it from a backup", about=about
             ) from None
         return decode_authority(raw, trust_domain=trust_domain, about=about)
+
+    async def create(self, stored: StoredAuthority) -> None:
+        """See `KeyStore`."""
+        await self._send("POST", self._collection, stored, fine={200, 201, 409})
+
+    async def replace(self, stored: StoredAuthority) -> None:
+        """See `KeyStore`."""
+        await self._send("PUT", self._path, stored, fine={200, 201})
+
+    async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
+        """See `KeyStore`."""
+        return await _load_or_create(self, trust_domain, create)
+
+    async def _send(self, method: str, path: str, stored: StoredAuthority, *, fine: set[int]) -> None:
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": self._name, "namespace": self._namespace},
+            "type": "Opaque",
+            "data": {SECRET_KEY: base64.b64encode(encode_authority(stored)).decode()},
+        }
+        answer = await self._kube.request(method, path, body=secret)
+        if answer.status not in fine:
+            raise KubeError.of(method, path, answer)

@@ -1,27 +1,39 @@
 """Who signs: one small interface, so that a CA outside can stand where the built-in one does.
 
-Providers are found as entry points of the group `meshlog.ca.providers`: a factory that takes a `ProviderContext`. The
-built-in one signs with the root of `authority`.
+A provider is made for one root (a MeshRootCertificate). Providers of others are found as entry points of the group
+`meshlog.ca.providers`: a factory that takes a `ProviderContext`. The built-in one signs with a root of its own; `vault`
+and `cert-manager` have an intermediate of ours signed by the CA outside, so that its outage stops nothing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from cryptography import x509
 
-from services.ca.authority import Authority
+from services.ca.authority import Authority, generate_authority
+from services.ca.keystore import KeyStore
+from services.ca.kube import KubeApi
 from services.ca.template import LeafTemplate, sign_leaf
 from shared.errors import BadInputError
 
 ENTRY_POINTS = "meshlog.ca.providers"
+_OURS = {
+    "builtin": "services.ca.provider:builtin",
+    "vault": "services.ca.vault:vault",
+    "certManager": "services.ca.cert_manager:cert_manager",
+    "cert-manager": "services.ca.cert_manager:cert_manager",
+}
 
 
 class Provider(Protocol):
-    """A CA that signs leaves."""
+    """A CA that signs leaves for one root."""
 
     @property
     def roots(self) -> list[x509.Certificate]:
@@ -33,6 +45,11 @@ class Provider(Protocol):
         """Until when (seconds since 1970) its issuing certificate is valid; no leaf outlives it."""
         ...
 
+    @property
+    def sealing_keys(self) -> tuple[bytes, ...]:
+        """Raw X25519 private keys that tokens are sealed to, newest first; they live where the signing key does."""
+        ...
+
     async def sign(self, template: LeafTemplate) -> list[x509.Certificate]:
         """The leaf and the intermediates above it, without the root.
 
@@ -40,50 +57,75 @@ class Provider(Protocol):
         """
         ...
 
+    async def refresh(self) -> None:
+        """See to what the provider itself needs: called once a minute. Raises `MeshlogError` if that failed."""
+        ...
 
-class ProviderContext(msgspec.Struct, frozen=True):
+
+class ProviderContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider's factory is given."""
 
-    authority: Authority
+    name: str
+    """Of the root."""
     trust_domain: str
+    store: KeyStore
+    """Where the keys of this root live."""
+    settings: dict[str, Any] = {}
+    """What stands under the provider's name in the MeshRootCertificate."""
+    kube: KubeApi | None = None
+    namespace: str = "meshlog-system"
+    """The control plane's."""
+    clock: Callable[[], float] = time.time
 
 
 ProviderFactory = Callable[[ProviderContext], Awaitable[Provider]]
 
 
 class BuiltinProvider:
-    """Signs with our own root."""
+    """Signs with the key of an `Authority`."""
 
     def __init__(self, authority: Authority) -> None:
-        self._authority = authority
+        self.authority = authority
 
     @property
     def roots(self) -> list[x509.Certificate]:
         """See `Provider`."""
-        return [self._authority.certificate]
+        return [self.authority.anchor]
 
     @property
     def not_after(self) -> float:
         """See `Provider`."""
-        return self._authority.certificate.not_valid_after_utc.timestamp()
+        return self.authority.certificate.not_valid_after_utc.timestamp()
+
+    @property
+    def sealing_keys(self) -> tuple[bytes, ...]:
+        """See `Provider`."""
+        return self.authority.sealing_keys
 
     async def sign(self, template: LeafTemplate) -> list[x509.Certificate]:
         """See `Provider`."""
-        return [sign_leaf(template, self._authority.certificate, self._authority.key)]
+        leaf = sign_leaf(template, self.authority.certificate, self.authority.key)
+        return [leaf, *self.authority.intermediates]
+
+    async def refresh(self) -> None:
+        """See `Provider`."""
 
 
 async def builtin(context: ProviderContext) -> Provider:
     """The factory of the built-in provider."""
-    return BuiltinProvider(context.authority)
+    create = partial(generate_authority, context.trust_domain, clock=context.clock)
+    return BuiltinProvider(await context.store.load_or_create(context.trust_domain, create))
 
 
 def find_provider(name: str) -> ProviderFactory:
     """The factory of that name; raises `BadInputError` if nobody offers it."""
-    if name == "builtin":
-        return builtin
+    if name in _OURS:
+        module, _, attribute = _OURS[name].partition(":")
+        ours: ProviderFactory = getattr(import_module(module), attribute)
+        return ours
     offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if name not in offered:
-        known = ", ".join(sorted({"builtin", *offered}))
+        known = ", ".join(sorted({"builtin", "cert-manager", "vault", *offered}))
         raise BadInputError("ca/provider", f"is no CA provider; there are: {known}", about=name)
     factory: ProviderFactory = offered[name].load()
     return factory

@@ -1,86 +1,71 @@
 """The trust bundle in the log: what members trust, and the keys that reach this CA.
 
-Written with an expected last sequence, so that two replicas cannot publish different bundles over each other. The
-serial grows with each change; it starts from the clock, so that it also grows over a loss of the log. An unchanged
-bundle is written again once a day and keeps its serial: the stream drops old records, and this one must stay.
+Written with an expected last sequence, so that two replicas cannot publish different bundles over each other: who was
+slower looks again. A bundle is written again once a day with its serial: the stream drops old records, and this one
+must stay.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import time
 from collections.abc import Callable
 
-import msgspec
-
-from shared.certificates import CorruptMessageError, SealingKey, TrustBundle, decode_bundle, encode
-from shared.eventlog.protocol import Checkpoint, Draft, DuplicateError, EventLog, EventLogError, StaleWriterError
+from shared.certificates import CorruptMessageError, TrustBundle, decode_bundle, encode
+from shared.eventlog.protocol import Checkpoint, Draft, EventLog, Record
 from shared.latest import Latest
 from shared.subjects import Streams
 
 _LOGGER = logging.getLogger("meshlog.ca.publication")
-_AGAIN_SECONDS = 86400.0
-_RETRY_SECONDS = 1.0
+AGAIN_SECONDS = 86400.0
 
 
 class BundlePublisher:
-    """Keeps the bundle of one trust domain in the log; `run` it as a task."""
+    """The bundle of one mesh, as it stands in the log."""
 
     def __init__(
-        self,
-        certs: EventLog,
-        *,
-        streams: Streams,
-        trust_domain: str,
-        clock: Callable[[], float] = time.time,
+        self, certs: EventLog, *, streams: Streams, trust_domain: str, clock: Callable[[], float] = time.time
     ) -> None:
+        """`trust_domain` is the one of the settings: the subject keeps it, also when another one signs."""
         self._certs = certs
-        self._subject = streams.bundle_subject(trust_domain)
-        self._trust_domain = trust_domain
+        self.subject = streams.bundle_subject(trust_domain)
         self._clock = clock
+        self._tip: Checkpoint | None = None
+        self._newest: Record | None = None
         self.published: Latest[TrustBundle] = Latest()
-        """The bundle as it stands in the log."""
+        """The bundle as it was last seen in the log."""
 
-    async def run(self, roots: list[str], sealing_keys: list[SealingKey]) -> None:
-        """Publish these roots (PEM, the signing one first) and keys, and see to it that they stay published."""
-        while True:
-            try:
-                self.published.set(await self.publish(roots, sealing_keys))
-                delay = _AGAIN_SECONDS
-            except (StaleWriterError, DuplicateError):
-                delay = 0.0
-            except EventLogError as error:
-                _LOGGER.warning("the trust bundle cannot be published now: %s", error)
-                delay = _RETRY_SECONDS
-            await asyncio.sleep(delay)
-
-    async def publish(self, roots: list[str], sealing_keys: list[SealingKey]) -> TrustBundle:
-        """Write the bundle unless it stands in the log and is fresh; the bundle that is there afterwards.
-
-        Raises `StaleWriterError` if somebody else wrote meanwhile: look again.
-        """
-        tip = await self._certs.tip(self._subject)
-        newest = await self._certs.last(self._subject)
-        held = None
+    async def read(self) -> TrustBundle | None:
+        """The bundle in the log; none if there is none that can be read. Raises `EventLogError`."""
+        self._tip = await self._certs.tip(self.subject)
+        self._newest = await self._certs.last(self.subject)
         try:
-            held = decode_bundle(newest.payload) if newest is not None else None
+            held = decode_bundle(self._newest.payload) if self._newest is not None else None
         except CorruptMessageError as error:
             _LOGGER.error("the bundle in the log is replaced: %s", error)  # noqa: TRY400 (no bug of ours)
-        wanted = TrustBundle(trust_domain=self._trust_domain, serial=0, roots=roots, sealing_keys=sealing_keys)
-        if held is not None and msgspec.structs.replace(held, serial=0) == wanted:
-            if newest is not None and self._clock() - newest.time / 1e9 < _AGAIN_SECONDS / 2:
-                return held
-            wanted = held
-        else:
-            serial = max(int(self._clock()), held.serial + 1 if held is not None else 0)
-            wanted = msgspec.structs.replace(wanted, serial=serial)
-        await self._append(wanted, tip)
-        _LOGGER.info("published trust bundle %d with %d roots", wanted.serial, len(roots))
-        return wanted
+            return None
+        if held is not None:
+            self.published.set(held)
+        return held
 
-    async def _append(self, bundle: TrustBundle, after: Checkpoint) -> None:
-        draft = Draft(subject=self._subject, payload=encode(bundle))
-        epoch = "" if after.epoch else secrets.token_hex(8)
-        await self._certs.append([draft], scope=self._subject, after=after, epoch=epoch)
+    @property
+    def ageing(self) -> bool:
+        """Whether the bundle read last should be written again, so that the stream does not drop it."""
+        return self._newest is not None and self._clock() - self._newest.time / 1e9 >= AGAIN_SECONDS / 2
+
+    def next_serial(self, held: TrustBundle | None) -> int:
+        """The serial for a bundle that follows this one: grows also over a loss of the log."""
+        return max(int(self._clock()), held.serial + 1 if held is not None else 0)
+
+    async def publish(self, bundle: TrustBundle) -> None:
+        """Put a bundle over the one that was read last.
+
+        Raises `StaleWriterError` if somebody else wrote meanwhile (look again), and other `EventLogError`.
+        """
+        assert self._tip is not None, "read before you publish"
+        draft = Draft(subject=self.subject, payload=encode(bundle))
+        epoch = "" if self._tip.epoch else secrets.token_hex(8)
+        await self._certs.append([draft], scope=self.subject, after=self._tip, epoch=epoch)
+        self.published.set(bundle)
+        _LOGGER.info("published trust bundle %d with %d roots", bundle.serial, len(bundle.roots))

@@ -22,6 +22,13 @@ class CaSettings(CommonSettings, frozen=True, kw_only=True):
     """Whether the trust bundle is also written into Kubernetes (ConfigMaps, webhook configurations)."""
     kubeconfig: str = ""
     """Path of a kubeconfig; empty: the pod's own service account."""
+    distribution_settle: float = 90.0
+    """Seconds after all ConfigMaps hold a new root until it may sign: kubelets refresh mounted ones within a minute
+    and a half."""
+    clock_skew: float = 300.0
+    """Seconds that clocks of the mesh may differ: a certificate counts as in use that long after it expired."""
+    bundle_port: int = 0
+    """Port of the SPIFFE bundle endpoint (HTTPS, `/`, a JSON Web Key Set); 0: none."""
     lifetime: float = 86400.0
     """Seconds that certificates live where MeshConfig says nothing; never below 10."""
     serving_accounts: tuple[str, ...] = ("meshlog-xds-edge", "meshlog-injector")

@@ -58,4 +58,11 @@ def kinds(*, mesh_namespace: str) -> tuple[Kind, ...]:
             namespace=mesh_namespace,
             object_name=MESH_CONFIG,
         ),
+        Kind("MeshRootCertificate", "config.openservicemesh.io", "meshrootcertificates", namespace=mesh_namespace),
+        Kind("Egress", "policy.openservicemesh.io", "egresses"),
+        Kind("IngressBackend", "policy.openservicemesh.io", "ingressbackends"),
+        Kind("Retry", "policy.openservicemesh.io", "retries"),
+        Kind("UpstreamTrafficSetting", "policy.openservicemesh.io", "upstreamtrafficsettings"),
+        Kind("Telemetry", "policy.openservicemesh.io", "telemetries"),
+        Kind("ExtensionService", "config.openservicemesh.io", "extensionservices"),
     )

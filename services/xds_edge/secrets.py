@@ -20,6 +20,7 @@ import logging
 import random
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -36,9 +37,14 @@ from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
 
-_VERSION = re.compile(r"w1\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{8})\.[0-9a-f]{16}")
+_VERSION = re.compile(r"w1\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{8})\.[0-9a-f]{16}")
 SIGNED_AT_ONCE = 64
 """Requests that one edge has at the CA at a time."""
+BUNDLES_KNOWN = 16
+RESIGN_SHARE = 0.1
+RESIGN_WINDOW = 60.0
+"""After a change of the signing root certificates are renewed within this many seconds, spread evenly, and within
+`RESIGN_SHARE` of their lifetime: a fleet never asks in one second, and a rotation waits no longer than it must."""
 _REFUSED_RETRY = 60.0
 """Seconds until a request is repeated that the CA refused for good: its facts may have changed."""
 
@@ -56,20 +62,28 @@ class Certificate(msgspec.Struct, frozen=True):
     renew_at: float
     """Seconds since 1970."""
     lifetime: float
+    bundle_serial: int = 0
 
     def __repr__(self) -> str:
         return f"Certificate({self.version})"
 
 
-def secret_version(renew_at: float, bundle_serial: int, identity: SpiffeId, body: bytes) -> str:
+def secret_version(renew_at: float, until: float, bundle_serial: int, identity: SpiffeId, body: bytes) -> str:
     """The version of a `workload` secret."""
-    return f"w1.{int(renew_at)}.{bundle_serial}.{_identity_hash(identity)}.{resource_hash(SDS, body)}"
+    hashes = f"{_identity_hash(identity)}.{resource_hash(SDS, body)}"
+    return f"w1.{int(renew_at)}.{int(until)}.{bundle_serial}.{hashes}"
+
+
+def certified(version: str) -> tuple[int, int]:
+    """Of a `workload` secret's version: the bundle it was signed under, and when it expires; zeros if it is none."""
+    match = _VERSION.fullmatch(version)
+    return (int(match[3]), int(match[2])) if match is not None else (0, 0)
 
 
 def still_good(version: str, identity: SpiffeId, now: float) -> float:
     """When a secret that a proxy holds in this version is due for renewal; 0 if it must be replaced now."""
     match = _VERSION.fullmatch(version)
-    if match is None or match[3] != _identity_hash(identity):
+    if match is None or match[4] != _identity_hash(identity):
         return 0.0
     renew_at = float(match[1])
     return renew_at if renew_at > now else 0.0
@@ -98,14 +112,33 @@ class WorkloadSecrets:
         self.failed = 0
         self.roots: tuple[str, bytes] | None = None
         """Version and body of the trust bundle; none before the first."""
+        self.bundle: TrustBundle | None = None
+        self._serials: OrderedDict[str, int] = OrderedDict()
+        """Version of a trust bundle → the newest serial of its roots, for the newest few."""
         self._kept: dict[tuple[str, str], Certificate] = {}
 
     def set_bundle(self, bundle: TrustBundle) -> bool:
-        """Serve these roots from now on; true if they differ from those before."""
-        body = frames.trust_secret(SECRET_TRUST_BUNDLE, "".join(bundle.roots).encode())
+        """Serve these roots from now on; true if that or who signs differs from before."""
+        signing_before = self.bundle.signing_since if self.bundle is not None else bundle.signing_since
+        self.bundle = bundle
+        # Sorted: who of them signs is nothing that a proxy needs to be told.
+        body = frames.trust_secret(SECRET_TRUST_BUNDLE, "".join(sorted(bundle.roots)).encode())
         before = self.roots
         self.roots = (resource_hash(SDS, body), body)
-        return before != self.roots
+        self._serials[self.roots[0]] = bundle.serial
+        self._serials.move_to_end(self.roots[0])
+        while len(self._serials) > BUNDLES_KNOWN:
+            self._serials.popitem(last=False)
+        return before != self.roots or signing_before != bundle.signing_since
+
+    def serial_of(self, version: str) -> int:
+        """Serial of the bundle that a proxy holds in this version; 0: none that this edge has seen."""
+        return self._serials.get(version, 0)
+
+    def in_force(self, identity: SpiffeId) -> SpiffeId:
+        """The identity in the trust domain that is signed for now."""
+        domain = self.bundle.trust_domain if self.bundle is not None else identity.trust_domain
+        return SpiffeId(domain, identity.namespace, identity.service_account)
 
     def open(
         self, key: str, token: str, claims: WorkloadToken, *, changed: Callable[[], None], stale: Callable[[], None]
@@ -149,6 +182,7 @@ class ProxySecrets:
         self._identity: SpiffeId | None = None
         self._certificate: Certificate | None = None
         self._adopted = ""
+        self._resigning = 0
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._selection = NOTHING
@@ -194,7 +228,8 @@ class ProxySecrets:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take up a new trust bundle."""
+        """Take up a new trust bundle; when another root signs from it on, renew soon."""
+        self._follow_signer()
         found: dict[str, str] = {}
         version = self._certificate.version if self._certificate is not None else self._adopted
         if version:
@@ -204,6 +239,17 @@ class ProxySecrets:
         if found != self._selection.resources:
             self._selection = Selection(found)
         self._pending = frozenset({SECRET_WORKLOAD, SECRET_TRUST_BUNDLE} - found.keys())
+
+    def _follow_signer(self) -> None:
+        bundle, version = self._shared.bundle, self._certificate.version if self._certificate else self._adopted
+        if bundle is None or not version or self._identity is None or self._resigning == bundle.signing_since:
+            return
+        self._resigning = bundle.signing_since
+        serial, until = certified(version)
+        if serial >= bundle.signing_since:
+            return
+        left = until - self._shared.clock()
+        self._schedule(self._shared.chance() * max(0.0, min(RESIGN_WINDOW, RESIGN_SHARE * left)))
 
     def resend(self) -> None:
         """Obtain a certificate to send: the proxy asks for the one that it was believed to hold."""
@@ -235,13 +281,14 @@ class ProxySecrets:
 
     async def _obtain(self) -> None:
         """Try until there is a new certificate; the one in use stays in use."""
-        identity, shared = self._identity, self._shared
-        assert identity is not None
+        shared = self._shared
+        assert self._identity is not None
         failures = 0
         while True:
             if self._claims.expires_at <= shared.clock():
                 self._stale()
                 return
+            identity = shared.in_force(self._identity)
             try:
                 async with shared.signing:
                     svid = await shared.issue(self._token, identity)
@@ -258,6 +305,7 @@ class ProxySecrets:
             else:
                 break
         shared.issued += 1
+        self._identity = identity
         certificate = served(svid, identity, now=shared.clock(), chance=shared.chance)
         shared.keep(self._key, self._claims.pod_uid, certificate)
         self._adopted = ""
@@ -271,10 +319,11 @@ def served(svid: IssuedSvid, identity: SpiffeId, *, now: float, chance: Callable
     body = frames.certificate_secret(SECRET_WORKLOAD, svid.chain_pem, svid.key_pem)
     renew_at = now + renewal_delay(svid.lifetime, chance)
     return Certificate(
-        version=secret_version(renew_at, svid.bundle_serial, identity, body),
+        version=secret_version(renew_at, now + svid.lifetime, svid.bundle_serial, identity, body),
         body=body,
         renew_at=renew_at,
         lifetime=svid.lifetime,
+        bundle_serial=svid.bundle_serial,
     )
 
 

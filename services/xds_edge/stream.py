@@ -19,12 +19,13 @@ from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.exchange import Exchange, UnknownTypeError
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.patience import WritePatience
 from services.xds_edge.requests import BadRequestError, decode_delta
 from services.xds_edge.responses import Responses
-from services.xds_edge.secrets import WorkloadSecrets
+from services.xds_edge.secrets import WorkloadSecrets, certified
 from services.xds_edge.status import StatusReporter
 from services.xds_edge.subscriptions import Offer, Request, TooManyNamesError, Verdict
-from shared.snapshot import SDS, SECRET_WORKLOAD, TYPE_URLS, Proxy, proxy_key
+from shared.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, TYPE_URLS, Proxy, proxy_key
 from shared.spiffe import SpiffeId
 from shared.status import ProxyStatus, Refusal, TypeStatus
 from shared.tokens import WorkloadToken
@@ -90,11 +91,20 @@ class ProxyStream:
         self._refusals: dict[str, Refusal] = {}
         self._reported = 0
         self._first: Request | None = None
+        self._patience = WritePatience(services.limits.write_timeout, services.counters)
+        self._held: dict[str, str] = {}
+        """Secrets that the proxy is known to hold: name → version."""
 
     @property
     def key(self) -> str:
         """`Proxy.key` of its proxy."""
         return self._key
+
+    @property
+    def synced(self) -> bool:
+        """Whether its proxy holds all of the newest view of its class."""
+        view = self._exchange.view
+        return view is not None and self._exchange.complete >= view.version
 
     def refresh(self) -> None:
         """The snapshot changed for this proxy, or the secrets for all."""
@@ -136,6 +146,7 @@ class ProxyStream:
             await self._write()
         finally:
             reader.cancel()
+            self._patience.close()
             self._secrets.close()
             services.fleet.leave(self)
             services.counters.streams -= 1
@@ -156,7 +167,7 @@ class ProxyStream:
 
     async def _write(self) -> None:
         services, exchange, channel = self._services, self._exchange, self._channel
-        counters, timeout = services.counters, services.limits.write_timeout
+        counters = services.counters
         while not self._client_done:
             self._check_ended()
             self._wake.clear()
@@ -164,14 +175,8 @@ class ProxyStream:
             # All bytes are made before the first write: a commit that comes in between may retire bodies.
             messages = [self._message(offer) for offer in offers]
             for offer, message in zip(offers, messages, strict=True):
-                try:
-                    async with asyncio.timeout(timeout):
-                        await channel.write(message)
-                except TimeoutError:
-                    counters.write_timeouts += 1
-                    raise StreamRefusedError(
-                        "UNAVAILABLE", "stream/slow", f"a response was not read in {timeout:g} s"
-                    ) from None
+                async with self._patience:
+                    await channel.write(message)
                 counters.pushes += 1
                 counters.resources += len(offer.put)
                 counters.removals += len(offer.removed)
@@ -241,6 +246,8 @@ class ProxyStream:
         verdict = exchange.request(request)
         if verdict is Verdict.ACK:
             self._services.counters.acks += 1
+            if request.type_url == SDS and offer is not None:
+                self._holds(dict(offer.put))
             self._acked(request.type_url)
         elif verdict is Verdict.NACK and offer is not None:
             self._services.counters.nacks += 1
@@ -261,18 +268,23 @@ class ProxyStream:
     def _take_secrets_request(self, request: Request) -> None:
         """See to the certificate when it is asked for; what the proxy holds decides whether it needs one."""
         if SDS not in self._exchange.subscriptions:
+            self._held.update(request.initial_versions)
             self._want_certificate(request.initial_versions.get(SECRET_WORKLOAD, ""))
         elif SECRET_WORKLOAD in request.subscribe:
             self._secrets.resend()
         self._exchange.secrets, self._exchange.pending_secrets = self._secrets.selection, self._secrets.pending
 
     def _want_certificate(self, holds: str) -> None:
-        claims = self._claims
-        trust_domain = self._services.fleet.snapshot.trust_domain
-        self._secrets.want(
-            SpiffeId(trust_domain=trust_domain, namespace=claims.namespace, service_account=claims.service_account),
-            holds,
-        )
+        claims, trust_domain = self._claims, self._services.fleet.snapshot.trust_domain
+        identity = SpiffeId(trust_domain, claims.namespace, claims.service_account)
+        self._secrets.want(self._services.secrets.in_force(identity), holds)
+
+    def _holds(self, secrets: dict[str, str]) -> None:
+        """The proxy has these secrets: what a rotation of the root waits for."""
+        before = dict(self._held)
+        self._held.update(secrets)
+        if before != self._held:
+            self._note(urgent=False)
 
     def _acked(self, type_url: str) -> None:
         self._acked_at[type_url] = self._services.clock()
@@ -333,6 +345,7 @@ class ProxyStream:
             for type_url in (*TYPE_URLS, SDS)
             if type_url != SDS or SDS in exchange.subscriptions
         }
+        certificate_bundle, certificate_until = certified(self._held.get(SECRET_WORKLOAD, ""))
         return ProxyStatus(
             cluster=claims.cluster,
             namespace=claims.namespace,
@@ -344,6 +357,9 @@ class ProxyStream:
             since=self._since,
             workload_class=self._proxy.workload_class if self._proxy else "",
             types=types,
+            bundle=self._services.secrets.serial_of(self._held.get(SECRET_TRUST_BUNDLE, "")),
+            certificate_bundle=certificate_bundle,
+            certificate_until=certificate_until,
         )
 
     def _report_end(self) -> None:

@@ -13,10 +13,11 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -95,17 +96,27 @@ class CertificateRequester:
                 _LOGGER.warning("answers of the CA cannot be followed now: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
+    async def bundle(self) -> TrustBundle:
+        """The newest trust bundle, as soon as there is one."""
+        return await self._bundles.wait()
+
+    async def resigned(self, signed_under: int) -> None:
+        """Wait until another root signs than the one that signed under the bundle with this serial."""
+        async for bundle in self._bundles.changes():
+            if signed_under < bundle.signing_since:
+                return
+
     async def request(self, token: str, spiffe_id: SpiffeId, *, within: float = 60.0) -> IssuedSvid:
         """A new key and its certificate for the identity that `token` proves.
 
         Raises `SigningRefusedError`, `SvidUnavailableError` after `within` seconds, and `InvalidSvidError` if the CA's
         answer is no certificate for this key and identity.
         """
-        key = _generate()
         reason = "the CA did not answer"
         try:
             async with asyncio.timeout(within):
                 await self._following.wait()
+                key = await _generate((await self._bundles.wait()).key_type)
                 while True:
                     bundle = await self._bundles.wait()
                     answer = await self._ask(key, token, spiffe_id, bundle)
@@ -186,8 +197,15 @@ class CertificateRequester:
         )
 
 
-def _generate() -> _Key:
-    private = ec.generate_private_key(ec.SECP256R1())
+async def _generate(key_type: str) -> _Key:
+    if key_type.startswith("RSA-"):
+        # Up to a second of computing, without the interpreter's lock.
+        return await asyncio.to_thread(_keyed, partial(rsa.generate_private_key, 65537, int(key_type[4:])))
+    return _keyed(partial(ec.generate_private_key, ec.SECP256R1()))
+
+
+def _keyed(generate: Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]) -> _Key:
+    private = generate()
     csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private, SHA256())
     return _Key(
         pem=private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),

@@ -22,6 +22,8 @@ from shared.svid.renewal import renewal_delay, retry_delay
 from shared.svid.requester import CertificateRequester
 
 _LOGGER = logging.getLogger(__name__)
+RESIGN_WINDOW = 2.0
+"""Seconds over which renewals are spread when another root signs."""
 
 
 class ServingCertificate:
@@ -71,7 +73,7 @@ class ServingCertificate:
             try:
                 # A projected token is a small file in memory: reading it blocks nothing.
                 token = self._token_path.read_text("ascii").strip()
-                svid = await self._requester.request(token, self._spiffe_id)
+                svid = await self._requester.request(token, await self._identity())
                 for context in self._contexts:
                     _load(context, svid)
                 self._latest.set(svid)
@@ -84,7 +86,22 @@ class ServingCertificate:
                 failures = 0
                 delay = renewal_delay(svid.lifetime, self._chance)
                 _LOGGER.info("certificate %s for %s, renewed in %.0f s", svid.serial, self._spiffe_id, delay)
-            await asyncio.sleep(delay)
+            await self._until(delay, held.bundle_serial if (held := self._latest.value) is not None else 0)
+
+    async def _identity(self) -> SpiffeId:
+        """Our identity in the trust domain that is signed for now."""
+        domain = (await self._requester.bundle()).trust_domain
+        return SpiffeId(domain, self._spiffe_id.namespace, self._spiffe_id.service_account)
+
+    async def _until(self, delay: float, signed_under: int) -> None:
+        """Wait so long, or shorter when another root signs than the one that signed what is held."""
+        try:
+            async with asyncio.timeout(delay):
+                await self._requester.resigned(signed_under)
+        except TimeoutError:
+            return
+        # Not all servers of the control plane at once.
+        await asyncio.sleep(min(delay, RESIGN_WINDOW) * self._chance())
 
 
 def _load(context: ssl.SSLContext, svid: IssuedSvid) -> None:

@@ -8,16 +8,53 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from services.ca.assembly import CertificateAuthority
-from services.ca.authority import Authority, decode_authority, encode_authority, generate_authority
+from services.ca.assembly import CertificateAuthority, default_root
+from services.ca.authority import Authority, StoredAuthority, decode_authority, encode_authority, generate_authority
 from services.ca.kube import KubeApi
 from services.ca.provider import BuiltinProvider, Provider
 from services.ca.settings import CaSettings
+from services.ca.wishes import WantedRoot
 from shared.eventlog.protocol import Logs
 from shared.subjects import Streams
 from shared.svid import BundleFollower, CertificateRequester
 
 TRUST_DOMAIN = "cluster.local"
+
+
+class MemoryKeyStore:
+    """Keys of any number of roots in memory, as they are stored; outlives the CAs of a test."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, bytes] = {}
+
+    def of(self, wanted: WantedRoot) -> MemoryKeys:
+        return MemoryKeys(self, wanted.name)
+
+
+class MemoryKeys:
+    """A `KeyStore`."""
+
+    def __init__(self, store: MemoryKeyStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    async def load(self, trust_domain: str) -> Authority | None:
+        raw = self._store.stored.get(self._name)
+        return decode_authority(raw, trust_domain=trust_domain, about=self._name) if raw is not None else None
+
+    async def create(self, stored: StoredAuthority) -> None:
+        self._store.stored.setdefault(self._name, encode_authority(stored))
+
+    async def replace(self, stored: StoredAuthority) -> None:
+        self._store.stored[self._name] = encode_authority(stored)
+
+    async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
+        found = await self.load(trust_domain)
+        if found is None:
+            await self.create(create())
+            found = await self.load(trust_domain)
+        assert found is not None
+        return found
 
 
 def new_authority(clock: Callable[[], float] = time.time) -> Authority:
@@ -45,19 +82,17 @@ async def certificate_authority(
     logs: Logs,
     *,
     authority: Authority | None = None,
+    store: MemoryKeyStore | None = None,
     provider: Provider | None = None,
     kube: KubeApi | None = None,
     clock: Callable[[], float] = time.time,
     **settings: Any,
 ) -> AsyncGenerator[CertificateAuthority]:
-    authority = authority or new_authority(clock)
-    ca = CertificateAuthority(
-        CaSettings(**settings),
-        authority=authority,
-        provider=provider or BuiltinProvider(authority),
-        kube=kube,
-        clock=clock,
-    )
+    chosen = CaSettings(**settings)
+    store = store or MemoryKeyStore()
+    ca = CertificateAuthority(chosen, store=store.of, kube=kube, clock=clock)
+    if authority is not None or provider is not None:
+        ca.roots.add(default_root(chosen), provider or BuiltinProvider(authority or new_authority(clock)))
     async with tasks(*(part for _, part in await ca.parts(logs))):
         yield ca
 

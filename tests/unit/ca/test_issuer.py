@@ -56,12 +56,12 @@ class Desk:
         self.learn: Callable[[], None] = lambda: None
         """What the log tells while a request waits."""
         self.issuer = Issuer(
-            provider=self.provider,
+            signer=lambda _: self.provider,
             opener=self.opener,
             verifier=verifier,
             facts=self.facts,
             guard=ReplayGuard(),
-            policy=SigningPolicy(trust_domain="cluster.local", mesh_namespace="meshlog-system", **policy),
+            policy=SigningPolicy(mesh_namespace="meshlog-system", **policy),
             clock=lambda: self.now,
             serials=new_serial,
             settle=self._settle,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 
 import pytest
@@ -11,7 +10,7 @@ from services.ca.distribution import BundleDistributor, bundle_pem
 from services.ca.publication import BundlePublisher
 from shared.certificates import SealingKey, TrustBundle, decode_bundle
 from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import Checkpoint, Draft, StaleWriterError
+from shared.eventlog.protocol import Draft, StaleWriterError
 from shared.latest import Latest
 from shared.subjects import Streams
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
@@ -30,50 +29,52 @@ def publisher(logs: MemoryLogs, now: float = NOW) -> BundlePublisher:
     return BundlePublisher(certs, streams=Streams(), trust_domain="cluster.local", clock=lambda: now)
 
 
+async def stored_last(logs: MemoryLogs) -> TrustBundle:
+    record = await logs.stream(Streams().certs).last(">")
+    assert record is not None
+    return decode_bundle(record.payload)
+
+
 async def stored(logs: MemoryLogs) -> list[TrustBundle]:
     return [decode_bundle(record.payload) async for record in logs.stream(Streams().certs).read()]
 
 
-async def test_a_bundle_is_published_once_and_again_when_it_changes() -> None:
+def bundle(serial: int, *roots: str) -> TrustBundle:
+    return TrustBundle(trust_domain="cluster.local", serial=serial, roots=list(roots), sealing_keys=KEYS)
+
+
+async def test_a_bundle_is_read_back_and_the_next_serial_grows() -> None:
     logs = MemoryLogs(clock=lambda: int(NOW * 1e9))
-    first = await publisher(logs).publish(["A"], KEYS)
-    assert await publisher(logs).publish(["A"], KEYS) == first
-    second = await publisher(logs).publish(["B", "A"], KEYS)
-    assert second.serial > first.serial
-    assert await stored(logs) == [first, second]
+    publishing = publisher(logs)
+    assert await publishing.read() is None
+    assert publishing.next_serial(None) == int(NOW)
+    await publishing.publish(bundle(int(NOW), "A"))
+    assert await publisher(logs).read() == bundle(int(NOW), "A")
+    assert publishing.next_serial(bundle(int(NOW), "A")) == int(NOW) + 1
+    assert publishing.next_serial(bundle(5, "A")) == int(NOW)
 
 
-async def test_an_old_bundle_is_written_again_with_its_serial() -> None:
+async def test_an_old_bundle_should_be_written_again() -> None:
     logs = MemoryLogs(clock=lambda: int(NOW * 1e9))
-    first = await publisher(logs).publish(["A"], KEYS)
-    await publisher(logs, NOW + 86400).publish(["A"], KEYS)
-    assert await stored(logs) == [first, first]
+    first = publisher(logs)
+    await first.read()
+    await first.publish(bundle(1, "A"))
+    await first.read()
+    assert not first.ageing
+    later = publisher(logs, NOW + 86400)
+    await later.read()
+    assert later.ageing
 
 
-async def test_replicas_that_publish_at_once_write_one_bundle() -> None:
+async def test_a_replica_that_looked_too_early_writes_over_nobody() -> None:
     logs = MemoryLogs()
-    replicas = [publisher(logs) for _ in range(4)]
-    async with tasks(*(replica.run(["A"], KEYS) for replica in replicas)):
-        published = await asyncio.gather(*(replica.published.wait() for replica in replicas))
-    assert len({bundle.serial for bundle in published}) == 1
-    assert len(await stored(logs)) == 1
-
-
-async def test_a_replica_that_looked_too_early_writes_over_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    logs = MemoryLogs()
-    certs = logs.stream(Streams().certs)
-    look = certs.tip
-
-    async def too_early(scope: str) -> Checkpoint:
-        monkeypatch.setattr(certs, "tip", look)
-        found = await look(scope)
-        await publisher(logs).publish(["A"], KEYS)
-        return found
-
-    monkeypatch.setattr(certs, "tip", too_early)
+    early, other = publisher(logs), publisher(logs)
+    for one in (early, other):
+        await one.read()
+    await other.publish(bundle(1, "A"))
     with pytest.raises(StaleWriterError):
-        await publisher(logs).publish(["B"], KEYS)
-    assert [bundle.roots for bundle in await stored(logs)] == [["A"]]
+        await early.publish(bundle(2, "B"))
+    assert [one.roots for one in await stored(logs)] == [["A"]]
 
 
 async def test_nonsense_in_the_place_of_the_bundle_is_replaced() -> None:
@@ -81,7 +82,10 @@ async def test_nonsense_in_the_place_of_the_bundle_is_replaced() -> None:
     certs = logs.stream(Streams().certs)
     subject = Streams().bundle_subject("cluster.local")
     await certs.append([Draft(subject=subject, payload=b"{")], scope=subject, after=await certs.tip(subject), epoch="e")
-    assert (await publisher(logs).publish(["A"], KEYS)).roots == ["A"]
+    publishing = publisher(logs)
+    assert await publishing.read() is None
+    await publishing.publish(bundle(1, "A"))
+    assert (await stored_last(logs)).roots == ["A"]
 
 
 def distributor(kube: FakeKubernetes, members: dict[str, str]) -> tuple[BundleDistributor, Latest[TrustBundle]]:

@@ -1,0 +1,122 @@
+"""What a rotation waits for, read from the log: what proxies acknowledged, whose certificates were renewed.
+
+Read only while a rotation is under way. A proxy counts while its pod is there and its certificate has not expired, also
+when it is connected to no edge: it still speaks to its peers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from services.ca.facts import Facts
+from shared.certificates import CorruptMessageError, TrustBundle, decode_answer, decode_bundle
+from shared.eventlog.protocol import EventLog
+from shared.snapshot import SDS
+from shared.status import ProxyStatus, decode_status
+from shared.subjects import Streams
+
+
+class FleetProgress:
+    """The newest report of every proxy, and the control plane's own certificates."""
+
+    def __init__(
+        self,
+        *,
+        status: EventLog,
+        certs: EventLog,
+        streams: Streams,
+        facts: Facts,
+        bundle_subject: str,
+        serving: tuple[str, Sequence[str]],
+        clock: Callable[[], float],
+        skew: float,
+    ) -> None:
+        """`serving`: namespace and accounts of the control plane's servers; `skew`: how far clocks may differ."""
+        self._status = status
+        self._certs = certs
+        self._streams = streams
+        self._facts = facts
+        self._bundle_subject = bundle_subject
+        self._serving = serving
+        self._clock = clock
+        self._skew = skew
+        self._proxies: list[ProxyStatus] = []
+        self._renewed: dict[str, int] = {}
+        """Pod uid → serial of the bundle of its newest certificate, of those signed since the last change of signer."""
+        self._read_to = 0
+        self._signing_since = 0
+
+    async def refresh(self, held: TrustBundle) -> None:
+        """Read the log. Raises `EventLogError`."""
+        records = await self._status.last_per_subject(self._streams.all_status)
+        found: list[ProxyStatus] = []
+        for record in records:
+            try:
+                found.append(decode_status(record.payload))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                continue
+        self._proxies = found
+        await self._read_issued(held)
+
+    def untrusting(self, serial: int) -> list[str]:
+        """Proxies that have not acknowledged this bundle or a later one."""
+        return [
+            _laggard(one, "has not acknowledged the new trust bundle") for one in self._living() if one.bundle < serial
+        ]
+
+    def unrenewed(self, serial: int) -> list[str]:
+        """Whoever may still use a certificate signed under an older bundle."""
+        proxies = [
+            _laggard(one, "uses a certificate of the old root")
+            for one in self._living()
+            if one.certificate_bundle < serial
+        ]
+        namespace, accounts = self._serving
+        servers = [
+            f"{name}: serves with a certificate of the old root"
+            for uid, name in sorted(self._facts.pods_of(namespace, accounts).items())
+            if self._renewed.get(uid, 0) < serial
+        ]
+        return proxies + servers
+
+    def _living(self) -> list[ProxyStatus]:
+        """Proxies that use secrets now."""
+        now = self._clock()
+        return [
+            one
+            for one in self._proxies
+            if SDS in one.types
+            and self._facts.alive(one.cluster, one.namespace, one.pod, one.uid)
+            and (one.connected or one.certificate_until + self._skew > now)
+        ]
+
+    async def _read_issued(self, held: TrustBundle) -> None:
+        if self._signing_since != held.signing_since:
+            self._signing_since = held.signing_since
+            self._renewed.clear()
+            self._read_to = await self._sequence_of(held.signing_since) - 1
+        async for record in self._certs.read(start=self._read_to + 1, subjects=self._streams.all_issued):
+            self._read_to = record.sequence
+            try:
+                answer = decode_answer(record.payload)
+            except CorruptMessageError:
+                continue
+            if answer.pod_uid and not answer.refused:
+                self._renewed[answer.pod_uid] = max(self._renewed.get(answer.pod_uid, 0), answer.bundle_serial)
+
+    async def _sequence_of(self, serial: int) -> int:
+        """Where in the log the bundle with this serial stands; the beginning if it is there no more."""
+        async for record in self._certs.read(subjects=self._bundle_subject):
+            try:
+                if decode_bundle(record.payload).serial == serial:
+                    return record.sequence
+            except CorruptMessageError:
+                continue
+        return 1
+
+
+def _laggard(proxy: ProxyStatus, why: str) -> str:
+    away = "" if proxy.connected else " (not connected now)"
+    return f"{proxy.namespace}/{proxy.pod}: {why}{away}"
