@@ -76,6 +76,12 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
         compiler = compiler_of(timeline.source.about, state.values())
         if trial.look(compiler):
             return _explained(trial, compiler, state, resource, snapshot.version)
+    # An object that cannot be read leaves its last good form in force, which only the events before it tell.
+    events_before = [item async for item in timeline.history(until=snapshot.version)]
+    compiler = compiler_of(timeline.source.about, events_before)
+    if trial.look(compiler):
+        state = {item.event.key: item for item in events_before}
+        return _explained(trial, compiler, state, resource, snapshot.version, most_tried=0)
     raise LostHistoryError(
         "history/build",
         f"version {snapshot.version} was made by build {snapshot.build}, and this one makes other bytes",
@@ -83,13 +89,19 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
 
 
 def _explained(
-    trial: Trial, compiler: Compiler, state: dict[ObjectKey, Happened], resource: Resource, version: int
+    trial: Trial,
+    compiler: Compiler,
+    state: dict[ObjectKey, Happened],
+    resource: Resource,
+    version: int,
+    *,
+    most_tried: int = MOST_TRIED,
 ) -> Answer:
     result = compiler.result()
     made = {cause.key: cause for cause in result.causes((resource.type_url, resource.name, resource.hash))}
     reach = {cause.key: cause for cause in result.causes_of_proxy(trial.pod)}
     candidates = [state[key] for key in sorted({*made, *reach})]
-    split = len(candidates) <= MOST_TRIED
+    split = len(candidates) <= most_tried
     deciding = trial.deciding(compiler, candidates) if split else set(made)
     causes = {**reach, **made}
     return Answer(

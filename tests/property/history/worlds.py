@@ -1,0 +1,94 @@
+"""A log in memory as the live services leave it: events in batches, commits by a compiler that batches by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.history.archive import About
+from cli.history.exporting import export
+from cli.history.filelog import Archive
+from cli.history.source import Source
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
+from services.compiler.snapshots import Snapshots
+from shared import events
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import Draft
+from shared.events import Event
+from shared.snapshot import Snapshot
+from shared.subjects import Streams
+from tests.unit.compiler.objects import CLUSTER
+
+STREAMS = Streams()
+ABOUT = About(
+    cluster=CLUSTER,
+    prefix="mesh",
+    mesh_name="meshlog",
+    namespace="meshlog-system",
+    trust_domain="cluster.local",
+    service_domain="cluster.local",
+    build="test",
+    exported="",
+)
+
+
+async def recorded(
+    batches: Sequence[Sequence[Event]], *, together: Sequence[int] = (1,), keyframe_every: int = 7
+) -> Source:
+    """The log after these batches; the compiler takes `together` batches a commit, in turn."""
+    logs = MemoryLogs(STREAMS)
+    log = await logs.open(STREAMS.events)
+    scope = STREAMS.cluster_scope(CLUSTER)
+    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    await snapshots.load()
+    compiler = Compiler(MeshSettings())
+    tip = await log.tip(scope)
+    due, commits = together[0], 0
+    for index, batch in enumerate(batches):
+        if not batch:
+            continue
+        drafts = [Draft(event.subject(STREAMS), events.encode(event)) for event in batch]
+        before = tip.sequence
+        tip = await log.append(drafts, scope=scope, after=tip, epoch="" if tip.epoch else "e1")
+        for offset, event in enumerate(batch, 1):
+            compiler.fold(event, before + offset, epoch=tip.epoch)
+        due -= 1
+        if due > 0 and index + 1 < len(batches):
+            continue
+        commits += 1
+        due = together[commits % len(together)]
+        commit = compiler.commit(snapshots.published)
+        if commit is not None:
+            await snapshots.append(commit)
+            if commits % keyframe_every == 0:
+                await snapshots.append_keyframe()
+        compiler.accept()
+    return await source_of(logs)
+
+
+async def source_of(logs: MemoryLogs) -> Source:
+    """A log in memory as a source of history."""
+    names = (STREAMS.events, STREAMS.snapshots, STREAMS.keyframes, STREAMS.status, STREAMS.certs)
+    found = [await logs.open(name) for name in names]
+    return Source(
+        about=ABOUT,
+        events=found[0],
+        snapshots=found[1],
+        keyframes=found[2],
+        status=found[3],
+        certs=found[4],
+        writable=found[0],
+    )
+
+
+async def exported(source: Source, path: Path, **options: int) -> Archive:
+    """The same log as a file, opened."""
+    await export(source, path, **options)
+    return Archive(path)
+
+
+def contents(snapshot: Snapshot) -> object:
+    """What must be equal of equal versions."""
+    views = {name: {kind: held for kind, held in view.items() if held} for name, view in snapshot.views.items()}
+    return sorted(snapshot.resources), views, snapshot.proxies, snapshot.quarantine, snapshot.mesh_namespaces

@@ -1,0 +1,1 @@
+"""Claims about the past: replay, why, plan, rollback."""
