@@ -12,7 +12,7 @@ import msgspec
 from services.compiler.engine import Engine, Index, InputMap
 from shared.events import ObjectKey
 from shared.model import EndpointSlice, Namespace, Pod, Service
-from shared.policy.model import MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget
+from shared.policy.model import IdentityBinding, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget, UdpRoute
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
 
@@ -47,6 +47,8 @@ class Mesh:
         self.targets: InputMap[ObjectName, TrafficTarget] = InputMap(engine)
         self.route_groups: InputMap[ObjectName, RouteGroup] = InputMap(engine)
         self.tcp_routes: InputMap[ObjectName, TcpRoute] = InputMap(engine)
+        self.udp_routes: InputMap[ObjectName, UdpRoute] = InputMap(engine)
+        self.bindings: InputMap[ObjectName, IdentityBinding] = InputMap(engine)
         self.splits: InputMap[ObjectName, TrafficSplit] = InputMap(engine)
         self.mesh_configs: InputMap[ObjectName, MeshConfig] = InputMap(engine)
 
@@ -60,8 +62,12 @@ class Mesh:
         self.services_naming_pod: Index[ObjectName, tuple[ObjectName, ObjectName]] = Index(engine)
         """Pod → (service, slice of it that names the pod): readiness, which flaps, is not in it."""
         self.pods_of_account: Index[ObjectName, ObjectName] = Index(engine)
+        self.pods_of_namespace: Index[str, ObjectName] = Index(engine)
+        self.bindings_of_namespace: Index[str, ObjectName] = Index(engine)
         self.targets_by_source: Index[ObjectName, ObjectName] = Index(engine)
         self.targets_by_destination: Index[ObjectName, ObjectName] = Index(engine)
+        self.targets_by_source_binding: Index[ObjectName, ObjectName] = Index(engine)
+        self.targets_by_destination_binding: Index[ObjectName, ObjectName] = Index(engine)
         self.splits_by_root: Index[ObjectName, ObjectName] = Index(engine)
         self.splits_by_backend: Index[ObjectName, ObjectName] = Index(engine)
 

@@ -18,7 +18,7 @@ from shared.events import Event
 from shared.model import KINDS, LABEL_MONITORED_BY, EndpointSlice, Namespace, Pod, PolicyObject, Service
 from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError
-from shared.policy.model import Policy, TrafficSplit, TrafficTarget
+from shared.policy.model import IdentityBinding, Policy, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
 
@@ -26,7 +26,7 @@ V = TypeVar("V")
 
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 
-_GRANTING = frozenset({"TrafficTarget", "HTTPRouteGroup", "TCPRoute"})
+_GRANTING = frozenset({"TrafficTarget", "IdentityBinding", "HTTPRouteGroup", "TCPRoute"})
 """Kinds of which nothing stays in force when the newest form cannot be read."""
 
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
@@ -112,9 +112,7 @@ def selector_key(service: Service | None) -> Iterable[tuple[str, str, str]]:
 def _store_service(mesh: Mesh, name: ObjectName, value: Service | None, cause: Cause | None) -> None:
     before = _swap(mesh.services, name, value, cause)
     mesh.services_by_selector.move(name, selector_key(before), selector_key(value))
-    mesh.services_of_namespace.move(
-        name, () if before is None else (name.namespace,), () if value is None else (name.namespace,)
-    )
+    mesh.services_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
 
 
 def _service_of(piece: EndpointSlice | None) -> Iterable[ObjectName]:
@@ -150,14 +148,30 @@ def _store_pod(mesh: Mesh, name: ObjectName, value: Pod | None, cause: Cause | N
         return () if pod is None else (ObjectName(name.namespace, pod.spec.service_account_name),)
 
     mesh.pods_of_account.move(name, keys(before), keys(value))
+    mesh.pods_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
+
+
+def _namespace_if(name: ObjectName, value: object | None) -> Iterable[str]:
+    return () if value is None else (name.namespace,)
+
+
+def _store_binding(mesh: Mesh, name: ObjectName, value: IdentityBinding | None, cause: Cause | None) -> None:
+    before = _swap(mesh.bindings, name, value, cause)
+    mesh.bindings_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
 
 
 def _store_target(mesh: Mesh, name: ObjectName, value: TrafficTarget | None, cause: Cause | None) -> None:
     before = _swap(mesh.targets, name, value, cause)
     mesh.targets_by_source.move(name, before.sources if before else (), value.sources if value else ())
-    mesh.targets_by_destination.move(
-        name, (before.destination,) if before else (), (value.destination,) if value else ()
+    mesh.targets_by_source_binding.move(
+        name, before.source_bindings if before else (), value.source_bindings if value else ()
     )
+
+    def destination(target: TrafficTarget | None, *, binding: bool) -> Iterable[ObjectName]:
+        return (target.destination,) if target is not None and target.destination_is_binding == binding else ()
+
+    mesh.targets_by_destination.move(name, destination(before, binding=False), destination(value, binding=False))
+    mesh.targets_by_destination_binding.move(name, destination(before, binding=True), destination(value, binding=True))
 
 
 def _store_split(mesh: Mesh, name: ObjectName, value: TrafficSplit | None, cause: Cause | None) -> None:
@@ -191,6 +205,8 @@ _STORES: dict[str, _Store] = {
     "EndpointSlice": _store_slice,
     "Pod": _store_pod,
     "TrafficTarget": _store_target,
+    "IdentityBinding": _store_binding,
+    "UDPRoute": _plain(lambda mesh: mesh.udp_routes),
     "HTTPRouteGroup": _plain(lambda mesh: mesh.route_groups),
     "TCPRoute": _plain(lambda mesh: mesh.tcp_routes),
     "TrafficSplit": _store_split,

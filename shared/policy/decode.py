@@ -18,13 +18,16 @@ from shared.policy.errors import PolicyError
 from shared.policy.model import (
     Backend,
     HttpMatch,
+    IdentityBinding,
     MeshConfig,
     Policy,
+    Requirement,
     RouteGroup,
     Rule,
     TcpRoute,
     TrafficSplit,
     TrafficTarget,
+    UdpRoute,
 )
 from shared.policy.names import ObjectName
 
@@ -80,12 +83,13 @@ def _port(value: Any, what: str) -> int:
     return value
 
 
-def _account(value: Any, what: str, namespace: str) -> ObjectName:
+def _subject(value: Any, what: str, namespace: str) -> tuple[bool, ObjectName]:
+    """Whether it is an IdentityBinding (else a ServiceAccount), and which."""
     subject = _mapping(value, what)
     kind = subject.get("kind", "ServiceAccount")
-    if kind != "ServiceAccount":
-        raise PolicyError("smi/subject-kind", f"{what} is a {str(kind)[:40]!r}; only ServiceAccount is understood")
-    return ObjectName(
+    if kind not in {"ServiceAccount", "IdentityBinding"}:
+        raise PolicyError("smi/subject-kind", f"{what} is a {str(kind)[:40]!r}; use ServiceAccount or IdentityBinding")
+    return kind == "IdentityBinding", ObjectName(
         _name(subject.get("namespace") or namespace, f"the namespace of {what}"),
         _name(subject.get("name"), f"the name of {what}"),
     )
@@ -94,7 +98,7 @@ def _account(value: Any, what: str, namespace: str) -> ObjectName:
 def _rule(value: Any, what: str) -> Rule:
     rule = _mapping(value, what)
     kind = rule.get("kind")
-    if kind not in {"HTTPRouteGroup", "TCPRoute"}:
+    if kind not in {"HTTPRouteGroup", "TCPRoute", "UDPRoute"}:
         raise PolicyError("smi/rule-kind", f"{what} is a {str(kind)[:40]!r}; use HTTPRouteGroup or TCPRoute")
     matches = tuple(_text(item, f"a match of {what}") for item in _sequence(rule.get("matches"), f"matches of {what}"))
     return Rule(kind=kind, name=_name(rule.get("name"), f"the name of {what}"), matches=matches)
@@ -105,7 +109,7 @@ def _traffic_target(policy: PolicyObject) -> TrafficTarget:
     namespace = policy.metadata.namespace
     if not spec.get("destination"):
         raise PolicyError("smi/target-destination", "has no destination; name the service account it opens")
-    destination = _account(spec["destination"], "the destination", namespace)
+    by_binding, destination = _subject(spec["destination"], "the destination", namespace)
     if destination.namespace != namespace:  # or anyone could open another team's service
         raise PolicyError(
             "smi/target-namespace",
@@ -118,12 +122,64 @@ def _traffic_target(policy: PolicyObject) -> TrafficTarget:
     if not rules:
         raise PolicyError("smi/target-rules", "has no rules, so it lets nothing through; add at least one")
     port = cast("dict[str, Any]", spec["destination"]).get("port")
+    subjects = {_subject(item, f"source {i}", namespace) for i, item in enumerate(sources, 1)}
     return TrafficTarget(
         destination=destination,
-        sources=tuple(sorted({_account(item, f"source {i}", namespace) for i, item in enumerate(sources, 1)})),
+        sources=tuple(sorted(name for is_binding, name in subjects if not is_binding)),
+        source_bindings=tuple(sorted(name for is_binding, name in subjects if is_binding)),
+        destination_is_binding=by_binding,
         rules=tuple(_rule(item, f"rule {i}") for i, item in enumerate(rules, 1)),
         port=_port(port, "destination.port") if port else 0,
     )
+
+
+def _requirements(value: Any) -> tuple[Requirement, ...]:
+    selector = _mapping(value, "podLabelSelector")
+    found: list[Requirement] = []
+    for key, wanted in _mapping(selector.get("matchLabels") or {}, "matchLabels").items():
+        if not isinstance(wanted, str):
+            raise PolicyError("smi/binding-selector", f"the label {key[:80]!r} of matchLabels must be a text")
+        found.append(Requirement(key=key, operator="In", values=(wanted,)))
+    for index, item in enumerate(_sequence(selector.get("matchExpressions"), "matchExpressions"), 1):
+        expression = _mapping(item, f"matchExpressions {index}")
+        operator = expression.get("operator")
+        listed = _sequence(expression.get("values"), "values")
+        values = tuple(sorted(_text(one, f"a value of matchExpressions {index}") for one in listed))
+        if operator not in {"In", "NotIn", "Exists", "DoesNotExist"} or bool(values) != (operator in {"In", "NotIn"}):
+            raise PolicyError(
+                "smi/binding-selector",
+                f"matchExpressions {index} must be In or NotIn with values, or Exists or DoesNotExist without",
+            )
+        key = _text(expression.get("key"), f"the key of matchExpressions {index}")
+        found.append(Requirement(key=key, operator=operator, values=values))
+    if not found:
+        # An empty selector means every pod in Kubernetes: nobody should grant that by leaving something out.
+        raise PolicyError("smi/binding-selector", "podLabelSelector selects by nothing; name at least one label")
+    return tuple(sorted(found, key=lambda one: (one.key, one.operator, one.values)))
+
+
+def _identity_binding(policy: PolicyObject) -> IdentityBinding:
+    schemes = _mapping(policy.spec.get("schemes") or {}, "schemes")
+    account, selector = schemes.get("serviceAccount"), schemes.get("podLabelSelector")
+    spiffe = _sequence(schemes.get("spiffeIdentities"), "spiffeIdentities")
+    if account and selector:
+        raise PolicyError(
+            "smi/binding-schemes", "has both podLabelSelector and serviceAccount, which exclude each other; keep one"
+        )
+    if not account and not selector and not spiffe:
+        raise PolicyError(
+            "smi/binding-schemes", "means nobody; give it a serviceAccount, spiffeIdentities or a podLabelSelector"
+        )
+    identities = {_text(item, "an entry of spiffeIdentities").removeprefix("spiffe://") for item in spiffe}
+    return IdentityBinding(
+        account=_name(account, "serviceAccount") if account else "",
+        spiffe=tuple(sorted(identities)),
+        selector=_requirements(selector) if selector else None,
+    )
+
+
+def _udp_route(policy: PolicyObject) -> UdpRoute:  # noqa: ARG001 (whatever it says, the answer is the same)
+    return UdpRoute()
 
 
 def _headers(value: Any, what: str) -> tuple[tuple[str, str], ...]:
@@ -260,6 +316,8 @@ _DECODERS: dict[str, Callable[[PolicyObject], Policy]] = {
     "TrafficTarget": _traffic_target,
     "HTTPRouteGroup": _route_group,
     "TCPRoute": _tcp_route,
+    "UDPRoute": _udp_route,
+    "IdentityBinding": _identity_binding,
     "TrafficSplit": _traffic_split,
     "MeshConfig": _mesh_config,
 }

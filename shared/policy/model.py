@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from shared.policy.names import ObjectName
@@ -31,11 +33,34 @@ class TcpRoute(msgspec.Struct, frozen=True):
     ports: tuple[int, ...] = ()
 
 
+class UdpRoute(msgspec.Struct, frozen=True):
+    """A UDPRoute: read so that it can be answered; UDP is never intercepted, so it grants nothing."""
+
+
+class Requirement(msgspec.Struct, frozen=True):
+    """One condition of a label selector."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[str, ...] = ()
+
+
+class IdentityBinding(msgspec.Struct, frozen=True):
+    """A name for identities of its own namespace: those that any of its schemes means."""
+
+    account: str = ""
+    """A service account; empty: the scheme is not used."""
+    spiffe: tuple[str, ...] = ()
+    """SPIFFE ids as written, without `spiffe://`."""
+    selector: tuple[Requirement, ...] | None = None
+    """Pods by their labels, all conditions; none: the scheme is not used."""
+
+
 class Rule(msgspec.Struct, frozen=True):
     """One rule of a TrafficTarget: a route by kind and name, in the target's namespace."""
 
     kind: str
-    """`HTTPRouteGroup` or `TCPRoute`."""
+    """`HTTPRouteGroup`, `TCPRoute` or `UDPRoute`."""
     name: str
     matches: tuple[str, ...] = ()
     """Names of matches of the group. None: every one."""
@@ -45,12 +70,15 @@ class TrafficTarget(msgspec.Struct, frozen=True):
     """Who may call whom how."""
 
     destination: ObjectName
-    """A service account."""
+    """A service account, or an IdentityBinding (`destination_is_binding`)."""
     sources: tuple[ObjectName, ...]
     """Service accounts, sorted."""
     rules: tuple[Rule, ...]
     port: int = 0
     """`destination.port` of v1alpha1 and v1alpha2; 0: all."""
+    source_bindings: tuple[ObjectName, ...] = ()
+    """IdentityBindings, sorted."""
+    destination_is_binding: bool = False
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -79,4 +107,4 @@ class MeshConfig(msgspec.Struct, frozen=True):
     egress: bool = False
 
 
-Policy = TrafficTarget | RouteGroup | TcpRoute | TrafficSplit | MeshConfig
+Policy = TrafficTarget | IdentityBinding | RouteGroup | TcpRoute | UdpRoute | TrafficSplit | MeshConfig

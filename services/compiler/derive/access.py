@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.compiler.derive.membership import is_member, members, mesh_config, spiffe_id, workload
+from services.compiler.derive.bindings import destinations_of, sources_of, targets_from, targets_to
+from services.compiler.derive.membership import calls, is_member, is_permissive, members, spiffe_id, workload
 from services.compiler.derive.offers import accounts, ports
 from services.compiler.derive.splits import roots_over
 from services.compiler.engine import query
@@ -52,9 +53,11 @@ def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
         return None
-    sources = [identity for account in target.sources if (identity := spiffe_id(mesh, account)) is not None]
+    sources = [identity for account in sources_of(mesh, target) if (identity := spiffe_id(mesh, account)) is not None]
     http = [rule for rule in target.rules if rule.kind == "HTTPRouteGroup"]
     tcp = [rule for rule in target.rules if rule.kind == "TCPRoute"]
+    if not http and not tcp:
+        return None
     requests = _requests(mesh, name.namespace, http) if http else None
     opened = _ports(mesh, name.namespace, tcp) if tcp else None
     if target.port:
@@ -72,7 +75,7 @@ def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
 @query
 def grants_to(mesh: Mesh, account: ObjectName) -> tuple[Grant, ...]:
     """Everything that traffic targets let through to the pods of a service account."""
-    found = (grant(mesh, name) for name in mesh.targets_by_destination.get(account))
+    found = (grant(mesh, name) for name in targets_to(mesh, account))
     return tuple(item for item in found if item is not None)
 
 
@@ -87,14 +90,22 @@ def services_of_account(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ..
 
 
 @query
-def everything(mesh: Mesh) -> tuple[ObjectName, ...]:
-    """Every service of the mesh with pods that have sidecars, and every root over one: what permissive mode opens."""
+def _opened(mesh: Mesh, namespace: str) -> tuple[ObjectName, ...]:
+    """Services of a namespace with pods that have sidecars, and the roots over them, if it is permissive."""
+    if not is_permissive(mesh, namespace):
+        return ()
     found: set[ObjectName] = set()
-    for namespace in members(mesh):
-        for service in mesh.services_of_namespace.get(namespace):
-            if accounts(mesh, service):
-                found.update((service, *roots_over(mesh, service)))
+    for service in mesh.services_of_namespace.get(namespace):
+        if accounts(mesh, service):
+            found.update((service, *roots_over(mesh, service)))
     return tuple(sorted(service for service in found if ports(mesh, service)))
+
+
+@query
+def opened(mesh: Mesh, namespaces: tuple[str, ...] | None) -> tuple[ObjectName, ...]:
+    """Services that every member may call, of these namespaces or (none) of all. Sorted."""
+    chosen = members(mesh) if namespaces is None else [name for name in namespaces if is_member(mesh, name)]
+    return tuple(service for namespace in chosen for service in _opened(mesh, namespace))
 
 
 @query
@@ -104,25 +115,41 @@ def granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
     These are the services with pods of a destination behind them, and the roots over these.
     """
     found: set[ObjectName] = set()
-    for name in mesh.targets_by_source.get(account):
+    for name in targets_from(mesh, account):
         target = mesh.targets.get(name)
         if target is None or grant(mesh, name) is None:
             continue
-        for service in services_of_account(mesh, target.destination):
-            found.update((service, *roots_over(mesh, service)))
+        for destination in destinations_of(mesh, target):
+            for service in services_of_account(mesh, destination):
+                found.update((service, *roots_over(mesh, service)))
     return tuple(sorted(service for service in found if ports(mesh, service)))
 
 
-Scope = ObjectName | None
-"""Whose outbound configuration: an account's, or (permissive mode) everybody's."""
+class Scope(NamedTuple):
+    """Whose outbound configuration it is: shared by all that may call the same."""
+
+    account: ObjectName | None
+    """Whose traffic targets count; none: nobody's, what is permissive is all there is to call."""
+    namespaces: tuple[str, ...] | None
+    """Permissive namespaces that it is told of; none: all."""
+    dual: bool
+    """Whether its pods have IPv6 addresses too."""
 
 
 @query
-def scope_of(mesh: Mesh, account: ObjectName) -> Scope:
-    """Whose outbound configuration an account has."""
-    return None if mesh_config(mesh).permissive else account
+def scope_of(mesh: Mesh, account: ObjectName, dual: bool) -> Scope:  # noqa: FBT001 (arguments of a query are its identity)
+    """Whose outbound configuration the pods of an account have."""
+    namespaces = calls(mesh, account.namespace)
+    # Accounts whose traffic targets add nothing to what is permissive share one configuration.
+    adds = any(
+        not is_permissive(mesh, service.namespace) or (namespaces is not None and service.namespace not in namespaces)
+        for service in granted(mesh, account)
+    )
+    return Scope(account if adds else None, namespaces, dual)
 
 
+@query
 def reachable(mesh: Mesh, scope: Scope) -> tuple[ObjectName, ...]:
     """Services that a client of this scope gets configuration for. Sorted."""
-    return everything(mesh) if scope is None else granted(mesh, scope)
+    shared = opened(mesh, scope.namespaces)
+    return shared if scope.account is None else tuple(sorted({*shared, *granted(mesh, scope.account)}))

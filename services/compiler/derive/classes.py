@@ -30,11 +30,14 @@ class WorkloadClass(NamedTuple):
     account: ObjectName
     open_ports: tuple[OpenPort, ...]
     """By number, each once."""
+    dual: bool = False
+    """Whether its pods have IPv6 addresses too."""
 
     @property
     def id(self) -> str:
         """`namespace/account~hash`: readable, and the same wherever and whenever it is computed."""
-        digest = hashlib.sha256(repr([tuple(item) for item in self.open_ports]).encode()).hexdigest()
+        depends = repr([tuple(item) for item in self.open_ports]) + ("dual" if self.dual else "")
+        digest = hashlib.sha256(depends.encode()).hexdigest()
         return f"{self.account}~{digest[:8]}"
 
 
@@ -95,4 +98,4 @@ def proxy(mesh: Mesh, pod: ObjectName) -> ProxyEntry | None:
     if found is None:
         return None
     account = ObjectName(pod.namespace, found.service_account)
-    return ProxyEntry(uid=found.uid, workload_class=WorkloadClass(account, open_ports(mesh, pod)))
+    return ProxyEntry(uid=found.uid, workload_class=WorkloadClass(account, open_ports(mesh, pod), found.dual))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from services.compiler.engine import query
 from services.compiler.mesh import MESH_CONFIG_NAME, Mesh
-from shared.model import ANNOTATION_SIDECAR, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, ANNOTATION_SIDECAR, LABEL_IGNORE, LABEL_MONITORED_BY
 from shared.policy.model import MeshConfig
 from shared.policy.names import ObjectName
 from shared.spiffe import InvalidSpiffeIdError, SpiffeId
@@ -19,6 +19,8 @@ class Workload(NamedTuple):
 
     uid: str
     service_account: str
+    dual: bool
+    """Whether it has an IPv6 address."""
 
 
 @query
@@ -44,6 +46,27 @@ def mesh_config(mesh: Mesh) -> MeshConfig:
 
 
 @query
+def is_permissive(mesh: Mesh, namespace: str) -> bool:
+    """Whether the pods of a namespace take calls from every member: by its own annotation, else by the MeshConfig.
+
+    An annotation that is neither true nor false denies: it may have been meant to.
+    """
+    found = mesh.namespaces.get(namespace)
+    word = None if found is None else found.metadata.annotations.get(ANNOTATION_PERMISSIVE)
+    return mesh_config(mesh).permissive if word is None else word.strip().lower() == "true"
+
+
+@query
+def calls(mesh: Mesh, namespace: str) -> tuple[str, ...] | None:
+    """Namespaces whose services the pods of a namespace are told of without a traffic target, sorted; none: all."""
+    found = mesh.namespaces.get(namespace)
+    listed = None if found is None else found.metadata.annotations.get(ANNOTATION_CALLS)
+    if listed is None:
+        return None
+    return tuple(sorted({namespace, *(word.strip() for word in listed.split(",") if word.strip())}))
+
+
+@query
 def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
     """A pod of the mesh that has a sidecar and has not ended, else none."""
     if not is_member(mesh, pod.namespace):
@@ -51,7 +74,11 @@ def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
     found = mesh.pods.get(pod)
     if found is None or ANNOTATION_SIDECAR not in found.metadata.annotations or found.status.phase in _OVER:
         return None
-    return Workload(uid=found.metadata.uid, service_account=found.spec.service_account_name or "default")
+    return Workload(
+        uid=found.metadata.uid,
+        service_account=found.spec.service_account_name or "default",
+        dual=":" in found.status.pod_ip or any(":" in address.ip for address in found.status.pod_ips),
+    )
 
 
 def spiffe_id(mesh: Mesh, account: ObjectName) -> str | None:

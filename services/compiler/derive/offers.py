@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from services.compiler.derive.membership import is_member, workload
@@ -115,8 +116,8 @@ def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, .
     offered = port(mesh, service, number)
     if offered is None:
         return ()
-    ready_or_not = _publishes_not_ready(mesh, service)
-    found: set[Endpoint] = set()
+    ready_or_not, six_first = _endpoint_settings(mesh, service)
+    found: dict[tuple[ObjectName, int], Endpoint] = {}
     for piece in _slices(mesh, service):
         numbers = [
             item.port
@@ -126,15 +127,28 @@ def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, .
         for endpoint in piece.endpoints if numbers else ():
             if not ready_or_not and endpoint.conditions.ready is False:
                 continue
-            if endpoint.addresses and _pod(mesh, service, endpoint) is not None:
-                found.update(Endpoint(endpoint.addresses[0], target) for target in numbers)
-    return tuple(sorted(found))
+            pod = _pod(mesh, service, endpoint)
+            if pod is None or not endpoint.addresses:
+                continue
+            for target in numbers:
+                # A pod of two families stands in a slice of each: it gets one share, by the service's own family.
+                offered_at = Endpoint(endpoint.addresses[0], target)
+                held = found.get((pod, target))
+                found[pod, target] = offered_at if held is None else min(held, offered_at, key=_by_family(six_first))
+    return tuple(sorted(set(found.values())))
+
+
+def _by_family(six_first: bool) -> Callable[[Endpoint], tuple[bool, Endpoint]]:  # noqa: FBT001 (one bit)
+    return lambda endpoint: ((":" in endpoint.address) != six_first, endpoint)
 
 
 @query
-def _publishes_not_ready(mesh: Mesh, service: ObjectName) -> bool:
+def _endpoint_settings(mesh: Mesh, service: ObjectName) -> tuple[bool, bool]:
+    """Whether pods count before they are ready, and whether IPv6 is the service's first family."""
     found = mesh.services.get(service)
-    return found is not None and found.spec.publish_not_ready_addresses
+    if found is None:
+        return False, False
+    return found.spec.publish_not_ready_addresses, ":" in found.spec.cluster_ip
 
 
 @query

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from services.compiler.derive.bindings import account_of, selected_accounts
 from services.compiler.derive.membership import is_member, spiffe_id
 from services.compiler.derive.offers import port, ports
 from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
+from shared.model import ANNOTATION_PERMISSIVE
 from shared.policy.model import Rule
 from shared.policy.names import ObjectName
 
@@ -16,6 +18,8 @@ Problem = tuple[str, str]
 
 def _rule_problem(mesh: Mesh, namespace: str, rule: Rule) -> Problem | None:
     name = ObjectName(namespace, rule.name)
+    if rule.kind == "UDPRoute":
+        return "smi/udp", f"names UDPRoute {name}: UDP is not intercepted, so the rule grants and denies nothing"
     if rule.kind == "TCPRoute":
         if mesh.tcp_routes.get(name) is None:
             return "smi/route-missing", f"names TCPRoute {name}, which is not there; the rule grants nothing"
@@ -42,7 +46,73 @@ def target_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
         for source in target.sources
         if spiffe_id(mesh, source) is None
     )
+    bindings = [*target.source_bindings, *([target.destination] if target.destination_is_binding else [])]
+    found.extend(
+        ("smi/binding-missing", f"names IdentityBinding {binding}, which is not there; it means nobody")
+        for binding in bindings
+        if mesh.bindings.get(binding) is None
+    )
     return tuple(dict.fromkeys(found))
+
+
+@query
+def binding_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+    """What is wrong with an identity binding."""
+    bound = mesh.bindings.get(name)
+    if bound is None or not is_member(mesh, name.namespace):
+        return ()
+    own = f"{mesh.settings.trust_domain}/ns/{name.namespace}/sa/ACCOUNT"
+    found = [
+        ("smi/binding-identity", f"names {text[:120]!r}, which no pod of this namespace can prove; write {own}")
+        for text in bound.spiffe
+        if account_of(mesh, name, text) is None
+    ]
+    found.extend(
+        (
+            "smi/binding-shared",
+            f"selects only some pods of service account {account}, which all prove one identity: it is left out",
+        )
+        for account, whole in selected_accounts(mesh, name)
+        if not whole
+    )
+    return tuple(found)
+
+
+@query
+def udp_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+    """A UDPRoute says something about traffic that no sidecar sees."""
+    if mesh.udp_routes.get(name) is None or not is_member(mesh, name.namespace):
+        return ()
+    return (("smi/udp", "UDP is not intercepted: its packets pass as if there were no mesh, whatever this route says"),)
+
+
+@query
+def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+    """A Service that only renames another host has no address that a sidecar could know it by."""
+    found = mesh.services.get(name)
+    if found is None or found.spec.type != "ExternalName" or not is_member(mesh, name.namespace):
+        return ()
+    return (
+        (
+            "service/external-name",
+            f"is another name for {found.spec.external_name[:253]!r}: calls to it leave the mesh, if egress is on",
+        ),
+    )
+
+
+@query
+def namespace_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+    """What is wrong with the annotations of a member namespace."""
+    found = mesh.namespaces.get(name.name)
+    word = None if found is None else found.metadata.annotations.get(ANNOTATION_PERMISSIVE)
+    if word is None or word.strip().lower() in {"true", "false"} or not is_member(mesh, name.name):
+        return ()
+    return (
+        (
+            "mesh/permissive",
+            f"annotation {ANNOTATION_PERMISSIVE} is {word[:40]!r}, not true or false: only traffic targets open",
+        ),
+    )
 
 
 @query

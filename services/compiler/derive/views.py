@@ -11,7 +11,7 @@ from typing import NamedTuple
 from services.compiler import names
 from services.compiler.derive.access import Scope, grants_to, reachable, scope_of
 from services.compiler.derive.classes import OpenPort, WorkloadClass
-from services.compiler.derive.membership import mesh_config, spiffe_id
+from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_id
 from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, port
 from services.compiler.derive.splits import Route, route, routes
 from services.compiler.engine import Query, query
@@ -154,7 +154,7 @@ def outbound_chains(mesh: Mesh, scope: Scope) -> tuple[listeners.OutboundChain, 
 @query
 def outbound_listener(mesh: Mesh, scope: Scope) -> Rendered:
     """The outbound listener of everybody in a scope."""
-    message = listeners.outbound(outbound_chains(mesh, scope), egress=mesh_config(mesh).egress)
+    message = listeners.outbound(outbound_chains(mesh, scope), egress=mesh_config(mesh).egress, dual=scope.dual)
     return rendered(message.name, message)
 
 
@@ -168,7 +168,8 @@ def application_cluster(mesh: Mesh, opened: OpenPort) -> Rendered:  # noqa: ARG0
 @query
 def inbound_routes(mesh: Mesh, account: ObjectName, number: int) -> Rendered:
     """Who may make which requests to a port of the pods of an account."""
-    rules = rbac.everyone() if mesh_config(mesh).permissive else rbac.for_requests(grants_to(mesh, account), number)
+    permissive = is_permissive(mesh, account.namespace)
+    rules = rbac.everyone() if permissive else rbac.for_requests(grants_to(mesh, account), number)
     message = route_configurations.inbound(number, rules)
     return rendered(message.name, message)
 
@@ -176,7 +177,7 @@ def inbound_routes(mesh: Mesh, account: ObjectName, number: int) -> Rendered:
 @query
 def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
     """The inbound listener of a class."""
-    permissive = mesh_config(mesh).permissive
+    permissive = is_permissive(mesh, workload_class.account.namespace)
     chains: list[listeners.InboundChain] = []
     for opened in workload_class.open_ports:
         callers, rules = None, None
@@ -185,7 +186,7 @@ def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
             callers = tuple(rbac.callers(grants, opened.number))
             rules = rbac.for_connections(grants, opened.number)
         chains.append(listeners.InboundChain(opened.number, opened.protocol == "http", callers, rules))
-    message = listeners.inbound(chains, trust_domain=mesh.settings.trust_domain)
+    message = listeners.inbound(chains, trust_domain=mesh.settings.trust_domain, dual=workload_class.dual)
     return rendered(message.name, message)
 
 
@@ -247,7 +248,7 @@ def view(mesh: Mesh, workload_class: WorkloadClass) -> View:
         own.append(_ref(application_cluster, opened))
         if opened.protocol == "http":
             own.append(_ref(inbound_routes, workload_class.account, opened.number))
-    scope = scope_of(mesh, workload_class.account)
+    scope = scope_of(mesh, workload_class.account, workload_class.dual)
     return View(outbound=outbound_refs(mesh, scope), own=tuple(own))
 
 

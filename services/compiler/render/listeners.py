@@ -113,18 +113,23 @@ def _outbound_chain(chain: OutboundChain) -> FilterChain:
     return FilterChain(name=chain.name, filter_chain_match=match, filters=[found])
 
 
-def _listener(name: str, port: int, direction: TrafficDirection, filters: list[ListenerFilter]) -> Listener:
-    return Listener(name=name, address=address("0.0.0.0", port), traffic_direction=direction, listener_filters=filters)  # noqa: S104
+def _listener(
+    name: str, port: int, direction: TrafficDirection, filters: list[ListenerFilter], *, dual: bool
+) -> Listener:
+    # An IPv6 address cannot be bound where the kernel has no IPv6, so only pods that have one get such a listener.
+    where = address("::" if dual else "0.0.0.0", port)  # noqa: S104
+    where.socket_address.ipv4_compat = dual
+    return Listener(name=name, address=where, traffic_direction=direction, listener_filters=filters)
 
 
 def _original_destination() -> ListenerFilter:
     return ListenerFilter(name="envoy.filters.listener.original_dst", typed_config=packed(OriginalDst()))
 
 
-def outbound(chains: Sequence[OutboundChain], *, egress: bool) -> Listener:
+def outbound(chains: Sequence[OutboundChain], *, egress: bool, dual: bool) -> Listener:
     """What the application sends: to services by their addresses, else nowhere or (egress) where it wanted."""
     listener = _listener(
-        names.OUTBOUND_LISTENER, names.OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()]
+        names.OUTBOUND_LISTENER, names.OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()], dual=dual
     )
     listener.filter_chains.extend(_outbound_chain(chain) for chain in chains)
     # A connection to the listener's own port would be passed through to itself, for ever.
@@ -170,11 +175,15 @@ def _inbound_chain(chain: InboundChain, trust_domain: str) -> FilterChain:
     )
 
 
-def inbound(chains: Sequence[InboundChain], *, trust_domain: str) -> Listener:
+def inbound(chains: Sequence[InboundChain], *, trust_domain: str, dual: bool) -> Listener:
     """What reaches the application: from proven members of the mesh only; plaintext meets no chain and is reset."""
     inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
     listener = _listener(
-        names.INBOUND_LISTENER, names.INBOUND_PORT, TrafficDirection.INBOUND, [_original_destination(), inspector]
+        names.INBOUND_LISTENER,
+        names.INBOUND_PORT,
+        TrafficDirection.INBOUND,
+        [_original_destination(), inspector],
+        dual=dual,
     )
     listener.filter_chains.extend(_inbound_chain(chain, trust_domain) for chain in chains)
     # A listener needs a chain. This one never matches, so that a pod without open ports refuses like any other.

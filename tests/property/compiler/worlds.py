@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from shared.events import Event
-from shared.model import Meta, PolicyObject, ServicePort
+from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Meta, PolicyObject, ServicePort
 from tests.unit.compiler import objects
 
 NAMESPACES = ("red", "blue")
@@ -79,12 +79,20 @@ def slice_events(draw: st.DrawFn) -> Event:
 @st.composite
 def target_events(draw: st.DrawFn) -> Event:
     rule = st.tuples(st.sampled_from(("HTTPRouteGroup", "TCPRoute")), names, matches)
+    namespace = draw(namespaces)
+    subjects: dict[str, Any] = {}
+    kind = st.sampled_from(("ServiceAccount", "IdentityBinding"))
+    if draw(st.booleans()):
+        subjects["destination"] = {"kind": draw(kind), "name": draw(names), "namespace": namespace}
+        source = st.fixed_dictionaries({"kind": kind, "name": names, "namespace": namespaces})
+        subjects["sources"] = draw(st.lists(source, max_size=3))
     return objects.target(
-        draw(namespaces),
+        namespace,
         draw(names),
         destination=draw(names),
         sources=draw(st.lists(st.tuples(namespaces, names), max_size=3)),
         rules=draw(st.lists(rule, max_size=3)),
+        subjects=subjects,
     )
 
 
@@ -132,7 +140,25 @@ def garbage_events(draw: st.DrawFn) -> Event:
 
 @st.composite
 def namespace_events(draw: st.DrawFn) -> Event:
-    return objects.namespace(draw(namespaces), mesh=draw(st.sampled_from(("meshlog", "meshlog", "other"))))
+    annotations: dict[str, str] = {}
+    if (word := draw(st.sampled_from((None, None, "true", "false", "perhaps")))) is not None:
+        annotations[ANNOTATION_PERMISSIVE] = word
+    if draw(st.integers(0, 3)) == 3:
+        annotations[ANNOTATION_CALLS] = ",".join(draw(st.lists(namespaces, max_size=1)))
+    mesh = draw(st.sampled_from(("meshlog", "meshlog", "other")))
+    return objects.namespace(draw(namespaces), mesh=mesh, annotations=annotations)
+
+
+@st.composite
+def binding_events(draw: st.DrawFn) -> Event:
+    schemes: dict[str, Any] = {}
+    if draw(st.booleans()):
+        schemes["serviceAccount"] = draw(names)
+    else:
+        schemes["podLabelSelector"] = {"matchLabels": {"app": draw(names)}}
+    if draw(st.booleans()):
+        schemes["spiffeIdentities"] = [f"cluster.local/ns/{draw(namespaces)}/sa/{draw(names)}"]
+    return objects.binding(draw(namespaces), draw(names), **schemes)
 
 
 @st.composite
@@ -157,6 +183,7 @@ applied = st.one_of(
     group_events(),
     tcp_route_events(),
     split_events(),
+    binding_events(),
     config_events(),
     garbage_events(),
 )

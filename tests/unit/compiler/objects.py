@@ -16,6 +16,7 @@ from shared.model import (
     Meta,
     Namespace,
     Pod,
+    PodIp,
     PodSpec,
     PodStatus,
     PolicyObject,
@@ -53,9 +54,16 @@ def deleted(kind: str, namespace: str, name: str) -> Event:
     return event(kind, namespace, name, None)
 
 
-def namespace(name: str, *, mesh: str | None = "meshlog", labels: Mapping[str, str] | None = None) -> Event:
+def namespace(
+    name: str,
+    *,
+    mesh: str | None = "meshlog",
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Event:
     own = {} if mesh is None else {LABEL_MONITORED_BY: mesh}
-    return event("Namespace", "", name, Namespace(Meta(name=name, labels={**own, **(labels or {})})))
+    meta = Meta(name=name, labels={**own, **(labels or {})}, annotations=dict(annotations or {}))
+    return event("Namespace", "", name, Namespace(meta))
 
 
 def pod(
@@ -68,6 +76,7 @@ def pod(
     sidecar: bool = True,
     phase: str = "Running",
     named_ports: Mapping[str, int] | None = None,
+    ips: Sequence[str] = (),
 ) -> Event:
     meta = Meta(
         name=name,
@@ -78,7 +87,12 @@ def pod(
     )
     ports = [ContainerPort(container_port=number, name=port) for port, number in (named_ports or {}).items()]
     spec = PodSpec(service_account_name=account, containers=[Container(name="app", ports=ports)])
-    return event("Pod", namespace, name, Pod(meta, spec, PodStatus(phase=phase, pod_ip=ip)))
+    return event(
+        "Pod",
+        namespace,
+        name,
+        Pod(meta, spec, PodStatus(phase=phase, pod_ip=ip, pod_ips=[PodIp(ip=each) for each in ips])),
+    )
 
 
 def service(
@@ -132,9 +146,10 @@ def target(
     destination: str,
     sources: Sequence[tuple[str, str]],
     rules: Sequence[tuple[str, str, Sequence[str]]],
+    subjects: Mapping[str, Any] | None = None,
     **spec: Any,
 ) -> Event:
-    """A TrafficTarget; sources are (namespace, account), rules are (kind, name, matches)."""
+    """A TrafficTarget; sources are (namespace, account), rules are (kind, name, matches), `subjects` as written."""
     written = [
         {"kind": kind, "name": name} | ({"matches": list(names)} if names else {}) for kind, name, names in rules
     ]
@@ -143,6 +158,7 @@ def target(
         "sources": [{"kind": "ServiceAccount", "name": who, "namespace": where} for where, who in sources],
         "rules": written,
         **spec,
+        **(subjects or {}),
     }
     return policy("TrafficTarget", namespace, name, body, api_version=ACCESS, created="2026-01-01T00:00:00Z")
 
@@ -150,6 +166,13 @@ def target(
 def route_group(namespace: str, name: str, *matches: Mapping[str, Any]) -> Event:
     spec = {"matches": list(matches)}
     return policy("HTTPRouteGroup", namespace, name, spec, api_version=SPECS, created="2026-01-01T00:00:00Z")
+
+
+def binding(namespace: str, name: str, **schemes: Any) -> Event:
+    """An IdentityBinding."""
+    api_version = "access.smi-spec.io/v1alpha4"
+    spec = {"schemes": schemes}
+    return policy("IdentityBinding", namespace, name, spec, api_version=api_version, created="2026-01-01T00:00:00Z")
 
 
 def tcp_route(namespace: str, name: str, *ports: int) -> Event:

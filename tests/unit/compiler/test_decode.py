@@ -62,7 +62,7 @@ def test_the_port_of_early_versions_is_a_number_or_a_text(port: object) -> None:
         ({"sources": ["buyer"]}, "smi/shape"),
         ({"rules": []}, "smi/target-rules"),
         ({"rules": None}, "smi/target-rules"),
-        ({"rules": [{"kind": "UDPRoute", "name": "x"}]}, "smi/rule-kind"),
+        ({"rules": [{"kind": "GRPCRoute", "name": "x"}]}, "smi/rule-kind"),
         ({"rules": {"kind": "TCPRoute"}}, "smi/shape"),
     ],
 )
