@@ -21,7 +21,14 @@ from services.compiler.compiler import Compiler
 from services.compiler.snapshots import Kept, Snapshots
 from shared import events
 from shared.eventlog.chain import Verifier
-from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError, Record, StaleWriterError
+from shared.eventlog.protocol import (
+    ChainBrokenError,
+    EventLog,
+    LogUnavailableError,
+    Record,
+    StaleWriterError,
+    epoch_records,
+)
 from shared.snapshot import Commit
 from shared.telemetry import traces
 
@@ -97,6 +104,7 @@ class Publication:
         self._verifier = Verifier()
         self._broken = ""
         self._open: list[Record] = []
+        self._missing = 0
         self._commits_since_keyframe = 0
         self._held_back = 0
         self._leads = leads
@@ -127,7 +135,7 @@ class Publication:
         """Fold every event there is, and publish what differs from the published snapshot."""
         self._ready("events", False, "reading the events")
         self.compiler = self._new_compiler()
-        self._verifier, self._broken, self._open = Verifier(), "", []
+        self._verifier, self._broken, self._open, self._missing = Verifier(), "", [], 0
         await self.snapshots.load()
         folded = 0
         async for record in self._log.read(subjects=self._scope):
@@ -181,6 +189,8 @@ class Publication:
             if not refolding:
                 raise RefoldError(f"epoch {record.epoch} begins at {record.sequence}")
             self._broken, self._open = "", []
+            self._missing = epoch_records(record)
+        self._missing = max(0, self._missing - 1)
         self._open.append(record)
         if record.ends_batch:
             batch, self._open = self._open, []
@@ -200,7 +210,8 @@ class Publication:
     async def _publish(self) -> None:
         """Publish what the events folded so far change, if anything."""
         pause = _PAUSE
-        while not self._broken and self.compiler.version:
+        # An epoch that is not complete yet would take from proxies what nobody took away.
+        while not self._broken and not self._missing and self.compiler.version:
             if not self._leads():
                 # Warm: what the events mean is known, only not said.
                 self.compiler.warm()

@@ -13,6 +13,7 @@ from services.ingestor.facts import ObjectName, Projected
 from services.ingestor.projection import digest_of
 from shared import events
 from shared.eventlog.protocol import Record
+from shared.events import ObjectKey
 
 MAX_TOMBSTONES = 20_000
 """Deleted objects that are remembered, to recognise late news of them."""
@@ -82,6 +83,13 @@ class Book:
         known = self.get(kind, name)
         if known is not None:
             self._kinds[kind][name] = msgspec.structs.replace(known, sequence=sequence)
+
+    def said_again(self, key: ObjectKey, sequence: int) -> None:
+        """The same form of an object stands in the log again, at `sequence`."""
+        name = ObjectName(namespace=key.namespace, name=key.name)
+        known = self.get(key.kind, name)
+        if known is not None:
+            self._kinds[key.kind][name] = msgspec.structs.replace(known, sequence=sequence)
 
     def keep(self) -> None:
         """The round was written: there is nothing to take back any more."""

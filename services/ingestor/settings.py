@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.ingestor.retention import SLACK, WINDOW
 from shared.lease import TTL
 from shared.settings import CommonSettings
 
@@ -19,5 +20,9 @@ class IngestorSettings(CommonSettings, frozen=True, kw_only=True):
     """Seconds that the first round waits for all kinds, so that they reach proxies in one version."""
     queue: int = 1000
     """Facts that may wait for the log; a full queue makes watches wait."""
+    history: float = WINDOW
+    """Seconds of the past that the log of events keeps; what lives is kept for ever."""
+    history_slack: int = SLACK
+    """Records up to which the log of events is never trimmed."""
     lease_ttl: float = TTL
     """Seconds after which a standby takes over from a leader that says nothing any more."""

@@ -8,26 +8,50 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from services.ingestor.book import Book
 from shared import events
 from shared.eventlog.chain import Verifier, checkpoint_at
-from shared.eventlog.protocol import EMPTY, ChainBrokenError, Checkpoint, EventLog, LogUnavailableError
+from shared.eventlog.protocol import (
+    EMPTY,
+    ChainBrokenError,
+    Checkpoint,
+    EventLog,
+    LogUnavailableError,
+    Record,
+    epoch_records,
+)
 
 _log = logging.getLogger(__name__)
+
+
+Witness = Callable[[], Awaitable[int]]
+"""The highest sequence that somebody is known to have read: the version of the newest snapshot."""
+
+
+async def _no_witness() -> int:
+    return 0
 
 
 class Standing:
     """Owned by one writer, which moves `tip` on as it appends."""
 
-    def __init__(self, log: EventLog, scope: str, *, retry: float) -> None:
+    def __init__(self, log: EventLog, scope: str, *, retry: float, witness: Witness | None = None) -> None:
         """`retry`: seconds between attempts while the log is away."""
+        self._witness = witness or _no_witness
         self.book = Book()
         self.tip = EMPTY
         self.broken = False
         """Whether the next append must begin a new epoch; the book is empty then."""
         self.trouble = "starting"
         """Why nothing can be written now; empty while all is well."""
+        self.floor = 0
+        """Highest sequence that was ever seen: a new epoch must lie beyond it, because versions only grow."""
+        self.lost = ""
+        """What the newest break lost, for people; empty: nothing yet."""
+        self.missing = 0
+        """Records that the epoch was announced with and that are not there yet."""
         self._log = log
         self._scope = scope
         self._retry = retry
@@ -35,16 +59,15 @@ class Standing:
     async def catch_up(self, start: Checkpoint) -> bool:
         """Read what others wrote after `start`; true if anything was there. Waits while the log is away."""
         origin = start
+        self.floor = max(self.floor, start.sequence)
         while True:
             try:
                 verifier = Verifier(start)
                 try:
                     async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
-                        if verifier.fold(record):
+                        if self._fold(verifier, record):
                             # Somebody has begun a new epoch: whatever was broken is void.
-                            self.book.clear()
                             self.broken = False
-                        self.book.fold(record)
                     found = await self._log.tip(self._scope)
                 except ChainBrokenError:
                     await self.read_all()
@@ -52,10 +75,12 @@ class Standing:
                 self.tip = verifier.checkpoint
                 if found.sequence < self.tip.sequence or (found.sequence == self.tip.sequence and found != self.tip):
                     # Rolled back, or its end was changed. Readers may have seen what is lost: a new epoch it is.
+                    self.floor = max(self.floor, self.tip.sequence)
+                    seen = self.tip.sequence
                     await self.read_all()
-                    self.broken = True
-                    self.book.clear()
+                    self._break(f"records up to {seen} were there, and the log ends at {found.sequence}")
                     return True
+                self.floor = max(self.floor, self.tip.sequence)
                 if found == self.tip:
                     return self.tip != origin
                 start = self.tip
@@ -78,19 +103,48 @@ class Standing:
     async def read_all(self) -> None:
         """Read the whole chain: the book anew, and whether the chain holds."""
         self.book.clear()
-        verifier, broken = Verifier(), False
+        self.missing = 0
+        verifier, why = Verifier(), ""
         async for record in self._log.read(subjects=self._scope):
             try:
-                if verifier.fold(record):
-                    broken = False
-                    self.book.clear()
-                self.book.fold(record)
+                if self._fold(verifier, record):
+                    why = ""
             except (ChainBrokenError, events.CorruptEventError) as error:
-                if not broken:
-                    _log.error("the log is broken, a new epoch will replace it: %s", error)
-                broken = True
+                why = why or str(error)
                 verifier = Verifier(checkpoint_at(record))
         self.tip = verifier.checkpoint
-        self.broken = broken
-        if broken:
+        self.broken = False
+        self.floor = max(self.floor, self.tip.sequence, await self._witness())
+        if why:
+            self._break(why)
+        elif self.tip.sequence < self.floor:
+            self._break(f"version {self.floor} was compiled from it, and it ends at {self.tip.sequence}")
+        elif self.missing:
+            self.give_up_epoch()
+
+    async def begin_anew(self) -> None:
+        """Make room for a new epoch: its sequences lie beyond everything that was ever read. Raises as the log does."""
+        _, last = await self._log.bounds()
+        if last < self.floor:
+            await self._log.advance(beyond=self.floor)
+            self.tip = await self._log.tip(self._scope)
+
+    def give_up_epoch(self) -> None:
+        """Whoever began the epoch did not finish it: another one is needed, for nobody compiles half an epoch."""
+        self._break(f"epoch {self.tip.epoch} lacks {self.missing} of the records that it began with")
+
+    def _fold(self, verifier: Verifier, record: Record) -> bool:
+        """Enter a record; true if it begins a new epoch."""
+        begins = verifier.fold(record)
+        if begins:
             self.book.clear()
+            self.missing = epoch_records(record)
+        self.missing = max(0, self.missing - 1)
+        self.book.fold(record)
+        return begins
+
+    def _break(self, why: str) -> None:
+        if not self.broken:
+            _log.error("the log is broken, a new epoch will replace it: %s", why, extra={"code": "log/broken"})
+        self.broken, self.lost = True, why
+        self.book.clear()

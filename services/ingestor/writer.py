@@ -22,10 +22,12 @@ from services.ingestor.changesets import ChangeSets, Group
 from services.ingestor.drafts import draft, packed
 from services.ingestor.facts import Absent, Fact, Listed, Observed
 from services.ingestor.inbox import Inbox
+from services.ingestor.retention import Retention
 from services.ingestor.standby import Standby
-from services.ingestor.standing import Standing
+from services.ingestor.standing import Standing, Witness
 from services.ingestor.verdicts import Counts, Verdicts
 from shared.eventlog.protocol import (
+    HEADER_EPOCH_RECORDS,
     Checkpoint,
     DuplicateError,
     EventLog,
@@ -73,11 +75,13 @@ class Writer:
         change_sets: ChangeSets | None = None,
         leads: Callable[[], bool] = lambda: True,
         warmed: Callable[[], None] = lambda: None,
+        witness: Witness | None = None,
+        retention: Retention | None = None,
     ) -> None:
         """`new_id` makes epoch ids. `doubt(kind, confirming)` asks the reflector of a kind to list again.
 
         `leads`: whether to write; a standby keeps what it learns. Call `wake` when that changes. `warmed` is called
-        when this writer could lead.
+        when this writer could lead. `witness` tells what was compiled already: a log that ends before it went back.
         """
         self.counts = Counts()
         self.settled: set[str] = set()
@@ -89,7 +93,8 @@ class Writer:
         self._streams = streams
         self._scope = streams.cluster_scope(cluster)
         self._patience = patience or Patience()
-        self._standing = Standing(log, self._scope, retry=self._patience.retry)
+        self._standing = Standing(log, self._scope, retry=self._patience.retry, witness=witness)
+        self._retention = retention or Retention(log, self._scope)
         self._kinds = frozenset(kinds)
         self._clock = clock
         self._new_id = new_id
@@ -159,6 +164,8 @@ class Writer:
             if isinstance(fact, Absent):
                 self.settled.add(fact.kind)
         await standing.catch_up(standing.tip)
+        if standing.missing and not standing.broken:
+            standing.give_up_epoch()
         facts = standby.take()
         _log.info("leading", extra={"facts": len(facts), "tip": standing.tip.sequence})
         if standing.broken:
@@ -202,17 +209,26 @@ class Writer:
     async def _attempt(self, groups: Sequence[Group]) -> None:
         standing = self._standing
         units = [unit for group in groups for unit in self._verdicts.decide(group)]
-        for batch in packed(units):
+        batches = packed(units)
+        for batch in batches:
             epoch = self._new_id() if standing.broken or not standing.tip.epoch else ""
+            if standing.broken:
+                await standing.begin_anew()
             turn = f"{epoch or standing.tip.epoch}{self._salt}"
             drafts = [
                 draft(change, trace, cluster=self._cluster, streams=self._streams, turn=turn) for change, trace in batch
             ]
+            if epoch:
+                total = sum(map(len, batches))
+                headers = {**drafts[0].headers, HEADER_EPOCH_RECORDS: str(total)}
+                drafts[0] = msgspec.structs.replace(drafts[0], headers=headers)
             standing.tip = await self._log.append(drafts, scope=self._scope, after=standing.tip, epoch=epoch)
             if epoch:
                 standing.broken = False
+                standing.missing = sum(map(len, batches))
                 self.counts.epochs += 1
                 _log.info("a new epoch begins", extra={"epoch": epoch, "records": len(drafts)})
+            standing.missing = max(0, standing.missing - len(batch))
             first = standing.tip.sequence - len(batch) + 1
             for offset, (change, _) in enumerate(batch):
                 self.book.written(change, first + offset)
@@ -249,11 +265,16 @@ class Writer:
             if now >= self._next_scrub:
                 self._next_scrub = now + self._patience.scrub
                 await self._standing.read_all()
+                if not self._standing.broken:
+                    await self._retention.run(self._standing)
             elif await self._log.tip(self._scope) != self._standing.tip:
                 await self._standing.catch_up(self._standing.tip)
         except LogUnavailableError:
             self._standing.trouble = "the log is unavailable"
             return
+        except (StaleWriterError, DuplicateError):
+            # Another writer is at work: the next round reads what it wrote.
+            await self._standing.catch_up(self._standing.tip)
         self._standing.trouble = ""
         if self._standing.broken:
             await self._write(await self._relist())

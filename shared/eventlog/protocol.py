@@ -27,6 +27,10 @@ HEADER_CHAIN = "Meshlog-Chain"
 HEADER_BATCH = "Meshlog-Batch"
 """`i/n`: this is record i of an atomic batch of n, counted from 1."""
 
+HEADER_EPOCH_RECORDS = "Meshlog-Epoch-Records"
+"""On the first record of an epoch: how many records the epoch begins with. Before they are all there, what an epoch
+says is incomplete, however many batches it takes, and nothing is compiled from it."""
+
 GENESIS = "0" * 32
 """The hash before the first record of an epoch."""
 
@@ -115,6 +119,12 @@ class Record(msgspec.Struct, frozen=True):
         """Whether the atomic batch is complete with this record."""
         index, count = self.batch
         return index == count
+
+
+def epoch_records(record: Record) -> int:
+    """How many records the epoch that this record starts begins with; 1 if it does not say."""
+    text = record.headers.get(HEADER_EPOCH_RECORDS, "")
+    return int(text) if text.isdecimal() else 1
 
 
 class Job(Protocol):

@@ -15,7 +15,7 @@ from services.compiler.publication import Limits, Publication
 from services.compiler.snapshots import Kept, Snapshots
 from shared import events
 from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import EMPTY, Draft
+from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Draft
 from shared.events import Event
 from shared.snapshot import Snapshot
 from shared.subjects import Streams
@@ -337,3 +337,26 @@ async def test_the_past_is_forgotten_behind_a_keyframe_and_the_present_is_not() 
     async with running(logs) as again:
         await again.is_ready()
         assert contents(again.published) == contents(compile_events(changed)), "without a keyframe it is made anew"
+
+
+async def test_half_an_epoch_is_never_published() -> None:
+    """P7: an epoch of more than one batch would else take away what its later batches hold."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        log = await logs.open(STREAMS.events)
+        drafts = [Draft(subject=event.subject(STREAMS), payload=events.encode(event)) for event in mesh]
+        drafts[0] = Draft(drafts[0].subject, drafts[0].payload, headers={HEADER_EPOCH_RECORDS: str(len(mesh))})
+        tip = await log.append(drafts[:3], scope=SCOPE, after=await log.tip(SCOPE), epoch="e2")
+        await eventually(lambda: compiler.publication.compiler.version == tip.sequence, within=5, what="it is folded")
+        assert compiler.published.version == len(mesh)
+        await log.append(drafts[3:], scope=SCOPE, after=tip)
+        await eventually(
+            lambda: compiler.publication.compiler.version == 2 * len(mesh), within=5, what="the epoch is complete"
+        )
+        await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
+        await compiler.reaches(2 * len(mesh) + 1)
+    _, last = await logs.stream(STREAMS.snapshots).bounds()
+    assert last == 2, "the new epoch says what the old one said: nothing was sent for it"

@@ -12,6 +12,7 @@ from services.ingestor.kinds import Kind
 from services.ingestor.reflector import Limits, Reflector
 from services.ingestor.runner import Runner
 from services.ingestor.source import Source
+from services.ingestor.standing import Witness
 from services.ingestor.writer import Patience, Writer
 from shared import events
 from shared.eventlog.chain import Verifier
@@ -41,6 +42,7 @@ class Rig:
         patience: Patience = PATIENCE,
         sets: float = 0.1,
         leads: bool = True,
+        witness: Witness | None = None,
     ) -> None:
         self.leads = leads
         clock = asyncio.get_running_loop().time
@@ -57,6 +59,7 @@ class Rig:
             patience=patience,
             change_sets=ChangeSets(patience=sets),
             leads=lambda: self.leads,
+            witness=witness,
         )
         self.runners = {
             kind.name: Runner(
