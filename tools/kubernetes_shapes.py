@@ -27,7 +27,7 @@ ROOTS = (
     "V1Deployment", "V1ReplicaSet", "V1StatefulSet", "V1ConfigMap", "V1Secret", "V1Lease",
     "V1CustomResourceDefinition", "V1MutatingWebhookConfiguration", "V1ValidatingWebhookConfiguration",
     "V1ClusterRole", "V1Role", "V1ClusterRoleBinding", "V1RoleBinding", "V1PodDisruptionBudget",
-    "V1PersistentVolumeClaim",
+    "V1PersistentVolumeClaim", "V2HorizontalPodAutoscaler", "V1NetworkPolicy",
 )  # fmt: skip
 
 KEYS = {
@@ -87,7 +87,7 @@ OPAQUE = {"JSONSchemaProps"}
 def name_of(model: type[BaseModel]) -> str:
     """The type's Go name: `V1PodSpec` → `PodSpec`."""
     name = model.__name__
-    for prefix in ("CoreV1", "DiscoveryV1", "RbacV1", "AdmissionregistrationV1", "ApiextensionsV1", "V1"):
+    for prefix in ("CoreV1", "DiscoveryV1", "RbacV1", "AdmissionregistrationV1", "ApiextensionsV1", "V1", "V2"):
         name = name.removeprefix(prefix)
     return name
 

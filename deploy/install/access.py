@@ -24,7 +24,6 @@ SMI_KINDS = {
 OSM_POLICY_KINDS = {
     "policy.openservicemesh.io": ["egresses", "ingressbackends", "retries", "telemetries", "upstreamtrafficsettings"],
 }
-OSM_CONFIG_KINDS = ["extensionservices", "meshconfigs", "meshrootcertificates"]
 
 
 def _rule(groups: list[str], resources: list[str], verbs: list[str], *names: str) -> dict[str, Any]:
@@ -41,15 +40,14 @@ def _ingestor_everywhere() -> list[dict[str, Any]]:
         *(_rule([group], resources, _READ) for group, resources in custom.items()),
         # Conditions (accepted, programmed, refused and why) are written back on the mesh's own kinds, and nothing else.
         *(_rule([group], [f"{one}/status" for one in resources], ["patch"]) for group, resources in custom.items()),
-        _rule([""], ["events"], ["create", "patch"]),
+        _rule([""], ["events"], ["create"]),
     ]
 
 
 def _ingestor_at_home() -> list[dict[str, Any]]:
-    kinds = ["meshconfigs", "meshrootcertificates"]
     return [
-        _rule(["config.openservicemesh.io"], kinds, _READ),
-        _rule(["config.openservicemesh.io"], [f"{one}/status" for one in kinds], ["patch"]),
+        _rule(["config.openservicemesh.io"], ["meshconfigs", "meshrootcertificates"], _READ),
+        _rule(["config.openservicemesh.io"], ["meshconfigs/status"], ["patch"]),
     ]
 
 
@@ -68,9 +66,11 @@ def _ca_everywhere(profile: Profile) -> list[dict[str, Any]]:
 
 def _ca_at_home(profile: Profile) -> list[dict[str, Any]]:
     rules = [
-        _rule([""], ["secrets"], ["get", "update", "patch"], CA_SECRET),
+        _rule([""], ["secrets"], ["get", "update"], CA_SECRET),
         # A create has no name that a rule could hold on to.
         _rule([""], ["secrets"], ["create"]),
+        # It says itself how far a root's rotation is.
+        _rule(["config.openservicemesh.io"], ["meshrootcertificates/status"], ["patch"]),
     ]
     if profile.ca_provider == "cert-manager":
         rules.append(_rule(["cert-manager.io"], ["certificaterequests"], ["create", "get", "delete"]))

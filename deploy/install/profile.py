@@ -47,6 +47,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     ca_provider: str = "builtin"
     """`builtin`, `vault`, `cert-manager`, or another that is installed."""
+    distribution_settle: int = 90
+    """Seconds that kubelets may take to refresh a mounted trust bundle: a new root signs no earlier."""
     nats_nodes: int = 1
     """Servers of our own NATS: 1, 3 or 5. More than one keep that many copies (3 at most) of each stream."""
     nats_url: str = ""

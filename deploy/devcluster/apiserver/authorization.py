@@ -1,7 +1,7 @@
 """What a caller may do: Kubernetes' RBAC, evaluated over the Roles and bindings that are stored.
 
 A service account may do here what it may do on a cluster, so that a rule that is missing from an installation is
-missing here first. `Usage` remembers which rules were needed, so that a rule that nobody needs is found as well.
+missing here first. `usage` remembers which rules were needed, so that a rule that nobody needs is found as well.
 Not evaluated: aggregated ClusterRoles, impersonation, and the check that nobody hands out more than he has.
 """
 
@@ -63,10 +63,13 @@ class Authorizer:
         self._store = store
         self.usage: dict[Granted, set[str]] = {}
         """Verbs that each rule allowed so far."""
+        self.refused: set[str] = set()
+        """What was refused, as sentences."""
 
     def check(self, caller: Caller, wanted: Attributes) -> None:
         """Raises 403 in Kubernetes' words unless some rule allows it."""
         if not self.allowed(caller, wanted):
+            self.refused.add(wanted.sentence(caller))
             plural = wanted.resource.partition("/")[0]
             details = {"kind": plural, "name": wanted.name, "group": wanted.group}
             shown = {key: value for key, value in details.items() if value}

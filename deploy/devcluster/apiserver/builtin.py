@@ -21,6 +21,7 @@ def _kind(
     generation: bool = False,
     everything: bool = False,
     shape: str = "",
+    version: str = "v1",
 ) -> Kind:
     resource = f"{plural}.{group}" if group else plural
     return Kind(
@@ -28,7 +29,7 @@ def _kind(
         kind=name,
         plural=plural,
         singular=name.lower(),
-        versions=(Version("v1", shapes()[shape or name], columns.BUILT_IN.get(resource, columns.DEFAULT)),),
+        versions=(Version(version, shapes()[shape or name], columns.BUILT_IN.get(resource, columns.DEFAULT)),),
         namespaced=namespaced,
         short_names=tuple(short.split()),
         categories=("all",) if everything else (),
@@ -77,6 +78,9 @@ def built_in() -> tuple[Kind, ...]:
             namespaced=False,
             generation=True,
         ),
+        # Kept, and acted on by nobody: here is one node, and every pod may reach every other.
+        _kind("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", status=True, version="v2"),
+        _kind("networking.k8s.io", "NetworkPolicy", "networkpolicies", "netpol", generation=True),
         _kind(rbac, "Role", "roles"),
         _kind(rbac, "RoleBinding", "rolebindings"),
         _kind(rbac, "ClusterRole", "clusterroles", namespaced=False),

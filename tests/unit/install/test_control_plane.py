@@ -1,0 +1,144 @@
+"""What an installation asks of a cluster: valid objects, no privileges, and no secret of one service with another."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+
+from deploy.install.control_plane import control_plane
+from deploy.install.profile import PRESETS, SERVICES, Manifest, Profile, chosen
+from deploy.install.secrets import log_secrets
+from shared.errors import BadInputError
+from tests.integration.devcluster_api.client import serving
+
+EVERY = [*PRESETS, "embedded"]
+
+
+def profile(preset: str) -> Profile:
+    return Profile() if preset == "embedded" else PRESETS[preset]
+
+
+def pods(manifests: list[Manifest]) -> dict[str, Any]:
+    return {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]
+        for one in manifests
+        if one["kind"] in {"Deployment", "StatefulSet"}
+    }
+
+
+@pytest.mark.parametrize("preset", EVERY)
+async def test_the_api_takes_every_object_and_knows_every_field(preset: str) -> None:
+    """Strict validation against the shapes that are generated from Kubernetes' own OpenAPI document."""
+    async with serving() as client:
+        for one in [*control_plane(profile(preset)), *log_secrets(profile(preset))]:
+            group, _, version = one["apiVersion"].rpartition("/")
+            found = next(kind for kind in client.api.kinds if (kind.group, kind.kind) == (group, one["kind"]))
+            root = f"/apis/{group}/{version}" if group else f"/api/{version}"
+            place = f"/namespaces/{one['metadata']['namespace']}" if found.namespaced else ""
+            path = f"{root}{place}/{found.plural}/{one['metadata']['name']}?fieldManager=t&fieldValidation=Strict"
+            status, answer = await client.call("PATCH", path, one, media="application/apply-patch+yaml")
+            assert status == 201, answer
+
+
+@pytest.mark.parametrize("preset", EVERY)
+def test_no_container_has_privileges_or_writes_to_its_root(preset: str) -> None:
+    for name, pod in pods(control_plane(profile(preset))).items():
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["runAsUser"] not in {0, 1500}, name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"], name
+            assert not context["allowPrivilegeEscalation"], name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+
+
+def test_only_who_talks_to_the_api_has_a_token_for_it_and_rules() -> None:
+    manifests = control_plane(PRESETS["ha"])
+    with_token = {name for name, pod in pods(manifests).items() if pod.get("automountServiceAccountToken", True)}
+    assert with_token == {"meshlog-ingestor", "meshlog-ca"}
+    bound = {one["subjects"][0]["name"] for one in manifests if one["kind"].endswith("RoleBinding")}
+    assert bound == with_token
+
+
+def test_no_rule_is_a_wildcard_and_only_the_ca_may_touch_secrets_at_home() -> None:
+    for role in control_plane(PRESETS["ha"]):
+        for rule in role.get("rules") or []:
+            assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
+            if "secrets" in rule["resources"]:
+                assert role["kind"] == "Role"
+                assert role["metadata"]["name"] == "meshlog-ca"
+                assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["meshlog-ca"]
+
+
+def test_a_service_mounts_its_own_password_and_no_other() -> None:
+    for name, pod in pods(control_plane(PRESETS["ha"])).items():
+        mounted = [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume]
+        assert mounted == ["meshlog-nats-server" if name == "nats" else name.replace("meshlog-", "meshlog-nats-")]
+
+
+def test_the_ha_preset_survives_a_node() -> None:
+    manifests = control_plane(PRESETS["ha"])
+    budgets = {one["metadata"]["name"] for one in manifests if one["kind"] == "PodDisruptionBudget"}
+    assert budgets == {*(f"meshlog-{service}" for service in SERVICES), "nats"}
+    workloads = {one["metadata"]["name"]: one for one in manifests if one["kind"] in {"Deployment", "StatefulSet"}}
+    assert workloads["nats"]["spec"]["replicas"] == 3
+    for service in SERVICES:
+        pod = workloads[f"meshlog-{service}"]["spec"]["template"]["spec"]
+        assert {one["topologyKey"] for one in pod["topologySpreadConstraints"]} == {
+            "kubernetes.io/hostname",
+            "topology.kubernetes.io/zone",
+        }
+        variables = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+        assert variables["MESHLOG_REPLICAS"] == "3"
+
+
+def test_an_external_log_leaves_only_its_users_here() -> None:
+    made = control_plane(chosen("ha", {"nats_url": "tls://nats.example:4222"}))
+    assert not [one for one in made if one["metadata"]["name"] in {"nats", "nats-config", "nats-headless"}]
+    assert log_secrets(chosen("ha", {"nats_url": "tls://nats.example:4222"})) == []
+    pod = pods(made)["meshlog-compiler"]
+    variables = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+    assert variables["MESHLOG_NATS_URL"] == "tls://nats.example:4222"
+
+
+def test_secrets_are_new_each_time_and_their_certificate_names_the_servers() -> None:
+    first, second = (
+        {one["metadata"]["name"]: one["stringData"] for one in log_secrets(PRESETS["ha"])} for _ in range(2)
+    )
+    assert set(first) == {"meshlog-nats-server", *(f"meshlog-nats-{service}" for service in SERVICES)}
+    passwords = [first[f"meshlog-nats-{service}"]["password"] for service in SERVICES]
+    assert len({*passwords, *(second[f"meshlog-nats-{service}"]["password"] for service in SERVICES)}) == 10
+    leaf = x509.load_pem_x509_certificate(first["meshlog-nats-server"]["tls.crt"].encode())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "nats.meshlog-system.svc.cluster.local" in names.get_values_for_type(x509.DNSName)
+    assert "*.nats-headless.meshlog-system.svc.cluster.local" in names.get_values_for_type(x509.DNSName)
+
+
+def test_no_password_is_in_any_other_object() -> None:
+    secrets = log_secrets(PRESETS["ha"])
+    rest = yaml.safe_dump(control_plane(PRESETS["ha"]))
+    for secret in secrets:
+        for key, value in secret["stringData"].items():
+            if "crt" not in key:
+                assert value not in rest
+                assert base64.b64encode(value.encode()).decode() not in rest
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "sentence"),
+    [
+        ("huge", {}, "there is no preset 'huge'"),
+        ("ha", {"edgse": "3"}, "is no setting"),
+        ("ha", {"edges": "many"}, "needs a whole number"),
+        ("ha", {"nats_nodes": "2"}, "must be 1, 3 or 5"),
+        ("ha", {"edges": "0"}, "at least one"),
+        ("ha", {"edges": "9"}, "is less than `edges`"),
+    ],
+)
+def test_a_mistake_is_a_sentence(preset: str, settings: dict[str, str], sentence: str) -> None:
+    with pytest.raises(BadInputError, match=sentence):
+        chosen(preset, settings)
