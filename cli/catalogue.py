@@ -20,13 +20,18 @@ VERBS: dict[str, Verb] = {
     "apply": Verb("cli.verbs.apply", "Use it", "apply YAML to the embedded mesh (kubectl works as well)"),
     "exec": Verb("cli.verbs.exec", "Use it", "run a command inside a pod of the embedded mesh"),
     "logs": Verb("cli.verbs.logs", "Use it", "print what a pod of the embedded mesh wrote"),
-    "status": Verb("cli.verbs.status", "See it", "is it running, where is its API, what does each proxy hold"),
+    "status": Verb(
+        "cli.verbs.status", "See it", "one screen: versions, proxies, services, certificates, what is left out"
+    ),
+    "proxies": Verb("cli.verbs.proxies", "See it", "every proxy: in sync, behind, refusing or gone"),
+    "rollout": Verb("cli.verbs.rollout", "See it", "has a version arrived: X of Y proxies, laggards and refusals"),
     "log": Verb("cli.verbs.log", "Ask the log", "what happened, when, by whom"),
     "show": Verb("cli.verbs.show", "Ask the log", "a version: what it changed, its objects, what each proxy holds"),
     "diff": Verb("cli.verbs.diff", "Ask the log", "what differs between two versions or times"),
     "why": Verb("cli.verbs.why", "Ask the log", "which objects a resource of a proxy comes from"),
     "export": Verb("cli.verbs.export", "Ask the log", "write the log, or a part of it, into one checksummed file"),
     "replay": Verb("cli.verbs.replay", "Ask the log", "rebuild every version of an exported log and compare each hash"),
+    "certificate": Verb("cli.verbs.certificate", "Operate it", "list, show and audit certificates; rotate the root"),
     "run": Verb("cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector"),
     "sidecar-init": Verb(
         "cli.verbs.sidecar_init", "Operate it", "redirect a pod's traffic to its sidecar (init container)"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.snapshot import Commit, Snapshot
+from shared.snapshot import SDS, Commit, Snapshot
 from shared.status import ProxyStatus
 
 
@@ -68,7 +68,9 @@ class Tracker:
     def _settle(self, number: int, version: _Version, key: str, status: ProxyStatus) -> None:
         if status.connected and status.acked >= number:
             version.waiting.discard(key)
-            version.last_ack = max(version.last_ack, *(one.acked_at for one in status.types.values()))
+            # Secrets are acknowledged whenever they are renewed, which says nothing about a version.
+            moments = (one.acked_at for type_url, one in status.types.items() if type_url != SDS)
+            version.last_ack = max(version.last_ack, *moments, 0)
 
     def version_of(self, sequence: int) -> int | None:
         """The first version seen that holds the event at `sequence`."""

@@ -1,89 +1,143 @@
-"""`meshlog status`: one screen: is it running, what holds each proxy, what was left out."""
+"""`meshlog status`: one screen: is everything in sync, and what is not."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cli.rollout import Tracker
+if TYPE_CHECKING:
+    from cli.history.source import Source
+    from cli.history.standing import Standing
+
+_EVERY = 1.0
+"""Seconds between two looks of --watch."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the state of the embedded mesh; 0 if every proxy is in sync, 1 if not, 2 if there is no mesh."""
+    """Print the state of the mesh; 0 if every proxy is in sync, 1 if not, 2 if there is no mesh."""
     parser = argparse.ArgumentParser(
-        prog="meshlog status", description="Show the embedded mesh: its version, and what each proxy holds."
+        prog="meshlog status",
+        description="Show the mesh on one screen: versions, proxies, services, certificates, what was left out.",
+        epilog="exit code: 0 every proxy is in sync, 1 one is not, 2 there is no mesh",
     )
     parser.add_argument(
         "-o", "--output", choices=["table", "json", "kubeconfig"], default="table", help="kubeconfig: only its path"
     )
+    parser.add_argument("-w", "--watch", action="store_true", help="look again each second until Ctrl-C")
+    from cli.history import source as sources
+
+    sources.add_arguments(parser)
     options = parser.parse_args(argv)
 
     from cli import embedded
 
-    found = embedded.running()
-    path = embedded.state_directory() / embedded.KUBECONFIG
+    found = {} if options.log else embedded.running()
+    path = str(embedded.state_directory() / embedded.KUBECONFIG) if found else ""
     if options.output == "kubeconfig":
         print(path)
         return 0
 
-    async def look() -> dict[str, Any]:
-        async with embedded.attached() as mesh:
-            return summary(mesh.tracker)
+    async def look() -> int:
+        async with sources.opened(options.log) as source:
+            while True:
+                state, services = await _look(source, embedded=bool(found))
+                if options.output == "json":
+                    told = _as_json(state, services)
+                    print(
+                        json.dumps({"running": True, "listeners": found.get("listeners"), "kubeconfig": path, **told})
+                    )
+                else:
+                    if options.watch:
+                        print("\033[2J\033[H", end="")
+                    _table(state, services, path)
+                if not options.watch:
+                    return 0 if all(proxy.state == "in sync" for proxy in state.proxies) else 1
+                await asyncio.sleep(_EVERY)
 
-    state = asyncio.run(look())
-    if options.output == "json":
-        print(json.dumps({"running": True, "listeners": found["listeners"], "kubeconfig": str(path), **state}))
-    else:
-        _table(state, str(path))
-    return 0 if all(proxy["state"] == "in sync" for proxy in state["proxies"]) else 1
+    return asyncio.run(look())
 
 
-def summary(tracker: Tracker) -> dict[str, Any]:
-    """What the tracker knows, for people and machines: version, proxies by key, quarantine."""
-    snapshot = tracker.snapshot
-    proxies: list[dict[str, Any]] = []
-    for key in sorted(snapshot.proxies):
-        status = tracker.status.get(key)
-        waiting = tracker.rollout(after=0, until=snapshot.version).waiting
-        if status is None or not status.connected:
-            state = "gone" if status is not None else "never connected"
-        elif any(one.refusal for one in status.types.values()):
-            state = "refusing"
-        else:
-            state = "behind" if key in waiting else "in sync"
-        proxies.append(
-            {
-                "proxy": key.partition("/")[2],
-                "state": state,
-                "acknowledged": status.acked if status else 0,
-                "edge": status.edge if status else "",
-                "class": snapshot.proxies[key].workload_class,
-            }
-        )
+async def _look(source: Source, *, embedded: bool) -> tuple[Standing, list[dict[str, Any]]]:
+    from cli.history.standing import standing
+
+    return await standing(source), (await _services() if embedded else [])
+
+
+async def _services() -> list[dict[str, Any]]:
+    """The control plane's workloads, as Kubernetes sees them; none if its API does not answer."""
+    from cli import api, embedded, kubeconfig
+    from deploy.install.control_plane import Profile
+
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(api.ApiRefusedError):
+        async with api.connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as session:
+            for plural in ("deployments", "statefulsets"):
+                listing = await session.get(f"/apis/apps/v1/namespaces/{Profile().namespace}/{plural}")
+                for one in listing["items"]:
+                    status = one.get("status", {})
+                    ready = status.get("availableReplicas", status.get("readyReplicas", 0))
+                    found.append({"name": one["metadata"]["name"], "ready": ready, "wanted": one["spec"]["replicas"]})
+    return found
+
+
+def _as_json(state: Standing, services: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "version": snapshot.version,
-        "proxies": proxies,
-        "quarantine": [{"object": str(one.key), "code": one.code, "why": one.sentence} for one in snapshot.quarantine],
+        "version": state.version,
+        "published": state.published,
+        "build": state.build,
+        "events": state.events,
+        "pinned": state.pinned,
+        "services": services,
+        "streams": [{"name": one.name, "first": one.first, "last": one.last} for one in state.streams],
+        "certificates": {
+            "valid": state.certificates.valid,
+            "soonest": state.certificates.soonest,
+            "soonestOf": state.certificates.soonest_of,
+            "refused": state.certificates.refused,
+        },
+        "proxies": [
+            {
+                "proxy": one.proxy,
+                "state": one.state,
+                "reason": one.reason,
+                "acknowledged": one.acknowledged,
+                "edge": one.edge,
+                "class": one.workload_class,
+            }
+            for one in state.proxies
+        ],
+        "quarantine": [{"object": name, "code": code, "why": sentence} for name, code, sentence in state.quarantine],
     }
 
 
-def _table(state: dict[str, Any], kubeconfig: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _table(state: Standing, services: list[dict[str, Any]], kubeconfig: str) -> None:
+    from cli.history.versions import clock
+    from cli.verbs.proxies import table
 
-    console = Console(file=sys.stdout)
-    in_sync = sum(proxy["state"] == "in sync" for proxy in state["proxies"])
-    console.print(f"version {state['version']}: {in_sync} of {len(state['proxies'])} proxies in sync")
-    table = Table(box=None, pad_edge=False)
-    for heading in ("PROXY", "STATE", "ACKNOWLEDGED", "EDGE", "CLASS"):
-        table.add_column(heading)
-    for proxy in state["proxies"]:
-        table.add_row(*(str(proxy[name]) for name in ("proxy", "state", "acknowledged", "edge", "class")))
-    console.print(table)
-    for one in state["quarantine"]:
-        console.print(f"left out: {one['object']}: {one['why']} [{one['code']}]", highlight=False)
-    console.print(f"kubeconfig: {kubeconfig}", highlight=False)
+    in_sync = sum(proxy.state == "in sync" for proxy in state.proxies)
+    print(f"version {state.version}: {in_sync} of {len(state.proxies)} proxies in sync")
+    if state.pinned:
+        print(f"\n*** PINNED: {state.pinned}")
+        print("*** newer policy is recorded but not in force; `meshlog unpin` puts it in force")
+    print(f"\npublished {clock(state.published)} by build {state.build}; newest event {state.events}")
+    if services:
+        lacking = [one for one in services if one["ready"] < one["wanted"]]
+        print("services: " + ", ".join(f"{one['name']} {one['ready']}/{one['wanted']}" for one in services))
+        for one in lacking:
+            print(f"  {one['name']} lacks replicas: meshlog logs meshlog-system/{one['name']}")
+    print("streams: " + ", ".join(f"{one.name} {one.first}-{one.last}" for one in state.streams))
+    certs = state.certificates
+    soonest = f", the next to end is {certs.soonest_of}'s at {clock(certs.soonest * 10**9)}" if certs.valid else ""
+    print(f"certificates: {certs.valid} valid{soonest}; {certs.refused} requests refused\n")
+    table(sys.stdout, state.proxies, wide=False)
+    for name, code, sentence in state.quarantine:
+        print(f"left out: {name}: {sentence} [{code}]")
+    if any(proxy.state != "in sync" for proxy in state.proxies):
+        print("\nwho waits for what: meshlog rollout --last")
+    if kubeconfig:
+        print(f"kubeconfig: {kubeconfig}")

@@ -1,0 +1,185 @@
+"""How things stand now, from the log alone: proxies, certificates, streams, what is left out, whether it is pinned."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import msgspec
+
+from cli.history.naming import who
+from cli.history.source import NOUNS, Source
+from cli.history.timeline import Timeline, happened_in
+from cli.rollout import Tracker
+from shared import blob, certificates
+from shared.events import APPLIED
+from shared.pins import PIN_KIND, PIN_NAME, Pin
+from shared.snapshot import Snapshot
+from shared.status import ProxyStatus, decode_status
+
+_CERTIFICATES_READ = 5000
+"""Newest records of the audit trail that are looked at."""
+
+
+class ProxyState(msgspec.Struct, frozen=True):
+    """One proxy."""
+
+    proxy: str
+    """`NS/POD`."""
+    state: str
+    """`in sync`, `behind`, `refusing`, `gone` or `never connected`."""
+    reason: str
+    """Of what is not in sync."""
+    acknowledged: int
+    edge: str
+    workload_class: str
+
+
+class CertificateState(msgspec.Struct, frozen=True):
+    """The certificates that are valid now."""
+
+    valid: int
+    soonest: int
+    """When the first of them ends, seconds since 1970; 0: there is none."""
+    soonest_of: str
+    refused: int
+    """Refusals in the part of the audit trail that was looked at."""
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """One stream."""
+
+    name: str
+    first: int
+    last: int
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    version: int
+    published: int
+    """When, nanoseconds since 1970."""
+    build: str
+    events: int
+    """Sequence of the newest event: those after `version` changed no configuration, or are being compiled."""
+    proxies: list[ProxyState]
+    quarantine: list[tuple[str, str, str]]
+    """Object, code, sentence."""
+    certificates: CertificateState
+    streams: list[StreamState]
+    pinned: str
+    """What the pin says; empty: the mesh is not pinned."""
+
+
+async def tracked(source: Source, *, since: int = 0) -> Tracker:
+    """A tracker that has seen the commits after version `since` (0: after the newest keyframe) and every status."""
+    timeline, tracker = Timeline(source), Tracker()
+    if since:
+        tracker.take_commit((await timeline.snapshot(since)).keyframe())
+    else:
+        with contextlib.suppress(blob.BlobError):
+            record = await source.keyframes.last(source.streams.keyframe_subject)
+            if record is not None:
+                tracker.take_commit((await timeline.snapshot(blob.version_of(record))).keyframe())
+    async for found in timeline.commits(after=tracker.snapshot.version):
+        if found.commit.version > tracker.snapshot.version:
+            tracker.take_commit(found.commit)
+    # The few that are kept of each, in order: the first that holds a version says when it arrived.
+    async for record in source.status.read(subjects=source.streams.all_status):
+        tracker.take_status(decode_status(record.payload))
+    return tracker
+
+
+async def standing(source: Source) -> Standing:
+    """Look at everything."""
+    tracker = await tracked(source)
+    last = await source.snapshots.last(source.streams.snapshot_subject)
+    streams: list[StreamState] = []
+    for noun in NOUNS:
+        first, end = await source.stream(noun).bounds()
+        streams.append(StreamState(source.stream(noun).name, first, end))
+    return Standing(
+        version=tracker.snapshot.version,
+        published=last.time if last is not None else 0,
+        build=tracker.snapshot.build,
+        events=streams[0].last,
+        proxies=proxy_states(tracker),
+        quarantine=[(str(one.key), one.code, one.sentence) for one in tracker.snapshot.quarantine],
+        certificates=await _certificates(source),
+        streams=streams,
+        pinned=await pinned(source),
+    )
+
+
+def proxy_states(tracker: Tracker) -> list[ProxyState]:
+    """Every proxy of the newest version, and how it stands."""
+    snapshot: Snapshot = tracker.snapshot
+    waiting = set(tracker.rollout(after=0, until=snapshot.version).waiting)
+    found: list[ProxyState] = []
+    for key in sorted(snapshot.proxies):
+        status = tracker.status.get(key)
+        state, reason = _state(status, behind=key in waiting)
+        found.append(
+            ProxyState(
+                proxy=key.partition("/")[2],
+                state=state,
+                reason=reason,
+                acknowledged=status.acked if status else 0,
+                edge=status.edge if status else "",
+                workload_class=snapshot.proxies[key].workload_class,
+            )
+        )
+    return found
+
+
+def _state(status: ProxyStatus | None, *, behind: bool) -> tuple[str, str]:
+    if status is None:
+        return "never connected", "no edge has seen it; is its pod running?"
+    if not status.connected:
+        return "gone", f"left {status.edge} {_ago(status.since)}"
+    for type_url, one in sorted(status.types.items()):
+        if one.refusal is not None:
+            return "refusing", f"{type_url.rpartition('.')[2]} of {one.refusal.version}: {one.refusal.message}"
+    return ("behind", f"holds {status.acked}") if behind else ("in sync", "")
+
+
+def _ago(moment: int) -> str:
+    seconds = max(0, (time.time_ns() - moment) // 1_000_000_000)
+    return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"
+
+
+async def pinned(source: Source) -> str:
+    """What the pin in force says; empty if there is none."""
+    record = await source.events.last(source.streams.event_subject(source.about.cluster, PIN_KIND, "", PIN_NAME))
+    found = happened_in(record) if record is not None else None
+    if found is None or found.event.operation != APPLIED or found.event.object is None:
+        return ""
+    pin = msgspec.json.decode(found.event.object, type=Pin)
+    return f"pinned to version {pin.version} at {found.sequence} by {who(found)}: {pin.why or 'no reason given'}"
+
+
+async def _certificates(source: Source) -> CertificateState:
+    first, last = await source.certs.bounds()
+    newest: dict[str, certificates.SigningAnswer] = {}
+    refused = 0
+    async for record in source.certs.read(
+        start=max(first, last - _CERTIFICATES_READ), subjects=f"{source.about.prefix}.certs.issued.>"
+    ):
+        try:
+            answer = certificates.decode_answer(record.payload)
+        except certificates.CorruptMessageError:
+            continue
+        if answer.refused:
+            refused += 1
+        else:
+            newest[answer.pod or answer.spiffe_id] = answer
+    now = time.time()
+    valid = [answer for answer in newest.values() if answer.not_after > now]
+    soonest = min(valid, key=lambda answer: answer.not_after, default=None)
+    return CertificateState(
+        valid=len(valid),
+        soonest=soonest.not_after if soonest else 0,
+        soonest_of=(soonest.pod or soonest.spiffe_id) if soonest else "",
+        refused=refused,
+    )
