@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -29,12 +30,23 @@ async def serve(context: Context[EdgeSettings]) -> None:
     )
     logs = JetStreamLogs.from_settings(context.settings, name=f"xds-edge {context.instance}")
     edge.load()
+    _spare_the_collector()
     context.spawn(edge.attach(logs, context.spawn), "log")
     context.spawn(edge.listen(), "server")
     context.spawn(edge.confirm_or_trust_disk(), "last good snapshot")
     await context.stopping.wait()
     await edge.stop()
     await logs.close()
+
+
+def _spare_the_collector() -> None:
+    """Let the cyclic garbage collector look less often, and not at what stays.
+
+    Streams make few cycles, but thousands of them are millions of objects to look through: with Python's defaults a
+    quarter of a busy edge's time went into that.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""The order between the types of one stream: whole versions, make before break; pure.
+"""The order between the types of one stream: whole versions, make before break; pure, and the same for both protocols.
 
 [Eventual consistency considerations] clusters first, then their endpoints, then listeners, then routes, and only
 when nothing refers to them any more the stale clusters, endpoints and routes go. Listeners and routes wait for the
@@ -10,10 +10,11 @@ Secrets belong to no version; they are answered whenever they are asked for or c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from services.xds_edge.selection import NOTHING, Selection
 from services.xds_edge.subscriptions import Offer, Request, Subscription, Verdict
+from services.xds_edge.world import WorldSubscription
 from shared.errors import MeshlogError
 from shared.snapshot import CDS, EDS, LDS, RDS, SDS, TYPE_URLS
 
@@ -42,10 +43,15 @@ class View:
         return self.selections.get(type_url, NOTHING)
 
 
+AnySubscription = Subscription | WorldSubscription
+"""The rules of one type: incremental, or state of the world."""
+
+
 class Exchange:
-    """One delta stream: requests in, offers out."""
+    """One stream: requests in, offers out."""
 
     __slots__ = (
+        "_follow",
         "_gate",
         "_nonce",
         "_waits",
@@ -57,14 +63,16 @@ class Exchange:
         "view",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, follow: Callable[[str], AnySubscription] = Subscription) -> None:
+        """`follow` makes the subscription of a type, and so chooses the protocol."""
+        self._follow = follow
         self.view: View | None = None
         self.version = 0
         """Snapshot version that `view` is known to be true for; 0: nothing to serve yet."""
         self.secrets = NOTHING
         self.pending_secrets: frozenset[str] = frozenset()
         """Secrets that exist but are not there yet: nothing is said about them."""
-        self.subscriptions: dict[str, Subscription] = {}
+        self.subscriptions: dict[str, AnySubscription] = {}
         self.complete = 0
         """Newest version that the proxy holds completely, over all types that the mesh renders or it asked for."""
         self._nonce = 0
@@ -79,7 +87,7 @@ class Exchange:
                 raise UnknownTypeError(
                     "xds/unknown-type", "is no type that this mesh serves", about=repr(request.type_url[:200])
                 )
-            subscription = self.subscriptions[request.type_url] = Subscription(request.type_url)
+            subscription = self.subscriptions[request.type_url] = self._follow(request.type_url)
         verdict = subscription.request(request)
         if self.version and verdict is not Verdict.NONE:
             self._judge()
@@ -186,7 +194,9 @@ class Exchange:
     def _judge(self) -> None:
         # Every type the mesh renders counts, also one that the proxy has yet to ask for; secrets once asked for, so
         # that the mark falls back when a proxy begins to ask for them.
-        newest = min(self.acked(type_url) for type_url in TYPE_URLS)
+        newest = self.version
+        for type_url in TYPE_URLS:
+            newest = min(newest, self.acked(type_url))
         secrets = self.subscriptions.get(SDS)
         if secrets is not None:
             newest = min(newest, secrets.acked)

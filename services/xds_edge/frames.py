@@ -54,6 +54,13 @@ def delta_response(head: bytes, nonce: str, tail: bytes) -> bytes:
     return b"".join((head, _text(5, nonce), tail))
 
 
+def world_response(version: str, type_url: str, bodies: Iterable[bytes], nonce: str) -> bytes:
+    """A `DiscoveryResponse`: `version_info`, `resources` (each an `Any`), `type_url`, `nonce`."""
+    kind = _text(1, type_url)
+    packed = (_field(2, kind + (_field(2, body) if body else b"")) for body in bodies)
+    return b"".join((_text(1, version), *packed, _text(4, type_url), _text(5, nonce)))
+
+
 def certificate_secret(name: str, chain: bytes, key: bytes) -> bytes:
     """A `Secret{name, tls_certificate{certificate_chain, private_key}}`, both inline PEM."""
     certificate = _field(1, _inline(chain)) + _field(2, _inline(key))

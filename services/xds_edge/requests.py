@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from google.protobuf.message import DecodeError
 
 from services.xds_edge.subscriptions import Request
+from services.xds_edge.world import read_version_info
 from shared.errors import MeshlogError
+from shared.snapshot import SDS
 
 MAX_ERROR_TEXT = 4096
 """Characters kept of what a proxy says about a refused response."""
@@ -38,5 +40,29 @@ def decode_delta(payload: bytes) -> tuple[Request, str]:
         initial_versions=dict(message.initial_resource_versions),
         nonce=message.response_nonce,
         error=message.error_detail.message[:MAX_ERROR_TEXT] if message.HasField("error_detail") else None,
+    )
+    return request, message.node.id if message.HasField("node") else ""
+
+
+def decode_world(payload: bytes) -> tuple[Request, str]:
+    """A `DiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
+
+    Raises `BadRequestError`.
+    """
+    try:
+        message = DiscoveryRequest.FromString(payload)
+    except DecodeError as error:
+        raise BadRequestError("xds/malformed", "the request is not a DiscoveryRequest") from error
+    names = tuple(message.resource_names)
+    if message.resource_locators:
+        names += tuple(locator.name for locator in message.resource_locators)
+    request = Request(
+        type_url=message.type_url,
+        subscribe=names,
+        # Of secrets the version says which certificate is held: it is adopted as an incremental client's is.
+        initial_versions=read_version_info(message.version_info) if message.type_url == SDS else {},
+        nonce=message.response_nonce,
+        error=message.error_detail.message[:MAX_ERROR_TEXT] if message.HasField("error_detail") else None,
+        version=message.version_info,
     )
     return request, message.node.id if message.HasField("node") else ""

@@ -7,7 +7,7 @@ newest few are kept, by bytes, not by number: the first response to a large clas
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from services.xds_edge import frames
 from services.xds_edge.selection import Change
@@ -26,7 +26,7 @@ class Responses:
     """Writes offers as `DeltaDiscoveryResponse`s."""
 
     def __init__(self, body: Body, *, limit: int = 32 * 1024 * 1024) -> None:
-        self._body = body
+        self.body = body
         self._limit = limit
         self._held = 0
         self._kept: OrderedDict[_Key, tuple[bytes, bytes]] = OrderedDict()
@@ -34,12 +34,12 @@ class Responses:
     def write(self, offer: Offer) -> bytes:
         """The response to an offer of resources that the snapshot holds."""
         if offer.change is None:
-            head, tail = self._splice(offer, self._body)
+            head, tail = self._splice(offer, self.body)
         else:
             key = (offer.change, offer.type_url, offer.version, bool(offer.removed))
             kept = self._kept.get(key)
             if kept is None:
-                kept = self._splice(offer, self._body)
+                kept = self._splice(offer, self.body)
                 self._keep(key, kept)
             head, tail = kept
         return frames.delta_response(head, offer.nonce, tail)
@@ -48,6 +48,10 @@ class Responses:
         """The response to an offer of resources that only its stream holds: secrets. Nothing of it is kept."""
         head, tail = self._splice(offer, body)
         return frames.delta_response(head, offer.nonce, tail)
+
+    def write_world(self, offer: Offer, version: str, bodies: Iterable[bytes]) -> bytes:
+        """The `DiscoveryResponse` to an offer of these bodies."""
+        return frames.world_response(version, offer.type_url, bodies, offer.nonce)
 
     def _splice(self, offer: Offer, body: Body) -> tuple[bytes, bytes]:
         type_url = offer.type_url

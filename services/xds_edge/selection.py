@@ -98,6 +98,14 @@ class Selection:
         return Selection(resources)
 
 
+_NAMES: WeakValueDictionary[frozenset[str], frozenset[str]] = WeakValueDictionary()
+
+
+def interned(names: frozenset[str]) -> frozenset[str]:
+    """The one object for this set of names: thousands of streams name the same, and it is a key of many look-ups."""
+    return _NAMES.setdefault(names, names)
+
+
 NOTHING = Selection({})
 """What a proxy holds that connects for the first time."""
 

@@ -17,6 +17,7 @@ import grpc.aio
 import msgspec
 
 from services.xds_edge.admission import Gatekeeper, StreamRefusedError
+from services.xds_edge.dialect import Delta, Dialect, World
 from services.xds_edge.stream import ProxyStream, Services
 from shared.errors import BadInputError
 
@@ -24,6 +25,7 @@ _LOGGER = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA = "DeltaAggregatedResources"
+WORLD = "StreamAggregatedResources"
 
 
 class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,14 +73,18 @@ class _CallChannel:
 
 
 class DiscoveryServer:
-    """Serves delta ADS."""
+    """Serves aggregated discovery, incremental and state of the world, on one port."""
 
     def __init__(self, services: Services, gatekeeper: Gatekeeper, limits: ServerLimits | None = None) -> None:
         self._services = services
         self._gatekeeper = gatekeeper
         self._server = grpc.aio.server(options=(limits or ServerLimits()).options())
         delta: Callable[[Any, Any], Awaitable[None]] = self._delta
-        handlers = {DELTA: grpc.stream_stream_rpc_method_handler(delta)}
+        world: Callable[[Any, Any], Awaitable[None]] = self._world
+        handlers = {
+            DELTA: grpc.stream_stream_rpc_method_handler(delta),
+            WORLD: grpc.stream_stream_rpc_method_handler(world),
+        }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self._running: set[ProxyStream] = set()
         self.port = 0
@@ -129,11 +135,17 @@ class DiscoveryServer:
         await self._server.stop(None)
 
     async def _delta(self, _requests: Any, context: Any) -> None:
+        await self._stream(context, Delta(self._services.responses))
+
+    async def _world(self, _requests: Any, context: Any) -> None:
+        await self._stream(context, World(self._services.responses))
+
+    async def _stream(self, context: Any, dialect: Dialect) -> None:
         counters = self._services.counters
         stream: ProxyStream | None = None
         try:
             claims, token = self._gatekeeper.admit(context.invocation_metadata() or ())
-            stream = ProxyStream(self._services, _CallChannel(context), claims, token)
+            stream = ProxyStream(self._services, _CallChannel(context), claims, token, dialect)
             self._running.add(stream)
             await stream.run()
         except StreamRefusedError as refusal:

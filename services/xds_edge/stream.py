@@ -16,11 +16,12 @@ from typing import Protocol
 import msgspec
 
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.dialect import Delta, Dialect
 from services.xds_edge.exchange import Exchange, UnknownTypeError
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.patience import WritePatience
-from services.xds_edge.requests import BadRequestError, decode_delta
+from services.xds_edge.requests import BadRequestError
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets, certified
 from services.xds_edge.status import StatusReporter
@@ -72,12 +73,16 @@ class Services(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class ProxyStream:
     """One stream."""
 
-    def __init__(self, services: Services, channel: Channel, claims: WorkloadToken, token: str) -> None:
+    def __init__(
+        self, services: Services, channel: Channel, claims: WorkloadToken, token: str, dialect: Dialect | None = None
+    ) -> None:
+        """`dialect`: the protocol that the client speaks; incremental unless told otherwise."""
         self._services = services
         self._channel = channel
         self._claims = claims
         self._key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
-        self._exchange = Exchange()
+        self._dialect = dialect or Delta(services.responses)
+        self._exchange = Exchange(self._dialect.follow)
         self._secrets = services.secrets.open(
             self._key, token, claims, changed=self._secrets_changed, stale=self._token_stale
         )
@@ -192,7 +197,11 @@ class ProxyStream:
         by another edge: such a proxy is left alone until the log confirms it (P3, P6). One that holds nothing is
         better off with the last good snapshot than with none.
         """
-        return self._services.fleet.confirmed or self._first is None or not self._first.initial_versions
+        return (
+            self._services.fleet.confirmed
+            or self._first is None
+            or not (self._first.initial_versions or self._first.version)
+        )
 
     async def _woken(self, at: float | None) -> None:
         if at is None:
@@ -205,9 +214,8 @@ class ProxyStream:
             return
 
     def _message(self, offer: Offer) -> bytes:
-        if offer.type_url == SDS:
-            return self._services.responses.write_private(offer, self._secrets.body)
-        return self._services.responses.write(offer)
+        held = self._exchange.subscriptions[offer.type_url].held
+        return self._dialect.write(offer, held, self._secrets.body)
 
     def _check_ended(self) -> None:
         if self._ended is not None:
@@ -216,7 +224,7 @@ class ProxyStream:
     async def _read(self) -> None:
         try:
             while (payload := await self._channel.read()) is not None:
-                request, node = decode_delta(payload)
+                request, node = self._dialect.decode(payload)
                 self._take(request, node)
         except (BadRequestError, UnknownTypeError) as error:
             self.end(StreamRefusedError("INVALID_ARGUMENT", error.code, error.sentence))
@@ -270,7 +278,7 @@ class ProxyStream:
         if SDS not in self._exchange.subscriptions:
             self._held.update(request.initial_versions)
             self._want_certificate(request.initial_versions.get(SECRET_WORKLOAD, ""))
-        elif SECRET_WORKLOAD in request.subscribe:
+        elif self._exchange.subscriptions[SDS].asks_for(SECRET_WORKLOAD, request):
             self._secrets.resend()
         self._exchange.secrets, self._exchange.pending_secrets = self._secrets.selection, self._secrets.pending
 

@@ -15,7 +15,7 @@ from enum import Enum
 
 import msgspec
 
-from services.xds_edge.selection import NOTHING, UNKNOWN, Change, Selection, asking
+from services.xds_edge.selection import NOTHING, UNKNOWN, Change, Selection, asking, interned
 from shared.errors import MeshlogError
 from shared.snapshot import CDS, LDS
 
@@ -32,7 +32,7 @@ class TooManyNamesError(MeshlogError):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A `DeltaDiscoveryRequest`, as far as it matters."""
+    """A `DeltaDiscoveryRequest`, as far as it matters; or a `DiscoveryRequest`, whose names are all in `subscribe`."""
 
     type_url: str
     subscribe: tuple[str, ...] = ()
@@ -41,6 +41,8 @@ class Request(msgspec.Struct, frozen=True):
     nonce: str = ""
     error: str | None = None
     """`error_detail.message`; none: no error."""
+    version: str = ""
+    """`version_info` of a `DiscoveryRequest`: what the client accepted last, maybe on an earlier stream."""
 
 
 class Offer(msgspec.Struct, frozen=True, eq=False):
@@ -74,6 +76,7 @@ class Subscription:
 
     __slots__ = (
         "_crossed",
+        "_goal",
         "_started",
         "_suspects",
         "acked",
@@ -99,6 +102,7 @@ class Subscription:
         self.sent = 0
         self.acked = 0
         self._crossed = False
+        self._goal: tuple[Selection, frozenset[str], Selection] | None = None
         self._started = False
         self._suspects: list[tuple[tuple[str, str], ...]] = []
 
@@ -150,7 +154,7 @@ class Subscription:
         if WILDCARD in names:
             names.discard(WILDCARD)
             self.wildcard = True
-        self.names |= names
+        self.names = interned(self.names | names)
         if len(self.names) > MAX_NAMES:
             raise TooManyNamesError(
                 "xds/too-many-names", f"subscribes to more than {MAX_NAMES} names", about=self.type_url
@@ -174,13 +178,13 @@ class Subscription:
             names.discard(WILDCARD)
             # The legacy wildcard ends too: "once the client does explicitly subscribe [or unsubscribe]".
             self.wildcard = False
-            self.names -= names
+            self.names = interned(self.names - names)
             self.held = self.held.restrict(self.names)
             return
         gone = names & self.names
         if not gone:
             return
-        self.names -= gone
+        self.names = interned(self.names - gone)
         if self.wildcard:
             self.held = self.held.altered(dict.fromkeys(gone, UNKNOWN))
         else:
@@ -240,7 +244,11 @@ class Subscription:
 
     def goal(self, whole: Selection) -> Selection:
         """The part of what there is that the proxy is subscribed to."""
-        return whole if self.wildcard else whole.restrict(self.names)
+        if self.wildcard:
+            return whole
+        if self._goal is None or self._goal[0] is not whole or self._goal[1] is not self.names:
+            self._goal = (whole, self.names, whole.restrict(self.names))
+        return self._goal[2]
 
     def settled(self, whole: Selection) -> bool:
         """Whether the proxy is known to hold exactly what it should, with nothing in flight."""
@@ -261,6 +269,10 @@ class Subscription:
         again = {name: UNKNOWN for name in names if self.held.resources.get(name)}
         if again:
             self.held = self.held.altered(again)
+
+    def asks_for(self, name: str, request: Request) -> bool:
+        """Whether this request, not folded in yet, must be answered with that resource."""
+        return self._started and name in request.subscribe
 
     def offer(
         self,

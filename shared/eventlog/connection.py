@@ -135,6 +135,11 @@ class Connection:
 
     async def line(self, *, within: float | None = None) -> Line:
         """The line as soon as there is one; `LogUnavailableError` after `within` seconds or when closed."""
+        future = self._line
+        if future is not None and future.done() and not self._closed and future.exception() is None:
+            line = future.result()
+            if not line.lost.done():
+                return line
         try:
             async with asyncio.timeout(within):
                 while True:

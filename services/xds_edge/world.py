@@ -1,0 +1,222 @@
+"""State-of-the-world xDS for one resource type of one stream: the counterpart of `subscriptions`; pure.
+
+gRPC's own xDS clients speak nothing else, and Envoys may. The rules are those of Envoy's "xDS REST and gRPC protocol"
+(api-docs/xds_protocol), cited as [section]. What differs from the incremental protocol:
+
+* A request names everything that the client wants; a response of clusters or listeners holds everything that it
+  should have, and what is missing there is thereby removed. Of other types only what changed is sent, and nothing is
+  ever said about what is gone: the client drops it when nothing refers to it any more.
+* A client that reconnects names one version for all it holds. So `version_info` is a digest of exactly those names
+  and hashes: if it is that of the goal, nothing needs to be sent.
+* A refusal is of a response. Leaving the resource at fault out of the next one would delete it, so nothing is cut in
+  halves here: nothing of the type is sent until something of it changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from services.xds_edge.selection import NOTHING, Selection, interned
+from services.xds_edge.subscriptions import (
+    LEGACY_WILDCARD,
+    MAX_NAMES,
+    WILDCARD,
+    Offer,
+    Request,
+    TooManyNamesError,
+    Verdict,
+)
+from shared.snapshot import SDS
+
+WHOLE = LEGACY_WILDCARD
+"""Types whose responses hold everything: what is missing is removed."""
+
+
+def version_info(type_url: str, held: Selection) -> str:
+    """The version of a state. Of secrets it is readable: another edge learns from it which certificate is held."""
+    pairs = sorted(held.resources.items())
+    if type_url == SDS:
+        return ",".join(f"{name}={version}" for name, version in pairs)
+    return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
+
+
+def read_version_info(text: str) -> dict[str, str]:
+    """Names and versions of secrets out of a `version_info`; nothing if it is none of ours."""
+    pairs = [part.partition("=") for part in text.split(",")] if "=" in text else []
+    return {name: version for name, _, version in pairs[:16] if name and version}
+
+
+class WorldSubscription:
+    """One type of one stream."""
+
+    __slots__ = (
+        "_claimed",
+        "_goal",
+        "_named",
+        "_nonce",
+        "_owes",
+        "_started",
+        "acked",
+        "held",
+        "in_flight",
+        "names",
+        "refused",
+        "sent",
+        "type_url",
+        "wildcard",
+    )
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.wildcard = False
+        self.names: frozenset[str] = interned(frozenset())
+        self.held = NOTHING
+        """What the client has once it accepts what is in flight."""
+        self.in_flight: Offer | None = None
+        self.refused: dict[str, str] = {}
+        """What was in the response that stands refused: name → hash."""
+        self.sent = 0
+        self.acked = 0
+        self._nonce = ""
+        self._claimed = ""
+        self._owes = False
+        self._started = False
+        self._named = False
+        self._goal: tuple[Selection, frozenset[str], Selection] | None = None
+
+    def request(self, request: Request) -> Verdict:
+        """Fold a request in; raises `TooManyNamesError`.
+
+        [ACK and NACK; When to send an update] A request with a nonce that is not the newest was made before the
+        newest response was seen. It is passed over as a whole: the client's answer to that response names again
+        what it wants.
+        """
+        if request.nonce and request.nonce != self._nonce:
+            return Verdict.STALE
+        verdict = self._answer(request)
+        if not self._started:
+            self._started = True
+            # [Resource versions] The first request of a stream carries the version accepted on an earlier one.
+            self._claimed = request.version
+            # [Wildcard] A client that never named anything of the type wants everything.
+            self.wildcard = self.type_url in LEGACY_WILDCARD and not request.subscribe
+            self._owes = True
+            self._want(request.subscribe)
+            if request.initial_versions:
+                self._claimed = ""
+                known = {name: held for name, held in request.initial_versions.items() if name in self.names}
+                self.held, self._owes = Selection(known), False
+        else:
+            self._want(request.subscribe)
+        return verdict
+
+    def _want(self, subscribed: tuple[str, ...]) -> None:
+        """[How the client specifies what resources to return] Each request holds all names.
+
+        An empty list goes on meaning everything only as long as none was ever named; later it means nothing.
+        """
+        names = frozenset(subscribed)
+        if len(names) > MAX_NAMES:
+            raise TooManyNamesError(
+                "xds/too-many-names", f"subscribes to more than {MAX_NAMES} names", about=self.type_url
+            )
+        if names:
+            self._named = True
+            self.wildcard = WILDCARD in names
+            names -= {WILDCARD}
+        elif self._named:
+            self.wildcard = False
+        if names == self.names:
+            return
+        added = names - self.names
+        self.names = interned(names)
+        if added:
+            # [Resource names] What is newly named must be answered, whatever the client had before.
+            self._owes = True
+            self.held = self.held.altered({}, added)
+        if not self.wildcard:
+            self.held = self.held.restrict(self.names)
+
+    def _answer(self, request: Request) -> Verdict:
+        offer = self.in_flight
+        if not request.nonce or offer is None:
+            # It only changes what it wants.
+            return Verdict.NONE
+        self.in_flight = None
+        if request.error is None:
+            self.refused = {}
+            if offer.completes:
+                self.acked = offer.version
+            return Verdict.ACK
+        self.refused = dict(offer.put)
+        return Verdict.NACK
+
+    def goal(self, whole: Selection) -> Selection:
+        """The part of what there is that the client is subscribed to."""
+        if self.wildcard:
+            return whole
+        if self._goal is None or self._goal[0] is not whole or self._goal[1] is not self.names:
+            self._goal = (whole, self.names, whole.restrict(self.names))
+        return self._goal[2]
+
+    def settled(self, whole: Selection) -> bool:
+        """Whether the client is known to hold exactly what it should, with nothing in flight."""
+        goal = self.goal(whole)
+        return self.in_flight is None and not self._owes and (self.held is goal or goal.change_from(self.held).empty)
+
+    def additions_done(self, whole: Selection, *, pending: frozenset[str] = frozenset()) -> bool:
+        """Whether every addition and change was accepted; removals may be left."""
+        if self.in_flight is not None or self.refused:
+            return False
+        return all(name in pending for name, _ in self.goal(whole).change_from(self.held).put)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Treat these as not held, so that they are sent again."""
+        self.held = self.held.altered({}, frozenset(names))
+
+    def asks_for(self, name: str, request: Request) -> bool:
+        """Whether this request, not folded in yet, must be answered with that resource."""
+        return name in request.subscribe and name not in self.names
+
+    def offer(
+        self,
+        whole: Selection,
+        *,
+        version: int,
+        nonce: str,
+        removals: bool = True,
+        pending: frozenset[str] = frozenset(),
+    ) -> Offer | None:
+        """The next response, or none if nothing is due; it counts as sent. See `Subscription.offer`."""
+        if self.in_flight is not None:
+            return None
+        goal = self.goal(whole)
+        if self._claimed:
+            if not pending and version_info(self.type_url, goal) == self._claimed:
+                self.held, self._owes = goal, False
+            self._claimed = ""
+        if self.refused:
+            self.refused = {name: digest for name, digest in self.refused.items() if goal.resources.get(name) == digest}
+        change = goal.change_from(self.held)
+        if self.type_url not in WHOLE:
+            # Nothing can be said about what is gone or never was: the client finds out by waiting.
+            self._owes = False
+            put, after, gone = change.put, goal, ()
+        else:
+            after = goal if removals else change.kept
+            put = tuple(sorted(after.resources.items()))
+            gone = change.removed if removals else ()
+        due = self._owes or bool(change.put) or bool(gone)
+        completes = after is goal and not (pending & self.names)
+        if not due:
+            self.held = after
+            if completes and not self.refused:
+                self.acked = max(self.acked, version)
+            return None
+        self._owes = False
+        self.held = after
+        self._nonce = nonce
+        self.in_flight = Offer(self.type_url, version, nonce, put, gone, completes)
+        self.sent = version
+        return self.in_flight
