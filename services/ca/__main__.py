@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from services.ca.assembly import CertificateAuthority
-from services.ca.keystore import FileKeyStore, KeyStore, SecretKeyStore
+from services.ca.keystore import SECRET_KEY, FileKeyStore, KeyStore, SecretKeyStore
 from services.ca.kube import KubeApi, KubeClient
 from services.ca.provider import find_provider
 from services.ca.roots import DEFAULT_ROOT
@@ -72,13 +72,16 @@ def _measure(context: Context[CaSettings], ca: CertificateAuthority) -> None:
 
 
 def key_store(settings: CaSettings, kube: KubeApi | None, wanted: WantedRoot) -> KeyStore:
-    """Where the keys of a root live: one Secret, or one file, for each root."""
+    """Where the keys of a root live: an entry of the CA's Secret (or of the one it names), or a file of its own."""
     default = wanted.name == DEFAULT_ROOT
     if kube is not None and settings.key_store == "secret":
         reference = wanted.settings.get("ca", {}).get("secretRef", {}).get("name")
-        name = wanted.settings.get("secret") or reference
-        chosen = settings.key_secret if default else f"{settings.key_secret}-{wanted.name}"
-        return SecretKeyStore(kube, namespace=settings.namespace, name=name or chosen)
+        return SecretKeyStore(
+            kube,
+            namespace=settings.namespace,
+            name=wanted.settings.get("secret") or reference or settings.key_secret,
+            entry=SECRET_KEY if default else f"{wanted.name}.json",
+        )
     path = Path(settings.key_file)
     return FileKeyStore(path if default else path.with_name(f"{path.stem}-{wanted.name}{path.suffix}"))
 

@@ -73,7 +73,8 @@ class Issuer:
     ) -> None:
         """`signer` gives the provider of the root that signs under a bundle.
 
-        `settle(condition)` waits a little for facts that make `condition` true, and returns in any case."""
+        `settle(condition)` waits a little for facts that make `condition` true, and returns in any case.
+        """
         self._signer = signer
         self._opener = opener
         self._verifier = verifier

@@ -20,6 +20,7 @@ from services.ca.authority import Authority, AuthorityError, StoredAuthority, de
 from services.ca.kube import KubeApi, KubeError
 
 SECRET_KEY = "authority.json"  # noqa: S105 (the name of a key in a Secret)
+_DAMAGED = "does not hold the CA's keys; restore it from a backup"
 
 
 class KeyStore(Protocol):
@@ -119,56 +120,87 @@ def _check_mode(path: Path) -> None:
         raise AuthorityError("ca/keys-mode", f"has mode {mode:04o}, others can read it: chmod 600", about=str(path))
 
 
-class _SecretData(msgspec.Struct):
+class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+
+
+class _Secret(msgspec.Struct, frozen=True):
+    metadata: _Metadata = _Metadata()
     data: dict[str, str] = {}
 
 
 class SecretKeyStore:
-    """Keys in a Kubernetes Secret of the mesh's namespace."""
+    """Keys under one name in a Kubernetes Secret of the mesh's namespace.
 
-    def __init__(self, kube: KubeApi, *, namespace: str, name: str = "meshlog-ca") -> None:
+    All roots share one Secret, so that the CA needs the right to read that one and no other.
+    """
+
+    def __init__(
+        self, kube: KubeApi, *, namespace: str, name: str = "meshlog-ca", entry: str = SECRET_KEY, attempts: int = 5
+    ) -> None:
+        """`attempts`: how often to look again when others write the Secret at the same time."""
         self._kube = kube
         self._namespace = namespace
         self._name = name
+        self._entry = entry
+        self._attempts = attempts
         self._collection = f"/api/v1/namespaces/{namespace}/secrets"
         self._path = f"{self._collection}/{name}"
 
     async def load(self, trust_domain: str) -> Authority | None:
         """See `KeyStore`."""
-        answer = await self._kube.request("GET", self._path)
-        if answer.status == 404:
+        found = await self._read()
+        if found is None or self._entry not in found.data:
             return None
-        if answer.status != 200:
-            raise KubeError.of("GET", self._path, answer)
-        about = f"Secret {self._namespace}/{self._name}"
+        about = f"Secret {self._namespace}/{self._name}, {self._entry}"
         try:
-            raw = base64.b64decode(msgspec.json.decode(answer.body, type=_SecretData).data[SECRET_KEY], validate=True)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, ValueError):
-            raise AuthorityError(
-                "ca/keys", "does not hold the CA's keys; restore it from a backup", about=about
-            ) from None
+            raw = base64.b64decode(found.data[self._entry], validate=True)
+        except ValueError:
+            raise AuthorityError("ca/keys", _DAMAGED, about=about) from None
         return decode_authority(raw, trust_domain=trust_domain, about=about)
 
     async def create(self, stored: StoredAuthority) -> None:
         """See `KeyStore`."""
-        await self._send("POST", self._collection, stored, fine={200, 201, 409})
+        await self._put(stored, over=False)
 
     async def replace(self, stored: StoredAuthority) -> None:
         """See `KeyStore`."""
-        await self._send("PUT", self._path, stored, fine={200, 201})
+        await self._put(stored, over=True)
 
     async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
         """See `KeyStore`."""
         return await _load_or_create(self, trust_domain, create)
 
-    async def _send(self, method: str, path: str, stored: StoredAuthority, *, fine: set[int]) -> None:
-        secret = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": self._name, "namespace": self._namespace},
-            "type": "Opaque",
-            "data": {SECRET_KEY: base64.b64encode(encode_authority(stored)).decode()},
-        }
-        answer = await self._kube.request(method, path, body=secret)
-        if answer.status not in fine:
-            raise KubeError.of(method, path, answer)
+    async def _put(self, stored: StoredAuthority, *, over: bool) -> None:
+        """Write one entry and leave the others; the resource version says whether somebody else wrote meanwhile."""
+        value = base64.b64encode(encode_authority(stored)).decode()
+        for _ in range(self._attempts):
+            found = await self._read()
+            if found is not None and self._entry in found.data and not over:
+                return
+            method, path = ("POST", self._collection) if found is None else ("PUT", self._path)
+            version = {"resourceVersion": found.metadata.resource_version} if found is not None else {}
+            secret = {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": self._name, "namespace": self._namespace, **version},
+                "type": "Opaque",
+                "data": {**(found.data if found is not None else {}), self._entry: value},
+            }
+            answer = await self._kube.request(method, path, body=secret)
+            if answer.status in {200, 201}:
+                return
+            if answer.status not in {404, 409}:
+                raise KubeError.of(method, path, answer)
+        raise KubeError("kube/conflict", "others write it all the time; trying again later", about=self._path)
+
+    async def _read(self) -> _Secret | None:
+        answer = await self._kube.request("GET", self._path)
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise KubeError.of("GET", self._path, answer)
+        try:
+            return msgspec.json.decode(answer.body, type=_Secret)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            raise AuthorityError("ca/keys", _DAMAGED, about=f"Secret {self._namespace}/{self._name}") from None

@@ -89,7 +89,7 @@ class Rotator:
                 async with asyncio.timeout(delay):
                     await changed.wait()
                     # Facts of a busy cluster change all the time; a plan needs no more than one look a second.
-                    await asyncio.sleep(delay if delay <= PACE_SECONDS else PACE_SECONDS)
+                    await asyncio.sleep(min(delay, PACE_SECONDS))
             except TimeoutError:
                 pass
 

@@ -27,8 +27,10 @@ class FakeKubernetes:
 
     def put(self, path: str, obj: Any) -> None:
         """Change an object behind the CA's back."""
-        self.objects[path] = obj
         self.version += 1
+        if isinstance(obj, dict) and "metadata" in obj:
+            obj["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[path] = obj
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
@@ -51,6 +53,8 @@ class FakeKubernetes:
                 return self._get(path)
             case "POST", _:
                 return self._create(f"{path}/{body['metadata']['name']}", body)
+            case "PUT", _:
+                return self._replace(path, body)
             case "PATCH", "application/apply-patch+yaml":
                 self.put(path, body)
                 return KubeAnswer(status=200, body=b"{}")
@@ -80,6 +84,14 @@ class FakeKubernetes:
             return KubeAnswer(status=409, body=b"{}")
         self.put(path, body)
         return KubeAnswer(status=201, body=b"{}")
+
+    def _replace(self, path: str, body: Any) -> KubeAnswer:
+        if path not in self.objects:
+            return KubeAnswer(status=404, body=b"{}")
+        if body["metadata"].get("resourceVersion") != self.objects[path]["metadata"].get("resourceVersion"):
+            return KubeAnswer(status=409, body=b"{}")
+        self.put(path, body)
+        return KubeAnswer(status=200, body=b"{}")
 
     def _patch(self, path: str, operations: list[dict[str, Any]]) -> KubeAnswer:
         for operation in operations:

@@ -228,8 +228,15 @@ class Elsewhere:
     def roots(self) -> list[x509.Certificate]:
         return [self.root]
 
+    @property
+    def sealing_keys(self) -> tuple[bytes, ...]:
+        return ()
+
     async def sign(self, template: LeafTemplate) -> list[x509.Certificate]:
         return await self._answer(template)
+
+    async def refresh(self) -> None:
+        raise AssertionError("nobody asks for it here")
 
 
 async def through(change: Callable[[LeafTemplate], LeafTemplate], *, end: float = NOW + 1e6) -> SigningAnswer:

@@ -1,0 +1,148 @@
+"""What the log knows of certificates, as rows for people and machines."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+
+from cli.roots import Desk
+from shared.certificates import CorruptMessageError, SigningAnswer, decode_answer, decode_note
+from shared.errors import BadInputError
+from shared.eventlog.protocol import Record
+from shared.subjects import unescape
+
+Row = dict[str, Any]
+
+
+async def listing(desk: Desk) -> list[Row]:
+    """The roots, the signing one first, then what each proxy holds."""
+    bundle, wanted, note = await desk.bundle(), await desk.roots(), await desk.note()
+    rows: list[Row] = []
+    for index, (member, pem) in enumerate(zip(bundle.members, bundle.roots, strict=True)):
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        rows.append(
+            {
+                "what": "root",
+                "name": member.name,
+                "state": "signs" if index == 0 else "trusted",
+                "wanted": wanted[member.name].role if member.name in wanted else "",
+                "trust-domain": member.trust_domain,
+                "expires": _time(certificate.not_valid_after_utc.timestamp()),
+            }
+        )
+    held = {member.name for member in bundle.members}
+    rows += [
+        {"what": "root", "name": root.name, "state": "unused", "wanted": root.role, "trust-domain": root.trust_domain}
+        for root in wanted.values()
+        if root.name not in held
+    ]
+    if note is not None and note.code != "rotation/steady":
+        rows.append({"what": "rotation", "step": note.code.partition("/")[2], "why": note.why, "waiting": note.waiting})
+    for proxy in sorted(await desk.proxies(), key=lambda one: (one.namespace, one.pod)):
+        rows.append(
+            {
+                "what": "proxy",
+                "name": f"{proxy.namespace}/{proxy.pod}",
+                "state": "connected" if proxy.connected else "away",
+                "root": _root_of(proxy.certificate_bundle, bundle.signing_since),
+                "bundle": proxy.bundle,
+                "expires": _time(proxy.certificate_until) if proxy.certificate_until else "no certificate",
+            }
+        )
+    return rows
+
+
+async def one(desk: Desk, which: str) -> Row:
+    """The newest certificate of a pod, or the one with a serial; raises `BadInputError` if there is none."""
+    serial = which.lower().replace(":", "")
+    found: SigningAnswer | None = None
+    async for record in desk.certs.read(subjects=desk.streams.all_issued):
+        answer = _answer(record)
+        if answer is not None and not answer.refused and (answer.pod == which or answer.serial == serial):
+            found = answer
+    if found is None:
+        raise BadInputError("certificate/unknown", "the log holds no certificate of this pod or serial", about=which)
+    leaf = x509.load_pem_x509_certificate(found.chain[0].encode())
+    names = leaf.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+    assert isinstance(names, x509.SubjectAlternativeName)
+    return {
+        "identity": found.spiffe_id,
+        "pod": found.pod,
+        "serial": found.serial,
+        "not before": _time(found.not_before),
+        "not after": _time(found.not_after),
+        "root": found.root,
+        "issuer": leaf.issuer.rfc4514_string(),
+        "dns names": ", ".join(names.get_values_for_type(x509.DNSName)) or "none",
+        "key": type(leaf.public_key()).__name__.removesuffix("PublicKey"),
+        "token": found.token_id or "no id",
+        "bundle": found.bundle_serial,
+        "certificate": "\n" + "".join(found.chain).strip(),
+    }
+
+
+async def audit(desk: Desk, lines: int) -> list[Row]:
+    """The newest entries of the audit trail, the newest last."""
+    rows: deque[Row] = deque(maxlen=max(1, lines))
+    async for record in desk.certs.read():
+        row = _entry(record)
+        if row is not None:
+            rows.append(row)
+    return list(rows)
+
+
+def _entry(record: Record) -> Row | None:
+    _, _, kind, *rest = record.subject.split(".")
+    when = _time(record.time / 1e9)
+    try:
+        if kind == "issued":
+            answer = decode_answer(record.payload)
+            if answer.refused:
+                return None  # the note beside it has the reason
+            return {
+                "time": when,
+                "what": "issued",
+                "identity": answer.spiffe_id,
+                "serial": answer.serial,
+                "until": _time(answer.not_after),
+                "pod": answer.pod,
+                "token": answer.token_id,
+                "root": answer.root,
+                "requester": unescape(rest[0]),
+            }
+        if kind == "audit":
+            note = decode_note(record.payload)
+            waiting = f"waiting for {note.waiting_count}: {'; '.join(note.waiting[:3])}" if note.waiting else ""
+            return {
+                "time": when,
+                "what": note.what,
+                "code": note.code,
+                "asked_for": note.asked_for,
+                "requester": note.requester,
+                "why": note.why,
+                "waiting": waiting,
+            }
+    except CorruptMessageError:
+        return {"time": when, "what": "unreadable", "sequence": record.sequence}
+    return None
+
+
+def _answer(record: Record) -> SigningAnswer | None:
+    try:
+        return decode_answer(record.payload)
+    except CorruptMessageError:
+        return None
+
+
+def _root_of(certificate_bundle: int, signing_since: int) -> str:
+    if not certificate_bundle:
+        return "none"
+    return "the signing one" if certificate_bundle >= signing_since else "an older one"
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,98 @@
+"""`meshlog certificate`: the mesh's roots and certificates, and the change from one root to another."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+_EPILOG = """\
+examples:
+  meshlog certificate list                          roots, and what each proxy holds
+  meshlog certificate rotate                        to a new root of our own, without a failed request
+  meshlog certificate rotate --provider vault --set host=vault.vault.svc --set role=meshlog
+  meshlog certificate rotate --trust-domain example.org
+  meshlog certificate rotate --back                 undo the one that is under way
+  meshlog certificate show bookstore/bookstore-v1-0 a pod's newest certificate (or a serial's)
+  meshlog certificate audit -n 20                   who got what on whose token, who was refused, and why
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when done; 2 for a wish that cannot be; 130 when a rotation was interrupted (it continues when asked again)."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog certificate",
+        description="Show and rotate the mesh's certificates.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    listing = verbs.add_parser("list", help="roots, and what each proxy holds")
+    shown = verbs.add_parser("show", help="one certificate, by pod (NAMESPACE/NAME) or serial")
+    shown.add_argument("which")
+    audit = verbs.add_parser("audit", help="what was issued, refused and rotated, the newest last")
+    audit.add_argument("-n", "--lines", type=int, default=30)
+    for one in (listing, shown, audit):
+        one.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    rotate = verbs.add_parser("rotate", help="change the root, its provider or the trust domain; continues if begun")
+    rotate.add_argument("--provider", default="", help="builtin, vault, cert-manager; default: the one in force")
+    rotate.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the provider")
+    rotate.add_argument("--trust-domain", default="", help="default: the one in force")
+    rotate.add_argument("--back", action="store_true", help="take back the rotation that is under way")
+    options = parser.parse_args(argv)
+    if options.verb == "rotate":
+        return _rotate(options)
+    rows = asyncio.run(_read(options))
+    if options.output == "json":
+        print(json.dumps(rows))
+    else:
+        print(_text(options.verb, rows), file=sys.stdout)
+    return 0
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    from cli import roots
+    from cli.rotating import Rotation, Wish
+
+    provider = roots.provider_of(options.provider, options.set) if options.provider else None
+
+    async def walk() -> str:
+        async with roots.desk() as desk:
+            rotation = Rotation(desk, lambda sentence: print(sentence, flush=True))
+            if options.back:
+                return await rotation.back()
+            return await rotation.forward(Wish(provider=provider, trust_domain=options.trust_domain))
+
+    try:
+        name = asyncio.run(walk())
+    except KeyboardInterrupt:
+        print("stopped; the mesh is as safe as before. The same command continues, --back takes it back.")
+        return 130
+    print(f"{name} signs, and is the only root that is trusted")
+    return 0
+
+
+async def _read(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from cli import certificates, roots
+
+    async with roots.desk() as desk:
+        match options.verb:
+            case "list":
+                return await certificates.listing(desk)
+            case "show":
+                return [await certificates.one(desk, options.which)]
+            case _:
+                return await certificates.audit(desk, options.lines)
+
+
+def _text(verb: str, rows: list[dict[str, Any]]) -> str:
+    if verb == "show":
+        return "\n".join(f"{name}: {value}" for name, value in rows[0].items())
+    if verb == "audit":
+        return "\n".join(" ".join(str(value) for value in row.values() if value != "") for row in rows)
+    return "\n".join(
+        "  ".join(f"{name}={value}" if name != "what" else str(value) for name, value in row.items()) for row in rows
+    )
