@@ -6,17 +6,21 @@ import asyncio
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from services.ingestor.facts import Fact
 from services.ingestor.issuer import IssuerPoller
 from services.ingestor.kinds import TOKEN_ISSUER, kinds
 from services.ingestor.kube import KubernetesSource
 from services.ingestor.reflector import Reflector
+from services.ingestor.reporting import report
+from services.ingestor.retention import Retention
 from services.ingestor.runner import Runner
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import Source
+from services.ingestor.standing import Witness
 from services.ingestor.writer import Patience, Writer
-from shared import process
+from shared import blob, process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.lease import Lease
@@ -28,8 +32,15 @@ _LOOK = 2.0
 class Ingestor:
     """The parts of one ingestor, wired."""
 
-    def __init__(self, source: Source, log: EventLog, settings: IngestorSettings, claim: Lease | None = None) -> None:
-        """Without a `claim` it leads always."""
+    def __init__(
+        self,
+        source: Source,
+        log: EventLog,
+        settings: IngestorSettings,
+        claim: Lease | None = None,
+        witness: Witness | None = None,
+    ) -> None:
+        """Without a `claim` it leads always. `witness`: see `Writer`."""
         loop = asyncio.get_running_loop()
         watched = kinds(mesh_namespace=settings.namespace)
         self.writer = Writer(
@@ -43,18 +54,27 @@ class Ingestor:
             doubt=self._doubt,
             queue=settings.queue,
             patience=Patience(gather=settings.gather),
+            witness=witness,
+            retention=Retention(
+                log,
+                settings.streams.cluster_scope(settings.cluster),
+                window=settings.history,
+                slack=settings.history_slack,
+            ),
             leads=lambda: claim is None or claim.held,
             warmed=claim.campaign if claim is not None else lambda: None,
         )
         if claim is not None:
             claim.changed = self.writer.wake
+        self.observe: Callable[[Fact], None] = lambda _fact: None
+        """Told of every fact, before the writer."""
         self.issuer = IssuerPoller(source, self.writer.put, every=settings.issuer_every)
         self.runners = {
             kind.name: Runner(
                 kind,
                 Reflector(kind.name, jitter=random.random),
                 source,
-                self.writer.put,
+                self._take,
                 clock=loop.time,
                 silence=settings.silence,
                 listed=self.issuer.poke if kind.name == "Namespace" else lambda: None,
@@ -76,6 +96,10 @@ class Ingestor:
             return f"cannot follow {', '.join(failing)} ({why})"
         missing = sorted({*self.runners, TOKEN_ISSUER} - self.writer.settled)
         return f"not in the log yet: {', '.join(missing)}" if missing else ""
+
+    async def _take(self, fact: Fact) -> None:
+        self.observe(fact)
+        await self.writer.put(fact)
 
     def _doubt(self, kind: str, confirming: bool) -> None:  # noqa: FBT001 (a callback of two plain values)
         if kind == TOKEN_ISSUER:
@@ -104,7 +128,14 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
             instance=context.instance,
             ttl=settings.lease_ttl,
         )
-        ingestor = Ingestor(source, await logs.open(streams.events), settings, claim)
+        commits = await logs.open(streams.snapshots)
+
+        async def compiled() -> int:
+            newest = await commits.last(streams.snapshot_subject)
+            return blob.version_of(newest) if newest is not None else 0
+
+        ingestor = Ingestor(source, await logs.open(streams.events), settings, claim, compiled)
+        ingestor.observe = await report(context, logs, source, ingestor.writer.book, leads=lambda: claim.held)
         _instruments(context, ingestor)
         context.metrics.gauge("meshlog_ingestor_leads", "Whether this process writes.", lambda: float(claim.held))
         context.spawn(claim.run(), "lease")

@@ -41,6 +41,10 @@ class Projected(msgspec.Struct, frozen=True):
     """Of `body` and `api_version`: equal digests mean that nothing changed which matters."""
     origin: Origin = Origin()
     change_set: ChangeSet | None = None
+    generation: int = 0
+    """Kubernetes' count of changes to its specification; 0: not told."""
+    status: bytes = b""
+    """`status` of a policy object as it stands in the cluster, JSON. Never in the log: it is what we report there."""
 
 
 class Listed(msgspec.Struct, frozen=True):

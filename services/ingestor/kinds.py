@@ -37,6 +37,26 @@ MESH_CONFIG = "osm-mesh-config"
 TOKEN_ISSUER = "TokenIssuer"  # noqa: S105 (a kind)
 
 
+REPORTED = frozenset(
+    {
+        "Egress",
+        "ExtensionService",
+        "HTTPRouteGroup",
+        "IdentityBinding",
+        "IngressBackend",
+        "MeshConfig",
+        "Retry",
+        "TCPRoute",
+        "Telemetry",
+        "TrafficSplit",
+        "TrafficTarget",
+        "UDPRoute",
+        "UpstreamTrafficSetting",
+    }
+)
+"""Kinds whose objects are told what became of them. A MeshRootCertificate is told by the CA."""
+
+
 def kinds(*, mesh_namespace: str) -> tuple[Kind, ...]:
     """All kinds that are watched."""
     return (

@@ -142,6 +142,18 @@ class KubernetesSource:
         finally:
             response.close()
 
+    async def send(self, method: str, path: str, body: Mapping[str, Any], content_type: str) -> int:
+        """See `reporting.Writing`."""
+        for attempt in (1, 2):
+            response = await self._send(path, {}, _REQUEST, method=method, body=body, content_type=content_type)
+            response.close()
+            if response.status != 401 or attempt == 2:
+                break
+            await self._reload()
+        if response.status in (401, 429) or response.status >= 500:
+            raise SourceError(Failure(f"http {response.status}", status=response.status))
+        return response.status
+
     async def _request(
         self, path: str, query: Mapping[str, str], limit: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
@@ -160,13 +172,22 @@ class KubernetesSource:
             raise SourceError(failure_of(response.status, body, _seconds(response.headers.get("Retry-After", ""))))
         return response
 
-    async def _send(self, path: str, query: Mapping[str, str], limit: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+    async def _send(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        limit: aiohttp.ClientTimeout,
+        *,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> aiohttp.ClientResponse:
         client = self._client
-        headers: dict[str, str] = {"Accept": "application/json", "User-Agent": "meshlog-ingestor"}
+        headers = {"Accept": "application/json", "User-Agent": "meshlog-ingestor", "Content-Type": content_type}
         url = f"{client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
-            await client.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
-            answer = await client.rest_client.request("GET", url, headers=headers, _request_timeout=limit)
+            await client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+            answer = await client.rest_client.request(method, url, headers=headers, body=body, _request_timeout=limit)
         except (ssl.SSLError, aiohttp.ClientSSLError) as error:
             # The cluster's CA may have been replaced.
             await self._reload(transport=True)

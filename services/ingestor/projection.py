@@ -45,11 +45,13 @@ class _HeadMeta(msgspec.Struct, rename="camel"):
     resource_version: str | None = None
     annotations: dict[str, str] | None = None
     managed_fields: list[_ManagedFields] | None = None
+    generation: int | None = None
 
 
 class _Head(msgspec.Struct, rename="camel"):
     metadata: _HeadMeta
     api_version: str = ""
+    status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _NameMeta(msgspec.Struct):
@@ -89,6 +91,8 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
         digest=digest_of(version, body),
         origin=_origin(meta.managed_fields or [], source=source, change_set=change_set),
         change_set=change_set,
+        generation=meta.generation or 0,
+        status=_status(kind, head.status),
     )
 
 
@@ -141,6 +145,10 @@ def _body(kind: str, payload: bytes | msgspec.Raw) -> bytes:
     except msgspec.ValidationError:
         decoded = msgspec.convert(without_nulls(msgspec.json.decode(payload)), type=struct)
     return bytes(encode_object(_trimmed(decoded)))
+
+
+def _status(kind: str, status: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    return bytes(status) if status is not msgspec.UNSET and model.KINDS[kind] is model.PolicyObject else b""
 
 
 def _trimmed(decoded: Any) -> Any:
