@@ -34,6 +34,8 @@ MANIFESTS = "control-plane.yaml"
 """What the control plane was made of, beside the kubeconfig."""
 CLUSTER = "devcluster"
 PROXY_MARK = 1337
+SETTLE_SECONDS = 2
+"""The devcluster's kubelet refreshes a mounted trust bundle at once."""
 READY_WITHIN = 60.0
 """Seconds for the control plane to become available."""
 
@@ -57,7 +59,13 @@ def running() -> dict[str, Any]:
 def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
     """The control plane as the embedded mesh runs it; `ha`: as many of everything as the chart's preset `ha`."""
     if not ha:
-        return Profile(cluster=CLUSTER, edges=edges or 2, proxy_mark=PROXY_MARK, nats_data=str(state / "nats"))
+        return Profile(
+            cluster=CLUSTER,
+            edges=edges or 2,
+            proxy_mark=PROXY_MARK,
+            nats_data=str(state / "nats"),
+            distribution_settle=SETTLE_SECONDS,
+        )
     preset = PRESETS["ha"]
     return Profile(
         cluster=CLUSTER,
@@ -69,6 +77,7 @@ def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
         nats_nodes=preset.nats_nodes,
         nats_size=preset.nats_size,
         proxy_mark=PROXY_MARK,
+        distribution_settle=SETTLE_SECONDS,
     )
 
 
