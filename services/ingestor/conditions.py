@@ -30,8 +30,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Sequence of its event: the first version that it is in."""
     left_out: tuple[tuple[str, str], ...] = ()
     """Code and sentence of each reason why it, or a part of it, is not used."""
-    unsupported: tuple[str, ...] = ()
-    """What it asks for and this build does not have, a sentence each."""
+    unsupported: str = ""
+    """What it asks for and this build does not have yet, in words; empty: nothing."""
     concerned: int = 0
     """Connected proxies whose configuration depends on it."""
     waiting: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def conditions(verdict: Verdict, *, generation: int, before: Sequence[Mapping[st
     """All conditions of the object, those of others first. `now` is RFC 3339."""
     told = [_accepted(verdict), _programmed(verdict)]
     if verdict.unsupported:
-        told.append((SUPPORTED, "False", "NotSupportedYet", " ".join(verdict.unsupported)))
+        told.append((SUPPORTED, "False", "NotSupportedYet", verdict.unsupported))
     earlier = {str(each.get("type")): each for each in before}
     made: list[Condition] = [dict(each) for each in before if each.get("type") not in _OURS]
     for kind, status, why, message in told:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -20,7 +21,7 @@ from services.ingestor.book import Book
 from services.ingestor.conditions import Condition, Verdict, conditions, news
 from services.ingestor.facts import Fact, Listed, ObjectName, Observed, Projected, Vanished
 from services.ingestor.reach import Reach
-from shared import blob
+from shared import blob, model, support
 from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError
 from shared.events import ObjectKey
 from shared.snapshot import SnapshotError, decode_commit
@@ -38,6 +39,8 @@ class Report(msgspec.Struct, frozen=True):
     news: tuple[tuple[str, str], ...]
     """Reason and message of each event."""
 
+
+NOT_SUPPORTED = "mesh/not-supported-yet"
 
 Outcome = Literal["written", "refused", "later"]
 """Of writing a report: `refused` is the object's own fault, `later` everybody's."""
@@ -72,7 +75,6 @@ class Reporter:
         cluster: str,
         kinds: Collection[str],
         mesh_namespace: str,
-        unsupported: Callable[[str, bytes], Sequence[str]],
         now: Callable[[], str],
         clock: Callable[[], float],
         leads: Callable[[], bool] = lambda: True,
@@ -86,7 +88,6 @@ class Reporter:
         self._cluster = cluster
         self._kinds = frozenset(kinds)
         self._mesh_namespace = mesh_namespace
-        self._unsupported = unsupported
         self._now = now
         self._clock = clock
         self._leads = leads
@@ -218,15 +219,25 @@ class Reporter:
         key = ObjectKey(cluster=self._cluster, kind=item.kind, namespace=item.name.namespace, name=item.name.name)
         concerned = self._reach.concerned(key)
         waiting = sorted(proxy for proxy in concerned if not self._reach.holds(proxy, sequence))
+        whole, missing = _missing(item.kind, item.body)
+        reasons = [(one.code, one.sentence) for one in self._reach.left_out(key)]
         refused = tuple((_short(proxy), said) for proxy in waiting if (said := self._reach.refusal(proxy)))
         return Verdict(
             version=sequence,
-            left_out=tuple((one.code, one.sentence) for one in self._reach.left_out(key)),
-            unsupported=tuple(self._unsupported(item.kind, item.body)),
+            left_out=((NOT_SUPPORTED, missing),) if whole else tuple(reasons),
+            unsupported="" if whole else missing,
             concerned=len(concerned),
             waiting=tuple(map(_short, waiting)),
             refused=refused,
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _missing(kind: str, body: bytes) -> tuple[bool, str]:
+    """Whether the kind as a whole is not supported yet, and what to say about it or about the fields that are not."""
+    found = support.findings(kind, msgspec.json.decode(body, type=model.PolicyObject).spec)
+    whole = any(not one.path and one.support.state == "not yet" for one in found)
+    return whole, support.sentence(found)
 
 
 def _short(proxy: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -21,18 +21,11 @@ from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import SourceError
 from shared import process
 from shared.eventlog.protocol import Logs
-from shared.policy.decode import POLICY_KINDS
 
 _log = logging.getLogger(__name__)
 
 MANAGER = "meshlog-ingestor"
 _MAX_NOTE = 1024
-
-
-def unsupported(kind: str, body: bytes) -> Sequence[str]:
-    """What an object asks for and this build does not have yet, a sentence each."""
-    del body
-    return () if kind in POLICY_KINDS else (f"{kind} is not supported yet; nothing of it is in force",)
 
 
 async def report(
@@ -49,7 +42,6 @@ async def report(
         cluster=settings.cluster,
         kinds=REPORTED,
         mesh_namespace=settings.namespace,
-        unsupported=unsupported,
         now=_now,
         clock=asyncio.get_running_loop().time,
         leads=leads,

@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from services.ingestor.book import Book
 from services.ingestor.conditions import Verdict, conditions, news, reason
 from services.ingestor.difference import Applied
@@ -17,6 +19,7 @@ from services.ingestor.reporter import Outcome, Pace, Report, Reporter
 from shared.events import ObjectKey
 from shared.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange
 from shared.status import ProxyStatus, Refusal, TypeStatus
+from shared.support import findings
 
 KEY = ObjectKey(cluster="c1", kind="TrafficTarget", namespace="shop", name="t")
 NOW = "2026-01-01T00:00:00Z"
@@ -101,18 +104,20 @@ class Written:
         return {each["type"]: (each["status"], each["reason"], each["message"]) for each in self.reports[-1].conditions}
 
 
-def reporter(reach: Reach, written: Written, *, sequence: int = 5, leads: bool = True) -> Reporter:
-    book = Book()
-    book.decide(Applied(target(), sequence))
-    book.keep()
+def reporter(
+    reach: Reach, written: Written, *, sequence: int = 5, leads: bool = True, book: Book | None = None
+) -> Reporter:
+    if book is None:
+        book = Book()
+        book.decide(Applied(target(), sequence))
+        book.keep()
     return Reporter(
         reach,
         book,
         written,
         cluster="c1",
-        kinds={"TrafficTarget"},
+        kinds={"TrafficTarget", "MeshConfig", "Egress"},
         mesh_namespace="meshlog-system",
-        unsupported=lambda _kind, _body: (),
         now=lambda: NOW,
         clock=asyncio.get_running_loop().time,
         leads=lambda: leads,
@@ -201,6 +206,43 @@ async def test_a_refusal_names_the_proxy_and_what_it_said() -> None:
     made.note(Observed(target()))
     await made.turn()
     assert written.told()["Programmed"] == ("False", "Refused", "on 1 of 2 proxies; shop/b refused it: no such filter")
+
+
+def mesh_config() -> Projected:
+    value = {
+        "metadata": {"name": "osm-mesh-config", "namespace": "shop", "uid": "u1", "resourceVersion": "7"},
+        "spec": {"traffic": {"enablePermissiveTrafficPolicyMode": True}, "sidecar": {"cipherSuites": ["x"]}},
+    }
+    return project("MeshConfig", json.dumps(value).encode(), api_version="v1", source="watch")
+
+
+def egress() -> Projected:
+    value = {"metadata": {"name": "t", "namespace": "shop", "uid": "u1", "resourceVersion": "7"}, "spec": {}}
+    return project("Egress", json.dumps(value).encode(), api_version="v1", source="watch")
+
+
+@pytest.mark.parametrize(
+    ("item", "condition"),
+    [
+        (mesh_config(), ("Supported", "False", "NotSupportedYet", "not supported yet: sidecar.cipherSuites")),
+        (egress(), ("Accepted", "False", "NotSupportedYet", "")),
+    ],
+    ids=["a field", "a kind"],
+)
+async def test_what_this_build_lacks_is_said(item: Projected, condition: tuple[str, str, str, str]) -> None:
+    if not findings(item.kind, {"sidecar": {"cipherSuites": ["x"]}}):
+        pytest.skip(f"{item.kind} is supported by now")
+    written = Written()
+    book = Book()
+    book.decide(Applied(item, 5))
+    book.keep()
+    made = reporter(reached(), written, book=book)
+    made.note(Observed(item))
+    await made.turn()
+    name, status, why, message = condition
+    told = written.told()[name]
+    assert told[:2] == (status, why)
+    assert message in told[2]
 
 
 async def test_nothing_is_said_before_the_version_is_compiled_nor_of_another_uid_nor_by_a_standby() -> None:
