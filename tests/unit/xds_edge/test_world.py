@@ -43,12 +43,7 @@ class Client:
     def _say(self, type_url: str, error: str | None = None) -> Verdict:
         names = self.names[type_url]
         held = self.holds.setdefault(type_url, {})
-        if names:
-            self.named.add(type_url)
-        if type_url in self.named and WILDCARD not in names:
-            for name in [name for name in held if name not in names]:
-                del held[name]
-        return self.exchange.request(
+        verdict = self.exchange.request(
             Request(
                 type_url=type_url,
                 subscribe=tuple(sorted(names)),
@@ -57,6 +52,13 @@ class Client:
                 error=error,
             )
         )
+        # Names that were said in a stale request only, and taken back before the next, nobody has ever heard.
+        if names and verdict is not Verdict.STALE:
+            self.named.add(type_url)
+        if (names or type_url in self.named) and WILDCARD not in names:
+            for name in [name for name in held if name not in names]:
+                del held[name]
+        return verdict
 
     def pump(self, now: float = 0.0) -> list[Offer]:
         offers = self.exchange.offers(now)
@@ -283,7 +285,8 @@ def test_whatever_it_says_it_ends_with_exactly_what_its_view_names(seed: int, st
             case 1:
                 client.ask(chance.choice(TYPE_URLS), *chance.sample([*names, "x"], chance.randrange(4)))
             case 2 if client.unanswered:
-                client.answer("no" if chance.random() < 0.2 else None)
+                # A removal cannot be refused.
+                client.answer("no" if client.unanswered[0][0].put and chance.random() < 0.2 else None)
             case _:
                 client.pump(now)
     version += 1
