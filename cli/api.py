@@ -72,7 +72,7 @@ class Api:
         self._session = session
         self._server = access.server
         self._tls = access.tls()
-        self._headers = {"Authorization": f"Bearer {access.token}"}
+        self._headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         self._resources: dict[tuple[str, str], tuple[str, bool]] = {}
 
     async def request(

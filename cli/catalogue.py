@@ -29,9 +29,18 @@ VERBS: dict[str, Verb] = {
     "show": Verb("cli.verbs.show", "Ask the log", "a version: what it changed, its objects, what each proxy holds"),
     "diff": Verb("cli.verbs.diff", "Ask the log", "what differs between two versions or times"),
     "why": Verb("cli.verbs.why", "Ask the log", "which objects a resource of a proxy comes from"),
+    "rollback": Verb(
+        "cli.verbs.rollback", "Ask the log", "put the policy of a past version in force again, in seconds"
+    ),
+    "unpin": Verb("cli.verbs.unpin", "Ask the log", "end a rollback"),
     "export": Verb("cli.verbs.export", "Ask the log", "write the log, or a part of it, into one checksummed file"),
     "replay": Verb("cli.verbs.replay", "Ask the log", "rebuild every version of an exported log and compare each hash"),
     "certificate": Verb("cli.verbs.certificate", "Operate it", "list, show and audit certificates; rotate the root"),
+    "install": Verb("cli.verbs.install", "Operate it", "a control plane for a Kubernetes cluster, as YAML or applied"),
+    "upgrade": Verb("cli.verbs.upgrade", "Operate it", "bring a cluster's control plane to this build"),
+    "uninstall": Verb("cli.verbs.uninstall", "Operate it", "remove a mesh from a cluster"),
+    "namespace": Verb("cli.verbs.namespace", "Operate it", "which namespaces are members: add, remove, ignore, list"),
+    "mesh": Verb("cli.verbs.mesh", "Operate it", "list the meshes of a cluster"),
     "run": Verb("cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector"),
     "sidecar-init": Verb(
         "cli.verbs.sidecar_init", "Operate it", "redirect a pod's traffic to its sidecar (init container)"

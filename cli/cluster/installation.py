@@ -1,0 +1,183 @@
+"""Install, upgrade and uninstall: the objects of `deploy.install` put into a cluster and taken out again.
+
+An upgrade applies what the new build says and deletes what it says no more; passwords and certificates of the log,
+and the MeshConfig, which is its users', stay as they are. Objects are found again by their labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.api import Api, Manifest
+from deploy.install.control_plane import control_plane
+from deploy.install.profile import Profile
+from deploy.install.secrets import log_secrets
+from shared.errors import BadInputError
+from shared.model import LABEL_MONITORED_BY
+
+CRDS = Path(__file__).parents[2] / "deploy" / "crds"
+MESH_CONFIG = "osm-mesh-config"
+Progress = Callable[[str], None]
+
+_OURS = (
+    "apis/apps/v1/deployments",
+    "apis/apps/v1/statefulsets",
+    "api/v1/services",
+    "api/v1/configmaps",
+    "api/v1/serviceaccounts",
+    "apis/policy/v1/poddisruptionbudgets",
+    "apis/autoscaling/v2/horizontalpodautoscalers",
+    "apis/networking.k8s.io/v1/networkpolicies",
+    "apis/rbac.authorization.k8s.io/v1/roles",
+    "apis/rbac.authorization.k8s.io/v1/rolebindings",
+    "apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+)
+_SECRETS = ("api/v1/secrets",)
+
+
+def definitions() -> list[Manifest]:
+    """The CustomResourceDefinitions."""
+    return [one for path in sorted(CRDS.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
+
+
+def mesh_config(profile: Profile, *, permissive: bool) -> Manifest:
+    """The MeshConfig of a new mesh: Open Service Mesh's fields, with what is in force here."""
+    return {
+        "apiVersion": "config.openservicemesh.io/v1alpha2",
+        "kind": "MeshConfig",
+        "metadata": {"name": MESH_CONFIG, "namespace": profile.namespace},
+        "spec": {
+            "sidecar": {"logLevel": "error", "localProxyMode": "Localhost"},
+            "traffic": {"enablePermissiveTrafficPolicyMode": permissive},
+            "certificate": {"serviceCertValidityDuration": "24h"},
+        },
+    }
+
+
+def rendered(profile: Profile, *, permissive: bool, crds: bool = True, secrets: bool = True) -> list[Manifest]:
+    """Everything of a new installation, in an order to apply it in."""
+    first, *rest = control_plane(profile)
+    made = [*(definitions() if crds else []), first]
+    made += log_secrets(profile) if secrets else []
+    return [*made, *rest, mesh_config(profile, permissive=permissive)]
+
+
+async def install(api: Api, profile: Profile, *, permissive: bool, single: bool, progress: Progress) -> None:
+    """Into a cluster; raises `BadInputError` if there is a mesh of that name, or (`single`) any mesh."""
+    for other in await meshes(api):
+        if other["name"] == profile.mesh_name or single:
+            raise BadInputError(
+                "install/mesh",
+                f"there is the mesh {other['name']!r} in {other['namespace']} already; "
+                "`meshlog upgrade` changes it, `--enforce-single-mesh false` allows another beside it",
+            )
+    await _apply(api, rendered(profile, permissive=permissive), progress)
+
+
+async def upgrade(api: Api, profile: Profile, *, progress: Progress) -> list[str]:
+    """To what this build and these settings say; returns what was deleted because nothing needs it any more."""
+    if profile.mesh_name not in {one["name"] for one in await meshes(api)}:
+        raise BadInputError("upgrade/mesh", f"there is no mesh {profile.mesh_name!r}; `meshlog install` makes one")
+    held = {one["metadata"]["name"] for one in await _labelled(api, _SECRETS, profile.mesh_name)}
+    wanted = rendered(profile, permissive=False, secrets=False)[:-1]
+    fresh = [one for one in log_secrets(profile) if one["metadata"]["name"] not in held]
+    if fresh and held:
+        # Half of them cannot work: the passwords of servers and services must be the same.
+        fresh = log_secrets(profile)
+    await _apply(api, [*wanted[: len(definitions()) + 1], *fresh, *wanted[len(definitions()) + 1 :]], progress)
+    keep = {_identity(one) for one in wanted}
+    gone: list[str] = []
+    for one in await _labelled(api, _OURS, profile.mesh_name):
+        if _identity(one) not in keep and not _made_by_others(one):
+            await api.delete(one)
+            gone.append(f"{one['kind']} {one['metadata']['name']}")
+    return gone
+
+
+async def uninstall(
+    api: Api, mesh_name: str, *, namespace: str, everything: bool, delete_namespace: bool, progress: Progress
+) -> None:
+    """Out of a cluster. Sidecars that run keep the configuration that they have until their pods are restarted."""
+    # The webhook first: without an injector it would refuse every pod of the members.
+    hooks = [path for path in _OURS if "webhook" in path]
+    await _delete(api, await _labelled(api, hooks, mesh_name), progress)
+    listing = await api.get("/api/v1/namespaces", params={"labelSelector": f"{LABEL_MONITORED_BY}={mesh_name}"})
+    from cli.cluster.membership import remove
+
+    for member in listing["items"]:
+        progress(f"namespace {member['metadata']['name']} leaves the mesh")
+        await remove(api, member["metadata"]["name"], mesh_name)
+    await _delete(api, await _labelled(api, (*_OURS, *_SECRETS), mesh_name), progress)
+    if everything:
+        keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "meshlog-ca", "namespace": namespace}}
+        await _delete(api, [keys, *definitions()], progress)
+    if delete_namespace:
+        await _delete(api, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}], progress)
+
+
+async def meshes(api: Api) -> list[dict[str, Any]]:
+    """Every mesh of the cluster: name, namespace, version and member namespaces."""
+    found: list[dict[str, Any]] = []
+    selector = {"labelSelector": "app.kubernetes.io/part-of=meshlog,app.kubernetes.io/name=meshlog-compiler"}
+    for one in (await api.get("/apis/apps/v1/deployments", params=selector))["items"]:
+        name = one["metadata"]["labels"].get("app.kubernetes.io/instance", "")
+        image = one["spec"]["template"]["spec"]["containers"][0].get("image", "")
+        query = {"labelSelector": f"{LABEL_MONITORED_BY}={name}"}
+        members = [each["metadata"]["name"] for each in (await api.get("/api/v1/namespaces", params=query))["items"]]
+        version = image.rpartition(":")[2] if ":" in image.rpartition("/")[2] else "unknown"
+        namespace = one["metadata"]["namespace"]
+        found.append({"name": name, "namespace": namespace, "version": version, "namespaces": sorted(members)})
+    return found
+
+
+async def available(api: Api, namespace: str, *, within: float, progress: Progress) -> None:
+    """Wait until every Deployment and StatefulSet of the control plane is ready; raises `ApiRefusedError`."""
+    selector = {"labelSelector": "app.kubernetes.io/part-of=meshlog"}
+    for plural in ("statefulsets", "deployments"):
+        root = f"/apis/apps/v1/namespaces/{namespace}/{plural}"
+        for one in (await api.get(root, params=selector))["items"]:
+            name = one["metadata"]["name"]
+            progress(f"waiting for {name}")
+            await api.wait(
+                f"{root}/{name}",
+                lambda each: each.get("status", {}).get("readyReplicas", 0) >= each["spec"].get("replicas", 1),
+                within=within,
+                what=f"{name} is not ready; `kubectl -n {namespace} describe pods` says more",
+            )
+
+
+async def _apply(api: Api, manifests: Sequence[Manifest], progress: Progress) -> None:
+    for one in manifests:
+        await api.apply(one)
+        progress(f"{one['kind']} {one['metadata']['name']}")
+
+
+async def _labelled(api: Api, collections: Sequence[str], mesh_name: str) -> list[Manifest]:
+    selector = {"labelSelector": f"app.kubernetes.io/part-of=meshlog,app.kubernetes.io/instance={mesh_name}"}
+    found: list[Manifest] = []
+    for path in collections:
+        listing = await api.get(f"/{path}", params=selector)
+        kind = listing["kind"].removesuffix("List")
+        found += [{**one, "apiVersion": listing["apiVersion"], "kind": kind} for one in listing["items"]]
+    return found
+
+
+async def _delete(api: Api, manifests: Sequence[Manifest], progress: Progress) -> None:
+    for one in manifests:
+        await api.delete(one)
+        progress(f"{one['kind']} {one['metadata']['name']} deleted")
+
+
+def _made_by_others(one: Manifest) -> bool:
+    return bool(one["metadata"].get("ownerReferences"))
+
+
+def _identity(one: Manifest) -> tuple[str, str, str]:
+    return one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]

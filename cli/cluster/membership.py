@@ -1,0 +1,69 @@
+"""Which namespaces are members: by Open Service Mesh's labels and annotations, so that what was labelled stays so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cli.api import Api
+from shared.errors import BadInputError
+from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
+
+_METRICS = "openservicemesh.io/metrics"
+_MERGE = "application/merge-patch+json"
+
+
+async def add(api: Api, name: str, mesh_name: str, *, injection: bool) -> None:
+    """Make a namespace a member; raises `BadInputError` if it is not there, ignored, or another mesh's."""
+    labels = (await _namespace(api, name)).get("labels") or {}
+    if LABEL_IGNORE in labels:
+        raise BadInputError("namespace/ignored", f"carries the label {LABEL_IGNORE}: take it off first", about=name)
+    if labels.get(LABEL_MONITORED_BY, mesh_name) != mesh_name:
+        raise BadInputError("namespace/other", f"is a member of {labels[LABEL_MONITORED_BY]!r} already", about=name)
+    injected = "enabled" if injection else "disabled"
+    await _patch(api, name, {LABEL_MONITORED_BY: mesh_name}, {ANNOTATION_INJECTION: injected})
+
+
+async def remove(api: Api, name: str, mesh_name: str) -> None:
+    """Let a namespace leave, with all that only members have; raises `BadInputError` if it is none of this mesh."""
+    labels = (await _namespace(api, name)).get("labels") or {}
+    if labels.get(LABEL_MONITORED_BY) != mesh_name:
+        raise BadInputError("namespace/none", f"is no member of {mesh_name!r}", about=name)
+    gone = {LABEL_MONITORED_BY: None, LABEL_IGNORE: None}
+    await _patch(api, name, gone, {ANNOTATION_INJECTION: None, _METRICS: None})
+
+
+async def ignore(api: Api, name: str) -> None:
+    """Keep a namespace out, whatever else it is labelled."""
+    await _namespace(api, name)
+    await _patch(api, name, {LABEL_IGNORE: "true"}, {})
+
+
+async def members(api: Api, mesh_name: str) -> list[dict[str, str]]:
+    """Member namespaces, of all meshes if none is named: name, mesh, injection."""
+    selector = f"{LABEL_MONITORED_BY}={mesh_name}" if mesh_name else LABEL_MONITORED_BY
+    listing = await api.get("/api/v1/namespaces", params={"labelSelector": selector})
+    return [
+        {
+            "namespace": one["metadata"]["name"],
+            "mesh": one["metadata"]["labels"][LABEL_MONITORED_BY],
+            "injection": (one["metadata"].get("annotations") or {}).get(ANNOTATION_INJECTION, "-"),
+            "ignored": "yes" if LABEL_IGNORE in one["metadata"]["labels"] else "no",
+        }
+        for one in listing["items"]
+    ]
+
+
+async def _namespace(api: Api, name: str) -> dict[str, Any]:
+    status, answer = await api.request("GET", f"/api/v1/namespaces/{name}")
+    if status == 404:
+        raise BadInputError("namespace/missing", "is no namespace of this cluster", about=name)
+    if status != 200:
+        raise BadInputError("namespace/refused", answer["message"], about=name)
+    return answer["metadata"]
+
+
+async def _patch(api: Api, name: str, labels: dict[str, Any], annotations: dict[str, Any]) -> None:
+    patch = {"metadata": {"labels": labels, "annotations": annotations}}
+    status, answer = await api.request("PATCH", f"/api/v1/namespaces/{name}", body=patch, content_type=_MERGE)
+    if status != 200:
+        raise BadInputError("namespace/refused", answer["message"], about=name)

@@ -1,0 +1,48 @@
+"""Which cluster a verb is about: the flags that all of them share, and a session with its API."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cli import kubeconfig
+from cli.api import Api, connect
+
+MESH_NAME = "meshlog"
+NAMESPACE = "meshlog-system"
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """`--kubeconfig`, `--context`, `--mesh-name` and the namespace, with `osm`'s name for it as well."""
+    group = parser.add_argument_group("which mesh")
+    group.add_argument("--kubeconfig", type=Path, help="default: $KUBECONFIG, the embedded mesh, ~/.kube/config")
+    group.add_argument("--context", default="", help="context of the kubeconfig (default: its current one)")
+    group.add_argument("--mesh-name", default=MESH_NAME, help=f"name of the mesh (default {MESH_NAME})")
+    group.add_argument(
+        "--mesh-namespace",
+        "--osm-namespace",
+        default=os.environ.get("MESHLOG_NAMESPACE", NAMESPACE),
+        help=f"namespace of the control plane (default $MESHLOG_NAMESPACE or {NAMESPACE})",
+    )
+
+
+def found(options: argparse.Namespace) -> Path:
+    """The kubeconfig that is meant."""
+    if options.kubeconfig is not None:
+        return options.kubeconfig
+    if paths := os.environ.get("KUBECONFIG"):
+        return Path(paths.split(os.pathsep)[0])
+    from cli import embedded
+
+    own = embedded.state_directory() / embedded.KUBECONFIG
+    return own if own.exists() else Path.home() / ".kube" / "config"
+
+
+@asynccontextmanager
+async def session(options: argparse.Namespace) -> AsyncGenerator[Api]:
+    """A session with the API of the cluster that the flags name."""
+    async with connect(kubeconfig.read(found(options), options.context)) as api:
+        yield api

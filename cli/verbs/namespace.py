@@ -1,0 +1,76 @@
+"""`meshlog namespace add|remove|ignore|list`: which namespaces are members."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+
+_EPILOG = """\
+examples:
+  meshlog namespace add bookstore bookbuyer      members; pods that are created from now on get a sidecar
+  meshlog namespace list
+  meshlog namespace remove bookstore
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Label and annotate namespaces as `osm namespace` does."""
+    from cli.cluster.target import add_target
+
+    parser = argparse.ArgumentParser(
+        prog="meshlog namespace",
+        description="Say which namespaces are members of the mesh.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    for name, text, count in (
+        ("add", "make namespaces members", "+"),
+        ("remove", "let a namespace leave", 1),
+        ("ignore", "keep namespaces out for good", "+"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("names", nargs=count, metavar="NAMESPACE")
+        if name == "add":
+            action.add_argument("--disable-sidecar-injection", action="store_true", help="member, but no sidecars")
+        add_target(action)
+    listing = actions.add_parser("list", help="show the members", description="Show member namespaces.")
+    listing.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    listing.add_argument("--all-meshes", action="store_true", help="members of every mesh")
+    add_target(listing)
+    asyncio.run(_run(parser.parse_args(argv)))
+    return 0
+
+
+async def _run(options: argparse.Namespace) -> None:
+    from cli.cluster import membership
+    from cli.cluster.target import session
+
+    async with session(options) as api:
+        if options.action == "list":
+            found = await membership.members(api, "" if options.all_meshes else options.mesh_name)
+            _show(found, options.output)
+            return
+        for name in options.names:
+            if options.action == "add":
+                injection = not options.disable_sidecar_injection
+                await membership.add(api, name, options.mesh_name, injection=injection)
+                print(f"namespace {name} is a member of {options.mesh_name}")
+            elif options.action == "remove":
+                await membership.remove(api, name, options.mesh_name)
+                print(f"namespace {name} has left {options.mesh_name}")
+            else:
+                await membership.ignore(api, name)
+                print(f"namespace {name} is ignored")
+
+
+def _show(found: list[dict[str, str]], output: str) -> None:
+    if output == "json":
+        print(json.dumps(found))
+        return
+    row = "{:<32} {:<16} {:<18} {}"
+    print(row.format("NAMESPACE", "MESH", "SIDECAR-INJECTION", "IGNORED"))
+    for one in found:
+        print(row.format(one["namespace"], one["mesh"], one["injection"], one["ignored"]))

@@ -1,0 +1,49 @@
+"""`meshlog upgrade`: the control plane of a cluster, to this build and these settings."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+_EPILOG = """
+Settings of the last installation are not remembered: give the same --preset and --set again, or others. The log's
+passwords and certificates and the MeshConfig are kept. Proxies keep their configuration and reconnect by themselves.
+
+example:
+  meshlog upgrade --preset ha --set edges=5
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Apply what this build says, delete what nothing needs any more, and wait."""
+    from cli.cluster.options import SETTINGS_EPILOG, add_installation
+    from cli.cluster.target import add_target
+
+    parser = argparse.ArgumentParser(
+        prog="meshlog upgrade",
+        description="Bring the control plane to this build and these settings.",
+        epilog=SETTINGS_EPILOG + _EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_installation(parser)
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds to wait for each workload (default 300)")
+    add_target(parser)
+    asyncio.run(_upgrade(parser.parse_args(argv)))
+    return 0
+
+
+async def _upgrade(options: argparse.Namespace) -> None:
+    from cli.cluster import installation
+    from cli.cluster.options import profile
+    from cli.cluster.target import session
+
+    def progress(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    async with session(options) as api:
+        for one in await installation.upgrade(api, profile(options), progress=progress):
+            print(f"deleted, nothing needs it any more: {one}")
+        await installation.available(api, options.mesh_namespace, within=options.timeout, progress=progress)
+    print(f"The mesh {options.mesh_name} is upgraded.")
