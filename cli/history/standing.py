@@ -106,7 +106,7 @@ async def standing(source: Source) -> Standing:
         events=streams[0].last,
         proxies=proxy_states(tracker),
         quarantine=[(str(one.key), one.code, one.sentence) for one in tracker.snapshot.quarantine],
-        certificates=await _certificates(source),
+        certificates=await _certificates(source, tracker),
         streams=streams,
         pinned=await pinned(source),
     )
@@ -159,7 +159,7 @@ async def pinned(source: Source) -> str:
     return f"pinned to version {pin.version} at {found.sequence} by {who(found)}: {pin.why or 'no reason given'}"
 
 
-async def _certificates(source: Source) -> CertificateState:
+async def _certificates(source: Source, tracker: Tracker) -> CertificateState:
     first, last = await source.certs.bounds()
     newest: dict[str, certificates.SigningAnswer] = {}
     refused = 0
@@ -172,14 +172,19 @@ async def _certificates(source: Source) -> CertificateState:
             continue
         if answer.refused:
             refused += 1
-        else:
-            newest[answer.pod or answer.spiffe_id] = answer
+        elif _lives(answer.pod, source, tracker):
+            newest[answer.pod] = answer
     now = time.time()
     valid = [answer for answer in newest.values() if answer.not_after > now]
     soonest = min(valid, key=lambda answer: answer.not_after, default=None)
     return CertificateState(
         valid=len(valid),
         soonest=soonest.not_after if soonest else 0,
-        soonest_of=(soonest.pod or soonest.spiffe_id) if soonest else "",
+        soonest_of=soonest.pod if soonest else "",
         refused=refused,
     )
+
+
+def _lives(pod: str, source: Source, tracker: Tracker) -> bool:
+    """Whether a certificate's pod still is: certificates of pods that are gone just end."""
+    return f"{source.about.cluster}/{pod}" in tracker.snapshot.proxies or pod.startswith(f"{source.about.namespace}/")

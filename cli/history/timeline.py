@@ -19,6 +19,7 @@ from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import Record
 from shared.eventlog.streams import matches
 from shared.events import Event
+from shared.pins import PIN_KIND, PINNED_KINDS, Pin, objects_of
 from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 
 
@@ -238,3 +239,17 @@ async def _newest(log: Reader, fits: Callable[[Record], bool]) -> Record | None:
 def living(state: Iterable[Happened]) -> dict[events.ObjectKey, Happened]:
     """The objects that exist in a state."""
     return {item.event.key: item for item in state if item.event.operation == events.APPLIED}
+
+
+def in_force(state: Iterable[Happened]) -> dict[events.ObjectKey, Happened]:
+    """The objects of a state that count: under a pin its policy instead of the newest. The pin itself is left out."""
+    found = living(state)
+    pins = [key for key in found if key.kind == PIN_KIND]
+    for key in pins:
+        item = found.pop(key)
+        if item.event.object is None:
+            continue
+        pinned = objects_of(msgspec.json.decode(item.event.object, type=Pin))
+        found = {other: one for other, one in found.items() if other.kind not in PINNED_KINDS}
+        found.update((event.key, Happened(sequence, item.time, event)) for sequence, event in pinned)
+    return found

@@ -17,7 +17,7 @@ from cli.history.archive import About
 from cli.history.bodies import decoded
 from cli.history.naming import class_of, type_name
 from cli.history.recompile import compiler_of
-from cli.history.timeline import Happened, LostHistoryError, Timeline, living
+from cli.history.timeline import Happened, LostHistoryError, Timeline, in_force
 from services.compiler.compiler import Compiler
 from services.compiler.names import ObjectName
 from shared import events
@@ -72,7 +72,7 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
     resource = snapshot.resources[type_url, name, digest]
     trial = Trial(timeline.source.about, proxy, (type_url, name, digest))
     for namespaces in (_namespaces(timeline.source.about, snapshot, view, resource, proxy), None):
-        state = living(await timeline.state(snapshot.version, namespaces=namespaces))
+        state = in_force(await timeline.state(snapshot.version, namespaces=namespaces))
         compiler = compiler_of(timeline.source.about, state.values())
         if trial.look(compiler):
             return _explained(trial, compiler, state, resource, snapshot.version)

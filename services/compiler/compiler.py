@@ -22,6 +22,7 @@ from services.compiler.derive.problems import (
 from services.compiler.derived import Derived
 from services.compiler.engine import Node, Query
 from services.compiler.mesh import Mesh, MeshSettings
+from services.compiler.pinning import Pinning
 from services.compiler.reduce import reduce
 from shared.build import VERSION
 from shared.events import Event, ObjectKey
@@ -55,6 +56,7 @@ class Compiler:
         self._derived = Derived(self._mesh)
         self._problem_nodes: dict[ObjectKey, Node] = {}
         self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
+        self._pinning = Pinning()
         self._causes: deque[Cause] = deque(maxlen=MAX_CAUSES)
         self._traceparents: deque[tuple[int, str]] = deque(maxlen=MAX_CAUSES)
         self._knows_touched = False
@@ -88,6 +90,10 @@ class Compiler:
         )
         if traceparent:
             self._traceparents.append((sequence, traceparent))
+        for item, at in self._pinning.steps(event, sequence):
+            self._fold(item, at)
+
+    def _fold(self, event: Event, sequence: int) -> None:
         reduce(self._mesh, event, sequence)
         exists = event.operation == "applied"
         if event.kind == "Pod":
@@ -138,6 +144,8 @@ class Compiler:
         for (query_name, arguments), error in self._derived.failures.items():
             key = ObjectKey(self.settings.cluster, query_name, "", arguments)
             found.append(Quarantined(key=key, code="compiler/failed", sentence=error))
+        if self._pinning.rejected is not None:
+            found.append(self._pinning.rejected)
         return sorted(found)
 
     def result(self) -> Derived:

@@ -1,0 +1,74 @@
+"""Put a past version's policy in force, and let go of it again: events that a person writes."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+from datetime import UTC, datetime
+
+import msgspec
+
+from cli.history.source import Source
+from cli.history.timeline import Timeline, in_force
+from shared import events
+from shared.build import VERSION
+from shared.errors import BadInputError
+from shared.eventlog.protocol import BatchTooLargeError, Draft, StaleWriterError
+from shared.events import Event, Origin
+from shared.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, Pin, pin_of
+
+_ATTEMPTS = 50
+
+
+async def pin_to(timeline: Timeline, version: int, why: str) -> tuple[int, Pin]:
+    """Write the pin to a version; the sequence of its event, and the pin.
+
+    Raises `BadInputError` for a log that cannot be written, or policy that does not fit into one record.
+    """
+    past = [
+        (item.sequence, item.event)
+        for key, item in sorted(in_force(await timeline.state(version)).items())
+        if key.kind in PINNED_KINDS
+    ]
+    pin = pin_of(version, why, past)
+    try:
+        return await _append(timeline.source, events.encode_object(pin)), pin
+    except BatchTooLargeError as error:
+        raise BadInputError("pin/too-large", f"the policy of version {version} does not fit: {error}") from error
+
+
+async def unpin(source: Source) -> int:
+    """Delete the pin; the sequence of the event."""
+    return await _append(source, None)
+
+
+async def _append(source: Source, body: msgspec.Raw | None) -> int:
+    log = source.writable
+    if log is None:
+        raise BadInputError("history/read-only", "an exported file cannot be written; name the live log")
+    identity = secrets.token_hex(8)
+    event = Event(
+        schema=events.SCHEMA,
+        cluster=source.about.cluster,
+        kind=PIN_KIND,
+        namespace="",
+        name=PIN_NAME,
+        uid=identity,
+        resource_version=identity,
+        operation=events.DELETED if body is None else events.APPLIED,
+        api_version="" if body is None else f"meshlog.io/{VERSION}",
+        object=body,
+        origin=Origin(
+            source="operator", manager=getpass.getuser(), time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ),
+    )
+    draft = Draft(event.subject(source.streams), events.encode(event), message_id=identity)
+    for attempt in range(_ATTEMPTS):
+        try:
+            tip = await log.tip(source.scope)
+            return (await log.append([draft], scope=source.scope, after=tip)).sequence
+        except StaleWriterError:
+            # The ingestor was faster: the pin is about no object of its, so it goes after whatever came.
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")

@@ -1,0 +1,74 @@
+"""`meshlog rollback`: the policy of a past version in force again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cli.history.source import Source
+
+_EPILOG = """\
+Policy and routing (SMI objects and the MeshConfig) go back; pods, endpoints, services, namespaces and certificates
+stay as they are now. What is applied meanwhile is recorded and comes into force with `meshlog unpin`.
+`meshlog status` says that the mesh is pinned for as long as it is.
+
+examples:
+  meshlog rollback HEAD~1 --why "403s since 03:12"
+  meshlog rollback @-10m --why "whatever it was"
+  meshlog unpin
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Pin, and wait until it has arrived; 0, 1 refused, 124 not in time, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog rollback",
+        description="Put the policy of a past version in force again, in seconds.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("version", metavar="VERSION")
+    parser.add_argument("--why", default="", help="the reason, for whoever reads the log")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for proxies (default 30)")
+    from cli.history import source as sources
+
+    sources.add_arguments(parser)
+    options = parser.parse_args(argv)
+
+    from cli.history.pinning import pin_to
+    from cli.history.timeline import Timeline
+    from cli.history.versions import resolve
+
+    async def run() -> int:
+        async with sources.opened(options.log) as source:
+            timeline = Timeline(source)
+            version = await resolve(timeline, options.version)
+            began = time.monotonic()
+            sequence, pin = await pin_to(timeline, version, options.why)
+            print(f"pinned to version {pin.version} (event {sequence}); `meshlog unpin` ends it")
+            return await arrival(source, sequence, options.timeout, began)
+
+    return asyncio.run(run())
+
+
+async def arrival(source: Source, sequence: int, seconds: float, began: float) -> int:
+    """Wait until the version that holds an event has arrived at every proxy, and say so."""
+    from cli.history.arriving import arrived
+
+    found = await arrived(source, sequence, within=seconds)
+    if found is None:
+        print(f"no version holds it after {seconds:g} s: nothing differs, or no compiler runs (`meshlog status`)")
+        return 124
+    took = time.monotonic() - began
+    done = found.concerned - len(found.waiting)
+    print(f"version {found.version}: {done} of {found.concerned} proxies concerned acknowledged, {took:.2f} s in all")
+    for refusal in found.refusals:
+        print(f"  refused by {refusal}")
+    if found.complete:
+        return 0
+    print(f"who is missing: meshlog rollout {found.version}")
+    return 1 if found.refusals else 124

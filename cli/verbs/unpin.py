@@ -1,0 +1,38 @@
+"""`meshlog unpin`: the newest policy in force again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """Delete the pin, and wait until that has arrived; 0, 1 refused, 124 not in time, 2 there is no pin."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog unpin",
+        description="End a rollback: put the newest policy in force.",
+        epilog="Look first what that changes: meshlog log --after PINNED_VERSION --kind TrafficTarget",
+    )
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for proxies (default 30)")
+    from cli.history import source as sources
+
+    sources.add_arguments(parser)
+    options = parser.parse_args(argv)
+
+    from cli.history.pinning import unpin
+    from cli.history.standing import pinned
+    from cli.verbs.rollback import arrival
+    from shared.errors import BadInputError
+
+    async def run() -> int:
+        async with sources.opened(options.log) as source:
+            if not await pinned(source):
+                raise BadInputError("pin/none", "the mesh is not pinned")
+            began = time.monotonic()
+            sequence = await unpin(source)
+            print(f"unpinned (event {sequence})")
+            return await arrival(source, sequence, options.timeout, began)
+
+    return asyncio.run(run())

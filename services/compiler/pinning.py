@@ -1,0 +1,59 @@
+"""Which policy is in force: the newest, or that of a pin.
+
+Stands in front of `reduce`: it turns one event into the events to fold. While a pin is in force, events about policy
+are only remembered; when it goes, the newest of each is folded. So the result is that of a log which had never been
+written to since, as far as policy goes, and everything else goes on. A function of the events alone, as all of it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.events import APPLIED, DELETED, CorruptEventError, Event, ObjectKey
+from shared.pins import PIN_KIND, PINNED_KINDS, Pin, objects_of
+from shared.snapshot import Quarantined
+
+Step = tuple[Event, int]
+"""An event to fold, and its sequence."""
+
+
+class Pinning:
+    """Knows the newest policy and the pinned one."""
+
+    def __init__(self) -> None:
+        self.rejected: Quarantined | None = None
+        """A pin that cannot be read; what was in force before it stays."""
+        self._newest: dict[ObjectKey, Step] = {}
+        self._pinned: dict[ObjectKey, Step] | None = None
+
+    def steps(self, event: Event, sequence: int) -> list[Step]:
+        """What to fold instead of this event."""
+        if event.kind == PIN_KIND:
+            return self._turn(event, sequence)
+        if event.kind not in PINNED_KINDS:
+            return [(event, sequence)]
+        if event.operation == DELETED:
+            self._newest.pop(event.key, None)
+        else:
+            self._newest[event.key] = (event, sequence)
+        return [] if self._pinned is not None else [(event, sequence)]
+
+    def _turn(self, event: Event, sequence: int) -> list[Step]:
+        before = self._newest if self._pinned is None else self._pinned
+        self.rejected = None
+        if event.operation == APPLIED and event.object is not None:
+            try:
+                pin = msgspec.json.decode(event.object, type=Pin)
+                self._pinned = {item.key: (item, at) for at, item in objects_of(pin) if item.kind in PINNED_KINDS}
+            except (msgspec.MsgspecError, CorruptEventError) as error:
+                self.rejected = Quarantined(key=event.key, code="pin/corrupt", sentence=f"is not in force: {error}")
+                return []
+        else:
+            self._pinned = None
+        after = self._newest if self._pinned is None else self._pinned
+        gone = [
+            (msgspec.structs.replace(item, operation=DELETED, object=None), sequence)
+            for key, (item, _) in sorted(before.items())
+            if key not in after
+        ]
+        return [*gone, *(after[key] for key in sorted(after) if before.get(key) != after[key])]
