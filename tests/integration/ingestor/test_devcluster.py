@@ -11,18 +11,26 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from msgspec import structs
 
 from deploy.devcluster.apiserver import ApiServer
 from services.ingestor.__main__ import Ingestor
+from services.ingestor.kinds import REPORTED, kinds
 from services.ingestor.kube import KubernetesSource
+from services.ingestor.reach import Reach
+from services.ingestor.reporter import Reporter
+from services.ingestor.reporting import ReportWriter
 from services.ingestor.settings import IngestorSettings
 from shared import events, model
 from shared.eventlog.chain import Verifier
 from shared.eventlog.memory import MemoryLog
+from shared.events import ObjectKey
+from shared.snapshot import Commit, Quarantined
 from shared.subjects import Streams
 from tests.waiting import eventually
 
 STREAMS = Streams()
+NOW = "2026-01-01T00:00:00Z"
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 
 
@@ -190,3 +198,51 @@ async def test_watches_that_fell_out_of_the_window_list_again(world: World) -> N
         await world.says(lambda all_: all_["ServiceAccount default/gone"].operation == "deleted", "the deletion too")
         assert ingestor.runners["ServiceAccount"].reflector.counts.gone >= 1
         await eventually(settled(ingestor), within=10.0, what="it is ready again")
+
+
+@asynccontextmanager
+async def _closed(source: KubernetesSource) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await source.close()
+
+
+async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_the_log(world: World) -> None:
+    await world.install_crds()
+    cluster = world.api.cluster
+    stored = await cluster.create("trafficsplits.split.smi-spec.io", SPLIT)
+    key = ObjectKey(cluster="c1", kind="TrafficSplit", namespace="default", name="shop")
+    world.kubeconfig.write_text(world.api.kubeconfig(world.url))
+    source = await KubernetesSource.connect(str(world.kubeconfig))
+    async with world.ingestor() as ingestor, _closed(source):
+        reach = Reach(cluster="c1", kinds=REPORTED)
+        reporter = Reporter(
+            reach,
+            ingestor.writer.book,
+            ReportWriter(source, {kind.name: kind for kind in kinds(mesh_namespace="x")}, now=lambda: NOW),
+            cluster="c1",
+            kinds=REPORTED,
+            mesh_namespace="x",
+            now=lambda: NOW,
+            clock=asyncio.get_running_loop().time,
+        )
+        ingestor.observe = reporter.note
+        await eventually(settled(ingestor), within=10.0, what="it is ready")
+        written = ingestor.writer.counts.written
+        sequence = (await world.log.bounds())[1]
+        left_out = Quarantined(key=key, code="smi/split-root", sentence="root default/shop is no Service")
+        head = Commit(format=1, version=sequence, parent=0, epoch="e", build="b")
+        reach.take_commit(structs.replace(head, quarantine=[left_out], mesh_namespaces=["default"]))
+        await reporter.turn()
+        told = await cluster.get("trafficsplits.split.smi-spec.io", "default", "shop")
+        assert told is not None
+        (accepted, programmed) = told["status"]["conditions"]
+        assert (accepted["status"], accepted["reason"]) == ("False", "SplitRoot")
+        assert accepted["observedGeneration"] == stored["metadata"]["generation"]
+        assert programmed["reason"] == "NoProxies"
+        listed, _ = await cluster.list("events", "default")
+        (event,) = [each for each in listed if each["reason"] == "SplitRoot"]
+        assert event["involvedObject"]["uid"] == stored["metadata"]["uid"]
+        await eventually(lambda: not reporter.due()[0], within=5.0, what="its watch has seen the status")
+        assert ingestor.writer.counts.written == written
