@@ -99,7 +99,7 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
     Every one may create the streams that it uses, ask for their state, and make consumers of those that it reads.
     """
     reads = {
-        "ingestor": (streams.events, streams.snapshots, streams.status, streams.leases),
+        "ingestor": (streams.events, streams.snapshots, streams.keyframes, streams.status, streams.leases),
         "compiler": (streams.events, streams.snapshots, streams.keyframes, streams.leases),
         "xds-edge": (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status),
         "ca": (streams.events, streams.certs, streams.status),
