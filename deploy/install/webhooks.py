@@ -1,0 +1,80 @@
+"""The two admission webhooks, both served by the injector; the CA keeps their trust bundle current.
+
+The one that gives pods their sidecar fails closed: a pod without it would be outside of the mesh. The one that judges
+policy fails open: what slips through while no injector runs is left out by the compiler and named in its status.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy.install.profile import Manifest, Profile, labels
+from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
+
+LABEL_INJECT_CA = "meshlog.io/inject-ca"
+"""The CA writes the trust bundle into webhook configurations that carry this label."""
+
+_POLICY_GROUPS = ["access.smi-spec.io", "policy.openservicemesh.io", "specs.smi-spec.io", "split.smi-spec.io"]
+
+
+def webhook(profile: Profile) -> Manifest:
+    """The mutating webhook: for pods of member namespaces only."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    one = _webhook("inject.meshlog.io", "/mutate-pod-creation", profile) | {
+        "failurePolicy": "Fail",
+        "timeoutSeconds": 10,
+        "namespaceSelector": _members(profile),
+        "rules": [rule],
+    }
+    return _configuration("Mutating", f"meshlog-webhook-{profile.mesh_name}", [one], profile)
+
+
+def validator(profile: Profile) -> Manifest:
+    """The validating webhook: policy of member namespaces, and the mesh's own configuration."""
+
+    def rule(groups: list[str], resources: list[str]) -> dict[str, Any]:
+        operations = ["CREATE", "UPDATE"]
+        return {"apiGroups": groups, "apiVersions": ["*"], "operations": operations, "resources": resources}
+
+    open_end = {"failurePolicy": "Ignore", "timeoutSeconds": 5}
+    policy = _webhook("policy.meshlog.io", "/validate-policy", profile) | open_end
+    configuration = _webhook("config.meshlog.io", "/validate-policy", profile) | open_end
+    home = {"matchLabels": {"kubernetes.io/metadata.name": profile.namespace}}
+    return _configuration(
+        "Validating",
+        f"meshlog-validator-{profile.mesh_name}",
+        [
+            policy | {"namespaceSelector": _members(profile), "rules": [rule(_POLICY_GROUPS, ["*"])]},
+            configuration
+            | {"namespaceSelector": home, "rules": [rule(["config.openservicemesh.io"], ["meshconfigs"])]},
+        ],
+        profile,
+    )
+
+
+def _webhook(name: str, path: str, profile: Profile) -> dict[str, Any]:
+    service = {"name": "meshlog-injector", "namespace": profile.namespace, "path": path, "port": 443}
+    return {
+        "name": name,
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "clientConfig": {"service": service},
+    }
+
+
+def _members(profile: Profile) -> dict[str, Any]:
+    return {
+        "matchExpressions": [
+            {"key": LABEL_MONITORED_BY, "operator": "In", "values": [profile.mesh_name]},
+            {"key": LABEL_IGNORE, "operator": "DoesNotExist"},
+        ]
+    }
+
+
+def _configuration(which: str, name: str, webhooks: list[dict[str, Any]], profile: Profile) -> Manifest:
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": f"{which}WebhookConfiguration",
+        "metadata": {"name": name, "labels": {LABEL_INJECT_CA: "true", **labels("meshlog-injector", profile)}},
+        "webhooks": webhooks,
+    }
