@@ -40,8 +40,12 @@ VERBS: dict[str, Verb] = {
     "upgrade": Verb("cli.verbs.upgrade", "Operate it", "bring a cluster's control plane to this build"),
     "uninstall": Verb("cli.verbs.uninstall", "Operate it", "remove a mesh from a cluster"),
     "namespace": Verb("cli.verbs.namespace", "Operate it", "which namespaces are members: add, remove, ignore, list"),
+    "verify": Verb("cli.verbs.verify", "Operate it", "is the control plane well; can this pod call that one"),
     "mesh": Verb("cli.verbs.mesh", "Operate it", "list the meshes of a cluster"),
     "run": Verb("cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector"),
+    "grpc-bootstrap": Verb(
+        "cli.verbs.grpc_bootstrap", "Operate it", "print the xDS bootstrap of a gRPC workload without a sidecar"
+    ),
     "sidecar-init": Verb(
         "cli.verbs.sidecar_init", "Operate it", "redirect a pod's traffic to its sidecar (init container)"
     ),

@@ -72,11 +72,11 @@ def rendered(profile: Profile, *, permissive: bool, crds: bool = True, secrets: 
 async def install(api: Api, profile: Profile, *, permissive: bool, single: bool, progress: Progress) -> None:
     """Into a cluster; raises `BadInputError` if there is a mesh of that name, or (`single`) any mesh."""
     for other in await meshes(api):
-        if other["name"] == profile.mesh_name or single:
+        same = other["name"] == profile.mesh_name
+        if same or single:
+            way = "`meshlog upgrade` changes it" if same else "`--enforce-single-mesh false` allows another beside it"
             raise BadInputError(
-                "install/mesh",
-                f"there is the mesh {other['name']!r} in {other['namespace']} already; "
-                "`meshlog upgrade` changes it, `--enforce-single-mesh false` allows another beside it",
+                "install/mesh", f"there is the mesh {other['name']!r} in {other['namespace']} already; {way}"
             )
     await _apply(api, rendered(profile, permissive=permissive), progress)
 

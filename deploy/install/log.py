@@ -6,6 +6,7 @@ only its own. Who brings an external NATS (`nats_url`) brings the same Secrets w
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from deploy.install.profile import SERVICES, Manifest, Profile, labels, metadata
@@ -107,6 +108,12 @@ def _volumes(profile: Profile) -> list[dict[str, Any]]:
     return volumes
 
 
+def _template_metadata(profile: Profile) -> dict[str, Any]:
+    """With the configuration's digest: servers read it at their start only, so a new one must start them anew."""
+    digest = hashlib.sha256(configuration(profile).encode()).hexdigest()[:16]
+    return {"labels": labels("nats", profile), "annotations": {"meshlog.io/configuration": digest}}
+
+
 def _alone(profile: Profile) -> Manifest:
     pod = {
         **pod_of("nats", profile),
@@ -123,7 +130,7 @@ def _alone(profile: Profile) -> Manifest:
             "replicas": 1,
             "selector": {"matchLabels": {"app.kubernetes.io/name": "nats"}},
             "strategy": {"type": "Recreate"},
-            "template": {"metadata": {"labels": labels("nats", profile)}, "spec": pod},
+            "template": {"metadata": _template_metadata(profile), "spec": pod},
         },
     }
 
@@ -154,7 +161,7 @@ def _cluster(profile: Profile) -> Manifest:
         # They need each other to become ready: one after the other would wait for ever.
         "podManagementPolicy": "Parallel",
         "selector": {"matchLabels": {"app.kubernetes.io/name": "nats"}},
-        "template": {"metadata": {"labels": labels("nats", profile)}, "spec": pod},
+        "template": {"metadata": _template_metadata(profile), "spec": pod},
     }
     if profile.nats_size and not profile.nats_data:
         claim: dict[str, Any] = {

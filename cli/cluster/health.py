@@ -1,0 +1,80 @@
+"""Whether a mesh's control plane is well, as far as Kubernetes can tell: workloads, the webhook, the CA's bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cli.api import Api
+
+_SERVICES = ("ingestor", "compiler", "ca", "xds-edge", "injector")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    what: str
+    fine: bool
+    found: str
+    """What was seen; for what is not fine, also what to do."""
+
+
+async def control_plane(api: Api, namespace: str, mesh_name: str) -> list[Check]:
+    """Every check, in the order in which a person should repair."""
+    checks = [await _workload(api, namespace, "deployments", f"meshlog-{name}") for name in _SERVICES]
+    checks.insert(0, await _log(api, namespace))
+    checks.append(await _webhook(api, mesh_name))
+    checks.append(await _bundle(api, namespace))
+    return checks
+
+
+async def _log(api: Api, namespace: str) -> Check:
+    for plural in ("statefulsets", "deployments"):
+        status, _ = await api.request("GET", f"/apis/apps/v1/namespaces/{namespace}/{plural}/nats")
+        if status == 200:
+            return await _workload(api, namespace, plural, "nats")
+    return Check("the log (nats)", fine=True, found="an external one: look at it where it runs")
+
+
+async def _workload(api: Api, namespace: str, plural: str, name: str) -> Check:
+    status, one = await api.request("GET", f"/apis/apps/v1/namespaces/{namespace}/{plural}/{name}")
+    if status != 200:
+        return Check(name, fine=False, found=f"is not installed in {namespace}; `meshlog upgrade` brings it back")
+    wanted, ready = one["spec"].get("replicas", 1), one.get("status", {}).get("readyReplicas", 0)
+    if ready >= wanted:
+        return Check(name, fine=True, found=f"{ready} of {wanted} ready")
+    selector = {"labelSelector": f"app.kubernetes.io/name={name}"}
+    pods = (await api.get(f"/api/v1/namespaces/{namespace}/pods", params=selector))["items"]
+    why = "; ".join(filter(None, map(_trouble, pods))) or "no pod says why"
+    return Check(name, fine=False, found=f"{ready} of {wanted} ready: {why}")
+
+
+def _trouble(pod: dict[str, Any]) -> str:
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        waiting = (container.get("state") or {}).get("waiting")
+        if waiting:
+            return f"{pod['metadata']['name']} waits ({waiting.get('reason', '')} {waiting.get('message', '')})".strip()
+        if not container.get("ready"):
+            return f"{pod['metadata']['name']} is not ready, restarted {container.get('restartCount', 0)} times"
+    return ""
+
+
+async def _webhook(api: Api, mesh_name: str) -> Check:
+    name = f"meshlog-webhook-{mesh_name}"
+    path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
+    status, one = await api.request("GET", path)
+    if status != 200:
+        return Check(name, fine=False, found="is not there: new pods get no sidecar; `meshlog upgrade` brings it back")
+    if not all(hook["clientConfig"].get("caBundle") for hook in one["webhooks"]):
+        return Check(name, fine=False, found="has no CA yet: new pods are refused until the CA has written it")
+    return Check(name, fine=True, found="trusts the mesh's CA")
+
+
+async def _bundle(api: Api, namespace: str) -> Check:
+    what = "trust bundle"
+    status, one = await api.request("GET", f"/api/v1/namespaces/{namespace}/configmaps/meshlog-trust-bundle")
+    if status != 200:
+        return Check(what, fine=False, found="the CA has published none; see the log of meshlog-ca")
+    roots = one["data"]["bundle.pem"].count("BEGIN CERTIFICATE")
+    return Check(what, fine=roots > 0, found=f"{roots} root{'s' * (roots != 1)}")
