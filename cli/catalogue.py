@@ -62,6 +62,6 @@ def overview() -> str:
     ]
     for group in dict.fromkeys(verb.group for verb in VERBS.values()):
         lines += ["", f"{group}:"]
-        lines += [f"  {name:<13} {verb.summary}" for name, verb in VERBS.items() if verb.group == group]
+        lines += [f"  {name:<14} {verb.summary}" for name, verb in VERBS.items() if verb.group == group]
     lines += ["", "New here? Run `meshlog demo`, then read docs/start.md."]
     return "\n".join(lines)

@@ -27,6 +27,8 @@ ANNOTATION_PERMISSIVE = "meshlog.io/permissive"
 """On a namespace: `true` or `false`, whether its pods take calls from every member; else the MeshConfig says."""
 ANNOTATION_CALLS = "meshlog.io/calls"
 """On a namespace: namespaces, by commas, whose services its pods are told of in permissive mode; else all."""
+ANNOTATION_PROXYLESS = "meshlog.io/proxyless"
+"""`true` on a pod without a sidecar whose gRPC library speaks xDS itself."""
 ANNOTATION_SIDECAR = "meshlog.io/sidecar"
 """Set by the injector on each pod that it gave a sidecar; the value is the build that did."""
 

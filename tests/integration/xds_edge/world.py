@@ -142,7 +142,7 @@ class TestCa:
         start, end = now - 120, int(now + self.lifetime)
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(spiffe_id)]
         if spiffe_id.endswith("/sa/meshlog-xds-edge"):
-            names.append(x509.DNSName(EDGE_DNS))
+            names += [x509.DNSName(EDGE_DNS), x509.DNSName("localhost")]
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))

@@ -1,0 +1,127 @@
+"""What proxyless workloads hold: pods whose gRPC library speaks xDS itself, in place of a sidecar.
+
+They are told of the ports of services that policy lets them call and behind which other proxyless pods answer. A
+pod with a sidecar takes mutual TLS only, so it is no endpoint of theirs, nor are they endpoints of sidecars.
+"""
+
+from __future__ import annotations
+
+from services.compiler import names
+from services.compiler.derive.access import destinations_of, grant, targets_from
+from services.compiler.derive.membership import calls, is_member, is_permissive, members
+from services.compiler.derive.membership import proxyless as proxyless_pod
+from services.compiler.derive.offers import Endpoint, offered_by, pods_behind, ports
+from services.compiler.derive.splits import roots_over, route
+from services.compiler.engine import Query, query
+from services.compiler.mesh import Mesh
+from services.compiler.render import proxyless as messages
+from services.compiler.render import routes as route_configurations
+from services.compiler.render.packing import Rendered, rendered
+from shared.policy.names import ObjectName
+
+
+def dialled(mesh: Mesh, service: ObjectName, number: int) -> str:
+    """The name under which a client dials a port: `xds:///` and this."""
+    return f"{service.name}.{service.namespace}.svc.{mesh.settings.service_domain}:{number}"
+
+
+@query
+def accounts(mesh: Mesh, service: ObjectName) -> tuple[ObjectName, ...]:
+    """The service accounts of the proxyless pods behind a service, ready or not. Sorted."""
+    found = {
+        ObjectName(pod.namespace, workload.service_account)
+        for pod in pods_behind(mesh, service)
+        if (workload := proxyless_pod(mesh, pod)) is not None
+    }
+    return tuple(sorted(found))
+
+
+@query
+def _opened(mesh: Mesh, namespace: str) -> tuple[ObjectName, ...]:
+    """Services with proxyless pods of a namespace, if it is permissive."""
+    if not is_permissive(mesh, namespace):
+        return ()
+    return tuple(sorted(name for name in mesh.services_of_namespace.get(namespace) if accounts(mesh, name)))
+
+
+@query
+def _granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+    """Services with proxyless pods that some traffic target lets an account call."""
+    found: set[ObjectName] = set()
+    for name in targets_from(mesh, account):
+        target = mesh.targets.get(name)
+        if target is None or grant(mesh, name) is None:
+            continue
+        for destination in destinations_of(mesh, target):
+            for service in mesh.services_of_namespace.get(destination.namespace):
+                if destination in accounts(mesh, service):
+                    found.add(service)
+    return tuple(sorted(found))
+
+
+@query
+def reachable(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+    """Services that proxyless pods of an account are told of, and the roots over them. Sorted."""
+    namespaces = calls(mesh, account.namespace)
+    told = members(mesh) if namespaces is None else [name for name in namespaces if is_member(mesh, name)]
+    found = {service for namespace in told for service in _opened(mesh, namespace)}
+    found.update(_granted(mesh, account))
+    found.update([root for service in found for root in roots_over(mesh, service)])
+    return tuple(sorted(service for service in found if ports(mesh, service)))
+
+
+@query
+def listener(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """What dialling a port of a service finds."""
+    message = messages.listener(dialled(mesh, service, number), names.outbound(service, number))
+    return rendered(message.name, message)
+
+
+@query
+def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """Where calls to a port go."""
+    found = route(mesh, service, number)
+    if found is None:
+        raise LookupError(f"{service} has no port {number}")
+    message = route_configurations.outbound(found, names.outbound(service, number))
+    return rendered(message.name, message)
+
+
+@query
+def cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:  # noqa: ARG001 (a query has a context)
+    """The cluster of a port."""
+    message = messages.cluster(names.outbound(service, number))
+    return rendered(message.name, message)
+
+
+@query
+def endpoints(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """The proxyless pods that answer for a port now."""
+    name = names.outbound(service, number)
+    return rendered(name, messages.endpoints(name, _answering(mesh, service, number)))
+
+
+@query
+def _answering(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, ...]:
+    return offered_by(mesh, service, number, proxyless_pod)
+
+
+@query
+def resources(mesh: Mesh, account: ObjectName) -> tuple[tuple[Query[Mesh, ..., Rendered], tuple[ObjectName, int]], ...]:
+    """Everything that proxyless pods of an account hold, by how it is made."""
+    refs: dict[tuple[Query[Mesh, ..., Rendered], tuple[ObjectName, int]], None] = {}
+    for service in reachable(mesh, account):
+        for offered in ports(mesh, service):
+            found = route(mesh, service, offered.number)
+            # A split by requests has its root's own endpoints for the rest; a weight of 0 may become another.
+            shares = [share.service for share in found.split.shares] if found is not None and found.split else []
+            for backend in dict.fromkeys([service, *shares]):
+                refs[cluster, (backend, offered.number)] = None
+                refs[endpoints, (backend, offered.number)] = None
+            refs[outbound_routes, (service, offered.number)] = None
+            refs[listener, (service, offered.number)] = None
+    return tuple(refs)
+
+
+FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (listener, outbound_routes, cluster, endpoints)
+"""Every query here that renders a resource."""
