@@ -1,0 +1,137 @@
+"""What Envoy's matchers say of a request and an identity: texts, headers, paths, and access rules.
+
+Only what the compiler renders is understood; anything else raises `UnknownConfigurationError`, because a matcher that
+is passed over could make a refusal look like a grant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import re2
+from envoy.config.rbac.v3.rbac_pb2 import RBAC, Permission, Principal
+from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
+from envoy.extensions.transport_sockets.tls.v3.common_pb2 import SubjectAltNameMatcher
+from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
+from envoy.type.matcher.v3.string_pb2 import StringMatcher
+
+
+class UnknownConfigurationError(Exception):
+    """A resource holds something that this build does not understand."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """An HTTP request, as far as policy can see it."""
+
+    method: str = "GET"
+    path: str = "/"
+    """With its query string, if it has one."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Names in any case. `host` is the authority."""
+
+    def header(self, name: str) -> str | None:
+        """A header's value as Envoy has it, pseudo-headers included; repeated ones are joined by commas."""
+        if name == ":method":
+            return self.method
+        if name == ":path":
+            return self.path
+        wanted = "host" if name == ":authority" else name.lower()
+        found = [value for key, value in self.headers if key.lower() == wanted]
+        return ",".join(found) if found else None
+
+
+def bare_path(path: str) -> str:
+    """A path without query string and fragment."""
+    return path.partition("#")[0].partition("?")[0]
+
+
+def normal_path(path: str) -> str:
+    """A path as a sidecar in front of an application reads it: no dot segments, no repeated slashes."""
+    bare = bare_path(path)
+    rest = path[len(bare) :]
+    kept: list[str] = []
+    segments = bare.split("/")
+    for segment in segments:
+        if segment == "..":
+            if kept:
+                kept.pop()
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    slash = "/" if kept and segments[-1] in {"", ".", ".."} else ""
+    return "/" + "/".join(kept) + slash + rest
+
+
+def _expression(matcher: RegexMatcher, text: str) -> bool:
+    return re2.fullmatch(matcher.regex, text) is not None
+
+
+def text_matches(matcher: StringMatcher, text: str) -> bool:
+    """Whether a text agrees with a matcher."""
+    match matcher.WhichOneof("match_pattern"):
+        case "exact":
+            return text == matcher.exact
+        case "prefix":
+            return text.startswith(matcher.prefix)
+        case "safe_regex":
+            return _expression(matcher.safe_regex, text)
+        case other:
+            raise UnknownConfigurationError(f"a text matcher of kind {other}")
+
+
+def header_matches(matcher: HeaderMatcher, request: Request) -> bool:
+    """Whether a request has a header that agrees."""
+    if matcher.WhichOneof("header_match_specifier") != "string_match" or matcher.invert_match:
+        raise UnknownConfigurationError(f"the matcher of header {matcher.name}")
+    value = request.header(matcher.name)
+    return value is not None and text_matches(matcher.string_match, value)
+
+
+def path_matches(regex: RegexMatcher, request: Request) -> bool:
+    """Whether the path without its query agrees with an expression of a route."""
+    return _expression(regex, bare_path(request.path))
+
+
+def _permitted(permission: Permission, request: Request | None) -> bool:
+    kind = permission.WhichOneof("rule")
+    if kind == "any":
+        return permission.any
+    if kind == "and_rules":
+        return all(_permitted(rule, request) for rule in permission.and_rules.rules)
+    if request is None:
+        raise UnknownConfigurationError(f"a rule about {kind} for connections")
+    if kind == "url_path":
+        return text_matches(permission.url_path.path, bare_path(request.path))
+    if kind == "header":
+        return header_matches(permission.header, request)
+    raise UnknownConfigurationError(f"a permission of kind {kind}")
+
+
+def _is(principal: Principal, identity: str) -> bool:
+    if principal.WhichOneof("identifier") != "authenticated":
+        raise UnknownConfigurationError(f"a principal of kind {principal.WhichOneof('identifier')}")
+    if not principal.authenticated.HasField("principal_name"):
+        return True
+    return text_matches(principal.authenticated.principal_name, identity)
+
+
+def allowing(rules: RBAC, identity: str, request: Request | None) -> str | None:
+    """Name of the first policy that lets a request (or, without one, a connection) through; none: it is refused."""
+    if rules.action != RBAC.Action.ALLOW:
+        raise UnknownConfigurationError("rules that do not allow")
+    for name in sorted(rules.policies):
+        policy = rules.policies[name]
+        if any(_permitted(permission, request) for permission in policy.permissions) and any(
+            _is(principal, identity) for principal in policy.principals
+        ):
+            return name
+    return None
+
+
+def trusted(matchers: Sequence[SubjectAltNameMatcher], identity: str) -> bool:
+    """Whether a peer with this identity is accepted in the TLS handshake; no matcher would accept everybody."""
+    if not matchers:
+        raise UnknownConfigurationError("a validation context without names")
+    if any(one.san_type != SubjectAltNameMatcher.SanType.URI for one in matchers):
+        raise UnknownConfigurationError("a name that is no URI")
+    return any(text_matches(one.matcher, identity) for one in matchers)

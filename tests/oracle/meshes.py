@@ -1,0 +1,275 @@
+"""Random meshes that a cluster could really hold: slices name the pods that selectors select; policy is anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+
+from shared.events import Event
+from shared.model import ANNOTATION_PERMISSIVE, ServicePort
+from tests.oracle.smi import Ask
+from tests.unit.compiler import objects
+
+NAMESPACES = ("red", "blue")
+ACCOUNTS = ("ann", "bob", "cid")
+SERVICES = ("front", "back", "spare")
+POD_NAMES = ("p1", "p2", "p3", "p4")
+HTTP, ODD, BYTES = 80, 81, 5432
+PATHS = ("/", "/a", "/a/b", "/b1", "/c?/a")
+TIMES = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+
+namespaces: st.SearchStrategy[str] = st.sampled_from(NAMESPACES)
+accounts: st.SearchStrategy[str] = st.sampled_from(ACCOUNTS)
+services: st.SearchStrategy[str] = st.sampled_from(SERVICES)
+routes: st.SearchStrategy[str] = st.sampled_from(("g1", "g2"))
+groups = st.lists(st.sampled_from(("one", "two")), max_size=2, unique=True)
+
+
+class Placed(NamedTuple):
+    """A pod as it was placed: what slices are made from."""
+
+    namespace: str
+    name: str
+    ip: str
+    app: str
+    tier: str
+    ready: bool
+
+
+class Offered(NamedTuple):
+    """A service as it was made: where a caller finds it."""
+
+    namespace: str
+    name: str
+    host: str
+    headless: bool
+    ports: tuple[tuple[int, int, str], ...]
+    """Port, target port, name."""
+
+
+@st.composite
+def namespace_events(draw: st.DrawFn, name: str) -> Event:
+    word = draw(st.sampled_from((None, None, None, None, "true", "false")))
+    mesh = draw(st.sampled_from(("meshlog",) * 7 + ("other",)))
+    return objects.namespace(name, mesh=mesh, annotations={} if word is None else {ANNOTATION_PERMISSIVE: word})
+
+
+@st.composite
+def match_specs(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    match: dict[str, Any] = {"name": name}
+    if draw(st.booleans()):
+        match["pathRegex"] = draw(st.sampled_from(("/a", "/a/.*", "/b[0-9]+", "/", ".*b.*")))
+    if draw(st.booleans()):
+        match["methods"] = draw(st.lists(st.sampled_from(("GET", "POST", "*")), min_size=1, max_size=2))
+    if draw(st.integers(0, 3)) == 3:
+        match["headers"] = draw(st.dictionaries(st.sampled_from(("X-Team", "host")), st.sampled_from(("a.*", "b"))))
+    return match
+
+
+@st.composite
+def group_events(draw: st.DrawFn) -> Event:
+    specs = [draw(match_specs(name)) for name in draw(st.sampled_from((("one",), ("one", "two"), ())))]
+    return objects.route_group(draw(namespaces), draw(routes), *specs)
+
+
+@st.composite
+def tcp_route_events(draw: st.DrawFn) -> Event:
+    listed = draw(st.lists(st.sampled_from((8080, 9090, BYTES)), max_size=2, unique=True))
+    return objects.tcp_route(draw(namespaces), draw(routes), *listed)
+
+
+@st.composite
+def subjects(draw: st.DrawFn, *, namespace: str | None = None) -> Mapping[str, str]:
+    kind = draw(st.sampled_from(("ServiceAccount", "ServiceAccount", "ServiceAccount", "IdentityBinding")))
+    return {"kind": kind, "name": draw(accounts), "namespace": namespace or draw(namespaces)}
+
+
+@st.composite
+def target_events(draw: st.DrawFn) -> Event:
+    namespace = draw(namespaces)
+    elsewhere = draw(st.integers(0, 9)) == 9
+    destination = draw(subjects(namespace=None if elsewhere else namespace))
+    sources = draw(st.lists(subjects(), min_size=0 if draw(st.integers(0, 9)) == 9 else 1, max_size=4))
+    rule = st.tuples(st.sampled_from(("HTTPRouteGroup", "HTTPRouteGroup", "TCPRoute", "UDPRoute")), routes, groups)
+    rules = [
+        {"kind": kind, "name": name} | ({"matches": matches} if matches and kind == "HTTPRouteGroup" else {})
+        for kind, name, matches in draw(st.lists(rule, min_size=1, max_size=3))
+    ]
+    spec = {"destination": destination, "sources": sources, "rules": rules}
+    name = draw(st.sampled_from(("t1", "t2", "t3", "t4")))
+    return objects.policy("TrafficTarget", namespace, name, spec, api_version=objects.ACCESS, created=TIMES[0])
+
+
+@st.composite
+def binding_events(draw: st.DrawFn) -> Event:
+    namespace = draw(namespaces)
+    schemes: dict[str, Any] = {}
+    chosen = draw(st.integers(0, 3))
+    if chosen in {0, 3}:
+        schemes["serviceAccount"] = draw(accounts)
+    if chosen == 1 or draw(st.integers(0, 5)) == 5:
+        schemes["podLabelSelector"] = {"matchLabels": {"tier": draw(st.sampled_from(("x", "y")))}}
+    if chosen == 2:
+        schemes["spiffeIdentities"] = [f"cluster.local/ns/{draw(namespaces)}/sa/{draw(accounts)}"]
+    return objects.binding(namespace, draw(accounts), **schemes)
+
+
+@st.composite
+def split_events(draw: st.DrawFn) -> Event:
+    weights = st.sampled_from((0, 1, 50, 1000, "500m", "2"))
+    return objects.split(
+        draw(namespaces),
+        draw(st.sampled_from(("s1", "s2"))),
+        root=draw(services),
+        backends=draw(st.dictionaries(services, weights, min_size=1, max_size=3)),
+        created=draw(st.sampled_from(TIMES)),
+        matches=draw(st.lists(routes, max_size=1)),
+    )
+
+
+@st.composite
+def config_events(draw: st.DrawFn) -> Event:
+    return objects.mesh_config(permissive=draw(st.integers(0, 4)) == 4)
+
+
+policies = st.one_of(
+    target_events(),
+    target_events(),
+    target_events(),
+    group_events(),
+    group_events(),
+    tcp_route_events(),
+    split_events(),
+    split_events(),
+    binding_events(),
+    config_events(),
+)
+
+
+class Mesh(NamedTuple):
+    """A random mesh."""
+
+    events: list[Event]
+    pods: list[Placed]
+    services: list[Offered]
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Address → key of a proxy."""
+        return {pod.ip: f"{objects.CLUSTER}/{pod.namespace}/{pod.name}" for pod in self.pods}
+
+    def hosts_of(self, service: Offered) -> list[str]:
+        """Where callers find a service: its address, or (headless) pods, also those that are not behind it."""
+        if not service.headless:
+            return [service.host]
+        pods = [pod for pod in self.pods if pod.namespace == service.namespace]
+        return [pod.ip for pod in pods if pod.app == service.name] or [pod.ip for pod in pods]
+
+
+@st.composite
+def _pods(draw: st.DrawFn, namespace: str) -> list[tuple[Event, Placed]]:
+    found: list[tuple[Event, Placed]] = []
+    for index, name in enumerate(POD_NAMES):
+        ip = f"10.244.{NAMESPACES.index(namespace)}.{index + 1}"
+        app, tier = draw(services), draw(st.sampled_from(("x", "y")))
+        event = objects.pod(
+            namespace,
+            name,
+            account=draw(accounts),
+            ip=ip,
+            labels={"app": app, "tier": tier},
+            sidecar=draw(st.integers(0, 7)) < 7,
+            phase=draw(st.sampled_from(("Running",) * 6 + ("Failed",))),
+        )
+        found.append((event, Placed(namespace, name, ip, app, tier, draw(st.integers(0, 5)) < 5)))
+    return found
+
+
+@st.composite
+def _service(draw: st.DrawFn, namespace: str, name: str, placed: list[Placed]) -> tuple[list[Event], Offered]:
+    headless = draw(st.integers(0, 6)) == 6
+    tier = draw(st.sampled_from((None, None, "x")))
+    selector = {"app": name} | ({"tier": tier} if tier else {})
+    ports = [(HTTP, 8080, ""), (BYTES, BYTES, "tcp-db"), (ODD, 9090, "http-odd")]
+    ports = draw(st.lists(st.sampled_from(ports), min_size=1, max_size=3, unique=True))
+    if headless:  # a client addresses pods themselves, at the pod's port
+        ports = [(target, target, label) for _, target, label in ports]
+    host = "None" if headless else f"10.96.{NAMESPACES.index(namespace)}.{SERVICES.index(name) + 1}"
+    chosen = [pod for pod in placed if pod.app == name and tier in {None, pod.tier}]
+    events = [
+        objects.service(
+            namespace,
+            name,
+            ip=host,
+            selector=selector,
+            ports=[ServicePort(port=number, target_port=target, name=label) for number, target, label in ports],
+            created=draw(st.sampled_from(TIMES)),
+        ),
+        objects.slices(
+            namespace,
+            name,
+            {pod.name: pod.ip for pod in chosen},
+            ports={label: target for _, target, label in ports},
+            unready=[pod.name for pod in chosen if not pod.ready],
+        ),
+    ]
+    return events, Offered(namespace, name, host, headless, tuple(ports))
+
+
+@st.composite
+def _standing(draw: st.DrawFn, namespace: str) -> list[Event]:
+    """Policy by which most calls mean something: every account is opened somehow to most others."""
+    found = [
+        objects.route_group(namespace, name, draw(match_specs("one")), draw(match_specs("two")))
+        for name in ("g1", "g2")
+    ]
+    ports = draw(st.lists(st.sampled_from((8080, 9090, BYTES)), max_size=2, unique=True))
+    found += [objects.tcp_route(namespace, name, *ports) for name in ("g1", "g2")]
+    everybody = [(where, who) for where in NAMESPACES for who in ACCOUNTS]
+    for account in ACCOUNTS:
+        sources = draw(st.lists(st.sampled_from(everybody), min_size=3, max_size=6, unique=True))
+        rules = draw(
+            st.sampled_from(
+                (
+                    [("HTTPRouteGroup", "g1", ["one"])],
+                    [("HTTPRouteGroup", "g1", []), ("HTTPRouteGroup", "g2", ["two"])],
+                    [("TCPRoute", "g1", [])],
+                    [("HTTPRouteGroup", "g2", []), ("TCPRoute", "g2", [])],
+                )
+            )
+        )
+        found.append(objects.target(namespace, f"open-{account}", destination=account, sources=sources, rules=rules))
+    return found
+
+
+@st.composite
+def meshes(draw: st.DrawFn) -> Mesh:
+    """A cluster with workloads, and policy about them."""
+    events: list[Event] = []
+    placed: list[Placed] = []
+    offered: list[Offered] = []
+    for namespace in NAMESPACES:
+        events.append(draw(namespace_events(namespace)))
+        found = draw(_pods(namespace))
+        events += [event for event, _ in found]
+        own = [pod for _, pod in found]
+        placed += own
+        for name in SERVICES:
+            more, service = draw(_service(namespace, name, own))
+            events += more
+            offered.append(service)
+        events += draw(_standing(namespace))
+    events += draw(st.lists(policies, max_size=8))
+    return Mesh(events, placed, offered)
+
+
+def asks() -> st.SearchStrategy[Ask]:
+    """Random requests."""
+    headers = st.lists(
+        st.tuples(st.sampled_from(("x-team", "host")), st.sampled_from(("alpha", "b", "z"))),
+        max_size=2,
+        unique_by=lambda item: item[0],
+    )
+    return st.builds(Ask, st.sampled_from(("GET", "POST", "PUT")), st.sampled_from(PATHS), headers.map(tuple))

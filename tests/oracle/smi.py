@@ -1,0 +1,246 @@
+"""An oracle: which calls the objects of a cluster allow, from the text of the SMI specification v0.6.0.
+
+It reads plain JSON, knows nothing of Envoy, and is as slow and as direct as the text. Where the specification leaves a
+choice open, docs/policy.md says which was taken, and so does a comment here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from shared.events import Event
+
+Name = tuple[str, str]
+"""Namespace, name."""
+
+
+class Ask(NamedTuple):
+    """An HTTP request."""
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Cluster:
+    """The objects that exist."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for event in events:
+            self.take(event)
+
+    def take(self, event: Event) -> None:
+        """One object comes, changes or goes."""
+        key = (event.kind, event.namespace, event.name)
+        if event.operation == "deleted" or event.object is None:
+            self.objects.pop(key, None)
+        else:
+            self.objects[key] = json.loads(bytes(event.object))
+
+    def copy(self) -> Cluster:
+        """The same objects, for who changes them."""
+        found = Cluster(())
+        found.objects = dict(self.objects)
+        return found
+
+    def all(self, kind: str, namespace: str | None = None) -> Iterator[tuple[Name, dict[str, Any]]]:
+        for (is_kind, where, name), value in self.objects.items():
+            if is_kind == kind and namespace in {None, where}:
+                yield (where, name), value
+
+    def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        return self.objects.get((kind, namespace, name))
+
+    # Membership and modes
+
+    def member(self, namespace: str) -> bool:
+        labels = self._meta("Namespace", "", namespace).get("labels", {})
+        return labels.get("openservicemesh.io/monitored-by") == "meshlog" and "openservicemesh.io/ignore" not in labels
+
+    def permissive(self, namespace: str) -> bool:
+        word = self._meta("Namespace", "", namespace).get("annotations", {}).get("meshlog.io/permissive")
+        if word is not None:
+            return word == "true"
+        config = self.get("MeshConfig", "meshlog-system", "osm-mesh-config") or {}
+        return bool(config.get("spec", {}).get("traffic", {}).get("enablePermissiveTrafficPolicyMode", False))
+
+    def _meta(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        return (self.get(kind, namespace, name) or {}).get("metadata", {})
+
+    def in_mesh(self, pod: Name) -> bool:
+        found = self.get("Pod", *pod)
+        if found is None or not self.member(pod[0]):
+            return False
+        ended = found.get("status", {}).get("phase", "") in {"Succeeded", "Failed"}
+        return "meshlog.io/sidecar" in found["metadata"].get("annotations", {}) and not ended
+
+    def account(self, pod: Name) -> Name:
+        found = self.get("Pod", *pod) or {}
+        return pod[0], found.get("spec", {}).get("serviceAccountName", "default")
+
+    # Access
+
+    def may(self, caller: Name, server: Name, port: int, ask: Ask | None) -> bool:
+        """Whether one pod may make a request (none: a connection of bytes) to a port of another."""
+        if not (self.in_mesh(caller) and self.in_mesh(server)):
+            return False
+        if self.permissive(server[0]):
+            return True
+        return any(
+            self._lets(name, target["spec"], (self.account(caller), self.account(server)), port, ask)
+            for name, target in self.all("TrafficTarget", server[0])
+        )
+
+    def _lets(self, name: Name, spec: dict[str, Any], ends: tuple[Name, Name], port: int, ask: Ask | None) -> bool:
+        caller, server = ends
+        destination, sources, rules = spec.get("destination"), spec.get("sources"), spec.get("rules")
+        # A destination, at least one source and at least one rule: an empty list is as wrong as a missing one.
+        if not destination or not sources or not rules:
+            return False
+        # It must live in the namespace of its destination.
+        if destination.get("namespace", name[0]) != name[0]:
+            return False
+        if server not in self._means(destination, name[0]):
+            return False
+        if not any(caller in self._means(source, name[0]) for source in sources):
+            return False
+        return self._rules(name[0], rules, port, ask)
+
+    def _means(self, subject: dict[str, Any], namespace: str) -> set[Name]:
+        where = subject.get("namespace") or namespace
+        if subject.get("kind", "ServiceAccount") == "ServiceAccount":
+            return {(where, subject["name"])}
+        bound = self.get("IdentityBinding", where, subject["name"])
+        if bound is None or not self.member(where):
+            return set()
+        schemes = bound["spec"].get("schemes", {})
+        if "serviceAccount" in schemes and "podLabelSelector" in schemes:
+            return set()
+        found: set[Name] = set()
+        if "serviceAccount" in schemes:
+            found.add((where, schemes["serviceAccount"]))
+        for identity in schemes.get("spiffeIdentities", ()):
+            domain, *path = identity.split("/")
+            if domain == "cluster.local" and len(path) == 4 and path[:3] == ["ns", where, "sa"]:
+                found.add((where, path[3]))
+        wanted = schemes.get("podLabelSelector", {}).get("matchLabels", {})
+        if wanted:
+            found |= self._accounts_with(where, wanted)
+        return found
+
+    def _accounts_with(self, namespace: str, wanted: dict[str, str]) -> set[Name]:
+        # Identity is the account: one of whose pods some do not have the labels is not meant.
+        having: dict[Name, list[bool]] = {}
+        for pod, value in self.all("Pod", namespace):
+            if self.in_mesh(pod):
+                labels = value["metadata"].get("labels", {})
+                fits = all(labels.get(key) == text for key, text in wanted.items())
+                having.setdefault(self.account(pod), []).append(fits)
+        return {account for account, fits in having.items() if all(fits)}
+
+    def _rules(self, namespace: str, rules: list[dict[str, Any]], port: int, ask: Ask | None) -> bool:
+        http = [rule for rule in rules if rule["kind"] == "HTTPRouteGroup"]
+        tcp = [rule for rule in rules if rule["kind"] == "TCPRoute"]
+        if tcp and not any(self._port(namespace, rule, port) for rule in tcp):
+            return False
+        if http:
+            # The rules about requests hold on those ports; what cannot be read as requests cannot meet them.
+            return ask is not None and any(self._asked(namespace, rule, ask) for rule in http)
+        return bool(tcp)
+
+    def _port(self, namespace: str, rule: dict[str, Any], port: int) -> bool:
+        route = self.get("TCPRoute", namespace, rule["name"])
+        if route is None:
+            return False
+        ports = route.get("spec", {}).get("matches", {}).get("ports") or []
+        return not ports or port in ports
+
+    def _asked(self, namespace: str, rule: dict[str, Any], ask: Ask) -> bool:
+        group = self.get("HTTPRouteGroup", namespace, rule["name"])
+        matches = group["spec"].get("matches", []) if group else []
+        names = rule.get("matches") or [match.get("name") for match in matches]
+        return any(match.get("name") in names and asked(match, ask) for match in matches)
+
+    # Where a call goes
+
+    def address(self, pod: Name) -> str:
+        return (self.get("Pod", *pod) or {}).get("status", {}).get("podIP", "")
+
+    def behind_or_not(self, service: Name, port: int) -> list[tuple[Name, int]]:
+        """Pods of the mesh behind a port of a service, ready or not: who knows a pod's address may call it."""
+        return self.behind(service, port, ready=False)
+
+    def behind(self, service: Name, port: int, *, ready: bool = True) -> list[tuple[Name, int]]:
+        """Pods of the mesh that answer now for a port of a service, and their port."""
+        found = self.get("Service", *service)
+        offered = self._offered(service, port)
+        if found is None or offered is None:
+            return []
+        pods: set[tuple[Name, int]] = set()
+        for _, piece in self.all("EndpointSlice", service[0]):
+            if piece["metadata"].get("labels", {}).get("kubernetes.io/service-name") != service[1]:
+                continue
+            numbers = [
+                item["port"] for item in piece.get("ports", ()) if item.get("name", "") == offered.get("name", "")
+            ]
+            for endpoint in piece.get("endpoints", ()):
+                pod = (service[0], endpoint.get("targetRef", {}).get("name", ""))
+                if (not ready or endpoint.get("conditions", {}).get("ready") is not False) and self.in_mesh(pod):
+                    pods.update((pod, number) for number in numbers)
+        return sorted(pods)
+
+    def _offered(self, service: Name, port: int) -> dict[str, Any] | None:
+        ports = (self.get("Service", *service) or {}).get("spec", {}).get("ports", [])
+        return next((item for item in ports if item["port"] == port), None)
+
+    def spread(self, root: Name, port: int, ask: Ask | None) -> dict[Name, Fraction]:
+        """Services that calls to a root go to, with their shares."""
+        splits = [
+            (split["metadata"].get("creationTimestamp", ""), name[1], split["spec"])
+            for name, split in self.all("TrafficSplit", root[0])
+            if split["spec"]["service"] == root[1] and _valid(split["spec"])
+        ]
+        if not splits:
+            return {root: Fraction(1)}
+        spec = min(splits, key=lambda item: item[:2])[2]  # the oldest wins, then the first by name
+        groups = [item["name"] for item in spec.get("matches", ())]
+        if groups:
+            found = [self.get("HTTPRouteGroup", root[0], name) for name in groups]
+            matches = [match for group in found if group for match in group["spec"].get("matches", [])]
+            if ask is None or not any(asked(match, ask) for match in matches):
+                return {root: Fraction(1)}
+        # Root and backend must share the port; a backend without it is left out.
+        weights = {
+            (root[0], item["service"]): _quantity(item["weight"])
+            for item in spec["backends"]
+            if self._offered((root[0], item["service"]), port)
+        }
+        total = sum(weights.values())
+        return {name: weight / total for name, weight in weights.items() if weight}
+
+
+def _valid(spec: dict[str, Any]) -> bool:
+    return bool(spec.get("backends")) and all(_quantity(item["weight"]) >= 0 for item in spec["backends"])
+
+
+def _quantity(value: Any) -> Fraction:
+    text = str(value)
+    return Fraction(text[:-1]) / 1000 if text.endswith("m") else Fraction(text)
+
+
+def asked(match: dict[str, Any], ask: Ask) -> bool:
+    """Whether a request agrees with one match: with its path, one of its methods and all its headers."""
+    # The path is anchored at its start; the query string is not part of it.
+    if match.get("pathRegex") and not re.match(match["pathRegex"], ask.path.partition("?")[0]):
+        return False
+    methods = match.get("methods") or ["*"]
+    if "*" not in methods and ask.method not in methods:
+        return False
+    headers = {name.lower(): value for name, value in ask.headers}
+    wanted = {name.lower(): pattern for name, pattern in (match.get("headers") or {}).items()}
+    return all(name in headers and re.fullmatch(pattern, headers[name]) for name, pattern in wanted.items())
