@@ -75,6 +75,10 @@ class Desk:
         """Create or change a MeshRootCertificate."""
         await self._api.apply(root.manifest)
 
+    async def delete(self, root: Root) -> None:
+        """Delete a MeshRootCertificate; its keys stay where they are."""
+        await self._api.delete(root.manifest)
+
     async def bundle(self) -> TrustBundle:
         """The trust bundle in force; raises `MeshlogError` if the CA has published none."""
         record = await self.certs.last(self.streams.bundle_subject(TRUST_DOMAIN))

@@ -33,6 +33,10 @@ class Mesh(Protocol):
         """Create or change one."""
         ...
 
+    async def delete(self, root: Root) -> None:
+        """Delete one; its keys stay where they are."""
+        ...
+
     async def bundle(self) -> TrustBundle:
         """The trust bundle in force."""
         ...
@@ -75,6 +79,7 @@ class Rotation:
         await self._role(old, "inactive")
         await self._until(lambda bundle: not _holds(bundle, old), f"{old}: trusted no more")
         await self._acknowledged()
+        await self._forget(old, new)
         return new
 
     async def back(self) -> str:
@@ -120,6 +125,13 @@ class Rotation:
             )
         )
         return signer.name, new
+
+    async def _forget(self, old: str, new: str) -> None:
+        """Delete the old root's object when its trust domain ends with it: policies name both while it is there."""
+        roots = await self._mesh.roots()
+        if old in roots and roots[old].trust_domain != roots[new].trust_domain:
+            await self._mesh.delete(roots[old])
+            self._tell(f"done: no identity of {roots[old].trust_domain} is accepted any more")
 
     async def _under_way(self) -> tuple[str, str] | None:
         """(old, new) of the rotation that somebody began and nobody finished or took back."""

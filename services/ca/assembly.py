@@ -91,7 +91,8 @@ class CertificateAuthority:
         settings, streams = self._settings, self._settings.streams
         certs = await logs.open(streams.certs)
         csrs = await logs.open(streams.csrs)
-        follower = FactsFollower(await logs.open(streams.events), self.facts, streams=streams)
+        events = await logs.open(streams.events)
+        follower = FactsFollower(events, self.facts, streams=streams)
         publisher = BundlePublisher(certs, streams=streams, trust_domain=settings.trust_domain, clock=self._clock)
         bundles = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
         self.bundle = publisher.published
@@ -125,8 +126,10 @@ class CertificateAuthority:
             progress=FleetProgress(
                 status=await logs.open(streams.status),
                 certs=certs,
+                events=events,
                 streams=streams,
                 facts=self.facts,
+                home=(settings.cluster, settings.namespace),
                 bundle_subject=publisher.subject,
                 serving=(settings.namespace, settings.serving_accounts),
                 clock=self._clock,

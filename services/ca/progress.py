@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from services.ca.facts import Facts
-from shared.certificates import CorruptMessageError, TrustBundle, decode_answer, decode_bundle
+from shared.certificates import CorruptMessageError, TrustBundle, TrustedRoot, decode_answer, decode_bundle
 from shared.eventlog.protocol import EventLog
+from shared.events import decode
 from shared.snapshot import SDS
 from shared.status import ProxyStatus, decode_status
 from shared.subjects import Streams
@@ -26,18 +27,25 @@ class FleetProgress:
         *,
         status: EventLog,
         certs: EventLog,
+        events: EventLog,
         streams: Streams,
         facts: Facts,
+        home: tuple[str, str],
         bundle_subject: str,
         serving: tuple[str, Sequence[str]],
         clock: Callable[[], float],
         skew: float,
     ) -> None:
-        """`serving`: namespace and accounts of the control plane's servers; `skew`: how far clocks may differ."""
+        """`home`: cluster and namespace of the MeshRootCertificates.
+
+        `serving`: namespace and accounts of the control plane's servers; `skew`: how far clocks may differ.
+        """
         self._status = status
         self._certs = certs
+        self._events = events
         self._streams = streams
         self._facts = facts
+        self._home = home
         self._bundle_subject = bundle_subject
         self._serving = serving
         self._clock = clock
@@ -47,6 +55,8 @@ class FleetProgress:
         """Pod uid → serial of the bundle of its newest certificate, of those signed since the last change of signer."""
         self._read_to = 0
         self._signing_since = 0
+        self._told: dict[str, int] = {}
+        """Root → sequence of the event that told the compiler of it first."""
 
     async def refresh(self, held: TrustBundle) -> None:
         """Read the log. Raises `EventLogError`."""
@@ -59,6 +69,16 @@ class FleetProgress:
                 continue
         self._proxies = found
         await self._read_issued(held)
+        for member in held.members:
+            if member.trust_domain != held.trust_domain:
+                await self._read_told(member.name)
+
+    def uncompiled(self, root: TrustedRoot) -> list[str]:
+        """Proxies that do not hold a version with the event of this root in it."""
+        told = self._told.get(root.name)
+        if told is None:
+            return [f"{root.name}: the log does not tell of it yet"]
+        return [_laggard(one, f"does not accept {root.trust_domain} yet") for one in self._living() if one.acked < told]
 
     def untrusting(self, serial: int) -> list[str]:
         """Proxies that have not acknowledged this bundle or a later one."""
@@ -105,6 +125,21 @@ class FleetProgress:
                 continue
             if answer.pod_uid and not answer.refused:
                 self._renewed[answer.pod_uid] = max(self._renewed.get(answer.pod_uid, 0), answer.bundle_serial)
+
+    async def _read_told(self, name: str) -> None:
+        """Find the first event of the object that there is now: its trust domain never changes after that."""
+        if name in self._told:
+            return
+        cluster, namespace = self._home
+        first: dict[str, int] = {}
+        newest = ""
+        async for record in self._events.read(
+            subjects=self._streams.event_subject(cluster, "MeshRootCertificate", namespace, name)
+        ):
+            newest = decode(record.payload).uid
+            first.setdefault(newest, record.sequence)
+        if newest:
+            self._told[name] = first[newest]
 
     async def _sequence_of(self, serial: int) -> int:
         """Where in the log the bundle with this serial stands; the beginning if it is there no more."""

@@ -41,6 +41,8 @@ class Facts(msgspec.Struct, frozen=True):
 
     untrusting: Obstacles
     """Proxies that have not acknowledged this bundle or a later one, and places that do not hold it yet."""
+    uncompiled: Callable[[TrustedRoot], Sequence[str]]
+    """Proxies whose configuration does not accept the trust domain of this root yet."""
     unrenewed: Obstacles
     """Workloads that may still use a certificate signed under a bundle older than this one."""
 
@@ -90,6 +92,8 @@ def plan(
         return _stay(held, candidates, serial, key_type, step="refused", why=why)
     if heir is not signer:
         waiting = tuple(facts.untrusting(heir.since))
+        if heir.trust_domain != signer.trust_domain:
+            waiting += tuple(facts.uncompiled(heir))
         if waiting:
             why = f"{heir.name} signs as soon as everybody trusts it"
             return _stay(held, candidates, serial, key_type, step="distributing", why=why, waiting=waiting)

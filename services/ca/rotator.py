@@ -17,7 +17,7 @@ from services.ca.publication import BundlePublisher
 from services.ca.roots import Roots
 from services.ca.rotation import Facts as StepFacts
 from services.ca.rotation import Plan, first_bundle, plan
-from shared.certificates import AuditNote, TrustBundle, encode
+from shared.certificates import AuditNote, TrustBundle, TrustedRoot, encode
 from shared.eventlog.protocol import Draft, DuplicateError, EventLog, EventLogError, StaleWriterError
 from shared.subjects import Streams
 
@@ -38,6 +38,10 @@ class Progress(Protocol):
 
     def untrusting(self, serial: int) -> list[str]:
         """Who has not acknowledged this bundle."""
+        ...
+
+    def uncompiled(self, root: TrustedRoot) -> list[str]:
+        """Whose configuration does not accept the trust domain of a root."""
         ...
 
     def unrenewed(self, serial: int) -> list[str]:
@@ -116,7 +120,11 @@ class Rotator:
         found = plan(
             held,
             candidates,
-            StepFacts(untrusting=self._untrusting, unrenewed=self._progress.unrenewed),
+            StepFacts(
+                untrusting=self._untrusting,
+                uncompiled=self._progress.uncompiled,
+                unrenewed=self._progress.unrenewed,
+            ),
             serial=serial,
             key_type=self._facts.key_type,
         )

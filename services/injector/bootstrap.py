@@ -141,7 +141,11 @@ def _edge(installation: Installation, directory: str) -> Json:
     codec = _extension(
         "envoy.filters.http.upstream_codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
     )
-    identity = {"san_type": "URI", "matcher": {"exact": installation.edge_identity}}
+    # By its name too, which the CA gives to the edge's account alone: a pod outlives a change of the trust domain.
+    identities = [
+        {"san_type": "URI", "matcher": {"exact": installation.edge_identity}},
+        {"san_type": "DNS", "matcher": {"exact": installation.edge_host}},
+    ]
     tls = _extension(
         "envoy.transport_sockets.tls",
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
@@ -149,7 +153,7 @@ def _edge(installation: Installation, directory: str) -> Json:
         common_tls_context={
             "alpn_protocols": ["h2"],
             "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": [identity]},
+                "default_validation_context": {"match_typed_subject_alt_names": identities},
                 "validation_context_sds_secret_config": _from_file("edge-roots", f"{directory}/{TRUST_SOURCE_FILE}"),
             },
         },

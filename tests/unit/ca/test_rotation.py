@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ca.rotation import Candidate, Facts, Plan, Role, first_bundle, plan
-from shared.certificates import SealingKey, TrustBundle
+from shared.certificates import SealingKey, TrustBundle, TrustedRoot
 
 
 def candidate(name: str, role: Role, domain: str = "cluster.local") -> Candidate:
@@ -29,6 +29,10 @@ class World:
     def __init__(self) -> None:
         self.trusted = 0
         self.renewed = 0
+        self.accepted: set[str] = {"cluster.local", "example.org"}
+
+    def uncompiled(self, root: TrustedRoot) -> list[str]:
+        return [] if root.trust_domain in self.accepted else ["a proxy"]
 
     def untrusting(self, serial: int) -> list[str]:
         return ["a proxy"] if self.trusted < serial else []
@@ -37,7 +41,7 @@ class World:
         return ["a proxy"] if self.renewed < serial else []
 
     def step(self, held: TrustBundle, wanted: Sequence[Candidate]) -> Plan:
-        facts = Facts(untrusting=self.untrusting, unrenewed=self.unrenewed)
+        facts = Facts(untrusting=self.untrusting, uncompiled=self.uncompiled, unrenewed=self.unrenewed)
         return plan(held, wanted, facts, serial=held.serial + 1)
 
 
@@ -111,7 +115,7 @@ def test_there_is_no_bundle_of_nothing() -> None:
 
 def test_another_key_type_is_published_without_a_step() -> None:
     world, held = World(), first(candidate("a", "active"))
-    facts = Facts(untrusting=world.untrusting, unrenewed=world.unrenewed)
+    facts = Facts(untrusting=world.untrusting, uncompiled=world.uncompiled, unrenewed=world.unrenewed)
     found = plan(held, [candidate("a", "active")], facts, serial=101, key_type="RSA-2048")
     assert (found.step, found.bundle.key_type, found.bundle.serial) == ("steady", "RSA-2048", 101)
     assert found.bundle.signing_since == held.signing_since
@@ -123,6 +127,9 @@ def test_the_trust_domain_is_the_signers() -> None:
     wanted = [candidate("a", "passive"), candidate("b", "active", "example.org")]
     trust = world.step(held, wanted)
     assert trust.bundle.trust_domain == "cluster.local"
+    world.accepted.clear()
+    assert world.step(trust.bundle, wanted).step == "distributing"
+    world.accepted.add("example.org")
     assert world.step(trust.bundle, wanted).bundle.trust_domain == "example.org"
 
 
