@@ -41,6 +41,7 @@ VERBS: dict[str, Verb] = {
     "uninstall": Verb("cli.verbs.uninstall", "Operate it", "remove a mesh from a cluster"),
     "namespace": Verb("cli.verbs.namespace", "Operate it", "which namespaces are members: add, remove, ignore, list"),
     "verify": Verb("cli.verbs.verify", "Operate it", "is the control plane well; can this pod call that one"),
+    "migrate": Verb("cli.verbs.migrate", "Operate it", "what a move from Open Service Mesh means, object by object"),
     "mesh": Verb("cli.verbs.mesh", "Operate it", "list the meshes of a cluster"),
     "run": Verb("cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector"),
     "grpc-bootstrap": Verb(

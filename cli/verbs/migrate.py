@@ -1,0 +1,80 @@
+"""`meshlog migrate osm`: what a move from Open Service Mesh means for each object. It changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cli.migrate.advice import Advice
+
+_EPILOG = """\
+examples:
+  meshlog migrate osm                        read the cluster of the current kubeconfig
+  meshlog migrate osm -f policies/           read files instead
+  meshlog migrate osm --only "not yet"       what to give up, or to wait for
+
+docs/migrate-from-osm.md has the whole way.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print advice; 0 whatever it says, because it was asked for advice."""
+    from cli.cluster.target import add_target
+    from cli.migrate.advice import VERDICTS
+
+    parser = argparse.ArgumentParser(
+        prog="meshlog migrate",
+        description="Say, object by object, what carries over, what differs and what to do.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", choices=["osm"], help="the mesh to come from: Open Service Mesh 1.x")
+    parser.add_argument("-f", "--filename", type=Path, action="append", help="read a file or a folder, not a cluster")
+    parser.add_argument("--only", choices=VERDICTS, action="append", help="only this verdict; may be repeated")
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    add_target(parser)
+    options = parser.parse_args(argv)
+    found = [one for one in asyncio.run(_advice(options)) if not options.only or one.verdict in options.only]
+    if options.output == "json":
+        import msgspec
+
+        print(json.dumps([msgspec.to_builtins(one) for one in found]))
+    else:
+        _show(found)
+    return 0
+
+
+async def _advice(options: argparse.Namespace) -> list[Advice]:
+    from cli.api import Manifest, read_manifests
+    from cli.cluster.target import session
+    from cli.migrate import advice, inventory
+
+    objects: list[Manifest]
+    if options.filename:
+        objects = [one for path in options.filename for one in read_manifests(path)]
+        for one in objects:
+            one["metadata"].setdefault("namespace", "default")
+    else:
+        async with session(options) as api:
+            objects = await inventory.read(api)
+    return advice.advise(objects)
+
+
+def _show(found: list[Advice]) -> None:
+    from cli.migrate.advice import VERDICTS
+
+    for verdict in VERDICTS:
+        rows = [one for one in found if one.verdict == verdict]
+        if rows:
+            print(f"{verdict.upper()} ({len(rows)})")
+        for one in rows:
+            print(f"  {one.object}: {one.finding}")
+            if one.action:
+                print(f"      do: {one.action}")
+    if not found:
+        print("nothing of Open Service Mesh was found")
