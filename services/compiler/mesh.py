@@ -11,7 +11,7 @@ import msgspec
 
 from services.compiler.engine import Engine, Index, InputMap
 from shared.events import ObjectKey
-from shared.model import EndpointSlice, Namespace, Pod, Service
+from shared.model import EndpointSlice, Namespace, Pod, PolicyObject, Service
 from shared.policy.model import IdentityBinding, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget, UdpRoute
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
@@ -51,6 +51,8 @@ class Mesh:
         self.bindings: InputMap[ObjectName, IdentityBinding] = InputMap(engine)
         self.splits: InputMap[ObjectName, TrafficSplit] = InputMap(engine)
         self.mesh_configs: InputMap[ObjectName, MeshConfig] = InputMap(engine)
+        self.roots: InputMap[ObjectName, PolicyObject] = InputMap(engine)
+        """MeshRootCertificates: their trust domains are all accepted while they are there."""
 
         self.namespaces_of_mesh: Index[str, str] = Index(engine)
         """Value of the monitored-by label → namespaces."""
@@ -70,6 +72,8 @@ class Mesh:
         self.targets_by_destination_binding: Index[ObjectName, ObjectName] = Index(engine)
         self.splits_by_root: Index[ObjectName, ObjectName] = Index(engine)
         self.splits_by_backend: Index[ObjectName, ObjectName] = Index(engine)
+
+        self.roots_of_namespace: Index[str, ObjectName] = Index(engine)
 
         self.causes: dict[ObjectKey, Cause] = {}
         """The newest event of each object that exists."""

@@ -187,6 +187,13 @@ def _store_split(mesh: Mesh, name: ObjectName, value: TrafficSplit | None, cause
     mesh.splits_by_backend.move(name, backends(before), backends(value))
 
 
+def _store_root(mesh: Mesh, name: ObjectName, value: PolicyObject | None, cause: Cause | None) -> None:
+    before = _swap(mesh.roots, name, value, cause)
+    mesh.roots_of_namespace.move(
+        name, () if before is None else (name.namespace,), () if value is None else (name.namespace,)
+    )
+
+
 _Store = Callable[[Mesh, ObjectName, Any, Cause | None], Any]
 
 
@@ -211,4 +218,5 @@ _STORES: dict[str, _Store] = {
     "TCPRoute": _plain(lambda mesh: mesh.tcp_routes),
     "TrafficSplit": _store_split,
     "MeshConfig": _plain(lambda mesh: mesh.mesh_configs),
+    "MeshRootCertificate": _store_root,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.compiler.derive.bindings import destinations_of, sources_of, targets_from, targets_to
-from services.compiler.derive.membership import calls, is_member, is_permissive, members, spiffe_id, workload
+from services.compiler.derive.membership import calls, is_member, is_permissive, members, spiffe_ids, workload
 from services.compiler.derive.offers import accounts, ports
 from services.compiler.derive.splits import roots_over
 from services.compiler.engine import query
@@ -53,7 +53,7 @@ def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
         return None
-    sources = [identity for account in sources_of(mesh, target) if (identity := spiffe_id(mesh, account)) is not None]
+    sources = [identity for account in sources_of(mesh, target) for identity in spiffe_ids(mesh, account)]
     http = [rule for rule in target.rules if rule.kind == "HTTPRouteGroup"]
     tcp = [rule for rule in target.rules if rule.kind == "TCPRoute"]
     if not http and not tcp:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from services.compiler.derive.membership import is_member, workload
+from services.compiler.derive.membership import is_member, trust_domains, workload
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.policy.model import IdentityBinding, Requirement, TrafficTarget
@@ -64,7 +64,7 @@ def account_of(mesh: Mesh, binding: ObjectName, text: str) -> ObjectName | None:
         identity = SpiffeId.parse(f"spiffe://{text}")
     except InvalidSpiffeIdError:
         return None
-    if identity.trust_domain != mesh.settings.trust_domain or identity.namespace != binding.namespace:
+    if identity.trust_domain not in trust_domains(mesh) or identity.namespace != binding.namespace:
         return None
     return ObjectName(identity.namespace, identity.service_account)
 

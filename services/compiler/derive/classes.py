@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from services.compiler.derive.membership import workload
+from services.compiler.derive.membership import proxyless, workload
 from services.compiler.derive.offers import Protocol, age, ports
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
@@ -32,11 +32,14 @@ class WorkloadClass(NamedTuple):
     """By number, each once."""
     dual: bool = False
     """Whether its pods have IPv6 addresses too."""
+    proxyless: bool = False
+    """Whether its pods have no sidecar, but a gRPC library that speaks xDS itself."""
 
     @property
     def id(self) -> str:
         """`namespace/account~hash`: readable, and the same wherever and whenever it is computed."""
-        depends = repr([tuple(item) for item in self.open_ports]) + ("dual" if self.dual else "")
+        words = ["dual" if self.dual else "", "proxyless" if self.proxyless else ""]
+        depends = "".join([repr([tuple(item) for item in self.open_ports]), *words])
         digest = hashlib.sha256(depends.encode()).hexdigest()
         return f"{self.account}~{digest[:8]}"
 
@@ -96,6 +99,10 @@ def proxy(mesh: Mesh, pod: ObjectName) -> ProxyEntry | None:
     """The proxy in a pod, and its class; none if the pod has none."""
     found = workload(mesh, pod)
     if found is None:
-        return None
+        alone = proxyless(mesh, pod)
+        if alone is None:
+            return None
+        account = ObjectName(pod.namespace, alone.service_account)
+        return ProxyEntry(uid=alone.uid, workload_class=WorkloadClass(account, (), proxyless=True))
     account = ObjectName(pod.namespace, found.service_account)
     return ProxyEntry(uid=found.uid, workload_class=WorkloadClass(account, open_ports(mesh, pod), found.dual))

@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 from services.compiler.engine import query
 from services.compiler.mesh import MESH_CONFIG_NAME, Mesh
-from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, ANNOTATION_SIDECAR, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.model import (
+    ANNOTATION_CALLS,
+    ANNOTATION_PERMISSIVE,
+    ANNOTATION_PROXYLESS,
+    ANNOTATION_SIDECAR,
+    LABEL_IGNORE,
+    LABEL_MONITORED_BY,
+    Pod,
+)
 from shared.policy.model import MeshConfig
 from shared.policy.names import ObjectName
 from shared.spiffe import InvalidSpiffeIdError, SpiffeId
@@ -74,6 +82,23 @@ def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
     found = mesh.pods.get(pod)
     if found is None or ANNOTATION_SIDECAR not in found.metadata.annotations or found.status.phase in _OVER:
         return None
+    return _workload(found)
+
+
+@query
+def proxyless(mesh: Mesh, pod: ObjectName) -> Workload | None:
+    """A pod of the mesh without a sidecar whose gRPC library speaks xDS itself, and that has not ended, else none."""
+    if not is_member(mesh, pod.namespace):
+        return None
+    found = mesh.pods.get(pod)
+    if found is None or ANNOTATION_SIDECAR in found.metadata.annotations or found.status.phase in _OVER:
+        return None
+    if found.metadata.annotations.get(ANNOTATION_PROXYLESS, "").strip().lower() != "true":
+        return None
+    return _workload(found)
+
+
+def _workload(found: Pod) -> Workload:
     return Workload(
         uid=found.metadata.uid,
         service_account=found.spec.service_account_name or "default",
@@ -81,9 +106,25 @@ def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
     )
 
 
-def spiffe_id(mesh: Mesh, account: ObjectName) -> str | None:
-    """The identity of a service account as it stands in certificates; none if no certificate can carry it."""
+@query
+def trust_domains(mesh: Mesh) -> tuple[str, ...]:
+    """The trust domains that members may be of: more than one while it changes. Sorted.
+
+    Those of every MeshRootCertificate, whatever its role: a certificate of a root that leaves is good until the CA
+    drops the root, and of no use afterwards. Without any, the one of the settings.
+    """
+    found: set[str] = set()
+    for name in mesh.roots_of_namespace.get(mesh.settings.namespace):
+        root = mesh.roots.get(name)
+        domain = root.spec.get("trustDomain") if root is not None else None
+        if isinstance(domain, str) and domain:
+            found.add(domain)
+    return tuple(sorted(found)) or (mesh.settings.trust_domain,)
+
+
+def spiffe_ids(mesh: Mesh, account: ObjectName) -> tuple[str, ...]:
+    """The identities of a service account as they stand in certificates; none if no certificate can carry them."""
     try:
-        return str(SpiffeId(mesh.settings.trust_domain, account.namespace, account.name))
+        return tuple(str(SpiffeId(domain, account.namespace, account.name)) for domain in trust_domains(mesh))
     except InvalidSpiffeIdError:
-        return None
+        return ()

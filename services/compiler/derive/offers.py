@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from services.compiler.derive.membership import is_member, workload
+from services.compiler.derive.membership import Workload, is_member, workload
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.model import EndpointSlice, ServicePort, SliceEndpoint
@@ -85,13 +85,17 @@ def _slices(mesh: Mesh, service: ObjectName) -> tuple[EndpointSlice, ...]:
     return tuple(piece for piece in found if piece is not None and piece.address_type in {"IPv4", "IPv6"})
 
 
-def _pod(mesh: Mesh, service: ObjectName, endpoint: SliceEndpoint) -> ObjectName | None:
-    """The pod with a sidecar behind an endpoint; none if there is no such pod, or it is another incarnation."""
+Member = Callable[[Mesh, ObjectName], Workload | None]
+"""Which pods count: those with a sidecar (`workload`), or those that need none (`proxyless`)."""
+
+
+def _pod(mesh: Mesh, service: ObjectName, endpoint: SliceEndpoint, member: Member = workload) -> ObjectName | None:
+    """The pod of the mesh behind an endpoint; none if there is no such pod, or it is another incarnation."""
     reference = endpoint.target_ref
     if reference is None or reference.kind != "Pod":
         return None
     name = ObjectName(service.namespace, reference.name)
-    found = workload(mesh, name)
+    found = member(mesh, name)
     if found is None or (reference.uid and found.uid and reference.uid != found.uid):
         return None
     return name
@@ -113,6 +117,21 @@ def accounts(mesh: Mesh, service: ObjectName) -> tuple[ObjectName, ...]:
 @query
 def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, ...]:
     """Where a port of a service is answered now: by pods with sidecars that are ready. Sorted."""
+    return offered_by(mesh, service, number, workload)
+
+
+def pods_behind(mesh: Mesh, service: ObjectName) -> set[ObjectName]:
+    """The pods that the slices of a service name, ready or not, of the mesh or not."""
+    return {
+        ObjectName(service.namespace, endpoint.target_ref.name)
+        for piece in _slices(mesh, service)
+        for endpoint in piece.endpoints
+        if endpoint.target_ref is not None and endpoint.target_ref.kind == "Pod"
+    }
+
+
+def offered_by(mesh: Mesh, service: ObjectName, number: int, member: Member) -> tuple[Endpoint, ...]:
+    """Where a port of a service is answered now by such pods. Sorted."""
     offered = port(mesh, service, number)
     if offered is None:
         return ()
@@ -127,7 +146,7 @@ def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, .
         for endpoint in piece.endpoints if numbers else ():
             if not ready_or_not and endpoint.conditions.ready is False:
                 continue
-            pod = _pod(mesh, service, endpoint)
+            pod = _pod(mesh, service, endpoint, member)
             if pod is None or not endpoint.addresses:
                 continue
             for target in numbers:

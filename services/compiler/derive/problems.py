@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.compiler.derive.bindings import account_of, selected_accounts
-from services.compiler.derive.membership import is_member, spiffe_id
+from services.compiler.derive.membership import is_member, spiffe_ids
 from services.compiler.derive.offers import port, ports
 from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
@@ -44,7 +44,7 @@ def target_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     found.extend(
         ("smi/source-name", f"source {source} can have no SPIFFE identity; it is left out")
         for source in target.sources
-        if spiffe_id(mesh, source) is None
+        if not spiffe_ids(mesh, source)
     )
     bindings = [*target.source_bindings, *([target.destination] if target.destination_is_binding else [])]
     found.extend(

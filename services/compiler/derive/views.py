@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.compiler import names
+from services.compiler.derive import proxyless
 from services.compiler.derive.access import Scope, grants_to, reachable, scope_of
 from services.compiler.derive.classes import OpenPort, WorkloadClass
-from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_id
+from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_ids, trust_domains
 from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, port
 from services.compiler.derive.splits import Route, route, routes
 from services.compiler.engine import Query, query
@@ -43,8 +44,7 @@ def host_name(mesh: Mesh, service: ObjectName) -> str:
 
 
 def _identities(mesh: Mesh, service: ObjectName) -> list[str]:
-    found = (spiffe_id(mesh, account) for account in accounts(mesh, service))
-    return [identity for identity in found if identity is not None]
+    return [identity for account in accounts(mesh, service) for identity in spiffe_ids(mesh, account)]
 
 
 def _offered(mesh: Mesh, service: ObjectName, number: int) -> Port:
@@ -63,7 +63,7 @@ def _service_cluster(mesh: Mesh, service: ObjectName, number: int) -> tuple[Rend
         http=_offered(mesh, service, number).protocol == "http",
         server_name=host_name(mesh, service),
         identities=_identities(mesh, service),
-        trust_domain=mesh.settings.trust_domain,
+        trust_domains=trust_domains(mesh),
     )
     return rendered(cluster.name, cluster), cluster.eds_cluster_config.service_name
 
@@ -90,7 +90,7 @@ def addressed_cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
         http=_offered(mesh, service, number).protocol == "http",
         server_name=host_name(mesh, service),
         identities=_identities(mesh, service),
-        trust_domain=mesh.settings.trust_domain,
+        trust_domains=trust_domains(mesh),
     )
     return rendered(cluster.name, cluster)
 
@@ -186,7 +186,7 @@ def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
             callers = tuple(rbac.callers(grants, opened.number))
             rules = rbac.for_connections(grants, opened.number)
         chains.append(listeners.InboundChain(opened.number, opened.protocol == "http", callers, rules))
-    message = listeners.inbound(chains, trust_domain=mesh.settings.trust_domain, dual=workload_class.dual)
+    message = listeners.inbound(chains, trust_domains=trust_domains(mesh), dual=workload_class.dual)
     return rendered(message.name, message)
 
 
@@ -243,6 +243,9 @@ def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
 @query
 def view(mesh: Mesh, workload_class: WorkloadClass) -> View:
     """What a workload class holds."""
+    if workload_class.proxyless:
+        refs = (Ref(factory, arguments) for factory, arguments in proxyless.resources(mesh, workload_class.account))
+        return View(outbound=tuple(refs), own=())
     own = [_ref(inbound_listener, workload_class)]
     for opened in workload_class.open_ports:
         own.append(_ref(application_cluster, opened))
@@ -263,5 +266,6 @@ FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (
     inbound_listener,
     blackhole,
     passthrough,
+    *proxyless.FACTORIES,
 )
 """Every query that renders a resource."""

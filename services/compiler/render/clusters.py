@@ -25,7 +25,8 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _EDS_PATIENCE = 5
 
 
-def _unbounded() -> CircuitBreakers:
+def unbounded() -> CircuitBreakers:
+    """No limits."""
     # Envoy's default of 1,024 connections is a limit that nobody asked for.
     most = UInt32Value(value=_UNBOUNDED)
     return CircuitBreakers(
@@ -38,7 +39,7 @@ def _unbounded() -> CircuitBreakers:
 
 
 def _base(name: str, *, http: bool) -> Cluster:
-    cluster = Cluster(name=name, connect_timeout=Duration(seconds=5), circuit_breakers=_unbounded())
+    cluster = Cluster(name=name, connect_timeout=Duration(seconds=5), circuit_breakers=unbounded())
     if http:
         # Upstream speaks what downstream spoke: gRPC stays HTTP/2, WebSocket stays HTTP/1.1.
         options = HttpProtocolOptions(
@@ -56,13 +57,19 @@ def address(host: str, port: int) -> Address:
 
 
 def service(
-    where: ObjectName, port: int, *, http: bool, server_name: str, identities: Sequence[str], trust_domain: str
+    where: ObjectName,
+    port: int,
+    *,
+    http: bool,
+    server_name: str,
+    identities: Sequence[str],
+    trust_domains: Sequence[str],
 ) -> Cluster:
     """One port of a service, over mutual TLS, with endpoints by EDS."""
     cluster = _base(names.outbound(where, port), http=http)
     cluster.type = Cluster.DiscoveryType.EDS
     cluster.transport_socket.CopyFrom(
-        client_side(server_name=server_name, identities=identities, trust_domain=trust_domain)
+        client_side(server_name=server_name, identities=identities, trust_domains=trust_domains)
     )
     # A changed cluster waits for its endpoints again, and a proxy that subscribes to a name it already holds is sent
     # nothing (incremental xDS): it would wait until it gives up. A new version of a cluster asks under a new name.
@@ -73,14 +80,20 @@ def service(
 
 
 def addressed(
-    where: ObjectName, port: int, *, http: bool, server_name: str, identities: Sequence[str], trust_domain: str
+    where: ObjectName,
+    port: int,
+    *,
+    http: bool,
+    server_name: str,
+    identities: Sequence[str],
+    trust_domains: Sequence[str],
 ) -> Cluster:
     """One port of a headless service: the pod that the client addressed, over mutual TLS."""
     cluster = _base(names.direct(where, port), http=http)
     cluster.type = Cluster.DiscoveryType.ORIGINAL_DST
     cluster.lb_policy = Cluster.LbPolicy.CLUSTER_PROVIDED
     cluster.transport_socket.CopyFrom(
-        client_side(server_name=server_name, identities=identities, trust_domain=trust_domain)
+        client_side(server_name=server_name, identities=identities, trust_domains=trust_domains)
     )
     return cluster
 

@@ -142,7 +142,7 @@ def outbound(chains: Sequence[OutboundChain], *, egress: bool, dual: bool) -> Li
     return listener
 
 
-def _inbound_chain(chain: InboundChain, trust_domain: str) -> FilterChain:
+def _inbound_chain(chain: InboundChain, trust_domains: Sequence[str]) -> FilterChain:
     name = names.inbound(chain.port)
     match = FilterChainMatch(
         destination_port=UInt32Value(value=chain.port),
@@ -171,11 +171,11 @@ def _inbound_chain(chain: InboundChain, trust_domain: str) -> FilterChain:
         name=name,
         filter_chain_match=match,
         filters=filters,
-        transport_socket=server_side(trust_domain=trust_domain, identities=chain.callers),
+        transport_socket=server_side(trust_domains=trust_domains, identities=chain.callers),
     )
 
 
-def inbound(chains: Sequence[InboundChain], *, trust_domain: str, dual: bool) -> Listener:
+def inbound(chains: Sequence[InboundChain], *, trust_domains: Sequence[str], dual: bool) -> Listener:
     """What reaches the application: from proven members of the mesh only; plaintext meets no chain and is reset."""
     inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
     listener = _listener(
@@ -185,7 +185,7 @@ def inbound(chains: Sequence[InboundChain], *, trust_domain: str, dual: bool) ->
         [_original_destination(), inspector],
         dual=dual,
     )
-    listener.filter_chains.extend(_inbound_chain(chain, trust_domain) for chain in chains)
+    listener.filter_chains.extend(_inbound_chain(chain, trust_domains) for chain in chains)
     # A listener needs a chain. This one never matches, so that a pod without open ports refuses like any other.
     never = FilterChainMatch(transport_protocol="never")
     listener.filter_chains.append(FilterChain(name="never", filter_chain_match=never, filters=[_tcp("never", [])]))

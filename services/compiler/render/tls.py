@@ -65,20 +65,20 @@ def _socket(context: Message) -> TransportSocket:
     return TransportSocket(name="envoy.transport_sockets.tls", typed_config=packed(context))
 
 
-def client_side(*, server_name: str, identities: Sequence[str], trust_domain: str) -> TransportSocket:
+def client_side(*, server_name: str, identities: Sequence[str], trust_domains: Sequence[str]) -> TransportSocket:
     """Connect to a service, whose pods have exactly these identities."""
-    names = [StringMatcher(exact=identity) for identity in identities or (nobody(trust_domain),)]
+    names = [StringMatcher(exact=identity) for identity in identities or (nobody(trust_domains[0]),)]
     return _socket(
         UpstreamTlsContext(common_tls_context=_common(_names(names), offer=[MESH_PROTOCOL]), sni=server_name)
     )
 
 
-def server_side(*, trust_domain: str, identities: Sequence[str] | None) -> TransportSocket:
-    """Accept members of the trust domain that prove it; with `identities` (maybe none) these only."""
+def server_side(*, trust_domains: Sequence[str], identities: Sequence[str] | None) -> TransportSocket:
+    """Accept members of these trust domains that prove it; with `identities` (maybe none) these only."""
     if identities is None:
-        names = [StringMatcher(prefix=f"spiffe://{trust_domain}/ns/")]
+        names = [StringMatcher(prefix=f"spiffe://{domain}/ns/") for domain in trust_domains]
     else:
-        names = [StringMatcher(exact=identity) for identity in identities or (nobody(trust_domain),)]
+        names = [StringMatcher(exact=identity) for identity in identities or (nobody(trust_domains[0]),)]
     return _socket(
         DownstreamTlsContext(
             common_tls_context=_common(_names(names)),
