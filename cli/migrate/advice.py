@@ -151,8 +151,8 @@ def _route_group(one: Manifest, members: set[str]) -> _Said:
     wider = [match.get("name", "") for match in matches if _is_wider_here(match.get("pathRegex") or "")]
     if wider:
         finding = (
-            f"{', '.join(wider)}: Open Service Mesh wants the whole path to match, here (as SMI says) it need only begin so: "
-            "more paths would be allowed"
+            f"{', '.join(wider)}: Open Service Mesh wants the whole path to match, here (as SMI says) it need only "
+            "begin so: more paths would be allowed"
         )
         yield "differs", finding, "write each path as (?:…)$ before the move: Open Service Mesh takes that the same way"
     else:

@@ -63,8 +63,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Storage class of the claims; empty: the cluster's default."""
     proxy_mark: int = 0
     """Mark of the sidecar's own packets; 0: they are known by the proxy's user id."""
+    priority_class: str = ""
+    """PriorityClass of every pod; empty: the cluster's default. Some clusters refuse `system-cluster-critical` here."""
     spread: bool = False
-    """Replicas on different nodes and zones, budgets for disruptions, requests for resources."""
+    """Replicas on different nodes and zones, and budgets for disruptions."""
     autoscale: int = 0
     """Edges at most, by an autoscaler; 0: as many as `edges`, always."""
     network_policies: bool = False

@@ -115,8 +115,9 @@ def pod_of(name: str, profile: Profile) -> dict[str, Any]:
     }
     if profile.pull_secret:
         pod["imagePullSecrets"] = [{"name": profile.pull_secret}]
+    if profile.priority_class:
+        pod["priorityClassName"] = profile.priority_class
     if profile.spread:
-        pod["priorityClassName"] = "system-cluster-critical"
         pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
