@@ -57,3 +57,9 @@ clean: ## remove what the others made
 
 bench-edge: install ## pushes, latency, reconnects and memory of an edge; ARGS=full up to 10,000 proxies
 	@$(BIN)/python -m benchmarks edge $(ARGS)
+
+bench-ingest: install ## Kubernetes API to log: initial list, rate, latency, rolling restart
+	@$(BIN)/python -m benchmarks ingest
+
+bench-inject: install ## sidecar injections a second, pure and over HTTPS
+	@$(BIN)/python -m benchmarks inject

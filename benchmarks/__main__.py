@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("idle", "edge")
+NAMES = ("idle", "edge", "ingest", "inject")
 
 
 def main(names: list[str]) -> int:
