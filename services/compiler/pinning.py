@@ -51,9 +51,10 @@ class Pinning:
         else:
             self._pinned = None
         after = self._newest if self._pinned is None else self._pinned
+        # All of it goes and comes, also what stays the same: an object that cannot be read would otherwise leave its
+        # last good form in force or not, depending on what happened before. What ends up equal costs nothing more.
         gone = [
             (msgspec.structs.replace(item, operation=DELETED, object=None), sequence)
-            for key, (item, _) in sorted(before.items())
-            if key not in after
+            for _, (item, _) in sorted(before.items())
         ]
-        return [*gone, *(after[key] for key in sorted(after) if before.get(key) != after[key])]
+        return [*gone, *(after[key] for key in sorted(after))]
