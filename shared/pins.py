@@ -21,7 +21,21 @@ from shared.events import Event
 PIN_KIND = "Pin"
 PIN_NAME = "mesh"
 PINNED_KINDS = frozenset(
-    {"TrafficTarget", "IdentityBinding", "HTTPRouteGroup", "TCPRoute", "UDPRoute", "TrafficSplit", "MeshConfig"}
+    {
+        "Egress",
+        "ExtensionService",
+        "HTTPRouteGroup",
+        "IdentityBinding",
+        "IngressBackend",
+        "MeshConfig",
+        "Retry",
+        "TCPRoute",
+        "Telemetry",
+        "TrafficSplit",
+        "TrafficTarget",
+        "UDPRoute",
+        "UpstreamTrafficSetting",
+    }
 )
 """Kinds of which a pin puts the past form in force: policy and routing."""
 
