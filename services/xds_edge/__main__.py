@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from services.xds_edge.edge import Edge
 from services.xds_edge.settings import EdgeSettings
+from services.xds_edge.workers import supervise
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.process import Context
@@ -51,7 +52,14 @@ def _spare_the_collector() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the edge; the result is the exit code."""
-    return process.main("xds-edge", EdgeSettings, serve, argv)
+
+    async def run(context: Context[EdgeSettings]) -> None:
+        if context.settings.workers > 1:
+            await supervise(context, argv)
+        else:
+            await serve(context)
+
+    return process.main("xds-edge", EdgeSettings, run, argv)
 
 
 if __name__ == "__main__":

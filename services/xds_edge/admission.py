@@ -7,6 +7,7 @@ Envoy keeps its configuration in all of these and tries again.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
@@ -48,7 +49,8 @@ class Pace:
     """
 
     def __init__(self, *, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
+        self.rate = rate
+        """New streams a second; may be changed at any time."""
         self._burst = burst
         self._clock = clock
         self._level = burst
@@ -57,7 +59,7 @@ class Pace:
     def take(self) -> bool:
         """Whether one more may be taken now."""
         now = self._clock()
-        self._level = min(self._burst, self._level + (now - self._filled) * self._rate)
+        self._level = min(self._burst, self._level + (now - self._filled) * self.rate)
         self._filled = now
         if self._level < 1:
             return False
@@ -65,10 +67,56 @@ class Pace:
         return True
 
 
+TARGET = 0.1
+"""Seconds that the event loop may be late before fewer new streams are taken."""
+_LOOK_AFTER = 0.1
+_FLOOR = 25.0
+"""New streams a second that are taken however loaded the edge is: shedding is never a lock-out."""
+
+
+class LoadWatch:
+    """Moves the pace with the load: while new streams come, it looks how late the event loop is.
+
+    A loop that is late keeps everybody waiting who is connected already, so the pace falls fast, to a floor, and
+    rises slowly again, to the ceiling. Nothing runs while nobody comes.
+    """
+
+    def __init__(self, pace: Pace, *, ceiling: float) -> None:
+        self._pace = pace
+        self._ceiling = ceiling
+        self._due: float | None = None
+        self.lateness = 0.0
+        """Seconds, of the newest look."""
+
+    def admitted(self) -> None:
+        """A stream was taken or refused: look in a moment, if nobody does already."""
+        if self._due is None:
+            loop = asyncio.get_running_loop()
+            self._due = loop.time() + _LOOK_AFTER
+            loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        due, self._due = self._due, None
+        if due is not None:
+            self.judge(asyncio.get_running_loop().time() - due)
+
+    def judge(self, lateness: float) -> None:
+        """Set the pace by how late the loop was."""
+        self.lateness = lateness
+        rate = self._pace.rate
+        if lateness > TARGET:
+            self._pace.rate = max(min(_FLOOR, self._ceiling), rate * 0.7)
+        elif lateness < TARGET / 2:
+            self._pace.rate = min(self._ceiling, rate * 1.1)
+
+
 class Gatekeeper:
     """Admits streams."""
 
-    def __init__(self, verifier: Verifier, *, pace: Pace, version: Callable[[], int]) -> None:
+    def __init__(
+        self, verifier: Verifier, *, pace: Pace, version: Callable[[], int], watch: LoadWatch | None = None
+    ) -> None:
+        self._watch = watch
         self._verifier = verifier
         self._pace = pace
         self._version = version
@@ -80,6 +128,8 @@ class Gatekeeper:
             raise StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another")
         if not self._version() or not self._verifier.clusters:
             raise StreamRefusedError("UNAVAILABLE", "stream/not-ready", "this edge has no snapshot to serve yet")
+        if self._watch is not None:
+            self._watch.admitted()
         if not self._pace.take():
             raise StreamRefusedError("UNAVAILABLE", "stream/paced", "too many new streams at once; come back")
         token = _bearer(metadata)

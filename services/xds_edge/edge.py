@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from services.xds_edge import lastgood
-from services.xds_edge.admission import Gatekeeper, Pace
+from services.xds_edge.admission import Gatekeeper, LoadWatch, Pace
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.issuers import IssuerFollower
 from services.xds_edge.lastgood import LastGood
@@ -61,9 +61,11 @@ class Edge:
         self.secrets = WorkloadSecrets(self._issue)
         self.reporter = StatusReporter(streams=streams, edge=instance, trace_headers=self._trace_headers)
         self.serving = ServingPair(self._directory)
+        pace = Pace(rate=settings.new_streams, burst=settings.new_streams_burst)
         self.gatekeeper = Gatekeeper(
             self.verifier,
-            pace=Pace(rate=settings.new_streams, burst=settings.new_streams_burst),
+            pace=pace,
+            watch=LoadWatch(pace, ceiling=settings.new_streams),
             version=lambda: self.fleet.version if self.may_serve else 0,
         )
         self.services = Services(
@@ -76,7 +78,9 @@ class Edge:
             limits=Limits(write_timeout=settings.write_timeout, patience=settings.patience),
         )
         self.server = DiscoveryServer(
-            self.services, self.gatekeeper, ServerLimits(max_connection_age=settings.max_connection_age)
+            self.services,
+            self.gatekeeper,
+            ServerLimits(max_connection_age=settings.max_connection_age, reuse_port=settings.reuse_port),
         )
         self.may_serve = False
         """Whether there is a snapshot that proxies may be served: the log confirmed it, or it is away for too long."""

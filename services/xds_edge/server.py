@@ -37,6 +37,8 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that the probe's answer may take."""
     max_connection_age: float = 1800.0
     """Seconds, ± 10 %, after which a connection is asked to move on: evens out replicas, brings fresh tokens."""
+    reuse_port: bool = False
+    """Whether other processes may listen on the same port."""
     max_request: int = 8 * 1024 * 1024
     """Bytes of a request: room for 50,000 resource versions at a reconnect."""
 
@@ -52,7 +54,7 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
             ("grpc.http2.max_ping_strikes", 0),
             ("grpc.max_connection_age_ms", int(self.max_connection_age * 1000)),
             ("grpc.max_connection_age_grace_ms", 5000),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(self.reuse_port)),
         ]
 
 

@@ -18,13 +18,17 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     """The edge's own service-account token, for its own certificate."""
     service_account: str = "meshlog-xds-edge"
     """Account that the edge runs as."""
+    workers: int = 1
+    """Processes that share the port, one for each core that may be used."""
+    reuse_port: bool = False
+    """Whether other processes may listen on the same port (SO_REUSEPORT); what workers do."""
     confirm_within: float = 3.0
     """Seconds that a start waits for the log before it serves the last good snapshot from disk."""
     drain: float = 2.0
     """Seconds over which streams are handed to other edges at a stop."""
-    new_streams: float = 500.0
-    """New streams a second that are taken; more are asked to come back."""
-    new_streams_burst: float = 1000.0
+    new_streams: float = 1000.0
+    """New streams a second that are taken at most, fewer under load; more are asked to come back."""
+    new_streams_burst: float = 500.0
     """New streams that are taken at once after a quiet time."""
     write_timeout: float = 20.0
     """Seconds that a proxy may leave a response unread."""

@@ -28,7 +28,7 @@ CLASS = {CDS: {"c": b"cluster"}, LDS: {"l": b"listener"}}
 class EdgeProcess:
     """`meshlog run xds-edge`."""
 
-    def __init__(self, mesh: World, nats: NatsServer) -> None:
+    def __init__(self, mesh: World, nats: NatsServer, **settings: str) -> None:
         self.port = free_port()
         self.http = f"http://127.0.0.1:{free_port()}"
         self.log = mesh.directory / "edge.log"
@@ -42,6 +42,7 @@ class EdgeProcess:
             "instance": "edge-0",
             "confirm-within": "0.2",
             "drain": "0.1",
+            **settings,
         }
         self.process: asyncio.subprocess.Process | None = None
 
@@ -97,10 +98,12 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 @contextlib.asynccontextmanager
-async def mesh_and_edge(directory: Path, nats: NatsServer) -> AsyncGenerator[tuple[World, EdgeProcess]]:
+async def mesh_and_edge(
+    directory: Path, nats: NatsServer, **settings: str
+) -> AsyncGenerator[tuple[World, EdgeProcess]]:
     logs = JetStreamLogs.connect(nats.access, STREAMS)
     async with world(directory, logs) as mesh:
-        edge = EdgeProcess(mesh, nats)
+        edge = EdgeProcess(mesh, nats, **settings)
         try:
             yield mesh, edge
         finally:
@@ -146,6 +149,43 @@ async def test_it_serves_is_killed_and_serves_again(tmp_path: Path, nats: NatsSe
         log = edge.log.read_text()
         assert "Traceback" not in log
         assert "BEGIN PRIVATE" not in log
+
+
+async def test_two_workers_share_a_port_and_one_that_dies_comes_back(tmp_path: Path, nats: NatsServer) -> None:
+    async with mesh_and_edge(tmp_path, nats, workers="2") as (mesh, edge):
+        await mesh.compiler.publish({"web": CLASS}, {POD: ("u1", "web")})
+        await edge.start()
+        async with contextlib.AsyncExitStack() as proxies:
+            for _ in range(12):
+                proxy = await proxies.enter_async_context(client(mesh, edge))
+                await proxy.send(CDS)
+                await proxy.ack(await proxy.receive())
+            await eventually(lambda: streams(edge, 12), within=10, what="the parent counts all streams")
+            assert edge.process is not None
+            workers = children(edge.process.pid)
+            assert len(workers) == 2
+            os.kill(workers[0], signal.SIGKILL)
+
+            async def back() -> bool:
+                assert edge.process is not None
+                pids = children(edge.process.pid)
+                return len(pids) == 2 and workers[0] not in pids and await edge.is_ready()
+
+            await eventually(back, within=20, what="the worker is back")
+        assert await edge.stop() == 0
+        await eventually(lambda: not any(alive(pid) for pid in workers), within=5, what="no worker is left")
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def streams(edge: EdgeProcess, count: int) -> bool:
+    return await edge.metric("meshlog_edge_streams") == count
 
 
 async def test_bad_settings_are_one_sentence(tmp_path: Path) -> None:

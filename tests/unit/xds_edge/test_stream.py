@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
-from services.xds_edge.admission import Gatekeeper, Pace, StreamRefusedError
+from services.xds_edge.admission import TARGET, Gatekeeper, LoadWatch, Pace, StreamRefusedError
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.responses import Responses
@@ -167,6 +167,22 @@ class TestGatekeeper:
         assert [pace.take() for _ in range(2)] == [True, False]
         now = 100.0
         assert [pace.take() for _ in range(3)] == [True, True, False]
+
+    def test_a_late_loop_slows_the_pace_to_a_floor_and_a_prompt_one_lets_it_rise(self) -> None:
+        pace = Pace(rate=1000, burst=10)
+        watch = LoadWatch(pace, ceiling=1000)
+        for _ in range(100):
+            watch.judge(TARGET * 2)
+        assert 0 < pace.rate <= 25
+        for _ in range(100):
+            watch.judge(0.0)
+        assert pace.rate == 1000
+
+    async def test_the_loop_is_looked_at_only_after_somebody_came(self) -> None:
+        watch = LoadWatch(Pace(rate=1000, burst=10), ceiling=1000)
+        watch.lateness = -1.0
+        watch.admitted()
+        await eventually(lambda: watch.lateness >= 0, within=5, what="a look")
 
     @pytest.mark.parametrize(
         ("draining", "version", "code"), [(True, 1, "stream/draining"), (False, 0, "stream/not-ready")]
