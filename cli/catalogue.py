@@ -20,6 +20,8 @@ VERBS: dict[str, Verb] = {
     "apply": Verb("cli.verbs.apply", "Use it", "apply YAML to the embedded mesh (kubectl works as well)"),
     "exec": Verb("cli.verbs.exec", "Use it", "run a command inside a pod of the embedded mesh"),
     "logs": Verb("cli.verbs.logs", "Use it", "print what a pod of the embedded mesh wrote"),
+    "compile": Verb("cli.verbs.compile", "Use it", "what proxies would be told, from manifests, without a cluster"),
+    "check": Verb("cli.verbs.check", "Use it", "may this call pass, by which rule, what would the caller see"),
     "status": Verb(
         "cli.verbs.status", "See it", "one screen: versions, proxies, services, certificates, what is left out"
     ),
@@ -29,6 +31,7 @@ VERBS: dict[str, Verb] = {
     "show": Verb("cli.verbs.show", "Ask the log", "a version: what it changed, its objects, what each proxy holds"),
     "diff": Verb("cli.verbs.diff", "Ask the log", "what differs between two versions or times"),
     "why": Verb("cli.verbs.why", "Ask the log", "which objects a resource of a proxy comes from"),
+    "plan": Verb("cli.verbs.plan", "Ask the log", "what applying would do: configuration, calls, connections"),
     "rollback": Verb(
         "cli.verbs.rollback", "Ask the log", "put the policy of a past version in force again, in seconds"
     ),

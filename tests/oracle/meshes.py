@@ -103,7 +103,7 @@ def target_events(draw: st.DrawFn) -> Event:
 
 
 @st.composite
-def binding_events(draw: st.DrawFn) -> Event:
+def binding_events(draw: st.DrawFn, name: str | None = None) -> Event:
     namespace = draw(namespaces)
     schemes: dict[str, Any] = {}
     chosen = draw(st.integers(0, 3))
@@ -113,7 +113,7 @@ def binding_events(draw: st.DrawFn) -> Event:
         schemes["podLabelSelector"] = {"matchLabels": {"tier": draw(st.sampled_from(("x", "y")))}}
     if chosen == 2:
         schemes["spiffeIdentities"] = [f"cluster.local/ns/{draw(namespaces)}/sa/{draw(accounts)}"]
-    return objects.binding(namespace, draw(accounts), **schemes)
+    return objects.binding(namespace, name or draw(accounts), **schemes)
 
 
 @st.composite
@@ -240,7 +240,23 @@ def _standing(draw: st.DrawFn, namespace: str) -> list[Event]:
                 )
             )
         )
-        found.append(objects.target(namespace, f"open-{account}", destination=account, sources=sources, rules=rules))
+        bound = draw(st.sampled_from((None, None, "source", "destination")))
+        ends: dict[str, Any] = {}
+        if bound == "source":
+            ends["sources"] = [{"kind": "IdentityBinding", "name": account, "namespace": draw(namespaces)}]
+        elif bound == "destination":
+            ends["destination"] = {"kind": "IdentityBinding", "name": account}
+        found.append(
+            objects.target(
+                namespace,
+                f"open-{account}",
+                destination=account,
+                sources=sources,
+                rules=rules,
+                subjects=ends,
+            )
+        )
+        found.append(draw(binding_events(account)))
     return found
 
 

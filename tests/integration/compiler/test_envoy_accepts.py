@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.json_format import MessageToJson
 
+from cli.offline.bootstrap import Material, bootstrap, stand_in
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.model import ServicePort
 from shared.snapshot import Snapshot
-from tests.integration.compiler.static_bootstrap import Material, bootstrap
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy
@@ -32,29 +28,7 @@ def envoy() -> str:
 
 @pytest.fixture(scope="module")
 def material() -> Material:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([])
-    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + dt.timedelta(days=36500))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://cluster.local/ns/a/sa/b")]),
-            critical=True,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    return Material(key=private, chain=pem, roots=pem)
+    return stand_in("cluster.local")
 
 
 def everything() -> list[Event]:

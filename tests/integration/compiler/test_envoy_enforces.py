@@ -20,9 +20,9 @@ from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.json_format import MessageToJson
 
+from cli.offline.bootstrap import Material, bootstrap
 from services.compiler.offline import compile_events
 from shared.snapshot import Snapshot
-from tests.integration.compiler.static_bootstrap import Material, bootstrap
 from tests.integration.compiler.test_envoy_accepts import envoy
 from tests.nats_server import free_port
 from tests.unit.compiler import objects

@@ -1,11 +1,16 @@
-"""A view as a static bootstrap: what `envoy --mode validate` checks.
+"""What a proxy is served, as one static configuration: what `envoy --mode validate` reads.
 
-Whatever is fetched in a mesh stands in the file instead: endpoints inside clusters, routes inside connection
-managers, a certificate made for the test in place of the secrets.
+Whatever is fetched in a mesh stands in the file instead: endpoints inside clusters, routes inside connection managers,
+and a certificate of its own in place of the secrets, which only the edge has.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.base_pb2 import TransportSocket
@@ -28,6 +33,31 @@ class Material:
         self.key = key
         self.chain = chain
         self.roots = roots
+
+
+def stand_in(trust_domain: str) -> Material:
+    """A key and certificate that nobody trusts: the real ones never leave the edge."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    nameless = x509.Name([])
+    now = dt.datetime.now(dt.UTC)
+    names = [x509.UniformResourceIdentifier(f"spiffe://{trust_domain}/stand-in")]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(nameless)
+        .issuer_name(nameless)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Material(key=private.decode(), chain=pem, roots=pem)
 
 
 def _inline(context: CommonTlsContext, material: Material) -> None:
@@ -84,5 +114,5 @@ def bootstrap(snapshot: Snapshot, workload_class: str, material: Material) -> Bo
         for chain in (*listener.filter_chains, listener.default_filter_chain):
             _chain(chain, routes, material)
         found.static_resources.listeners.append(listener)
-    found.node.id, found.node.cluster = "test", "test"
+    found.node.id, found.node.cluster = workload_class, "meshlog"
     return found

@@ -1,0 +1,149 @@
+"""Who is where: pods, accounts and services by the names that people use, read from events.
+
+From events, not from files or an API: the same code then answers for a folder of manifests and for any past version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from shared.errors import BadInputError
+from shared.events import Event
+from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
+from shared.policy.names import ObjectName
+from shared.snapshot import proxy_key
+
+_SERVICE_NAME = "kubernetes.io/service-name"
+_OVER = frozenset({"Succeeded", "Failed"})
+S = TypeVar("S", Pod, Service, EndpointSlice)
+
+
+class PodEntry(msgspec.Struct, frozen=True):
+    """A pod."""
+
+    name: ObjectName
+    account: ObjectName
+    addresses: tuple[str, ...]
+    sidecar: bool
+
+
+class ServiceEntry(msgspec.Struct, frozen=True):
+    """A service."""
+
+    name: ObjectName
+    addresses: tuple[str, ...]
+    """Where clients connect to; of a headless service those of its pods."""
+    ports: tuple[int, ...]
+    """Ports of TCP."""
+    pods: tuple[ObjectName, ...]
+
+
+class Directory:
+    """The pods and services of a cluster."""
+
+    def __init__(self, events: Iterable[Event], *, cluster: str) -> None:
+        self.cluster = cluster
+        pods: dict[ObjectName, Pod] = {}
+        services: dict[ObjectName, Service] = {}
+        slices: dict[ObjectName, EndpointSlice] = {}
+        for event in events:
+            name = ObjectName(event.namespace, event.name)
+            if event.kind == "Pod":
+                _keep(pods, name, event, Pod)
+            elif event.kind == "Service":
+                _keep(services, name, event, Service)
+            elif event.kind == "EndpointSlice":
+                _keep(slices, name, event, EndpointSlice)
+        self.pods = {name: _pod(name, pod) for name, pod in sorted(pods.items()) if pod.status.phase not in _OVER}
+        self.services = {name: self._service(name, service, slices) for name, service in sorted(services.items())}
+
+    @property
+    def sidecars(self) -> dict[str, str]:
+        """Address → key of the proxy that answers there."""
+        found = [pod for pod in self.pods.values() if pod.sidecar]
+        return {address: self.key(pod.name) for pod in found for address in pod.addresses}
+
+    def key(self, pod: ObjectName) -> str:
+        """Of the proxy in a pod."""
+        return proxy_key(self.cluster, pod.namespace, pod.name)
+
+    def named(self, text: str) -> tuple[str, ObjectName]:
+        """Read `NS/POD`, `sa:NS/NAME` or `svc:NS/NAME`. Raises `BadInputError` for what is not there."""
+        kind, separator, rest = text.partition(":")
+        if not separator:
+            kind, rest = "pod", text
+        namespace, slash, name = rest.partition("/")
+        if kind not in {"pod", "sa", "svc"} or not (slash and namespace and name):
+            raise BadInputError("check/name", f"{text!r} must be NS/POD, sa:NS/NAME or svc:NS/NAME")
+        found = ObjectName(namespace, name)
+        if kind == "pod":
+            found = self._whole_pod_name(found)
+        if kind == "svc" and found not in self.services:
+            raise BadInputError("check/unknown", f"there is no Service {found}{_near(found, self.services)}")
+        if not self.pods_of(kind, found) and kind != "svc":
+            raise BadInputError("check/unknown", f"no pod runs as service account {found}")
+        return kind, found
+
+    def _whole_pod_name(self, name: ObjectName) -> ObjectName:
+        """A pod, also by the beginning of its name: what its Deployment is called."""
+        if name in self.pods:
+            return name
+        found = [pod for pod in self.pods if pod.namespace == name.namespace and pod.name.startswith(f"{name.name}-")]
+        if not found:
+            raise BadInputError("check/unknown", f"there is no pod {name}{_near(name, self.pods)}")
+        return found[0]
+
+    def pods_of(self, kind: str, name: ObjectName) -> list[PodEntry]:
+        """The pods that a name means."""
+        if kind == "svc":
+            return [self.pods[pod] for pod in self.services[name].pods if pod in self.pods]
+        return [pod for pod in self.pods.values() if name == (pod.name if kind == "pod" else pod.account)]
+
+    def services_over(self, pod: ObjectName) -> list[ServiceEntry]:
+        """Services that lead to a pod."""
+        return [service for service in self.services.values() if pod in service.pods]
+
+    def _service(self, name: ObjectName, service: Service, slices: dict[ObjectName, EndpointSlice]) -> ServiceEntry:
+        own = [
+            piece
+            for where, piece in slices.items()
+            if where.namespace == name.namespace and piece.metadata.labels.get(_SERVICE_NAME) == name.name
+        ]
+        endpoints = [endpoint for piece in own for endpoint in piece.endpoints]
+        spec = service.spec
+        addresses = [ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip and ip != "None"]
+        if spec.cluster_ip == "None":
+            addresses = [endpoint.addresses[0] for endpoint in endpoints if endpoint.addresses]
+        return ServiceEntry(
+            name=name,
+            addresses=tuple(dict.fromkeys(addresses)),
+            ports=tuple(sorted({port.port for port in spec.ports if port.protocol == "TCP"})),
+            pods=tuple(
+                dict.fromkeys(ObjectName(name.namespace, one.target_ref.name) for one in endpoints if one.target_ref)
+            ),
+        )
+
+
+def _keep(objects: dict[ObjectName, S], name: ObjectName, event: Event, kind: type[S]) -> None:
+    if event.operation == "deleted" or event.object is None:
+        objects.pop(name, None)
+    else:
+        objects[name] = msgspec.json.decode(event.object, type=kind)
+
+
+def _pod(name: ObjectName, pod: Pod) -> PodEntry:
+    addresses = [ip for ip in (pod.status.pod_ip, *(one.ip for one in pod.status.pod_ips)) if ip]
+    return PodEntry(
+        name=name,
+        account=ObjectName(name.namespace, pod.spec.service_account_name or "default"),
+        addresses=tuple(dict.fromkeys(addresses)),
+        sidecar=ANNOTATION_SIDECAR in pod.metadata.annotations,
+    )
+
+
+def _near(name: ObjectName, known: Iterable[ObjectName]) -> str:
+    there = [one.name for one in known if one.namespace == name.namespace]
+    return f"; in {name.namespace} there are {', '.join(there[:8])}" if there else ""

@@ -1,0 +1,1 @@
+"""Compile a folder of manifests without a cluster."""

@@ -1,0 +1,49 @@
+"""A folder of manifests, compiled: what `meshlog compile` and `meshlog check` both start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from cli.api import read_manifests
+from cli.calls.directory import Directory
+from cli.offline.cluster import CLUSTER, MESH_CONFIG, Manifest, cluster_of
+from services.compiler.mesh import MeshSettings
+from services.compiler.offline import compile_events
+from shared.errors import BadInputError
+from shared.events import Event
+from shared.snapshot import Proxy, Snapshot
+
+
+class Compiled(msgspec.Struct, frozen=True):
+    """The manifests as a cluster, and what its proxies would be told."""
+
+    events: list[Event]
+    snapshot: Snapshot
+    directory: Directory
+
+    def proxy(self, text: str) -> Proxy:
+        """The proxy of `NS/POD` (or `NS/WORKLOAD`). Raises `BadInputError` if there is none."""
+        kind, name = self.directory.named(text)
+        found = self.snapshot.proxies.get(self.directory.key(name)) if kind == "pod" else None
+        if found is None:
+            raise BadInputError(
+                "compile/no-proxy",
+                f"pod {name} has no sidecar: its namespace must be a member of the mesh and ask for injection",
+            )
+        return found
+
+
+def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -> Compiled:
+    """Compile the manifests of files and folders. Raises `BadInputError` for what cannot be read."""
+    manifests: list[Manifest] = [one for path in paths for one in read_manifests(path)]
+    configs = [one for one in manifests if one["kind"] == "MeshConfig" and one["metadata"]["name"] == MESH_CONFIG]
+    # The mesh is where its MeshConfig is.
+    namespace = (configs[0]["metadata"].get("namespace") if configs else "") or "meshlog-system"
+    events = cluster_of(manifests, mesh_name=mesh_name, mesh_namespace=namespace)
+    settings = MeshSettings(cluster=CLUSTER, mesh_name=mesh_name, namespace=namespace, trust_domain=trust_domain)
+    return Compiled(
+        events=events, snapshot=compile_events(events, settings), directory=Directory(events, cluster=CLUSTER)
+    )

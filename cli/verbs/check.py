@@ -1,0 +1,77 @@
+"""`meshlog check`: whether a call passes, by which rule, and what the caller sees if not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from cli.verbs.compile import add_sources
+
+_EPILOG = """\
+FROM and TO are NS/POD (the name of its workload will do), sa:NS/ACCOUNT or svc:NS/SERVICE. The answer is read from the
+configuration that the sidecars of both ends would hold.
+
+examples:
+  meshlog check -f manifests/ shop/web svc:shop/cart --path /items
+  meshlog check -f manifests/ sa:shop/web svc:shop/db --port 5432
+  meshlog check -f manifests/ shop/web svc:shop/cart --method POST --path /items --header client=web
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Decide; 0 allowed, 1 denied, 2 bad input."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog check",
+        description="Say whether a call passes, by which rule, and what the caller sees if not.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_sources(parser)
+    parser.add_argument("caller", metavar="FROM")
+    parser.add_argument("called", metavar="TO")
+    parser.add_argument("--port", type=int, help="of the Service, if it has several")
+    parser.add_argument("--method", default="GET")
+    parser.add_argument("--path", default="/")
+    parser.add_argument("--header", action="append", default=[], metavar="K=V", help="can be repeated")
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    options = parser.parse_args(argv)
+
+    from cli.calls.asking import ask
+    from cli.calls.matching import Request
+    from cli.offline.compiling import compile_files
+
+    request = Request(
+        method=options.method.upper(),
+        path=options.path if options.path.startswith("/") else f"/{options.path}",
+        headers=tuple(_header(text) for text in options.header),
+    )
+    compiled = compile_files(options.filename, mesh_name=options.mesh_name, trust_domain=options.trust_domain)
+    answers = ask(compiled.snapshot, compiled.directory, options.caller, options.called, request, port=options.port)
+    if options.output == "json":
+        found = [
+            {
+                "from": one.caller,
+                "to": one.called,
+                "allowed": one.allowed,
+                "sees": one.sees,
+                "ways": [
+                    {"cluster": way.cluster, "weight": way.weight, "pod": way.pod, "sees": way.sees, "by": way.rule}
+                    for way in one.ways
+                ],
+            }
+            for one in answers
+        ]
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(one.sentence for one in answers))
+    return 0 if all(one.allowed for one in answers) else 1
+
+
+def _header(text: str) -> tuple[str, str]:
+    from shared.errors import BadInputError
+
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise BadInputError("check/header", f"{text!r} is no header: write NAME=VALUE")
+    return name, value

@@ -1,0 +1,129 @@
+"""`meshlog compile` and `meshlog check`, as a person runs them on a folder of manifests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli.__main__ import main
+
+DEMO = Path(__file__).parents[3] / "deploy" / "demo" / "manifests"
+STORE = "svc:bookstore/bookstore"
+
+
+class Printed:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        code = main(list(arguments))
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+
+@pytest.fixture
+def meshlog(capsys: pytest.CaptureFixture[str]) -> Printed:
+    return Printed(capsys)
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "said"),
+    [
+        (["bookbuyer/bookbuyer", STORE, "--path", "/books-bought"], 0, "allowed by bookstore/buyer-may-buy"),
+        (["sa:bookthief/bookthief", STORE, "--path", "/buy-a-book/new"], 1, "the caller sees 403"),
+        (["bookbuyer/bookbuyer", "database/database"], 1, "the caller sees closed"),
+        (["outside/passerby", STORE], 1, "the caller sees reset"),
+        (["sa:bookwarehouse/bookwarehouse", "svc:database/database", "--port", "5432"], 0, "allowed by database/"),
+        (["svc:bookwarehouse/bookwarehouse", "sa:database/database"], 0, "allowed by database/"),
+    ],
+)
+def test_a_call_is_decided_and_its_reason_is_said(meshlog: Printed, ends: list[str], code: int, said: str) -> None:
+    assert meshlog("check", "-f", str(DEMO), *ends) == code
+    assert said in meshlog.out
+    assert len(meshlog.out.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        (["bookbuyer/nobody", STORE], "there is no pod bookbuyer/nobody"),
+        (["bookbuyer/bookbuyer", "svc:bookstore/none"], "there is no Service"),
+        (["bookbuyer", STORE], "must be NS/POD"),
+        (["bookbuyer/bookbuyer", STORE, "--port", "1"], "choose a port"),
+        (["bookbuyer/bookbuyer", STORE, "--header", "x"], "is no header"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_2(meshlog: Printed, ends: list[str], said: str) -> None:
+    assert meshlog("check", "-f", str(DEMO), *ends) == 2
+    assert said in meshlog.err
+    assert "Traceback" not in meshlog.err
+
+
+def test_a_summary_names_classes_and_what_was_left_out(meshlog: Printed, tmp_path: Path) -> None:
+    for file in DEMO.iterdir():
+        shutil.copy(file, tmp_path)
+    (tmp_path / "99-bad.yaml").write_text(
+        yaml.dump(
+            {
+                "apiVersion": "access.smi-spec.io/v1alpha3",
+                "kind": "TrafficTarget",
+                "metadata": {"name": "empty", "namespace": "bookstore"},
+                "spec": {"destination": {"kind": "ServiceAccount", "name": "x"}, "rules": [], "sources": []},
+            }
+        )
+    )
+    assert meshlog("compile", "-f", str(tmp_path)) == 0
+    assert "6 proxies in 6 classes" in meshlog.out
+    assert "left out: TrafficTarget bookstore/empty: has no sources" in meshlog.out
+    assert "[smi/target-sources]" in meshlog.out
+
+
+def test_the_same_folder_gives_the_same_bytes(meshlog: Printed) -> None:
+    """Whatever order the files come in."""
+    files = [argument for file in sorted(DEMO.iterdir(), reverse=True) for argument in ("-f", str(file))]
+    assert meshlog("compile", "-f", str(DEMO), "-o", "json") == 0
+    forwards = meshlog.out
+    assert meshlog("compile", *files, "-o", "json") == 0
+    assert meshlog.out == forwards
+    assert set(json.loads(forwards)["proxies"]) >= {"bookbuyer/bookbuyer-0"}
+
+
+def test_yaml_of_one_proxy_is_only_its_own(meshlog: Printed) -> None:
+    assert meshlog("compile", "-f", str(DEMO), "--proxy", "database/database", "-o", "yaml") == 0
+    found = yaml.safe_load(meshlog.out)
+    assert list(found["proxies"]) == ["database/database-0"]
+    (told,) = found["classes"].values()
+    assert set(told["listeners"]) == {"inbound", "outbound"}
+
+
+def test_a_bootstrap_is_of_one_proxy_that_has_a_sidecar(meshlog: Printed) -> None:
+    assert meshlog("compile", "-f", str(DEMO), "-o", "bootstrap") == 2
+    assert meshlog("compile", "-f", str(DEMO), "-o", "bootstrap", "--proxy", "outside/passerby") == 2
+    assert "has no sidecar" in meshlog.err
+
+
+@pytest.mark.envoy
+def test_envoy_accepts_a_bootstrap(meshlog: Printed, tmp_path: Path) -> None:
+    envoy = shutil.which("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
+    assert envoy
+    assert meshlog("compile", "-f", str(DEMO), "-o", "bootstrap", "--proxy", "bookstore/bookstore-v1") == 0
+    (tmp_path / "envoy.json").write_text(meshlog.out)
+    arguments = [
+        envoy,
+        "--mode",
+        "validate",
+        "-c",
+        str(tmp_path / "envoy.json"),
+        "-l",
+        "error",
+        "--use-dynamic-base-id",
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
