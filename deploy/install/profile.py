@@ -35,6 +35,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the cluster in the log."""
     trust_domain: str = "cluster.local"
     image: str = f"meshlog/meshlog:{VERSION}"
+    """Image of every service and of the sidecar's init container; `{service}` in it stands for the service's name."""
     nats_image: str = "nats:2.11-alpine"
     pull_policy: str = "IfNotPresent"
     pull_secret: str = ""
@@ -78,6 +79,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """How many of a service."""
         counts = (self.ingestors, self.compilers, self.cas, self.edges, self.injectors)
         return counts[SERVICES.index(service)]
+
+    def image_of(self, service: str) -> str:
+        """The image of a service."""
+        return self.image.replace("{service}", service)
 
     @property
     def copies(self) -> int:

@@ -152,7 +152,7 @@ def _pod(service: Service, profile: Profile) -> dict[str, Any]:
         ports.append({"name": "main", "containerPort": service.port})
     container = {
         "name": service.name,
-        "image": profile.image,
+        "image": profile.image_of(service.name),
         "command": ["meshlog", "run", service.name],
         "env": _environment(service, profile),
         "ports": ports,
@@ -200,7 +200,7 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
         values["MESHLOG_PROVIDER"] = profile.ca_provider
         values["MESHLOG_DISTRIBUTION_SETTLE"] = str(profile.distribution_settle)
     if service.name == "injector":
-        values["MESHLOG_INIT_IMAGE"] = profile.image
+        values["MESHLOG_INIT_IMAGE"] = profile.image_of("injector")
         if profile.proxy_mark:
             values["MESHLOG_PROXY_MARK"] = str(profile.proxy_mark)
     return [

@@ -1,0 +1,90 @@
+"""The chart is the other spelling of an installation: generated, documented and, with Helm at hand, equal to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.install.control_plane import control_plane
+from deploy.install.profile import PRESETS
+from tools import chart
+
+HELM = os.environ.get("MESHLOG_HELM") or shutil.which("helm")
+
+
+def test_the_generated_files_are_those_that_the_generator_makes() -> None:
+    stale = [path for path, body in chart.generated().items() if (chart.CHART / path).read_text() != body]
+    assert stale == [], "run tools/chart.py"
+
+
+def test_the_default_values_are_the_ha_preset_and_every_one_has_a_comment() -> None:
+    text = (chart.CHART / "values.yaml").read_text()
+    values = yaml.safe_load(text)
+    values.pop("mesh_config")
+    assert values == chart.settings(PRESETS["ha"])
+    blocks = [block for block in text.split("\n\n") if not block.startswith("# Values of")]
+    for block in blocks:
+        keys = [line for line in block.splitlines() if re.match(r"[a-z_]+:", line)]
+        assert not keys or block.lstrip().startswith("#"), keys
+
+
+def test_the_schema_knows_every_value_and_refuses_others() -> None:
+    schema = json.loads((chart.CHART / "values.schema.json").read_text())
+    assert set(schema["properties"]) == {*yaml.safe_load((chart.CHART / "values.yaml").read_text()), "global"}
+    assert schema["additionalProperties"] is False
+
+
+def test_every_value_is_used_by_a_template() -> None:
+    templates = "".join(path.read_text() for path in (chart.CHART / "templates").iterdir())
+    for name in yaml.safe_load((chart.CHART / "values.yaml").read_text()):
+        assert f".Values.{name}" in templates, name
+
+
+def helm(*argv: str) -> subprocess.CompletedProcess[str]:
+    assert HELM is not None
+    return subprocess.run([HELM, *argv], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_helm_renders_what_the_command_installs(preset: str) -> None:
+    values = chart.CHART / f"values-{preset}.yaml"
+    done = helm(
+        "template", "meshlog", str(chart.CHART), "-n", "meshlog-system", "-f", str(values), "--kube-version", "1.33"
+    )
+    assert done.returncode == 0, done.stderr
+    rendered = {_key(one): one for one in yaml.safe_load_all(done.stdout) if one}
+    for one in control_plane(PRESETS[preset]):
+        if one["kind"] == "Namespace":
+            continue
+        theirs = rendered.pop(_key(one))
+        assert _comparable(theirs) == _comparable(one)
+    assert {kind for kind, _ in rendered} <= {"Secret", "MeshConfig", "PodDisruptionBudget"}
+    secrets = [name for kind, name in rendered if kind == "Secret"]
+    assert len(secrets) == 6
+
+
+@pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
+def test_helm_lints_it_and_refuses_a_typing_error() -> None:
+    assert helm("lint", str(Path(chart.CHART))).returncode == 0
+    done = helm("template", "meshlog", str(chart.CHART), "--set", "edgse=3", "--kube-version", "1.33")
+    assert done.returncode != 0
+    assert "edgse" in done.stderr
+
+
+def _key(one: dict[str, Any]) -> tuple[str, str]:
+    return one["kind"], one["metadata"]["name"]
+
+
+def _comparable(one: dict[str, Any]) -> Any:
+    """Without the digest of the log's configuration, which Helm makes of other things."""
+    text = re.sub(r'("meshlog\.io/configuration": )"[0-9a-f]*"', r"\1", json.dumps(one, sort_keys=True))
+    return json.loads(text.replace('"meshlog.io/configuration": }', '"meshlog.io/configuration": null}'))
