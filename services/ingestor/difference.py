@@ -3,11 +3,14 @@
 The rules that keep a slow, stale or second ingestor harmless:
 
 - a fact older than what the log holds of the same object (same uid, smaller resource version) changes nothing;
-- a uid that was deleted never comes back; an object with another uid is a deletion and a creation;
+- a uid that was deleted never comes back, unless by news newer than the deletion; an object with another uid is a
+  deletion and a creation;
 - a list deletes only what is older than the list itself. An object in the log that is newer than the list is left
   alone, and the list is *suspect*: it must be confirmed by another one that was asked for afterwards. Only if that
   is older still than what the log held at the first suspicion has the cluster really gone back (a restored
   backup), and then the list rules;
+- a list that would delete most of a kind at once (`panic`) deletes nothing until another one confirms it: no glitch
+  of a server takes every endpoint away;
 - a partial list deletes nothing, and an unreadable object keeps its last good form.
 
 Resource versions are compared as numbers only here, and only to notice that one went backwards; versions that
@@ -74,6 +77,8 @@ class ListDifference(msgspec.Struct, frozen=True):
     """Objects of the log that are newer than the list, and were left alone."""
     suspect: int = 0
     """If not 0: the list is older than this version that the log holds; confirm it."""
+    panic: bool = False
+    """It would delete most of the kind, and nothing was deleted; confirm it."""
 
 
 Objects = dict[ObjectName, Known]
@@ -111,8 +116,9 @@ def observe(known: Known | None, item: Projected, *, rules: bool = False) -> tup
             basis=known.sequence,
         )
         return "written", (gone, applied)
-    # A deleted uid never comes back; the token issuer has none, and does.
-    revenant = bool(known.uid) and not known.lives
+    # A deleted uid never comes back (the token issuer has none, and does), so what is newer than its deletion says
+    # that it never was deleted: a list from the past did that.
+    revenant = bool(known.uid) and not known.lives and not is_older(known.resource_version, item.resource_version)
     if (older or revenant) and not rules:
         return "older", ()
     if known.digest == item.digest:
@@ -137,7 +143,13 @@ def vanish(known: Known | None, fact: Vanished) -> tuple[Verdict, tuple[Change, 
     return "written", (gone,)
 
 
-def compare(objects: Objects, listed: Listed, *, suspected: int = 0) -> ListDifference:
+PANIC = 0.5
+"""Share of a kind's objects above which deletions by one list want confirmation."""
+_PANIC_FROM = 10
+"""Objects of a kind below which that is ordinary."""
+
+
+def compare(objects: Objects, listed: Listed, *, suspected: int = 0, panic: float = PANIC) -> ListDifference:
     """What a list changes. `suspected`: the version that an earlier list of this kind was found to be older than."""
     at = number(listed.resource_version)
     newest = max((n for known in objects.values() if (n := number(known.resource_version)) is not None), default=0)
@@ -150,10 +162,17 @@ def compare(objects: Objects, listed: Listed, *, suspected: int = 0) -> ListDiff
         changes += some
         unchanged += verdict == "unchanged"
         spared += verdict == "older"
+    panicked = False
     if listed.complete:
         present = {item.name for item in listed.objects} | listed.unreadable
-        for name in sorted(name for name, known in objects.items() if known.lives and name not in present):
+        living = sum(known.lives for known in objects.values())
+        missing = sorted(name for name, known in objects.items() if known.lives and name not in present)
+        panicked = not listed.confirming and living >= _PANIC_FROM and len(missing) > panic * living
+        for name in missing:
             known = objects[name]
+            if panicked:
+                spared += 1
+                continue
             if not rules and is_older(listed.resource_version, known.resource_version):
                 spared += 1
                 continue
@@ -172,6 +191,7 @@ def compare(objects: Objects, listed: Listed, *, suspected: int = 0) -> ListDiff
         unchanged=unchanged,
         spared=spared,
         suspect=newest if behind and not rules else 0,
+        panic=panicked,
     )
 
 

@@ -228,7 +228,7 @@ class Reflector:
         facts: tuple[Fact, ...] = (Absent(self.kind),)
         if self._absences > 2 and now - self._absent_since >= self._limits.absent_confirmed and not self._absence_told:
             self._absence_told = True
-            facts = (Listed(kind=self.kind, resource_version="", objects=()),)
+            facts = (Listed(kind=self.kind, resource_version="", objects=(), confirming=True),)
         seconds = min(self._limits.absent_cap, self._limits.absent_base * 2 ** min(self._absences - 1, 10))
         return Step(action=Wait(seconds * (0.8 + 0.4 * self._jitter()), FetchPage(), "absent"), facts=facts)
 

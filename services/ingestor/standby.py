@@ -41,7 +41,8 @@ class Standby:
         settled = {
             kind
             for kind, listed in self._lists.items()
-            if not (difference := compare(book.objects(kind), listed)).changes and not difference.suspect
+            if not (difference := compare(book.objects(kind), listed)).changes
+            and not (difference.suspect or difference.panic)
         }
         for kind in settled:
             for item in self._lists.pop(kind).objects:

@@ -103,6 +103,8 @@ class Verdicts:
         self._counts.spared += difference.spared
         if difference.suspect:
             self._suspected[listed.kind] = difference.suspect
+        if difference.suspect or difference.panic:
+            _log.warning("a list is doubted", extra={"kind": listed.kind, "panic": difference.panic})
             self._counts.doubts += 1
             self._doubt(listed.kind, True)
         by_object: dict[str, list[Change]] = {}

@@ -41,6 +41,7 @@ class Rig:
         silence: float = 5.0,
         patience: Patience = PATIENCE,
         sets: float = 0.1,
+        queue: int = 1000,
         leads: bool = True,
         witness: Witness | None = None,
     ) -> None:
@@ -58,6 +59,7 @@ class Rig:
             doubt=self._doubt,
             patience=patience,
             change_sets=ChangeSets(patience=sets),
+            queue=queue,
             leads=lambda: self.leads,
             witness=witness,
         )

@@ -50,7 +50,9 @@ def test_a_recreated_object_is_a_deletion_and_a_creation() -> None:
 
 
 def test_a_deleted_uid_never_comes_back() -> None:
-    assert observe(tombstone(rv="7"), projected(rv=9)) == ("older", ())
+    assert observe(tombstone(rv="7"), projected(rv=6)) == ("older", ())
+    assert observe(tombstone(rv="7"), projected(rv=9))[0] == "written", "newer than its deletion: it never was deleted"
+    assert observe(tombstone(rv="x"), projected(rv="y")) == ("older", ()), "what cannot be compared is not believed"
     assert observe(tombstone(uid="other", rv="7"), projected(rv=9))[0] == "written"
 
 
