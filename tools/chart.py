@@ -113,6 +113,11 @@ def _conditional(text: str) -> str:
         r'{{- if eq .Values.ca_provider "cert-manager" }}' + "\n" + r"\1{{- end }}" + "\n",
         text,
     )
+    text = re.sub(
+        r"(( *)topologySpreadConstraints:\n(?:\2[- ] .*\n)*)",
+        r"{{- if .Values.spread }}" + "\n" + r"\1{{- end }}" + "\n",
+        text,
+    )
     edges = _COUNTS["edges"]
     if "kind: Deployment" in text:
         text = text.replace(

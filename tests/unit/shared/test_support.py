@@ -81,3 +81,9 @@ def test_a_kind_that_has_no_effect_says_so_whatever_is_in_it() -> None:
     assert support.sentence(found) == "this kind is not supported yet: it is kept and has no effect"
     assert support.findings("TrafficTarget", {"rules": []}) == []
     assert support.sentence([]) == ""
+
+
+def test_the_page_for_users_is_the_table() -> None:
+    page = (CRDS.parents[1] / "docs" / "mesh-config.md").read_text()
+    for name, row in {**support.MESH_CONFIG, **support.KINDS}.items():
+        assert f"{name}` | {row.state} | {row.note} |" in page or f"| {name} | {row.state} | {row.note} |" in page, name
