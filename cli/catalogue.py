@@ -31,6 +31,8 @@ VERBS: dict[str, Verb] = {
     "show": Verb("cli.verbs.show", "Ask the log", "a version: what it changed, its objects, what each proxy holds"),
     "diff": Verb("cli.verbs.diff", "Ask the log", "what differs between two versions or times"),
     "why": Verb("cli.verbs.why", "Ask the log", "which objects a resource of a proxy comes from"),
+    "why-not": Verb("cli.verbs.why_not", "Ask the log", "why a call does not pass, and since which event"),
+    "bisect": Verb("cli.verbs.bisect", "Ask the log", "the first version for which a command fails"),
     "plan": Verb("cli.verbs.plan", "Ask the log", "what applying would do: configuration, calls, connections"),
     "rollback": Verb(
         "cli.verbs.rollback", "Ask the log", "put the policy of a past version in force again, in seconds"

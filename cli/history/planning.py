@@ -1,0 +1,71 @@
+"""What if: the state at a version plus changes, compiled by the compiler itself, and compared."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cli.api import Manifest
+from cli.calls.directory import Directory
+from cli.history.changes import Difference, between
+from cli.history.draining import Drain, draining
+from cli.history.proposal import propose
+from cli.history.reachability import Calls, changed_calls
+from cli.history.recompile import compiled, compiler_of
+from cli.history.timeline import Timeline, in_force, living
+from shared.snapshot import Quarantined, Snapshot
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What applying would do."""
+
+    version: int
+    before: Snapshot
+    after: Snapshot
+    difference: Difference
+    calls: Calls
+    drains: list[Drain]
+    left_out: list[Quarantined]
+    """Objects that would be left out, and are not now."""
+    ignored: list[str]
+    pinned: bool
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no proxy would see a change."""
+        return self.difference.nothing
+
+
+async def plan(timeline: Timeline, version: int, put: list[Manifest], drop: list[tuple[str, str, str]]) -> Plan:
+    """Compile the state at a version, then what is proposed, and say what differs; raises `BadInputError`."""
+    about = timeline.source.about
+    state = living(await timeline.state(version))
+    proposal = propose(about, state, put, drop)
+    compiler = compiler_of(about, sorted(state.values(), key=lambda item: item.sequence))
+    before = compiled(compiler)
+    for sequence, event in enumerate(proposal.events, max((item.sequence for item in state.values()), default=0) + 1):
+        compiler.fold(event, sequence)
+    after = compiled(compiler, copied(before))
+    difference = between(before, after)
+    was = Directory((item.event for item in state.values()), cluster=about.cluster)
+    now_state = {**{key: item.event for key, item in state.items()}, **{event.key: event for event in proposal.events}}
+    now = Directory((event for event in now_state.values() if event.object is not None), cluster=about.cluster)
+    policy = [*(item.event for item in in_force(state.values()).values()), *proposal.events]
+    return Plan(
+        version=version,
+        before=before,
+        after=after,
+        difference=difference,
+        calls=changed_calls((before, was), (after, now), difference, policy),
+        drains=draining(before, after, difference),
+        left_out=difference.newly_left_out,
+        ignored=proposal.ignored,
+        pinned=any(key.kind == "Pin" for key in state),
+    )
+
+
+def copied(snapshot: Snapshot) -> Snapshot:
+    """A snapshot of its own."""
+    found = Snapshot()
+    found.apply(snapshot.keyframe())
+    found.version = snapshot.version
+    return found

@@ -1,0 +1,151 @@
+"""`meshlog plan`: what applying would do, before it is done."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cli.history.planning import Plan
+
+_VALIDATED = 5
+"""Classes that a real Envoy is asked about unless told otherwise: a quarter of a second each."""
+
+_EPILOG = """\
+Nothing is applied. Calls are asked with one request for each match of each route group, and GET /.
+
+exit code: 0 no proxy would see a change, 1 some would, 2 bad input, or Envoy would refuse, or objects would be left out
+
+examples:
+  meshlog plan -f policy.yaml
+  meshlog plan --delete TrafficTarget/shop/allow --at @-1d
+  meshlog plan -f policy.yaml --log exported.meshlog -o json      in a pipeline, without a cluster
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Plan."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog plan",
+        description="Compile the newest state plus changes, and say what would differ.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-f", "--filename", type=Path, action="append", default=[], help="a file or a folder to apply")
+    parser.add_argument("--delete", action="append", default=[], metavar="KIND/NS/NAME", help="an object to delete")
+    parser.add_argument("--at", default="HEAD", metavar="VERSION", help="on top of this version or time (default HEAD)")
+    parser.add_argument(
+        "--envoys", type=int, default=_VALIDATED, metavar="N", help="ask a real Envoy about so many classes (default 5)"
+    )
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    from cli.history import source as sources
+
+    sources.add_arguments(parser)
+    options = parser.parse_args(argv)
+    if not options.filename and not options.delete:
+        parser.error("give -f FILE or --delete KIND/NS/NAME")
+
+    from cli.api import read_manifests
+    from cli.history.naming import parse_object
+    from cli.history.planning import plan
+    from cli.history.timeline import Timeline
+    from cli.history.versions import resolve
+
+    put = [one for path in options.filename for one in read_manifests(path)]
+    drop = [parse_object(text) for text in options.delete]
+
+    async def run() -> Plan:
+        async with sources.opened(options.log) as source:
+            timeline = Timeline(source)
+            version = await resolve(timeline, options.at)
+            if options.at == "HEAD":
+                version = max(version, (await source.events.bounds())[1])
+            return await plan(timeline, version, put, drop)
+
+    found = asyncio.run(run())
+    refusals = _refusals(found, options.envoys)
+    if options.output == "json":
+        print(json.dumps(_as_json(found, refusals), indent=2))
+    else:
+        _tell(found, refusals)
+    if refusals or found.left_out:
+        return 2
+    return 0 if found.nothing else 1
+
+
+def _refusals(found: Plan, most: int) -> dict[str, str]:
+    from cli.history.refusing import find_envoy, refusal
+
+    envoy = find_envoy()
+    changed = [name for name in found.difference.classes if name in found.after.views]
+    if envoy is None or most <= 0:
+        return {}
+    said = {name: refusal(envoy, found.after, name) for name in changed[:most]}
+    return {name: text for name, text in said.items() if text}
+
+
+def _tell(found: Plan, refusals: dict[str, str]) -> None:
+    from cli.history.changes import distinct
+    from cli.history.naming import type_name
+
+    if found.pinned:
+        print("the mesh is pinned: policy that is applied now has no effect until `meshlog unpin`")
+    for name in found.ignored:
+        print(f"not planned: {name} changes no proxy by itself")
+    if found.nothing:
+        print(f"nothing changes for any proxy (on top of {found.version})")
+        return
+    difference = found.difference
+    concerned = [one for one in found.after.proxies.values() if one.workload_class in difference.classes]
+    counts = f"{len(concerned)} of {len(found.after.proxies)} proxies"
+    print(f"{counts} would see a change, in {len(difference.classes)} classes")
+    for change, classes in list(distinct(difference).items())[:40]:
+        where = classes[0] if len(classes) == 1 else f"{len(classes)} classes"
+        print(f"  {change.verb:<7}  {type_name(change.type_url)}/{change.name}  ({where})")
+    _consequences(found)
+    for name, text in refusals.items():
+        print(f"Envoy would refuse {name}: {text}")
+
+
+def _consequences(found: Plan) -> None:
+    for title, calls in (("newly allowed", found.calls.allowed), ("newly denied", found.calls.denied)):
+        print(f"\n{title}: {len(calls)}")
+        for sentence in calls[:25]:
+            print(f"  {sentence}")
+        if len(calls) > 25:
+            print(f"  and {len(calls) - 25} more (-o json)")
+    if not found.calls.complete:
+        print("  (too many calls to ask all of them)")
+    print(f"\nconnections that would end: {'none' if not found.drains else ''}")
+    for drain in found.drains:
+        what = f"those of {', '.join(drain.chains)}" if drain.chains else "all"
+        print(f"  {drain.workload_class}, listener {drain.listener}: {what}")
+    for one in found.left_out:
+        print(f"would be left out: {one.key}: {one.sentence} [{one.code}]")
+
+
+def _as_json(found: Plan, refusals: dict[str, str]) -> dict[str, Any]:
+    return {
+        "version": found.version,
+        "pinned": found.pinned,
+        "ignored": found.ignored,
+        "classes": {
+            name: [
+                {"type": one.type_url, "name": one.name, "before": one.before, "after": one.after} for one in changes
+            ]
+            for name, changes in found.difference.classes.items()
+        },
+        "proxies": {key: list(moved) for key, moved in found.difference.proxies.items()},
+        "allowed": found.calls.allowed,
+        "denied": found.calls.denied,
+        "asked": found.calls.asked,
+        "drains": [
+            {"class": one.workload_class, "listener": one.listener, "chains": one.chains} for one in found.drains
+        ],
+        "leftOut": [{"object": str(one.key), "code": one.code, "why": one.sentence} for one in found.left_out],
+        "refused": refusals,
+    }

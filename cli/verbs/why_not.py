@@ -1,0 +1,82 @@
+"""`meshlog why-not`: why a call does not pass (or why it does), and since when."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cli.history.decisions import Call
+
+_EPILOG = """\
+FROM and TO are NS/POD (the name of its workload will do), sa:NS/ACCOUNT or svc:NS/SERVICE, as in `meshlog check`; the
+answer is read from what the sidecars of both ends were told at that version.
+
+exit code: 0 allowed, 1 denied, 2 bad input
+
+examples:
+  meshlog why-not bookthief/bookthief svc:bookstore/bookstore --path /buy-a-book
+  meshlog why-not sa:shop/web svc:shop/db --port 5432 --at @-10m
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Decide, and look back."""
+    parser = argparse.ArgumentParser(
+        prog="meshlog why-not",
+        description="Say why a call does not pass: the rule or its absence, and the event that made it so.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("caller", metavar="FROM")
+    parser.add_argument("called", metavar="TO")
+    parser.add_argument("--port", type=int, help="of the Service, if it has several")
+    parser.add_argument("--method", default="GET")
+    parser.add_argument("--path", default="/")
+    parser.add_argument("--header", action="append", default=[], metavar="K=V", help="can be repeated")
+    parser.add_argument("--at", default="HEAD", metavar="VERSION", help="at this version or time (default HEAD)")
+    from cli.history import source as sources
+
+    sources.add_arguments(parser)
+    options = parser.parse_args(argv)
+
+    from cli.calls.matching import Request
+    from cli.history.decisions import Call
+
+    headers = [text.partition("=") for text in options.header]
+    if not all(separator for _, separator, _ in headers):
+        parser.error("--header takes NAME=VALUE")
+    request = Request(
+        method=options.method.upper(),
+        path=options.path if options.path.startswith("/") else f"/{options.path}",
+        headers=tuple((name, value) for name, _, value in headers),
+    )
+    call = Call(options.caller, options.called, request, options.port)
+    return asyncio.run(_answer(options.log, options.at, call))
+
+
+async def _answer(log: str, at: str, call: Call) -> int:
+    from cli.history import naming
+    from cli.history import source as sources
+    from cli.history.decisions import decide, last_otherwise
+    from cli.history.timeline import Timeline
+    from cli.history.versions import resolve
+
+    async with sources.opened(log) as source:
+        timeline = Timeline(source)
+        version = await resolve(timeline, at)
+        answers = await decide(timeline, await timeline.snapshot(version), call)
+        print(f"at version {version}:")
+        for answer in answers:
+            print(f"  {answer.sentence}")
+        other = await last_otherwise(timeline, version, call)
+        if other is None:
+            print("it was never otherwise, in what the log keeps")
+        else:
+            print(f"it was {'allowed' if other.before else 'denied'} until version {other.version}, which holds:")
+            for item in other.events[-20:]:
+                print(f"  {naming.line(item, item.event.key, item.sequence)}")
+            print(f"what that changed: meshlog show {other.version}")
+    return 0 if all(answer.allowed for answer in answers) else 1
