@@ -63,3 +63,9 @@ bench-ingest: install ## Kubernetes API to log: initial list, rate, latency, rol
 
 bench-inject: install ## sidecar injections a second, pure and over HTTPS
 	@$(BIN)/python -m benchmarks inject
+
+bench-ca: install ## certificates per second and core, through the log, 10,000 workloads at once
+	@$(BIN)/python -m benchmarks ca
+
+fuzz-edge: install ## fuzz what an edge reads, SECONDS=60; needs atheris
+	@$(BIN)/python -m tests.fuzz.edge_requests -max_total_time=$(or $(SECONDS),60)

@@ -9,7 +9,9 @@ Errors never hold the token or a part of it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -97,7 +99,7 @@ class _Key(msgspec.Struct, frozen=True):
 
 _CLAIMS = msgspec.json.Decoder(_Claims)
 _UNVERIFIED = msgspec.json.Decoder(_Unverified)
-_ANY_PAYLOAD = jwt.PyJWS(options={"verify_signature": False})
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)")
 
 
 class TokenVerifier:
@@ -213,15 +215,26 @@ def _refused(code: str, sentence: str) -> TokenRefusedError:
 
 
 def _parse(token: str) -> tuple[dict[str, Any], bytes, bytes]:
-    """Header, payload and signature; parsed once, because the library's parser costs more than the signature."""
+    """Header, payload and signature (RFC 7515, 7.1), by ourselves: the library's parser costs as much as a signature.
+
+    A header that demands extensions (`crit`) is refused, as the RFC's section 4.1.11 asks of who knows none.
+    """
     if len(token) > MAX_TOKEN:
         raise _refused("malformed", f"it is longer than {MAX_TOKEN} bytes")
+    parts = _COMPACT.fullmatch(token)
     try:
-        parts = _ANY_PAYLOAD.decode_complete(token)
-    except (jwt.InvalidTokenError, ValueError, RecursionError):
-        # The library's texts may quote the token; they stop here.
+        header, payload, signature = (_base64url(part) for part in parts.groups()) if parts is not None else (b"",) * 3
+        fields = msgspec.json.decode(header, type=dict[str, Any])
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        # Their texts may quote the token; they stop here.
         raise _refused("malformed", "it is not a JSON web token") from None
-    return parts["header"], parts["payload"], parts["signature"]
+    if "crit" in fields:
+        raise _refused("malformed", "its header demands extensions that nobody here knows")
+    return fields, payload, signature
+
+
+def _base64url(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _signed_by(key: _Key, header: dict[str, Any], signed: bytes, signature: bytes) -> bool:

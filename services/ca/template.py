@@ -8,6 +8,8 @@ is still asked for by some peers.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -56,10 +58,7 @@ def sign_leaf(
         not_valid_after=_utc(template.not_after),
         extensions=[
             x509.Extension(x509.SubjectAlternativeName.oid, True, x509.SubjectAlternativeName(names)),
-            x509.Extension(x509.KeyUsage.oid, True, _leaf_usage(template.key)),
-            x509.Extension(x509.ExtendedKeyUsage.oid, False, _BOTH_USAGES),
-            x509.Extension(x509.BasicConstraints.oid, True, _NO_CA),
-            x509.Extension(x509.AuthorityKeyIdentifier.oid, False, _authority_key(issuer)),
+            *_same_for_all(issuer, rsa=isinstance(template.key, RSAPublicKey)),
         ],
     )
     return builder.sign(issuer_key, SHA256())
@@ -103,8 +102,16 @@ def _authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
-def _leaf_usage(key: PublicKey) -> x509.KeyUsage:
-    return _usage(digital_signature=True, key_encipherment=isinstance(key, RSAPublicKey), signs_certificates=False)
+@lru_cache(maxsize=16)
+def _same_for_all(issuer: x509.Certificate, *, rsa: bool) -> tuple[x509.Extension[Any], ...]:
+    """The extensions that all leaves of an issuer share: made once, for they cost as much as a signature."""
+    usage = _usage(digital_signature=True, key_encipherment=rsa, signs_certificates=False)
+    return (
+        x509.Extension(x509.KeyUsage.oid, True, usage),
+        x509.Extension(x509.ExtendedKeyUsage.oid, False, _BOTH_USAGES),
+        x509.Extension(x509.BasicConstraints.oid, True, _NO_CA),
+        x509.Extension(x509.AuthorityKeyIdentifier.oid, False, _authority_key(issuer)),
+    )
 
 
 def _usage(*, digital_signature: bool, key_encipherment: bool, signs_certificates: bool) -> x509.KeyUsage:

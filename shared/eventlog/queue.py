@@ -18,7 +18,7 @@ from shared.eventlog.nats_client import Msg, NatsError
 from shared.eventlog.protocol import Job, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
 
-_BATCH = 8
+_BATCH = 32
 """Jobs asked for at once: enough to hide the round trip, few enough to be done within their time."""
 _WAIT = 30.0
 """Seconds that one request for jobs stands before it is made again."""

@@ -122,6 +122,10 @@ class CertificateRequester:
                     answer = await self._ask(key, token, spiffe_id, bundle)
                     if not answer.refused:
                         return await self._accept(answer, key, spiffe_id)
+                    if (await self._bundles.wait()).trust_domain != spiffe_id.trust_domain:
+                        raise SvidUnavailableError(
+                            "svid/trust-domain", "the trust domain changed: ask for the new one", about=str(spiffe_id)
+                        )
                     if not answer.retry_after:
                         raise SigningRefusedError(
                             answer.refused, "the CA refused; its log has the reason", about=str(spiffe_id)

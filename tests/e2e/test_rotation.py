@@ -29,8 +29,13 @@ pytestmark = [pytest.mark.long, pytest.mark.devcluster, pytest.mark.envoy, pytes
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "demo" / "manifests"
 STORE = "http://bookstore.bookstore.svc.cluster.local:14001"
 LOAD = ("python", "-m", "deploy.demo.apps.load")
-PODS = (("bookbuyer", "bookbuyer"), ("bookstore", "bookstore-v1"), ("bookstore", "bookstore-v2"))
-PODS += (("bookwarehouse", "bookwarehouse"), ("database", "database"))
+PODS = (
+    ("bookbuyer", "bookbuyer"),
+    ("bookstore", "bookstore-v1"),
+    ("bookstore", "bookstore-v2"),
+    ("bookwarehouse", "bookwarehouse"),
+    ("database", "database"),
+)
 GOOD = re.compile(r"ssl\.handshake: ([0-9]+)$", re.MULTILINE)
 BAD = re.compile(
     r"ssl\.(connection_error|fail_verify_error|fail_verify_san|fail_verify_no_cert): ([0-9]+)$", re.MULTILINE
