@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("idle", "edge", "ingest", "inject", "ca")
+NAMES = ("idle", "edge", "ingest", "inject", "compile", "ca")
 
 
 def main(names: list[str]) -> int:

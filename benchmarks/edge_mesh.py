@@ -210,12 +210,18 @@ class EdgeProcess:
         }
         self._flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
         self._process: asyncio.subprocess.Process | None = None
+        self._started_in = 0.0
 
     @property
     def pid(self) -> int:
         """Of the running process."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def started_in(self) -> float:
+        """Seconds that the last start took."""
+        return self._started_in
 
     async def start(self, *, within: float = 60.0) -> float:
         """Start it; returns the seconds until it was ready."""
@@ -229,7 +235,8 @@ class EdgeProcess:
                 with contextlib.suppress(aiohttp.ClientError):
                     async with session.get(f"http://127.0.0.1:{self._http}/readyz") as answer:
                         if answer.status == 200:
-                            return time.monotonic() - began
+                            self._started_in = time.monotonic() - began
+                            return self._started_in
                 if self._process.returncode is not None or time.monotonic() - began > within:
                     raise RuntimeError(self._log.read_text(encoding="utf-8")[-2000:])
                 await asyncio.sleep(0.05)

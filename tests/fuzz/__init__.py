@@ -1,0 +1,1 @@
+"""Fuzz targets for atheris; `make fuzz-edge` runs them."""

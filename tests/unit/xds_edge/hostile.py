@@ -1,0 +1,49 @@
+"""Any bytes as a conversation of either protocol: what a hostile proxy may say, without a network."""
+
+from __future__ import annotations
+
+from services.xds_edge.dialect import Delta, Dialect, World
+from services.xds_edge.exchange import Exchange, UnknownTypeError
+from services.xds_edge.requests import BadRequestError
+from services.xds_edge.responses import Responses
+from services.xds_edge.selection import Selection
+from services.xds_edge.subscriptions import TooManyNamesError
+from shared.snapshot import SDS, TYPE_URLS
+from tests.unit.xds_edge.proxy_model import view
+
+NAMES = {"a": "1", "b": "1", "*": "1", "": "1"}
+EXPECTED = (BadRequestError, UnknownTypeError, TooManyNamesError)
+"""What ends a stream with a status of its own."""
+
+
+def _body(_type_url: str, _name: str, _digest: str) -> bytes:
+    return b"body"
+
+
+def converse(content: bytes) -> int:
+    """Feed bytes as messages, each with two bytes of length before it; returns how many were requests.
+
+    After each the server says what it will, and the snapshot moves on. Raises what is no expected refusal.
+    """
+    dialect: Dialect = World(Responses(_body)) if content[:1] > b"\x7f" else Delta(Responses(_body))
+    exchange = Exchange(dialect.follow)
+    at, version, taken = 1, 1, 0
+    while at + 2 <= len(content):
+        size = int.from_bytes(content[at : at + 2], "big") % 512
+        message = content[at + 2 : at + 2 + size]
+        at += 2 + size
+        exchange.show(view(version, cds=NAMES, eds=NAMES, lds=NAMES, rds={"r": str(version)}), version)
+        exchange.secrets = Selection({"workload": str(version)})
+        try:
+            request, _ = dialect.decode(message)
+            exchange.request(request)
+            taken += 1
+        except EXPECTED:
+            return taken
+        for offer in exchange.offers(float(version)):
+            subscription = exchange.subscriptions[offer.type_url]
+            assert offer.type_url in {*TYPE_URLS, SDS}
+            assert subscription.in_flight is offer
+            dialect.write(offer, subscription.held, _body)
+        version += 1
+    return taken
