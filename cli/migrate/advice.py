@@ -36,15 +36,22 @@ class Advice(msgspec.Struct, frozen=True):
     """What to do; empty: nothing."""
 
 
-def advise(objects: Sequence[Manifest]) -> list[Advice]:
-    """Advice on every object that a mesh gives a meaning to, in the order of `VERDICTS`, then by name."""
+def advise(objects: Sequence[Manifest], mesh_name: str) -> list[Advice]:
+    """Advice on every object that a mesh gives a meaning to, in the order of `VERDICTS`, then by name.
+
+    `mesh_name` is the mesh to move to: its members have moved already.
+    """
     members = {
         one["metadata"]["name"]
         for one in objects
         if one["kind"] == "Namespace" and LABEL_MONITORED_BY in (one["metadata"].get("labels") or {})
     }
-    found = [advice for one in objects for advice in _of(one, members)]
+    found = [advice for one in objects if not _has_moved(one, mesh_name) for advice in _of(one, members)]
     return sorted(found, key=lambda one: (VERDICTS.index(one.verdict), one.object))
+
+
+def _has_moved(one: Manifest, mesh_name: str) -> bool:
+    return one["kind"] == "Namespace" and (one["metadata"].get("labels") or {}).get(LABEL_MONITORED_BY) == mesh_name
 
 
 def _of(one: Manifest, members: set[str]) -> Iterator[Advice]:

@@ -62,7 +62,7 @@ async def _advice(options: argparse.Namespace) -> list[Advice]:
     else:
         async with session(options) as api:
             objects = await inventory.read(api)
-    return advice.advise(objects)
+    return advice.advise(objects, options.mesh_name)
 
 
 def _show(found: list[Advice]) -> None:

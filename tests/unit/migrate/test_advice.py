@@ -18,7 +18,7 @@ metadata: {name: shop, labels: {openservicemesh.io/monitored-by: osm}}
 
 def of(text: str, *, member: bool = True) -> list[Advice]:
     objects: list[Any] = [*yaml.safe_load_all(text), *([yaml.safe_load(MEMBER)] if member else [])]
-    return [one for one in advise(objects) if not one.object.startswith("Namespace")]
+    return [one for one in advise(objects, "meshlog") if not one.object.startswith("Namespace")]
 
 
 TARGET = """
@@ -113,10 +113,11 @@ def test_members_and_the_old_control_plane_are_on_the_list_of_things_to_do() -> 
         {"kind": "MutatingWebhookConfiguration", "metadata": {"name": "osm-webhook-osm"}},
         {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "shop"}},
     ]
-    said = advise(objects)
+    said = advise(objects, "meshlog")
     assert {one.verdict for one in said} == {"to do"}
     assert len(said) == 3
     assert "v1.2.4" in said[0].finding
+    assert not [one for one in advise(objects, "osm") if one.object == "Namespace shop"], "it has moved already"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,176 @@
+"""The verbs of an administrator against an API server: membership, checks, inventory; and who they are to it."""
+
+from __future__ import annotations
+
+import base64
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli import kubeconfig
+from cli.api import Api, connect
+from cli.cluster import connectivity, health, installation, membership
+from cli.migrate import inventory
+from deploy.devcluster.apiserver import ApiServer
+from deploy.install.control_plane import control_plane
+from deploy.install.profile import PRESETS
+from shared.errors import BadInputError
+
+
+@pytest.fixture
+async def server() -> AsyncGenerator[ApiServer]:
+    api = ApiServer(addresses=[("127.0.0.1", 0)])
+    await api.start()
+    yield api
+    await api.stop()
+
+
+@pytest.fixture
+async def config(server: ApiServer, tmp_path: Path) -> Path:
+    path = tmp_path / "kubeconfig"
+    path.write_text(server.kubeconfig(f"https://127.0.0.1:{server.bound[0][1]}"))
+    return path
+
+
+@pytest.fixture
+async def api(config: Path) -> AsyncGenerator[Api]:
+    async with connect(kubeconfig.read(config)) as session:
+        for crd in installation.definitions():
+            await session.apply(crd)
+        for name in ("shop", "home"):
+            await session.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        yield session
+
+
+async def metadata(api: Api, name: str) -> dict[str, Any]:
+    return (await api.get(f"/api/v1/namespaces/{name}"))["metadata"]
+
+
+async def test_a_namespace_joins_and_leaves_without_a_trace(api: Api) -> None:
+    before = await metadata(api, "shop")
+    await membership.add(api, "shop", "meshlog", injection=True)
+    joined = await metadata(api, "shop")
+    assert joined["labels"]["openservicemesh.io/monitored-by"] == "meshlog"
+    assert joined["annotations"]["openservicemesh.io/sidecar-injection"] == "enabled"
+    assert [one["namespace"] for one in await membership.members(api, "meshlog")] == ["shop"]
+    await membership.remove(api, "shop", "meshlog")
+    after = await metadata(api, "shop")
+    assert (after["labels"], after.get("annotations") or {}) == (before["labels"], {})
+
+
+async def test_an_ignored_or_foreign_namespace_does_not_join(api: Api) -> None:
+    await membership.ignore(api, "shop")
+    with pytest.raises(BadInputError, match="carries the label"):
+        await membership.add(api, "shop", "meshlog", injection=True)
+    await membership.add(api, "home", "other", injection=False)
+    with pytest.raises(BadInputError, match="member of 'other'"):
+        await membership.add(api, "home", "meshlog", injection=True)
+    with pytest.raises(BadInputError, match="no member of 'meshlog'"):
+        await membership.remove(api, "home", "meshlog")
+    with pytest.raises(BadInputError, match="no namespace of this cluster"):
+        await membership.add(api, "nowhere", "meshlog", injection=True)
+
+
+async def test_health_names_what_is_missing_and_what_waits(api: Api) -> None:
+    for one in control_plane(PRESETS["minimal"]):
+        if one["kind"] != "Deployment" or one["metadata"]["name"] != "meshlog-ca":
+            await api.apply(one)
+    found = {one.what: one for one in await health.control_plane(api, "meshlog-system", "meshlog")}
+    assert not any(one.fine for one in found.values())
+    assert "not installed" in found["meshlog-ca"].found
+    assert "0 of 1 ready" in found["meshlog-compiler"].found
+    assert "has no CA yet" in found["meshlog-webhook-meshlog"].found
+
+
+def pod(namespace: str, name: str, *, sidecar: bool) -> dict[str, Any]:
+    container = {"name": "main", "image": "x"}
+    init = [{"name": "envoy", "image": "e", "restartPolicy": "Always"}] if sidecar else []
+    made = {"name": name, "namespace": namespace, "labels": {"app": name}}
+    spec = {"containers": [container], "initContainers": init, "serviceAccountName": "default"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": spec}
+
+
+async def test_connectivity_is_followed_step_by_step(api: Api) -> None:
+    async def failed() -> list[str]:
+        checks = await connectivity.verify(
+            api, caller="home/buyer", called="shop/web", mesh_name="meshlog", mesh_namespace="meshlog-system"
+        )
+        return [f"{one.what}: {one.found}" for one in checks if not one.fine]
+
+    assert (await failed())[0].startswith("namespace home: is no member")
+    assert (await failed())[1] == "pod home/buyer: is not there"
+    for name in ("home", "shop"):
+        await membership.add(api, name, "meshlog", injection=True)
+    await api.apply(pod("home", "buyer", sidecar=False))
+    await api.apply(pod("shop", "web", sidecar=True))
+    status, _ = await api.request(
+        "PATCH",
+        "/api/v1/namespaces/shop/pods/web/status",
+        body={"status": {"conditions": [{"type": "Ready", "status": "True"}]}},
+        content_type="application/merge-patch+json",
+    )
+    assert status == 200
+    first, second, third = await failed()
+    assert "has no sidecar" in first
+    assert "none selects it" in second
+    assert "no TrafficTarget allows it" in third
+    service = {"selector": {"app": "web"}, "ports": [{"port": 80}], "clusterIP": "10.96.0.7"}
+    named = {"name": "web", "namespace": "shop"}
+    await api.apply({"apiVersion": "v1", "kind": "Service", "metadata": named, "spec": service})
+    account = {"kind": "ServiceAccount", "name": "default"}
+    target = {
+        "destination": {**account, "namespace": "shop"},
+        "sources": [{**account, "namespace": "home"}],
+        "rules": [{"kind": "HTTPRouteGroup", "name": "routes"}],
+    }
+    version = {"apiVersion": "access.smi-spec.io/v1alpha3", "kind": "TrafficTarget"}
+    await api.apply({**version, "metadata": named, "spec": target})
+    assert [one.partition(":")[0] for one in await failed()] == ["pod home/buyer"]
+
+
+async def test_the_inventory_finds_objects_of_every_version_and_says_what_they_are(api: Api) -> None:
+    named = {"name": "s", "namespace": "shop"}
+    spec = {"service": "web", "backends": [{"service": "v1", "weight": 1}]}
+    await api.apply(
+        {"apiVersion": "split.smi-spec.io/v1alpha1", "kind": "TrafficSplit", "metadata": named, "spec": spec}
+    )
+    found = [one for one in await inventory.read(api) if one["kind"] in {"TrafficSplit", "Namespace"}]
+    assert {(one["kind"], one["metadata"]["name"]) for one in found} >= {("TrafficSplit", "s"), ("Namespace", "shop")}
+
+
+async def test_a_cluster_without_any_of_our_kinds_has_an_inventory(config: Path) -> None:
+    async with connect(kubeconfig.read(config)) as session:
+        assert {one["kind"] for one in await inventory.read(session)} == {"Namespace"}
+
+
+def with_plugin(config: Path, token: str) -> None:
+    """Let the kubeconfig name a program that says the token, and the CA by a file beside it."""
+    plugin = config.parent / "login"
+    answer = f'{{"status": {{"token": "{token}"}}}}'
+    plugin.write_text(f'#!/bin/sh\ntest "$WHO" = me && test -n "$KUBERNETES_EXEC_INFO" && echo \'{answer}\'\n')
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    written = yaml.safe_load(config.read_text())
+    variables = [{"name": "WHO", "value": "me"}]
+    user = {"apiVersion": "client.authentication.k8s.io/v1", "command": "./login", "env": variables}
+    written["users"][0]["user"] = {"exec": user}
+    cluster = written["clusters"][0]["cluster"]
+    (config.parent / "ca.crt").write_bytes(base64.b64decode(cluster.pop("certificate-authority-data")))
+    cluster["certificate-authority"] = "ca.crt"
+    config.write_text(yaml.safe_dump(written))
+
+
+async def test_a_credential_plugin_says_who_we_are(server: ApiServer, config: Path) -> None:
+    with_plugin(config, server.accounts.admin_token)
+    async with connect(kubeconfig.read(config)) as session:
+        assert (await session.get("/api/v1/namespaces"))["items"]
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "broken").write_text("{}")
+    for name in ("missing", "broken"):
+        with pytest.raises(BadInputError, match="cannot be used as a kubeconfig"):
+            kubeconfig.read(tmp_path / name)
