@@ -88,6 +88,11 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
         return "mark" if self.proxy_mark else "uid"
 
     @property
+    def proxy_image(self) -> str:
+        """Image of the proxy unless the MeshConfig names one: without native sidecars it must hold a shell."""
+        return self.envoy_image if self.native_sidecars else self.envoy_image.replace("distroless-", "")
+
+    @property
     def edge_identity(self) -> str:
         """SPIFFE id that the edge must prove."""
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/meshlog-xds-edge"

@@ -35,6 +35,15 @@ ANNOTATION_TRUST_SOURCE = "sidecar.meshlog.io/trust-source"
 ANNOTATION_PROBES = "sidecar.meshlog.io/probes"
 """The probes as their author wrote them, JSON; there only if some were rewritten."""
 
+HOLD = (
+    f"ready() ( exec 3<>/dev/tcp/127.0.0.1/{PORTS['readiness']} && "
+    f"printf 'GET {READY_PATH} HTTP/1.0\\r\\n\\r\\n' >&3 && "
+    'read -r -t 2 line <&3 && [[ $line == *" 200 "* ]] ); '
+    "for ((turn = 0; turn < 3000; turn++)); do ready 2>/dev/null && exit 0; sleep 0.2; done; exit 1"
+)
+"""Waits until the proxy has its configuration (ten minutes at most). An image without bash cannot hold back the
+application: then it starts at once, and what it sends before that is refused."""
+
 _AUDIENCE = "meshlog"
 Json = dict[str, Any]
 
@@ -75,7 +84,7 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
         security |= {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}
     container: Json = {
         "name": PROXY_CONTAINER,
-        "image": mesh.sidecar.envoy_image or installation.envoy_image,
+        "image": mesh.sidecar.envoy_image or installation.proxy_image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["envoy"],
         "args": [
@@ -119,6 +128,9 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
         container["startupProbe"] = started | {"failureThreshold": 600}
     else:
         container["readinessProbe"] = started | {"failureThreshold": 3, "periodSeconds": 5}
+        if "distroless" not in container["image"]:
+            # The kubelet starts the next container only after this one's hook: so the application waits here, too.
+            container["lifecycle"] = {"postStart": {"exec": {"command": ["bash", "-c", HOLD]}}}
     return container
 
 

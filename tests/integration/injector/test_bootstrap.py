@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import json
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import AsyncGenerator, Generator
@@ -13,8 +14,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc
 import msgspec
 import pytest
+from grpc import aio
 
 from services.injector.bootstrap import bootstrap
 from services.injector.configuration import Installation, MeshSpec
@@ -244,6 +247,75 @@ async def test_probes_reach_the_application_and_tell_the_truth(
         late.listen()
         await sidecar.answers(15901, "/meshlog/liveness/dead", 200)
     await sidecar.answers(15901, "/meshlog/liveness/dead", 503)
+
+
+class _Health:
+    """gRPC's health service, as bytes: a state of 1 is SERVING, 2 is not."""
+
+    def __init__(self) -> None:
+        self.state = 1
+        self.asked: list[bytes] = []
+
+    async def start(self) -> tuple[aio.Server, int]:
+        async def check(request: bytes, _context: Any) -> bytes:
+            self.asked.append(request)
+            return bytes([8, self.state])
+
+        server = aio.server()
+        method = grpc.unary_unary_rpc_method_handler(check)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": method}),)
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+
+async def test_probes_over_tls_and_grpc_tell_the_truth(
+    edge: tuple[Edge, Authority],
+    volume: Volume,
+    tmp_path: Path,
+    started: list[Sidecar],
+    application: tuple[int, list[tuple[str, str]]],
+) -> None:
+    serving, authority = edge
+    volume.write(token="t", bundle=authority.pem)
+    _, seen = application
+    secure = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Application)
+    key, certificate = Authority("of the application").issue("spiffe://x/app", "app.example")
+    (tmp_path / "app.pem").write_bytes(key + certificate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "app.pem")
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    thread = threading.Thread(target=secure.serve_forever)
+    thread.start()
+    health = _Health()
+    server, port = await health.start()
+
+    def probe(container: str, to: int, how: Any, scheme: Any, service: str = "") -> Probe:
+        return Probe(
+            phase="liveness", container=container, port=to, how=how, scheme=scheme, timeout=1, period=1, service=service
+        )
+
+    probes = [
+        probe("tls", secure.server_address[1], "forward", "https"),
+        probe("rpc", port, "check", "grpc", service="shop.Cart"),
+    ]
+    sidecar = Sidecar(serving.port, volume, tmp_path, probes)
+    started.append(sidecar)
+    try:
+        await sidecar.answers(15901, "/meshlog/liveness/tls/ready", 200)
+        assert seen[-1][0] == "/ready"
+        await sidecar.answers(15901, "/meshlog/liveness/tls/else", 418)
+        await sidecar.answers(15901, "/meshlog/liveness/rpc", 200)
+        assert b"shop.Cart" in health.asked[-1]
+        health.state = 2
+        await sidecar.answers(15901, "/meshlog/liveness/rpc", 503)
+    finally:
+        secure.shutdown()
+        secure.server_close()
+        thread.join()
+        await server.stop(None)
 
 
 def test_the_documents_beside_the_token_are_json() -> None:

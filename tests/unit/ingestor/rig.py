@@ -42,6 +42,7 @@ class Rig:
         patience: Patience = PATIENCE,
         sets: float = 0.1,
         queue: int = 1000,
+        cluster: str = "c1",
         leads: bool = True,
         witness: Witness | None = None,
     ) -> None:
@@ -50,7 +51,7 @@ class Rig:
         ids = (f"{name}{number}" for number in itertools.count(1))
         self.writer = Writer(
             log,
-            cluster="c1",
+            cluster=cluster,
             streams=STREAMS,
             kinds=[kind.name for kind in kinds],
             clock=clock,
@@ -100,10 +101,10 @@ class Rig:
             raise failures[0]
 
 
-async def history(log: EventLog) -> list[events.Event]:
-    """Every event of the newest epoch, the chain checked on the way."""
+async def history(log: EventLog, cluster: str = "c1") -> list[events.Event]:
+    """Every event of the newest epoch of a cluster, the chain checked on the way."""
     verifier, found = Verifier(), list[events.Event]()
-    async for record in log.read(subjects=STREAMS.cluster_scope("c1")):
+    async for record in log.read(subjects=STREAMS.cluster_scope(cluster)):
         if verifier.fold(record):
             found.clear()
         found.append(events.decode(record.payload))

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.injector.configuration import MeshSpec, read_mesh_spec
+from services.injector.configuration import MeshSpec, Sidecar, read_mesh_spec
 from services.injector.patch import json_patch, with_sidecar, without_sidecar
 from shared.errors import BadInputError
 from shared.model import ANNOTATION_SIDECAR
@@ -56,6 +56,20 @@ def test_without_native_sidecars_the_proxy_is_an_ordinary_container() -> None:
     assert [each["name"] for each in made["spec"]["initContainers"]] == ["prepare", "meshlog-init"]
     assert [each["name"] for each in made["spec"]["containers"]] == ["envoy", "web"]
     assert "restartPolicy" not in container(made, "envoy")
+
+
+def test_without_native_sidecars_the_application_is_held_by_a_hook_if_the_image_has_a_shell() -> None:
+    def hook(image: str) -> Any:
+        changes = msgspec.structs.replace(INSTALLATION, native_sidecars=False, envoy_image=image)
+        made = with_sidecar(pod(), changes, MeshSpec())
+        return container(made, "envoy")["image"], container(made, "envoy").get("lifecycle")
+
+    image, lifecycle = hook("envoyproxy/envoy:distroless-v1.36.2")
+    assert image == "envoyproxy/envoy:v1.36.2"
+    assert "/meshlog/ready" in lifecycle["postStart"]["exec"]["command"][-1]
+    named = MeshSpec(sidecar=Sidecar(envoy_image="mirror/distroless:1"))
+    classic = msgspec.structs.replace(INSTALLATION, native_sidecars=False)
+    assert "lifecycle" not in container(with_sidecar(pod(), classic, named), "envoy")
 
 
 def test_the_application_waits_for_the_proxys_configuration() -> None:
