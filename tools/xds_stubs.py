@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import Default
 
@@ -89,7 +89,7 @@ def write() -> bool:
     from grpc_tools import protoc
 
     files = _closure()
-    described = descriptor_pb2.FileDescriptorSet()
+    described = FileDescriptorSet()
     for file in files:
         file.CopyToProto(described.file.add())
     names = [file.name for file in files]
