@@ -62,7 +62,7 @@ class Authorizer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.usage: dict[Granted, set[str]] = {}
-        """Verbs that each rule allowed so far."""
+        """What each rule allowed so far, as `verb resource`, or `verb path`."""
         self.refused: set[str] = set()
         """What was refused, as sentences."""
 
@@ -81,7 +81,7 @@ class Authorizer:
             return True
         granted = self.grant(caller, wanted)
         if granted is not None:
-            self.usage.setdefault(granted, set()).add(wanted.verb)
+            self.usage.setdefault(granted, set()).add(f"{wanted.verb} {wanted.resource or wanted.path}")
         return granted is not None
 
     def grant(self, caller: Caller, wanted: Attributes) -> Granted | None:

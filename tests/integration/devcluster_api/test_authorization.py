@@ -119,7 +119,7 @@ async def test_a_cluster_role_holds_everywhere_and_use_of_its_rules_is_noted(cli
     used = {
         granted.rule: verbs for granted, verbs in client.api.authorizer.usage.items() if granted.role.endswith("wide")
     }
-    assert used == {0: {"list"}}
+    assert used == {0: {"list pods"}}
 
 
 async def test_can_i_answers_for_others_as_the_api_would_decide(client: Client) -> None:
