@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("idle", "edge", "ingest", "inject", "compile", "ca")
+NAMES = ("idle", "edge", "ingest", "inject", "compile", "ca", "history")
 
 
 def main(names: list[str]) -> int:

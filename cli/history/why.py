@@ -16,9 +16,9 @@ import msgspec
 from cli.history.archive import About
 from cli.history.bodies import decoded
 from cli.history.naming import class_of, type_name
-from cli.history.recompile import compiler_of
+from cli.history.recompile import settings_of
 from cli.history.timeline import Happened, LostHistoryError, Timeline, in_force
-from services.compiler.compiler import Compiler
+from services.compiler.looking import Looking
 from services.compiler.names import ObjectName
 from shared import events
 from shared.errors import BadInputError
@@ -73,15 +73,15 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
     trial = Trial(timeline.source.about, proxy, (type_url, name, digest))
     for namespaces in (_namespaces(timeline.source.about, snapshot, view, resource, proxy), None):
         state = in_force(await timeline.state(snapshot.version, namespaces=namespaces))
-        compiler = compiler_of(timeline.source.about, state.values())
-        if trial.look(compiler):
-            return _explained(trial, compiler, state, resource, snapshot.version)
+        looking = trial.begin(state.values())
+        if trial.holds(looking):
+            return _explained(trial, looking, state, resource, snapshot.version)
     # An object that cannot be read leaves its last good form in force, which only the events before it tell.
     events_before = [item async for item in timeline.history(until=snapshot.version)]
-    compiler = compiler_of(timeline.source.about, events_before)
-    if trial.look(compiler):
+    looking = trial.begin(events_before)
+    if trial.holds(looking):
         state = {item.event.key: item for item in events_before}
-        return _explained(trial, compiler, state, resource, snapshot.version, most_tried=0)
+        return _explained(trial, looking, state, resource, snapshot.version, most_tried=0)
     raise LostHistoryError(
         "history/build",
         f"version {snapshot.version} was made by build {snapshot.build}, and this one makes other bytes",
@@ -90,19 +90,20 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
 
 def _explained(
     trial: Trial,
-    compiler: Compiler,
+    looking: Looking,
     state: dict[ObjectKey, Happened],
     resource: Resource,
     version: int,
     *,
     most_tried: int = MOST_TRIED,
 ) -> Answer:
-    result = compiler.result()
-    made = {cause.key: cause for cause in result.causes((resource.type_url, resource.name, resource.hash))}
-    reach = {cause.key: cause for cause in result.causes_of_proxy(trial.pod)}
+    ref = looking.find((resource.type_url, resource.name, resource.hash))
+    assert ref is not None
+    made = {cause.key: cause for cause in looking.made_from(ref)}
+    reach = {cause.key: cause for cause in looking.reached_by()}
     candidates = [state[key] for key in sorted({*made, *reach})]
     split = len(candidates) <= most_tried
-    deciding = trial.deciding(compiler, candidates) if split else set(made)
+    deciding = trial.deciding(looking, candidates) if split else set(made)
     causes = {**reach, **made}
     return Answer(
         proxy=trial.proxy,
@@ -139,21 +140,24 @@ class Trial:
         self._about = about
         self._identity = identity
 
-    def look(self, compiler: Compiler) -> bool:
-        """Whether the proxy holds the resource in what is compiled."""
-        type_url, name, digest = self._identity
-        result = compiler.result()
-        proxy = result.proxies.get(self.proxy)
-        return proxy is not None and result.views[proxy.workload_class].get(type_url, {}).get(name) == digest
+    def begin(self, state: Iterable[Happened]) -> Looking:
+        """Fold a state."""
+        looking = Looking(settings_of(self._about), self.pod)
+        looking.fold((item.event, item.sequence) for item in state)
+        return looking
 
-    def deciding(self, compiler: Compiler, candidates: list[Happened]) -> set[ObjectKey]:
+    def holds(self, looking: Looking) -> bool:
+        """Whether the proxy holds the resource in that state."""
+        return looking.find(self._identity) is not None
+
+    def deciding(self, looking: Looking, candidates: list[Happened]) -> set[ObjectKey]:
         """The objects without which the proxy would not hold these bytes: each is taken out, and put back."""
         found: set[ObjectKey] = set()
         for item in candidates:
-            compiler.fold(deletion(item.event), item.sequence)
-            if not self.look(compiler):
+            looking.fold([(deletion(item.event), item.sequence)])
+            if not self.holds(looking):
                 found.add(item.event.key)
-            compiler.fold(item.event, item.sequence)
+            looking.fold([(item.event, item.sequence)])
         return found
 
 

@@ -122,7 +122,7 @@ class Derived:
             namespace=pod.namespace,
             pod=pod.name,
             uid=entry.uid,
-            service_account=after.account.name,
+            service_account=entry.account.name,
             workload_class=after.id,
         )
         self.touched.proxies.add(key)
@@ -214,15 +214,4 @@ class Derived:
                 pods = self._classes.get(ref.arguments[0])
                 if pods:
                     found |= self.mesh.engine.provenance(self._pods[min(pods)])
-        return sorted(found)
-
-    def causes_of_proxy(self, pod: ObjectName) -> list[Cause]:
-        """The events that decide what a proxy holds: its class, and the names in its view; sorted."""
-        node = self._pods.get(pod)
-        if node is None:
-            return []
-        found = set(self.mesh.engine.provenance(node))
-        workload_class = self._class_of.get(pod)
-        if workload_class is not None:
-            found |= self.mesh.engine.provenance(self._view_nodes[workload_class])
         return sorted(found)

@@ -308,6 +308,13 @@ class Engine:
 
     # Explaining
 
+    def explain(self, query: Query[Any, Any, Any], context: Context, *arguments: Any) -> set[Any]:
+        """Sources of every input that the answer of a query, up to date, was made from."""
+        node = self._node(context, query, arguments)
+        if node.doubtful:
+            self._bring_up_to_date(node)
+        return self.provenance(node)
+
     def provenance(self, node: Node) -> set[Any]:
         """Sources of every input that the answer was made from, directly or not."""
         sources: set[Any] = set()

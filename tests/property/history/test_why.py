@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cli.history.timeline import Timeline, living
 from cli.history.why import why
 from services.compiler.compiler import Compiler
+from services.compiler.looking import Looking
 from services.compiler.mesh import MeshSettings
 from services.compiler.names import ObjectName
 from shared import events
@@ -68,8 +69,7 @@ def test_what_decides_is_what_the_bytes_do_not_survive(batches: list[list[Event]
 
 def _decides_the_class(state: dict[ObjectKey, Event], proxy: str, key: ObjectKey) -> bool:
     """Whether the compiler read it to find out what the proxy holds at all, beside this resource."""
-    compiler = Compiler(MeshSettings())
-    for sequence, event in enumerate(state.values(), 1):
-        compiler.fold(event, sequence)
     _, namespace, pod = proxy.split("/")
-    return key in {cause.key for cause in compiler.result().causes_of_proxy(ObjectName(namespace, pod))}
+    looking = Looking(MeshSettings(), ObjectName(namespace, pod))
+    looking.fold((event, sequence) for sequence, event in enumerate(state.values(), 1))
+    return key in {cause.key for cause in looking.reached_by()}

@@ -1,0 +1,299 @@
+"""What history costs: a long log over a large mesh, as a file, and questions about it, each in a cold process's terms.
+
+The mesh has 1,000 services in 50 namespaces, 10 pods each; the log goes on with pods that become ready and unready,
+a thousand events a version. `EVENTS=n` makes it shorter or longer (default 1,000,000). Peers do not have these
+questions, so there is nobody to compare with. The file's cache is empty before each question; importing is not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.table import Result, Row
+from cli.history.archive import STATE_EVERY, About, ArchiveWriter
+from cli.history.changes import between
+from cli.history.filelog import Archive
+from cli.history.planning import plan
+from cli.history.replaying import Replay
+from cli.history.source import of_archive
+from cli.history.timeline import Timeline
+from cli.history.why import why
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
+from shared import blob, events
+from shared.eventlog.chain import forge
+from shared.eventlog.protocol import EMPTY, Checkpoint, Draft, Record
+from shared.events import Event
+from shared.model import (
+    ANNOTATION_SIDECAR,
+    LABEL_MONITORED_BY,
+    EndpointConditions,
+    EndpointSlice,
+    Meta,
+    Namespace,
+    Pod,
+    PodSpec,
+    PodStatus,
+    PolicyObject,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    SliceEndpoint,
+    SlicePort,
+    TargetRef,
+)
+from shared.snapshot import CDS, Snapshot, encode_commit
+from shared.subjects import Streams
+
+EVENTS = int(os.environ.get("EVENTS", "1000000"))
+SERVICES, PODS, NAMESPACES = 1000, 10, 50
+BATCH = 1000
+"""Events in one version, and in one atomic batch."""
+KEYFRAME_EVERY = 50
+CLUSTER = "bench"
+STREAMS = Streams()
+
+
+def run() -> Result:
+    """Make the log, then ask."""
+    with tempfile.TemporaryDirectory(prefix="meshlog-bench-") as folder:
+        path = Path(folder) / "log"
+        made = time.perf_counter()
+        size = _Maker(path).make()
+        rows = [Row("events", size.events, "events"), Row("versions", size.versions, "versions")]
+        rows.append(Row("making the log (compile and write)", round(time.perf_counter() - made, 1), "s"))
+        rows.append(Row("disk per event, commits and keyframes included", round(size.bytes / size.events), "bytes"))
+        rows.append(Row("disk per version of 1,000 events", round(size.bytes / size.versions / 1e3), "kB"))
+        rows += asyncio.run(_ask(path, size.versions))
+        return Result(name="history", command="make bench-history (EVENTS=n)", rows=rows)
+
+
+class _Size(msgspec.Struct):
+    events: int
+    versions: int
+    bytes: int
+
+
+def _name(number: int) -> tuple[str, str]:
+    return f"ns{number % NAMESPACES}", f"s{number}"
+
+
+def _event(kind: str, namespace: str, name: str, value: object, version: int, *, api_version: str = "v1") -> Event:
+    return Event(
+        schema=1,
+        cluster=CLUSTER,
+        kind=kind,
+        namespace=namespace,
+        name=name,
+        uid=f"{kind}-{name}",
+        resource_version=str(version),
+        operation="applied",
+        api_version=api_version,
+        object=events.encode_object(value),
+    )
+
+
+def _slice(number: int, version: int, unready: int) -> Event:
+    namespace, name = _name(number)
+    endpoints = [
+        SliceEndpoint(
+            addresses=[f"10.{number // 250}.{number % 250}.{pod}"],
+            conditions=EndpointConditions(ready=pod != unready),
+            target_ref=TargetRef(kind="Pod", name=f"{name}-{pod}", namespace=namespace, uid=f"Pod-{name}-{pod}"),
+        )
+        for pod in range(PODS)
+    ]
+    meta = Meta(name=name, namespace=namespace, labels={"kubernetes.io/service-name": name})
+    value = EndpointSlice(metadata=meta, endpoints=endpoints, ports=[SlicePort(name="http", port=8080)])
+    return _event("EndpointSlice", namespace, name, value, version)
+
+
+def _mesh() -> list[Event]:
+    """Every service may be called by the next five."""
+    member = {LABEL_MONITORED_BY: "meshlog"}
+    found = [
+        _event("Namespace", "", f"ns{n}", Namespace(Meta(name=f"ns{n}", labels=member)), 1) for n in range(NAMESPACES)
+    ]
+    for number in range(SERVICES):
+        namespace, name = _name(number)
+        spec = ServiceSpec(
+            cluster_ip=f"10.96.{number // 250}.{number % 250}",
+            selector={"app": name},
+            ports=[ServicePort(port=80, name="http", target_port=8080)],
+        )
+        found.append(_event("Service", namespace, name, Service(Meta(name=name, namespace=namespace), spec), 1))
+        for pod in range(PODS):
+            meta = Meta(
+                name=f"{name}-{pod}",
+                namespace=namespace,
+                uid=f"Pod-{name}-{pod}",
+                labels={"app": name},
+                annotations={ANNOTATION_SIDECAR: "bench"},
+            )
+            status = PodStatus(phase="Running", pod_ip=f"10.{number // 250}.{number % 250}.{pod}")
+            found.append(_event("Pod", namespace, meta.name, Pod(meta, PodSpec(service_account_name=name), status), 1))
+        found.append(_slice(number, 1, -1))
+        sources = [_name((number + step) % SERVICES) for step in range(1, 6)]
+        spec_of_target = {
+            "destination": {"kind": "ServiceAccount", "name": name, "namespace": namespace},
+            "sources": [{"kind": "ServiceAccount", "name": who, "namespace": where} for where, who in sources],
+            "rules": [{"kind": "HTTPRouteGroup", "name": "all"}],
+        }
+        target = PolicyObject(Meta(name=name, namespace=namespace), spec_of_target)
+        found.append(_event("TrafficTarget", namespace, name, target, 1, api_version="access.smi-spec.io/v1alpha3"))
+    for n in range(NAMESPACES):
+        group = PolicyObject(
+            Meta(name="all", namespace=f"ns{n}"), {"matches": [{"name": "all", "pathRegex": "/.*", "methods": ["*"]}]}
+        )
+        found.append(_event("HTTPRouteGroup", f"ns{n}", "all", group, 1, api_version="specs.smi-spec.io/v1alpha4"))
+    return found
+
+
+class _Maker:
+    """Writes the log as an export of it would be."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._compiler = Compiler(MeshSettings(cluster=CLUSTER))
+        self._snapshot = Snapshot()
+        self._newest: dict[str, Record] = {}
+        self._sequences = {"events": 0, "snapshots": 0, "keyframes": 0}
+        self._tips: dict[str, Checkpoint] = dict.fromkeys(self._sequences, EMPTY)
+        self._versions = 0
+        self._since_state = 0
+
+    def make(self) -> _Size:
+        about = About(CLUSTER, "mesh", "meshlog", "meshlog-system", "cluster.local", "cluster.local", "bench", "")
+        with self._path.open("wb") as file:
+            writer = ArchiveWriter(file, about)
+            mesh = _mesh()
+            for start in range(0, len(mesh), BATCH):
+                self._batch(writer, mesh[start : start + BATCH], commit=start + BATCH >= len(mesh))
+            turn = 0
+            while self._sequences["events"] < EVENTS:
+                batch = [
+                    _slice((turn + n) * 7 % SERVICES, turn + n, (turn + n) // SERVICES % PODS) for n in range(BATCH)
+                ]
+                turn += BATCH
+                self._batch(writer, batch, commit=True)
+            writer.finish()
+            return _Size(self._sequences["events"], self._versions, file.tell())
+
+    def _append(self, writer: ArchiveWriter, noun: str, drafts: list[Draft], scope: str) -> list[Record]:
+        tip = self._tips[noun]
+        forged = forge(drafts, scope=scope, after=tip, epoch="" if tip.epoch else "bench")
+        records: list[Record] = []
+        for draft, headers in zip(drafts, forged.headers, strict=True):
+            self._sequences[noun] += 1
+            own = {**headers, **draft.headers}
+            records.append(Record(draft.subject, self._sequences[noun], draft.payload, self._sequences["events"], own))
+            writer.add(noun, records[-1])
+        self._tips[noun] = forged.checkpoint(self._sequences[noun])
+        return records
+
+    def _batch(self, writer: ArchiveWriter, batch: list[Event], *, commit: bool) -> None:
+        drafts = [Draft(event.subject(STREAMS), events.encode(event)) for event in batch]
+        for event, record in zip(
+            batch, self._append(writer, "events", drafts, STREAMS.cluster_scope(CLUSTER)), strict=True
+        ):
+            self._newest[record.subject] = record
+            self._compiler.fold(event, record.sequence, epoch="bench")
+        self._since_state += len(batch)
+        if self._since_state >= STATE_EVERY:
+            writer.add_state(self._sequences["events"], list(self._newest.values()))
+            self._since_state = 0
+        found = self._compiler.commit(self._snapshot) if commit else None
+        if found is None:
+            return
+        self._snapshot.apply(found)
+        self._compiler.accept()
+        self._versions += 1
+        subject = STREAMS.snapshot_subject
+        self._append(writer, "snapshots", blob.split(encode_commit(found), subject, version=found.version), subject)
+        if self._versions % KEYFRAME_EVERY == 1:
+            subject, whole = STREAMS.keyframe_subject, encode_commit(self._snapshot.keyframe())
+            self._append(writer, "keyframes", blob.split(whole, subject, version=found.version), subject)
+
+
+async def _timed(path: Path, ask: Callable[[Timeline], Awaitable[object]]) -> float:
+    archive = Archive(path)
+    try:
+        began = time.perf_counter()
+        await ask(Timeline(of_archive(archive)))
+        return time.perf_counter() - began
+    finally:
+        archive.close()
+
+
+async def _ask(path: Path, versions: int) -> list[Row]:
+    archive = Archive(path)
+    timeline = Timeline(of_archive(archive))
+    places = [versions // 7, versions // 2, versions * 6 // 7, max(1, versions - 3)]
+    chosen = [await timeline.version_back(versions - place) for place in places]
+    head = await timeline.head()
+    archive.close()
+    rows: list[Row] = []
+    took = [await _timed(path, lambda line, version=version: line.snapshot(version)) for version in chosen]
+    rows.append(Row("a past version, the slowest of 4", round(max(took), 2), "s", "<= 2 s"))
+    took = [await _timed(path, lambda line, version=version: _why(line, version)) for version in (chosen[1], head)]
+    rows.append(Row("why at a past version and at the newest, the snapshot included", round(max(took), 2), "s"))
+    archive = Archive(path)
+    held = {version: await Timeline(of_archive(archive)).snapshot(version) for version in (chosen[1], head)}
+    archive.close()
+    took = [await _timed(path, lambda line, snapshot=snapshot: _explain(line, snapshot)) for snapshot in held.values()]
+    rows.append(Row("why alone, the snapshot at hand", round(1e3 * max(took)), "ms", "<= 300 ms"))
+    seconds = await _timed(path, lambda line: _diff(line, chosen[1], head))
+    rows.append(Row("diff of two versions", round(seconds, 2), "s", "<= 3 s"))
+    seconds = await _timed(path, lambda line: _plan(line, head))
+    rows.append(Row("plan of one object (compiles the whole mesh)", round(seconds, 2), "s", "<= 1 s"))
+    for verify in (False, True):
+        archive = Archive(path)
+        replay = Replay(of_archive(archive), verify=verify)
+        began = time.perf_counter()
+        outcome = await replay.run()
+        elapsed = time.perf_counter() - began
+        archive.close()
+        if outcome.difference is not None or outcome.broken:
+            raise RuntimeError(f"the replay differs: {outcome.difference} {outcome.broken}")
+        what = "replay with every version compiled and compared" if verify else "replay to the newest version"
+        rows.append(Row(what, round(outcome.events / elapsed), "events/s", "" if verify else ">= 20,000"))
+    return rows
+
+
+async def _why(line: Timeline, version: int) -> None:
+    await _explain(line, await line.snapshot(version))
+
+
+async def _explain(line: Timeline, snapshot: Snapshot) -> None:
+    key = f"{CLUSTER}/ns3/s53-4"
+    held = snapshot.views[snapshot.proxies[key].workload_class][CDS]
+    name = next(one for one in sorted(held) if one.startswith("outbound"))
+    await why(line, snapshot, key, CDS, name)
+
+
+async def _diff(line: Timeline, old: int, new: int) -> None:
+    between(await line.snapshot(old), await line.snapshot(new))
+
+
+async def _plan(line: Timeline, version: int) -> None:
+    namespace, name = _name(7)
+    manifest = {
+        "apiVersion": "access.smi-spec.io/v1alpha3",
+        "kind": "TrafficTarget",
+        "metadata": {"name": "extra", "namespace": namespace},
+        "spec": {
+            "destination": {"kind": "ServiceAccount", "name": name, "namespace": namespace},
+            "sources": [{"kind": "ServiceAccount", "name": "s3", "namespace": "ns3"}],
+            "rules": [{"kind": "HTTPRouteGroup", "name": "all"}],
+        },
+    }
+    found = await plan(line, version, [manifest], [])
+    if not found.calls.allowed:
+        raise RuntimeError("the plan sees no new call")
