@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test test-long lint format up down bench clean lock help
+.PHONY: chart install demo test test-long lint format up down bench clean lock help
 
 help: ## what can be made
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,3 +75,6 @@ bench-compile: install ## compile 100 and 1,000 services from scratch, and one c
 
 bench-history: install ## past versions, why, diff, plan and replay over a long log; EVENTS=n, default 1,000,000
 	@EVENTS=$(or $(EVENTS),1000000) $(BIN)/python -m benchmarks history
+
+chart: install ## write the Helm chart's generated parts again (after a change of deploy/install)
+	@PYTHONPATH=. $(BIN)/python tools/chart.py
