@@ -112,6 +112,10 @@ class AuditNote(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: list[str] = []
     """Who keeps a rotation from its next step, each with the reason; the first of them, if there are many."""
     waiting_count: int = 0
+    names: list[str] = []
+    """Of a certificate that is no SVID: an ingress gateway's."""
+    until: int = 0
+    """When that expires, seconds since 1970."""
 
 
 class CorruptMessageError(MeshlogError):

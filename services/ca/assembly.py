@@ -9,8 +9,10 @@ from typing import Any
 
 from services.ca.audit import AuditTrail
 from services.ca.authority import new_serial
+from services.ca.bundle_endpoint import BundleEndpoint
 from services.ca.distribution import WEBHOOK_KINDS, BundleDistributor
 from services.ca.facts import Facts, FactsFollower
+from services.ca.gateway import GatewayCertificate
 from services.ca.issuer import Issuer, SigningPolicy
 from services.ca.kube import KubeApi
 from services.ca.progress import FleetProgress
@@ -167,6 +169,26 @@ class CertificateAuthority:
         ]
         if distributor is not None:
             parts += _distribution(distributor, follower, publisher)
+        if self._kube is not None:
+            gateway = GatewayCertificate(
+                self._kube,
+                facts=self.facts,
+                roots=self.roots,
+                bundle=publisher.published,
+                certs=certs,
+                streams=streams,
+                clock=self._clock,
+            )
+            parts.append(("ingress-gateway", gateway.run(follower)))
+        if settings.bundle_port:
+            endpoint = BundleEndpoint(
+                roots=self.roots,
+                bundle=publisher.published,
+                namespace=settings.namespace,
+                service_domain=settings.service_domain,
+                clock=self._clock,
+            )
+            parts.append(("bundle-endpoint", endpoint.run(settings.bundle_host, settings.bundle_port)))
         return parts
 
     async def _refresh(self) -> None:
@@ -183,6 +205,7 @@ class CertificateAuthority:
             members=self.facts.members,
             clock=self._clock,
             settle=self._settings.distribution_settle,
+            cluster_bundle=self._settings.cluster_trust_bundle,
         )
 
 

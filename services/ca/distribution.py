@@ -27,6 +27,7 @@ INJECT_LABEL = "meshlog.io/inject-ca"
 MANAGER = "meshlog-ca"
 WEBHOOK_KINDS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+CLUSTER_BUNDLES = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles"
 _RESYNC_SECONDS = 300.0
 _FIRST_RETRY = 1.0
 _LONGEST_RETRY = 30.0
@@ -102,13 +103,17 @@ class BundleDistributor:
         members: Callable[[], dict[str, str]],
         clock: Callable[[], float] = time.time,
         settle: float = 0.0,
+        cluster_bundle: str = "",
     ) -> None:
         """`bundle` holds the newest bundle; `members` gives the namespaces that get it, with their uids.
+
+        `cluster_bundle` is the name of the ClusterTrustBundle that is kept as well; empty: none is.
 
         `settle`: seconds that kubelets may take to refresh what they mounted; nothing tells when they have.
         """
         self._clock = clock
         self._settle = settle
+        self._cluster_bundle = cluster_bundle
         self._kube = kube
         self._bundle = bundle
         self._members = members
@@ -153,7 +158,7 @@ class BundleDistributor:
     async def reconcile_config_maps(self) -> bool:
         """Write what is missing or old; whether all is in place now."""
         bundle, members = await self._bundle.wait(), self._members()
-        for gone in self._written.keys() - members.keys():
+        for gone in self._written.keys() - members.keys() - {CLUSTER_BUNDLES}:
             del self._written[gone]
         complete = True
         for namespace, uid in sorted(members.items()):
@@ -165,6 +170,8 @@ class BundleDistributor:
             except KubeError as error:
                 complete = False
                 _LOGGER.warning("the trust bundle is not in namespace %s yet: %s", namespace, error)
+        if self._cluster_bundle and self._written.get(CLUSTER_BUNDLES) != ("", bundle.serial):
+            complete = await self._write_cluster_bundle(bundle) and complete
         if complete:
             self._note_held("configmaps", bundle.serial)
         return complete
@@ -225,6 +232,31 @@ class BundleDistributor:
             for task in (watching, renewed):
                 task.cancel()
             await asyncio.gather(watching, renewed, return_exceptions=True)
+
+    async def _write_cluster_bundle(self, bundle: TrustBundle) -> bool:
+        """Keep the ClusterTrustBundle, where the API has that kind (KEP 3257); whether there is nothing left to do."""
+        path = f"{CLUSTER_BUNDLES}/{self._cluster_bundle}"
+        body = {
+            "apiVersion": "certificates.k8s.io/v1beta1",
+            "kind": "ClusterTrustBundle",
+            "metadata": {"name": self._cluster_bundle},
+            "spec": {"trustBundle": bundle_pem(bundle)},
+        }
+        try:
+            answer = await self._kube.request(
+                "PATCH",
+                path,
+                query={"fieldManager": MANAGER, "force": "true"},
+                body=body,
+                content_type="application/apply-patch+yaml",
+            )
+            if answer.status not in {200, 201, 404}:
+                raise KubeError.of("PATCH", path, answer)
+        except KubeError as error:
+            _LOGGER.warning("the ClusterTrustBundle is not current: %s", error)
+            return False
+        self._written[CLUSTER_BUNDLES] = ("", bundle.serial)
+        return True
 
     async def _write(self, namespace: str, bundle: TrustBundle) -> None:
         path = f"/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}"

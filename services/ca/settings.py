@@ -29,6 +29,10 @@ class CaSettings(CommonSettings, frozen=True, kw_only=True):
     """Seconds that clocks of the mesh may differ: a certificate counts as in use that long after it expired."""
     bundle_port: int = 0
     """Port of the SPIFFE bundle endpoint (HTTPS, `/`, a JSON Web Key Set); 0: none."""
+    bundle_host: str = "0.0.0.0"  # noqa: S104 (its pod's own network; what it serves is public)
+    """Address of that endpoint."""
+    cluster_trust_bundle: str = ""
+    """Name of a ClusterTrustBundle that is kept current where the API has that kind; empty: none is."""
     lifetime: float = 86400.0
     """Seconds that certificates live where MeshConfig says nothing; never below 10."""
     serving_accounts: tuple[str, ...] = ("meshlog-xds-edge", "meshlog-injector")

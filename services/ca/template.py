@@ -31,7 +31,8 @@ _EMPTY_NAME = x509.Name([])
 class LeafTemplate(msgspec.Struct, frozen=True):
     """Everything in a leaf but its issuer and signature."""
 
-    identity: SpiffeId
+    identity: SpiffeId | None
+    """None for what is no SVID: the certificate of an ingress gateway."""
     key: PublicKey
     spki: bytes
     """The key as SubjectPublicKeyInfo, DER."""
@@ -47,7 +48,9 @@ def sign_leaf(
     template: LeafTemplate, issuer: x509.Certificate, issuer_key: EllipticCurvePrivateKey
 ) -> x509.Certificate:
     """The certificate of a template, signed with the issuer's key."""
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(template.identity))]
+    names: list[x509.GeneralName] = []
+    if template.identity is not None:
+        names.append(x509.UniformResourceIdentifier(str(template.identity)))
     names += [x509.DNSName(name) for name in template.dns_names]
     builder = x509.CertificateBuilder(
         issuer_name=issuer.subject,

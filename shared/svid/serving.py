@@ -62,7 +62,7 @@ class ServingCertificate:
         svid = await self.wait()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        _load(context, svid)
+        load_into(context, svid)
         self._contexts.append(context)
         return context
 
@@ -75,7 +75,7 @@ class ServingCertificate:
                 token = self._token_path.read_text("ascii").strip()
                 svid = await self._requester.request(token, await self._identity())
                 for context in self._contexts:
-                    _load(context, svid)
+                    load_into(context, svid)
                 self._latest.set(svid)
             except (MeshlogError, OSError, UnicodeDecodeError) as error:
                 failures += 1
@@ -104,7 +104,7 @@ class ServingCertificate:
         await asyncio.sleep(min(delay, RESIGN_WINDOW) * self._chance())
 
 
-def _load(context: ssl.SSLContext, svid: IssuedSvid) -> None:
+def load_into(context: ssl.SSLContext, svid: IssuedSvid) -> None:
     """Replace certificate and key of a context that may be serving."""
     fd = os.memfd_create("svid", os.MFD_CLOEXEC)
     try:

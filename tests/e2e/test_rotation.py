@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from cli.mesh import Mesh
 from cli.rotating import Rotation, Wish
 from shared.certificates import decode_note
 from tests.e2e.command import Command
+from tests.unit.ca.outside import OutsideCa
+from tests.unit.ca.test_providers import sign_request
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.long, pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(600)]
@@ -211,3 +214,88 @@ async def test_certificates_of_a_minute_are_renewed_for_five_minutes_under_load(
     async with scene.load() as result:
         await asyncio.sleep(300)  # what is claimed is about five minutes
     none_failed(result, at_least=5000)
+
+
+CERTIFICATE_REQUESTS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "certificaterequests.cert-manager.io"},
+    "spec": {
+        "group": "cert-manager.io",
+        "scope": "Namespaced",
+        "names": {
+            "kind": "CertificateRequest",
+            "listKind": "CertificateRequestList",
+            "plural": "certificaterequests",
+            "singular": "certificaterequest",
+        },
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                },
+            }
+        ],
+    },
+}
+RBAC = "rbac.authorization.k8s.io"
+MAY_REQUEST = [
+    {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "Role",
+        "metadata": {"name": "meshlog-ca-cert-manager", "namespace": "meshlog-system"},
+        "rules": [
+            {
+                "apiGroups": ["cert-manager.io"],
+                "resources": ["certificaterequests"],
+                "verbs": ["create", "get", "delete"],
+            }
+        ],
+    },
+    {
+        "apiVersion": f"{RBAC}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "meshlog-ca-cert-manager", "namespace": "meshlog-system"},
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "meshlog-ca-cert-manager"},
+        "subjects": [{"kind": "ServiceAccount", "name": "meshlog-ca", "namespace": "meshlog-system"}],
+    },
+]
+
+
+async def sign_certificate_requests(scene: Scene, outside: OutsideCa) -> None:
+    """What cert-manager's controller does with a CA issuer."""
+    collection = "/apis/cert-manager.io/v1/namespaces/meshlog-system/certificaterequests"
+    while True:
+        for one in (await scene.mesh.api.get(collection))["items"]:
+            if not one.get("status", {}).get("certificate"):
+                outside.now = time.time()
+                await scene.mesh.api.request(
+                    "PATCH",
+                    f"{collection}/{one['metadata']['name']}/status",
+                    body={"status": sign_request(outside, one["spec"])},
+                    content_type="application/merge-patch+json",
+                )
+        await asyncio.sleep(0.2)  # a controller polls here, where a real one watches
+
+
+async def test_the_provider_changes_to_cert_manager_and_no_request_fails(scene: Scene) -> None:
+    outside = OutsideCa(now=time.time())
+    await scene.mesh.apply([CERTIFICATE_REQUESTS, *MAY_REQUEST])
+    await asyncio.sleep(1)  # the API serves a new kind a moment later
+    signing = asyncio.ensure_future(sign_certificate_requests(scene, outside))
+    try:
+        async with scene.load() as result:
+            provider = roots.provider_of("cert-manager", ["issuerName=mesh"])
+            await asyncio.wait_for(scene.rotate(Wish(provider=provider)), 120)
+            bundle = await scene.desk.bundle()
+            await asyncio.sleep(2)  # the load goes on a little with certificates of the new root alone
+    finally:
+        signing.cancel()
+        await asyncio.gather(signing, return_exceptions=True)
+    assert bundle.roots == [outside.root_pem]
+    assert outside.signed == 1
+    none_failed(result)

@@ -53,6 +53,8 @@ class FakeKubernetes:
                 return self._get(path)
             case "POST", _:
                 return self._create(f"{path}/{body['metadata']['name']}", body)
+            case "DELETE", _:
+                return KubeAnswer(status=200 if self.objects.pop(path, None) is not None else 404, body=b"{}")
             case "PUT", _:
                 return self._replace(path, body)
             case "PATCH", "application/apply-patch+yaml":

@@ -1,0 +1,174 @@
+"""A certificate for an ingress gateway outside the mesh: MeshConfig `certificate.ingressGateway`.
+
+Key and certificate go into a Secret of type kubernetes.io/tls, because that is what gateways read; the CA keeps
+neither. What was stored where is in the audit trail, so that a CA that comes later knows what to renew and to remove.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from services.ca.authority import new_serial
+from services.ca.distribution import MANAGER, bundle_pem
+from services.ca.facts import Facts, FactsFollower
+from services.ca.kube import KubeApi, KubeError
+from services.ca.roots import Roots
+from services.ca.template import LeafTemplate
+from services.ca.wishes import GatewayWish
+from shared.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_note, encode
+from shared.errors import MeshlogError
+from shared.eventlog.protocol import Draft, EventLog
+from shared.latest import Latest
+from shared.subjects import Streams
+from shared.svid.document import BACKDATE
+
+_LOGGER = logging.getLogger("meshlog.ca.gateway")
+WHAT = "ingress-gateway"
+STORED = "ingress-gateway/stored"
+REMOVED = "ingress-gateway/removed"
+RENEW_LEFT = 1 / 3
+_PACE_SECONDS = 30.0
+
+
+class GatewayCertificate:
+    """Keeps the Secret; `run` it as a task."""
+
+    def __init__(
+        self,
+        kube: KubeApi,
+        *,
+        facts: Facts,
+        roots: Roots,
+        bundle: Latest[TrustBundle],
+        certs: EventLog,
+        streams: Streams,
+        clock: Callable[[], float],
+    ) -> None:
+        self._kube = kube
+        self._facts = facts
+        self._roots = roots
+        self._bundle = bundle
+        self._certs = certs
+        self._subject = streams.audit_subject(WHAT)
+        self._clock = clock
+
+    async def run(self, follower: FactsFollower) -> None:
+        """Look whenever the MeshConfig changed, and twice a minute while there is a certificate to renew."""
+        await follower.caught_up.wait()
+        await self._bundle.wait()
+        seen: GatewayWish | None = None
+        while True:
+            changed = follower.next_change()
+            try:
+                await self.reconcile()
+                seen = self._facts.gateway
+            except MeshlogError as error:
+                _LOGGER.warning("the ingress gateway's certificate is not current: %s", error)
+            try:
+                async with asyncio.timeout(_PACE_SECONDS if seen is not None else None):
+                    while self._facts.gateway == seen:
+                        await changed.wait()
+                        changed = follower.next_change()
+            except TimeoutError:
+                continue
+
+    async def reconcile(self) -> None:
+        """Issue, renew or remove, whatever is due. Raises `MeshlogError` if it could not be done now."""
+        wish, held = self._facts.gateway, await self._held()
+        if held is not None and (wish is None or held.asked_for != _place(wish)):
+            await self._remove(held)
+            held = None
+        if wish is not None and (held is None or self._due(wish, held)):
+            await self._store(wish)
+
+    async def _held(self) -> AuditNote | None:
+        record = await self._certs.last(self._subject)
+        try:
+            note = decode_note(record.payload) if record is not None else None
+        except CorruptMessageError:
+            return None
+        return note if note is not None and note.code == STORED else None
+
+    def _due(self, wish: GatewayWish, held: AuditNote) -> bool:
+        bundle = self._bundle.value
+        resigned = bundle is not None and held.bundle_serial < bundle.signing_since
+        return tuple(held.names) != wish.names or resigned or held.until - self._clock() < wish.lifetime * RENEW_LEFT
+
+    async def _store(self, wish: GatewayWish) -> None:
+        bundle = await self._bundle.wait()
+        provider = self._roots.signer(bundle)
+        key = generate_private_key(SECP256R1())
+        now = self._clock()
+        until = int(min(now + wish.lifetime, provider.not_after))
+        template = LeafTemplate(
+            identity=None,
+            key=key.public_key(),
+            spki=key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+            dns_names=wish.names,
+            not_before=int(now) - BACKDATE,
+            not_after=until,
+            serial=new_serial(),
+        )
+        chain = await provider.sign(template)
+        pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        files = {"tls.crt": pem, "tls.key": private, "ca.crt": bundle_pem(bundle).encode()}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": wish.secret,
+                "namespace": wish.namespace,
+                "labels": {"app.kubernetes.io/managed-by": MANAGER},
+            },
+            "type": "kubernetes.io/tls",
+            "data": {name: base64.b64encode(content).decode() for name, content in files.items()},
+        }
+        path = _path(_place(wish))
+        answer = await self._kube.request(
+            "PATCH",
+            path,
+            query={"fieldManager": MANAGER, "force": "true"},
+            body=secret,
+            content_type="application/apply-patch+yaml",
+        )
+        if answer.status not in {200, 201}:
+            raise KubeError.of("PATCH", path, answer)
+        serial = f"serial {template.serial:x}"
+        await self._note(
+            AuditNote(
+                WHAT,
+                STORED,
+                serial,
+                asked_for=_place(wish),
+                bundle_serial=bundle.serial,
+                names=list(wish.names),
+                until=until,
+            )
+        )
+
+    async def _remove(self, held: AuditNote) -> None:
+        path = _path(held.asked_for)
+        answer = await self._kube.request("DELETE", path)
+        if answer.status not in {200, 202, 404}:
+            raise KubeError.of("DELETE", path, answer)
+        await self._note(AuditNote(WHAT, REMOVED, asked_for=held.asked_for))
+
+    async def _note(self, note: AuditNote) -> None:
+        await self._certs.publish(Draft(subject=self._subject, payload=encode(note)))
+        _LOGGER.info("%s", note.code, extra={"secret": note.asked_for, "names": note.names, "until": note.until})
+
+
+def _place(wish: GatewayWish) -> str:
+    return f"{wish.namespace}/{wish.secret}"
+
+
+def _path(place: str) -> str:
+    namespace, _, name = place.partition("/")
+    return f"/api/v1/namespaces/{namespace}/secrets/{name}"
