@@ -70,7 +70,7 @@ async def _fresh_start(made: BenchMesh, size: int) -> Row:
     await made.publisher.keyframe()
     async with made.edge(**{"state-dir": made.directory / "fresh"}) as edge:
         return Row(
-            f"{size} pods, 2,300 resources: start from a keyframe in the log",
+            f"{size} pods, {len(made.publisher.snapshot.resources)} resources: start from a keyframe in the log",
             round(edge.started_in, 2),
             "s",
             "<= 3 s" if size == 10_000 else "",

@@ -23,7 +23,9 @@ STUBS = ROOT / ".stubs"
 STAMP = STUBS / ".stamp"
 
 MODULES = (
+    "envoy.admin.v3.config_dump_shared_pb2",
     "envoy.config.bootstrap.v3.bootstrap_pb2",
+    "envoy.config.cluster.v3.circuit_breaker_pb2",
     "envoy.config.cluster.v3.cluster_pb2",
     "envoy.config.core.v3.address_pb2",
     "envoy.config.core.v3.base_pb2",
@@ -31,6 +33,7 @@ MODULES = (
     "envoy.config.core.v3.protocol_pb2",
     "envoy.config.endpoint.v3.endpoint_components_pb2",
     "envoy.config.endpoint.v3.endpoint_pb2",
+    "envoy.config.listener.v3.api_listener_pb2",
     "envoy.config.listener.v3.listener_components_pb2",
     "envoy.config.listener.v3.listener_pb2",
     "envoy.config.rbac.v3.rbac_pb2",
@@ -44,13 +47,14 @@ MODULES = (
     "envoy.extensions.filters.network.rbac.v3.rbac_pb2",
     "envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2",
     "envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2",
-    "envoy.config.cluster.v3.circuit_breaker_pb2",
     "envoy.extensions.transport_sockets.tls.v3.common_pb2",
     "envoy.extensions.transport_sockets.tls.v3.secret_pb2",
     "envoy.extensions.transport_sockets.tls.v3.tls_pb2",
     "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
     "envoy.service.discovery.v3.ads_pb2",
     "envoy.service.discovery.v3.discovery_pb2",
+    "envoy.service.status.v3.csds_pb2",
+    "envoy.type.matcher.v3.node_pb2",
     "envoy.type.matcher.v3.path_pb2",
     "envoy.type.matcher.v3.regex_pb2",
     "envoy.type.matcher.v3.string_pb2",

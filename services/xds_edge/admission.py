@@ -132,6 +132,10 @@ class Gatekeeper:
             self._watch.admitted()
         if not self._pace.take():
             raise StreamRefusedError("UNAVAILABLE", "stream/paced", "too many new streams at once; come back")
+        return self.identify(metadata)
+
+    def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[WorkloadToken, str]:
+        """Who a token proves its bearer to be; raises `StreamRefusedError`."""
         token = _bearer(metadata)
         try:
             return self._verifier.verify(token), token

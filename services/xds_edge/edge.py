@@ -81,6 +81,7 @@ class Edge:
             self.services,
             self.gatekeeper,
             ServerLimits(max_connection_age=settings.max_connection_age, reuse_port=settings.reuse_port),
+            mesh_namespace=settings.namespace,
         )
         self.may_serve = False
         """Whether there is a snapshot that proxies may be served: the log confirmed it, or it is away for too long."""

@@ -16,8 +16,10 @@ import grpc
 import grpc.aio
 import msgspec
 
+from services.xds_edge import csds
 from services.xds_edge.admission import Gatekeeper, StreamRefusedError
 from services.xds_edge.dialect import Delta, Dialect, World
+from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
 from shared.errors import BadInputError
 
@@ -77,8 +79,16 @@ class _CallChannel:
 class DiscoveryServer:
     """Serves aggregated discovery, incremental and state of the world, on one port."""
 
-    def __init__(self, services: Services, gatekeeper: Gatekeeper, limits: ServerLimits | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        gatekeeper: Gatekeeper,
+        limits: ServerLimits | None = None,
+        *,
+        mesh_namespace: str = "meshlog-system",
+    ) -> None:
         self._services = services
+        self._mesh_namespace = mesh_namespace
         self._gatekeeper = gatekeeper
         self._server = grpc.aio.server(options=(limits or ServerLimits()).options())
         delta: Callable[[Any, Any], Awaitable[None]] = self._delta
@@ -87,7 +97,16 @@ class DiscoveryServer:
             DELTA: grpc.stream_stream_rpc_method_handler(delta),
             WORLD: grpc.stream_stream_rpc_method_handler(world),
         }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        status = {
+            csds.FETCH: grpc.unary_unary_rpc_method_handler(self._fetch_status),
+            csds.STREAM: grpc.stream_stream_rpc_method_handler(self._stream_status),
+        }
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE, handlers),
+                grpc.method_handlers_generic_handler(csds.SERVICE, status),
+            )
+        )
         self._running: set[ProxyStream] = set()
         self.port = 0
         """The port that is listened on."""
@@ -135,6 +154,29 @@ class DiscoveryServer:
     async def abandon(self) -> None:
         """Stop at once, as a process that is killed does."""
         await self._server.stop(None)
+
+    async def _fetch_status(self, payload: bytes, context: Any) -> bytes:
+        """What proxies hold, once."""
+        try:
+            claims, _ = self._gatekeeper.identify(context.invocation_metadata() or ())
+            return csds.answer(
+                payload,
+                claims,
+                [stream.held for stream in sorted(self._running, key=lambda stream: stream.key)],
+                mesh_namespace=self._mesh_namespace,
+                body=self._services.fleet.body,
+            )
+        except StreamRefusedError as refusal:
+            self._services.counters.refused[refusal.code] += 1
+            await context.abort(getattr(grpc.StatusCode, refusal.status), refusal.sentence)
+        except BadRequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.sentence)
+        raise AssertionError("an aborted call goes on")
+
+    async def _stream_status(self, _requests: Any, context: Any) -> None:
+        """The same, for each request of a stream."""
+        while isinstance(payload := await context.read(), bytes):
+            await context.write(await self._fetch_status(payload, context))
 
     async def _delta(self, _requests: Any, context: Any) -> None:
         await self._stream(context, Delta(self._services.responses))

@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.csds import Held, HeldType
 from services.xds_edge.dialect import Delta, Dialect
 from services.xds_edge.exchange import Exchange, UnknownTypeError
 from services.xds_edge.fleet import Fleet
@@ -110,6 +111,21 @@ class ProxyStream:
         """Whether its proxy holds all of the newest view of its class."""
         view = self._exchange.view
         return view is not None and self._exchange.complete >= view.version
+
+    def held(self) -> Held:
+        """What its proxy holds, secrets left out."""
+        types = tuple(
+            HeldType(
+                type_url,
+                subscription.held.resources,
+                subscription.refused,
+                refusal.message if (refusal := self._refusals.get(type_url)) else "",
+                subscription.in_flight is None,
+            )
+            for type_url, subscription in self._exchange.subscriptions.items()
+            if type_url != SDS
+        )
+        return Held(self._claims.namespace, self._claims.pod_name, types)
 
     def refresh(self) -> None:
         """The snapshot changed for this proxy, or the secrets for all."""

@@ -40,12 +40,13 @@ def main() -> int:
 
 def conversations() -> Iterator[bytes]:
     """What well-behaved proxies say, to start from: random bytes alone are rarely a request."""
-    for first, make in ((b"\x00", DeltaDiscoveryRequest), (b"\xff", DiscoveryRequest)):
+    kinds: list[tuple[bytes, Any]] = [(b"\x00", DeltaDiscoveryRequest), (b"\xff", DiscoveryRequest)]
+    for first, make in kinds:
         said: list[Any] = [make(type_url=type_url) for type_url in (*TYPE_URLS, SDS)]
         said += [make(type_url=type_url, response_nonce=str(n)) for n, type_url in enumerate((*TYPE_URLS, SDS), 1)]
         refusal: Any = make(type_url=TYPE_URLS[0], response_nonce="6")
         refusal.error_detail.message = "no"
-        names = "resource_names_subscribe" if make is DeltaDiscoveryRequest else "resource_names"
+        names = "resource_names_subscribe" if first == b"\x00" else "resource_names"
         said += [refusal, make(type_url=TYPE_URLS[1], **{names: ["a", "*"]}), make(type_url=TYPE_URLS[1])]
         messages = [message.SerializeToString() for message in said]
         yield first + b"".join(len(message).to_bytes(2, "big") + message for message in messages)
