@@ -23,6 +23,7 @@ from shared.netlink import NetlinkError
 
 ALWAYS_EXCLUDED_INBOUND = (15010, 15901, 15902, 15903, 15904)
 """Envoy's own listeners: metrics, and liveness, readiness, startup and TCP probes."""
+ADMIN_PORT = 15000
 _TABLE = "meshlog-sidecar"
 _DESTINATION_NAT = -100
 _LOOPBACK_4 = ipaddress.IPv4Network("127.0.0.1")
@@ -123,7 +124,10 @@ def _to_local_proxy_ip(wanted: RedirectRules, loopback: Statement) -> list[Rule]
     except ValueError as error:
         raise BadInputError("redirect/address", f"{wanted.local_proxy_ip!r} is no IPv4 address") from error
     to_pod = netfilter.translate_destination(address)
-    return [(loopback, netfilter.destination(_LOOPBACK_4), _proxy(wanted), to_pod)]
+    own = (loopback, netfilter.destination(_LOOPBACK_4), _proxy(wanted))
+    # Envoy answers "am I ready" by asking its own admin, which is on 127.0.0.1 and nowhere else.
+    admin = (netfilter.transport(TCP), netfilter.destination_port(ADMIN_PORT), verdict("return"))
+    return [(*own, *admin), (*own, to_pod)]
 
 
 def _proxy(wanted: RedirectRules, *, negated: bool = False) -> Statement:

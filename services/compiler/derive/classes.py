@@ -1,7 +1,9 @@
 """Workload classes: which proxies must hold the same configuration.
 
-A class is made of what the configuration depends on: namespace, service account and the ports that services open
-on the pod. Adding a replica adds a pod to a class and changes no configuration but endpoints.
+A class is made of what the configuration depends on: service account and the ports that services open on the pod.
+Adding a replica adds a pod to a class and changes no configuration but endpoints. Where everybody may call and be
+called (permissive mode) the account does not matter, and all pods with the same ports are one class: what a change
+costs then follows the number of different ports, not of accounts.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from services.compiler.derive.membership import proxyless, workload
+from services.compiler.derive.access import scope_of
+from services.compiler.derive.membership import is_permissive, proxyless, workload
 from services.compiler.derive.offers import Protocol, age, ports
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
@@ -27,27 +30,32 @@ class OpenPort(NamedTuple):
 class WorkloadClass(NamedTuple):
     """What the configuration of a proxy depends on, besides policy."""
 
-    account: ObjectName
+    account: ObjectName | None
+    """None: any account, of namespaces that are permissive."""
     open_ports: tuple[OpenPort, ...]
     """By number, each once."""
     dual: bool = False
     """Whether its pods have IPv6 addresses too."""
     proxyless: bool = False
     """Whether its pods have no sidecar, but a gRPC library that speaks xDS itself."""
+    namespaces: tuple[str, ...] | None = None
+    """Of a class of any account: namespaces that it is told of; none: all."""
 
     @property
     def id(self) -> str:
         """`namespace/account~hash`: readable, and the same wherever and whenever it is computed."""
         words = ["dual" if self.dual else "", "proxyless" if self.proxyless else ""]
+        words.append("" if self.namespaces is None else repr(self.namespaces))
         depends = "".join([repr([tuple(item) for item in self.open_ports]), *words])
         digest = hashlib.sha256(depends.encode()).hexdigest()
-        return f"{self.account}~{digest[:8]}"
+        return f"{self.account or 'permissive'}~{digest[:8]}"
 
 
 class ProxyEntry(NamedTuple):
     """A proxy and its class."""
 
     uid: str
+    account: ObjectName
     workload_class: WorkloadClass
 
 
@@ -103,6 +111,11 @@ def proxy(mesh: Mesh, pod: ObjectName) -> ProxyEntry | None:
         if alone is None:
             return None
         account = ObjectName(pod.namespace, alone.service_account)
-        return ProxyEntry(uid=alone.uid, workload_class=WorkloadClass(account, (), proxyless=True))
+        return ProxyEntry(uid=alone.uid, account=account, workload_class=WorkloadClass(account, (), proxyless=True))
     account = ObjectName(pod.namespace, found.service_account)
-    return ProxyEntry(uid=found.uid, workload_class=WorkloadClass(account, open_ports(mesh, pod), found.dual))
+    opened = open_ports(mesh, pod)
+    scope = scope_of(mesh, account, found.dual)
+    if scope.account is None and is_permissive(mesh, account.namespace):
+        shared = WorkloadClass(None, opened, found.dual, namespaces=scope.namespaces)
+        return ProxyEntry(uid=found.uid, account=account, workload_class=shared)
+    return ProxyEntry(uid=found.uid, account=account, workload_class=WorkloadClass(account, opened, found.dual))

@@ -166,10 +166,12 @@ def application_cluster(mesh: Mesh, opened: OpenPort) -> Rendered:  # noqa: ARG0
 
 
 @query
-def inbound_routes(mesh: Mesh, account: ObjectName, number: int) -> Rendered:
-    """Who may make which requests to a port of the pods of an account."""
-    permissive = is_permissive(mesh, account.namespace)
-    rules = rbac.everyone() if permissive else rbac.for_requests(grants_to(mesh, account), number)
+def inbound_routes(mesh: Mesh, account: ObjectName | None, number: int) -> Rendered:
+    """Who may make which requests to a port of the pods of an account (none: of any that is permissive)."""
+    if account is None or is_permissive(mesh, account.namespace):
+        rules = rbac.everyone()
+    else:
+        rules = rbac.for_requests(grants_to(mesh, account), number)
     message = route_configurations.inbound(number, rules)
     return rendered(message.name, message)
 
@@ -177,12 +179,12 @@ def inbound_routes(mesh: Mesh, account: ObjectName, number: int) -> Rendered:
 @query
 def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
     """The inbound listener of a class."""
-    permissive = is_permissive(mesh, workload_class.account.namespace)
+    account = workload_class.account
     chains: list[listeners.InboundChain] = []
     for opened in workload_class.open_ports:
         callers, rules = None, None
-        if opened.protocol == "tcp" and not permissive:
-            grants = grants_to(mesh, workload_class.account)
+        if opened.protocol == "tcp" and account is not None and not is_permissive(mesh, account.namespace):
+            grants = grants_to(mesh, account)
             callers = tuple(rbac.callers(grants, opened.number))
             rules = rbac.for_connections(grants, opened.number)
         chains.append(listeners.InboundChain(opened.number, opened.protocol == "http", callers, rules))
@@ -243,15 +245,19 @@ def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
 @query
 def view(mesh: Mesh, workload_class: WorkloadClass) -> View:
     """What a workload class holds."""
-    if workload_class.proxyless:
-        refs = (Ref(factory, arguments) for factory, arguments in proxyless.resources(mesh, workload_class.account))
+    account = workload_class.account
+    if workload_class.proxyless and account is not None:
+        refs = (Ref(factory, arguments) for factory, arguments in proxyless.resources(mesh, account))
         return View(outbound=tuple(refs), own=())
     own = [_ref(inbound_listener, workload_class)]
     for opened in workload_class.open_ports:
         own.append(_ref(application_cluster, opened))
         if opened.protocol == "http":
-            own.append(_ref(inbound_routes, workload_class.account, opened.number))
-    scope = scope_of(mesh, workload_class.account, workload_class.dual)
+            own.append(_ref(inbound_routes, account, opened.number))
+    if account is None:
+        scope = Scope(None, workload_class.namespaces, workload_class.dual)
+    else:
+        scope = scope_of(mesh, account, workload_class.dual)
     return View(outbound=outbound_refs(mesh, scope), own=tuple(own))
 
 

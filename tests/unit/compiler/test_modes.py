@@ -65,6 +65,7 @@ def test_in_permissive_mode_a_namespace_that_says_whom_it_calls_is_told_no_more(
 def test_accounts_that_may_call_the_same_share_one_listener() -> None:
     mesh = [*without_policy(), *OUTSIDE, objects.mesh_config(permissive=True)]
     snapshot = compile_events(mesh)
+    assert len(snapshot.views) == 3, "no port, a port of requests, a port of bytes"
     assert len([key for key in snapshot.resources if key[1] == "outbound"]) == 1
 
 

@@ -1,0 +1,218 @@
+"""The compiler on meshes of 100, 1,000 and (ARGS=full) 10,000 services of 10 pods: from scratch, and one change each.
+
+5 traffic targets for 10 services, one split for 20. A change is folded and committed ten times, there and back; the
+figure is the median. `grows` is the exponent k of cost ~ services**k between the smallest and the largest mesh.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.table import Result, Row
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
+from shared.events import Event
+from shared.model import ServicePort
+from shared.snapshot import LDS, Snapshot
+from tests.unit.compiler import objects
+
+SIZES = (100, 1000)
+FULL = (100, 1000, 10000)
+PODS = 10
+ROUNDS = 10
+PER_NAMESPACE = 50
+
+
+def run() -> Result:
+    """Every size in turn; ARGS=full adds the largest."""
+    sizes = FULL if "full" in sys.argv else SIZES
+    rows: list[Row] = []
+    costs: dict[str, list[float]] = {}
+    for size in sizes:
+        for what, figure, unit, budget in _size(size):
+            rows.append(Row(what=f"{size} services: {what}", figure=figure, unit=unit, budget=budget))
+            if unit == "ms":
+                costs.setdefault(what, []).append(figure)
+    for what, figures in costs.items():
+        exponent = math.log(figures[-1] / figures[0]) / math.log(sizes[-1] / sizes[0])
+        rows.append(Row(what=f"{what}: grows", figure=round(exponent, 2), unit="exponent", budget=_growth(what)))
+    return Result(name="compile", command=f"make bench-compile{' ARGS=full' if sizes == FULL else ''}", rows=rows)
+
+
+def _growth(what: str) -> str:
+    return "<= 0.3 (2x at ten times the mesh)" if what.startswith("one ") else ""
+
+
+def names(index: int) -> tuple[str, str]:
+    """Namespace and name of a service."""
+    return f"ns{index // PER_NAMESPACE}", f"s{index}"
+
+
+def address(index: int, *, base: int = 10) -> str:
+    """A distinct address for each index."""
+    return f"{base}.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}"
+
+
+def pod(index: int, replica: int, *, name: str = "") -> Event:
+    """A pod of a service."""
+    namespace, service = names(index)
+    return objects.pod(
+        namespace,
+        name or f"{service}-{replica}",
+        account=service,
+        ip=address(index * (PODS + 2) + replica + 1),
+        labels={"app": service},
+    )
+
+
+def endpoints(index: int, count: int = PODS, *, unready: int | None = None) -> Event:
+    """The slice of a service."""
+    namespace, service = names(index)
+    found = {f"{service}-{replica}": address(index * (PODS + 2) + replica + 1) for replica in range(count)}
+    return objects.slices(namespace, service, found, unready=[] if unready is None else [f"{service}-{unready}"])
+
+
+def target(index: int, size: int, *, match: str = "get") -> Event:
+    """A traffic target that opens a service to three others."""
+    namespace, service = names(index)
+    choice = random.Random(index)
+    sources = [names(choice.randrange(size)) for _ in range(3)]
+    return objects.target(
+        namespace,
+        f"t-{service}",
+        destination=service,
+        sources=sorted(set(sources)),
+        rules=[("HTTPRouteGroup", "routes", [match])],
+    )
+
+
+def weights(index: int, first: int) -> Event:
+    """A split of a service over itself and its neighbour."""
+    namespace, service = names(index)
+    return objects.split(
+        namespace, f"split-{service}", root=service, backends={service: first, names(index + 1)[1]: 100 - first}
+    )
+
+
+def mesh(size: int) -> Iterator[Event]:
+    """All events of a mesh."""
+    for number in range(math.ceil(size / PER_NAMESPACE)):
+        yield objects.namespace(f"ns{number}")
+        matches = [{"name": "get", "pathRegex": "/a.*", "methods": ["GET"]}, {"name": "all", "pathRegex": "/.*"}]
+        yield objects.route_group(f"ns{number}", "routes", *matches)
+    for index in range(size):
+        namespace, service = names(index)
+        yield objects.service(
+            namespace, service, ip=address(index + 1, base=172), ports=[ServicePort(port=80, target_port=8080)]
+        )
+        for replica in range(PODS):
+            yield pod(index, replica)
+        yield endpoints(index)
+        if index % 2 == 0:
+            yield target(index, size)
+        if index % 20 == 0:
+            yield weights(index, 90)
+
+
+class _Bench:
+    def __init__(self, events: list[Event]) -> None:
+        self.compiler, self.snapshot = Compiler(MeshSettings()), Snapshot()
+        self.sequence = 0
+        self.rendered = 0
+        self.seconds = self.apply(*events)
+
+    def apply(self, *events: Event) -> float:
+        """Fold and commit; seconds of that."""
+        began = time.perf_counter()
+        for event in events:
+            self.sequence += 1
+            self.compiler.fold(event, self.sequence)
+        commit = self.compiler.commit(self.snapshot)
+        elapsed = time.perf_counter() - began
+        self.rendered = 0
+        if commit is not None:
+            self.snapshot.apply(commit)
+            self.rendered = len(commit.resources)
+        self.compiler.accept()
+        return elapsed
+
+    def there_and_back(self, there: list[Event], back: list[Event], rounds: int = ROUNDS) -> tuple[float, int]:
+        """Milliseconds of one change, and the resources that it rendered."""
+        taken: list[float] = []
+        rendered = 0
+        for _ in range(rounds):
+            taken.append(self.apply(*there))
+            rendered = max(rendered, self.rendered)
+            taken.append(self.apply(*back))
+        return round(statistics.median(taken) * 1000, 3), rendered
+
+
+def _size(size: int) -> Iterator[tuple[str, float, str, str]]:
+    events = list(mesh(size))
+    gc.collect()
+    before = _resident()
+    bench = _Bench(events)
+    yield "from scratch", round(bench.seconds * 1000, 1), "ms", "<= 10 s" if size == 1000 else ""
+    yield "resources", len(bench.snapshot.resources), "", ""
+    yield "bytes of them", round(sum(len(one.body) for one in bench.snapshot.resources.values()) / 1e6, 2), "MB", ""
+    yield "memory", round(_resident() - before), "MB", ""
+    gc.freeze()
+    middle = size // 2 // 20 * 20
+    changes = {
+        "one endpoint change": ([endpoints(middle, unready=1)], [endpoints(middle)]),
+        "one TrafficTarget change": ([target(middle, size, match="all")], [target(middle, size)]),
+        "one weight change": ([weights(middle, 50)], [weights(middle, 90)]),
+        "one pod added": (
+            [pod(middle, PODS), endpoints(middle, PODS + 1)],
+            [objects.deleted("Pod", names(middle)[0], f"{names(middle)[1]}-{PODS}"), endpoints(middle)],
+        ),
+    }
+    for what, (there, back) in changes.items():
+        figure, rendered = bench.there_and_back(there, back)
+        yield what, figure, "ms", "<= 1 ms" if (what, size) == ("one endpoint change", 1000) else ""
+        yield f"{what}: resources rendered", rendered, "", ""
+    yield "into permissive mode", round(bench.apply(objects.mesh_config(permissive=True)) * 1000, 1), "ms", ""
+    listener = max(len(one.body) for one in bench.snapshot.resources.values() if one.type_url == LDS)
+    held = _held(bench.snapshot)
+    yield "permissive: largest listener", round(listener / 1000, 1), "kB", ""
+    yield "permissive: one proxy holds", round(held / 1e6, 2), "MB", ""
+    yield (
+        "permissive: bytes of all resources",
+        round(sum(len(one.body) for one in bench.snapshot.resources.values()) / 1e6, 2),
+        "MB",
+        "",
+    )
+    figure = bench.apply(endpoints(middle, unready=1))
+    yield "permissive, one endpoint change", round(figure * 1000, 3), "ms", ""
+    scoped = objects.namespace("ns0", annotations={"meshlog.io/calls": "ns0"})
+    bench.apply(scoped)
+    first = bench.snapshot.proxies[f"{objects.CLUSTER}/ns0/s0-0"].workload_class
+    yield (
+        "permissive: a proxy of a namespace with meshlog.io/calls holds",
+        round(_held(bench.snapshot, first) / 1e6, 2),
+        "MB",
+        "",
+    )
+    yield "back to SMI mode", round(bench.apply(objects.mesh_config(permissive=False)) * 1000, 1), "ms", ""
+
+
+def _held(snapshot: Snapshot, workload_class: str = "") -> int:
+    """Bytes of everything that one class is told."""
+    view = snapshot.views[workload_class or max(snapshot.views)]
+    return sum(
+        len(snapshot.resources[type_url, name, digest].body)
+        for type_url, held in view.items()
+        for name, digest in held.items()
+    )
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
