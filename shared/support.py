@@ -45,7 +45,9 @@ KINDS: Mapping[str, Support] = {
     "UDPRoute": Support("not yet", "the route is read; sidecars carry TCP only"),
     "TrafficSplit": _WORKS,
     "MeshConfig": _WORKS,
-    "MeshRootCertificate": _NOT_YET,
+    "MeshRootCertificate": Support(
+        "differs", "identities are always SPIFFE ids; a root is changed by what proxies acknowledged"
+    ),
     "Egress": _NOT_YET,
     "IngressBackend": _NOT_YET,
     "Retry": _NOT_YET,
@@ -82,8 +84,10 @@ MESH_CONFIG: Mapping[str, Support] = {
     "observability.enableDebugServer": Support("needless", "`meshlog status` and the log answer"),
     "observability.tracing": _NOT_YET,
     "certificate.serviceCertValidityDuration": Support("works", "live, at the next renewal"),
-    "certificate.certKeyBitSize": Support("not yet", "keys are P-256"),
-    "certificate.ingressGateway": _NOT_YET,
+    "certificate.certKeyBitSize": Support("works", "live, at the next renewal; P-256 where nothing is said"),
+    "certificate.ingressGateway": Support(
+        "differs", "all its names are used; the setting gateway_secret lets the CA write it"
+    ),
     "featureFlags.enableWASMStats": _NOT_YET,
     "featureFlags.enableEgressPolicy": Support("not yet", "no Egress is in force"),
     "featureFlags.enableMulticlusterMode": _NEEDLESS,

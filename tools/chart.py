@@ -50,6 +50,8 @@ def placeholders() -> Profile:
         **_COUNTS,
         "namespace": "__namespace__",
         "ca_provider": "cert-manager",
+        "gateway_secret": "__gateway_namespace__/__gateway_name__",
+        "vault_secret": "__vault_secret__",
         "nats_nodes": 3,
         "nats_secured": True,
         "spread": True,
@@ -90,9 +92,13 @@ def _template(one: Manifest) -> str:
     if one["kind"] == "StatefulSet":
         text = text.replace("  replicas: 3\n", "  replicas: {{ .Values.nats_nodes }}\n")
     text = re.sub(r"__([a-z_.-]+?)__(B?)", _value, _quoted(text))
-    condition = _IF.get(one["kind"]) or ("not .Values.nats_url" if _file_of(one) == "log" else "")
+    condition = _IF.get(one["kind"]) or _only_with(one) or ("not .Values.nats_url" if _file_of(one) == "log" else "")
     body = f"---\n{text}"
     return f"{{{{- if {condition} }}}}\n{body}{{{{- end }}}}\n" if condition else body
+
+
+def _only_with(one: Manifest) -> str:
+    return ".Values.gateway_secret" if "gateway" in one["metadata"]["name"] else ""
 
 
 def _conditional(text: str) -> str:
@@ -116,6 +122,11 @@ def _conditional(text: str) -> str:
     text = re.sub(
         r"(( *)topologySpreadConstraints:\n(?:\2[- ] .*\n)*)",
         r"{{- if .Values.spread }}" + "\n" + r"\1{{- end }}" + "\n",
+        text,
+    )
+    text = re.sub(
+        r"(- apiGroups:\n(?:  .*\n)*  - __vault_secret__\n)",
+        "{{- if .Values.vault_secret }}\n" + r"\1{{- end }}" + "\n",
         text,
     )
     edges = _COUNTS["edges"]
@@ -176,6 +187,8 @@ def _value(match: re.Match[str]) -> str:
 def _path(name: str) -> str:
     if name == "namespace":
         return ".Release.Namespace"
+    if name in {"gateway_namespace", "gateway_name"}:
+        return f'({"first" if name == "gateway_namespace" else "last"} (splitList "/" .Values.gateway_secret))'
     if name.startswith("resources."):
         _, service, field = name.split(".")
         return f'(index .Values.resources "{service}").{field}'

@@ -74,7 +74,18 @@ def _ca_at_home(profile: Profile) -> list[dict[str, Any]]:
     ]
     if profile.ca_provider == "cert-manager":
         rules.append(_rule(["cert-manager.io"], ["certificaterequests"], ["create", "get", "delete"]))
+    if profile.vault_secret:
+        rules.append(_rule([""], ["secrets"], ["get"], profile.vault_secret))
     return rules
+
+
+def _ca_at_the_gateway(profile: Profile) -> list[Manifest]:
+    namespace, _, name = profile.gateway_secret.partition("/")
+    if not name:
+        return []
+    # By server-side apply, which creates by name.
+    rules = [_rule([""], ["secrets"], ["create", "patch", "delete"], name)]
+    return _role("meshlog-ca-gateway", rules, profile, namespace=namespace, account="meshlog-ca")
 
 
 def roles(profile: Profile) -> list[Manifest]:
@@ -84,6 +95,7 @@ def roles(profile: Profile) -> list[Manifest]:
         *_role("meshlog-ingestor", _ingestor_at_home(), profile),
         *_cluster_role("meshlog-ca", _ca_everywhere(profile), profile),
         *_role("meshlog-ca", _ca_at_home(profile), profile),
+        *_ca_at_the_gateway(profile),
     ]
 
 
@@ -97,12 +109,15 @@ def _cluster_role(account: str, rules: list[dict[str, Any]], profile: Profile) -
     ]
 
 
-def _role(account: str, rules: list[dict[str, Any]], profile: Profile) -> list[Manifest]:
-    metadata = {"name": account, "namespace": profile.namespace, "labels": labels(account, profile)}
+def _role(
+    name: str, rules: list[dict[str, Any]], profile: Profile, *, namespace: str = "", account: str = ""
+) -> list[Manifest]:
+    """In the mesh's namespace and for the account of the role's name, unless others are said."""
+    metadata = {"name": name, "namespace": namespace or profile.namespace, "labels": labels(name, profile)}
     head = {"apiVersion": f"{RBAC}/v1", "metadata": metadata}
     return [
         {**head, "kind": "Role", "rules": rules},
-        {**head, "kind": "RoleBinding", **_binding("Role", account, account, profile)},
+        {**head, "kind": "RoleBinding", **_binding("Role", name, account or name, profile)},
     ]
 
 

@@ -62,6 +62,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Size of each NATS server's claim, `10Gi`; empty: no claim."""
     nats_class: str = ""
     """Storage class of the claims; empty: the cluster's default."""
+    gateway_secret: str = ""
+    """`namespace/name` of the Secret for an ingress gateway that MeshConfig names; empty: the CA may write none."""
+    vault_secret: str = ""
+    """Name of a Secret of the mesh's namespace with a token of Vault, which the CA may read; empty: it needs none."""
     proxy_mark: int = 0
     """Mark of the sidecar's own packets; 0: they are known by the proxy's user id."""
     priority_class: str = ""

@@ -142,3 +142,14 @@ def test_no_password_is_in_any_other_object() -> None:
 def test_a_mistake_is_a_sentence(preset: str, settings: dict[str, str], sentence: str) -> None:
     with pytest.raises(BadInputError, match=sentence):
         chosen(preset, settings)
+
+
+def test_the_ca_may_write_one_secret_of_a_gateway_if_it_is_named() -> None:
+    def gateway(profile: Profile) -> list[Manifest]:
+        return [one for one in control_plane(profile) if one["metadata"]["name"] == "meshlog-ca-gateway"]
+
+    assert gateway(PRESETS["ha"]) == []
+    role, binding = gateway(chosen("ha", {"gateway_secret": "ingress/mesh-client"}))
+    assert {role["metadata"]["namespace"], binding["metadata"]["namespace"]} == {"ingress"}
+    assert [(rule["resources"], rule["resourceNames"]) for rule in role["rules"]] == [(["secrets"], ["mesh-client"])]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "meshlog-ca", "namespace": "meshlog-system"}]
