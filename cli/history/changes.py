@@ -32,11 +32,15 @@ class Difference(msgspec.Struct, frozen=True):
     """Proxy → class before and after; empty: it was not there."""
     newly_left_out: list[Quarantined]
     no_longer_left_out: list[Quarantined]
+    joined: list[str] = []
+    """Namespaces that become members."""
+    left: list[str] = []
 
     @property
     def nothing(self) -> bool:
-        """Whether the two are the same to every proxy."""
-        return not (self.classes or self.proxies or self.newly_left_out or self.no_longer_left_out)
+        """Whether the two are the same."""
+        left_out = self.newly_left_out or self.no_longer_left_out
+        return not (self.classes or self.proxies or left_out or self.joined or self.left)
 
 
 def between(before: Snapshot, after: Snapshot) -> Difference:
@@ -56,6 +60,8 @@ def between(before: Snapshot, after: Snapshot) -> Difference:
         proxies=proxies,
         newly_left_out=sorted(set(after.quarantine) - set(before.quarantine)),
         no_longer_left_out=sorted(set(before.quarantine) - set(after.quarantine)),
+        joined=sorted(set(after.mesh_namespaces) - set(before.mesh_namespaces)),
+        left=sorted(set(before.mesh_namespaces) - set(after.mesh_namespaces)),
     )
 
 
@@ -72,6 +78,12 @@ def changed_names(before: dict[str, dict[str, str]], after: dict[str, dict[str, 
             if old.get(name) != new.get(name)
         )
     return found
+
+
+def membership(difference: Difference) -> list[str]:
+    """Namespaces that come and go, as sentences."""
+    joined = [f"namespace {name}: becomes a member" for name in difference.joined]
+    return [*joined, *(f"namespace {name}: is no member any more" for name in difference.left)]
 
 
 def distinct(difference: Difference) -> dict[Changed, list[str]]:

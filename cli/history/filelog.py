@@ -26,7 +26,11 @@ class Archive:
         except OSError as error:
             raise BadInputError("archive/unreadable", f"cannot be read: {error.strerror}", about=str(path)) from error
         self.path = path
-        self.contents: Contents = read_contents(self._file, str(path))
+        try:
+            self.contents: Contents = read_contents(self._file, str(path))
+        except BaseException:
+            self._file.close()
+            raise
         self._kept: OrderedDict[int, list[Item]] = OrderedDict()
 
     def close(self) -> None:

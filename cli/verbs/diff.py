@@ -97,7 +97,7 @@ async def _view(timeline: Timeline, a: int, b: int, proxy: str, workload_class: 
 
 async def _all(timeline: Timeline, a: int, b: int) -> int:
     from cli.history import naming
-    from cli.history.changes import between, distinct, objects_between
+    from cli.history.changes import between, distinct, membership, objects_between
 
     before, after = await timeline.snapshot(a), await timeline.snapshot(b)
     objects = await objects_between(timeline, min(a, b), max(a, b))
@@ -109,6 +109,8 @@ async def _all(timeline: Timeline, a: int, b: int) -> int:
     if len(objects) > 30:
         print(f"  and {len(objects) - 30} more: meshlog log --after {a} --until {b}")
     _resources(distinct(found), after)
+    for sentence in membership(found):
+        print(sentence)
     for key, (was, now) in found.proxies.items():
         name = key.partition("/")[2]
         print(f"proxy {name}: " + (f"{was} -> {now}" if was and now else f"new, {now}" if now else "gone"))

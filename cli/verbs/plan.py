@@ -89,7 +89,7 @@ def _refusals(found: Plan, most: int) -> dict[str, str]:
 
 
 def _tell(found: Plan, refusals: dict[str, str]) -> None:
-    from cli.history.changes import distinct
+    from cli.history.changes import distinct, membership
     from cli.history.naming import type_name
 
     if found.pinned:
@@ -106,6 +106,8 @@ def _tell(found: Plan, refusals: dict[str, str]) -> None:
     for change, classes in list(distinct(difference).items())[:40]:
         where = classes[0] if len(classes) == 1 else f"{len(classes)} classes"
         print(f"  {change.verb:<7}  {type_name(change.type_url)}/{change.name}  ({where})")
+    for sentence in membership(difference):
+        print(f"  {sentence}")
     _consequences(found)
     for name, text in refusals.items():
         print(f"Envoy would refuse {name}: {text}")

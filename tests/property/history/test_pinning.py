@@ -17,7 +17,7 @@ from tests.property.history.worlds import contents
 from tests.unit.compiler.objects import CLUSTER
 
 FEW = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 
 

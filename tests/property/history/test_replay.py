@@ -18,7 +18,7 @@ from tests.property.compiler.worlds import flat, histories
 from tests.property.history.worlds import contents, exported, recorded
 
 FEW = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 
 

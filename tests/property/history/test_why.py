@@ -20,7 +20,7 @@ from tests.property.compiler.worlds import applied, flat, histories
 from tests.property.history.worlds import recorded
 
 FEW = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 
 
