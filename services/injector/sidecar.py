@@ -37,7 +37,8 @@ ANNOTATION_PROBES = "sidecar.meshlog.io/probes"
 
 HOLD = (
     f"ready() ( exec 3<>/dev/tcp/127.0.0.1/{PORTS['readiness']} && "
-    f"printf 'GET {READY_PATH} HTTP/1.0\\r\\n\\r\\n' >&3 && "
+    # Envoy answers HTTP/1.0 with 426.
+    f"printf 'GET {READY_PATH} HTTP/1.1\\r\\nHost: pod\\r\\nConnection: close\\r\\n\\r\\n' >&3 && "
     'read -r -t 2 line <&3 && [[ $line == *" 200 "* ]] ); '
     "for ((turn = 0; turn < 3000; turn++)); do ready 2>/dev/null && exit 0; sleep 0.2; done; exit 1"
 )

@@ -61,6 +61,8 @@ class Container:
         self.name: str = spec["name"]
         self.started = asyncio.Event()
         """Set while it runs and its startup probe, if any, has succeeded."""
+        self.hooked = asyncio.Event()
+        """Set once its postStart hook, if any, has ended, or the container could not be started or has."""
         self._spec = spec
         self._host = host
         self._restart = "Always" if role == "sidecar" else restart
@@ -106,10 +108,12 @@ class Container:
                 self._host.record("Warning", "Failed", f"Error: {self._command()}: {error.strerror}")
             else:
                 code = await self._live(process)
+            self.hooked.set()
             if self._is_done():
                 break
             await self._pause(self._now() - began)
         self._set(finished=True)
+        self.hooked.set()
         return code
 
     async def stop(self, grace: float) -> None:
@@ -180,7 +184,9 @@ class Container:
 
     async def _care(self, process: Process) -> None:
         """The hooks and probes of a running process; a task of its own, cancelled when the process ends."""
-        if not await self._after_start(process):
+        well = await self._after_start(process)
+        self.hooked.set()
+        if not well:
             return
         startup: Obj | None = self._spec.get("startupProbe")
         if startup is not None:

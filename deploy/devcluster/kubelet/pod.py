@@ -154,7 +154,11 @@ class PodWorker:
                 break
         else:
             # Not `gather`: cancelling this task, at deletion, must not cancel the containers.
-            tasks = [self._start(container) for container in self._main]
+            tasks: list[asyncio.Task[int]] = []
+            for container in self._main:
+                tasks.append(self._start(container))
+                # In order, and each hook holds up the containers after its own, as the kubelet does it.
+                await container.hooked.wait()
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in ended:
                 task.result()
