@@ -15,8 +15,11 @@ from services.ca.provider import BuiltinProvider, Provider
 from services.ca.settings import CaSettings
 from services.ca.wishes import WantedRoot
 from shared.eventlog.protocol import Logs
+from shared.events import Event
+from shared.model import Meta, PolicyObject
 from shared.subjects import Streams
 from shared.svid import BundleFollower, CertificateRequester
+from tests.unit.identity.cluster import Cluster
 
 TRUST_DOMAIN = "cluster.local"
 
@@ -115,3 +118,10 @@ async def requester(
     )
     async with tasks(bundles.run(), asking.run()):
         yield asking
+
+
+def wanted_event(cluster: Cluster, name: str, trust_domain: str, role: str, provider: str = "builtin") -> Event:
+    """The event of a MeshRootCertificate."""
+    spec = {"role": role, "trustDomain": trust_domain, "provider": {provider: {}}}
+    meta = Meta(name=name, namespace="meshlog-system", uid=f"uid-{name}")
+    return cluster.event("MeshRootCertificate", "meshlog-system", name, PolicyObject(metadata=meta, spec=spec))

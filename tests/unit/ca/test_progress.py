@@ -1,0 +1,124 @@
+"""A rotation waits for every proxy that could be hurt, connected or not, and for no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.ca.facts import Facts
+from services.ca.progress import FleetProgress
+from shared.certificates import SigningAnswer, TrustBundle, TrustedRoot, encode
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import Draft
+from shared.events import encode as encode_event
+from shared.snapshot import SDS
+from shared.status import ProxyStatus, TypeStatus, encode_status
+from shared.subjects import Streams
+from shared.tokens import TokenVerifier
+from tests.unit.ca.running import wanted_event
+from tests.unit.identity.cluster import Cluster
+
+NOW = 1_800_000_000.0
+STREAMS = Streams()
+
+
+def report(pod: str = "bookbuyer-1", uid: str = "", **changes: object) -> ProxyStatus:
+    fields: dict[str, object] = {
+        "cluster": "devcluster",
+        "namespace": "bookstore",
+        "pod": pod,
+        "uid": uid or f"uid-{pod}",
+        "service_account": "bookbuyer",
+        "edge": "e",
+        "connected": True,
+        "since": 0,
+        "types": {SDS: TypeStatus()},
+        "bundle": 5,
+        "certificate_bundle": 5,
+        "certificate_until": int(NOW) + 60,
+        **changes,
+    }
+    return ProxyStatus(**fields)  # type: ignore[arg-type]
+
+
+class Fleet:
+    def __init__(self) -> None:
+        self.logs = MemoryLogs()
+        self.facts = Facts(
+            TokenVerifier(clock=lambda: NOW), cluster="devcluster", mesh_name="meshlog", mesh_namespace="meshlog-system"
+        )
+        for event in Cluster(now=NOW).bookstore():
+            self.facts.apply(event)
+        self.bundle = TrustBundle("cluster.local", 9, ["R"], [], [TrustedRoot("a", "cluster.local", 9)], 9)
+        self.progress = FleetProgress(
+            status=self.logs.stream(STREAMS.status),
+            certs=self.logs.stream(STREAMS.certs),
+            events=self.logs.stream(STREAMS.events),
+            streams=STREAMS,
+            facts=self.facts,
+            home=("devcluster", "meshlog-system"),
+            bundle_subject=STREAMS.bundle_subject("cluster.local"),
+            serving=("meshlog-system", ("meshlog-xds-edge",)),
+            clock=lambda: NOW,
+            skew=300,
+        )
+
+    async def told(self, *reports: ProxyStatus) -> FleetProgress:
+        for one in reports:
+            subject = STREAMS.status_subject(one.cluster, one.namespace, one.pod)
+            await self.logs.stream(STREAMS.status).publish(Draft(subject, encode_status(one)))
+        await self.progress.refresh(self.bundle)
+        return self.progress
+
+
+@pytest.mark.parametrize(
+    ("one", "waits"),
+    [
+        (report(), True),
+        (report(bundle=9), False),
+        (report(bundle=10), False),
+        (report(connected=False), True),
+        (report(connected=False, certificate_until=int(NOW) - 299), True),
+        (report(connected=False, certificate_until=int(NOW) - 301), False),
+        (report(certificate_until=int(NOW) - 301), True),
+        (report(types={}), False),
+        (report(uid="another"), False),
+        (report(pod="gone"), False),
+    ],
+)
+async def test_a_new_root_waits_for_whoever_does_not_trust_it(one: ProxyStatus, waits: bool) -> None:  # noqa: FBT001
+    progress = await Fleet().told(one)
+    assert bool(progress.untrusting(9)) is waits
+
+
+async def test_half_a_fleet_that_is_offline_is_waited_for_by_name() -> None:
+    away = report("bookthief-1", connected=False)
+    progress = await Fleet().told(report(bundle=9), away)
+    assert progress.untrusting(9) == [
+        "bookstore/bookthief-1: has not acknowledged the new trust bundle (not connected now)"
+    ]
+
+
+async def test_an_old_root_waits_for_proxies_and_for_the_control_planes_servers() -> None:
+    fleet = Fleet()
+    progress = await fleet.told(report(), report("bookthief-1", certificate_bundle=9))
+    assert [one.partition(":")[0] for one in progress.unrenewed(9)] == [
+        "bookstore/bookbuyer-1",
+        "meshlog-system/meshlog-xds-edge-1",
+    ]
+    answer = SigningAnswer(id="1", bundle_serial=9, pod_uid="uid-meshlog-xds-edge-1")
+    await fleet.logs.stream(STREAMS.certs).publish(Draft(STREAMS.issued_subject("e", "1"), encode(answer)))
+    progress = await fleet.told(report(certificate_bundle=9))
+    assert progress.unrenewed(9) == []
+
+
+async def test_a_new_trust_domain_waits_for_the_compiled_policies() -> None:
+    fleet, cluster = Fleet(), Cluster(now=NOW)
+    root = TrustedRoot("root-2", "example.org", 9)
+    fleet.bundle = TrustBundle("cluster.local", 9, ["R", "S"], [], [*fleet.bundle.members, root], 9)
+    assert (await fleet.told(report())).uncompiled(root) == ["root-2: the log does not tell of it yet"]
+    for role in ("passive", "active"):
+        event = wanted_event(cluster, "root-2", "example.org", role)
+        await fleet.logs.stream(STREAMS.events).publish(Draft(event.subject(STREAMS), encode_event(event)))
+    behind = report(types={SDS: TypeStatus(acked=0)})
+    assert len((await fleet.told(behind)).uncompiled(root)) == 1
+    assert (await fleet.told(report(types={SDS: TypeStatus(acked=1)}))).uncompiled(root) == []
