@@ -9,7 +9,7 @@ import pytest
 
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import Obj
-from tests.unit.devcluster_kubelet.machine import Node, container, node, pod, ready, status_of
+from tests.unit.devcluster_kubelet.machine import Node, PlayedProcess, container, node, pod, ready, status_of
 from tests.waiting import eventually
 
 
@@ -52,6 +52,25 @@ async def test_init_containers_run_in_order_and_sidecars_before_the_rest(tmp_pat
         assert [process.argv[-1] for process in stage.machine.started] == ["first", "proxy", "second", "main"]
         assert status_of(found, "first")["state"]["terminated"]["reason"] == "Completed"
         assert status_of(found, "proxy")["started"]
+
+
+async def test_a_hook_after_the_start_holds_up_the_containers_that_come_later(tmp_path: Path) -> None:
+    async with node(tmp_path) as stage:
+        hooks: list[PlayedProcess] = []
+        stage.machine.on_execute = hooks.append
+        proxy = container("proxy", lifecycle={"postStart": {"exec": {"command": ["hold"]}}})
+        await stage.run(pod(proxy, container("late")))
+        await eventually(lambda: hooks, within=5, what="the hook runs")
+        assert [process.argv[-1] for process in stage.machine.started] == ["proxy"]
+        hooks[0].end(0)
+        await stage.until_started("late")
+
+
+async def test_a_container_that_cannot_start_holds_up_no_other(tmp_path: Path) -> None:
+    async with node(tmp_path) as stage:
+        missing = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "none", "key": "k"}}}
+        await stage.run(pod(container("stuck", env=[missing]), container("late")))
+        await stage.until_started("late")
 
 
 async def test_at_deletion_sidecars_end_last_and_the_last_started_first(tmp_path: Path) -> None:
