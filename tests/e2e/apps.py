@@ -1,0 +1,203 @@
+"""Small servers and clients for pods of the tests: the standard library, and grpc only where it is asked for.
+
+python apps.py serve http:8080 tcp:9000 first:2525 grpc:50051 [bind:pod]
+python apps.py calls '[["http", "http://host/path", "GET", {}], ["tcp", "host", 9000]]'
+python apps.py hold HOST HTTP_PORT TCP_PORT
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+NAME = socket.gethostname()
+PATIENCE = 5.0
+_KEPT: list[Any] = []
+
+
+class Web(BaseHTTPRequestHandler):
+    """Answers with the pod's name; an upgrade becomes an echo."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            self.send_response(101)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.end_headers()
+            _echo(self.connection)
+            self.close_connection = True
+            return
+        body = NAME.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815 (the base class names it so)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
+        pass
+
+
+def _echo(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := connection.recv(4096):
+            connection.sendall(data)
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        _echo(self.request)
+
+
+class First(socketserver.BaseRequestHandler):
+    """Speaks before it is spoken to."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"220 " + NAME.encode() + b"\n")
+        _echo(self.request)
+
+
+class Threaded(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+def _grpc_server(port: int) -> None:
+    import grpc
+
+    def answer(request: bytes, context: object) -> bytes:
+        return request + b" " + NAME.encode()
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    handler = grpc.method_handlers_generic_handler("test.Echo", {"Say": grpc.unary_unary_rpc_method_handler(answer)})
+    server.add_generic_rpc_handlers((handler,))
+    server.add_insecure_port(f"0.0.0.0:{port}")
+    server.start()
+    _KEPT.append(server)  # or it would stop when it is forgotten
+
+
+def serve(wanted: list[str]) -> None:
+    host = "0.0.0.0"  # noqa: S104
+    if "bind:pod" in wanted:
+        wanted.remove("bind:pod")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("10.96.0.1", 1))
+            host = probe.getsockname()[0]
+    for item in wanted:
+        kind, port = item.split(":")
+        if kind == "grpc":
+            _grpc_server(int(port))
+            continue
+        address = (host, int(port))
+        makers: dict[str, Callable[[], Any]] = {
+            "http": lambda address=address: ThreadingHTTPServer(address, Web),
+            "tcp": lambda address=address: Threaded(address, Echo),
+            "first": lambda address=address: Threaded(address, First),
+        }
+        threading.Thread(target=makers[kind]().serve_forever, daemon=True).start()
+    threading.Event().wait()
+
+
+def _http(url: str, method: str = "GET", headers: dict[str, str] | None = None) -> str:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=PATIENCE)
+    try:
+        connection.request(
+            method, f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}", headers=headers or {}
+        )
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        return f"{answer.status} {body}" if answer.status == 200 else str(answer.status)
+    finally:
+        connection.close()
+
+
+def _tcp(host: str, port: int, *, first: bool = False) -> str:
+    with socket.create_connection((host, port), PATIENCE) as connection:
+        connection.settimeout(PATIENCE)
+        if not first:
+            connection.sendall(b"hello")
+        got = connection.recv(100).decode().strip()
+        return got or "closed"
+
+
+def _first(host: str, port: int) -> str:
+    return _tcp(host, port, first=True)
+
+
+def _grpc(host: str, port: int) -> str:
+    import grpc
+
+    with grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            return channel.unary_unary("/test.Echo/Say")(b"hello", timeout=PATIENCE).decode()
+        except grpc.RpcError as error:
+            return str(error.code().name)
+
+
+def call(what: list[Any]) -> str:
+    kind, *rest = what
+    callers: dict[str, Callable[..., str]] = {"http": _http, "tcp": _tcp, "grpc": _grpc, "first": _first}
+    try:
+        return callers[kind](*rest)
+    except (ConnectionResetError, http.client.RemoteDisconnected, BrokenPipeError):
+        return "closed"
+    except ConnectionRefusedError:
+        return "refused"
+    except (TimeoutError, OSError) as error:
+        return type(error).__name__
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def hold(host: str, http_port: str, tcp_port: str) -> None:
+    """Keep a WebSocket and a connection of bytes, and use both until standard input ends."""
+    web = socket.create_connection((host, int(http_port)), PATIENCE)
+    web.settimeout(PATIENCE)
+    web.sendall(f"GET /ws HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".encode())
+    head = web.recv(4096).split(b"\r\n")[0].decode()
+    raw = socket.create_connection((host, int(tcp_port)), PATIENCE)
+    raw.settimeout(PATIENCE)
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    _say(head)
+    rounds, broken = 0, ""
+    while not ended.is_set() and not broken:
+        for name, connection in (("websocket", web), ("bytes", raw)):
+            try:
+                connection.sendall(b"ping")
+                if connection.recv(100) != b"ping":
+                    broken = f"{name} ended after {rounds} rounds"
+            except OSError as error:
+                broken = f"{name} broke after {rounds} rounds: {error}"
+        rounds += 1
+        time.sleep(0.02)
+    _say(json.dumps({"rounds": rounds, "broken": broken}))
+
+
+if __name__ == "__main__":
+    verb, *arguments = sys.argv[1:]
+    if verb == "serve":
+        serve(arguments)
+    elif verb == "hold":
+        hold(*arguments)
+    else:
+        _say(json.dumps([call(item) for item in json.loads(arguments[0])]))
