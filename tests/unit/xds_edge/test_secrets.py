@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.xds_edge.secrets import Certificate, ProxySecrets, WorkloadSecrets, still_good
+from services.xds_edge.secrets import Certificate, ProxySecrets, WorkloadSecrets, certified, still_good
 from shared.certificates import TrustBundle
 from shared.spiffe import SpiffeId
 from shared.svid import IssuedSvid, SigningRefusedError, SvidUnavailableError
@@ -224,3 +224,42 @@ async def test_new_roots_are_taken_up() -> None:
 def test_no_text_of_a_certificate_holds_its_key() -> None:
     certificate = Certificate(version="v", body=b"PRIVATE", renew_at=0, lifetime=1)
     assert "PRIVATE" not in f"{certificate!r} {certificate}"
+
+
+def signed_by(serial: int, signing_since: int, *, domain: str = "cluster.local") -> TrustBundle:
+    return TrustBundle(domain, serial, [f"root-{signing_since}\n"], [], [], signing_since)
+
+
+async def test_another_signing_root_has_certificates_renewed_before_they_are_due() -> None:
+    case = Case()
+    case.edge.chance = lambda: 0.0
+    case.edge.set_bundle(signed_by(1, 1))
+    secrets = case.stream()
+    secrets.want(IDENTITY)
+    first = await obtained(case, secrets)
+    assert certified(first) == (1, 1000 + 3600)
+    assert case.edge.set_bundle(signed_by(2, 2))
+    secrets.refresh()
+    assert await obtained(case, secrets, 2) != first
+    secrets.refresh()
+    assert len(case.ca.asked) == 2
+    secrets.close()
+
+
+async def test_a_bundle_of_the_same_signer_renews_nothing() -> None:
+    case = Case()
+    case.edge.set_bundle(signed_by(1, 1))
+    secrets = case.stream()
+    secrets.want(IDENTITY)
+    first = await obtained(case, secrets)
+    case.edge.set_bundle(TrustBundle("cluster.local", 2, ["root-1\n", "root-2\n"], [], [], 1))
+    secrets.refresh()
+    assert secrets.selection.resources["workload"] == first
+    assert len(case.ca.asked) == 1
+    secrets.close()
+
+
+async def test_after_a_change_of_the_trust_domain_the_identity_is_of_the_new_one() -> None:
+    case = Case()
+    case.edge.set_bundle(signed_by(1, 1, domain="example.org"))
+    assert case.edge.in_force(IDENTITY) == SpiffeId("example.org", "shop", "web")
