@@ -31,7 +31,10 @@ def run() -> Result:
         sizes = tuple(int(size) for size in given.split(","))
     rows: list[Row] = []
     for size in sizes:
-        rows += asyncio.run(_measure(size))
+        measured = asyncio.run(_measure(size))
+        for row in measured:
+            print(f"  {row.what}: {row.figure:g} {row.unit}", file=sys.stderr, flush=True)
+        rows += measured
     rows += asyncio.run(_workers(1000))
     return Result(name="edge", command="make bench-edge [ARGS=full]", rows=rows)
 
@@ -192,7 +195,7 @@ async def _restart(edge: EdgeProcess, load: Swarm, size: int) -> list[Row]:
     ready = await edge.start()
     began = time.monotonic()
     while await edge.metric("meshlog_edge_synced_streams") < size:
-        if time.monotonic() - began > 120:
+        if time.monotonic() - began > 300:
             raise TimeoutError(f"{await edge.metric('meshlog_edge_synced_streams')} of {size} are back")
         await asyncio.sleep(0.2)
     back = time.monotonic() - began

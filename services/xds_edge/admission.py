@@ -67,10 +67,10 @@ class Pace:
         return True
 
 
-TARGET = 0.1
+TARGET = 0.25
 """Seconds that the event loop may be late before fewer new streams are taken."""
 _LOOK_AFTER = 0.1
-_FLOOR = 25.0
+_FLOOR = 100.0
 """New streams a second that are taken however loaded the edge is: shedding is never a lock-out."""
 
 

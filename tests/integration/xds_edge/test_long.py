@@ -92,7 +92,7 @@ async def test_sixty_envoys_go_through_a_restart_of_their_edge_under_traffic(tmp
             )
         ports: dict[str, int] = {}
         for pod, envoy in fleet.items():
-            await mesh.acked(pod, version)
+            await mesh.acked(pod, version, within=120)
             found = await eventually(lambda envoy=envoy: envoy.listener_port("outbound"), within=30, what="a listener")
             ports[pod] = found or 0
         before = {pod: updates(await envoy.stats()) for pod, envoy in fleet.items()}
@@ -105,14 +105,14 @@ async def test_sixty_envoys_go_through_a_restart_of_their_edge_under_traffic(tmp
         edge = await mesh.edge(port=port)
         await eventually(lambda: edge.counters.streams == ENVOYS, within=60, what="all Envoys are back")
         for pod in pods:
-            await mesh.acked(pod, version)
+            await mesh.acked(pod, version, within=120)
         assert {pod: updates(await envoy.stats()) for pod, envoy in fleet.items()} == before
         assert edge.counters.pushes == 0
         version = await mesh.compiler.publish(
             whole(cds={"backend": cluster(tls=True)}, rds={"routes": routes("changed")}), pods
         )
         for pod in pods:
-            await mesh.acked(pod, version)
+            await mesh.acked(pod, version, within=120)
         seen = sum(answers.values())
         await eventually(lambda: sum(answers.values()) > seen + ENVOYS, within=30, what="traffic goes on")
         stopping.set()

@@ -393,14 +393,14 @@ class World:
             raise LookupError(pod)
         return decode_status(record.payload)
 
-    async def acked(self, pod: str, version: int) -> ProxyStatus:
+    async def acked(self, pod: str, version: int, *, within: float = 15.0) -> ProxyStatus:
         """Wait until a proxy has acknowledged a version."""
 
         async def probe() -> ProxyStatus | None:
             status = await self.status(pod)
             return status if status.connected and status.acked >= version else None
 
-        found = await eventually(probe, within=15, what=f"{pod} acknowledges {version}")
+        found = await eventually(probe, within=within, what=f"{pod} acknowledges {version}")
         assert found is not None
         return found
 

