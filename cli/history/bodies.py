@@ -30,8 +30,8 @@ def decoded(resource: Resource) -> dict[str, Any]:
     importlib.import_module("services.compiler.render.routes")
     module, name = _MESSAGES[resource.type_url]
     message = getattr(importlib.import_module(module), name).FromString(resource.body)
-    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)  # pyright: ignore[reportAssignmentType]
-    return found
+    # By way of JSON: what is inside `Any` comes as an ordered dictionary, which YAML does not write.
+    return msgspec.json.decode(msgspec.json.encode(MessageToDict(message, preserving_proto_field_name=True)))
 
 
 def yaml_of(value: Any) -> str:

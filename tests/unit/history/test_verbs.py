@@ -1,0 +1,98 @@
+"""Each verb on an exported file: what it prints first, and its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.__main__ import main
+from tests.property.history.worlds import exported, recorded
+from tests.unit.compiler import objects
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bookstore, then a policy that is taken away."""
+    history = objects.bookstore()
+    last = next(event for event in reversed(history) if event.kind == "TrafficTarget")
+
+    async def make() -> None:
+        gone = objects.deleted("TrafficTarget", last.namespace, last.name)
+        archive = await exported(await recorded([[event] for event in [*history, gone]]), tmp_path / "log")
+        archive.close()
+
+    asyncio.run(make())
+    monkeypatch.setenv("MESHLOG_LOG", str(tmp_path / "log"))
+    return tmp_path / "log"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+    code = main(list(argv))
+    return code, capsys.readouterr().out
+
+
+def test_log_show_and_diff_tell_what_happened(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "deleted  TrafficTarget" in run(capsys, "log", "-n", "1")[1]
+    assert "TrafficTarget" not in run(capsys, "log", "--kind", "Service")[1]
+    code, text = run(capsys, "show", "HEAD")
+    assert code == 0
+    assert "because of:" in text
+    code, text = run(capsys, "diff", "HEAD~1", "HEAD")
+    assert code == 1
+    assert "1 objects changed" in text
+    assert run(capsys, "diff", "HEAD", "HEAD")[0] == 0
+
+
+def test_why_names_what_decides_down_to_the_rule(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proxies = [line.split()[0] for line in run(capsys, "proxies")[1].splitlines()[1:]]
+    assert proxies
+    for proxy in proxies:
+        held = [
+            line.split()[1] for line in run(capsys, "show", "HEAD", "--proxy", proxy)[1].splitlines()[1:] if "/" in line
+        ]
+        assert run(capsys, "show", "HEAD", "--proxy", proxy, "listener/outbound")[0] == 0
+        for resource in [name for name in held if name.startswith(("cluster/", "route/", "listener/", "endpoints/"))]:
+            code, text = run(capsys, "why", proxy, resource)
+            assert code == 0
+            assert "decided by:" in text
+    assert main(["why", proxies[0], "cluster/none"]) == 2
+    assert "it holds" in capsys.readouterr().err
+
+
+def test_a_plan_of_nothing_is_nothing_and_of_a_deletion_is_not(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = next(event for event in objects.bookstore() if event.kind == "TrafficTarget")
+    code, text = run(capsys, "plan", "--envoys", "0", "--delete", f"TrafficTarget/{target.namespace}/{target.name}")
+    assert code == 1
+    assert "would see a change" in text
+    assert main(["plan", "--delete", "TrafficTarget/no/such"]) == 2
+    capsys.readouterr()
+
+
+def test_bisect_finds_the_version_at_which_an_object_went(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    versions = [line for line in run(capsys, "log", "-n", "1000")[1].splitlines() if line]
+    script = "import os, sys; sys.exit('kind: HTTPRouteGroup' in open(os.environ['MESHLOG_OBJECTS']).read())"
+    # The command calls a version bad that holds a route group: the first one that does is found.
+    group = next(int(line.split()[0]) for line in versions if "HTTPRouteGroup" in line)
+    first = run(capsys, "show", "HEAD~0")[1].split()[1].rstrip(",")
+    code, text = run(capsys, "bisect", "--good", "1", "--bad", first, "--", sys.executable, "-c", script)
+    assert code == 0
+    assert int(text.split()[0]) >= group
+
+
+def test_what_needs_a_live_log_says_so(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollback", "HEAD~1"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main(["unpin"]) == 2
+    assert "not pinned" in capsys.readouterr().err
+    assert main(["rollout", "--last"]) in {0, 124}
+    assert main(["status"]) == 1
+    assert "proxies in sync" in capsys.readouterr().out
+
+
+def test_a_replay_with_another_history_is_a_difference(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = run(capsys, "replay", str(log), "--verify")
+    assert code == 0
+    assert "versions are what was published" in text
