@@ -82,7 +82,8 @@ class Derived:
                 self._move(node.arguments[0], node.value)
         gone = [key for key, pods in self._classes.items() if not pods]
         for node in engine.refresh(view):
-            if node.arguments[0] in self._classes and not self._failed(node):
+            # A class whose last pod has just gone is dropped below: what it would hold now is nobody's business.
+            if self._classes.get(node.arguments[0]) and not self._failed(node):
                 self._change_view(node.arguments[0], node.value)
         for workload_class in gone:
             self._drop_class(workload_class)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.json_format import MessageToJson
+from hypothesis import HealthCheck, given, settings
 
 from cli.offline.bootstrap import Material, bootstrap, stand_in
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.model import ServicePort
 from shared.snapshot import Snapshot
+from tests.oracle.meshes import Mesh, meshes
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy
@@ -92,5 +94,17 @@ def validate(snapshot: Snapshot, workload_class: str, material: Material, direct
 def test_envoy_accepts_every_view(permissive: bool, egress: bool, material: Material, tmp_path: Path) -> None:  # noqa: FBT001
     snapshot = compile_events([*everything(), objects.mesh_config(permissive=permissive, egress=egress)])
     assert len(snapshot.views) == (3 if permissive else 5), "in permissive mode accounts share views"
+    for workload_class in sorted(snapshot.views):
+        assert validate(snapshot, workload_class, material, tmp_path) == "", workload_class
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(mesh=meshes())
+def test_envoy_accepts_every_view_of_random_meshes(mesh: Mesh, material: Material, tmp_path: Path) -> None:
+    snapshot = compile_events(mesh.events)
     for workload_class in sorted(snapshot.views):
         assert validate(snapshot, workload_class, material, tmp_path) == "", workload_class

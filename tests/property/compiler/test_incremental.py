@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -98,9 +99,17 @@ def incremental(batches: list[list[Event]]) -> Snapshot:
     return snapshot
 
 
-@SLOW
+@settings(SLOW, max_examples=200)
 @given(histories())
 def test_incremental_is_from_scratch(batches: list[list[Event]]) -> None:
+    assert contents(incremental(batches)) == contents(compile_events(flat(batches)))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@settings(SLOW, max_examples=5000)
+@given(histories())
+def test_incremental_is_from_scratch_in_thousands_of_histories(batches: list[list[Event]]) -> None:
     assert contents(incremental(batches)) == contents(compile_events(flat(batches)))
 
 
