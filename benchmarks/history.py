@@ -22,7 +22,7 @@ from cli.history.changes import between
 from cli.history.filelog import Archive
 from cli.history.planning import plan
 from cli.history.replaying import Replay
-from cli.history.source import of_archive
+from cli.history.source import collect_rarely, of_archive
 from cli.history.timeline import Timeline
 from cli.history.why import why
 from services.compiler.compiler import Compiler
@@ -63,6 +63,7 @@ STREAMS = Streams()
 
 def run() -> Result:
     """Make the log, then ask."""
+    collect_rarely()
     with tempfile.TemporaryDirectory(prefix="meshlog-bench-") as folder:
         path = Path(folder) / "log"
         made = time.perf_counter()

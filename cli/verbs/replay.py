@@ -37,8 +37,9 @@ def main(argv: Sequence[str]) -> int:
 
     from cli.history.filelog import Archive
     from cli.history.replaying import Replay
-    from cli.history.source import of_archive
+    from cli.history.source import collect_rarely, of_archive
 
+    collect_rarely()
     archive = Archive(options.file)
     began = time.monotonic()
     try:
