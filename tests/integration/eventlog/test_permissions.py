@@ -14,6 +14,7 @@ from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
 from shared.settings import CommonSettings
 from shared.subjects import Streams
 from tests.nats_server import NatsServer, free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats
 
@@ -95,6 +96,6 @@ async def test_a_wrong_password_is_told_without_telling_it(
     (tmp_path / "wrong").write_text("another-word")
     async with of("ca", guarded, tmp_path / "wrong") as logs:
         with pytest.raises(LogUnavailableError):
-            await logs._connection.line(within=1)  # pyright: ignore[reportPrivateUsage]
-    assert "Authorization" in caplog.text
+            await logs._connection.line(within=0.2)  # pyright: ignore[reportPrivateUsage]
+        await eventually(lambda: "Authorization" in caplog.text, within=20, what="the refusal is told")
     assert "word" not in caplog.text

@@ -23,6 +23,8 @@ def test_the_order_of_the_outbound_rules_is_the_one_that_users_know() -> None:
         local_proxy_ip="10.244.0.9",
     )
     assert _chain(wanted, "outbound") == [
+        # Envoy's own readiness asks its admin interface, which listens on 127.0.0.1 only.
+        'oifname "lo" ip daddr 127.0.0.1/32 meta skuid 1500 meta l4proto tcp th dport 15000 return',
         'oifname "lo" ip daddr 127.0.0.1/32 meta skuid 1500 dnat ip to 10.244.0.9',
         'oifname "lo" meta skuid 1500 ip daddr != 127.0.0.1/32 goto redirect-inbound',
         'oifname "lo" meta skuid 1500 ip6 daddr != ::1/128 goto redirect-inbound',
