@@ -161,7 +161,7 @@ class Spawner:
                 os.close(status)
                 os.close(memory)
             pid = int(answer["pid"])
-            process = ContainerProcess(pid, descriptors[0], self._ended[pid])
+            process = ContainerProcess(pid, descriptors[0], answer["ended"])
             refusal = await self._read_to_end(failed)
         finally:
             os.close(failed)
@@ -223,7 +223,8 @@ class Spawner:
                     ended.set_result(told["code"])
                 continue
             if "pid" in told:
-                self._ended[told["pid"]] = self._loop.create_future()
+                # It travels with the answer: whoever waits may wake after the end was told, too.
+                told["ended"] = self._ended[told["pid"]] = self._loop.create_future()
             answer = self._answers.pop(told["id"])
             if answer.cancelled():
                 self._disown(told, descriptors)
