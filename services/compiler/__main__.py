@@ -109,9 +109,7 @@ def _measure(context: Context[CompilerSettings], publication: Publication, claim
     metrics.gauge("meshlog_compiler_failures", "Queries that failed by a bug of ours.", lambda: tally.failures)
     metrics.gauge("meshlog_compiler_keyframes", "Whole snapshots written by this process.", lambda: tally.keyframes)
     metrics.gauge("meshlog_compiler_refused", "Commits refused: another compiler had published.", lambda: tally.refused)
-    metrics.gauge(
-        "meshlog_compiler_history_from", "Oldest version that is kept.", lambda: tally.history_from
-    )
+    metrics.gauge("meshlog_compiler_history_from", "Oldest version that is kept.", lambda: tally.history_from)
     metrics.gauge(
         "meshlog_compiler_version",
         "Version of the published snapshot.",
