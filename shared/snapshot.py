@@ -192,6 +192,8 @@ class Snapshot:
             held = view.get(type_url, {})
             for name in names:
                 held.pop(name, None)
+            if not held:
+                view.pop(type_url, None)
         for type_url, names in change.put.items():
             for name, digest in names.items():
                 if (type_url, name, digest) not in self.resources:

@@ -36,6 +36,8 @@ _LOG = logging.getLogger("meshlog.compiler")
 
 _PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+GLANCE = 15.0
+"""Seconds of silence after which a leader looks whether the log still has what it published."""
 _QUEUE = 20_000
 _BREATH = 500
 """Events folded at a stretch before the process answers its health checks."""
@@ -109,6 +111,7 @@ class Publication:
         self._held_back = 0
         self._leads = leads
         self._behind = False
+        self._keyframe_wanted = False
         self._queue: asyncio.Queue[Record | Exception | None] = asyncio.Queue(maxsize=_QUEUE)
 
     def wake(self) -> None:
@@ -157,7 +160,7 @@ class Publication:
             self.wake()
         async with _reading(self._log, queue, start=start, scope=self._scope):
             while True:
-                item = await queue.get()
+                item = await self._next(queue)
                 while True:
                     if isinstance(item, Exception):
                         raise item
@@ -169,6 +172,24 @@ class Publication:
                 await self._publish()
                 if queue.empty() and not self._behind:
                     await self._keyframe_if_due()
+
+    async def _next(self, queue: asyncio.Queue[Record | Exception | None]) -> Record | Exception | None:
+        """The next that comes. While nothing does, a leader looks now and then whether what it published is there."""
+        while True:
+            try:
+                async with asyncio.timeout(GLANCE):
+                    return await queue.get()
+            except TimeoutError:
+                if not self._leads() or self._behind:
+                    continue
+            try:
+                if await self.snapshots.intact():
+                    continue
+            except LogUnavailableError:
+                continue
+            _LOG.error("what was published is not in the log any more, or not all: it is said again")
+            self._behind = True
+            return None
 
     def _fold(self, record: Record, *, refolding: bool) -> None:
         """Take a record; the events of an atomic batch are folded when it is complete."""
@@ -188,6 +209,9 @@ class Publication:
         if starts:
             if not refolding:
                 raise RefoldError(f"epoch {record.epoch} begins at {record.sequence}")
+            # What was folded before is void: what vanished while the log was broken must not live on in us.
+            if self.compiler.version:
+                self.compiler = self._new_compiler()
             self._broken, self._open = "", []
             self._missing = epoch_records(record)
         self._missing = max(0, self._missing - 1)
@@ -220,6 +244,8 @@ class Publication:
             if self._behind:
                 await self._reload()
                 self._behind = False
+                # An edge that holds what the log has lost needs a whole snapshot to go on from.
+                self._keyframe_wanted = True
             try:
                 with traces.span("compile", parent=self.compiler.oldest_traceparent) as span:
                     commit = self._compile(span)
@@ -235,7 +261,8 @@ class Publication:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             await self._reload()
-        if self.snapshots.published.version and not self.snapshots.keyframe_version:
+        lacks = self.snapshots.published.version > self.snapshots.keyframe_version
+        if lacks and (self._keyframe_wanted or not self.snapshots.keyframe_version) and self._leads():
             await self._keyframe()
 
     async def _reload(self) -> None:
@@ -244,6 +271,7 @@ class Publication:
             try:
                 await self.snapshots.refresh()
                 self.compiler.doubt()
+                self._keyframe_wanted |= self.snapshots.published.version < self.snapshots.highest
             except LogUnavailableError:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -263,10 +291,8 @@ class Publication:
             self.compiler.accept()
             return None
         # A version that is lost in the log may be said again: by the same build it is the same, byte for byte.
-        repeats = commit.parent == 0 and (commit.version, commit.build) == (
-            self.snapshots.highest,
-            self.snapshots.highest_build,
-        )
+        highest = self.snapshots.highest, self.snapshots.highest_build
+        repeats = commit.parent < commit.version and (commit.version, commit.build) == highest
         if commit.version <= self.snapshots.highest and not repeats:
             # The same events, compiled differently (another build), or a log that went back. Versions only grow, so
             # it waits for the next event.
@@ -308,6 +334,7 @@ class Publication:
         try:
             if await self.snapshots.append_keyframe():
                 self.tally.keyframes += 1
+                self._keyframe_wanted = False
                 self.tally.history_from = await self.snapshots.trim(self._limits.kept)
             self._commits_since_keyframe = 0
         except LogUnavailableError as error:

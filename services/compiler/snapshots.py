@@ -116,6 +116,10 @@ class Snapshots:
         if tip.sequence < self._after.sequence or (tip.sequence == self._after.sequence and tip != self._after):
             await self.load()
 
+    async def intact(self) -> bool:
+        """Whether the log still ends with what was published, as far as its last record tells."""
+        return await self._snapshots.tip(self._streams.snapshot_subject) == self._after
+
     async def _load_keyframe(self) -> None:
         try:
             found = await blob.newest(self._keyframes, self._streams.keyframe_subject)

@@ -107,6 +107,11 @@ class Book:
         self._undo.clear()
         self._recount()
 
+    def become(self, other: Book) -> None:
+        """Hold what the other holds, all at once: it was read while this one was in use."""
+        self._kinds, self._tombstones = other._kinds, other._tombstones
+        self._undo.clear()
+
     def clear(self) -> None:
         """Forget everything: a new epoch begins."""
         self._kinds.clear()

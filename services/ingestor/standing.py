@@ -65,11 +65,11 @@ class Standing:
                 verifier = Verifier(start)
                 try:
                     async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
-                        if self._fold(verifier, record):
+                        if self._fold(verifier, record, self.book):
                             # Somebody has begun a new epoch: whatever was broken is void.
                             self.broken = False
                     found = await self._log.tip(self._scope)
-                except ChainBrokenError:
+                except (ChainBrokenError, events.CorruptEventError):
                     await self.read_all()
                     return True
                 self.tip = verifier.checkpoint
@@ -101,20 +101,25 @@ class Standing:
             return
 
     async def read_all(self) -> None:
-        """Read the whole chain: the book anew, and whether the chain holds."""
-        self.book.clear()
-        self.missing = 0
+        """Read the whole chain: the book anew, and whether the chain holds. If the log goes away, nothing changes."""
+        book, before, self.missing = Book(), self.missing, 0
         verifier, why = Verifier(), ""
-        async for record in self._log.read(subjects=self._scope):
-            try:
-                if self._fold(verifier, record):
-                    why = ""
-            except (ChainBrokenError, events.CorruptEventError) as error:
-                why = why or str(error)
-                verifier = Verifier(checkpoint_at(record))
+        try:
+            async for record in self._log.read(subjects=self._scope):
+                try:
+                    if self._fold(verifier, record, book):
+                        why = ""
+                except (ChainBrokenError, events.CorruptEventError) as error:
+                    why = why or str(error)
+                    verifier = Verifier(checkpoint_at(record))
+            compiled = await self._witness()
+        except LogUnavailableError:
+            self.missing = before
+            raise
+        self.book.become(book)
         self.tip = verifier.checkpoint
         self.broken = False
-        self.floor = max(self.floor, self.tip.sequence, await self._witness())
+        self.floor = max(self.floor, self.tip.sequence, compiled)
         if why:
             self._break(why)
         elif self.tip.sequence < self.floor:
@@ -133,14 +138,14 @@ class Standing:
         """Whoever began the epoch did not finish it: another one is needed, for nobody compiles half an epoch."""
         self._break(f"epoch {self.tip.epoch} lacks {self.missing} of the records that it began with")
 
-    def _fold(self, verifier: Verifier, record: Record) -> bool:
+    def _fold(self, verifier: Verifier, record: Record, book: Book) -> bool:
         """Enter a record; true if it begins a new epoch."""
         begins = verifier.fold(record)
         if begins:
-            self.book.clear()
+            book.clear()
             self.missing = epoch_records(record)
         self.missing = max(0, self.missing - 1)
-        self.book.fold(record)
+        book.fold(record)
         return begins
 
     def _break(self, why: str) -> None:

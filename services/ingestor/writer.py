@@ -208,6 +208,9 @@ class Writer:
 
     async def _attempt(self, groups: Sequence[Group]) -> None:
         standing = self._standing
+        if standing.broken:
+            # A new epoch says everything that lives, also what stood in the part of the old one that could be read.
+            self.book.clear()
         units = [unit for group in groups for unit in self._verdicts.decide(group)]
         batches = packed(units)
         for batch in batches:

@@ -29,6 +29,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _FIRST_RETRY = 0.25
 _LONGEST_RETRY = 10.0
+GAP_LOOK = 3.0
+"""Seconds after which an edge that misses commits looks for a keyframe beyond them, though nothing comes."""
 _BROKEN = (ChainBrokenError, blob.BlobError, SnapshotError)
 
 
@@ -60,6 +62,7 @@ class SnapshotFollower:
         """How often commits were found lost or damaged."""
         self._verifier = Verifier()
         self._assembler = blob.Assembler()
+        self._patience: asyncio.Timeout | None = None
         self.gap = False
         """Whether commits are missing between what is held and what comes."""
 
@@ -69,7 +72,17 @@ class SnapshotFollower:
         while True:
             version = self._fleet.version
             try:
-                await self.follow()
+                async with asyncio.timeout(None) as patience:
+                    self._patience = patience
+                    if self.gap:
+                        self._lose_patience()
+                    try:
+                        await self.follow()
+                    finally:
+                        self._patience = None
+            except TimeoutError:
+                # The keyframe that leads beyond the damage may have come by itself, with no commit after it.
+                self.checkpoint = EMPTY
             except _BROKEN as error:
                 self._note_gap(error)
                 self.checkpoint = EMPTY
@@ -130,11 +143,16 @@ class SnapshotFollower:
         """Keep what is held until a commit that stands alone, or a keyframe, leads beyond the damage."""
         self.restarts += 1
         self.gap = True
+        self._lose_patience()
         _LOGGER.error(
             "commits are lost or damaged, version %d stays in force until a whole one comes: %s",
             self._fleet.version,
             error,
         )
+
+    def _lose_patience(self) -> None:
+        if self._patience is not None and self._patience.when() is None:
+            self._patience.reschedule(asyncio.get_running_loop().time() + GAP_LOOK)
 
     async def _look_for_keyframe(self) -> None:
         """Go on from a keyframe if there is one beyond the damage."""

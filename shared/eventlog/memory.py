@@ -52,6 +52,11 @@ class MemoryLog:
         """The stream's name."""
         return self.spec.name
 
+    @property
+    def sequences(self) -> list[int]:
+        """Of the records that are there, for tests that damage some."""
+        return list(self._order)
+
     # Writing
 
     async def append(self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Checkpoint:

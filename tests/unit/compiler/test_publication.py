@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
+from services.compiler import publication
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
@@ -360,3 +361,34 @@ async def test_half_an_epoch_is_never_published() -> None:
         await compiler.reaches(2 * len(mesh) + 1)
     _, last = await logs.stream(STREAMS.snapshots).bounds()
     assert last == 2, "the new epoch says what the old one said: nothing was sent for it"
+
+
+async def test_what_vanished_while_the_log_was_broken_does_not_live_on_in_the_compiler() -> None:
+    """P6: a right that was taken away in the lost part is gone with the new epoch."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    left = [event for event in mesh if event.kind != "TrafficTarget"]
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        await write(logs, left, epoch="e2")
+        await compiler.reaches(len(mesh) + len(left))
+        assert contents(await read_back(logs)) == contents(compile_events(left))
+
+
+async def test_a_leader_with_nothing_to_do_says_again_what_the_log_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publication, "GLANCE", 0.02)
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        change = objects.slices("store", "store-v1", {"v1-0": "10.99.2.1"})
+        await write(logs, [change])
+        await compiler.reaches(len(mesh) + 1)
+        logs.stream(STREAMS.snapshots).roll_back(1)
+
+        async def again() -> bool:
+            return contents(await read_back(logs)) == contents(compile_events([*mesh, change]))
+
+        await eventually(again, within=5, what="the lost version is there again")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
 
 import pytest
 
 from services.ingestor.retention import HEADER_KEPT, Retention
 from services.ingestor.standing import Standing
 from shared.eventlog.memory import MemoryLog
+from shared.eventlog.protocol import LogUnavailableError, Record
 from tests.unit.ingestor.rig import STREAMS, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.unit.ingestor.test_writer import agrees
@@ -94,3 +96,23 @@ async def test_an_epoch_that_nobody_finished_is_begun_again(monkeypatch: pytest.
     async with Rig(server, log, name="b") as rig:
         await agrees(log, server)
         assert rig.writer.counts.epochs == 1
+
+
+async def test_a_log_that_goes_away_while_it_is_read_leaves_the_book_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a deletion that follows would be taken for news about nothing."""
+    _, log = await grown()
+    standing = Standing(log, SCOPE, retry=0.01)
+    await standing.recover()
+    before = standing.book.counts()
+    read = log.read
+
+    async def interrupted(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        async for record in read(start=start, subjects=subjects):
+            if record.sequence > 3:
+                raise LogUnavailableError("log/timeout", "gone")
+            yield record
+
+    monkeypatch.setattr(log, "read", interrupted)
+    with pytest.raises(LogUnavailableError):
+        await standing.read_all()
+    assert standing.book.counts() == before

@@ -1,0 +1,218 @@
+"""A small universe of Kubernetes objects that change at random, behind an API server that answers badly at random."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from services.ingestor.kinds import Kind
+from services.ingestor.projection import project
+from services.ingestor.reflector import Failure
+from services.ingestor.source import ListAnswer, SourceError
+from shared.events import SCHEMA, Event
+from shared.model import ServicePort
+from tests.simulation.network import Link
+from tests.unit.compiler import objects
+from tests.unit.ingestor.objects import listing
+
+KINDS = (
+    Kind("Namespace", "", "namespaces", "v1"),
+    Kind("Service", "", "services", "v1"),
+    Kind("EndpointSlice", "discovery.k8s.io", "endpointslices", "v1"),
+    Kind("Pod", "", "pods", "v1"),
+    Kind("TrafficTarget", "access.smi-spec.io", "traffictargets", "v1alpha3"),
+    Kind("HTTPRouteGroup", "specs.smi-spec.io", "httproutegroups", "v1alpha4"),
+    Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits", "v1alpha4"),
+)
+API_VERSIONS = {
+    "TrafficTarget": objects.ACCESS,
+    "HTTPRouteGroup": objects.SPECS,
+    "TrafficSplit": objects.SPLIT,
+    "EndpointSlice": "discovery.k8s.io/v1",
+}
+NAMESPACES = ("red", "blue")
+NAMES = ("one", "two")
+PODS = ("p1", "p2", "p3")
+
+Key = tuple[str, str, str]
+
+
+class Cluster:
+    """The truth, and all that it ever was."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self.version = 100
+        self.living: dict[Key, dict[str, Any]] = {}
+        self.history: list[tuple[int, str, bytes]] = []
+        self.states: dict[int, dict[Key, str]] = {100: {}}
+        self.compacted = 0
+        self.changed = asyncio.Event()
+        self._incarnations = itertools.count(1)
+        for namespace in NAMESPACES:
+            self.apply(objects.namespace(namespace))
+            self.apply(objects.route_group(namespace, "one", {"name": "get", "pathRegex": "/a", "methods": ["GET"]}))
+            for name in NAMES:
+                self.apply(self._service(namespace, name))
+
+    def _service(self, namespace: str, name: str) -> Event:
+        address = f"10.96.{NAMESPACES.index(namespace)}.{NAMES.index(name) + 1}"
+        port = ServicePort(port=80, target_port=self._chance.choice((8080, 8081)))
+        return objects.service(namespace, name, ip=address, ports=[port], selector={"app": name})
+
+    def step(self) -> str:
+        """One change of one object; what it was."""
+        chance = self._chance
+        namespace, name, pod = chance.choice(NAMESPACES), chance.choice(NAMES), chance.choice(PODS)
+        address = f"10.244.{NAMESPACES.index(namespace)}.{chance.randrange(1, 6)}"
+        if self.living and chance.random() < 0.2:
+            kind, where, which = key = chance.choice(sorted(self.living))
+            if kind != "Namespace" or chance.random() < 0.2:
+                self.delete(key)
+                return f"delete {kind} {where}/{which}"
+        match chance.randrange(6):
+            case 0:
+                event = objects.pod(namespace, pod, account=name, ip=address, labels={"app": name})
+            case 1:
+                ready = {each: f"10.244.9.{chance.randrange(1, 9)}" for each in PODS if chance.random() < 0.6}
+                event = objects.slices(namespace, name, ready, ports={"": 8080})
+            case 2:
+                event = objects.target(
+                    namespace,
+                    name,
+                    destination=name,
+                    sources=[(chance.choice(NAMESPACES), chance.choice(NAMES)) for _ in range(chance.randrange(3))],
+                    rules=[("HTTPRouteGroup", "one", ["get"])],
+                )
+            case 3:
+                event = objects.split(
+                    namespace, name, root="one", backends={"one": chance.randrange(5), "two": chance.randrange(1, 5)}
+                )
+            case 4:
+                event = self._service(namespace, name)
+            case _:
+                event = objects.namespace(namespace, mesh=chance.choice(("meshlog", "meshlog", "other")))
+        self.apply(event)
+        return f"apply {event.kind} {event.namespace}/{event.name}"
+
+    def apply(self, event: Event) -> None:
+        """Create or replace the object that the event is about."""
+        assert event.object is not None
+        value: dict[str, Any] = json.loads(bytes(event.object))
+        key = (event.kind, event.namespace, event.name)
+        before = self.living.get(key)
+        self.version += 1
+        uid = before["metadata"]["uid"] if before else f"{event.kind}-{next(self._incarnations)}"
+        value["metadata"] |= {"uid": uid, "resourceVersion": str(self.version)}
+        value["apiVersion"], value["kind"] = API_VERSIONS.get(event.kind, "v1"), event.kind
+        self.living[key] = value
+        self._record("MODIFIED" if before else "ADDED", event.kind, value)
+
+    def delete(self, key: Key) -> None:
+        """Delete an object."""
+        value = self.living.pop(key)
+        self.version += 1
+        value["metadata"]["resourceVersion"] = str(self.version)
+        self._record("DELETED", key[0], value)
+
+    def _record(self, line_type: str, kind: str, value: dict[str, Any]) -> None:
+        self.history.append((self.version, kind, json.dumps({"type": line_type, "object": value}).encode()))
+        self.states[self.version] = {key: json.dumps(held) for key, held in self.living.items()}
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    def events(self) -> list[Event]:
+        """The final state as events, for a compile from scratch."""
+        found: list[Event] = []
+        for (kind, namespace, name), value in sorted(self.living.items()):
+            version = API_VERSIONS.get(kind, "v1")
+            item = project(kind, json.dumps(value).encode(), api_version=version, source="list")
+            found.append(
+                Event(
+                    schema=SCHEMA,
+                    cluster=objects.CLUSTER,
+                    kind=kind,
+                    namespace=namespace,
+                    name=name,
+                    uid=item.uid,
+                    resource_version=item.resource_version,
+                    operation="applied",
+                    api_version=item.api_version,
+                    object=json_raw(item.body),
+                )
+            )
+        return found
+
+
+def json_raw(body: bytes) -> Any:
+    """A projection as an event carries it."""
+    import msgspec
+
+    return msgspec.Raw(body)
+
+
+class BadServer:
+    """A `Source` over the cluster, as one process sees it."""
+
+    def __init__(self, cluster: Cluster, link: Link) -> None:
+        self.cluster = cluster
+        self.link = link
+        self.fails = 0.0
+        """Probability that a request fails or a watch ends."""
+        self.stale = 0.0
+        """Probability that a list is from the past."""
+        self.away = False
+        self._past: dict[str, bool] = {}
+
+    async def page(self, kind: Kind, continue_token: str) -> ListAnswer:
+        del continue_token
+        await self._pass()
+        version = self.cluster.version
+        # Two lists in a row are never both from the past: the one that confirms is a consistent read.
+        self._past[kind.name] = not self._past.get(kind.name) and self.link.chance.random() < self.stale
+        if self._past[kind.name]:
+            version = self.link.chance.choice(sorted(self.cluster.states)[-20:])
+        items = [json.loads(raw) for key, raw in sorted(self.cluster.states[version].items()) if key[0] == kind.name]
+        return ListAnswer(body=listing(items, str(version)), api_version=API_VERSIONS.get(kind.name, "v1"))
+
+    @contextlib.asynccontextmanager
+    async def watch(self, kind: Kind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+        await self._pass()
+        yield self._lines(kind.name, int(resource_version))
+
+    async def issuer(self) -> tuple[str, dict[str, Any]]:
+        return "https://issuer", {"keys": []}
+
+    async def _lines(self, kind: str, since: int) -> AsyncIterator[bytes]:
+        told = since
+        while True:
+            if told < self.cluster.compacted:
+                yield b'{"type":"ERROR","object":{"code":410,"reason":"Expired"}}'
+                return
+            changed = self.cluster.changed
+            for version, of, line in list(self.cluster.history):
+                if version > told:
+                    if of == kind:
+                        yield line
+                        if self.link.chance.random() < self.fails / 2:
+                            yield line
+                    told = version
+            if changed is self.cluster.changed:
+                await changed.wait()
+            await asyncio.sleep(self.link.chance.random() * 0.02)
+            while self.away or self.link.dead:  # noqa: ASYNC110 (simulated time)
+                await asyncio.sleep(0.5)
+            if self.link.chance.random() < self.fails:
+                return
+
+    async def _pass(self) -> None:
+        await asyncio.sleep(self.link.chance.random() * 0.05)
+        if self.link.dead:
+            await asyncio.get_running_loop().create_future()
+        if self.away or self.link.chance.random() < self.fails:
+            raise SourceError(Failure("http 503", status=503))
