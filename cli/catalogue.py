@@ -14,7 +14,7 @@ class Verb(NamedTuple):
 
 
 VERBS: dict[str, Verb] = {
-    "demo": Verb("cli.verbs.demo", "Try it", "run a bookstore on a real mesh and check what a mesh promises, about a minute"),
+    "demo": Verb("cli.verbs.demo", "Try it", "run a bookstore on a real mesh and check its promises, about a minute"),
     "up": Verb("cli.verbs.up", "Try it", "start the embedded mesh on this machine and keep it running"),
     "down": Verb("cli.verbs.down", "Try it", "stop it; nothing is left behind"),
     "apply": Verb("cli.verbs.apply", "Use it", "apply YAML to the embedded mesh (kubectl works as well)"),
