@@ -32,6 +32,8 @@ STATE_VARIABLE = "MESHLOG_STATE"
 KUBECONFIG = "kubeconfig"
 MANIFESTS = "control-plane.yaml"
 """What the control plane was made of, beside the kubeconfig."""
+KEPT = ("secrets", "meshrootcertificates.config.openservicemesh.io")
+"""What the log cannot tell again, of the mesh's namespace: the keys of the CA, and which roots were wished for."""
 CLUSTER = "devcluster"
 PROXY_MARK = 1337
 SETTLE_SECONDS = 2
@@ -100,6 +102,7 @@ def start(
     chosen = profile(state, edges=edges, ha=ha)
     rendered = yaml.dump_all(control_plane(chosen), Dumper=yaml.CSafeDumper, sort_keys=False)
     argv = [sys.executable, "-m", "deploy.devcluster", "--manifest", str(manifests)]
+    argv += [f"--keep={each}/{chosen.namespace}" for each in KEPT]
     argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]
     _refuse_second(state)
     manifests.write_text(rendered)

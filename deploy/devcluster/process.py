@@ -19,6 +19,7 @@ from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.apiserver.logs import LogOptions, LogSource
 from deploy.devcluster.cluster import Obj
 from deploy.devcluster.controllers import MIRRORED, Controllers
+from deploy.devcluster.keepsakes import Keepsakes
 from deploy.devcluster.kubelet import Kubelet, NodeSettings, Token, TokenIssuer
 from deploy.devcluster.launch.control import ControlServer
 from deploy.devcluster.launch.handover import Inherited
@@ -31,6 +32,7 @@ from deploy.devcluster.settings import (
     API_SERVICE,
     DOMAIN,
     HALT_GRACE,
+    KEPT,
     KUBECONFIG,
     NODE,
     SERVICE_NETWORK,
@@ -85,11 +87,17 @@ async def run(settings: Settings, inherited: Inherited) -> None:
             for each in settings.published:
                 group.create_task(Publication(inherited.listeners[each.listener], mirror, each).serve())
             await bootstrap.create_basics(api.cluster, runtime.node_ip)
-            await bootstrap.apply(api.cluster, [*definitions, *objects])
+            await bootstrap.apply(api.cluster, definitions)
+            keepsakes = Keepsakes(api.cluster, inherited.state_dir / KEPT, settings.kept)
+            restored = await keepsakes.restore()
+            for one in settings.kept:
+                group.create_task(keepsakes.run(one))
+            await bootstrap.apply(api.cluster, objects)
             host, port = inherited.listeners["api"].getsockname()[:2]
             path = inherited.state_dir / KUBECONFIG
             _write_private(path, api.kubeconfig(f"https://{host}:{port}"))
-            _LOG.info("the cluster is ready: %d objects applied", len(definitions) + len(objects))
+            applied = len(definitions) + len(objects)
+            _LOG.info("the cluster is ready: %d objects applied, %d of those kept", applied, restored)
             inherited.ready(kubeconfig=str(path), api=f"https://{host}:{port}")
     except* _StoppedError:
         _LOG.info("the cluster ends")

@@ -20,6 +20,8 @@ API_PORT = 6443
 MESH_NAMESPACE = "meshlog-system"
 KUBECONFIG = "kubeconfig"
 """Name of the administrator's kubeconfig in the state directory."""
+KEPT = "kept"
+"""Name of the directory in the state directory with the objects that outlive the devcluster."""
 HALT_GRACE = 4.0
 """Seconds that containers have to end by themselves when the devcluster ends; the launcher waits a bit longer."""
 
@@ -34,12 +36,24 @@ class Published(msgspec.Struct, frozen=True):
     port: int
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """Which objects are kept."""
+
+    resource: str
+    """Plural with its group: `secrets`, `meshrootcertificates.config.openservicemesh.io`."""
+    namespace: str
+    name: str = ""
+    """Empty: all of the namespace."""
+
+
 class Settings(msgspec.Struct, frozen=True):
     """The devcluster's settings."""
 
     manifests: tuple[Path, ...] = ()
     """YAML files whose objects are applied before the devcluster says that it is ready."""
     published: tuple[Published, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    """Objects that are there again at the next start."""
     log_level: str = "info"
     watch_window: int = 1000
     """Changes of each kind that a watch can go back before it is told 410."""
@@ -56,6 +70,13 @@ def parse(argv: Sequence[str]) -> Settings:
         metavar="LISTENER=NAMESPACE/SERVICE:PORT",
         help="lead connections to an inherited socket to a Service",
     )
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="RESOURCE/NAMESPACE[/NAME]",
+        help="keep objects in the state directory, for the next start",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--watch-window", type=int, default=1000, metavar="CHANGES")
     try:
@@ -67,9 +88,17 @@ def parse(argv: Sequence[str]) -> Settings:
     return Settings(
         manifests=tuple(map(Path, given.manifest)),
         published=tuple(map(_published, given.publish)),
+        kept=tuple(map(_kept, given.keep)),
         log_level=given.log_level,
         watch_window=given.watch_window,
     )
+
+
+def _kept(text: str) -> Kept:
+    resource, namespace, *name = text.split("/")[:3] if text.count("/") in (1, 2) else ("", "")
+    if not (resource and namespace):
+        raise BadInputError("devcluster/settings", f"--keep wants RESOURCE/NAMESPACE[/NAME], not {text}")
+    return Kept(resource, namespace, *name)
 
 
 def _published(text: str) -> Published:

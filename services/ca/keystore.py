@@ -23,6 +23,10 @@ SECRET_KEY = "authority.json"  # noqa: S105 (the name of a key in a Secret)
 _DAMAGED = "does not hold the CA's keys; restore it from a backup"
 
 
+class KeysLostError(AuthorityError):
+    """The mesh trusts a root whose keys are gone, or were replaced by others. Nothing may be made in their place."""
+
+
 class KeyStore(Protocol):
     """Holds the keys of one root."""
 
@@ -51,6 +55,42 @@ async def _load_or_create(store: KeyStore, trust_domain: str, create: Callable[[
     if found is None:
         raise AuthorityError("ca/keys", "the keys were deleted as soon as they were there")
     return found
+
+
+class StoredKeys:
+    """Another store, for a root that the mesh trusts already: reads and renews its keys, and never makes first ones.
+
+    Keys that were deleted behind the CA's back would otherwise be made anew in silence, and every certificate signed
+    with them would lead to no root that anybody trusts.
+    """
+
+    def __init__(self, store: KeyStore, root: str) -> None:
+        self._store = store
+        self._root = root
+
+    async def load(self, trust_domain: str) -> Authority:
+        """See `KeyStore`; raises `KeysLostError` if there are none."""
+        found = await self._store.load(trust_domain)
+        if found is None:
+            raise KeysLostError(
+                "ca/keys-lost",
+                "the mesh trusts this root, but its keys are gone from the key store: restore them, "
+                "or rotate to a new root",
+                about=self._root,
+            )
+        return found
+
+    async def create(self, stored: StoredAuthority) -> None:  # noqa: ARG002 (the protocol's)
+        """See `KeyStore`; raises `KeysLostError` if there are none."""
+        raise KeysLostError("ca/keys-lost", "keys of a trusted root are never made twice", about=self._root)
+
+    async def replace(self, stored: StoredAuthority) -> None:
+        """See `KeyStore`."""
+        await self._store.replace(stored)
+
+    async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:  # noqa: ARG002
+        """See `KeyStore`; raises `KeysLostError` if there are none."""
+        return await self.load(trust_domain)
 
 
 class FileKeyStore:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca.keystore import KeyStore
+from services.ca.keystore import KeysLostError, KeyStore, StoredKeys
 from services.ca.kube import KubeApi
 from services.ca.provider import Provider, ProviderContext, find_provider
 from services.ca.rotation import Candidate
@@ -19,6 +19,7 @@ from services.ca.wishes import WantedRoot
 from shared.certificates import TrustBundle
 from shared.errors import MeshlogError
 from shared.sealing import Opener
+from shared.svid.document import parse_certificates
 
 _LOGGER = logging.getLogger("meshlog.ca.roots")
 DEFAULT_ROOT = "default"
@@ -78,9 +79,14 @@ class Roots:
             if one.role == "inactive" and not _holds(held, one.name):
                 continue
             try:
-                found.append(_candidate(one, await self._provider(one)))
+                candidate = _candidate(one, await self._provider(one, trusted=_holds(held, one.name)))
+                _check_same(candidate, held)
+                found.append(candidate)
                 self.problems.pop(one.name, None)
             except MeshlogError as error:
+                if isinstance(error, KeysLostError):
+                    # Looked for anew each time, and never signed with.
+                    self._providers.pop(one.name, None)
                 if self.problems.get(one.name) != str(error):
                     _LOGGER.warning("root %s cannot be used: %s", one.name, error)
                 self.problems[one.name] = str(error)
@@ -94,7 +100,8 @@ class Roots:
             except MeshlogError as error:
                 _LOGGER.warning("root %s could not be refreshed: %s", name, error)
 
-    async def _provider(self, wanted: WantedRoot) -> Provider:
+    async def _provider(self, wanted: WantedRoot, *, trusted: bool) -> Provider:
+        """`trusted`: members hold its certificate already, so its keys must be there; new ones would be others."""
         held = self._providers.get(wanted.name)
         if held is not None:
             before, provider = held
@@ -106,7 +113,7 @@ class Roots:
         context = ProviderContext(
             name=wanted.name,
             trust_domain=wanted.trust_domain,
-            store=self._store(wanted),
+            store=StoredKeys(self._store(wanted), wanted.name) if trusted else self._store(wanted),
             settings=wanted.settings,
             kube=self._kube,
             namespace=self._namespace,
@@ -119,6 +126,20 @@ class Roots:
 
 def _holds(held: TrustBundle | None, name: str) -> bool:
     return held is not None and any(member.name == name for member in held.members)
+
+
+def _check_same(candidate: Candidate, held: TrustBundle | None) -> None:
+    """Raise unless the root is the one that members trust by this name: what another key signs, nobody believes."""
+    if held is None:
+        return
+    for member, pem in zip(held.members, held.roots, strict=True):
+        if member.name == candidate.name and parse_certificates([pem]) != parse_certificates([candidate.root]):
+            raise KeysLostError(
+                "ca/other-keys",
+                "the keys in the key store are not those of the root that the mesh trusts: restore them, "
+                "or rotate to a new root",
+                about=candidate.name,
+            )
 
 
 def _with_role(wanted: WantedRoot, role: str) -> WantedRoot:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from shared.certificates import TrustBundle, decode_bundle
+from services.ca.assembly import default_root
+from services.ca.authority import generate_authority
+from services.ca.settings import CaSettings
+from shared.certificates import TrustBundle, decode_bundle, decode_note
 from shared.eventlog.memory import MemoryLogs
 from shared.spiffe import SpiffeId
 from shared.subjects import Streams
+from shared.svid import SvidUnavailableError
 from tests.unit.ca.running import MemoryKeyStore, certificate_authority, requester, wanted_event
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually
 
 STREAMS = Streams()
 BUYER = SpiffeId("cluster.local", "bookstore", "bookbuyer")
+WANTED = default_root(CaSettings())
 OLD, NEW = ("default", "cluster.local"), ("root-2", "cluster.local")
 
 
@@ -94,3 +101,51 @@ async def test_the_mesh_config_asks_for_rsa_keys() -> None:
     key = x509.load_pem_x509_certificate(svid.chain_pem).public_key()
     assert isinstance(key, RSAPublicKey)
     assert key.key_size == 2048
+
+
+async def noted(logs: MemoryLogs, sentence: str) -> bool:
+    record = await logs.stream(STREAMS.certs).last(STREAMS.audit_subject("rotation"))
+    return record is not None and any(sentence in one for one in decode_note(record.payload).waiting)
+
+
+@pytest.mark.parametrize(
+    ("left", "sentence"), [("nothing", "keys are gone"), ("other keys", "not those of the root that the mesh trusts")]
+)
+async def test_keys_that_are_lost_are_never_made_again_in_silence_and_a_rotation_heals(
+    left: str, sentence: str
+) -> None:
+    """A second key under the name of a trusted root would sign certificates that nobody believes."""
+    logs, cluster, store = MemoryLogs(), Cluster(), MemoryKeyStore()
+    events = logs.stream(STREAMS.events)
+    await write(events, [event for event in cluster.bookstore() if "xds-edge" not in event.name])
+    async with certificate_authority(logs, store=store):
+        await eventually(lambda: stands(logs, "default"), within=10, what="the first bundle")
+    before, kept = await bundle(logs), dict(store.stored)
+    store.stored.clear()
+    if left == "other keys":
+        await store.of(WANTED).create(generate_authority("cluster.local", clock=time.time))
+    found = dict(store.stored)
+    async with certificate_authority(logs, store=store), requester(logs) as asking:
+        await eventually(lambda: noted(logs, sentence), within=10, what="the CA says that the keys are lost")
+        with pytest.raises(SvidUnavailableError):
+            await asking.request(cluster.token(), BUYER, within=0.5)
+        assert (await bundle(logs), store.stored) == (before, found)
+        await write(events, [wanted_event(cluster, *OLD, "inactive"), wanted_event(cluster, *NEW, "active")])
+        await eventually(lambda: stands(logs, "root-2"), within=20, what="the new root is the only one")
+        await asking.request(cluster.token(), BUYER, within=10)
+    assert store.stored.keys() - kept.keys() == {"root-2"}
+
+
+async def test_keys_that_come_back_from_a_backup_sign_again() -> None:
+    logs, cluster, store = MemoryLogs(), Cluster(), MemoryKeyStore()
+    await write(logs.stream(STREAMS.events), cluster.bookstore())
+    async with certificate_authority(logs, store=store):
+        await eventually(lambda: stands(logs, "default"), within=10, what="the first bundle")
+    kept = dict(store.stored)
+    store.stored.clear()
+    async with certificate_authority(logs, store=store), requester(logs) as asking:
+        await eventually(lambda: noted(logs, "keys are gone"), within=10, what="the CA says that the keys are lost")
+        store.stored.update(kept)
+        # Any change of the cluster makes the CA look again; without one it does so within a minute.
+        await write(logs.stream(STREAMS.events), [cluster.config_event({"certificate": {}})])
+        await asking.request(cluster.token(), BUYER, within=20)
