@@ -54,8 +54,16 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
     """`resource_hash` of the body: also its xDS version, so a reconnect resends nothing that is held."""
     body: bytes
     """The serialised message, as it goes into `Any.value`."""
-    causes: list[Cause] = []
-    """What the bytes depend on, sorted."""
+    recorded: msgspec.Raw = msgspec.Raw(b"\x90")
+    """`causes` as they stand in the commit: two thirds of a large snapshot, which most readers never look at."""
+
+    @property
+    def causes(self) -> list[Cause]:
+        """What the bytes depend on, sorted; raises `SnapshotError` if that cannot be read."""
+        try:
+            return _CAUSES.decode(self.recorded)
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            raise SnapshotError("snapshot/corrupt", f"the causes of {self.name} cannot be read ({error})") from error
 
 
 class ViewChange(msgspec.Struct, frozen=True, array_like=True):
@@ -230,6 +238,12 @@ def resource_hash(type_url: str, body: bytes) -> str:
 
 _ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 _DECODER = msgspec.msgpack.Decoder(Commit)
+_CAUSES = msgspec.msgpack.Decoder(list[Cause])
+
+
+def record_causes(causes: list[Cause]) -> msgspec.Raw:
+    """What a resource depends on, as a commit holds it."""
+    return msgspec.Raw(_ENCODER.encode(causes))
 
 
 def encode_commit(commit: Commit) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from services.compiler.derived import Derived, Names, Touched
-from shared.snapshot import FORMAT, Cause, Commit, Quarantined, Resource, Snapshot, ViewChange
+from shared.snapshot import FORMAT, Cause, Commit, Quarantined, Resource, Snapshot, ViewChange, record_causes
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ def difference(
         body = derived.body(identity)
         held = identity in published.resources
         if body is not None and not held:
-            resources.append(Resource(*identity, body=body, causes=derived.causes(identity)))
+            resources.append(Resource(*identity, body=body, recorded=record_causes(derived.causes(identity))))
         elif body is None and held:
             retired.append(identity)
     views = _views(derived, published, touched)

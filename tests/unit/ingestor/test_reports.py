@@ -17,7 +17,7 @@ from services.ingestor.projection import project
 from services.ingestor.reach import Reach
 from services.ingestor.reporter import Outcome, Pace, Report, Reporter
 from shared.events import ObjectKey
-from shared.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange
+from shared.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange, record_causes
 from shared.status import ProxyStatus, Refusal, TypeStatus
 from shared.support import findings
 
@@ -49,7 +49,7 @@ def commit(version: int, *, parent: int = 0, **changes: Any) -> Commit:
 
 def resource(digest: str) -> Resource:
     cause = Cause(key=KEY, uid="u1", resource_version="7", sequence=5)
-    return Resource(type_url=CDS, name="web", hash=digest, body=b"", causes=[cause])
+    return Resource(type_url=CDS, name="web", hash=digest, body=b"", recorded=record_causes([cause]))
 
 
 def proxy(pod: str, workload_class: str = "k") -> Proxy:
