@@ -17,6 +17,8 @@ from cli import kubeconfig
 from cli.api import Api, connect
 from cli.mesh import Mesh
 from deploy.devcluster.launch import mesh as launch
+from deploy.devcluster.settings import KEPT as KEPT_DIRECTORY
+from deploy.install.access import CA_SECRET
 from deploy.install.control_plane import NATS_PORT, Profile, control_plane
 from deploy.install.profile import PRESETS
 from shared import blob
@@ -105,6 +107,10 @@ def start(
     argv += [f"--keep={each}/{chosen.namespace}" for each in KEPT]
     argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]
     _refuse_second(state)
+    if (state / "nats").exists() and not (
+        state / KEPT_DIRECTORY / "secrets" / chosen.namespace / f"{CA_SECRET}.json"
+    ).exists():
+        progress(f"there is a log but no key of its CA: if the mesh does not come up, remove {state}")
     manifests.write_text(rendered)
     return launch.start(
         state,

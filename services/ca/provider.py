@@ -94,8 +94,10 @@ class BuiltinProvider:
 
     @property
     def not_after(self) -> float:
-        """See `Provider`."""
-        return self.authority.certificate.not_valid_after_utc.timestamp()
+        """See `Provider`: the earliest end of the chain, for some CAs sign intermediates that outlive themselves."""
+        authority = self.authority
+        chain = (authority.certificate, *authority.above, authority.anchor)
+        return min(one.not_valid_after_utc.timestamp() for one in chain)
 
     @property
     def sealing_keys(self) -> tuple[bytes, ...]:

@@ -119,10 +119,8 @@ class VaultClient:
             signed = msgspec.json.decode(raw, type=_Answer).data
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise VaultError("vault/answer", "its answer is no signed certificate", about=self._address) from error
-        above = signed.ca_chain or ([signed.issuing_ca] if signed.issuing_ca else [])
-        chain = parse_certificates([signed.certificate, *above])
-        # Some versions repeat the certificate in its chain.
-        return list(dict.fromkeys(chain))
+        # From 1.11 on `ca_chain` begins with the certificate itself, before it was empty where a root signs.
+        return list(dict.fromkeys(parse_certificates([signed.certificate, *signed.ca_chain, signed.issuing_ca])))
 
     @property
     def _address(self) -> str:

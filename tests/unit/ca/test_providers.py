@@ -99,6 +99,54 @@ async def test_the_intermediate_is_renewed_at_two_thirds_and_keeps_its_root() ->
     assert provider.sealing_keys == keys
 
 
+@pytest.mark.parametrize("shape", ["with itself", "root", "nothing"])
+async def test_the_chain_of_every_version_of_vault_is_understood(shape: str) -> None:
+    clock, vault = Clock(), FakeVault(OutsideCa(now=NOW))
+    vault.chain = shape
+    async with served(vault) as port:
+        provider = await find_provider("vault")(context({"host": "127.0.0.1", "port": port, **TOKEN}, clock))
+    wanted = template(clock)
+    chain = await provider.sign(wanted)
+    check_issued(chain, wanted, [vault.ca.root], now=NOW)
+    assert (len(chain), provider.roots) == (2, [vault.ca.root])
+
+
+async def test_nothing_outlives_a_root_that_ends_before_the_intermediate() -> None:
+    """Vault before 1.17 signs intermediates beyond its own end."""
+    clock, vault = Clock(), FakeVault(OutsideCa(now=NOW))
+    vault.ca.lifetime = timedelta(days=20 * 365)
+    async with served(vault) as port:
+        provider = await find_provider("vault")(context({"host": "127.0.0.1", "port": port, **TOKEN}, clock))
+    assert provider.not_after == vault.ca.root.not_valid_after_utc.timestamp()
+
+
+async def test_an_outage_of_vault_stops_no_leaf_and_the_renewal_waits_for_its_end() -> None:
+    """Sealed, unreachable, or without our token: what is signed goes on, also by a CA that starts meanwhile."""
+    clock, store, vault = Clock(), MemoryKeyStore(), FakeVault(OutsideCa(now=NOW))
+    async with served(vault) as port:
+        settings = {"host": "127.0.0.1", "port": port, **TOKEN}
+        provider = await find_provider("vault")(context(settings, clock, store=store))
+        clock.now = vault.ca.now = NOW + timedelta(days=61).total_seconds()
+        for outage in (seal, forget_tokens):
+            outage(vault)
+            with pytest.raises(VaultError):
+                await provider.refresh()
+            wanted = template(clock)
+            check_issued(await provider.sign(wanted), wanted, [vault.ca.root], now=clock.now)
+    with pytest.raises(VaultError, match="no answer"):
+        await provider.refresh()
+    fresh = await find_provider("vault")(context(settings, clock, store=store))
+    wanted = template(clock)
+    check_issued(await fresh.sign(wanted), wanted, [vault.ca.root], now=clock.now)
+    before, vault.sealed, vault.tokens = fresh.not_after, False, {"s.root"}
+    async with served(vault) as port:
+        settings["port"] = port
+        back = await find_provider("vault")(context(settings, clock, store=store))
+        await back.refresh()
+    assert back.not_after > before
+    assert vault.ca.signed == 2
+
+
 async def test_vaults_kubernetes_login_is_spoken(tmp_path: Path) -> None:
     clock, vault = Clock(), FakeVault(OutsideCa(now=NOW))
     account = tmp_path / "token"
