@@ -52,6 +52,8 @@ def placeholders() -> Profile:
         "ca_provider": "cert-manager",
         "gateway_secret": "__gateway_namespace__/__gateway_name__",
         "vault_secret": "__vault_secret__",
+        "root_secret": "__root_secret__",
+        "cluster_trust_bundle": "__cluster_trust_bundle__",
         "nats_nodes": 3,
         "nats_secured": True,
         "spread": True,
@@ -116,7 +118,7 @@ def _conditional(text: str) -> str:
     )
     text = re.sub(
         r"(- apiGroups:\n  - cert-manager\.io\n(?:  .*\n)*)",
-        r'{{- if eq .Values.ca_provider "cert-manager" }}' + "\n" + r"\1{{- end }}" + "\n",
+        r'{{- if or .Values.cert_manager (eq .Values.ca_provider "cert-manager") }}' + "\n" + r"\1{{- end }}" + "\n",
         text,
     )
     text = re.sub(
@@ -124,11 +126,12 @@ def _conditional(text: str) -> str:
         r"{{- if .Values.spread }}" + "\n" + r"\1{{- end }}" + "\n",
         text,
     )
-    text = re.sub(
-        r"(- apiGroups:\n(?:  .*\n)*  - __vault_secret__\n)",
-        "{{- if .Values.vault_secret }}\n" + r"\1{{- end }}" + "\n",
-        text,
-    )
+    for name in ("vault_secret", "root_secret", "cluster_trust_bundle"):
+        text = re.sub(
+            rf"(- apiGroups:\n(?:  .*\n)*  - __{name}__\n)",
+            rf"{{{{- if .Values.{name} }}}}\n\1{{{{- end }}}}\n",
+            text,
+        )
     edges = _COUNTS["edges"]
     if "kind: Deployment" in text:
         text = text.replace(

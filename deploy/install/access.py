@@ -54,7 +54,7 @@ def _ingestor_at_home() -> list[dict[str, Any]]:
 def _ca_everywhere(profile: Profile) -> list[dict[str, Any]]:
     hooks = ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"]
     group = ["admissionregistration.k8s.io"]
-    return [
+    rules = [
         # Server-side apply of one ConfigMap by name, in members' namespaces; it can read none.
         _rule([""], ["configmaps"], ["create", "patch"], TRUST_BUNDLE),
         _rule(group, hooks, _READ),
@@ -62,6 +62,11 @@ def _ca_everywhere(profile: Profile) -> list[dict[str, Any]]:
             group, hooks, ["patch"], f"meshlog-webhook-{profile.mesh_name}", f"meshlog-validator-{profile.mesh_name}"
         ),
     ]
+    if profile.cluster_trust_bundle:
+        bundles = ["clustertrustbundles"]
+        # By server-side apply, which creates by name; bundles without a signer need no right to attest.
+        rules.append(_rule(["certificates.k8s.io"], bundles, ["create", "patch"], profile.cluster_trust_bundle))
+    return rules
 
 
 def _ca_at_home(profile: Profile) -> list[dict[str, Any]]:
@@ -72,10 +77,12 @@ def _ca_at_home(profile: Profile) -> list[dict[str, Any]]:
         # It says itself how far a root's rotation is.
         _rule(["config.openservicemesh.io"], ["meshrootcertificates/status"], ["patch"]),
     ]
-    if profile.ca_provider == "cert-manager":
+    if profile.cert_manager or profile.ca_provider == "cert-manager":
         rules.append(_rule(["cert-manager.io"], ["certificaterequests"], ["create", "get", "delete"]))
     if profile.vault_secret:
         rules.append(_rule([""], ["secrets"], ["get"], profile.vault_secret))
+    if profile.root_secret:
+        rules.append(_rule([""], ["secrets"], ["get", "update"], profile.root_secret))
     return rules
 
 

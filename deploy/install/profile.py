@@ -66,6 +66,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """`namespace/name` of the Secret for an ingress gateway that MeshConfig names; empty: the CA may write none."""
     vault_secret: str = ""
     """Name of a Secret of the mesh's namespace with a token of Vault, which the CA may read; empty: it needs none."""
+    cert_manager: bool = False
+    """Whether the CA may make CertificateRequests: for a rotation to cert-manager; where that signs from the start
+    (`ca_provider`) it may anyway."""
+    root_secret: str = ""
+    """Name of another Secret of the mesh's namespace that keeps a root's keys, which the CA may read and write."""
+    cluster_trust_bundle: str = ""
+    """Name of a ClusterTrustBundle that the CA keeps current, where the API has that kind; empty: none."""
     proxy_mark: int = 0
     """Mark of the sidecar's own packets; 0: they are known by the proxy's user id."""
     priority_class: str = ""

@@ -198,6 +198,7 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
         values["MESHLOG_TOKEN_FILE"] = f"{TOKEN_DIRECTORY}/token"
     if service.name == "ca":
         values["MESHLOG_PROVIDER"] = profile.ca_provider
+        values["MESHLOG_CLUSTER_TRUST_BUNDLE"] = profile.cluster_trust_bundle
         values["MESHLOG_DISTRIBUTION_SETTLE"] = str(profile.distribution_settle)
     if service.name == "injector":
         values["MESHLOG_INIT_IMAGE"] = profile.image_of("injector")

@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.devcluster.apiserver import ApiServer
+from deploy.install.access import roles
+from deploy.install.profile import Profile
 from services.ca.authority import generate_authority
-from services.ca.distribution import BundleDistributor, bundle_pem
+from services.ca.distribution import CLUSTER_BUNDLES, BundleDistributor, bundle_pem
 from services.ca.keystore import SecretKeyStore
-from services.ca.kube import KubeClient
+from services.ca.kube import KubeClient, KubeError
 from shared.certificates import TrustBundle
 from shared.latest import Latest
 from tests.nats_server import free_port
@@ -28,9 +31,26 @@ HOOKS = "mutatingwebhookconfigurations"
 class Kubernetes:
     """A running API server and a client of it."""
 
-    def __init__(self, server: ApiServer, client: KubeClient) -> None:
+    def __init__(self, server: ApiServer, client: KubeClient, directory: Path) -> None:
+        self.server = server
         self.cluster = server.cluster
         self.client = client
+        self.directory = directory
+
+    @contextlib.asynccontextmanager
+    async def as_the_ca(self, profile: Profile) -> AsyncGenerator[KubeClient]:
+        """A client with the rights that an installation gives the CA, and no others."""
+        home = {"namespace": profile.namespace}
+        await self.cluster.create("serviceaccounts", {"metadata": {"name": "meshlog-ca", **home}})
+        await self.cluster.transact(roles(profile), manager="meshlog")
+        config = yaml.safe_load(self.server.kubeconfig(f"https://127.0.0.1:{self.server.bound[0][1]}"))
+        config["users"][0]["user"] = {"token": self.server.issue_token(profile.namespace, "meshlog-ca").token}
+        write_private(self.directory / "ca.kubeconfig", yaml.safe_dump(config))
+        client = await KubeClient.connect(self.directory / "ca.kubeconfig")
+        try:
+            yield client
+        finally:
+            await client.close()
 
 
 def write_private(path: Path, text: str) -> None:
@@ -47,7 +67,7 @@ async def running(path: Path) -> AsyncGenerator[Kubernetes, None]:
         write_private(path, server.kubeconfig(f"https://127.0.0.1:{port}"))
         client = await KubeClient.connect(path)
         try:
-            yield Kubernetes(server, client)
+            yield Kubernetes(server, client, path.parent)
         finally:
             await client.close()
     finally:
@@ -57,7 +77,7 @@ async def running(path: Path) -> AsyncGenerator[Kubernetes, None]:
 @pytest.fixture
 async def kubernetes(tmp_path: Path) -> AsyncGenerator[Kubernetes, None]:
     async with running(tmp_path / "kubeconfig") as started:
-        for name in ("meshlog-system", "bookstore"):
+        for name in ("meshlog-system", "other-system", "bookstore"):
             await started.cluster.create("namespaces", {"metadata": {"name": name}})
         yield started
 
@@ -92,6 +112,87 @@ async def test_a_namespace_that_is_not_there_is_reported_and_retried(kubernetes:
     assert not await writing.reconcile_config_maps()
     await kubernetes.cluster.create("namespaces", {"metadata": {"name": "later"}})
     assert await writing.reconcile_config_maps()
+
+
+CLUSTER_TRUST_BUNDLES = {
+    "metadata": {
+        "name": "clustertrustbundles.certificates.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes/enhancements/issues/3257"},
+    },
+    "spec": {
+        "group": "certificates.k8s.io",
+        "scope": "Cluster",
+        "names": {"kind": "ClusterTrustBundle", "plural": "clustertrustbundles", "singular": "clustertrustbundle"},
+        "versions": [
+            {
+                "name": "v1beta1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "required": ["spec"],
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "required": ["trustBundle"],
+                                "properties": {"signerName": {"type": "string"}, "trustBundle": {"type": "string"}},
+                            }
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+async def test_the_cluster_trust_bundle_is_kept_where_the_api_has_one_with_the_rights_for_this_name_alone(
+    kubernetes: Kubernetes,
+) -> None:
+    """An API without the kind is no failure; with it, the bundle follows, and no other one could be written."""
+    resource = "clustertrustbundles.certificates.k8s.io"
+    latest: Latest[TrustBundle] = Latest()
+    latest.set(bundle(1, "ROOT\n"))
+    async with kubernetes.as_the_ca(Profile(cluster_trust_bundle="meshlog")) as client:
+        writing = BundleDistributor(client, bundle=latest, members=dict, cluster_bundle="meshlog")
+        assert await writing.reconcile_config_maps()
+        await kubernetes.cluster.create("customresourcedefinitions.apiextensions.k8s.io", CLUSTER_TRUST_BUNDLES)
+
+        async def served() -> bool:
+            return (await kubernetes.client.request("GET", CLUSTER_BUNDLES)).status == 200
+
+        await eventually(served, within=5, what="the API has the kind")
+        for serial, root in ((2, "BOTH\nROOTS\n"), (3, "NEW\n")):
+            latest.set(bundle(serial, root))
+            assert await writing.reconcile_config_maps()
+            held = await kubernetes.cluster.get(resource, "", "meshlog")
+            assert held is not None
+            assert held["spec"] == {"trustBundle": root}
+        other = BundleDistributor(client, bundle=latest, members=dict, cluster_bundle="others")
+        assert not await other.reconcile_config_maps()
+        assert await kubernetes.cluster.get(resource, "", "others") is None
+
+
+async def test_a_root_may_keep_its_keys_in_the_secret_that_was_named_and_in_no_other(kubernetes: Kubernetes) -> None:
+    async with kubernetes.as_the_ca(Profile(root_secret="corporate-root")) as client:
+        own = SecretKeyStore(client, namespace="meshlog-system", name="corporate-root")
+        first = await own.load_or_create("cluster.local", CREATE)
+        await own.replace(CREATE())
+        assert (await own.load_or_create("cluster.local", CREATE)).certificate != first.certificate
+        with pytest.raises(KubeError, match="403"):
+            await SecretKeyStore(client, namespace="meshlog-system", name="theirs").load("cluster.local")
+
+
+async def test_cert_manager_may_be_asked_where_the_installation_says_so(kubernetes: Kubernetes) -> None:
+    path = "/apis/cert-manager.io/v1/namespaces/meshlog-system/certificaterequests"
+    async with kubernetes.as_the_ca(Profile(cert_manager=True)) as client:
+        allowed = await client.request("POST", path, body={})
+    # The API has no such kind here: that is found out only by who may ask.
+    assert allowed.status == 404
+    async with kubernetes.as_the_ca(Profile(mesh_name="other", namespace="other-system")) as client:
+        refused = await client.request("POST", path.replace("meshlog-system", "other-system"), body={})
+    assert refused.status == 403
 
 
 async def test_a_labelled_webhook_gets_the_bundle_when_it_appears(kubernetes: Kubernetes) -> None:
