@@ -16,6 +16,7 @@ from shared.certificates import CorruptMessageError, TrustBundle, decode_bundle,
 from shared.eventlog.protocol import Checkpoint, Draft, EventLog, Record
 from shared.latest import Latest
 from shared.subjects import Streams
+from shared.svid.trust import InvalidBundleError, check_bundle
 
 _LOGGER = logging.getLogger("meshlog.ca.publication")
 AGAIN_SECONDS = 86400.0
@@ -42,7 +43,9 @@ class BundlePublisher:
         self._newest = await self._certs.last(self.subject)
         try:
             held = decode_bundle(self._newest.payload) if self._newest is not None else None
-        except CorruptMessageError as error:
+            if held is not None:
+                check_bundle(held)
+        except (CorruptMessageError, InvalidBundleError) as error:
             _LOGGER.error("the bundle in the log is replaced: %s", error)  # noqa: TRY400 (no bug of ours)
             return None
         if held is not None:

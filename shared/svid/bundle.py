@@ -1,6 +1,7 @@
 """The newest trust bundle, as the CA publishes it in the log.
 
-The newest record of the subject is the truth, whatever its serial: after a loss of the log the CA publishes again.
+The newest record of the subject is the truth, whatever its serial: after a loss of the log the CA publishes again. One
+that nobody could trust by (`shared.svid.trust`) is skipped, and the last good one stays in force.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from shared.certificates import CorruptMessageError, TrustBundle, decode_bundle
 from shared.eventlog.protocol import EventLog, EventLogError, Record
 from shared.latest import Latest
 from shared.subjects import Streams
+from shared.svid.trust import InvalidBundleError, check_bundle
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
@@ -63,6 +65,9 @@ class BundleFollower:
 
     def _take(self, record: Record) -> None:
         try:
-            self._latest.set(decode_bundle(record.payload))
-        except CorruptMessageError as error:
+            bundle = decode_bundle(record.payload)
+            check_bundle(bundle)
+        except (CorruptMessageError, InvalidBundleError) as error:
             _LOGGER.error("record %d is skipped: %s", record.sequence, error)  # noqa: TRY400 (no bug of ours)
+        else:
+            self._latest.set(bundle)

@@ -8,17 +8,19 @@ import pytest
 
 from services.ca.distribution import BundleDistributor, bundle_pem
 from services.ca.publication import BundlePublisher
-from shared.certificates import SealingKey, TrustBundle, decode_bundle
+from shared.certificates import SealingKey, TrustBundle, decode_bundle, encode
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft, StaleWriterError
 from shared.latest import Latest
+from shared.sealing import sealing_key_id
 from shared.subjects import Streams
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
-from tests.unit.ca.running import tasks
+from tests.unit.ca.running import new_authority, tasks
 from tests.waiting import eventually
 
 NOW = 1_700_000_000.0
-KEYS = [SealingKey(id="k", public=bytes(32))]
+KEYS = [SealingKey(id=sealing_key_id(bytes(32)), public=bytes(32))]
+A, B = (new_authority(lambda: NOW).certificate_pem for _ in range(2))
 BUNDLE = TrustBundle(trust_domain="cluster.local", serial=3, roots=["ROOT\n"], sealing_keys=KEYS)
 HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 HOOK = f"{HOOKS}/meshlog-webhook-meshlog"
@@ -48,17 +50,17 @@ async def test_a_bundle_is_read_back_and_the_next_serial_grows() -> None:
     publishing = publisher(logs)
     assert await publishing.read() is None
     assert publishing.next_serial(None) == int(NOW)
-    await publishing.publish(bundle(int(NOW), "A"))
-    assert await publisher(logs).read() == bundle(int(NOW), "A")
-    assert publishing.next_serial(bundle(int(NOW), "A")) == int(NOW) + 1
-    assert publishing.next_serial(bundle(5, "A")) == int(NOW)
+    await publishing.publish(bundle(int(NOW), A))
+    assert await publisher(logs).read() == bundle(int(NOW), A)
+    assert publishing.next_serial(bundle(int(NOW), A)) == int(NOW) + 1
+    assert publishing.next_serial(bundle(5, A)) == int(NOW)
 
 
 async def test_an_old_bundle_should_be_written_again() -> None:
     logs = MemoryLogs(clock=lambda: int(NOW * 1e9))
     first = publisher(logs)
     await first.read()
-    await first.publish(bundle(1, "A"))
+    await first.publish(bundle(1, A))
     await first.read()
     assert not first.ageing
     later = publisher(logs, NOW + 86400)
@@ -71,21 +73,24 @@ async def test_a_replica_that_looked_too_early_writes_over_nobody() -> None:
     early, other = publisher(logs), publisher(logs)
     for one in (early, other):
         await one.read()
-    await other.publish(bundle(1, "A"))
+    await other.publish(bundle(1, A))
     with pytest.raises(StaleWriterError):
-        await early.publish(bundle(2, "B"))
-    assert [one.roots for one in await stored(logs)] == [["A"]]
+        await early.publish(bundle(2, B))
+    assert [one.roots for one in await stored(logs)] == [[A]]
 
 
-async def test_nonsense_in_the_place_of_the_bundle_is_replaced() -> None:
+@pytest.mark.parametrize("nonsense", [b"{", encode(bundle(1)), encode(bundle(0, A)), encode(bundle(1, "no root"))])
+async def test_nonsense_in_the_place_of_the_bundle_is_replaced(nonsense: bytes) -> None:
     logs = MemoryLogs()
     certs = logs.stream(Streams().certs)
     subject = Streams().bundle_subject("cluster.local")
-    await certs.append([Draft(subject=subject, payload=b"{")], scope=subject, after=await certs.tip(subject), epoch="e")
+    await certs.append(
+        [Draft(subject=subject, payload=nonsense)], scope=subject, after=await certs.tip(subject), epoch="e"
+    )
     publishing = publisher(logs)
     assert await publishing.read() is None
-    await publishing.publish(bundle(1, "A"))
-    assert (await stored_last(logs)).roots == ["A"]
+    await publishing.publish(bundle(1, A))
+    assert (await stored_last(logs)).roots == [A]
 
 
 def distributor(kube: FakeKubernetes, members: dict[str, str]) -> tuple[BundleDistributor, Latest[TrustBundle]]:
