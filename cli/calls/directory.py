@@ -58,7 +58,11 @@ class Directory:
             elif event.kind == "EndpointSlice":
                 _keep(slices, name, event, EndpointSlice)
         self.pods = {name: _pod(name, pod) for name, pod in sorted(pods.items()) if pod.status.phase not in _OVER}
-        self.services = {name: self._service(name, service, slices) for name, service in sorted(services.items())}
+        pieces: dict[ObjectName, list[EndpointSlice]] = {}
+        for name, piece in slices.items():
+            service = ObjectName(name.namespace, piece.metadata.labels.get(_SERVICE_NAME, ""))
+            pieces.setdefault(service, []).append(piece)
+        self.services = {name: _service(name, one, pieces.get(name, [])) for name, one in sorted(services.items())}
 
     @property
     def sidecars(self) -> dict[str, str]:
@@ -106,32 +110,28 @@ class Directory:
         """Services that lead to a pod."""
         return [service for service in self.services.values() if pod in service.pods]
 
-    def _service(self, name: ObjectName, service: Service, slices: dict[ObjectName, EndpointSlice]) -> ServiceEntry:
-        own = [
-            piece
-            for where, piece in slices.items()
-            if where.namespace == name.namespace and piece.metadata.labels.get(_SERVICE_NAME) == name.name
-        ]
-        endpoints = [endpoint for piece in own for endpoint in piece.endpoints]
-        spec = service.spec
-        addresses = [ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip and ip != "None"]
-        if spec.cluster_ip == "None":
-            addresses = [endpoint.addresses[0] for endpoint in endpoints if endpoint.addresses]
-        return ServiceEntry(
-            name=name,
-            addresses=tuple(dict.fromkeys(addresses)),
-            ports=tuple(sorted({port.port for port in spec.ports if port.protocol == "TCP"})),
-            pods=tuple(
-                dict.fromkeys(ObjectName(name.namespace, one.target_ref.name) for one in endpoints if one.target_ref)
-            ),
-        )
-
 
 def _keep(objects: dict[ObjectName, S], name: ObjectName, event: Event, kind: type[S]) -> None:
     if event.operation == "deleted" or event.object is None:
         objects.pop(name, None)
     else:
         objects[name] = msgspec.json.decode(event.object, type=kind)
+
+
+def _service(name: ObjectName, service: Service, pieces: Iterable[EndpointSlice]) -> ServiceEntry:
+    endpoints = [endpoint for piece in pieces for endpoint in piece.endpoints]
+    spec = service.spec
+    addresses = [ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip and ip != "None"]
+    if spec.cluster_ip == "None":
+        addresses = [endpoint.addresses[0] for endpoint in endpoints if endpoint.addresses]
+    return ServiceEntry(
+        name=name,
+        addresses=tuple(dict.fromkeys(addresses)),
+        ports=tuple(sorted({port.port for port in spec.ports if port.protocol == "TCP"})),
+        pods=tuple(
+            dict.fromkeys(ObjectName(name.namespace, one.target_ref.name) for one in endpoints if one.target_ref)
+        ),
+    )
 
 
 def _pod(name: ObjectName, pod: Pod) -> PodEntry:

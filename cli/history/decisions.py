@@ -7,7 +7,8 @@ import msgspec
 from cli.calls.asking import Answer, ask
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
-from cli.history.timeline import Happened, LostHistoryError, Timeline, living
+from cli.history.states import LostHistoryError
+from cli.history.timeline import Happened, Timeline, living
 from shared.errors import BadInputError
 from shared.events import APPLIED, Event, ObjectKey
 from shared.snapshot import Commit, Snapshot

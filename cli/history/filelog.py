@@ -116,6 +116,11 @@ class FileLog:
         chosen = [item for item in newest.values() if subjects == EVERYTHING or matches(subjects, item[0])]
         return [record_of(item) for item in sorted(chosen, key=lambda item: item[1])]
 
+    @property
+    def first(self) -> Item | None:
+        """The first record; none if the stream is empty."""
+        return next(self._items(1), None)
+
     def items(self, start: int = 1) -> Iterator[Item]:
         """The records from `start` on as they stand in the file, for who reads all of them."""
         return self._items(start)

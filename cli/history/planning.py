@@ -7,11 +7,13 @@ import msgspec
 from cli.api import Manifest
 from cli.calls.directory import Directory
 from cli.history.changes import Difference, between
+from cli.history.concern import concern, part_to_ask
 from cli.history.draining import Drain, draining
-from cli.history.proposal import propose
+from cli.history.proposal import keys_of, propose
 from cli.history.reachability import Calls, changed_calls
 from cli.history.recompile import compiled, compiler_of
 from cli.history.timeline import Timeline, in_force, living
+from shared.pins import PIN_KIND
 from shared.snapshot import Quarantined, Snapshot
 
 
@@ -28,6 +30,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Objects that would be left out, and are not now."""
     ignored: list[str]
     pinned: bool
+    whole: bool
+    """Whether `before` and `after` hold every proxy of the mesh, and not only those that the change can concern."""
 
     @property
     def nothing(self) -> bool:
@@ -35,12 +39,26 @@ class Plan(msgspec.Struct, frozen=True):
         return self.difference.nothing
 
 
-async def plan(timeline: Timeline, version: int, put: list[Manifest], drop: list[tuple[str, str, str]]) -> Plan:
-    """Compile the state at a version, then what is proposed, and say what differs; raises `BadInputError`."""
+async def plan(
+    timeline: Timeline,
+    version: int,
+    put: list[Manifest],
+    drop: list[tuple[str, str, str]],
+    *,
+    whole: bool = False,
+) -> Plan:
+    """Compile the state at a version, then what is proposed, and say what differs; raises `BadInputError`.
+
+    Compiled are the proxies that the change can concern, unless the `whole` mesh is asked for.
+    """
     about = timeline.source.about
-    state = living(await timeline.state(version))
-    proposal = propose(about, state, put, drop)
-    compiler = compiler_of(about, sorted(state.values(), key=lambda item: item.sequence))
+    asked = keys_of(about, put, drop)
+    known = living(await timeline.state(version, part_to_ask(about, asked)))
+    proposal = propose(about, known, put, drop)
+    concerned = None if whole else concern(about, known, proposal.events)
+    state = living(await timeline.state(version, concerned.part if concerned else None))
+    serves = concerned.serves(state, proposal.events) if concerned else _everybody
+    compiler = compiler_of(about, sorted(state.values(), key=lambda item: item.sequence), serves=serves)
     before = compiled(compiler)
     for sequence, event in enumerate(proposal.events, max((item.sequence for item in state.values()), default=0) + 1):
         compiler.fold(event, sequence)
@@ -49,7 +67,7 @@ async def plan(timeline: Timeline, version: int, put: list[Manifest], drop: list
     was = Directory((item.event for item in state.values()), cluster=about.cluster)
     now_state = {**{key: item.event for key, item in state.items()}, **{event.key: event for event in proposal.events}}
     now = Directory((event for event in now_state.values() if event.object is not None), cluster=about.cluster)
-    policy = [*(item.event for item in in_force(state.values()).values()), *proposal.events]
+    policy = [*(item.event for item in in_force({**state, **known}.values()).values()), *proposal.events]
     return Plan(
         version=version,
         before=before,
@@ -59,8 +77,13 @@ async def plan(timeline: Timeline, version: int, put: list[Manifest], drop: list
         drains=draining(before, after, difference),
         left_out=difference.newly_left_out,
         ignored=proposal.ignored,
-        pinned=any(key.kind == "Pin" for key in state),
+        pinned=any(key.kind == PIN_KIND for key in known),
+        whole=concerned is None,
     )
+
+
+def _everybody(_: object) -> bool:
+    return True
 
 
 def copied(snapshot: Snapshot) -> Snapshot:

@@ -47,6 +47,11 @@ def propose(
     return Proposal(events, ignored)
 
 
+def keys_of(about: About, put: Sequence[Manifest], drop: Sequence[tuple[str, str, str]]) -> list[ObjectKey]:
+    """Of the objects that are applied or deleted."""
+    return [*(_key(about, manifest) for manifest in put), *(ObjectKey(about.cluster, *one) for one in drop)]
+
+
 def _key(about: About, manifest: Manifest) -> ObjectKey:
     metadata = manifest["metadata"]
     namespace = "" if manifest["kind"] in _CLUSTER_SCOPED else metadata.get("namespace") or "default"

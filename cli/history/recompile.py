@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cli.history.archive import About
 from cli.history.timeline import Happened
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
+from shared.policy.names import ObjectName
 from shared.snapshot import Snapshot
 
 
@@ -22,9 +23,11 @@ def settings_of(about: About) -> MeshSettings:
     )
 
 
-def compiler_of(about: About, state: Iterable[Happened]) -> Compiler:
-    """A compiler that has folded a state (or any history)."""
-    compiler = Compiler(settings_of(about))
+def compiler_of(
+    about: About, state: Iterable[Happened], *, serves: Callable[[ObjectName], bool] = lambda _: True
+) -> Compiler:
+    """A compiler that has folded a state, for the proxies of the pods that it is to serve."""
+    compiler = Compiler(settings_of(about), serves=serves, recording=False)
     for item in state:
         compiler.fold(item.event, item.sequence, epoch="history")
     return compiler

@@ -7,24 +7,18 @@ newest keyframe before it and the commits since.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 import msgspec
 
-from cli.history.archive import record_of
-from cli.history.filelog import Archive, FileLog
 from cli.history.source import Reader, Source
+from cli.history.states import LostHistoryError, Part, records_at
 from shared import blob, events
-from shared.errors import BadInputError, MeshlogError
+from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
-from shared.eventlog.streams import matches
 from shared.events import Event
 from shared.pins import PIN_KIND, PINNED_KINDS, Pin, objects_of
 from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
-
-
-class LostHistoryError(MeshlogError):
-    """The log does not keep what the question needs."""
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -167,51 +161,12 @@ class Timeline:
                 if found is not None:
                     yield found
 
-    async def state(self, version: int, *, namespaces: Iterable[str] | None = None) -> list[Happened]:
+    async def state(self, version: int, part: Part | None = None) -> list[Happened]:
         """The newest event of each object up to a version, deletions included, by sequence; of that epoch only.
 
-        With `namespaces` only of objects in these, and of those in none.
+        With `part` only of the objects in it. Raises `LostHistoryError` if the log no longer tells.
         """
-        scopes = [self.source.scope]
-        if namespaces is not None:
-            streams, cluster = self.source.streams, self.source.about.cluster
-            scopes = [streams.namespace_scope(cluster, name) for name in sorted({"", *namespaces})]
-        newest: dict[str, Record] = {}
-        _, end = await self.source.events.bounds()
-        if self.source.archive is not None:
-            newest = _state_in(self.source.archive, self.source.events, version, scopes)
-        elif version >= end:
-            for scope in scopes:
-                newest.update((record.subject, record) for record in await self.source.events.last_per_subject(scope))
-        else:
-            for scope in scopes:
-                async for record in _until(self.source.events.read(subjects=scope), version):
-                    newest[record.subject] = record
-        ordered = sorted(newest.values(), key=lambda record: record.sequence)
-        epoch = ordered[-1].epoch if ordered else ""
-        found = (happened_in(record) for record in ordered if record.epoch == epoch)
-        return [item for item in found if item is not None]
-
-
-def _state_in(archive: Archive, log: Reader, version: int, scopes: list[str]) -> dict[str, Record]:
-    """The newest record of each subject up to a version, from the state in the file that is nearest before it."""
-    assert isinstance(log, FileLog)
-    reached, newest = archive.state_items(until=version)
-    for item in log.items(reached + 1):
-        if item[1] > version:
-            break
-        newest[item[0]] = item
-    if len(scopes) > 1:
-        newest = {subject: item for subject, item in newest.items() if any(matches(one, subject) for one in scopes)}
-    return {subject: record_of(item) for subject, item in newest.items()}
-
-
-async def _until(records: AsyncIterator[Record], last: int) -> AsyncGenerator[Record]:
-    async with contextlib.aclosing(records) as opened:  # type: ignore[type-var]
-        async for record in opened:
-            if record.sequence > last:
-                return
-            yield record
+        return [item for item in map(happened_in, await records_at(self.source, version, part)) if item is not None]
 
 
 def happened_in(record: Record) -> Happened | None:

@@ -17,9 +17,10 @@ from cli.history.archive import About
 from cli.history.bodies import decoded
 from cli.history.naming import class_of, type_name
 from cli.history.recompile import settings_of
-from cli.history.timeline import Happened, LostHistoryError, Timeline, in_force
+from cli.history.states import LostHistoryError, Part
+from cli.history.timeline import Happened, Timeline, in_force
 from services.compiler.looking import Looking
-from services.compiler.names import ObjectName
+from services.compiler.names import INBOUND_LISTENER, OUTBOUND_LISTENER, ObjectName
 from shared import events
 from shared.errors import BadInputError
 from shared.events import ObjectKey
@@ -71,8 +72,9 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
         raise BadInputError("history/resource", sentence, about=f"{type_name(type_url)}/{name}")
     resource = snapshot.resources[type_url, name, digest]
     trial = Trial(timeline.source.about, proxy, (type_url, name, digest))
-    for namespaces in (_namespaces(timeline.source.about, snapshot, view, resource, proxy), None):
-        state = in_force(await timeline.state(snapshot.version, namespaces=namespaces))
+    about = timeline.source.about
+    for part in (_part(about, snapshot, view, resource, proxy), None):
+        state = in_force(await timeline.state(snapshot.version, part))
         looking = trial.begin(state.values())
         if trial.holds(looking):
             return _explained(trial, looking, state, resource, snapshot.version)
@@ -116,18 +118,19 @@ def _explained(
     )
 
 
-def _namespaces(
-    about: About, snapshot: Snapshot, view: dict[str, dict[str, str]], resource: Resource, proxy: str
-) -> set[str]:
-    """Where everything is that can matter: the namespaces of what the resource and the listeners were made from.
+def _part(about: About, snapshot: Snapshot, view: dict[str, dict[str, str]], resource: Resource, proxy: str) -> Part:
+    """Where everything is that can matter: the namespaces of what the resource and the way out were made from.
 
     What was recorded when the bytes were made may be older objects than those that hold them up now; but not of
-    other namespaces, or else the listeners would differ. Whether it was enough is tried.
+    other namespaces, or else the listener would differ. What comes in is of the pod's own namespace: many others may
+    hold the same bytes, made from objects that do not matter here. Whether it was enough is tried.
     """
-    causes = set(resource.causes)
-    for name, digest in view.get(LDS, {}).items():
-        causes.update(snapshot.resources[LDS, name, digest].causes)
-    return {about.namespace, proxy.split("/")[1], *(cause.key.namespace for cause in causes)}
+    outbound = view.get(LDS, {}).get(OUTBOUND_LISTENER)
+    made = [snapshot.resources[LDS, OUTBOUND_LISTENER, outbound]] if outbound is not None else []
+    if not resource.name.startswith((INBOUND_LISTENER, "local|")):
+        made.append(resource)
+    namespaces = {cause.key.namespace for one in made for cause in one.causes}
+    return Part(frozenset({"", about.namespace, proxy.split("/")[1], *namespaces}))
 
 
 class Trial:

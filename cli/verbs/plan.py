@@ -101,7 +101,7 @@ def _tell(found: Plan, refusals: dict[str, str]) -> None:
         return
     difference = found.difference
     concerned = [one for one in found.after.proxies.values() if one.workload_class in difference.classes]
-    counts = f"{len(concerned)} of {len(found.after.proxies)} proxies"
+    counts = f"{len(concerned)} of {len(found.after.proxies)} proxies" if found.whole else f"{len(concerned)} proxies"
     print(f"{counts} would see a change, in {len(difference.classes)} classes")
     for change, classes in list(distinct(difference).items())[:40]:
         where = classes[0] if len(classes) == 1 else f"{len(classes)} classes"

@@ -57,7 +57,13 @@ def _views(derived: Derived, published: Snapshot, touched: Touched) -> dict[str,
 
 
 def difference(
-    derived: Derived, quarantine: list[Quarantined], published: Snapshot, touched: Touched, stamp: Stamp
+    derived: Derived,
+    quarantine: list[Quarantined],
+    published: Snapshot,
+    touched: Touched,
+    stamp: Stamp,
+    *,
+    recording: bool = True,
 ) -> Commit | None:
     """The commit that leads from `published` to the compiled result; none if nothing differs.
 
@@ -69,7 +75,8 @@ def difference(
         body = derived.body(identity)
         held = identity in published.resources
         if body is not None and not held:
-            resources.append(Resource(*identity, body=body, recorded=record_causes(derived.causes(identity))))
+            recorded = record_causes(derived.causes(identity) if recording else [])
+            resources.append(Resource(*identity, body=body, recorded=recorded))
         elif body is None and held:
             retired.append(identity)
     views = _views(derived, published, touched)

@@ -7,6 +7,7 @@ The three steps of DESIGN are modules: `reduce` folds an event into the state, `
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from services.compiler.commit import Stamp, difference, everything
 from services.compiler.derive.membership import is_member
@@ -46,7 +47,20 @@ MAX_CAUSES = 1000
 class Compiler:
     """Compiles the events of one cluster."""
 
-    def __init__(self, settings: MeshSettings, *, build: str = VERSION) -> None:
+    def __init__(
+        self,
+        settings: MeshSettings,
+        *,
+        build: str = VERSION,
+        serves: Callable[[ObjectName], bool] = lambda _: True,
+        recording: bool = True,
+    ) -> None:
+        """`serves`: of which pods the proxies are compiled; `recording`: whether resources say what they came from.
+
+        Who asks what would be compiled for a few proxies needs neither the others nor the record.
+        """
+        self._serves = serves
+        self._recording = recording
         self.settings = settings
         self.build = build
         self.version = 0
@@ -98,7 +112,7 @@ class Compiler:
         exists = event.operation == "applied"
         if event.kind == "Pod":
             pod = ObjectName(event.namespace, event.name)
-            if exists:
+            if exists and self._serves(pod):
                 self._derived.watch_pod(pod)
             else:
                 self._derived.forget_pod(pod)
@@ -170,7 +184,7 @@ class Compiler:
             causes=tuple(cause for cause in self._causes if cause.sequence > published.version),
             traceparents=tuple(dict.fromkeys(text for at, text in self._traceparents if at > published.version)),
         )
-        return difference(self._derived, quarantine, published, touched, stamp)
+        return difference(self._derived, quarantine, published, touched, stamp, recording=self._recording)
 
     def warm(self) -> None:
         """Bring every answer up to date without saying what changed: what a standby does with its time."""

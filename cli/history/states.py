@@ -1,0 +1,150 @@
+"""Which objects there were at a version: the newest record of each, of the epoch that was in force.
+
+A file holds whole states now and then, so that little of it is read. A live log gives the newest state at once; a
+past one is read from the beginning of the log, only the subjects that matter.
+
+An event that the log has forgotten would be an object missing from the answer, which might be the one that forbade a
+call. So a state is told only if the log keeps its epoch from the first record on, and refused otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+import msgspec
+
+from cli.history.archive import Item, record_of
+from cli.history.filelog import Archive, FileLog
+from cli.history.source import Source
+from shared.errors import MeshlogError
+from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, Record
+from shared.eventlog.streams import matches
+from shared.subjects import escape
+
+
+class LostHistoryError(MeshlogError):
+    """The log does not keep what the question needs."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Some of the objects: those of these namespaces, and those of these kinds wherever they are."""
+
+    namespaces: frozenset[str] = frozenset()
+    """Empty string: of the objects in no namespace."""
+    kinds: frozenset[str] = frozenset()
+
+    def scopes(self, source: Source) -> list[str]:
+        """Patterns that cover it; one object may be in several."""
+        streams, cluster = source.streams, source.about.cluster
+        return [
+            *(streams.namespace_scope(cluster, name) for name in sorted(self.namespaces)),
+            *(streams.kind_scope(cluster, kind) for kind in sorted(self.kinds)),
+        ]
+
+    def holds(self, source: Source) -> Callable[[str], bool]:
+        """Whether a subject is in it."""
+        start = len(source.scope) - 1
+        namespaces, kinds = set(map(escape, self.namespaces)), set(map(escape, self.kinds))
+
+        def covers(subject: str) -> bool:
+            kind, namespace, _ = subject[start:].split(".", 2)
+            return namespace in namespaces or kind in kinds
+
+        return covers
+
+
+async def records_at(source: Source, version: int, part: Part | None = None) -> list[Record]:
+    """The newest record of each object up to a version, by sequence, of the epoch in force then.
+
+    Raises `LostHistoryError` if the log keeps that epoch no longer from its first record on.
+    """
+    if source.archive is not None:
+        items, epoch = _in_file(source, source.archive, version)
+        if part is not None:
+            holds = part.holds(source)
+            items = {subject: item for subject, item in items.items() if holds(subject)}
+        chosen = (item for item in items.values() if item[3].get(HEADER_EPOCH, "") == epoch)
+        return [record_of(item) for item in sorted(chosen, key=lambda item: item[1])]
+    epoch = await _epoch_at(source, version)
+    await _check_kept(source, version, epoch)
+    newest: dict[str, Record] = {}
+    _, end = await source.events.bounds()
+    for scope in [source.scope] if part is None else part.scopes(source):
+        if version >= end:
+            newest.update((record.subject, record) for record in await source.events.last_per_subject(scope))
+        else:
+            async for record in _until(source.events.read(subjects=scope), version):
+                newest[record.subject] = record
+    return sorted((one for one in newest.values() if one.epoch == epoch), key=lambda record: record.sequence)
+
+
+async def complete_from(source: Source) -> int:
+    """The first sequence from which on states are complete; the one after the last if none is."""
+    first, last = await source.events.bounds()
+    if source.archive is not None:
+        reached, _ = source.archive.state_items(until=first)
+        begins = await source.events.at(first)
+        return first if reached or begins is None or _begins_epoch(begins) else last + 1
+    begins = await source.events.at(first)
+    if begins is None or _begins_epoch(begins):
+        return first
+    async for record in source.events.read(start=first, subjects=source.scope):
+        if record.epoch != begins.epoch:
+            return record.sequence
+    return last + 1
+
+
+def _begins_epoch(record: Record) -> bool:
+    # A log without chains was never written by a mesh: nothing can be missing from it that we could know of.
+    return record.headers.get(HEADER_CHAIN, GENESIS) == GENESIS
+
+
+async def _check_kept(source: Source, version: int, epoch: str) -> None:
+    first, _ = await source.events.bounds()
+    begins = await source.events.at(first)
+    if version >= first and (begins is None or _begins_epoch(begins) or begins.epoch != epoch):
+        return
+    raise LostHistoryError(
+        "history/forgotten",
+        f"the log keeps events from {first} on only, so the objects of version {version} are not all known; "
+        "what proxies were told is: meshlog show, meshlog diff",
+    )
+
+
+async def _epoch_at(source: Source, version: int) -> str:
+    """The epoch of the cluster's newest event up to a version; empty if there is none."""
+    first, last = await source.events.bounds()
+    for place in range(min(version, last), first - 1, -1):
+        record = await source.events.at(place)
+        if record is not None and record.sequence == place and matches(source.scope, record.subject):
+            return record.epoch
+    return ""
+
+
+def _in_file(source: Source, archive: Archive, version: int) -> tuple[dict[str, Item], str]:
+    """The newest record of each subject, from the state in the file that is nearest before, and the epoch in force."""
+    log = source.events
+    assert isinstance(log, FileLog)
+    reached, newest = archive.state_items(until=version)
+    first = log.first
+    if not reached and first is not None and first[3].get(HEADER_CHAIN, GENESIS) != GENESIS:
+        raise LostHistoryError(
+            "history/forgotten", f"the file begins at event {first[1]}, without what there was before it"
+        )
+    last = max(newest.values(), key=lambda item: item[1]) if newest else None
+    for item in log.items(reached + 1):
+        if item[1] > version:
+            break
+        newest[item[0]] = last = item
+    if last is None:
+        raise LostHistoryError("history/forgotten", f"the file holds no event as old as {version}")
+    return newest, last[3].get(HEADER_EPOCH, "")
+
+
+async def _until(records: AsyncIterator[Record], last: int) -> AsyncGenerator[Record]:
+    async with contextlib.aclosing(records) as opened:  # type: ignore[type-var]
+        async for record in opened:
+            if record.sequence > last:
+                return
+            yield record
