@@ -73,8 +73,8 @@ fuzz-edge: install ## fuzz what an edge reads, SECONDS=60; needs atheris
 bench-compile: install ## compile 100 and 1,000 services from scratch, and one change of each kind; ARGS=full adds 10,000
 	@$(BIN)/python -m benchmarks compile $(ARGS)
 
-bench-history: install ## past versions, why, diff, plan and replay over a long log; EVENTS=n, default 1,000,000
-	@EVENTS=$(or $(EVENTS),1000000) $(BIN)/python -m benchmarks history
+bench-history: install ## past versions, why, diff, plan and replay over a long log; EVENTS=n, default 1,000,000; LOG=file keeps it
+	@EVENTS=$(or $(EVENTS),1000000) LOG=$(LOG) $(BIN)/python -m benchmarks history
 
 chart: install ## write the Helm chart's generated parts again (after a change of deploy/install)
 	@PYTHONPATH=. $(BIN)/python tools/chart.py

@@ -26,8 +26,8 @@ from shared.eventlog.protocol import Record
 MAGIC = b"meshlog-log/1\n"
 BLOCK_RECORDS = 500
 BLOCK_BYTES = 256 * 1024
-STATE_EVERY = 50_000
-"""Events between two states in the file."""
+STATE_EVERY = 20_000
+"""Events between two states in the file: so many are read at most to know the objects at a version."""
 NOUNS = ("events", "snapshots", "keyframes", "status", "certs")
 """Streams that a file holds; each is optional but the first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from cli.history.states import LostHistoryError, Part
 from cli.history.timeline import Happened, Timeline
 from shared.events import ObjectKey
 from shared.snapshot import Quarantined, Snapshot
@@ -96,7 +97,13 @@ def distinct(difference: Difference) -> dict[Changed, list[str]]:
 
 
 async def objects_between(timeline: Timeline, after: int, until: int) -> dict[ObjectKey, list[Happened]]:
-    """The events between two versions, by object, in order."""
+    """The events between two versions, by object, in order. Raises `LostHistoryError` if some are forgotten."""
+    first, _ = await timeline.source.events.bounds()
+    if first > after + 1:
+        raise LostHistoryError(
+            "history/forgotten",
+            f"the log keeps events from {first} on only, so what happened after {after} is not all known",
+        )
     found: dict[ObjectKey, list[Happened]] = {}
     async for item in timeline.history(after=after, until=until):
         found.setdefault(item.event.key, []).append(item)
@@ -104,10 +111,10 @@ async def objects_between(timeline: Timeline, after: int, until: int) -> dict[Ob
 
 
 async def object_at(timeline: Timeline, kind: str, namespace: str, name: str, version: int) -> Happened | None:
-    """The newest event of an object at a version; none if it had none yet."""
+    """The newest event of an object at a version, of the epoch then; none if it had none yet.
+
+    Raises `LostHistoryError` if the log has forgotten a part of what was there.
+    """
     source = timeline.source
     subject = source.streams.event_subject(source.about.cluster, kind, namespace, name)
-    newest: Happened | None = None
-    async for item in timeline.history(until=version, subjects=subject):
-        newest = item
-    return newest
+    return next(iter(await timeline.state(version, Part(subjects=frozenset({subject})))), None)

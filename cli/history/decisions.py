@@ -7,7 +7,7 @@ import msgspec
 from cli.calls.asking import Answer, ask
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
-from cli.history.states import LostHistoryError
+from cli.history.states import LostHistoryError, complete_from
 from cli.history.timeline import Happened, Timeline, living
 from shared.errors import BadInputError
 from shared.events import APPLIED, Event, ObjectKey
@@ -45,9 +45,10 @@ async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherw
     """When the decision was last another than at `version`; none if it never was, in what the log keeps.
 
     The published versions are gone through once, forwards, and the newest turn is remembered. Where one of the two ends
-    does not exist there is no decision, and no turn.
+    does not exist there is no decision, and no turn; nor where the log has forgotten who was there.
     """
     about = timeline.source.about
+    known = await complete_from(timeline.source)
     state: dict[ObjectKey, Event] = {}
     history = timeline.history(until=version)
     item = await anext(history, None)
@@ -61,6 +62,8 @@ async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherw
         while item is not None and item.sequence <= commit.version:
             state[item.event.key] = item.event
             item = await anext(history, None)
+        if commit.version < known:
+            continue
         there = (event for event in state.values() if event.operation == APPLIED)
         try:
             answers = ask(

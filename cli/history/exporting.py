@@ -10,6 +10,7 @@ import msgspec
 
 from cli.history.archive import NOUNS, STATE_EVERY, ArchiveWriter
 from cli.history.source import Reader, Source
+from cli.history.states import begins_epoch
 from shared import blob
 from shared.build import VERSION
 from shared.eventlog.protocol import Record
@@ -60,17 +61,23 @@ async def export(
 
 async def _events(source: Source, writer: ArchiveWriter, first: int, last: int, state_every: int) -> int:
     newest: dict[str, Record] = {}
+    if source.archive is not None:
+        begins, _ = await source.events.bounds()
+        newest = {record.subject: record for record in source.archive.state(until=begins - 1)[1]}
+    # A state that lacks what the log has forgotten is no state: better none.
+    whole = bool(newest)
     count, due = 0, 0
     async for record in source.events.read(start=1, subjects=source.scope):
         if record.sequence > last:
             break
+        whole = whole or begins_epoch(record)
         if record.sequence >= first:
-            if not count and first > 1:
+            if not count and newest and whole:
                 writer.add_state(record.sequence - 1, list(newest.values()))
             writer.add("events", record)
             count, due = count + 1, due + 1
         newest[record.subject] = record
-        if due >= state_every:
+        if due >= state_every and whole:
             writer.add_state(record.sequence, list(newest.values()))
             due = 0
     return count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +72,16 @@ class Archive:
         return found[-1].sequence, {item[0]: item for block in found[-1].blocks for item in self.items(block)}
 
 
+def _covering(subjects: str) -> Callable[[str], bool]:
+    """Whether a pattern covers a subject; nearly every record is asked, nearly always by a plain beginning."""
+    if subjects == EVERYTHING:
+        return lambda _: True
+    beginning = subjects[:-1]
+    if subjects.endswith(".>") and "*" not in beginning:
+        return lambda subject: subject.startswith(beginning) and len(subject) > len(beginning)
+    return lambda subject: matches(subjects, subject)
+
+
 class FileLog:
     """One stream of an exported file: what `cli.history.source.Reader` asks of a log."""
 
@@ -87,8 +97,9 @@ class FileLog:
 
     async def read(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
         """Yield the records from `start` on."""
+        covers = _covering(subjects)
         for item in self._items(start):
-            if subjects == EVERYTHING or matches(subjects, item[0]):
+            if covers(item[0]):
                 yield record_of(item)
 
     async def follow(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
@@ -115,11 +126,6 @@ class FileLog:
             newest[item[0]] = item
         chosen = [item for item in newest.values() if subjects == EVERYTHING or matches(subjects, item[0])]
         return [record_of(item) for item in sorted(chosen, key=lambda item: item[1])]
-
-    @property
-    def first(self) -> Item | None:
-        """The first record; none if the stream is empty."""
-        return next(self._items(1), None)
 
     def items(self, start: int = 1) -> Iterator[Item]:
         """The records from `start` on as they stand in the file, for who reads all of them."""

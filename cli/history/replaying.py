@@ -13,6 +13,7 @@ import msgspec
 
 from cli.history.recompile import settings_of
 from cli.history.source import Source
+from cli.history.states import LostHistoryError, complete_from
 from cli.history.timeline import Published, Timeline
 from services.compiler.compiler import Compiler
 from shared import events
@@ -63,7 +64,7 @@ class Replay:
         self._verify = verify
         self._published = Snapshot()
         self._settings = settings_of(source.about)
-        self._compiler = Compiler(self._settings)
+        self._compiler = Compiler(self._settings, recording=False)
         self._verifier = Verifier()
 
     async def run(self) -> Replayed:
@@ -87,6 +88,10 @@ class Replay:
         if self._source.archive is not None:
             first, _ = await self._source.events.bounds()
             base, records = self._source.archive.state(until=first - 1)
+        if await complete_from(self._source) > (await self._source.events.bounds())[0]:
+            raise LostHistoryError(
+                "history/forgotten", "the log begins in the middle, without what was there before it"
+            )
         for record in records:
             self._fold(record)
         self._waiting = await anext(self._commits, None)
@@ -116,7 +121,7 @@ class Replay:
             self.outcome.epochs += 1
             if self.outcome.epochs > 1:
                 # What came before is void; views and hashes of the new epoch are compared with what stands.
-                self._compiler = Compiler(self._settings)
+                self._compiler = Compiler(self._settings, recording=False)
 
     def _fold(self, record: Record) -> None:
         try:

@@ -9,6 +9,7 @@ import msgspec
 
 from cli.history.naming import who
 from cli.history.source import NOUNS, Source
+from cli.history.states import complete_from
 from cli.history.timeline import Timeline, happened_in
 from cli.rollout import Tracker
 from shared import blob, certificates
@@ -68,6 +69,10 @@ class Standing(msgspec.Struct, frozen=True):
     """Object, code, sentence."""
     certificates: CertificateState
     streams: list[StreamState]
+    rebuilt_from: int
+    """The oldest version that can be rebuilt; 0: none."""
+    objects_from: int
+    """From this sequence on it is known which objects there were; behind the newest event: the log has forgotten."""
     pinned: str
     """What the pin says; empty: the mesh is not pinned."""
 
@@ -108,6 +113,8 @@ async def standing(source: Source) -> Standing:
         quarantine=[(str(one.key), one.code, one.sentence) for one in tracker.snapshot.quarantine],
         certificates=await _certificates(source, tracker),
         streams=streams,
+        rebuilt_from=await Timeline(source).oldest(),
+        objects_from=await complete_from(source),
         pinned=await pinned(source),
     )
 

@@ -28,11 +28,13 @@ class LostHistoryError(MeshlogError):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Some of the objects: those of these namespaces, and those of these kinds wherever they are."""
+    """Some of the objects: those of these namespaces, those of these kinds wherever they are, and single ones."""
 
     namespaces: frozenset[str] = frozenset()
     """Empty string: of the objects in no namespace."""
     kinds: frozenset[str] = frozenset()
+    subjects: frozenset[str] = frozenset()
+    """Single objects, by where they stand in the log."""
 
     def scopes(self, source: Source) -> list[str]:
         """Patterns that cover it; one object may be in several."""
@@ -40,6 +42,7 @@ class Part(msgspec.Struct, frozen=True):
         return [
             *(streams.namespace_scope(cluster, name) for name in sorted(self.namespaces)),
             *(streams.kind_scope(cluster, kind) for kind in sorted(self.kinds)),
+            *sorted(self.subjects),
         ]
 
     def holds(self, source: Source) -> Callable[[str], bool]:
@@ -49,7 +52,7 @@ class Part(msgspec.Struct, frozen=True):
 
         def covers(subject: str) -> bool:
             kind, namespace, _ = subject[start:].split(".", 2)
-            return namespace in namespaces or kind in kinds
+            return namespace in namespaces or kind in kinds or subject in self.subjects
 
         return covers
 
@@ -80,14 +83,15 @@ async def records_at(source: Source, version: int, part: Part | None = None) -> 
 
 
 async def complete_from(source: Source) -> int:
-    """The first sequence from which on states are complete; the one after the last if none is."""
+    """The first sequence from which on states are complete; the one after the last if none is.
+
+    A log that has forgotten its beginning tells complete states again from the next epoch on.
+    """
     first, last = await source.events.bounds()
-    if source.archive is not None:
-        reached, _ = source.archive.state_items(until=first)
-        begins = await source.events.at(first)
-        return first if reached or begins is None or _begins_epoch(begins) else last + 1
+    if source.archive is not None and source.archive.state_items(until=first)[0]:
+        return first
     begins = await source.events.at(first)
-    if begins is None or _begins_epoch(begins):
+    if begins is None or begins_epoch(begins):
         return first
     async for record in source.events.read(start=first, subjects=source.scope):
         if record.epoch != begins.epoch:
@@ -95,7 +99,8 @@ async def complete_from(source: Source) -> int:
     return last + 1
 
 
-def _begins_epoch(record: Record) -> bool:
+def begins_epoch(record: Record) -> bool:
+    """Whether nothing of its epoch came before a record."""
     # A log without chains was never written by a mesh: nothing can be missing from it that we could know of.
     return record.headers.get(HEADER_CHAIN, GENESIS) == GENESIS
 
@@ -103,7 +108,7 @@ def _begins_epoch(record: Record) -> bool:
 async def _check_kept(source: Source, version: int, epoch: str) -> None:
     first, _ = await source.events.bounds()
     begins = await source.events.at(first)
-    if version >= first and (begins is None or _begins_epoch(begins) or begins.epoch != epoch):
+    if version >= first and (begins is None or begins_epoch(begins) or begins.epoch != epoch):
         return
     raise LostHistoryError(
         "history/forgotten",
@@ -127,18 +132,17 @@ def _in_file(source: Source, archive: Archive, version: int) -> tuple[dict[str, 
     log = source.events
     assert isinstance(log, FileLog)
     reached, newest = archive.state_items(until=version)
-    first = log.first
-    if not reached and first is not None and first[3].get(HEADER_CHAIN, GENESIS) != GENESIS:
-        raise LostHistoryError(
-            "history/forgotten", f"the file begins at event {first[1]}, without what there was before it"
-        )
+    whole = bool(reached)
     last = max(newest.values(), key=lambda item: item[1]) if newest else None
     for item in log.items(reached + 1):
         if item[1] > version:
             break
         newest[item[0]] = last = item
-    if last is None:
-        raise LostHistoryError("history/forgotten", f"the file holds no event as old as {version}")
+        whole = whole or item[3].get(HEADER_CHAIN, GENESIS) == GENESIS
+    if last is None or not whole:
+        begins = archive.contents.streams["events"][0].first
+        sentence = f"the file begins at event {begins}, so the objects of version {version} are not all known"
+        raise LostHistoryError("history/forgotten", sentence)
     return newest, last[3].get(HEADER_EPOCH, "")
 
 

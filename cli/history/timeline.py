@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 
 import msgspec
 
+from cli.history.glance import glance, read_outline
 from cli.history.source import Reader, Source
 from cli.history.states import LostHistoryError, Part, records_at
 from shared import blob, events
@@ -52,6 +53,21 @@ class Timeline:
             raise LostHistoryError("history/empty", "no version was ever published in this log")
         return blob.version_of(last)
 
+    async def oldest(self) -> int:
+        """The oldest version that can be rebuilt; 0 if there is none."""
+        found: list[int] = []
+        first, _ = await self.source.snapshots.bounds()
+        record = await self.source.snapshots.at(first)
+        async for _, payload in self._payloads(after=0, until=blob.version_of(record) if record else 0):
+            outline = read_outline(payload)
+            if outline.parent == 0:
+                found.append(outline.version)
+        async for record in self.source.keyframes.read():
+            if record.batch[0] == 1:
+                found.append(blob.version_of(record))
+                break
+        return min(found, default=0)
+
     async def version_back(self, steps: int) -> int:
         """The version so many commits before the newest."""
         log = self.source.snapshots
@@ -82,6 +98,10 @@ class Timeline:
 
     async def commits(self, *, after: int = 0, until: int | None = None) -> AsyncGenerator[Published]:
         """The commits of versions above `after`, up to `until`, in order."""
+        async for time, payload in self._payloads(after=after, until=until):
+            yield Published(time, decode_commit(payload))
+
+    async def _payloads(self, *, after: int, until: int | None) -> AsyncGenerator[tuple[int, bytes]]:
         log = self.source.snapshots
         before = await _newest(log, lambda record: blob.version_of(record) <= after) if after else None
         start = before.sequence + before.batch[1] - before.batch[0] + 1 if before is not None else 1
@@ -94,7 +114,7 @@ class Timeline:
                     return
                 payload = assembler.feed(record)
                 if payload is not None:
-                    yield Published(record.time, decode_commit(payload))
+                    yield record.time, payload
 
     async def commit(self, version: int) -> Published:
         """The commit of one version; raises `BadInputError` if there is none of exactly that version."""
@@ -118,7 +138,35 @@ class Timeline:
             raise LostHistoryError("history/lost", f"the log keeps nothing that version {version} is rebuilt from")
         return snapshot
 
+    async def glance(self, version: int, proxy: str) -> Snapshot:
+        """What one proxy held at a version: the snapshot without all others.
+
+        Raises `LostHistoryError` if the log no longer tells.
+        """
+        whole = await self._keyframe_payload(version)
+        outlines = [read_outline(whole)] if whole is not None else []
+        async for _, payload in self._payloads(after=outlines[-1].version if outlines else 0, until=version):
+            outline = read_outline(payload)
+            if outline.parent == 0:
+                outlines = [outline]
+            elif outlines and outline.parent == outlines[-1].version:
+                outlines.append(outline)
+            elif outline.version > (outlines[-1].version if outlines else 0):
+                raise LostHistoryError("history/gap", f"version {version} cannot be rebuilt: commits are missing")
+        if not outlines:
+            raise LostHistoryError("history/lost", f"the log keeps nothing that version {version} is rebuilt from")
+        return glance(outlines, proxy)
+
     async def _keyframe(self, version: int) -> Snapshot | None:
+        payload = await self._keyframe_payload(version)
+        if payload is None:
+            return None
+        snapshot = Snapshot()
+        snapshot.apply(decode_commit(payload))
+        return snapshot
+
+    async def _keyframe_payload(self, version: int) -> bytes | None:
+        """The newest keyframe of at most this version."""
         log = self.source.keyframes
         found = await _newest(log, lambda record: blob.version_of(record) <= version)
         if found is None:
@@ -129,11 +177,7 @@ class Timeline:
                 payload = assembler.feed(record)
                 if payload is not None or record.sequence > found.sequence:
                     break
-        if payload is None:
-            return None
-        snapshot = Snapshot()
-        snapshot.apply(decode_commit(payload))
-        return snapshot
+        return payload
 
     # Events and objects
 

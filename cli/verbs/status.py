@@ -93,6 +93,8 @@ def _as_json(state: Standing, services: list[dict[str, Any]]) -> dict[str, Any]:
         "events": state.events,
         "pinned": state.pinned,
         "services": services,
+        "rebuiltFrom": state.rebuilt_from,
+        "objectsFrom": state.objects_from,
         "streams": [{"name": one.name, "first": one.first, "last": one.last} for one in state.streams],
         "certificates": {
             "valid": state.certificates.valid,
@@ -130,6 +132,10 @@ def _table(state: Standing, services: list[dict[str, Any]], kubeconfig: str) -> 
         print("services: " + ", ".join(f"{one['name']} {one['ready']}/{one['wanted']}" for one in services))
         for one in lacking:
             print(f"  {one['name']} lacks replicas: meshlog logs meshlog-system/{one['name']}")
+    known = (
+        f"objects from event {state.objects_from} on" if state.objects_from <= state.events else "no objects any more"
+    )
+    print(f"history: versions from {state.rebuilt_from or state.version} on can be rebuilt, {known}")
     print("streams: " + ", ".join(f"{one.name} {one.first}-{one.last}" for one in state.streams))
     certs = state.certificates
     soonest = f", the next to end is {certs.soonest_of}'s at {clock(certs.soonest * 10**9)}" if certs.valid else ""

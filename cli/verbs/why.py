@@ -49,8 +49,12 @@ def main(argv: Sequence[str]) -> int:
     async def run() -> Answer:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
-            snapshot = await timeline.snapshot(await resolve(timeline, options.at))
-            return await why(timeline, snapshot, parse_proxy(options.proxy, source.about.cluster), type_url, name)
+            proxy = parse_proxy(options.proxy, source.about.cluster)
+            version = await resolve(timeline, options.at)
+            snapshot = await timeline.glance(version, proxy)
+            if not snapshot.proxies:
+                snapshot = await timeline.snapshot(version)  # to say who else there is
+            return await why(timeline, snapshot, proxy, type_url, name)
 
     answer = asyncio.run(run())
     if options.output == "json":

@@ -130,8 +130,19 @@ def _pods_in(piece: EndpointSlice | None) -> Iterable[ObjectName]:
     }
 
 
+def _leads_to_the_same(before: EndpointSlice, value: EndpointSlice) -> bool:
+    """Whether a slice names the same service and pods as before: readiness, which flaps, is most of what happens."""
+    return (
+        before.metadata == value.metadata
+        and len(before.endpoints) == len(value.endpoints)
+        and all(old.target_ref == new.target_ref for old, new in zip(before.endpoints, value.endpoints, strict=True))
+    )
+
+
 def _store_slice(mesh: Mesh, name: ObjectName, value: EndpointSlice | None, cause: Cause | None) -> None:
     before = _swap(mesh.slices, name, value, cause)
+    if before is not None and value is not None and _leads_to_the_same(before, value):
+        return
     mesh.slices_of_service.move(name, _service_of(before), _service_of(value))
     for service in {*_service_of(before), *_service_of(value)}:
         mesh.services_naming_pod.move(

@@ -56,7 +56,15 @@ def test_any_past_version_is_the_compile_of_the_events_up_to_it(
             return
         versions = [found.commit.version async for found in timeline.commits()]
         version = data.draw(st.sampled_from(versions))
-        assert contents(await timeline.snapshot(version)) == contents(compile_events(history[:version]))
+        whole = await timeline.snapshot(version)
+        assert contents(whole) == contents(compile_events(history[:version]))
+        for key, proxy in whole.proxies.items():
+            glanced = await timeline.glance(version, key)
+            held = whole.views[proxy.workload_class]
+            assert glanced.proxies == {key: proxy}
+            assert glanced.views == {proxy.workload_class: {kind: names for kind, names in held.items() if names}}
+            assert glanced.resources.items() <= whole.resources.items()
+            assert (glanced.version, glanced.build) == (whole.version, whole.build)
 
     asyncio.run(claim())
 

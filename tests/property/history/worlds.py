@@ -34,9 +34,16 @@ ABOUT = About(
 
 
 async def recorded(
-    batches: Sequence[Sequence[Event]], *, together: Sequence[int] = (1,), keyframe_every: int = 7
+    batches: Sequence[Sequence[Event]],
+    *,
+    together: Sequence[int] = (1,),
+    keyframe_every: int = 7,
+    epochs: Sequence[int] = (),
 ) -> Source:
-    """The log after these batches; the compiler takes `together` batches a commit, in turn."""
+    """The log after these batches; the compiler takes `together` batches a commit, in turn.
+
+    An epoch begins with each batch whose index is in `epochs`.
+    """
     logs = MemoryLogs(STREAMS)
     log = await logs.open(STREAMS.events)
     scope = STREAMS.cluster_scope(CLUSTER)
@@ -50,7 +57,10 @@ async def recorded(
             continue
         drafts = [Draft(event.subject(STREAMS), events.encode(event)) for event in batch]
         before = tip.sequence
-        tip = await log.append(drafts, scope=scope, after=tip, epoch="" if tip.epoch else "e1")
+        starts = index in epochs or not tip.epoch
+        tip = await log.append(drafts, scope=scope, after=tip, epoch=f"e{index}" if starts else "")
+        if starts:
+            compiler = Compiler(MeshSettings())
         for offset, event in enumerate(batch, 1):
             compiler.fold(event, before + offset, epoch=tip.epoch)
         due -= 1

@@ -53,7 +53,7 @@ def test_why_names_what_decides_down_to_the_rule(log: Path, capsys: pytest.Captu
         held = [
             line.split()[1] for line in run(capsys, "show", "HEAD", "--proxy", proxy)[1].splitlines()[1:] if "/" in line
         ]
-        assert run(capsys, "show", "HEAD", "--proxy", proxy, "listener/outbound")[0] == 0
+        assert run(capsys, "show", "HEAD", "--proxy", proxy, "listener/inbound")[0] == 0
         for resource in [name for name in held if name.startswith(("cluster/", "route/", "listener/", "endpoints/"))]:
             code, text = run(capsys, "why", proxy, resource)
             assert code == 0

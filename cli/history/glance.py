@@ -1,0 +1,103 @@
+"""What one proxy held at a version, without looking at what the thousands of others did.
+
+A keyframe is mostly bodies and causes of resources that one proxy does not hold. Here they are passed over as bytes:
+only the proxy, the view of its class and the resources in it are decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from shared.snapshot import FORMAT, Commit, Proxy, Resource, Snapshot, SnapshotError, ViewChange
+
+
+class Sketch(msgspec.Struct, frozen=True, array_like=True):
+    """A resource whose body nobody needs yet."""
+
+    type_url: str
+    name: str
+    hash: str
+    body: msgspec.Raw
+    recorded: msgspec.Raw = msgspec.Raw(b"\x90")
+
+
+class Outline(msgspec.Struct, frozen=True):
+    """A commit, as far as one proxy can be found in it."""
+
+    format: int
+    version: int
+    parent: int
+    epoch: str
+    build: str
+    resources: list[Sketch] = []
+    views: dict[str, msgspec.Raw] = {}
+    proxies: dict[str, msgspec.Raw] = {}
+    trust_domain: str = "cluster.local"
+
+
+_OUTLINE = msgspec.msgpack.Decoder(Outline)
+_VIEW = msgspec.msgpack.Decoder(ViewChange | None)
+_PROXY = msgspec.msgpack.Decoder(Proxy | None)
+_RESOURCE = msgspec.msgpack.Decoder(Resource)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def read_outline(payload: bytes) -> Outline:
+    """Read the outline of a commit; raises `SnapshotError` for bytes that are none."""
+    try:
+        outline = _OUTLINE.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise SnapshotError("snapshot/corrupt", f"cannot be read as a commit ({error})") from error
+    if outline.format > FORMAT:
+        raise SnapshotError(
+            "snapshot/future",
+            f"version {outline.version} has format {outline.format}, this build reads {FORMAT}",
+        )
+    return outline
+
+
+def glance(outlines: Sequence[Outline], proxy: str) -> Snapshot:
+    """A snapshot with that proxy alone and what it holds; without it, if it is not there.
+
+    The outlines are those of commits that follow each other, the first of them a keyframe. Raises `SnapshotError`.
+    """
+    last = outlines[-1]
+    found = Snapshot()
+    commit = Commit(
+        format=last.format, version=last.version, parent=0, epoch=last.epoch, build=last.build,
+        trust_domain=last.trust_domain,
+    )  # fmt: skip
+    entry = next((_PROXY.decode(one.proxies[proxy]) for one in reversed(outlines) if proxy in one.proxies), None)
+    if entry is None:
+        found.apply(commit)
+        return found
+    changes = [(one, one.views[entry.workload_class]) for one in outlines if entry.workload_class in one.views]
+    view: dict[str, dict[str, str]] = {}
+    for _, raw in changes:
+        change = _VIEW.decode(raw)
+        if change is None:
+            view = {}
+            continue
+        for type_url, names in change.dropped.items():
+            for name in names:
+                view.get(type_url, {}).pop(name, None)
+        for type_url, names in change.put.items():
+            view.setdefault(type_url, {}).update(names)
+    held = {(type_url, name, digest) for type_url, names in view.items() for name, digest in names.items()}
+    bodies: dict[tuple[str, str, str], Resource] = {}
+    for outline in outlines:
+        for one in outline.resources:
+            identity = (one.type_url, one.name, one.hash)
+            if identity in held:
+                bodies[identity] = _RESOURCE.decode(_ENCODER.encode(one))
+    found.apply(
+        msgspec.structs.replace(
+            commit,
+            resources=list(bodies.values()),
+            views={entry.workload_class: ViewChange(put=view)},
+            proxies={proxy: entry},
+        )
+    )
+    return found
