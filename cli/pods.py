@@ -27,8 +27,10 @@ class PodCommand:
         self._input: asyncio.WriteTransport | None = None
 
     @classmethod
-    async def start(cls, state_dir: Path, namespace: str, pod: str, argv: Sequence[str]) -> PodCommand:
-        """Start it; its output and its complaints come back as one stream."""
+    async def start(
+        cls, state_dir: Path, namespace: str, pod: str, argv: Sequence[str], *, container: str = ""
+    ) -> PodCommand:
+        """Start it in a container (the pod's first); its output and its complaints come back as one stream."""
         loop = asyncio.get_running_loop()
         theirs_in, ours_out = os.pipe2(os.O_CLOEXEC)
         ours_in, theirs_out = os.pipe2(os.O_CLOEXEC)
@@ -37,7 +39,7 @@ class PodCommand:
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours_in, "rb", buffering=0)
         )
         writing, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(ours_out, "wb", buffering=0))
-        request = {"op": "exec", "namespace": namespace, "pod": pod, "container": "", "argv": list(argv)}
+        request = {"op": "exec", "namespace": namespace, "pod": pod, "container": container, "argv": list(argv)}
 
         def converse() -> int:
             try:

@@ -1,12 +1,14 @@
-"""One mesh for the rows of Open Service Mesh's acceptance list, shared by the modules that try them."""
+"""Meshes that modules share: one for the rows of Open Service Mesh's acceptance list, a bookstore for each rotation."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e import rows
+from tests.e2e.bookstore import Scene, bookstore
 from tests.e2e.command import Command
 from tests.e2e.rows import Rows
 
@@ -32,3 +34,11 @@ async def app(rows_mesh: Command, monkeypatch: pytest.MonkeyPatch) -> AsyncGener
     monkeypatch.setenv("MESHLOG_STATE", str(rows_mesh.state))
     async with rows.opened() as found:
         yield found
+
+
+@pytest.fixture
+async def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Scene]:
+    """A bookstore on a mesh of the test's own."""
+    monkeypatch.setenv("MESHLOG_STATE", str(tmp_path))
+    async with bookstore(tmp_path) as made:
+        yield made
