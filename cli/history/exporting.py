@@ -10,7 +10,7 @@ import msgspec
 
 from cli.history.archive import NOUNS, STATE_EVERY, ArchiveWriter
 from cli.history.source import Reader, Source
-from cli.history.states import begins_epoch
+from cli.history.states import complete_from
 from shared import blob
 from shared.build import VERSION
 from shared.eventlog.protocol import Record
@@ -65,12 +65,12 @@ async def _events(source: Source, writer: ArchiveWriter, first: int, last: int, 
         begins, _ = await source.events.bounds()
         newest = {record.subject: record for record in source.archive.state(until=begins - 1)[1]}
     # A state that lacks what the log has forgotten is no state: better none.
-    whole = bool(newest)
+    whole_from = await complete_from(source)
     count, due = 0, 0
     async for record in source.events.read(start=1, subjects=source.scope):
         if record.sequence > last:
             break
-        whole = whole or begins_epoch(record)
+        whole = record.sequence > whole_from
         if record.sequence >= first:
             if not count and newest and whole:
                 writer.add_state(record.sequence - 1, list(newest.values()))

@@ -39,6 +39,8 @@ class Replayed(msgspec.Struct):
     skipped: int = 0
     versions: int = 0
     """Published versions that were compared."""
+    forgotten: int = 0
+    """Published versions that could not be: the log has forgotten what they were made from."""
     resources: int = 0
     """Hashes that were compared."""
     last: int = 0
@@ -62,6 +64,7 @@ class Replay:
         self._waiting: Published | None = None
         self._until = until
         self._verify = verify
+        self._known_from = 0
         self._published = Snapshot()
         self._settings = settings_of(source.about)
         self._compiler = Compiler(self._settings, recording=False)
@@ -88,10 +91,10 @@ class Replay:
         if self._source.archive is not None:
             first, _ = await self._source.events.bounds()
             base, records = self._source.archive.state(until=first - 1)
-        if await complete_from(self._source) > (await self._source.events.bounds())[0]:
-            raise LostHistoryError(
-                "history/forgotten", "the log begins in the middle, without what was there before it"
-            )
+        self._known_from = await complete_from(self._source)
+        if self._known_from > (await self._source.events.bounds())[1]:
+            sentence = "the log begins in the middle, without what there was before it"
+            raise LostHistoryError("history/forgotten", sentence)
         for record in records:
             self._fold(record)
         self._waiting = await anext(self._commits, None)
@@ -152,6 +155,11 @@ class Replay:
     def _compare(self, commit: Commit) -> bool:
         """Take a published commit; false if the replay says otherwise."""
         if not self._verify:
+            return True
+        if commit.version < self._known_from:
+            # Not all that it was made from is in the log any more.
+            self.outcome.forgotten += 1
+            self._take(commit)
             return True
         parent = self.snapshot.version
         ours = self._compile()

@@ -3,8 +3,8 @@
 A file holds whole states now and then, so that little of it is read. A live log gives the newest state at once; a
 past one is read from the beginning of the log, only the subjects that matter.
 
-An event that the log has forgotten would be an object missing from the answer, which might be the one that forbade a
-call. So a state is told only if the log keeps its epoch from the first record on, and refused otherwise.
+An event that the log has forgotten would be an object missing from the answer, which might be the one that decided. So
+a state is told only where all that lived then is known to be in the log, and refused otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cli.history.archive import Item, record_of
 from cli.history.filelog import Archive, FileLog
 from cli.history.source import Source
 from shared.errors import MeshlogError
-from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, Record
+from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Record
 from shared.eventlog.streams import matches
 from shared.subjects import escape
 
@@ -60,9 +60,11 @@ class Part(msgspec.Struct, frozen=True):
 async def records_at(source: Source, version: int, part: Part | None = None) -> list[Record]:
     """The newest record of each object up to a version, by sequence, of the epoch in force then.
 
-    Raises `LostHistoryError` if the log keeps that epoch no longer from its first record on.
+    Raises `LostHistoryError` if the log has forgotten a part of them.
     """
     if source.archive is not None:
+        if not source.archive.state_items(until=version)[0]:
+            await _check_kept(source, version)
         items, epoch = _in_file(source, source.archive, version)
         if part is not None:
             holds = part.holds(source)
@@ -70,7 +72,7 @@ async def records_at(source: Source, version: int, part: Part | None = None) -> 
         chosen = (item for item in items.values() if item[3].get(HEADER_EPOCH, "") == epoch)
         return [record_of(item) for item in sorted(chosen, key=lambda item: item[1])]
     epoch = await _epoch_at(source, version)
-    await _check_kept(source, version, epoch)
+    await _check_kept(source, version)
     newest: dict[str, Record] = {}
     _, end = await source.events.bounds()
     for scope in [source.scope] if part is None else part.scopes(source):
@@ -83,9 +85,10 @@ async def records_at(source: Source, version: int, part: Part | None = None) -> 
 
 
 async def complete_from(source: Source) -> int:
-    """The first sequence from which on states are complete; the one after the last if none is.
+    """The first sequence from which on states are complete.
 
-    A log that has forgotten its beginning tells complete states again from the next epoch on.
+    Before a log forgets, the ingestor says again what lives and would be forgotten: from there on all is known, as it
+    is from the beginning of an epoch. If neither is in the log, only its end is known to be complete.
     """
     first, last = await source.events.bounds()
     if source.archive is not None and source.archive.state_items(until=first)[0]:
@@ -93,10 +96,14 @@ async def complete_from(source: Source) -> int:
     begins = await source.events.at(first)
     if begins is None or begins_epoch(begins):
         return first
+    known = last if source.archive is None else last + 1
     async for record in source.events.read(start=first, subjects=source.scope):
         if record.epoch != begins.epoch:
-            return record.sequence
-    return last + 1
+            return min(known, record.sequence)
+        kept = record.headers.get(HEADER_KEPT, "")
+        if kept.isdecimal() and int(kept) < first:
+            known = record.sequence
+    return known
 
 
 def begins_epoch(record: Record) -> bool:
@@ -105,16 +112,18 @@ def begins_epoch(record: Record) -> bool:
     return record.headers.get(HEADER_CHAIN, GENESIS) == GENESIS
 
 
-async def _check_kept(source: Source, version: int, epoch: str) -> None:
-    first, _ = await source.events.bounds()
+async def _check_kept(source: Source, version: int) -> None:
+    first, last = await source.events.bounds()
     begins = await source.events.at(first)
-    if version >= first and (begins is None or begins_epoch(begins) or begins.epoch != epoch):
+    if version >= last or (version >= first and begins is not None and begins_epoch(begins)):
         return
-    raise LostHistoryError(
-        "history/forgotten",
-        f"the log keeps events from {first} on only, so the objects of version {version} are not all known; "
-        "what proxies were told is: meshlog show, meshlog diff",
-    )
+    known = await complete_from(source)
+    if version < known:
+        raise LostHistoryError(
+            "history/forgotten",
+            f"the log has forgotten what came before event {first}: the objects of version {version} are not all "
+            f"known, those from version {known} on are; what proxies were told is: meshlog show, meshlog diff",
+        )
 
 
 async def _epoch_at(source: Source, version: int) -> str:
@@ -132,17 +141,13 @@ def _in_file(source: Source, archive: Archive, version: int) -> tuple[dict[str, 
     log = source.events
     assert isinstance(log, FileLog)
     reached, newest = archive.state_items(until=version)
-    whole = bool(reached)
     last = max(newest.values(), key=lambda item: item[1]) if newest else None
     for item in log.items(reached + 1):
         if item[1] > version:
             break
         newest[item[0]] = last = item
-        whole = whole or item[3].get(HEADER_CHAIN, GENESIS) == GENESIS
-    if last is None or not whole:
-        begins = archive.contents.streams["events"][0].first
-        sentence = f"the file begins at event {begins}, so the objects of version {version} are not all known"
-        raise LostHistoryError("history/forgotten", sentence)
+    if last is None:
+        raise LostHistoryError("history/forgotten", f"the file holds no event as old as {version}")
     return newest, last[3].get(HEADER_EPOCH, "")
 
 

@@ -65,4 +65,6 @@ def _tell(outcome: Replayed, seconds: float, *, verify: bool) -> int:
     print(f"version {outcome.last} rebuilt from {outcome.events} events in {seconds:.1f} s ({rate:.0f} events/s)")
     if how:
         print(how)
+    if outcome.forgotten:
+        print(f"{outcome.forgotten} older versions cannot be compared: the log has forgotten what they were made from")
     return 0

@@ -13,12 +13,10 @@ import logging
 from services.ingestor.standing import Standing
 from shared import events
 from shared.errors import MeshlogError
-from shared.eventlog.protocol import MAX_BATCH, Draft, EventLog, Record
+from shared.eventlog.protocol import HEADER_KEPT, MAX_BATCH, Draft, EventLog, Record
 
 _log = logging.getLogger(__name__)
 
-HEADER_KEPT = "Meshlog-Kept"
-"""On a record that says again what the record of that sequence said."""
 WINDOW = 7 * 86400.0
 SLACK = 20_000
 

@@ -31,6 +31,9 @@ HEADER_EPOCH_RECORDS = "Meshlog-Epoch-Records"
 """On the first record of an epoch: how many records the epoch begins with. Before they are all there, what an epoch
 says is incomplete, however many batches it takes, and nothing is compiled from it."""
 
+HEADER_KEPT = "Meshlog-Kept"
+"""On a record that says again what the record of that sequence said, because that one is about to be forgotten."""
+
 GENESIS = "0" * 32
 """The hash before the first record of an epoch."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cli.history.archive import About
@@ -14,7 +15,7 @@ from services.compiler.mesh import MeshSettings
 from services.compiler.snapshots import Snapshots
 from shared import events
 from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import Draft
+from shared.eventlog.protocol import Checkpoint, Draft, EventLog
 from shared.events import Event
 from shared.snapshot import Snapshot
 from shared.subjects import Streams
@@ -39,12 +40,15 @@ async def recorded(
     together: Sequence[int] = (1,),
     keyframe_every: int = 7,
     epochs: Sequence[int] = (),
+    clock: Callable[[], int] = time.time_ns,
+    meanwhile: tuple[int, Callable[[EventLog], Awaitable[Checkpoint]]] | None = None,
 ) -> Source:
     """The log after these batches; the compiler takes `together` batches a commit, in turn.
 
-    An epoch begins with each batch whose index is in `epochs`.
+    An epoch begins with each batch whose index is in `epochs`; before the batch of that index happens what is
+    to happen `meanwhile`.
     """
-    logs = MemoryLogs(STREAMS)
+    logs = MemoryLogs(STREAMS, clock=clock)
     log = await logs.open(STREAMS.events)
     scope = STREAMS.cluster_scope(CLUSTER)
     snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
@@ -55,6 +59,11 @@ async def recorded(
     for index, batch in enumerate(batches):
         if not batch:
             continue
+        if meanwhile is not None and meanwhile[0] == index:
+            tip = await meanwhile[1](log)
+            compiler = Compiler(MeshSettings())
+            async for record in log.read(subjects=scope):
+                compiler.fold(events.decode(record.payload), record.sequence, epoch=record.epoch)
         drafts = [Draft(event.subject(STREAMS), events.encode(event)) for event in batch]
         before = tip.sequence
         starts = index in epochs or not tip.epoch

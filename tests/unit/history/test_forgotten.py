@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ import pytest
 from cli.history.changes import object_at, objects_between
 from cli.history.replaying import Replay
 from cli.history.source import Source, of_archive
-from cli.history.standing import standing
+from cli.history.standing import standing as standing_of
 from cli.history.states import LostHistoryError, complete_from
 from cli.history.timeline import Timeline, living
 from cli.history.why import why
+from services.ingestor.retention import Retention
+from services.ingestor.standing import Standing
 from shared.eventlog.memory import MemoryLog
+from shared.eventlog.protocol import HEADER_KEPT, Checkpoint, EventLog
 from shared.events import ObjectKey
 from shared.snapshot import CDS
-from tests.property.history.worlds import exported, recorded
+from tests.property.history.worlds import STREAMS, exported, recorded
 from tests.unit.compiler import objects
 from tests.unit.compiler.objects import CLUSTER
 
@@ -57,28 +61,67 @@ async def test_a_file_with_two_epochs_replays_and_its_past_epoch_is_the_same(tmp
     archive.close()
 
 
+async def trimmed() -> tuple[Source, int]:
+    """The bookstore, then a target that comes and goes, and the old part forgotten; and where what lives was said again."""
+    seconds = itertools.count(1)
+    gone = objects.deleted(TARGET.kind, TARGET.namespace, TARGET.name)
+    news = [gone if number % 2 else TARGET for number in range(40)]
+    source = await recorded(
+        [[event] for event in [*objects.bookstore(), *news]],
+        keyframe_every=4,
+        clock=lambda: next(seconds) * 10**9,
+        meanwhile=(BOOKSTORE + 30, forget),
+    )
+    kept = [record.sequence async for record in source.events.read() if HEADER_KEPT in record.headers]
+    return source, max(kept)
+
+
+async def forget(log: EventLog) -> Checkpoint:
+    """What the ingestor does now and then; the tip afterwards."""
+    standing = Standing(log, STREAMS.cluster_scope(CLUSTER), retry=0.01)
+    await standing.recover()
+    await Retention(log, STREAMS.cluster_scope(CLUSTER), window=20, slack=10).run(standing)
+    return standing.tip
+
+
 async def test_what_was_forgotten_is_said(tmp_path: Path) -> None:
     """Events that are gone could have forbidden a call: no answer is made from the rest of them."""
-    source = await recorded([[event] for event in objects.bookstore()], keyframe_every=4)
+    source, known = await trimmed()
     timeline = Timeline(source)
+    first, last = await source.events.bounds()
+    head = await timeline.head()
+    assert 1 < first < known < head <= last
+    assert await complete_from(source) == known
+    for version in (3, first, first + 1, known - 1):
+        with pytest.raises(LostHistoryError, match=f"those from version {known} on are"):
+            await timeline.state(version)
+    whole = {event.key for event in objects.bookstore()}
+    for version in (known, known + 1, head):
+        assert {item.event.key for item in await timeline.state(version)} >= whole
+    with pytest.raises(LostHistoryError, match="not all known"):
+        await objects_between(timeline, 2, head)
+    found = await standing_of(source)
+    assert found.objects_from == known
+    archive = await exported(source, tmp_path / "log", state_every=3)
+    outcome = await Replay(of_archive(archive), verify=True).run()
+    assert outcome.difference is None
+    assert outcome.forgotten
+    assert outcome.versions
+    with pytest.raises(LostHistoryError, match="has forgotten"):
+        await Timeline(of_archive(archive)).state(first)
+    assert {item.event.key for item in await Timeline(of_archive(archive)).state(known)} >= whole
+    archive.close()
+
+
+async def test_a_log_that_lost_its_beginning_tells_only_its_end() -> None:
+    source = await recorded([[event] for event in objects.bookstore()], keyframe_every=4)
     assert await complete_from(source) == 1
     assert isinstance(source.events, MemoryLog)
     await source.events.trim(before=5)
-    assert await complete_from(source) == BOOKSTORE + 1
-    for version in (3, 7, BOOKSTORE):
-        with pytest.raises(LostHistoryError, match="events from 5 on only"):
-            await timeline.state(version)
-    with pytest.raises(LostHistoryError, match="not all known"):
-        await objects_between(timeline, 2, 9)
-    assert list(await objects_between(timeline, 5, 6))
-    found = await standing(source)
-    assert (found.rebuilt_from, found.objects_from) == (1, BOOKSTORE + 1)
-    archive = await exported(source, tmp_path / "log", first=8, state_every=3)
-    with pytest.raises(LostHistoryError, match="begins in the middle"):
-        await Replay(of_archive(archive), verify=True).run()
-    with pytest.raises(LostHistoryError, match="file begins at event 8"):
-        await Timeline(of_archive(archive)).state(9)
-    archive.close()
+    assert await complete_from(source) == BOOKSTORE
+    for version in (3, 7, BOOKSTORE - 1):
+        with pytest.raises(LostHistoryError, match="before event 5"):
+            await Timeline(source).state(version)
 
 
 async def test_an_epoch_after_what_was_forgotten_is_complete_again() -> None:

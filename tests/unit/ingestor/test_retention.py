@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.ingestor.retention import HEADER_KEPT, Retention
+from services.ingestor.retention import Retention
 from services.ingestor.standing import Standing
 from shared.eventlog.memory import MemoryLog
-from shared.eventlog.protocol import LogUnavailableError, Record
+from shared.eventlog.protocol import HEADER_KEPT, LogUnavailableError, Record
 from tests.unit.ingestor.rig import STREAMS, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.unit.ingestor.test_writer import agrees
