@@ -56,6 +56,8 @@ class Limits(msgspec.Struct, frozen=True):
     """After commits of so many bytes."""
     kept: Kept = Kept()
     """What is forgotten after a keyframe was written."""
+    scrub: float = 600.0
+    """Seconds between readings of all that is published: damage would show only to who starts anew, when it is late."""
 
 
 class Tally(msgspec.Struct):
@@ -112,6 +114,8 @@ class Publication:
         self._leads = leads
         self._behind = False
         self._keyframe_wanted = False
+        self._next_glance = 0.0
+        self._next_scrub = 0.0
         self._queue: asyncio.Queue[Record | Exception | None] = asyncio.Queue(maxsize=_QUEUE)
 
     def wake(self) -> None:
@@ -158,6 +162,7 @@ class Publication:
         queue = self._queue = asyncio.Queue[Record | Exception | None](maxsize=_QUEUE)
         if self._behind and self._leads():
             self.wake()
+        self._next_glance = asyncio.get_running_loop().time() + GLANCE
         async with _reading(self._log, queue, start=start, scope=self._scope):
             while True:
                 item = await self._next(queue)
@@ -174,22 +179,31 @@ class Publication:
                     await self._keyframe_if_due()
 
     async def _next(self, queue: asyncio.Queue[Record | Exception | None]) -> Record | Exception | None:
-        """The next that comes. While nothing does, a leader looks now and then whether what it published is there."""
+        """The next that comes. A leader looks now and then whether what it published is there."""
+        clock = asyncio.get_running_loop().time
         while True:
+            if clock() < self._next_glance:
+                try:
+                    async with asyncio.timeout_at(self._next_glance):
+                        return await queue.get()
+                except TimeoutError:
+                    pass
+            self._next_glance = clock() + GLANCE
+            if not self._leads() or self._behind or self._broken or self._missing:
+                continue
             try:
-                async with asyncio.timeout(GLANCE):
-                    return await queue.get()
-            except TimeoutError:
-                if not self._leads() or self._behind:
-                    continue
-            try:
-                if await self.snapshots.intact():
-                    continue
+                if not await self.snapshots.intact():
+                    _LOG.error("what was published is not in the log any more, or not all: it is said again")
+                    self._behind = True
+                    return None
+                whole = clock() >= self._next_scrub
+                if self.snapshots.published.version and not await self.snapshots.leads_here(whole=whole):
+                    _LOG.error("what was published cannot be read from its newest keyframe on: another is written")
+                    await self._keyframe()
+                if whole:
+                    self._next_scrub = clock() + self._limits.scrub
             except LogUnavailableError:
                 continue
-            _LOG.error("what was published is not in the log any more, or not all: it is said again")
-            self._behind = True
-            return None
 
     def _fold(self, record: Record, *, refolding: bool) -> None:
         """Take a record; the events of an atomic batch are folded when it is complete."""

@@ -8,13 +8,13 @@ not guessed at: the next commit then stands alone (parent 0) in a new epoch, and
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable
 
 import msgspec
 
 from shared import blob
 from shared.eventlog.chain import Verifier, checkpoint_at
+from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import (
     EMPTY,
     BatchTooLargeError,
@@ -32,10 +32,6 @@ from shared.telemetry import traces
 _LOG = logging.getLogger("meshlog.compiler")
 
 
-def _new_epoch() -> str:
-    return uuid.uuid4().hex[:16]
-
-
 class Kept(msgspec.Struct, frozen=True):
     """How much of the past is kept."""
 
@@ -49,7 +45,7 @@ class Snapshots:
     """The published snapshot, and the right to add to it."""
 
     def __init__(
-        self, snapshots: EventLog, keyframes: EventLog, streams: Streams, *, epoch_id: Callable[[], str] = _new_epoch
+        self, snapshots: EventLog, keyframes: EventLog, streams: Streams, *, epoch_id: Callable[[], str] = new_epoch
     ) -> None:
         self.published = Snapshot()
         self.highest = 0
@@ -119,6 +115,21 @@ class Snapshots:
     async def intact(self) -> bool:
         """Whether the log still ends with what was published, as far as its last record tells."""
         return await self._snapshots.tip(self._streams.snapshot_subject) == self._after
+
+    async def leads_here(self, *, whole: bool) -> bool:
+        """Whether who starts anew comes to what is published: the newest keyframe is there, or (`whole`) all is read.
+
+        Commits behind the newest keyframes are forgotten, and damage between a keyframe and the end shows to nobody
+        who follows.
+        """
+        newest = await self._keyframes.last(self._streams.keyframe_subject)
+        if newest is None or blob.version_of(newest) < self.keyframe_version:
+            return False
+        if not whole:
+            return True
+        reader = Snapshots(self._snapshots, self._keyframes, self._streams)
+        await reader.load()
+        return reader.published.version >= self.published.version
 
     async def _load_keyframe(self) -> None:
         try:

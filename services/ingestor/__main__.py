@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -18,9 +17,10 @@ from services.ingestor.retention import Retention
 from services.ingestor.runner import Runner
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import Source
-from services.ingestor.standing import Witness
+from services.ingestor.standing import Witness, newest_version
 from services.ingestor.writer import Patience, Writer
-from shared import blob, process
+from shared import process
+from shared.eventlog.epoch import new_epoch
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.lease import Lease
@@ -49,7 +49,7 @@ class Ingestor:
             streams=settings.streams,
             kinds=[*(kind.name for kind in watched), TOKEN_ISSUER],
             clock=loop.time,
-            new_id=lambda: os.urandom(8).hex(),
+            new_id=new_epoch,
             new_traceparent=_begin_trace,
             doubt=self._doubt,
             queue=settings.queue,
@@ -128,11 +128,10 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
             instance=context.instance,
             ttl=settings.lease_ttl,
         )
-        commits = await logs.open(streams.snapshots)
+        commits, keyframes = await logs.open(streams.snapshots), await logs.open(streams.keyframes)
 
         async def compiled() -> int:
-            newest = await commits.last(streams.snapshot_subject)
-            return blob.version_of(newest) if newest is not None else 0
+            return await newest_version(commits, keyframes, streams)
 
         ingestor = Ingestor(source, await logs.open(streams.events), settings, claim, compiled)
         ingestor.observe = await report(context, logs, source, ingestor.writer.book, leads=lambda: claim.held)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from services.ingestor.difference import Applied, Change, Known, Objects
+from services.ingestor.difference import Applied, Change, Known, Objects, is_older, number
 from services.ingestor.facts import ObjectName, Projected
 from services.ingestor.projection import digest_of
 from shared import events
@@ -25,6 +25,8 @@ class Book:
     def __init__(self, *, max_tombstones: int = MAX_TOMBSTONES) -> None:
         self._kinds: dict[str, Objects] = {}
         self._undo: list[tuple[str, ObjectName, Known | None]] = []
+        self._heard: dict[str, int] = {}
+        self._hearing: dict[str, int] = {}
         self._max_tombstones = max_tombstones
         self._tombstones = 0
 
@@ -40,8 +42,16 @@ class Book:
         """Living objects by kind."""
         return {kind: sum(known.lives for known in held.values()) for kind, held in self._kinds.items()}
 
-    def fold(self, record: Record) -> None:
-        """Enter a record of the log. Raises `CorruptEventError` or `FutureEventError`."""
+    def hear(self, kind: str, resource_version: str, *, in_round: bool = True) -> None:
+        """The source of a kind has spoken up to this version, and what it said was decided (in a round: for now)."""
+        heard = self._hearing if in_round else self._heard
+        heard[kind] = max(heard.get(kind, 0), number(resource_version) or 0)
+
+    def fold(self, record: Record, before: dict[tuple[str, ObjectName], Known | None] | None = None) -> None:
+        """Enter a record of the log; `before` keeps what was known of each object until then.
+
+        Raises `CorruptEventError` or `FutureEventError`.
+        """
         event = events.decode(record.payload)
         name = ObjectName(namespace=event.namespace, name=event.name)
         digest = digest_of(event.api_version, bytes(event.object)) if event.object is not None else ""
@@ -52,7 +62,26 @@ class Book:
             sequence=record.sequence,
             change_set=event.origin.change_set,
         )
+        held = self.get(event.kind, name)
+        if before is not None:
+            before.setdefault((event.kind, name), held)
+        if held is not None and _same(held, known) and is_older(known.resource_version, held.resource_version):
+            known = msgspec.structs.replace(known, resource_version=held.resource_version)
         self._set(event.kind, name, known)
+
+    def contradicts(self, kind: str, name: ObjectName, before: Known | None) -> bool:
+        """Whether the log now says something older of an object than what was known `before` it was read.
+
+        What changes nothing is not written. So another writer, late with older news, is not refused, and whoever
+        knew better and was silent has to speak up.
+        """
+        now = self.get(kind, name)
+        if now is None:
+            return False
+        if before is None:
+            said = number(now.resource_version)
+            return now.lives and said is not None and said < self._heard.get(kind, 0)
+        return not _same(before, now) and is_older(now.resource_version, before.resource_version)
 
     def decide(self, change: Change) -> None:
         """Enter a change that is about to be written."""
@@ -94,6 +123,9 @@ class Book:
     def keep(self) -> None:
         """The round was written: there is nothing to take back any more."""
         self._undo.clear()
+        for kind, version in self._hearing.items():
+            self._heard[kind] = max(self._heard.get(kind, 0), version)
+        self._hearing.clear()
         if self._tombstones > self._max_tombstones:
             self._bury()
 
@@ -105,17 +137,26 @@ class Book:
             else:
                 self._kinds[kind][name] = before
         self._undo.clear()
+        self._hearing.clear()
         self._recount()
 
-    def become(self, other: Book) -> None:
-        """Hold what the other holds, all at once: it was read while this one was in use."""
+    def become(self, other: Book) -> set[str]:
+        """Hold what the other holds, all at once: it was read while this one was in use. The kinds it contradicts."""
+        before = self._kinds
         self._kinds, self._tombstones = other._kinds, other._tombstones
         self._undo.clear()
+        return {
+            kind
+            for kind, held in self._kinds.items()
+            if any(self.contradicts(kind, name, before.get(kind, {}).get(name)) for name in held)
+        }
 
     def clear(self) -> None:
         """Forget everything: a new epoch begins."""
         self._kinds.clear()
         self._undo.clear()
+        self._heard.clear()
+        self._hearing.clear()
         self._tombstones = 0
 
     def _enter(self, item: Projected, sequence: int) -> None:
@@ -151,3 +192,7 @@ class Book:
         for _, kind, name in dead[: len(dead) // 2]:
             del self._kinds[kind][name]
         self._recount()
+
+
+def _same(one: Known, other: Known) -> bool:
+    return one.uid == other.uid and one.digest == other.digest

@@ -96,8 +96,14 @@ def is_older(candidate: str, than: str) -> bool:
     return left is not None and right is not None and left < right
 
 
-def observe(known: Known | None, item: Projected, *, rules: bool = False) -> tuple[Verdict, tuple[Change, ...]]:
-    """What a new form of an object changes. `rules`: the source is known to be right, however old it looks."""
+def observe(
+    known: Known | None, item: Projected, *, rules: bool = False, listed_at: str = ""
+) -> tuple[Verdict, tuple[Change, ...]]:
+    """What a new form of an object changes.
+
+    `rules`: the source is known to be right, however old it looks. `listed_at`: it is in the list of this version, so
+    it lived then, whatever was said of its death before.
+    """
     if known is None:
         return "written", (Applied(item, 0),)
     applied = Applied(item, known.sequence)
@@ -119,7 +125,7 @@ def observe(known: Known | None, item: Projected, *, rules: bool = False) -> tup
     # A deleted uid never comes back (the token issuer has none, and does), so what is newer than its deletion says
     # that it never was deleted: a list from the past did that.
     revenant = bool(known.uid) and not known.lives and not is_older(known.resource_version, item.resource_version)
-    if (older or revenant) and not rules:
+    if (older or revenant) and not rules and (known.lives or not is_older(known.resource_version, listed_at)):
         return "older", ()
     if known.digest == item.digest:
         return "unchanged", ()
@@ -127,15 +133,18 @@ def observe(known: Known | None, item: Projected, *, rules: bool = False) -> tup
 
 
 def vanish(known: Known | None, fact: Vanished) -> tuple[Verdict, tuple[Change, ...]]:
-    """What a DELETED line changes: nothing, if the log holds no such object or already its successor."""
+    """What a DELETED line changes: nothing, if the log holds no such object or already its successor.
+
+    If it holds a predecessor, that is gone too: whoever slept may have seen neither its end nor the other's birth.
+    """
     if known is None or not known.lives:
         return "unchanged", ()
-    if known.uid != fact.uid:
+    if known.uid != fact.uid and not is_older(known.resource_version, fact.resource_version):
         return "older", ()
     gone = Deleted(
         kind=fact.kind,
         name=fact.name,
-        uid=fact.uid,
+        uid=known.uid,
         resource_version=fact.resource_version,
         origin=fact.origin,
         basis=known.sequence,
@@ -158,7 +167,7 @@ def compare(objects: Objects, listed: Listed, *, suspected: int = 0, panic: floa
     changes: list[Change] = []
     unchanged = spared = 0
     for item in sorted(listed.objects, key=_by_name):
-        verdict, some = observe(objects.get(item.name), item, rules=rules)
+        verdict, some = observe(objects.get(item.name), item, rules=rules, listed_at=listed.resource_version)
         changes += some
         unchanged += verdict == "unchanged"
         spared += verdict == "older"

@@ -7,7 +7,7 @@ the log says the same; so what is left when the leader dies is exactly what the 
 from __future__ import annotations
 
 from services.ingestor.book import Book
-from services.ingestor.difference import compare, observe, vanish
+from services.ingestor.difference import Applied, compare, number, observe, vanish
 from services.ingestor.facts import Absent, Fact, Listed, ObjectName, Observed, Vanished
 
 
@@ -17,6 +17,7 @@ class Standby:
     def __init__(self) -> None:
         self._lists: dict[str, Listed] = {}
         self._newest: dict[tuple[str, ObjectName], Observed | Vanished] = {}
+        self._reached: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._lists) + len(self._newest)
@@ -27,33 +28,41 @@ class Standby:
             case Observed(item):
                 self._newest.pop((item.kind, item.name), None)
                 self._newest[item.kind, item.name] = fact
-            case Vanished(kind, name):
+                self._reach(item.kind, item.resource_version)
+            case Vanished(kind, name, resource_version=version):
                 self._newest.pop((kind, name), None)
                 self._newest[kind, name] = fact
-            case Listed(kind):
+                self._reach(kind, version)
+            case Listed(kind, version):
                 self._newest = {key: held for key, held in self._newest.items() if key[0] != kind}
                 self._lists[kind] = fact
+                self._reached.pop(kind, None)
+                self._reach(kind, version)
             case Absent():
                 return
 
     def forget_written(self, book: Book) -> set[str]:
-        """Let go of what the log says already; kinds whose list is among it."""
-        settled = {
-            kind
-            for kind, listed in self._lists.items()
-            if not (difference := compare(book.objects(kind), listed)).changes
-            and not (difference.suspect or difference.panic)
-        }
+        """Let go of what the log says already; kinds whose list is among it.
+
+        What stands beside a list stays as long as the list does: the list alone would be news from the past.
+        """
+        settled = {kind for kind, listed in self._lists.items() if self._is_written(book, listed)}
         for kind in settled:
-            for item in self._lists.pop(kind).objects:
+            listed = self._lists.pop(kind)
+            book.hear(kind, listed.resource_version, in_round=False)
+            for item in listed.objects:
                 book.see_unchanged(item)
         for key, fact in list(self._newest.items()):
+            if key[0] in self._lists:
+                continue
             known = book.get(*key)
             verdict, _ = observe(known, fact.object) if isinstance(fact, Observed) else vanish(known, fact)
             if verdict == "written":
                 continue
             if isinstance(fact, Observed):
                 book.see_unchanged(fact.object)
+            else:
+                book.hear(fact.kind, fact.resource_version, in_round=False)
             del self._newest[key]
         return settled
 
@@ -62,4 +71,19 @@ class Standby:
         facts: list[Fact] = [*self._lists.values(), *self._newest.values()]
         self._lists.clear()
         self._newest.clear()
+        self._reached.clear()
         return facts
+
+    def _reach(self, kind: str, version: str) -> None:
+        self._reached[kind] = max(self._reached.get(kind, 0), number(version) or 0)
+
+    def _is_written(self, book: Book, listed: Listed) -> bool:
+        """Whether the log says all of a list, but for what this watch has told since.
+
+        A log that is ahead of the list makes it suspect, unless the watch that followed it has come as far.
+        """
+        difference = compare(book.objects(listed.kind), listed)
+        if difference.panic or difference.suspect > self._reached.get(listed.kind, 0):
+            return False
+        names = (change.object.name if isinstance(change, Applied) else change.name for change in difference.changes)
+        return all((listed.kind, name) in self._newest for name in names)

@@ -11,7 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from services.ingestor.book import Book
-from shared import events
+from services.ingestor.difference import Known
+from services.ingestor.facts import ObjectName
+from shared import blob, events
 from shared.eventlog.chain import Verifier, checkpoint_at
 from shared.eventlog.protocol import (
     EMPTY,
@@ -22,12 +24,19 @@ from shared.eventlog.protocol import (
     Record,
     epoch_records,
 )
+from shared.subjects import Streams
 
 _log = logging.getLogger(__name__)
 
 
 Witness = Callable[[], Awaitable[int]]
 """The highest sequence that somebody is known to have read: the version of the newest snapshot."""
+
+
+async def newest_version(commits: EventLog, keyframes: EventLog, streams: Streams) -> int:
+    """The version of the newest commit or keyframe, whichever is newer; 0 if there is none."""
+    found = await commits.last(streams.snapshot_subject), await keyframes.last(streams.keyframe_subject)
+    return max(blob.version_of(record) if record is not None else 0 for record in found)
 
 
 async def _no_witness() -> int:
@@ -52,6 +61,8 @@ class Standing:
         """What the newest break lost, for people; empty: nothing yet."""
         self.missing = 0
         """Records that the epoch was announced with and that are not there yet."""
+        self.outdated: set[str] = set()
+        """Kinds of which the log, by another writer, says something older than what we knew: to be listed again."""
         self._log = log
         self._scope = scope
         self._retry = retry
@@ -60,12 +71,13 @@ class Standing:
         """Read what others wrote after `start`; true if anything was there. Waits while the log is away."""
         origin = start
         self.floor = max(self.floor, start.sequence)
+        before: dict[tuple[str, ObjectName], Known | None] = {}
         while True:
             try:
                 verifier = Verifier(start)
                 try:
                     async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
-                        if self._fold(verifier, record, self.book):
+                        if self._fold(verifier, record, self.book, before):
                             # Somebody has begun a new epoch: whatever was broken is void.
                             self.broken = False
                     found = await self._log.tip(self._scope)
@@ -82,6 +94,10 @@ class Standing:
                     return True
                 self.floor = max(self.floor, self.tip.sequence)
                 if found == self.tip:
+                    self.trouble = ""
+                    self.outdated |= {
+                        key[0] for key, known in before.items() if self.book.contradicts(key[0], key[1], known)
+                    }
                     return self.tip != origin
                 start = self.tip
             except LogUnavailableError:
@@ -116,7 +132,7 @@ class Standing:
         except LogUnavailableError:
             self.missing = before
             raise
-        self.book.become(book)
+        self.outdated |= self.book.become(book)
         self.tip = verifier.checkpoint
         self.broken = False
         self.floor = max(self.floor, self.tip.sequence, compiled)
@@ -138,14 +154,22 @@ class Standing:
         """Whoever began the epoch did not finish it: another one is needed, for nobody compiles half an epoch."""
         self._break(f"epoch {self.tip.epoch} lacks {self.missing} of the records that it began with")
 
-    def _fold(self, verifier: Verifier, record: Record, book: Book) -> bool:
-        """Enter a record; true if it begins a new epoch."""
+    def _fold(
+        self,
+        verifier: Verifier,
+        record: Record,
+        book: Book,
+        before: dict[tuple[str, ObjectName], Known | None] | None = None,
+    ) -> bool:
+        """Enter a record; true if it begins a new epoch. `before` keeps what was known of each object entered."""
         begins = verifier.fold(record)
         if begins:
             book.clear()
             self.missing = epoch_records(record)
         self.missing = max(0, self.missing - 1)
-        book.fold(record)
+        if begins and before is not None:
+            before.clear()
+        book.fold(record, before)
         return begins
 
     def _break(self, why: str) -> None:

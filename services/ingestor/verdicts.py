@@ -76,6 +76,7 @@ class Verdicts:
     def _decide_fact(self, fact: Fact) -> list[tuple[Change, ...]]:
         match fact:
             case Observed(item):
+                self._book.hear(item.kind, item.resource_version)
                 verdict, changes = observe(self._book.get(item.kind, item.name), item)
                 self._counts.unchanged += verdict == "unchanged"
                 self._counts.older += verdict == "older"
@@ -83,6 +84,7 @@ class Verdicts:
                     self._book.see(item)
                 decided = [changes] if changes else []
             case Vanished():
+                self._book.hear(fact.kind, fact.resource_version)
                 verdict, changes = vanish(self._book.get(fact.kind, fact.name), fact)
                 self._counts.unchanged += verdict == "unchanged"
                 self._counts.older += verdict == "older"
@@ -107,6 +109,12 @@ class Verdicts:
             _log.warning("a list is doubted", extra={"kind": listed.kind, "panic": difference.panic})
             self._counts.doubts += 1
             self._doubt(listed.kind, True)
+        elif listed.complete:
+            self._book.hear(listed.kind, listed.resource_version)
+        for item in listed.objects:
+            known = self._book.get(item.kind, item.name)
+            if known is not None and observe(known, item)[0] == "unchanged":
+                self._book.see(item)
         by_object: dict[str, list[Change]] = {}
         for change in difference.changes:
             name = change.object.name if isinstance(change, Applied) else change.name

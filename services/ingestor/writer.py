@@ -138,6 +138,7 @@ class Writer:
                 groups = await self._stand_by(groups)
             if groups:
                 await self._write(groups)
+            self._speak_up()
             groups = await self._inbox.drain(self._next_glance)
             if self._clock() >= self._next_glance:
                 await self._glance()
@@ -155,6 +156,7 @@ class Writer:
             if self._clock() >= due:
                 due = self._clock() + self._patience.stand_by
                 await standing.catch_up(standing.tip)
+                self._speak_up()
                 if not standing.broken:
                     self.settled |= standby.forget_written(self.book)
                     self.progress.set()
@@ -164,6 +166,7 @@ class Writer:
             if isinstance(fact, Absent):
                 self.settled.add(fact.kind)
         await standing.catch_up(standing.tip)
+        self._speak_up()
         if standing.missing and not standing.broken:
             standing.give_up_epoch()
         facts = standby.take()
@@ -249,6 +252,7 @@ class Writer:
         if isinstance(error, DuplicateError) and not moved:
             # Its id was seen, but the record is not there: the log lost it. It must be written under a new id.
             self._salt = self._new_id()
+        self._speak_up()
         if not self._standing.broken:
             return groups
         return [*groups, *await self._relist()]
@@ -279,5 +283,13 @@ class Writer:
             # Another writer is at work: the next round reads what it wrote.
             await self._standing.catch_up(self._standing.tip)
         self._standing.trouble = ""
+        self._speak_up()
         if self._standing.broken:
             await self._write(await self._relist())
+
+    def _speak_up(self) -> None:
+        """Another writer, late, wrote what is older than what we knew: list again, and say it."""
+        for kind in sorted(self._standing.outdated):
+            _log.warning("the log fell behind by another writer's hand, listing again", extra={"kind": kind})
+            self._doubt(kind, False)
+        self._standing.outdated.clear()

@@ -1,7 +1,8 @@
 """Follows the compiler's commits into the fleet: newest keyframe, then every commit, each verified by the chain.
 
 After a hole, a rollback or a broken blob nothing is guessed: the fleet keeps its snapshot until a commit that stands
-alone or a keyframe leads beyond the damage. A snapshot of the same epoch never replaces a newer one (P3).
+alone or a keyframe leads beyond the damage. A snapshot never replaces a newer one (P3); only an epoch that began later
+may have smaller versions, after a loss of everything.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from services.xds_edge.fleet import Fleet
 from shared import blob
 from shared.eventlog.chain import Verifier
+from shared.eventlog.epoch import begins_later
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -29,6 +32,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _FIRST_RETRY = 0.25
 _LONGEST_RETRY = 10.0
+GLANCE = 15.0
+"""Seconds between looks whether the log still has what was read: a stream that went back says nothing by itself."""
 GAP_LOOK = 3.0
 """Seconds after which an edge that misses commits looks for a keyframe beyond them, though nothing comes."""
 _BROKEN = (ChainBrokenError, blob.BlobError, SnapshotError)
@@ -97,7 +102,10 @@ class SnapshotFollower:
         start = await self._begin(tip)
         if start > tip.sequence:
             self._tell_caught_up()
-        async with contextlib.aclosing(_closable(self._snapshots.follow(start=start, subjects=self._subject))) as all_:
+        async with (
+            _beside(self._glance()),
+            contextlib.aclosing(_closable(self._snapshots.follow(start=start, subjects=self._subject))) as all_,
+        ):
             async for record in all_:
                 await self._take(record)
                 if record.sequence >= tip.sequence and record.ends_batch:
@@ -122,6 +130,22 @@ class SnapshotFollower:
             self.checkpoint = tip
         self._verifier = Verifier(tip if self.checkpoint == tip else None)
         return start
+
+    async def _glance(self) -> None:
+        """Follow a stream that went back behind what was read: the next commit may get a sequence passed already."""
+        while True:
+            await asyncio.sleep(GLANCE)
+            read = self.checkpoint
+            try:
+                tip = await self._snapshots.tip(self._subject)
+            except EventLogError:
+                continue
+            gone = tip.sequence < read.sequence or (tip.sequence == read.sequence and tip != read)
+            if read == EMPTY or read != self.checkpoint or self.gap or not gone:
+                continue
+            self._note_gap(
+                ChainBrokenError("log/rolled-back", f"commits end at {tip.sequence}, {read.sequence} was read")
+            )
 
     async def _take(self, record: Record) -> None:
         """Fold the next record in; what does not fit is noted, and read past."""
@@ -198,7 +222,11 @@ class SnapshotFollower:
 
     def _fold(self, commit: Commit) -> None:
         held = self._fleet.snapshot
-        if held.version and commit.epoch == held.epoch and commit.version <= held.version:
+        if (commit.version, commit.epoch, commit.build) == (held.version, held.epoch, held.build):
+            # What was lost is said again, and it is what this edge holds.
+            self.gap = False
+            return
+        if commit.version <= held.version and not begins_later(commit.epoch, held.epoch):
             return
         if self.gap and commit.parent not in {0, held.version}:
             return
@@ -209,6 +237,16 @@ class SnapshotFollower:
     def _tell_caught_up(self) -> None:
         if self._fleet.version and not self.gap:
             self._caught_up()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _closable(records: AsyncIterator[Record]) -> AsyncGenerator[Record]:

@@ -15,10 +15,11 @@ from services.ingestor.reflector import Limits as ReflectorLimits
 from services.ingestor.reflector import Reflector
 from services.ingestor.retention import Retention
 from services.ingestor.runner import Runner
+from services.ingestor.standing import newest_version
 from services.ingestor.writer import Patience, Writer
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.snapshots import SnapshotFollower
-from shared import blob
+from shared.eventlog.epoch import new_epoch
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint
 from shared.lease import Lease
@@ -43,6 +44,8 @@ class Process:
         self.chance = chance
         self.failures = failures
         self.link = Link(chance)
+        self.skew = chance.uniform(-300.0, 300.0)
+        """Seconds by which this machine's clock is wrong."""
         self.lives = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -80,7 +83,8 @@ class Process:
         )
 
     def new_id(self) -> str:
-        return f"{self.chance.getrandbits(48):012x}"
+        seconds = 1_800_000_000 + self.skew + asyncio.get_running_loop().time()
+        return new_epoch(seconds, f"{self.chance.getrandbits(32):08x}")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not self._tasks or task.cancelled():
@@ -104,15 +108,14 @@ class IngestorProcess(Process):
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         clock = asyncio.get_running_loop().time
         claim = self.lease("ingestor")
-        commits = self.log(STREAMS.snapshots)
+        commits, keyframes = self.log(STREAMS.snapshots), self.log(STREAMS.keyframes)
         log = self.log(STREAMS.events)
         server = self.server
         self.server = BadServer(self._cluster, self.link)
         self.server.fails, self.server.stale, self.server.away = server.fails, server.stale, server.away
 
         async def compiled() -> int:
-            newest = await commits.last(STREAMS.snapshot_subject)
-            return blob.version_of(newest) if newest is not None else 0
+            return await newest_version(commits, keyframes, STREAMS)
 
         writer = self.writer = Writer(
             log,
@@ -162,7 +165,7 @@ class CompilerProcess(Process):
             scope=SCOPE,
             compiler=lambda: Compiler(MeshSettings(), build="b1"),
             ready=ready,
-            limits=Limits(commits=8, kept=Kept(seconds=10.0, keyframes=3)),
+            limits=Limits(commits=8, kept=Kept(seconds=10.0, keyframes=3), scrub=15.0),
             leads=lambda: claim.held,
         )
         claim.changed = self.publication.wake

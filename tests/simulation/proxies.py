@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 from services.xds_edge.exchange import Exchange
+from shared.eventlog.epoch import begins_later
 from shared.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
 from tests.simulation.processes import EdgeProcess
 from tests.unit.xds_edge.proxy_model import ProxyModel
@@ -61,6 +62,7 @@ class SimulatedProxy:
         self.seen: Callable[[str, str, str], bool] = lambda _type, _name, _hash: True
         self._edges = edges
         self._chance = chance
+        self._epoch = ""
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
@@ -109,7 +111,8 @@ class SimulatedProxy:
 
     def _pump(self, model: ProxyModel, stream: Stream, version: int) -> int:
         for offer in model.pump(asyncio.get_running_loop().time()):
-            if offer.version < version:
+            epoch, self._epoch = self._epoch, stream.fleet.snapshot.epoch
+            if offer.version < version and not begins_later(self._epoch, epoch):
                 self.complaints.append(f"{self.key}: {offer.type_url} of {offer.version} after {version}")
             version = max(version, offer.version)
             for name, digest in offer.put:

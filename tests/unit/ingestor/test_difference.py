@@ -56,9 +56,18 @@ def test_a_deleted_uid_never_comes_back() -> None:
     assert observe(tombstone(uid="other", rv="7"), projected(rv=9))[0] == "written"
 
 
+def test_what_a_later_list_holds_was_never_deleted() -> None:
+    """A list that wrongly lacked an object deleted it; the next true list brings it back, however old its form."""
+    objects = {NAME: tombstone(rv="14")}
+    assert [type(change) for change in compare(objects, listed(projected(rv=11), rv="18")).changes] == [Applied]
+    assert compare(objects, listed(projected(rv=11), rv="14")).changes == ()
+    assert compare(objects, listed(projected(rv=11), rv="13")).changes == ()
+
+
 def test_news_of_a_deletion_does_not_hit_the_successor() -> None:
     fact = Vanished(kind="Pod", name=NAME, uid="old", resource_version="9")
-    assert vanish(known(projected(uid="new", rv=8)), fact) == ("older", ())
+    assert vanish(known(projected(uid="new", rv=10)), fact) == ("older", ())
+    assert vanish(known(projected(uid="new", rv="x")), fact) == ("older", ()), "what cannot be compared deletes nothing"
     assert vanish(None, fact) == ("unchanged", ())
     assert vanish(tombstone(uid="old"), fact) == ("unchanged", ())
 
