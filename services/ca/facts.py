@@ -18,7 +18,15 @@ from services.ca.wishes import DEFAULT_KEY, GatewayWish, WantedRoot, seconds, wa
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
 from shared.events import DELETED, Event, decode
-from shared.model import LABEL_MONITORED_BY, Namespace, Pod, PolicyObject, ServiceAccount, TokenIssuer
+from shared.model import (
+    ANNOTATION_SIDECAR,
+    LABEL_MONITORED_BY,
+    Namespace,
+    Pod,
+    PolicyObject,
+    ServiceAccount,
+    TokenIssuer,
+)
 from shared.subjects import Streams, unescape
 from shared.tokens import TokenVerifier, WorkloadToken
 
@@ -37,6 +45,8 @@ class PodFact(msgspec.Struct, frozen=True):
     uid: str
     service_account: str
     ended: bool
+    sidecar: bool = False
+    """Whether it runs with a proxy of ours: the injector's mark, and an address."""
 
 
 class NamespaceFact(msgspec.Struct, frozen=True):
@@ -110,6 +120,17 @@ class Facts:
             if place[:2] == (self._cluster, namespace) and fact.service_account in accounts and not fact.ended
         }
 
+    def sidecars(self) -> dict[str, str]:
+        """Running pods with a proxy, of all clusters' member namespaces: uid → `namespace/name`."""
+        return {
+            fact.uid: f"{namespace}/{name}"
+            for (cluster, namespace, name), fact in self._pods.items()
+            if fact.sidecar
+            and not fact.ended
+            and (home := self._namespaces.get((cluster, namespace))) is not None
+            and self._belongs(namespace, home)
+        }
+
     def members(self) -> dict[str, str]:
         """Namespaces of our cluster that the trust bundle belongs into → uid: members and the mesh's own."""
         return {
@@ -181,6 +202,7 @@ class Facts:
             uid=pod.metadata.uid,
             service_account=pod.spec.service_account_name,
             ended=pod.status.phase in _ENDED,
+            sidecar=ANNOTATION_SIDECAR in pod.metadata.annotations and bool(pod.status.pod_ip),
         )
 
     def _apply_namespace(self, event: Event, raw: msgspec.Raw | None) -> None:

@@ -1,7 +1,8 @@
 """What a rotation waits for, read from the log: what proxies acknowledged, whose certificates were renewed.
 
 Read only while a rotation is under way. A proxy counts while its pod is there and its certificate has not expired, also
-when it is connected to no edge: it still speaks to its peers.
+when it is connected to no edge: it still speaks to its peers. A pod with a sidecar of which no report is known counts
+too: it starts, or the log lost what was reported, and then nobody can say what that proxy trusts.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class FleetProgress:
         self._clock = clock
         self._skew = skew
         self._proxies: list[ProxyStatus] = []
+        self._silent: list[str] = []
+        """Pods with a sidecar that no edge has reported."""
         self._renewed: dict[str, int] = {}
         """Pod uid → serial of the bundle of its newest certificate, of those signed since the last change of signer."""
         self._read_to = 0
@@ -68,6 +71,8 @@ class FleetProgress:
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 continue
         self._proxies = found
+        reported = {one.uid for one in found}
+        self._silent = sorted(name for uid, name in self._facts.sidecars().items() if uid not in reported)
         await self._read_issued(held)
         for member in held.members:
             if member.trust_domain != held.trust_domain:
@@ -78,13 +83,13 @@ class FleetProgress:
         told = self._told.get(root.name)
         if told is None:
             return [f"{root.name}: the log does not tell of it yet"]
-        return [_laggard(one, f"does not accept {root.trust_domain} yet") for one in self._living() if one.acked < told]
+        late = [one for one in self._living() if one.acked < told]
+        return [_laggard(one, f"does not accept {root.trust_domain} yet") for one in late] + self._unheard()
 
     def untrusting(self, serial: int) -> list[str]:
         """Proxies that have not acknowledged this bundle or a later one."""
-        return [
-            _laggard(one, "has not acknowledged the new trust bundle") for one in self._living() if one.bundle < serial
-        ]
+        late = [one for one in self._living() if one.bundle < serial]
+        return [_laggard(one, "has not acknowledged the new trust bundle") for one in late] + self._unheard()
 
     def unrenewed(self, serial: int) -> list[str]:
         """Whoever may still use a certificate signed under an older bundle."""
@@ -99,7 +104,7 @@ class FleetProgress:
             for uid, name in sorted(self._facts.pods_of(namespace, accounts).items())
             if self._renewed.get(uid, 0) < serial
         ]
-        return proxies + servers
+        return proxies + servers + self._unheard()
 
     def _living(self) -> list[ProxyStatus]:
         """Proxies that use secrets now."""
@@ -111,6 +116,9 @@ class FleetProgress:
             and self._facts.alive(one.cluster, one.namespace, one.pod, one.uid)
             and (one.connected or one.certificate_until + self._skew > now)
         ]
+
+    def _unheard(self) -> list[str]:
+        return [f"{name}: has a sidecar that no edge has reported yet" for name in self._silent]
 
     async def _read_issued(self, held: TrustBundle) -> None:
         if self._signing_since != held.signing_since:

@@ -33,6 +33,8 @@ class BundlePublisher:
         self.subject = streams.bundle_subject(trust_domain)
         self._clock = clock
         self._tip: Checkpoint | None = None
+        self._highest = 0
+        """Highest serial that was seen: a log that is lost must not lead this process back."""
         self._newest: Record | None = None
         self.published: Latest[TrustBundle] = Latest()
         """The bundle as it was last seen in the log."""
@@ -49,6 +51,7 @@ class BundlePublisher:
             _LOGGER.error("the bundle in the log is replaced: %s", error)  # noqa: TRY400 (no bug of ours)
             return None
         if held is not None:
+            self._highest = max(self._highest, held.serial)
             self.published.set(held)
         return held
 
@@ -59,7 +62,7 @@ class BundlePublisher:
 
     def next_serial(self, held: TrustBundle | None) -> int:
         """The serial for a bundle that follows this one: grows also over a loss of the log."""
-        return max(int(self._clock()), held.serial + 1 if held is not None else 0)
+        return max(int(self._clock()), self._highest + 1, held.serial + 1 if held is not None else 0)
 
     async def publish(self, bundle: TrustBundle) -> None:
         """Put a bundle over the one that was read last.
@@ -70,5 +73,6 @@ class BundlePublisher:
         draft = Draft(subject=self.subject, payload=encode(bundle))
         epoch = "" if self._tip.epoch else secrets.token_hex(8)
         await self._certs.append([draft], scope=self.subject, after=self._tip, epoch=epoch)
+        self._highest = max(self._highest, bundle.serial)
         self.published.set(bundle)
         _LOGGER.info("published trust bundle %d with %d roots", bundle.serial, len(bundle.roots))

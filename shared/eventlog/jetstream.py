@@ -13,7 +13,7 @@ import contextlib
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import msgspec
 
@@ -130,7 +130,8 @@ class JetStreamLog:
     async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
         """Yield what is there from `start` on; see `EventLog.read`."""
         line = await self._connection.line(within=WITHIN)
-        end = (await stream_state(line, self.name)).last
+        async with self._there():
+            end = (await stream_state(line, self.name)).last
         if start > end:
             return
         async with contextlib.aclosing(
@@ -177,16 +178,19 @@ class JetStreamLog:
 
     async def at(self, sequence: int) -> Record | None:
         """The first record at or after a sequence, as the stream's leader has it."""
-        return await record_at(await self._connection.line(within=WITHIN), self.name, sequence)
+        async with self._there():
+            return await record_at(await self._connection.line(within=WITHIN), self.name, sequence)
 
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject or wildcard, as the stream's leader has it."""
-        return await last_record(await self._connection.line(within=WITHIN), self.name, subject)
+        async with self._there():
+            return await last_record(await self._connection.line(within=WITHIN), self.name, subject)
 
     async def last_per_subject(self, subjects: str = ">") -> list[Record]:
         """The newest record of each subject that matches, by sequence."""
         line = await self._connection.line(within=WITHIN)
-        end = (await stream_state(line, self.name)).last
+        async with self._there():
+            end = (await stream_state(line, self.name)).last
         newest: dict[str, Record] = {}
         policy: dict[str, object] = {"deliver_policy": "last_per_subject", "filter_subject": subjects}
         async with contextlib.aclosing(deliver(line, self.name, subjects=subjects, policy=policy)) as records:
@@ -206,7 +210,8 @@ class JetStreamLog:
 
     async def bounds(self) -> tuple[int, int]:
         """First and last sequence; the first is last + 1 when the stream is empty."""
-        state = await stream_state(await self._connection.line(within=WITHIN), self.name)
+        async with self._there():
+            state = await stream_state(await self._connection.line(within=WITHIN), self.name)
         return state.first, state.last
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:
@@ -277,6 +282,21 @@ class JetStreamLog:
             message = await line.request(draft.subject, draft.payload, within=WITHIN, headers=headers)
             return int(answer_of(message, about=draft.subject)["seq"])
         raise AssertionError("a batch has at least one record")
+
+    @contextlib.asynccontextmanager
+    async def _there(self) -> AsyncGenerator[None]:
+        """Reading a stream that is gone makes it anew, for whoever only reads: nobody may be left to write it first.
+
+        Raises `LogUnavailableError` for this time, as every outage does.
+        """
+        try:
+            yield
+        except ApiError as error:
+            if error.number != NO_STREAM:
+                raise
+            _LOG.warning("stream %s is gone; making it anew", self.name)
+            await self._recreate_if_missing()
+            raise LogUnavailableError("log/stream-gone", "the stream was gone; try again", about=self.name) from error
 
     async def _recreate_if_missing(self) -> None:
         """A stream that was deleted is made anew: readers see by epoch and chain that it is another one."""

@@ -9,7 +9,9 @@ from services.ca.progress import FleetProgress
 from shared.certificates import SigningAnswer, TrustBundle, TrustedRoot, encode
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft
+from shared.events import Event
 from shared.events import encode as encode_event
+from shared.model import ANNOTATION_SIDECAR, Meta, Pod, PodSpec, PodStatus
 from shared.snapshot import SDS
 from shared.status import ProxyStatus, TypeStatus, encode_status
 from shared.subjects import Streams
@@ -122,3 +124,36 @@ async def test_a_new_trust_domain_waits_for_the_compiled_policies() -> None:
     behind = report(types={SDS: TypeStatus(acked=0)})
     assert len((await fleet.told(behind)).uncompiled(root)) == 1
     assert (await fleet.told(report(types={SDS: TypeStatus(acked=1)}))).uncompiled(root) == []
+
+
+def sidecar(pod: str, *, address: str = "10.0.0.1", phase: str = "Running", namespace: str = "bookstore") -> Event:
+    meta = Meta(name=pod, namespace=namespace, uid=f"uid-{pod}", annotations={ANNOTATION_SIDECAR: "1"})
+    running = Pod(metadata=meta, spec=PodSpec("bookbuyer"), status=PodStatus(phase=phase, pod_ip=address))
+    return Cluster(now=NOW).event("Pod", namespace, pod, running)
+
+
+@pytest.mark.parametrize(
+    ("pod", "waits"),
+    [
+        (sidecar("silent"), True),
+        (sidecar("silent", phase="Pending"), True),
+        (sidecar("silent", address=""), False),
+        (sidecar("silent", phase="Succeeded"), False),
+        (sidecar("silent", namespace="elsewhere"), False),
+        (sidecar("bookbuyer-1"), False),
+    ],
+)
+async def test_a_sidecar_that_no_report_is_known_of_is_waited_for_at_each_gate(pod: Event, waits: bool) -> None:  # noqa: FBT001
+    """A log that lost the reports must not make a rotation believe that nobody is there."""
+    fleet = Fleet()
+    fleet.facts.apply(pod)
+    root = TrustedRoot("root-2", "example.org", 9)
+    fleet.bundle = TrustBundle("cluster.local", 9, ["R", "S"], [], [*fleet.bundle.members, root], 9)
+    event = wanted_event(Cluster(now=NOW), "root-2", "example.org", "passive")
+    await fleet.logs.stream(STREAMS.events).publish(Draft(event.subject(STREAMS), encode_event(event)))
+    answer = SigningAnswer(id="1", bundle_serial=9, pod_uid="uid-meshlog-xds-edge-1")
+    await fleet.logs.stream(STREAMS.certs).publish(Draft(STREAMS.issued_subject("e", "1"), encode(answer)))
+    held = report(bundle=9, certificate_bundle=9, types={SDS: TypeStatus(acked=1)})
+    progress = await fleet.told(held)
+    expected = ["bookstore/silent: has a sidecar that no edge has reported yet"] if waits else []
+    assert progress.untrusting(9) == progress.uncompiled(root) == progress.unrenewed(9) == expected

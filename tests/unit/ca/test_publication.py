@@ -53,7 +53,15 @@ async def test_a_bundle_is_read_back_and_the_next_serial_grows() -> None:
     await publishing.publish(bundle(int(NOW), A))
     assert await publisher(logs).read() == bundle(int(NOW), A)
     assert publishing.next_serial(bundle(int(NOW), A)) == int(NOW) + 1
-    assert publishing.next_serial(bundle(5, A)) == int(NOW)
+    assert publisher(logs).next_serial(bundle(5, A)) == int(NOW)
+
+
+async def test_a_log_that_is_lost_leads_nobody_back_who_remembers() -> None:
+    logs = MemoryLogs()
+    publishing = publisher(logs)
+    await publishing.read()
+    await publishing.publish(bundle(int(NOW) + 9, A))
+    assert publishing.next_serial(None) == int(NOW) + 10
 
 
 async def test_an_old_bundle_should_be_written_again() -> None:
