@@ -1,0 +1,92 @@
+"""Is everything in the log that is in the cluster, once, in an unbroken chain? Asked after each fault.
+
+With the ingestor's own pure parts: what a list of each kind would still have to write is what was lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cli.api import Api
+from cli.embedded import CLUSTER
+from services.ingestor.book import Book
+from services.ingestor.difference import Known, compare
+from services.ingestor.facts import Listed, ObjectName
+from services.ingestor.kinds import Kind, kinds
+from services.ingestor.projection import project
+from shared import events
+from shared.eventlog.chain import Verifier
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.subjects import Streams
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What was found."""
+
+    events: int
+    """Records of the cluster that the log holds."""
+    epochs: int
+    """How often the log was begun anew."""
+    lost: tuple[str, ...]
+    """What the cluster says and the log does not, a line each."""
+    doubled: tuple[str, ...]
+    """Records that say what the one before them of the same object said, in one epoch."""
+    end: int
+    """Sequence of the last record."""
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, nothing doubled."""
+        return not self.lost and not self.doubled
+
+
+async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
+    """Read the whole log and the whole cluster, and compare. Raises `ChainBrokenError` for a log that does not hold."""
+    streams = Streams()
+    log = logs.existing(streams.events)
+    verifier, book = Verifier(), Book()
+    count = epochs = end = 0
+    doubled: list[str] = []
+    async for record in log.read(subjects=streams.cluster_scope(CLUSTER)):
+        count, end = count + 1, record.sequence
+        if verifier.fold(record):
+            epochs += 1
+            book.clear()
+        event = events.decode(record.payload)
+        before = _newest(book, event)
+        book.fold(record)
+        now = _newest(book, event)
+        if before is not None and now is not None and (before.uid, before.digest) == (now.uid, now.digest):
+            doubled.append(f"{record.sequence} {record.subject} says what {before.sequence} said")
+    lost = [line for kind in kinds(mesh_namespace=namespace) for line in await _missing(api, kind, book)]
+    return Verdict(events=count, epochs=epochs, lost=tuple(lost), doubled=tuple(doubled), end=end)
+
+
+def _newest(book: Book, event: events.Event) -> Known | None:
+    return book.get(event.kind, ObjectName(namespace=event.namespace, name=event.name))
+
+
+async def _missing(api: Api, kind: Kind, book: Book) -> list[str]:
+    version = kind.version
+    if not version:
+        status, group = await api.request("GET", f"/apis/{kind.group}")
+        if status != 200:
+            return []
+        version = group["preferredVersion"]["version"]
+    status, listing = await api.request("GET", kind.path(version))
+    if status != 200:
+        return []
+    api_version = f"{kind.group}/{version}" if kind.group else version
+    found: list[dict[str, Any]] = [one for one in listing["items"] if kind.object_name in ("", one["metadata"]["name"])]
+    listed = Listed(
+        kind=kind.name,
+        # Newer than everything, or it would spare what it does not know.
+        resource_version=str(1 << 62),
+        objects=tuple(
+            project(kind.name, msgspec.json.encode(one), api_version=api_version, source="list") for one in found
+        ),
+        confirming=True,
+    )
+    return [str(change)[:300] for change in compare(book.objects(kind.name), listed).changes]

@@ -1,0 +1,36 @@
+"""The short form of `make faults`: the faults that happen most, each on real processes under traffic.
+
+The whole is `make faults`; docs/reliability.md has its table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli import embedded
+from tests.faults.__main__ import chosen, run
+
+pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
+
+SHORT = ("kill-compiler-leader", "kill-nats-leader", "kill-everything")
+
+
+@pytest.fixture
+def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A highly available mesh of this test's own."""
+    monkeypatch.setenv(embedded.STATE_VARIABLE, str(tmp_path))
+    started = embedded.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None, ha=True)
+    try:
+        yield
+    finally:
+        started.stop()
+
+
+def test_no_request_fails_and_no_event_is_lost_when_leaders_or_all_are_killed(mesh: None) -> None:
+    outcomes = asyncio.run(run(chosen(SHORT)))
+    assert {outcome.name: outcome.wrong for outcome in outcomes} == {name: [] for name in SHORT}
+    assert all(outcome.requests > 50 for outcome in outcomes)
