@@ -1,6 +1,6 @@
 """Small servers and clients for pods of the tests: the standard library, and grpc only where it is asked for.
 
-python apps.py serve http:8080 tcp:9000 first:2525 grpc:50051 [bind:pod]
+python apps.py serve http:8080 https:8443 late:8090 tcp:9000 first:2525 grpc:50051 [bind:pod]
 python apps.py calls '[["http", "http://host/path", "GET", {}], ["tcp", "host", 9000]]'
 python apps.py hold HOST HTTP_PORT TCP_PORT
 """
@@ -51,6 +51,14 @@ class Web(BaseHTTPRequestHandler):
         pass
 
 
+class Late(Web):
+    """Answers, but not within a second."""
+
+    def do_GET(self) -> None:
+        time.sleep(1.5)
+        super().do_GET()
+
+
 def _echo(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := connection.recv(4096):
@@ -83,12 +91,47 @@ def _grpc_server(port: int) -> None:
 
     from concurrent.futures import ThreadPoolExecutor
 
+    def serving(request: bytes, context: object) -> bytes:
+        return b"\x08\x01"  # HealthCheckResponse{status: SERVING}
+
     server = grpc.server(ThreadPoolExecutor(2))
-    handler = grpc.method_handlers_generic_handler("test.Echo", {"Say": grpc.unary_unary_rpc_method_handler(answer)})
-    server.add_generic_rpc_handlers((handler,))
+    methods = {"test.Echo": {"Say": answer}, "grpc.health.v1.Health": {"Check": serving}}
+    server.add_generic_rpc_handlers(
+        tuple(
+            grpc.method_handlers_generic_handler(
+                service, {name: grpc.unary_unary_rpc_method_handler(does) for name, does in some.items()}
+            )
+            for service, some in methods.items()
+        )
+    )
     server.add_insecure_port(f"0.0.0.0:{port}")
     server.start()
     _KEPT.append(server)  # or it would stop when it is forgotten
+
+
+def _https_server(address: tuple[str, int]) -> ThreadingHTTPServer:
+    import datetime as dt
+    import ssl
+    import tempfile
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
+    own = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(own + key.private_bytes(*form))
+        file.flush()
+        context.load_cert_chain(file.name)
+    server = ThreadingHTTPServer(address, Web)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return server
 
 
 def serve(wanted: list[str]) -> None:
@@ -106,6 +149,8 @@ def serve(wanted: list[str]) -> None:
         address = (host, int(port))
         makers: dict[str, Callable[[], Any]] = {
             "http": lambda address=address: ThreadingHTTPServer(address, Web),
+            "https": lambda address=address: _https_server(address),
+            "late": lambda address=address: ThreadingHTTPServer(address, Late),
             "tcp": lambda address=address: Threaded(address, Echo),
             "first": lambda address=address: Threaded(address, First),
         }

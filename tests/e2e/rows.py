@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,25 @@ def quorum() -> list[Manifest]:
     ]
 
 
-def config(*, permissive: bool = False, pod_ip: bool = False) -> Manifest:
-    """The MeshConfig."""
+def config(
+    *,
+    permissive: bool = False,
+    pod_ip: bool = False,
+    traffic: Mapping[str, Any] | None = None,
+    sidecar: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """The MeshConfig, with more fields of its two parts."""
     return {
         "apiVersion": "config.openservicemesh.io/v1alpha2",
         "kind": "MeshConfig",
         "metadata": _meta("osm-mesh-config", "meshlog-system"),
         "spec": {
-            "sidecar": {"localProxyMode": "PodIP" if pod_ip else "Localhost"},
-            "traffic": {"enablePermissiveTrafficPolicyMode": permissive, "enableEgress": False},
+            "sidecar": {"localProxyMode": "PodIP" if pod_ip else "Localhost", **(sidecar or {})},
+            "traffic": {
+                "enablePermissiveTrafficPolicyMode": permissive,
+                "enableEgress": False,
+                **(traffic or {}),
+            },
         },
     }
 

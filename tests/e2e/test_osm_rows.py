@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 
 from cli.api import ApiRefusedError
 from tests.e2e import rows
-from tests.e2e.command import Command
 from tests.e2e.rows import BYTES, Rows, group, opens, ports, split
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(170)]
-
-
-@pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    command = Command(tmp_path_factory.mktemp("rows") / "state")
-    started = command("up", "--edges", "1")
-    assert started.returncode == 0, started.stderr
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MESHLOG_STATE", str(command.state))
-        try:
-            rows.start_workloads()
-            yield command
-        finally:
-            command("down")
-
-
-@pytest.fixture
-async def app(mesh: Command) -> AsyncGenerator[Rows]:
-    async with rows.opened() as found:
-        yield found
 
 
 def host(name: str) -> str:

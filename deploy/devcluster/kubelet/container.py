@@ -26,6 +26,8 @@ from deploy.devcluster.runtime import Process
 _LOG = logging.getLogger(__name__)
 
 _CRASHING = "CrashLoopBackOff"
+_NEWS_FROM = 5
+"""Refusals in a row of a readiness probe that was never answered well, before it is an event."""
 
 
 class Host(Protocol):
@@ -74,6 +76,7 @@ class Container:
         self._kick = asyncio.Event()
         self._view = View(spec=spec, role=role, state=Waiting("PodInitializing"))
         self._doom = ""
+        self._unready = 0
         self._stop: asyncio.Task[None] | None = None
 
     @property
@@ -210,7 +213,9 @@ class Container:
         return lambda: self._host.check(self._spec, probe)
 
     def _on_readiness(self, ready: bool, message: str) -> None:  # noqa: FBT001 - a callback, called by position
-        if not ready and self._view.ready:
+        self._unready = 0 if ready else self._unready + 1
+        # While it starts it is asked often, and the first refusals are no news.
+        if not ready and (self._view.ready or self._unready == _NEWS_FROM):
             self._host.record("Warning", "Unhealthy", f"Readiness probe failed: {message}")
         self._set(ready=ready)
 
