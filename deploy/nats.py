@@ -11,8 +11,11 @@ import json
 
 import msgspec
 
-from shared.subjects import Streams
+from shared.pins import PIN_KIND, PIN_NAME
+from shared.subjects import EMPTY_TOKEN, Streams
 
+PEOPLE = ("operator", "reader")
+"""Users that are no service: who may pin the mesh to a past version, and who may look at everything."""
 ROUTE_PORT = 6222
 """Port on which servers of one cluster talk to each other."""
 
@@ -94,16 +97,25 @@ def _user(user: NatsUser) -> str:
 
 
 def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser, ...]:
-    """The users of the control plane, each with the rights of its row; `passwords` by service name.
+    """The users of the control plane, each with the rights of its row, and `PEOPLE`; `passwords` by name.
 
-    Every one may create the streams that it uses, ask for their state, and make consumers of those that it reads.
+    Every service may create the streams that it uses, ask for their state, and make consumers of those that it reads.
     """
     reads = {
-        "ingestor": (streams.events, streams.snapshots, streams.keyframes, streams.status, streams.leases),
+        "ingestor": (
+            streams.events,
+            streams.snapshots,
+            streams.keyframes,
+            streams.status,
+            streams.leases,
+            streams.pins,
+        ),
         "compiler": (streams.events, streams.snapshots, streams.keyframes, streams.leases),
         "xds-edge": (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status),
         "ca": (streams.events, streams.certs, streams.status),
         "injector": (streams.events, streams.certs),
+        "operator": _everything(streams),
+        "reader": _everything(streams),
     }
     prefix = streams.prefix
     writes = {
@@ -112,6 +124,9 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
         "xds-edge": (f"{prefix}.csrs.>", streams.all_status),
         "ca": (f"{prefix}.certs.>",),
         "injector": (f"{prefix}.csrs.>",),
+        # A rollback is a person's event; everything else of the log is other people's word.
+        "operator": (f"{prefix}.events.*.{PIN_KIND}.{EMPTY_TOKEN}.{PIN_NAME}", streams.all_pins),
+        "reader": (),
     }
     return tuple(
         NatsUser(
@@ -125,12 +140,16 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
     )
 
 
+def _everything(streams: Streams) -> tuple[str, ...]:
+    """What history is told from."""
+    return (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status, streams.pins)
+
+
 def _api(streams: Streams, service: str, reads: tuple[str, ...]) -> tuple[str, ...]:
-    everything = (
-        *(streams.events, streams.snapshots, streams.keyframes, streams.csrs),
-        *(streams.certs, streams.status, streams.leases),
-    )
-    subjects = [f"$JS.API.STREAM.{verb}.{stream}" for stream in everything for verb in ("CREATE", "INFO")]
+    # People look at what is there; services make what is missing.
+    verbs = ("INFO",) if service in PEOPLE else ("CREATE", "INFO")
+    everything = (*_everything(streams), streams.csrs, streams.leases)
+    subjects = [f"$JS.API.STREAM.{verb}.{stream}" for stream in everything for verb in verbs]
     for stream in reads:
         subjects += [f"$JS.API.CONSUMER.CREATE.{stream}.>", f"$JS.API.STREAM.MSG.GET.{stream}"]
     trimmed = {"ingestor": (streams.events,), "compiler": (streams.snapshots, streams.keyframes)}

@@ -90,6 +90,20 @@ class Streams(msgspec.Struct, frozen=True):
         """Who leads: the newest record of each lease; written by whoever campaigns."""
         return self._stream("LEASES")
 
+    @property
+    def pins(self) -> str:
+        """The newest pin of each cluster: a copy for the day on which the events are derived anew."""
+        return self._stream("PINS")
+
+    def pin_subject(self, cluster: str) -> str:
+        """Copies of the pin of one cluster."""
+        return f"{self.prefix}.pins.{escape(cluster)}"
+
+    @property
+    def all_pins(self) -> str:
+        """Copies of the pins of every cluster."""
+        return f"{self.prefix}.pins.>"
+
     def event_subject(self, cluster: str, kind: str, namespace: str, name: str) -> str:
         """Subject of the events of one object."""
         return ".".join((self.prefix, "events", escape(cluster), escape(kind), escape(namespace), escape(name)))

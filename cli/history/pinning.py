@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import secrets
+import sys
 from datetime import UTC, datetime
 
 import msgspec
@@ -13,7 +14,7 @@ from cli.history.timeline import Timeline, in_force
 from shared import events
 from shared.build import VERSION
 from shared.errors import BadInputError
-from shared.eventlog.protocol import BatchTooLargeError, Draft, StaleWriterError
+from shared.eventlog.protocol import BatchTooLargeError, Draft, EventLog, EventLogError, StaleWriterError
 from shared.events import Event, Origin
 from shared.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, Pin, pin_of
 
@@ -62,13 +63,31 @@ async def _append(source: Source, body: msgspec.Raw | None) -> int:
             source="operator", manager=getpass.getuser(), time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         ),
     )
-    draft = Draft(event.subject(source.streams), events.encode(event), message_id=identity)
+    payload = events.encode(event)
+    sequence = await _after_whatever_comes(log, source.scope, Draft(event.subject(source.streams), payload, identity))
+    await _keep_copy(source, payload)
+    return sequence
+
+
+async def _after_whatever_comes(log: EventLog, scope: str, draft: Draft) -> int:
     for attempt in range(_ATTEMPTS):
         try:
-            tip = await log.tip(source.scope)
-            return (await log.append([draft], scope=source.scope, after=tip)).sequence
+            return (await log.append([draft], scope=scope, after=await log.tip(scope))).sequence
         except StaleWriterError:
             # The ingestor was faster: the pin is about no object of its, so it goes after whatever came.
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+async def _keep_copy(source: Source, payload: bytes) -> None:
+    """For the day on which the events are derived anew: Kubernetes does not know of pins."""
+    if source.pins is None:
+        return
+    try:
+        await source.pins.publish(Draft(source.streams.pin_subject(source.about.cluster), payload))
+    except EventLogError as error:
+        print(
+            f"it is in force, but its copy was not written: a log derived anew would forget it ({error})",
+            file=sys.stderr,
+        )

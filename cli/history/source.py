@@ -71,6 +71,8 @@ class Source(msgspec.Struct, frozen=True):
     """The file, if it is one."""
     writable: EventLog | None = None
     """The events as a log that can be written, if it is live."""
+    pins: EventLog | None = None
+    """Where copies of pins are kept, if it is live."""
 
     @property
     def streams(self) -> Streams:
@@ -189,6 +191,7 @@ async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
             status=status,
             certs=certs,
             writable=events,
+            pins=logs.existing(streams.pins),
         )
     finally:
         await logs.close()

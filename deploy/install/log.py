@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy.install.profile import SERVICES, Manifest, Profile, labels, metadata
 from deploy.install.workloads import hardened, pod_of, service_object
-from deploy.nats import ROUTE_PORT, NatsConfig, render, service_users
+from deploy.nats import PEOPLE, ROUTE_PORT, NatsConfig, render, service_users
 from shared.subjects import Streams
 
 NATS_PORT = 4222
@@ -52,7 +52,7 @@ def log_objects(profile: Profile) -> list[Manifest]:
 
 def configuration(profile: Profile) -> str:
     """The servers' configuration, the same for all of them."""
-    users = service_users(Streams(), {name: f"${password_variable(name)}" for name in SERVICES})
+    users = service_users(Streams(), {name: f"${password_variable(name)}" for name in (*SERVICES, *PEOPLE)})
     routes = [
         f"nats-route://nats-{index}.{HEADLESS}.{profile.namespace}.svc.cluster.local:{ROUTE_PORT}"
         for index in range(profile.nats_nodes)
@@ -145,7 +145,7 @@ def _cluster(profile: Profile) -> Manifest:
                 "name": password_variable(name),
                 "valueFrom": {"secretKeyRef": {"name": SERVER_SECRET, "key": password_variable(name)}},
             }
-            for name in SERVICES
+            for name in (*SERVICES, *PEOPLE)
         ]
     probe = {"httpGet": {"path": "/healthz?js-server-only=true", "port": MONITORING_PORT}}
     pod = {

@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from deploy.install.log import HEADLESS, SERVER_SECRET, password_variable
 from deploy.install.profile import SERVICES, Manifest, Profile, metadata
 from deploy.install.workloads import NATS_SECRET
+from deploy.nats import PEOPLE
 
 _YEARS = 10
 
@@ -28,7 +29,7 @@ def log_secrets(profile: Profile, now: dt.datetime | None = None) -> list[Manife
     if not profile.nats_secured or profile.nats_url:
         return []
     authority, certificate, key = _certificates(profile, now or dt.datetime.now(dt.UTC))
-    passwords = {service: _password() for service in SERVICES}
+    passwords = {service: _password() for service in (*SERVICES, *PEOPLE)}
     server = {"ca.crt": authority, "tls.crt": certificate, "tls.key": key}
     server |= {password_variable(service): password for service, password in passwords.items()}
     return [

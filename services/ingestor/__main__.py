@@ -7,6 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 
+from services.ingestor.carried import Carried, nothing, pins_of
 from services.ingestor.facts import Fact
 from services.ingestor.issuer import IssuerPoller
 from services.ingestor.kinds import TOKEN_ISSUER, kinds
@@ -39,8 +40,10 @@ class Ingestor:
         settings: IngestorSettings,
         claim: Lease | None = None,
         witness: Witness | None = None,
+        *,
+        carried: Carried = nothing,
     ) -> None:
-        """Without a `claim` it leads always. `witness`: see `Writer`."""
+        """Without a `claim` it leads always. `witness`, `carried`: see `Writer`."""
         loop = asyncio.get_running_loop()
         watched = kinds(mesh_namespace=settings.namespace)
         self.writer = Writer(
@@ -55,6 +58,7 @@ class Ingestor:
             queue=settings.queue,
             patience=Patience(gather=settings.gather),
             witness=witness,
+            carried=carried,
             retention=Retention(
                 log,
                 settings.streams.cluster_scope(settings.cluster),
@@ -133,7 +137,9 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
         async def compiled() -> int:
             return await newest_version(commits, keyframes, streams)
 
-        ingestor = Ingestor(source, await logs.open(streams.events), settings, claim, compiled)
+        await logs.ensure(streams.pins)
+        carried = pins_of(logs, streams, settings.cluster)
+        ingestor = Ingestor(source, await logs.open(streams.events), settings, claim, compiled, carried=carried)
         ingestor.observe = await report(context, logs, source, ingestor.writer.book, leads=lambda: claim.held)
         _instruments(context, ingestor)
         context.metrics.gauge("meshlog_ingestor_leads", "Whether this process writes.", lambda: float(claim.held))

@@ -12,12 +12,14 @@ A log whose chain is broken gets a new epoch: every kind is listed again and eve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from services.ingestor.book import Book
+from services.ingestor.carried import Carried, nothing
 from services.ingestor.changesets import ChangeSets, Group
 from services.ingestor.drafts import draft, packed
 from services.ingestor.facts import Absent, Fact, Listed, Observed
@@ -29,6 +31,7 @@ from services.ingestor.verdicts import Counts, Verdicts
 from shared.eventlog.protocol import (
     HEADER_EPOCH_RECORDS,
     Checkpoint,
+    Draft,
     DuplicateError,
     EventLog,
     LogUnavailableError,
@@ -77,11 +80,13 @@ class Writer:
         warmed: Callable[[], None] = lambda: None,
         witness: Witness | None = None,
         retention: Retention | None = None,
+        carried: Carried = nothing,
     ) -> None:
         """`new_id` makes epoch ids. `doubt(kind, confirming)` asks the reflector of a kind to list again.
 
         `leads`: whether to write; a standby keeps what it learns. Call `wake` when that changes. `warmed` is called
         when this writer could lead. `witness` tells what was compiled already: a log that ends before it went back.
+        `carried`: what a new epoch says besides what Kubernetes tells.
         """
         self.counts = Counts()
         self.settled: set[str] = set()
@@ -101,6 +106,8 @@ class Writer:
         self._doubt = doubt
         self._verdicts = Verdicts(self.book, self.counts, doubt=doubt, new_traceparent=new_traceparent)
         self._inbox = Inbox(size=queue, sets=change_sets or ChangeSets(), clock=clock, last_set=self._last_set)
+        self._carried = carried
+        self._to_carry: list[Draft] = []
         self._leads = leads
         self._warmed = warmed
         self._standby = Standby()
@@ -225,13 +232,14 @@ class Writer:
                 draft(change, trace, cluster=self._cluster, streams=self._streams, turn=turn) for change, trace in batch
             ]
             if epoch:
-                total = sum(map(len, batches))
+                self._to_carry = await self._carried(epoch)
+                total = sum(map(len, batches)) + len(self._to_carry)
                 headers = {**drafts[0].headers, HEADER_EPOCH_RECORDS: str(total)}
                 drafts[0] = msgspec.structs.replace(drafts[0], headers=headers)
             standing.tip = await self._log.append(drafts, scope=self._scope, after=standing.tip, epoch=epoch)
             if epoch:
                 standing.broken = False
-                standing.missing = sum(map(len, batches))
+                standing.missing = sum(map(len, batches)) + len(self._to_carry)
                 self.counts.epochs += 1
                 _log.info("a new epoch begins", extra={"epoch": epoch, "records": len(drafts)})
             standing.missing = max(0, standing.missing - len(batch))
@@ -240,6 +248,17 @@ class Writer:
                 self.book.written(change, first + offset)
             self.counts.written += len(batch)
             self.counts.batches += 1
+        await self._carry()
+
+    async def _carry(self) -> None:
+        """Say what the epoch that was just begun takes along; nobody compiles it before."""
+        if not self._to_carry or self._standing.broken:
+            return
+        standing = self._standing
+        with contextlib.suppress(DuplicateError):  # it stands there already: an acknowledgement was lost
+            standing.tip = await self._log.append(self._to_carry, scope=self._scope, after=standing.tip)
+            standing.missing = max(0, standing.missing - len(self._to_carry))
+        self._to_carry = []
 
     # When the log refuses, is away or is broken
 

@@ -103,6 +103,13 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             replicas=replicas,
         ),
         StreamSpec(
+            name=streams.pins,
+            subjects=(streams.all_pins,),
+            description="Which pin is in force: what Kubernetes cannot tell when the events are derived anew.",
+            max_per_subject=5,
+            replicas=replicas,
+        ),
+        StreamSpec(
             name=streams.leases,
             subjects=(f"{prefix}.leases.>",),
             description="Who leads. Never what correctness rests on.",

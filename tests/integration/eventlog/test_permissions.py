@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from deploy.nats import NatsConfig, service_users
+from cli.history.pinning import pin_to
+from cli.history.source import opened
+from cli.history.standing import pinned
+from cli.history.timeline import Timeline
+from deploy.nats import PEOPLE, NatsConfig, service_users
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
+from shared.events import encode
 from shared.settings import CommonSettings
 from shared.subjects import Streams
 from tests.nats_server import NatsServer, free_port
+from tests.unit.compiler import objects
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats
@@ -27,7 +33,7 @@ SERVICES = ("ingestor", "compiler", "xds-edge", "ca", "injector")
 def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
     """A server with one user a service, whose passwords it has from its environment."""
     monkeypatch.setenv("MESHLOG_TEST_PASSWORD", "s3cret-word")
-    users = service_users(STREAMS, dict.fromkeys(SERVICES, "$MESHLOG_TEST_PASSWORD"))
+    users = service_users(STREAMS, dict.fromkeys((*SERVICES, *PEOPLE), "$MESHLOG_TEST_PASSWORD"))
     server = NatsServer(tmp_path, NatsConfig(port=free_port(), store=str(tmp_path / "data"), users=users))
     server.start()
     (tmp_path / "password").write_text("s3cret-word\n")
@@ -89,6 +95,52 @@ async def test_a_service_cannot_write_what_is_anothers(
         with pytest.raises(LogUnavailableError):
             await events.append([forged], scope=STREAMS.cluster_scope("c1"), after=EMPTY, epoch="e1")
         assert await events.bounds() == (1, 0)
+
+
+async def test_an_operator_may_pin_and_a_reader_may_only_look(
+    guarded: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """History reads with the rights of a reader; a rollback needs those of an operator, who may write nothing else."""
+    monkeypatch.setenv("MESHLOG_NATS_PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("MESHLOG_CLUSTER", "cluster")
+    async with of("ingestor", guarded, tmp_path / "password") as logs:
+        await logs.ensure()
+        events = await logs.open(STREAMS.events)
+        scope = STREAMS.cluster_scope("cluster")
+        drafts = [Draft(event.subject(STREAMS), encode(event)) for event in objects.bookstore()]
+        await events.append(drafts, scope=scope, after=EMPTY, epoch="e1")
+    monkeypatch.setenv("MESHLOG_NATS_USER", "reader")
+    async with opened(guarded.url) as source:
+        timeline = Timeline(source)
+        assert len(await timeline.state(len(drafts))) == len(drafts)
+        assert len(await timeline.state(3)) == 3
+        assert [item.sequence async for item in timeline.history(after=len(drafts) - 2)] == [
+            len(drafts) - 1,
+            len(drafts),
+        ]
+        assert not await pinned(source)
+        monkeypatch.setattr("shared.eventlog.jetstream_api.WITHIN", 0.3)
+        monkeypatch.setattr("shared.eventlog.jetstream.WITHIN", 0.3)
+        with pytest.raises(LogUnavailableError):
+            await pin_to(timeline, len(drafts), "not mine to do")
+        assert not await pinned(source)
+    monkeypatch.undo()
+    monkeypatch.setenv("MESHLOG_NATS_PASSWORD_FILE", str(tmp_path / "password"))
+    monkeypatch.setenv("MESHLOG_CLUSTER", "cluster")
+    monkeypatch.setenv("MESHLOG_NATS_USER", "operator")
+    async with opened(guarded.url) as source:
+        sequence, _ = await pin_to(Timeline(source), len(drafts), "mine to do")
+        assert sequence == len(drafts) + 1
+        assert "mine to do" in await pinned(source)
+        assert source.pins is not None
+        assert await source.pins.last(STREAMS.pin_subject("cluster")) is not None
+        assert not capsys.readouterr().err
+        assert source.writable is not None
+        monkeypatch.setattr("shared.eventlog.jetstream_api.WITHIN", 0.3)
+        monkeypatch.setattr("shared.eventlog.jetstream.WITHIN", 0.3)
+        forged = Draft(STREAMS.event_subject("cluster", "TrafficTarget", "shop", "all"), b"{}")
+        with pytest.raises(LogUnavailableError):
+            await source.writable.append([forged], scope=source.scope, after=await source.writable.tip(source.scope))
 
 
 async def test_a_wrong_password_is_told_without_telling_it(

@@ -98,6 +98,7 @@ async def source_of(logs: MemoryLogs) -> Source:
         status=found[3],
         certs=found[4],
         writable=found[0],
+        pins=await logs.open(STREAMS.pins),
     )
 
 

@@ -7,6 +7,7 @@ import itertools
 from types import TracebackType
 from typing import Self
 
+from services.ingestor.carried import Carried, nothing
 from services.ingestor.changesets import ChangeSets
 from services.ingestor.kinds import Kind
 from services.ingestor.reflector import Limits, Reflector
@@ -45,6 +46,7 @@ class Rig:
         cluster: str = "c1",
         leads: bool = True,
         witness: Witness | None = None,
+        carried: Carried = nothing,
     ) -> None:
         self.leads = leads
         clock = asyncio.get_running_loop().time
@@ -63,6 +65,7 @@ class Rig:
             queue=queue,
             leads=lambda: self.leads,
             witness=witness,
+            carried=carried,
         )
         self.runners = {
             kind.name: Runner(

@@ -12,6 +12,7 @@ from cryptography import x509
 from deploy.install.control_plane import control_plane
 from deploy.install.profile import PRESETS, SERVICES, Manifest, Profile, chosen
 from deploy.install.secrets import log_secrets
+from deploy.nats import PEOPLE
 from shared.errors import BadInputError
 from tests.integration.devcluster_api.client import serving
 
@@ -109,9 +110,10 @@ def test_secrets_are_new_each_time_and_their_certificate_names_the_servers() -> 
     first, second = (
         {one["metadata"]["name"]: one["stringData"] for one in log_secrets(PRESETS["ha"])} for _ in range(2)
     )
-    assert set(first) == {"meshlog-nats-server", *(f"meshlog-nats-{service}" for service in SERVICES)}
-    passwords = [first[f"meshlog-nats-{service}"]["password"] for service in SERVICES]
-    assert len({*passwords, *(second[f"meshlog-nats-{service}"]["password"] for service in SERVICES)}) == 10
+    users = (*SERVICES, *PEOPLE)
+    assert set(first) == {"meshlog-nats-server", *(f"meshlog-nats-{service}" for service in users)}
+    passwords = [first[f"meshlog-nats-{service}"]["password"] for service in users]
+    assert len({*passwords, *(second[f"meshlog-nats-{service}"]["password"] for service in users)}) == 2 * len(users)
     leaf = x509.load_pem_x509_certificate(first["meshlog-nats-server"]["tls.crt"].encode())
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "nats.meshlog-system.svc.cluster.local" in names.get_values_for_type(x509.DNSName)
