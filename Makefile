@@ -70,6 +70,9 @@ bench-ca: install ## certificates per second and core, through the log, 10,000 w
 fuzz-edge: install ## fuzz what an edge reads, SECONDS=60; needs atheris
 	@$(BIN)/python -m tests.fuzz.edge_requests -max_total_time=$(or $(SECONDS),60)
 
+fuzz-ca: install ## fuzz what the CA and its requesters read, SECONDS=60; needs atheris
+	@$(BIN)/python -m tests.fuzz.ca_requests -max_total_time=$(or $(SECONDS),60)
+
 bench-compile: install ## compile 100 and 1,000 services from scratch, and one change of each kind; ARGS=full adds 10,000
 	@$(BIN)/python -m benchmarks compile $(ARGS)
 

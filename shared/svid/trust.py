@@ -52,6 +52,7 @@ def _check_root(pem: str) -> None:
     try:
         found = x509.load_pem_x509_certificates(pem.encode())
         (root,) = found
+        root.public_key()
         extensions = [extension.value for extension in root.extensions]
     except UNREADABLE as error:
         raise _invalid("root", "must hold one readable certificate for each root") from error

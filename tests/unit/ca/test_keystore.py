@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import multiprocessing
 import stat
 from functools import partial
@@ -10,9 +11,10 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from services.ca.authority import AuthorityError, encode_authority, generate_authority
+from services.ca.authority import AuthorityError, StoredAuthority, encode_authority, generate_authority
 from services.ca.keystore import FileKeyStore, KeyStore, SecretKeyStore
 from services.ca.kube import KubeError
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
@@ -80,7 +82,25 @@ async def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     assert refused.value.code == "ca/keys-mode"
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b"[" * 3000, b'{"trust_domain":"cluster.local"}'])
+def flipped(stored: StoredAuthority, field: str, at: int) -> bytes:
+    """One bit of the DER in a field turned over: PEM still, but another key or another algorithm."""
+    head, *lines, foot = getattr(stored, field).strip().split("\n")
+    der = bytearray(base64.b64decode("".join(lines)))
+    der[at] ^= 1
+    text = "\n".join([head, base64.b64encode(bytes(der)).decode(), foot])
+    return encode_authority(msgspec.structs.replace(stored, **{field: text}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"{}", b"\xff", b"[" * 3000, b'{"trust_domain":"cluster.local"}'),
+        # The algorithm of the key, the curve of the key, and a coordinate of the certificate's own.
+        flipped(CREATE(), "key", 12),
+        flipped(CREATE(), "key", 22),
+        flipped(CREATE(), "certificate", -200),
+    ],
+)
 async def test_a_damaged_file_is_neither_used_nor_replaced(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "authority.json"
     path.write_bytes(damage)
@@ -92,8 +112,6 @@ async def test_a_damaged_file_is_neither_used_nor_replaced(tmp_path: Path, damag
 
 
 async def test_a_key_that_is_not_the_roots_is_refused(tmp_path: Path) -> None:
-    import msgspec
-
     path = tmp_path / "authority.json"
     path.write_bytes(encode_authority(msgspec.structs.replace(CREATE(), key=CREATE().key)))
     path.chmod(0o600)
