@@ -110,7 +110,7 @@ def start(
     if (state / "nats").exists() and not (
         state / KEPT_DIRECTORY / "secrets" / chosen.namespace / f"{CA_SECRET}.json"
     ).exists():
-        progress(f"there is a log but no key of its CA: if the mesh does not come up, remove {state}")
+        progress("there is a log but no key of its CA: if it does not come up, `meshlog down --forget` begins anew")
     manifests.write_text(rendered)
     return launch.start(
         state,
