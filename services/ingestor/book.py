@@ -11,6 +11,7 @@ import msgspec
 from services.ingestor.difference import Applied, Change, Known, Objects, is_older, number
 from services.ingestor.facts import ObjectName, Projected
 from services.ingestor.projection import digest_of
+from services.ingestor.serving import serves
 from shared import events
 from shared.eventlog.protocol import Record
 from shared.events import ObjectKey
@@ -61,6 +62,7 @@ class Book:
             digest=digest,
             sequence=record.sequence,
             change_set=event.origin.change_set,
+            serving=event.object is not None and serves(event.kind, bytes(event.object)),
         )
         held = self.get(event.kind, name)
         if before is not None:
@@ -166,6 +168,7 @@ class Book:
             digest=item.digest,
             sequence=sequence,
             change_set=item.change_set.id if item.change_set else "",
+            serving=serves(item.kind, item.body),
         )
         self._remember(item.kind, item.name, known)
 

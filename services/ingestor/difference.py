@@ -9,8 +9,9 @@ The rules that keep a slow, stale or second ingestor harmless:
   alone, and the list is *suspect*: it must be confirmed by another one that was asked for afterwards. Only if that
   is older still than what the log held at the first suspicion has the cluster really gone back (a restored
   backup), and then the list rules;
-- a list that would delete most of a kind at once (`panic`) deletes nothing until another one confirms it: no glitch
-  of a server takes every endpoint away;
+- a list that would delete most of a kind at once (`panic`) deletes nothing until another one confirms it, and one that
+  takes the last ready endpoint of an EndpointSlice leaves that slice as it was: no glitch of a server takes a service
+  away. What a watch says needs no confirmation;
 - a partial list deletes nothing, and an unreadable object keeps its last good form.
 
 Resource versions are compared as numbers only here, and only to notice that one went backwards; versions that
@@ -24,6 +25,7 @@ from typing import Literal
 import msgspec
 
 from services.ingestor.facts import Listed, ObjectName, Projected, Vanished
+from services.ingestor.serving import serves
 from shared.events import Origin
 
 
@@ -38,6 +40,8 @@ class Known(msgspec.Struct, frozen=True):
     sequence: int
     """Of its newest record; 0: not in the log yet."""
     change_set: str = ""
+    serving: bool = False
+    """Whether it is an EndpointSlice with a ready endpoint."""
 
     @property
     def lives(self) -> bool:
@@ -78,7 +82,7 @@ class ListDifference(msgspec.Struct, frozen=True):
     suspect: int = 0
     """If not 0: the list is older than this version that the log holds; confirm it."""
     panic: bool = False
-    """It would delete most of the kind, and nothing was deleted; confirm it."""
+    """It would delete most of the kind, or empty a service, and that was not done; confirm it."""
 
 
 Objects = dict[ObjectName, Known]
@@ -153,7 +157,7 @@ def vanish(known: Known | None, fact: Vanished) -> tuple[Verdict, tuple[Change, 
 
 
 PANIC = 0.5
-"""Share of a kind's objects above which deletions by one list want confirmation."""
+"""Share of a kind's objects above which deletions by one list want confirmation; 1: no list does, whatever it says."""
 _PANIC_FROM = 10
 """Objects of a kind below which that is ordinary."""
 
@@ -166,8 +170,15 @@ def compare(objects: Objects, listed: Listed, *, suspected: int = 0, panic: floa
     rules = behind and listed.confirming and suspected > 0 and at is not None and at < suspected
     changes: list[Change] = []
     unchanged = spared = 0
+    guarded = panic < 1 and not listed.confirming
+    emptied = 0
     for item in sorted(listed.objects, key=_by_name):
-        verdict, some = observe(objects.get(item.name), item, rules=rules, listed_at=listed.resource_version)
+        known = objects.get(item.name)
+        verdict, some = observe(known, item, rules=rules, listed_at=listed.resource_version)
+        if guarded and some and known is not None and known.serving and not serves(item.kind, item.body):
+            emptied += 1
+            spared += 1
+            continue
         changes += some
         unchanged += verdict == "unchanged"
         spared += verdict == "older"
@@ -176,10 +187,11 @@ def compare(objects: Objects, listed: Listed, *, suspected: int = 0, panic: floa
         present = {item.name for item in listed.objects} | listed.unreadable
         living = sum(known.lives for known in objects.values())
         missing = sorted(name for name, known in objects.items() if known.lives and name not in present)
-        panicked = not listed.confirming and living >= _PANIC_FROM and len(missing) > panic * living
+        panicked = guarded and living >= _PANIC_FROM and len(missing) > panic * living
         for name in missing:
             known = objects[name]
-            if panicked:
+            if panicked or (guarded and known.serving):
+                emptied += known.serving
                 spared += 1
                 continue
             if not rules and is_older(listed.resource_version, known.resource_version):
@@ -200,7 +212,7 @@ def compare(objects: Objects, listed: Listed, *, suspected: int = 0, panic: floa
         unchanged=unchanged,
         spared=spared,
         suspect=newest if behind and not rules else 0,
-        panic=panicked,
+        panic=panicked or emptied > 0,
     )
 
 

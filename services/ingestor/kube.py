@@ -33,6 +33,9 @@ PAGE = 500
 MAX_LINE = 64 * 1024 * 1024
 """Bytes; a longer line ends its watch. No server in its senses sends one: etcd refuses objects above 1.5 MiB."""
 
+_TAKES = "application/json, application/jwk-set+json"
+"""The API server refuses to tell its token keys (406) to whoever takes nothing but plain JSON."""
+
 _REQUEST = aiohttp.ClientTimeout(total=60.0, sock_connect=10.0)
 _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
 
@@ -88,13 +91,27 @@ class KubernetesSource:
         return ListAnswer(body=body, api_version=self._api_version(kind))
 
     @contextlib.asynccontextmanager
+    async def stream(self, kind: Kind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
+        """A watch that begins with all there is, as new as etcd has it (Kubernetes: "streaming lists")."""
+        self._versions[kind.name] = kind.version or await self._preferred(kind)
+        asked = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        async with self._watching(kind, asked) as lines:
+            yield self._api_version(kind), lines
+
+    @contextlib.asynccontextmanager
     async def watch(self, kind: Kind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
-        """A watch with bookmarks, for 5 to 10 minutes as the server's own clients ask it."""
+        """A watch with bookmarks."""
+        async with self._watching(kind, {"resourceVersion": resource_version}) as lines:
+            yield lines
+
+    @contextlib.asynccontextmanager
+    async def _watching(self, kind: Kind, asked: Mapping[str, str]) -> AsyncGenerator[AsyncIterator[bytes]]:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
-            "resourceVersion": resource_version,
+            # As long as the server's own clients ask.
             "timeoutSeconds": str(random.randint(300, 600)),  # noqa: S311 (spreads reconnects, guards nothing)
+            **asked,
             **_selection(kind),
         }
         path = kind.path(self._versions.get(kind.name, kind.version))
@@ -142,7 +159,7 @@ class KubernetesSource:
         finally:
             response.close()
 
-    async def send(self, method: str, path: str, body: Mapping[str, Any], content_type: str) -> int:
+    async def send(self, method: str, path: str, body: Any, content_type: str) -> int:
         """See `reporting.Writing`."""
         for attempt in (1, 2):
             response = await self._send(path, {}, _REQUEST, method=method, body=body, content_type=content_type)
@@ -179,11 +196,11 @@ class KubernetesSource:
         limit: aiohttp.ClientTimeout,
         *,
         method: str = "GET",
-        body: Mapping[str, Any] | None = None,
+        body: Any = None,
         content_type: str = "application/json",
     ) -> aiohttp.ClientResponse:
         client = self._client
-        headers = {"Accept": "application/json", "User-Agent": "meshlog-ingestor", "Content-Type": content_type}
+        headers = {"Accept": _TAKES, "User-Agent": "meshlog-ingestor", "Content-Type": content_type}
         url = f"{client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             await client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)

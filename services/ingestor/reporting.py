@@ -1,4 +1,4 @@
-"""Reports over the Kubernetes API: a merge patch of the status sub-resource, and events beside the object.
+"""Reports over the Kubernetes API: a patch of the status sub-resource, and events beside the object.
 
 Objects whose CRD has no such sub-resource (some of those that people installed for Open Service Mesh) get events only.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from services.ingestor.book import Book
+from services.ingestor.conditions import Condition
 from services.ingestor.facts import Fact, Projected
 from services.ingestor.kinds import REPORTED, Kind, kinds
 from services.ingestor.reach import Reach
@@ -67,7 +68,7 @@ def _now() -> str:
 class Writing(Protocol):
     """Requests that change something."""
 
-    async def send(self, method: str, path: str, body: Mapping[str, Any], content_type: str) -> int:
+    async def send(self, method: str, path: str, body: Any, content_type: str) -> int:
         """One request; the status of its answer. Raises `SourceError` if there is none, or 401, 429 or 5xx."""
         ...
 
@@ -102,9 +103,7 @@ class ReportWriter:
         item = report.object
         kind, version = self._kinds[item.kind], item.api_version.rpartition("/")[2]
         path = f"/apis/{kind.group}/{version}/namespaces/{item.name.namespace}/{kind.plural}/{item.name.name}/status"
-        # The uid makes sure that the successor of an object is not told its fate.
-        patch = {"metadata": {"uid": item.uid}, "status": {"conditions": list(report.conditions)}}
-        return await self._api.send("PATCH", path, patch, "application/merge-patch+json")
+        return await self._api.send("PATCH", path, _patch(item, report.conditions), "application/json-patch+json")
 
     async def _tell(self, item: Projected, reason: str, message: str) -> None:
         digest = hashlib.sha256(f"{item.uid}/{reason}/{message}".encode()).hexdigest()[:16]
@@ -133,3 +132,16 @@ class ReportWriter:
         }
         path = f"/api/v1/namespaces/{item.name.namespace}/events"
         await self._api.send("POST", path, event, "application/json")
+
+
+def _patch(item: Projected, told: Sequence[Condition]) -> list[dict[str, Any]]:
+    """Makes sure that the successor of an object is not told its fate.
+
+    A merge patch with the uid in it would not: the API server ignores metadata in a patch of a status.
+    """
+    whole = not item.status.startswith(b"{")
+    value = {"conditions": list(told)} if whole else list(told)
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": item.uid},
+        {"op": "add", "path": "/status" if whole else "/status/conditions", "value": value},
+    ]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from services.ingestor.facts import Fact
 from services.ingestor.kinds import Kind
 from services.ingestor.projection import UnreadableObjectError
-from services.ingestor.reflector import Failure, FetchPage, OpenWatch, Reflector, Step, Wait
+from services.ingestor.reflector import Failure, FetchPage, OpenWatch, Reflector, Step, StreamList, Wait
 from services.ingestor.source import KindAbsentError, Source, SourceError
 from services.ingestor.wire import read_line, read_page
 
@@ -53,7 +54,8 @@ class Runner:
     def doubt(self, *, confirming: bool) -> None:
         """Somebody needs a new list, soon."""
         self._doubt = confirming
-        if self._interruptible is not None:
+        # A timeout that has just run out cannot be moved, and need not be.
+        if self._interruptible is not None and not self._interruptible.expired():
             self._interruptible.reschedule(self._clock())
 
     async def run(self) -> None:
@@ -72,6 +74,8 @@ class Runner:
         match step.action:
             case FetchPage(token):
                 return await self._fetch(token)
+            case StreamList():
+                return await self._stream()
             case OpenWatch(version):
                 return await self._watch(version)
             case Wait(seconds, then, why):
@@ -104,35 +108,72 @@ class Runner:
             self._listed()
         return step
 
+    async def _stream(self) -> Step:
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._silence):
+                    self._api_version, lines = await stack.enter_async_context(self._source.stream(self.kind))
+            except KindAbsentError:
+                return self.reflector.absent(self._clock())
+            except SourceError as error:
+                return self._after(error.failure, self.reflector.stream_refused(error.failure, self._clock()), "list")
+            except TimeoutError:
+                return self._failed(Failure("silence"), "list")
+            self.reflector.streamed(self._clock())
+            return await self._follow(lines)
+
     async def _watch(self, version: str) -> Step:
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._silence):
+                    lines = await stack.enter_async_context(self._source.watch(self.kind, version))
+            except SourceError as error:
+                return self._failed(error.failure, "watch")
+            except TimeoutError:
+                return self._failed(Failure("silence"), "watch")
+            self.reflector.opened(self._clock())
+            return await self._follow(lines)
+
+    async def _follow(self, lines: AsyncIterator[bytes]) -> Step:
+        reflector = self.reflector
         try:
             async with asyncio.timeout(self._silence) as silence:
                 self._interruptible = silence
-                async with self._source.watch(self.kind, version) as lines:
-                    self.reflector.opened(self._clock())
-                    async for raw in lines:
-                        read = read_line(self.kind.name, raw, api_version=self._api_version, only=self.kind.object_name)
-                        if isinstance(read, Failure):
-                            return self._failed(read, "watch")
-                        line, error = read
-                        if error is not None:
-                            self._quarantine(error)
-                        silence.reschedule(None)
-                        for fact in self.reflector.line(line):
-                            await self._sink(fact)
-                        silence.reschedule(self._clock() if self._doubt is not None else self._clock() + self._silence)
-            return self.reflector.closed(self._clock())
+                if self._doubt is not None:
+                    silence.reschedule(self._clock())
+                async for raw in lines:
+                    read = read_line(self.kind.name, raw, api_version=self._api_version, only=self.kind.object_name)
+                    if isinstance(read, Failure):
+                        return self._failed(read, "watch")
+                    line, error = read
+                    if error is not None:
+                        self._quarantine(error)
+                    before = silence.when()
+                    silence.reschedule(None)
+                    was_streaming = reflector.streaming
+                    for fact in reflector.line(line):
+                        await self._sink(fact)
+                    if was_streaming and not reflector.streaming:
+                        self._listed()
+                    # A list has to end in time, however much it says.
+                    until = before if reflector.streaming else self._clock() + self._silence
+                    silence.reschedule(self._clock() if self._doubt is not None else until)
+            return reflector.closed(self._clock())
         except SourceError as error:
             return self._failed(error.failure, "watch")
         except TimeoutError:
             if self._doubt is not None:
-                return Step(action=OpenWatch(version))  # `turn` lists again instead
+                return Step(action=FetchPage())  # `turn` lists again instead
             return self._failed(Failure("silence"), "watch")
         finally:
             self._interruptible = None
 
     def _failed(self, failure: Failure, what: str) -> Step:
-        step = self.reflector.failed(failure, self._clock())
+        return self._after(failure, self.reflector.failed(failure, self._clock()), what)
+
+    def _after(self, failure: Failure, step: Step, what: str) -> Step:
+        if isinstance(step.action, FetchPage):
+            return step  # it only wants to be asked in another way
         wait = step.action.seconds if isinstance(step.action, Wait) else 0.0
         level = logging.DEBUG if failure.why == "silence" else logging.WARNING
         _log.log(

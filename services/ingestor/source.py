@@ -40,6 +40,14 @@ class Source(Protocol):
         """One page of the list. Raises `SourceError`, `KindAbsentError`."""
         ...
 
+    def stream(self, kind: Kind) -> AbstractAsyncContextManager[tuple[str, AsyncIterator[bytes]]]:
+        """A watch that begins with all there is: `group/version`, and its lines.
+
+        Entering raises `SourceError` (400 or 422: the server has no such thing), `KindAbsentError`; iterating may
+        raise `SourceError`, too.
+        """
+        ...
+
     def watch(self, kind: Kind, resource_version: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """A watch, as lines without their ends. Entering raises `SourceError`; iterating may, too."""
         ...

@@ -12,7 +12,7 @@ import msgspec
 
 from services.ingestor.book import Book
 from services.ingestor.changesets import Group
-from services.ingestor.difference import Applied, Change, compare, observe, vanish
+from services.ingestor.difference import PANIC, Applied, Change, compare, observe, vanish
 from services.ingestor.drafts import Traced
 from services.ingestor.facts import Absent, Fact, Listed, Observed, Vanished
 from shared.eventlog.protocol import MAX_PAYLOAD
@@ -47,8 +47,10 @@ class Verdicts:
         *,
         doubt: Callable[[str, bool], None],
         new_traceparent: Callable[[], str],
+        panic: float = PANIC,
     ) -> None:
-        """`doubt(kind, confirming)` asks the reflector of a kind to list again."""
+        """`doubt(kind, confirming)` asks the reflector of a kind to list again. `panic`: see `compare`."""
+        self._panic = panic
         self._book = book
         self._counts = counts
         self._doubt = doubt
@@ -100,7 +102,7 @@ class Verdicts:
 
     def _decide_list(self, listed: Listed) -> list[tuple[Change, ...]]:
         suspected = self._suspected.pop(listed.kind, 0)
-        difference = compare(self._book.objects(listed.kind), listed, suspected=suspected)
+        difference = compare(self._book.objects(listed.kind), listed, suspected=suspected, panic=self._panic)
         self._counts.unchanged += difference.unchanged
         self._counts.spared += difference.spared
         if difference.suspect:

@@ -32,6 +32,7 @@ class _Line(msgspec.Struct):
 
 class _BookmarkMeta(msgspec.Struct, rename="camel"):
     resource_version: str = ""
+    annotations: dict[str, str] | None = None
 
 
 class _Bookmark(msgspec.Struct):
@@ -47,6 +48,8 @@ class _Status(msgspec.Struct):
     reason: str | None = None
     details: _Details | None = None
 
+
+_END_OF_LIST = "k8s.io/initial-events-end"
 
 _LIST = msgspec.json.Decoder(_List)
 _LINE = msgspec.json.Decoder(_Line)
@@ -93,7 +96,7 @@ def read_line(
         return Failure("malformed line")
     match frame.type:
         case "BOOKMARK":
-            return Bookmark(_version(frame.object)), None
+            return _bookmark(frame.object), None
         case "ERROR":
             return _failure(frame.object)
         case "ADDED" | "MODIFIED" | "DELETED":
@@ -109,7 +112,9 @@ def _object(
         item = project(kind, frame.object, api_version=api_version, source="watch")
     except UnreadableObjectError as error:
         if frame.type != "DELETED" or error.name is None:
-            return Skipped("unreadable object", _version(frame.object)), error
+            nameless = error.name is None
+            skipped = Skipped("unreadable object", _version(frame.object), unreadable=error.name, nameless=nameless)
+            return skipped, error
         # What it was does not matter any more; that it is gone does.
         return Removed(_vanished(kind, error.name, frame.object)), None
     if only and item.name.name != only:
@@ -137,6 +142,14 @@ def _vanished(kind: str, name: ObjectName, payload: msgspec.Raw) -> Vanished:
     except _READ_ERRORS:
         meta = _GoneMeta()
     return Vanished(kind=kind, name=name, uid=meta.uid, resource_version=meta.resource_version)
+
+
+def _bookmark(payload: msgspec.Raw) -> Bookmark:
+    try:
+        meta = _BOOKMARK.decode(payload).metadata
+    except _READ_ERRORS:
+        return Bookmark("")
+    return Bookmark(meta.resource_version, ends_list=(meta.annotations or {}).get(_END_OF_LIST) == "true")
 
 
 def _version(payload: msgspec.Raw) -> str:

@@ -181,6 +181,12 @@ class BadServer:
         return ListAnswer(body=listing(items, str(version)), api_version=API_VERSIONS.get(kind.name, "v1"))
 
     @contextlib.asynccontextmanager
+    async def stream(self, kind: Kind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
+        """It has no streaming lists."""
+        raise SourceError(Failure("http 422", status=422))
+        yield "", self._lines(kind.name, 0)
+
+    @contextlib.asynccontextmanager
     async def watch(self, kind: Kind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         await self._pass()
         yield self._lines(kind.name, int(resource_version))

@@ -10,10 +10,11 @@ from aiohttp import web
 from deploy.devcluster.apiserver import bodies
 from deploy.devcluster.apiserver.accounts import Accounts
 from deploy.devcluster.apiserver.discovery import VERSION, Discovery
-from deploy.devcluster.apiserver.refusals import method_not_allowed, no_such_path
+from deploy.devcluster.apiserver.refusals import RefusedError, method_not_allowed, no_such_path
 
 OPEN = frozenset({"/healthz", "/livez", "/readyz", "/version", "/openid/v1/jwks", "/.well-known/openid-configuration"})
 """Paths that nobody needs to authenticate for."""
+_KEY_SET = "application/jwk-set+json"
 _AGGREGATED = "as=APIGroupDiscoveryList"
 _PATHS = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version")
 
@@ -29,6 +30,8 @@ class Documents:
         """The document at a path. Raises 404, 405."""
         if segments and segments[0] in {"healthz", "livez", "readyz"}:
             return web.Response(body=b"ok", content_type="text/plain")
+        if segments == ["openid", "v1", "jwks"]:
+            return self._keys(request.headers.get("Accept", "*/*"))
         aggregated = _AGGREGATED in request.headers.get("Accept", "") and segments in (["api"], ["apis"])
         raw = self._discovery.aggregated(core=segments == ["api"]) if aggregated else self._find(segments)
         if raw is None:
@@ -40,6 +43,12 @@ class Documents:
             response.headers["Content-Type"] = f"application/json;g=apidiscovery.k8s.io;v=v2;{_AGGREGATED}"
         return response
 
+    def _keys(self, takes: str) -> web.Response:
+        """Kubernetes calls them what RFC 7517 calls them, and refuses those who ask for JSON alone."""
+        if not any(kind.split(";")[0].strip() in {_KEY_SET, "application/*", "*/*"} for kind in takes.split(",")):
+            raise RefusedError(406, "NotAcceptable", f"only the following media types are accepted: {_KEY_SET}")
+        return web.Response(body=msgspec.json.encode(self._accounts.keys()), content_type=_KEY_SET)
+
     def _find(self, segments: Sequence[str]) -> bytes | None:
         plain: dict[tuple[str, ...], Callable[[], bytes]] = {
             (): lambda: msgspec.json.encode({"paths": _PATHS}),
@@ -47,7 +56,6 @@ class Documents:
             ("api",): self._discovery.core,
             ("apis",): self._discovery.groups,
             ("openapi", "v3"): self._discovery.openapi_index,
-            ("openid", "v1", "jwks"): lambda: msgspec.json.encode(self._accounts.keys()),
             (".well-known", "openid-configuration"): lambda: msgspec.json.encode(self._accounts.discovery()),
         }
         if make := plain.get(tuple(segments)):

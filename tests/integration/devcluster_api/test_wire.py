@@ -36,7 +36,14 @@ async def test_nobody_gets_in_without_a_token_that_is_believed(client: Client) -
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/livez", "/version", "/openid/v1/jwks"])
 async def test_health_version_and_keys_are_open_to_everyone(client: Client, path: str) -> None:
-    assert (await client.call("GET", path, token=""))[0] == 200
+    assert (await client.call("GET", path, token="", accept="*/*"))[0] == 200
+
+
+async def test_token_keys_are_refused_to_who_takes_plain_json_only_as_kubernetes_does(client: Client) -> None:
+    path = "/openid/v1/jwks"
+    assert (await client.call("GET", path, token="", accept="application/json"))[0] == 406
+    takes = "application/json, application/jwk-set+json"
+    assert (await client.call("GET", path, token="", accept=takes))[0] == 200
 
 
 async def test_a_pods_token_gets_in_and_is_remembered_by_name(client: Client) -> None:

@@ -24,8 +24,10 @@ _GROUP = f"/apis/{SPLIT.group}"
 class FaultyApi:
     """Serves pods, and TrafficSplits in one version at a time."""
 
-    def __init__(self, directory: Path) -> None:
-        self.server = ScriptedServer(page=500)
+    def __init__(self, directory: Path, *, streams: bool) -> None:
+        """`streams`: it has streaming lists."""
+        self.server = ScriptedServer(page=500, streams=streams)
+        self.streams = streams
         self.kubeconfig = directory / "kubeconfig"
         self.token = "first"
         self.answers: list[web.Response] = []
@@ -107,16 +109,21 @@ class FaultyApi:
             return _status(404)
 
     async def _watch(self, request: web.Request, kind: Kind) -> web.StreamResponse:
-        async with self.server.watch(kind, request.query["resourceVersion"]) as lines:
+        async with contextlib.AsyncExitStack() as stack:
+            if request.query.get("sendInitialEvents") == "true":
+                _, lines = await stack.enter_async_context(self.server.stream(kind))
+            else:
+                lines = await stack.enter_async_context(self.server.watch(kind, request.query["resourceVersion"]))
             self.requests.append((time.monotonic(), 200, request.path_qs))
             response = web.StreamResponse()
             await response.prepare(request)
             if self.stalled:
                 await asyncio.Event().wait()
-            count = 0
+            count, listing = 0, "sendInitialEvents" in request.query
             async for line in lines:
-                count += 1
-                if self.drop_every and count % self.drop_every == 0:
+                count += not listing
+                listing = listing and b"initial-events-end" not in line
+                if count and self.drop_every and count % self.drop_every == 0:
                     continue
                 await self._send(response, line + b"\n")
             return response
@@ -129,6 +136,14 @@ class FaultyApi:
 
 def _status(code: int, **headers: str) -> web.Response:
     return web.Response(status=code, body=encoded({"kind": "Status", "code": code}), headers=headers)
+
+
+def nothing(version: str, *, streams: bool) -> web.Response:
+    """A complete list without any object."""
+    if not streams:
+        return web.json_response({"metadata": {"resourceVersion": version}, "items": []})
+    metadata = {"resourceVersion": version, "annotations": {"k8s.io/initial-events-end": "true"}}
+    return web.Response(body=encoded({"type": "BOOKMARK", "object": {"metadata": metadata}}) + b"\n")
 
 
 def refusal(code: int, *, retry_after: str = "") -> web.Response:

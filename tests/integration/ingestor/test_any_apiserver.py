@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -20,7 +20,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from deploy.devcluster.apiserver import ApiServer
 from services.ingestor.__main__ import Ingestor
+from services.ingestor.conditions import Condition
+from services.ingestor.facts import ObjectName, Projected
+from services.ingestor.kinds import kinds
 from services.ingestor.kube import KubernetesSource
+from services.ingestor.reporter import Report
+from services.ingestor.reporting import ReportWriter
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import SourceError
 from shared import events
@@ -31,6 +36,8 @@ from tests.waiting import eventually
 CRD = Path(__file__).parents[3] / "deploy" / "crds" / "trafficsplits.split.smi-spec.io.yaml"
 JSON = "application/json"
 SPLITS = "/apis/split.smi-spec.io/v1alpha2/namespaces/shop/trafficsplits"
+NOW = "2026-01-01T00:00:00Z"
+KINDS = kinds(mesh_namespace="meshlog-system")
 SPLIT: dict[str, Any] = {
     "apiVersion": "split.smi-spec.io/v1alpha2",
     "kind": "TrafficSplit",
@@ -149,11 +156,13 @@ async def test_what_is_applied_changed_and_deleted_is_in_the_log(client: tuple[K
             found
         )
         uid = found["TrafficSplit shop/web"].uid
+        said = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": NOW}
+        stranger = "00000000-0000-0000-0000-000000000000"
+        for whose, status in ((stranger, b""), (uid, b""), (uid, b'{"conditions": []}'), (stranger, b"{}")):
+            told = Report(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),), news=())
+            outcome = await ReportWriter(source, {kind.name: kind for kind in KINDS}, now=lambda: NOW)(told)
+            assert outcome == ("written" if whose == uid else "refused"), (whose, status)
         patch = "application/merge-patch+json"
-        told = {"metadata": {"uid": uid}, "status": {"conditions": [{"type": "Accepted", "status": "True"}]}}
-        assert await source.send("PATCH", f"{SPLITS}/web/status", told, patch) == 200
-        stranger = told | {"metadata": {"uid": "00000000-0000-0000-0000-000000000000"}}
-        assert await source.send("PATCH", f"{SPLITS}/web/status", stranger, patch) in (409, 422)
         assert await source.send("PATCH", f"{SPLITS}/web", {"spec": {"service": "other"}}, patch) == 200
 
         async def changed() -> bool:
@@ -177,3 +186,16 @@ async def test_what_is_applied_changed_and_deleted_is_in_the_log(client: tuple[K
 async def _events(log: MemoryLog) -> AsyncGenerator[events.Event]:
     async for record in log.read():
         yield events.decode(record.payload)
+
+
+def _item(*, uid: str, status: bytes) -> Projected:
+    return Projected(
+        kind="TrafficSplit",
+        name=ObjectName("shop", "web"),
+        uid=uid,
+        resource_version="1",
+        api_version="split.smi-spec.io/v1alpha2",
+        body=b"",
+        digest="",
+        status=status,
+    )

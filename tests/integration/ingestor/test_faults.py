@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from services.ingestor.reflector import Failure
 from shared.eventlog.memory import MemoryLog
-from tests.integration.ingestor.faulty import FaultyApi, refusal
+from tests.integration.ingestor.faulty import FaultyApi, nothing, refusal
 from tests.unit.ingestor.rig import Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.unit.ingestor.test_writer import agrees
@@ -29,9 +28,10 @@ from tests.waiting import eventually
 SPLIT: dict[str, Any] = {"metadata": {"name": "s", "namespace": "shop", "uid": "us"}, "spec": {"service": "x"}}
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncGenerator[FaultyApi]:
-    made = FaultyApi(tmp_path)
+@pytest.fixture(params=["pages", "stream"])
+async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[FaultyApi]:
+    """Once for each way in which a server can be asked for a list."""
+    made = FaultyApi(tmp_path, streams=request.param == "stream")
     await made.start()
     yield made
     await made.stop()
@@ -55,7 +55,9 @@ async def ingesting(api: FaultyApi, log: MemoryLog, **options: Any) -> AsyncGene
 
 
 def lists(api: FaultyApi) -> int:
-    return sum(what.startswith("/api/v1/pods") and "watch" not in what for *_, what in api.requests)
+    asked = [what for _, status, what in api.requests if what.startswith("/api/v1/pods") and status != 422]
+    streamed = {what for what in asked if "sendInitialEvents" in what}
+    return sum("watch" not in what for what in asked) + len(streamed)
 
 
 async def test_01_a_watch_that_the_server_ends_goes_on_where_it_was(api: FaultyApi, log: MemoryLog) -> None:
@@ -293,7 +295,7 @@ async def test_26_a_list_without_most_objects_deletes_them_only_when_confirmed(a
         api.server.apply_pod(f"p{number}")
     async with ingesting(api, log) as rig:
         version = str(api.server.version)
-        api.answers = [web.json_response({"metadata": {"resourceVersion": version}, "items": []})]
+        api.answers = [nothing(version, streams=api.streams)]
         rig.runners["Pod"].doubt(confirming=False)
         await eventually(lambda: rig.writer.counts.doubts, within=5.0, what="a list of nothing is doubted")
         api.server.apply_pod("p20")

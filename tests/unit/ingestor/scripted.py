@@ -17,7 +17,8 @@ from tests.unit.ingestor.objects import encoded, listing, pod
 class ScriptedServer:
     """A `Source` that holds objects by kind and remembers what happened, like etcd."""
 
-    def __init__(self, *, page: int = 2) -> None:
+    def __init__(self, *, page: int = 2, streams: bool = False) -> None:
+        """`streams`: it has streaming lists."""
         self.version = 10
         self.objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
         self.history: list[tuple[int, str, str, bytes]] = []
@@ -28,10 +29,15 @@ class ScriptedServer:
         self.stale_list_at: int | None = None
         """Answer the next list from the state at this version."""
         self.lists = 0
+        """In pages."""
+        self.streamed = 0
+        self.breaks_after: int | None = None
+        """The next streaming list ends after so many objects."""
         self.watches = 0
         self.silent = False
         """Watches say nothing at all any more."""
         self._page = page
+        self._streams = streams
         self._states: dict[int, dict[str, dict[tuple[str, str], dict[str, Any]]]] = {}
         self._changed = asyncio.Event()
         self._hang_ups = 0
@@ -115,6 +121,22 @@ class ScriptedServer:
         return ListAnswer(body=body, api_version=f"{kind.group}/v1" if kind.group else "v1")
 
     @contextlib.asynccontextmanager
+    async def stream(self, kind: Kind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
+        """A watch that begins with all there is."""
+        await asyncio.sleep(0)
+        if not self._streams:
+            raise SourceError(Failure("http 422", status=422))
+        self._fail()
+        if kind.name in self.absent:
+            raise KindAbsentError("kubernetes/kind-absent", "the cluster does not serve it", about=kind.name)
+        version = self.version
+        if self.stale_list_at is not None and kind.name == "Pod":
+            version, self.stale_list_at = self.stale_list_at, None
+        self.streamed += 1
+        self.watches += 1
+        yield f"{kind.group}/v1" if kind.group else "v1", self._initial(kind.name, version)
+
+    @contextlib.asynccontextmanager
     async def watch(self, kind: Kind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         """A watch."""
         await asyncio.sleep(0)
@@ -128,6 +150,18 @@ class ScriptedServer:
         """The issuer."""
         self._fail()
         return "https://issuer", {"keys": []}
+
+    async def _initial(self, kind: str, version: int) -> AsyncIterator[bytes]:
+        breaks, self.breaks_after = self.breaks_after, None
+        for value in self._at(version, kind)[:breaks]:
+            yield encoded({"type": "ADDED", "object": value})
+        if breaks is not None:
+            return
+        marks = {"k8s.io/initial-events-end": "true"}
+        metadata = {"resourceVersion": str(version), "annotations": marks}
+        yield encoded({"type": "BOOKMARK", "object": {"metadata": metadata}})
+        async for line in self._lines(kind, version):
+            yield line
 
     async def _lines(self, kind: str, since: int) -> AsyncIterator[bytes]:
         if since < self.compacted:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from services.ingestor.difference import Applied, Deleted, Known, Objects, compare, observe, vanish
 from services.ingestor.facts import Listed, ObjectName, Projected, Vanished
-from tests.unit.ingestor.objects import projected
+from services.ingestor.projection import project
+from services.ingestor.serving import serves
+from tests.unit.ingestor.objects import encoded, projected
 
 NAME = ObjectName("shop", "web-1")
 
@@ -112,3 +117,41 @@ def test_a_confirming_list_newer_than_the_suspicion_is_only_behind_another_write
 def test_the_token_issuer_has_no_uid_and_may_come_back() -> None:
     item = projected(uid="", rv="")
     assert observe(Known(uid="", resource_version="", digest="", sequence=3), item)[0] == "written"
+
+
+def _slice(*ready: bool | None, rv: int = 7) -> Projected:
+    endpoints = [{"addresses": [f"10.0.0.{number}"], "conditions": {"ready": one}} for number, one in enumerate(ready)]
+    value = {
+        "metadata": {"name": "web-abc", "namespace": "shop", "uid": "us", "resourceVersion": str(rv)},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+    }
+    return project("EndpointSlice", encoded(value), api_version="discovery.k8s.io/v1", source="list")
+
+
+def _serving(item: Projected) -> Objects:
+    return {item.name: msgspec.structs.replace(known(item), serving=serves(item.kind, item.body))}
+
+
+@pytest.mark.parametrize("after", [(_slice(False, False, rv=9),), (_slice(rv=9),), ()])
+def test_26_a_list_that_takes_the_last_ready_endpoint_of_a_slice_is_confirmed_first(
+    after: tuple[Projected, ...],
+) -> None:
+    before = _serving(_slice(True, None))
+    doubted = compare(before, listed(*after))
+    assert (doubted.changes, doubted.panic, doubted.spared) == ((), True, 1)
+    confirmed = compare(before, listed(*after, confirming=True))
+    assert (len(confirmed.changes), confirmed.panic) == (1, False)
+    unguarded = compare(before, listed(*after), panic=1)
+    assert (len(unguarded.changes), unguarded.panic) == (1, False)
+
+
+def test_26_a_slice_that_keeps_a_ready_endpoint_or_never_had_one_is_no_reason_to_doubt() -> None:
+    for before, after in ((_slice(True, True), _slice(False, True, rv=9)), (_slice(False), _slice(rv=9))):
+        difference = compare(_serving(before), listed(after))
+        assert (len(difference.changes), difference.panic) == (1, False)
+
+
+def test_26_a_watch_that_says_that_nothing_is_ready_is_believed() -> None:
+    before = _slice(True)
+    assert observe(_serving(before)[before.name], _slice(False, rv=9))[0] == "written"

@@ -14,6 +14,8 @@ from services.ingestor.reflector import (
     Reflector,
     Removed,
     Skipped,
+    Step,
+    StreamList,
     Wait,
 )
 from tests.unit.ingestor.objects import projected
@@ -22,7 +24,8 @@ LIMITS = Limits(backoff_base=1.0, backoff_cap=8.0)
 
 
 def reflector() -> Reflector:
-    return Reflector("Pod", jitter=lambda: 0.5, limits=LIMITS)
+    """Of a server that lists in pages."""
+    return Reflector("Pod", jitter=lambda: 0.5, limits=LIMITS, streams=False)
 
 
 def watching(rv: str = "10") -> Reflector:
@@ -163,3 +166,75 @@ def test_a_doubt_lists_again_and_says_that_it_confirms() -> None:
     (later,) = machine.page(Page(resource_version="11", objects=())).facts
     assert isinstance(later, Listed)
     assert not later.confirming
+
+
+def streaming() -> Reflector:
+    """Of a server that streams its list, which has begun."""
+    machine = Reflector("Pod", jitter=lambda: 0.5, limits=LIMITS)
+    assert machine.begin().action == StreamList()
+    machine.streamed(0.0)
+    return machine
+
+
+def test_a_streaming_list_is_one_list_and_its_watch_goes_on() -> None:
+    machine = streaming()
+    for line in (Changed(projected("a")), Changed(projected("b")), Changed(projected("c", ip="10.0.0.9"))):
+        assert machine.line(line) == ()
+    gone = projected("b")
+    assert machine.line(Removed(Vanished(kind="Pod", name=gone.name, uid=gone.uid, resource_version="11"))) == ()
+    assert machine.line(Bookmark("12")) == (), "a bookmark that does not say so is not the end"
+    assert not machine.synced
+    (listed,) = machine.line(Bookmark("13", ends_list=True))
+    assert isinstance(listed, Listed)
+    assert (listed.resource_version, [item.name.name for item in listed.objects]) == ("13", ["a", "c"])
+    assert machine.synced
+    (observed,) = machine.line(Changed(projected("d")))
+    assert isinstance(observed, Observed)
+    assert (machine.counts.lists, machine.counts.streamed) == (1, 1)
+
+
+def test_a_server_without_streaming_lists_is_asked_for_pages_at_once_and_ever_after() -> None:
+    machine = Reflector("Pod", jitter=lambda: 0.5, limits=LIMITS)
+    machine.begin()
+    assert machine.stream_refused(Failure("http 422", status=422), 0.0) == Step(action=FetchPage())
+    assert machine.counts.failures == 0
+    machine.page(Page(resource_version="10", objects=()))
+    machine.opened(0.0)
+    step = machine.failed(Failure("http 410", status=410), 1.0)
+    assert isinstance(step.action, Wait)
+    assert step.action.then == FetchPage()
+
+
+def test_a_streaming_list_that_breaks_off_says_nothing_and_is_followed_by_pages_once() -> None:
+    machine = streaming()
+    machine.line(Changed(projected("a")))
+    step = machine.closed(1.0)
+    assert step.facts == ()
+    assert isinstance(step.action, Wait)
+    assert step.action.then == FetchPage()
+    machine.page(Page(resource_version="10", objects=()))
+    machine.opened(2.0)
+    step = machine.failed(Failure("error line 410", status=410), 3.0)
+    assert isinstance(step.action, Wait)
+    assert step.action.then == StreamList(), "it is tried again next time"
+
+
+def test_what_cannot_be_read_in_a_streaming_list_is_not_taken_for_gone() -> None:
+    machine = streaming()
+    machine.line(Changed(projected("a")))
+    machine.line(Skipped("unreadable object", unreadable=ObjectName("shop", "a")))
+    (listed,) = machine.line(Bookmark("13", ends_list=True))
+    assert isinstance(listed, Listed)
+    assert (listed.objects, listed.unreadable, listed.complete) == ((), {ObjectName("shop", "a")}, True)
+    machine = streaming()
+    machine.line(Skipped("unreadable object", nameless=True))
+    (listed,) = machine.line(Bookmark("13", ends_list=True))
+    assert isinstance(listed, Listed)
+    assert not listed.complete
+
+
+def test_a_doubtful_list_is_confirmed_by_pages() -> None:
+    machine = streaming()
+    step = machine.again(confirming=True)
+    assert isinstance(step.action, Wait)
+    assert step.action.then == FetchPage()

@@ -379,7 +379,8 @@ OPERATIONS = st.lists(
         st.tuples(
             st.sampled_from(["compact", "hang up", "yield", "log down", "log up", "junk"]), st.just(""), st.just(0)
         ),
-        st.tuples(st.just("fail"), st.just(""), st.sampled_from([403, 404, 410, 429, 500, 503])),
+        st.tuples(st.just("fail"), st.just(""), st.sampled_from([400, 403, 404, 410, 422, 429, 500, 503])),
+        st.tuples(st.just("break off"), st.just(""), st.integers(0, 2)),
         st.tuples(st.just("stale list"), st.just(""), st.integers(1, 6)),
     ),
     max_size=25,
@@ -387,15 +388,16 @@ OPERATIONS = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(OPERATIONS)
+@given(OPERATIONS, st.booleans())
 def test_whatever_the_server_and_the_log_do_the_log_ends_equal_to_the_cluster(
     operations: list[tuple[str, str, int]],
+    streams: bool,  # noqa: FBT001 (hypothesis draws it)
 ) -> None:
-    asyncio.run(_play(operations))
+    asyncio.run(_play(operations, streams=streams))
 
 
-async def _play(operations: list[tuple[str, str, int]]) -> None:
-    server, log = ScriptedServer(page=1), MemoryLog()
+async def _play(operations: list[tuple[str, str, int]], *, streams: bool) -> None:
+    server, log = ScriptedServer(page=1, streams=streams), MemoryLog()
     uids = 0
     async with Rig(server, log, kinds=(POD,), name="a"), Rig(server, log, kinds=(POD,), name="b"):
         for what, name, number in operations:
@@ -422,12 +424,14 @@ async def _play(operations: list[tuple[str, str, int]]) -> None:
                     server.say("Pod", b'{"type":"ADDED","object":{"metadata":{"name":"\xff"}}}')
                 case "fail":
                     server.failures.append(Failure(f"http {number}", status=number))
+                case "break off":
+                    server.breaks_after = number
                 case "stale list":
                     server.stale_list_at = max(10, server.version - number)
                 case _:
                     await asyncio.sleep(0.002)
         log.up()
         server.failures.clear()
-        server.stale_list_at = None
+        server.stale_list_at = server.breaks_after = None
         server.compact()
         await agrees(log, server)
