@@ -49,10 +49,10 @@ class Patience(msgspec.Struct, frozen=True):
     """At start: how long the first round waits for all kinds, so that they reach proxies in one version."""
     gather_epoch: float = 60.0
     """Between complaints when a new epoch, which voids what came before, waits for all kinds."""
-    retry: float = 0.5
+    retry: float = 0.2
     """Between attempts while the log is away."""
-    glance: float = 60.0
-    """Between looks at the log's tip."""
+    glance: float = 5.0
+    """Between looks at the log's tip: what a deposed leader still wrote is noticed so."""
     scrub: float = 600.0
     """Between readings of the whole chain."""
     stand_by: float = 5.0
@@ -208,6 +208,9 @@ class Writer:
                     setattr(self.counts, field, getattr(before, field))
                 self.book.undo()
                 groups = await self._reread(groups, start, error)
+                if not self._leads():
+                    # Deposed while the log was away: another has written on, and this round may be the past by now.
+                    groups = await self._stand_by(groups)
                 continue
             self.book.keep()
             self._standing.trouble = ""

@@ -172,7 +172,8 @@ def _edge(installation: Installation, directory: str) -> Json:
             _HTTP_OPTIONS: {
                 "@type": f"{_TYPE}{_HTTP_OPTIONS}",
                 "explicit_http_config": {
-                    "http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}
+                    # An edge that is frozen or cut off is left for another after 8 s at most.
+                    "http2_protocol_options": {"connection_keepalive": {"interval": "5s", "timeout": "3s"}}
                 },
                 "http_filters": [injector, codec],
             }

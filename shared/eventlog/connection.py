@@ -23,7 +23,9 @@ from shared.eventlog.protocol import LogUnavailableError
 _LOG = logging.getLogger("meshlog.eventlog")
 
 _FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE = 0.5
+_PING = 2
+"""Seconds between pings; a server that leaves two unanswered is given up for another: frozen, or cut off."""
 _STATUS = "Status"
 _PENDING_BYTES = 64 * 1024 * 1024
 
@@ -224,7 +226,7 @@ class Connection:
                     max_reconnect_attempts=1,
                     reconnect_time_wait=0,
                     connect_timeout=2,
-                    ping_interval=20,
+                    ping_interval=_PING,
                     max_outstanding_pings=2,
                     error_cb=failed,
                     disconnected_cb=lost,

@@ -63,7 +63,7 @@ _LOG = logging.getLogger("meshlog.eventlog")
 _PUBLISH_FOR = 15.0
 """Seconds for which `publish` tries again; an election takes 5 to 6."""
 _PAUSE = 0.1
-_LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE = 0.4
 
 
 class JetStreamLog:
@@ -222,13 +222,13 @@ class JetStreamLog:
         before = min(before, state.last)
         if before > state.first:
             wanted = {"seq": before} if subjects == ">" else {"seq": before, "filter": subjects}
-            await call(line, f"STREAM.PURGE.{self.name}", wanted)
+            await call(line, f"STREAM.PURGE.{self.name}", wanted, within=WITHIN)
 
     async def advance(self, *, beyond: int) -> None:
         """Give no sequence up to `beyond` to a record any more: a purge beyond the end moves the end."""
         line = await self._connection.line(within=WITHIN)
         if (await stream_state(line, self.name)).last < beyond:
-            await call(line, f"STREAM.PURGE.{self.name}", {"seq": beyond + 1})
+            await call(line, f"STREAM.PURGE.{self.name}", {"seq": beyond + 1}, within=WITHIN)
 
     async def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off this work queue for ever; see `EventLog.take`."""

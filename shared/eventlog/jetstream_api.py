@@ -21,7 +21,12 @@ from shared.eventlog.protocol import EventLogError, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
 
 WITHIN = 5.0
-"""Seconds that an answer may take."""
+"""Seconds that the answer to a write may take: if it is given up, what was written must be read again."""
+CREATED_WITHIN = 3.0
+"""Seconds that a consumer may take to be made."""
+ANSWERED_WITHIN = 1.5
+"""Seconds that the answer to a question may take. While a stream has no leader nobody answers at all, and who waits
+on does not notice that there is one: measured after `kill -9`, that cost more than the election."""
 
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -61,7 +66,7 @@ class StreamState(msgspec.Struct, frozen=True):
     created: str
 
 
-async def call(line: Line, subject: str, request: Any = None, *, within: float = WITHIN) -> dict[str, Any]:
+async def call(line: Line, subject: str, request: Any = None, *, within: float = ANSWERED_WITHIN) -> dict[str, Any]:
     """One request of the JSON API.
 
     Raises `ApiError` where the server refuses, `LogUnavailableError` where it cannot answer now.
@@ -105,14 +110,14 @@ async def ensure_stream(line: Line, spec: StreamSpec) -> None:
     """
     wanted = stream_config(spec)
     try:
-        await call(line, f"STREAM.CREATE.{spec.name}", wanted)
+        await call(line, f"STREAM.CREATE.{spec.name}", wanted, within=WITHIN)
     except ApiError as error:
         if error.number != NAME_IN_USE:
             raise
         there = (await call(line, f"STREAM.INFO.{spec.name}"))["config"]
         needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
         if any(there.get(key) != value for key, value in needed.items()):
-            await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed})
+            await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed}, within=WITHIN)
 
 
 def stream_config(spec: StreamSpec) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from shared.eventlog.connection import Line
 from shared.eventlog.jetstream_api import (
+    CREATED_WITHIN,
     LAST_CONSUMER,
     NANOSECONDS,
     STALLED,
@@ -28,7 +29,7 @@ from shared.eventlog.jetstream_api import (
 from shared.eventlog.nats_client import Msg, NatsError
 from shared.eventlog.protocol import LogUnavailableError, Record
 
-HEARTBEAT = 2.0
+HEARTBEAT = 1.0
 """Seconds after which an idle server says that it is there."""
 
 _SILENCE = 2.5 * HEARTBEAT
@@ -135,5 +136,6 @@ async def _create(line: Line, stream: str, inbox: str, subjects: str, policy: di
     if subjects != ">":
         config["filter_subject"] = subjects
         path += f".{subjects}"
-    answer = await call(line, path, {"stream_name": stream, "config": config, "action": ""})
+    request = {"stream_name": stream, "config": config, "action": ""}
+    answer = await call(line, path, request, within=CREATED_WITHIN)
     return int(answer.get("num_pending", 0))

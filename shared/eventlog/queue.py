@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from shared.eventlog.connection import Line
-from shared.eventlog.jetstream_api import NANOSECONDS, STATUS, call, delivery_of, record_of
+from shared.eventlog.jetstream_api import CREATED_WITHIN, NANOSECONDS, STATUS, call, delivery_of, record_of
 from shared.eventlog.nats_client import Msg, NatsError
 from shared.eventlog.protocol import Job, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
@@ -22,7 +22,12 @@ _BATCH = 32
 """Jobs asked for at once: enough to hide the round trip, few enough to be done within their time."""
 _WAIT = 30.0
 """Seconds that one request for jobs stands before it is made again."""
+_HEARTBEAT = 1.5
+"""Seconds after which the server says that a request for jobs still stands."""
+_SILENCE = 2.5 * _HEARTBEAT
+"""Seconds after which it is made again: with the server that led the queue it is gone, and nobody says so."""
 _OVER = frozenset({"404", "408"})
+_ALIVE = "100"
 
 
 class _JetStreamJob:
@@ -60,14 +65,17 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
         "max_ack_pending": 1000,
         "max_waiting": 64,
     }
-    await call(line, f"CONSUMER.CREATE.{spec.name}.{group}", {"stream_name": spec.name, "config": config, "action": ""})
+    request = {"stream_name": spec.name, "config": config, "action": ""}
+    await call(line, f"CONSUMER.CREATE.{spec.name}.{group}", request, within=CREATED_WITHIN)
     messages: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = line.client.new_inbox()
     try:
         subscription = await line.client.subscribe(inbox, cb=messages.put)
     except (NatsError, OSError) as error:
         raise LogUnavailableError("log/unavailable", "the log cannot be reached now; try again") from error
-    ask = msgspec.json.encode({"batch": _BATCH, "expires": int(_WAIT * NANOSECONDS)})
+    ask = msgspec.json.encode(
+        {"batch": _BATCH, "expires": int(_WAIT * NANOSECONDS), "idle_heartbeat": int(_HEARTBEAT * NANOSECONDS)}
+    )
     try:
         while True:
             await line.publish(f"$JS.API.CONSUMER.MSG.NEXT.{spec.name}.{group}", ask, reply=inbox)
@@ -79,6 +87,8 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
                 status = (message.headers or {}).get(STATUS, "")
                 if status in _OVER:
                     break
+                if status == _ALIVE:
+                    continue
                 if status:
                     raise LogUnavailableError("log/consumer", f"the queue's consumer ended ({status})", about=spec.name)
                 open_jobs -= 1
@@ -94,7 +104,7 @@ async def _next(line: Line, messages: asyncio.Queue[Msg]) -> Msg | None:
         return messages.get_nowait()
     getting = asyncio.ensure_future(messages.get())
     try:
-        await asyncio.wait({getting, line.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=_WAIT + 5)
+        await asyncio.wait({getting, line.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=_SILENCE)
         if getting.done():
             return getting.result()
         if line.lost.done():
