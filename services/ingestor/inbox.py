@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from services.ingestor.changesets import ChangeSets, Group
 from services.ingestor.facts import Absent, Fact, Listed, Observed
+from services.ingestor.standby import Standby
 from shared.eventlog.protocol import MAX_BATCH
 
 _log = logging.getLogger(__name__)
@@ -52,11 +53,18 @@ class Inbox:
         """Wait until every kind has been listed (or is absent), but not for ever.
 
         With no number of seconds it does wait for ever: a new epoch that lacked a kind would take from proxies what
-        nobody took away. `complain`: seconds between log lines meanwhile.
+        nobody took away. `complain`: seconds between log lines meanwhile. However long it takes, no more is kept than
+        the newest word on each object.
         """
         deadline = self._clock() + (complain if seconds is None else seconds)
         missing = set(kinds)
-        facts: list[Fact] = []
+        kept, absent = Standby(), dict[str, Absent]()
+
+        def keep(fact: Fact) -> None:
+            kept.keep(fact)
+            if isinstance(fact, Absent):
+                absent[fact.kind] = fact
+
         while missing:
             fact = await self.next(deadline)
             if fact is None:
@@ -67,12 +75,13 @@ class Inbox:
                     break
                 deadline = self._clock() + complain
                 continue
-            facts.append(fact)
+            keep(fact)
             if isinstance(fact, Listed | Absent):
                 missing.discard(fact.kind)
         while not self._queue.empty():
             if (fact := self._queue.get_nowait()) is not None:
-                facts.append(fact)
+                keep(fact)
+        facts = [*absent.values(), *kept.take()]
         return [Group(tuple(facts))] if facts else []
 
     async def drain(self, until: float) -> list[Group]:
