@@ -29,7 +29,11 @@ def pkcs8(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, encoding: Encodin
     return key.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption())
 
 
-@pytest.mark.parametrize("secret", [TOKEN.split(".")[1].encode(), TOKEN.split(".")[2].encode(), SCALAR, SEED])
+@pytest.mark.parametrize(
+    "secret",
+    [TOKEN.split(".")[1].encode(), TOKEN.split(".")[2].encode(), SCALAR, SEED],
+    ids=["payload", "signature", "scalar", "seed"],
+)
 @given(before=st.binary(max_size=40), after=st.binary(max_size=40))
 def test_a_known_secret_is_found_in_every_spelling_and_place(secret: bytes, before: bytes, after: bytes) -> None:
     whole = before + secret + after
