@@ -101,6 +101,10 @@ class Mesh:
                     return Arrival(rollout=rollout, milliseconds=round(elapsed, 1))
             await self._news.wait()
 
+    async def written(self, applied: Sequence[Applied]) -> int:
+        """The sequence of the newest event of objects that were applied; 0 if none of them has events."""
+        return max([await self._sequence_applied(one) for one in applied if one.kind in KINDS], default=0)
+
     async def _sequence_applied(self, applied: Applied) -> int:
         """The sequence of the event of this resource version, or of a later one."""
         subject = self._streams.event_subject(self._cluster, applied.kind, applied.namespace, applied.name)

@@ -1,52 +1,113 @@
-"""Wait for one event to arrive: in a version, and at every proxy that it concerns."""
+"""Wait for one event, or one version, to arrive at every proxy that it concerns; and how a command ends on that."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 
+from cli.history.recompile import compiled, compiler_of
 from cli.history.source import Source
 from cli.history.standing import tracked
+from cli.history.timeline import Timeline
 from cli.rollout import Rollout, Tracker
 from shared import blob
 from shared.snapshot import decode_commit
 from shared.status import decode_status
 
+REFUSED, TIMED_OUT = 1, 124
+"""Exit codes; 0 is complete."""
+
+_PATIENCE = 1.0
+"""Seconds without a version after which it is looked whether there is anything to publish at all."""
+
+
+def exit_code(found: Rollout | None) -> int:
+    """0 complete, 1 refused, 124 not in time; none: no version holds it."""
+    if found is None:
+        return TIMED_OUT
+    return REFUSED if found.refusals else 0 if found.complete else TIMED_OUT
+
 
 async def arrived(source: Source, sequence: int, *, within: float) -> Rollout | None:
-    """How far the first version with the event has come when it is complete, refused, or the time is over.
+    """How far the first version with the event has come when it is complete, refused, or `within` seconds are over.
 
-    None if no version holds it by then.
+    None if no version holds it by then. An event that changes no configuration is in no version: it concerns nobody.
     """
-    _, commits = await source.snapshots.bounds()
+    async with _following(source, await tracked(source)) as (tracker, news):
+        version: int | None = None
+        try:
+            async with asyncio.timeout(within):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(_PATIENCE, within / 2)):
+                        version = await _version_of(tracker, sequence, news)
+                if version is None and await changes_nothing(source):
+                    return tracker.rollout(after=tracker.snapshot.version, until=tracker.snapshot.version)
+                version = version or await _version_of(tracker, sequence, news)
+                return await _settled(tracker, version - 1, version, news)
+        except TimeoutError:
+            return None if version is None else tracker.rollout(after=version - 1, until=version)
+
+
+async def settled(source: Source, tracker: Tracker, *, after: int, until: int, within: float) -> Rollout:
+    """How far versions have come when they are complete, refused, or `within` seconds are over."""
+    async with _following(source, tracker) as (_, news):
+        try:
+            async with asyncio.timeout(within):
+                return await _settled(tracker, after, until, news)
+        except TimeoutError:
+            return tracker.rollout(after=after, until=until)
+
+
+async def changes_nothing(source: Source) -> bool:
+    """Whether the events after the newest version change nothing that is published."""
+    timeline = Timeline(source)
+    _, newest = await source.events.bounds()
+    compiler = compiler_of(source.about, await timeline.state(newest))
+    ours, published = compiled(compiler), await timeline.snapshot(await timeline.head())
+    return all(
+        getattr(ours, part) == getattr(published, part)
+        for part in ("views", "proxies", "quarantine", "mesh_namespaces")
+    )
+
+
+async def _version_of(tracker: Tracker, sequence: int, news: asyncio.Event) -> int:
+    while (version := tracker.version_of(sequence)) is None:
+        news.clear()
+        await news.wait()
+    return version
+
+
+async def _settled(tracker: Tracker, after: int, until: int, news: asyncio.Event) -> Rollout:
+    while True:
+        news.clear()
+        found = tracker.rollout(after=after, until=until)
+        if found.complete or found.refusals:
+            return found
+        await news.wait()
+
+
+@contextlib.asynccontextmanager
+async def _following(source: Source, tracker: Tracker) -> AsyncGenerator[tuple[Tracker, asyncio.Event]]:
+    """Feed a tracker with all that comes, from a little before what it has seen."""
     _, statuses = await source.status.bounds()
-    tracker = await tracked(source)
     news = asyncio.Event()
+    for record in await source.status.last_per_subject(source.streams.all_status):
+        tracker.take_status(decode_status(record.payload))
     tasks = [
-        asyncio.ensure_future(_commits(source, tracker, commits + 1, news)),
+        asyncio.ensure_future(_commits(source, tracker, news)),
         asyncio.ensure_future(_statuses(source, tracker, statuses + 1, news)),
     ]
-    version: int | None = None
-    before = 0
     try:
-        async with asyncio.timeout(within):
-            while True:
-                news.clear()
-                version = version or tracker.version_of(sequence)
-                if version is not None:
-                    before = version - 1
-                    found = tracker.rollout(after=before, until=version)
-                    if found.complete or found.refusals:
-                        return found
-                await news.wait()
-    except TimeoutError:
-        return None if version is None else tracker.rollout(after=before, until=version)
+        yield tracker, news
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _commits(source: Source, tracker: Tracker, start: int, news: asyncio.Event) -> None:
+async def _commits(source: Source, tracker: Tracker, news: asyncio.Event) -> None:
+    start = await Timeline(source).place_after(tracker.snapshot.version)
     assembler = blob.Assembler()
     async for record in source.snapshots.follow(start=start, subjects=source.streams.snapshot_subject):
         payload = assembler.feed(record)

@@ -102,9 +102,7 @@ class Timeline:
             yield Published(time, decode_commit(payload))
 
     async def _payloads(self, *, after: int, until: int | None) -> AsyncGenerator[tuple[int, bytes]]:
-        log = self.source.snapshots
-        before = await _newest(log, lambda record: blob.version_of(record) <= after) if after else None
-        start = before.sequence + before.batch[1] - before.batch[0] + 1 if before is not None else 1
+        log, start = self.source.snapshots, await self.place_after(after)
         assembler = blob.Assembler()
         async with contextlib.aclosing(
             log.read(start=start, subjects=self.source.streams.snapshot_subject)  # type: ignore[type-var]
@@ -115,6 +113,13 @@ class Timeline:
                 payload = assembler.feed(record)
                 if payload is not None:
                     yield record.time, payload
+
+    async def place_after(self, version: int) -> int:
+        """Sequence in the stream of commits from which on all are of later versions."""
+        if not version:
+            return 1
+        before = await _newest(self.source.snapshots, lambda record: blob.version_of(record) <= version)
+        return before.sequence + before.batch[1] - before.batch[0] + 1 if before is not None else 1
 
     async def commit(self, version: int) -> Published:
         """The commit of one version; raises `BadInputError` if there is none of exactly that version."""

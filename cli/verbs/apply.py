@@ -6,12 +6,22 @@ import argparse
 import asyncio
 import secrets
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cli.api import Manifest
+    from cli.api import Applied, Manifest
+    from cli.mesh import Mesh
+
+
+_EPILOG = """\
+exit code: 0 applied (with --wait: and acknowledged), 1 a proxy refuses, 2 bad input, 124 not acknowledged in time
+
+example:
+  meshlog apply -f policy.yaml --wait
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -19,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="meshlog apply",
         description="Apply YAML to the embedded mesh, as `kubectl apply --server-side` does.",
-        epilog="example:\n  meshlog apply -f policy.yaml --wait",
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-f", "--filename", type=Path, action="append", required=True, help="a file or a folder")
@@ -33,21 +43,48 @@ def main(argv: Sequence[str]) -> int:
     manifests: list[Manifest] = [one for path in options.filename for one in read_manifests(path)]
     _mark_together(manifests)
 
-    async def apply() -> None:
+    async def apply() -> int:
         async with attached() as mesh:
-            if not options.wait:
-                for one in await mesh.apply(manifests):
-                    print(f"{one.kind} {one.namespace}/{one.name}: applied".replace(" /", " "))
-                return
-            print("waiting for acknowledgements", file=sys.stderr)
-            arrival = await mesh.change(put=manifests, within=options.timeout)
-            print(
-                f"version {arrival.rollout.version}: {arrival.rollout.concerned} proxies concerned, "
-                f"all acknowledged within {arrival.milliseconds:g} ms"
-            )
+            applied = await mesh.apply(manifests)
+            if options.wait:
+                return await _wait(mesh, applied, options.timeout)
+            for one in applied:
+                print(f"{one.kind} {one.namespace}/{one.name}: applied".replace(" /", " "))
+            return 0
 
-    asyncio.run(apply())
-    return 0
+    return asyncio.run(apply())
+
+
+async def _wait(mesh: Mesh, applied: Sequence[Applied], seconds: float) -> int:
+    """Wait for the change set, and nothing else, to arrive; the exit code."""
+    from cli.history.arriving import TIMED_OUT, arrived, exit_code
+    from cli.history.source import opened
+
+    print("waiting for acknowledgements", file=sys.stderr)
+    answered, began = time.time_ns(), time.monotonic()
+    try:
+        async with asyncio.timeout(seconds):
+            sequence = await mesh.written(applied)
+    except TimeoutError:
+        print(f"not in the log after {seconds:g} s: does the ingestor run? meshlog status")
+        return TIMED_OUT
+    if not sequence:
+        print("applied; nothing of it changes a proxy by itself")
+        return 0
+    async with opened("") as source:
+        found = await arrived(source, sequence, within=max(0.0, seconds - (time.monotonic() - began)))
+    if found is None:
+        print(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
+    elif found.complete:
+        took = max(0, found.last_ack - answered) / 1e6 if found.last_ack else 0.0
+        within = f"all acknowledged within {took:.1f} ms" if found.concerned else "nothing to acknowledge"
+        print(f"version {found.version}: {found.concerned} proxies concerned, {within}")
+    else:
+        missing = found.refusals or [key.partition("/")[2] for key in found.waiting]
+        word = "refused by" if found.refusals else f"not acknowledged within {seconds:g} s by"
+        print(f"version {found.version}: {word} {', '.join(missing)}")
+        print(f"more: meshlog rollout {found.version}")
+    return exit_code(found)
 
 
 def _mark_together(manifests: Sequence[Manifest]) -> None:

@@ -57,18 +57,20 @@ def main(argv: Sequence[str]) -> int:
 
 async def arrival(source: Source, sequence: int, seconds: float, began: float) -> int:
     """Wait until the version that holds an event has arrived at every proxy, and say so."""
-    from cli.history.arriving import arrived
+    from cli.history.arriving import arrived, exit_code
 
     found = await arrived(source, sequence, within=seconds)
     if found is None:
-        print(f"no version holds it after {seconds:g} s: nothing differs, or no compiler runs (`meshlog status`)")
-        return 124
+        print(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
+        return exit_code(found)
     took = time.monotonic() - began
+    if not found.concerned:
+        print("no proxy is concerned: that policy was in force already")
+        return 0
     done = found.concerned - len(found.waiting)
     print(f"version {found.version}: {done} of {found.concerned} proxies concerned acknowledged, {took:.2f} s in all")
     for refusal in found.refusals:
         print(f"  refused by {refusal}")
-    if found.complete:
-        return 0
-    print(f"who is missing: meshlog rollout {found.version}")
-    return 1 if found.refusals else 124
+    if not found.complete:
+        print(f"who is missing: meshlog rollout {found.version}")
+    return exit_code(found)

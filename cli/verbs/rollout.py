@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cli.history.source import Source
-    from cli.rollout import Tracker
-
-REFUSED, TIMED_OUT = 1, 124
+    from cli.rollout import Rollout, Tracker
 
 _EPILOG = """\
 exit code: 0 every proxy concerned has acknowledged, 1 one refuses, 124 one has not acknowledged (in time), 2 bad input
@@ -35,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--last", action="store_true", help="the newest version")
     parser.add_argument("--wait", action="store_true", help="until it is complete, refused, or the time is over")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="T", help="seconds to wait (default 30)")
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     from cli.history import source as sources
 
     sources.add_arguments(parser)
@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _rollout(source: Source, options: argparse.Namespace) -> int:
+    from cli.history.arriving import exit_code, settled
     from cli.history.standing import tracked
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
@@ -61,46 +62,54 @@ async def _rollout(source: Source, options: argparse.Namespace) -> int:
     since = published.commit.parent
     tracker = await tracked(source, since=since) if since else await tracked(source)
     if options.wait:
-        await _wait(source, tracker, since, version, options.timeout)
-    return _tell(tracker, since, version, published.time)
+        found = await settled(source, tracker, after=since, until=version, within=options.timeout)
+    else:
+        found = tracker.rollout(after=since, until=version)
+    if options.output == "json":
+        print(json.dumps(_as_json(tracker, found, published.time), indent=2))
+    else:
+        _tell(tracker, found, published.time)
+    return exit_code(found)
 
 
-async def _wait(source: Source, tracker: Tracker, since: int, version: int, seconds: float) -> None:
-    from shared.status import decode_status
-
-    _, end = await source.status.bounds()
-    for record in await source.status.last_per_subject(source.streams.all_status):
-        tracker.take_status(decode_status(record.payload))
-    try:
-        async with asyncio.timeout(seconds):
-            if _settled(tracker, since, version):
-                return
-            async for record in source.status.follow(start=end + 1, subjects=source.streams.all_status):
-                tracker.take_status(decode_status(record.payload))
-                if _settled(tracker, since, version):
-                    return
-    except TimeoutError:
-        return
+def _milliseconds(found: Rollout, published: int) -> float | None:
+    """From the publication to the last acknowledgement; none if there is none yet."""
+    done = found.concerned > len(found.waiting)
+    return round(max(0, found.last_ack - published) / 1e6, 1) if found.last_ack and done else None
 
 
-def _settled(tracker: Tracker, since: int, version: int) -> bool:
-    found = tracker.rollout(after=since, until=version)
-    return found.complete or bool(found.refusals)
-
-
-def _tell(tracker: Tracker, since: int, version: int, published: int) -> int:
+def _tell(tracker: Tracker, found: Rollout, published: int) -> None:
     from cli.history.standing import proxy_states
 
-    found = tracker.rollout(after=since, until=version)
     done = found.concerned - len(found.waiting)
-    took = f", within {max(0, found.last_ack - published) / 1e6:.1f} ms of its publication" if found.last_ack else ""
-    print(f"version {version}: {done} of {found.concerned} proxies concerned acknowledged{took if done else ''}")
+    took = _milliseconds(found, published)
+    when = "" if took is None else f", within {took} ms of its publication"
+    print(f"version {found.version}: {done} of {found.concerned} proxies concerned acknowledged{when}")
     states = {one.proxy: one for one in proxy_states(tracker)}
     for key in found.waiting:
         name = key.partition("/")[2]
         state = states.get(name)
         print(f"  {name}: {state.state} ({state.reason or time.strftime('%H:%M:%S')})" if state else f"  {name}: gone")
-    if found.complete:
-        return 0
-    print("\nwhat it was sent: meshlog show", version, "--proxy NS/POD")
-    return REFUSED if found.refusals else TIMED_OUT
+    if not found.complete:
+        print("\nwhat it was sent: meshlog show", found.version, "--proxy NS/POD")
+
+
+def _as_json(tracker: Tracker, found: Rollout, published: int) -> dict[str, Any]:
+    from cli.history.standing import proxy_states
+
+    states = {one.proxy: one for one in proxy_states(tracker)}
+    waiting: list[dict[str, str]] = []
+    for key in found.waiting:
+        state = states.get(key.partition("/")[2])
+        word, reason = (state.state, state.reason) if state else ("gone", "")
+        waiting.append({"proxy": key.partition("/")[2], "state": word, "reason": reason})
+    return {
+        "version": found.version,
+        "published": published,
+        "concerned": found.concerned,
+        "acknowledged": found.concerned - len(found.waiting),
+        "complete": found.complete,
+        "milliseconds": _milliseconds(found, published),
+        "waiting": waiting,
+        "refusals": list(found.refusals),
+    }

@@ -62,7 +62,7 @@ async def test_a_file_with_two_epochs_replays_and_its_past_epoch_is_the_same(tmp
 
 
 async def trimmed() -> tuple[Source, int]:
-    """The bookstore, then a target that comes and goes, and the old part forgotten; and where what lives was said again."""
+    """The bookstore, then a target that comes and goes, the old part forgotten, and where what lives is said again."""
     seconds = itertools.count(1)
     gone = objects.deleted(TARGET.kind, TARGET.namespace, TARGET.name)
     news = [gone if number % 2 else TARGET for number in range(40)]

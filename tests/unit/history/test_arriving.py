@@ -1,0 +1,145 @@
+"""Exit codes that scripts rely on: 0 arrived, 1 refused, 124 not in time; whoever it concerns, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.__main__ import main
+from cli.history.arriving import arrived, exit_code
+from cli.history.pinning import pin_to
+from cli.history.source import Source
+from cli.history.timeline import Timeline
+from shared.eventlog.memory import MemoryLog
+from shared.eventlog.protocol import Draft
+from shared.snapshot import TYPE_URLS
+from shared.status import ProxyStatus, Refusal, TypeStatus, encode_status
+from tests.property.history.worlds import STREAMS, exported, recorded
+from tests.unit.compiler import objects
+
+History = list[list[objects.Event]]
+TARGET = next(event for event in objects.bookstore() if event.kind == "TrafficTarget")
+
+
+def changed() -> History:
+    """The bookstore in one version, and a target that goes in the next."""
+    return [objects.bookstore(), [objects.deleted(TARGET.kind, TARGET.namespace, TARGET.name)]]
+
+
+async def tell(source: Source, of: Callable[[str, int], TypeStatus | None]) -> list[str]:
+    """Each proxy says what `of` gives for its key and the newest version; the proxies."""
+    timeline = Timeline(source)
+    head = await timeline.head()
+    snapshot = await timeline.snapshot(head)
+    assert isinstance(source.status, MemoryLog)
+    for key, proxy in snapshot.proxies.items():
+        own = of(key, head)
+        if own is None:
+            continue
+        status = ProxyStatus(
+            cluster=proxy.cluster, namespace=proxy.namespace, pod=proxy.pod, uid=proxy.uid, since=1, edge="edge-1",
+            service_account=proxy.service_account, connected=True, types=dict.fromkeys(TYPE_URLS, own),
+        )  # fmt: skip
+        subject = STREAMS.status_subject(proxy.cluster, proxy.namespace, proxy.pod)
+        await source.status.publish(Draft(subject, encode_status(status)))
+    return sorted(snapshot.proxies)
+
+
+def acknowledges(_key: str, head: int) -> TypeStatus:
+    return TypeStatus(sent=head, acked=head, acked_at=10**18)
+
+
+def refuses(key: str, head: int) -> TypeStatus:
+    if not key.endswith("buyer-0"):
+        return acknowledges(key, head)
+    return TypeStatus(
+        sent=head, acked=1, refusal=Refusal(version=head, resources={"x": "y"}, message="no such cluster 'x'")
+    )
+
+
+def is_slow(key: str, head: int) -> TypeStatus | None:
+    return None if key.endswith("buyer-0") else acknowledges(key, head)
+
+
+@pytest.mark.parametrize(("said", "code"), [(acknowledges, 0), (refuses, 1), (is_slow, 124)])
+def test_rollout_ends_as_its_help_says(
+    said: Callable[[str, int], TypeStatus | None],
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def make() -> None:
+        source = await recorded(changed())
+        await tell(source, said)
+        (await exported(source, tmp_path / "log")).close()
+
+    asyncio.run(make())
+    for extra in ([], ["--wait", "--timeout", "0.05"]):
+        assert main(["rollout", "--last", "--log", str(tmp_path / "log"), "-o", "json", *extra]) == code
+        told = json.loads(capsys.readouterr().out)
+        assert told["complete"] == (code == 0)
+        assert told["acknowledged"] == told["concerned"] - len(told["waiting"])
+        assert [one["proxy"].partition("/")[0] for one in told["waiting"]] == (["buy"] if code else [])
+        assert ("no such cluster 'x'" in str(told["refusals"])) == (code == 1)
+    assert main(["rollout", "--last", "--log", str(tmp_path / "log")]) == code
+    text = capsys.readouterr().out
+    assert ("never connected" in text) == (code == 124)
+    assert ("refusing" in text) == (code == 1)
+
+
+async def test_an_event_has_arrived_when_those_whom_it_concerns_have_its_version() -> None:
+    source = await recorded(changed())
+    sequence = await Timeline(source).head()
+    waiting = asyncio.create_task(arrived(source, sequence, within=5))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await tell(source, acknowledges)
+    found = await waiting
+    assert found is not None
+    assert (found.complete, found.version, exit_code(found)) == (True, sequence, 0)
+    assert 0 < found.concerned < len(await tell(source, acknowledges)) + 1
+
+
+async def test_a_refusal_is_not_waited_out() -> None:
+    source = await recorded(changed())
+    await tell(source, refuses)
+    found = await asyncio.wait_for(arrived(source, await Timeline(source).head(), within=60), 5)
+    assert exit_code(found) == 1
+
+
+async def test_who_is_slow_is_named_when_the_time_is_over() -> None:
+    source = await recorded(changed())
+    await tell(source, is_slow)
+    found = await arrived(source, await Timeline(source).head(), within=0.1)
+    assert found is not None
+    assert [key.split("/")[1] for key in found.waiting] == ["buy"]
+    assert exit_code(found) == 124
+
+
+async def test_what_changes_nothing_concerns_nobody_and_what_is_not_compiled_is_waited_for() -> None:
+    """A rollback to the policy in force is in no version; an event that no compiler took is another matter."""
+    source = await recorded([objects.bookstore()])
+    await tell(source, acknowledges)
+    sequence, _ = await pin_to(Timeline(source), await Timeline(source).head(), "to be sure")
+    found = await arrived(source, sequence, within=10)
+    assert found is not None
+    assert (found.concerned, exit_code(found)) == (0, 0)
+    pinned = no_policy_at_all()
+    log = source.writable
+    assert log is not None
+    tip = await log.append([pinned], scope=source.scope, after=await log.tip(source.scope))
+    assert exit_code(await arrived(source, tip.sequence, within=1.5)) == 124
+
+
+def no_policy_at_all() -> Draft:
+    """An event that changes everything: no policy at all."""
+    from shared.events import encode
+    from shared.pins import pin_of
+    from tests.property.history.test_pinning import pin_event
+
+    event = pin_event(pin_of(1, "nothing", []))
+    return Draft(event.subject(STREAMS), encode(event))
