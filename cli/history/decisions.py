@@ -7,7 +7,7 @@ import msgspec
 from cli.calls.asking import Answer, ask
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
-from cli.history.states import LostHistoryError, complete_from
+from cli.history.states import LostHistoryError, Part, complete_from
 from cli.history.timeline import Happened, Timeline, living
 from shared.errors import BadInputError
 from shared.events import APPLIED, Event, ObjectKey
@@ -49,42 +49,66 @@ async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherw
     """
     about = timeline.source.about
     known = await complete_from(timeline.source)
-    state: dict[ObjectKey, Event] = {}
-    history = timeline.history(until=version)
-    item = await anext(history, None)
+    namespaces = {text.rpartition(":")[2].partition("/")[0] for text in (call.caller, call.called)}
+    there = _There(timeline, namespaces, until=version)
     snapshot, previous = Snapshot(), 0
     last: bool | None = None
     turn: tuple[int, int, bool] | None = None
     async for found in timeline.commits(until=version):
         commit = found.commit
+        before, since = snapshot.version, previous
         if not await _advance(timeline, snapshot, commit):
             continue
-        while item is not None and item.sequence <= commit.version:
-            state[item.event.key] = item.event
-            item = await anext(history, None)
-        if commit.version < known:
+        previous = commit.version
+        moved = await there.advance(commit.version)
+        if commit.version < known or not (moved or commit.parent != before or _may_matter(commit, namespaces)):
             continue
-        there = (event for event in state.values() if event.operation == APPLIED)
+        directory = Directory(there.events.values(), cluster=about.cluster)
         try:
-            answers = ask(
-                snapshot,
-                Directory(there, cluster=about.cluster),
-                call.caller,
-                call.called,
-                call.request,
-                port=call.port,
-            )
+            answers = ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
         except BadInputError:
-            previous = commit.version
             continue
         now = all(answer.allowed for answer in answers)
         if last is not None and now != last:
-            turn = (commit.version, previous, last)
-        last, previous = now, commit.version
+            turn = (commit.version, since, last)
+        last = now
     if turn is None:
         return None
-    at, since, before = turn
-    return Otherwise(at, before, [one async for one in timeline.history(after=since, until=at)])
+    at, since, before_it = turn
+    return Otherwise(at, before_it, [one async for one in timeline.history(after=since, until=at)])
+
+
+def _may_matter(commit: Commit, namespaces: set[str]) -> bool:
+    """Whether a commit changes what the sidecars of some namespaces are told; permissive classes are of any."""
+    homes = {name.partition("/")[0] for name in commit.views} | {key.split("/")[1] for key in commit.proxies}
+    return bool(homes & namespaces) or any("/" not in name for name in commit.views)
+
+
+class _There:
+    """The pods and services of some namespaces, as they come and go."""
+
+    def __init__(self, timeline: Timeline, namespaces: set[str], *, until: int) -> None:
+        self.events: dict[ObjectKey, Event] = {}
+        holds = Part(frozenset(namespaces)).holds(timeline.source)
+        self._history = (item async for item in timeline.history(until=until, holds=holds))
+        self._next: Happened | None = None
+        self._begun = False
+
+    async def advance(self, version: int) -> bool:
+        """Take the events up to a version; whether there was any about a pod, a service or its endpoints."""
+        moved = False
+        if not self._begun:
+            self._next, self._begun = await anext(self._history, None), True
+        while self._next is not None and self._next.sequence <= version:
+            event = self._next.event
+            if event.kind in {"Pod", "Service", "EndpointSlice"}:
+                moved = True
+                if event.operation == APPLIED:
+                    self.events[event.key] = event
+                else:
+                    self.events.pop(event.key, None)
+            self._next = await anext(self._history, None)
+        return moved
 
 
 async def _advance(timeline: Timeline, snapshot: Snapshot, commit: Commit) -> bool:

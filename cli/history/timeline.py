@@ -197,16 +197,24 @@ class Timeline:
         return record.sequence + 1 if record is not None else 1
 
     async def history(
-        self, *, after: int = 0, until: int | None = None, subjects: str = ""
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        subjects: str = "",
+        holds: Callable[[str], bool] = lambda _: True,
     ) -> AsyncGenerator[Happened]:
-        """The events above `after`, up to `until`, in order; those that cannot be read are passed over."""
+        """The events above `after`, up to `until`, in order; those that cannot be read are passed over.
+
+        With `holds` only of subjects for which it does.
+        """
         async with contextlib.aclosing(
             self.source.events.read(start=after + 1, subjects=subjects or self.source.scope)  # type: ignore[type-var]
         ) as records:
             async for record in records:
                 if until is not None and record.sequence > until:
                     return
-                found = happened_in(record)
+                found = happened_in(record) if holds(record.subject) else None
                 if found is not None:
                     yield found
 

@@ -1,0 +1,116 @@
+"""Why a call does not pass: the decision, the rule or its absence, when it was otherwise last, and what turned it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.__main__ import main
+from cli.calls.matching import Request
+from cli.history.decisions import Call, decide, last_otherwise
+from cli.history.timeline import Timeline
+from shared.errors import BadInputError
+from shared.events import Event
+from tests.property.history.worlds import exported, recorded
+from tests.unit.compiler import objects
+
+TARGET = next(event for event in objects.bookstore() if event.name == "buyer-v1")
+GROUP = next(event for event in objects.bookstore() if event.kind == "HTTPRouteGroup")
+GONE = objects.deleted(TARGET.kind, TARGET.namespace, TARGET.name)
+OTHER_PATHS = objects.route_group("store", "routes", {"name": "browse", "pathRegex": "/magazines", "methods": ["GET"]})
+Ask = Callable[..., tuple[int, str]]
+BUYING = ("why-not", "buy/buyer-0", "svc:store/store-v1", "--path", "/books")
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Ask a log that ends with some events, by the command."""
+
+    def run(last: list[Event], *argv: str) -> tuple[int, str]:
+        path = tmp_path / f"log{len(list(tmp_path.iterdir()))}"
+
+        async def make() -> None:
+            source = await recorded([[event] for event in [*objects.bookstore(), *last]])
+            (await exported(source, path)).close()
+
+        asyncio.run(make())
+        code = main([*argv, "--log", str(path)])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def test_a_denial_names_what_is_missing_and_the_event_that_took_it(ask: Ask) -> None:
+    code, text = ask([GONE], *BUYING)
+    assert code == 1
+    assert "denied" in text.splitlines()[1]
+    at = len(objects.bookstore()) + 1
+    assert f"it was allowed until version {at}" in text
+    assert f"TrafficTarget store/buyer-v1  deleted at {at}" in text
+
+
+def test_a_call_that_passes_names_its_rule_and_since_when(ask: Ask) -> None:
+    code, text = ask([], *BUYING)
+    assert code == 0
+    assert "allowed by store/buyer-v1" in text
+    at = [event.key for event in objects.bookstore()].index(TARGET.key) + 1
+    assert f"it was denied until version {at}" in text
+    assert f"TrafficTarget store/buyer-v1  applied at {at}" in text
+
+
+def test_at_any_time_in_history_it_is_as_it_was_then(ask: Ask) -> None:
+    assert ask([GONE], *BUYING, "--at", "HEAD~1")[0] == 0
+    assert ask([GONE, TARGET], *BUYING, "--at", "HEAD~1")[0] == 1
+    code, text = ask([GONE, TARGET], *BUYING)
+    assert code == 0
+    assert "it was denied until version" in text
+
+
+def test_a_rule_that_changed_its_paths_is_the_event_that_turned_it(ask: Ask) -> None:
+    code, text = ask([OTHER_PATHS], *BUYING)
+    assert code == 1
+    assert "HTTPRouteGroup store/routes  applied at" in text
+    assert ask([OTHER_PATHS], *BUYING[:-1], "/magazines")[0] == 0
+
+
+def test_what_was_never_otherwise_says_so(ask: Ask) -> None:
+    code, text = ask([GONE], "why-not", "buy/thief-0", "svc:store/db", "--port", "5432")
+    assert code == 1
+    assert "never otherwise" in text
+
+
+def test_who_is_not_there_is_told_in_one_sentence(ask: Ask) -> None:
+    code, text = ask([], "why-not", "buy/nobody", "svc:store/store-v1")
+    assert (code, len(text.splitlines())) == (2, 1)
+    assert "nobody" in text
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_last_turn_is_that_which_asking_every_version_finds(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 (a seed that repeats the history)
+    slices = [
+        objects.slices("store", "store-v1", {"v1-0": "10.244.2.1"}, unready=unready) for unready in ([], ["v1-0"])
+    ]
+    choices = [GONE, TARGET, OTHER_PATHS, GROUP, *slices, objects.deleted("Pod", "buy", "thief-0")]
+    history = [[event] for event in [*objects.bookstore(), *chance.choices(choices, k=12)]]
+    timeline = Timeline(await recorded(history, together=[1, 2], keyframe_every=3))
+    call = Call("buy/buyer-0", "svc:store/store-v1", Request(path="/books"))
+    turn: tuple[int, bool] | None = None
+    last: bool | None = None
+    async for found in timeline.commits():
+        version = found.commit.version
+        try:
+            now = all(one.allowed for one in await decide(timeline, await timeline.snapshot(version), call))
+        except BadInputError:
+            continue
+        if last is not None and now != last:
+            turn = (version, last)
+        last = now
+    other = await last_otherwise(timeline, await timeline.head(), call)
+    assert (None if other is None else (other.version, other.before)) == turn
+    assert other is None or other.events
