@@ -7,7 +7,11 @@ from typing import Any
 import msgspec
 
 from cli.api import Api
+from cli.cluster.membership import members
+from shared.model import ANNOTATION_INJECTION
 
+_NAMED = 5
+"""Pods that a sentence names."""
 _SERVICES = ("ingestor", "compiler", "ca", "xds-edge", "injector")
 
 
@@ -26,6 +30,7 @@ async def control_plane(api: Api, namespace: str, mesh_name: str) -> list[Check]
     checks.insert(0, await _log(api, namespace))
     checks.append(await _webhook(api, mesh_name))
     checks.append(await _bundle(api, namespace))
+    checks.append(await _sidecars(api, mesh_name))
     return checks
 
 
@@ -78,3 +83,31 @@ async def _bundle(api: Api, namespace: str) -> Check:
         return Check(what, fine=False, found="the CA has published none; see the log of meshlog-ca")
     roots = one["data"]["bundle.pem"].count("BEGIN CERTIFICATE")
     return Check(what, fine=roots > 0, found=f"{roots} root{'s' * (roots != 1)}")
+
+
+async def _sidecars(api: Api, mesh_name: str) -> Check:
+    """Pods that should have a sidecar and run without: created while no webhook was there, or before membership."""
+    bare: list[str] = []
+    for member in await members(api, mesh_name):
+        if member["ignored"] == "yes":
+            continue
+        pods = (await api.get(f"/api/v1/namespaces/{member['namespace']}/pods"))["items"]
+        bare += [
+            f"{member['namespace']}/{pod['metadata']['name']}"
+            for pod in pods
+            if _wants_sidecar(pod, member["injection"]) and not _has_sidecar(pod)
+        ]
+    if not bare:
+        return Check("sidecars", fine=True, found="every pod of the members that wants one has one")
+    named = ", ".join(sorted(bare)[:_NAMED]) + (f" and {len(bare) - _NAMED} more" if len(bare) > _NAMED else "")
+    return Check("sidecars", fine=False, found=f"{named} run without: created before; recreate them")
+
+
+def _wants_sidecar(pod: dict[str, Any], namespace_says: str) -> bool:
+    says = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_INJECTION, namespace_says)
+    ended = pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+    return str(says).lower() in {"enabled", "yes", "true"} and not pod["spec"].get("hostNetwork") and not ended
+
+
+def _has_sidecar(pod: dict[str, Any]) -> bool:
+    return any(one["name"] == "envoy" for one in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]])

@@ -6,10 +6,12 @@ and the MeshConfig, which is its users', stay as they are. Objects are found aga
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from cli.api import Api, Manifest
@@ -69,6 +71,15 @@ def rendered(profile: Profile, *, permissive: bool, crds: bool = True, secrets: 
     return [*made, *rest, mesh_config(profile, permissive=permissive)]
 
 
+async def suited(api: Api, profile: Profile) -> Profile:
+    """The profile without what this cluster is too old for: native sidecars came with Kubernetes 1.29."""
+    version = await api.get("/version")
+    told = re.fullmatch(r"(\d+)\.(\d+)\+?", f"{version.get('major', '')}.{version.get('minor', '')}")
+    if told is None or (int(told[1]), int(told[2])) >= (1, 29):
+        return profile
+    return msgspec.structs.replace(profile, native_sidecars=False)
+
+
 async def install(api: Api, profile: Profile, *, permissive: bool, single: bool, progress: Progress) -> None:
     """Into a cluster; raises `BadInputError` if there is a mesh of that name, or (`single`) any mesh."""
     for other in await meshes(api):
@@ -78,13 +89,14 @@ async def install(api: Api, profile: Profile, *, permissive: bool, single: bool,
             raise BadInputError(
                 "install/mesh", f"there is the mesh {other['name']!r} in {other['namespace']} already; {way}"
             )
-    await _apply(api, rendered(profile, permissive=permissive), progress)
+    await _apply(api, rendered(await suited(api, profile), permissive=permissive), progress)
 
 
 async def upgrade(api: Api, profile: Profile, *, progress: Progress) -> list[str]:
     """To what this build and these settings say; returns what was deleted because nothing needs it any more."""
     if profile.mesh_name not in {one["name"] for one in await meshes(api)}:
         raise BadInputError("upgrade/mesh", f"there is no mesh {profile.mesh_name!r}; `meshlog install` makes one")
+    profile = await suited(api, profile)
     held = {one["metadata"]["name"] for one in await _labelled(api, _SECRETS, profile.mesh_name)}
     wanted = rendered(profile, permissive=False, secrets=False)[:-1]
     fresh = [one for one in log_secrets(profile) if one["metadata"]["name"] not in held]

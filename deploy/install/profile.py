@@ -73,8 +73,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Name of another Secret of the mesh's namespace that keeps a root's keys, which the CA may read and write."""
     cluster_trust_bundle: str = ""
     """Name of a ClusterTrustBundle that the CA keeps current, where the API has that kind; empty: none."""
+    native_sidecars: bool = True
+    """Whether pods may have native sidecars: Kubernetes 1.29 and newer. `meshlog install` and Helm ask the server."""
     proxy_mark: int = 0
-    """Mark of the sidecar's own packets; 0: they are known by the proxy's user id."""
+    """Mark of the sidecar's own packets, where every container has the same user; 0: known by the user id 1500."""
     priority_class: str = ""
     """PriorityClass of every pod; empty: the cluster's default. Some clusters refuse `system-cluster-critical` here."""
     spread: bool = False

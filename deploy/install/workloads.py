@@ -202,8 +202,8 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
         values["MESHLOG_DISTRIBUTION_SETTLE"] = str(profile.distribution_settle)
     if service.name == "injector":
         values["MESHLOG_INIT_IMAGE"] = profile.image_of("injector")
-        if profile.proxy_mark:
-            values["MESHLOG_PROXY_MARK"] = str(profile.proxy_mark)
+        values["MESHLOG_NATIVE_SIDECARS"] = str(profile.native_sidecars).lower()
+        values["MESHLOG_PROXY_MARK"] = str(profile.proxy_mark)
     return [
         {"name": "MESHLOG_INSTANCE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         *({"name": name, "value": value} for name, value in sorted(values.items())),

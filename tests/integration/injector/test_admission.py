@@ -13,16 +13,20 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from cryptography import x509
 
 from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import ApiError
+from deploy.install.control_plane import Profile, webhook
 from services.injector.membership import Membership
 from services.injector.webhook import MAX_BODY, PATH, VALIDATION_PATH, Webhook
 from shared.eventlog.memory import MemoryLog
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.integration.injector.edge import Authority
+from tests.nats_server import free_port
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
+from tests.waiting import eventually
 
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 IDENTITY = "spiffe://cluster.local/ns/meshlog-system/sa/meshlog-injector"
@@ -42,11 +46,12 @@ class Serving:
     def url(self) -> str:
         return f"https://localhost:{self.port}{PATH}"
 
-    def renew(self) -> None:
-        """A new key and certificate for later handshakes, as `ServingCertificate` does it."""
+    def renew(self) -> int:
+        """A new key and certificate for later handshakes, as `ServingCertificate` does it; its serial number."""
         key, certificate = self.authority.issue(IDENTITY, "localhost")
         self._file.write_bytes(key + certificate)
         self.context.load_cert_chain(self._file)
+        return x509.load_pem_x509_certificate(certificate).serial_number
 
 
 @pytest.fixture
@@ -105,26 +110,77 @@ async def test_pods_of_members_are_stored_with_their_sidecar_and_others_as_they_
         await api.stop()
 
 
-async def test_its_certificate_is_renewed_under_load_without_a_failed_handshake(
-    serving: Serving, session: aiohttp.ClientSession
-) -> None:
-    async def ask() -> int:
-        async with session.post(serving.url, data=asked()) as answer:
-            assert (await answer.json())["response"]["allowed"] is True
-            return answer.status
+async def _handshake(serving: Serving, trust: ssl.SSLContext) -> int:
+    """One review over a connection of its own; the serial number of the certificate that was met."""
+    body = asked()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    reader, writer = await asyncio.open_connection("localhost", serving.port, ssl=trust)
+    serial = int(writer.get_extra_info("peercert")["serialNumber"], 16)
+    writer.write(head.encode() + body)
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+    assert b'"allowed":true' in answer
+    return serial
 
-    async def renewals() -> None:
+
+async def test_68_its_certificate_is_renewed_under_load_without_a_failed_handshake(serving: Serving) -> None:
+    """Eight callers without a pause, a handshake each time; every certificate is met by some of them."""
+    trust = ssl.create_default_context(cadata=serving.authority.pem.decode())
+    seen: list[int] = []
+    over = asyncio.Event()
+
+    async def call() -> None:
+        while not over.is_set():
+            seen.append(await _handshake(serving, trust))
+
+    async with asyncio.TaskGroup() as callers:
+        for _ in range(8):
+            callers.create_task(call())
         for _ in range(20):
-            serving.renew()
-            await asyncio.sleep(0)
+            serial = serving.renew()
+            await eventually(lambda new=serial: new in seen, within=10.0, what="the new certificate is met")
+        over.set()
+    assert len(set(seen)) >= 20
 
-    asking = [asyncio.create_task(ask()) for _ in range(40)]
-    await renewals()
-    assert await asyncio.gather(*asking) == [200] * 40
+
+async def test_66_without_the_webhook_pods_of_members_wait_and_all_others_are_created(serving: Serving) -> None:
+    """And both are again as before when it is back."""
+    closed = serving.url.replace(str(serving.port), str(free_port()))
+    api = ApiServer()
+    await api.start()
+    cluster = api.cluster
+    labels = {LABEL_MONITORED_BY: "meshlog"}
+    await cluster.create("namespaces", {"metadata": {"name": "shop", "labels": labels}})
+    configuration = webhook(Profile(cluster="c1"))
+    del configuration["webhooks"][0]["clientConfig"]["service"]
+    bundle = base64.b64encode(serving.authority.pem).decode()
+    configuration["webhooks"][0]["clientConfig"] = {"url": closed, "caBundle": bundle}
+    resource = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+    await cluster.create(resource, configuration)
+    try:
+        for place in ("shop", "default"):
+            made = pod()
+            made["metadata"]["namespace"] = place
+            if place == "default":
+                await cluster.create("pods", made)
+                continue
+            with pytest.raises(ApiError, match="failed calling webhook"):
+                await cluster.create("pods", made)
+        working = {
+            "webhooks": [{**configuration["webhooks"][0], "clientConfig": {"url": serving.url, "caBundle": bundle}}]
+        }
+        await cluster.patch(resource, "", configuration["metadata"]["name"], working)
+        made["metadata"]["namespace"] = "shop"
+        stored = await cluster.create("pods", made)
+        assert ANNOTATION_SIDECAR in stored["metadata"]["annotations"]
+    finally:
+        await api.stop()
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"x" * (MAX_BODY + 1)], ids=["empty", "nothing", "huge"])
-async def test_what_is_no_review_is_answered_400_with_a_sentence(
+async def test_65_what_is_no_review_is_answered_400_with_a_sentence(
     serving: Serving, session: aiohttp.ClientSession, body: bytes
 ) -> None:
     async with session.post(serving.url, data=io.BytesIO(body)) as answer:

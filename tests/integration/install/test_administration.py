@@ -6,7 +6,7 @@ import base64
 import stat
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -80,7 +80,7 @@ async def test_health_names_what_is_missing_and_what_waits(api: Api) -> None:
         if one["kind"] != "Deployment" or one["metadata"]["name"] != "meshlog-ca":
             await api.apply(one)
     found = {one.what: one for one in await health.control_plane(api, "meshlog-system", "meshlog")}
-    assert not any(one.fine for one in found.values())
+    assert {one.what for one in found.values() if one.fine} == {"sidecars"}, "nobody is a member yet"
     assert "not installed" in found["meshlog-ca"].found
     assert "0 of 1 ready" in found["meshlog-compiler"].found
     assert "has no CA yet" in found["meshlog-webhook-meshlog"].found
@@ -130,6 +130,45 @@ async def test_connectivity_is_followed_step_by_step(api: Api) -> None:
     version = {"apiVersion": "access.smi-spec.io/v1alpha3", "kind": "TrafficTarget"}
     await api.apply({**version, "metadata": named, "spec": target})
     assert [one.partition(":")[0] for one in await failed()] == ["pod home/buyer"]
+
+
+@pytest.mark.parametrize(
+    ("told", "native"),
+    [
+        ({"major": "1", "minor": "28+"}, False),
+        ({"major": "1", "minor": "29"}, True),
+        ({"major": "1", "minor": "33+"}, True),
+        ({"major": "2", "minor": "0"}, True),
+        ({"gitVersion": "v0.0.0-master"}, True),
+    ],
+)
+async def test_an_old_cluster_is_given_ordinary_sidecars(told: dict[str, str], native: bool) -> None:  # noqa: FBT001
+    class Server:
+        async def get(self, path: str) -> dict[str, str]:
+            assert path == "/version"
+            return told
+
+    made = await installation.suited(cast("Api", Server()), PRESETS["ha"])
+    assert made.native_sidecars is native
+
+
+async def test_66_pods_that_run_without_a_sidecar_are_named(api: Api) -> None:
+    async def told() -> tuple[bool, str]:
+        (check,) = [
+            one for one in await health.control_plane(api, "meshlog-system", "meshlog") if one.what == "sidecars"
+        ]
+        return check.fine, check.found
+
+    await membership.add(api, "shop", "meshlog", injection=True)
+    assert (await told())[0]
+    await api.apply(pod("shop", "with", sidecar=True))
+    out = pod("shop", "out", sidecar=False)
+    out["metadata"]["annotations"] = {"openservicemesh.io/sidecar-injection": "disabled"}
+    await api.apply(out)
+    await api.apply(pod("home", "outside", sidecar=False))
+    assert (await told())[0]
+    await api.apply(pod("shop", "bare", sidecar=False))
+    assert await told() == (False, "shop/bare run without: created before; recreate them")
 
 
 async def test_the_inventory_finds_objects_of_every_version_and_says_what_they_are(api: Api) -> None:

@@ -76,7 +76,7 @@ def test_the_application_waits_for_the_proxys_configuration() -> None:
     assert container(injected(), "envoy")["startupProbe"]["httpGet"] == {"path": "/meshlog/ready", "port": 15902}
 
 
-def test_the_patch_makes_exactly_this_pod_and_a_second_one_changes_nothing() -> None:
+def test_67_the_patch_makes_exactly_this_pod_and_a_second_one_changes_nothing() -> None:
     before = pod()
     untouched = copy.deepcopy(before)
     after = injected(before)

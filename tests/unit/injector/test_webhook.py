@@ -141,7 +141,7 @@ async def test_what_is_no_new_pod_passes_unchanged(log: MemoryLog, changes: dict
 @pytest.mark.parametrize(
     "value", [{"spec": {"containers": [7]}}, {"metadata": [], "spec": {}}, {"spec": {"containers": "x"}}]
 )
-async def test_a_pod_of_any_shape_gets_a_valid_answer(log: MemoryLog, value: Any) -> None:
+async def test_65_a_pod_of_any_shape_gets_a_valid_answer(log: MemoryLog, value: Any) -> None:
     hook, known = webhook(log)
     task = asyncio.create_task(known.run())
     response = await told(hook, asked(value))
@@ -151,7 +151,7 @@ async def test_a_pod_of_any_shape_gets_a_valid_answer(log: MemoryLog, value: Any
 
 
 @pytest.mark.parametrize("version", ["admission.k8s.io/v1", "admission.k8s.io/v1beta1"])
-def test_the_answer_is_of_the_version_of_the_question(version: str) -> None:
+def test_65_the_answer_is_of_the_version_of_the_question(version: str) -> None:
     question = review.read(asked().replace(b"admission.k8s.io/v1", version.encode()))
     assert json.loads(review.allow(question))["apiVersion"] == version
 
@@ -168,7 +168,7 @@ def test_the_answer_is_of_the_version_of_the_question(version: str) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_review_is_bad_input(body: bytes) -> None:
+def test_65_what_is_no_review_is_bad_input(body: bytes) -> None:
     with pytest.raises(BadInputError):
         review.read(body)
 

@@ -73,6 +73,27 @@ def test_helm_renders_what_the_command_installs(preset: str) -> None:
 
 
 @pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
+@pytest.mark.parametrize(
+    ("version", "settings", "expected"),
+    [
+        ("1.28", (), ("false", "0")),
+        ("1.29", ("proxy_mark=1337",), ("true", "1337")),
+        ("1.33", ("native_sidecars=false",), ("false", "0")),
+    ],
+)
+def test_helm_gives_pods_native_sidecars_where_the_cluster_has_them(
+    version: str, settings: tuple[str, ...], expected: tuple[str, str]
+) -> None:
+    flags = [flag for one in settings for flag in ("--set", one)]
+    done = helm("template", "meshlog", str(chart.CHART), "--kube-version", version, *flags)
+    assert done.returncode == 0, done.stderr
+    found = {_key(one): one for one in yaml.safe_load_all(done.stdout) if one}
+    (container,) = found["Deployment", "meshlog-injector"]["spec"]["template"]["spec"]["containers"]
+    values = {one["name"]: one.get("value") for one in container["env"]}
+    assert (values["MESHLOG_NATIVE_SIDECARS"], values["MESHLOG_PROXY_MARK"]) == expected
+
+
+@pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
 def test_helm_lints_it_and_refuses_a_typing_error() -> None:
     assert helm("lint", str(Path(chart.CHART))).returncode == 0
     done = helm("template", "meshlog", str(chart.CHART), "--set", "edgse=3", "--kube-version", "1.33")
