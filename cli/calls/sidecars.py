@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import msgspec
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -34,14 +34,16 @@ from cli.calls.matching import (
     path_matches,
     trusted,
 )
+from services.compiler.names import MESH_PROTOCOL
 from shared.snapshot import CDS, EDS, LDS, RDS, Proxy, Snapshot
 
 M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
 _TYPES = {Cluster: CDS, ClusterLoadAssignment: EDS, Listener: LDS, RouteConfiguration: RDS}
 _RBAC = "envoy.filters.http.rbac"
 
-Seen = Literal["an answer", "403", "503", "closed", "reset"]
-"""What the caller sees: the application's answer, a status of a sidecar, the end of its connection, or a reset."""
+Seen = Literal["an answer", "403", "503", "refused", "closed", "reset"]
+"""What the caller sees: the application's answer, a status of a sidecar, no connection, one that ends at once, or
+a reset."""
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -67,7 +69,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """What becomes of a call."""
 
     chain: str
-    """Filter chain of the caller's sidecar that takes it."""
+    """Filter chain of the caller's sidecar that takes it; empty if it listens to nothing that the caller sends."""
     ways: tuple[Way, ...]
     """At least one."""
 
@@ -80,8 +82,9 @@ class Verdict(msgspec.Struct, frozen=True):
 class _Told:
     """What one proxy is told, parsed when it is asked for."""
 
-    def __init__(self, snapshot: Snapshot, proxy: Proxy) -> None:
+    def __init__(self, snapshot: Snapshot, proxy: Proxy, parsed: dict[tuple[str, str, str], object]) -> None:
         self.snapshot = snapshot
+        self._parsed = parsed
         self.proxy = proxy
         self.identity = f"spiffe://{snapshot.trust_domain}/ns/{proxy.namespace}/sa/{proxy.service_account}"
         self._view = snapshot.views[proxy.workload_class]
@@ -89,7 +92,12 @@ class _Told:
     def get(self, message: type[M], name: str) -> M | None:
         type_url = _TYPES[message]
         digest = self._view.get(type_url, {}).get(name)
-        return None if digest is None else message.FromString(self.snapshot.resources[type_url, name, digest].body)
+        if digest is None:
+            return None
+        identity = type_url, name, digest
+        if identity not in self._parsed:
+            self._parsed[identity] = message.FromString(self.snapshot.resources[identity].body)
+        return cast("M", self._parsed[identity])
 
 
 def _sort_of(chain: FilterChain) -> tuple[HttpConnectionManager | None, TcpProxy | None, network_rbac.RBAC | None]:
@@ -144,16 +152,25 @@ class Sidecars:
         self.pods = pods
         """Address → key of the proxy behind it."""
         self.servers = snapshot if servers is None else servers
+        self._parsed: dict[tuple[str, str, str], object] = {}
+        """Resources that were looked at: many ways lead through the same."""
+
+    def _caller(self, key: str) -> _Told:
+        return _Told(self.snapshot, self.snapshot.proxies[key], self._parsed)
+
+    def _server(self, key: str) -> _Told:
+        return _Told(self.servers, self.servers.proxies[key], self._parsed)
 
     def decide(self, caller: str, host: str, port: int, request: Request) -> Verdict:
         """What becomes of a call from a proxy to an address; for ports of bytes the request does not count.
 
         Raises `LookupError` for a caller that the snapshot does not have.
         """
-        told = _Told(self.snapshot, self.snapshot.proxies[caller])
+        told = self._caller(caller)
         listener = told.get(Listener, "outbound")
         if listener is None:
-            raise UnknownConfigurationError(f"{caller} has no outbound listener")
+            rule = "no policy lets this caller call anything"
+            return Verdict(chain="", ways=(Way(cluster="", weight=1, pod="", port=0, sees="refused", rule=rule),))
         chain = _outbound_chain(listener, host, port)
         manager, proxy, _ = _sort_of(chain)
         if manager is not None:
@@ -171,6 +188,14 @@ class Sidecars:
         rule = "a sidecar takes no plaintext from outside the mesh" if sees == "reset" else "no sidecar is there"
         way = Way(cluster="", weight=1, pod=self.pods.get(host, ""), port=port, sees=sees, rule=rule)
         return Verdict(chain=f"{host}:{port}, past all sidecars of the caller", ways=(way,))
+
+    def enter(self, identity: str, server: str, port: int, request: Request | None) -> Way:
+        """What one gets who has a certificate of the mesh and connects to a pod past all sidecars but that pod's.
+
+        Without a request: bytes. Raises `LookupError` for a pod that the snapshot does not have.
+        """
+        sees, rule = self._accept(self._server(server), identity, port, request, frozenset({MESH_PROTOCOL}))
+        return Way(cluster="", weight=1, pod=server, port=port, sees=sees, rule=rule)
 
     def _requests(self, told: _Told, routes: str, address: tuple[str, int], request: Request) -> list[Way]:
         configuration = told.get(RouteConfiguration, routes)
@@ -215,28 +240,34 @@ class Sidecars:
         ways: list[Way] = []
         for host, port in found:
             key = self.pods.get(host)
-            server = None if key is None else self.servers.proxies.get(key)
-            if key is None or server is None:
+            if key is None or key not in self.servers.proxies:
                 ways.append(lost(f"no sidecar answers at {host}"))
                 continue
-            sees, rule = self._serve(_Told(self.servers, server), told.identity, port, request, context)
+            sees, rule = self._serve(self._server(key), told.identity, port, request, context)
             ways.append(Way(cluster=name, weight=weight, pod=key, port=port, sees=sees, rule=rule))
         return ways
 
     def _serve(
         self, server: _Told, caller: str, port: int, request: Request | None, offered: UpstreamTlsContext
     ) -> tuple[Seen, str]:
-        """What the sidecar of the called pod makes of a connection, and by which rule."""
+        """What the two sidecars make of a connection, and by which rule."""
         refused: Seen = "closed" if request is None else "503"
         names = offered.common_tls_context.combined_validation_context.default_validation_context
         if not trusted(names.match_typed_subject_alt_names, server.identity):
             return refused, f"the caller does not expect {server.identity} there"
+        return self._accept(server, caller, port, request, frozenset(offered.common_tls_context.alpn_protocols))
+
+    def _accept(
+        self, server: _Told, caller: str, port: int, request: Request | None, protocols: frozenset[str]
+    ) -> tuple[Seen, str]:
+        """What the sidecar of the called pod makes of a connection of mutual TLS, and by which rule."""
+        refused: Seen = "closed" if request is None else "503"
         listener = server.get(Listener, "inbound")
         for chain in listener.filter_chains if listener else ():
             match = chain.filter_chain_match
             if match.destination_port.value != port or match.transport_protocol != "tls":
                 continue
-            if not set(match.application_protocols) & set(offered.common_tls_context.alpn_protocols):
+            if not protocols & set(match.application_protocols):
                 continue
             context = DownstreamTlsContext.FromString(chain.transport_socket.typed_config.value)
             if not context.require_client_certificate.value:

@@ -87,12 +87,17 @@ class Cluster:
 
     def may(self, caller: Name, server: Name, port: int, ask: Ask | None) -> bool:
         """Whether one pod may make a request (none: a connection of bytes) to a port of another."""
-        if not (self.in_mesh(caller) and self.in_mesh(server)):
+        return self.in_mesh(caller) and self.admits(self.account(caller), server, port, ask)
+
+    def admits(self, caller: Name, server: Name, port: int, ask: Ask | None) -> bool:
+        """Whether a pod takes a request of one who proves to be an account, wherever it comes from."""
+        if not self.in_mesh(server):
             return False
         if self.permissive(server[0]):
             return True
-        return any(
-            self._lets(name, target["spec"], (self.account(caller), self.account(server)), port, ask)
+        # A certificate outlives membership: who has left is no source any more.
+        return self.member(caller[0]) and any(
+            self._lets(name, target.get("spec", {}), (caller, self.account(server)), port, ask)
             for name, target in self.all("TrafficTarget", server[0])
         )
 

@@ -53,7 +53,9 @@ def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
         return None
-    sources = [identity for account in sources_of(mesh, target) for identity in spiffe_ids(mesh, account)]
+    # A certificate outlives its namespace's membership: who has left calls nobody, from this version on.
+    callers = [account for account in sources_of(mesh, target) if is_member(mesh, account.namespace)]
+    sources = [identity for account in callers for identity in spiffe_ids(mesh, account)]
     http = [rule for rule in target.rules if rule.kind == "HTTPRouteGroup"]
     tcp = [rule for rule in target.rules if rule.kind == "TCPRoute"]
     if not http and not tcp:

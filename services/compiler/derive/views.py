@@ -118,11 +118,8 @@ def _outbound_chain(mesh: Mesh, service: ObjectName, number: int) -> listeners.O
     spread: tuple[tuple[str, int], ...] | None = None
     if found.protocol == "tcp":
         # A split by HTTP requests cannot be applied to bytes: they go to the root itself.
-        own = ((_own_cluster(mesh, service, number), 1),)
-        split = found.split
-        spread = (
-            own if split is None or split.matches is not None else tuple(route_configurations.shares(split, number))
-        )
+        whole = found if found.split is None or found.split.matches is None else found._replace(split=None)
+        spread = tuple(route_configurations.shares(whole, _own_cluster(mesh, service, number)))
     return listeners.OutboundChain(
         service=service,
         hosts=addresses(mesh, service).hosts,
@@ -219,6 +216,7 @@ def _route_refs(mesh: Mesh, found: Route) -> list[Ref]:
     refs: list[Ref] = []
     if addresses(mesh, service).headless:
         refs.append(_ref(addressed_cluster, service, number))
+        reached = [backend for backend in reached if backend != service]
     else:
         reached.append(service)
     for backend in dict.fromkeys(reached):
@@ -230,14 +228,18 @@ def _route_refs(mesh: Mesh, found: Route) -> list[Ref]:
 
 @query
 def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
-    """Resources that a scope needs to call others."""
-    refs: dict[Ref, None] = {_ref(outbound_listener, scope): None}
-    for chain in outbound_chains(mesh, scope):
+    """Resources that a scope needs to call others.
+
+    Who may call nothing at all has no outbound listener: its connections are refused, which every client understands.
+    """
+    chains, egress = outbound_chains(mesh, scope), mesh_config(mesh).egress
+    refs: dict[Ref, None] = {_ref(outbound_listener, scope): None} if chains or egress else {}
+    for chain in chains:
         found = route(mesh, chain.service, chain.port)
         if found is not None:
             refs.update(dict.fromkeys(_route_refs(mesh, found)))
     refs[_ref(blackhole)] = None
-    if mesh_config(mesh).egress:
+    if egress:
         refs[_ref(passthrough)] = None
     return tuple(refs)
 

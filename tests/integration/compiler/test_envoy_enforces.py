@@ -7,69 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from google.protobuf.json_format import MessageToJson
 
-from cli.offline.bootstrap import Material, bootstrap
+from cli.offline.bootstrap import bootstrap
 from services.compiler.offline import compile_events
 from shared.snapshot import Snapshot
-from tests.integration.compiler.test_envoy_accepts import envoy
+from tests.integration.compiler.envoys import Authority, running
 from tests.nats_server import free_port
 from tests.unit.compiler import objects
-from tests.waiting import eventually
 
 pytestmark = pytest.mark.envoy
-
-
-class Authority:
-    """Signs SPIFFE certificates for the test."""
-
-    def __init__(self, trust_domain: str = "cluster.local") -> None:
-        self.trust_domain = trust_domain
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test root")])
-        self.root = self._build(self.name, self.key, ca=True).sign(self.key, hashes.SHA256())
-
-    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(minutes=5))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        )
-
-    def issue(self, namespace: str, account: str) -> Material:
-        key = ec.generate_private_key(ec.SECP256R1())
-        uri = f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{account}"
-        certificate = (
-            self._build(x509.Name([]), key, ca=False)
-            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        pem = serialization.Encoding.PEM
-        return Material(
-            key=private.decode(),
-            chain=certificate.public_bytes(pem).decode(),
-            roots=self.root.public_bytes(pem).decode(),
-        )
 
 
 class Places:
@@ -108,21 +61,6 @@ def on_loopback(config: Bootstrap, *, own: str, calls: str, open_port: int, appl
                 match.destination_port.value = port
             elif match.destination_port.value == open_port and listener.name == "inbound":
                 match.destination_port.value = port
-
-
-@contextlib.asynccontextmanager
-async def running(config: Bootstrap, directory: Path, name: str) -> AsyncGenerator[None]:
-    path, log = directory / f"{name}.json", directory / f"{name}.log"
-    path.write_text(MessageToJson(config, preserving_proto_field_name=True))
-    arguments = [envoy(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info"]
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(*arguments, stdout=output, stderr=output)
-    try:
-        await eventually(lambda: "starting main dispatch loop" in log.read_text(), within=20, what=f"{name} runs")
-        yield
-    finally:
-        process.kill()
-        await process.wait()
 
 
 class World:

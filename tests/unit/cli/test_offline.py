@@ -100,7 +100,7 @@ def test_yaml_of_one_proxy_is_only_its_own(meshlog: Printed) -> None:
     found = yaml.safe_load(meshlog.out)
     assert list(found["proxies"]) == ["database/database-0"]
     (told,) = found["classes"].values()
-    assert set(told["listeners"]) == {"inbound", "outbound"}
+    assert set(told["listeners"]) == {"inbound"}, "it may call nobody"
 
 
 def test_a_bootstrap_is_of_one_proxy_that_has_a_sidecar(meshlog: Printed) -> None:

@@ -42,6 +42,8 @@ class Told:
         return message.FromString(self.snapshot.resources[type_url, name, self.view[type_url][name]].body)
 
     def chains(self, listener: str) -> dict[str, FilterChain]:
+        if listener not in self.view[LDS]:
+            return {}  # nothing may be called: no listener, so that callers are refused
         return {chain.name: chain for chain in self.get(Listener, listener).filter_chains}
 
     def calls(self) -> set[str]:
@@ -78,11 +80,27 @@ def tcp_clusters(chain: FilterChain) -> dict[str, int]:
     return {part.name: part.weight for part in proxy.weighted_clusters.clusters} or {proxy.cluster: 1}
 
 
-def test_without_policy_every_connection_is_closed_at_once() -> None:
+def test_without_policy_every_connection_is_refused() -> None:
+    """No listener takes what the application sends: its node answers as for any port that nobody listens on."""
     found = told("buy/buyer-0", mesh=without_policy())
-    assert found.calls() == set()
-    assert tcp_clusters(found.get(Listener, "outbound").default_filter_chain) == {"blackhole": 1}
+    assert set(found.view[LDS]) == {"inbound"}
+    assert RDS not in found.view
     assert not told("store/v1-0", mesh=without_policy()).rules(8080).policies
+
+
+def test_without_policy_but_with_egress_a_client_may_leave_the_mesh() -> None:
+    found = told("buy/buyer-0", mesh=[*without_policy(), objects.mesh_config(egress=True)])
+    assert tcp_clusters(found.get(Listener, "outbound").default_filter_chain) == {"passthrough": 1}
+
+
+def test_who_may_call_something_is_closed_elsewhere() -> None:
+    assert tcp_clusters(told("buy/buyer-0").get(Listener, "outbound").default_filter_chain) == {"blackhole": 1}
+
+
+def test_an_account_of_a_namespace_that_has_left_calls_nobody_though_its_certificate_is_good() -> None:
+    left = told("store/v1-0", mesh=[*objects.bookstore(), objects.namespace("buy", mesh=None)])
+    assert not left.rules(8080).policies
+    assert set(told("store/v1-0").rules(8080).policies) == {"store/buyer-v1", "store/thief-v1"}
 
 
 def test_a_client_is_told_only_of_what_it_may_call() -> None:
@@ -333,6 +351,18 @@ def test_a_headless_service_leads_to_the_pod_that_the_client_addressed() -> None
     chain = found.chains("outbound")["outbound|store/nodes|8080"]
     assert [prefix.address_prefix for prefix in chain.filter_chain_match.prefix_ranges] == ["10.244.2.1"]
     assert found.get(Cluster, "direct|store/nodes|8080").type == Cluster.DiscoveryType.ORIGINAL_DST
+
+
+def test_of_a_headless_root_that_is_its_own_backend_the_pod_that_was_addressed_has_the_roots_share() -> None:
+    """Whoever asks for one member of a StatefulSet by name must not be answered by another."""
+    mesh = [
+        objects.service("store", "nodes", ip="None", selector={"version": "v1"}, ports=[ServicePort(port=80)]),
+        objects.slices("store", "nodes", {"v1-0": "10.244.2.1"}, ports={"": 80}),
+        objects.split("store", "some", root="nodes", backends={"nodes": 3, "store-v2": 1}),
+    ]
+    (route,) = told("buy/buyer-0", *mesh).routes("outbound|store/nodes|80")
+    found = {part.name: part.weight.value for part in route.route.weighted_clusters.clusters}
+    assert found == {"direct|store/nodes|80": 3, "outbound|store/store-v2|80": 1}
 
 
 def test_permissive_mode_opens_every_service_with_sidecars_to_every_member() -> None:
