@@ -130,6 +130,22 @@ class Api:
         )
         return _applied(manifest, status, answer)
 
+    async def dry_run(self, manifest: Manifest, *, manager: str = FIELD_MANAGER) -> Manifest:
+        """The object as the server would keep it, admitted and with its defaults; nothing is changed.
+
+        Raises `BadInputError` with the server's sentence if it, or an admission webhook, refuses the object.
+        """
+        status, answer = await self.request(
+            "PATCH",
+            await self.path_of(manifest),
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+            params={"fieldManager": manager, "force": "true", "dryRun": "All"},
+        )
+        if status not in {200, 201}:
+            raise _refusal(manifest, status, answer)
+        return answer
+
     async def delete(self, manifest: Manifest) -> None:
         """Delete; an object that is not there is fine."""
         status, answer = await self.request("DELETE", await self.path_of(manifest))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from cli.api import Manifest
@@ -12,6 +14,7 @@ from cli.history.draining import Drain, draining
 from cli.history.proposal import keys_of, propose
 from cli.history.reachability import Calls, changed_calls
 from cli.history.recompile import compiled, compiler_of
+from cli.history.seen import Seen, SeenCall, judged
 from cli.history.timeline import Timeline, in_force, living
 from shared.pins import PIN_KIND
 from shared.snapshot import Quarantined, Snapshot
@@ -25,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True):
     after: Snapshot
     difference: Difference
     calls: Calls
+    seen: Seen
     drains: list[Drain]
     left_out: list[Quarantined]
     """Objects that would be left out, and are not now."""
@@ -46,16 +50,17 @@ async def plan(
     drop: list[tuple[str, str, str]],
     *,
     whole: bool = False,
+    seen: Sequence[SeenCall] = (),
 ) -> Plan:
     """Compile the state at a version, then what is proposed, and say what differs; raises `BadInputError`.
 
-    Compiled are the proxies that the change can concern, unless the `whole` mesh is asked for.
+    Compiled are the proxies that the change can concern, unless the `whole` mesh is asked for, or about calls `seen`.
     """
     about = timeline.source.about
     asked = keys_of(about, put, drop)
     known = living(await timeline.state(version, part_to_ask(about, asked)))
     proposal = propose(about, known, put, drop)
-    concerned = None if whole else concern(about, known, proposal.events)
+    concerned = None if whole or seen else concern(about, known, proposal.events)
     state = living(await timeline.state(version, concerned.part if concerned else None))
     serves = concerned.serves(state, proposal.events) if concerned else _everybody
     compiler = compiler_of(about, sorted(state.values(), key=lambda item: item.sequence), serves=serves)
@@ -73,6 +78,7 @@ async def plan(
         before=before,
         after=after,
         difference=difference,
+        seen=judged(seen, (before, was), (after, now)),
         calls=changed_calls((before, was), (after, now), difference, policy),
         drains=draining(before, after, difference),
         left_out=difference.newly_left_out,

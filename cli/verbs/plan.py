@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cli.api import Manifest
     from cli.history.planning import Plan
 
 _VALIDATED = 5
@@ -24,6 +25,8 @@ examples:
   meshlog plan -f policy.yaml
   meshlog plan --delete TrafficTarget/shop/allow --at @-1d
   meshlog plan -f policy.yaml --log exported.meshlog -o json      in a pipeline, without a cluster
+  meshlog plan -f policy.yaml --server --log nats://nats:4222     in a pipeline, against the running mesh
+  meshlog plan -f policy.yaml --calls seen.jsonl                  which of the calls seen would be denied
 """
 
 
@@ -41,6 +44,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--envoys", type=int, default=_VALIDATED, metavar="N", help="ask a real Envoy about so many classes (default 5)"
     )
+    parser.add_argument(
+        "--server", action="store_true", help="let the API server admit and default the objects first (dry run)"
+    )
+    parser.add_argument("--kubeconfig", type=Path, help="with --server; default: $KUBECONFIG, the embedded mesh")
+    parser.add_argument("--context", default="", help="with --server: context of the kubeconfig")
+    parser.add_argument(
+        "--calls", type=Path, metavar="FILE", help="calls that were seen, a JSON object a line: from, to, port, path, …"
+    )
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     from cli.history import source as sources
 
@@ -52,11 +63,13 @@ def main(argv: Sequence[str]) -> int:
     from cli.api import read_manifests
     from cli.history.naming import parse_object
     from cli.history.planning import plan
+    from cli.history.seen import read_calls
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 
     put = [one for path in options.filename for one in read_manifests(path)]
     drop = [parse_object(text) for text in options.delete]
+    seen = read_calls(options.calls) if options.calls is not None else []
 
     async def run() -> Plan:
         async with sources.opened(options.log) as source:
@@ -64,7 +77,8 @@ def main(argv: Sequence[str]) -> int:
             version = await resolve(timeline, options.at)
             if options.at == "HEAD":
                 version = max(version, (await source.events.bounds())[1])
-            return await plan(timeline, version, put, drop)
+            admitted = await _admitted(options, put) if options.server else put
+            return await plan(timeline, version, admitted, drop, seen=seen)
 
     found = asyncio.run(run())
     refusals = _refusals(found, options.envoys)
@@ -75,6 +89,14 @@ def main(argv: Sequence[str]) -> int:
     if refusals or found.left_out:
         return 2
     return 0 if found.nothing else 1
+
+
+async def _admitted(options: argparse.Namespace, put: list[Manifest]) -> list[Manifest]:
+    """The objects as the API server would keep them; nothing is changed there."""
+    from cli.cluster.target import session
+
+    async with session(options) as api:
+        return [await api.dry_run(manifest) for manifest in put]
 
 
 def _refusals(found: Plan, most: int) -> dict[str, str]:
@@ -120,6 +142,11 @@ def _consequences(found: Plan) -> None:
             print(f"  {sentence}")
         if len(calls) > 25:
             print(f"  and {len(calls) - 25} more (-o json)")
+    if found.seen.asked:
+        counts = f"{len(found.seen.allowed)} newly allowed, {len(found.seen.denied)} newly denied"
+        print(f"\nof {found.seen.asked} calls seen: {counts}, {found.seen.unknown} between names that are not there")
+        for sentence in found.seen.denied[:25]:
+            print(f"  denied: {sentence}")
     if not found.calls.complete:
         print("  (too many calls to ask all of them)")
     print(f"\nconnections that would end: {'none' if not found.drains else ''}")
@@ -145,6 +172,12 @@ def _as_json(found: Plan, refusals: dict[str, str]) -> dict[str, Any]:
         "allowed": found.calls.allowed,
         "denied": found.calls.denied,
         "asked": found.calls.asked,
+        "seen": {
+            "asked": found.seen.asked,
+            "unknown": found.seen.unknown,
+            "allowed": found.seen.allowed,
+            "denied": found.seen.denied,
+        },
         "drains": [
             {"class": one.workload_class, "listener": one.listener, "chains": one.chains} for one in found.drains
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -69,6 +70,26 @@ def test_a_plan_of_nothing_is_nothing_and_of_a_deletion_is_not(log: Path, capsys
     assert "would see a change" in text
     assert main(["plan", "--delete", "TrafficTarget/no/such"]) == 2
     capsys.readouterr()
+
+
+def test_a_plan_judges_the_calls_that_were_seen(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = tmp_path / "calls"
+    calls.write_text(
+        '{"from": "sa:buy/buyer", "to": "svc:store/store-v1", "path": "/books"}\n'
+        '{"from": "buy/buyer-0", "to": "svc:store/store-v1", "path": "/books"}\n'
+        '{"from": "buy/buyer-0", "to": "svc:store/store-v1", "path": "/elsewhere"}\n\n'
+        '{"from": "buy/stranger", "to": "svc:store/store-v1"}\n'
+    )
+    argv = ["plan", "--envoys", "0", "--delete", "TrafficTarget/store/buyer-v1", "--calls", str(calls)]
+    code, text = run(capsys, *argv)
+    assert code == 1
+    assert "of 4 calls seen: 0 newly allowed, 2 newly denied, 1 between names that are not there" in text
+    assert "denied: sa:buy/buyer -> svc:store/store-v1 GET /books" in text
+    seen = json.loads(run(capsys, *argv, "-o", "json")[1])["seen"]
+    assert (seen["asked"], seen["unknown"], len(seen["denied"]), seen["allowed"]) == (4, 1, 2, [])
+    calls.write_text('{"from": "buy/buyer-0"}\n')
+    assert main(argv) == 2
+    assert f"{calls}:1" in capsys.readouterr().err
 
 
 def test_bisect_finds_the_version_at_which_an_object_went(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

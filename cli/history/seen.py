@@ -1,0 +1,91 @@
+"""Calls that were seen, from an access log or a tracing system: which of them a plan would deny, or newly allow.
+
+One JSON object a line: `{"from": "shop/web-7c9d", "to": "svc:shop/cart", "port": 80, "path": "/items"}`, with names as in
+`meshlog check`; `port`, `method`, `path` and `headers` may be missing. Calls between names that are not in the mesh,
+before or after, are counted and not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from cli.calls.asking import ask
+from cli.calls.directory import Directory
+from cli.calls.matching import Request
+from shared.errors import BadInputError
+from shared.snapshot import Snapshot
+
+
+class SeenCall(msgspec.Struct, frozen=True, rename={"caller": "from", "called": "to"}, forbid_unknown_fields=True):
+    """One call."""
+
+    caller: str
+    called: str
+    port: int | None = None
+    method: str = "GET"
+    path: str = "/"
+    headers: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        port = f":{self.port}" if self.port else ""
+        return f"{self.caller} -> {self.called}{port} {self.method} {self.path}"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What becomes of the calls that were seen."""
+
+    asked: int
+    unknown: int
+    """Of names that are not in the mesh."""
+    allowed: list[str]
+    """Newly."""
+    denied: list[str]
+    """Newly."""
+
+
+def read_calls(path: Path) -> list[SeenCall]:
+    """The calls in a file, each once; raises `BadInputError` that names the line."""
+    found: dict[str, SeenCall] = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise BadInputError("calls/unreadable", f"cannot be read: {error.strerror}", about=str(path)) from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            call = msgspec.json.decode(line, type=SeenCall)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise BadInputError("calls/line", f"is no call ({error})", about=f"{path}:{number}") from error
+        found[f"{call} {call.headers}"] = call
+    return list(found.values())
+
+
+def judged(calls: Iterable[SeenCall], before: tuple[Snapshot, Directory], after: tuple[Snapshot, Directory]) -> Seen:
+    """Ask each before and after."""
+    asked = unknown = 0
+    allowed: list[str] = []
+    denied: list[str] = []
+    for call in calls:
+        asked += 1
+        was, now = _passes(call, *before), _passes(call, *after)
+        if was is None and now is None:
+            unknown += 1
+        elif now and not was:
+            allowed.append(str(call))
+        elif was and not now:
+            denied.append(str(call))
+    return Seen(asked, unknown, allowed, denied)
+
+
+def _passes(call: SeenCall, snapshot: Snapshot, directory: Directory) -> bool | None:
+    """None if there is nobody of these names."""
+    request = Request(method=call.method.upper(), path=call.path, headers=tuple(sorted(call.headers.items())))
+    try:
+        answers = ask(snapshot, directory, call.caller, call.called, request, port=call.port)
+    except BadInputError:
+        return None
+    return all(answer.allowed for answer in answers)
