@@ -18,6 +18,7 @@ from services.ca.kube import KubeApi
 from services.ca.progress import FleetProgress
 from services.ca.publication import BundlePublisher
 from services.ca.replay import ReplayGuard
+from services.ca.root_status import RootStatuses
 from services.ca.roots import DEFAULT_ROOT, OpenStore, Roots
 from services.ca.rotator import Rotator
 from services.ca.settings import CaSettings
@@ -120,6 +121,7 @@ class CertificateAuthority:
             csrs=csrs, certs=certs, streams=streams, issuer=issuer, bundle=publisher.published, answered=self._answered
         )
         distributor = self._distributor(publisher)
+        statuses = self._statuses()
         rotator = Rotator(
             roots=self.roots,
             facts=self.facts,
@@ -141,6 +143,7 @@ class CertificateAuthority:
             certs=certs,
             streams=streams,
             trust_domain=settings.trust_domain,
+            looked=statuses.look if statuses is not None else lambda _: None,
         )
 
         async def sign() -> None:
@@ -169,7 +172,8 @@ class CertificateAuthority:
         ]
         if distributor is not None:
             parts += _distribution(distributor, follower, publisher)
-        if self._kube is not None:
+        if self._kube is not None and statuses is not None:
+            parts.append(("root-statuses", statuses.run()))
             gateway = GatewayCertificate(
                 self._kube,
                 facts=self.facts,
@@ -195,6 +199,11 @@ class CertificateAuthority:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             await self.roots.refresh()
+
+    def _statuses(self) -> RootStatuses | None:
+        if self._kube is None:
+            return None
+        return RootStatuses(self._kube, namespace=self._settings.namespace, facts=self.facts, roots=self.roots)
 
     def _distributor(self, publisher: BundlePublisher) -> BundleDistributor | None:
         if self._kube is None:

@@ -64,8 +64,12 @@ class Rotator:
         certs: EventLog,
         streams: Streams,
         trust_domain: str,
+        looked: Callable[[Plan], None] = lambda _: None,
     ) -> None:
-        """`undistributed` names places outside the log that do not hold a bundle yet."""
+        """`undistributed` names places outside the log that do not hold a bundle yet.
+
+        `looked` is told of each look and what came of it.
+        """
         self._roots = roots
         self._facts = facts
         self._follower = follower
@@ -75,6 +79,7 @@ class Rotator:
         self._certs = certs
         self._streams = streams
         self._trust_domain = trust_domain
+        self._looked = looked
         self._told: AuditNote | None = None
 
     async def run(self) -> None:
@@ -113,7 +118,9 @@ class Rotator:
                 _LOGGER.warning("there is no root to publish yet: %s", reason or "none is active")
                 return PACE_SECONDS
             await self._publisher.publish(bundle)
-            await self._tell(Plan(bundle=bundle, step="first", why="the first trust bundle"))
+            first = Plan(bundle=bundle, step="first", why="the first trust bundle")
+            self._looked(first)
+            await self._tell(first)
             return 0.0
         if _under_way(held, candidates_differ=_differ(held, self._facts)):
             await self._progress.refresh(held)
@@ -130,6 +137,7 @@ class Rotator:
         )
         if found.bundle is not held or self._publisher.ageing:
             await self._publisher.publish(found.bundle)
+        self._looked(found)
         await self._tell(self._with_problems(found))
         return IDLE_SECONDS if found.step in {"steady", "refused"} else PACE_SECONDS
 

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.nats
 
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 PROFILE = Profile(nats_secured=True, cluster="c1")
-ELSEWHERE = {"update secrets", "patch meshrootcertificates/status", "create events"}
-"""Needed for a new root and for news about an object that is refused: other tests make these happen."""
+ELSEWHERE = {"create events"}
+"""Needed for news about an object that is refused: another test makes it happen."""
 OBJECTS = f"""
 {WRITTEN.replace("namespace: default", "namespace: shop")}
 ---
@@ -71,8 +71,18 @@ apiVersion: config.openservicemesh.io/v1alpha2
 kind: MeshConfig
 metadata: {{name: osm-mesh-config, namespace: meshlog-system}}
 spec: {{traffic: {{enableEgress: true}}}}
+---
+apiVersion: config.openservicemesh.io/v1alpha2
+kind: MeshRootCertificate
+metadata: {{name: default, namespace: meshlog-system}}
+spec: {{role: active, trustDomain: cluster.local, provider: {{builtin: {{}}}}}}
+---
+apiVersion: config.openservicemesh.io/v1alpha2
+kind: MeshRootCertificate
+metadata: {{name: second, namespace: meshlog-system}}
+spec: {{role: passive, trustDomain: cluster.local, provider: {{builtin: {{}}}}}}
 """
-"""One of every kind whose status is written."""
+"""One of every kind whose status is written, and a second root, whose keys go into the Secret of the first."""
 
 
 async def install(api: ApiServer) -> dict[str, Manifest]:

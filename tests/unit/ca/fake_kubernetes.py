@@ -60,6 +60,9 @@ class FakeKubernetes:
             case "PATCH", "application/apply-patch+yaml":
                 self.put(path, body)
                 return KubeAnswer(status=200, body=b"{}")
+            case "PATCH", "application/merge-patch+json":
+                self.put(path, body)
+                return KubeAnswer(status=200, body=b"{}")
             case "PATCH", "application/json-patch+json":
                 return self._patch(path, body)
             case _:
