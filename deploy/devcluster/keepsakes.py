@@ -52,17 +52,25 @@ class Keepsakes:
     async def run(self, one: Kept) -> None:
         """Write down what there is and each change, for ever."""
         while True:
+            found, revision = await self._cluster.list(one.resource, one.namespace)
+            held = {obj["metadata"]["name"]: obj for obj in found if one.name in ("", obj["metadata"]["name"])}
+            for path in self._place(one).glob("*.json"):
+                if one.name in ("", path.stem) and path.stem not in held:
+                    await asyncio.to_thread(self._keep, path, None)
+            for name, obj in held.items():
+                await asyncio.to_thread(self._keep, self._file(one, name), obj)
             try:
-                async for event in self._cluster.watch(one.resource, one.namespace):
+                async for event in self._cluster.watch(one.resource, one.namespace, since=revision):
                     name: str = event.object["metadata"]["name"]
                     if one.name in ("", name):
-                        await asyncio.to_thread(self._keep, self._file(one, name), event.type, event.object)
+                        obj = None if event.type == "DELETED" else event.object
+                        await asyncio.to_thread(self._keep, self._file(one, name), obj)
             except ApiError as error:
                 _LOG.warning("%s are looked at anew: %s", one.resource, error)
 
-    def _keep(self, path: Path, change: str, obj: Obj) -> None:
+    def _keep(self, path: Path, obj: Obj | None) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if change == "DELETED":
+        if obj is None:
             path.unlink(missing_ok=True)
         else:
             draft = path.with_suffix(".new")

@@ -94,3 +94,24 @@ async def test_a_damaged_file_is_named_and_its_content_is_not(tmp_path: Path, da
 def test_a_setting_that_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(BadInputError, match="--keep wants"):
         parse([f"--keep={text}"])
+
+
+async def test_what_ended_while_nobody_looked_is_forgotten(tmp_path: Path) -> None:
+    """A watch that fell behind begins anew: deletions between are told by nothing but the list."""
+    api = ApiServer()
+    await api.start()
+    await bootstrap.apply(api.cluster, manifests.read([bootstrap.DEFINITIONS]))
+    gone, other = tmp_path / ROOTS / "home" / "gone.json", tmp_path / "secrets" / "home" / "others.json"
+    for file in (gone, other):
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    running = [asyncio.ensure_future(Keepsakes(api.cluster, tmp_path, KEPT).run(one)) for one in KEPT]
+    try:
+        await eventually(lambda: not gone.exists(), within=5, what="the file of what is gone is removed")
+        # It was never one of those that are kept.
+        assert other.exists()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await api.stop()
