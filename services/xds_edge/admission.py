@@ -12,10 +12,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
+from services.xds_edge.relief import Relief
 from shared.errors import MeshlogError
 from shared.tokens import TokenRefusedError, WorkloadToken
 
-Status = Literal["UNAUTHENTICATED", "PERMISSION_DENIED", "UNAVAILABLE", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"]
+Status = Literal[
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "UNAVAILABLE",
+    "INVALID_ARGUMENT",
+    "RESOURCE_EXHAUSTED",
+    "UNIMPLEMENTED",
+]
 
 _BEARER = "Bearer "
 
@@ -81,9 +89,11 @@ class LoadWatch:
     rises slowly again, to the ceiling. Nothing runs while nobody comes.
     """
 
-    def __init__(self, pace: Pace, *, ceiling: float) -> None:
+    def __init__(self, pace: Pace, *, ceiling: float, relief: Relief | None = None) -> None:
+        """`relief` is asked for when a slower pace does not help."""
         self._pace = pace
         self._ceiling = ceiling
+        self._relief = relief
         self._due: float | None = None
         self.lateness = 0.0
         """Seconds, of the newest look."""
@@ -108,6 +118,8 @@ class LoadWatch:
             self._pace.rate = max(min(_FLOOR, self._ceiling), rate * 0.7)
         elif lateness < TARGET / 2:
             self._pace.rate = min(self._ceiling, rate * 1.1)
+        if self._relief is not None:
+            self._relief.look(late=lateness > TARGET and self._pace.rate <= _FLOOR)
 
 
 class Gatekeeper:
@@ -116,7 +128,7 @@ class Gatekeeper:
     def __init__(
         self, verifier: Verifier, *, pace: Pace, version: Callable[[], int], watch: LoadWatch | None = None
     ) -> None:
-        self._watch = watch
+        self.watch = watch
         self._verifier = verifier
         self._pace = pace
         self._version = version
@@ -128,8 +140,8 @@ class Gatekeeper:
             raise StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another")
         if not self._version() or not self._verifier.clusters:
             raise StreamRefusedError("UNAVAILABLE", "stream/not-ready", "this edge has no snapshot to serve yet")
-        if self._watch is not None:
-            self._watch.admitted()
+        if self.watch is not None:
+            self.watch.admitted()
         if not self._pace.take():
             raise StreamRefusedError("UNAVAILABLE", "stream/paced", "too many new streams at once; come back")
         return self.identify(metadata)

@@ -16,12 +16,14 @@ from typing import Any
 from services.xds_edge import lastgood
 from services.xds_edge.admission import Gatekeeper, LoadWatch, Pace
 from services.xds_edge.fleet import Fleet
+from services.xds_edge.http2 import Limits as ConnectionLimits
 from services.xds_edge.issuers import IssuerFollower
 from services.xds_edge.lastgood import LastGood
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.relief import Relief
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
-from services.xds_edge.server import DiscoveryServer, ServerLimits
+from services.xds_edge.server import DiscoveryServer
 from services.xds_edge.serving import ServingPair
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.snapshots import SnapshotFollower
@@ -65,7 +67,7 @@ class Edge:
         self.gatekeeper = Gatekeeper(
             self.verifier,
             pace=pace,
-            watch=LoadWatch(pace, ceiling=settings.new_streams),
+            watch=LoadWatch(pace, ceiling=settings.new_streams, relief=Relief(self._relieved)),
             version=lambda: self.fleet.version if self.may_serve else 0,
         )
         self.services = Services(
@@ -80,7 +82,8 @@ class Edge:
         self.server = DiscoveryServer(
             self.services,
             self.gatekeeper,
-            ServerLimits(max_connection_age=settings.max_connection_age, reuse_port=settings.reuse_port),
+            ConnectionLimits(max_connection_age=settings.max_connection_age),
+            reuse_port=settings.reuse_port,
             mesh_namespace=settings.namespace,
         )
         self.may_serve = False
@@ -263,6 +266,11 @@ class Edge:
         self.may_serve = True
         if self.verifier.clusters:
             self._ready("snapshot", True, "")
+
+    def _relieved(self, may_be_sent: bool) -> None:  # noqa: FBT001 (a `Tell`)
+        if not may_be_sent:
+            _LOGGER.warning("busy with the proxies that it has: new ones should be sent to other edges for a while")
+        self._ready("load", may_be_sent, "busy with the proxies that it has")
 
     def _issuers_changed(self) -> None:
         self._changed.set()

@@ -125,9 +125,15 @@ class Exchange:
     @property
     def idle(self) -> bool:
         """Whether the proxy holds all that it asked for, with nothing in flight."""
-        return self.version > 0 and all(
-            subscription.settled(self._whole(type_url)) for type_url, subscription in self.subscriptions.items()
-        )
+        if not self.version:
+            return False
+        for type_url, subscription in self.subscriptions.items():
+            whole = self._whole(type_url)
+            if subscription.settled_on is whole and subscription.in_flight is None:
+                continue
+            if not subscription.settled(whole):
+                return False
+        return True
 
     def acked(self, type_url: str) -> int:
         """Newest version of which the proxy holds everything of this type.
@@ -154,7 +160,10 @@ class Exchange:
         pending: frozenset[str] = frozenset(),
     ) -> bool:
         subscription = self.subscriptions.get(type_url)
-        if subscription is None:
+        if subscription is None or subscription.in_flight is not None:
+            return False
+        if subscription.settled_on is whole:
+            subscription.acked = max(subscription.acked, self.version)
             return False
         offer = subscription.offer(
             whole, version=self.version, nonce=str(self._nonce + 1), removals=removals, pending=pending
@@ -194,10 +203,14 @@ class Exchange:
     def _judge(self) -> None:
         # Every type the mesh renders counts, also one that the proxy has yet to ask for; secrets once asked for, so
         # that the mark falls back when a proxy begins to ask for them.
-        newest = self.version
-        for type_url in TYPE_URLS:
-            newest = min(newest, self.acked(type_url))
-        secrets = self.subscriptions.get(SDS)
-        if secrets is not None:
-            newest = min(newest, secrets.acked)
+        newest, subscriptions = self.version, self.subscriptions
+        for type_url in SERVED:
+            subscription = subscriptions.get(type_url)
+            if subscription is not None:
+                acked = subscription.acked
+            elif type_url == SDS:
+                continue
+            else:
+                acked = self.acked(type_url)
+            newest = min(newest, acked)
         self.complete = newest

@@ -29,7 +29,7 @@ class WritePatience:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         """A write begins."""
         loop = asyncio.get_running_loop()
         self._began = loop.time()
@@ -37,7 +37,7 @@ class WritePatience:
             self._task = asyncio.current_task()
             self._timer = loop.call_at(self._began + self._limit, self._look)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """It is over, one way or the other."""

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from services.xds_edge.subscriptions import Request
 from services.xds_edge.world import read_version_info
 from shared.errors import MeshlogError
-from shared.snapshot import SDS
+from shared.snapshot import SDS, TYPE_URLS
 
 MAX_ERROR_TEXT = 4096
 """Characters kept of what a proxy says about a refused response."""
@@ -18,11 +18,33 @@ class BadRequestError(MeshlogError):
     """The bytes are no request of the protocol."""
 
 
+_TYPES = {type_url.encode(): type_url for type_url in (*TYPE_URLS, SDS)}
+_TYPE_URL, _RESPONSE_NONCE = b"\x12", b"\x32"
+"""Tags of fields 2 and 6, both length-delimited (discovery.proto, `DeltaDiscoveryRequest`)."""
+
+
+def _plain_ack(payload: bytes) -> Request | None:
+    """A request that holds a type and a nonce and nothing else, as nearly all do; none if it is another."""
+    if len(payload) < 2 or payload[:1] != _TYPE_URL:
+        return None
+    end = 2 + payload[1]
+    type_url = _TYPES.get(payload[2:end])
+    # A length of one byte is below 128: the bytes after it must be exactly the nonce.
+    if type_url is None or payload[end : end + 1] != _RESPONSE_NONCE or len(payload) - end < 3:
+        return None
+    nonce = payload[end + 2 :]
+    if payload[end + 1] != len(nonce) or len(nonce) > 127 or not nonce.isascii():
+        return None
+    return Request(type_url, nonce=nonce.decode())
+
+
 def decode_delta(payload: bytes) -> tuple[Request, str]:
     """A `DeltaDiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
 
     Raises `BadRequestError`.
     """
+    if (ack := _plain_ack(payload)) is not None:
+        return ack, ""
     try:
         message = DeltaDiscoveryRequest.FromString(payload)
     except DecodeError as error:

@@ -238,7 +238,7 @@ class ProxySecrets:
             found[SECRET_TRUST_BUNDLE] = self._shared.roots[0]
         if found != self._selection.resources:
             self._selection = Selection(found)
-        self._pending = frozenset({SECRET_WORKLOAD, SECRET_TRUST_BUNDLE} - found.keys())
+            self._pending = frozenset({SECRET_WORKLOAD, SECRET_TRUST_BUNDLE} - found.keys())
 
     def _follow_signer(self) -> None:
         bundle, version = self._shared.bundle, self._certificate.version if self._certificate else self._adopted

@@ -1,8 +1,7 @@
-"""The gRPC side: aggregated discovery over TLS, bytes in and bytes out.
+"""Aggregated discovery over TLS: gRPC calls in, bytes in and bytes out.
 
-Messages pass through without gRPC's serialisers. The TLS certificate is asked for at every new connection, so it is
-renewed without a restart. The keepalive settings accept what Envoy and gRPC clients send ("too many pings" would cut
-them off) and close half-open connections.
+Messages pass through as they are. The TLS certificate is asked for at every new connection, so it is renewed without
+a restart.
 """
 
 from __future__ import annotations
@@ -10,15 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-import grpc
-import grpc.aio
-import msgspec
-
-from services.xds_edge import csds
+from services.xds_edge import csds, tls
 from services.xds_edge.admission import Gatekeeper, StreamRefusedError
+from services.xds_edge.calls import Call
 from services.xds_edge.dialect import Delta, Dialect, World
+from services.xds_edge.http2 import Connection, Limits
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
 from shared.errors import BadInputError
@@ -29,51 +25,10 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA = "DeltaAggregatedResources"
 WORLD = "StreamAggregatedResources"
 
-
-class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server does to connections."""
-
-    keepalive: float = 30.0
-    """Seconds of silence after which a connection is probed."""
-    keepalive_timeout: float = 10.0
-    """Seconds that the probe's answer may take."""
-    max_connection_age: float = 1800.0
-    """Seconds, ± 10 %, after which a connection is asked to move on: evens out replicas, brings fresh tokens."""
-    reuse_port: bool = False
-    """Whether other processes may listen on the same port."""
-    max_request: int = 8 * 1024 * 1024
-    """Bytes of a request: room for 50,000 resource versions at a reconnect."""
-
-    def options(self) -> list[tuple[str, int]]:
-        """As gRPC's channel arguments."""
-        return [
-            ("grpc.max_receive_message_length", self.max_request),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.keepalive_time_ms", int(self.keepalive * 1000)),
-            ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-            ("grpc.http2.max_ping_strikes", 0),
-            ("grpc.max_connection_age_ms", int(self.max_connection_age * 1000)),
-            ("grpc.max_connection_age_grace_ms", 5000),
-            ("grpc.so_reuseport", int(self.reuse_port)),
-        ]
-
-
-class _CallChannel:
-    """A gRPC call as a `Channel`."""
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    async def read(self) -> bytes | None:
-        """The next message; none at the end."""
-        message = await self._context.read()
-        return message if isinstance(message, bytes) else None
-
-    async def write(self, message: bytes) -> None:
-        """Send a message."""
-        await self._context.write(message)
+_BACKLOG = 4096
+"""Connections that may wait to be accepted: a storm is taken in, not turned away by the kernel."""
+_HANDSHAKE = 10.0
+"""Seconds that a TLS handshake may take."""
 
 
 class DiscoveryServer:
@@ -83,124 +38,157 @@ class DiscoveryServer:
         self,
         services: Services,
         gatekeeper: Gatekeeper,
-        limits: ServerLimits | None = None,
+        limits: Limits | None = None,
         *,
+        reuse_port: bool = False,
         mesh_namespace: str = "meshlog-system",
     ) -> None:
+        """`reuse_port`: whether other processes may listen on the same port."""
         self._services = services
         self._mesh_namespace = mesh_namespace
         self._gatekeeper = gatekeeper
-        self._server = grpc.aio.server(options=(limits or ServerLimits()).options())
-        delta: Callable[[Any, Any], Awaitable[None]] = self._delta
-        world: Callable[[Any, Any], Awaitable[None]] = self._world
-        handlers = {
-            DELTA: grpc.stream_stream_rpc_method_handler(delta),
-            WORLD: grpc.stream_stream_rpc_method_handler(world),
+        self._limits = limits or Limits()
+        self._reuse_port = reuse_port
+        self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
+            f"/{SERVICE}/{DELTA}": self._delta,
+            f"/{SERVICE}/{WORLD}": self._world,
+            f"/{csds.SERVICE}/{csds.FETCH}": self._fetch_status,
+            f"/{csds.SERVICE}/{csds.STREAM}": self._stream_status,
         }
-        status = {
-            csds.FETCH: grpc.unary_unary_rpc_method_handler(self._fetch_status),
-            csds.STREAM: grpc.stream_stream_rpc_method_handler(self._stream_status),
-        }
-        self._server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(SERVICE, handlers),
-                grpc.method_handlers_generic_handler(csds.SERVICE, status),
-            )
-        )
-        self._running: set[ProxyStream] = set()
+        self._server: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
+        self._deserted = asyncio.Event()
+        """Set while there is no connection."""
+        self._deserted.set()
+        self._running: dict[Call, ProxyStream] = {}
         self.port = 0
         """The port that is listened on."""
 
-    async def start(self, host: str, port: int, certificate: Callable[[], tuple[bytes, bytes] | None]) -> None:
+    async def start(self, host: str, port: int, certificate: Callable[[], tls.Presented | None]) -> None:
         """Listen. `certificate` gives the newest (key, chain), both PEM; raises `BadInputError`."""
-        presented = certificate()
-        if presented is None:
-            raise BadInputError("edge/certificate", "there is no certificate to serve with")
-
-        def fetch() -> Any:
-            # None keeps what is in use: OpenSSL's context is not made anew for each connection of a storm.
-            nonlocal presented
-            newest = certificate()
-            if newest is None or newest == presented:
-                return None
-            presented = newest
-            return grpc.ssl_server_certificate_configuration([newest])
-
-        credentials = grpc.dynamic_ssl_server_credentials(
-            grpc.ssl_server_certificate_configuration([presented]), fetch, require_client_authentication=False
-        )
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        context = tls.server_context(certificate)
         try:
-            self.port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._connection,
+                host,
+                port,
+                ssl=context,
+                backlog=_BACKLOG,
+                reuse_port=self._reuse_port or None,
+                ssl_handshake_timeout=_HANDSHAKE,
+                ssl_shutdown_timeout=1.0,
+            )
+        except OSError as error:
             raise BadInputError(
-                "edge/address", "cannot be listened on; choose another --port", about=address
+                "edge/address", "cannot be listened on; choose another --port", about=f"{host}:{port}"
             ) from error
-        if not self.port:
-            raise BadInputError("edge/address", "cannot be listened on; choose another --port", about=address)
-        await self._server.start()
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def drain(self, within: float) -> None:
         """Stop: take no new streams, send GOAWAY, end the streams spread over `within` seconds, then all the rest."""
         self._gatekeeper.draining = True
-        stopping = asyncio.ensure_future(self._server.stop(within + 1.0))
-        leaving = list(self._running)
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.leave()
+        leaving = list(self._running.values())
         pause = within / len(leaving) if leaving else 0.0
         for stream in leaving:
             stream.end(StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another"))
             await asyncio.sleep(pause)
-        await stopping
+        await self._closed(within=1.0)
 
     async def abandon(self) -> None:
         """Stop at once, as a process that is killed does."""
-        await self._server.stop(None)
+        if self._server is not None:
+            self._server.close()
+        await self._closed(within=0.0)
 
-    async def _fetch_status(self, payload: bytes, context: Any) -> bytes:
-        """What proxies hold, once."""
+    async def _closed(self, *, within: float) -> None:
+        """Wait until every call has ended; after `within` seconds they are cut off."""
+        tasks = [call.task for connection in self._connections for call in connection.calls.values() if call.task]
+        if tasks and within:
+            await asyncio.wait(tasks, timeout=within)
+        for connection in list(self._connections):
+            connection.abort()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._deserted.wait()
+
+    def _connection(self) -> Connection:
+        return Connection(
+            self._serve,
+            self._limits,
+            opened=self._opened,
+            closed=self._lost,
+            aged=self._aged,
+        )
+
+    def _opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._deserted.clear()
+
+    def _lost(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._deserted.set()
+
+    def _aged(self, connection: Connection) -> None:
+        for call in connection.calls.values():
+            if (stream := self._running.get(call)) is not None:
+                stream.end(StreamRefusedError("UNAVAILABLE", "stream/aged", "the connection is old; open another"))
+
+    async def _serve(self, call: Call) -> None:
+        method = self._methods.get(call.path)
+        if method is None:
+            raise StreamRefusedError("UNIMPLEMENTED", "call/method", "there is no such method")
         try:
-            claims, _ = self._gatekeeper.identify(context.invocation_metadata() or ())
-            return csds.answer(
-                payload,
-                claims,
-                [stream.held for stream in sorted(self._running, key=lambda stream: stream.key)],
-                mesh_namespace=self._mesh_namespace,
-                body=self._services.fleet.body,
-            )
+            await method(call)
         except StreamRefusedError as refusal:
+            stream = self._running.get(call)
             self._services.counters.refused[refusal.code] += 1
-            await context.abort(getattr(grpc.StatusCode, refusal.status), refusal.sentence)
-        except BadRequestError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.sentence)
-        raise AssertionError("an aborted call goes on")
-
-    async def _stream_status(self, _requests: Any, context: Any) -> None:
-        """The same, for each request of a stream."""
-        while isinstance(payload := await context.read(), bytes):
-            await context.write(await self._fetch_status(payload, context))
-
-    async def _delta(self, _requests: Any, context: Any) -> None:
-        await self._stream(context, Delta(self._services.responses))
-
-    async def _world(self, _requests: Any, context: Any) -> None:
-        await self._stream(context, World(self._services.responses))
-
-    async def _stream(self, context: Any, dialect: Dialect) -> None:
-        counters = self._services.counters
-        stream: ProxyStream | None = None
-        try:
-            claims, token = self._gatekeeper.admit(context.invocation_metadata() or ())
-            stream = ProxyStream(self._services, _CallChannel(context), claims, token, dialect)
-            self._running.add(stream)
-            await stream.run()
-        except StreamRefusedError as refusal:
-            counters.refused[refusal.code] += 1
             _LOGGER.info(
                 "stream of %s refused or ended: %s",
-                stream.key if stream is not None else context.peer(),
+                stream.key if stream is not None else call.peer,
                 refusal.sentence,
                 extra={"code": refusal.code, "status": refusal.status, "cause": str(refusal.__cause__ or "")},
             )
-            await context.abort(getattr(grpc.StatusCode, refusal.status), refusal.sentence)
+            raise
+        except BadRequestError as error:
+            raise StreamRefusedError("INVALID_ARGUMENT", error.code, error.sentence) from error
         finally:
-            if stream is not None:
-                self._running.discard(stream)
+            self._running.pop(call, None)
+
+    def _status(self, payload: bytes, call: Call) -> bytes:
+        """What proxies hold."""
+        claims, _ = self._gatekeeper.identify(call.metadata)
+        return csds.answer(
+            payload,
+            claims,
+            [stream.held for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
+            mesh_namespace=self._mesh_namespace,
+            body=self._services.fleet.body,
+        )
+
+    async def _fetch_status(self, call: Call) -> None:
+        """What proxies hold, once."""
+        payload = await call.read()
+        if payload is None:
+            raise StreamRefusedError("INVALID_ARGUMENT", "csds/malformed", "there is no request")
+        await call.write(self._status(payload, call))
+
+    async def _stream_status(self, call: Call) -> None:
+        """The same, for each request of a stream."""
+        while (payload := await call.read()) is not None:
+            await call.write(self._status(payload, call))
+
+    async def _delta(self, call: Call) -> None:
+        await self._stream(call, Delta(self._services.responses))
+
+    async def _world(self, call: Call) -> None:
+        await self._stream(call, World(self._services.responses))
+
+    async def _stream(self, call: Call, dialect: Dialect) -> None:
+        claims, token = self._gatekeeper.admit(call.metadata)
+        stream = self._running[call] = ProxyStream(self._services, call, claims, token, dialect)
+        await stream.run()

@@ -96,7 +96,9 @@ class ProxyStream:
         self._acked_at: dict[str, int] = {}
         self._refusals: dict[str, Refusal] = {}
         self._reported = 0
-        self._first: Request | None = None
+        self._asked = False
+        self._came_with = False
+        """Whether its first request named what it holds."""
         self._patience = WritePatience(services.limits.write_timeout, services.counters)
         self._held: dict[str, str] = {}
         """Secrets that the proxy is known to hold: name → version."""
@@ -196,7 +198,7 @@ class ProxyStream:
             # All bytes are made before the first write: a commit that comes in between may retire bodies.
             messages = [self._message(offer) for offer in offers]
             for offer, message in zip(offers, messages, strict=True):
-                async with self._patience:
+                with self._patience:
                     await channel.write(message)
                 counters.pushes += 1
                 counters.resources += len(offer.put)
@@ -213,11 +215,7 @@ class ProxyStream:
         by another edge: such a proxy is left alone until the log confirms it (P3, P6). One that holds nothing is
         better off with the last good snapshot than with none.
         """
-        return (
-            self._services.fleet.confirmed
-            or self._first is None
-            or not (self._first.initial_versions or self._first.version)
-        )
+        return self._services.fleet.confirmed or not self._came_with
 
     async def _woken(self, at: float | None) -> None:
         if at is None:
@@ -246,6 +244,8 @@ class ProxyStream:
             self.end(StreamRefusedError("INVALID_ARGUMENT", error.code, error.sentence))
         except TooManyNamesError as error:
             self.end(StreamRefusedError("RESOURCE_EXHAUSTED", error.code, error.sentence))
+        except StreamRefusedError as refusal:
+            self.end(refusal)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -257,8 +257,9 @@ class ProxyStream:
 
     def _take(self, request: Request, node: str) -> None:
         exchange = self._exchange
-        if self._first is None:
-            self._first = request
+        if not self._asked:
+            self._asked = True
+            self._came_with = bool(request.initial_versions or request.version)
             self._check_node(node)
         if request.type_url == SDS:
             self._take_secrets_request(request)

@@ -85,6 +85,7 @@ class Subscription:
         "names",
         "refused",
         "sent",
+        "settled_on",
         "type_url",
         "wildcard",
     )
@@ -101,6 +102,8 @@ class Subscription:
         """Name → hash that the proxy refused: not offered again until it changes."""
         self.sent = 0
         self.acked = 0
+        self.settled_on: Selection | None = None
+        """The selection about which there is nothing left to say: a look at it can be spared."""
         self._crossed = False
         self._goal: tuple[Selection, frozenset[str], Selection] | None = None
         self._started = False
@@ -113,6 +116,7 @@ class Subscription:
 
         Raises `TooManyNamesError`, after which the stream is of no use.
         """
+        self.settled_on = None
         verdict = self._answer(request)
         if not self._started:
             self._start(request)
@@ -255,12 +259,17 @@ class Subscription:
         if self.in_flight is not None:
             return False
         goal = self.goal(whole)
-        return self.held is goal or goal.change_from(self.held).empty
+        if self.held is goal:
+            self.settled_on = whole
+            return True
+        return goal.change_from(self.held).empty
 
     def additions_done(self, whole: Selection, *, pending: frozenset[str] = frozenset()) -> bool:
         """Whether every addition and change was accepted; removals may be left."""
         if self.in_flight is not None or self.refused or self._suspects:
             return False
+        if self.settled_on is whole:
+            return True
         goal = self.goal(whole)
         return self.held is goal or all(name in pending for name, _ in goal.change_from(self.held).put)
 
@@ -268,6 +277,7 @@ class Subscription:
         """Treat these as not held, so that they are offered again."""
         again = {name: UNKNOWN for name in names if self.held.resources.get(name)}
         if again:
+            self.settled_on = None
             self.held = self.held.altered(again)
 
     def asks_for(self, name: str, request: Request) -> bool:
@@ -293,6 +303,7 @@ class Subscription:
         goal = self.goal(whole)
         if self.held is goal:
             self.acked = max(self.acked, version)
+            self.settled_on = whole
             return None
         if self.refused:
             self.refused = {name: digest for name, digest in self.refused.items() if goal.resources.get(name) == digest}

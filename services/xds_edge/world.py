@@ -8,8 +8,11 @@ gRPC's own xDS clients speak nothing else, and Envoys may. The rules are those o
   ever said about what is gone: the client drops it when nothing refers to it any more.
 * A client that reconnects names one version for all it holds. So `version_info` is a digest of exactly those names
   and hashes: if it is that of the goal, nothing needs to be sent.
-* A refusal is of a response. Leaving the resource at fault out of the next one would delete it, so nothing is cut in
-  halves here: nothing of the type is sent until something of it changes.
+* A refusal is of a response. Of endpoints, routes and secrets the resource at fault is found in halves, as for an
+  incremental client. Of clusters and listeners it cannot be: what is left out of a response is deleted, and the last
+  good form of it may be gone here. So nothing of these is sent until something of them changes. The others of the
+  response arrive all the same: Envoy takes up each cluster and listener that is good, whatever it says of the rest, and
+  so does gRPC (gRFC A46).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from services.xds_edge.selection import NOTHING, Selection, interned
+from services.xds_edge.selection import NOTHING, UNKNOWN, Selection, interned
 from services.xds_edge.subscriptions import (
     LEGACY_WILDCARD,
     MAX_NAMES,
@@ -57,12 +60,14 @@ class WorldSubscription:
         "_nonce",
         "_owes",
         "_started",
+        "_suspects",
         "acked",
         "held",
         "in_flight",
         "names",
         "refused",
         "sent",
+        "settled_on",
         "type_url",
         "wildcard",
     )
@@ -75,13 +80,16 @@ class WorldSubscription:
         """What the client has once it accepts what is in flight."""
         self.in_flight: Offer | None = None
         self.refused: dict[str, str] = {}
-        """What was in the response that stands refused: name → hash."""
+        """Name → hash that stands refused; of clusters and listeners, what was in the refused response."""
         self.sent = 0
         self.acked = 0
+        self.settled_on: Selection | None = None
+        """As of `Subscription`; a look is never spared here."""
         self._nonce = ""
         self._claimed = ""
         self._owes = False
         self._started = False
+        self._suspects: list[tuple[tuple[str, str], ...]] = []
         self._named = False
         self._goal: tuple[Selection, frozenset[str], Selection] | None = None
 
@@ -145,12 +153,27 @@ class WorldSubscription:
             return Verdict.NONE
         self.in_flight = None
         if request.error is None:
-            self.refused = {}
+            if self.type_url in WHOLE:
+                self.refused = {}
             if offer.completes:
                 self.acked = offer.version
             return Verdict.ACK
-        self.refused = dict(offer.put)
+        if self.type_url in WHOLE:
+            self.refused = dict(offer.put)
+        else:
+            self._refuse(offer)
         return Verdict.NACK
+
+    def _refuse(self, offer: Offer) -> None:
+        """Find the resource that is at fault, as `Subscription` does: in halves, until one is refused alone."""
+        unknown = {name: UNKNOWN for name, _ in offer.put if name in self.held.resources}
+        if unknown:
+            self.held = self.held.altered(unknown)
+        if len(offer.put) == 1:
+            self.refused = {**self.refused, **dict(offer.put)}
+        elif offer.put:
+            middle = len(offer.put) // 2
+            self._suspects += [offer.put[middle:], offer.put[:middle]]
 
     def goal(self, whole: Selection) -> Selection:
         """The part of what there is that the client is subscribed to."""
@@ -167,7 +190,7 @@ class WorldSubscription:
 
     def additions_done(self, whole: Selection, *, pending: frozenset[str] = frozenset()) -> bool:
         """Whether every addition and change was accepted; removals may be left."""
-        if self.in_flight is not None or self.refused:
+        if self.in_flight is not None or self.refused or self._suspects:
             return False
         return all(name in pending for name, _ in self.goal(whole).change_from(self.held).put)
 
@@ -198,15 +221,11 @@ class WorldSubscription:
             self._claimed = ""
         if self.refused:
             self.refused = {name: digest for name, digest in self.refused.items() if goal.resources.get(name) == digest}
-        change = goal.change_from(self.held)
         if self.type_url not in WHOLE:
-            # Nothing can be said about what is gone or never was: the client finds out by waiting.
-            self._owes = False
-            put, after, gone = change.put, goal, ()
-        else:
-            after = goal if removals else change.kept
-            put = tuple(sorted(after.resources.items()))
-            gone = change.removed if removals else ()
+            return self._offer_parts(goal, version, nonce, complete=not (pending & self.names))
+        change = goal.change_from(self.held)
+        after = goal if removals else change.kept
+        gone = change.removed if removals else ()
         due = self._owes or bool(change.put) or bool(gone)
         completes = after is goal and not (pending & self.names)
         if not due:
@@ -214,9 +233,44 @@ class WorldSubscription:
             if completes and not self.refused:
                 self.acked = max(self.acked, version)
             return None
+        put = tuple(sorted(after.resources.items()))
+        return self._made(Offer(self.type_url, version, nonce, put, gone, completes), after)
+
+    def _offer_parts(self, goal: Selection, version: int, nonce: str, *, complete: bool) -> Offer | None:
+        """Of a type whose responses hold what changed.
+
+        Nothing can be said about what is gone or never was: the client finds out by waiting.
+        """
         self._owes = False
-        self.held = after
-        self._nonce = nonce
-        self.in_flight = Offer(self.type_url, version, nonce, put, gone, completes)
-        self.sent = version
-        return self.in_flight
+        if group := self._next_suspects(goal):
+            offer = Offer(self.type_url, version, nonce, group, (), completes=False)
+            return self._made(offer, self.held.altered(dict(group)))
+        change = goal.change_from(self.held)
+        put = tuple(pair for pair in change.put if self.refused.get(pair[0]) != pair[1])
+        left = {name: UNKNOWN for name, digest in change.put if self.refused.get(name) == digest}
+        after = goal.altered(left) if left else goal
+        if not put:
+            self.held = after
+            if complete and not left:
+                self.acked = max(self.acked, version)
+            return None
+        return self._made(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
+
+    def _next_suspects(self, goal: Selection) -> tuple[tuple[str, str], ...]:
+        while self._suspects:
+            group = tuple(
+                (name, digest)
+                for name, digest in self._suspects.pop()
+                if goal.resources.get(name) == digest and self.held.resources.get(name) == UNKNOWN
+            )
+            if group:
+                return group
+        return ()
+
+    def _made(self, offer: Offer, held: Selection) -> Offer:
+        self._owes = False
+        self.held = held
+        self._nonce = offer.nonce
+        self.in_flight = offer
+        self.sent = offer.version
+        return offer

@@ -427,6 +427,8 @@ class Client:
                 ("grpc.ssl_target_name_override", EDGE_DNS),
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.use_local_subchannel_pool", 1),
+                # Its window stays as it is: what the test does not read stays with the server.
+                ("grpc.http2.bdp_probe", 0),
             ],
         )
         method = self.channel.stream_stream(

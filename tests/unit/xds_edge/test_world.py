@@ -201,6 +201,29 @@ class TestAnswers:
         client.answer()
         assert client.exchange.acked(LDS) == 2
 
+    def test_the_others_of_refused_routes_still_arrive(self) -> None:
+        """One bad route configuration of many is found in halves; it alone is not sent again until it changes."""
+        routes = {str(n): "bad" if n in {7, 13} else "1" for n in range(20)}
+        client = Client(view(1, rds=routes))
+        client.ask(RDS, *routes)
+        for _ in range(40):
+            if not client.pump() and not client.unanswered:
+                break
+            offer, _version = client.unanswered[0]
+            client.answer("no" if any(digest == "bad" for _, digest in offer.put) else None)
+        assert client.holds[RDS] == {name: digest for name, digest in routes.items() if digest != "bad"}
+        assert client.exchange.subscriptions[RDS].refused == {"7": "bad", "13": "bad"}
+        assert client.exchange.acked(RDS) == 0
+        assert not client.exchange.idle
+        client.exchange.show(view(2, rds=routes | {"1": "2"}), 2)
+        assert [offer.put for offer in client.pump()] == [(("1", "2"),)]
+        client.answer()
+        client.exchange.show(view(3, rds=dict.fromkeys(routes, "3")), 3)
+        client.settle()
+        assert client.holds[RDS] == dict.fromkeys(routes, "3")
+        assert client.exchange.acked(RDS) == 3
+        assert client.exchange.subscriptions[RDS].refused == {}
+
     def test_a_refusal_does_not_stop_the_other_types(self) -> None:
         client = Client(view(1, lds={"a": "bad"}, eds={"e": "1"}))
         client.ask(LDS)

@@ -1,0 +1,173 @@
+"""A gRPC call without a connection: messages out of bytes, windows, statuses."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.calls import RESPONSE, Call, Code, Headers
+
+LIMIT = 100
+
+
+class Carrier:
+    """Takes as much as `room` allows."""
+
+    peer = "test"
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.room = room
+        self.sent = b""
+        self.said: list[tuple[Headers, bool]] = []
+        self.acknowledged = 0
+        self.ends: list[bool] = []
+
+    def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
+        assert stream == 1
+        self.said.append((headers, ends))
+
+    def send(self, stream: int, content: bytes) -> int:
+        assert stream == 1
+        part = content[: self.room]
+        self.sent += part
+        self.room -= len(part)
+        return len(part)
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        assert stream == 1
+        self.acknowledged += size
+
+    def finished(self, stream: int, *, whole: bool) -> None:
+        assert stream == 1
+        self.ends.append(whole)
+
+
+def framed(*messages: bytes) -> bytes:
+    return b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
+
+
+def call(carrier: Carrier, limit: int = LIMIT) -> Call:
+    return Call(carrier, 1, [(":path", "/a/b"), ("authorization", "x")], limit=limit)
+
+
+@pytest.mark.parametrize("size", range(1, 22))
+async def test_messages_arrive_whole_however_they_are_cut(size: int) -> None:
+    one, content = call(Carrier()), framed(b"first", b"", b"third")
+    for start in range(0, len(content), size):
+        part = content[start : start + size]
+        one.receive(part, len(part))
+    one.close()
+    assert [await one.read() for _ in range(4)] == [b"first", b"", b"third", None]
+
+
+async def test_a_call_knows_its_path_and_its_metadata() -> None:
+    one = call(Carrier())
+    assert (one.path, one.metadata) == ("/a/b", [("authorization", "x")])
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"\1" + framed(b"x")[1:], "UNIMPLEMENTED"),
+        (b"\0" + (LIMIT + 1).to_bytes(4, "big"), "RESOURCE_EXHAUSTED"),
+        (framed(b"y" * (LIMIT + 1)), "RESOURCE_EXHAUSTED"),
+    ],
+)
+async def test_what_cannot_be_taken_is_refused_before_it_is_kept(content: bytes, status: str) -> None:
+    carrier = Carrier()
+    one = call(carrier)
+    one.receive(framed(b"good") + content, 50)
+    assert await one.read() == b"good"
+    with pytest.raises(StreamRefusedError) as refused:
+        await one.read()
+    assert refused.value.status == status
+    one.receive(b"z" * 20_000, 20_000)
+    assert carrier.acknowledged > 20_000, "the window that other calls share is given back"
+
+
+async def test_the_window_opens_as_messages_are_read() -> None:
+    carrier = Carrier()
+    one = call(carrier, 1 << 20)
+    one.receive(framed(b"m" * 40_000), 40_005)
+    assert carrier.acknowledged == 0
+    await one.read()
+    assert carrier.acknowledged == 40_005
+
+
+async def test_the_window_opens_for_a_message_larger_than_itself() -> None:
+    carrier = Carrier()
+    one = call(carrier, 1 << 20)
+    one.receive(framed(b"m" * 100_000)[:60_000], 60_000)
+    assert carrier.acknowledged == 60_000
+
+
+async def test_what_nobody_read_is_given_back_at_the_end() -> None:
+    carrier = Carrier()
+    one = call(carrier)
+    one.receive(framed(b"unread"), 11)
+    one.lose()
+    assert carrier.acknowledged == 11
+
+
+async def test_a_write_waits_until_all_of_it_is_taken() -> None:
+    carrier = Carrier(room=4)
+    one = call(carrier)
+    writing = asyncio.ensure_future(one.write(b"message"))
+    await asyncio.sleep(0)
+    assert not writing.done()
+    for _ in range(8):
+        carrier.room = 1
+        one.writable()
+        await asyncio.sleep(0)
+    await asyncio.wait_for(writing, 1)
+    assert carrier.sent == framed(b"message")
+    assert carrier.said == [(RESPONSE, False)]
+
+
+async def test_a_status_without_a_message_is_all_there_is() -> None:
+    carrier = Carrier()
+    one = call(carrier)
+    one.finish(Code.UNAVAILABLE, "come back; 100 % später")
+    one.finish(Code.OK)
+    ((headers, ends),) = carrier.said
+    assert ends
+    assert carrier.ends == [True]
+    assert dict(headers) == dict(RESPONSE) | {"grpc-status": "14", "grpc-message": "come back; 100 %25 sp%C3%A4ter"}
+
+
+async def test_a_status_after_messages_is_in_the_trailers() -> None:
+    carrier = Carrier()
+    one = call(carrier)
+    await one.write(b"m")
+    one.finish(Code.OK)
+    assert carrier.said[1] == ((("grpc-status", "0"), ("grpc-message", "")), True)
+
+
+async def test_half_a_message_is_never_followed_by_a_status() -> None:
+    carrier = Carrier(room=2)
+    one = call(carrier)
+    writing = asyncio.ensure_future(one.write(b"message"))
+    await asyncio.sleep(0)
+    writing.cancel()
+    one.finish(Code.UNAVAILABLE)
+    assert carrier.ends == [False]
+    assert carrier.said == [(RESPONSE, False)]
+
+
+async def test_a_handler_is_cancelled_when_the_client_goes() -> None:
+    one, begun = call(Carrier()), asyncio.Event()
+
+    async def handler(_call: Call) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    one.serve(handler)
+    await begun.wait()
+    one.lose()
+    assert one.task is not None
+    with pytest.raises(asyncio.CancelledError):
+        await one.task
+    with pytest.raises(StreamRefusedError):
+        await one.write(b"too late")

@@ -1,0 +1,324 @@
+"""One connection, with the client's side of HTTP/2 played by `h2`: age, silence, resets, floods, closed windows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamReset, TrailersReceived
+from h2.settings import SettingCodes
+
+from services.xds_edge.calls import Call
+from services.xds_edge.http2 import CHEAP_RATE, MOST_HEADERS, Connection, Limits
+from tests.waiting import eventually
+
+HEADERS = [
+    (":method", "POST"),
+    (":scheme", "https"),
+    (":path", "/service/method"),
+    (":authority", "edge"),
+    ("content-type", "application/grpc"),
+]
+
+
+class Wire(asyncio.Transport):
+    """The network between the two: what the server writes arrives at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = self.aborted = False
+        self.reading = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def write(self, data: Any) -> None:
+        assert not self.closed, "nothing is written after the end"
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        assert name == "peername"
+        return default
+
+
+class Rig:
+    """A connection and its client."""
+
+    def __init__(self, limits: Limits | None = None, *, chance: float = 0.5) -> None:
+        self.calls: list[Call] = []
+        self.aged = 0
+        self.closed = 0
+        self.wire = Wire()
+        self.server = Connection(
+            self._handle,
+            limits or Limits(),
+            opened=lambda _: None,
+            closed=lambda _: self._note("closed"),
+            aged=lambda _: self._note("aged"),
+            chance=lambda: chance,
+        )
+        self.client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.client.initiate_connection()
+        self.events: list[Event] = []
+        self.server.connection_made(self.wire)
+        self.pump()
+
+    def _note(self, what: str) -> None:
+        setattr(self, what, getattr(self, what) + 1)
+
+    async def _handle(self, call: Call) -> None:
+        self.calls.append(call)
+        while (message := await call.read()) is not None:
+            await call.write(message)
+
+    def pump(self) -> list[Event]:
+        """Let both sides say what they have to say; returns what the client heard."""
+        heard: list[Event] = []
+        while True:
+            said, self.wire.written = self.wire.written, b""
+            if said:
+                heard += self.client.receive_data(said)
+            asked = self.client.data_to_send()
+            if asked and not self.wire.closed:
+                self.server.data_received(asked)
+            if not said and not asked:
+                self.events += heard
+                return heard
+
+    async def heard(self, kind: type[Event]) -> Event:
+        def found() -> Event | None:
+            self.pump()
+            return next((event for event in self.events if isinstance(event, kind)), None)
+
+        return await eventually(found, within=5, what=kind.__name__)
+
+    def open(self, stream: int = 1, headers: list[tuple[str, str]] = HEADERS) -> None:
+        self.client.send_headers(stream, headers)
+        self.pump()
+
+    def say(self, message: bytes, stream: int = 1) -> None:
+        self.client.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message)
+        self.pump()
+
+    def lose(self) -> None:
+        self.server.connection_lost(None)
+
+
+async def test_a_call_is_answered_and_ends_with_a_status() -> None:
+    rig = Rig()
+    rig.open()
+    rig.say(b"hello")
+    answer = await rig.heard(DataReceived)
+    assert isinstance(answer, DataReceived)
+    assert answer.data == b"\0\0\0\0\5hello"
+    rig.client.end_stream(1)
+    trailers = await rig.heard(TrailersReceived)
+    assert isinstance(trailers, TrailersReceived)
+    assert ("grpc-status", "0") in (trailers.headers or ())
+    assert rig.server.calls == {}
+    rig.lose()
+
+
+HEADERS_FRAME = b"\x00\x10\x00\x01\x00\x00\x00\x00\x01" + b"\x00" * 4096
+CONTINUATION_FRAME = b"\x00\x10\x00\x09\x00\x00\x00\x00\x01" + b"\x00" * 4096
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n" * 1000,  # a frame of 4.6 MB, by its first three bytes
+        b"\x00\x00\x04\x08\x00\x00\x00\x00\x07\x00\x00\x00\x00",  # a window that does not grow
+        b"\x00\x00\x01\x00\x00\x00\x00\x00\x05x",  # data of a call that there is not
+        HEADERS_FRAME + 5 * CONTINUATION_FRAME,
+    ],
+)
+async def test_garbage_ends_the_connection(garbage: bytes) -> None:
+    rig = Rig()
+    rig.server.data_received(garbage)
+    assert rig.wire.closed
+    rig.lose()
+    assert rig.closed == 1
+
+
+async def test_what_is_no_grpc_is_told_so() -> None:
+    rig = Rig()
+    rig.open(headers=[*HEADERS[:4], ("content-type", "text/html")])
+    answer = await rig.heard(ResponseReceived)
+    assert isinstance(answer, ResponseReceived)
+    assert (":status", "415") in (answer.headers or ())
+    assert rig.calls == []
+    rig.lose()
+
+
+async def test_headers_beyond_measure_end_the_connection() -> None:
+    rig = Rig()
+    rig.client.max_outbound_frame_size = 1 << 20
+    rig.open(headers=[*HEADERS, ("authorization", "x" * (MOST_HEADERS + 1))])
+    assert rig.wire.closed
+    assert rig.calls == []
+    rig.lose()
+
+
+async def test_a_reset_ends_the_handler() -> None:
+    rig = Rig()
+    rig.open()
+    await eventually(lambda: rig.calls, within=5, what="a call")
+    rig.client.reset_stream(1)
+    rig.pump()
+    task = rig.calls[0].task
+    assert task is not None
+    await eventually(task.cancelled, within=5, what="the handler's end")
+    assert not rig.wire.closed
+    rig.lose()
+
+
+async def test_the_end_of_the_connection_ends_its_handlers() -> None:
+    rig = Rig()
+    rig.open(1)
+    rig.open(3)
+    await eventually(lambda: len(rig.calls) == 2, within=5, what="two calls")
+    rig.lose()
+    await eventually(lambda: all(call.task and call.task.cancelled() for call in rig.calls), within=5, what="ends")
+
+
+@pytest.mark.parametrize(("chance", "age"), [(0.0, 0.9), (0.5, 1.0), (1.0, 1.1)])
+async def test_a_connection_is_asked_to_move_on_at_its_age_give_or_take_a_tenth(chance: float, age: float) -> None:
+    rig = Rig(Limits(max_connection_age=0.2), chance=chance)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    rig.open()
+    await rig.heard(ConnectionTerminated)
+    assert loop.time() - began >= 0.2 * age - 0.01
+    assert rig.aged == 1
+    assert not rig.wire.closed, "its calls may end first"
+    rig.lose()
+
+
+async def test_a_connection_that_leaves_takes_no_new_calls_and_closes_with_the_last() -> None:
+    rig = Rig()
+    rig.open(1)
+    await eventually(lambda: rig.calls, within=5, what="a call")
+    # The new call crosses the GOAWAY on its way.
+    rig.client.send_headers(3, HEADERS)
+    crossing = rig.client.data_to_send()
+    rig.server.leave()
+    rig.server.data_received(crossing)
+    said, rig.wire.written = rig.wire.written, b""
+    assert len(rig.server.calls) == 1
+    assert b"\x00\x00\x04\x03\x00\x00\x00\x00\x03\x00\x00\x00\x07" in said, "RST_STREAM with REFUSED_STREAM"
+    assert not rig.wire.closed
+    rig.calls[0].close()
+    await eventually(lambda: rig.wire.closed, within=5, what="the end")
+    assert not rig.wire.aborted
+    rig.lose()
+
+
+async def test_a_silent_client_is_probed_and_let_go_if_it_does_not_answer() -> None:
+    rig = Rig(Limits(keepalive=0.05, keepalive_timeout=0.05))
+    rig.open()
+    await eventually(lambda: rig.wire.aborted, within=5, what="it is let go")
+    rig.lose()
+
+
+async def test_a_silent_client_that_answers_stays() -> None:
+    rig = Rig(Limits(keepalive=0.03, keepalive_timeout=0.03))
+    rig.open()
+    probes = 0
+    deadline = asyncio.get_running_loop().time() + 5
+    while probes < 4 and asyncio.get_running_loop().time() < deadline:
+        probes += b"meshlog?" in rig.wire.written
+        rig.pump()
+        await asyncio.sleep(0.002)
+    assert probes == 4
+    assert not rig.wire.closed
+    rig.lose()
+
+
+async def test_a_connection_without_a_call_is_closed() -> None:
+    rig = Rig(Limits(keepalive=0.03, keepalive_timeout=10.0))
+    await eventually(lambda: rig.wire.closed, within=5, what="it is closed")
+    rig.lose()
+
+
+async def test_cheap_frames_are_read_at_a_bounded_rate() -> None:
+    rig = Rig()
+    rig.open()
+    for _ in range(int(CHEAP_RATE) + 10):
+        rig.client.ping(b"12345678")
+    rig.pump()
+    assert not rig.wire.reading
+    await eventually(lambda: rig.wire.reading, within=5, what="it reads on")
+    assert not rig.wire.closed
+    rig.lose()
+
+
+async def test_a_call_whose_window_is_closed_waits_and_the_others_do_not() -> None:
+    rig = Rig()
+    rig.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 100})
+    rig.client.increment_flow_control_window(1 << 20)
+    rig.pump()
+    rig.open(1)
+    rig.open(3)
+    rig.say(b"x" * 5000, 1)
+    rig.say(b"y" * 20, 3)
+
+    def data(stream: int) -> bytes:
+        rig.pump()
+        return b"".join(e.data or b"" for e in rig.events if isinstance(e, DataReceived) and e.stream_id == stream)
+
+    await eventually(lambda: len(data(3)) == 25, within=5, what="the other's answer")
+    assert len(data(1)) == 100
+    rig.client.increment_flow_control_window(10_000, 1)
+    await eventually(lambda: len(data(1)) == 5005, within=5, what="the rest")
+    rig.lose()
+
+
+async def test_a_call_given_up_in_the_middle_of_a_message_is_reset() -> None:
+    rig = Rig()
+    rig.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 100})
+    rig.pump()
+    rig.open()
+    rig.say(b"x" * 5000)
+    await rig.heard(DataReceived)
+    task = rig.calls[0].task
+    assert task is not None
+    task.cancel()
+    await rig.heard(StreamReset)
+    assert not any(isinstance(event, TrailersReceived) for event in rig.events)
+    rig.lose()
+
+
+async def test_a_client_whose_network_is_full_is_cut_off_when_it_is_given_up() -> None:
+    rig = Rig()
+    rig.open()
+    rig.server.pause_writing()
+    rig.say(b"x")
+    await eventually(lambda: rig.calls, within=5, what="a call")
+    await asyncio.sleep(0)
+    task = rig.calls[0].task
+    assert task is not None
+    task.cancel()
+    await eventually(lambda: rig.wire.aborted, within=5, what="it is cut off")
+    rig.lose()
