@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress
 from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
@@ -28,7 +29,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from google.protobuf.message import Message
 
+from benchmarks import compile as compile_
 from benchmarks.swarm.proxy import Target
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
 from shared import blob
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint
@@ -171,6 +175,12 @@ class Publisher:
             )
         )
 
+    async def replace(self, snapshot: Snapshot) -> None:
+        """Publish another snapshot whole, as the next version."""
+        version = self.snapshot.version + 1
+        self.snapshot = Snapshot()
+        await self._append(msgspec.structs.replace(snapshot.keyframe(), version=version, epoch="bench"))
+
     async def keyframe(self) -> None:
         """Write the whole snapshot."""
         log = await self._logs.open(STREAMS.keyframes)
@@ -187,6 +197,17 @@ class Publisher:
         self._tip = await log.append(drafts, scope=subject, after=self._tip, epoch="" if self._tip.epoch else "commits")
         self.snapshot.apply(commit)
         return moment
+
+
+def compiled_mesh(services: int) -> Snapshot:
+    """What the compiler makes of that many services of ten pods, as in the compiler's benchmark."""
+    compiler, snapshot = Compiler(MeshSettings()), Snapshot()
+    for sequence, event in enumerate(compile_.mesh(services), 1):
+        compiler.fold(event, sequence)
+    commit = compiler.commit(snapshot)
+    assert commit is not None
+    snapshot.apply(commit)
+    return snapshot
 
 
 class EdgeProcess:

@@ -37,16 +37,17 @@ class Swarm:
         await self._tell("storm")
         return now
 
-    async def until(self, holds: Callable[[Report], bool], *, within: float) -> Report:
-        """Ask until something holds; raises `TimeoutError` with the last report."""
+    async def until(self, holds: Callable[[Report], bool], *, within: float, every: float = 0.1) -> Report:
+        """Ask every so many seconds until something holds, of the counts alone; then give the whole report.
+
+        Raises `TimeoutError` with the last counts.
+        """
         deadline = time.monotonic() + within
-        while True:
-            report = await self.report()
-            if holds(report):
-                return report
+        while not holds(counts := await self._tell("count")):
             if time.monotonic() > deadline:
-                raise TimeoutError(msgspec.structs.replace(report, answers={}, first={}))
-            await asyncio.sleep(0.1)
+                raise TimeoutError(counts)
+            await asyncio.sleep(every)
+        return await self.report()
 
     async def _tell(self, what: str) -> Report:
         line = msgspec.json.encode(Command(what)) + b"\n"
@@ -66,7 +67,7 @@ def added(reports: Sequence[Report]) -> Report:
     return Report(
         **{
             name: sum(getattr(report, name) for report in reports)
-            for name in ("connected", "acks", "resources", "bytes", "opened", "ended", "failed", "cpu")
+            for name in ("connected", "acks", "resources", "bytes", "opened", "ended", "failed", "answered", "cpu")
         },
         answers={number: at for report in reports for number, at in report.answers.items()},
         first={number: at for report in reports for number, at in report.first.items()},

@@ -29,7 +29,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Command(msgspec.Struct, frozen=True):
-    """`mark`: count from zero; `report`: tell; `storm`: drop every connection at once; `stop`."""
+    """What to do.
+
+    `mark`: count from zero; `report`: tell all; `count`: tell all but the answers of each proxy, which is cheap;
+    `storm`: drop every connection at once; `stop`.
+    """
 
     do: str
 
@@ -45,6 +49,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ended: int = 0
     failed: int = 0
     """Connections that could not be made."""
+    answered: int = 0
+    """Proxies that acknowledged anything since the mark."""
     answers: dict[int, int] = {}
     """Proxy → when it sent its last ACK since the mark, nanoseconds since 1970."""
     first: dict[int, int] = {}
@@ -89,7 +95,7 @@ class Fleet:
                 elif command == "storm":
                     for proxy in self._proxies:
                         proxy.drop()
-                sys.stdout.buffer.write(msgspec.json.encode(self._report()) + b"\n")
+                sys.stdout.buffer.write(msgspec.json.encode(self._report(whole=command == "report")) + b"\n")
                 sys.stdout.buffer.flush()
         finally:
             for task in tasks:
@@ -115,7 +121,7 @@ class Fleet:
         for proxy in self._proxies:
             proxy.tally = self._tally
 
-    def _report(self) -> Report:
+    def _report(self, *, whole: bool) -> Report:
         tally = self._tally
         return Report(
             connected=sum(proxy.connected for proxy in self._proxies),
@@ -125,8 +131,9 @@ class Fleet:
             opened=tally.opened,
             ended=tally.ended,
             failed=tally.failed,
-            answers=tally.answers,
-            first=tally.first,
+            answered=len(tally.answers),
+            answers=tally.answers if whole else {},
+            first=tally.first if whole else {},
             types=dict(tally.types),
             cpu=time.process_time() - self._cpu,
         )

@@ -25,6 +25,11 @@ async def serve(context: Context[EdgeSettings]) -> None:
         "meshlog_edge_status_written_total", "Reports about proxies written.", lambda: edge.reporter.written
     )
     context.metrics.gauge(
+        "meshlog_edge_status_written_bytes_total",
+        "Bytes of the reports about proxies written.",
+        lambda: edge.reporter.written_bytes,
+    )
+    context.metrics.gauge(
         "meshlog_edge_behind",
         "1 while commits are lost and the last good snapshot is served.",
         lambda: int(edge.behind),

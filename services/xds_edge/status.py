@@ -45,6 +45,7 @@ class StatusReporter:
         self._idle = asyncio.Event()
         self._idle.set()
         self.written = 0
+        self.written_bytes = 0
 
     def note(self, key: str, report: Report, *, urgent: bool, ended: bool = False) -> None:
         """The state of a proxy changed; `report` is asked for the newest when it is written."""
@@ -110,11 +111,13 @@ class StatusReporter:
         try:
             if ended and await self._elsewhere(log, subject):
                 return True
-            await log.publish(Draft(subject=subject, payload=encode_status(status), headers=self._trace_headers()))
+            payload = encode_status(status)
+            await log.publish(Draft(subject=subject, payload=payload, headers=self._trace_headers()))
         except EventLogError as error:
             _LOGGER.warning("the status of %s cannot be written now: %s", subject, error)
             return False
         self.written += 1
+        self.written_bytes += len(payload)
         return True
 
     async def _elsewhere(self, log: EventLog, subject: str) -> bool:
