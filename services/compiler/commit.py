@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from services.compiler.derived import Derived, Names, Touched
@@ -21,23 +23,22 @@ class Stamp(msgspec.Struct, frozen=True):
 def everything(derived: Derived, published: Snapshot) -> Touched:
     """All that may differ, for who does not know what was touched: after a restart."""
     return Touched(
-        classes={*derived.views, *published.views},
+        classes=dict.fromkeys([*derived.views, *published.views]),
         proxies={*derived.proxies, *published.proxies},
         bodies={*derived.bodies(), *published.resources},
     )
 
 
-def _view_change(before: Names, after: Names) -> ViewChange | None:
+def _view_change(before: Names, after: Names, touched: Iterable[tuple[str, str]]) -> ViewChange | None:
     put: dict[str, dict[str, str]] = {}
     dropped: dict[str, list[str]] = {}
-    for type_url in sorted({*before, *after}):
-        old, new = before.get(type_url, {}), after.get(type_url, {})
-        changed = {name: new[name] for name in sorted(new) if old.get(name) != new[name]}
-        if changed:
-            put[type_url] = changed
-        gone = sorted(old.keys() - new.keys())
-        if gone:
-            dropped[type_url] = gone
+    for type_url, name in sorted(touched):
+        old, new = before.get(type_url, {}).get(name), after.get(type_url, {}).get(name)
+        if new is None:
+            if old is not None:
+                dropped.setdefault(type_url, []).append(name)
+        elif old != new:
+            put.setdefault(type_url, {})[name] = new
     return ViewChange(put=put, dropped=dropped) if put or dropped else None
 
 
@@ -50,7 +51,10 @@ def _views(derived: Derived, published: Snapshot, touched: Touched) -> dict[str,
             if before is not None:
                 changes[workload_class] = None
             continue
-        change = _view_change(before or {}, after)
+        names = touched.classes[workload_class]
+        if names is None:
+            names = {(type_url, name) for view in (before or {}, after) for type_url in view for name in view[type_url]}
+        change = _view_change(before or {}, after, names)
         if change is not None or before is None:
             changes[workload_class] = change or ViewChange(put={})
     return changes

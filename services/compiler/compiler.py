@@ -143,8 +143,11 @@ class Compiler:
             for node in self._mesh.engine.refresh(query):
                 name: ObjectName = node.arguments[0]
                 key = ObjectKey(self.settings.cluster, kind, name.namespace, name.name)
-                if key in self._problem_nodes:
-                    self._problems[key] = node.value if node.error is None else (("compiler/failed", str(node.error)),)
+                problems = node.value if node.error is None else (("compiler/failed", str(node.error)),)
+                if problems and key in self._problem_nodes:
+                    self._problems[key] = problems
+                else:
+                    self._problems.pop(key, None)
         found = [
             rejected
             for key, rejected in self._mesh.rejected.items()

@@ -26,9 +26,18 @@ Names = dict[str, dict[str, str]]
 class Touched(msgspec.Struct):
     """What may differ from the last published commit."""
 
-    classes: set[str] = msgspec.field(default_factory=set[str])
+    classes: dict[str, set[tuple[str, str]] | None] = msgspec.field(
+        default_factory=dict[str, set[tuple[str, str]] | None]
+    )
+    """Class → (type URL, name) of what its view may hold otherwise; none: anything."""
     proxies: set[str] = msgspec.field(default_factory=set[str])
     bodies: set[Identity] = msgspec.field(default_factory=set[Identity])
+
+    def name(self, workload_class: str, found: Rendered) -> None:
+        """A class may hold something else, or nothing, under the name of this resource."""
+        names = self.classes.setdefault(workload_class, set())
+        if names is not None:
+            names.add((found.type_url, found.name))
 
 
 class Derived:
@@ -49,6 +58,8 @@ class Derived:
         self._pods: dict[ObjectName, Node] = {}
         self._classes: dict[WorkloadClass, set[ObjectName]] = {}
         self._class_of: dict[ObjectName, WorkloadClass] = {}
+        self._emptied: set[WorkloadClass] = set()
+        """Classes whose last pod went, unless another came."""
         self._view_nodes: dict[WorkloadClass, Node] = {}
         self._refs_of: dict[WorkloadClass, View] = {}
         self._holders: dict[Ref, set[WorkloadClass]] = {}
@@ -80,7 +91,8 @@ class Derived:
         for node in engine.refresh(proxy):
             if not self._failed(node):
                 self._move(node.arguments[0], node.value)
-        gone = [key for key, pods in self._classes.items() if not pods]
+        gone = sorted((one for one in self._emptied if not self._classes[one]), key=lambda one: one.id)
+        self._emptied.clear()
         for node in engine.refresh(view):
             # A class whose last pod has just gone is dropped below: what it would hold now is nobody's business.
             if self._classes.get(node.arguments[0]) and not self._failed(node):
@@ -108,6 +120,8 @@ class Derived:
         before = self._class_of.pop(pod, None)
         if before is not None:
             self._classes[before].discard(pod)
+            if not self._classes[before]:
+                self._emptied.add(before)
         if entry is None:
             if self.proxies.pop(key, None) is not None:
                 self.touched.proxies.add(key)
@@ -133,7 +147,7 @@ class Derived:
         old = {*before.outbound, *before.own} if before else set[Ref]()
         new = {*now.outbound, *now.own}
         names = self.views.setdefault(workload_class.id, {})
-        self.touched.classes.add(workload_class.id)
+        self.touched.classes.setdefault(workload_class.id, set())
         for ref in old - new:
             self._let_go(ref, workload_class, names)
         for ref in new - old:
@@ -144,12 +158,14 @@ class Derived:
             found = self._rendered.get(ref)
             if found is not None:
                 names.setdefault(found.type_url, {})[found.name] = found.hash
+                self.touched.name(workload_class.id, found)
         self._refs_of[workload_class] = now
 
     def _let_go(self, ref: Ref, workload_class: WorkloadClass, names: Names | None) -> None:
         found = self._rendered.get(ref)
         if found is not None and names is not None:
             names[found.type_url].pop(found.name, None)
+            self.touched.name(workload_class.id, found)
         holders = self._holders[ref]
         holders.discard(workload_class)
         if not holders:
@@ -166,7 +182,7 @@ class Derived:
         for ref in {*held.outbound, *held.own} if held else set[Ref]():
             self._let_go(ref, workload_class, None)
         self.views.pop(workload_class.id, None)
-        self.touched.classes.add(workload_class.id)
+        self.touched.classes[workload_class.id] = None
 
     def _change_bytes(self, ref: Ref, now: Rendered) -> None:
         holders = self._holders.get(ref)
@@ -183,8 +199,9 @@ class Derived:
             names = self.views[workload_class.id]
             if before is not None and before.name != now.name:
                 names[before.type_url].pop(before.name, None)
+                self.touched.name(workload_class.id, before)
             names.setdefault(now.type_url, {})[now.name] = now.hash
-            self.touched.classes.add(workload_class.id)
+            self.touched.name(workload_class.id, now)
 
     def _forget_body(self, ref: Ref, found: Rendered) -> None:
         identity = (found.type_url, found.name, found.hash)

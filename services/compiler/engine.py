@@ -90,6 +90,7 @@ class Node:
         "query",
         "reported_at",
         "running",
+        "suspect",
         "value",
         "verified_at",
     )
@@ -106,6 +107,8 @@ class Node:
         self.verified_at = 0
         self.reported_at = 0
         self.doubtful = True
+        self.suspect: Cell | Node | None = None
+        """The one dependency that the doubt comes from; none: more than one."""
         self.running = False
         self.observers = 0
 
@@ -188,15 +191,19 @@ class Engine:
             raise RuntimeError("a query must not change inputs")
         self.revision += 1
         cell.changed_at = self.revision
-        pending = list(cell.dependents)
+        pending: list[Cell | Node] = [cell]
         while pending:
-            node = pending.pop()
-            if node.doubtful:
-                continue
-            node.doubtful = True
-            if node.observers:
-                self._in_doubt.setdefault(node.query, {})[node] = None
-            pending.extend(node.dependents)
+            suspect = pending.pop()
+            for node in suspect.dependents:
+                if node.doubtful:
+                    if node.suspect is not suspect:
+                        node.suspect = None
+                    continue
+                node.doubtful = True
+                node.suspect = suspect
+                if node.observers:
+                    self._in_doubt.setdefault(node.query, {})[node] = None
+                pending.append(node)
 
     def _bring_up_to_date(self, node: Node) -> None:
         if node.running:
@@ -204,7 +211,8 @@ class Engine:
         if node.verified_at:
             node.running = True
             try:
-                for dependency in node.dependencies:
+                # Who read ten thousand answers need not look at each because of one.
+                for dependency in node.dependencies if node.suspect is None else (node.suspect,):
                     if type(dependency) is Node and dependency.doubtful:
                         self._bring_up_to_date(dependency)
                     if dependency.changed_at > node.verified_at:

@@ -232,3 +232,23 @@ def test_cost_follows_the_change_and_not_the_number_of_answers() -> None:
     sheet.put("n500", 501)
     assert len(sheet.engine.refresh(odd_ones)) == 1
     assert sheet.engine.runs - runs == 2
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_of_two_doubts_the_one_that_was_read_first_is_settled_first(sheet: Sheet, order: tuple[str, str]) -> None:
+    """What the first answer makes superfluous is not asked, in whatever order the inputs changed."""
+    sheet.put("a", 2)
+    assert either(sheet, "a", "b") == 0
+    sheet.ran.clear()
+    for name in order:
+        sheet.put(name, 5)
+    assert either(sheet, "a", "b") == 1
+    assert sheet.ran == ["parity a", "either"]
+
+
+def test_a_doubt_that_comes_from_two_sides_is_settled_on_both(sheet: Sheet) -> None:
+    odd_ones(sheet, "g")
+    sheet.put("b", 4)  # looked at again, and the same
+    sheet.put("a", 3)
+    sheet.put("b", 5)
+    assert odd_ones(sheet, "g") == ("a", "b")
