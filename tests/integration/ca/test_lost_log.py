@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.ca import rotator
 from shared.certificates import TrustBundle, decode_bundle
 from shared.eventlog.protocol import EventLog, EventLogError, Logs
 from shared.spiffe import SpiffeId
@@ -25,6 +26,12 @@ STREAMS = Streams()
 SUBJECT = STREAMS.bundle_subject("cluster.local")
 BUYER = SpiffeId("cluster.local", "bookstore", "bookbuyer")
 OLD, NEW = ("default", "cluster.local"), ("root-2", "cluster.local")
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state machine looks often: nobody here is spared by a pause."""
+    monkeypatch.setattr(rotator, "PACE_SECONDS", 0.05)
 
 
 async def bundles(logs: Logs) -> list[TrustBundle]:

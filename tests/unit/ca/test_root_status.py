@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.ca import rotator
 from services.ca.root_status import RootsSeen, root_status
 from services.ca.rotation import Plan, Role
 from services.ca.wishes import WantedRoot
@@ -27,6 +28,12 @@ WAITING = Plan(
     why="b signs as soon as everybody trusts it",
     waiting=("shop/1: late", "shop/2: late", "shop/3: late", "shop/4: late", "shop/5: late"),
 )
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state machine looks often: nobody here is spared by a pause."""
+    monkeypatch.setattr(rotator, "PACE_SECONDS", 0.05)
 
 
 def wanted(name: str, role: Role) -> WantedRoot:

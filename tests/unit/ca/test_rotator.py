@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from services.ca import rotator
 from services.ca.assembly import default_root
 from services.ca.authority import generate_authority
 from services.ca.settings import CaSettings
@@ -25,6 +26,12 @@ STREAMS = Streams()
 BUYER = SpiffeId("cluster.local", "bookstore", "bookbuyer")
 WANTED = default_root(CaSettings())
 OLD, NEW = ("default", "cluster.local"), ("root-2", "cluster.local")
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state machine looks often: nobody here is spared by a pause."""
+    monkeypatch.setattr(rotator, "PACE_SECONDS", 0.05)
 
 
 async def bundle(logs: MemoryLogs) -> TrustBundle | None:
