@@ -148,11 +148,19 @@ def _cluster(profile: Profile) -> Manifest:
             for name in (*SERVICES, *PEOPLE)
         ]
     probe = {"httpGet": {"path": "/healthz?js-server-only=true", "port": MONITORING_PORT}}
+    # A server whose disk was full switches its storage off, and nothing but a new start switches it on again.
+    alive = {
+        "httpGet": {"path": "/healthz?js-enabled-only=true", "port": MONITORING_PORT},
+        "initialDelaySeconds": 10,
+        "periodSeconds": 5,
+        "timeoutSeconds": 5,
+        "failureThreshold": 3,
+    }
     pod = {
         **pod_of("nats", profile),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 30,
-        "containers": [_container(profile, probe=probe, environment=environment)],
+        "containers": [{**_container(profile, probe=probe, environment=environment), "livenessProbe": alive}],
         "volumes": _volumes(profile),
     }
     spec: dict[str, Any] = {
