@@ -1,7 +1,7 @@
 """Calls that were seen, from an access log or a tracing system: which of them a plan would deny, or newly allow.
 
-One JSON object a line: `{"from": "shop/web-7c9d", "to": "svc:shop/cart", "port": 80, "path": "/items"}`, with names as in
-`meshlog check`; `port`, `method`, `path` and `headers` may be missing. Calls between names that are not in the mesh,
+One JSON object a line: `{"from": "shop/web-7c9d", "to": "svc:shop/cart", "port": 80, "path": "/items"}`, with names as
+in `meshlog check`; `port`, `method`, `path` and `headers` may be missing. Calls between names that are not in the mesh,
 before or after, are counted and not judged.
 """
 

@@ -73,6 +73,8 @@ class Source(msgspec.Struct, frozen=True):
     """The events as a log that can be written, if it is live."""
     pins: EventLog | None = None
     """Where copies of pins are kept, if it is live."""
+    requests: Reader | None = None
+    """Signing requests that wait, if it is live."""
 
     @property
     def streams(self) -> Streams:
@@ -192,6 +194,7 @@ async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
             certs=certs,
             writable=events,
             pins=logs.existing(streams.pins),
+            requests=logs.existing(streams.csrs),
         )
     finally:
         await logs.close()

@@ -96,9 +96,8 @@ async def tracked(source: Source, *, since: int = 0) -> Tracker:
     return tracker
 
 
-async def standing(source: Source) -> Standing:
-    """Look at everything."""
-    tracker = await tracked(source)
+async def standing(source: Source, tracker: Tracker) -> Standing:
+    """Look at everything, with a tracker that has just seen it all (`tracked`)."""
     last = await source.snapshots.last(source.streams.snapshot_subject)
     streams: list[StreamState] = []
     for noun in NOUNS:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cli.history.stage import Stage
     from cli.history.timeline import Timeline
 
 SKIP = 125
@@ -22,12 +23,14 @@ COMMAND sees the version in files and in its environment:
   MESHLOG_OBJECTS    the objects of that version, one YAML file
   MESHLOG_PROXIES    a folder with what each proxy held, one YAML file for each class
   MESHLOG_LOG        an export of the log up to that version: every `meshlog` verb reads it
+With --devcluster also $MESHLOG_STATE and $KUBECONFIG of the mesh that runs it.
 It exits with 0 for good, 125 for cannot tell, anything else for bad; as with `git bisect run`.
 
 exit code: 0 found, 1 it cannot be told, 2 bad input
 
 example:
   meshlog bisect --good @-1h --bad HEAD -- meshlog why-not shop/web svc:shop/cart --path /items
+  meshlog bisect --good 4700 --bad HEAD --devcluster shop.yaml -- meshlog exec shop/web -- curl -fs cart.shop/items
 """
 
 
@@ -41,6 +44,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--good", required=True, metavar="A", help="a version for which the command succeeds")
     parser.add_argument("--bad", required=True, metavar="B", help="a later one for which it fails")
+    parser.add_argument(
+        "--devcluster",
+        type=Path,
+        metavar="MANIFESTS",
+        help="start a mesh of its own, apply these workloads, and put the policy of each version in force there",
+    )
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     from cli.history import source as sources
 
@@ -51,12 +60,25 @@ def main(argv: Sequence[str]) -> int:
 
     async def run() -> int:
         async with sources.opened(options.log) as source:
-            return await _search(Timeline(source), options)
+            timeline = Timeline(source)
+            if options.devcluster is None:
+                return await _search(timeline, options, None)
+            from cli.api import read_manifests
+            from cli.history.stage import Stage
+
+            workloads = read_manifests(options.devcluster)
+            with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
+                stage = Stage(Path(folder) / "state")
+                try:
+                    await stage.open(workloads)
+                    return await _search(timeline, options, stage)
+                finally:
+                    await stage.close()
 
     return asyncio.run(run())
 
 
-async def _search(timeline: Timeline, options: argparse.Namespace) -> int:
+async def _search(timeline: Timeline, options: argparse.Namespace, stage: Stage | None) -> int:
     from cli.history.versions import resolve
     from shared.errors import BadInputError
 
@@ -72,7 +94,7 @@ async def _search(timeline: Timeline, options: argparse.Namespace) -> int:
             print(f"the first bad version is one of {versions[low + 1 : high + 1]}: those before it cannot be told")
             return 1
         middle = between[len(between) // 2]
-        code = await _try(timeline, versions[middle], options.command)
+        code = await _try(timeline, versions[middle], options.command, stage)
         said = "cannot tell" if code == SKIP else "bad" if code else "good"
         print(f"version {versions[middle]}: {said} ({high - low - 1} left)", file=sys.stderr)
         if code == SKIP:
@@ -85,10 +107,15 @@ async def _search(timeline: Timeline, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _try(timeline: Timeline, version: int, command: Sequence[str]) -> int:
+async def _try(timeline: Timeline, version: int, command: Sequence[str], stage: Stage | None) -> int:
     """Run the command on a version; its exit code."""
     with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
         environment = await _laid_out(timeline, version, folder)
+        if stage is not None:
+            from cli.history.timeline import in_force
+
+            await stage.put_on(version, in_force(await timeline.state(version)).values())
+            environment |= stage.environment
         process = await asyncio.create_subprocess_exec(
             *command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
         )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cli.history.lag import Lag
     from cli.history.source import Source
     from cli.history.standing import Standing
 
@@ -44,17 +45,18 @@ def main(argv: Sequence[str]) -> int:
 
     async def look() -> int:
         async with sources.opened(options.log) as source:
+            cache: dict[int, bool] = {}
             while True:
-                state, services = await _look(source, embedded=bool(found))
+                state, services, behind = await _look(source, cache, embedded=bool(found))
                 if options.output == "json":
-                    told = _as_json(state, services)
+                    told = _as_json(state, services, behind)
                     print(
                         json.dumps({"running": True, "listeners": found.get("listeners"), "kubeconfig": path, **told})
                     )
                 else:
                     if options.watch:
                         print("\033[2J\033[H", end="")
-                    _table(state, services, path)
+                    _table(state, services, behind, path)
                 if not options.watch:
                     return 0 if all(proxy.state == "in sync" for proxy in state.proxies) else 1
                 await asyncio.sleep(_EVERY)
@@ -62,10 +64,15 @@ def main(argv: Sequence[str]) -> int:
     return asyncio.run(look())
 
 
-async def _look(source: Source, *, embedded: bool) -> tuple[Standing, list[dict[str, Any]]]:
-    from cli.history.standing import standing
+async def _look(
+    source: Source, cache: dict[int, bool], *, embedded: bool
+) -> tuple[Standing, list[dict[str, Any]], list[Lag]]:
+    from cli.history.lag import lags
+    from cli.history.standing import standing, tracked
 
-    return await standing(source), (await _services() if embedded else [])
+    tracker = await tracked(source)
+    services = await _services() if embedded else []
+    return await standing(source, tracker), services, await lags(source, tracker, cache)
 
 
 async def _services() -> list[dict[str, Any]]:
@@ -85,7 +92,7 @@ async def _services() -> list[dict[str, Any]]:
     return found
 
 
-def _as_json(state: Standing, services: list[dict[str, Any]]) -> dict[str, Any]:
+def _as_json(state: Standing, services: list[dict[str, Any]], behind: list[Lag]) -> dict[str, Any]:
     return {
         "version": state.version,
         "published": state.published,
@@ -93,6 +100,7 @@ def _as_json(state: Standing, services: list[dict[str, Any]]) -> dict[str, Any]:
         "events": state.events,
         "pinned": state.pinned,
         "services": services,
+        "lag": [{"service": one.service, "behind": one.behind, "what": one.sentence} for one in behind],
         "rebuiltFrom": state.rebuilt_from,
         "objectsFrom": state.objects_from,
         "streams": [{"name": one.name, "first": one.first, "last": one.last} for one in state.streams],
@@ -117,7 +125,7 @@ def _as_json(state: Standing, services: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _table(state: Standing, services: list[dict[str, Any]], kubeconfig: str) -> None:
+def _table(state: Standing, services: list[dict[str, Any]], behind: list[Lag], kubeconfig: str) -> None:
     from cli.history.versions import clock
     from cli.verbs.proxies import table
 
@@ -132,6 +140,8 @@ def _table(state: Standing, services: list[dict[str, Any]], kubeconfig: str) -> 
         print("services: " + ", ".join(f"{one['name']} {one['ready']}/{one['wanted']}" for one in services))
         for one in lacking:
             print(f"  {one['name']} lacks replicas: meshlog logs meshlog-system/{one['name']}")
+    for one in behind:
+        print(f"  {one.service}: {one.sentence}")
     known = (
         f"objects from event {state.objects_from} on" if state.objects_from <= state.events else "no objects any more"
     )

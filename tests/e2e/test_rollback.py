@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,16 @@ from cli.demo.view import Lines
 from cli.history.arriving import arrived
 from cli.history.exporting import export
 from cli.history.filelog import Archive
-from cli.history.pinning import pin_to, unpin
+from cli.history.pinning import unpin
 from cli.history.planning import plan
 from cli.history.replaying import Replay
 from cli.history.source import of_archive, opened
 from cli.history.standing import pinned
-from cli.history.timeline import Timeline
+from cli.history.timeline import Timeline, living
 from cli.mesh import Mesh
+from shared.events import ObjectKey
+from shared.snapshot import RDS, Snapshot
+from tests.e2e.command import Command
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
 
@@ -65,28 +69,96 @@ async def outcomes(mesh: Mesh) -> dict[str, int]:
     return json.loads(output.splitlines()[-1])["outcomes"]
 
 
-async def test_a_rollback_ends_the_403s_in_seconds_and_the_log_replays(mesh: Mesh, state: Path) -> None:
+def who_may_call(snapshot: Snapshot) -> str:
+    """The bookstore's rules, by their hash."""
+    server = next(proxy for key, proxy in snapshot.proxies.items() if "/bookstore-v1" in key)
+    return snapshot.views[server.workload_class][RDS]["inbound|14001"]
+
+
+class Churn:
+    """Somebody goes on applying Services while others roll back: each is an event that is compiled."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.applied = 0
+        self._mesh = mesh
+
+    async def run(self) -> None:
+        while True:
+            ports = [{"name": "http", "port": 8000 + self.applied % 100}]
+            metadata = {"name": "busy", "namespace": "bookstore"}
+            spec = {"ports": ports, "selector": {"app": "bookstore-v1"}}
+            await self._mesh.apply([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
+            self.applied += 1
+            await asyncio.sleep(0.05)
+
+
+async def told_by_a_server_side_plan(state: Path) -> None:
+    """A pipeline asks the API server and the log of the running mesh: what it admits, and what would then be denied."""
+    policy, calls = state / "policy.json", state / "calls.jsonl"
+    seen = {"from": "bookbuyer/bookbuyer", "to": "svc:bookstore/bookstore", "port": 14001, "path": "/books-bought"}
+    await asyncio.to_thread(calls.write_text, json.dumps(seen))
+    await asyncio.to_thread(policy.write_text, json.dumps(broken()[0]))
+    argv = ("plan", "-f", str(policy), "--server", "--calls", str(calls), "-o", "json")
+    done = await asyncio.to_thread(Command(state), *argv)
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert told["refused"] == {}
+    assert told["seen"]["denied"] == ["bookbuyer/bookbuyer -> svc:bookstore/bookstore:14001 GET /books-bought"]
+    nonsense = broken()[0]
+    nonsense["spec"]["matches"][0]["pathRegex"] = "(never closed"
+    await asyncio.to_thread(policy.write_text, json.dumps(nonsense))
+    refused = await asyncio.to_thread(Command(state), *argv)
+    assert refused.returncode == 2, refused.stdout
+    assert "refuses it" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+async def test_under_load_a_rollback_ends_the_403s_in_seconds_and_the_log_replays(
+    mesh: Mesh, state: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """A hundred calls a second and twenty changes a second go on all the while; only 200 and 403 are ever seen."""
     assert await outcomes(mesh) == {"200": 20}
-    async with opened("") as source:
+    load = await mesh.start("bookbuyer", "bookbuyer", [*LOAD, f"{STORE}/books-bought", "--rate", "100"])
+    await load.line(within=10)
+    churn = Churn(mesh)
+    async with opened("") as source, asyncio.TaskGroup() as tasks:
         timeline = Timeline(source)
         good = await timeline.head()
         predicted = await plan(timeline, (await source.events.bounds())[1], broken(), [])
+        before = await timeline.snapshot(good)
+        await told_by_a_server_side_plan(state)
         arrival = await mesh.change(put=broken())
         live = await timeline.snapshot(arrival.rollout.version)
-        assert live.views == predicted.after.views
+        assert {name: live.views[name] for name in predicted.after.views} == predicted.after.views
+        changed = {name for name, view in live.views.items() if before.views.get(name) != view}
+        assert changed == set(predicted.difference.classes)
         assert "bookbuyer/bookbuyer -> bookstore/bookstore:14001 GET /books-bought" in predicted.calls.denied
+        churning = tasks.create_task(churn.run())
         assert (await outcomes(mesh)).get("403") == 20
+        assert churn.applied
 
-        began = time.monotonic()
-        sequence, _ = await pin_to(timeline, good, "403s")
-        back = await arrived(source, sequence, within=20)
-        seconds = time.monotonic() - began
-        assert back is not None
-        assert back.complete
+        events, began = churn.applied, time.time()
+        done = await asyncio.to_thread(Command(state), "rollback", str(good), "--why", "403s")
+        seconds = time.time() - began
+        assert done.returncode == 0, done.stderr
         assert await outcomes(mesh) == {"200": 20}
-        assert seconds < 5
+        assert churn.applied > events
         assert "403s" in await pinned(source)
-        assert (await timeline.snapshot(back.version)).views == (await timeline.snapshot(good)).views
+        churning.cancel()
+        now = await timeline.snapshot(await timeline.head())
+        assert who_may_call(now) == who_may_call(before) != who_may_call(live)
+        busy = living(await timeline.state(now.version))[
+            ObjectKey(source.about.cluster, "Service", "bookstore", "busy")
+        ]
+        assert busy.sequence > good, "what was applied meanwhile is in the log"
+
+        result = json.loads((await load.end_input(within=20)).splitlines()[-1])
+        assert set(result["outcomes"]) == {"200", "403"}, result["failures"]
+        ended = max(when for when, outcome in result["turns"] if outcome == "200") - began
+        assert 0 < ended < 5
+        record_property("seconds from the command to the last 403", round(ended, 2))
+        record_property("seconds that the command took", round(seconds, 2))
+        record_property("calls", result["outcomes"])
 
         again = await arrived(source, await unpin(source), within=20)
         assert again is not None

@@ -4,7 +4,8 @@
     python -m deploy.demo.apps.load URL --rate 100          (until its standard input closes)
 
 The object: {"requests", "ok", "outcomes": {"200": n, "403": n, "refused": n, "reset": n, …},
-"stores": {"v1": n}, "body": newest, "failures": [first few], "p50_ms", "p99_ms", "longest_ms"}.
+"stores": {"v1": n}, "body": newest, "failures": [first few], "turns": [[when, outcome], …], "p50_ms", "p99_ms",
+"longest_ms"}. A turn is a call whose outcome is another than that of the call before it, seconds since 1970.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 import aiohttp
 
 FAILURES_KEPT = 5
+TURNS_KEPT = 200
 
 
 class Tally:
@@ -30,6 +32,7 @@ class Tally:
         self.stores: Counter[str] = Counter()
         self.bodies: list[str] = []
         self.failures: list[str] = []
+        self.turns: list[tuple[float, str]] = []
         self.latencies: list[float] = []
 
     def summary(self) -> dict[str, object]:
@@ -42,6 +45,7 @@ class Tally:
             "stores": dict(sorted(self.stores.items())),
             "body": self.bodies[-1] if self.bodies else "",
             "failures": self.failures,
+            "turns": self.turns,
             "p50_ms": round(ordered[len(ordered) // 2] * 1000, 2),
             "p99_ms": round(ordered[len(ordered) * 99 // 100] * 1000, 2),
             "longest_ms": round(ordered[-1] * 1000, 2),
@@ -78,6 +82,8 @@ async def call(session: aiohttp.ClientSession, url: str, tally: Tally) -> None:
         body = f"{type(error).__name__}: {error}"
     tally.latencies.append(time.monotonic() - began)
     tally.outcomes[outcome] += 1
+    if (not tally.turns or tally.turns[-1][1] != outcome) and len(tally.turns) < TURNS_KEPT:
+        tally.turns.append((round(time.time(), 3), outcome))
     if outcome != "200" and len(tally.failures) < FAILURES_KEPT:
         tally.failures.append(f"{time.time():.3f} {outcome}: {body[:200]}")
 

@@ -7,17 +7,23 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cli.__main__ import main
 from cli.history.arriving import arrived, exit_code
+from cli.history.lag import lags
 from cli.history.pinning import pin_to
 from cli.history.source import Source
+from cli.history.standing import tracked
 from cli.history.timeline import Timeline
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
+from shared.events import encode
+from shared.pins import pin_of
 from shared.snapshot import TYPE_URLS
 from shared.status import ProxyStatus, Refusal, TypeStatus, encode_status
+from tests.property.history.test_pinning import pin_event
 from tests.property.history.worlds import STREAMS, exported, recorded
 from tests.unit.compiler import objects
 
@@ -135,11 +141,33 @@ async def test_what_changes_nothing_concerns_nobody_and_what_is_not_compiled_is_
     assert exit_code(await arrived(source, tip.sequence, within=1.5)) == 124
 
 
+async def test_the_lag_of_each_service_is_what_waits_for_it() -> None:
+    """Events that change nothing are no lag of the compiler's; a slow proxy is its edge's; a request the CA's."""
+    source = await recorded(changed())
+    requests = MemoryLog()
+    source = msgspec.structs.replace(source, requests=requests)
+    await tell(source, acknowledges)
+    assert [one.behind for one in await lags(source, await tracked(source))] == [0, 0, 0]
+    source = msgspec.structs.replace(await recorded(changed()), requests=requests)
+    await tell(source, refuses)
+    await requests.publish(Draft("mesh.csrs.edge", b"csr"))
+    log = source.writable
+    assert log is not None
+    for drafts, behind in (([nothing_new()], 0), ([no_policy_at_all()], 2)):
+        await log.append(drafts, scope=source.scope, after=await log.tip(source.scope))
+        found = {one.service: one for one in await lags(source, await tracked(source))}
+        assert found["compiler"].behind == behind, found
+        assert (found["edge-1"].behind, found["ca"].behind) == (1, 1)
+        assert "1 behind, the last at version 1" in found["edge-1"].sentence
+
+
+def nothing_new() -> Draft:
+    """An object of a kind that configures nobody by itself."""
+    event = objects.event("TokenIssuer", "", "cluster", {"issuer": "x", "jwks": "{}"})
+    return Draft(event.subject(STREAMS), encode(event))
+
+
 def no_policy_at_all() -> Draft:
     """An event that changes everything: no policy at all."""
-    from shared.events import encode
-    from shared.pins import pin_of
-    from tests.property.history.test_pinning import pin_event
-
     event = pin_event(pin_of(1, "nothing", []))
     return Draft(event.subject(STREAMS), encode(event))

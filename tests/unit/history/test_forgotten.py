@@ -11,6 +11,7 @@ from cli.history.changes import object_at, objects_between
 from cli.history.replaying import Replay
 from cli.history.source import Source, of_archive
 from cli.history.standing import standing as standing_of
+from cli.history.standing import tracked
 from cli.history.states import LostHistoryError, complete_from
 from cli.history.timeline import Timeline, living
 from cli.history.why import why
@@ -100,7 +101,7 @@ async def test_what_was_forgotten_is_said(tmp_path: Path) -> None:
         assert {item.event.key for item in await timeline.state(version)} >= whole
     with pytest.raises(LostHistoryError, match="not all known"):
         await objects_between(timeline, 2, head)
-    found = await standing_of(source)
+    found = await standing_of(source, await tracked(source))
     assert found.objects_from == known
     archive = await exported(source, tmp_path / "log", state_every=3)
     outcome = await Replay(of_archive(archive), verify=True).run()
