@@ -66,7 +66,7 @@ class Roots:
         return found[1]
 
     async def candidates(self, wanted: Sequence[WantedRoot], held: TrustBundle | None) -> list[Candidate]:
-        """The roots wanted whose providers work, oldest first; what does not work is in `problems`."""
+        """The roots wanted, oldest first; what does not work is in `problems`, and counts only if it is trusted."""
         names = {one.name for one in wanted}
         every = list(wanted)
         if DEFAULT_ROOT not in names and (not wanted or _holds(held, DEFAULT_ROOT)):
@@ -90,6 +90,7 @@ class Roots:
                 if self.problems.get(one.name) != str(error):
                     _LOGGER.warning("root %s cannot be used: %s", one.name, error)
                 self.problems[one.name] = str(error)
+                found += _unusable(one, held)
         return found
 
     async def refresh(self) -> None:
@@ -126,6 +127,17 @@ class Roots:
 
 def _holds(held: TrustBundle | None, name: str) -> bool:
     return held is not None and any(member.name == name for member in held.members)
+
+
+def _unusable(wanted: WantedRoot, held: TrustBundle | None) -> list[Candidate]:
+    """A root that cannot be used now but is trusted: an outage must not look as if nobody wanted it."""
+    if held is None:
+        return []
+    return [
+        Candidate(wanted.name, wanted.role, wanted.trust_domain, pem, sealing_keys=(), usable=False)
+        for member, pem in zip(held.members, held.roots, strict=True)
+        if member.name == wanted.name
+    ]
 
 
 def _check_same(candidate: Candidate, held: TrustBundle | None) -> None:

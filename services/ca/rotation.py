@@ -34,6 +34,8 @@ class Candidate(msgspec.Struct, frozen=True):
     root: str
     """PEM."""
     sealing_keys: tuple[SealingKey, ...]
+    usable: bool = True
+    """Whether it can sign now. One that cannot stays what it is: it is neither trusted anew nor made to sign."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -62,7 +64,7 @@ def first_bundle(
     candidates: Sequence[Candidate], *, trust_domain: str, serial: int, key_type: str
 ) -> TrustBundle | None:
     """The bundle where there is none: the oldest root in use signs, so that a lost log hands over to nobody early."""
-    used = [one for one in candidates if one.role != "inactive"]
+    used = [one for one in candidates if one.usable and one.role != "inactive"]
     if not used:
         return None
     members = [TrustedRoot(name=one.name, trust_domain=one.trust_domain, since=serial) for one in used]
@@ -79,7 +81,7 @@ def plan(
     new = [
         TrustedRoot(name=one.name, trust_domain=one.trust_domain, since=serial)
         for one in candidates
-        if one.role != "inactive" and all(one.name != member.name for member in members)
+        if one.usable and one.role != "inactive" and all(one.name != member.name for member in members)
     ]
     if new:
         names = ", ".join(one.name for one in new)
@@ -114,8 +116,11 @@ def plan(
 
 
 def _heir(signer: TrustedRoot, members: Sequence[TrustedRoot], wanted: dict[str, Candidate]) -> TrustedRoot | None:
-    """Who should sign: the one active root; of several, the newest; none if there is no active one."""
-    active = [one for one in wanted.values() if one.role == "active"]
+    """Who should sign: the one active root; of several, the newest; none if there is no active one.
+
+    One that cannot sign now comes into question only if it is the signer already.
+    """
+    active = [one for one in wanted.values() if one.role == "active" and (one.usable or one.name == signer.name)]
     if not active:
         return None
     by_name = {member.name: member for member in members}
@@ -151,7 +156,11 @@ def _bundle(
     by_name = {one.name: one for one in candidates}
     before = {member.name: root for member, root in zip(held.members, held.roots, strict=True)}
     roots = [before[one.name] if one.name in before else by_name[one.name].root for one in members]
-    keys = [key for one in members if one.name in by_name for key in by_name[one.name].sealing_keys]
+    present = [by_name[one.name] for one in members if one.name in by_name]
+    keys = [key for one in present for key in one.sealing_keys]
+    if not all(one.usable for one in present):
+        # Which of the keys held are its own is not known; whoever has them may still open what is sealed to them.
+        keys += [key for key in held.sealing_keys if key not in keys]
     return TrustBundle(
         trust_domain=members[0].trust_domain,
         serial=serial,

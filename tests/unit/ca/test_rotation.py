@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,6 +81,44 @@ def test_the_last_active_root_signs_on_when_nobody_is_active() -> None:
         found = world.step(held, wanted)
         assert found.step == "refused"
         assert names(found.bundle)[0] == "a"
+
+
+def unusable(name: str, role: Role) -> Candidate:
+    return msgspec.structs.replace(candidate(name, role), sealing_keys=(), usable=False)
+
+
+def test_a_root_that_cannot_be_used_now_takes_no_step_and_loses_no_trust() -> None:
+    """A CA that starts while the API is away must not drop what everybody wants, nor sign with what is not there."""
+    world, held = World(), first(candidate("a", "active"), candidate("b", "passive"))
+    world.trusted = world.renewed = held.serial
+    assert names(held) == ["a", "b"]
+    for wanted in (
+        [candidate("a", "active"), unusable("b", "passive")],
+        [candidate("a", "active"), unusable("b", "active")],
+        [unusable("a", "active"), candidate("b", "passive")],
+        [unusable("a", "active"), unusable("b", "passive")],
+    ):
+        found = world.step(held, wanted)
+        assert (found.step, found.bundle.members) == ("steady", held.members)
+        assert set(found.bundle.sealing_keys) == set(held.sealing_keys)
+    assert names(world.step(held, [*held_as_wanted(), unusable("c", "active")]).bundle) == ["a", "b"]
+
+
+def held_as_wanted() -> list[Candidate]:
+    return [candidate("a", "active"), candidate("b", "passive")]
+
+
+def test_a_signer_whose_keys_are_gone_hands_over_to_a_root_that_works_and_leaves() -> None:
+    world, held = World(), first(candidate("a", "active"))
+    wanted = [unusable("a", "active"), candidate("b", "passive")]
+    trust = world.step(held, wanted)
+    assert (trust.step, names(trust.bundle)) == ("trust", ["a", "b"])
+    assert [key.id for key in trust.bundle.sealing_keys] == ["b", "a"]
+    world.trusted = trust.bundle.serial
+    sign = world.step(trust.bundle, [unusable("a", "passive"), candidate("b", "active")])
+    assert (sign.step, names(sign.bundle)) == ("sign", ["b", "a"])
+    world.renewed = sign.bundle.serial
+    assert names(world.step(sign.bundle, [unusable("a", "inactive"), candidate("b", "active")]).bundle) == ["b"]
 
 
 def test_a_root_that_is_gone_still_signs_until_another_may() -> None:
