@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ import msgspec
 from benchmarks.swarm.driver import percentiles, swarm
 from benchmarks.swarm.fleet import Report
 from benchmarks.swarm.proxy import Target
+from shared.errors import BadInputError
 
 
 def _arguments() -> argparse.Namespace:
@@ -32,6 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--node", default="sidecar~{number}", help="node id, {number} is the proxy's")
     parser.add_argument("--secret", action="append", default=[], help="SDS name to ask for; may be repeated")
     parser.add_argument("--ramp", type=float, default=0.0, help="new connections a second (default: all at once)")
+    parser.add_argument("--within", type=float, default=600.0, help="seconds for all to connect (default 600)")
     parser.add_argument("--slow", type=int, default=0, help="how many never read")
     parser.add_argument("--churn", type=float, default=0.0, help="connections dropped a second, to come back warm")
     parser.add_argument("--window", type=float, default=5.0, help="seconds between two lines (default 5)")
@@ -41,21 +44,42 @@ def _arguments() -> argparse.Namespace:
 
 
 def _proxies(options: argparse.Namespace) -> list[tuple[str, str]]:
-    tokens = Path(options.tokens).read_text(encoding="utf-8").split() if options.tokens else []
-    return [(options.node.format(number=number), tokens[number] if tokens else "") for number in range(options.proxies)]
+    """Node id and token of each; raises `BadInputError`."""
+    tokens = [""] * options.proxies
+    if options.tokens:
+        try:
+            tokens = Path(options.tokens).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInputError("swarm/tokens", f"cannot be read: {error}", about=options.tokens) from error
+    if len(tokens) < options.proxies:
+        raise BadInputError(
+            "swarm/tokens", f"holds {len(tokens)} tokens, {options.proxies} are needed", about=options.tokens
+        )
+    return [(options.node.replace("{number}", str(number)), tokens[number]) for number in range(options.proxies)]
 
 
-async def _run(options: argparse.Namespace) -> None:
+def _target(options: argparse.Namespace) -> Target:
+    """The server; raises `BadInputError`."""
     host, _, port = options.target.rpartition(":")
-    target = Target(
-        host=host,
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise BadInputError("swarm/target", "is no HOST:PORT", about=options.target)
+    if options.roots:
+        try:
+            ssl.create_default_context(cafile=options.roots)
+        except (OSError, ssl.SSLError) as error:
+            raise BadInputError("swarm/roots", f"holds no roots: {error}", about=options.roots) from error
+    return Target(
+        host=host.strip("[]"),
         port=int(port),
         authority=options.authority,
         roots=options.roots,
         secrets=tuple(options.secret),
     )
+
+
+async def _run(options: argparse.Namespace) -> None:
     async with swarm(
-        target,
+        _target(options),
         _proxies(options),
         processes=options.processes,
         ramp=options.ramp,
@@ -63,7 +87,7 @@ async def _run(options: argparse.Namespace) -> None:
         churn=options.churn,
     ) as running:
         began = time.monotonic()
-        first = await running.until(lambda report: report.connected >= options.proxies, within=600)
+        first = await running.until(lambda report: report.connected >= options.proxies, within=options.within)
         _print("connected", first, 0, time.monotonic() - began)
         count = 0
         while not options.windows or count < options.windows:
@@ -101,6 +125,12 @@ def main() -> int:
         asyncio.run(_run(_arguments()))
     except KeyboardInterrupt:
         return 130
+    except BadInputError as error:
+        print(f"swarm: {error}", file=sys.stderr)
+        return 2
+    except TimeoutError as error:
+        print(f"swarm: not all could connect: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
