@@ -170,6 +170,35 @@ def check(crd: Obj) -> Iterable[Cause]:
             yield required(path, "schemas are required")
         else:
             yield from _check_schema(schema, path)
+            if "status" in (version.get("subresources") or {}):
+                yield from _check_root(schema, path)
+
+
+_AT_ROOT = frozenset(
+    {
+        *("description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"),
+        *(
+            "maxLength",
+            "minLength",
+            "pattern",
+            "maxItems",
+            "minItems",
+            "uniqueItems",
+            "multipleOf",
+            "required",
+            "items",
+        ),
+        *("properties", "externalDocs", "example", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations"),
+    }
+)
+"""What a schema may say of a whole object that has a status of its own (apiextensions' validation)."""
+
+
+def _check_root(schema: dict[str, Any], path: str) -> Iterable[Cause]:
+    for name in sorted(set(schema) - _AT_ROOT):
+        yield wrong(
+            path, name, f"only {sorted(_AT_ROOT)} are allowed at the root of the schema if the status subresource is on"
+        )
 
 
 _NUMBER = (int, float)
@@ -183,6 +212,7 @@ _FORMS: dict[str, Any] = {
     **dict.fromkeys(("minProperties", "maxProperties"), _NUMBER),
     "properties": dict,
     "x-kubernetes-embedded-resource": bool,
+    "x-kubernetes-validations": list,
 }
 """JSON type of each keyword: the engine reads them without asking again."""
 _TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array"})

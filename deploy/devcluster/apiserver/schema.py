@@ -2,7 +2,7 @@
 
 Structural schemas as Kubernetes has them (`apiextensions.k8s.io/v1`): `fit` returns a new value and collects, in a
 `Fitting`, unknown fields (a client chooses whether they are refused, warned about or dropped) and causes in the
-sentences that Kubernetes gives. CEL rules (`x-kubernetes-validations`) are stored but not run.
+sentences that Kubernetes gives. Of CEL rules (`x-kubernetes-validations`) only those about presence are run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import re2
 
+from deploy.devcluster.apiserver.presence import holds
 from deploy.devcluster.apiserver.refusals import Cause, duplicate, required, shown, unsupported, wrong
 from deploy.devcluster.apiserver.shapes import Schema
 
@@ -63,7 +64,16 @@ def fit(schema: Schema, value: Any, path: str, found: Fitting, parent: str = "")
     for composite in _COMPOSITES:
         if composite in schema:
             _check_composite(composite, schema[composite], value, path, found)
+    if "x-kubernetes-validations" in schema and isinstance(value, dict):
+        _check_rules(schema["x-kubernetes-validations"], value, path, found)
     return value
+
+
+def _check_rules(rules: list[Any], value: dict[str, Any], path: str, found: Fitting) -> None:
+    for rule in rules:
+        if isinstance(rule, dict) and not holds(str(rule.get("rule", "")), value):
+            said = str(rule.get("message") or f"failed rule: {rule['rule']}")
+            found.causes.append(Cause("FieldValueInvalid", path or "<nil>", f'Invalid value: "object": {said}'))
 
 
 def _fit_typed(schema: Schema, value: Any, path: str, found: Fitting, parent: str) -> Any:

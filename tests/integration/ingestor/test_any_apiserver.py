@@ -6,39 +6,37 @@ Everything goes over the wire with a kubeconfig; nothing here may depend on whic
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from deploy.devcluster.apiserver import ApiServer
+from cli import kubeconfig as access
+from cli.api import Api, Manifest, connect
+from deploy.install.access import roles
+from deploy.install.profile import Profile
 from services.ingestor.__main__ import Ingestor
 from services.ingestor.conditions import Condition
 from services.ingestor.facts import ObjectName, Projected
-from services.ingestor.kinds import kinds
+from services.ingestor.kinds import REPORTED, kinds
 from services.ingestor.kube import KubernetesSource
 from services.ingestor.reporter import Report
 from services.ingestor.reporting import ReportWriter
 from services.ingestor.settings import IngestorSettings
-from services.ingestor.source import SourceError
 from shared import events
 from shared.eventlog.memory import MemoryLog
-from tests.nats_server import free_port
+from tests.apiservers import KINDS, apiserver, write_kubeconfig
 from tests.waiting import eventually
 
-CRD = Path(__file__).parents[3] / "deploy" / "crds" / "trafficsplits.split.smi-spec.io.yaml"
-JSON = "application/json"
-SPLITS = "/apis/split.smi-spec.io/v1alpha2/namespaces/shop/trafficsplits"
+CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 NOW = "2026-01-01T00:00:00Z"
-KINDS = kinds(mesh_namespace="meshlog-system")
-SPLIT: dict[str, Any] = {
+WATCHED = kinds(mesh_namespace="meshlog-system")
+SPLITS = "/apis/split.smi-spec.io/v1alpha2/namespaces/shop/trafficsplits"
+GROUP = "split.smi-spec.io"
+SPLIT: Manifest = {
     "apiVersion": "split.smi-spec.io/v1alpha2",
     "kind": "TrafficSplit",
     "metadata": {"name": "web", "namespace": "shop"},
@@ -46,146 +44,173 @@ SPLIT: dict[str, Any] = {
 }
 
 
-@asynccontextmanager
-async def _devcluster(kubeconfig: Path) -> AsyncGenerator[None]:
-    api = ApiServer(addresses=[("127.0.0.1", 0)])
-    await api.start()
-    await asyncio.to_thread(kubeconfig.write_text, api.kubeconfig(f"https://127.0.0.1:{api.bound[0][1]}"))
-    try:
-        yield
-    finally:
-        await api.stop()
+class World:
+    """An API server in the hands of an administrator, a log, and ingestors."""
 
+    def __init__(self, api: Api, kubeconfig: Path) -> None:
+        self.api = api
+        self.kubeconfig = kubeconfig
+        self.log = MemoryLog()
 
-@contextmanager
-def _real(kubeconfig: Path) -> Generator[None]:
-    """Etcd and kube-apiserver, as controller-runtime's test environment starts them."""
-    assets, directory = Path(os.environ["KUBEBUILDER_ASSETS"]), kubeconfig.parent
-    client, peer, port = free_port(), free_port(), free_port()
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (directory / "sa.key").write_bytes(key.private_bytes(*form))
-    (directory / "tokens.csv").write_text('secret,admin,admin,"system:masters"\n')
-    etcd = [
-        *(str(assets / "etcd"), "--data-dir", str(directory / "etcd"), "--unsafe-no-fsync"),
-        f"--listen-client-urls=http://127.0.0.1:{client}",
-        f"--advertise-client-urls=http://127.0.0.1:{client}",
-        f"--listen-peer-urls=http://127.0.0.1:{peer}",
-    ]
-    server = [
-        *(str(assets / "kube-apiserver"), f"--etcd-servers=http://127.0.0.1:{client}"),
-        *(f"--secure-port={port}", "--bind-address=127.0.0.1", f"--cert-dir={directory}"),
-        *("--authorization-mode=RBAC", f"--token-auth-file={directory / 'tokens.csv'}"),
-        *("--service-cluster-ip-range=10.0.0.0/24", "--disable-admission-plugins=ServiceAccount"),
-        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-        f"--service-account-key-file={directory / 'sa.key'}",
-        f"--service-account-signing-key-file={directory / 'sa.key'}",
-    ]
-    kubeconfig.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [
-                    {
-                        "name": "c",
-                        "cluster": {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True},
-                    }
-                ],
-                "users": [{"name": "u", "user": {"token": "secret"}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-    )
-    with (directory / "servers.log").open("wb") as log:
-        processes = [subprocess.Popen(argv, stdout=log, stderr=log) for argv in (etcd, server)]
+    async def apply(self, manifests: Iterable[Manifest]) -> None:
+        """Apply objects, as soon as the server knows their kinds."""
+        for manifest in manifests:
+            await self.served(manifest)
+            await self.api.apply(manifest)
+
+    async def served(self, manifest: Manifest) -> None:
+        """Wait until the server knows the kind."""
+        version = manifest["apiVersion"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+
+        async def known() -> bool:
+            status, listing = await self.api.request("GET", root)
+            return status == 200 and any(one["kind"] == manifest["kind"] for one in listing["resources"])
+
+        await eventually(known, within=30.0, what=f"{manifest['kind']} is served")
+
+    @asynccontextmanager
+    async def ingestor(self, kubeconfig: Path | None = None) -> AsyncGenerator[tuple[Ingestor, KubernetesSource]]:
+        """One that leads, ready."""
+        source = await KubernetesSource.connect(str(kubeconfig or self.kubeconfig))
+        ingestor = Ingestor(source, self.log, IngestorSettings(cluster="c1", kubeconfig=str(self.kubeconfig)))
+        parts = [ingestor.writer.run(), ingestor.issuer.run(), *(one.run() for one in ingestor.runners.values())]
+        tasks = [asyncio.create_task(part) for part in parts]
         try:
-            yield
+            await eventually(lambda: not ingestor.unready(), within=30.0, what="it is ready")
+            yield ingestor, source
         finally:
-            for process in reversed(processes):
-                process.terminate()
-                process.wait()
-
-
-@pytest.fixture(params=["devcluster", "real"])
-async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[tuple[KubernetesSource, Path]]:
-    if request.param == "real" and not os.environ.get("KUBEBUILDER_ASSETS"):
-        pytest.skip("KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver: not tried on a real one")
-    kubeconfig = tmp_path / "kubeconfig"
-    async with AsyncExitStack() as stack:
-        if request.param == "real":
-            stack.enter_context(_real(kubeconfig))
-        else:
-            await stack.enter_async_context(_devcluster(kubeconfig))
-        source = await KubernetesSource.connect(str(kubeconfig))
-        try:
-            yield source, kubeconfig
-        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await source.close()
 
+    async def history(self, kind: str = "") -> list[events.Event]:
+        """What the log says (of a kind), in order."""
+        found = [events.decode(record.payload) async for record in self.log.read()]
+        return [event for event in found if not kind or event.kind == kind]
 
-async def test_what_is_applied_changed_and_deleted_is_in_the_log(client: tuple[KubernetesSource, Path]) -> None:
-    source, kubeconfig = client
+    async def says(self, key: str, *, within: float = 15.0, operation: str = "applied", holding: bytes = b"") -> None:
+        """Wait until the newest event of an object is this."""
 
-    async def post(path: str, body: dict[str, Any]) -> None:
-        async def taken() -> bool:
-            try:
-                return await source.send("POST", path, body, JSON) in (201, 409)
-            except SourceError:
-                return False
+        async def told() -> bool:
+            newest = {str(event.key): event for event in await self.history()}[key]
+            return newest.operation == operation and holding in bytes(newest.object or b"")
 
-        await eventually(taken, within=60.0, what=f"{path} takes an object")
+        await eventually(told, within=within, what=f"{key}: {operation} {holding!r}")
 
-    await post("/api/v1/namespaces", {"metadata": {"name": "shop"}})
-    await post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", yaml.safe_load(CRD.read_text()))
-    await post("/api/v1/namespaces/shop/serviceaccounts", {"metadata": {"name": "web"}})
-    await post(SPLITS, SPLIT)
-    log = MemoryLog()
-    ingestor = Ingestor(source, log, IngestorSettings(cluster="c1", kubeconfig=str(kubeconfig)))
-    parts = [ingestor.writer.run(), ingestor.issuer.run(), *(runner.run() for runner in ingestor.runners.values())]
-    tasks = [asyncio.create_task(part) for part in parts]
 
-    async def newest() -> dict[str, events.Event]:
-        return {str(event.key): event async for event in _events(log)}
+@pytest.fixture(params=KINDS)
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[World]:
+    async with apiserver(request.param, tmp_path) as kubeconfig, connect(access.read(kubeconfig)) as api:
+        made = World(api, kubeconfig)
+        await made.apply(
+            [
+                _named("Namespace", "shop"),
+                _named("Namespace", "meshlog-system"),
+                _named("ServiceAccount", "web", "shop"),
+            ]
+        )
+        yield made
 
-    try:
-        await eventually(lambda: not ingestor.unready(), within=30.0, what="it is ready")
-        found = await newest()
+
+def _named(kind: str, name: str, namespace: str = "") -> Manifest:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata}
+
+
+def definitions(group: str = "") -> list[Manifest]:
+    """Our CRDs (of a group)."""
+    return [yaml.safe_load(path.read_text()) for path in sorted(CRDS.glob(f"*.{group}*.yaml" if group else "*.yaml"))]
+
+
+async def test_what_is_applied_changed_and_deleted_is_in_the_log(world: World) -> None:
+    await world.apply([*definitions(GROUP), SPLIT])
+    async with world.ingestor() as (ingestor, source):
+        found = {str(event.key): event for event in await world.history()}
         assert {"Namespace shop", "ServiceAccount shop/web", "TrafficSplit shop/web", "TokenIssuer cluster"} <= set(
             found
         )
+        assert b'"keys":[{' in bytes(found["TokenIssuer cluster"].object or b"")
+        assert ingestor.runners["Namespace"].reflector.counts.streamed == 1, "it has streaming lists"
         uid = found["TrafficSplit shop/web"].uid
         said = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": NOW}
         stranger = "00000000-0000-0000-0000-000000000000"
+        news = (("Refused", "a sentence"),)
         for whose, status in ((stranger, b""), (uid, b""), (uid, b'{"conditions": []}'), (stranger, b"{}")):
-            told = Report(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),), news=())
-            outcome = await ReportWriter(source, {kind.name: kind for kind in KINDS}, now=lambda: NOW)(told)
+            told = Report(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),), news=news)
+            outcome = await ReportWriter(source, {kind.name: kind for kind in WATCHED}, now=lambda: NOW)(told)
             assert outcome == ("written" if whose == uid else "refused"), (whose, status)
-        patch = "application/merge-patch+json"
-        assert await source.send("PATCH", f"{SPLITS}/web", {"spec": {"service": "other"}}, patch) == 200
-
-        async def changed() -> bool:
-            return b'"other"' in bytes((await newest())["TrafficSplit shop/web"].object or b"")
-
-        await eventually(changed, within=10.0, what="the change arrives")
-        assert await source.send("DELETE", f"{SPLITS}/web", {}, JSON) == 200
-
-        async def deleted() -> bool:
-            return (await newest())["TrafficSplit shop/web"].operation == events.DELETED
-
-        await eventually(deleted, within=10.0, what="the deletion arrives")
-        history = [event async for event in _events(log) if event.kind == "TrafficSplit"]
-        assert [event.operation for event in history] == ["applied", "applied", "deleted"]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        stored = await world.api.get(f"{SPLITS}/web")
+        assert stored["status"]["conditions"] == [said]
+        assert "a sentence" in str(await world.api.get("/api/v1/namespaces/shop/events"))
+        await world.apply([{**SPLIT, "spec": {**SPLIT["spec"], "service": "other"}}])
+        await world.says("TrafficSplit shop/web", holding=b'"other"')
+        await world.api.delete(SPLIT)
+        await world.says("TrafficSplit shop/web", operation="deleted")
+    assert [event.operation for event in await world.history("TrafficSplit")] == ["applied", "applied", "deleted"]
 
 
-async def _events(log: MemoryLog) -> AsyncGenerator[events.Event]:
-    async for record in log.read():
-        yield events.decode(record.payload)
+async def test_what_happened_while_it_was_away_is_found_and_nothing_is_written_twice(world: World) -> None:
+    await world.apply([_named("ServiceAccount", name, "shop") for name in ("stays", "goes", "anew")])
+    async with world.ingestor():
+        pass
+    written = len(await world.history())
+    async with world.ingestor():
+        assert len(await world.history()) == written
+    for name in ("goes", "anew"):
+        await world.api.delete(_named("ServiceAccount", name, "shop"))
+    await world.apply([_named("ServiceAccount", name, "shop") for name in ("anew", "new")])
+    async with world.ingestor():
+        await world.says("ServiceAccount shop/new")
+        await world.says("ServiceAccount shop/goes", operation="deleted")
+    added = [(event.name, event.operation) for event in (await world.history())[written:]]
+    assert sorted(added) == [("anew", "applied"), ("anew", "deleted"), ("goes", "deleted"), ("new", "applied")]
+
+
+async def test_kinds_come_and_go_without_a_restart_and_every_definition_of_ours_is_taken(world: World) -> None:
+    async with world.ingestor() as (ingestor, _):
+        await world.apply([*definitions(), SPLIT])
+        await world.says("TrafficSplit shop/web", within=30.0)
+
+        def followed() -> bool:
+            return {name for name, one in ingestor.runners.items() if one.reflector.counts.watches} >= REPORTED
+
+        await eventually(followed, within=60.0, what="every kind is followed")
+        await world.api.delete(SPLIT)
+        await world.says("TrafficSplit shop/web", operation="deleted")
+
+
+async def test_the_installed_role_is_enough_and_opens_no_secret(world: World, tmp_path: Path) -> None:
+    await world.apply([*definitions(GROUP), SPLIT])
+    await world.apply([one for one in roles(Profile()) if "ingestor" in one["metadata"]["name"]])
+    await world.apply([_named("ServiceAccount", "meshlog-ingestor", "meshlog-system")])
+    path = "/api/v1/namespaces/meshlog-system/serviceaccounts/meshlog-ingestor/token"
+    wish = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    status, answer = await world.api.request("POST", path, body=wish)
+    assert status == 201, answer
+    own = tmp_path / "ingestor.kubeconfig"
+    write_kubeconfig(own, access.read(world.kubeconfig).server, answer["status"]["token"])
+    async with world.ingestor(own):
+        await world.says("TrafficSplit shop/web")
+    async with connect(access.read(own)) as restricted:
+        for what in ("secrets", "configmaps"):
+            assert (await restricted.request("GET", f"/api/v1/namespaces/shop/{what}"))[0] == 403
+        assert (await restricted.request("PATCH", f"{SPLITS}/web", body={}, content_type=_MERGE))[0] == 403
+
+
+@pytest.mark.parametrize("which", KINDS[1:])
+async def test_a_server_whose_streaming_lists_are_turned_off_is_listed_in_pages(which: str, tmp_path: Path) -> None:
+    off = "--feature-gates=WatchList=false"
+    async with AsyncExitStack() as stack:
+        kubeconfig = await stack.enter_async_context(apiserver(which, tmp_path, off))
+        api = await stack.enter_async_context(connect(access.read(kubeconfig)))
+        ingestor, _ = await stack.enter_async_context(World(api, kubeconfig).ingestor())
+        counts = ingestor.runners["Namespace"].reflector.counts
+        assert (counts.lists, counts.streamed, counts.failures) == (1, 0, 0)
+
+
+_MERGE = "application/merge-patch+json"
 
 
 def _item(*, uid: str, status: bytes) -> Projected:

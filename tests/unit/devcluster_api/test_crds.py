@@ -100,7 +100,9 @@ async def test_what_people_wrote_is_taken_whole(
 @pytest.mark.parametrize(
     ("kind", "fields", "sentence"),
     [
-        ("TrafficTarget", {}, "spec: Required value"),
+        ("TrafficTarget", {}, "needs spec, or destination, specs and sources"),
+        ("TrafficTarget", {"destination": DESTINATION}, "needs spec, or destination, specs and sources"),
+        ("HTTPRouteGroup", {}, "needs spec, or matches"),
         ("TrafficTarget", {"spec": {"rules": [RULE], "sources": [SOURCE]}}, "spec.destination: Required value"),
         ("TrafficTarget", {"spec": {**SPEC, "rules": "x"}}, "spec.rules in body must be of type array"),
         ("TrafficTarget", {"spec": {**SPEC, "rules": [{"kind": "X", "name": "y"}]}}, 'Unsupported value: "X"'),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from deploy.devcluster.apiserver import ApiServer
+from deploy.devcluster.apiserver.presence import holds
 from deploy.devcluster.apiserver.schema import Fitting, fit
 from deploy.devcluster.apiserver.shapes import shapes
+from deploy.devcluster.cluster import ApiError
 
 
 def fitted(schema: dict[str, Any], value: Any) -> tuple[Any, list[str], list[str]]:
@@ -143,3 +148,35 @@ def test_every_type_of_the_built_in_kinds_is_known() -> None:
     for name, schema in shapes().items():
         assert set(schema["required"]) <= set(schema["properties"]), name
     assert shapes()["Pod"]["properties"]["spec"] is shapes()["PodSpec"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fields", "holding"),
+    [
+        ("has(self.a)", "a", True),
+        ("has(self.a)", "b", False),
+        ("has(self.a) || (has(self.b) && has(self.c))", "bc", True),
+        ("has(self.a) || (has(self.b) && has(self.c))", "b", False),
+        ("has(self.a) && has(self.b) || has(self.c)", "c", True),
+        ("self.a > 3", "", True),
+        ("has(self.a) ||", "", True),
+        ("!has(self.a)", "a", True),
+    ],
+)
+def test_rules_about_presence_are_run_and_all_others_are_not(rule: str, fields: str, *, holding: bool) -> None:
+    assert holds(rule, dict.fromkeys(fields, 1)) is holding
+
+
+async def test_what_kubernetes_forbids_at_the_root_of_a_schema_is_refused() -> None:
+    path = Path(__file__).parents[3] / "deploy" / "crds" / "traffictargets.access.smi-spec.io.yaml"
+    for root, fine in (({}, True), ({"anyOf": [{"required": ["spec"]}]}, False), ({"minProperties": 1}, False)):
+        definition = yaml.safe_load(path.read_text())
+        for version in definition["spec"]["versions"]:
+            version["schema"] = {"openAPIV3Schema": {**version["schema"]["openAPIV3Schema"], **root}}
+        api = ApiServer()
+        created = api.cluster.create("customresourcedefinitions.apiextensions.k8s.io", definition)
+        if fine:
+            await created
+            continue
+        with pytest.raises(ApiError, match="allowed at the root of the schema"):
+            await created
