@@ -123,7 +123,7 @@ class Realised:
         except ConnectionRefusedError:
             return DENIED
         writer.write(f"PROXY TCP4 127.0.0.1 {host} 40000 {port}\r\n".encode())
-        return await _talk(reader, writer, ask)
+        return await talk(reader, writer, ask)
 
     async def intrude(self, caller: Name, server: Name, port: int, ask: Ask | None) -> str:
         """What one gets who has a pod's certificate and asks no sidecar of its own for permission."""
@@ -141,10 +141,11 @@ class Realised:
             )
         except OSError:
             return DENIED
-        return await _talk(reader, writer, ask)
+        return await talk(reader, writer, ask)
 
 
-async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ask: Ask | None) -> str:
+async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ask: Ask | None) -> str:
+    """What a connection answers to a request (or says by itself, without one), or `DENIED`."""
     try:
         if ask is None:
             return (await asyncio.wait_for(reader.readline(), _PATIENCE)).decode().strip() or DENIED
@@ -161,7 +162,9 @@ async def _talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ask:
             await writer.wait_closed()
 
 
-async def _applications(stack: contextlib.AsyncExitStack, host: str, name: str) -> None:
+async def applications(
+    stack: contextlib.AsyncExitStack, host: str, name: str, ports: tuple[int, ...] = TARGETS
+) -> None:
     """Answer requests, and greet on the port of bytes, with the pod's name."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -177,7 +180,7 @@ async def _applications(stack: contextlib.AsyncExitStack, host: str, name: str) 
             await writer.drain()
         writer.close()
 
-    for port in TARGETS:
+    for port in ports:
         server = await asyncio.start_server(greet if port == BYTES else answer, host, port)
         stack.callback(server.close)
 
@@ -187,7 +190,7 @@ async def realised(mesh: Mesh, directory: Path) -> AsyncGenerator[Realised]:
     """The mesh, running."""
     first = random.SystemRandom().randrange(2, 50)
     mesh = on_loopback(mesh, _free_network(first))
-    applications = _free_network(first + 101)
+    network = _free_network(first + 101)
     authority = Authority()
     found = Realised(mesh, compile_events(mesh.events), directory)
     async with contextlib.AsyncExitStack() as stack:
@@ -199,8 +202,8 @@ async def realised(mesh: Mesh, directory: Path) -> AsyncGenerator[Realised]:
             material = authority.issue(placed.namespace, proxy.service_account)
             name = (placed.namespace, placed.name)
             found.pods[name] = pod = Running(placed, proxy, free_port(), material)
-            application = f"127.{applications}.0.{index + 1}"
-            await _applications(stack, application, "/".join(name))
+            application = f"127.{network}.0.{index + 1}"
+            await applications(stack, application, "/".join(name))
             started.append(running(found.configuration(pod, application), directory, "-".join(name)))
         await asyncio.gather(*(stack.enter_async_context(one) for one in started))
         yield found
