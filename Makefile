@@ -87,3 +87,6 @@ simulate: install ## the whole control plane under faults on a simulated clock, 
 
 faults: install ## break a highly available mesh in every way under traffic, 15 minutes; ROWS=kill for some, JSON=file
 	@$(BIN)/python -m tests.faults $(ROWS)
+
+mutants: install ## make 39 mistakes in the compiler, one at a time, and see each noticed; minutes
+	@$(BIN)/python -m tests.oracle.mutants

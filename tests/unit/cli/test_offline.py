@@ -40,6 +40,7 @@ def meshlog(capsys: pytest.CaptureFixture[str]) -> Printed:
         (["sa:bookthief/bookthief", STORE, "--path", "/buy-a-book/new"], 1, "the caller sees 403"),
         (["bookbuyer/bookbuyer", "database/database"], 1, "the caller sees closed"),
         (["outside/passerby", STORE], 1, "the caller sees reset"),
+        (["database/database", STORE], 1, "the caller sees refused: no policy lets this caller call anything"),
         (["sa:bookwarehouse/bookwarehouse", "svc:database/database", "--port", "5432"], 0, "allowed by database/"),
         (["svc:bookwarehouse/bookwarehouse", "sa:database/database"], 0, "allowed by database/"),
     ],
