@@ -72,7 +72,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of a request: room for 50,000 resource versions at a reconnect."""
 
 
-_CONFIGURATION = H2Configuration(client_side=False, header_encoding="utf-8")
+_CONFIGURATION = H2Configuration(client_side=False, header_encoding="latin-1")
 _SETTINGS = Settings(
     client=False,
     initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: MOST_CALLS, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADERS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamReset, TrailersReceived
 from h2.settings import SettingCodes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.xds_edge.calls import Call
 from services.xds_edge.http2 import CHEAP_RATE, MOST_HEADERS, Connection, Limits
@@ -265,7 +268,7 @@ async def test_a_connection_without_a_call_is_closed() -> None:
 async def test_cheap_frames_are_read_at_a_bounded_rate() -> None:
     rig = Rig()
     rig.open()
-    for _ in range(int(CHEAP_RATE) + 10):
+    for _ in range(2 * int(CHEAP_RATE)):
         rig.client.ping(b"12345678")
     rig.pump()
     assert not rig.wire.reading
@@ -322,3 +325,77 @@ async def test_a_client_whose_network_is_full_is_cut_off_when_it_is_given_up() -
     task.cancel()
     await eventually(lambda: rig.wire.aborted, within=5, what="it is cut off")
     rig.lose()
+
+
+def conversation() -> bytes:
+    """What a client says that does a little of everything."""
+    client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+    client.initiate_connection()
+    client.send_headers(1, [*HEADERS, ("authorization", "Bearer token")])
+    client.send_data(1, b"\0\0\0\0\5hello\0\0\0\0\3")
+    client.send_headers(3, HEADERS)
+    client.ping(b"12345678")
+    client.send_data(1, b"abc", end_stream=True)
+    client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 10})
+    client.increment_flow_control_window(100)
+    client.reset_stream(3)
+    client.send_headers(5, HEADERS, end_stream=True)
+    client.close_connection()
+    return client.data_to_send()
+
+
+SAID = conversation()
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_no_bytes_bring_a_connection_out_of_step(seed: int) -> None:
+    """Damaged, cut, repeated: nothing is raised, and a connection that ends takes its calls with it."""
+    chance = random.Random(seed)  # noqa: S311
+    content = bytearray(SAID)
+    for _ in range(chance.randrange(4)):
+        at = chance.randrange(len(content))
+        match chance.randrange(4):
+            case 0:
+                content[at] = chance.randrange(256)
+            case 1:
+                del content[at : at + chance.randrange(40)]
+            case 2:
+                content[at:at] = chance.randbytes(chance.randrange(40))
+            case _:
+                content[at:at] = content[at : at + chance.randrange(200)]
+    asyncio.run(_feed(bytes(content), chance))
+
+
+def _nothing(_connection: Connection) -> None:
+    pass
+
+
+async def _feed(content: bytes, chance: random.Random) -> None:
+    calls: list[Call] = []
+
+    async def echo(call: Call) -> None:
+        calls.append(call)
+        while (message := await call.read()) is not None:
+            await call.write(message)
+
+    wire = Wire()
+    connection = Connection(echo, Limits(), opened=_nothing, closed=_nothing, aged=_nothing)
+    connection.connection_made(wire)
+    at = 0
+    while at < len(content) and not wire.closed:
+        size = chance.choice([1, 9, 50, 1000])
+        connection.data_received(content[at : at + size])
+        at += size
+        if chance.random() < 0.3:
+            await asyncio.sleep(0)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    connection.connection_lost(None)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert connection.calls == {}
+    for call in calls:
+        assert call.task is not None
+        assert call.task.done()
+        assert call.task.cancelled() or call.task.exception() is None
