@@ -270,6 +270,8 @@ class Writer:
         if isinstance(error, LogUnavailableError):
             self._standing.trouble = "the log is unavailable"
             _log.warning("the log is unavailable, the round is kept", extra={"records": len(groups)})
+            # It may be read all the same (a full disk): without a pause this would be a loop without one.
+            await asyncio.sleep(self._patience.retry)
         moved = await self._standing.catch_up(start)
         if isinstance(error, DuplicateError) and not moved:
             # Its id was seen, but the record is not there: the log lost it. It must be written under a new id.
