@@ -17,8 +17,9 @@ from services.ingestor.facts import Listed, ObjectName
 from services.ingestor.kinds import Kind, kinds
 from services.ingestor.projection import project
 from shared import events
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import Verifier, checkpoint_at
 from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.protocol import ChainBrokenError
 from shared.subjects import Streams
 
 
@@ -43,16 +44,23 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
-    """Read the whole log and the whole cluster, and compare. Raises `ChainBrokenError` for a log that does not hold."""
+    """Read the whole log and the whole cluster, and compare."""
     streams = Streams()
     log = logs.existing(streams.events)
     verifier, book = Verifier(), Book()
     count = epochs = end = 0
+    broken = ""
     doubled: list[str] = []
     async for record in log.read(subjects=streams.cluster_scope(CLUSTER)):
         count, end = count + 1, record.sequence
-        if verifier.fold(record):
-            epochs += 1
+        try:
+            begins = verifier.fold(record)
+        except ChainBrokenError as error:
+            # As every reader does: what is broken is void, up to the epoch that says it anew.
+            verifier, broken = Verifier(checkpoint_at(record)), str(error)
+            continue
+        if begins:
+            epochs, broken = epochs + 1, ""
             book.clear()
         event = events.decode(record.payload)
         before = _newest(book, event)
@@ -60,7 +68,8 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
         now = _newest(book, event)
         if before is not None and now is not None and (before.uid, before.digest) == (now.uid, now.digest):
             doubled.append(f"{record.sequence} {record.subject} says what {before.sequence} said")
-    lost = [line for kind in kinds(mesh_namespace=namespace) for line in await _missing(api, kind, book)]
+    lost = [broken] if broken else []
+    lost += [line for kind in kinds(mesh_namespace=namespace) for line in await _missing(api, kind, book)]
     return Verdict(events=count, epochs=epochs, lost=tuple(lost), doubled=tuple(doubled), end=end)
 
 

@@ -26,6 +26,7 @@ from shared.errors import MeshlogError
 from shared.eventlog.connection import Access, Connection
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.jetstream_api import call
+from shared.eventlog.protocol import LogUnavailableError
 from shared.lease import Tenure
 from shared.subjects import Streams
 from tests.faults.audit import Verdict, audit
@@ -165,8 +166,10 @@ class Scene:
         streams = Streams()
 
         async def look() -> str:
-            async with self.log() as logs:
-                record = await logs.existing(streams.leases).last(self._lease(service))
+            record = None
+            with contextlib.suppress(LogUnavailableError):
+                async with self.log() as logs:
+                    record = await logs.existing(streams.leases).last(self._lease(service))
             tenure = msgspec.json.decode(record.payload, type=Tenure) if record else None
             return tenure.instance if tenure and tenure.ttl else ""
 
@@ -174,14 +177,20 @@ class Scene:
 
     async def stream_leader(self) -> str:
         """The NATS server that leads the stream of events."""
-        connection = Connection(self._access())
-        connection.open()
-        try:
-            line = await connection.line(within=10)
-            answer = await call(line, f"STREAM.INFO.{Streams().events}", within=10)
-            return str(answer["cluster"]["leader"])
-        finally:
-            await connection.close()
+
+        async def look() -> str:
+            connection = Connection(self._access())
+            connection.open()
+            try:
+                line = await connection.line(within=2)
+                answer = await call(line, f"STREAM.INFO.{Streams().events}")
+                return str(answer["cluster"].get("leader", ""))
+            except LogUnavailableError:
+                return ""
+            finally:
+                await connection.close()
+
+        return await eventually(look, within=30, what="the events have a leader")
 
     async def audit(self) -> Verdict:
         """The log against the cluster; waits for what is on its way."""
@@ -189,12 +198,13 @@ class Scene:
 
         async def look() -> bool:
             nonlocal found
-            async with self.log() as logs:
-                found = await audit(self.api, logs, SYSTEM)
-            return not found.lost
+            with contextlib.suppress(LogUnavailableError):
+                async with self.log() as logs:
+                    found = await audit(self.api, logs, SYSTEM)
+            return found is not None and not found.lost
 
         with contextlib.suppress(AssertionError):  # then what was found says what is missing
-            await eventually(look, within=15, what="the log holds what the cluster holds")
+            await eventually(look, within=20, what="the log holds what the cluster holds")
         assert found is not None, "the log cannot be read"
         return found
 
