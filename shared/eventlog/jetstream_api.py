@@ -22,9 +22,7 @@ from shared.eventlog.streams import StreamSpec
 
 WITHIN = 5.0
 """Seconds that the answer to a write may take: if it is given up, what was written must be read again."""
-CREATED_WITHIN = 3.0
-"""Seconds that a consumer may take to be made."""
-ANSWERED_WITHIN = 1.5
+ANSWERED_WITHIN = 1.0
 """Seconds that the answer to a question may take. While a stream has no leader nobody answers at all, and who waits
 on does not notice that there is one: measured after `kill -9`, that cost more than the election."""
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from shared.eventlog.connection import Line
-from shared.eventlog.jetstream_api import CREATED_WITHIN, NANOSECONDS, STATUS, call, delivery_of, record_of
+from shared.eventlog.jetstream_api import NANOSECONDS, STATUS, call, delivery_of, record_of
 from shared.eventlog.nats_client import Msg, NatsError
 from shared.eventlog.protocol import Job, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
@@ -66,7 +66,7 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
         "max_waiting": 64,
     }
     request = {"stream_name": spec.name, "config": config, "action": ""}
-    await call(line, f"CONSUMER.CREATE.{spec.name}.{group}", request, within=CREATED_WITHIN)
+    await call(line, f"CONSUMER.CREATE.{spec.name}.{group}", request)
     messages: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = line.client.new_inbox()
     try:
