@@ -6,7 +6,7 @@ only the proxy, the view of its class and the resources in it are decoded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -73,25 +73,14 @@ def glance(outlines: Sequence[Outline], proxy: str) -> Snapshot:
     if entry is None:
         found.apply(commit)
         return found
-    changes = [(one, one.views[entry.workload_class]) for one in outlines if entry.workload_class in one.views]
-    view: dict[str, dict[str, str]] = {}
-    for _, raw in changes:
-        change = _VIEW.decode(raw)
-        if change is None:
-            view = {}
-            continue
-        for type_url, names in change.dropped.items():
-            for name in names:
-                view.get(type_url, {}).pop(name, None)
-        for type_url, names in change.put.items():
-            view.setdefault(type_url, {}).update(names)
+    view = _view(outline.views[entry.workload_class] for outline in outlines if entry.workload_class in outline.views)
     held = {(type_url, name, digest) for type_url, names in view.items() for name, digest in names.items()}
-    bodies: dict[tuple[str, str, str], Resource] = {}
-    for outline in outlines:
-        for one in outline.resources:
-            identity = (one.type_url, one.name, one.hash)
-            if identity in held:
-                bodies[identity] = _RESOURCE.decode(_ENCODER.encode(one))
+    bodies = {
+        (one.type_url, one.name, one.hash): _RESOURCE.decode(_ENCODER.encode(one))
+        for outline in outlines
+        for one in outline.resources
+        if (one.type_url, one.name, one.hash) in held
+    }
     found.apply(
         msgspec.structs.replace(
             commit,
@@ -101,3 +90,22 @@ def glance(outlines: Sequence[Outline], proxy: str) -> Snapshot:
         )
     )
     return found
+
+
+def _view(changes: Iterable[msgspec.Raw]) -> dict[str, dict[str, str]]:
+    """What a class holds after these changes of its view."""
+    view: dict[str, dict[str, str]] = {}
+    for raw in changes:
+        change = _VIEW.decode(raw)
+        if change is None:
+            view = {}
+            continue
+        for type_url, names in change.dropped.items():
+            held = view.get(type_url, {})
+            for name in names:
+                held.pop(name, None)
+            if not held:
+                view.pop(type_url, None)
+        for type_url, names in change.put.items():
+            view.setdefault(type_url, {}).update(names)
+    return view

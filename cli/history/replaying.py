@@ -30,6 +30,8 @@ class Difference(msgspec.Struct, frozen=True):
     """The query or part that differs."""
     published: str
     replayed: str
+    replayed_resource: tuple[str, str, str] | None = None
+    """Type URL, name and hash of what the replay made, if it is a resource."""
 
 
 class Replayed(msgspec.Struct):
@@ -60,11 +62,13 @@ class Replay:
         self.outcome = Replayed()
         self.snapshot = Snapshot()
         self._source = source
-        self._commits = Timeline(source).commits(until=until)
+        self._timeline = Timeline(source)
+        self._commits = self._timeline.commits(until=until)
         self._waiting: Published | None = None
         self._until = until
         self._verify = verify
         self._known_from = 0
+        self._void = False
         self._published = Snapshot()
         self._settings = settings_of(source.about)
         self._compiler = Compiler(self._settings, recording=False)
@@ -74,11 +78,14 @@ class Replay:
         """Replay; stops at the first difference."""
         base = await self._begin()
         async for record in self._source.events.read(start=base + 1, subjects=self._source.scope):
+            # First the chain: what was compiled from records that are lost cannot be compiled again.
+            starts = self._check_chain(record)
             if not await self._reach(record.sequence - 1):
                 return self.outcome
             if self._until is not None and record.sequence > self._until:
                 break
-            self._check_chain(record)
+            if starts:
+                self._begin_epoch()
             self._fold(record)
         if await self._reach(self._compiler.version) and not self._verify:
             self._compile()
@@ -92,14 +99,15 @@ class Replay:
             first, _ = await self._source.events.bounds()
             base, records = self._source.archive.state(until=first - 1)
         self._known_from = await complete_from(self._source)
-        if self._known_from > (await self._source.events.bounds())[1]:
+        first_event, last_event = await self._source.events.bounds()
+        if first_event <= last_event < self._known_from:
             sentence = "the log begins in the middle, without what there was before it"
             raise LostHistoryError("history/forgotten", sentence)
         for record in records:
             self._fold(record)
         self._waiting = await anext(self._commits, None)
         while self._waiting is not None and self._waiting.commit.version < max(base, 1):
-            self._take(self._waiting.commit)
+            await self._take(self._waiting.commit)
             self._waiting = await anext(self._commits, None)
         if base:
             self._compile()
@@ -108,23 +116,27 @@ class Replay:
     async def _reach(self, sequence: int) -> bool:
         """Compare the versions published up to `sequence`; false at the first that differs."""
         while self._waiting is not None and self._waiting.commit.version <= sequence:
-            if not self._compare(self._waiting.commit):
+            if not await self._compare(self._waiting.commit):
                 return False
             self._waiting = await anext(self._commits, None)
         return True
 
-    def _check_chain(self, record: Record) -> None:
+    def _check_chain(self, record: Record) -> bool:
+        """Whether a record begins an epoch. After a break nothing is compared until the next one."""
         try:
-            starts = self._verifier.fold(record)
+            return self._verifier.fold(record)
         except ChainBrokenError as error:
             self.outcome.broken = self.outcome.broken or str(error)
+            self._void = True
             self._verifier = Verifier()
-            starts = self._verifier.fold(record)
-        if starts:
-            self.outcome.epochs += 1
-            if self.outcome.epochs > 1:
-                # What came before is void; views and hashes of the new epoch are compared with what stands.
-                self._compiler = Compiler(self._settings, recording=False)
+            return self._verifier.fold(record)
+
+    def _begin_epoch(self) -> None:
+        self._void = False
+        self.outcome.epochs += 1
+        if self.outcome.epochs > 1:
+            # What came before is void; views and hashes of the new epoch are compared with what stands.
+            self._compiler = Compiler(self._settings, recording=False)
 
     def _fold(self, record: Record) -> None:
         try:
@@ -142,28 +154,31 @@ class Replay:
         self._compiler.accept()
         return commit
 
-    def _take(self, commit: Commit) -> None:
+    async def _take(self, commit: Commit) -> None:
         if commit.version not in {0, self._published.version}:
             try:
                 self._published.apply(commit)
             except SnapshotError:
-                # Commits before the first that stands alone: an export that begins in the middle.
-                self._published = Snapshot()
+                # Commits before it are not kept, or were lost: a keyframe may tell.
+                try:
+                    self._published = await self._timeline.snapshot(commit.version)
+                except LostHistoryError:
+                    self._published = Snapshot()
         if commit.build not in self.outcome.builds:
             self.outcome.builds.append(commit.build)
 
-    def _compare(self, commit: Commit) -> bool:
+    async def _compare(self, commit: Commit) -> bool:
         """Take a published commit; false if the replay says otherwise."""
         if not self._verify:
             return True
-        if commit.version < self._known_from:
-            # Not all that it was made from is in the log any more.
+        if self._void or commit.version < self._known_from or commit.version != self._compiler.version:
+            # Not all that it was made from is in the log any more: forgotten, or lost.
             self.outcome.forgotten += 1
-            self._take(commit)
+            await self._take(commit)
             return True
         parent = self.snapshot.version
         ours = self._compile()
-        self._take(commit)
+        await self._take(commit)
         if self._published.version != commit.version:
             return True
         self.outcome.versions += 1
@@ -174,8 +189,14 @@ class Replay:
         self.outcome.resources += len(self._published.resources)
         found = next(differences(self._published, self.snapshot), None)
         if found is not None:
-            self.outcome.difference = msgspec.structs.replace(found, version=commit.version)
+            what = f"{found.what}{self._made_by(found.replayed_resource)}"
+            self.outcome.difference = msgspec.structs.replace(found, version=commit.version, what=what)
         return found is None
+
+    def _made_by(self, resource: tuple[str, str, str] | None) -> str:
+        """Which query made a resource of ours."""
+        query = self._compiler.result().made_by(resource) if resource is not None else ""
+        return f", made by query {query}" if query else ""
 
 
 def _changes(commit: Commit) -> object:
@@ -190,17 +211,19 @@ def differences(published: Snapshot, replayed: Snapshot) -> Iterator[Difference]
         theirs, ours = published.views.get(workload_class), replayed.views.get(workload_class)
         if theirs is None or ours is None:
             present = ["there" if view is not None else "absent" for view in (theirs, ours)]
-            yield Difference(version, f"class {workload_class}", present[0], present[1])
+            yield Difference(version, f"class {workload_class} (query view)", present[0], present[1])
             continue
         for type_url in sorted({*theirs, *ours}):
             held, made = theirs.get(type_url, {}), ours.get(type_url, {})
             for name in sorted({*held, *made}):
                 if held.get(name) != made.get(name):
                     what = f"{type_url.rpartition('.')[2]} {name} of class {workload_class}"
-                    yield Difference(version, what, held.get(name, "absent"), made.get(name, "absent"))
+                    ours_of_it = (type_url, name, made[name]) if name in made else None
+                    yield Difference(version, what, held.get(name, "absent"), made.get(name, "absent"), ours_of_it)
     for key in sorted({*published.proxies, *replayed.proxies}):
         if published.proxies.get(key) != replayed.proxies.get(key):
-            yield Difference(version, f"proxy {key}", str(published.proxies.get(key)), str(replayed.proxies.get(key)))
+            what = f"proxy {key} (query proxy)"
+            yield Difference(version, what, str(published.proxies.get(key)), str(replayed.proxies.get(key)))
     if published.quarantine != replayed.quarantine:
         yield Difference(version, "quarantine", str(published.quarantine), str(replayed.quarantine))
     if published.mesh_namespaces != replayed.mesh_namespaces:

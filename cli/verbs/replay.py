@@ -66,5 +66,5 @@ def _tell(outcome: Replayed, seconds: float, *, verify: bool) -> int:
     if how:
         print(how)
     if outcome.forgotten:
-        print(f"{outcome.forgotten} older versions cannot be compared: the log has forgotten what they were made from")
+        print(f"{outcome.forgotten} versions cannot be compared: the log no longer holds what they were made from")
     return 0

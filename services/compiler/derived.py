@@ -222,6 +222,12 @@ class Derived:
         """Every resource that some view holds."""
         return set(self._refs_of_body)
 
+    def made_by(self, identity: Identity) -> str:
+        """The query that made a resource, with its arguments; empty if no view holds it."""
+        refs = self._refs_of_body.get(identity)
+        ref = next(iter(refs)) if refs else None
+        return "" if ref is None else f"{ref.factory.name}({', '.join(map(str, ref.arguments))})"
+
     def causes(self, identity: Identity) -> list[Cause]:
         """The events that the bytes of a resource were made from, sorted."""
         found: set[Cause] = set()

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cli.history.filelog import Archive
 from cli.history.replaying import Replay
 from cli.history.source import of_archive
 from cli.history.timeline import Timeline
+from services.compiler.names import BLACKHOLE
 from services.compiler.offline import compile_events
+from services.compiler.render import clusters
+from shared.eventlog.memory import MemoryLog
 from shared.events import Event
-from tests.property.compiler.worlds import flat, histories
-from tests.property.history.worlds import contents, exported, recorded
+from shared.snapshot import CDS
+from tests.property.compiler.worlds import flat, histories, standing
+from tests.property.history.worlds import contents, exported, recorded, source_of
+from tests.simulation.clock import SimulatedLoop
+from tests.simulation.run import Simulation
+from tests.unit.compiler import objects
 
 FEW = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -90,3 +104,126 @@ def test_an_export_that_begins_in_the_middle_is_compiled_from_the_state_there(
 
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(claim(Path(folder)))
+
+
+def record_to(path: str) -> None:
+    """Write the log of a fixed history, with batches of chance, as whatever process this is."""
+    chance = random.Random(7)  # noqa: S311 (a seed that repeats the history)
+    history = [*standing(), *chance.choices(bookstore_changes(), k=30)]
+
+    async def make() -> None:
+        source = await recorded([[event] for event in history], together=[3, 1, 2], keyframe_every=5)
+        (await exported(source, Path(path), state_every=20)).close()
+
+    asyncio.run(make())
+
+
+def bookstore_changes() -> list[Event]:
+    """Changes of the mesh that `standing` is."""
+    target = next(event for event in standing() if event.kind == "TrafficTarget")
+    split = next(event for event in standing() if event.kind == "TrafficSplit")
+    return [
+        objects.deleted(target.kind, target.namespace, target.name),
+        target,
+        objects.deleted(split.kind, split.namespace, split.name),
+        split,
+        objects.mesh_config(permissive=True),
+        objects.mesh_config(egress=True),
+        objects.route_group("red", "one", {"name": "get", "pathRegex": "/other"}),
+    ]
+
+
+def test_a_log_recorded_under_one_hash_seed_replays_under_others(tmp_path: Path) -> None:
+    """Two processes, as on two machines: sets and dictionaries are ordered otherwise, every hash is the same."""
+    for recorder, replayer in (("1", "2"), ("3", "4")):
+        path = str(tmp_path / f"log-{recorder}")
+        script = f"from tests.property.history.test_replay import record_to; record_to({path!r})"
+        for seed, argv in ((recorder, ["-c", script]), (replayer, ["-m", "cli", "replay", path, "--verify"])):
+            done = subprocess.run(
+                [sys.executable, *argv],
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                cwd=Path(__file__).resolve().parents[3],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+    assert "versions are what was published" in done.stdout
+
+
+async def test_a_compiler_that_renders_otherwise_is_found_with_version_and_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first version that holds a cluster with limits is the first that differs, and the query is named."""
+    history = [[event] for event in objects.bookstore()]
+    source = await recorded(history)
+    archive = await exported(source, tmp_path / "log")
+    timeline = Timeline(source)
+    commits = [found.commit async for found in timeline.commits()]
+    first = min(
+        commit.version
+        for commit in commits
+        if any(one.type_url == CDS and one.name != BLACKHOLE for one in commit.resources)
+    )
+    unbounded = clusters.unbounded()
+    unbounded.thresholds[0].max_connections.value = 7
+    monkeypatch.setattr(clusters, "unbounded", lambda: unbounded)
+    outcome = await Replay(of_archive(archive), verify=True).run()
+    archive.close()
+    found = outcome.difference
+    assert found is not None
+    assert found.version == first
+    assert "made by query" in found.what
+    assert found.what.startswith("Cluster ")
+    assert found.published != found.replayed
+
+
+async def test_what_was_compiled_from_lost_events_is_no_bug_of_the_compiler(tmp_path: Path) -> None:
+    """A hole in the log is told as one; what was made from the event that is lost is not called a difference."""
+    source = await recorded([[event] for event in objects.bookstore()])
+    assert isinstance(source.events, MemoryLog)
+    lost = next(number for number, event in enumerate(objects.bookstore(), 1) if event.kind == "TrafficTarget")
+    source.events.lose(lost)
+    archive = await exported(source, tmp_path / "log")
+    outcome = await Replay(of_archive(archive), verify=True).run()
+    archive.close()
+    assert outcome.difference is None
+    assert f"record {lost + 1}" in outcome.broken
+    assert outcome.forgotten
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_logs_recorded_under_faults_replay(seed: int, tmp_path: Path) -> None:
+    """Crashes, partitions, two leaders at once: whatever the compilers published is what the events compile to."""
+    script = (
+        "import sys; from tests.property.history.test_replay import record_faults; "
+        f"record_faults({seed}, {str(tmp_path / 'log')!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    archive = Archive(tmp_path / "log")
+    outcome = asyncio.run(Replay(of_archive(archive), verify=True).run())
+    archive.close()
+    assert outcome.difference is None
+    assert outcome.versions
+
+
+def record_faults(seed: int, path: str) -> None:
+    """Run one seed of the simulation, and write the log that it leaves behind."""
+    logging.disable(logging.CRITICAL)
+    loop = SimulatedLoop()
+
+    async def run() -> None:
+        simulation = Simulation(seed, lambda _: None)
+        await simulation.run()
+        source = await source_of(simulation.logs)
+        (await exported(source, Path(path))).close()
+
+    loop.run_until_complete(run())
