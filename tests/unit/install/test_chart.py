@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from deploy.install.control_plane import control_plane
-from deploy.install.profile import PRESETS
+from deploy.install.profile import PRESETS, SERVICES
+from deploy.install.secrets import log_secrets
+from deploy.nats import PEOPLE
 from tools import chart
 
 HELM = os.environ.get("MESHLOG_HELM") or shutil.which("helm")
@@ -48,6 +50,12 @@ def test_every_value_is_used_by_a_template() -> None:
         assert f".Values.{name}" in templates, name
 
 
+def test_the_chart_makes_a_password_for_every_user_of_the_log() -> None:
+    text = (chart.CHART / "templates" / "secrets.yaml").read_text()
+    (users,) = re.findall(r"\$users := list (.*) }}", text)
+    assert re.findall(r'"([a-z-]+)"', users) == [*SERVICES, *PEOPLE]
+
+
 def helm(*argv: str) -> subprocess.CompletedProcess[str]:
     assert HELM is not None
     return subprocess.run([HELM, *argv], capture_output=True, text=True, check=False)
@@ -68,8 +76,9 @@ def test_helm_renders_what_the_command_installs(preset: str) -> None:
         theirs = rendered.pop(_key(one))
         assert _comparable(theirs) == _comparable(one)
     assert {kind for kind, _ in rendered} <= {"Secret", "MeshConfig", "PodDisruptionBudget"}
-    secrets = [name for kind, name in rendered if kind == "Secret"]
-    assert len(secrets) == 6
+    ours = {one["metadata"]["name"]: set(one["stringData"]) for one in log_secrets(PRESETS[preset])}
+    secrets = {name: set(one["data"]) for (kind, name), one in rendered.items() if kind == "Secret"}
+    assert secrets == ours
 
 
 @pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
