@@ -49,11 +49,13 @@ def test_every_answer_is_read_as_the_library_reads_it(type_url: str, nonce: str,
 
 @given(
     payload=st.binary(max_size=6) | st.just(ACK),
-    cut=st.integers(0, len(ACK)),
+    cut=st.integers(0, len(ACK) + 200),
     at=st.integers(0, len(ACK) - 1),
     byte=st.integers(0, 255),
     tail=st.binary(max_size=4),
 )
+@example(payload=ACK, cut=len(ACK), at=len(ACK) - 1, byte=0xFF, tail=b"")
+@example(payload=ACK[:-3] + b"\x80\x01" + b"x" * 127, cut=len(ACK) + 200, at=0, byte=ACK[0], tail=b"")
 @example(payload=ACK, cut=len(ACK), at=len(ACK) - 3, byte=0x80, tail=b"")
 def test_damaged_answers_are_read_as_the_library_reads_them(
     payload: bytes, cut: int, at: int, byte: int, tail: bytes
