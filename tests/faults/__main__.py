@@ -2,7 +2,8 @@
 
     python -m tests.faults                              every row
     python -m tests.faults kill-compiler-leader cut-    those rows, and all that begin so
-    JSON=file python -m tests.faults                    also writes one object
+    JSON=file python -m tests.faults                    also writes one object, anew after each row
+    python -m tests.faults table file                   that object as the table of docs/reliability.md
 
 The exit code is 1 if a row does not hold.
 """
@@ -24,7 +25,7 @@ from shared.errors import MeshlogError
 from tests.faults.fault import Fault, Outcome, tell
 from tests.faults.rows import FAULTS
 from tests.faults.scene import opened
-from tests.faults.table import line, summary, title
+from tests.faults.table import line, markdown, summary, title
 
 
 def chosen(names: Sequence[str]) -> list[Fault]:
@@ -47,14 +48,23 @@ async def run(faults: Sequence[Fault]) -> list[Outcome]:
         for fault in faults:
             outcome = await tell(scene, fault)
             found.append(outcome)
+            _write(found)
             print(line(outcome), flush=True)
             for wrong in outcome.wrong:
                 print(f"    {wrong}", flush=True)
     return found
 
 
+def _write(found: Sequence[Outcome]) -> None:
+    if path := os.environ.get("JSON"):
+        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+
+
 def main(names: Sequence[str]) -> int:
     """Start a mesh in a directory of its own (or take the one that `$FAULTS_STATE` names), break it, end it."""
+    if names[:1] == ["table"]:
+        print(markdown(msgspec.json.decode(Path(names[1]).read_bytes(), type=list[Outcome])))
+        return 0
     faults = chosen(names)
     with tempfile.TemporaryDirectory(prefix="meshlog-faults-") as fresh:
         given = os.environ.get("FAULTS_STATE")
@@ -70,8 +80,6 @@ def main(names: Sequence[str]) -> int:
             if not given:
                 mesh.down(embedded.state_directory())
     print(summary(found))
-    if path := os.environ.get("JSON"):
-        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(found)))
     return 1 if any(outcome.wrong for outcome in found) else 0
 
 

@@ -1,4 +1,7 @@
-"""The table of `make faults`: a line for each fault."""
+"""The table of `make faults`: a line for each fault, on the terminal and in docs/reliability.md.
+
+python -m tests.faults.table FILE      what `JSON=FILE make faults` wrote, as docs/reliability.md has it
+"""
 
 from __future__ import annotations
 
@@ -38,3 +41,22 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The table of docs/reliability.md."""
+    columns = (
+        *("Fault", "Requests failed", "Another leads", "A change made in its first moment"),
+        *("A change after its end", "All ready again", "`make faults ROWS=`"),
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---|---:|---:|---:|---:|---:|---|"]
+    lines += [
+        f"| {outcome.what} | {outcome.failed} of {outcome.requests} | {_told(outcome.takeover)} "
+        f"| {_told(outcome.during)} | {_told(outcome.after)} | {outcome.recovered:.1f} s | `{outcome.name}` |"
+        for outcome in outcomes
+    ]
+    return "\n".join(lines)
+
+
+def _told(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} s"
