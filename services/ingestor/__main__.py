@@ -56,6 +56,7 @@ class Ingestor:
             new_traceparent=_begin_trace,
             doubt=self._doubt,
             queue=settings.queue,
+            panic=settings.panic,
             patience=Patience(gather=settings.gather),
             witness=witness,
             carried=carried,

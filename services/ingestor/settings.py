@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.ingestor.difference import PANIC
 from services.ingestor.retention import SLACK, WINDOW
 from shared.lease import TTL
 from shared.settings import CommonSettings
@@ -20,6 +21,9 @@ class IngestorSettings(CommonSettings, frozen=True, kw_only=True):
     """Seconds that the first round waits for all kinds, so that they reach proxies in one version."""
     queue: int = 1000
     """Facts that may wait for the log; a full queue makes watches wait."""
+    panic: float = PANIC
+    """Share of a kind's objects above which deletions by one list must be confirmed by another, as must the loss of a
+    service's last ready endpoint; 1: every list is believed."""
     history: float = WINDOW
     """Seconds of the past that the log of events keeps; what lives is kept for ever."""
     history_slack: int = SLACK

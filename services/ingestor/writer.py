@@ -21,6 +21,7 @@ import msgspec
 from services.ingestor.book import Book
 from services.ingestor.carried import Carried, nothing
 from services.ingestor.changesets import ChangeSets, Group
+from services.ingestor.difference import PANIC
 from services.ingestor.drafts import draft, packed
 from services.ingestor.facts import Absent, Fact, Listed, Observed
 from services.ingestor.inbox import Inbox
@@ -80,13 +81,14 @@ class Writer:
         warmed: Callable[[], None] = lambda: None,
         witness: Witness | None = None,
         retention: Retention | None = None,
+        panic: float = PANIC,
         carried: Carried = nothing,
     ) -> None:
         """`new_id` makes epoch ids. `doubt(kind, confirming)` asks the reflector of a kind to list again.
 
         `leads`: whether to write; a standby keeps what it learns. Call `wake` when that changes. `warmed` is called
         when this writer could lead. `witness` tells what was compiled already: a log that ends before it went back.
-        `carried`: what a new epoch says besides what Kubernetes tells.
+        `carried`: what a new epoch says besides what Kubernetes tells. `panic`: see `compare`.
         """
         self.counts = Counts()
         self.settled: set[str] = set()
@@ -104,7 +106,7 @@ class Writer:
         self._clock = clock
         self._new_id = new_id
         self._doubt = doubt
-        self._verdicts = Verdicts(self.book, self.counts, doubt=doubt, new_traceparent=new_traceparent)
+        self._verdicts = Verdicts(self.book, self.counts, doubt=doubt, new_traceparent=new_traceparent, panic=panic)
         self._inbox = Inbox(size=queue, sets=change_sets or ChangeSets(), clock=clock, last_set=self._last_set)
         self._carried = carried
         self._to_carry: list[Draft] = []
