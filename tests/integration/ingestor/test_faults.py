@@ -28,7 +28,7 @@ from tests.waiting import eventually
 SPLIT: dict[str, Any] = {"metadata": {"name": "s", "namespace": "shop", "uid": "us"}, "spec": {"service": "x"}}
 
 
-@pytest.fixture(params=["pages", "stream"])
+@pytest.fixture(params=["stream", pytest.param("pages", marks=pytest.mark.long)])
 async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[FaultyApi]:
     """Once for each way in which a server can be asked for a list."""
     made = FaultyApi(tmp_path, streams=request.param == "stream")
