@@ -94,7 +94,7 @@ async def _workers(size: int) -> list[Row]:
             for workers in (1, 2):
                 state = made.directory / f"state-{workers}"
                 async with (
-                    made.edge(workers=workers, **{"state-dir": state}) as edge,
+                    made.edge(workers=workers, **{"state-dir": state, "key-dir": state / "key"}) as edge,
                     swarm(made.target(edge), proxies, ramp=500) as load,
                 ):
                     await load.until(lambda r: r.connected >= size and r.types.get(RDS_URL, 0) >= size, within=180)

@@ -223,6 +223,7 @@ class EdgeProcess:
             "port": self.port,
             "http-port": self._http,
             "state-dir": directory / "state",
+            "key-dir": directory / "key",
             "token-file": token_file,
             "instance": "edge-0",
             "log-level": "warning",

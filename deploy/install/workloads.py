@@ -11,6 +11,7 @@ from deploy.install.profile import Manifest, Profile, Resources, labels, metadat
 TOKEN_DIRECTORY = "/var/run/secrets/meshlog"  # noqa: S105 (a path)
 NATS_DIRECTORY = "/etc/meshlog/nats"
 STATE_DIRECTORY = "/var/lib/meshlog"
+KEY_DIRECTORY = "/run/meshlog"
 HTTP_PORT = 9091
 XDS_PORT = 15128
 WEBHOOK_PORT = 9090
@@ -144,6 +145,9 @@ def _pod(service: Service, profile: Profile) -> dict[str, Any]:
     if service.state:
         volumes.append({"name": "state", "emptyDir": {}})
         mounts.append({"name": "state", "mountPath": STATE_DIRECTORY})
+        # Its own key outlives the process, as the state does, but is on no disk.
+        volumes.append({"name": "key", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+        mounts.append({"name": "key", "mountPath": KEY_DIRECTORY})
     if profile.nats_secured:
         volumes.append({"name": "nats", "secret": {"secretName": NATS_SECRET.format(service.name)}})
         mounts.append({"name": "nats", "mountPath": NATS_DIRECTORY, "readOnly": True})
@@ -194,6 +198,7 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
         values["MESHLOG_NATS_CA_FILE"] = f"{NATS_DIRECTORY}/ca.crt"
     if service.state:
         values["MESHLOG_STATE_DIR"] = STATE_DIRECTORY
+        values["MESHLOG_KEY_DIR"] = KEY_DIRECTORY
     if service.token:
         values["MESHLOG_TOKEN_FILE"] = f"{TOKEN_DIRECTORY}/token"
     if service.name == "ca":

@@ -62,7 +62,7 @@ class Edge:
         self.verifier = TokenVerifier()
         self.secrets = WorkloadSecrets(self._issue)
         self.reporter = StatusReporter(streams=streams, edge=instance, trace_headers=self._trace_headers)
-        self.serving = ServingPair(self._directory)
+        self.serving = ServingPair(Path(settings.key_dir) if settings.key_dir else None)
         pace = Pace(rate=settings.new_streams, burst=settings.new_streams_burst)
         self.gatekeeper = Gatekeeper(
             self.verifier,

@@ -1,7 +1,8 @@
-"""The edge's own TLS certificate: from the CA through the log, with a copy on disk for a start without either.
+"""The edge's own TLS certificate: from the CA through the log, with a copy for a start without either.
 
-The copy is the edge's own key, never a workload's, in its private directory and readable by its owner alone. It is
-what lets a restarted edge serve while NATS and the CA are down.
+The copy is the edge's own key, never a workload's. It lives in a directory that is memory (a tmpfs that outlives the
+process, as long as its pod), readable by its owner alone, and never on a disk. It is what lets a restarted edge serve
+while NATS and the CA are down.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class ServingPair:
         await self._latest.wait()
 
     def load(self, *, now: float) -> bool:
-        """Take up the copy on disk, if there is one that is still valid at `now` (seconds since 1970)."""
+        """Take up the copy, if there is one that is still valid at `now` (seconds since 1970)."""
         if self._path is None:
             return False
         try:
@@ -57,7 +58,7 @@ class ServingPair:
         except FileNotFoundError:
             return False
         except (OSError, ValueError, msgspec.MsgspecError) as error:
-            _LOGGER.warning("the certificate on disk cannot be used: %s", type(error).__name__)
+            _LOGGER.warning("the certificate that was kept cannot be used: %s", type(error).__name__)
             return False
         if leaf.not_valid_after_utc.timestamp() <= now:
             return False
@@ -72,7 +73,7 @@ class ServingPair:
             try:
                 self._save(pair)
             except OSError as error:
-                _LOGGER.warning("the certificate cannot be kept on disk: %s", error)
+                _LOGGER.warning("the certificate cannot be kept: %s", error)
 
     def _save(self, pair: Pair) -> None:
         if self._path is None:

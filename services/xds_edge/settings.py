@@ -13,7 +13,10 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     port: int = 15128
     """Port that proxies reach."""
     state_dir: str = ""
-    """Directory of the last good state and of the edge's own certificate; empty: nothing is kept on disk."""
+    """Directory of the last good state; empty: nothing is kept on disk."""
+    key_dir: str = ""
+    """Directory in memory (tmpfs) for the edge's own certificate and key, so that it can start with everything else
+    down; empty: a start waits for the CA."""
     token_file: str = "/var/run/secrets/meshlog/token"  # noqa: S105 (a path)
     """The edge's own service-account token, for its own certificate."""
     service_account: str = "meshlog-xds-edge"

@@ -43,6 +43,7 @@ class Worker:
             "http-port": str(self._http_port),
             "die-with-parent": "true",
             **({"state-dir": str(Path(settings.state_dir) / f"worker-{number}")} if settings.state_dir else {}),
+            **({"key-dir": str(Path(settings.key_dir) / f"worker-{number}")} if settings.key_dir else {}),
         }
         flags = [f"--{name}={value}" for name, value in own.items()]
         # The last of two equal flags counts.

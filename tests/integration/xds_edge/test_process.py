@@ -38,6 +38,7 @@ class EdgeProcess:
             "port": str(self.port),
             "http-port": self.http.rpartition(":")[2],
             "state-dir": str(mesh.directory / "state"),
+            "key-dir": str(mesh.directory / "key"),
             "token-file": str(mesh.token_file),
             "instance": "edge-0",
             "confirm-within": "0.2",

@@ -155,3 +155,14 @@ def test_the_ca_may_write_one_secret_of_a_gateway_if_it_is_named() -> None:
     assert {role["metadata"]["namespace"], binding["metadata"]["namespace"]} == {"ingress"}
     assert [(rule["resources"], rule["resourceNames"]) for rule in role["rules"]] == [(["secrets"], ["mesh-client"])]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "meshlog-ca", "namespace": "meshlog-system"}]
+
+
+@pytest.mark.parametrize("preset", EVERY)
+def test_an_edge_keeps_its_own_key_in_memory_and_its_snapshot_on_disk(preset: str) -> None:
+    pod = pods(control_plane(profile(preset)))["meshlog-xds-edge"]
+    (container,) = pod["containers"]
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    places = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes[places[variables["MESHLOG_KEY_DIR"]]]["emptyDir"]["medium"] == "Memory"
+    assert volumes[places[variables["MESHLOG_STATE_DIR"]]]["emptyDir"] == {}
