@@ -108,9 +108,13 @@ async def records(state: Path) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
     try:
         for name in (streams.events, streams.snapshots, streams.keyframes, streams.csrs, streams.certs, streams.status):
-            async for record in (await logs.open(name)).read():
+            # One by one: the work queue can be read in no other way without taking from it.
+            log = await logs.open(name)
+            sequence, last = await log.bounds()
+            while sequence <= last and (record := await log.at(sequence)) is not None:
                 content = record.payload + json.dumps(dict(record.headers)).encode()
                 found.append((f"{name} {record.sequence} {record.subject}", content))
+                sequence = record.sequence + 1
     finally:
         await logs.close()
     assert {place.split()[0] for place, _ in found} >= {
