@@ -75,6 +75,8 @@ class Source(msgspec.Struct, frozen=True):
     """Where copies of pins are kept, if it is live."""
     requests: Reader | None = None
     """Signing requests that wait, if it is live."""
+    remembered: dict[int, int] = {}
+    """First sequence of the log → from where on states are complete, once that was found out."""
 
     @property
     def streams(self) -> Streams:

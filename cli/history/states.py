@@ -96,14 +96,43 @@ async def complete_from(source: Source) -> int:
     begins = await source.events.at(first)
     if begins is None or begins_epoch(begins):
         return first
-    known = last if source.archive is None else last + 1
-    async for record in source.events.read(start=first, subjects=source.scope):
+    if first not in source.remembered:
+        known = await _said_again(source, first) or await _searched(source, begins)
+        if not known:
+            return last if source.archive is None else last + 1
+        source.remembered[first] = known
+    return source.remembered[first]
+
+
+async def _said_again(source: Source, first: int) -> int:
+    """Where the newest of what was said again before the last trim ends, by what still is the newest of an object.
+
+    It is said in one go, so the rest of it follows at once. 0 if all of it has changed since, or the epoch.
+    """
+    newest = await source.events.last_per_subject(source.scope)
+    found = max((record.sequence for record in newest if _keeps(record, first)), default=0)
+    if found:
+        async for record in source.events.read(start=found + 1, subjects=source.scope):
+            if not _keeps(record, first):
+                break
+            found = record.sequence
+    return found
+
+
+async def _searched(source: Source, begins: Record) -> int:
+    """The same by reading all of the log: also where an epoch begins. 0: neither is there."""
+    known = 0
+    async for record in source.events.read(start=begins.sequence, subjects=source.scope):
         if record.epoch != begins.epoch:
-            return min(known, record.sequence)
-        kept = record.headers.get(HEADER_KEPT, "")
-        if kept.isdecimal() and int(kept) < first:
+            return known or record.sequence
+        if _keeps(record, begins.sequence):
             known = record.sequence
     return known
+
+
+def _keeps(record: Record, first: int) -> bool:
+    kept = record.headers.get(HEADER_KEPT, "")
+    return kept.isdecimal() and int(kept) < first
 
 
 def begins_epoch(record: Record) -> bool:

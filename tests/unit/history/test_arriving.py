@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from cli.history.pinning import pin_to
 from cli.history.source import Source
 from cli.history.standing import tracked
 from cli.history.timeline import Timeline
+from cli.verbs import apply
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
 from shared.events import encode
@@ -171,3 +173,42 @@ def no_policy_at_all() -> Draft:
     """An event that changes everything: no policy at all."""
     event = pin_event(pin_of(1, "nothing", []))
     return Draft(event.subject(STREAMS), encode(event))
+
+
+@pytest.mark.parametrize(("said", "code"), [(acknowledges, 0), (refuses, 1), (is_slow, 124)])
+async def test_apply_waits_for_its_own_change_and_ends_as_its_help_says(
+    said: Callable[[str, int], TypeStatus | None],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The API and the log are stood in for; what is waited for, said and returned is the command's own."""
+    source = await recorded(changed())
+    await tell(source, said)
+    head = await Timeline(source).head()
+
+    @contextlib.asynccontextmanager
+    async def opened(_where: str) -> AsyncGenerator[Source]:
+        yield source
+
+    class Written:
+        async def written(self, _applied: object) -> int:
+            return head
+
+    monkeypatch.setattr("cli.history.source.opened", opened)
+    assert await apply._wait(Written(), [], 0.2) == code  # type: ignore[arg-type]
+    said_to_people = capsys.readouterr().out
+    assert f"version {head}" in said_to_people
+    assert ("all acknowledged within" in said_to_people) == (code == 0)
+    assert ("refused by" in said_to_people) == (code == 1)
+    assert ("not acknowledged within 0.2 s by buy/buyer-0" in said_to_people) == (code == 124)
+
+
+async def test_apply_says_that_the_ingestor_may_be_down(capsys: pytest.CaptureFixture[str]) -> None:
+    class NeverWritten:
+        async def written(self, _applied: object) -> int:
+            await asyncio.Event().wait()
+            return 0
+
+    assert await apply._wait(NeverWritten(), [], 0.05) == 124  # type: ignore[arg-type]
+    assert "does the ingestor run" in capsys.readouterr().out
