@@ -1,6 +1,6 @@
 """Small servers and clients for pods of the tests: the standard library, and grpc only where it is asked for.
 
-python apps.py serve http:8080 https:8443 late:8090 tcp:9000 first:2525 grpc:50051 [bind:pod]
+python apps.py serve http:8080 https:8443 late:8090 tcp:9000 first:2525 grpc:50051 grpcs:50443 [bind:pod]
 python apps.py calls '[["http", "http://host/path", "GET", {}], ["tcp", "host", 9000]]'
 python apps.py hold HOST HTTP_PORT TCP_PORT
 """
@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 NAME = socket.gethostname()
 PATIENCE = 5.0
+OWN_NAME = "own.test"
+"""What certificates of applications are for."""
 _KEPT: list[Any] = []
 
 
@@ -83,7 +85,7 @@ class Threaded(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
-def _grpc_server(port: int) -> None:
+def _grpc_server(port: int, *, secure: bool = False) -> None:
     import grpc
 
     def answer(request: bytes, context: object) -> bytes:
@@ -104,15 +106,18 @@ def _grpc_server(port: int) -> None:
             for service, some in methods.items()
         )
     )
-    server.add_insecure_port(f"0.0.0.0:{port}")
+    if secure:
+        key, certificate = _own_certificate()
+        server.add_secure_port(f"0.0.0.0:{port}", grpc.ssl_server_credentials([(key, certificate)]))
+    else:
+        server.add_insecure_port(f"0.0.0.0:{port}")
     server.start()
     _KEPT.append(server)  # or it would stop when it is forgotten
 
 
-def _https_server(address: tuple[str, int]) -> ThreadingHTTPServer:
+def _own_certificate() -> tuple[bytes, bytes]:
+    """A key and a certificate of the application's own, which name its pod."""
     import datetime as dt
-    import ssl
-    import tempfile
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -122,11 +127,20 @@ def _https_server(address: tuple[str, int]) -> ThreadingHTTPServer:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
     now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(OWN_NAME)]), critical=False)
     own = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(*form), own
+
+
+def _https_server(address: tuple[str, int]) -> ThreadingHTTPServer:
+    import ssl
+    import tempfile
+
+    key, certificate = _own_certificate()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
-        file.write(own + key.private_bytes(*form))
+        file.write(certificate + key)
         file.flush()
         context.load_cert_chain(file.name)
     server = ThreadingHTTPServer(address, Web)
@@ -143,8 +157,8 @@ def serve(wanted: list[str]) -> None:
             host = probe.getsockname()[0]
     for item in wanted:
         kind, port = item.split(":")
-        if kind == "grpc":
-            _grpc_server(int(port))
+        if kind in {"grpc", "grpcs"}:
+            _grpc_server(int(port), secure=kind == "grpcs")
             continue
         address = (host, int(port))
         makers: dict[str, Callable[[], Any]] = {
@@ -195,13 +209,59 @@ def _grpc(host: str, port: int) -> str:
             return str(error.code().name)
 
 
+def _grpcs(host: str, port: int) -> str:
+    """The same over TLS of the application's own."""
+    import ssl
+
+    import grpc
+
+    options = [("grpc.enable_http_proxy", 0), ("grpc.ssl_target_name_override", OWN_NAME)]
+    # Each pod has a certificate of its own, and each connection may reach another one.
+    trusted = "".join({ssl.get_server_certificate((host, port), timeout=PATIENCE) for _ in range(12)}).encode()
+    with grpc.secure_channel(f"{host}:{port}", grpc.ssl_channel_credentials(trusted), options=options) as channel:
+        return channel.unary_unary("/test.Echo/Say")(b"hello", timeout=PATIENCE).decode()
+
+
+def _https(host: str, port: int) -> str:
+    """HTTP over TLS of the application's own: who answers, and whether the certificate is of the same."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((host, port), PATIENCE) as raw,
+        context.wrap_socket(raw, server_hostname=OWN_NAME) as connection,
+    ):
+        certificate = connection.getpeercert(binary_form=True) or b""  # while the connection stands
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: own.test\r\nConnection: close\r\n\r\n")
+        body = b"".join(iter(lambda: connection.recv(4096), b"")).rpartition(b"\r\n")[2]
+        own = "its own" if body and body in certificate else "another"
+        return f"{body.decode()} by {own} certificate"
+
+
+def _each(host: str, port: int) -> str:
+    """HTTP to every address that a name has."""
+    found = sorted({entry[4][0] for entry in socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)})
+    return " ".join(_http(f"http://{address}:{port}/").split()[-1] for address in found)
+
+
 def call(what: list[Any]) -> str:
     kind, *rest = what
-    callers: dict[str, Callable[..., str]] = {"http": _http, "tcp": _tcp, "grpc": _grpc, "first": _first}
+    callers: dict[str, Callable[..., str]] = {
+        "http": _http,
+        "https": _https,
+        "each": _each,
+        "tcp": _tcp,
+        "first": _first,
+        "grpc": _grpc,
+        "grpcs": _grpcs,
+    }
     try:
         return callers[kind](*rest)
-    except (ConnectionResetError, http.client.RemoteDisconnected, BrokenPipeError):
+    except http.client.RemoteDisconnected:
         return "closed"
+    except (ConnectionResetError, BrokenPipeError):
+        return "reset"
     except ConnectionRefusedError:
         return "refused"
     except (TimeoutError, OSError) as error:

@@ -15,14 +15,16 @@ import yaml
 from cli import embedded
 from cli.api import Manifest
 from cli.mesh import Mesh, NotArrivedError
+from cli.pods import PodCommand
 
 APPS = str(Path(__file__).with_name("apps.py"))
 PATIENCE = 4.0
 
 _WORKLOADS = """
-- {name: server, replicas: 2, args: "http:8080 http:8081 tcp:9000 first:2525 grpc:50051"}
-- {name: v1, account: leaf, labels: {tier: leaves}, args: "http:8080 tcp:9000"}
-- {name: v2, account: leaf, labels: {tier: leaves}, args: "http:8080 tcp:9000"}
+- {name: server, replicas: 2, args: "http:8080 http:8081 https:8443 tcp:9000 first:2525 grpc:50051 grpcs:50443"}
+- {name: v1, account: leaf, labels: {tier: leaves}, args: "http:8080 first:9000"}
+- {name: v2, account: leaf, labels: {tier: leaves}, args: "http:8080 first:9000"}
+- {name: v3, account: leaf3, labels: {tier: leaves}, args: "http:8080 first:9000"}
 - {name: client, account: client, args: "http:8080"}
 - {name: other, account: other}
 """
@@ -30,7 +32,8 @@ _SERVICES = """
 - {name: server, ports: [{port: 80, targetPort: 8080, name: http}, {port: 9000, name: tcp-echo}]}
 - {name: mail, selector: {app: server}, ports: [{port: 25, targetPort: 2525, appProtocol: tcp-server-first}]}
 - {name: rpc, selector: {app: server}, ports: [{port: 50051, appProtocol: grpc}]}
-- {name: rpc-bytes, selector: {app: server}, ports: [{port: 50052, targetPort: 50051, appProtocol: tcp}]}
+- {name: rpc-tls, selector: {app: server}, ports: [{port: 50443, appProtocol: tcp}]}
+- {name: web-tls, selector: {app: server}, ports: [{port: 443, targetPort: 8443, name: https-web}]}
 - {name: twin, selector: {app: server}, ports: [{port: 81, targetPort: 8080, name: http}]}
 - name: several
   selector: {app: server}
@@ -41,6 +44,7 @@ _SERVICES = """
   ports: [{port: 80, targetPort: 8080, name: http}, {port: 9000, name: tcp-echo}]
 - {name: v1, ports: [{port: 80, targetPort: 8080, name: http}, {port: 9000, name: tcp-echo}]}
 - {name: v2, ports: [{port: 80, targetPort: 8080, name: http}, {port: 9000, name: tcp-echo}]}
+- {name: v3, ports: [{port: 80, targetPort: 8080, name: http}, {port: 9000, name: tcp-echo}]}
 - {name: client, ports: [{port: 80, targetPort: 8080, name: http}]}
 """
 
@@ -81,6 +85,7 @@ def workloads() -> list[Manifest]:
             "kind": "Namespace",
             "metadata": {"name": "app", "labels": member, "annotations": annotations},
         },
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "near", "labels": member}},
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "far"}},
         config(),
     ]
@@ -97,8 +102,11 @@ def workloads() -> list[Manifest]:
 
 
 def quorum() -> list[Manifest]:
-    """A StatefulSet whose members listen on their own addresses only, and find each other by name."""
-    ports = [{"port": 2888, "name": "tcp-peer"}]
+    """A StatefulSet whose members listen on their own addresses only, and find each other by name, as ZooKeeper's do.
+
+    Clients have a Service with an address.
+    """
+    ports = [{"port": 2888, "name": "tcp-peer"}, {"port": 3888, "name": "tcp-election"}]
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta("zk")},
         {
@@ -107,8 +115,30 @@ def quorum() -> list[Manifest]:
             "metadata": _meta("zk"),
             "spec": {"clusterIP": "None", "selector": {"app": "zk"}, "ports": ports},
         },
-        _workload("StatefulSet", "zk", "tcp:2888 bind:pod", replicas=2),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": _meta("zk-client"),
+            "spec": {"selector": {"app": "zk"}, "ports": [{"port": 2181, "name": "tcp-client"}]},
+        },
+        _workload("StatefulSet", "zk", "first:2181 tcp:2888 tcp:3888 bind:pod", replicas=3),
     ]
+
+
+def many(clients: Sequence[str], leaves: Sequence[str]) -> list[Manifest]:
+    """Clients of five pods each, a server `big` of five pods, and leaves of two pods each behind a Service `root`."""
+    web = [{"port": 80, "targetPort": 8080, "name": "http"}]
+    found = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _meta(name)} for name in (*clients, "big", *leaves)
+    ]
+    for name in ("big", *leaves, "root"):
+        selector = {"part": "leaf"} if name == "root" else {"app": name}
+        spec = {"selector": selector, "ports": web}
+        found.append({"apiVersion": "v1", "kind": "Service", "metadata": _meta(name), "spec": spec})
+    found += [_workload("Deployment", name, "", replicas=5) for name in clients]
+    found.append(_workload("Deployment", "big", "http:8080", replicas=5))
+    found += [_workload("Deployment", name, "http:8080", replicas=2, labels={"part": "leaf"}) for name in leaves]
+    return found
 
 
 def config(
@@ -134,10 +164,11 @@ def config(
     }
 
 
-def group(name: str = "all", **match: Any) -> Manifest:
+def group(name: str = "all", namespace: str = "app", **match: Any) -> Manifest:
     """A route group of one match."""
     spec = {"matches": [{"name": "it", "pathRegex": ".*", "methods": ["*"], **match}]}
-    return {"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup", "metadata": _meta(name), "spec": spec}
+    meta = _meta(name, namespace)
+    return {"apiVersion": "specs.smi-spec.io/v1alpha4", "kind": "HTTPRouteGroup", "metadata": meta, "spec": spec}
 
 
 def ports(*numbers: int, name: str = "ports") -> Manifest:
@@ -173,21 +204,25 @@ def split(root: str, **weights: int) -> Manifest:
     }
 
 
-BYTES = ("TCPRoute", "ports")
+ALL, BYTES = ("HTTPRouteGroup", "all"), ("TCPRoute", "ports")
 
 
 class Rows:
     """The mesh in the hands of a test."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, state: Path) -> None:
         self.mesh = mesh
+        self.state = state
 
-    async def call(self, who: str, *calls: Sequence[Any], namespace: str = "app") -> list[str]:
-        """What calls from a pod come back with."""
+    async def call(self, who: str, *calls: Sequence[Any], namespace: str = "app", pod: str = "") -> list[str]:
+        """What calls come back with from a pod of a workload, a certain one if it is named."""
         argv = [sys.executable, "-S", APPS, "calls", json.dumps(calls)]
-        if any(call[0] == "grpc" for call in calls):
+        if any(call[0] in {"grpc", "grpcs"} for call in calls):
             argv.remove("-S")
-        command = await self.mesh.start(namespace, who, argv)
+        if pod:
+            command = await PodCommand.start(self.state, namespace, pod, argv)
+        else:
+            command = await self.mesh.start(namespace, who, argv)
         return json.loads(await command.finish(within=60))
 
     async def get(self, who: str, host: str, path: str = "/", *, times: int = 1, **options: Any) -> set[str]:
@@ -212,6 +247,22 @@ class Rows:
             await self.change(drop=manifests)
 
     @contextlib.asynccontextmanager
+    async def placed(self, *manifests: Manifest) -> AsyncGenerator[None]:
+        """These workloads, ready, while the context lasts."""
+        await self.mesh.apply(manifests)
+        try:
+            workloads = [one["metadata"]["name"] for one in manifests if one["kind"] == "Deployment"]
+            await self.available(*workloads, within=240)
+            yield
+        finally:
+            await self.mesh.change(drop=manifests, within=60)
+
+    async def pods(self, app: str) -> list[str]:
+        """Names of the pods of a workload."""
+        found = await self.mesh.api.get("/api/v1/namespaces/app/pods", params={"labelSelector": f"app={app}"})
+        return [pod["metadata"]["name"] for pod in found["items"]]
+
+    @contextlib.asynccontextmanager
     async def permissive(self) -> AsyncGenerator[None]:
         """Permissive mode while the context lasts."""
         await self.change(put=[config(permissive=True)])
@@ -220,13 +271,18 @@ class Rows:
         finally:
             await self.change(put=[config()])
 
-    async def available(self, *names: str, kind: str = "deployments", namespace: str = "app") -> None:
+    async def available(
+        self, *names: str, kind: str = "deployments", namespace: str = "app", within: float = 60
+    ) -> None:
         """Wait until workloads are ready."""
         field = "readyReplicas"
         for name in names:
             path = f"/apis/apps/v1/namespaces/{namespace}/{kind}/{name}"
             await self.mesh.api.wait(
-                path, lambda one: one.get("status", {}).get(field, 0) >= one["spec"]["replicas"], within=60, what=name
+                path,
+                lambda one: one.get("status", {}).get(field, 0) >= one["spec"]["replicas"],
+                within=within,
+                what=name,
             )
 
 
@@ -234,7 +290,7 @@ class Rows:
 async def opened() -> AsyncGenerator[Rows]:
     """A handle on the running mesh."""
     async with embedded.attached() as mesh:
-        yield Rows(mesh)
+        yield Rows(mesh, embedded.state_directory())
 
 
 def start_workloads() -> None:

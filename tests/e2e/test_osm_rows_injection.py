@@ -73,12 +73,12 @@ async def _answers(app: Rows, who: str, addresses: dict[str, str], *, namespace:
 async def test_rows_22_and_23_what_the_mesh_config_excludes_passes_the_proxy_by(app: Rows, far: dict[str, str]) -> None:
     """An address, or a port of any address; who was created before keeps what it had."""
     traffic = {"outboundIPRangeExclusionList": [f"{far['outside']}/32"], "outboundPortExclusionList": [9000]}
-    assert await _answers(app, "client", far) == ["closed", "closed", "closed", "closed"]
+    assert await _answers(app, "client", far) == ["refused", "refused", "refused", "refused"]
     config = rows.config(traffic=traffic)
     async with configured(app, config, rows.config(), shows=far["outside"]), placed(app, pod("spared")):
         await state(app, "spared", ready, what="is ready")
-        assert await _answers(app, "spared", far) == ["200", "closed", "hello", "hello"]
-        assert await _answers(app, "client", far) == ["closed", "closed", "closed", "closed"]
+        assert await _answers(app, "spared", far) == ["200", "refused", "hello", "hello"]
+        assert await _answers(app, "client", far) == ["refused", "refused", "refused", "refused"]
 
 
 async def test_row_23_what_a_pods_annotations_exclude_or_include_is_its_own_business(
@@ -95,15 +95,15 @@ async def test_row_23_what_a_pods_annotations_exclude_or_include_is_its_own_busi
     async with placed(app, by_port, by_range, only):
         for name in ("by-port", "by-range", "only"):
             await state(app, name, ready, what="is ready")
-        assert await _answers(app, "by-port", far) == ["closed", "closed", "hello", "hello"]
-        assert await _answers(app, "by-range", far) == ["closed", "200", "closed", "hello"]
+        assert await _answers(app, "by-port", far) == ["refused", "refused", "hello", "hello"]
+        assert await _answers(app, "by-range", far) == ["refused", "200", "refused", "hello"]
         # Only what is included goes through the proxy, which lets nothing pass here; the rest never meets it.
         assert await _answers(app, "only", far) == ["200", "200", "hello", "hello"]
-        assert await app.get("only", SERVER) == {"closed"}
+        assert await app.get("only", SERVER) == {"refused"}
         # Who has no sidecar reaches the excluded port, and no other.
         ip = (await app.mesh.pod("app", "only"))["status"]["podIP"]
         assert await app.get("plain", f"{ip}:8081", namespace="far") == {"200 only"}
-        assert await app.get("plain", f"{ip}:8080", namespace="far") == {"closed"}
+        assert await app.get("plain", f"{ip}:8080", namespace="far") == {"reset"}
 
 
 async def test_an_excluded_interface_is_left_alone_in_both_directions(app: Rows, far: dict[str, str]) -> None:
@@ -249,6 +249,7 @@ async def test_init_containers_and_the_application_find_the_mesh_ready_at_their_
             assert order == ["meshlog-init", "envoy", "migrate"]
 
 
+@pytest.mark.long
 async def test_a_member_of_a_stateful_set_comes_back_under_its_name_with_another_address(app: Rows) -> None:
     keep: list[dict[str, Any]] = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "keep", "namespace": "app"}},
