@@ -80,7 +80,9 @@ class Replay:
         async for record in self._source.events.read(start=base + 1, subjects=self._source.scope):
             # First the chain: what was compiled from records that are lost cannot be compiled again.
             starts = self._check_chain(record)
-            if not await self._reach(record.sequence - 1):
+            waiting = self._waiting
+            due = waiting is not None and waiting.commit.version < record.sequence
+            if due and not await self._reach(record.sequence - 1):
                 return self.outcome
             if self._until is not None and record.sequence > self._until:
                 break

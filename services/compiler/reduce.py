@@ -132,11 +132,8 @@ def _pods_in(piece: EndpointSlice | None) -> Iterable[ObjectName]:
 
 def _leads_to_the_same(before: EndpointSlice, value: EndpointSlice) -> bool:
     """Whether a slice names the same service and pods as before: readiness, which flaps, is most of what happens."""
-    return (
-        before.metadata == value.metadata
-        and len(before.endpoints) == len(value.endpoints)
-        and all(old.target_ref == new.target_ref for old, new in zip(before.endpoints, value.endpoints, strict=True))
-    )
+    named = [endpoint.target_ref for endpoint in value.endpoints]
+    return before.metadata == value.metadata and named == [endpoint.target_ref for endpoint in before.endpoints]
 
 
 def _store_slice(mesh: Mesh, name: ObjectName, value: EndpointSlice | None, cause: Cause | None) -> None:
