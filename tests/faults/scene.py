@@ -112,6 +112,8 @@ class Scene:
         self.machine = Machine(state)
         self.proxies = [Proxy(name) for _, name in SIDECARS]
         self.end = 0
+        self.certificates = CERTIFICATES
+        """Lifetime of new certificates, as MeshConfig says it; from the next change on."""
         self._egress = False
         self._news = asyncio.Event()
         self._pods: dict[str, str] = {}
@@ -231,7 +233,7 @@ class Scene:
         """Make a change that concerns every proxy: the mesh's word on destinations outside."""
         before = {proxy.name: proxy.lds for proxy in self.proxies}
         self._egress = not self._egress
-        await self.api.apply(_config(egress=self._egress))
+        await self.api.apply(_config(egress=self._egress, certificates=self.certificates))
         return Change(at=time.monotonic(), before=before)
 
     async def arrived(self, change: Change, *, within: float) -> float | None:
@@ -325,14 +327,14 @@ def _moment(line: str) -> float:
     return datetime.fromisoformat(said["time"]).timestamp()
 
 
-def _config(*, egress: bool) -> Manifest:
+def _config(*, egress: bool, certificates: str = CERTIFICATES) -> Manifest:
     return {
         "apiVersion": "config.openservicemesh.io/v1alpha2",
         "kind": "MeshConfig",
         "metadata": {"name": "osm-mesh-config", "namespace": SYSTEM},
         "spec": {
             "traffic": {"enableEgress": egress, "enablePermissiveTrafficPolicyMode": False},
-            "certificate": {"serviceCertValidityDuration": CERTIFICATES},
+            "certificate": {"serviceCertValidityDuration": certificates},
         },
     }
 
