@@ -110,7 +110,10 @@ class Timeline:
             async for record in records:
                 if until is not None and blob.version_of(record) > until:
                     return
-                payload = assembler.feed(record)
+                try:
+                    payload = assembler.feed(record)
+                except blob.BlobError:
+                    continue  # a commit that is damaged is missing: whoever needs it sees the gap
                 if payload is not None:
                     yield record.time, payload
 
@@ -171,18 +174,27 @@ class Timeline:
         return snapshot
 
     async def _keyframe_payload(self, version: int) -> bytes | None:
-        """The newest keyframe of at most this version."""
+        """The newest keyframe of at most this version; one that is damaged is passed over for the one before it."""
         log = self.source.keyframes
-        found = await _newest(log, lambda record: blob.version_of(record) <= version)
-        if found is None:
-            return None
-        assembler, payload = blob.Assembler(), None
-        async with contextlib.aclosing(log.read(start=found.sequence - found.batch[0] + 1)) as records:  # type: ignore[type-var]
+        while True:
+            limit = version
+            found = await _newest(log, lambda record, limit=limit: blob.version_of(record) <= limit)
+            if found is None:
+                return None
+            try:
+                return await self._blob_at(log, found)
+            except blob.BlobError:
+                version = blob.version_of(found) - 1
+
+    async def _blob_at(self, log: Reader, chunk: Record) -> bytes | None:
+        """The blob that a chunk is of; none if it is not whole. Raises `BlobError`."""
+        assembler = blob.Assembler()
+        async with contextlib.aclosing(log.read(start=chunk.sequence - chunk.batch[0] + 1)) as records:  # type: ignore[type-var]
             async for record in records:
                 payload = assembler.feed(record)
-                if payload is not None or record.sequence > found.sequence:
-                    break
-        return payload
+                if payload is not None or record.sequence > chunk.sequence:
+                    return payload
+        return None
 
     # Events and objects
 

@@ -136,6 +136,23 @@ async def test_an_epoch_after_what_was_forgotten_is_complete_again() -> None:
         await Timeline(source).state(BOOKSTORE)
 
 
+async def test_a_damaged_keyframe_is_passed_over_and_a_damaged_commit_is_a_gap() -> None:
+    source = await recorded([[event] for event in objects.bookstore()], keyframe_every=4)
+    timeline = Timeline(source)
+    head = await timeline.head()
+    whole = await timeline.snapshot(head)
+    assert isinstance(source.keyframes, MemoryLog)
+    source.keyframes.corrupt(source.keyframes.sequences[-1], b"damaged")
+    assert (await timeline.snapshot(head)).views == whole.views
+    key = min(whole.proxies)
+    assert (await timeline.glance(head, key)).proxies == {key: whole.proxies[key]}
+    assert isinstance(source.snapshots, MemoryLog)
+    source.snapshots.corrupt(source.snapshots.sequences[-2], b"damaged")
+    for ask in (timeline.snapshot(head), timeline.glance(head, key)):
+        with pytest.raises(LostHistoryError, match="cannot be rebuilt"):
+            await ask
+
+
 def _named(key: ObjectKey) -> tuple[str, str, str]:
     assert key.cluster == CLUSTER
     return key.kind, key.namespace, key.name
