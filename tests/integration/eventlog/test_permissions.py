@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.__main__ import main
 from cli.history.pinning import pin_to
 from cli.history.source import opened
 from cli.history.standing import pinned
@@ -110,6 +112,10 @@ async def test_an_operator_may_pin_and_a_reader_may_only_look(
         drafts = [Draft(event.subject(STREAMS), encode(event)) for event in objects.bookstore()]
         await events.append(drafts, scope=scope, after=EMPTY, epoch="e1")
     monkeypatch.setenv("MESHLOG_NATS_USER", "reader")
+    assert await asyncio.to_thread(main, ["status", "--log", guarded.url]) == 0
+    told = capsys.readouterr().out
+    assert f"compiler: {len(drafts)} events after version 0 are not published" in told
+    assert "ca: no signing request waits" in told
     async with opened(guarded.url) as source:
         timeline = Timeline(source)
         assert len(await timeline.state(len(drafts))) == len(drafts)

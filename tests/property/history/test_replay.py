@@ -195,6 +195,16 @@ async def test_what_was_compiled_from_lost_events_is_no_bug_of_the_compiler(tmp_
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_logs_recorded_under_faults_replay(seed: int, tmp_path: Path) -> None:
     """Crashes, partitions, two leaders at once: whatever the compilers published is what the events compile to."""
+    assert_replays(seed, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10, 60))
+def test_logs_recorded_under_more_faults_replay(seed: int, tmp_path: Path) -> None:
+    assert_replays(seed, tmp_path)
+
+
+def assert_replays(seed: int, tmp_path: Path) -> None:
     script = (
         "import sys; from tests.property.history.test_replay import record_faults; "
         f"record_faults({seed}, {str(tmp_path / 'log')!r})"
@@ -212,7 +222,8 @@ def test_logs_recorded_under_faults_replay(seed: int, tmp_path: Path) -> None:
     outcome = asyncio.run(Replay(of_archive(archive), verify=True).run())
     archive.close()
     assert outcome.difference is None
-    assert outcome.versions
+    # Where the simulation damaged the log for good, that is said, and nothing else.
+    assert outcome.versions or outcome.broken or outcome.forgotten
 
 
 def record_faults(seed: int, path: str) -> None:
