@@ -29,6 +29,7 @@ from shared.eventlog.jetstream_api import (
     EXPECTED_SUBJECT,
     MESSAGE_ID,
     NO_STREAM,
+    SMALL_WITHIN,
     WITHIN,
     WRONG_LAST_SEQUENCE,
     ApiError,
@@ -258,7 +259,7 @@ class JetStreamLog:
 
     async def _append_one(self, line: Line, draft: Draft, headers: Mapping[str, str]) -> int:
         identified = {**headers, MESSAGE_ID: draft.message_id} if draft.message_id else headers
-        message = await line.request(draft.subject, draft.payload, within=WITHIN, headers=identified)
+        message = await line.request(draft.subject, draft.payload, within=SMALL_WITHIN, headers=identified)
         answer = answer_of(message, about=draft.subject)
         if answer.get("duplicate"):
             raise DuplicateError("log/duplicate", f"message id {draft.message_id} was seen before", about=draft.subject)
