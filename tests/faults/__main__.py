@@ -50,7 +50,7 @@ async def run(faults: Sequence[Fault]) -> list[Outcome]:
             found.append(outcome)
             _write(found)
             print(line(outcome), flush=True)
-            for wrong in outcome.wrong:
+            for wrong in (*outcome.wrong, *outcome.late):
                 print(f"    {wrong}", flush=True)
     return found
 
@@ -80,7 +80,7 @@ def main(names: Sequence[str]) -> int:
             if not given:
                 mesh.down(embedded.state_directory())
     print(summary(found))
-    return 1 if any(outcome.wrong for outcome in found) else 0
+    return 1 if any(outcome.wrong or outcome.late for outcome in found) else 0
 
 
 if __name__ == "__main__":

@@ -68,7 +68,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     events: int = 0
     epochs: int = 0
     wrong: list[str] = []
-    """Everything that should not be; empty: the row holds."""
+    """Everything that should not be, however slow the machine."""
+    late: list[str] = []
+    """Budgets of time that were missed; with nothing `wrong` and nothing late the row holds."""
 
 
 async def tell(scene: Scene, fault: Fault) -> Outcome:
@@ -126,7 +128,7 @@ async def _play(scene: Scene, fault: Fault, outcome: Outcome) -> None:
         else:
             outcome.after = round(max(0.0, change.at + arrival - ended), 3)
     if outcome.after is not None and outcome.after > fault.budget:
-        outcome.wrong.append(f"{outcome.after:.1f} s to the arrival of a change, the budget is {fault.budget:g} s")
+        outcome.late.append(f"{outcome.after:.1f} s to the arrival of a change, the budget is {fault.budget:g} s")
     await scene.recovered()
     outcome.recovered = round(time.monotonic() - ended, 1)
     if fault.leads:
@@ -135,8 +137,10 @@ async def _play(scene: Scene, fault: Fault, outcome: Outcome) -> None:
     change = await scene.change()
     arrival = await scene.arrived(change, within=PATIENCE)
     outcome.fresh = round(arrival, 3) if arrival is not None else None
-    if arrival is None or arrival > NO_ELECTION:
-        outcome.wrong.append(f"when all was well again a change took {arrival or PATIENCE:.1f} s")
+    if arrival is None:
+        outcome.wrong.append(f"when all was well again a change did not arrive within {PATIENCE:g} s")
+    elif arrival > NO_ELECTION:
+        outcome.late.append(f"when all was well again a change took {arrival:.1f} s")
 
 
 async def _arrives(scene: Scene, change: Change, outcome: Outcome, *, since: float) -> None:

@@ -22,7 +22,7 @@ def title() -> str:
 
 def line(outcome: Outcome) -> str:
     """One row."""
-    held = "" if not outcome.wrong else "   DOES NOT HOLD"
+    held = "   DOES NOT HOLD" if outcome.wrong else "   LATE" if outcome.late else ""
     epochs = f"   {outcome.epochs} epoch" if outcome.epochs else ""
     return (
         f"{outcome.what:<{_WIDTH}} {f'{outcome.failed}/{outcome.requests}':>12} {_seconds(outcome.takeover):>9} "
@@ -35,7 +35,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     """All rows in one sentence."""
     requests = sum(outcome.requests for outcome in outcomes)
     failed = sum(outcome.failed for outcome in outcomes)
-    held = sum(not outcome.wrong for outcome in outcomes)
+    held = sum(not outcome.wrong and not outcome.late for outcome in outcomes)
     return f"{held} of {len(outcomes)} faults hold; {failed} of {requests} requests failed"
 
 
