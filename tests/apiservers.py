@@ -31,14 +31,21 @@ KINDS = ("devcluster", "real")
 async def apiserver(which: str, directory: Path, *flags: str) -> AsyncGenerator[Path]:
     """An API server of this kind with nothing in it; yields an administrator's kubeconfig. `flags`: of the real one."""
     kubeconfig = directory / "kubeconfig"
+
+    async def resolve(namespace: str, name: str, port: int) -> tuple[str, int]:
+        """As kube-apiserver finds a webhook: a Service of type ExternalName leads out of the cluster."""
+        service = await server.cluster.get("services", namespace, name)
+        assert service is not None
+        return service["spec"]["externalName"], port
+
     if which == "devcluster":
-        api = ApiServer(addresses=[("127.0.0.1", 0)])
-        await api.start()
-        await asyncio.to_thread(kubeconfig.write_text, api.kubeconfig(f"https://127.0.0.1:{api.bound[0][1]}"))
+        server = ApiServer(addresses=[("127.0.0.1", 0)], resolve_service=resolve)
+        await server.start()
+        await asyncio.to_thread(kubeconfig.write_text, server.kubeconfig(f"https://127.0.0.1:{server.bound[0][1]}"))
         try:
             yield kubeconfig
         finally:
-            await api.stop()
+            await server.stop()
         return
     if not os.environ.get("KUBEBUILDER_ASSETS"):
         pytest.skip("KUBEBUILDER_ASSETS names no directory with etcd and kube-apiserver: not tried on a real one")

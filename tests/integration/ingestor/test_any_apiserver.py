@@ -22,7 +22,7 @@ from services.ingestor.__main__ import Ingestor
 from services.ingestor.conditions import Condition
 from services.ingestor.facts import ObjectName, Projected
 from services.ingestor.kinds import REPORTED, kinds
-from services.ingestor.kube import KubernetesSource
+from services.ingestor.kube import PAGE, KubernetesSource
 from services.ingestor.reporter import Report
 from services.ingestor.reporting import ReportWriter
 from services.ingestor.settings import IngestorSettings
@@ -205,9 +205,14 @@ async def test_a_server_whose_streaming_lists_are_turned_off_is_listed_in_pages(
     async with AsyncExitStack() as stack:
         kubeconfig = await stack.enter_async_context(apiserver(which, tmp_path, off))
         api = await stack.enter_async_context(connect(access.read(kubeconfig)))
-        ingestor, _ = await stack.enter_async_context(World(api, kubeconfig).ingestor())
-        counts = ingestor.runners["Namespace"].reflector.counts
+        world = World(api, kubeconfig)
+        await world.apply([_named("Namespace", "shop")])
+        names = {f"web-{number}" for number in range(PAGE + 10)}
+        await asyncio.gather(*(api.apply(_named("ServiceAccount", name, "shop")) for name in names))
+        ingestor, _ = await stack.enter_async_context(world.ingestor())
+        counts = ingestor.runners["ServiceAccount"].reflector.counts
         assert (counts.lists, counts.streamed, counts.failures) == (1, 0, 0)
+        assert {event.name for event in await world.history("ServiceAccount")} >= names
 
 
 _MERGE = "application/merge-patch+json"
