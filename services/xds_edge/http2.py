@@ -80,6 +80,12 @@ _SETTINGS = Settings(
 """Ours, of all connections: they never change, and one object a connection would be 5 kB each."""
 
 
+class _Rules(H2Connection):
+    """The rules of a connection, which remember fewer calls that are over than 65,536: they are a client's to open."""
+
+    MAX_CLOSED_STREAMS = 4 * MOST_CALLS
+
+
 class Connection(asyncio.Protocol):
     """One connection; a `calls.Carrier`."""
 
@@ -97,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._handler = handler
         self._limits = limits
         self._opened, self._closed, self._aged = opened, closed, aged
-        self._h2 = H2Connection(_CONFIGURATION)
+        self._h2 = _Rules(_CONFIGURATION)
         self._h2.local_settings = _SETTINGS
         self._h2.decoder.max_header_list_size = MOST_HEADERS
         self._loop = asyncio.get_running_loop()

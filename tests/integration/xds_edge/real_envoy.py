@@ -22,8 +22,18 @@ def envoy_binary() -> str | None:
     return shutil.which("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
 
 
-def bootstrap(directory: Path, *, port: int, node: str, edge_identity: str) -> dict[str, Any]:
-    """Delta ADS to the edge with the token from its file, as `reference` bootstraps do."""
+def bootstrap(directory: Path, *, port: int, node: str, edge_identity: str, inline_token: str = "") -> dict[str, Any]:
+    """Delta ADS to the edge with the token from its file, as `reference` bootstraps do.
+
+    `inline_token`: in place of the file. Each Envoy that watches files takes two of the 128 inotify instances that
+    Linux gives a user by default (fs.inotify.max_user_instances), and aborts if there are none left.
+    """
+    source: dict[str, Any] = {"name": "token"}
+    if not inline_token:
+        source["sds_config"] = {
+            "resource_api_version": "V3",
+            "path_config_source": {"path": str(directory / "token.json")},
+        }
     tls = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "sni": "meshlog-xds-edge.meshlog-system.svc",
@@ -40,13 +50,7 @@ def bootstrap(directory: Path, *, port: int, node: str, edge_identity: str) -> d
             "name": "envoy.http.injected_credentials.generic",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.http.injected_credentials.generic.v3.Generic",
-                "credential": {
-                    "name": "token",
-                    "sds_config": {
-                        "resource_api_version": "V3",
-                        "path_config_source": {"path": str(directory / "token.json")},
-                    },
-                },
+                "credential": source,
                 "header": "authorization",
                 "header_value_prefix": "Bearer ",
             },
@@ -96,7 +100,12 @@ def bootstrap(directory: Path, *, port: int, node: str, edge_identity: str) -> d
             "cds_config": ads,
             "lds_config": ads,
         },
-        "static_resources": {"clusters": [edge]},
+        "static_resources": {
+            "clusters": [edge],
+            "secrets": [{"name": "token", "generic_secret": {"secret": {"inline_string": inline_token}}}]
+            if inline_token
+            else [],
+        },
     }
 
 
@@ -135,8 +144,10 @@ class RealEnvoy:
 
 
 @contextlib.asynccontextmanager
-async def running(*, port: int, token: str, roots: str, node: str, edge_identity: str) -> AsyncGenerator[RealEnvoy]:
-    """Start an Envoy; it ends with the block."""
+async def running(
+    *, port: int, token: str, roots: str, node: str, edge_identity: str, watches: bool = True
+) -> AsyncGenerator[RealEnvoy]:
+    """Start an Envoy; it ends with the block. `watches`: whether its token is a file that it watches."""
     binary = envoy_binary()
     assert binary is not None
     with tempfile.TemporaryDirectory() as name:
@@ -149,7 +160,9 @@ async def running(*, port: int, token: str, roots: str, node: str, edge_identity
             "generic_secret": {"secret": {"filename": str(directory / "token")}},
         }
         (directory / "token.json").write_text(json.dumps({"resources": [secret]}))
-        config = bootstrap(directory, port=port, node=node, edge_identity=edge_identity)
+        config = bootstrap(
+            directory, port=port, node=node, edge_identity=edge_identity, inline_token="" if watches else token
+        )
         log = (directory / "log").open("wb")
         process = await asyncio.create_subprocess_exec(
             binary,

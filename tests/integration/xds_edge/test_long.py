@@ -88,6 +88,7 @@ async def test_sixty_envoys_go_through_a_restart_of_their_edge_under_traffic(tmp
                     roots=mesh.ca.root_pem,
                     node=pod,
                     edge_identity="spiffe://cluster.local/ns/meshlog-system/sa/meshlog-xds-edge",
+                    watches=False,
                 )
             )
         ports: dict[str, int] = {}
