@@ -158,7 +158,11 @@ async def _check_kept(source: Source, version: int) -> None:
 async def _epoch_at(source: Source, version: int) -> str:
     """The epoch of the cluster's newest event up to a version; empty if there is none."""
     first, last = await source.events.bounds()
-    for place in range(min(version, last), first - 1, -1):
+    if version >= last:
+        newest = await source.events.last(source.scope)
+        return newest.epoch if newest is not None else ""
+    # Other clusters may share the stream.
+    for place in range(version, first - 1, -1):
         record = await source.events.at(place)
         if record is not None and record.sequence == place and matches(source.scope, record.subject):
             return record.epoch
