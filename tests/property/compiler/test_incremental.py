@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
-from services.compiler.names import BLACKHOLE
+from services.compiler.names import PASSTHROUGH
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot, resource_hash
@@ -49,6 +49,7 @@ def assert_whole(snapshot: Snapshot) -> None:
         used.update((kind, name, digest) for kind, held in view.items() for name, digest in held.items())
         clusters, wanted_clusters = set(view.get(CDS, {})), set[str]()
         wanted_endpoints, wanted_routes = set[str](), set[str]()
+        leads = False
         for body in bodies(snapshot, view, CDS):
             cluster = Cluster.FromString(body)
             if cluster.eds_cluster_config.service_name:
@@ -60,6 +61,7 @@ def assert_whole(snapshot: Snapshot) -> None:
             ]
             assert len(matches) == len(set(matches)), "Envoy refuses a listener with two equal matches"
             for chain in (*listener.filter_chains, listener.default_filter_chain):
+                leads |= chain.name.startswith("outbound|")
                 for item in chain.filters:
                     if item.typed_config.type_url.endswith("HttpConnectionManager"):
                         wanted_routes.add(
@@ -69,6 +71,7 @@ def assert_whole(snapshot: Snapshot) -> None:
                         proxy = TcpProxy.FromString(item.typed_config.value)
                         wanted_clusters.update(part.name for part in proxy.weighted_clusters.clusters)
                         wanted_clusters.update([proxy.cluster] if proxy.cluster else [])
+                        leads |= proxy.cluster == PASSTHROUGH
         for body in bodies(snapshot, view, RDS):
             for route in RouteConfiguration.FromString(body).virtual_hosts[0].routes:
                 wanted_clusters.update(part.name for part in route.route.weighted_clusters.clusters)
@@ -76,8 +79,8 @@ def assert_whole(snapshot: Snapshot) -> None:
         assert wanted_clusters <= clusters
         assert wanted_endpoints == set(view.get(EDS, {}))
         assert wanted_routes == set(view.get(RDS, {}))
-        leads_somewhere = bool(wanted_clusters - {BLACKHOLE} - {name for name in clusters if name.startswith("local|")})
-        assert set(view.get(LDS, {})) == {"inbound", *(["outbound"] if leads_somewhere else [])}
+        # Who may call nothing has no outbound listener; one that is there has a service's chain, or leads out.
+        assert set(view.get(LDS, {})) == {"inbound", *(["outbound"] if leads else [])}
     assert used == set(snapshot.resources)
     assert {proxy.workload_class for proxy in snapshot.proxies.values()} == set(snapshot.views)
     for (type_url, name, digest), resource in snapshot.resources.items():
