@@ -36,8 +36,8 @@ MAX_LINE = 64 * 1024 * 1024
 _TAKES = "application/json, application/jwk-set+json"
 """The API server refuses to tell its token keys (406) to whoever takes nothing but plain JSON."""
 
-_REQUEST = aiohttp.ClientTimeout(total=60.0, sock_connect=10.0)
-_WATCH = aiohttp.ClientTimeout(total=None, sock_connect=10.0)
+_REQUEST = aiohttp.ClientTimeout(total=60.0, sock_connect=3.0)
+_WATCH = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
 
 
 class _Version(msgspec.Struct):

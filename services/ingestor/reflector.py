@@ -110,7 +110,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Seconds."""
 
     backoff_base: float = 0.2
-    backoff_cap: float = 30.0
+    backoff_cap: float = 5.0
+    """An API that was gone for minutes is followed again within seconds of its return."""
     retry_after_cap: float = 120.0
     absent_base: float = 2.0
     """A kind that the server does not serve is looked for again after this, doubling up to the cap."""
