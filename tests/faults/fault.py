@@ -41,6 +41,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """The service whose takeover is timed."""
     epochs: int = 0
     """Epochs that the log must begin because of it, at most."""
+    then: Callable[[Scene], Awaitable[None]] | None = None
+    """What brings to light what it did, once it was measured."""
     prepare: Callable[[Scene], Awaitable[None]] | None = None
     """What must be made ready before anything is measured."""
 
@@ -84,6 +86,9 @@ async def tell(scene: Scene, fault: Fault) -> Outcome:
         counted = {proxy.name: (len(proxy.backwards), proxy.rejected) for proxy in scene.proxies}
         async with scene.traffic() as traffic:
             await _play(scene, fault, outcome)
+            if fault.then is not None:
+                await fault.then(scene)
+                await scene.recovered()
         _see(outcome, traffic)
         after = await scene.audit()
         outcome.events, outcome.epochs = after.events, after.epochs - before.epochs

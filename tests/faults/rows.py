@@ -245,6 +245,14 @@ def flipped(choose: Chooser) -> Inject:
     return inject
 
 
+async def read_anew(scene: Scene) -> None:
+    """The ingestors read the log from its beginning: at their start, as they do every ten minutes by themselves.
+
+    What NATS lost behind everybody's back is noticed then.
+    """
+    scene.machine.signal(scene.machine.pods("ingestor"), signal.SIGKILL)
+
+
 async def small_disks(scene: Scene) -> None:
     """Each server of the log gets a disk of 64 MiB, one server after the other."""
     for pod in scene.machine.pods("nats"):
@@ -332,18 +340,22 @@ FAULTS: tuple[Fault, ...] = (
         name="flip-one",
         what="one bit flipped in the events of one NATS server",
         inject=flipped(stream_follower),
+        then=read_anew,
+        epochs=2,
     ),
     Fault(
         name="flip-leader",
         what="one bit flipped in the events of the NATS server that leads",
         inject=flipped(stream_leader),
-        epochs=1,
+        then=read_anew,
+        epochs=2,
     ),
     Fault(
         name="flip-all",
         what="one bit flipped in the events of all NATS servers",
         inject=flipped(every("nats")),
-        epochs=1,
+        then=read_anew,
+        epochs=2,
     ),
     Fault(
         name="api-gone",
