@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.tls import server_context
 from shared.errors import BadInputError
 from shared.snapshot import CDS
@@ -44,6 +45,25 @@ async def test_an_old_connection_is_asked_to_move_on_and_its_proxy_comes_back_wa
         with pytest.raises(TimeoutError):
             await again.receive(within=0.2)
     assert edge.counters.pushes == pushes
+
+
+async def test_many_streams_are_handed_over_in_the_time_that_was_given(mesh: World) -> None:
+    """Three thousand streams in half a second: a sleep between each two would take six times as long."""
+    edge = await mesh.edge()
+    ended: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    class Stream:
+        def end(self, why: StreamRefusedError) -> None:
+            assert why.code == "stream/draining"
+            ended.append(loop.time())
+
+    edge.server.__dict__["_running"] = {number: Stream() for number in range(3000)}
+    began = loop.time()
+    await edge.server.drain(0.5)
+    assert len(ended) == 3000
+    assert loop.time() - began < 2.5
+    assert ended[-1] - ended[0] > 0.3, "and spread over it"
 
 
 async def test_a_method_that_there_is_not_is_told_so(mesh: World) -> None:

@@ -348,6 +348,7 @@ class World:
             "host": "127.0.0.1",
             "port": 0,
             "state_dir": str(self.directory / name),
+            "key_dir": str(self.directory / f"{name}-key"),
             "token_file": str(self.token_file),
             "drain": 0.1,
             **settings,
