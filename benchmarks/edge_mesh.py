@@ -224,7 +224,6 @@ class EdgeProcess:
             "http-port": self._http,
             "state-dir": directory / "state",
             "key-dir": directory / "key",
-            "key-dir": directory / "key",
             "token-file": token_file,
             "instance": "edge-0",
             "log-level": "warning",
