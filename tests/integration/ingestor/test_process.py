@@ -35,9 +35,9 @@ async def api() -> AsyncGenerator[ApiServer]:
 class Process:
     """`meshlog run ingestor`."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, cluster: str = "c1") -> None:
         self.port = free_port()
-        self._arguments = [*arguments, "--http-port", str(self.port), "--cluster", "c1", "--log-format", "text"]
+        self._arguments = [*arguments, "--http-port", str(self.port), "--cluster", cluster, "--log-format", "text"]
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> asyncio.subprocess.Process:

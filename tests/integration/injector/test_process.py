@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError
+from cli import kubeconfig as access
+from cli.api import Api, connect
 from deploy.install.control_plane import Profile, webhook
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
+from tests.apiservers import KINDS, apiserver
 from tests.nats_server import NatsServer, free_port
 from tests.unit.injector.pods import pod
 from tests.waiting import eventually
@@ -41,68 +42,71 @@ async def running(service: str, log: Path, *flags: str) -> AsyncGenerator[asynci
             await process.wait()
 
 
-async def prepare(api: ApiServer) -> str:
+async def prepare(api: Api) -> str:
     """Namespaces, and the injector's own pod with its token."""
-    cluster = api.cluster
-    await cluster.create("namespaces", {"metadata": {"name": "meshlog-system"}})
     member: dict[str, Any] = {"name": "shop", "labels": {LABEL_MONITORED_BY: "meshlog"}}
     member["annotations"] = {ANNOTATION_INJECTION: "enabled"}
-    await cluster.create("namespaces", {"metadata": member})
-    account = {"name": "meshlog-injector", "namespace": "meshlog-system"}
-    await cluster.create("serviceaccounts", {"metadata": account})
-    own = await cluster.create(
-        "pods",
+    for metadata in ({"name": "meshlog-system"}, member):
+        await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    for name, namespace in (("meshlog-injector", "meshlog-system"), ("web", "shop")):
+        account = {"name": name, "namespace": namespace}
+        await api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    own = await api.apply(
         {
+            "apiVersion": "v1",
+            "kind": "Pod",
             "metadata": {"name": "injector-1", "namespace": "meshlog-system"},
             "spec": {"serviceAccountName": "meshlog-injector", "containers": [{"name": "injector", "image": "i"}]},
-        },
+        }
     )
-    issued = api.issue_token(
-        "meshlog-system",
-        "meshlog-injector",
-        audiences=["meshlog"],
-        pod="injector-1",
-        pod_uid=own["metadata"]["uid"],
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": "injector-1", "uid": own.uid}
+    wish = {"audiences": ["meshlog"], "expirationSeconds": 3600, "boundObjectRef": bound}
+    status, issued = await api.request(
+        "POST",
+        "/api/v1/namespaces/meshlog-system/serviceaccounts/meshlog-injector/token",
+        body={"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": wish},
     )
-    return issued.token
+    assert status == 201, issued
+    return issued["status"]["token"]
 
 
-async def test_a_pod_of_a_member_namespace_is_given_its_sidecar(tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", KINDS)
+async def test_a_pod_of_a_member_namespace_is_given_its_sidecar(which: str, tmp_path: Path) -> None:
+    """The CA verifies the injector's token, hands its bundle to the webhook's configuration, and the pod is valid."""
     port, log = free_port(), tmp_path / "processes.log"
-
-    async def resolve(namespace: str, name: str, _port: int) -> tuple[str, int]:
-        assert (namespace, name) == ("meshlog-system", "meshlog-injector")
-        return "127.0.0.1", port
-
     async with AsyncExitStack() as stack:
-        api = ApiServer(addresses=[("127.0.0.1", 0)], resolve_service=resolve)
-        await api.start()
-        stack.push_async_callback(api.stop)
+        kubeconfig = await stack.enter_async_context(apiserver(which, tmp_path))
+        api = await stack.enter_async_context(connect(access.read(kubeconfig)))
         server = NatsServer(tmp_path)
         server.start()
         stack.callback(server.stop)
-        token, kubeconfig = tmp_path / "token", tmp_path / "kubeconfig"
+        token = tmp_path / "token"
         token.write_text(await prepare(api))
-        kubeconfig.write_text(api.kubeconfig(f"https://127.0.0.1:{api.bound[0][1]}"))
-        await api.cluster.create(
-            "mutatingwebhookconfigurations.admissionregistration.k8s.io", webhook(Profile(cluster="c1"))
-        )
+        hooks = webhook(Profile(cluster="c1"))
+        for hook in hooks["webhooks"]:
+            hook["clientConfig"]["service"]["port"] = port
+        # The API server of a test cannot reach pods: the Service leads to this machine.
+        outside = {"type": "ExternalName", "externalName": "localhost"}
+        place = {"name": "meshlog-injector", "namespace": "meshlog-system"}
+        await api.apply({"apiVersion": "v1", "kind": "Service", "metadata": place, "spec": outside})
+        await api.apply(hooks)
         nats = ("--nats-url", server.url)
         await stack.enter_async_context(running("ingestor", log, *nats, "--kubeconfig", str(kubeconfig)))
         await stack.enter_async_context(running("ca", log, *nats, "--kubeconfig", str(kubeconfig)))
         flags = ("--webhook-host", "127.0.0.1", "--webhook-port", str(port), "--token-file", str(token))
         await stack.enter_async_context(running("injector", log, *nats, *flags))
+        made: dict[str, Any] = pod() | {"apiVersion": "v1", "kind": "Pod"}
+        made["metadata"] |= {"namespace": "shop"}
 
         async def created() -> dict[str, Any] | None:
-            made = pod()
-            made["metadata"]["namespace"] = "shop"
-            try:
-                return await api.cluster.create("pods", made)
-            except ApiError:
-                return None  # failurePolicy Fail: no injector yet, or no caBundle yet
+            # failurePolicy Fail: no injector yet, or no caBundle yet
+            status, stored = await api.request("POST", "/api/v1/namespaces/shop/pods", body=made)
+            return stored if status == 201 else None
 
         stored = await eventually(created, within=30.0, what="the pod is admitted")
         assert stored is not None
         assert ANNOTATION_SIDECAR in stored["metadata"]["annotations"]
         assert [each["name"] for each in stored["spec"]["initContainers"]] == ["meshlog-init", "envoy", "prepare"]
+        bundle = await api.get("/api/v1/namespaces/shop/configmaps/meshlog-trust-bundle")
+        assert "BEGIN CERTIFICATE" in bundle["data"]["bundle.pem"]
     assert "Traceback" not in log.read_text()
