@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
-from google.protobuf.json_format import MessageToJson
 
 from benchmarks.table import Result, Row
 from cli.offline.bootstrap import bootstrap, stand_in
@@ -252,8 +251,8 @@ def _envoy(snapshot: Snapshot) -> Iterator[tuple[str, float, str, str]]:
 
 def _resident_of(program: str, config: Bootstrap) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        path, log = Path(folder) / "envoy.json", Path(folder) / "log"
-        path.write_text(MessageToJson(config, preserving_proto_field_name=True))
+        path, log = Path(folder) / "envoy.pb", Path(folder) / "log"
+        path.write_bytes(config.SerializeToString())
         command = [program, "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output)
