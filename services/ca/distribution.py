@@ -119,6 +119,8 @@ class BundleDistributor:
         self._members = members
         self._written: dict[str, tuple[str, int]] = {}
         self._held: dict[str, tuple[int, float]] = {}
+        self._shown: dict[str, TrustBundle] = {}
+        """Kind of webhooks → the bundle that they were given last."""
         self._woken = asyncio.Event()
 
     def undistributed(self, serial: int) -> list[str]:
@@ -207,6 +209,7 @@ class BundleDistributor:
             if patch:
                 await self._patch(f"{path}/{configuration.metadata.name}", patch)
                 _LOGGER.info("wrote the trust bundle into %s", configuration.metadata.name)
+        self._shown[kind] = bundle
         self._note_held(kind, bundle.serial)
         return found.metadata.resource_version
 
@@ -223,7 +226,7 @@ class BundleDistributor:
                 return
 
         watching = asyncio.ensure_future(changed())
-        renewed = asyncio.ensure_future(self._bundle.changed())
+        renewed = asyncio.ensure_future(self._other_than(self._shown.get(kind)))
         try:
             await asyncio.wait([watching, renewed], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
@@ -232,6 +235,12 @@ class BundleDistributor:
             for task in (watching, renewed):
                 task.cancel()
             await asyncio.gather(watching, renewed, return_exceptions=True)
+
+    async def _other_than(self, shown: TrustBundle | None) -> None:
+        """Wait for a bundle that differs; one that came while this one was written, or just after it, counts."""
+        async for bundle in self._bundle.changes():
+            if bundle != shown:
+                return
 
     async def _write_cluster_bundle(self, bundle: TrustBundle) -> bool:
         """Keep the ClusterTrustBundle, where the API has that kind (KEP 3257); whether there is nothing left to do."""

@@ -171,6 +171,20 @@ async def test_webhooks_get_the_bundle_when_they_appear_and_whenever_it_changes(
         await eventually(lambda: bundles_of(kube) == {new}, within=5, what="written when the bundle changes")
 
 
+async def test_a_bundle_that_comes_in_the_pause_after_another_is_written_too() -> None:
+    """Two changes within half a second: the second one must not wait for a third."""
+    kube = FakeKubernetes()
+    writing, latest = distributor(kube, {})
+    async with tasks(writing.run_webhooks("mutatingwebhookconfigurations")):
+        await eventually(lambda: not writing_late(writing, BUNDLE.serial), within=5, what="the first is held")
+        latest.set(bundle(BUNDLE.serial + 1, A))
+        await eventually(lambda: not writing_late(writing, BUNDLE.serial + 1), within=5, what="the second is held")
+
+
+def writing_late(writing: BundleDistributor, serial: int) -> list[str]:
+    return [one for one in writing.undistributed(serial) if one.startswith("mutating")]
+
+
 async def test_webhooks_that_are_right_are_left_alone() -> None:
     kube = FakeKubernetes()
     writing, _ = distributor(kube, {})
