@@ -199,8 +199,11 @@ class SnapshotFollower:
         if not version:
             return first
         newest = await self._snapshots.last(self._subject)
-        if newest is None or blob.version_of(newest) <= version:
+        if newest is None or blob.version_of(newest) < version:
             return last + 1
+        if blob.version_of(newest) == version:
+            # Read once more: whether it is the version that is held, only its content tells.
+            return newest.sequence - newest.batch[1] + 1
         low, high = first, newest.sequence
         while low < high:
             middle = (low + high) // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 from collections.abc import Callable
@@ -321,5 +322,8 @@ def simulate(seed: int, say: Callable[[str], None] = lambda _: None) -> Outcome:
             loop.run_until_complete(asyncio.sleep(0))
     finally:
         loop.close()
+        # Compilers freeze what they hold, for good; here a thousand of them live and die in one process.
+        gc.unfreeze()
+        gc.collect()
     outcome.broken += unexpected
     return outcome

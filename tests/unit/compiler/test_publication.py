@@ -392,3 +392,40 @@ async def test_a_leader_with_nothing_to_do_says_again_what_the_log_lost(monkeypa
             return contents(await read_back(logs)) == contents(compile_events([*mesh, change]))
 
         await eventually(again, within=5, what="the lost version is there again")
+
+
+async def test_a_leader_writes_another_keyframe_when_the_newest_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulation, seed 342: commits behind it were forgotten, so whoever started anew came to nothing."""
+    monkeypatch.setattr(publication, "GLANCE", 0.02)
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        await eventually(lambda: compiler.publication.snapshots.keyframe_version, within=5, what="there is a keyframe")
+        logs.stream(STREAMS.keyframes).recreate()
+
+        async def again() -> bool:
+            return (await logs.stream(STREAMS.keyframes).bounds())[1] > 0
+
+        await eventually(again, within=5, what="another keyframe is written")
+
+
+async def test_a_leader_notices_damage_that_only_a_newcomer_would_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulation, seed 195: a changed commit between the newest keyframe and the end."""
+    monkeypatch.setattr(publication, "GLANCE", 0.02)
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs, limits=Limits(scrub=0.05)) as compiler:
+        await compiler.reaches(len(mesh))
+        for number in (1, 2):
+            await write(logs, [objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"})])
+            await compiler.reaches(len(mesh) + number)
+        log = logs.stream(STREAMS.snapshots)
+        log.corrupt(log.sequences[-2], b"{}")
+
+        async def whole() -> bool:
+            return contents(await read_back(logs)) == contents(compiler.published)
+
+        await eventually(whole, within=5, what="a newcomer comes to the present again")

@@ -1,0 +1,27 @@
+"""Epochs are in the order of their beginning, and say so."""
+
+from __future__ import annotations
+
+import re
+
+from shared.eventlog.epoch import begins_later, new_epoch
+
+
+def test_an_id_is_unique_and_tells_when_it_began() -> None:
+    assert new_epoch(1_800_000_000, "deadbeef") == "6b49d200-deadbeef"
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{8}", new_epoch())
+    assert new_epoch(5) != new_epoch(5)
+
+
+def test_the_order_is_that_of_the_beginnings() -> None:
+    earlier, later = new_epoch(1_800_000_000), new_epoch(1_800_000_001)
+    assert begins_later(later, earlier)
+    assert not begins_later(earlier, later)
+    assert not begins_later(earlier, earlier)
+
+
+def test_ids_of_another_form_are_in_no_order() -> None:
+    known = new_epoch(1_800_000_000)
+    for unknown in ("", "e1", "9f4c2c20bdef", "later-x"):
+        assert not begins_later(unknown, known)
+        assert not begins_later(known, unknown)

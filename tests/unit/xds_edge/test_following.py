@@ -1,0 +1,141 @@
+"""What an edge makes of a log that goes back, loses records or begins again: versions only grow, and it comes along."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from services.xds_edge import snapshots
+from services.xds_edge.fleet import Fleet
+from services.xds_edge.snapshots import SnapshotFollower
+from shared import blob
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import EMPTY, Checkpoint
+from shared.snapshot import FORMAT, Commit, encode_commit
+from shared.subjects import Streams
+from tests.waiting import eventually
+
+STREAMS = Streams()
+FIRST, LATER = "6b49d000-aaaaaaaa", "6b49d100-bbbbbbbb"
+
+
+def commit(version: int, parent: int, epoch: str = FIRST) -> Commit:
+    """The difference between two versions, of which only the numbers matter."""
+    return Commit(
+        format=FORMAT, version=version, parent=parent, epoch=epoch, build="b1", mesh_namespaces=[f"v{version}"]
+    )
+
+
+async def say(logs: MemoryLogs, told: Commit, *, keyframe: bool = False) -> None:
+    """Append it to the log, continuing whatever is there."""
+    subject = STREAMS.keyframe_subject if keyframe else STREAMS.snapshot_subject
+    log = logs.stream(STREAMS.keyframes if keyframe else STREAMS.snapshots)
+    after = await log.tip(subject)
+    drafts = blob.split(encode_commit(told), subject, version=told.version)
+    await log.append(drafts, scope=subject, after=after, epoch="" if after != EMPTY else f"chain-{told.version}")
+
+
+class Edge:
+    """A follower and the fleet that it keeps."""
+
+    def __init__(self, logs: MemoryLogs, checkpoint: Checkpoint = EMPTY, held: Commit | None = None) -> None:
+        self.fleet = Fleet()
+        self.versions: list[int] = []
+        if held is not None:
+            self.fleet.apply(held)
+        self.follower = SnapshotFollower(
+            snapshots=logs.stream(STREAMS.snapshots),
+            keyframes=logs.stream(STREAMS.keyframes),
+            streams=STREAMS,
+            fleet=self.fleet,
+            applied=lambda applied: self.versions.append(applied.version),
+            caught_up=lambda: None,
+            checkpoint=checkpoint,
+        )
+
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncGenerator[Edge]:
+        """Follow for as long as this lasts."""
+        task = asyncio.create_task(self.follower.run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def holds(self, version: int) -> None:
+        """Wait for a version."""
+        await eventually(lambda: self.fleet.version == version, within=5, what=f"version {version} is held")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks that take seconds in life take hundredths here."""
+    monkeypatch.setattr(snapshots, "GLANCE", 0.02)
+    monkeypatch.setattr(snapshots, "GAP_LOOK", 0.02)
+    monkeypatch.setattr(snapshots, "_FIRST_RETRY", 0.01)
+
+
+async def test_a_log_that_went_back_behind_a_follower_that_has_read_nothing_yet_is_noticed() -> None:
+    """Simulation, seed 383: it waited for sequence 4 while the log went back to 1 and grew to 2 again."""
+    logs = MemoryLogs(STREAMS)
+    for version, parent in ((10, 0), (11, 10), (12, 11)):
+        await say(logs, commit(version, parent))
+    edge = Edge(logs, await logs.stream(STREAMS.snapshots).tip(STREAMS.snapshot_subject), commit(12, 0))
+    async with edge.following():
+        await eventually(lambda: edge.follower.checkpoint != EMPTY, within=5, what="it follows")
+        await asyncio.sleep(0)
+        logs.stream(STREAMS.snapshots).roll_back(1)
+        await say(logs, commit(20, 10))
+        await say(logs, commit(20, 0), keyframe=True)
+        await edge.holds(20)
+
+
+async def test_a_keyframe_of_an_older_epoch_replaces_nothing() -> None:
+    """Simulation, seed 238: when commits were lost, the newest keyframe was of the epoch before, and lower."""
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(40, 0, FIRST), keyframe=True)
+    await say(logs, commit(40, 0, FIRST))
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(40)
+        await say(logs, commit(77, 0, LATER))
+        await edge.holds(77)
+        restarts = edge.follower.restarts
+        logs.stream(STREAMS.snapshots).roll_back(1)
+        await eventually(lambda: edge.follower.restarts > restarts, within=5, what="it notices the loss")
+        await asyncio.sleep(0.1)  # several looks for a keyframe
+        assert edge.fleet.version == 77
+        await say(logs, commit(78, 40, LATER))
+        await say(logs, commit(78, 0, LATER), keyframe=True)
+        await edge.holds(78)
+    assert edge.versions == sorted(edge.versions)
+
+
+async def test_after_the_loss_of_everything_an_epoch_that_began_later_counts_from_one() -> None:
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(40, 0, FIRST))
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(40)
+        logs.stream(STREAMS.snapshots).recreate()
+        await say(logs, commit(3, 0, LATER))
+        await edge.holds(3)
+
+
+async def test_what_is_said_again_ends_the_gap() -> None:
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(10, 0))
+    await say(logs, commit(11, 10))
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(11)
+        logs.stream(STREAMS.snapshots).roll_back(1)
+        await eventually(lambda: edge.follower.gap, within=5, what="it notices the loss")
+        await say(logs, commit(11, 10))
+        await eventually(lambda: not edge.follower.gap, within=5, what="it holds what the log says again")
+    assert edge.versions == [10, 11]
