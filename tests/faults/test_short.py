@@ -16,7 +16,8 @@ from tests.faults.__main__ import chosen, run
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
 
-SHORT = ("kill-compiler-leader", "kill-everything")
+SHORT = ("kill-compiler-leader", "kill-edges")
+EVERYTHING = ("kill-everything",)
 
 
 @pytest.fixture
@@ -30,7 +31,16 @@ def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         started.stop()
 
 
-def test_no_request_fails_and_no_event_is_lost_when_leaders_or_all_are_killed(mesh: None) -> None:
-    outcomes = asyncio.run(run(chosen(SHORT)))
-    assert {outcome.name: outcome.wrong for outcome in outcomes} == {name: [] for name in SHORT}
+def holds(names: tuple[str, ...]) -> None:
+    outcomes = asyncio.run(run(chosen(names)))
+    assert {outcome.name: outcome.wrong for outcome in outcomes} == {name: [] for name in names}
     assert all(outcome.requests > 10 for outcome in outcomes)
+
+
+def test_no_request_fails_and_no_event_is_lost_when_the_compiler_or_all_edges_are_killed(mesh: None) -> None:
+    holds(SHORT)
+
+
+@pytest.mark.long
+def test_no_request_fails_and_no_event_is_lost_when_everything_is_killed(mesh: None) -> None:
+    holds(EVERYTHING)
