@@ -19,7 +19,7 @@ import msgspec
 
 from deploy.devcluster.apiserver import tables
 from deploy.devcluster.apiserver.kinds import Kind, Version
-from deploy.devcluster.apiserver.refusals import RefusedError, bad_request, expired
+from deploy.devcluster.apiserver.refusals import Cause, RefusedError, bad_request, expired, invalid
 from deploy.devcluster.apiserver.selecting import Matches
 from deploy.devcluster.apiserver.store import Change, Store, Stored
 
@@ -65,10 +65,19 @@ class _Snapshot(msgspec.Struct, frozen=True):
 class Reader:
     """Answers lists and watches."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], *, bookmark_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        *,
+        bookmark_seconds: float = 60.0,
+        streaming_lists: bool = True,
+    ) -> None:
+        """`streaming_lists`: watches may begin with all there is, as servers allow since 1.32 at the earliest."""
         self._store = store
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
+        self._streaming_lists = streaming_lists
         self._snapshots: OrderedDict[str, _Snapshot] = OrderedDict()
 
     # --- lists ----------------------------------------------------------------------------------------------------
@@ -156,7 +165,11 @@ class Reader:
     def watch(
         self, query: Query, *, revision: str, bookmarks: bool, seconds: float, initial: bool | None
     ) -> AsyncIterator[bytes]:
-        """Lines of a watch, several at a time, until it times out. Raises 400 and 504 at once."""
+        """Lines of a watch, several at a time, until it times out. Raises 400, 422 and 504 at once."""
+        if initial is not None and not self._streaming_lists:
+            why = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+            cause = Cause("FieldValueForbidden", "sendInitialEvents", f"Forbidden: {why}")
+            raise invalid("ListOptions", "meta.k8s.io", "", [cause])
         wanted = number(revision)
         self._refuse_future(wanted)
         return self._watch(query, wanted, seconds, bookmarks=bookmarks, initial=initial)

@@ -45,10 +45,12 @@ class ApiServer:
         log_source: LogSource | None = None,
         clock: Callable[[], float] = time.time,
         first_revision: int | None = None,
+        streaming_lists: bool = True,
     ) -> None:
         """`sockets` listen already (inherited); `addresses` are bound at start, port 0 is any free one.
 
-        `window`: changes of each kind that a watch can go back; `first_revision`: where resource versions start.
+        `window`: changes of each kind that a watch can go back; `first_revision`: where resource versions start;
+        `streaming_lists`: without them it answers as an older Kubernetes does.
         """
         first = int((clock() - _EPOCH) * 10) if first_revision is None else first_revision
         self.store = Store(window=window, first_revision=max(1, first))
@@ -61,7 +63,7 @@ class ApiServer:
         self._handlers = Handlers(
             store=self.store,
             kinds=self.kinds,
-            reader=Reader(self.store, clock, bookmark_seconds=bookmark_seconds),
+            reader=Reader(self.store, clock, bookmark_seconds=bookmark_seconds, streaming_lists=streaming_lists),
             writer=self.writer,
             accounts=self.accounts,
             authorizer=self.authorizer,
