@@ -36,6 +36,8 @@ async def apiserver(which: str, directory: Path, *flags: str) -> AsyncGenerator[
         """As kube-apiserver finds a webhook: a Service of type ExternalName leads out of the cluster."""
         service = await server.cluster.get("services", namespace, name)
         assert service is not None
+        if "externalName" not in service["spec"]:
+            raise ConnectionRefusedError(f"nobody is behind {namespace}/{name}")
         return service["spec"]["externalName"], port
 
     if which == "devcluster":

@@ -47,8 +47,9 @@ async def test_who_has_no_rule_is_refused_in_kubernetes_words(client: Client) ->
 
 async def test_everybody_known_may_read_discovery_the_issuer_and_about_himself(client: Client) -> None:
     token = await account(client, "reader", [])
-    for path in ("/api", "/apis", "/apis/apps/v1", "/openapi/v3", "/version", "/openid/v1/jwks"):
+    for path in ("/api", "/apis", "/apis/apps/v1", "/openapi/v3", "/version"):
         assert (await client.call("GET", path, token=token))[0] == 200, path
+    assert (await client.call("GET", "/openid/v1/jwks", token=token, accept="application/jwk-set+json"))[0] == 200
     review = {"spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}}
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     status, body = await client.call("POST", path, review, token=token)
