@@ -106,6 +106,15 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER = msgspec.json.Decoder(_Wire)
 
 
+class _Head(msgspec.Struct):
+    # What every schema has, also those to come: a newer one may have other fields and operations than `_Wire`.
+    schema: int
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+
 def encode(event: Event) -> bytes:
     """The bytes of an event: equal events give equal bytes."""
     return _ENCODER.encode(event)
@@ -118,7 +127,8 @@ def decode(payload: bytes) -> Event:
     """
     try:
         wire = _DECODER.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except _UNREADABLE as error:
+        _refuse_future(_schema_of(payload))
         raise CorruptEventError("event/corrupt", f"cannot be read as an event ({error})") from error
     event = Event(
         schema=wire.schema,
@@ -133,15 +143,27 @@ def decode(payload: bytes) -> Event:
         object=None if wire.object is msgspec.UNSET else wire.object,
         origin=wire.origin,
     )
-    if event.schema > SCHEMA:
-        raise FutureEventError(
-            "event/future",
-            f"has schema {event.schema}, this build understands up to {SCHEMA}; run a newer build",
-            about=str(event.key),
-        )
+    _refuse_future(event.schema, about=str(event.key))
     if event.schema < 1:
         raise CorruptEventError("event/corrupt", f"has schema {event.schema}, which never existed")
     return event
+
+
+def _schema_of(payload: bytes) -> int:
+    """The schema of bytes that cannot be read as an event of this build; 0 if they name none."""
+    try:
+        return _HEAD.decode(payload).schema
+    except _UNREADABLE:
+        return 0
+
+
+def _refuse_future(schema: int, *, about: str = "an event") -> None:
+    if schema > SCHEMA:
+        raise FutureEventError(
+            "event/future",
+            f"has schema {schema}, this build understands up to {SCHEMA}; run a newer build",
+            about=about,
+        )
 
 
 def encode_object(projected: Any) -> msgspec.Raw:

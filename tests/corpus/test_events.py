@@ -1,0 +1,109 @@
+"""Every event that a released build wrote is read as it was meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
+from services.ingestor.kinds import TOKEN_ISSUER, kinds
+from shared import events
+from shared.events import APPLIED, DELETED, Event
+from shared.model import KINDS
+from shared.pins import PIN_KIND, Pin, objects_of
+from shared.snapshot import Snapshot
+from tests.corpus import recording
+
+FILES = {
+    int(found[1]): path
+    for path in sorted(Path(__file__).parent.glob("events-v*.jsonl"))
+    if (found := re.fullmatch(r"events-v(\d+)\.jsonl", path.name))
+}
+LINES = [
+    pytest.param(line, id=f"v{schema}-{number}")
+    for schema, path in FILES.items()
+    for number, line in enumerate(path.read_bytes().splitlines(), 1)
+]
+
+
+def corpus(schema: int) -> list[Event]:
+    return [events.decode(line) for line in FILES[schema].read_bytes().splitlines()]
+
+
+def test_each_schema_that_was_released_has_its_corpus() -> None:
+    assert sorted(FILES) == list(range(1, events.SCHEMA + 1))
+
+
+@pytest.mark.parametrize("schema", FILES)
+def test_the_corpus_lacks_no_kind_and_no_operation(schema: int) -> None:
+    found = {(event.kind, event.operation) for event in corpus(schema)}
+    watched = {kind.name for kind in kinds(mesh_namespace="meshlog-system")}
+    every = {*KINDS, *watched, TOKEN_ISSUER, PIN_KIND}
+    assert found == {(kind, operation) for kind in every for operation in (APPLIED, DELETED)}
+
+
+def test_this_build_writes_the_newest_schema_as_the_corpus_has_it() -> None:
+    """A change of the bytes of a schema that is out is a new schema."""
+    assert list(recording.recorded()) == FILES[events.SCHEMA].read_bytes().splitlines()
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_is_read_is_written_with_the_same_meaning(line: bytes) -> None:
+    event = events.decode(line)
+    written = events.encode(event)
+    assert events.decode(written) == event
+    if event.schema == events.SCHEMA:
+        assert written == line
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_object_of_an_event_is_read_whole(line: bytes) -> None:
+    """No field that was written is unknown now: what is read and written again holds all of it."""
+    event = events.decode(line)
+    if event.object is None:
+        assert event.operation == DELETED
+        return
+    struct = Pin if event.kind == PIN_KIND else KINDS[event.kind]
+    value = msgspec.json.decode(event.object, type=struct)
+    assert bytes(events.encode_object(value)) == bytes(event.object)
+
+
+@pytest.mark.parametrize("schema", FILES)
+def test_the_pin_puts_the_policy_of_the_corpus_in_force(schema: int) -> None:
+    found = corpus(schema)
+    pin = next(event for event in found if event.kind == PIN_KIND and event.object is not None)
+    assert pin.object is not None
+    for sequence, event in objects_of(msgspec.json.decode(pin.object, type=Pin)):
+        assert event == found[sequence - 1]
+
+
+@pytest.mark.parametrize("schema", FILES)
+def test_all_of_the_corpus_is_compiled_and_its_end_is_an_empty_mesh(schema: int) -> None:
+    compiler, snapshot = Compiler(MeshSettings(cluster=recording.CLUSTER)), Snapshot()
+
+    def compiled(first: int, end: int) -> Snapshot:
+        for sequence, event in enumerate(found[first:end], first + 1):
+            compiler.fold(event, sequence, epoch="e1")
+        commit = compiler.commit(snapshot)
+        if commit is not None:
+            snapshot.apply(commit)
+            compiler.accept()
+        return snapshot
+
+    found = corpus(schema)
+    half = sum(event.operation == APPLIED and event.kind != PIN_KIND for event in found)
+    compiled(0, half)
+    assert [(one.key.kind, one.code) for one in snapshot.quarantine] == [("UDPRoute", "smi/udp")], "and only told of"
+    assert snapshot.mesh_namespaces == ["shop"]
+    assert list(snapshot.proxies) == [f"{recording.CLUSTER}/shop/web"]
+    names = {name for view in snapshot.views.values() for held in view.values() for name in held}
+    assert {name for name in names if "shop" in name and "web" in name}
+    before = snapshot.keyframe()
+    compiled(half, half + 2)
+    assert snapshot.keyframe().views == before.views, "the pin and its end change nothing: it is the policy in force"
+    compiled(half + 2, len(found))
+    assert (snapshot.proxies, snapshot.views, snapshot.resources, snapshot.mesh_namespaces) == ({}, {}, {}, [])
