@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -26,6 +25,7 @@ from shared.errors import BadInputError
 from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
+from shared.eventlog.quiet import hushed
 from shared.snapshot import decode_commit
 from shared.status import decode_status
 from shared.subjects import Streams
@@ -152,33 +152,34 @@ async def attached() -> AsyncGenerator[Mesh]:
     state = state_directory()
     streams = Streams()
     # An outage of the log is waited out, and what waits for it has a deadline and a sentence of its own.
-    logging.getLogger("meshlog.eventlog").setLevel(logging.CRITICAL)
-    host, port = found["listeners"]["nats"]
-    logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
-    try:
-        async with connect(kubeconfig.read(state / KUBECONFIG)) as api, asyncio.timeout(READY_WITHIN) as limit:
-            opened = [
-                await logs.open(name) for name in (streams.events, streams.snapshots, streams.keyframes, streams.status)
-            ]
-            limit.reschedule(None)
-            events_log, snapshots, keyframes, status = opened
-            mesh = Mesh(
-                api=api, events_log=events_log, status_log=status, streams=streams, cluster=CLUSTER, state_dir=state
-            )
-            mesh.ends = ((await snapshots.bounds())[1], (await status.bounds())[1])
-            tasks = [
-                asyncio.create_task(_follow_commits(mesh, snapshots, keyframes, streams)),
-                asyncio.create_task(_follow_status(mesh, status, streams)),
-            ]
-            try:
-                await mesh.caught_up(within=READY_WITHIN)
-                yield mesh
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        await logs.close()
+    with hushed():
+        host, port = found["listeners"]["nats"]
+        logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
+        try:
+            async with connect(kubeconfig.read(state / KUBECONFIG)) as api, asyncio.timeout(READY_WITHIN) as limit:
+                opened = [
+                    await logs.open(name)
+                    for name in (streams.events, streams.snapshots, streams.keyframes, streams.status)
+                ]
+                limit.reschedule(None)
+                events_log, snapshots, keyframes, status = opened
+                mesh = Mesh(
+                    api=api, events_log=events_log, status_log=status, streams=streams, cluster=CLUSTER, state_dir=state
+                )
+                mesh.ends = ((await snapshots.bounds())[1], (await status.bounds())[1])
+                tasks = [
+                    asyncio.create_task(_follow_commits(mesh, snapshots, keyframes, streams)),
+                    asyncio.create_task(_follow_status(mesh, status, streams)),
+                ]
+                try:
+                    await mesh.caught_up(within=READY_WITHIN)
+                    yield mesh
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await logs.close()
 
 
 async def _follow_commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -16,6 +15,7 @@ from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
+from shared.eventlog.quiet import hushed
 from shared.status import ProxyStatus, decode_status
 from shared.subjects import Streams
 
@@ -107,14 +107,14 @@ async def desk() -> AsyncGenerator[Desk]:
     found = embedded.running()
     streams = Streams()
     # An outage of the log is waited out, without a word.
-    logging.getLogger("meshlog.eventlog").setLevel(logging.CRITICAL)
-    host, port = found["listeners"]["nats"]
-    logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
-    try:
-        async with connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as api:
-            yield Desk(api, await logs.open(streams.certs), await logs.open(streams.status), streams)
-    finally:
-        await logs.close()
+    with hushed():
+        host, port = found["listeners"]["nats"]
+        logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
+        try:
+            async with connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as api:
+                yield Desk(api, await logs.open(streams.certs), await logs.open(streams.status), streams)
+        finally:
+            await logs.close()
 
 
 def provider_of(kind: str, settings: list[str]) -> dict[str, Any]:

@@ -159,13 +159,12 @@ async def _embedded() -> AsyncGenerator[Source]:
 @contextlib.asynccontextmanager
 async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
     import asyncio
-    import logging
 
     from shared.build import VERSION
     from shared.eventlog.jetstream import JetStreamLogs
+    from shared.eventlog.quiet import hushed
     from shared.settings import CommonSettings, load
 
-    logging.getLogger("meshlog.eventlog").setLevel(logging.CRITICAL)
     settings = load(CommonSettings, ["--nats-url", url], os.environ, command="meshlog")
     streams = settings.streams
     about = About(
@@ -178,25 +177,26 @@ async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
         build=VERSION,
         exported="",
     )
-    logs = JetStreamLogs.from_settings(settings, name="meshlog history")
-    names = (streams.events, streams.snapshots, streams.keyframes, streams.status, streams.certs)
-    events, snapshots, keyframes, status, certs = (logs.existing(name) for name in names)
-    try:
+    with hushed():
+        logs = JetStreamLogs.from_settings(settings, name="meshlog history")
+        names = (streams.events, streams.snapshots, streams.keyframes, streams.status, streams.certs)
+        events, snapshots, keyframes, status, certs = (logs.existing(name) for name in names)
         try:
-            async with asyncio.timeout(10):
-                await events.bounds()
-        except TimeoutError as error:
-            raise BadInputError("log/none", "no log answers there", about=url) from error
-        yield Source(
-            about=about,
-            events=events,
-            snapshots=snapshots,
-            keyframes=keyframes,
-            status=status,
-            certs=certs,
-            writable=events,
-            pins=logs.existing(streams.pins),
-            requests=logs.existing(streams.csrs),
-        )
-    finally:
-        await logs.close()
+            try:
+                async with asyncio.timeout(10):
+                    await events.bounds()
+            except TimeoutError as error:
+                raise BadInputError("log/none", "no log answers there", about=url) from error
+            yield Source(
+                about=about,
+                events=events,
+                snapshots=snapshots,
+                keyframes=keyframes,
+                status=status,
+                certs=certs,
+                writable=events,
+                pins=logs.existing(streams.pins),
+                requests=logs.existing(streams.csrs),
+            )
+        finally:
+            await logs.close()

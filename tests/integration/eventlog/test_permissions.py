@@ -152,7 +152,6 @@ async def test_an_operator_may_pin_and_a_reader_may_only_look(
 async def test_a_wrong_password_is_told_without_telling_it(
     guarded: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # The command hushes this logger for its whole process; tests of the command may have run in this one.
     caplog.set_level(logging.WARNING, logger="meshlog.eventlog")
     (tmp_path / "wrong").write_text("another-word")
     async with of("ca", guarded, tmp_path / "wrong") as logs:
