@@ -15,10 +15,17 @@ class Command:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.environment = {**os.environ, "MESHLOG_STATE": str(state), "KUBECONFIG": str(state / "kubeconfig")}
+        self._heir: subprocess.Popen[bytes] | None = None
 
     def __call__(self, *arguments: str, within: float = 100) -> subprocess.CompletedProcess[str]:
         """Run to the end; the result has exit code, stdout and stderr."""
-        return self.run([sys.executable, "-m", "cli", *arguments], within=within)
+        if arguments[:1] == ("up",):
+            self._bequeath()
+        done = self.run([sys.executable, "-m", "cli", *arguments], within=within)
+        if arguments[:1] == ("down",) and done.returncode == 0 and self._heir is not None:
+            self._heir.communicate(b"it is down")
+            self._heir = None
+        return done
 
     def run(self, argv: Sequence[str], *, within: float = 100) -> subprocess.CompletedProcess[str]:
         """Run another program (kubectl) in the same environment."""
@@ -31,6 +38,19 @@ class Command:
             check=False,
             stdin=subprocess.DEVNULL,
         )
+
+    def _bequeath(self) -> None:
+        """A mesh that is brought up outlives its command: should these tests be killed, another process ends it."""
+        if self._heir is None:
+            down = "subprocess.run([sys.executable, '-m', 'cli', 'down'])"
+            self._heir = subprocess.Popen(
+                [sys.executable, "-c", f"import subprocess, sys; sys.stdin.read() or {down}"],
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
 
 
 def mentioning(text: str) -> list[str]:
