@@ -8,7 +8,10 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
+from services.compiler.compiler import Compiler
+from tests.simulation.mistakes import MISTAKES
 from tests.simulation.run import Outcome, simulate
 
 
@@ -18,6 +21,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="one run, told")
     parser.add_argument("--seeds", default="0:50", help="FIRST:END, the end not included")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--compared", type=int, default=0, help="commits of each run that are compiled from scratch, drawn; 0: all"
+    )
+    parser.add_argument(
+        "--mistake", choices=sorted(MISTAKES), help="run compilers with this mistake: it must be noticed"
+    )
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         # Sets of names are walked in hash order: a seed says what happens only under a fixed one.
@@ -26,14 +35,16 @@ def main() -> int:
             [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0"},
         )
+    compiler = MISTAKES.get(options.mistake, Compiler)
     if options.seed is not None:
-        outcome = simulate(options.seed, print)
+        outcome = simulate(options.seed, print, compared=options.compared, compiler=compiler)
         print("\n".join(outcome.broken) or "every promise held")
         return bool(outcome.broken)
     first, _, end = options.seeds.partition(":")
     began = time.monotonic()
     with ProcessPoolExecutor(options.jobs) as pool:
-        outcomes = list(pool.map(simulate, range(int(first), int(end)), chunksize=4))
+        run = partial(simulate, compared=options.compared, compiler=compiler)
+        outcomes = list(pool.map(run, range(int(first), int(end)), chunksize=4))
     return _report(outcomes, time.monotonic() - began)
 
 
@@ -44,7 +55,9 @@ def _report(outcomes: list[Outcome], seconds: float) -> int:
     print(
         f"{len(outcomes)} seeds, {len(schedules)} distinct fault schedules with {sum(len(o.faults) for o in outcomes)} "
         f"faults, {sum(o.changes for o in outcomes)} changes, {sum(o.epochs > 1 for o in outcomes)} with more than one "
-        f"epoch, {sum(o.resent for o in outcomes)} resources resent; settled after {settled[len(settled) // 2]:.2f} s "
+        f"epoch, {sum(o.compared for o in outcomes)} commits compared with a compile from scratch "
+        f"({sum(o.beheaded for o in outcomes)} made from a log that had lost its beginning), "
+        f"{sum(o.resent for o in outcomes)} resources resent; settled after {settled[len(settled) // 2]:.2f} s "
         f"(median), {settled[-1]:.2f} s (longest), simulated; {seconds:.0f} s of real time"
         if settled
         else f"{len(outcomes)} seeds, none held"

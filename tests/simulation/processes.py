@@ -151,6 +151,8 @@ class CompilerProcess(Process):
     """`meshlog run compiler`."""
 
     publication: Publication | None = None
+    compiler: type[Compiler] = Compiler
+    """Or one with a mistake (`tests.simulation.mistakes`)."""
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         claim = self.lease("compiler")
@@ -163,7 +165,7 @@ class CompilerProcess(Process):
             self.log(STREAMS.events),
             Snapshots(self.log(STREAMS.snapshots), self.log(STREAMS.keyframes), STREAMS, epoch_id=self.new_id),
             scope=SCOPE,
-            compiler=lambda: Compiler(MeshSettings(), build="b1"),
+            compiler=lambda: self.compiler(MeshSettings(), build="b1"),
             ready=ready,
             limits=Limits(commits=8, kept=Kept(seconds=10.0, keyframes=3), scrub=15.0),
             leads=lambda: claim.held,

@@ -28,6 +28,11 @@ class Stream:
         self.ended = False
         self.wake = asyncio.Event()
         self._shown = False
+        self._number = proxy.connections
+
+    def __hash__(self) -> int:
+        """A fleet keeps streams in sets: in what order it wakes them must be the seed's, not the memory's."""
+        return hash((self.key, self.uid, self._number))
 
     @property
     def synced(self) -> bool:

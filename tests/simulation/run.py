@@ -10,14 +10,15 @@ from collections.abc import Callable
 
 import msgspec
 
+from services.compiler.compiler import Compiler
 from services.compiler.offline import compile_events
 from services.compiler.snapshots import Snapshots
 from shared import events
 from shared.eventlog.chain import Verifier
-from shared.eventlog.memory import MemoryLogs
-from shared.snapshot import Snapshot, proxy_key
+from shared.snapshot import proxy_key
 from tests.simulation.clock import NothingWillHappenError, SimulatedLoop
 from tests.simulation.cluster import Cluster
+from tests.simulation.ledger import Ledger, RecordedLogs, contents
 from tests.simulation.processes import SCOPE, STREAMS, CompilerProcess, EdgeProcess, IngestorProcess, Process
 from tests.simulation.proxies import SimulatedProxy
 from tests.unit.compiler import objects
@@ -41,24 +42,31 @@ class Outcome(msgspec.Struct):
     changes: int = 0
     epochs: int = 0
     commits: int = 0
+    compared: int = 0
+    """Published commits that were compared with a compile from scratch of the events up to them."""
+    beheaded: int = 0
+    """Of those: made from a log that had lost its beginning, which no reader can tell from a trim."""
     resent: int = 0
 
 
 class Simulation:
     """The world of one seed."""
 
-    def __init__(self, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, seed: int, say: Callable[[str], None], compiler: type[Compiler] = Compiler) -> None:
         self.chance = random.Random(seed)  # noqa: S311 (repeatable on purpose)
         self.outcome = Outcome(seed=seed)
         self._say = say
         self._drift = 0
         self.cluster = Cluster(self.chance)
         loop = asyncio.get_running_loop()
-        self.logs = MemoryLogs(STREAMS, clock=lambda: int(loop.time() * 1e9) + self._drift)
+        self.ledger = Ledger(STREAMS)
+        self.logs = RecordedLogs(STREAMS, self.ledger, clock=lambda: int(loop.time() * 1e9) + self._drift)
         failures = self.outcome.broken
         common = (self.logs, self.chance, failures)
         self.ingestors = [IngestorProcess(f"ingestor-{n}", *common, cluster=self.cluster) for n in (1, 2)]
         self.compilers = [CompilerProcess(f"compiler-{n}", *common) for n in (1, 2)]
+        for process in self.compilers:
+            process.compiler = compiler
         self.edges = [EdgeProcess(f"edge-{n}", *common) for n in (1, 2)]
         self.proxies: dict[tuple[str, str], SimulatedProxy] = {}
         self.complaints: list[str] = []
@@ -248,11 +256,11 @@ class Simulation:
         snapshots = Snapshots(self.logs.stream(STREAMS.snapshots), self.logs.stream(STREAMS.keyframes), STREAMS)
         await snapshots.load()
         scratch = compile_events(wanted)
-        if _contents(snapshots.published) != _contents(scratch):
+        if contents(snapshots.published) != contents(scratch):
             return f"version {snapshots.published.version} is not what a compile from scratch gives"
         self.outcome.commits = (await self.logs.stream(STREAMS.snapshots).bounds())[1]
         for edge in self.edges:
-            if _contents(edge.fleet.snapshot) != _contents(scratch):
+            if contents(edge.fleet.snapshot) != contents(scratch):
                 return f"{edge.name} serves another snapshot, {edge.fleet.version}"
         for proxy in self.proxies.values():
             entry = scratch.proxies.get(proxy.key)
@@ -293,22 +301,28 @@ def _mend(server: object) -> None:
         setattr(server, name, value)
 
 
-def _contents(snapshot: Snapshot) -> object:
-    bodies = {identity: resource.body for identity, resource in snapshot.resources.items()}
-    return bodies, snapshot.views, snapshot.proxies, snapshot.quarantine, snapshot.mesh_namespaces
-
-
-def simulate(seed: int, say: Callable[[str], None] = lambda _: None) -> Outcome:
-    """Run one seed to its end."""
+def simulate(
+    seed: int,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    compared: int = 0,
+    compiler: type[Compiler] = Compiler,
+) -> Outcome:
+    """Run one seed to its end, then compare so many of its commits, drawn, with a compile from scratch (0: all)."""
     logging.disable(logging.CRITICAL)
 
     async def main() -> Outcome:
-        simulation = Simulation(seed, say)
+        simulation = Simulation(seed, say, compiler)
         try:
-            return await simulation.run()
+            await simulation.run()
         except NothingWillHappenError:
             simulation.outcome.broken.append("everything waits for ever")
-            return simulation.outcome
+        # A chance of its own: how many are compared changes nothing of what happens.
+        drawing = random.Random(seed)  # noqa: S311 (repeatable on purpose)
+        simulation.outcome.compared, differing = simulation.ledger.differing(drawing, compared)
+        simulation.outcome.beheaded = simulation.ledger.beheaded
+        simulation.outcome.broken += differing
+        return simulation.outcome
 
     loop = SimulatedLoop()
     unexpected: list[str] = []
