@@ -79,6 +79,7 @@ def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
         edges=edges or preset.edges,
         injectors=preset.injectors,
         nats_nodes=preset.nats_nodes,
+        durable=preset.durable,
         nats_size=preset.nats_size,
         proxy_mark=PROXY_MARK,
         distribution_settle=SETTLE_SECONDS,

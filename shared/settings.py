@@ -40,6 +40,9 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Prefix of streams and subjects; meshes that share a NATS cluster differ in it."""
     replicas: int = 1
     """Copies of each stream that this service creates: 1, or 3 on a NATS cluster."""
+    durable: bool = False
+    """Whether to refuse a log that can lose what it acknowledged: streams with fewer than 3 copies, in memory, or that
+    drop old events."""
     cluster: str = "devcluster"
     """Name of this Kubernetes cluster in the log."""
     mesh_name: str = "meshlog"

@@ -143,6 +143,7 @@ def _conditional(text: str) -> str:
         "MESHLOG_NATIVE_SIDECARS": f"{native} | quote",
         "MESHLOG_PROXY_MARK": "int .Values.proxy_mark | quote",
         "MESHLOG_REPLICAS": "min 3 (int .Values.nats_nodes) | quote",
+        "MESHLOG_DURABLE": ".Values.durable | quote",
         "MESHLOG_PROVIDER": ".Values.ca_provider | quote",
         "MESHLOG_NATS_URL": f".Values.nats_url | default ({own}) | quote",
     }

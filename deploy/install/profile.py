@@ -12,6 +12,7 @@ import msgspec
 
 from shared.build import VERSION
 from shared.errors import BadInputError
+from shared.eventlog.durable import COPIES
 
 Manifest = dict[str, Any]
 
@@ -52,6 +53,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that kubelets may take to refresh a mounted trust bundle: a new root signs no earlier."""
     nats_nodes: int = 1
     """Servers of our own NATS: 1, 3 or 5. More than one keep that many copies (3 at most) of each stream."""
+    durable: bool = False
+    """Whether ingestor, compiler and CA refuse to start on a log that can lose what it acknowledged."""
     nats_url: str = ""
     """An external NATS, `tls://host:4222`; empty: one of our own."""
     nats_secured: bool = False
@@ -133,6 +136,7 @@ _HA = Profile(
     edges=3,
     injectors=2,
     nats_nodes=3,
+    durable=True,
     nats_secured=True,
     nats_size="10Gi",
     spread=True,
@@ -182,6 +186,8 @@ def _checked(profile: Profile) -> Profile:
         raise BadInputError("install/replicas", "there must be at least one of each service")
     if profile.autoscale and profile.autoscale < profile.edges:
         raise BadInputError("install/replicas", "is less than `edges`", about="autoscale")
+    if profile.durable and profile.copies < COPIES:
+        raise BadInputError("install/durable", f"needs nats_nodes={COPIES} or more, or durable=false", about="durable")
     return profile
 
 

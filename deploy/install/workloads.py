@@ -35,12 +35,15 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it has a directory of its own that outlives its process."""
     kubernetes: bool = False
     """Whether it talks to the Kubernetes API."""
+    keeper: bool = False
+    """Whether it writes what must never be lost. Others write reports and requests, which are repeated: they serve on
+    whatever log there is."""
 
 
 SERVICES = (
-    Service(name="ingestor", kubernetes=True),
-    Service(name="compiler"),
-    Service(name="ca", kubernetes=True),
+    Service(name="ingestor", kubernetes=True, keeper=True),
+    Service(name="compiler", keeper=True),
+    Service(name="ca", kubernetes=True, keeper=True),
     Service(name="xds-edge", port=XDS_PORT, token=True, state=True),
     Service(name="injector", port=WEBHOOK_PORT, service_port=443, token=True),
 )
@@ -192,6 +195,8 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
         "MESHLOG_REPLICAS": str(profile.copies),
         "MESHLOG_TRUST_DOMAIN": profile.trust_domain,
     }
+    if service.keeper:
+        values["MESHLOG_DURABLE"] = str(profile.durable).lower()
     if profile.nats_secured:
         values["MESHLOG_NATS_USER"] = service.name
         values["MESHLOG_NATS_PASSWORD_FILE"] = f"{NATS_DIRECTORY}/password"

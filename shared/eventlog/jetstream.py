@@ -20,6 +20,7 @@ import msgspec
 from shared.errors import BadInputError
 from shared.eventlog.chain import Forged, check_size, checkpoint_at, forge
 from shared.eventlog.connection import Access, Connection, Line
+from shared.eventlog.durable import NO_CLUSTER, refuse, refuse_copies, weaknesses
 from shared.eventlog.jetstream_api import (
     BATCH_COMMIT,
     BATCH_ID,
@@ -363,6 +364,8 @@ class JetStreamLogs:
 
     def __init__(self, access: Access, streams: Streams, settings: StreamSettings | None = None) -> None:
         self._specs = specs(streams, settings)
+        self._durable = settings is not None and settings.durable
+        self._whole = streams.events
         self._connection = Connection(access)
         self._ensured: set[str] = set()
 
@@ -375,7 +378,12 @@ class JetStreamLogs:
 
     @classmethod
     def from_settings(cls, settings: CommonSettings, *, name: str) -> JetStreamLogs:
-        """Begin to connect as a service's settings say; `name` is for the server's monitoring."""
+        """Begin to connect as a service's settings say; `name` is for the server's monitoring.
+
+        Raises `BadInputError` for settings that contradict each other.
+        """
+        if settings.durable:
+            refuse_copies(settings.replicas)
         access = Access(
             servers=tuple(url.strip() for url in settings.nats_url.split(",")),
             name=name,
@@ -384,7 +392,8 @@ class JetStreamLogs:
             tls=_tls(settings.nats_ca_file),
             inbox=f"_INBOX_{settings.nats_user}" if settings.nats_user else "_INBOX",
         )
-        return cls.connect(access, settings.streams, StreamSettings(replicas=settings.replicas))
+        kept = StreamSettings(replicas=settings.replicas, durable=settings.durable)
+        return cls.connect(access, settings.streams, kept)
 
     @property
     def connected(self) -> bool:
@@ -401,7 +410,10 @@ class JetStreamLogs:
         return JetStreamLog(self._specs[stream], self._connection)
 
     async def ensure(self, *names: str) -> None:
-        """Create the streams named (none: all of the mesh) where they are missing; safe to race with others."""
+        """Create the streams named (none: all of the mesh) where they are missing; safe to race with others.
+
+        Raises `BadInputError` where they must be durable and are not; see `shared.eventlog.durable`.
+        """
         for name in names or tuple(self._specs):
             spec = self._specs.get(name)
             if spec is None:
@@ -409,7 +421,7 @@ class JetStreamLogs:
             pause = _PAUSE
             while name not in self._ensured:
                 try:
-                    await ensure_stream(await self._connection.line(), spec)
+                    await self._ensure(await self._connection.line(), spec)
                     self._ensured.add(name)
                 except LogUnavailableError as error:
                     if self._connection.closed:
@@ -417,6 +429,17 @@ class JetStreamLogs:
                     _LOG.debug("stream %s cannot be created yet: %s", name, error)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _ensure(self, line: Line, spec: StreamSpec) -> None:
+        try:
+            await ensure_stream(line, spec)
+        except ApiError as error:
+            if self._durable and error.number == NO_CLUSTER:
+                refuse(spec.name, ["can have one copy only, for its NATS server is no cluster"])
+            raise
+        if self._durable:
+            config = (await call(line, f"STREAM.INFO.{spec.name}"))["config"]
+            refuse(spec.name, weaknesses(spec, config, whole=spec.name == self._whole))
 
     async def close(self) -> None:
         """Let go of the connection."""

@@ -41,6 +41,8 @@ class StreamSettings(msgspec.Struct, frozen=True):
 
     replicas: int = 1
     """Copies of each stream; odd. 1 on one node, 3 on a cluster."""
+    durable: bool = False
+    """Whether streams that can lose what they acknowledged are refused; see `shared.eventlog.durable`."""
     certificates_kept: float = 90 * 86400.0
     """Seconds that issued certificates are kept: the audit trail. Bundles share the stream, and a CA publishes its
     bundle anew at each start, so that it never ages out under a living mesh."""

@@ -95,6 +95,7 @@ def test_the_ha_preset_survives_a_node() -> None:
         }
         variables = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
         assert variables["MESHLOG_REPLICAS"] == "3"
+        assert variables.get("MESHLOG_DURABLE") == ("true" if service in {"ingestor", "compiler", "ca"} else None)
 
 
 def test_an_external_log_leaves_only_its_users_here() -> None:
@@ -137,6 +138,7 @@ def test_no_password_is_in_any_other_object() -> None:
         ("ha", {"edgse": "3"}, "is no setting"),
         ("ha", {"edges": "many"}, "needs a whole number"),
         ("ha", {"nats_nodes": "2"}, "must be 1, 3 or 5"),
+        ("ha", {"nats_nodes": "1"}, "durable: needs nats_nodes=3 or more, or durable=false"),
         ("ha", {"edges": "0"}, "at least one"),
         ("ha", {"edges": "9"}, "is less than `edges`"),
     ],

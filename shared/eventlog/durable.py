@@ -1,0 +1,61 @@
+"""Whether a stream can lose what it acknowledged: the rules by which a durable service refuses to start.
+
+What is checked is what a client is told (`$JS.API.STREAM.INFO`, NATS ADR-1): copies, storage, what a full stream
+does, age, and whether the stream is written behind its acknowledgements (`persist_mode`, NATS 2.12). The server's
+`sync_interval` is told to the system account and on the monitoring port only, so no service can see it: the
+configuration that Meshlog renders sets `always`, and who brings a NATS of their own has to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from shared.errors import BadInputError
+from shared.eventlog.streams import StreamSpec
+
+COPIES = 3
+"""Copies of each stream at least: one server may be lost for good, and two still agree."""
+NO_CLUSTER = 10074
+"""The server's error number for more than one copy on a server that is alone."""
+
+
+def weaknesses(spec: StreamSpec, config: Mapping[str, Any], *, whole: bool) -> list[str]:
+    """How a stream of this configuration can lose what it acknowledged; empty: not at all.
+
+    `whole`: whether every record of it must stay until it is trimmed, as of the events. What `spec` keeps in memory
+    may be there: it is worthless once every server has stopped.
+    """
+    found: list[str] = []
+    copies = int(config.get("num_replicas", 1))
+    if copies < COPIES:
+        found.append(f"has {copies} of {COPIES} copies")
+    if spec.storage == "file" and config.get("storage") != "file":
+        found.append("is kept in memory")
+    if config.get("persist_mode") == "async":
+        found.append("is acknowledged before it is written")
+    if whole and config.get("discard") != "new":
+        found.append("drops its oldest records when it is full")
+    if whole and int(config.get("max_age", 0)) > 0:
+        found.append("drops records by age")
+    return found
+
+
+def refuse(stream: str, found: list[str]) -> None:
+    """Raise `BadInputError` if anything was found."""
+    if found:
+        raise BadInputError(
+            "log/not-durable",
+            f"can lose acknowledged data: it {', '.join(found)}; change the stream, or start without --durable",
+            about=f"stream {stream}",
+        )
+
+
+def refuse_copies(replicas: int) -> None:
+    """Raise `BadInputError` if streams would be made with too few copies."""
+    if replicas < COPIES:
+        raise BadInputError(
+            "settings/durable",
+            f"needs --replicas {COPIES}: with {replicas} a lost disk is lost data",
+            about="--durable",
+        )
