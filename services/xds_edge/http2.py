@@ -228,7 +228,8 @@ class Connection(asyncio.Protocol):
         """Close, once what is buffered is written; its calls are cancelled."""
         if self._transport is not None:
             transport, self._transport = self._transport, None
-            transport.close()
+            if not transport.is_closing():  # to close twice breaks `abort` of TLS
+                transport.close()
             self._lose_calls()
 
     def abort(self) -> None:

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+_heirs: list[subprocess.Popen[bytes]] = []
+"""Those who wait for the end of these tests: kept, or Python ends their wait when a `Command` is no longer used."""
+
 
 class Command:
     """Runs `meshlog` against one state directory."""
@@ -51,6 +54,7 @@ class Command:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            _heirs.append(self._heir)
 
 
 def mentioning(text: str) -> list[str]:
