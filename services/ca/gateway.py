@@ -34,6 +34,7 @@ STORED = "ingress-gateway/stored"
 REMOVED = "ingress-gateway/removed"
 RENEW_LEFT = 1 / 3
 _PACE_SECONDS = 30.0
+_RETRY_SECONDS = 5.0
 
 
 class GatewayCertificate:
@@ -59,19 +60,20 @@ class GatewayCertificate:
         self._clock = clock
 
     async def run(self, follower: FactsFollower) -> None:
-        """Look whenever the MeshConfig changed, and twice a minute while there is a certificate to renew."""
+        """Look whenever the MeshConfig changed, twice a minute while there is a certificate, soon after a failure."""
         await follower.caught_up.wait()
         await self._bundle.wait()
-        seen: GatewayWish | None = None
         while True:
             changed = follower.next_change()
+            seen = self._facts.gateway
+            pause = _PACE_SECONDS if seen is not None else None
             try:
                 await self.reconcile()
-                seen = self._facts.gateway
             except MeshlogError as error:
+                pause = _RETRY_SECONDS
                 _LOGGER.warning("the ingress gateway's certificate is not current: %s", error)
             try:
-                async with asyncio.timeout(_PACE_SECONDS if seen is not None else None):
+                async with asyncio.timeout(pause):
                     while self._facts.gateway == seen:
                         await changed.wait()
                         changed = follower.next_change()

@@ -6,12 +6,16 @@ import asyncio
 import base64
 import ssl
 import time
+from typing import Any
 
 import msgspec
 import pytest
 from cryptography import x509
 
+from services.ca import gateway
+from services.ca.assembly import CertificateAuthority
 from services.ca.bundle_endpoint import BundleEndpoint
+from services.ca.kube import KubeAnswer
 from shared.certificates import decode_note
 from shared.eventlog.memory import MemoryLogs
 from shared.subjects import Streams
@@ -62,6 +66,54 @@ async def test_the_gateways_secret_is_stored_renewed_and_removed() -> None:
         async for record in logs.stream(Streams().certs).read(subjects=Streams().audit_subject("ingress-gateway"))
     ]
     assert notes == ["ingress-gateway/stored"] * 2 + ["ingress-gateway/removed"]
+
+
+async def test_a_secret_that_cannot_be_stored_is_tried_again_in_a_while_and_not_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logs, cluster, kube, store = MemoryLogs(), Cluster(), FakeKubernetes(), MemoryKeyStore()
+    await write(logs.stream(Streams().events), [*cluster.bookstore(), cluster.config_event(WISH)])
+    kube.refusing.add(SECRET)
+
+    def tries() -> int:
+        return kube.requests.count(("PATCH", SECRET))
+
+    async with certificate_authority(logs, kube=kube, store=store):
+        await eventually(tries, within=5, what="a try")
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert tries() == 1
+    monkeypatch.setattr(gateway, "_RETRY_SECONDS", 0.02)
+    async with certificate_authority(logs, kube=kube, store=store):
+        await eventually(lambda: tries() >= 3, within=5, what="another try")
+        kube.refusing.clear()
+        await eventually(lambda: SECRET in kube.objects, within=5, what="the Secret")
+
+
+class Hesitant(FakeKubernetes):
+    """An API server that has the wish taken back while it stores the Secret."""
+
+    def __init__(self, logs: MemoryLogs, cluster: Cluster) -> None:
+        super().__init__()
+        self._logs = logs
+        self._cluster = cluster
+        self.ca: CertificateAuthority | None = None
+
+    async def request(self, method: str, path: str, **rest: Any) -> KubeAnswer:
+        answer = await super().request(method, path, **rest)
+        if (method, path) == ("PATCH", SECRET):
+            await write(self._logs.stream(Streams().events), [self._cluster.config_event({"certificate": {}})])
+            await eventually(lambda: self.ca and self.ca.facts.gateway is None, within=5, what="the CA knows")
+        return answer
+
+
+async def test_a_wish_that_is_taken_back_while_its_secret_is_stored_leaves_no_secret() -> None:
+    logs, cluster = MemoryLogs(), Cluster()
+    kube = Hesitant(logs, cluster)
+    await write(logs.stream(Streams().events), [*cluster.bookstore(), cluster.config_event(WISH)])
+    async with certificate_authority(logs, kube=kube) as kube.ca:
+        await eventually(lambda: ("DELETE", SECRET) in kube.requests, within=5, what="its removal")
+        assert SECRET not in kube.objects
 
 
 @pytest.mark.parametrize("path", ["/", "/other"])
