@@ -16,9 +16,9 @@ from typing import Any
 from services.xds_edge import lastgood
 from services.xds_edge.admission import Gatekeeper, LoadWatch, Pace
 from services.xds_edge.fleet import Fleet
-from services.xds_edge.http2 import Limits as ConnectionLimits
 from services.xds_edge.issuers import IssuerFollower
 from services.xds_edge.lastgood import LastGood
+from services.xds_edge.lifetime import Limits as ConnectionLimits
 from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.relief import Relief
 from services.xds_edge.responses import Responses

@@ -16,7 +16,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-import msgspec
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -37,6 +36,7 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
 from services.xds_edge.calls import Call, Headers
+from services.xds_edge.lifetime import Duty, Lifetime, Limits
 
 Handler = Callable[[Call], Awaitable[None]]
 
@@ -57,19 +57,6 @@ _MOST_CONTINUED = 4
 """Frames that the headers of one call may take."""
 _PART = 4096
 """Bytes of a frame that we send: OpenSSL's buffer grows to the largest write of a connection, and stays so."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server does to connections."""
-
-    keepalive: float = 30.0
-    """Seconds of silence after which a connection is probed; also how long it may stay without a first call."""
-    keepalive_timeout: float = 10.0
-    """Seconds that the probe's answer may take."""
-    max_connection_age: float = 1800.0
-    """Seconds, ± 10 %, after which a connection is asked to move on: evens out replicas, brings fresh tokens."""
-    max_request: int = 8 * 1024 * 1024
-    """Bytes of a request: room for 50,000 resource versions at a reconnect."""
 
 
 _CONFIGURATION = H2Configuration(client_side=False, header_encoding="latin-1")
@@ -112,13 +99,10 @@ class Connection(asyncio.Protocol):
         """The same, as long as anything may be written to it."""
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
-        self._heard = self._loop.time()
-        self._probed: float | None = None
-        self._used = False
-        self._leaves_at = self._heard + limits.max_connection_age * (0.9 + 0.2 * chance())
+        self._lifetime = Lifetime(limits, self._loop.time(), chance=chance())
         self._leaving = False
         self._cheap = CHEAP_RATE
-        self._counted = self._heard
+        self._counted = self._loop.time()
         self.calls: dict[int, Call] = {}
         """Calls that are open, by stream."""
 
@@ -145,7 +129,7 @@ class Connection(asyncio.Protocol):
         """Take what came, and answer what is the protocol's own business."""
         if self._transport is None:
             return
-        self._heard = self._loop.time()
+        self._lifetime.heard = self._loop.time()
         try:
             events = self._h2.receive_data(data)
             for event in events:
@@ -285,7 +269,7 @@ class Connection(asyncio.Protocol):
             self._h2.send_headers(stream, [(":status", "415")], end_stream=True)
             self._h2.reset_stream(stream, ErrorCodes.NO_ERROR)
             return
-        self._used = True
+        self._lifetime.used = True
         call = self.calls[stream] = Call(self, stream, headers, limit=self._limits.max_request)
         call.serve(self._handler)
 
@@ -320,30 +304,25 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _look_again(self) -> None:
-        limits = self._limits
-        due = self._heard + limits.keepalive if self._probed is None else self._probed + limits.keepalive_timeout
-        if not self._leaving:
-            due = min(due, self._leaves_at)
-        self._timer = self._loop.call_at(due, self._look)
+        self._timer = self._loop.call_at(self._lifetime.due, self._look)
 
     def _look(self) -> None:
         """Probe a silent client, let go of one that does not answer, and of one that has been here for long."""
         if self._transport is None:
             return
-        now, limits = self._loop.time(), self._limits
-        if self._probed is not None and self._heard >= self._probed:
-            self._probed = None
-        if self._probed is not None and now >= self._probed + limits.keepalive_timeout:
-            self.abort()
-            return
-        if now >= self._heard + limits.keepalive and self._probed is None:
-            if not self._used:
+        match self._lifetime.look(self._loop.time()):
+            case Duty.ABORT:
+                self.abort()
+                return
+            case Duty.CLOSE:
                 self.close()
                 return
-            self._probed = now
-            self._h2.ping(b"meshlog?")
-            self._flush()
-        if now >= self._leaves_at and not self._leaving:
-            self.leave()
-            self._aged(self)
+            case Duty.PROBE:
+                self._h2.ping(b"meshlog?")
+                self._flush()
+            case Duty.LEAVE if not self._leaving:
+                self.leave()
+                self._aged(self)
+            case Duty.LEAVE | Duty.NONE:
+                pass
         self._look_again()

@@ -14,7 +14,8 @@ from services.xds_edge import csds, tls
 from services.xds_edge.admission import Gatekeeper, StreamRefusedError
 from services.xds_edge.calls import Call
 from services.xds_edge.dialect import Delta, Dialect, World
-from services.xds_edge.http2 import Connection, Limits
+from services.xds_edge.http2 import Connection
+from services.xds_edge.lifetime import Limits
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
 from shared.errors import BadInputError

@@ -14,6 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.calls import Call
+from services.xds_edge.http2 import Connection
+from services.xds_edge.lifetime import Limits
 from services.xds_edge.tls import server_context
 from shared.errors import BadInputError
 from shared.snapshot import CDS
@@ -112,6 +115,48 @@ async def test_a_renewed_certificate_is_what_the_next_connection_sees(mesh: Worl
         assert seen[-1] == expected
         current = pair(mesh)
     assert len(set(seen)) == 3
+    server.close()
+    await server.wait_closed()
+
+
+class Noted(Connection):
+    """A connection whose transport a test may close, as asyncio itself does when the client says goodbye."""
+
+    below: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.below = transport
+        super().connection_made(transport)
+
+
+async def test_a_connection_that_is_closing_already_can_still_be_cut_off(mesh: World) -> None:
+    """To close TLS twice would make its `abort` do nothing."""
+    opened: asyncio.Queue[Connection] = asyncio.Queue()
+    lost = asyncio.Event()
+
+    async def nothing(_call: Call) -> None:
+        pass
+
+    def accepted() -> Noted:
+        return Noted(nothing, Limits(), opened=opened.put_nowait, closed=lambda _: lost.set(), aged=lambda _: None)
+
+    current = pair(mesh)
+    server = await asyncio.get_running_loop().create_server(
+        accepted, "127.0.0.1", 0, ssl=server_context(lambda: current), ssl_shutdown_timeout=600.0
+    )
+    trust = ssl.create_default_context(cadata=mesh.ca.root_pem)
+    trust.set_alpn_protocols(["h2"])
+    port = server.sockets[0].getsockname()[1]
+    _, client = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname=EDGE_DNS)
+    client.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
+    connection = await opened.get()
+    assert isinstance(connection, Noted)
+    connection.below.close()
+    connection.close()
+    connection.abort()
+    await asyncio.wait_for(lost.wait(), 5)
+    client.transport.abort()
     server.close()
     await server.wait_closed()
 

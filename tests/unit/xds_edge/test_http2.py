@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.xds_edge.calls import Call
-from services.xds_edge.http2 import CHEAP_RATE, MOST_HEADERS, Connection, Limits
+from services.xds_edge.http2 import CHEAP_RATE, MOST_HEADERS, Connection
+from services.xds_edge.lifetime import Limits
 from tests.waiting import eventually
 
 HEADERS = [
