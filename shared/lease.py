@@ -77,7 +77,7 @@ class Lease:
     ) -> None:
         """`log` is the stream of leases."""
         self.changed: Callable[[], None] = _nobody_waits
-        """Called whenever `held` has changed."""
+        """Called whenever `held` has changed; also if it is again what it was, and was not in between."""
         self._log = log
         self._subject = subject
         self._clock = clock or asyncio.get_running_loop().time
@@ -91,6 +91,7 @@ class Lease:
         self._warm = asyncio.Event()
         self._stirred = asyncio.Event()
         self._ending = False
+        self._gives_back = False
 
     @property
     def held(self) -> bool:
@@ -107,11 +108,19 @@ class Lease:
         """From now on this replica wants the lease: it is warm."""
         self._warm.set()
 
+    def stand_aside(self) -> None:
+        """From now on this replica does not want it, until it campaigns again: others can do what it cannot."""
+        self._warm.clear()
+        self._gives_back = self._gives_back or self.held
+        self._lead_until(0.0)
+        self._stirred.set()
+
     async def run(self) -> None:
         """Watch the lease, take it when it is free, renew it while it is held; for ever."""
         async with _beside(self._watch()):
-            await self._warm.wait()
             while not self._ending:
+                await self._give_back()
+                await self._warm.wait()
                 wait = await self._step()
                 self._tell()
                 self._stirred.clear()
@@ -121,14 +130,21 @@ class Lease:
 
     async def release(self) -> None:
         """Give the lease back, so that a standby takes over at once. Afterwards this replica leads no more."""
-        held, self._ending, self._until = self.held, True, 0.0
+        held, self._ending = self.held, True
+        self._lead_until(0.0)
         self._stirred.set()
-        self._tell()
-        if held:
-            try:
+        self._gives_back = self._gives_back or held
+        await self._give_back()
+
+    async def _give_back(self) -> None:
+        if not self._gives_back:
+            return
+        self._gives_back = False
+        try:
+            async with asyncio.timeout(self._ttl):
                 await self._write(msgspec.structs.replace(self._mine, ttl=0.0))
-            except EventLogError as error:
-                _LOG.info("the lease was not given back, it will run out: %s", error)
+        except (EventLogError, TimeoutError) as error:
+            _LOG.info("the lease was not given back, it will run out: %s", error)
 
     # One turn
 
@@ -151,7 +167,7 @@ class Lease:
                 await self._write(self._mine)
         except (StaleWriterError, DuplicateError):
             # Somebody was quicker, or the record is another than we thought.
-            self._until = 0.0
+            self._lead_until(0.0)
             await self._look()
             return _AGAIN / 4
         except (LogUnavailableError, TimeoutError) as error:
@@ -159,9 +175,12 @@ class Lease:
             _LOG.debug("the lease cannot be written now: %s", error)
             await self._look()
             return _AGAIN
-        if not self._ending:
+        if not self._warm.is_set():
+            # It stood aside meanwhile.
+            self._gives_back = True
+        elif not self._ending:
             self._has_led = True
-            self._until = sent + self._ttl
+            self._lead_until(sent + self._ttl)
         return after
 
     async def _write(self, tenure: Tenure) -> None:
@@ -212,7 +231,7 @@ class Lease:
         self._record, self._seen = record, self._clock()
         tenure = self._tenure()
         if tenure is None or tenure.incarnation != self._mine.incarnation:
-            self._until = 0.0
+            self._lead_until(0.0)
 
     def _tenure(self) -> Tenure | None:
         if self._record is None:
@@ -222,6 +241,15 @@ class Lease:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             # No build of ours wrote it: whoever campaigns replaces it.
             return None
+
+    def _lead_until(self, moment: float) -> None:
+        """Lead until then; 0: no more.
+
+        Time alone may have ended the lead before. Who asked meanwhile stands by, and waits to be told of the next.
+        """
+        self._tell()
+        self._until = moment
+        self._tell()
 
     def _tell(self) -> None:
         if self.held != self._held:

@@ -1,0 +1,51 @@
+"""A lease tells whoever asks it of every change, also of one that time alone made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from shared.eventlog.memory import MemoryLog
+from shared.eventlog.protocol import Checkpoint, Draft
+from shared.lease import Lease
+from tests.waiting import eventually
+
+TTL = 0.5
+
+
+class SlowLog(MemoryLog):
+    """A log whose appends arrive when the gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = 0
+
+    async def append(self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Checkpoint:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+        return await super().append(drafts, scope=scope, after=after, epoch=epoch)
+
+
+async def test_who_stood_by_while_a_renewal_was_late_is_told_that_it_leads_again() -> None:
+    """The lead ends by time while the renewal is under way; it arrives in time to go on, and nobody else led."""
+    log, now, told = SlowLog(), 0.0, list[bool]()
+    lease = Lease(log, subject="lease", instance="a", ttl=TTL, clock=lambda: now)
+    lease.changed = lambda: told.append(lease.held)
+    lease.campaign()
+    task = asyncio.create_task(lease.run())
+    try:
+        await eventually(lambda: told == [True], within=5, what="it leads")
+        log.gate.clear()
+        now = 0.8 * TTL
+        await eventually(lambda: log.waiting, within=5, what="a renewal is under way")
+        now = 1.2 * TTL
+        assert not lease.held
+        log.gate.set()
+        await eventually(lambda: lease.held, within=5, what="it leads again")
+        assert told == [True, False, True]
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
