@@ -133,13 +133,14 @@ class Standing:
             self.missing = before
             raise
         self.outdated |= self.book.become(book)
+        # Where this writer stood was there too: it may have written since it last read.
+        self.floor = max(self.floor, self.tip.sequence, verifier.checkpoint.sequence, compiled)
         self.tip = verifier.checkpoint
         self.broken = False
-        self.floor = max(self.floor, self.tip.sequence, compiled)
         if why:
             self._break(why)
         elif self.tip.sequence < self.floor:
-            self._break(f"version {self.floor} was compiled from it, and it ends at {self.tip.sequence}")
+            self._break(f"records up to {self.floor} were there, and it ends at {self.tip.sequence}")
         elif self.missing:
             self.give_up_epoch()
 

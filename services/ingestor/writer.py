@@ -150,7 +150,7 @@ class Writer:
             self._speak_up()
             groups = await self._inbox.drain(self._next_glance)
             if self._clock() >= self._next_glance:
-                await self._glance()
+                groups = [*groups, *await self._glance()]
 
     # What to write next
 
@@ -290,8 +290,12 @@ class Writer:
             self._doubt(kind, False)
         return await self._gather(None)
 
-    async def _glance(self) -> None:
-        """Look after the log while nothing happens: it may have moved on, gone back or been damaged."""
+    async def _glance(self) -> list[Group]:
+        """Look after the log while nothing happens: it may have moved on, gone back or been damaged.
+
+        What lives, if a new epoch must begin: news from before these lists goes ahead of them, for to an epoch that
+        knows no deletions yet it would be news.
+        """
         now = self._clock()
         self._next_glance = now + self._patience.glance
         try:
@@ -304,14 +308,13 @@ class Writer:
                 await self._standing.catch_up(self._standing.tip)
         except LogUnavailableError:
             self._standing.trouble = "the log is unavailable"
-            return
+            return []
         except (StaleWriterError, DuplicateError):
             # Another writer is at work: the next round reads what it wrote.
             await self._standing.catch_up(self._standing.tip)
         self._standing.trouble = ""
         self._speak_up()
-        if self._standing.broken:
-            await self._write(await self._relist())
+        return await self._relist() if self._standing.broken else []
 
     def _speak_up(self) -> None:
         """Another writer, late, wrote what is older than what we knew: list again, and say it."""

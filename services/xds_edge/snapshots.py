@@ -1,8 +1,8 @@
 """Follows the compiler's commits into the fleet: newest keyframe, then every commit, each verified by the chain.
 
 After a hole, a rollback or a broken blob nothing is guessed: the fleet keeps its snapshot until a commit that stands
-alone or a keyframe leads beyond the damage. A snapshot never replaces a newer one (P3); only an epoch that began later
-may have smaller versions, after a loss of everything.
+alone, or a keyframe with the commits that follow it (`detour`), leads beyond the damage. A snapshot never replaces a
+newer one (P3); only an epoch that began later may have smaller versions, after a loss of everything.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any
 
+from services.xds_edge.detour import Detour, is_later
 from services.xds_edge.fleet import Fleet
 from shared import blob
 from shared.eventlog.chain import Verifier
-from shared.eventlog.epoch import begins_later
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -25,7 +25,7 @@ from shared.eventlog.protocol import (
     EventLogError,
     Record,
 )
-from shared.snapshot import Commit, SnapshotError, decode_commit
+from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 from shared.subjects import Streams
 
 _LOGGER = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class SnapshotFollower:
         """How often commits were found lost or damaged."""
         self._verifier = Verifier()
         self._assembler = blob.Assembler()
+        self._detour = Detour()
         self._patience: asyncio.Timeout | None = None
         self.gap = False
         """Whether commits are missing between what is held and what comes."""
@@ -123,8 +124,9 @@ class SnapshotFollower:
                 raise ChainBrokenError("log/rewritten", f"commit {tip.sequence} is not the one that was read")
             self._verifier = Verifier(self.checkpoint)
             return self.checkpoint.sequence + 1
+        self._detour.end()
         await self._load_keyframe()
-        start = await self._first_after(self._fleet.version)
+        start = await self._first_after(self._detour.version if self.gap else self._fleet.version)
         if tip.sequence and start > tip.sequence:
             # What the tip says of itself is checked by the record that follows it.
             self.checkpoint = tip
@@ -185,7 +187,7 @@ class SnapshotFollower:
             await self._load_keyframe()
 
     async def _load_keyframe(self) -> None:
-        """Take up the newest keyframe, if it is newer than what is held and can be read."""
+        """Take up the newest keyframe that can be read, if it is newer than what is held; else go around by it."""
         try:
             found = await blob.newest(self._keyframes, self._keyframe_subject)
             if found is not None:
@@ -227,15 +229,26 @@ class SnapshotFollower:
         held = self._fleet.snapshot
         if (commit.version, commit.epoch, commit.build) == (held.version, held.epoch, held.build):
             # What was lost is said again, and it is what this edge holds.
-            self.gap = False
+            self._close_gap()
             return
-        if commit.version <= held.version and not begins_later(commit.epoch, held.epoch):
+        beyond = self._go_around(commit, held) if self.gap else commit
+        if beyond is None or not is_later(beyond, held):
             return
-        if self.gap and commit.parent not in {0, held.version}:
-            return
-        self._fleet.apply(commit)
+        self._fleet.apply(beyond)
+        self._close_gap()
+        self._applied(beyond)
+
+    def _go_around(self, commit: Commit, held: Snapshot) -> Commit | None:
+        before = self._detour.version
+        beyond = self._detour.take(commit, held)
+        if self._patience is not None and self._detour.version > before:
+            # However long the way is: as long as it goes on, there is no other to look for.
+            self._patience.reschedule(asyncio.get_running_loop().time() + GAP_LOOK)
+        return beyond
+
+    def _close_gap(self) -> None:
         self.gap = False
-        self._applied(commit)
+        self._detour.end()
 
     def _tell_caught_up(self) -> None:
         if self._fleet.version and not self.gap:

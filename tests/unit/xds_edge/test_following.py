@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 from services.xds_edge import snapshots
+from services.xds_edge.detour import Detour
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.snapshots import SnapshotFollower
 from shared import blob
-from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import EMPTY, Checkpoint
-from shared.snapshot import FORMAT, Commit, encode_commit
+from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.protocol import EMPTY, Checkpoint, Record
+from shared.snapshot import FORMAT, Commit, Snapshot, encode_commit
 from shared.subjects import Streams
 from tests.waiting import eventually
 
@@ -139,3 +140,83 @@ async def test_what_is_said_again_ends_the_gap() -> None:
         await say(logs, commit(11, 10))
         await eventually(lambda: not edge.follower.gap, within=5, what="it holds what the log says again")
     assert edge.versions == [10, 11]
+
+
+async def test_commits_that_go_on_from_before_what_is_held_lead_beyond_it() -> None:
+    """Simulation, seed 3176: the compiler went on from the keyframe, and the edge held what had followed it once."""
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(24, 0))
+    await say(logs, commit(24, 0), keyframe=True)
+    await say(logs, commit(45, 24))
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(45)
+        logs.stream(STREAMS.snapshots).recreate()
+        await say(logs, commit(30, 24))
+        await say(logs, commit(50, 30))
+        await edge.holds(50)
+        assert not edge.follower.gap
+        await say(logs, commit(51, 50))
+        await edge.holds(51)
+    assert edge.versions == [24, 45, 50, 51], "nothing lower than what was held is ever served"
+    assert edge.fleet.snapshot.mesh_namespaces == ["v51"]
+
+
+async def test_commits_that_begin_anew_below_what_is_held_lead_beyond_it() -> None:
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(45, 0))
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(45)
+        logs.stream(STREAMS.snapshots).recreate()
+        await say(logs, commit(30, 0))
+        await say(logs, commit(50, 30))
+        await edge.holds(50)
+    assert edge.versions == [45, 50]
+
+
+class SlowLog(MemoryLog):
+    """Each record takes longer than half of an edge's patience."""
+
+    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        async for record in super().follow(start=start, subjects=subjects):
+            await asyncio.sleep(0.6 * snapshots.GAP_LOOK)
+            yield record
+
+
+class SlowLogs(MemoryLogs):
+    """Of which the commits are slow."""
+
+    def stream(self, name: str) -> MemoryLog:
+        if name == STREAMS.snapshots and name not in self._open:
+            self._open[name] = SlowLog(name)
+        return super().stream(name)
+
+
+async def test_a_long_way_around_a_gap_is_gone_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "GAP_LOOK", 0.05)
+    logs = SlowLogs(STREAMS)
+    await say(logs, commit(10, 0))
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(10)
+        logs.stream(STREAMS.snapshots).recreate()
+        for version in range(1, 10):
+            await say(logs, commit(version, version - 1))
+        await say(logs, commit(11, 9))
+        await edge.holds(11)
+    assert edge.versions == [10, 11]
+
+
+def test_what_does_not_follow_is_not_folded_and_ends_the_detour() -> None:
+    held, detour = Snapshot(), Detour()
+    held.apply(commit(45, 0))
+    assert detour.take(commit(24, 0), held) is None
+    assert detour.take(commit(30, 24), held) is None
+    assert detour.version == 30
+    assert detour.take(commit(29, 24), held) is None
+    assert detour.version == 30, "what was folded already changes nothing"
+    assert detour.take(commit(50, 40), held) is None
+    assert detour.version == 0
+    assert detour.take(commit(51, 50), held) is None
+    assert detour.take(commit(46, 45), held) == commit(46, 45), "what follows the version that is held needs no detour"
