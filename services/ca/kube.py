@@ -67,6 +67,8 @@ class KubeClient:
         """With a kubeconfig, or as the pod's service account. Raises `KubeError` if neither can be read."""
         from kubernetes.aio import client, config
 
+        from shared.kube_transport import api_client
+
         configuration = client.Configuration()
         try:
             if kubeconfig is not None:
@@ -76,7 +78,7 @@ class KubeClient:
         except (config.ConfigException, OSError) as error:
             raise KubeError("kube/configuration", f"no way to the Kubernetes API: {error}") from error
         configuration.retries = None
-        return cls(client.ApiClient(configuration))
+        return cls(api_client(configuration))
 
     async def request(
         self,

@@ -26,6 +26,7 @@ from services.ingestor.reflector import Failure
 from services.ingestor.source import KindAbsentError, ListAnswer, SourceError
 from services.ingestor.wire import failure_of
 from shared.errors import BadInputError
+from shared.kube_transport import api_client
 
 PAGE = 500
 """Objects in a page of a list."""
@@ -76,7 +77,7 @@ class KubernetesSource:
 
         Raises `BadInputError` if there is neither.
         """
-        return cls(ApiClient(await _configuration(kubeconfig)), kubeconfig)
+        return cls(api_client(await _configuration(kubeconfig)), kubeconfig)
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -223,7 +224,7 @@ class KubernetesSource:
                 self._client.configuration.api_key = configuration.api_key
                 self._client.configuration.refresh_api_key_hook = configuration.refresh_api_key_hook
                 return
-            old, self._client = self._client, ApiClient(configuration)
+            old, self._client = self._client, api_client(configuration)
             await old.close()
 
 

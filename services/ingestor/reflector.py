@@ -110,8 +110,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Seconds."""
 
     backoff_base: float = 0.2
-    backoff_cap: float = 5.0
-    """An API that was gone for minutes is followed again within seconds of its return."""
+    backoff_cap: float = 3.0
+    """An API that was gone for minutes is followed again within seconds of its return: half as much more at most."""
     retry_after_cap: float = 120.0
     absent_base: float = 2.0
     """A kind that the server does not serve is looked for again after this, doubling up to the cap."""

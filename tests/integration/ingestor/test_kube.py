@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -223,3 +224,14 @@ async def test_no_cluster_at_all_is_bad_input(tmp_path: Path) -> None:
             await KubernetesSource.connect(str(broken))
     with pytest.raises(BadInputError):
         await KubernetesSource.connect(str(tmp_path / "missing"))
+
+
+async def test_a_watch_ends_soon_after_the_server_hears_nothing_any_more_and_the_next_one_works(tmp_path: Path) -> None:
+    """The host is gone without a word, or packets to it are: silence is no sign of it, the kernel's questions are."""
+    command = [sys.executable, "-m", "tests.integration.ingestor.unheard", str(tmp_path / "kubeconfig")]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    found = json.loads(said)
+    assert found["ended"].startswith("connection (")
+    assert found["again"] == '{"type":"BOOKMARK"}'
