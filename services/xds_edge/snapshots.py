@@ -178,7 +178,12 @@ class SnapshotFollower:
 
     def _lose_patience(self) -> None:
         if self._patience is not None and self._patience.when() is None:
-            self._patience.reschedule(asyncio.get_running_loop().time() + GAP_LOOK)
+            self._wait(GAP_LOOK)
+
+    def _wait(self, seconds: float | None) -> None:
+        """Read on for so long before beginning anew; none: for as long as all is well."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     async def _look_for_keyframe(self) -> None:
         """Go on from a keyframe if there is one beyond the damage."""
@@ -241,14 +246,16 @@ class SnapshotFollower:
     def _go_around(self, commit: Commit, held: Snapshot) -> Commit | None:
         before = self._detour.version
         beyond = self._detour.take(commit, held)
-        if self._patience is not None and self._detour.version > before:
+        if self._detour.version > before:
             # However long the way is: as long as it goes on, there is no other to look for.
-            self._patience.reschedule(asyncio.get_running_loop().time() + GAP_LOOK)
+            self._wait(GAP_LOOK)
         return beyond
 
     def _close_gap(self) -> None:
-        self.gap = False
-        self._detour.end()
+        if self.gap:
+            self.gap = False
+            self._detour.end()
+            self._wait(None)
 
     def _tell_caught_up(self) -> None:
         if self._fleet.version and not self.gap:

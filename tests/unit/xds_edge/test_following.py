@@ -175,37 +175,60 @@ async def test_commits_that_begin_anew_below_what_is_held_lead_beyond_it() -> No
     assert edge.versions == [45, 50]
 
 
-class SlowLog(MemoryLog):
-    """Each record takes longer than half of an edge's patience."""
+class WatchedLog(MemoryLog):
+    """It counts who follows it, and can be slow."""
+
+    followed = 0
+    pause = 0.0
+    """Seconds that each record takes."""
 
     async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        self.followed += 1
         async for record in super().follow(start=start, subjects=subjects):
-            await asyncio.sleep(0.6 * snapshots.GAP_LOOK)
+            await asyncio.sleep(self.pause)
             yield record
 
 
-class SlowLogs(MemoryLogs):
-    """Of which the commits are slow."""
+class WatchedLogs(MemoryLogs):
+    """Of which the commits are watched."""
 
-    def stream(self, name: str) -> MemoryLog:
-        if name == STREAMS.snapshots and name not in self._open:
-            self._open[name] = SlowLog(name)
-        return super().stream(name)
+    def __init__(self) -> None:
+        super().__init__(STREAMS)
+        self.commits = self._open[STREAMS.snapshots] = WatchedLog(STREAMS.snapshots)
 
 
 async def test_a_long_way_around_a_gap_is_gone_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "GAP_LOOK", 0.05)
-    logs = SlowLogs(STREAMS)
+    logs = WatchedLogs()
+    logs.commits.pause = 0.03
     await say(logs, commit(10, 0))
     edge = Edge(logs)
     async with edge.following():
         await edge.holds(10)
-        logs.stream(STREAMS.snapshots).recreate()
+        logs.commits.recreate()
         for version in range(1, 10):
             await say(logs, commit(version, version - 1))
         await say(logs, commit(11, 9))
         await edge.holds(11)
     assert edge.versions == [10, 11]
+
+
+async def test_when_a_gap_is_closed_commits_are_followed_on() -> None:
+    """Simulation, seed 8585: the edge lost patience all the same, and read a keyframe of the past."""
+    logs = WatchedLogs()
+    await say(logs, commit(10, 0))
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(10)
+        followed = logs.commits.followed
+        await say(logs, commit(12, 11))
+        await say(logs, commit(20, 0))
+        await edge.holds(20)
+        assert edge.follower.restarts, "there was a gap"
+        await asyncio.sleep(0.1)  # five times its patience
+        assert logs.commits.followed == followed
+        await say(logs, commit(21, 20))
+        await edge.holds(21)
 
 
 def test_what_does_not_follow_is_not_folded_and_ends_the_detour() -> None:
