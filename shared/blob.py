@@ -18,6 +18,8 @@ from shared.eventlog.protocol import MAX_BATCH, MAX_PAYLOAD, BatchTooLargeError,
 _LOG = logging.getLogger("meshlog.blob")
 
 HEADER_VERSION = "Meshlog-Version"
+HEADER_COMPILED = "Meshlog-Compiled"
+"""Epoch of the events that this version was compiled from."""
 HEADER_DIGEST = "Meshlog-Digest"
 HEADER_ENCODING = "Meshlog-Encoding"
 
@@ -37,6 +39,7 @@ def split(
     subject: str,
     *,
     version: int,
+    epoch: str = "",
     message_id: str = "",
     headers: Mapping[str, str] | None = None,
     chunk: int = MAX_PAYLOAD,
@@ -47,6 +50,8 @@ def split(
     chunk. Raises `BatchTooLargeError` if it does not fit into one batch even compressed.
     """
     own = {**(headers or {}), HEADER_VERSION: str(version), HEADER_DIGEST: _digest(payload)}
+    if epoch:
+        own[HEADER_COMPILED] = epoch
     if len(payload) >= COMPRESS_FROM:
         payload = zlib.compress(payload, _LEVEL)
         own[HEADER_ENCODING] = _ZLIB
@@ -68,6 +73,11 @@ def version_of(record: Record) -> int:
     """The version that a chunk stands for; 0 if it names none."""
     text = record.headers.get(HEADER_VERSION, "")
     return int(text) if text.isdecimal() else 0
+
+
+def epoch_of(record: Record) -> str:
+    """Epoch of the events that a chunk's version was compiled from; empty if it names none, as older builds did."""
+    return record.headers.get(HEADER_COMPILED, "")
 
 
 class Assembler:

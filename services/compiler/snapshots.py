@@ -161,7 +161,8 @@ class Snapshots:
         """
         payload = encode_commit(commit)
         subject = self._streams.snapshot_subject
-        drafts = blob.split(payload, subject, version=commit.version, headers=traces.inject(traceparent=traceparent))
+        headers = traces.inject(traceparent=traceparent)
+        drafts = blob.split(payload, subject, version=commit.version, epoch=commit.epoch, headers=headers)
         # A snapshot that stands alone because the chain is broken starts a new one.
         starts = self._broken or not self._after.epoch
         self._after = await self._snapshots.append(
@@ -179,7 +180,8 @@ class Snapshots:
         version = self.published.version
         after = await self._keyframes.tip(subject)
         try:
-            drafts = blob.split(encode_commit(self.published.keyframe()), subject, version=version)
+            keyframe = encode_commit(self.published.keyframe())
+            drafts = blob.split(keyframe, subject, version=version, epoch=self.published.epoch)
             await self._keyframes.append(
                 drafts, scope=subject, after=after, epoch="" if after.epoch else self._epoch_id()
             )

@@ -18,7 +18,7 @@ from services.ingestor.retention import Retention
 from services.ingestor.runner import Runner
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import Source
-from services.ingestor.standing import Witness, newest_version
+from services.ingestor.standing import Compiled, Witness, newest_version
 from services.ingestor.writer import Patience, Writer
 from shared import process
 from shared.eventlog.epoch import new_epoch
@@ -135,7 +135,7 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
         )
         commits, keyframes = await logs.open(streams.snapshots), await logs.open(streams.keyframes)
 
-        async def compiled() -> int:
+        async def compiled() -> Compiled:
             return await newest_version(commits, keyframes, streams)
 
         await logs.ensure(streams.pins)

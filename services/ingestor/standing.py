@@ -10,11 +10,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from services.ingestor.book import Book
 from services.ingestor.difference import Known
 from services.ingestor.facts import ObjectName
 from shared import blob, events
 from shared.eventlog.chain import Verifier, checkpoint_at
+from shared.eventlog.epoch import latest_of
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -29,18 +32,28 @@ from shared.subjects import Streams
 _log = logging.getLogger(__name__)
 
 
-Witness = Callable[[], Awaitable[int]]
-"""The highest sequence that somebody is known to have read: the version of the newest snapshot."""
+class Compiled(msgspec.Struct, frozen=True):
+    """How far somebody is known to have read."""
+
+    version: int = 0
+    """The highest sequence: the version of the newest snapshot; 0: there is none."""
+    epoch: str = ""
+    """The latest epoch; empty: none is known."""
 
 
-async def newest_version(commits: EventLog, keyframes: EventLog, streams: Streams) -> int:
-    """The version of the newest commit or keyframe, whichever is newer; 0 if there is none."""
-    found = await commits.last(streams.snapshot_subject), await keyframes.last(streams.keyframe_subject)
-    return max(blob.version_of(record) if record is not None else 0 for record in found)
+Witness = Callable[[], Awaitable[Compiled]]
+"""Tells what was compiled already."""
 
 
-async def _no_witness() -> int:
-    return 0
+async def newest_version(commits: EventLog, keyframes: EventLog, streams: Streams) -> Compiled:
+    """What the newest commit or keyframe was compiled from, whichever is newer."""
+    last = await commits.last(streams.snapshot_subject), await keyframes.last(streams.keyframe_subject)
+    found = [record for record in last if record is not None]
+    return Compiled(max(map(blob.version_of, found), default=0), latest_of(*map(blob.epoch_of, found)))
+
+
+async def _no_witness() -> Compiled:
+    return Compiled()
 
 
 class Standing:
@@ -57,6 +70,8 @@ class Standing:
         """Why nothing can be written now; empty while all is well."""
         self.floor = 0
         """Highest sequence that was ever seen: a new epoch must lie beyond it, because versions only grow."""
+        self.latest = ""
+        """The latest epoch that was ever seen: a new one must begin after it, whatever the clock says."""
         self.lost = ""
         """What the newest break lost, for people; empty: nothing yet."""
         self.missing = 0
@@ -134,7 +149,8 @@ class Standing:
             raise
         self.outdated |= self.book.become(book)
         # Where this writer stood was there too: it may have written since it last read.
-        self.floor = max(self.floor, self.tip.sequence, verifier.checkpoint.sequence, compiled)
+        self.floor = max(self.floor, self.tip.sequence, verifier.checkpoint.sequence, compiled.version)
+        self.latest = latest_of(self.latest, compiled.epoch)
         self.tip = verifier.checkpoint
         self.broken = False
         if why:
@@ -164,6 +180,8 @@ class Standing:
     ) -> bool:
         """Enter a record; true if it begins a new epoch. `before` keeps what was known of each object entered."""
         begins = verifier.fold(record)
+        if record.epoch != self.latest:
+            self.latest = latest_of(self.latest, record.epoch)
         if begins:
             book.clear()
             self.missing = epoch_records(record)

@@ -29,6 +29,7 @@ from services.ingestor.retention import Retention
 from services.ingestor.standby import Standby
 from services.ingestor.standing import Standing, Witness
 from services.ingestor.verdicts import Counts, Verdicts
+from shared.eventlog import epoch as epochs
 from shared.eventlog.protocol import (
     HEADER_EPOCH_RECORDS,
     Checkpoint,
@@ -229,7 +230,7 @@ class Writer:
         units = [unit for group in groups for unit in self._verdicts.decide(group)]
         batches = packed(units)
         for batch in batches:
-            epoch = self._new_id() if standing.broken or not standing.tip.epoch else ""
+            epoch = self._later_id() if standing.broken or not standing.tip.epoch else ""
             if standing.broken:
                 await standing.begin_anew()
             turn = f"{epoch or standing.tip.epoch}{self._salt}"
@@ -244,6 +245,7 @@ class Writer:
             standing.tip = await self._log.append(drafts, scope=self._scope, after=standing.tip, epoch=epoch)
             if epoch:
                 standing.broken = False
+                standing.latest = epochs.latest_of(standing.latest, epoch)
                 standing.missing = sum(map(len, batches)) + len(self._to_carry)
                 self.counts.epochs += 1
                 _log.info("a new epoch begins", extra={"epoch": epoch, "records": len(drafts)})
@@ -254,6 +256,9 @@ class Writer:
             self.counts.written += len(batch)
             self.counts.batches += 1
         await self._carry()
+
+    def _later_id(self) -> str:
+        return epochs.after(self._new_id(), self._standing.latest)
 
     async def _carry(self) -> None:
         """Say what the epoch that was just begun takes along; nobody compiles it before."""

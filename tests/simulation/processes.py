@@ -15,7 +15,7 @@ from services.ingestor.reflector import Limits as ReflectorLimits
 from services.ingestor.reflector import Reflector
 from services.ingestor.retention import Retention
 from services.ingestor.runner import Runner
-from services.ingestor.standing import newest_version
+from services.ingestor.standing import Compiled, newest_version
 from services.ingestor.writer import Patience, Writer
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.snapshots import SnapshotFollower
@@ -114,7 +114,7 @@ class IngestorProcess(Process):
         self.server = BadServer(self._cluster, self.link)
         self.server.fails, self.server.stale, self.server.away = server.fails, server.stale, server.away
 
-        async def compiled() -> int:
+        async def compiled() -> Compiled:
             return await newest_version(commits, keyframes, STREAMS)
 
         writer = self.writer = Writer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -47,6 +48,7 @@ class Rig:
         leads: bool = True,
         witness: Witness | None = None,
         carried: Carried = nothing,
+        new_id: Callable[[], str] | None = None,
     ) -> None:
         self.leads = leads
         clock = asyncio.get_running_loop().time
@@ -57,7 +59,7 @@ class Rig:
             streams=STREAMS,
             kinds=[kind.name for kind in kinds],
             clock=clock,
-            new_id=lambda: next(ids),
+            new_id=new_id or (lambda: next(ids)),
             new_traceparent=lambda: "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
             doubt=self._doubt,
             patience=patience,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.ingestor.retention import Retention
-from services.ingestor.standing import Standing
+from services.ingestor.standing import Compiled, Standing
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_KEPT, LogUnavailableError, Record
 from tests.unit.ingestor.rig import STREAMS, Rig, history, state
@@ -75,8 +75,8 @@ async def test_a_log_that_ends_before_what_was_compiled_from_it_gets_a_new_epoch
     end = (await log.bounds())[1]
     log.roll_back(20)
 
-    async def witness() -> int:
-        return end
+    async def witness() -> Compiled:
+        return Compiled(end)
 
     async with Rig(server, log, name="b", witness=witness) as rig:
         await agrees(log, server)
