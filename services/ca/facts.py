@@ -34,7 +34,7 @@ _LOGGER = logging.getLogger("meshlog.ca.facts")
 KINDS = ("TokenIssuer", "MeshConfig", "MeshRootCertificate", "Namespace", "ServiceAccount", "Pod")
 MESH_CONFIG = "osm-mesh-config"
 _ENDED = {"Succeeded", "Failed"}
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 0.3
 _WAKE_SECONDS = 0.02
 """Waiting requests look again at most this often, however fast events come."""
 

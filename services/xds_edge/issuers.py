@@ -16,7 +16,7 @@ from shared.subjects import Streams
 from shared.tokens import TokenVerifier
 
 _LOGGER = logging.getLogger(__name__)
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 0.3
 _KIND = "TokenIssuer"
 
 

@@ -23,6 +23,7 @@ from shared.eventlog.protocol import (
     Checkpoint,
     EventLog,
     EventLogError,
+    LogUnavailableError,
     Record,
 )
 from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
@@ -32,6 +33,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _FIRST_RETRY = 0.25
 _LONGEST_RETRY = 10.0
+_UNREACHABLE_RETRY = 0.4
+"""Seconds at most between attempts while the log is away: whoever waits for it is to have it when it is back."""
 GLANCE = 15.0
 """Seconds between looks whether the log still has what was read: a stream that went back says nothing by itself."""
 GAP_LOOK = 3.0
@@ -76,7 +79,7 @@ class SnapshotFollower:
         """Follow for ever; outages are waited out, a broken log leads back to a keyframe."""
         failures = 0
         while True:
-            version = self._fleet.version
+            version, unreachable = self._fleet.version, False
             try:
                 async with asyncio.timeout(None) as patience:
                     self._patience = patience
@@ -93,9 +96,12 @@ class SnapshotFollower:
                 self._note_gap(error)
                 self.checkpoint = EMPTY
             except EventLogError as error:
-                _LOGGER.warning("commits cannot be followed now: %s", error)
+                unreachable = isinstance(error, LogUnavailableError)
+                if not (unreachable and failures):
+                    _LOGGER.warning("commits cannot be followed now: %s", error)
             failures = 0 if self._fleet.version != version else failures + 1
-            await asyncio.sleep(min(_LONGEST_RETRY, _FIRST_RETRY * 2**failures))
+            longest = _UNREACHABLE_RETRY if unreachable else _LONGEST_RETRY
+            await asyncio.sleep(min(longest, _FIRST_RETRY * 2 ** min(failures, 16)))
 
     async def follow(self) -> None:
         """Follow until the log is away, or was rolled back behind what was read: either is raised."""

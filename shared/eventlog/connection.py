@@ -61,15 +61,26 @@ class Line:
         await self.client.subscribe(self._prefix + "*", cb=self._answer, pending_bytes_limit=_PENDING_BYTES)
 
     async def request(
-        self, subject: str, payload: bytes, *, within: float, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        within: float,
+        headers: Mapping[str, str] | None = None,
+        again: float | None = None,
     ) -> Msg:
-        """Publish and wait for the answer; `LogUnavailableError` if nobody listens, none comes, or the line breaks."""
+        """Publish and wait for the answer; `LogUnavailableError` if nobody listens, none comes, or the line breaks.
+
+        What may be said twice is said again each `again` seconds meanwhile, and the first answer counts.
+        """
         reply = f"{self._prefix}{next(self._numbers)}"
         answer = self._answers[reply] = asyncio.get_running_loop().create_future()
         try:
-            await self.publish(subject, payload, reply=reply, headers=headers)
             async with asyncio.timeout(within):
-                message = await answer
+                while not answer.done():
+                    await self.publish(subject, payload, reply=reply, headers=headers)
+                    await asyncio.wait({answer}, timeout=again)
+                message = answer.result()
         except TimeoutError as error:
             raise LogUnavailableError("log/timeout", f"no answer within {within:g} s", about=subject) from error
         finally:

@@ -36,6 +36,7 @@ from shared.eventlog.jetstream_api import (
     ApiError,
     StreamState,
     answer_of,
+    ask,
     call,
     ensure_stream,
     last_record,
@@ -66,6 +67,9 @@ _PUBLISH_FOR = 15.0
 """Seconds for which `publish` tries again; an election takes 5 to 6."""
 _PAUSE = 0.1
 _LONGEST_PAUSE = 0.4
+_IN_PASSING = 0.3
+"""Seconds that a writer spends on looking whether its stream is still there, when it was not answered: if it is, and
+merely has no leader, nobody answers that either."""
 
 
 class JetStreamLog:
@@ -118,7 +122,7 @@ class JetStreamLog:
         while True:
             try:
                 line = await self._connection.line(within=max(deadline - loop.time(), 0.001))
-                message = await line.request(draft.subject, draft.payload, within=WITHIN, headers=headers)
+                message = await line.request(draft.subject, draft.payload, within=SMALL_WITHIN, headers=headers)
                 return int(answer_of(message, about=draft.subject)["seq"])
             except LogUnavailableError:
                 if self._connection.closed or loop.time() + pause >= deadline:
@@ -303,7 +307,7 @@ class JetStreamLog:
     async def _recreate_if_missing(self) -> None:
         """A stream that was deleted is made anew: readers see by epoch and chain that it is another one."""
         try:
-            await ensure_stream(await self._connection.line(within=_PAUSE), self.spec)
+            await ensure_stream(await self._connection.line(within=_PAUSE), self.spec, within=_IN_PASSING)
         except LogUnavailableError as error:
             _LOG.debug("stream %s cannot be ensured now: %s", self.name, error)
 
@@ -438,7 +442,7 @@ class JetStreamLogs:
                 refuse(spec.name, ["can have one copy only, for its NATS server is no cluster"])
             raise
         if self._durable:
-            config = (await call(line, f"STREAM.INFO.{spec.name}"))["config"]
+            config = (await ask(line, f"STREAM.INFO.{spec.name}"))["config"]
             refuse(spec.name, weaknesses(spec, config, whole=spec.name == self._whole))
 
     async def close(self) -> None:

@@ -25,8 +25,10 @@ WITHIN = 5.0
 SMALL_WITHIN = 2.5
 """The same for one record, and for a stream that is made: both are done again without harm."""
 ANSWERED_WITHIN = 1.0
-"""Seconds that the answer to a question may take. While a stream has no leader nobody answers at all, and who waits
-on does not notice that there is one: measured after `kill -9`, that cost more than the election."""
+"""Seconds that the answer to a question may take."""
+AGAIN = 0.2
+"""Seconds after which a question is asked again. While a stream has no leader nobody answers at all, and who waits on
+does not notice that there is one: measured after `kill -9`, that cost more than the election."""
 
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -66,14 +68,21 @@ class StreamState(msgspec.Struct, frozen=True):
     created: str
 
 
-async def call(line: Line, subject: str, request: Any = None, *, within: float = ANSWERED_WITHIN) -> dict[str, Any]:
-    """One request of the JSON API.
+async def call(
+    line: Line, subject: str, request: Any = None, *, within: float = ANSWERED_WITHIN, again: float | None = None
+) -> dict[str, Any]:
+    """One request of the JSON API; see `Line.request` for `within` and `again` (seconds).
 
     Raises `ApiError` where the server refuses, `LogUnavailableError` where it cannot answer now.
     """
     payload = msgspec.json.encode(request) if request is not None else b""
-    message = await line.request(f"$JS.API.{subject}", payload, within=within)
+    message = await line.request(f"$JS.API.{subject}", payload, within=within, again=again)
     return answer_of(message, about=subject)
+
+
+async def ask(line: Line, subject: str, request: Any = None) -> dict[str, Any]:
+    """The same for what changes nothing: it is asked again until somebody is there who knows."""
+    return await call(line, subject, request, again=AGAIN)
 
 
 def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
 
 async def stream_state(line: Line, stream: str) -> StreamState:
     """Ask the stream's leader."""
-    answer = await call(line, f"STREAM.INFO.{stream}")
+    answer = await ask(line, f"STREAM.INFO.{stream}")
     state = answer["state"]
     first, last = int(state["first_seq"]), int(state["last_seq"])
     if not int(state["messages"]):
@@ -102,19 +111,20 @@ async def stream_state(line: Line, stream: str) -> StreamState:
     return StreamState(first=first, last=last, created=str(answer["created"]))
 
 
-async def ensure_stream(line: Line, spec: StreamSpec) -> None:
+async def ensure_stream(line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN) -> None:
     """Create a stream, or leave it as it is; what an operator tuned on an older one stays.
 
+    What was asked for and not answered `within` seconds may be done all the same: asking again does no harm.
     Creating is idempotent on the server, so services that start at once may race. Only what the log's correctness
     rests on is added to a stream that exists: its subjects, atomic batches, the duplicate window.
     """
     wanted = stream_config(spec)
     try:
-        await call(line, f"STREAM.CREATE.{spec.name}", wanted, within=SMALL_WITHIN)
+        await call(line, f"STREAM.CREATE.{spec.name}", wanted, within=within)
     except ApiError as error:
         if error.number != NAME_IN_USE:
             raise
-        there = (await call(line, f"STREAM.INFO.{spec.name}"))["config"]
+        there = (await ask(line, f"STREAM.INFO.{spec.name}"))["config"]
         needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
         if any(there.get(key) != value for key, value in needed.items()):
             await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed}, within=WITHIN)
@@ -183,7 +193,7 @@ async def record_at(line: Line, stream: str, sequence: int) -> Record | None:
 
 async def _stored(line: Line, stream: str, which: Mapping[str, Any]) -> Record | None:
     try:
-        answer = await call(line, f"STREAM.MSG.GET.{stream}", which)
+        answer = await ask(line, f"STREAM.MSG.GET.{stream}", which)
     except ApiError as error:
         if error.number == NO_MESSAGE:
             return None

@@ -33,8 +33,8 @@ HEARTBEAT = 1.0
 
 _SILENCE = 2.5 * HEARTBEAT
 _ALIVE = "100"
-_ASKED = 4
-"""Times that a consumer is asked for under one name before a new one is."""
+_PATIENCE = (0.3, 0.5, 1.0, 1.0, 1.0)
+"""Seconds that each of the questions for a consumer of one name may take, before one of another name is asked for."""
 
 
 class ConsumerLostError(LogUnavailableError):
@@ -138,14 +138,14 @@ async def _create(line: Line, stream: str, inbox: str, subjects: str, policy: di
         config["filter_subject"] = subjects
         path += f".{subjects}"
     request = {"stream_name": stream, "config": config, "action": ""}
-    for left in reversed(range(_ASKED)):
+    for asked, within in enumerate(_PATIENCE, start=1):
         try:
-            answer = await call(line, path, request)
+            answer = await call(line, path, request, within=within)
         except LogUnavailableError as error:
             # Without a leader nobody answers. Asking again under the same name is asking for the same consumer.
-            if error.code != "log/timeout" or not left:
+            if error.code != "log/timeout" or asked == len(_PATIENCE):
                 raise
             continue
         # One that was made by an unanswered request may have sent what it had already: its heartbeat will tell.
-        return int(answer.get("num_pending", 0)) if left == _ASKED - 1 else 1
+        return int(answer.get("num_pending", 0)) if asked == 1 else 1
     raise AssertionError("a consumer is asked for at least once")

@@ -17,7 +17,7 @@ from shared.subjects import Streams
 from shared.svid.trust import InvalidBundleError, check_bundle
 
 _LOGGER = logging.getLogger(__name__)
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 0.3
 
 
 class BundleFollower:

@@ -8,6 +8,7 @@ one. Keys are generated here and never leave the memory of this process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -32,7 +33,7 @@ from shared.svid.document import IssuedSvid, parse_certificates
 from shared.svid.validator import validate_svid
 
 _LOGGER = logging.getLogger(__name__)
-_RETRY_SECONDS = 1.0
+_RETRY_SECONDS = 0.3
 _FIRST_WAIT = 10.0
 """Seconds before an unanswered request is sent again; doubles with each time."""
 CLOCK_SKEW = 300.0
@@ -131,11 +132,21 @@ class CertificateRequester:
                             answer.refused, "the CA refused; its log has the reason", about=str(spiffe_id)
                         )
                     reason = f"the CA refuses for now ({answer.refused})"
-                    await asyncio.sleep(answer.retry_after * (1 + self._chance()))
+                    await self._pause(answer, bundle)
         except TimeoutError:
             raise SvidUnavailableError(
                 "svid/unavailable", f"no certificate in {within:g} s: {reason}", about=str(spiffe_id)
             ) from None
+
+    async def _pause(self, answer: SigningAnswer, bundle: TrustBundle) -> None:
+        """Wait as long as the CA says; but if it was another bundle that was missing, only until that is there."""
+        seconds = answer.retry_after * (1 + self._chance())
+        if answer.refused != "sealing/unknown-key":
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._bundles.at_least(bundle.serial + 1)
 
     async def _ask(self, key: _Key, token: str, spiffe_id: SpiffeId, bundle: TrustBundle) -> SigningAnswer:
         sealing_key, sealed = seal_token(bundle, token, key.csr)
