@@ -35,7 +35,7 @@ from shared.telemetry import traces
 _LOG = logging.getLogger("meshlog.compiler")
 
 _PAUSE = 0.1
-_LONGEST_PAUSE = 2.0
+_LONGEST_PAUSE = 0.4
 GLANCE = 15.0
 """Seconds of silence after which a leader looks whether the log still has what it published."""
 _QUEUE = 20_000
