@@ -33,7 +33,8 @@ class Forgetful:
         self.heard = 0
         self._line = line
 
-    async def __call__(self, message: Msg) -> None:
+    async def hear(self, message: Msg) -> None:
+        """A question."""
         self.heard += 1
         if self.heard == 3:
             await self._line.publish(message.reply, b"here")
@@ -52,14 +53,14 @@ async def line(tmp_path: Path) -> AsyncGenerator[Line]:
 
 async def test_what_may_be_said_twice_is_answered_as_soon_as_somebody_answers(line: Line) -> None:
     somebody = Forgetful(line)
-    await line.client.subscribe("question", cb=somebody)
+    await line.client.subscribe("question", cb=somebody.hear)
     assert (await line.request("question", b"", within=20, again=0.05)).data == b"here"
     assert somebody.heard == 3
 
 
 async def test_what_may_not_be_said_twice_is_said_once(line: Line) -> None:
     somebody = Forgetful(line)
-    await line.client.subscribe("order", cb=somebody)
+    await line.client.subscribe("order", cb=somebody.hear)
     with pytest.raises(LogUnavailableError):
         await line.request("order", b"", within=0.3)
     assert somebody.heard == 1
@@ -68,7 +69,7 @@ async def test_what_may_not_be_said_twice_is_said_once(line: Line) -> None:
 async def test_a_question_that_nobody_answers_ends_in_time(line: Line) -> None:
     somebody = Forgetful(line)
     somebody.heard = 3
-    await line.client.subscribe("question", cb=somebody)
+    await line.client.subscribe("question", cb=somebody.hear)
     with pytest.raises(LogUnavailableError):
         await line.request("question", b"", within=0.3, again=0.05)
     assert somebody.heard > 4
