@@ -107,7 +107,7 @@ def decode_authority(raw: bytes, *, trust_domain: str, about: str) -> Authority:
         key = load_pem_private_key(stored.key.encode(), password=None)
         above = [x509.load_pem_x509_certificate(pem.encode()) for pem in stored.above]
         root = x509.load_pem_x509_certificate(stored.root.encode()) if stored.root else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, *UNREADABLE):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *UNREADABLE):
         raise AuthorityError("ca/keys", "does not hold the CA's keys; restore it from a backup", about=about) from None
     if not isinstance(key, EllipticCurvePrivateKey) or _spki(key) != certified:
         raise AuthorityError("ca/keys", "holds a key that is not the one of its certificate", about=about)

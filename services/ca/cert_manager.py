@@ -18,7 +18,7 @@ from services.ca.intermediate import IntermediateProvider
 from services.ca.kube import KubeApi, KubeError
 from services.ca.provider import Provider, ProviderContext
 from shared.errors import BadInputError, MeshlogError
-from shared.svid.document import parse_certificates
+from shared.svid.document import UNREADABLE, parse_certificates
 
 WITHIN = 60.0
 """Seconds that an issuer may take; then the request is deleted and made again later."""
@@ -128,7 +128,10 @@ def _chain(status: _Status, settings: CertManagerSettings, path: str) -> list[x5
         raise CertManagerError("cert-manager/answer", "its certificate is not PEM in base64", about=path) from error
     # The chain may or may not end in the root; whoever is given a root by hand knows better than the issuer.
     chain = list(dict.fromkeys(parse_certificates([*texts, settings.ca_bundle] if settings.ca_bundle else texts)))
-    roots = [one for one in chain if one.subject == one.issuer]
+    try:
+        roots = [one for one in chain if one.subject == one.issuer]
+    except UNREADABLE as error:
+        raise CertManagerError("cert-manager/answer", "its certificate's names cannot be read", about=path) from error
     return [one for one in chain if one not in roots] + roots[-1:]
 
 

@@ -13,12 +13,14 @@ from shared.spiffe import SpiffeId
 
 UNREADABLE = (
     ValueError,
+    TypeError,
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""What the library raises for certificates and requests that it cannot read; some are plain exceptions."""
+"""What the library raises for certificates and requests that it cannot read: some are plain exceptions, and some come
+late, when a part is looked at."""
 
 BACKDATE = 120
 """Seconds that a certificate starts before it was issued, so that a clock that is behind takes it."""

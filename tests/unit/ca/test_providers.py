@@ -284,3 +284,19 @@ async def test_a_refusal_of_cert_manager_has_its_sentence(kind: str, reason: str
     with pytest.raises(CertManagerError, match="not for you"):
         await cert_manager(context({"issuerName": "mesh"}, Clock(), kube=kube))
     assert kube.deleted
+
+
+async def test_an_intermediate_whose_names_cannot_be_read_has_its_sentence() -> None:
+    outside = OutsideCa(now=NOW)
+    der = outside.root.public_bytes(Encoding.DER)
+    common = next(iter(outside.root.subject)).value
+    assert isinstance(common, str)
+    written = b"\x0c" + bytes([len(common)]) + common.encode()
+    assert written in der, "a UTF8String"
+    # A BIT STRING, which the library reads only when somebody looks.
+    odd = der.replace(written, b"\x03" + bytes([len(common)]) + b"\0" * len(common))
+    kube = CertManager(outside)
+    pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(odd) + b"-----END CERTIFICATE-----\n"
+    kube.status = {"certificate": base64.b64encode(pem).decode()}
+    with pytest.raises(CertManagerError, match="names cannot be read"):
+        await cert_manager(context({"issuerName": "mesh"}, Clock(), kube=kube))

@@ -202,6 +202,22 @@ def test_an_empty_or_endless_chain_is_refused() -> None:
         assert refused.value.code == "svid/chain"
 
 
+@pytest.mark.parametrize("place", ["leaf", "root"])
+def test_a_name_of_a_type_that_it_may_not_have_is_refused_as_unreadable(place: str) -> None:
+    """The library reads names only when they are looked at, and says TypeError then (found by `make fuzz-ca`)."""
+    plain, odd = Mould("plain", ca=True, days=9), Mould("odd", ca=True, days=9)
+    odd.uris, odd.extended = [str(BUYER)], BOTH
+    odd.san_critical = False
+    der = odd.sign(odd).public_bytes(Encoding.DER)
+    # The common name as a BIT STRING: no such thing can be built.
+    assert der.count(b"\x0c\x03odd") == 2
+    unreadable = x509.load_der_x509_certificate(der.replace(b"\x0c\x03odd", b"\x03\x03\x00\x00\x00"))
+    chain, root = (unreadable, plain.sign(plain)) if place == "leaf" else (Mould().sign(odd), unreadable)
+    with pytest.raises(InvalidSvidError) as refused:
+        validate_svid([chain], [root], now=NOW.timestamp())
+    assert refused.value.code in {"svid/malformed", "svid/path"}
+
+
 def test_the_key_must_be_the_one_that_was_asked_for() -> None:
     leaf, other = Mould(), Mould()
     root = Mould("root", ca=True, days=9)
