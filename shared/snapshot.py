@@ -74,6 +74,17 @@ class ViewChange(msgspec.Struct, frozen=True, array_like=True):
     dropped: dict[str, list[str]] = {}
     """Type URL → names, sorted."""
 
+    def fold_into(self, view: dict[str, dict[str, str]]) -> None:
+        """Make the parent's view, type URL → name → hash, this version's."""
+        for type_url, names in self.dropped.items():
+            held = view.get(type_url, {})
+            for name in names:
+                held.pop(name, None)
+            if not held:
+                view.pop(type_url, None)
+        for type_url, names in self.put.items():
+            view.setdefault(type_url, {}).update(names)
+
 
 class Proxy(msgspec.Struct, frozen=True, array_like=True):
     """One pod with a sidecar, and the class whose view it is served."""
@@ -195,18 +206,11 @@ class Snapshot:
         if change is None:
             self.views.pop(workload_class, None)
             return
-        view = self.views.setdefault(workload_class, {})
-        for type_url, names in change.dropped.items():
-            held = view.get(type_url, {})
-            for name in names:
-                held.pop(name, None)
-            if not held:
-                view.pop(type_url, None)
+        change.fold_into(self.views.setdefault(workload_class, {}))
         for type_url, names in change.put.items():
             for name, digest in names.items():
                 if (type_url, name, digest) not in self.resources:
                     raise SnapshotError("snapshot/body", f"class {workload_class} names {name}@{digest}: no body")
-            view.setdefault(type_url, {}).update(names)
 
     def keyframe(self) -> Commit:
         """The whole snapshot as one commit with parent 0."""

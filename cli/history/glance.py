@@ -7,10 +7,13 @@ only the proxy, the view of its class and the resources in it are decoded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from shared.snapshot import FORMAT, Commit, Proxy, Resource, Snapshot, SnapshotError, ViewChange
+
+T = TypeVar("T")
 
 
 class Sketch(msgspec.Struct, frozen=True, array_like=True):
@@ -46,10 +49,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 def read_outline(payload: bytes) -> Outline:
     """Read the outline of a commit; raises `SnapshotError` for bytes that are none."""
-    try:
-        outline = _OUTLINE.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise SnapshotError("snapshot/corrupt", f"cannot be read as a commit ({error})") from error
+    outline = _decoded(_OUTLINE, payload)
     if outline.format > FORMAT:
         raise SnapshotError(
             "snapshot/future",
@@ -69,14 +69,14 @@ def glance(outlines: Sequence[Outline], proxy: str) -> Snapshot:
         format=last.format, version=last.version, parent=0, epoch=last.epoch, build=last.build,
         trust_domain=last.trust_domain,
     )  # fmt: skip
-    entry = next((_PROXY.decode(one.proxies[proxy]) for one in reversed(outlines) if proxy in one.proxies), None)
+    entry = next((_decoded(_PROXY, one.proxies[proxy]) for one in reversed(outlines) if proxy in one.proxies), None)
     if entry is None:
         found.apply(commit)
         return found
     view = _view(outline.views[entry.workload_class] for outline in outlines if entry.workload_class in outline.views)
     held = {(type_url, name, digest) for type_url, names in view.items() for name, digest in names.items()}
     bodies = {
-        (one.type_url, one.name, one.hash): _RESOURCE.decode(_ENCODER.encode(one))
+        (one.type_url, one.name, one.hash): _decoded(_RESOURCE, _ENCODER.encode(one))
         for outline in outlines
         for one in outline.resources
         if (one.type_url, one.name, one.hash) in held
@@ -96,16 +96,16 @@ def _view(changes: Iterable[msgspec.Raw]) -> dict[str, dict[str, str]]:
     """What a class holds after these changes of its view."""
     view: dict[str, dict[str, str]] = {}
     for raw in changes:
-        change = _VIEW.decode(raw)
+        change = _decoded(_VIEW, raw)
         if change is None:
             view = {}
-            continue
-        for type_url, names in change.dropped.items():
-            held = view.get(type_url, {})
-            for name in names:
-                held.pop(name, None)
-            if not held:
-                view.pop(type_url, None)
-        for type_url, names in change.put.items():
-            view.setdefault(type_url, {}).update(names)
+        else:
+            change.fold_into(view)
     return view
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], raw: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise SnapshotError("snapshot/corrupt", f"cannot be read as a commit ({error})") from error

@@ -21,6 +21,7 @@ from services.ca.template import LeafTemplate
 from shared.sealing import generate_sealing_key
 from shared.svid.document import UNREADABLE
 from shared.svid.requester import CLOCK_SKEW
+from shared.svid.validator import may_sign
 
 RENEW_AT = 2 / 3
 
@@ -128,12 +129,13 @@ def check_intermediate(chain: Sequence[x509.Certificate], key: EllipticCurvePriv
     try:
         for certificate, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True):
             certificate.verify_directly_issued_by(issuer)
-            _check_may_sign(certificate)
+            if may_sign(certificate) is None:
+                raise _unusable("may not sign certificates (CA flag and key usage)")
             _check_dates(certificate, now)
         chain[0].extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     except x509.ExtensionNotFound as error:
         raise _unusable("has no subject key identifier") from error
-    except (*UNREADABLE, InvalidSignature, TypeError) as error:
+    except (*UNREADABLE, InvalidSignature) as error:
         raise _unusable("does not hold together: a certificate is not issued by the next") from error
 
 
@@ -141,17 +143,6 @@ def _check_dates(certificate: x509.Certificate, now: float) -> None:
     begin, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
     if not begin - CLOCK_SKEW <= now < end:
         raise _unusable("holds a certificate that is not valid now")
-
-
-def _check_may_sign(certificate: x509.Certificate) -> None:
-    constraints = usage = None
-    for extension in certificate.extensions:
-        if isinstance(extension.value, x509.BasicConstraints):
-            constraints = extension.value
-        elif isinstance(extension.value, x509.KeyUsage):
-            usage = extension.value
-    if constraints is None or not constraints.ca or usage is None or not usage.key_cert_sign:
-        raise _unusable("may not sign certificates (CA flag and key usage)")
 
 
 def _unusable(why: str) -> AuthorityError:

@@ -165,16 +165,23 @@ def _check_dates(certificate: x509.Certificate, now: float, skew: float) -> None
 
 def _check_issuer(issuer: x509.Certificate, *, below: int) -> None:
     """`below`: CA certificates between it and the leaf."""
+    constraints = may_sign(issuer)
+    if constraints is None:
+        raise _invalid("issuer", "must be issued by a certificate with the CA flag and the right to sign")
+    if constraints.path_length is not None and below > constraints.path_length:
+        raise _invalid("issuer", "has more CAs above it than one of them allows")
+
+
+def may_sign(certificate: x509.Certificate) -> x509.BasicConstraints | None:
+    """The constraints of a CA that has the flag and the right to sign; else none (RFC 5280, 4.2.1.3 and 4.2.1.9)."""
     constraints = usage = None
-    for extension in issuer.extensions:
+    for extension in certificate.extensions:
         if isinstance(extension.value, x509.BasicConstraints):
             constraints = extension.value
         elif isinstance(extension.value, x509.KeyUsage):
             usage = extension.value
-    if constraints is None or not constraints.ca or usage is None or not usage.key_cert_sign:
-        raise _invalid("issuer", "must be issued by a certificate with the CA flag and the right to sign")
-    if constraints.path_length is not None and below > constraints.path_length:
-        raise _invalid("issuer", "has more CAs above it than one of them allows")
+    allowed = constraints is not None and constraints.ca and usage is not None and usage.key_cert_sign
+    return constraints if allowed else None
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -1,45 +1,30 @@
 """Fuzz what an edge reads from proxies, with coverage as the guide: `make fuzz-edge [SECONDS=60]`.
 
-Needs atheris (`pip install atheris`), which has wheels for Linux only and is therefore no dependency.
+Needs atheris (`pip install atheris`).
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
-from shared.snapshot import SDS, TYPE_URLS
-from tests.unit.xds_edge.hostile import converse
+from tests.fuzz.guided import fuzz
 
 
-def main() -> int:
-    """Run until the time is over or something breaks; atheris takes its flags from the command line."""
-    try:
-        import atheris
-    except ImportError:
-        print("fuzz-edge needs atheris: .venv/bin/python -m pip install atheris", file=sys.stderr)  # noqa: T201
-        return 2
-    fuzzer: Any = atheris
-    fuzzer.instrument_all()
+def load() -> tuple[Callable[[bytes], object], Iterable[bytes]]:
+    """What answers them, and what to start from."""
+    from tests.unit.xds_edge.hostile import converse
 
-    def one(content: bytes) -> None:
-        converse(content)
-
-    with tempfile.TemporaryDirectory(prefix="meshlog-fuzz-") as corpus:
-        for number, content in enumerate(conversations()):
-            (Path(corpus) / str(number)).write_bytes(content)
-        fuzzer.Setup([*sys.argv, "-max_len=4096", corpus], one)
-        fuzzer.Fuzz()
-    return 0
+    return converse, conversations()
 
 
 def conversations() -> Iterator[bytes]:
     """What well-behaved proxies say, to start from: random bytes alone are rarely a request."""
+    from shared.snapshot import SDS, TYPE_URLS
+
     kinds: list[tuple[bytes, Any]] = [(b"\x00", DeltaDiscoveryRequest), (b"\xff", DiscoveryRequest)]
     for first, make in kinds:
         said: list[Any] = [make(type_url=type_url) for type_url in (*TYPE_URLS, SDS)]
@@ -53,4 +38,4 @@ def conversations() -> Iterator[bytes]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz("fuzz-edge", ["services.xds_edge", "shared"], load))
