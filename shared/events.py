@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared import model
 from shared.errors import MeshlogError
 from shared.subjects import Streams
 
 SCHEMA = 1
 """The newest schema that this build writes and understands."""
+
+KINDS = frozenset({*model.KINDS, "Pin"})
+"""Kinds that this build understands: those of Kubernetes' objects, and a person's pin (`shared.pins`)."""
 
 APPLIED: Literal["applied"] = "applied"
 DELETED: Literal["deleted"] = "deleted"
@@ -27,6 +31,15 @@ class CorruptEventError(MeshlogError):
 
 class FutureEventError(MeshlogError):
     """The event was written by a newer build; this one must not guess at it."""
+
+    def __init__(self, what: str, *, about: str = "") -> None:
+        """`what`: what of it is newer, and what this build reads."""
+        super().__init__("event/future", f"{what}; run a newer build", about=about)
+        self.what = what
+
+    def state(self, sequence: int) -> str:
+        """What a service that stops at this event says of itself."""
+        return f"needs a newer build: event {sequence} {self.what}"
 
 
 class ObjectKey(msgspec.Struct, frozen=True, order=True):
@@ -123,7 +136,8 @@ def encode(event: Event) -> bytes:
 def decode(payload: bytes) -> Event:
     """Read an event of any released schema.
 
-    Raises `CorruptEventError` for bytes that are no event, `FutureEventError` for a schema newer than ours.
+    Raises `CorruptEventError` for bytes that are no event, `FutureEventError` for a schema newer than ours and for a
+    kind that this build does not know: to pass over it would be to guess that it means nothing.
     """
     try:
         wire = _DECODER.decode(payload)
@@ -146,6 +160,8 @@ def decode(payload: bytes) -> Event:
     _refuse_future(event.schema, about=str(event.key))
     if event.schema < 1:
         raise CorruptEventError("event/corrupt", f"has schema {event.schema}, which never existed")
+    if event.kind not in KINDS:
+        raise FutureEventError(f"is of kind {event.kind}, which this build does not know", about=str(event.key))
     return event
 
 
@@ -159,11 +175,7 @@ def _schema_of(payload: bytes) -> int:
 
 def _refuse_future(schema: int, *, about: str = "an event") -> None:
     if schema > SCHEMA:
-        raise FutureEventError(
-            "event/future",
-            f"has schema {schema}, this build understands up to {SCHEMA}; run a newer build",
-            about=about,
-        )
+        raise FutureEventError(f"has schema {schema}, this build reads up to {SCHEMA}", about=about)
 
 
 def encode_object(projected: Any) -> msgspec.Raw:

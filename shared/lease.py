@@ -123,6 +123,8 @@ class Lease:
                 await self._warm.wait()
                 wait = await self._step()
                 self._tell()
+                if self._gives_back:
+                    continue
                 self._stirred.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):

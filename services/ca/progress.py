@@ -13,6 +13,7 @@ import msgspec
 
 from services.ca.facts import Facts
 from shared.certificates import CorruptMessageError, TrustBundle, TrustedRoot, decode_answer, decode_bundle
+from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog
 from shared.events import decode
 from shared.snapshot import SDS
@@ -144,7 +145,11 @@ class FleetProgress:
         async for record in self._events.read(
             subjects=self._streams.event_subject(cluster, "MeshRootCertificate", namespace, name)
         ):
-            newest = decode(record.payload).uid
+            try:
+                newest = decode(record.payload).uid
+            except MeshlogError:
+                # Damaged, or of a newer build: the ones before it tell.
+                continue
             first.setdefault(newest, record.sequence)
         if newest:
             self._told[name] = first[newest]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from shared import events
 from shared.eventlog.protocol import Draft, Logs
-from shared.pins import PIN_KIND
+from shared.pins import PIN_KIND, PIN_NAME
 from shared.subjects import Streams
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ def pins_of(logs: Logs, streams: Streams, cluster: str) -> Carried:
         except events.CorruptEventError as error:
             _log.error("the copy of the pin cannot be read, the newest policy is in force: %s", error)
             return []
+        except events.FutureEventError:
+            # Neither in force nor passed over: whoever compiles stops at it until a newer build is there.
+            subject = streams.event_subject(cluster, PIN_KIND, "", PIN_NAME)
+            return [Draft(subject, record.payload, message_id=f"pin/{record.sequence}/{epoch}")]
         if event.kind != PIN_KIND or event.cluster != cluster or event.operation != events.APPLIED:
             return []
         _log.warning("the new epoch is pinned, as the one before it was", extra={"epoch": epoch})

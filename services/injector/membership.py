@@ -14,7 +14,7 @@ import msgspec
 from services.injector.configuration import MeshSpec, read_mesh_spec
 from services.injector.decision import Namespace
 from shared import events, model
-from shared.errors import BadInputError
+from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import EventLog, LogUnavailableError, Record
 from shared.subjects import Streams
 
@@ -59,7 +59,12 @@ class Membership:
             self._epoch = record.epoch
             self.namespaces.clear()
             self.mesh = MeshSpec()
-        event = events.decode(record.payload)
+        try:
+            event = events.decode(record.payload)
+        except MeshlogError as error:
+            # Damaged, or of a newer build: what was known before is a better answer than none.
+            _log.error("event %d is left out: %s", record.sequence, error)
+            return
         if event.kind == "Namespace":
             self._take_namespace(event)
         elif event.kind == "MeshConfig" and (event.namespace, event.name) == (self._mesh_namespace, MESH_CONFIG):

@@ -49,3 +49,44 @@ async def test_who_stood_by_while_a_renewal_was_late_is_told_that_it_leads_again
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def test_who_stands_aside_gives_the_lease_to_another_at_once_and_takes_it_up_again_when_it_campaigns() -> None:
+    log = MemoryLog()
+    one, other = (Lease(log, subject="lease", instance=name, ttl=30.0) for name in ("a", "b"))
+    one.campaign()
+    tasks = [asyncio.create_task(one.run())]
+    try:
+        await eventually(lambda: one.held, within=5, what="the first leads")
+        tasks.append(asyncio.create_task(other.run()))
+        other.campaign()
+        one.stand_aside()
+        assert not one.held
+        await eventually(lambda: other.held, within=5, what="the other leads, long before the lease runs out")
+        one.campaign()
+        other.stand_aside()
+        await eventually(lambda: one.held, within=5, what="the first leads again")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_renewal_that_was_under_way_does_not_make_one_lead_who_stood_aside() -> None:
+    log = SlowLog()
+    lease, other = (Lease(log, subject="lease", instance=name, ttl=30.0) for name in ("a", "b"))
+    log.gate.clear()
+    lease.campaign()
+    tasks = [asyncio.create_task(lease.run())]
+    try:
+        await eventually(lambda: log.waiting, within=5, what="it asks for the lease")
+        lease.stand_aside()
+        log.gate.set()
+        tasks.append(asyncio.create_task(other.run()))
+        other.campaign()
+        await eventually(lambda: other.held, within=5, what="the other leads, long before the lease runs out")
+        assert not lease.held
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
