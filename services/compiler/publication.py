@@ -141,21 +141,31 @@ class Publication:
     async def _refold(self) -> None:
         """Fold every event there is, and publish what differs from the published snapshot."""
         self._ready("events", False, "reading the events")
+        await self.snapshots.load()
+        await self._fold_all()
+        if self._broken:
+            # A trim under a reader looks like a hole. It is one if it is still there.
+            await self._fold_all()
+        await self._publish()
+        # What is there now stays for long: without this, each collection would visit it again.
+        gc.collect()
+        gc.freeze()
+        self._ready("events", not self._broken, self._broken)
+
+    async def _fold_all(self) -> None:
         self.compiler = self._new_compiler()
         self._verifier, self._broken, self._open, self._missing = Verifier(), "", [], 0
-        await self.snapshots.load()
         folded = 0
         async for record in self._log.read(subjects=self._scope):
             self._fold(record, refolding=True)
             folded += 1
             if folded % _BREATH == 0:
                 await asyncio.sleep(0)
+        if not self._broken and self._verifier.headless:
+            self._broken = f"the event log lost its beginning: {self._verifier.headless}"
+            _LOG.warning(self._broken)
+            self._ready("events", False, self._broken)
         _LOG.info("read %d events up to %d", folded, self.compiler.version)
-        await self._publish()
-        # What is there now stays for long: without this, each collection would visit it again.
-        gc.collect()
-        gc.freeze()
-        self._ready("events", not self._broken, self._broken)
 
     async def _follow(self) -> None:
         start = self._verifier.checkpoint.sequence + 1

@@ -3,7 +3,9 @@
 Nothing is ever dropped by age. Records older than the history window may be forgotten once every object that lives has
 a record behind them; objects that did not change for so long are therefore written again, byte for byte, before the
 trim. So whoever begins to read at the first record that is left still learns every living object, and needs no
-checkpoint of anybody's. The order (write, look, trim) makes a crash between any two of them harmless.
+checkpoint of anybody's. The last of what is said again also says where the log may begin from then on, or a log that
+lost its beginning would pass for a trimmed one (`shared.eventlog.beginning`). The order (write, look, trim) makes a
+crash between any two of them harmless.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import logging
 from services.ingestor.standing import Standing
 from shared import events
 from shared.errors import MeshlogError
-from shared.eventlog.protocol import HEADER_KEPT, MAX_BATCH, Draft, EventLog, Record
+from shared.eventlog.protocol import HEADER_BEGINS, HEADER_KEPT, MAX_BATCH, Draft, EventLog, Record
+from shared.eventlog.streams import matches
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ class Retention:
         if cut is None:
             return
         renewed = await self._renew(standing, cut)
+        if not renewed:
+            return
         stale = [
             record.subject
             for record in await self._log.last_per_subject(self._scope)
@@ -66,15 +71,20 @@ class Retention:
                 low = middle + 1
             else:
                 high = middle
-        return low if low - first >= self._slack // 2 else None
+        return await self._own(low) if low - first >= self._slack // 2 else None
+
+    async def _own(self, sequence: int) -> int | None:
+        """The first of our records from there on: others may share the stream."""
+        record = await self._log.at(sequence)
+        while record is not None and not matches(self._scope, record.subject):
+            record = await self._log.at(record.sequence + 1)
+        return record.sequence if record is not None else None
 
     async def _renew(self, standing: Standing, cut: int) -> int:
-        """Say again what lives and was said before `cut` only; how many objects."""
-        old = [
-            record
-            for record in await self._log.last_per_subject(self._scope)
-            if record.sequence < cut and record.epoch == standing.tip.epoch and _lives(record)
-        ]
+        """Say again what lives and was said before `cut` only, and with it that the log may begin there; how many."""
+        newest = [one for one in await self._log.last_per_subject(self._scope) if one.epoch == standing.tip.epoch]
+        # Something must carry the mark, so what was said last is said again where nothing else has to be.
+        old = [record for record in newest if record.sequence < cut and _lives(record)] or newest[-1:]
         for start in range(0, len(old), MAX_BATCH):
             batch = old[start : start + MAX_BATCH]
             drafts = [
@@ -82,7 +92,7 @@ class Retention:
                     subject=record.subject,
                     payload=record.payload,
                     message_id=f"kept/{standing.tip.epoch}/{record.sequence}",
-                    headers={HEADER_KEPT: str(record.sequence)},
+                    headers=_kept(record, begins=cut if record is old[-1] else 0),
                 )
                 for record in batch
             ]
@@ -91,6 +101,11 @@ class Retention:
             for offset, record in enumerate(batch):
                 standing.book.said_again(events.decode(record.payload).key, first + offset)
         return len(old)
+
+
+def _kept(record: Record, *, begins: int) -> dict[str, str]:
+    headers = {HEADER_KEPT: str(record.sequence)}
+    return {**headers, HEADER_BEGINS: str(begins)} if begins else headers
 
 
 def _lives(record: Record) -> bool:

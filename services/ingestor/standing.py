@@ -133,25 +133,21 @@ class Standing:
 
     async def read_all(self) -> None:
         """Read the whole chain: the book anew, and whether the chain holds. If the log goes away, nothing changes."""
-        book, before, self.missing = Book(), self.missing, 0
-        verifier, why = Verifier(), ""
+        before = self.missing
         try:
-            async for record in self._log.read(subjects=self._scope):
-                try:
-                    if self._fold(verifier, record, book):
-                        why = ""
-                except (ChainBrokenError, events.CorruptEventError) as error:
-                    why = why or str(error)
-                    verifier = Verifier(checkpoint_at(record))
+            book, tip, why = await self._read_through()
+            if why:
+                # A trim under a reader looks like a hole. It is one if it is still there.
+                book, tip, why = await self._read_through()
             compiled = await self._witness()
         except LogUnavailableError:
             self.missing = before
             raise
         self.outdated |= self.book.become(book)
         # Where this writer stood was there too: it may have written since it last read.
-        self.floor = max(self.floor, self.tip.sequence, verifier.checkpoint.sequence, compiled.version)
+        self.floor = max(self.floor, self.tip.sequence, tip.sequence, compiled.version)
         self.latest = latest_of(self.latest, compiled.epoch)
-        self.tip = verifier.checkpoint
+        self.tip = tip
         self.broken = False
         if why:
             self._break(why)
@@ -159,6 +155,19 @@ class Standing:
             self._break(f"records up to {self.floor} were there, and it ends at {self.tip.sequence}")
         elif self.missing:
             self.give_up_epoch()
+
+    async def _read_through(self) -> tuple[Book, Checkpoint, str]:
+        """What the log says, where it ends, and why its chain does not hold (empty: it does)."""
+        self.missing = 0
+        book, verifier, why = Book(), Verifier(), ""
+        async for record in self._log.read(subjects=self._scope):
+            try:
+                if self._fold(verifier, record, book):
+                    why = ""
+            except (ChainBrokenError, events.CorruptEventError) as error:
+                why = why or str(error)
+                verifier = Verifier(checkpoint_at(record))
+        return book, verifier.checkpoint, why or verifier.headless
 
     async def begin_anew(self) -> None:
         """Make room for a new epoch: its sequences lie beyond everything that was ever read. Raises as the log does."""

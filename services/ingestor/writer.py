@@ -30,6 +30,7 @@ from services.ingestor.standby import Standby
 from services.ingestor.standing import Standing, Witness
 from services.ingestor.verdicts import Counts, Verdicts
 from shared.eventlog import epoch as epochs
+from shared.eventlog.beginning import with_marks
 from shared.eventlog.protocol import (
     HEADER_EPOCH_RECORDS,
     Checkpoint,
@@ -230,7 +231,7 @@ class Writer:
         units = [unit for group in groups for unit in self._verdicts.decide(group)]
         batches = packed(units)
         for batch in batches:
-            epoch = self._later_id() if standing.broken or not standing.tip.epoch else ""
+            epoch = with_marks(self._later_id()) if standing.broken or not standing.tip.epoch else ""
             if standing.broken:
                 await standing.begin_anew()
             turn = f"{epoch or standing.tip.epoch}{self._salt}"

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from shared.eventlog.beginning import Beginning, sealed
 from shared.eventlog.protocol import (
     GENESIS,
     HEADER_BATCH,
+    HEADER_BEGINS,
     HEADER_CHAIN,
     HEADER_EPOCH,
     MAX_BATCH,
@@ -74,6 +76,8 @@ def forge(drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str 
         if not matches(scope, draft.subject):
             raise ValueError(f"{draft.subject} is outside the scope {scope}")
         own = {HEADER_EPOCH: epoch, HEADER_CHAIN: chain, HEADER_BATCH: f"{index}/{len(drafts)}"}
+        if HEADER_BEGINS in draft.headers:
+            own[HEADER_BEGINS] = sealed(draft.headers[HEADER_BEGINS], chain)
         headers.append({**draft.headers, **own})
         chain = chain_after(chain, draft.subject, draft.payload)
     return Forged(headers=headers, epoch=epoch, chain=chain)
@@ -95,17 +99,27 @@ class Verifier:
     """Folds the records of one scope and stops at the first that does not continue the chain.
 
     Start it at the checkpoint that was folded up to, at `EMPTY` to read a scope from its very beginning, or with
-    none to believe the first record's word (a stream that no longer keeps its beginning, or a look in between).
+    none to believe the first record's word (a stream that no longer keeps its beginning, or a look in between);
+    `headless` then tells whether it could be believed.
     """
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:
         self._checkpoint = checkpoint
         self._left: set[str] = set()
+        self._beginning = Beginning()
 
     @property
     def checkpoint(self) -> Checkpoint:
         """After the last record folded."""
         return self._checkpoint or Checkpoint(epoch="", sequence=0, chain=GENESIS)
+
+    @property
+    def headless(self) -> str:
+        """Why what was read lacks its beginning; empty: it does not, as far as the log tells.
+
+        To be asked at the end of what there is: what says where a scope may begin stands behind its beginning.
+        """
+        return self._beginning.missing
 
     def fold(self, record: Record) -> bool:
         """Take the next record of the scope; true if it starts a new epoch: what was folded before is void.
@@ -125,8 +139,12 @@ class Verifier:
                 raise self._broken(record, f"starts epoch {record.epoch}, which had ended")
             if now is not None and now.epoch:
                 self._left.add(now.epoch)
+            self._beginning.whole()
         elif now is not None:
             self._check_continues(record, before, now)
+        else:
+            self._beginning.believe(record)
+        self._beginning.weigh(record)
         self._checkpoint = after
         return starts
 

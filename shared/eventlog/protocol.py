@@ -34,6 +34,10 @@ says is incomplete, however many batches it takes, and nothing is compiled from 
 HEADER_KEPT = "Meshlog-Kept"
 """On a record that says again what the record of that sequence said, because that one is about to be forgotten."""
 
+HEADER_BEGINS = "Meshlog-Begins"
+"""On a record that was written before a trim: the sequence with which the scope may begin from now on, and a seal. A
+draft gives the sequence only; see `shared.eventlog.beginning`."""
+
 GENESIS = "0" * 32
 """The hash before the first record of an epoch."""
 

@@ -55,8 +55,7 @@ def _report(outcomes: list[Outcome], seconds: float) -> int:
     print(
         f"{len(outcomes)} seeds, {len(schedules)} distinct fault schedules with {sum(len(o.faults) for o in outcomes)} "
         f"faults, {sum(o.changes for o in outcomes)} changes, {sum(o.epochs > 1 for o in outcomes)} with more than one "
-        f"epoch, {sum(o.compared for o in outcomes)} commits compared with a compile from scratch "
-        f"({sum(o.beheaded for o in outcomes)} made from a log that had lost its beginning), "
+        f"epoch, {sum(o.compared for o in outcomes)} commits compared with a compile from scratch, "
         f"{sum(o.resent for o in outcomes)} resources resent; settled after {settled[len(settled) // 2]:.2f} s "
         f"(median), {settled[-1]:.2f} s (longest), simulated; {seconds:.0f} s of real time"
         if settled

@@ -3,15 +3,10 @@
 A log that loses, forgets and changes records cannot say afterwards what a compiler had read. The ledger can: each
 record names by its chain the one before it, so the history of a commit is found even where two histories have the
 same epoch and the same sequences (a log that was rolled back and written to by who had not noticed).
-
-One thing a reader cannot tell, and the ledger counts it apart: a log that lost its first record from one that was
-trimmed. Who begins to read there misses objects that live, until the ingestor compares the log with Kubernetes; it
-never has one that is gone, because a deletion is lost only together with all that it deletes.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Mapping
 
@@ -38,18 +33,10 @@ class Ledger:
         """(epoch, sequence) → the chains that were ever there."""
         self._commits: list[Commit] = []
         self._assembler = blob.Assembler()
-        self._fronts: set[str] = set()
-        """Chains before the first record of a log that had lost its beginning."""
-        self.beheaded = 0
-        """Commits made from such a log, of those that were compared."""
 
     def listener(self, stream: str) -> Wrote | None:
         """Who is told of each record of a stream."""
         return {self._streams.events: self._event, self._streams.snapshots: self._commit}.get(stream)
-
-    def begins(self, record: Record) -> None:
-        """The log of events has lost its beginning, and this is its first record now."""
-        self._fronts.add(record.headers[HEADER_CHAIN])
 
     def _event(self, record: Record) -> None:
         after = checkpoint_at(record)
@@ -93,18 +80,14 @@ class Ledger:
             return f"version {snapshot.version} of epoch {snapshot.epoch} is no event that was ever written"
         found = contents(snapshot)
         for end in sorted(ends):
-            if contents(compile_events(self._history(end, GENESIS))) == found:
-                return ""
-        for end, front in itertools.product(sorted(ends), sorted(self._fronts)):
-            if contents(compile_events(self._history(end, front))) == found:
-                self.beheaded += 1
+            if contents(compile_events(self._history(end))) == found:
                 return ""
         return f"version {snapshot.version} is not what a compile from scratch of the events up to it gives"
 
-    def _history(self, end: str, begin: str) -> list[Event]:
-        """The events of an epoch after one chain, up to the one that another chain ends with."""
+    def _history(self, end: str) -> list[Event]:
+        """The events of an epoch, up to the one that a chain ends with."""
         found: list[Event] = []
-        while end not in {begin, GENESIS}:
+        while end != GENESIS:
             record = self._after[end]
             found.append(events.decode(record.payload))
             end = record.headers[HEADER_CHAIN]
@@ -112,16 +95,9 @@ class Ledger:
 
 
 class RecordedLog(MemoryLog):
-    """A stream of which each record is told as it is written, and what its first is once it lost the first."""
+    """A stream of which each record is told as it is written."""
 
     wrote: Wrote | None = None
-    begins: Wrote | None = None
-    _beheaded = False
-
-    def lose(self, sequence: int) -> None:
-        """Leave a hole where a record was."""
-        self._beheaded = self._beheaded or sequence == self._order[0]
-        super().lose(sequence)
 
     def _write(self, draft: Draft, headers: Mapping[str, str]) -> int:
         sequence = super()._write(draft, headers)
@@ -129,18 +105,12 @@ class RecordedLog(MemoryLog):
             self.wrote(self._records[sequence])
         return sequence
 
-    def _drop(self, sequence: int) -> None:
-        super()._drop(sequence)
-        if self._beheaded and self._order and self.begins is not None:
-            self.begins(self._records[self._order[0]])
-
 
 class RecordedLogs(MemoryLogs):
     """The streams of one mesh, with a ledger."""
 
     def __init__(self, streams: Streams, ledger: Ledger, *, clock: Callable[[], int]) -> None:
         super().__init__(streams, clock=clock)
-        self._streams = streams
         self._ledger = ledger
 
     def stream(self, name: str) -> MemoryLog:
@@ -148,7 +118,6 @@ class RecordedLogs(MemoryLogs):
         if name not in self._open:
             log = self._open[name] = RecordedLog(self._specs.get(name, name), clock=self._clock)
             log.wrote = self._ledger.listener(name)
-            log.begins = self._ledger.begins if name == self._streams.events else None
         return self._open[name]
 
 

@@ -44,8 +44,6 @@ class Outcome(msgspec.Struct):
     commits: int = 0
     compared: int = 0
     """Published commits that were compared with a compile from scratch of the events up to them."""
-    beheaded: int = 0
-    """Of those: made from a log that had lost its beginning, which no reader can tell from a trim."""
     resent: int = 0
 
 
@@ -320,7 +318,6 @@ def simulate(
         # A chance of its own: how many are compared changes nothing of what happens.
         drawing = random.Random(seed)  # noqa: S311 (repeatable on purpose)
         simulation.outcome.compared, differing = simulation.ledger.differing(drawing, compared)
-        simulation.outcome.beheaded = simulation.ledger.beheaded
         simulation.outcome.broken += differing
         return simulation.outcome
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+import msgspec
 import pytest
 
 from services.compiler import publication
@@ -15,8 +16,9 @@ from services.compiler.offline import compile_events
 from services.compiler.publication import Limits, Publication
 from services.compiler.snapshots import Kept, Snapshots
 from shared import events
+from shared.eventlog.beginning import with_marks
 from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Draft
+from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, HEADER_EPOCH_RECORDS, Draft
 from shared.events import Event
 from shared.snapshot import Snapshot
 from shared.subjects import Streams
@@ -230,6 +232,33 @@ async def test_on_top_of_a_hole_nothing_is_published_until_a_new_epoch() -> None
         await write(logs, mesh[4:5], epoch="e2")
         await compiler.reaches(len(mesh) + 1)
     assert (await read_back(logs)).epoch == "e2"
+
+
+async def test_a_log_that_lost_its_first_record_is_no_trimmed_one() -> None:
+    """P11: what was lost may have been an object that lives, and a compiler that starts now never met it."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh, epoch=with_marks("e1"), batch=False)
+    logs.stream(STREAMS.events).lose(1)
+    async with running(logs) as compiler:
+        await eventually(lambda: "lost its beginning" in compiler.ready["events"][1], within=5, what="it is seen")
+        assert compiler.published.version == 0
+        await write(logs, mesh[1:2], epoch=with_marks("e2"))
+        await compiler.reaches(len(mesh) + 1)
+
+
+async def test_a_log_that_was_trimmed_is_compiled() -> None:
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    events_log = await logs.open(STREAMS.events)
+    await write(logs, [*mesh, *mesh[:-1]], epoch=with_marks("e1"), batch=False)
+    last = Draft(subject=mesh[-1].subject(STREAMS), payload=events.encode(mesh[-1]))
+    marked = msgspec.structs.replace(last, headers={HEADER_BEGINS: str(len(mesh) + 1)})
+    await events_log.append([marked], scope=SCOPE, after=await events_log.tip(SCOPE))
+    await events_log.trim(before=len(mesh) + 1)
+    async with running(logs) as compiler:
+        await compiler.reaches(2 * len(mesh))
+    assert contents(await read_back(logs)) == contents(compile_events(mesh))
 
 
 async def test_a_broken_snapshot_log_is_followed_by_a_commit_that_stands_alone() -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from services.ingestor.retention import Retention
 from services.ingestor.standing import Compiled, Standing
+from shared.eventlog.beginning import mark_of
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_KEPT, LogUnavailableError, Record
+from shared.eventlog.streams import matches
 from tests.unit.ingestor.rig import STREAMS, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.unit.ingestor.test_writer import agrees
@@ -57,6 +59,111 @@ async def test_what_lives_is_said_again_before_the_old_part_is_forgotten() -> No
         await eventually(lambda: "Pod" in rig.writer.settled, within=5, what="it has listed")
         assert rig.writer.counts.written == 0, "nothing is missing"
     assert last < (await log.bounds())[1] + 3
+
+
+async def trimmed(*, window: float = 20) -> tuple[ScriptedServer, MemoryLog]:
+    """The same log after retention has been at work."""
+    server, log = await grown()
+    standing = Standing(log, SCOPE, retry=0.01)
+    await standing.recover()
+    await Retention(log, SCOPE, window=window, slack=40).run(standing)
+    return server, log
+
+
+@pytest.mark.parametrize("lost", [1, 2, 10])
+async def test_a_trimmed_log_that_loses_its_beginning_is_broken(lost: int) -> None:
+    server, log = await trimmed()
+    for sequence in log.sequences[:lost]:
+        log.lose(sequence)
+    standing = await recovered(log)
+    assert standing.broken
+    assert "was trimmed up to" in standing.lost
+    async with Rig(server, log, name="b") as rig:
+        await eventually(lambda: rig.writer.counts.epochs, within=5, what="a new epoch begins")
+        await agrees(log, server)
+    assert not (await recovered(log)).broken
+
+
+async def test_a_log_that_was_never_trimmed_and_loses_its_first_record_is_broken() -> None:
+    server, log = await grown()
+    log.lose(log.sequences[0])
+    standing = await recovered(log)
+    assert standing.broken
+    assert "which nobody trimmed" in standing.lost
+    async with Rig(server, log, name="b") as rig:
+        await eventually(lambda: rig.writer.counts.epochs, within=5, what="a new epoch begins")
+        await agrees(log, server)
+    assert not (await recovered(log)).broken
+
+
+async def test_a_log_is_whole_at_every_step_of_a_trim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash between any two steps, and NATS in the middle of forgetting, leave a log that nobody doubts."""
+    _, log = await grown()
+    standing = Standing(log, SCOPE, retry=0.01)
+    await standing.recover()
+    steps = 0
+
+    async def slowly(*, before: int, subjects: str = ">") -> None:
+        nonlocal steps
+        for sequence in [number for number in log.sequences if number < before]:
+            assert matches(subjects, SCOPE)
+            assert not (await recovered(log)).broken
+            log.lose(sequence)
+            steps += 1
+
+    monkeypatch.setattr(log, "trim", slowly)
+    await Retention(log, SCOPE, window=20, slack=40).run(standing)
+    assert steps > 50
+    assert not (await recovered(log)).broken
+
+
+async def test_the_mark_stands_even_where_nothing_has_to_be_said_again() -> None:
+    server, log = await trimmed()
+    marks = [mark_of(record) async for record in log.read() if mark_of(record)]
+    assert marks == [(await log.bounds())[0]]
+    async with Rig(server, log, name="b") as rig:
+        for name in ("old", "older", "busy"):
+            server.apply_pod(name, ip="10.1.0.1")
+        await agrees(log, server)
+        for number in range(60):
+            server.apply_pod("busy", ip=f"10.2.0.{number}")
+            await eventually(lambda want=number + 3: rig.writer.counts.written > want, within=5, what="it is written")
+    standing = Standing(log, SCOPE, retry=0.01)
+    await standing.recover()
+    before = await state(log)
+    await Retention(log, SCOPE, window=62, slack=10).run(standing)
+    again = [mark_of(record) async for record in log.read() if mark_of(record)]
+    assert again[-1] == (await log.bounds())[0] > marks[0]
+    assert await state(log) == before
+    assert not (await recovered(log)).broken
+
+
+async def recovered(log: MemoryLog) -> Standing:
+    """What whoever starts now makes of a log."""
+    standing = Standing(log, SCOPE, retry=0.01)
+    await standing.recover()
+    return standing
+
+
+async def test_a_trim_under_a_reader_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, log = await grown()
+    leader = await recovered(log)
+    read, trimmed_once = log.read, False
+
+    async def overtaken(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        nonlocal trimmed_once
+        async for record in read(start=start, subjects=subjects):
+            if record.sequence > 3 and not trimmed_once:
+                trimmed_once = True
+                await Retention(log, SCOPE, window=20, slack=40).run(leader)
+                async for later in read(start=record.sequence, subjects=subjects):
+                    yield later
+                return
+            yield record
+
+    monkeypatch.setattr(log, "read", overtaken)
+    assert not (await recovered(log)).broken
+    assert trimmed_once
 
 
 async def test_little_is_not_worth_trimming() -> None:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.eventlog.beginning import with_marks
 from shared.eventlog.chain import Verifier
 from shared.eventlog.memory import MemoryLog
-from shared.eventlog.protocol import EMPTY, ChainBrokenError, Checkpoint, Draft, Record
+from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, ChainBrokenError, Checkpoint, Draft, Record
 
 SCOPE = "mesh.events.c1.>"
 
@@ -92,3 +93,53 @@ async def test_an_unchained_record_is_refused() -> None:
     await log.publish(Draft("mesh.events.c1.x", b""))
     with pytest.raises(ChainBrokenError, match="carries no chain"):
         accepted([record async for record in log.read()])
+
+
+async def marked_log(*marks: int, records: int, epoch: str = with_marks("e1")) -> list[Record]:
+    """A log of so many records, with marks behind it one by one."""
+    log, tip = MemoryLog(), EMPTY
+    for number, mark in enumerate([0] * records + list(marks)):
+        headers = {HEADER_BEGINS: str(mark)} if mark else {}
+        draft = Draft(f"mesh.events.c1.{number}", b"x", headers=headers)
+        tip = await log.append([draft], scope=SCOPE, after=tip, epoch="" if tip.epoch else epoch)
+    return [record async for record in log.read()]
+
+
+async def test_a_log_that_was_never_trimmed_begins_with_its_first_record() -> None:
+    records = await marked_log(records=4)
+    assert not accepted(records, None).headless
+    for lost in (1, 2, 3):
+        assert f"begins with record {lost + 1}, in the middle of epoch e1-m" in accepted(records[lost:], None).headless
+
+
+@given(st.integers(2, 8), st.data())
+async def test_a_log_begins_where_it_was_trimmed_or_before_and_not_behind(records: int, data: st.DataObject) -> None:
+    """Before: whoever said so may have died before the trim, or NATS in the middle of it."""
+    marks = sorted(data.draw(st.lists(st.integers(1, records), min_size=1, max_size=3)))
+    written = await marked_log(*marks, records=records)
+    begins = data.draw(st.integers(1, len(written)))
+    assert bool(accepted(written[begins - 1 :], None).headless) == (begins > marks[-1])
+
+
+async def test_a_mark_that_was_changed_or_moved_says_nothing() -> None:
+    records = await marked_log(2, 2, records=4)
+    header = records[4].headers[HEADER_BEGINS]
+    assert not accepted(records[1:5], None).headless
+    for damaged in (header.replace("2/", "3/"), "3", "x/" + header[2:], records[5].headers[HEADER_BEGINS]):
+        moved = msgspec.structs.replace(records[4], headers={**records[4].headers, HEADER_BEGINS: damaged})
+        assert accepted([*records[1:4], moved], None).headless
+
+
+async def test_a_log_of_a_build_without_marks_is_believed_until_it_holds_one() -> None:
+    records = await marked_log(2, records=4, epoch="e1")
+    assert not accepted(records[2:4], None).headless
+    assert "was trimmed up to 2 only" in accepted(records[2:], None).headless
+
+
+async def test_an_epoch_that_begins_behind_a_lost_beginning_needs_none() -> None:
+    old, new = await marked_log(records=3), (await log_of(1, 1, epoch="e2"))[0]
+    verifier = accepted(old[1:], None)
+    assert verifier.headless
+    assert verifier.fold(new[0])
+    assert not verifier.headless
+    assert not accepted(old[1:], accepted(old[:1]).checkpoint).headless, "who stands somewhere has read the beginning"
