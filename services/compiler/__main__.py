@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
@@ -66,7 +65,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
             snapshots,
             scope=streams.cluster_scope(settings.cluster),
             compiler=lambda: Compiler(mesh),
-            ready=partial(_ready, context, claim),
+            ready=context.ready,
             limits=Limits(
                 commits=settings.keyframe_commits,
                 bytes=settings.keyframe_bytes,
@@ -74,6 +73,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
             ),
             compiled=seconds.record,
             leads=lambda: leader.held,
+            wants=lambda wants: leader.campaign() if wants else leader.stand_aside(),
         )
         claim.changed = publication.wake
         _measure(context, publication, claim)
@@ -90,18 +90,16 @@ async def serve(context: Context[CompilerSettings]) -> None:
         await logs.close()
 
 
-def _ready(context: Context[CompilerSettings], claim: Lease, name: str, ready: bool, why: str) -> None:  # noqa: FBT001
-    """A compiler that has read the events is warm: it may lead."""
-    context.ready(name, ready, why)
-    if ready:
-        claim.campaign()
-
-
 def _measure(context: Context[CompilerSettings], publication: Publication, claim: Lease) -> None:
     metrics, tally = context.metrics, publication.tally
     metrics.gauge("meshlog_compiler_leads", "Whether this process publishes.", lambda: float(claim.held))
     metrics.gauge("meshlog_compiler_events", "Events folded by this process.", lambda: tally.events)
     metrics.gauge("meshlog_compiler_events_skipped", "Events that could not be read.", lambda: tally.skipped)
+    metrics.gauge(
+        "meshlog_compiler_needs_newer_build",
+        "1 while this process stops before an event of a newer build.",
+        lambda: float(bool(publication.newer)),
+    )
     metrics.gauge("meshlog_compiler_commits", "Commits published by this process.", lambda: tally.commits)
     metrics.gauge("meshlog_compiler_commit_bytes", "Bytes of those commits.", lambda: tally.bytes)
     metrics.gauge("meshlog_compiler_resources", "Resources rendered into those commits.", lambda: tally.resources)

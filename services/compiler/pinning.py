@@ -7,6 +7,8 @@ written to since, as far as policy goes, and everything else goes on. A function
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from shared.events import APPLIED, DELETED, CorruptEventError, Event, ObjectKey
@@ -15,6 +17,13 @@ from shared.snapshot import Quarantined
 
 Step = tuple[Event, int]
 """An event to fold, and its sequence."""
+
+
+def refuse_future(event: Event) -> None:
+    """Raise `FutureEventError` if it pins what a newer build wrote; everything else is looked at when it is folded."""
+    if event.kind == PIN_KIND and event.operation == APPLIED and event.object is not None:
+        with contextlib.suppress(msgspec.MsgspecError, CorruptEventError):
+            objects_of(msgspec.json.decode(event.object, type=Pin))
 
 
 class Pinning:

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 
 from services.compiler.compiler import Compiler
+from services.compiler.pinning import refuse_future
 from services.compiler.snapshots import Kept, Snapshots
 from shared import events
 from shared.eventlog.chain import Verifier
@@ -29,6 +30,7 @@ from shared.eventlog.protocol import (
     StaleWriterError,
     epoch_records,
 )
+from shared.events import Event
 from shared.snapshot import Commit
 from shared.telemetry import traces
 
@@ -94,8 +96,13 @@ class Publication:
         limits: Limits | None = None,
         compiled: Callable[[float], None] | None = None,
         leads: Callable[[], bool] = lambda: True,
+        wants: Callable[[bool], None] = lambda _wants: None,
     ) -> None:
-        """`leads`: whether to publish. A standby folds and compiles all the same; call `wake` when that changes."""
+        """`leads`: whether to publish. A standby folds and compiles all the same; call `wake` when that changes.
+
+        `wants` is told whether to lead is wanted: not before the events are read, nor after all was said that this
+        build understands.
+        """
         self.tally = Tally()
         self.snapshots = snapshots
         self.compiler = compiler()
@@ -105,6 +112,11 @@ class Publication:
         self._ready = ready
         self._limits = limits or Limits()
         self._compiled = compiled or _ignore
+        self.newer = ""
+        """What a newer build is needed for; empty: nothing. Nothing is folded from that event on."""
+        self._halved = False
+        """Whether that event is of those with which the epoch began."""
+        self._aside = False
         self._verifier = Verifier()
         self._broken = ""
         self._open: list[Record] = []
@@ -112,6 +124,7 @@ class Publication:
         self._commits_since_keyframe = 0
         self._held_back = 0
         self._leads = leads
+        self._wants = wants
         self._behind = False
         self._keyframe_wanted = False
         self._next_glance = 0.0
@@ -150,11 +163,15 @@ class Publication:
         # What is there now stays for long: without this, each collection would visit it again.
         gc.collect()
         gc.freeze()
-        self._ready("events", not self._broken, self._broken)
+        if not self._broken and not self._aside:
+            self._wants(True)
+        why = self._broken or self.newer
+        self._ready("events", not why, why)
 
     async def _fold_all(self) -> None:
         self.compiler = self._new_compiler()
         self._verifier, self._broken, self._open, self._missing = Verifier(), "", [], 0
+        self.newer, self._halved, self._aside = "", False, False
         folded = 0
         async for record in self._log.read(subjects=self._scope):
             self._fold(record, refolding=True)
@@ -236,30 +253,51 @@ class Publication:
             # What was folded before is void: what vanished while the log was broken must not live on in us.
             if self.compiler.version:
                 self.compiler = self._new_compiler()
-            self._broken, self._open = "", []
+            self._broken, self._open, self.newer, self._halved = "", [], "", False
             self._missing = epoch_records(record)
+        within_beginning = self._missing > 0
         self._missing = max(0, self._missing - 1)
         self._open.append(record)
         if record.ends_batch:
             batch, self._open = self._open, []
-            for item in batch:
-                self._fold_event(item)
+            self._fold_batch(batch, within_beginning=within_beginning)
 
-    def _fold_event(self, record: Record) -> None:
-        self.tally.events += 1
-        try:
-            event = events.decode(record.payload)
-        except events.CorruptEventError as error:
-            self.tally.skipped += 1
-            _LOG.error("event %d is skipped: %s", record.sequence, error)
+    def _fold_batch(self, batch: list[Record], *, within_beginning: bool) -> None:
+        """Fold what was written together; nothing of it, nor of what follows, if this build cannot read it all."""
+        if self.newer:
             return
-        self.compiler.fold(event, record.sequence, epoch=record.epoch, traceparent=traces.extract(record.headers))
+        readable: list[tuple[Event, Record]] = []
+        for record in batch:
+            try:
+                event = events.decode(record.payload)
+                refuse_future(event)
+            except events.FutureEventError as error:
+                self.newer, self._halved = error.state(record.sequence), within_beginning
+                told = {"code": error.code}
+                _LOG.error("%s; nothing after event %d is in force", self.newer, self.compiler.version, extra=told)
+                self._ready("events", False, self.newer)
+                return
+            except events.CorruptEventError as error:
+                self.tally.skipped += 1
+                _LOG.error("event %d is skipped: %s", record.sequence, error)
+                continue
+            readable.append((event, record))
+        self.tally.events += len(batch)
+        for event, record in readable:
+            traceparent = traces.extract(record.headers)
+            self.compiler.fold(event, record.sequence, epoch=record.epoch, traceparent=traceparent)
 
     async def _publish(self) -> None:
-        """Publish what the events folded so far change, if anything."""
+        """Publish what the events folded so far change, if anything; who can understand no more lets others lead."""
+        await self._say()
+        if self.newer and not self._aside and (self._leads() or self._halved):
+            self._aside = True
+            self._wants(False)
+
+    async def _say(self) -> None:
         pause = _PAUSE
         # An epoch that is not complete yet would take from proxies what nobody took away.
-        while not self._broken and not self._missing and self.compiler.version:
+        while not self._broken and not self._missing and not self._halved and self.compiler.version:
             if not self._leads():
                 # Warm: what the events mean is known, only not said.
                 self.compiler.warm()

@@ -68,6 +68,7 @@ class Ingestor:
             ),
             leads=lambda: claim is None or claim.held,
             warmed=claim.campaign if claim is not None else lambda: None,
+            unfit=claim.stand_aside if claim is not None else lambda: None,
         )
         if claim is not None:
             claim.changed = self.writer.wake
@@ -198,6 +199,11 @@ def _instruments(context: process.Context[IngestorSettings], ingestor: Ingestor)
             for kind, runner in runners.items()
             for name in ("lists", "watches", "failures", "gone", "skipped")
         },
+    )
+    metrics.gauge(
+        "meshlog_ingestor_needs_newer_build",
+        "1 while the log holds an event of a newer build, and this process writes nothing.",
+        lambda: float(bool(writer.newer)),
     )
     metrics.gauge(
         "meshlog_ingestor_unreadable",

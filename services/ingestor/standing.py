@@ -70,6 +70,8 @@ class Standing:
         """Why nothing can be written now; empty while all is well."""
         self.floor = 0
         """Highest sequence that was ever seen: a new epoch must lie beyond it, because versions only grow."""
+        self.newer = ""
+        """What a newer build is needed for; empty: nothing. The book lacks that event and all after it."""
         self.latest = ""
         """The latest epoch that was ever seen: a new one must begin after it, whatever the clock says."""
         self.lost = ""
@@ -133,7 +135,7 @@ class Standing:
 
     async def read_all(self) -> None:
         """Read the whole chain: the book anew, and whether the chain holds. If the log goes away, nothing changes."""
-        before = self.missing
+        before = self.missing, self.newer
         try:
             book, tip, why = await self._read_through()
             if why:
@@ -141,7 +143,7 @@ class Standing:
                 book, tip, why = await self._read_through()
             compiled = await self._witness()
         except LogUnavailableError:
-            self.missing = before
+            self.missing, self.newer = before
             raise
         self.outdated |= self.book.become(book)
         # Where this writer stood was there too: it may have written since it last read.
@@ -158,7 +160,7 @@ class Standing:
 
     async def _read_through(self) -> tuple[Book, Checkpoint, str]:
         """What the log says, where it ends, and why its chain does not hold (empty: it does)."""
-        self.missing = 0
+        self.missing, self.newer = 0, ""
         book, verifier, why = Book(), Verifier(), ""
         async for record in self._log.read(subjects=self._scope):
             try:
@@ -193,11 +195,17 @@ class Standing:
             self.latest = latest_of(self.latest, record.epoch)
         if begins:
             book.clear()
+            self.newer = ""
             self.missing = epoch_records(record)
         self.missing = max(0, self.missing - 1)
         if begins and before is not None:
             before.clear()
-        book.fold(record, before)
+        if not self.newer:
+            try:
+                book.fold(record, before)
+            except events.FutureEventError as error:
+                self.newer = error.state(record.sequence)
+                _log.error("%s; nothing is written until then", self.newer, extra={"code": error.code})
         return begins
 
     def _break(self, why: str) -> None:

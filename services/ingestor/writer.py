@@ -81,6 +81,7 @@ class Writer:
         change_sets: ChangeSets | None = None,
         leads: Callable[[], bool] = lambda: True,
         warmed: Callable[[], None] = lambda: None,
+        unfit: Callable[[], None] = lambda: None,
         witness: Witness | None = None,
         retention: Retention | None = None,
         panic: float = PANIC,
@@ -89,7 +90,8 @@ class Writer:
         """`new_id` makes epoch ids. `doubt(kind, confirming)` asks the reflector of a kind to list again.
 
         `leads`: whether to write; a standby keeps what it learns. Call `wake` when that changes. `warmed` is called
-        when this writer could lead. `witness` tells what was compiled already: a log that ends before it went back.
+        when this writer could lead, `unfit` when it could no more: the log holds what only a newer build can read.
+        `witness` tells what was compiled already: a log that ends before it went back.
         `carried`: what a new epoch says besides what Kubernetes tells. `panic`: see `compare`.
         """
         self.counts = Counts()
@@ -114,6 +116,8 @@ class Writer:
         self._to_carry: list[Draft] = []
         self._leads = leads
         self._warmed = warmed
+        self._unfit = unfit
+        self._aside = False
         self._standby = Standby()
         self._salt = ""
         self._next_glance = 0.0
@@ -127,7 +131,12 @@ class Writer:
     @property
     def trouble(self) -> str:
         """Why nothing can be written now; empty while all is well."""
-        return self._standing.trouble
+        return self._standing.newer or self._standing.trouble
+
+    @property
+    def newer(self) -> str:
+        """What a newer build is needed for; empty: nothing."""
+        return self._standing.newer
 
     async def put(self, fact: Fact) -> None:
         """Hand over a fact; waits while the writer is behind."""
@@ -143,9 +152,10 @@ class Writer:
         now = self._clock()
         self._next_glance, self._next_scrub = now + self._patience.glance, now + self._patience.scrub
         groups = await self._gather(None if self._standing.broken else self._patience.gather)
-        self._warmed()
+        if not self._standing.newer:
+            self._warmed()
         while True:
-            if not self._leads():
+            if not self._may_lead():
                 groups = await self._stand_by(groups)
             if groups:
                 await self._write(groups)
@@ -156,6 +166,14 @@ class Writer:
 
     # What to write next
 
+    def _may_lead(self) -> bool:
+        """Whether to write. What the log says is not known from the first record on that only a newer build reads."""
+        aside = bool(self._standing.newer)
+        if aside != self._aside:
+            self._aside = aside
+            (self._unfit if aside else self._warmed)()
+        return not aside and self._leads()
+
     async def _stand_by(self, groups: Sequence[Group]) -> list[Group]:
         """Keep facts until this writer leads; what the log does not say by then is to be written."""
         standby, standing = self._standby, self._standing
@@ -163,12 +181,12 @@ class Writer:
             for fact in group.facts:
                 standby.keep(fact)
         due = self._clock()
-        while not self._leads():
+        while not await self._takes_over():
             if self._clock() >= due:
                 due = self._clock() + self._patience.stand_by
                 await standing.catch_up(standing.tip)
                 self._speak_up()
-                if not standing.broken:
+                if not standing.broken and not standing.newer:
                     self.settled |= standby.forget_written(self.book)
                     self.progress.set()
             fact = await self._inbox.next(due)
@@ -176,8 +194,6 @@ class Writer:
                 standby.keep(fact)
             if isinstance(fact, Absent):
                 self.settled.add(fact.kind)
-        await standing.catch_up(standing.tip)
-        self._speak_up()
         if standing.missing and not standing.broken:
             standing.give_up_epoch()
         facts = standby.take()
@@ -185,6 +201,14 @@ class Writer:
         if standing.broken:
             return [Group(tuple(facts)), *await self._relist()]
         return self._inbox.sort(facts)
+
+    async def _takes_over(self) -> bool:
+        """Whether this writer leads now, and knows what the leader before it wrote."""
+        if not self._may_lead():
+            return False
+        await self._standing.catch_up(self._standing.tip)
+        self._speak_up()
+        return self._may_lead()
 
     async def _gather(self, seconds: float | None) -> list[Group]:
         return await self._inbox.gather(self._kinds, seconds, complain=self._patience.gather_epoch)
@@ -212,7 +236,7 @@ class Writer:
                     setattr(self.counts, field, getattr(before, field))
                 self.book.undo()
                 groups = await self._reread(groups, start, error)
-                if not self._leads():
+                if not self._may_lead():
                     # Deposed while the log was away: another has written on, and this round may be the past by now.
                     groups = await self._stand_by(groups)
                 continue
@@ -285,7 +309,7 @@ class Writer:
             # Its id was seen, but the record is not there: the log lost it. It must be written under a new id.
             self._salt = self._new_id()
         self._speak_up()
-        if not self._standing.broken:
+        if not self._standing.broken or self._standing.newer:
             return groups
         return [*groups, *await self._relist()]
 
@@ -308,7 +332,7 @@ class Writer:
             if now >= self._next_scrub:
                 self._next_scrub = now + self._patience.scrub
                 await self._standing.read_all()
-                if not self._standing.broken:
+                if not self._standing.broken and not self._standing.newer:
                     await self._retention.run(self._standing)
             elif await self._log.tip(self._scope) != self._standing.tip:
                 await self._standing.catch_up(self._standing.tip)
@@ -320,7 +344,7 @@ class Writer:
             await self._standing.catch_up(self._standing.tip)
         self._standing.trouble = ""
         self._speak_up()
-        return await self._relist() if self._standing.broken else []
+        return await self._relist() if self._standing.broken and not self._standing.newer else []
 
     def _speak_up(self) -> None:
         """Another writer, late, wrote what is older than what we knew: list again, and say it."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.compiler.compiler import Compiler
@@ -12,12 +16,15 @@ from services.compiler.mesh import MeshSettings
 from services.compiler.publication import Publication
 from services.compiler.snapshots import Snapshots
 from services.ingestor.book import Book
-from shared import events
-from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import EMPTY, Draft
+from shared import events, pins
+from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Draft
 from shared.snapshot import Snapshot
 from shared.subjects import Streams
 from tests.corpus import recording
+from tests.unit.ingestor.rig import Rig
+from tests.unit.ingestor.scripted import ScriptedServer
+from tests.waiting import eventually
 
 STREAMS = Streams()
 SCOPE = STREAMS.cluster_scope(recording.CLUSTER)
@@ -33,6 +40,11 @@ def subject(line: bytes) -> str:
     return events.decode(line).subject(STREAMS)
 
 
+def of(operation: str) -> list[tuple[str, bytes]]:
+    """Subject and payload of the recorded events of one operation."""
+    return [(subject(line), line) for line in LINES if events.decode(line).operation == operation]
+
+
 async def write(logs: MemoryLogs, written: list[tuple[str, bytes]]) -> None:
     log = await logs.open(STREAMS.events)
     tip = await log.tip(SCOPE)
@@ -45,29 +57,48 @@ async def published(logs: MemoryLogs) -> Snapshot:
     return snapshots.published
 
 
-class CaughtUpError(Exception):
-    """The compiler has read all and waits."""
+class Running:
+    """A compiler that reads the log, and what it says of itself."""
+
+    def __init__(self, logs: MemoryLogs) -> None:
+        self.ready, self.why = False, ""
+        self.wants: list[bool] = []
+        self.publication = Publication(
+            logs.stream(STREAMS.events),
+            Snapshots(logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes), STREAMS),
+            scope=SCOPE,
+            compiler=lambda: Compiler(MeshSettings(cluster=recording.CLUSTER), build="b1"),
+            ready=self._says,
+            wants=self.wants.append,
+        )
+
+    def _says(self, _name: str, is_ready: bool, why: str) -> None:  # noqa: FBT001
+        self.ready, self.why = is_ready, why
+
+    async def reads_all(self) -> None:
+        await eventually(lambda: self.ready, within=5, what="it has read the events")
+
+    async def stops(self) -> None:
+        await eventually(lambda: self.wants[-1:] == [False], within=5, what="it stops, and lets others lead")
+        assert not self.ready
+        assert self.why == self.publication.newer
 
 
-async def compile_all(logs: MemoryLogs) -> None:
-    """A compiler that is started, and how it ends; `CaughtUpError` if it would go on."""
-
-    def ready(_name: str, is_ready: bool, _why: str) -> None:  # noqa: FBT001
-        if is_ready:
-            raise CaughtUpError
-
-    await Publication(
-        await logs.open(STREAMS.events),
-        Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS),
-        scope=SCOPE,
-        compiler=lambda: Compiler(MeshSettings(cluster=recording.CLUSTER), build="b1"),
-        ready=ready,
-    ).run()
+@contextlib.asynccontextmanager
+async def compiling(logs: MemoryLogs) -> AsyncGenerator[Running]:
+    running = Running(logs)
+    task = asyncio.create_task(running.publication.run())
+    try:
+        yield running
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 @pytest.mark.parametrize("line", LINES, ids=range(1, len(LINES) + 1))
 def test_an_event_of_a_newer_schema_is_refused_and_says_what_it_needs(line: bytes) -> None:
-    with pytest.raises(events.FutureEventError, match=f"has schema {NEWER}, .* up to {events.SCHEMA}; run a newer"):
+    with pytest.raises(events.FutureEventError, match=f"has schema {NEWER}, .* up to {events.SCHEMA}; run"):
         events.decode(changed(line, schema=NEWER))
 
 
@@ -84,29 +115,145 @@ def test_bytes_that_name_no_newer_schema_are_damage(payload: bytes) -> None:
         events.decode(payload)
 
 
-@pytest.mark.parametrize("fields", [{}, {"operation": "moved"}])
+NEWER_FORMS = ({"schema": NEWER}, {"schema": NEWER, "operation": "moved"}, {"kind": "Teleport"})
+"""A newer schema, one that looks otherwise, and a kind that this build does not know."""
+
+
+@pytest.mark.parametrize("fields", NEWER_FORMS)
 async def test_the_compiler_stops_at_it_and_the_last_good_version_stays(fields: dict[str, object]) -> None:
+    """What was read before it is said; what comes after it is not in force; nobody ends, and others may lead."""
     logs = MemoryLogs(STREAMS)
-    applied = [(subject(line), line) for line in LINES if events.decode(line).operation == events.APPLIED][:-1]
+    applied = of(events.APPLIED)[:-1]
     await write(logs, applied)
-    with pytest.raises(CaughtUpError):
-        await compile_all(logs)
-    good = await published(logs)
-    assert good.version == len(applied)
-    assert good.proxies
-    await write(logs, [(applied[0][0], changed(LINES[0], schema=NEWER, **fields))])
-    await write(logs, [(subject(line), line) for line in LINES if events.decode(line).operation == events.DELETED])
-    for _ in range(2):
-        with pytest.raises(events.FutureEventError, match="run a newer build"):
-            await compile_all(logs)
+    async with compiling(logs) as compiler:
+        await compiler.reads_all()
+        good = await published(logs)
+        assert good.version == len(applied)
+        assert good.proxies
+        assert compiler.wants == [True]
+        await write(logs, [(applied[0][0], changed(LINES[0], **fields))])
+        await compiler.stops()
+        await write(logs, of(events.DELETED))
+        assert compiler.why.startswith(f"needs a newer build: event {len(applied) + 1} ")
+    async with compiling(logs) as successor:
+        await successor.stops()
         assert (await published(logs)).keyframe() == good.keyframe(), "what comes after it is not in force either"
+
+
+async def test_what_was_written_before_it_is_published_and_nothing_that_was_written_with_it() -> None:
+    logs = MemoryLogs(STREAMS)
+    applied = of(events.APPLIED)
+    await write(logs, applied[:-2])
+    await write(logs, [applied[-2], (applied[0][0], changed(LINES[0], schema=NEWER))])
+    async with compiling(logs) as compiler:
+        await compiler.stops()
+        assert (await published(logs)).version == len(applied) - 2
+
+
+async def test_half_of_a_beginning_is_never_published() -> None:
+    """An epoch says again all that lives: up to a record that cannot be read it says that the rest is gone."""
+    logs = MemoryLogs(STREAMS)
+    applied = of(events.APPLIED)
+    await write(logs, applied)
+    async with compiling(logs) as compiler:
+        await compiler.reads_all()
+        good = await published(logs)
+        log = logs.stream(STREAMS.events)
+        half = [Draft(*one) for one in applied[: len(applied) // 2]]
+        half[0] = msgspec.structs.replace(half[0], headers={HEADER_EPOCH_RECORDS: str(len(half) + 1)})
+        await log.append(half, scope=SCOPE, after=await log.tip(SCOPE), epoch="e2")
+        await write(logs, [(applied[0][0], changed(LINES[0], schema=NEWER))])
+        await compiler.stops()
+        assert (await published(logs)).keyframe() == good.keyframe()
+
+
+async def test_the_compiler_goes_on_by_itself_when_the_log_begins_anew() -> None:
+    logs = MemoryLogs(STREAMS)
+    applied = of(events.APPLIED)
+    await write(logs, [*applied, (applied[0][0], changed(LINES[0], schema=NEWER))])
+    async with compiling(logs) as compiler:
+        await compiler.stops()
+        log = logs.stream(STREAMS.events)
+        drafts = [Draft(*one) for one in applied]
+        tip = await log.append(drafts, scope=SCOPE, after=await log.tip(SCOPE), epoch="e2")
+        await compiler.reads_all()
+        assert compiler.publication.newer == ""
+        assert compiler.wants[-1:] == [True]
+        assert (await published(logs)).version == tip.sequence
+
+
+async def test_a_pin_of_what_a_newer_build_wrote_stops_the_compiler_too() -> None:
+    logs = MemoryLogs(STREAMS)
+    applied = of(events.APPLIED)
+    await write(logs, applied)
+    line = next(line for line in LINES if json.loads(line)["kind"] == "TrafficTarget")
+    pin = pins.Pin(version=1, objects=[pins.PinnedObject(1, msgspec.Raw(changed(line, schema=NEWER)))])
+    event = msgspec.structs.replace(
+        events.decode(line),
+        kind=pins.PIN_KIND,
+        namespace="",
+        name=pins.PIN_NAME,
+        operation=events.APPLIED,
+        object=events.encode_object(pin),
+    )
+    await write(logs, [(event.subject(STREAMS), events.encode(event))])
+    async with compiling(logs) as compiler:
+        await compiler.stops()
+        assert f"event {len(applied) + 1} has schema {NEWER}" in compiler.why
 
 
 async def test_the_ingestor_does_not_take_it_for_damage() -> None:
     """Damage makes a new epoch, which would overwrite what the newer build said."""
     logs = MemoryLogs(STREAMS)
     await write(logs, [(subject(LINES[0]), changed(LINES[0], schema=NEWER, operation="moved"))])
-    record = await (await logs.open(STREAMS.events)).at(1)
+    record = await logs.stream(STREAMS.events).at(1)
     assert record is not None
     with pytest.raises(events.FutureEventError):
         Book().fold(record)
+
+
+class Ingesting:
+    """A rig that says what it wants."""
+
+    def __init__(self, server: ScriptedServer, log: MemoryLog) -> None:
+        self.wants: list[bool] = []
+        self.rig = Rig(server, log, warmed=lambda: self.wants.append(True), unfit=lambda: self.wants.append(False))
+
+    async def stops(self) -> None:
+        await eventually(lambda: self.wants[-1:] == [False], within=5, what="it stops, and lets others lead")
+        assert self.rig.writer.trouble.startswith("needs a newer build: event ")
+
+
+async def test_the_ingestor_writes_nothing_after_it_and_goes_on_when_the_log_begins_anew() -> None:
+    server, log = ScriptedServer(), MemoryLog()
+    scope = STREAMS.cluster_scope("c1")
+    server.apply_pod("a")
+    ingestor = Ingesting(server, log)
+    async with ingestor.rig:
+        await eventually(lambda: ingestor.rig.writer.counts.written == 1, within=5, what="the first pod is written")
+        first = await log.at(1)
+        assert first is not None
+        newer = [Draft(first.subject, changed(first.payload, schema=NEWER, uid="other"))]
+        tip = await log.append(newer, scope=scope, after=await log.tip(scope))
+        server.apply_pod("b")
+        await ingestor.stops()
+        await asyncio.sleep(0.1)  # several turns of a standby
+        assert await log.tip(scope) == tip, "nothing is written on top of what cannot be read"
+        again = [Draft(first.subject, first.payload)]
+        await log.append(again, scope=scope, after=tip, epoch="e2")
+        await eventually(lambda: ingestor.wants[-1:] == [True], within=5, what="it wants to lead again")
+        await eventually(lambda: ingestor.rig.writer.counts.written == 2, within=5, what="the second pod is written")
+    assert ingestor.rig.writer.trouble == ""
+
+
+async def test_an_ingestor_that_starts_before_it_stands_by() -> None:
+    server, log = ScriptedServer(), MemoryLog()
+    server.apply_pod("a")
+    line = changed(LINES[0], schema=NEWER, cluster="c1")
+    draft = Draft(STREAMS.event_subject("c1", "Pod", "shop", "a"), line)
+    tip = await log.append([draft], scope=STREAMS.cluster_scope("c1"), after=EMPTY, epoch="e1")
+    ingestor = Ingesting(server, log)
+    async with ingestor.rig:
+        await ingestor.stops()
+        assert await log.tip(STREAMS.cluster_scope("c1")) == tip
+    assert True not in ingestor.wants

@@ -49,6 +49,8 @@ class Rig:
         witness: Witness | None = None,
         carried: Carried = nothing,
         new_id: Callable[[], str] | None = None,
+        warmed: Callable[[], None] = lambda: None,
+        unfit: Callable[[], None] = lambda: None,
     ) -> None:
         self.leads = leads
         clock = asyncio.get_running_loop().time
@@ -68,6 +70,8 @@ class Rig:
             leads=lambda: self.leads,
             witness=witness,
             carried=carried,
+            warmed=warmed,
+            unfit=unfit,
         )
         self.runners = {
             kind.name: Runner(
