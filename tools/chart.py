@@ -93,7 +93,7 @@ def _template(one: Manifest) -> str:
         text = text.replace(f": {number}\n", f": {{{{ .Values.{name} }}}}\n")
     if one["kind"] == "StatefulSet":
         text = text.replace("  replicas: 3\n", "  replicas: {{ .Values.nats_nodes }}\n")
-    text = re.sub(r"__([a-z_.-]+?)__(B?)", _value, _quoted(text))
+    text = re.sub(r"__([a-z_.-]+?)__", _value, _quoted(text))
     condition = _IF.get(one["kind"]) or _only_with(one) or ("not .Values.nats_url" if _file_of(one) == "log" else "")
     body = f"---\n{text}"
     return f"{{{{- if {condition} }}}}\n{body}{{{{- end }}}}\n" if condition else body
@@ -165,6 +165,8 @@ def _servers(text: str) -> str:
     config = yaml.safe_load(text)["data"]["nats.conf"]
     routes = re.search(r"  routes: \[.*\]\n", config)
     assert routes is not None
+    # As many decimal units as the claim has binary ones: see deploy.install.log.
+    config = config.replace("__nats_size__", '{{ trimSuffix "i" .Values.nats_size }}')
     route = "nats-route://nats-{{ $index }}.nats-headless.{{ $.Release.Namespace }}.svc.cluster.local:6222"
     between = "{{ if $index }}, {{ end }}"
     every = f'  routes: [{{{{ range $index := until (int .Values.nats_nodes) }}}}{between}"{route}"{{{{ end }}}}]\n'
@@ -185,9 +187,6 @@ def _quoted(text: str) -> str:
 
 
 def _value(match: re.Match[str]) -> str:
-    if match[2]:
-        # A size in Kubernetes' unit, as nats-server spells it.
-        return f'{{{{ trimSuffix "i" {_path(match[1])} }}}}B'
     return f"{{{{ {_path(match[1])} }}}}"
 
 

@@ -43,6 +43,8 @@ def log_objects(profile: Profile) -> list[Manifest]:
         service_object("nats", profile, [client]),
     ]
     if not _is_plain(profile):
+        # Nobody else would let a client in while the servers elect, or while one of them is behind.
+        made[-1]["spec"]["publishNotReadyAddresses"] = True
         headless = service_object(HEADLESS, profile, [client, {"name": "route", "port": ROUTE_PORT}])
         spec = {"selector": {"app.kubernetes.io/name": "nats"}, "clusterIP": "None", "publishNotReadyAddresses": True}
         headless["spec"] |= spec
@@ -67,9 +69,18 @@ def configuration(profile: Profile) -> str:
             tls=TLS_DIRECTORY if profile.nats_secured else "",
             routes=tuple(routes) if profile.nats_nodes > 1 else (),
             monitoring=0 if _is_plain(profile) else MONITORING_PORT,
-            max_disk="4GB" if not profile.nats_size else profile.nats_size.removesuffix("i") + "B",
+            max_disk=_most_stored(profile.nats_size),
         )
     )
+
+
+def _most_stored(size: str) -> str:
+    """What a server stores at most on a claim of this size: as many decimal units as the claim has binary ones.
+
+    That is 7 % less (of Gi), for the file system and for the servers' own logs. A server that reaches its limit
+    refuses what is new; one whose disk is full switches its storage off.
+    """
+    return size.removesuffix("i") or "4GB"
 
 
 def _is_plain(profile: Profile) -> bool:
@@ -135,6 +146,12 @@ def _alone(profile: Profile) -> Manifest:
     }
 
 
+def _storage_is_on() -> dict[str, Any]:
+    """A server whose disk was full switches its storage off, and nothing but a new start switches it on again."""
+    asked = {"path": "/healthz?js-enabled-only=true", "port": MONITORING_PORT}
+    return {"httpGet": asked, "periodSeconds": 2, "timeoutSeconds": 5}
+
+
 def _cluster(profile: Profile) -> Manifest:
     environment: list[dict[str, Any]] = [
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
@@ -147,20 +164,23 @@ def _cluster(profile: Profile) -> Manifest:
             }
             for name in (*SERVICES, *PEOPLE)
         ]
-    probe = {"httpGet": {"path": "/healthz?js-server-only=true", "port": MONITORING_PORT}}
-    # A server whose disk was full switches its storage off, and nothing but a new start switches it on again.
-    alive = {
-        "httpGet": {"path": "/healthz?js-enabled-only=true", "port": MONITORING_PORT},
-        "initialDelaySeconds": 10,
-        "periodSeconds": 5,
-        "timeoutSeconds": 5,
-        "failureThreshold": 3,
-    }
+    # Ready once each of its streams has a leader and it has all of them: a rollout, or a drained node, takes the next
+    # server no earlier. Clients come all the same (below): those servers that are left may be enough.
+    probe = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT}, "timeoutSeconds": 5}
+    # A large log takes its time to be read.
+    begins = {**_storage_is_on(), "failureThreshold": 150}
+    alive = {**_storage_is_on(), "failureThreshold": 2}
     pod = {
         **pod_of("nats", profile),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 30,
-        "containers": [{**_container(profile, probe=probe, environment=environment), "livenessProbe": alive}],
+        "containers": [
+            {
+                **_container(profile, probe=probe, environment=environment),
+                "startupProbe": begins,
+                "livenessProbe": alive,
+            }
+        ],
         "volumes": _volumes(profile),
     }
     spec: dict[str, Any] = {

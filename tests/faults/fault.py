@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -21,6 +22,10 @@ ELECTION = 10.0
 """Budget for a change when something had to be elected or started anew, seconds."""
 NO_ELECTION = 1.0
 """Budget for a change when all that it needs was there."""
+PACE = 2.0
+"""Seconds between changes that are made while a fault is on its way, at least."""
+
+T = TypeVar("T")
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +46,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """The service whose takeover is timed."""
     epochs: int = 0
     """Epochs that the log must begin because of it, at most."""
+    paced: bool = False
+    """Whether doing and ending it takes long (a rollout), so that changes are made all the while."""
     then: Callable[[Scene], Awaitable[None]] | None = None
     """What brings to light what it did, once it was measured."""
     prepare: Callable[[Scene], Awaitable[None]] | None = None
@@ -60,7 +67,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     """Seconds until another replica led."""
     during: float | None = None
     """Seconds from the fault to the arrival, everywhere, of a change made in its first moment; none: not while it
-    lasted."""
+    lasted. Of a paced fault: the slowest of the changes made while it was done and ended."""
+    changes: int = 0
+    """How many that were."""
     after: float | None = None
     """Seconds from its end to the arrival of that change or, if it had arrived, of a new one."""
     fresh: float | None = None
@@ -109,6 +118,10 @@ async def tell(scene: Scene, fault: Fault) -> Outcome:
 
 async def _play(scene: Scene, fault: Fault, outcome: Outcome) -> None:
     moment, began = time.time(), time.monotonic()
+    if fault.paced:
+        ended = await _paced(scene, fault, outcome)
+        await _settles(scene, fault, outcome, ended=ended, moment=moment)
+        return
     undo = await fault.inject(scene)
     change = await scene.change()
     if undo is None:
@@ -132,6 +145,10 @@ async def _play(scene: Scene, fault: Fault, outcome: Outcome) -> None:
             outcome.wrong.append(f"not within {PATIENCE:g} s of the end: {', '.join(scene.missing(change))}")
         else:
             outcome.after = round(max(0.0, change.at + arrival - ended), 3)
+    await _settles(scene, fault, outcome, ended=ended, moment=moment)
+
+
+async def _settles(scene: Scene, fault: Fault, outcome: Outcome, *, ended: float, moment: float) -> None:
     if outcome.after is not None and outcome.after > fault.budget:
         outcome.late.append(f"{outcome.after:.1f} s to the arrival of a change, the budget is {fault.budget:g} s")
     await scene.recovered()
@@ -146,6 +163,50 @@ async def _play(scene: Scene, fault: Fault, outcome: Outcome) -> None:
         outcome.wrong.append(f"when all was well again a change did not arrive within {PATIENCE:g} s")
     elif arrival > NO_ELECTION:
         outcome.late.append(f"when all was well again a change took {arrival:.1f} s")
+
+
+async def _paced(scene: Scene, fault: Fault, outcome: Outcome) -> float:
+    """Do it, hold it and end it with changes all the while; when it had ended."""
+    slowest: list[float] = []
+    undo = await _with_changes(scene, fault.inject(scene), outcome, slowest)
+    if undo is not None:
+        await _with_changes(scene, asyncio.sleep(fault.lasts), outcome, slowest)
+        await _with_changes(scene, undo(), outcome, slowest)
+    ended = time.monotonic()
+    outcome.during, outcome.changes = round(max(slowest), 3), len(slowest)
+    if outcome.during > ELECTION:
+        outcome.late.append(f"{outcome.during:.1f} s to the arrival of a change meanwhile, {ELECTION:g} s are allowed")
+    change = await scene.change()
+    arrival = await scene.arrived(change, within=PATIENCE)
+    if arrival is None:
+        outcome.wrong.append(f"not within {PATIENCE:g} s of the end: {', '.join(scene.missing(change))}")
+    else:
+        outcome.after = round(change.at + arrival - ended, 3)
+    return ended
+
+
+async def _with_changes(scene: Scene, work: Awaitable[T], outcome: Outcome, took: list[float]) -> T:
+    """What the work gives; how long (seconds) each change took that was made until then, wait for the API included."""
+
+    async def change() -> None:
+        while True:
+            asked = time.monotonic()
+            made = await scene.change()
+            arrival = await scene.arrived(made, within=PATIENCE)
+            if arrival is None:
+                outcome.wrong.append(f"a change did not arrive meanwhile: {', '.join(scene.missing(made))}")
+            took.append(made.at + (PATIENCE if arrival is None else arrival) - asked)
+            if working.done():
+                return
+            await asyncio.sleep(max(0.0, asked + PACE - time.monotonic()))
+
+    working = asyncio.ensure_future(work)
+    try:
+        await change()
+        return await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def _arrives(scene: Scene, change: Change, outcome: Outcome, *, since: float) -> None:

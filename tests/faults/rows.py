@@ -335,7 +335,14 @@ FAULTS: tuple[Fault, ...] = (
         what="graceful stop of the NATS server that leads the events",
         inject=signalled(stream_leader, signal.SIGTERM),
     ),
-    Fault(name="rolling-restart", what="rolling restart of everything", inject=restart_all, budget=300.0),
+    Fault(
+        name="rolling-restart",
+        what="rolling restart of everything",
+        inject=restart_all,
+        paced=True,
+        # It is complete when the log's servers have leaders and hold everything: nothing is to be elected any more.
+        budget=NO_ELECTION,
+    ),
     Fault(
         name="flip-one",
         what="one bit flipped in the events of one NATS server",
@@ -378,8 +385,6 @@ FAULTS: tuple[Fault, ...] = (
         inject=full(every("nats")),
         lasts=10.0,
         stops=True,
-        # NATS switches its storage off and must be started anew: the liveness probe takes 15 s to see to it.
-        budget=30.0,
     ),
     Fault(
         name="clocks",
@@ -387,5 +392,7 @@ FAULTS: tuple[Fault, ...] = (
         prepare=lasting_certificates,
         inject=skewed,
         lasts=5.0,
+        paced=True,
+        budget=NO_ELECTION,
     ),
 )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
+import pytest
+
 from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
+from services.compiler.derive.classes import WorkloadClass
+from services.compiler.derive.views import View, view
+from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.snapshot import CDS, Snapshot
@@ -19,6 +25,12 @@ class Stepping:
 
     def step(self, *events: Event) -> int:
         """Fold the events as one batch; how many resources were sent."""
+        sent = self.fold(*events)
+        assert self.snapshot.views == compile_events(self.history).views
+        return sent
+
+    def fold(self, *events: Event) -> int:
+        """The same, whatever comes out."""
         for event in events:
             self.history.append(event)
             self.compiler.fold(event, len(self.history))
@@ -26,7 +38,6 @@ class Stepping:
         if commit is not None:
             self.snapshot.apply(commit)
         self.compiler.accept()
-        assert self.snapshot.views == compile_events(self.history).views
         return 0 if commit is None else len(commit.resources)
 
 
@@ -66,3 +77,32 @@ def test_what_was_seen_by_a_commit_that_was_not_accepted_is_in_the_next() -> Non
     assert first is not None
     again = compiler.commit(snapshot)
     assert again == first
+
+
+def test_a_view_that_cannot_be_compiled_holds_what_it_held_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bug of ours that one proxy's configuration meets is named, and is no outage of the others."""
+    mesh = Stepping([event for event in objects.bookstore() if event.kind != "TrafficSplit"])
+    mesh.step(caller("buy", "buyer"))
+    before = copy.deepcopy(mesh.snapshot.views)
+    buyer, thief = (next(name for name in before if name.startswith(f"buy/{who}~")) for who in ("buyer", "thief"))
+    works = view.function
+
+    def fails_for_the_buyer(context: Mesh, workload_class: WorkloadClass) -> View:
+        if workload_class.id == buyer:
+            raise ZeroDivisionError("a bug of ours")
+        return works(context, workload_class)
+
+    monkeypatch.setattr(view, "function", fails_for_the_buyer)
+    mesh.fold(caller("buy", "thief"))
+    assert "outbound|store/store-v2|80" in mesh.snapshot.views[thief][CDS]
+    assert "outbound|store/store-v2|80" not in before[thief][CDS]
+    assert mesh.snapshot.views[buyer][CDS] == before[buyer][CDS]
+    assert [(one.code, one.sentence) for one in mesh.snapshot.quarantine] == [
+        ("compiler/failed", "ZeroDivisionError: a bug of ours")
+    ]
+    monkeypatch.undo()
+    mesh.step(caller("buy", "thief"), caller("buy", "buyer"))
+    assert not mesh.snapshot.quarantine
+    assert mesh.snapshot.views == before

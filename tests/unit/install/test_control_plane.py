@@ -168,3 +168,34 @@ def test_an_edge_keeps_its_own_key_in_memory_and_its_snapshot_on_disk(preset: st
     volumes = {one["name"]: one for one in pod["volumes"]}
     assert volumes[places[variables["MESHLOG_KEY_DIR"]]]["emptyDir"]["medium"] == "Memory"
     assert volumes[places[variables["MESHLOG_STATE_DIR"]]]["emptyDir"] == {}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_server_of_the_log_refuses_before_its_disk_is_full(preset: str) -> None:
+    """Below the claim by what a file system needs: NATS reads `10G` as decimal, Kubernetes reads `10Gi` as binary."""
+    manifests = control_plane(PRESETS[preset])
+    config = next(one["data"]["nats.conf"] for one in manifests if one["metadata"]["name"] == "nats-config")
+    most = next(line.split()[1] for line in config.splitlines() if "max_file_store" in line)
+    servers = next(one["spec"] for one in manifests if one["kind"] == "StatefulSet")
+    size = servers["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
+    assert (most[-1], size[-2:]) == ("G", "Gi")
+    assert 0.9 < int(most[:-1]) * 10**9 / (int(size[:-2]) * 2**30) < 0.95
+
+
+def test_a_rollout_waits_until_a_server_of_the_log_holds_everything_and_clients_do_not() -> None:
+    manifests = control_plane(PRESETS["ha"])
+    container = pods(manifests)["nats"]["containers"][0]
+    # Without `js-server-only` and `js-enabled-only` streams and their leaders count.
+    assert container["readinessProbe"]["httpGet"]["path"] == "/healthz"
+    services = {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "Service"}
+    assert services["nats"]["publishNotReadyAddresses"]
+    assert services["nats-headless"]["publishNotReadyAddresses"]
+
+
+def test_a_server_of_the_log_whose_storage_went_off_is_started_anew_within_seconds() -> None:
+    container = pods(control_plane(PRESETS["ha"]))["nats"]["containers"][0]
+    alive, begins = container["livenessProbe"], container["startupProbe"]
+    assert alive["httpGet"]["path"] == begins["httpGet"]["path"] == "/healthz?js-enabled-only=true"
+    assert alive["periodSeconds"] * alive["failureThreshold"] <= 4
+    # One that reads a large log is not taken for dead.
+    assert begins["periodSeconds"] * begins["failureThreshold"] >= 300
