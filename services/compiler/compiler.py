@@ -175,9 +175,9 @@ class Compiler:
 
         Call `accept` once it stands in the log, or `doubt` if the published snapshot was read anew.
         """
-        quarantine = self._quarantine()
+        quarantine, failed = self._quarantine(), bool(self._derived.failures)
         self._derived.refresh()
-        if self._derived.failures:
+        if failed or self._derived.failures:
             quarantine = self._quarantine()
         touched = self._derived.touched if self._knows_touched else everything(self._derived, published)
         stamp = Stamp(
