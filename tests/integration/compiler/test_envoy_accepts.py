@@ -14,8 +14,8 @@ from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.model import ServicePort
 from shared.snapshot import Snapshot
-from tests.integration.compiler.envoys import envoy
 from tests.oracle.meshes import Mesh, meshes
+from tests.programs import envoy_binary
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy
@@ -72,7 +72,7 @@ def validate(snapshot: Snapshot, workload_class: str, material: Material, direct
     path = directory / "bootstrap.json"
     path.write_text(MessageToJson(bootstrap(snapshot, workload_class, material), preserving_proto_field_name=True))
     done = subprocess.run(
-        [envoy(), "--mode", "validate", "-c", str(path), "-l", "error", "--use-dynamic-base-id"],
+        [envoy_binary(), "--mode", "validate", "-c", str(path), "-l", "error", "--use-dynamic-base-id"],
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import os
-import shutil
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
@@ -30,6 +27,7 @@ from services.injector.bootstrap import (
     token_source,
     trust_source,
 )
+from tests.programs import envoy_binary
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
@@ -161,13 +159,6 @@ class Volume:
         temporary = self.path / "..data_tmp"
         temporary.symlink_to(generation.name)
         temporary.replace(self.path / "..data")
-
-
-def envoy_binary() -> str:
-    """Envoy, beside the interpreter or on PATH."""
-    found = shutil.which("envoy", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    assert found is not None
-    return found
 
 
 class Envoy:

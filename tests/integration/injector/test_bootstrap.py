@@ -23,8 +23,9 @@ from services.injector.bootstrap import bootstrap
 from services.injector.configuration import Installation, MeshSpec
 from services.injector.patch import with_sidecar
 from services.injector.probes import Probe
-from tests.integration.injector.edge import Authority, Edge, Envoy, Volume, envoy_binary, status_of, text_of
+from tests.integration.injector.edge import Authority, Edge, Envoy, Volume, status_of, text_of
 from tests.nats_server import free_port
+from tests.programs import envoy_binary
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.waiting import eventually
 

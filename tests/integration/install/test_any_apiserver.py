@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from cli.api import Api, Manifest, connect
 from cli.cluster import installation
 from deploy.install.profile import PRESETS
 from tests.apiservers import KINDS, apiserver
+from tests.programs import helm_binary, needs_helm
 from tests.waiting import eventually
 
-HELM = os.environ.get("MESHLOG_HELM") or shutil.which("helm")
 CHART = Path(__file__).parents[3] / "deploy" / "chart"
 
 
@@ -55,10 +53,19 @@ async def test_every_object_of_an_installation_is_valid(api: Api, preset: str) -
     assert [one["name"] for one in await installation.meshes(api)] == ["meshlog"]
 
 
-@pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
+@needs_helm
 async def test_every_object_of_the_chart_is_valid(api: Api) -> None:
-    assert HELM is not None
-    argv = [HELM, "template", "meshlog", str(CHART), "-n", "meshlog-system", "--include-crds", "--kube-version", "1.33"]
+    argv = [
+        helm_binary(),
+        "template",
+        "meshlog",
+        str(CHART),
+        "-n",
+        "meshlog-system",
+        "--include-crds",
+        "--kube-version",
+        "1.33",
+    ]
     process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
     assert process.returncode == 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +20,11 @@ from deploy.devcluster.launch.mesh import start
 from tests.e2e.injected import container, part, pod, ready
 from tests.e2e.rows import APPS
 from tests.integration.install.test_lifecycle import meshlog
+from tests.programs import helm_binary, needs_helm
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.nats, pytest.mark.envoy]
 
-HELM = os.environ.get("MESHLOG_HELM") or shutil.which("helm")
 CHART = Path(__file__).parents[3] / "deploy" / "chart"
 WITHIN = 60.0
 MARK = "proxy_mark=1337"
@@ -57,11 +55,10 @@ async def _printed(*settings: str) -> str:
 
 
 async def _helm(*settings: str) -> str:
-    assert HELM is not None
     values = ("-f", str(CHART / "values-minimal.yaml"), "-n", "meshlog-system", "--kube-version", "1.33")
     permissive = "mesh_config.traffic.enablePermissiveTrafficPolicyMode=true"
     flags = ("--include-crds", "--set", permissive, *settings)
-    return await _output(HELM, "template", "meshlog", str(CHART), *values, *flags)
+    return await _output(helm_binary(), "template", "meshlog", str(CHART), *values, *flags)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +71,7 @@ async def _helm(*settings: str) -> str:
             (),
             marks=[
                 pytest.mark.long,
-                pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH"),
+                needs_helm,
             ],
         ),
     ],

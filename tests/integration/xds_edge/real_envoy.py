@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
@@ -14,12 +13,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.programs import envoy_binary
 from tests.waiting import eventually
-
-
-def envoy_binary() -> str | None:
-    """Envoy, on the path or beside this Python."""
-    return shutil.which("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
 
 
 def bootstrap(directory: Path, *, port: int, node: str, edge_identity: str, inline_token: str = "") -> dict[str, Any]:
@@ -148,8 +143,6 @@ async def running(
     *, port: int, token: str, roots: str, node: str, edge_identity: str, watches: bool = True
 ) -> AsyncGenerator[RealEnvoy]:
     """Start an Envoy; it ends with the block. `watches`: whether its token is a file that it watches."""
-    binary = envoy_binary()
-    assert binary is not None
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "roots.pem").write_text(roots)
@@ -165,7 +158,7 @@ async def running(
         )
         log = (directory / "log").open("wb")
         process = await asyncio.create_subprocess_exec(
-            binary,
+            envoy_binary(),
             "--config-yaml",
             json.dumps(config),
             "--use-dynamic-base-id",

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from shared.snapshot import CDS
-from tests.integration.xds_edge.real_envoy import RealEnvoy, envoy_binary, running
+from tests.integration.xds_edge.real_envoy import RealEnvoy, running
 from tests.integration.xds_edge.test_process import CLASS, POD, mesh_and_edge
 from tests.integration.xds_edge.test_real_envoy import cluster, routes, whole
 from tests.integration.xds_edge.world import EDGE_DNS, world
@@ -72,7 +72,6 @@ async def ended(edge: object) -> bool:
 
 
 @pytest.mark.envoy
-@pytest.mark.skipif(envoy_binary() is None, reason="there is no envoy on the path")
 async def test_sixty_envoys_go_through_a_restart_of_their_edge_under_traffic(tmp_path: Path) -> None:
     """No request fails, and by their own counters nothing is sent to them again."""
     pods = {f"shop/web-{number}": (f"u{number}", "web") for number in range(ENVOYS)}

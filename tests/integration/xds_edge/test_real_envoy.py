@@ -18,14 +18,11 @@ from google.protobuf import json_format
 
 from services.xds_edge.edge import Edge
 from shared.snapshot import CDS, EDS, LDS, RDS, SDS
-from tests.integration.xds_edge.real_envoy import RealEnvoy, envoy_binary, running
+from tests.integration.xds_edge.real_envoy import RealEnvoy, running
 from tests.integration.xds_edge.world import World, world
 from tests.waiting import eventually
 
-pytestmark = [
-    pytest.mark.envoy,
-    pytest.mark.skipif(envoy_binary() is None, reason="there is no envoy on the path"),
-]
+pytestmark = pytest.mark.envoy
 
 POD = "shop/web-1"
 TYPES_IN_USE = (router_pb2, http_connection_manager_pb2, tls_pb2)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cli.__main__ import main
+from tests.programs import envoy_binary
 
 DEMO = Path(__file__).parents[3] / "deploy" / "demo" / "manifests"
 STORE = "svc:bookstore/bookstore"
@@ -112,12 +112,10 @@ def test_a_bootstrap_is_of_one_proxy_that_has_a_sidecar(meshlog: Printed) -> Non
 
 @pytest.mark.envoy
 def test_envoy_accepts_a_bootstrap(meshlog: Printed, tmp_path: Path) -> None:
-    envoy = shutil.which("envoy") or shutil.which("envoy", path=str(Path(sys.executable).parent))
-    assert envoy
     assert meshlog("compile", "-f", str(DEMO), "-o", "bootstrap", "--proxy", "bookstore/bookstore-v1") == 0
     (tmp_path / "envoy.json").write_text(meshlog.out)
     arguments = [
-        envoy,
+        envoy_binary(),
         "--mode",
         "validate",
         "-c",

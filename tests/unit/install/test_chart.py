@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,8 @@ from deploy.install.control_plane import control_plane
 from deploy.install.profile import PRESETS, SERVICES
 from deploy.install.secrets import log_secrets
 from deploy.nats import PEOPLE
+from tests.programs import helm_binary, needs_helm
 from tools import chart
-
-HELM = os.environ.get("MESHLOG_HELM") or shutil.which("helm")
 
 
 def test_the_generated_files_are_those_that_the_generator_makes() -> None:
@@ -57,11 +54,10 @@ def test_the_chart_makes_a_password_for_every_user_of_the_log() -> None:
 
 
 def helm(*argv: str) -> subprocess.CompletedProcess[str]:
-    assert HELM is not None
-    return subprocess.run([HELM, *argv], capture_output=True, text=True, check=False)
+    return subprocess.run([helm_binary(), *argv], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
+@needs_helm
 @pytest.mark.parametrize("preset", PRESETS)
 def test_helm_renders_what_the_command_installs(preset: str) -> None:
     values = chart.CHART / f"values-{preset}.yaml"
@@ -81,7 +77,7 @@ def test_helm_renders_what_the_command_installs(preset: str) -> None:
     assert secrets == ours
 
 
-@pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
+@needs_helm
 @pytest.mark.parametrize(
     ("version", "settings", "expected"),
     [
@@ -102,7 +98,7 @@ def test_helm_gives_pods_native_sidecars_where_the_cluster_has_them(
     assert (values["MESHLOG_NATIVE_SIDECARS"], values["MESHLOG_PROXY_MARK"]) == expected
 
 
-@pytest.mark.skipif(HELM is None, reason="no Helm: name one in MESHLOG_HELM or put it on PATH")
+@needs_helm
 def test_helm_lints_it_and_refuses_a_typing_error() -> None:
     assert helm("lint", str(Path(chart.CHART))).returncode == 0
     done = helm("template", "meshlog", str(chart.CHART), "--set", "edgse=3", "--kube-version", "1.33")
