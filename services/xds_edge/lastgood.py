@@ -79,13 +79,18 @@ def read(directory: Path) -> LastGood | None:
     except OSError as error:
         _LOGGER.warning("the last good state cannot be read: %s", error)
         return None
+    return decode(content, str(path))
+
+
+def decode(content: bytes, where: str = "a file") -> LastGood | None:
+    """The state of these bytes; none if they are not whole, or of another format."""
     body = content[len(_MAGIC) :]
     if not content.startswith(_MAGIC) or hashlib.sha256(body[32:]).digest() != body[:32]:
-        _LOGGER.error("the last good state in %s is damaged; starting without it", path)
+        _LOGGER.error("the last good state in %s is damaged; starting without it", where)
         return None
     try:
         state = _DECODER.decode(body[32:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        _LOGGER.error("the last good state in %s cannot be understood: %s", path, error)  # noqa: TRY400
+        _LOGGER.error("the last good state in %s cannot be understood: %s", where, error)  # noqa: TRY400
         return None
     return state if state.format == FORMAT else None

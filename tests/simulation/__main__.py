@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from services.compiler.compiler import Compiler
 from tests.simulation.mistakes import MISTAKES
 from tests.simulation.run import Outcome, simulate
 
@@ -35,15 +34,14 @@ def main() -> int:
             [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0"},
         )
-    compiler = MISTAKES.get(options.mistake, Compiler)
     if options.seed is not None:
-        outcome = simulate(options.seed, print, compared=options.compared, compiler=compiler)
+        outcome = simulate(options.seed, print, compared=options.compared, mistake=options.mistake or "")
         print("\n".join(outcome.broken) or "every promise held")
         return bool(outcome.broken)
     first, _, end = options.seeds.partition(":")
     began = time.monotonic()
     with ProcessPoolExecutor(options.jobs) as pool:
-        run = partial(simulate, compared=options.compared, compiler=compiler)
+        run = partial(simulate, compared=options.compared, mistake=options.mistake or "")
         outcomes = list(pool.map(run, range(int(first), int(end)), chunksize=4))
     return _report(outcomes, time.monotonic() - began)
 

@@ -10,6 +10,8 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import msgspec
+
 from services.ingestor.kinds import Kind
 from services.ingestor.projection import project
 from services.ingestor.reflector import Failure
@@ -56,47 +58,74 @@ class Cluster:
         self._incarnations = itertools.count(1)
         for namespace in NAMESPACES:
             self.apply(objects.namespace(namespace))
-            self.apply(objects.route_group(namespace, "one", {"name": "get", "pathRegex": "/a", "methods": ["GET"]}))
-            for name in NAMES:
+            self.apply(self._route_group(namespace))
+            for number, name in enumerate(NAMES):
                 self.apply(self._service(namespace, name))
+                self.apply(self._pod(namespace, PODS[number], name))
+                self.apply(self._slices(namespace, name))
+                self.apply(self._target(namespace, name))
 
     def _service(self, namespace: str, name: str) -> Event:
         address = f"10.96.{NAMESPACES.index(namespace)}.{NAMES.index(name) + 1}"
         port = ServicePort(port=80, target_port=self._chance.choice((8080, 8081)))
         return objects.service(namespace, name, ip=address, ports=[port], selector={"app": name})
 
+    def _pod(self, namespace: str, pod: str, account: str) -> Event:
+        address = f"10.244.{NAMESPACES.index(namespace)}.{self._chance.randrange(1, 6)}"
+        return objects.pod(namespace, pod, account=account, ip=address, labels={"app": account})
+
+    def _route_group(self, namespace: str) -> Event:
+        match = {"name": "get", "pathRegex": self._chance.choice(("/a", "/b")), "methods": ["GET"]}
+        return objects.route_group(namespace, "one", match)
+
+    def _target(self, namespace: str, name: str) -> Event:
+        sources = [
+            (self._chance.choice(NAMESPACES), self._chance.choice(NAMES)) for _ in range(self._chance.randrange(4))
+        ]
+        rules = [("HTTPRouteGroup", "one", ["get"])]
+        return objects.target(namespace, name, destination=name, sources=sources, rules=rules)
+
+    def _slices(self, namespace: str, name: str) -> Event:
+        """Endpoints: the pods of a service that live, most of them at the address that they have by now."""
+        chance, ready, uids = self._chance, dict[str, str](), dict[str, str]()
+        for each in PODS:
+            pod = self.living.get(("Pod", namespace, each))
+            if pod is None or (pod["spec"]["serviceAccountName"] != name and chance.random() < 0.8):
+                continue
+            ready[each] = pod["status"]["podIP"] if chance.random() < 0.8 else f"10.244.9.{chance.randrange(1, 9)}"
+            uids[each] = pod["metadata"]["uid"]
+        event = objects.slices(namespace, name, ready, ports={"": 8080})
+        assert event.object is not None
+        value: dict[str, Any] = json.loads(bytes(event.object))
+        for endpoint in value.get("endpoints", []):
+            endpoint["targetRef"]["uid"] = uids[endpoint["targetRef"]["name"]]
+        return msgspec.structs.replace(event, object=msgspec.Raw(json.dumps(value).encode()))
+
     def step(self) -> str:
         """One change of one object; what it was."""
         chance = self._chance
         namespace, name, pod = chance.choice(NAMESPACES), chance.choice(NAMES), chance.choice(PODS)
-        address = f"10.244.{NAMESPACES.index(namespace)}.{chance.randrange(1, 6)}"
-        if self.living and chance.random() < 0.2:
+        if self.living and chance.random() < 0.15:
             kind, where, which = key = chance.choice(sorted(self.living))
             if kind != "Namespace" or chance.random() < 0.2:
                 self.delete(key)
                 return f"delete {kind} {where}/{which}"
-        match chance.randrange(6):
-            case 0:
-                event = objects.pod(namespace, pod, account=name, ip=address, labels={"app": name})
-            case 1:
-                ready = {each: f"10.244.9.{chance.randrange(1, 9)}" for each in PODS if chance.random() < 0.6}
-                event = objects.slices(namespace, name, ready, ports={"": 8080})
-            case 2:
-                event = objects.target(
-                    namespace,
-                    name,
-                    destination=name,
-                    sources=[(chance.choice(NAMESPACES), chance.choice(NAMES)) for _ in range(chance.randrange(3))],
-                    rules=[("HTTPRouteGroup", "one", ["get"])],
-                )
-            case 3:
-                event = objects.split(
-                    namespace, name, root="one", backends={"one": chance.randrange(5), "two": chance.randrange(1, 5)}
-                )
-            case 4:
+        match chance.randrange(16):
+            case 0 | 1 | 2:
+                event = self._pod(namespace, pod, name)
+            case 3 | 4 | 5 | 6:
+                event = self._slices(namespace, name)
+            case 7 | 8 | 9:
+                event = self._target(namespace, name)
+            case 10 | 11:
+                backends = {"one": chance.randrange(5), "two": chance.randrange(1, 5)}
+                event = objects.split(namespace, name, root="one", backends=backends)
+            case 12 | 13:
                 event = self._service(namespace, name)
+            case 14:
+                event = self._route_group(namespace)
             case _:
-                event = objects.namespace(namespace, mesh=chance.choice(("meshlog", "meshlog", "other")))
+                event = objects.namespace(namespace, mesh=chance.choice(("meshlog", "meshlog", "meshlog", "other")))
         self.apply(event)
         return f"apply {event.kind} {event.namespace}/{event.name}"
 
@@ -143,17 +172,10 @@ class Cluster:
                     resource_version=item.resource_version,
                     operation="applied",
                     api_version=item.api_version,
-                    object=json_raw(item.body),
+                    object=msgspec.Raw(item.body),
                 )
             )
         return found
-
-
-def json_raw(body: bytes) -> Any:
-    """A projection as an event carries it."""
-    import msgspec
-
-    return msgspec.Raw(body)
 
 
 class BadServer:
@@ -167,7 +189,24 @@ class BadServer:
         self.stale = 0.0
         """Probability that a list is from the past."""
         self.away = False
+        """It refuses every request, and watches are silent."""
+        self.mute = False
+        """Requests do not reach it, while open watches go on."""
+        self.deaf = False
+        """Requests are answered, while open watches are silent, and who waits there does not learn why."""
         self._past: dict[str, bool] = {}
+
+    def again(self, link: Link) -> BadServer:
+        """The same server, as the next life of the process sees it."""
+        server = BadServer(self.cluster, link)
+        server.fails, server.stale = self.fails, self.stale
+        server.away, server.mute, server.deaf = self.away, self.mute, self.deaf
+        return server
+
+    def mend(self) -> None:
+        """Nothing is wrong with it any more."""
+        self.fails = self.stale = 0.0
+        self.away = self.mute = self.deaf = False
 
     async def page(self, kind: Kind, continue_token: str) -> ListAnswer:
         del continue_token
@@ -205,13 +244,13 @@ class BadServer:
                 if version > told:
                     if of == kind:
                         yield line
-                        if self.link.chance.random() < self.fails / 2:
+                        if self.link.chance.random() < max(self.fails / 2, self.link.repeats):
                             yield line
                     told = version
             if changed is self.cluster.changed:
                 await changed.wait()
             await asyncio.sleep(self.link.chance.random() * 0.02)
-            while self.away or self.link.dead:  # noqa: ASYNC110 (simulated time)
+            while self.away or self.deaf or self.link.dead:  # noqa: ASYNC110 (simulated time)
                 await asyncio.sleep(0.5)
             if self.link.chance.random() < self.fails:
                 return
@@ -220,5 +259,8 @@ class BadServer:
         await asyncio.sleep(self.link.chance.random() * 0.05)
         if self.link.dead:
             await asyncio.get_running_loop().create_future()
+        if self.mute:
+            await asyncio.sleep(5.0)
+            raise SourceError(Failure("no answer"))
         if self.away or self.link.chance.random() < self.fails:
             raise SourceError(Failure("http 503", status=503))

@@ -8,16 +8,18 @@ same epoch and the same sequences (a log that was rolled back and written to by 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from services.compiler.offline import compile_events
 from shared import blob, events
-from shared.eventlog.chain import checkpoint_at
-from shared.eventlog.memory import MemoryLog, MemoryLogs
-from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Draft, Record
+from shared.eventlog.chain import checkpoint_at, forge
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Draft, Record
 from shared.events import Event
 from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 from shared.subjects import Streams
+from tests.simulation.disk import StreamDisk
+from tests.simulation.witness import contents, copied
 
 Wrote = Callable[[Record], None]
 
@@ -33,6 +35,7 @@ class Ledger:
         """(epoch, sequence) → the chains that were ever there."""
         self._commits: list[Commit] = []
         self._assembler = blob.Assembler()
+        self._published: dict[tuple[str, int], list[Snapshot]] = {}
 
     def listener(self, stream: str) -> Wrote | None:
         """Who is told of each record of a stream."""
@@ -70,9 +73,14 @@ class Ledger:
                 wrong.append(f"commit {commit.version} cannot be folded: {error}")
                 continue
             held[commit.version] = snapshot
+            self._published.setdefault((snapshot.epoch, snapshot.version), []).append(snapshot)
             if index in wanted and (why := self._differs(snapshot)):
                 wrong.append(f"P6, commit {index + 1} of {len(self._commits)}: {why}")
         return len(wanted), wrong
+
+    def published(self, epoch: str, version: int) -> list[Snapshot]:
+        """What was published under a version of an epoch, once `differing` has folded it."""
+        return self._published.get((epoch, version), [])
 
     def _differs(self, snapshot: Snapshot) -> str:
         ends = self._ends.get((snapshot.epoch, snapshot.version))
@@ -94,10 +102,22 @@ class Ledger:
         return found[::-1]
 
 
-class RecordedLog(MemoryLog):
+class RecordedLog(StreamDisk):
     """A stream of which each record is told as it is written."""
 
     wrote: Wrote | None = None
+
+    async def append_anyway(
+        self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = ""
+    ) -> Checkpoint:
+        """Write though the scope may have moved on: what a writer does that does not say what it expects."""
+        self._check_up()
+        forged = forge(drafts, scope=scope, after=after, epoch=epoch)
+        sequence = 0
+        for draft, headers in zip(drafts, forged.headers, strict=True):
+            sequence = self._write(draft, headers)
+        self._wake()
+        return forged.checkpoint(sequence)
 
     def _write(self, draft: Draft, headers: Mapping[str, str]) -> int:
         sequence = super()._write(draft, headers)
@@ -109,35 +129,16 @@ class RecordedLog(MemoryLog):
 class RecordedLogs(MemoryLogs):
     """The streams of one mesh, with a ledger."""
 
-    def __init__(self, streams: Streams, ledger: Ledger, *, clock: Callable[[], int]) -> None:
+    def __init__(self, streams: Streams, ledger: Ledger, *, clock: Callable[[], int], chance: random.Random) -> None:
         super().__init__(streams, clock=clock)
         self._ledger = ledger
+        self._chance = chance
+        self._recorded: dict[str, RecordedLog] = {}
 
-    def stream(self, name: str) -> MemoryLog:
+    def stream(self, name: str) -> RecordedLog:
         """The stream of that name, made at the first call."""
-        if name not in self._open:
-            log = self._open[name] = RecordedLog(self._specs.get(name, name), clock=self._clock)
+        if name not in self._recorded:
+            log = RecordedLog(self._specs.get(name, name), clock=self._clock, chance=self._chance)
+            self._open[name] = self._recorded[name] = log
             log.wrote = self._ledger.listener(name)
-        return self._open[name]
-
-
-def copied(snapshot: Snapshot) -> Snapshot:
-    """A snapshot that can be folded further while this one stays."""
-    copy = Snapshot()
-    copy.version, copy.epoch, copy.build = snapshot.version, snapshot.epoch, snapshot.build
-    copy.trust_domain = snapshot.trust_domain
-    copy.resources = dict(snapshot.resources)
-    copy.views = {
-        workload_class: {type_url: dict(names) for type_url, names in view.items()}
-        for workload_class, view in snapshot.views.items()
-    }
-    copy.proxies = dict(snapshot.proxies)
-    copy.quarantine = list(snapshot.quarantine)
-    copy.mesh_namespaces = list(snapshot.mesh_namespaces)
-    return copy
-
-
-def contents(snapshot: Snapshot) -> object:
-    """What a snapshot says, without the version that says it."""
-    bodies = {identity: resource.body for identity, resource in snapshot.resources.items()}
-    return bodies, snapshot.views, snapshot.proxies, snapshot.quarantine, snapshot.mesh_namespaces
+        return self._recorded[name]

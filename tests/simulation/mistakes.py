@@ -1,9 +1,56 @@
-"""Compilers with a mistake, to see that the simulation notices: each publishes what no policy in force says."""
+"""Mistakes to be planted in the product while a simulation runs, to see that the simulation notices each.
+
+One is no mistake: a holder that never gives up its lease must harm nobody, because leases only say who should try.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import msgspec
+
+from services.compiler import publication
 from services.compiler.compiler import Compiler
+from services.ingestor import verdicts
+from services.ingestor.book import Book
+from services.ingestor.difference import Applied, Change, Deleted, Known, ListDifference, observe
+from services.ingestor.facts import Fact, Projected
+from services.ingestor.retention import Retention
+from services.ingestor.standby import Standby
+from services.ingestor.standing import Standing
+from services.xds_edge import lastgood
+from services.xds_edge import snapshots as following
+from services.xds_edge.exchange import Exchange
+from services.xds_edge.fleet import Fleet
+from services.xds_edge.selection import Selection
+from services.xds_edge.snapshots import SnapshotFollower
+from services.xds_edge.subscriptions import Offer
+from shared import blob
+from shared.eventlog.chain import Verifier, checkpoint_at
+from shared.eventlog.protocol import ChainBrokenError, Checkpoint, Draft, Record
 from shared.events import DELETED, Event
+from shared.lease import Lease
+from shared.snapshot import CDS, EDS, LDS, RDS, Commit
+from tests.simulation.network import LinkedLog
+from tests.simulation.processes import STREAMS, CompilerProcess, EdgeProcess
+
+Patch = tuple[Any, str, Any]
+"""Whose attribute is replaced, its name, and by what."""
+
+
+class Mistake(msgspec.Struct, frozen=True):
+    """One mistake that somebody could make."""
+
+    what: str
+    patches: Callable[[], Sequence[Patch]]
+    harmless: bool = False
+    """Whether nothing may come of it."""
+
+
+# Compilers
 
 REVOKED = frozenset({"TrafficTarget", "HTTPRouteGroup"})
 """Kinds whose deletion takes rights away."""
@@ -35,4 +82,244 @@ class Late(Compiler):
         super().fold(event, sequence, epoch=epoch, traceparent=traceparent)
 
 
-MISTAKES: dict[str, type[Compiler]] = {"forgetful": Forgetful, "late": Late}
+# Readers
+
+
+class Trusting(Verifier):
+    """Takes any record for the next one."""
+
+    def fold(self, record: Record) -> bool:
+        try:
+            return super().fold(record)
+        except ChainBrokenError:
+            self._checkpoint = checkpoint_at(record)
+            return False
+
+
+class Repeating(Verifier):
+    """Lets what was read already pass once more."""
+
+    def fold(self, record: Record) -> bool:
+        now = self.checkpoint
+        if record.epoch == now.epoch and record.sequence <= now.sequence:
+            return False
+        return super().fold(record)
+
+
+def _onto_anything(fleet: Fleet, commit: Commit) -> None:
+    if commit.parent:
+        commit = msgspec.structs.replace(commit, parent=fleet.snapshot.version or commit.parent)
+    _APPLY(fleet, commit)
+
+
+def _whatever_comes(follower: SnapshotFollower, commit: Commit) -> None:
+    if commit.parent in {0, follower._fleet.version}:  # pyright: ignore[reportPrivateUsage]
+        follower._fleet.apply(commit)  # pyright: ignore[reportPrivateUsage]
+        follower.gap = False
+        follower._applied(commit)  # pyright: ignore[reportPrivateUsage]
+
+
+def _same_epoch_only(follower: SnapshotFollower, commit: Commit) -> None:
+    held = follower._fleet.snapshot  # pyright: ignore[reportPrivateUsage]
+    if not held.epoch or commit.epoch == held.epoch:
+        _FOLD(follower, commit)
+
+
+def _unchecked_blob(_assembler: blob.Assembler, _record: Record, payload: bytes) -> bytes:
+    return payload
+
+
+def _unchecked_file(content: bytes, where: str = "") -> lastgood.LastGood | None:
+    del where
+    try:
+        return msgspec.msgpack.decode(content[len(b"meshlog-edge-1\n") + 32 :], type=lastgood.LastGood)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+
+
+def _one(_record: Record) -> int:
+    return 1
+
+
+# Edges
+
+
+def _removals_first(exchange: Exchange, now: float) -> list[Offer]:
+    found: list[Offer] = []
+    view = exchange.view
+    if view is not None:
+        for type_url in (EDS, RDS, CDS):
+            part = view.of(type_url)
+            subscription = exchange.subscriptions.get(type_url)
+            if subscription is not None:
+                kept = {name: held for name, held in subscription.held.resources.items() if name in part.resources}
+                exchange._offer(type_url, found, Selection(kept))  # pyright: ignore[reportPrivateUsage]
+    return found or _OFFERS(exchange, now)
+
+
+def _listeners_first(exchange: Exchange, _now: float) -> list[Offer]:
+    found: list[Offer] = []
+    if exchange.view is not None:
+        for type_url in (LDS, RDS, CDS, EDS):
+            exchange._offer(type_url, found, exchange.view.of(type_url))  # pyright: ignore[reportPrivateUsage]
+        exchange._judge()  # pyright: ignore[reportPrivateUsage]
+    return found
+
+
+def _half_a_view(fleet: Fleet, workload_class: str, held: Any, touched: Any) -> Any:
+    view = _VIEW(fleet, workload_class, held, touched)
+    if held is not None:
+        view.selections = {**view.selections, RDS: held.of(RDS)}
+    return view
+
+
+async def _saved_ahead(edge: EdgeProcess) -> None:
+    keyframe = edge.fleet.snapshot.keyframe()
+    await asyncio.sleep(1.0)
+    state = lastgood.LastGood(format=lastgood.FORMAT, checkpoint=edge.follower.checkpoint, keyframe=keyframe)
+    await edge.disk.write(lastgood.encode(state))
+
+
+# Ingestors
+
+
+def _without_deletions(objects: Any, listed: Any, **more: Any) -> ListDifference:
+    found = _COMPARE(objects, listed, **more)
+    return msgspec.structs.replace(found, changes=tuple(c for c in found.changes if not isinstance(c, Deleted)))
+
+
+def _talkative(known: Known | None, item: Projected, **more: Any) -> tuple[str, tuple[Change, ...]]:
+    verdict, changes = observe(known, item, **more)
+    if verdict == "unchanged" and known is not None:
+        return "written", (Applied(item, known.sequence),)
+    return verdict, changes
+
+
+def _keeps_nothing(_standby: Standby, _fact: Fact) -> None:
+    return
+
+
+def _goes_on(standing: Standing, why: str) -> None:
+    standing.lost = why
+
+
+def _remembers(_book: Book) -> None:
+    return
+
+
+async def _stays(_standing: Standing) -> None:
+    return
+
+
+async def _by_age(retention: Retention, _standing: Standing) -> None:
+    cut = await retention._cut()  # pyright: ignore[reportPrivateUsage]
+    if cut is not None:
+        await retention._log.trim(before=cut, subjects=retention._scope)  # pyright: ignore[reportPrivateUsage]
+
+
+# Writers
+
+
+def _unguarded(*streams: str) -> Patch:
+    async def append(
+        log: LinkedLog, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = ""
+    ) -> Checkpoint:
+        if log.name not in streams:
+            return await _APPEND(log, drafts, scope=scope, after=after, epoch=epoch)
+        return await log.send(lambda: log.stream.append_anyway(drafts, scope=scope, after=after, epoch=epoch))
+
+    return LinkedLog, "append", append
+
+
+_HEADSTRONG: Patch = (
+    Lease,
+    "held",
+    property(lambda lease: lease._has_led and not lease._ending),  # pyright: ignore[reportPrivateUsage]
+)
+
+_APPEND = LinkedLog.append
+_APPLY = Fleet.apply
+_FOLD = SnapshotFollower._fold  # pyright: ignore[reportPrivateUsage]
+_VIEW: Any = Fleet._view  # pyright: ignore[reportPrivateUsage]
+_OFFERS = Exchange.offers
+_COMPARE = verdicts.compare
+
+MISTAKES: dict[str, Mistake] = {
+    "forgetful": Mistake(
+        "the compiler skips the deletions of policy", lambda: [(CompilerProcess, "compiler", Forgetful)]
+    ),
+    "late": Mistake(
+        "the compiler takes the deletions of policy five events late", lambda: [(CompilerProcess, "compiler", Late)]
+    ),
+    "trusting-compiler": Mistake(
+        "the compiler does not verify the chain of events", lambda: [(publication, "Verifier", Trusting)]
+    ),
+    "repeating-compiler": Mistake(
+        "the compiler folds a second time what is delivered twice", lambda: [(publication, "Verifier", Repeating)]
+    ),
+    "unguarded-compiler": Mistake(
+        "the compiler appends without saying which commit it follows", lambda: [_unguarded(STREAMS.snapshots)]
+    ),
+    "half-an-epoch": Mistake(
+        "the compiler compiles an epoch that is not complete", lambda: [(publication, "epoch_records", _one)]
+    ),
+    "unguarded-ingestor": Mistake(
+        "the ingestor appends without saying which record it follows", lambda: [_unguarded(STREAMS.events)]
+    ),
+    "two-leaders": Mistake(
+        "nobody gives up a lease that is lost, and appends say not what they follow",
+        lambda: [_HEADSTRONG, _unguarded(STREAMS.events, STREAMS.snapshots)],
+    ),
+    "no-new-epoch": Mistake("a hole in the events is passed over", lambda: [(Standing, "_break", _goes_on)]),
+    "thin-epoch": Mistake("a new epoch says only what changed", lambda: [(Book, "clear", _remembers)]),
+    "reused-sequences": Mistake(
+        "a new epoch begins at sequences that were read before", lambda: [(Standing, "begin_anew", _stays)]
+    ),
+    "deaf-relist": Mistake(
+        "the ingestor does not delete what a list no longer has", lambda: [(verdicts, "compare", _without_deletions)]
+    ),
+    "booked-before-written": Mistake(
+        "facts whose append was refused count as written", lambda: [(Book, "undo", Book.keep)]
+    ),
+    "empty-standby": Mistake("a standby drops what it learns", lambda: [(Standby, "keep", _keeps_nothing)]),
+    "talkative": Mistake("the ingestor writes what did not change", lambda: [(verdicts, "observe", _talkative)]),
+    "trim-by-age": Mistake("old events are forgotten, living or not", lambda: [(Retention, "run", _by_age)]),
+    "trusting-edge": Mistake(
+        "an edge folds a commit onto whatever it holds",
+        lambda: [(following, "Verifier", Trusting), (Fleet, "apply", _onto_anything)],
+    ),
+    "lower-version": Mistake("an edge takes a lower version", lambda: [(SnapshotFollower, "_fold", _whatever_comes)]),
+    "epoch-ignored": Mistake("an edge ignores a new epoch", lambda: [(SnapshotFollower, "_fold", _same_epoch_only)]),
+    "half-a-snapshot": Mistake("routes come one commit late", lambda: [(Fleet, "_view", _half_a_view)]),
+    "removals-first": Mistake("an edge breaks before it makes", lambda: [(Exchange, "offers", _removals_first)]),
+    "listeners-first": Mistake(
+        "an edge sends routes before the clusters that they name", lambda: [(Exchange, "offers", _listeners_first)]
+    ),
+    "unchecked-blob": Mistake(
+        "commits and keyframes are taken without their digest", lambda: [(blob.Assembler, "_checked", _unchecked_blob)]
+    ),
+    "unchecked-file": Mistake(
+        "an edge takes its last good file without its digest", lambda: [(lastgood, "decode", _unchecked_file)]
+    ),
+    "checkpoint-ahead": Mistake(
+        "an edge saves where it stands later than what it holds", lambda: [(EdgeProcess, "_save", _saved_ahead)]
+    ),
+    "headstrong": Mistake("nobody gives up a lease that is lost", lambda: [_HEADSTRONG], harmless=True),
+}
+
+
+@contextlib.contextmanager
+def patched(patches: Sequence[Patch]) -> Generator[None]:
+    """Replace attributes for as long as this lasts."""
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in patches:
+            stack.callback(setattr, owner, name, owner.__dict__[name])
+            setattr(owner, name, value)
+        yield
+
+
+@contextlib.contextmanager
+def planted(mistake: str) -> Generator[None]:
+    """Run the product with a mistake; empty: as it is."""
+    with patched(MISTAKES[mistake].patches() if mistake else ()):
+        yield

@@ -1,117 +1,212 @@
-"""Links between a process and the log that delay, lose, cut and come too late; and processes that die at any await.
+"""Links between a process and the log that delay, lose, repeat, cut one way or both, and let what was sent come late.
 
-A request may be lost before it has an effect, or its answer after; a process that is dead or cut off learns nothing,
-and nothing that it still had in hand takes effect, except what was on its way already.
+A request that changes the log is on its way by itself: who sent it may give up, lose its lease or die, and it arrives
+all the same, or it does not; a link that was cut delivers some of what it held back when it is mended, as TCP does.
+It waits its turn at the stream's disk, which may be slow for everyone. Its answer may be lost, so that a writer never
+knows whether what was not confirmed was written. Requests may be sent twice, and what a consumer delivers may come a
+second time, though the log promises that it does not: readers verify.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
-from shared.eventlog.memory import MemoryLog
-from shared.eventlog.protocol import Checkpoint, Draft, Job, LogUnavailableError, Record
+from shared.eventlog.protocol import Checkpoint, Draft, EventLogError, Extent, Job, LogUnavailableError, Record
+from tests.simulation.ledger import RecordedLog
+from tests.simulation.life import Life, outside
+
+T = TypeVar("T")
+
+PATIENCE = 5.0
+"""Seconds for which a client waits for an answer, at most."""
+_LATE = 0.5
+"""Share of the requests into a cut link that arrive when it is mended; the others never do."""
 
 
 class Link:
-    """One process's way to the log."""
+    """One life's way to the log."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, life: Life) -> None:
         self.chance = chance
-        self.dead = False
-        self.cut = False
+        self.life = life
+        self.mute = False
+        """What it sends does not arrive."""
+        self.deaf = False
+        """What is sent to it does not arrive."""
         self.slow = 0.0
-        """Seconds that each message may take further: a slow disk, a full network."""
+        """Seconds that each message may take further: a full network."""
         self.loses = 0.0
         """Probability that a request or its answer is lost."""
+        self.repeats = 0.0
+        """Probability that a request, or what a consumer delivers, comes twice."""
         self._changed = asyncio.Event()
 
-    def change(self, *, dead: bool | None = None, cut: bool | None = None) -> None:
-        """Cut or mend."""
-        self.dead = self.dead if dead is None else dead
-        self.cut = self.cut if cut is None else cut
+    @property
+    def dead(self) -> bool:
+        return self.life.dead
+
+    def change(self, *, mute: bool | None = None, deaf: bool | None = None) -> None:
+        """Cut or mend, either way."""
+        self.mute = self.mute if mute is None else mute
+        self.deaf = self.deaf if deaf is None else deaf
+        self.stir()
+
+    def mend(self) -> None:
+        """Nothing is wrong with it any more."""
+        self.slow = self.loses = self.repeats = 0.0
+        self.change(mute=False, deaf=False)
+
+    def stir(self) -> None:
+        """Let those who wait for it look again."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def travel(self) -> None:
-        """A message's way; raises after the time that a client waits, if it does not arrive."""
+    async def way(self) -> None:
+        """The time that a message takes."""
         await asyncio.sleep(self.chance.random() * 0.01 + self.chance.random() * self.slow)
+
+    def lost(self) -> bool:
+        """Whether this one message is lost."""
+        return self.chance.random() < self.loses
+
+    async def ask(self) -> None:
+        """A question's way there and back; raises after the time that a client waits, if either does not arrive."""
+        await self.way()
         if self.dead:
             await asyncio.get_running_loop().create_future()
-        if self.cut or self.chance.random() < self.loses:
-            await asyncio.sleep(5.0 * self.chance.random())
+        if self.mute or self.deaf or self.lost():
+            await asyncio.sleep(PATIENCE * self.chance.random())
             raise LogUnavailableError("log/timeout", "no answer (simulated)")
 
-    async def open(self) -> None:
-        """Wait until messages pass."""
-        while self.cut or self.dead:
+    async def hears(self) -> None:
+        """Wait until messages arrive."""
+        while self.deaf or self.dead:
+            await self._changed.wait()
+
+    async def speaks(self) -> None:
+        """Wait until what it sends arrives."""
+        while self.mute:
             await self._changed.wait()
 
 
 class LinkedLog:
     """An `EventLog` behind a link."""
 
-    def __init__(self, log: MemoryLog, link: Link) -> None:
-        self._log = log
+    def __init__(self, log: RecordedLog, link: Link) -> None:
+        self.stream = log
         self._link = link
 
     @property
     def name(self) -> str:
-        return self._log.name
+        return self.stream.name
+
+    # What changes the log
 
     async def append(self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Checkpoint:
-        await self._link.travel()
-        written = await self._log.append(drafts, scope=scope, after=after, epoch=epoch)
-        await self._link.travel()
-        return written
+        return await self.send(lambda: self.stream.append(drafts, scope=scope, after=after, epoch=epoch))
 
     async def publish(self, draft: Draft) -> int:
-        await self._link.travel()
-        sequence = await self._log.publish(draft)
-        await self._link.travel()
-        return sequence
+        return await self.send(lambda: self.stream.publish(draft))
+
+    async def send(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Ask for something that changes the log; raises after the time that a client waits."""
+        link = self._link
+        if link.dead:
+            await asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        for _ in range(1 + (link.chance.random() < link.repeats)):
+            keep(outside(self._carry(act, answer)))
+        # A connection that breaks is noticed sooner than an answer that does not come.
+        patience = PATIENCE * (link.chance.random() if link.mute or link.deaf or link.loses else 1.0)
+        try:
+            async with asyncio.timeout(patience):
+                return await asyncio.shield(answer)
+        except TimeoutError as error:
+            raise LogUnavailableError("log/timeout", "no answer (simulated)") from error
+
+    async def _carry(self, act: Callable[[], Awaitable[T]], answer: asyncio.Future[T]) -> None:
+        """A request's way there, what it does, and its answer's way back."""
+        link = self._link
+        await link.way()
+        if link.lost() or (link.mute and link.chance.random() > _LATE):
+            return
+        await link.speaks()
+        outcome: T | EventLogError
+        try:
+            async with self.stream.turn():
+                outcome = await act()
+        except EventLogError as error:
+            outcome = error
+        await link.way()
+        if answer.done() or link.dead or link.deaf or link.lost():
+            return
+        if isinstance(outcome, EventLogError):
+            answer.set_exception(outcome)
+            answer.exception()  # whoever asked may have given up: nobody has to look at it
+        else:
+            answer.set_result(outcome)
+
+    async def trim(self, *, before: int, subjects: str = ">") -> None:
+        await self.send(lambda: self.stream.trim(before=before, subjects=subjects))
+
+    async def advance(self, *, beyond: int) -> None:
+        await self.send(lambda: self.stream.advance(beyond=beyond))
+
+    # What only looks
 
     async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
-        await self._link.travel()
-        async for record in self._log.read(start=start, subjects=subjects):
+        await self._link.ask()
+        async for record in self.stream.read(start=start, subjects=subjects):
             if self._link.chance.random() < 0.02:
-                await self._link.travel()
+                await self._link.ask()
             yield record
 
     async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
-        async for record in self._log.follow(start=start, subjects=subjects):
-            await self._link.open()
-            await asyncio.sleep(self._link.chance.random() * 0.005 + self._link.chance.random() * self._link.slow)
+        link, told = self._link, deque[Record](maxlen=5)
+        async for record in self.stream.follow(start=start, subjects=subjects):
+            await link.hears()
+            await asyncio.sleep(link.chance.random() * 0.005 + link.chance.random() * link.slow)
             yield record
+            told.append(record)
+            if link.repeats and link.chance.random() < link.repeats:
+                yield link.chance.choice(told)
 
     async def last(self, subject: str) -> Record | None:
-        await self._link.travel()
-        return await self._log.last(subject)
+        await self._link.ask()
+        return await self.stream.last(subject)
 
     async def at(self, sequence: int) -> Record | None:
-        await self._link.travel()
-        return await self._log.at(sequence)
+        await self._link.ask()
+        return await self.stream.at(sequence)
 
     async def last_per_subject(self, subjects: str = ">") -> list[Record]:
-        await self._link.travel()
-        return await self._log.last_per_subject(subjects)
+        await self._link.ask()
+        return await self.stream.last_per_subject(subjects)
 
     async def tip(self, scope: str) -> Checkpoint:
-        await self._link.travel()
-        return await self._log.tip(scope)
+        await self._link.ask()
+        return await self.stream.tip(scope)
 
     async def bounds(self) -> tuple[int, int]:
-        await self._link.travel()
-        return await self._log.bounds()
+        await self._link.ask()
+        return await self.stream.bounds()
 
-    async def trim(self, *, before: int, subjects: str = ">") -> None:
-        await self._link.travel()
-        await self._log.trim(before=before, subjects=subjects)
-
-    async def advance(self, *, beyond: int) -> None:
-        await self._link.travel()
-        await self._log.advance(beyond=beyond)
+    async def extent(self) -> Extent:
+        await self._link.ask()
+        return await self.stream.extent()
 
     def take(self, group: str) -> AsyncIterator[Job]:
-        return self._log.take(group)
+        return self.stream.take(group)
+
+
+_carried: set[asyncio.Task[None]] = set()
+
+
+def keep(task: asyncio.Task[None]) -> None:
+    """Hold on to a task until it is done: a loop does not."""
+    _carried.add(task)
+    task.add_done_callback(_carried.discard)

@@ -1,4 +1,4 @@
-"""The control plane's processes, each with a link of its own, that may be killed at any await and started again."""
+"""The control plane's processes: killed at any await, frozen or stopped, and started again; each with its own link."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from services.ingestor.retention import Retention
 from services.ingestor.runner import Runner
 from services.ingestor.standing import Compiled, newest_version
 from services.ingestor.writer import Patience, Writer
+from services.xds_edge import lastgood
 from services.xds_edge.fleet import Fleet
+from services.xds_edge.lastgood import LastGood
 from services.xds_edge.snapshots import SnapshotFollower
 from shared.eventlog.epoch import new_epoch
-from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import EMPTY, Checkpoint
+from shared.eventlog.protocol import EMPTY
 from shared.lease import Lease
-from shared.snapshot import Commit, decode_commit, encode_commit
+from shared.snapshot import Commit
 from shared.subjects import Streams
 from tests.simulation.cluster import KINDS, BadServer, Cluster
+from tests.simulation.disk import FileDisk
+from tests.simulation.ledger import RecordedLogs
+from tests.simulation.life import Life
 from tests.simulation.network import Link, LinkedLog
+from tests.simulation.witness import Witness
 from tests.unit.compiler import objects
 
 STREAMS = Streams()
@@ -38,38 +43,73 @@ _LIMITS = ReflectorLimits(backoff_base=0.2, backoff_cap=5.0)
 class Process:
     """Something that runs, dies and comes back."""
 
-    def __init__(self, name: str, logs: MemoryLogs, chance: random.Random, failures: list[str]) -> None:
+    def __init__(self, name: str, logs: RecordedLogs, chance: random.Random, failures: list[str]) -> None:
         self.name = name
         self.logs = logs
         self.chance = chance
         self.failures = failures
-        self.link = Link(chance)
+        self.life = Life(self.kill)
+        self.link = Link(chance, self.life)
         self.skew = chance.uniform(-300.0, 300.0)
         """Seconds by which this machine's clock is wrong."""
+        self.stood_still = 0.0
+        """Seconds for which its steady clock has stood still, as that of a suspended machine does."""
         self.lives = 0
+        self.stopping = False
+        """Whether it was told to stop."""
+        self._steps = 0
+        self.crashes_early = 0
+        """At which await its next life ends; 0: not before something ends it."""
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def alive(self) -> bool:
         return bool(self._tasks)
 
+    @property
+    def awaits(self) -> int:
+        """Awaits that it came back from, in all of its lives."""
+        return self._steps + self.life.steps
+
     def start(self) -> None:
         """Begin anew, knowing nothing but what is on disk."""
         self.lives += 1
-        self.link = Link(self.chance)
-        self._tasks = [asyncio.get_running_loop().create_task(part) for part in self.parts()]
-        for task in self._tasks:
-            task.add_done_callback(self._ended)
+        self._steps += self.life.steps
+        self.life = Life(self.kill)
+        self.stopping = False
+        self.life.fuse, self.crashes_early = self.crashes_early, 0
+        self.link = Link(self.chance, self.life)
+        for part in self.parts():
+            self._spawn(part)
 
     def kill(self) -> None:
         """As SIGKILL does: whatever it awaits now is the last thing that it did."""
         tasks, self._tasks = self._tasks, []
-        self.link.change(dead=True)
+        self.life.end()
+        self.link.stir()
         for task in tasks:
             task.cancel()
 
+    def stop(self) -> None:
+        """As SIGTERM does: it gives back what it has, and ends."""
+        self.stopping = True
+
+        async def leave() -> None:
+            await self.leave()
+            self.kill()
+
+        self._spawn(leave())
+
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         raise NotImplementedError
+
+    async def leave(self) -> None:
+        """What it does when it is told to stop."""
+        raise NotImplementedError
+
+    def clock(self) -> float:
+        """Its steady clock."""
+        return asyncio.get_running_loop().time() - self.stood_still
 
     def log(self, stream: str) -> LinkedLog:
         return LinkedLog(self.logs.stream(stream), self.link)
@@ -79,6 +119,7 @@ class Process:
             self.log(STREAMS.leases),
             subject=STREAMS.lease_subject(name),
             instance=self.name,
+            clock=self.clock,
             incarnation=f"{self.name}/{self.lives}",
         )
 
@@ -86,13 +127,19 @@ class Process:
         seconds = 1_800_000_000 + self.skew + asyncio.get_running_loop().time()
         return new_epoch(seconds, f"{self.chance.getrandbits(32):08x}")
 
+    def _spawn(self, part: Coroutine[Any, Any, None]) -> None:
+        task = self.life.spawn(part)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not self._tasks or task.cancelled():
+        if task not in self._tasks or task.cancelled():
             return
-        error = task.exception()
-        self.failures.append(f"{self.name} ended: {error!r}")
+        if self.stopping and task.exception() is None:
+            return
+        self.failures.append(f"{self.name} ended: {task.exception()!r}")
         self.kill()
-        asyncio.get_running_loop().call_later(1.0, self.start)
+        asyncio.get_running_loop().call_later(1.0, lambda: self.alive or self.start())
 
 
 class IngestorProcess(Process):
@@ -106,13 +153,11 @@ class IngestorProcess(Process):
         self.runners: dict[str, Runner] = {}
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
-        clock = asyncio.get_running_loop().time
-        claim = self.lease("ingestor")
+        clock = self.clock
+        claim = self.claim = self.lease("ingestor")
         commits, keyframes = self.log(STREAMS.snapshots), self.log(STREAMS.keyframes)
         log = self.log(STREAMS.events)
-        server = self.server
-        self.server = BadServer(self._cluster, self.link)
-        self.server.fails, self.server.stale, self.server.away = server.fails, server.stale, server.away
+        self.server = self.server.again(self.link)
 
         async def compiled() -> Compiled:
             return await newest_version(commits, keyframes, STREAMS)
@@ -146,6 +191,19 @@ class IngestorProcess(Process):
         }
         return [claim.run(), writer.run(), *(runner.run() for runner in self.runners.values())]
 
+    async def leave(self) -> None:
+        await self.claim.release()
+
+    def server_is(self, how: str) -> None:
+        """Its way to the API server, or the server, is bad in one way."""
+        self.server.mend()
+        self.server.fails, self.server.stale = 0.3 * (how == "fails"), 0.5 * (how == "stale")
+        self.server.away, self.server.mute, self.server.deaf = how == "away", how == "mute", how == "deaf"
+
+    def server_mends(self) -> None:
+        """It is as it should be, also for a later life."""
+        self.server.mend()
+
 
 class CompilerProcess(Process):
     """`meshlog run compiler`."""
@@ -155,7 +213,7 @@ class CompilerProcess(Process):
     """Or one with a mistake (`tests.simulation.mistakes`)."""
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
-        claim = self.lease("compiler")
+        claim = self.claim = self.lease("compiler")
 
         def ready(_name: str, is_ready: bool, _why: str) -> None:  # noqa: FBT001
             if is_ready:
@@ -173,20 +231,30 @@ class CompilerProcess(Process):
         claim.changed = self.publication.wake
         return [claim.run(), self.publication.run()]
 
+    async def leave(self) -> None:
+        await self.claim.release()
+
 
 class EdgeProcess(Process):
     """`meshlog run xds-edge`, but for gRPC and secrets; its disk survives it."""
 
-    disk: tuple[Checkpoint, bytes] | None = None
     may_serve = False
+
+    def __init__(self, *arguments: Any, witness: Witness) -> None:
+        super().__init__(*arguments)
+        self.disk = FileDisk(self.chance)
+        self._witness = witness
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         self.fleet = Fleet()
         self.may_serve = False
-        checkpoint = EMPTY
-        if self.disk is not None:
-            checkpoint, payload = self.disk
-            self.fleet.apply(decode_commit(payload))
+        self._witness.begins(self)
+        content, checkpoint = self.disk.read(), EMPTY
+        state = lastgood.decode(content) if content is not None else None
+        if state is not None and state.keyframe is not None:
+            self.fleet.apply(state.keyframe)
+            checkpoint = state.checkpoint
+            self._witness.applied(self)
         self.follower = SnapshotFollower(
             snapshots=self.log(STREAMS.snapshots),
             keyframes=self.log(STREAMS.keyframes),
@@ -197,10 +265,14 @@ class EdgeProcess(Process):
             checkpoint=checkpoint,
         )
         self._unsaved = asyncio.Event()
-        return [self.follower.run(), self._confirm(), self._save()]
+        return [self.follower.run(), self._confirm(), self._save_for_ever()]
+
+    async def leave(self) -> None:
+        await self._save()
 
     def _applied(self, commit: Commit) -> None:
         del commit
+        self._witness.applied(self)
         self._unsaved.set()
 
     def _caught_up(self) -> None:
@@ -209,13 +281,23 @@ class EdgeProcess(Process):
             self.fleet.wake_all()
 
     async def _confirm(self) -> None:
+        read = self.fleet.version
         await asyncio.sleep(3.0)
         self.may_serve = self.may_serve or self.fleet.version > 0
+        if read and not self.may_serve:
+            self.failures.append(f"P7: {self.name} has version {read} from its disk and does not serve it")
         await asyncio.get_running_loop().create_future()
 
-    async def _save(self) -> None:
+    async def _save_for_ever(self) -> None:
         while True:
             await self._unsaved.wait()
             await asyncio.sleep(1.0)
             self._unsaved.clear()
-            self.disk = self.follower.checkpoint, encode_commit(self.fleet.snapshot.keyframe())
+            await self._save()
+
+    async def _save(self) -> None:
+        if not self.fleet.version:
+            return
+        keyframe = self.fleet.snapshot.keyframe()
+        state = LastGood(format=lastgood.FORMAT, checkpoint=self.follower.checkpoint, keyframe=keyframe)
+        await self.disk.write(lastgood.encode(state))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 
 from services.xds_edge.exchange import Exchange
 from shared.eventlog.epoch import begins_later
 from shared.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
 from tests.simulation.processes import EdgeProcess
+from tests.simulation.witness import Holds, Witness
 from tests.unit.xds_edge.proxy_model import ProxyModel
 
-Known = set[tuple[str, str, str]]
+SILENCE = 8.0
+"""Seconds after which a proxy leaves an edge that says nothing."""
 
 
 class Stream:
@@ -26,8 +27,9 @@ class Stream:
         self.uid = proxy.uid
         self.exchange = Exchange()
         self.ended = False
+        self.shown: tuple[str, int, str] = ("", 0, "")
+        """Epoch, version and class of what is shown to the proxy."""
         self.wake = asyncio.Event()
-        self._shown = False
         self._number = proxy.connections
 
     def __hash__(self) -> int:
@@ -41,7 +43,7 @@ class Stream:
     def refresh(self) -> None:
         proxy = self.fleet.proxy(self.key)
         if proxy is None or proxy.uid != self.uid:
-            self.ended = self.ended or self._shown
+            self.ended = self.ended or bool(self.shown[1])
             self.wake.set()
             return
         view = self.fleet.view(proxy.workload_class)
@@ -49,36 +51,38 @@ class Stream:
             return
         self.fleet.assign(self, proxy.workload_class)
         self.exchange.show(view, self.fleet.version)
-        self._shown = True
+        self.shown = self.fleet.snapshot.epoch, self.fleet.version, proxy.workload_class
         self.wake.set()
 
 
 class SimulatedProxy:
     """One Envoy."""
 
-    def __init__(self, key: str, uid: str, edges: list[EdgeProcess], chance: random.Random) -> None:
+    def __init__(self, key: str, uid: str, edges: list[EdgeProcess], chance: random.Random, witness: Witness) -> None:
         self.key = key
         self.uid = uid
-        self.holds: dict[str, dict[str, str]] = {}
+        self.holds: Holds = {}
         self.connections = 0
         self.resent = 0
-        self.received = 0
+        self.slow = 0.0
+        """Seconds that it may take to answer."""
         self.complaints: list[str] = []
-        self.seen: Callable[[str, str, str], bool] = lambda _type, _name, _hash: True
         self._edges = edges
         self._chance = chance
+        self._witness = witness
         self._epoch = ""
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         while True:
-            serving = [edge for edge in self._edges if edge.alive and edge.may_serve]
+            serving = [edge for edge in self._edges if edge.alive and edge.may_serve and not edge.life.frozen]
             if serving:
                 await self._converse(Stream(self._chance.choice(serving), self))
             await asyncio.sleep(0.05 + self._chance.random())
 
     async def _converse(self, stream: Stream) -> None:
         self.connections += 1
+        clock = asyncio.get_running_loop().time
         model = ProxyModel(stream.exchange)
         held_before = any(self.holds.values())
         for type_url in (CDS, LDS):
@@ -88,24 +92,33 @@ class SimulatedProxy:
             model.ask(type_url, sorted(held), initial=held)
         self.holds = model.holds
         stream.fleet.join(stream)
-        until = asyncio.get_running_loop().time() + self._chance.expovariate(1 / 15)
+        until = heard = clock()
+        until += self._chance.expovariate(1 / 15)
         version = 0
         try:
             stream.refresh()
             while stream.edge.alive and stream.edge.lives == stream.life and not stream.ended:
-                now = asyncio.get_running_loop().time()
-                if now > until:
+                if clock() > until:
                     return
+                if stream.edge.life.frozen:
+                    if clock() > heard + SILENCE:
+                        return
+                    await asyncio.sleep(0.25)
+                    continue
+                heard = clock()
                 stream.wake.clear()
                 if stream.fleet.confirmed or not held_before:
                     version = self._pump(model, stream, version)
                 if model.unanswered:
-                    await asyncio.sleep(self._chance.random() * 0.01)
-                    if model.unanswered:
+                    await asyncio.sleep(self._chance.random() * (0.01 + self.slow))
+                    if model.unanswered and not stream.edge.life.frozen:
                         model.answer()
+                        self._check()
                     continue
-                if self._subscribe(model, stream):
+                if self._subscribe(model):
                     continue
+                if stream.synced and (stream.fleet.confirmed or not held_before):
+                    self._witness.at_rest(self.key, *stream.shown, self.holds)
                 try:
                     async with asyncio.timeout(0.5):
                         await stream.wake.wait()
@@ -118,29 +131,44 @@ class SimulatedProxy:
         for offer in model.pump(asyncio.get_running_loop().time()):
             epoch, self._epoch = self._epoch, stream.fleet.snapshot.epoch
             if offer.version < version and not begins_later(self._epoch, epoch):
-                self.complaints.append(f"{self.key}: {offer.type_url} of {offer.version} after {version}")
+                self.complaints.append(f"P3: {self.key} is offered {offer.type_url} of {offer.version} after {version}")
             version = max(version, offer.version)
             for name, digest in offer.put:
-                self.received += 1
                 if offer.type_url != EDS and self.holds[offer.type_url].get(name) == digest:
                     self.resent += 1
-                if (offer.type_url, name, digest) not in stream.fleet.snapshot.resources:
-                    self.complaints.append(f"{self.key}: {name}@{digest} is in no snapshot")
+                if not self._witness.sent(stream.fleet.snapshot, offer.type_url, name, digest):
+                    self.complaints.append(f"P4: {self.key} is sent {name}@{digest}, which is in no snapshot")
         return version
 
-    def _subscribe(self, model: ProxyModel, stream: Stream) -> bool:
-        """Ask for the endpoints and routes that the view has, as Envoy does by what it holds."""
-        view, changed = stream.exchange.view, False
-        if view is None:
-            return False
+    def _referred(self, *type_urls: str) -> dict[str, set[str]]:
+        """What the resources of these types that it holds refer to, by type."""
+        found: dict[str, set[str]] = {CDS: set(), RDS: set(), EDS: set()}
+        for type_url in type_urls:
+            for name, digest in self.holds.get(type_url, {}).items():
+                for kind, target in self._witness.refers(type_url, name, digest):
+                    found[kind].add(target)
+        return found
+
+    def _check(self) -> None:
+        """Make before break: no listener, and no route of one, refers to a cluster that is not there."""
+        listeners = self._referred(LDS)
+        wanted, held = listeners[CDS], self.holds.get(RDS, {})
+        for name in listeners[RDS] & held.keys():
+            wanted |= {target for _, target in self._witness.refers(RDS, name, held[name])}
+        if missing := (wanted & self._witness.clusters) - self.holds.get(CDS, {}).keys():
+            self.complaints.append(f"P4: {self.key} routes to {sorted(missing)[:3]}, which it does not hold")
+
+    def _subscribe(self, model: ProxyModel) -> bool:
+        """Ask for the endpoints and routes to which what it holds refers, and no longer for others, as Envoy does."""
+        referred, changed = self._referred(CDS, LDS), False
         for type_url in (EDS, RDS):
-            wanted, have = set(view.of(type_url).resources), model.subscribed[type_url]
+            wanted, have = referred[type_url], model.subscribed[type_url]
             if wanted != have:
                 model.ask(type_url, sorted(wanted - have), sorted(have - wanted))
                 changed = True
         return changed
 
-    def differs(self, view: dict[str, dict[str, str]]) -> str:
+    def differs(self, view: Holds) -> str:
         """How what it holds differs from a view; empty: it does not."""
         for type_url in TYPE_URLS:
             held, wanted = self.holds.get(type_url, {}), view.get(type_url, {})
