@@ -192,6 +192,11 @@ def _instruments(context: process.Context[IngestorSettings], ingestor: Ingestor)
         },
     )
     metrics.gauge(
+        "meshlog_ingestor_log_full",
+        "1 while the log takes no more, because a stream or the servers' storage is full: changes wait.",
+        lambda: float(writer.full),
+    )
+    metrics.gauge(
         "meshlog_ingestor_reflector",
         "Lists, watches and failures by kind since the start",
         lambda: {

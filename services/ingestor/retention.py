@@ -53,6 +53,7 @@ class Retention:
             _log.error("nothing is trimmed: %d objects live in the old part only", len(stale))
             return
         await self._log.trim(before=cut, subjects=self._scope)
+        standing.trimmed(cut)
         self.trimmed_to = cut
         _log.info("trimmed", extra={"before": cut, "said_again": renewed})
 

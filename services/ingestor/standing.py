@@ -23,6 +23,7 @@ from shared.eventlog.protocol import (
     ChainBrokenError,
     Checkpoint,
     EventLog,
+    Extent,
     LogUnavailableError,
     Record,
     epoch_records,
@@ -80,9 +81,26 @@ class Standing:
         """Records that the epoch was announced with and that are not there yet."""
         self.outdated: set[str] = set()
         """Kinds of which the log, by another writer, says something older than what we knew: to be listed again."""
+        self._extent: Extent | None = None
+        """What the stream held when its chain was last read through."""
         self._log = log
         self._scope = scope
         self._retry = retry
+
+    async def vanished(self) -> bool:
+        """Whether the stream lacks records that were there when its chain was last read, and nobody here trimmed.
+
+        Records in its midst can vanish behind everybody who has read them; the chain shows it to who reads again.
+        """
+        now = await self._log.extent()
+        before, self._extent = self._extent, self._extent or now
+        return before is not None and now.lacks(before)
+
+    def trimmed(self, first: int) -> None:
+        """The stream now begins with this record, by our own hand."""
+        held = self._extent
+        if held is not None and first > held.first:
+            self._extent = Extent(first=first, last=held.last, count=held.last - first + 1 - held.gaps)
 
     async def catch_up(self, start: Checkpoint) -> bool:
         """Read what others wrote after `start`; true if anything was there. Waits while the log is away."""
@@ -137,11 +155,13 @@ class Standing:
         """Read the whole chain: the book anew, and whether the chain holds. If the log goes away, nothing changes."""
         before = self.missing, self.newer
         try:
+            extent = await self._log.extent()
             book, tip, why = await self._read_through()
             if why:
                 # A trim under a reader looks like a hole. It is one if it is still there.
                 book, tip, why = await self._read_through()
             compiled = await self._witness()
+            self._extent = extent
         except LogUnavailableError:
             self.missing, self.newer = before
             raise
@@ -173,6 +193,7 @@ class Standing:
 
     async def begin_anew(self) -> None:
         """Make room for a new epoch: its sequences lie beyond everything that was ever read. Raises as the log does."""
+        self._extent = None
         _, last = await self._log.bounds()
         if last < self.floor:
             await self._log.advance(beyond=self.floor)

@@ -37,6 +37,7 @@ from shared.eventlog.protocol import (
     Draft,
     DuplicateError,
     EventLog,
+    LogFullError,
     LogUnavailableError,
     StaleWriterError,
 )
@@ -54,6 +55,8 @@ class Patience(msgspec.Struct, frozen=True):
     """Between complaints when a new epoch, which voids what came before, waits for all kinds."""
     retry: float = 0.2
     """Between attempts while the log is away."""
+    full: float = 1.0
+    """The same while it is full."""
     glance: float = 5.0
     """Between looks at the log's tip: what a deposed leader still wrote is noticed so."""
     scrub: float = 600.0
@@ -119,7 +122,10 @@ class Writer:
         self._unfit = unfit
         self._aside = False
         self._standby = Standby()
+        self._refused = ""
         self._salt = ""
+        self.full = False
+        """Whether the log takes no more."""
         self._next_glance = 0.0
         self._next_scrub = 0.0
 
@@ -131,7 +137,7 @@ class Writer:
     @property
     def trouble(self) -> str:
         """Why nothing can be written now; empty while all is well."""
-        return self._standing.newer or self._standing.trouble
+        return self._standing.newer or self._refused or self._standing.trouble
 
     @property
     def newer(self) -> str:
@@ -241,7 +247,8 @@ class Writer:
                     groups = await self._stand_by(groups)
                 continue
             self.book.keep()
-            self._standing.trouble = ""
+            self._standing.trouble = self._refused = ""
+            self.full = False
             for group in groups:
                 self.settled.update(fact.kind for fact in group.facts if isinstance(fact, Listed | Absent))
             self.progress.set()
@@ -300,10 +307,11 @@ class Writer:
     async def _reread(self, groups: Sequence[Group], start: Checkpoint, error: Exception) -> Sequence[Group]:
         self.counts.refused += 1
         if isinstance(error, LogUnavailableError):
-            self._standing.trouble = "the log is unavailable"
-            _log.warning("the log is unavailable, the round is kept", extra={"records": len(groups)})
+            self._refuse(error, len(groups))
             # It may be read all the same (a full disk): without a pause this would be a loop without one.
-            await asyncio.sleep(self._patience.retry)
+            await asyncio.sleep(self._patience.full if self.full else self._patience.retry)
+            # Records may have vanished while it was away.
+            self._next_glance = self._clock()
         moved = await self._standing.catch_up(start)
         if isinstance(error, DuplicateError) and not moved:
             # Its id was seen, but the record is not there: the log lost it. It must be written under a new id.
@@ -312,6 +320,19 @@ class Writer:
         if not self._standing.broken or self._standing.newer:
             return groups
         return [*groups, *await self._relist()]
+
+    def _refuse(self, error: LogUnavailableError, groups: int) -> None:
+        """The log takes nothing now, though it may be read: `trouble` says so until it does."""
+        self.full = isinstance(error, LogFullError)
+        why = str(error) if self.full else "the log is unavailable"
+        if self._refused != why:
+            _log.log(
+                logging.ERROR if self.full else logging.WARNING,
+                "%s; the round is kept",
+                why,
+                extra={"code": error.code, "records": groups},
+            )
+        self._refused = why
 
     async def _relist(self) -> list[Group]:
         """Begin a new epoch: what lives is listed again and written together."""
@@ -329,15 +350,15 @@ class Writer:
         now = self._clock()
         self._next_glance = now + self._patience.glance
         try:
-            if now >= self._next_scrub:
+            if now >= self._next_scrub or await self._standing.vanished():
                 self._next_scrub = now + self._patience.scrub
                 await self._standing.read_all()
                 if not self._standing.broken and not self._standing.newer:
                     await self._retention.run(self._standing)
             elif await self._log.tip(self._scope) != self._standing.tip:
                 await self._standing.catch_up(self._standing.tip)
-        except LogUnavailableError:
-            self._standing.trouble = "the log is unavailable"
+        except LogUnavailableError as error:
+            self._standing.trouble = str(error) if isinstance(error, LogFullError) else "the log is unavailable"
             return []
         except (StaleWriterError, DuplicateError):
             # Another writer is at work: the next round reads what it wrote.

@@ -21,6 +21,7 @@ from shared.errors import BadInputError
 from shared.eventlog.chain import Forged, check_size, checkpoint_at, forge
 from shared.eventlog.connection import Access, Connection, Line
 from shared.eventlog.durable import NO_CLUSTER, refuse, refuse_copies, weaknesses
+from shared.eventlog.fullness import explained
 from shared.eventlog.jetstream_api import (
     BATCH_COMMIT,
     BATCH_ID,
@@ -51,7 +52,9 @@ from shared.eventlog.protocol import (
     Draft,
     DuplicateError,
     EventLogError,
+    Extent,
     Job,
+    LogFullError,
     LogUnavailableError,
     Record,
     StaleWriterError,
@@ -104,6 +107,8 @@ class JetStreamLog:
             if error.number == DUPLICATE_IN_BATCH:
                 raise DuplicateError("log/duplicate", "a message id was seen before", about=scope) from error
             raise
+        except LogFullError as error:
+            raise await explained(line, self.name, error) from error
         except LogUnavailableError:
             await self._recreate_if_missing()
             raise
@@ -219,6 +224,12 @@ class JetStreamLog:
         async with self._there():
             state = await stream_state(await self._connection.line(within=WITHIN), self.name)
         return state.first, state.last
+
+    async def extent(self) -> Extent:
+        """What the stream holds, as its leader counts it."""
+        async with self._there():
+            state = await stream_state(await self._connection.line(within=WITHIN), self.name)
+        return Extent(first=state.first, last=state.last, count=state.count)
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:
         """Forget every record below the sequence `before`, but never the newest."""

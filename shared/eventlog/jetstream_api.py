@@ -17,7 +17,7 @@ import msgspec
 
 from shared.eventlog.connection import Line
 from shared.eventlog.nats_client import Msg
-from shared.eventlog.protocol import EventLogError, LogUnavailableError, Record
+from shared.eventlog.protocol import EventLogError, LogFullError, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
 
 WITHIN = 5.0
@@ -51,6 +51,11 @@ NAME_IN_USE = 10058
 NANOSECONDS = 1_000_000_000
 
 
+_STORE_FAILED = 10077
+_NO_STORAGE = frozenset({10002, 10023, 10028, 10047})
+"""Resources of the account or of the server are used up."""
+
+
 class ApiError(EventLogError):
     """The server refused a request."""
 
@@ -65,6 +70,7 @@ class StreamState(msgspec.Struct, frozen=True):
 
     first: int
     last: int
+    count: int
     created: str
 
 
@@ -95,10 +101,18 @@ def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
     if error:
         status, number = int(error.get("code", 0)), int(error.get("err_code", 0))
         description = str(error.get("description", ""))
+        if full := _full(number, description):
+            raise LogFullError(full, f"takes no more ({description}); try again", about=about, reason=description)
         if status == 503:
             raise LogUnavailableError("log/unavailable", f"{description}; try again", about=about)
         raise ApiError(number, status, description, about=about)
     return answer
+
+
+def _full(number: int, description: str) -> str:
+    if number in _NO_STORAGE or (number == _STORE_FAILED and "no space" in description):
+        return "log/storage-full"
+    return "log/stream-full" if number == _STORE_FAILED and description.startswith("maximum ") else ""
 
 
 async def stream_state(line: Line, stream: str) -> StreamState:
@@ -106,9 +120,10 @@ async def stream_state(line: Line, stream: str) -> StreamState:
     answer = await ask(line, f"STREAM.INFO.{stream}")
     state = answer["state"]
     first, last = int(state["first_seq"]), int(state["last_seq"])
-    if not int(state["messages"]):
+    count = int(state["messages"])
+    if not count:
         first = last + 1
-    return StreamState(first=first, last=last, created=str(answer["created"]))
+    return StreamState(first=first, last=last, count=count, created=str(answer["created"]))
 
 
 async def ensure_stream(line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN) -> None:

@@ -21,7 +21,9 @@ from shared.eventlog.protocol import (
     Draft,
     DuplicateError,
     EventLogError,
+    Extent,
     Job,
+    LogFullError,
     LogUnavailableError,
     Record,
     StaleWriterError,
@@ -45,6 +47,8 @@ class MemoryLog:
         self._changed = asyncio.Event()
         self._down = False
         self._closed = False
+        self.max_bytes = 0
+        """Payload bytes that it takes; 0: any."""
         self._leased: dict[int, float] = {}
 
     @property
@@ -76,6 +80,7 @@ class MemoryLog:
                 raise DuplicateError("log/duplicate", f"message id {identifier} was seen before", about=scope)
         for draft in drafts:
             self._check_subject(draft)
+        self._check_room(drafts)
         sequence = 0
         for draft, headers in zip(drafts, forged.headers, strict=True):
             sequence = self._write(draft, headers)
@@ -90,6 +95,7 @@ class MemoryLog:
         self._forget_ids()
         if draft.message_id and draft.message_id in self._seen:
             return self._seen[draft.message_id][0]
+        self._check_room([draft])
         sequence = self._write(draft, draft.headers)
         self._wake()
         return sequence
@@ -152,6 +158,11 @@ class MemoryLog:
         self._check_up()
         last = self._next - 1
         return (self._order[0] if self._order else last + 1), last
+
+    async def extent(self) -> Extent:
+        """What the stream holds."""
+        first, last = await self.bounds()
+        return Extent(first=first, last=last, count=len(self._order))
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:
         """Forget every record below the sequence `before`, but never the newest."""
@@ -251,6 +262,13 @@ class MemoryLog:
     def _check_subject(self, draft: Draft) -> None:
         if not any(matches(pattern, draft.subject) for pattern in self.spec.subjects):
             raise EventLogError("log/subject", f"stream {self.name} does not hold this subject", about=draft.subject)
+
+    def _check_room(self, drafts: Sequence[Draft]) -> None:
+        held = sum(len(record.payload) for record in self._records.values()) if self.max_bytes else 0
+        if self.max_bytes and held + sum(len(draft.payload) for draft in drafts) > self.max_bytes:
+            raise LogFullError(
+                "log/stream-full", f"the log is full: it holds {held} of {self.max_bytes} bytes", about=self.name
+            )
 
     def _forget_ids(self) -> None:
         oldest = self._clock() - int(self.spec.duplicate_window * 1e9)

@@ -56,6 +56,23 @@ class LogUnavailableError(EventLogError):
     """The log cannot be reached or has no leader now. The same call may be tried again."""
 
 
+class LogFullError(LogUnavailableError):
+    """A stream met its limit, or the servers theirs: it takes no more. Nothing was written, and all can be read.
+
+    The same call succeeds once there is room.
+    """
+
+    def __init__(self, code: str, sentence: str, *, about: str = "", reason: str = "") -> None:
+        super().__init__(code, sentence, about=about)
+        self.reason = reason
+        """What the server said."""
+
+    @property
+    def of_stream(self) -> bool:
+        """Whether it is the limit of one stream, and not of the servers' storage."""
+        return self.code == "log/stream-full"
+
+
 class StaleWriterError(EventLogError):
     """Somebody else wrote to the scope after the checkpoint given: read on, decide again."""
 
@@ -81,6 +98,25 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Sequence of the last record of the scope; 0 if it is empty."""
     chain: str
     """Hash of the chain after that record."""
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """What a stream holds, as it counts it itself."""
+
+    first: int
+    """Sequence of the first record; last + 1 if there is none."""
+    last: int
+    count: int
+    """Records."""
+
+    @property
+    def gaps(self) -> int:
+        """Sequences between the first and the last that hold no record."""
+        return self.last - self.first + 1 - self.count
+
+    def lacks(self, before: Extent) -> bool:
+        """Whether records are gone that were there `before`, which is the same stream earlier."""
+        return self.first > before.first or self.gaps > before.gaps
 
 
 EMPTY = Checkpoint(epoch="", sequence=0, chain=GENESIS)
@@ -216,6 +252,10 @@ class EventLog(Protocol):
 
     async def bounds(self) -> tuple[int, int]:
         """First and last sequence of the stream; the first is last + 1 when it is empty."""
+        ...
+
+    async def extent(self) -> Extent:
+        """What the stream holds: a look that costs nothing shows whether records have vanished from its midst."""
         ...
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:

@@ -23,6 +23,7 @@ from shared.eventlog.protocol import (
     DuplicateError,
     EventLog,
     EventLogError,
+    Extent,
     Job,
     Logs,
     LogUnavailableError,
@@ -356,8 +357,10 @@ async def test_a_stream_that_is_no_queue_gives_no_jobs(log: EventLog) -> None:
 
 async def test_a_log_is_kept_short_without_a_difference_for_later_readers(log: EventLog, streams: Streams) -> None:
     await write(log, streams, *"abcd")
+    assert await log.extent() == Extent(first=1, last=4, count=4)
     await log.trim(before=3)
     assert await log.bounds() == (3, 4)
+    assert await log.extent() == Extent(first=3, last=4, count=2)
     assert [record.sequence for record in await everything(log)] == [3, 4]
     assert [record.sequence for record in await first(2, log.follow())] == [3, 4]
     checkpoint = await write(log, streams, "e")
@@ -422,3 +425,4 @@ async def test_one_scope_is_trimmed_and_the_others_stay(log: EventLog, streams: 
         await log.append([draft], scope=scope, after=tip, epoch="" if tip.epoch else f"e-{cluster}")
     await log.trim(before=4, subjects=streams.cluster_scope("c1"))
     assert [record.sequence for record in await everything(log)] == [2, 4]
+    assert (await log.extent()).gaps == 1
