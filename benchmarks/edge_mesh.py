@@ -50,7 +50,8 @@ from shared.snapshot import (
     encode_commit,
     resource_hash,
 )
-from tests.integration.xds_edge.world import CLUSTER, EDGE_DNS, STREAMS, World
+from tests.integration.xds_edge.names import CLUSTER, EDGE_DNS, STREAMS
+from tests.integration.xds_edge.world import World
 from tests.nats_server import NatsServer, free_port, running_nats
 
 CLASSES = 100

@@ -14,7 +14,8 @@ from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from services.xds_edge.edge import Edge
 from shared.snapshot import CDS, LDS, SDS
-from tests.integration.xds_edge.world import Client, World, world
+from tests.integration.xds_edge.client import Client
+from tests.integration.xds_edge.world import World, world
 
 POD = "shop/web-1"
 CLASS = {CDS: {"c": b"cluster"}, LDS: {"l": b"listener"}}

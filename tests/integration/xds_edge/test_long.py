@@ -13,10 +13,11 @@ import grpc.aio
 import pytest
 
 from shared.snapshot import CDS
+from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.real_envoy import RealEnvoy, running
 from tests.integration.xds_edge.test_process import CLASS, POD, mesh_and_edge
 from tests.integration.xds_edge.test_real_envoy import cluster, routes, whole
-from tests.integration.xds_edge.world import EDGE_DNS, world
+from tests.integration.xds_edge.world import world
 from tests.nats_server import NatsServer, running_nats
 from tests.waiting import eventually
 

@@ -15,7 +15,9 @@ import pytest
 
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.snapshot import CDS, LDS
-from tests.integration.xds_edge.world import STREAMS, Client, World, world
+from tests.integration.xds_edge.client import Client
+from tests.integration.xds_edge.names import STREAMS
+from tests.integration.xds_edge.world import World, world
 from tests.nats_server import NatsServer, free_port, running_nats
 from tests.waiting import eventually
 
@@ -114,7 +116,7 @@ async def mesh_and_edge(
 
 
 def client(mesh: World, edge: EdgeProcess) -> Client:
-    return Client(mesh, edge.port, mesh.issuer.token("shop", "default", "web-1", "u1"))
+    return Client(mesh.ca.root_pem, edge.port, mesh.issuer.token("shop", "default", "web-1", "u1"))
 
 
 async def test_it_serves_is_killed_and_serves_again(tmp_path: Path, nats: NatsServer) -> None:

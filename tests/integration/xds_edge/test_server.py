@@ -20,7 +20,8 @@ from services.xds_edge.lifetime import Limits
 from services.xds_edge.tls import server_context
 from shared.errors import BadInputError
 from shared.snapshot import CDS
-from tests.integration.xds_edge.world import EDGE_DNS, World, world
+from tests.integration.xds_edge.names import EDGE_DNS
+from tests.integration.xds_edge.world import World, world
 from tests.waiting import eventually
 
 POD = "shop/web-1"
