@@ -17,11 +17,11 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
+from shared.beside import beside
 from shared.eventlog.chain import checkpoint_at
 from shared.eventlog.protocol import (
     EMPTY,
@@ -117,7 +117,7 @@ class Lease:
 
     async def run(self) -> None:
         """Watch the lease, take it when it is free, renew it while it is held; for ever."""
-        async with _beside(self._watch()):
+        async with beside(self._watch()):
             while not self._ending:
                 await self._give_back()
                 await self._warm.wait()
@@ -258,13 +258,3 @@ class Lease:
             self._held = self.held
             _LOG.info("leading" if self._held else "standing by", extra={"lease": self._subject})
             self.changed()
-
-
-@contextlib.asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})

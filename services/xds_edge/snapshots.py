@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from services.xds_edge.detour import Detour, is_later
 from services.xds_edge.fleet import Fleet
 from shared import blob
+from shared.beside import beside
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
     EMPTY,
@@ -110,7 +110,7 @@ class SnapshotFollower:
         if start > tip.sequence:
             self._tell_caught_up()
         async with (
-            _beside(self._glance()),
+            beside(self._glance()),
             contextlib.aclosing(_closable(self._snapshots.follow(start=start, subjects=self._subject))) as all_,
         ):
             async for record in all_:
@@ -266,16 +266,6 @@ class SnapshotFollower:
     def _tell_caught_up(self) -> None:
         if self._fleet.version and not self.gap:
             self._caught_up()
-
-
-@contextlib.asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    task = asyncio.get_running_loop().create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def _closable(records: AsyncIterator[Record]) -> AsyncGenerator[Record]:
