@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: chart install demo test test-long lint format up down bench clean lock help
+.PHONY: install demo up down test test-long simulate faults mutants fuzz-edge fuzz-ca lint format lock chart clean help
+.PHONY: bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
 
 help: ## what can be made
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

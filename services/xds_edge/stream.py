@@ -1,7 +1,7 @@
 """One stream of one proxy: what arrives is folded into its exchange, what is due is written, by one writer.
 
-The transport is a `Channel`, so that a stream can be tried without a network. The coroutine that gRPC calls is the
-writer; a task beside it reads. A reader that must say something wakes the writer, and so does everybody else; the
+The transport is a `Channel`, so that a stream can be tried without a network. The coroutine that serves the call is
+the writer; a task beside it reads. A reader that must say something wakes the writer, and so does everybody else; the
 newest state is what gets written, however many woke it.
 """
 

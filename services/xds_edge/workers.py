@@ -1,9 +1,9 @@
 """Many cores: `--workers N` edges on one port, each a process, below one that only looks after them.
 
 A process serves as much as one core can: so there are several, and the kernel gives each new connection to one of
-them (SO_REUSEPORT). They know nothing of each other, as replicas do not. gRPC must not be forked after its start, so
-each worker is started from the beginning, by the same command line. The parent holds the pod's health: ready when all
-workers are; its metrics are their sums.
+them (SO_REUSEPORT). They know nothing of each other, as replicas do not: each is started from the beginning, by the
+same command line, and none is a fork of a process that has threads and sockets. The parent holds the pod's health:
+ready when all workers are; its metrics are their sums.
 """
 
 from __future__ import annotations
