@@ -200,13 +200,17 @@ class Reflector:
         return Step(action=OpenWatch(page.resource_version), facts=(listed,))
 
     def opened(self, now: float) -> None:
-        """The watch was accepted."""
+        """The watch was accepted: nothing fails any more, though its first line may be a minute away."""
+        self.failing = ""
+        self._accepted(now)
+
+    def _accepted(self, now: float) -> None:
         self.counts.watches += 1
         self._watch_since, self._watch_lines = now, 0
 
     def streamed(self, now: float) -> None:
         """The watch that begins with the list was accepted."""
-        self.opened(now)
+        self._accepted(now)
         self._absent_since, self._absences, self._absence_told = None, 0, False
         self._stream = _Stream()
 

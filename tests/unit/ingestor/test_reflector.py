@@ -120,6 +120,20 @@ def test_a_watch_that_lived_starts_the_back_off_anew() -> None:
     assert step.action == Wait(1.0, OpenWatch("11"), "connection")
 
 
+def test_a_watch_that_is_accepted_again_is_well_before_anything_happens() -> None:
+    """The first line may be a bookmark, a minute later: an ingestor that works is not to be unready for so long."""
+    machine = watching()
+    machine.failed(Failure("connection"), now=1.0)
+    assert machine.failing == "connection"
+    machine.opened(2.0)
+    assert not machine.failing
+    streaming = Reflector("Pod", jitter=lambda: 0.5, limits=LIMITS)
+    streaming.begin()
+    streaming.failed(Failure("connection"), now=1.0)
+    streaming.streamed(2.0)
+    assert streaming.failing, "what the list holds is not known before its end"
+
+
 def test_a_watch_path_that_is_gone_leads_to_a_list_not_to_a_loop() -> None:
     step = watching().failed(Failure("http 404", status=404), now=1.0)
     assert step.action == Wait(1.0, FetchPage(), "http 404")
