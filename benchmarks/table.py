@@ -1,9 +1,6 @@
-"""One shape for every benchmark: rows that are printed as a table and written as one JSON object (`JSON=file`)."""
+"""One shape for every benchmark: rows, which are printed as a table and written as JSON."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import msgspec
 
@@ -15,7 +12,7 @@ class Row(msgspec.Struct, frozen=True):
     figure: float
     unit: str
     budget: str = ""
-    """The budget of docs/architecture.md, in words; empty: none."""
+    """What it should be, in words; empty: nothing was asked for."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -26,11 +23,9 @@ class Result(msgspec.Struct, frozen=True):
     rows: list[Row]
 
     def show(self) -> None:
-        """Print the table; with the environment variable JSON also write the object there."""
+        """Print the table."""
         widest = max(len(row.what) for row in self.rows)
         print(f"{self.name}   (repeat with: {self.command})")
         for row in self.rows:
             budget = f"   budget: {row.budget}" if row.budget else ""
             print(f"  {row.what:<{widest}}  {row.figure:>10g} {row.unit}{budget}")
-        if path := os.environ.get("JSON"):
-            Path(path).write_bytes(msgspec.json.encode(self))
