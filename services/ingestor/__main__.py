@@ -188,7 +188,7 @@ def _instruments(context: process.Context[IngestorSettings], ingestor: Ingestor)
         "Batches, refusals and epochs since the start",
         lambda: {
             (("outcome", name),): float(getattr(writer.counts, name))
-            for name in ("batches", "refused", "epochs", "doubts", "sets", "sets_incomplete")
+            for name in ("batches", "refused", "abandoned", "epochs", "doubts", "sets", "sets_incomplete")
         },
     )
     metrics.gauge(

@@ -30,6 +30,8 @@ class Counts(msgspec.Struct):
     spared: int = 0
     batches: int = 0
     refused: int = 0
+    abandoned: int = 0
+    """Of those: batches that the server gave up half-way."""
     oversized: int = 0
     epochs: int = 0
     doubts: int = 0

@@ -33,6 +33,7 @@ from shared.eventlog import epoch as epochs
 from shared.eventlog.beginning import with_marks
 from shared.eventlog.protocol import (
     HEADER_EPOCH_RECORDS,
+    BatchAbandonedError,
     Checkpoint,
     Draft,
     DuplicateError,
@@ -306,6 +307,7 @@ class Writer:
 
     async def _reread(self, groups: Sequence[Group], start: Checkpoint, error: Exception) -> Sequence[Group]:
         self.counts.refused += 1
+        self.counts.abandoned += isinstance(error, BatchAbandonedError)
         if isinstance(error, LogUnavailableError):
             self._refuse(error, len(groups))
             # It may be read all the same (a full disk): without a pause this would be a loop without one.

@@ -23,6 +23,7 @@ from shared.eventlog.connection import Access, Connection, Line
 from shared.eventlog.durable import NO_CLUSTER, refuse, refuse_copies, weaknesses
 from shared.eventlog.fullness import explained
 from shared.eventlog.jetstream_api import (
+    BATCH_ABANDONED,
     BATCH_COMMIT,
     BATCH_ID,
     BATCH_SEQUENCE,
@@ -47,6 +48,7 @@ from shared.eventlog.jetstream_api import (
 from shared.eventlog.ordered import deliver
 from shared.eventlog.protocol import (
     EMPTY,
+    BatchAbandonedError,
     ChainBrokenError,
     Checkpoint,
     Draft,
@@ -106,6 +108,9 @@ class JetStreamLog:
                 ) from error
             if error.number == DUPLICATE_IN_BATCH:
                 raise DuplicateError("log/duplicate", "a message id was seen before", about=scope) from error
+            if error.number in BATCH_ABANDONED:
+                sentence = f"the server gave the batch up ({error.reason}), nothing of it is written; try again"
+                raise BatchAbandonedError("log/batch-abandoned", sentence, about=scope) from error
             raise
         except LogFullError as error:
             raise await explained(line, self.name, error) from error

@@ -43,6 +43,8 @@ DESCRIPTION = "Description"
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 DUPLICATE_IN_BATCH = 10201
+BATCH_ABANDONED = frozenset({10176, 10210})
+"""A batch of which the server holds nothing (any more), and one too many at the same time."""
 NO_MESSAGE = 10037
 NO_STREAM = 10059
 NO_CONSUMER = 10014
@@ -62,6 +64,7 @@ class ApiError(EventLogError):
     def __init__(self, number: int, status: int, description: str, *, about: str) -> None:
         super().__init__(f"log/nats-{number}", f"the log server refuses: {description}", about=about)
         self.number = number
+        self.reason = description
         self.status = status
 
 

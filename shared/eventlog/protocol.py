@@ -56,6 +56,13 @@ class LogUnavailableError(EventLogError):
     """The log cannot be reached or has no leader now. The same call may be tried again."""
 
 
+class BatchAbandonedError(LogUnavailableError):
+    """The server gave a batch up, for it came too slowly or too many were open. Nothing of it was written.
+
+    The same call may be tried again.
+    """
+
+
 class LogFullError(LogUnavailableError):
     """A stream met its limit, or the servers theirs: it takes no more. Nothing was written, and all can be read.
 
