@@ -20,6 +20,18 @@ HEADLESS = "nats-headless"
 SERVER_SECRET = "meshlog-nats-server"  # noqa: S105 (the name of a Secret)
 """Certificate, key and CA of the servers, and the passwords of all services."""
 TLS_DIRECTORY = "/etc/nats-tls"
+_RUN: list[str] = ["nats-server", "--config", "/etc/nats/nats.conf"]
+_RUN_WITH_ROOM = f"""trap 'exit 0' TERM
+until dd if=/dev/zero of=/data/.room bs=1048576 count=8 2>/dev/null; do
+  rm -f /data/.room
+  test "$said" || echo 'the disk of /data is full: nats-server starts as soon as there is room' >&2
+  said=1
+  sleep 1
+done
+rm -f /data/.room
+exec {" ".join(_RUN)}"""
+"""On a full disk nats-server ends at once, and the kubelet would wait longer and longer between its starts, up to five
+minutes after there is room again."""
 
 
 def password_variable(service: str) -> str:
@@ -88,7 +100,9 @@ def _is_plain(profile: Profile) -> bool:
     return profile.nats_nodes == 1 and not profile.nats_secured and not profile.nats_size
 
 
-def _container(profile: Profile, *, probe: dict[str, Any], environment: list[dict[str, Any]]) -> dict[str, Any]:
+def _container(
+    profile: Profile, *, command: list[str], probe: dict[str, Any], environment: list[dict[str, Any]]
+) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [
         {"name": "config", "mountPath": "/etc/nats"},
         {"name": "data", "mountPath": "/data"},
@@ -98,7 +112,7 @@ def _container(profile: Profile, *, probe: dict[str, Any], environment: list[dic
     container = {
         "name": "nats",
         "image": profile.nats_image,
-        "command": ["nats-server", "--config", "/etc/nats/nats.conf"],
+        "command": command,
         "ports": [{"name": "client", "containerPort": NATS_PORT}],
         "readinessProbe": {**probe, "periodSeconds": 5},
         "volumeMounts": mounts,
@@ -130,7 +144,7 @@ def _alone(profile: Profile) -> Manifest:
         **pod_of("nats", profile),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 5,
-        "containers": [_container(profile, probe={"tcpSocket": {"port": NATS_PORT}}, environment=[])],
+        "containers": [_container(profile, command=_RUN, probe={"tcpSocket": {"port": NATS_PORT}}, environment=[])],
         "volumes": _volumes(profile),
     }
     return {
@@ -176,7 +190,7 @@ def _cluster(profile: Profile) -> Manifest:
         "terminationGracePeriodSeconds": 30,
         "containers": [
             {
-                **_container(profile, probe=probe, environment=environment),
+                **_container(profile, command=["sh", "-c", _RUN_WITH_ROOM], probe=probe, environment=environment),
                 "startupProbe": begins,
                 "livenessProbe": alive,
             }

@@ -38,6 +38,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     image: str = f"meshlog/meshlog:{VERSION}"
     """Image of every service and of the sidecar's init container; `{service}` in it stands for the service's name."""
     nats_image: str = "nats:2.11-alpine"
+    """One with a shell, as those are whose name ends in `-alpine`."""
     pull_policy: str = "IfNotPresent"
     pull_secret: str = ""
     """Name of a Secret of the control plane's namespace with credentials for the registry; empty: none."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,3 +201,14 @@ def test_a_server_of_the_log_whose_storage_went_off_is_started_anew_within_secon
     assert alive["periodSeconds"] * alive["failureThreshold"] <= 4
     # One that reads a large log is not taken for dead.
     assert begins["periodSeconds"] * begins["failureThreshold"] >= 300
+
+
+def test_on_a_full_disk_a_server_of_the_log_waits_for_room_instead_of_ending_again_and_again(tmp_path: Path) -> None:
+    """As the kubelet runs it, with another directory and another program; `/dev/full` is a disk without room."""
+    command = pods(control_plane(PRESETS["ha"]))["nats"]["containers"][0]["command"]
+    (tmp_path / ".room").symlink_to("/dev/full")
+    script = command[2].replace("/data", str(tmp_path)).replace("exec nats-server", "exec echo runs")
+    done = subprocess.run([*command[:2], script], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stderr.count("is full: nats-server starts as soon as there is room") == 1
+    assert done.stdout == "runs --config /etc/nats/nats.conf\n"
+    assert not list(tmp_path.iterdir())
