@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cli import kubeconfig
+from cli import credentials, kubeconfig
 from cli.api import Api, connect
 from cli.mesh import Mesh
 from deploy.devcluster.launch import mesh as launch
@@ -23,8 +23,8 @@ from deploy.install.profile import PRESETS
 from shared import blob
 from shared.errors import BadInputError
 from shared.eventlog.connection import Access
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.eventlog.protocol import EventLog
+from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
+from shared.eventlog.protocol import EventLog, EventLogError
 from shared.eventlog.quiet import hushed
 from shared.snapshot import decode_commit
 from shared.status import decode_status
@@ -42,6 +42,8 @@ SETTLE_SECONDS = 2
 """The devcluster's kubelet refreshes a mounted trust bundle at once."""
 READY_WITHIN = 60.0
 """Seconds for the control plane to become available."""
+_LOOK = 0.1
+"""Seconds between looks for a stream that is not there yet."""
 
 
 def state_directory() -> Path:
@@ -80,6 +82,7 @@ def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
         injectors=preset.injectors,
         nats_nodes=preset.nats_nodes,
         durable=preset.durable,
+        nats_secured=preset.nats_secured,
         nats_size=preset.nats_size,
         proxy_mark=PROXY_MARK,
         distribution_settle=SETTLE_SECONDS,
@@ -113,6 +116,8 @@ def start(
     ).exists():
         progress("there is a log but no key of its CA: if it does not come up, `meshlog down --forget` begins anew")
     manifests.write_text(rendered)
+    if (secrets := credentials.prepare(state, chosen)) is not None:
+        argv += ["--manifest", str(secrets)]
     return launch.start(
         state,
         argv,
@@ -146,6 +151,24 @@ async def control_plane_available(api: Api, progress: Callable[[str], None]) -> 
             )
 
 
+def log_access(found: dict[str, Any], *, name: str = "meshlog") -> Access:
+    """How to connect to the log of the mesh that runs (`running`); `name` is for the log's monitoring."""
+    host, port = found["listeners"]["nats"]
+    return credentials.access(state_directory(), (host, port), name=name)
+
+
+async def existing(logs: JetStreamLogs, stream: str) -> JetStreamLog:
+    """A stream as soon as it is there: people make none."""
+    log = logs.existing(stream)
+    while True:
+        try:
+            await log.bounds()
+        except EventLogError:
+            await asyncio.sleep(_LOOK)
+        else:
+            return log
+
+
 @contextlib.asynccontextmanager
 async def attached() -> AsyncGenerator[Mesh]:
     """A handle on the running mesh, with its commits and statuses followed while it is open."""
@@ -154,12 +177,11 @@ async def attached() -> AsyncGenerator[Mesh]:
     streams = Streams()
     # An outage of the log is waited out, and what waits for it has a deadline and a sentence of its own.
     with hushed():
-        host, port = found["listeners"]["nats"]
-        logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
+        logs = JetStreamLogs.connect(log_access(found), streams)
         try:
             async with connect(kubeconfig.read(state / KUBECONFIG)) as api, asyncio.timeout(READY_WITHIN) as limit:
                 opened = [
-                    await logs.open(name)
+                    await existing(logs, name)
                     for name in (streams.events, streams.snapshots, streams.keyframes, streams.status)
                 ]
                 limit.reschedule(None)

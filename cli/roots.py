@@ -12,7 +12,6 @@ from cli import embedded, kubeconfig
 from cli.api import Api, Manifest, connect
 from shared.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_bundle, decode_note
 from shared.errors import BadInputError, MeshlogError
-from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.eventlog.quiet import hushed
@@ -108,11 +107,11 @@ async def desk() -> AsyncGenerator[Desk]:
     streams = Streams()
     # An outage of the log is waited out, without a word.
     with hushed():
-        host, port = found["listeners"]["nats"]
-        logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="meshlog"), streams)
+        logs = JetStreamLogs.connect(embedded.log_access(found), streams)
         try:
             async with connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as api:
-                yield Desk(api, await logs.open(streams.certs), await logs.open(streams.status), streams)
+                certs, status = [await embedded.existing(logs, name) for name in (streams.certs, streams.status)]
+                yield Desk(api, certs, status, streams)
         finally:
             await logs.close()
 

@@ -141,14 +141,22 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
 
 
 def _everything(streams: Streams) -> tuple[str, ...]:
-    """What history is told from."""
-    return (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status, streams.pins)
+    """What history is told from, and who leads."""
+    return (
+        streams.events,
+        streams.snapshots,
+        streams.keyframes,
+        streams.certs,
+        streams.status,
+        streams.pins,
+        streams.leases,
+    )
 
 
 def _api(streams: Streams, service: str, reads: tuple[str, ...]) -> tuple[str, ...]:
     # People look at what is there; services make what is missing.
     verbs = ("INFO",) if service in PEOPLE else ("CREATE", "INFO")
-    everything = (*_everything(streams), streams.csrs, streams.leases)
+    everything = (*_everything(streams), streams.csrs)
     subjects = [f"$JS.API.STREAM.{verb}.{stream}" for stream in everything for verb in verbs]
     for stream in reads:
         subjects += [f"$JS.API.CONSUMER.CREATE.{stream}.>", f"$JS.API.STREAM.MSG.GET.{stream}"]

@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import gc
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -120,7 +120,7 @@ async def opened(where: str) -> AsyncGenerator[Source]:
     """The log at `where` (see `add_arguments`), let go at the end. Raises `BadInputError` if there is none."""
     collect_rarely()
     if where.startswith(("nats://", "tls://")):
-        async with _remote(where) as source:
+        async with _remote(["--nats-url", where]) as source:
             yield source
     elif where:
         archive = Archive(Path(where))
@@ -149,15 +149,16 @@ def of_archive(archive: Archive) -> Source:
 
 @contextlib.asynccontextmanager
 async def _embedded() -> AsyncGenerator[Source]:
-    from cli import embedded
+    from cli import credentials, embedded
 
     host, port = embedded.running()["listeners"]["nats"]
-    async with _remote(f"nats://{host}:{port}", cluster=embedded.CLUSTER) as source:
+    flags = credentials.settings(embedded.state_directory(), (host, port))
+    async with _remote(flags, cluster=embedded.CLUSTER) as source:
         yield source
 
 
 @contextlib.asynccontextmanager
-async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
+async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[Source]:
     import asyncio
 
     from shared.build import VERSION
@@ -165,7 +166,7 @@ async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
     from shared.eventlog.quiet import hushed
     from shared.settings import CommonSettings, load
 
-    settings = load(CommonSettings, ["--nats-url", url], os.environ, command="meshlog")
+    settings = load(CommonSettings, flags, os.environ, command="meshlog")
     streams = settings.streams
     about = About(
         cluster=cluster or settings.cluster,
@@ -186,7 +187,7 @@ async def _remote(url: str, *, cluster: str = "") -> AsyncGenerator[Source]:
                 async with asyncio.timeout(10):
                     await events.bounds()
             except TimeoutError as error:
-                raise BadInputError("log/none", "no log answers there", about=url) from error
+                raise BadInputError("log/none", "no log answers there", about=settings.nats_url) from error
             yield Source(
                 about=about,
                 events=events,

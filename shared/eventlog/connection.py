@@ -219,7 +219,7 @@ class Connection:
 
         async def failed(error: Exception) -> None:
             # Connect failures are raised as well; what else comes here has no other way to be known.
-            if line is not None:
+            if line is not None and not self._closed:
                 _LOG.warning("the log reports an error: %s", error)
 
         access = self._access

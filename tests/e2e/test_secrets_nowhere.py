@@ -21,7 +21,6 @@ from cli import embedded
 from cli.pods import PodCommand
 from services.ca.authority import StoredAuthority
 from shared.certificates import AuditNote, encode
-from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import Draft
 from shared.subjects import Streams
@@ -103,8 +102,7 @@ def files(state: Path) -> Iterator[tuple[str, bytes]]:
 
 async def records(state: Path) -> list[tuple[str, bytes]]:
     streams = Streams()
-    host, port = embedded.running()["listeners"]["nats"]
-    logs = JetStreamLogs.connect(Access(servers=(f"nats://{host}:{port}",), name="search"), streams)
+    logs = JetStreamLogs.connect(embedded.log_access(embedded.running(), name="search"), streams)
     found: list[tuple[str, bytes]] = []
     try:
         for name in (streams.events, streams.snapshots, streams.keyframes, streams.csrs, streams.certs, streams.status):

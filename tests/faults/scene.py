@@ -212,8 +212,7 @@ class Scene:
         return found
 
     def _access(self) -> Access:
-        host, port = embedded.running()["listeners"]["nats"]
-        return Access(servers=(f"nats://{host}:{port}",), name="faults")
+        return embedded.log_access(embedded.running(), name="faults")
 
     def _lease(self, service: str) -> str:
         return Streams().lease_subject(service if service == "compiler" else f"ingestor-{embedded.CLUSTER}")

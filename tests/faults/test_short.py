@@ -16,6 +16,7 @@ import pytest
 
 from cli import embedded
 from tests.faults.__main__ import chosen, run
+from tests.faults.strangers import are_refused
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
 
@@ -56,10 +57,12 @@ def holds(names: tuple[str, ...], file: Path) -> None:
     replays(file)
 
 
-def test_no_request_fails_and_no_event_is_lost_when_the_compiler_or_all_edges_are_killed(
+def test_no_request_fails_when_the_compiler_or_all_edges_are_killed_and_strangers_write_nothing(
     mesh: None, tmp_path: Path
 ) -> None:
     holds(SHORT, tmp_path / "recorded.meshlog")
+    # On the same mesh, for the ten seconds that another would take.
+    asyncio.run(are_refused(tmp_path))
 
 
 @pytest.mark.long
