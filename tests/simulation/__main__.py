@@ -1,32 +1,36 @@
-"""The command: one seed told step by step, or many seeds counted."""
+"""The whole control plane under faults, in one process, on a simulated clock, log and network.
+
+A seed says all that happens: changes of the cluster, faults, and how long each message takes. One seed is told step by
+step, many are counted; the exit code is 0 only if every promise held in every run, and a seed that fails prints the
+command that repeats it.
+
+    python -m tests.simulation --seed 7                          one run, told
+    python -m tests.simulation --seeds 0:1000                    many, on all cores
+    python -m tests.simulation --mistakes                        plants each mistake: is it noticed?
+    python -m tests.simulation --mistake late --seed 3           one run of a product with that mistake
+"""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.simulation.mistakes import MISTAKES
+from tests.simulation.report import MistakeFound, Progress, Report, mistakes_table
 from tests.simulation.run import Outcome, simulate
+
+SEEDS = 50
+MISTAKE_SEEDS = 100
 
 
 def main() -> int:
-    """Exit code 0 only if every promise held in every run."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seed", type=int, default=None, help="one run, told")
-    parser.add_argument("--seeds", default="0:50", help="FIRST:END, the end not included")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--compared", type=int, default=0, help="commits of each run that are compiled from scratch, drawn; 0: all"
-    )
-    parser.add_argument(
-        "--mistake", choices=sorted(MISTAKES), help="run compilers with this mistake: it must be noticed"
-    )
-    options = parser.parse_args()
+    """Exit code 0 only if every promise held in every run, or with `--mistakes`: if each mistake was noticed."""
+    options = _parser().parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         # Sets of names are walked in hash order: a seed says what happens only under a fixed one.
         os.execve(
@@ -34,36 +38,90 @@ def main() -> int:
             [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0"},
         )
+    run = partial(simulate, compared=options.compared, mistake=options.mistake or "")
     if options.seed is not None:
-        outcome = simulate(options.seed, print, compared=options.compared, mistake=options.mistake or "")
+        outcome = run(options.seed, print)
         print("\n".join(outcome.broken) or "every promise held")
         return bool(outcome.broken)
-    first, _, end = options.seeds.partition(":")
-    began = time.monotonic()
+    first, last = options.seeds or (0, MISTAKE_SEEDS if options.mistakes is not None else SEEDS)
     with ProcessPoolExecutor(options.jobs) as pool:
-        run = partial(simulate, compared=options.compared, mistake=options.mistake or "")
-        outcomes = list(pool.map(run, range(int(first), int(end)), chunksize=4))
-    return _report(outcomes, time.monotonic() - began)
+        if options.mistakes is not None:
+            names = options.mistakes or list(MISTAKES)
+            text, wrong = mistakes_table([_look(pool, name, range(first, last), options.jobs) for name in names])
+            print(text)
+            return bool(wrong)
+        report = Report()
+        progress = Progress(last - first)
+        for outcome in pool.map(run, range(first, last), chunksize=max(1, min(8, (last - first) // options.jobs))):
+            report.add(outcome)
+            if line := progress.line(report):
+                print(line, file=sys.stderr, flush=True)
+    print(report.text())
+    report.write()
+    return bool(report.failed)
 
 
-def _report(outcomes: list[Outcome], seconds: float) -> int:
-    failed = [outcome for outcome in outcomes if outcome.broken]
-    schedules = {hashlib.sha256("\n".join(one.faults).encode()).digest() for one in outcomes}
-    settled = sorted(one.settled for one in outcomes if not one.broken)
-    print(
-        f"{len(outcomes)} seeds, {len(schedules)} distinct fault schedules with {sum(len(o.faults) for o in outcomes)} "
-        f"faults, {sum(o.changes for o in outcomes)} changes, {sum(o.epochs > 1 for o in outcomes)} with more than one "
-        f"epoch, {sum(o.compared for o in outcomes)} commits compared with a compile from scratch, "
-        f"{sum(o.resent for o in outcomes)} resources resent; settled after {settled[len(settled) // 2]:.2f} s "
-        f"(median), {settled[-1]:.2f} s (longest), simulated; {seconds:.0f} s of real time"
-        if settled
-        else f"{len(outcomes)} seeds, none held"
+def _look(pool: ProcessPoolExecutor, name: str, seeds: range, jobs: int) -> MistakeFound:
+    """Run seed after seed with a mistake until one notices it."""
+    began = time.monotonic()
+    for outcome in _in_turn(pool, partial(simulate, compared=0, mistake=name), seeds, jobs):
+        if outcome.broken:
+            return MistakeFound(name, outcome.seed - seeds[0] + 1, outcome.broken[0], time.monotonic() - began)
+    return MistakeFound(name, 0, "", time.monotonic() - began)
+
+
+def _in_turn(pool: ProcessPoolExecutor, run: Callable[[int], Outcome], seeds: range, jobs: int) -> Iterator[Outcome]:
+    """Outcomes in the order of their seeds, no more of them under way than there are cores."""
+    for start in range(0, len(seeds), jobs):
+        yield from pool.map(run, seeds[start : start + jobs])
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    if not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
+        raise argparse.ArgumentTypeError(f"{text!r} is no FIRST:END with FIRST below END, as in 0:1000")
+    return int(first), int(last)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes above 0")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="JSON=file in the environment: with --seeds, the figures as one JSON object.",
     )
-    for outcome in failed[:20]:
-        print(f"\nseed {outcome.seed}: repeat it by: python -m tests.simulation --seed {outcome.seed}")
-        print("\n".join(f"  {why}" for why in outcome.broken[:5]))
-    print(f"{len(failed)} of {len(outcomes)} failed" if failed else "every promise held in every run")
-    return bool(failed)
+    parser.add_argument("--seed", type=int, metavar="N", help="one run, told step by step")
+    parser.add_argument(
+        "--seeds", type=_span, metavar="FIRST:END", help=f"many runs, the end not included (default 0:{SEEDS})"
+    )
+    parser.add_argument(
+        "--jobs", type=_jobs, default=os.cpu_count() or 1, metavar="N", help="processes at once (default: one per core)"
+    )
+    parser.add_argument(
+        "--compared",
+        type=int,
+        default=0,
+        metavar="N",
+        help="commits of each run that are compiled from scratch, drawn; 0, the default: all",
+    )
+    parser.add_argument(
+        "--mistake", choices=sorted(MISTAKES), metavar="NAME", help="run a product with this mistake (see --mistakes)"
+    )
+    parser.add_argument(
+        "--mistakes",
+        nargs="*",
+        choices=list(MISTAKES),
+        metavar="NAME",
+        help=f"plant these mistakes one after the other (none named: all) and count the seeds, of {MISTAKE_SEEDS} "
+        f"unless --seeds says otherwise, until each is noticed: {', '.join(MISTAKES)}",
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -9,8 +9,16 @@ TURN = 1e-6
 """Seconds that one turn of the loop takes at least: whoever waits for less than a clock can tell waits all the same."""
 
 
+TURNS = 3_000_000
+"""Turns of the loop after which something goes round in circles: fifty times what a run takes."""
+
+
 class NothingWillHappenError(RuntimeError):
     """Everything waits for something that nobody will do: a deadlock."""
+
+
+class TooBusyError(RuntimeError):
+    """Something goes round in circles."""
 
 
 class _Selector:
@@ -18,10 +26,14 @@ class _Selector:
 
     def __init__(self, loop: SimulatedLoop) -> None:
         self._loop = loop
+        self._turns = 0
 
     def select(self, timeout: float | None) -> list[Any]:
         if timeout is None:
-            raise NothingWillHappenError
+            raise NothingWillHappenError("everything waits for ever")
+        self._turns += 1
+        if self._turns > TURNS:
+            raise TooBusyError(f"something goes round in circles at {self._loop.time():.3f} s")
         self._loop.skip(max(timeout, TURN))
         return []
 

@@ -14,7 +14,7 @@ from shared.subjects import Streams
 from tests.simulation.cluster import Cluster
 from tests.simulation.disk import flipped
 from tests.simulation.ledger import RecordedLog, RecordedLogs
-from tests.simulation.processes import EdgeProcess, IngestorProcess, Process
+from tests.simulation.processes import CompilerProcess, EdgeProcess, IngestorProcess, Process
 from tests.simulation.proxies import SimulatedProxy
 
 _WHILE = (0.3, 1.0, 3.0, 10.0)
@@ -202,7 +202,7 @@ class Faults:
 
     def _repeat(self, process: Process, seconds: float) -> str:
         link = process.link
-        link.repeats = 0.2
+        link.repeats = 0.5
         self._later(seconds, lambda: setattr(link, "repeats", 0.0))
         return f"{process.name} says and hears things twice for {seconds} s"
 
@@ -253,6 +253,12 @@ class Faults:
         order = log.sequences
         if not order:
             return ""
+        if log.name == streams.events and chance.random() < 0.4:
+            # Damage that shows to who begins to read only.
+            for process in self._processes:
+                if isinstance(process, CompilerProcess) and process.alive:
+                    process.kill()
+                    self._later(0.3, lambda process=process: process.alive or process.start())
         match chance.randrange(5):
             case 0:
                 log.recreate()

@@ -29,6 +29,7 @@ class Life:
         self.fuse = 0
         """Steps left until it crashes; 0: no crash is drawn."""
         self._on_crash = on_crash
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._thawed: list[asyncio.Future[None]] = []
         self._context = copy_context()
         self._context.run(_LIFE.set, self)
@@ -53,6 +54,13 @@ class Life:
         """It is dead: what it awaits now is the last thing that it did."""
         self.dead = True
         self.thaw()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def owns(self, task: asyncio.Task[Any]) -> None:
+        """A task is a part of it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def step(self) -> None:
         """A task comes back from an await."""
@@ -79,8 +87,13 @@ def task_factory(
 ) -> asyncio.Task[Any]:
     """Tasks of a life are led step by step; all others are as ever."""
     life = context.get(_LIFE) if context is not None else _LIFE.get()
-    led = work if life is None else _led(life, work)
-    return asyncio.Task(led, loop=loop, context=context)
+    if life is None:
+        return asyncio.Task(work, loop=loop, context=context)
+    task = asyncio.Task(_led(life, work), loop=loop, context=context)
+    # Cancelled before its first step it would be left as it is.
+    task.add_done_callback(lambda _: work.close())
+    life.owns(task)
+    return task
 
 
 async def _led(life: Life, work: Coroutine[Any, Any, Any]) -> Any:
@@ -97,6 +110,12 @@ def _steps(life: Life, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, An
         except StopIteration as stop:
             return stop.value
         value, error = None, None
+        if life.dead:
+            # Whatever it would still do on its way out, it does not come to.
+            if asyncio.isfuture(awaited):
+                awaited._asyncio_future_blocking = False
+            error = asyncio.CancelledError()
+            continue
         try:
             value = yield awaited
         except BaseException as raised:  # noqa: BLE001 (it belongs to the task that is led)

@@ -166,7 +166,7 @@ class LinkedLog:
             yield record
 
     async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
-        link, told = self._link, deque[Record](maxlen=5)
+        link, told = self._link, deque[Record](maxlen=20)
         async for record in self.stream.follow(start=start, subjects=subjects):
             await link.hears()
             await asyncio.sleep(link.chance.random() * 0.005 + link.chance.random() * link.slow)

@@ -36,7 +36,7 @@ from tests.unit.compiler import objects
 
 STREAMS = Streams()
 SCOPE = STREAMS.cluster_scope(objects.CLUSTER)
-_PATIENCE = Patience(gather=2.0, gather_epoch=10.0, retry=0.3, glance=4.0, scrub=15.0, stand_by=2.0)
+PATIENCE = Patience(gather=2.0, gather_epoch=10.0, retry=0.3, glance=4.0, scrub=15.0, stand_by=2.0)
 _LIMITS = ReflectorLimits(backoff_base=0.2, backoff_cap=5.0)
 
 
@@ -57,6 +57,7 @@ class Process:
         self.lives = 0
         self.stopping = False
         """Whether it was told to stop."""
+        self._retired = False
         self._steps = 0
         self.crashes_early = 0
         """At which await its next life ends; 0: not before something ends it."""
@@ -73,6 +74,8 @@ class Process:
 
     def start(self) -> None:
         """Begin anew, knowing nothing but what is on disk."""
+        if self._retired:
+            return
         self.lives += 1
         self._steps += self.life.steps
         self.life = Life(self.kill)
@@ -84,11 +87,9 @@ class Process:
 
     def kill(self) -> None:
         """As SIGKILL does: whatever it awaits now is the last thing that it did."""
-        tasks, self._tasks = self._tasks, []
+        self._tasks = []
         self.life.end()
         self.link.stir()
-        for task in tasks:
-            task.cancel()
 
     def stop(self) -> None:
         """As SIGTERM does: it gives back what it has, and ends."""
@@ -96,9 +97,16 @@ class Process:
 
         async def leave() -> None:
             await self.leave()
-            self.kill()
+            if self.life is life:
+                self.kill()
 
+        life = self.life
         self._spawn(leave())
+
+    def retire(self) -> None:
+        """All is over: it ends, and does not come back."""
+        self._retired = True
+        self.kill()
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         raise NotImplementedError
@@ -150,6 +158,7 @@ class IngestorProcess(Process):
         self._cluster = cluster
         self.server = BadServer(cluster, self.link)
         self.writer: Writer | None = None
+        self.patience = PATIENCE
         self.runners: dict[str, Runner] = {}
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
@@ -171,7 +180,7 @@ class IngestorProcess(Process):
             new_id=self.new_id,
             new_traceparent=lambda: "",
             doubt=lambda kind, confirming: self.runners[kind].doubt(confirming=confirming),
-            patience=_PATIENCE,
+            patience=self.patience,
             leads=lambda: claim.held,
             warmed=claim.campaign,
             witness=compiled,

@@ -60,7 +60,7 @@ class Witness:
 
     def refers(self, type_url: str, name: str, digest: str) -> frozenset[Reference]:
         """What a resource that was sent once refers to."""
-        return self._references[type_url, name, digest]
+        return self._references.get((type_url, name, digest), frozenset())
 
     def at_rest(self, key: str, epoch: str, version: int, workload_class: str, holds: Holds) -> None:
         """A proxy holds all that its edge has for it."""
