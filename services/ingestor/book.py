@@ -106,6 +106,14 @@ class Book:
             self.see(item)
             self._undo.pop()
 
+    def go_back(self, kind: str, version: str) -> None:
+        """The cluster has gone back to a version: no object of the kind is known of a later one."""
+        for name, known in list(self.objects(kind).items()):
+            if is_older(version, known.resource_version):
+                self._remember(kind, name, msgspec.structs.replace(known, resource_version=version))
+        self._heard.pop(kind, None)
+        self._hearing.pop(kind, None)
+
     def written(self, change: Change, sequence: int) -> None:
         """A change that was decided stands in the log at `sequence`."""
         kind, name = (

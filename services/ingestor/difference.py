@@ -8,7 +8,7 @@ The rules that keep a slow, stale or second ingestor harmless:
 - a list deletes only what is older than the list itself. An object in the log that is newer than the list is left
   alone, and the list is *suspect*: it must be confirmed by another one that was asked for afterwards. Only if that
   is older still than what the log held at the first suspicion has the cluster really gone back (a restored
-  backup), and then the list rules;
+  backup), and then the list rules, and what comes after it is news, though the log knows higher versions;
 - a list that would delete most of a kind at once (`panic`) deletes nothing until another one confirms it, and one that
   takes the last ready endpoint of an EndpointSlice leaves that slice as it was: no glitch of a server takes a service
   away. What a watch says needs no confirmation;
@@ -83,6 +83,8 @@ class ListDifference(msgspec.Struct, frozen=True):
     """If not 0: the list is older than this version that the log holds; confirm it."""
     panic: bool = False
     """It would delete most of the kind, or empty a service, and that was not done; confirm it."""
+    back_to: str = ""
+    """If not empty: the cluster has gone back to this version; what the log has of later ones is another past."""
 
 
 Objects = dict[ObjectName, Known]
@@ -213,6 +215,7 @@ def compare(objects: Objects, listed: Listed, *, suspected: int = 0, panic: floa
         spared=spared,
         suspect=newest if behind and not rules else 0,
         panic=panicked or emptied > 0,
+        back_to=listed.resource_version if rules else "",
     )
 
 

@@ -6,9 +6,14 @@ the log says the same; so what is left when the leader dies is exactly what the 
 
 from __future__ import annotations
 
+import msgspec
+
 from services.ingestor.book import Book
-from services.ingestor.difference import Applied, compare, number, observe, vanish
+from services.ingestor.difference import Applied, ListDifference, compare, number, observe, vanish
 from services.ingestor.facts import Absent, Fact, Listed, ObjectName, Observed, Vanished
+
+_WHATEVER = 1 << 64
+"""A version beyond all: a list is older than it."""
 
 
 class Standby:
@@ -42,12 +47,15 @@ class Standby:
                 return
 
     def forget_written(self, book: Book) -> set[str]:
-        """Let go of what the log says already; kinds whose list is among it.
+        """Let go of what the log says already; kinds of which it says all that their list does.
 
-        What stands beside a list stays as long as the list does: the list alone would be news from the past.
+        What stands beside a list stays as long as the list does: the list alone would be news from the past. A list
+        that is older than the log stays too, though the log says the same: the cluster may have gone back, and then
+        whoever leads next has to find out (as the leader has), for the log shows it to nobody.
         """
-        settled = {kind for kind, listed in self._lists.items() if self._is_written(book, listed)}
-        for kind in settled:
+        written = {kind for kind, listed in self._lists.items() if self._is_written(book, listed)}
+        settled = written | {kind for kind, listed in self._lists.items() if self._is_said(book, listed)}
+        for kind in written:
             listed = self._lists.pop(kind)
             book.hear(kind, listed.resource_version, in_round=False)
             for item in listed.objects:
@@ -85,5 +93,14 @@ class Standby:
         difference = compare(book.objects(listed.kind), listed)
         if difference.panic or difference.suspect > self._reached.get(listed.kind, 0):
             return False
+        return self._is_news(difference, listed.kind)
+
+    def _is_said(self, book: Book, listed: Listed) -> bool:
+        """Whether the log says all of a list and nothing else, whichever of them is older."""
+        believed = msgspec.structs.replace(listed, confirming=True)
+        return self._is_news(compare(book.objects(listed.kind), believed, suspected=_WHATEVER), listed.kind)
+
+    def _is_news(self, difference: ListDifference, kind: str) -> bool:
+        """Whether the watch has told since of all that is different."""
         names = (change.object.name if isinstance(change, Applied) else change.name for change in difference.changes)
-        return all((listed.kind, name) in self._newest for name in names)
+        return all((kind, name) in self._newest for name in names)

@@ -103,12 +103,17 @@ class Verdicts:
         return decided
 
     def _decide_list(self, listed: Listed) -> list[tuple[Change, ...]]:
-        suspected = self._suspected.pop(listed.kind, 0)
+        # A round that the log refuses is decided again, and then too the list confirms what an earlier one said.
+        suspected = (self._suspected.get if listed.confirming else self._suspected.pop)(listed.kind, 0)
         difference = compare(self._book.objects(listed.kind), listed, suspected=suspected, panic=self._panic)
         self._counts.unchanged += difference.unchanged
         self._counts.spared += difference.spared
         if difference.suspect:
             self._suspected[listed.kind] = difference.suspect
+        if difference.back_to:
+            said = {"kind": listed.kind, "version": listed.resource_version}
+            _log.warning("the cluster has gone back, and is believed", extra=said)
+            self._book.go_back(listed.kind, difference.back_to)
         if difference.suspect or difference.panic:
             _log.warning("a list is doubted", extra={"kind": listed.kind, "panic": difference.panic})
             self._counts.doubts += 1
