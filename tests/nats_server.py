@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
-from deploy.nats import NatsConfig, render
+from deploy.nats import ROUTE_PORT, NatsConfig, render
 from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.subjects import Streams
@@ -31,7 +32,7 @@ class NatsServer:
 
     def __init__(self, directory: Path, config: NatsConfig | None = None) -> None:
         self.config = config or NatsConfig(port=free_port(), store=str(directory / "data"))
-        self.url = f"nats://127.0.0.1:{self.config.port}"
+        self.url = f"nats://{self.config.host}:{self.config.port}"
         self.access = Access(servers=(self.url,))
         self._file = directory / "nats.conf"
         self._log = directory / "nats.log"
@@ -66,7 +67,7 @@ class NatsServer:
 
     def _accepts(self) -> bool:
         try:
-            socket.create_connection(("127.0.0.1", self.config.port), timeout=1).close()
+            socket.create_connection((self.config.host, self.config.port), timeout=1).close()
         except OSError:
             return False
         return True
@@ -81,6 +82,32 @@ def running_nats(directory: Path) -> Generator[NatsServer, None, None]:
         yield server
     finally:
         server.kill()
+
+
+@contextlib.contextmanager
+def running_cluster(directory: Path) -> Generator[list[NatsServer], None, None]:
+    """Three servers of one cluster, each with a loopback address of its own: their port for each other is fixed."""
+    hosts = [f"127.{random.randint(1, 250)}.{random.randint(0, 250)}.{last}" for last in (1, 2, 3)]  # noqa: S311
+    servers: list[NatsServer] = []
+    for number, host in enumerate(hosts):
+        place = directory / f"nats-{number}"
+        place.mkdir()
+        config = NatsConfig(
+            host=host,
+            port=free_port(),
+            store=str(place / "data"),
+            name=f"nats-{number}",
+            monitoring=free_port(),
+            routes=tuple(f"nats-route://{each}:{ROUTE_PORT}" for each in hosts),
+        )
+        servers.append(NatsServer(place, config))
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
 
 
 @contextlib.asynccontextmanager

@@ -23,14 +23,14 @@ NO_CLUSTER = 10074
 def weaknesses(spec: StreamSpec, config: Mapping[str, Any], *, whole: bool) -> list[str]:
     """How a stream of this configuration can lose what it acknowledged; empty: not at all.
 
-    `whole`: whether every record of it must stay until it is trimmed, as of the events. What `spec` keeps in memory
-    may be there: it is worthless once every server has stopped.
+    `whole`: whether every record of it must stay until it is trimmed, as of the events. What is `fleeting` may be in
+    memory.
     """
     found: list[str] = []
     copies = int(config.get("num_replicas", 1))
     if copies < COPIES:
         found.append(f"has {copies} of {COPIES} copies")
-    if spec.storage == "file" and config.get("storage") != "file":
+    if not spec.fleeting and config.get("storage") != "file":
         found.append("is kept in memory")
     if config.get("persist_mode") == "async":
         found.append("is acknowledged before it is written")

@@ -155,7 +155,7 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
         "description": spec.description,
         "subjects": list(spec.subjects),
         "retention": "workqueue" if spec.retention == "work_queue" else "limits",
-        "storage": spec.storage,
+        "storage": "file",
         "discard": "new",
         "max_consumers": -1,
         "max_msgs": -1,

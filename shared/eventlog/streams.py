@@ -32,8 +32,8 @@ class StreamSpec(msgspec.Struct, frozen=True):
     acknowledge_within: float = 5.0
     """Seconds that a taker has for a job before another may have it (work queues only)."""
     replicas: int = 1
-    storage: Literal["file", "memory"] = "file"
-    """`memory`: for what is worthless once every server has stopped."""
+    fleeting: bool = False
+    """Whether it is worth nothing once every server has stopped: one in memory, as older builds made it, is let be."""
 
 
 class StreamSettings(msgspec.Struct, frozen=True):
@@ -57,7 +57,9 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
     """The streams of one mesh by name.
 
     `MESH_EVENTS` has no limit by age: live objects must not vanish. All streams refuse new records when they are
-    full instead of dropping old ones, except where `max_per_subject` says that only the newest matter.
+    full instead of dropping old ones, except where `max_per_subject` says that only the newest matter. All are on
+    disks: one in memory that every server has lost elects no leader before the last of them is back (tried: of three
+    servers, two were not enough), and without leases nothing is written.
     """
     settings = settings or StreamSettings()
     replicas = settings.replicas
@@ -118,7 +120,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             max_per_subject=1,
             max_age=_DAY,
             replicas=replicas,
-            storage="memory",
+            fleeting=True,
         ),
     )
     return {spec.name: spec for spec in every}

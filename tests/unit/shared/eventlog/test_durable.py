@@ -44,9 +44,11 @@ def test_more_copies_and_a_limit_by_bytes_are_fine() -> None:
     assert weaknesses(spec, {**stream_config(spec), "num_replicas": 5, "max_bytes": 1 << 30}, whole=True) == []
 
 
-def test_a_stream_that_forgets_by_design_may_and_leases_may_be_in_memory() -> None:
+def test_a_stream_that_forgets_by_design_may_and_leases_of_an_older_build_may_be_in_memory() -> None:
     for name in (STREAMS.status, STREAMS.leases):
         assert weaknesses(SPECS[name], {**stream_config(SPECS[name]), "discard": "old"}, whole=False) == []
+    leases = SPECS[STREAMS.leases]
+    assert weaknesses(leases, {**stream_config(leases), "storage": "memory"}, whole=False) == []
 
 
 def test_the_refusal_is_one_sentence_that_names_everything() -> None:

@@ -1,0 +1,106 @@
+"""Three servers of the log: what goes on without some of them, and what comes back by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from shared.eventlog.connection import Access
+from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.jetstream_api import call
+from shared.eventlog.protocol import LogUnavailableError, Record
+from shared.eventlog.streams import StreamSettings
+from shared.subjects import Streams
+from tests.integration.eventlog.test_outages import background, collect, write, write_once
+from tests.nats_server import NatsServer, running_cluster
+from tests.waiting import eventually
+
+pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+
+STREAMS = Streams()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
+    """Of this test alone."""
+    with running_cluster(tmp_path) as servers:
+        yield servers
+
+
+@contextlib.asynccontextmanager
+async def connected(*servers: NatsServer) -> AsyncGenerator[JetStreamLogs]:
+    access = Access(servers=tuple(server.url for server in servers))
+    logs = JetStreamLogs.connect(access, STREAMS, StreamSettings(replicas=3))
+    try:
+        yield logs
+    finally:
+        await logs.close()
+
+
+async def stream_leader(logs: JetStreamLogs, stream: str) -> str:
+    """Name of the server that leads it, as soon as one does."""
+
+    async def ask() -> str:
+        line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
+        with contextlib.suppress(LogUnavailableError):
+            return str((await call(line, f"STREAM.INFO.{stream}"))["cluster"].get("leader", ""))
+        return ""
+
+    return await eventually(ask, within=25, what=f"{stream} has a leader")
+
+
+async def meta_leader(server: NatsServer) -> str:
+    """Name of the server that leads the meta layer, as this one knows it."""
+    url = f"http://{server.config.host}:{server.config.monitoring}/jsz"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return str((await answer.json())["meta_cluster"].get("leader", ""))
+
+
+async def test_when_all_were_killed_two_of_three_are_enough_for_every_stream(cluster: list[NatsServer]) -> None:
+    """The leases, too: a stream in memory that was lost everywhere elects nobody before all three are back."""
+    async with connected(*cluster) as logs:
+        await logs.ensure()
+    for server in cluster:
+        server.kill()
+    for server in cluster[:2]:
+        server.start()
+    async with connected(*cluster[:2]) as logs:
+        for name in (STREAMS.events, STREAMS.snapshots, STREAMS.leases):
+            assert await stream_leader(logs, name)
+
+
+@pytest.mark.long
+async def test_without_a_meta_leader_what_runs_goes_on_and_what_begins_waits(cluster: list[NatsServer]) -> None:
+    """The server that leads the meta layer is killed, and another leads the events.
+
+    Consumers are wherever they are: those of the killed server begin anew, as soon as there is a meta leader.
+    """
+    async with connected(*cluster) as first:
+        await first.ensure(STREAMS.events)
+    leading = await meta_leader(cluster[0])
+    doomed = next(server for server in cluster if server.config.name == leading)
+    left = [server for server in cluster if server is not doomed]
+    async with connected(*left) as logs, contextlib.AsyncExitStack() as running:
+        events = logs.existing(STREAMS.events)
+        while await stream_leader(logs, STREAMS.events) == doomed.config.name:
+            line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
+            await call(line, f"STREAM.LEADER.STEPDOWN.{STREAMS.events}", within=5)
+        await write(events, "a")
+        followers: list[list[Record]] = [[] for _ in range(8)]
+        for followed in followers:
+            await running.enter_async_context(background(collect(events, followed)))
+        await eventually(lambda: all(followers), within=10, what="all follow")
+        doomed.kill()
+        await write_once(events, "b")
+        late: list[Record] = []
+        await running.enter_async_context(background(collect(events, late)))
+        await eventually(lambda: any(len(one) == 2 for one in followers), within=3, what="the news goes on")
+        assert await meta_leader(left[0]) in {"", doomed.config.name}
+        followers.append(late)
+        await eventually(lambda: all(len(one) == 2 for one in followers), within=30, what="all have the news")
+    for followed in followers:
+        assert [record.payload for record in followed] == [b"a", b"b"]
