@@ -18,6 +18,7 @@ from shared import events
 from shared.eventlog.chain import Verifier
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.subjects import Streams
+from tests.integration.eventlog.test_full import limit
 from tests.nats_server import NatsServer, free_port
 from tests.waiting import eventually
 
@@ -61,6 +62,19 @@ class Process:
                 return False
 
         await eventually(lambda: asyncio.to_thread(probe), within=20.0, what="the ingestor is ready")
+
+    async def answer(self, path: str) -> str:
+        """What one of its pages says, whatever the status."""
+
+        def get() -> str:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+                    return answer.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.read().decode()
+
+        return await asyncio.to_thread(get)
 
     async def end(self, number: signal.Signals) -> int:
         assert self._process is not None
@@ -107,6 +121,45 @@ async def test_killed_at_any_moment_each_change_is_in_the_log_once(api: ApiServe
             return sorted(await names(logs)) == sorted(wanted)
 
         await eventually(complete, within=10.0, what="each account is there once")
+        assert await process.end(signal.SIGTERM) == 0
+    finally:
+        await process.end(signal.SIGKILL)
+        await logs.close()
+        server.stop()
+
+
+async def test_on_a_full_log_it_says_so_waits_and_goes_on_without_a_restart(api: ApiServer, tmp_path: Path) -> None:
+    """Fault 39: not ready, with the stream and its limit; a metric; and all changes arrive once there is room."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(api.kubeconfig(f"https://127.0.0.1:{api.bound[0][1]}"))
+    server = NatsServer(tmp_path)
+    server.start()
+    logs = JetStreamLogs.connect(server.access, Streams())
+    process = Process("--nats-url", server.url, "--kubeconfig", str(kubeconfig))
+    wanted: list[str] = []
+    try:
+        await process.start()
+        await process.ready()
+        log = await logs.open(Streams().events)
+        await limit(log, max_msgs=(await log.extent()).count + 3)
+        for number in range(20):
+            wanted.append(f"a{number}")
+            await api.cluster.create("serviceaccounts", {"metadata": {"name": wanted[-1], "namespace": "default"}})
+
+        async def refuses() -> bool:
+            said = await process.answer("/readyz")
+            return "MESH_EVENTS: the log is full (maximum messages exceeded)" in said and "--max-msgs" in said
+
+        await eventually(refuses, within=10.0, what="it is not ready, and says why")
+        assert "meshlog_ingestor_log_full 1" in await process.answer("/metrics")
+        await limit(log, max_msgs=-1)
+
+        async def complete() -> bool:
+            return sorted(await names(logs)) == sorted(wanted)
+
+        await eventually(complete, within=10.0, what="what waited has arrived")
+        await process.ready()
+        assert "meshlog_ingestor_log_full 0" in await process.answer("/metrics")
         assert await process.end(signal.SIGTERM) == 0
     finally:
         await process.end(signal.SIGKILL)
