@@ -191,7 +191,9 @@ class Exchange:
 
     def _gate_open(self, now: float) -> bool:
         clusters = self.subscriptions.get(CDS)
-        if clusters is None or clusters.in_flight is None or not clusters.in_flight.put:
+        sent = clusters.in_flight if clusters is not None else None
+        # While a removal is under way, what came to be wanted since could not be sent.
+        if clusters is None or sent is None or not (sent.put or clusters.lacks(self._whole(CDS))):
             self._gate = None
             self._waits = False
             return True

@@ -273,6 +273,10 @@ class Subscription:
         goal = self.goal(whole)
         return self.held is goal or all(name in pending for name, _ in goal.change_from(self.held).put)
 
+    def lacks(self, whole: Selection) -> bool:
+        """Whether something was added or changed that is not even on its way."""
+        return bool(self.goal(whole).change_from(self.held).put)
+
     def forget(self, names: Iterable[str]) -> None:
         """Treat these as not held, so that they are offered again."""
         again = {name: UNKNOWN for name in names if self.held.resources.get(name)}

@@ -194,6 +194,10 @@ class WorldSubscription:
             return False
         return all(name in pending for name, _ in self.goal(whole).change_from(self.held).put)
 
+    def lacks(self, whole: Selection) -> bool:
+        """Whether something was added or changed that is not even on its way."""
+        return bool(self.goal(whole).change_from(self.held).put)
+
     def forget(self, names: Iterable[str]) -> None:
         """Treat these as not held, so that they are sent again."""
         self.held = self.held.altered({}, frozenset(names))

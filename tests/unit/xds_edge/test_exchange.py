@@ -317,6 +317,21 @@ class TestOrder:
         ]
         assert proxy.exchange.complete == 2
 
+    def test_what_is_wanted_again_while_its_removal_is_under_way_comes_before_what_leads_to_it(self) -> None:
+        """A policy taken away and given back at once: the listener would have met no cluster."""
+        proxy = started(view(1, cds={"a": "1"}))
+        proxy.ask(CDS)
+        proxy.ask(LDS)
+        proxy.settle()
+        proxy.exchange.show(view(2), 2)
+        assert said(proxy.pump()) == [("cds", [], ["a"])]
+        proxy.exchange.show(view(3, cds={"a": "1"}, lds={"leads-to-a": "1"}), 3)
+        assert said(proxy.pump()) == []
+        proxy.answer()
+        assert said(proxy.pump()) == [("cds", ["a"], [])]
+        proxy.answer()
+        assert said(proxy.pump()) == [("lds", ["leads-to-a"], [])]
+
     def test_listeners_do_not_wait_for_ever_for_clusters(self) -> None:
         """A permission that was taken back must not hang on a cluster that never warms."""
         proxy = started(view(1, cds={"a": "1"}, lds={"l": "1"}))

@@ -94,3 +94,32 @@ def test_a_stream_that_follows_is_sent_each_change_once(seed: int) -> None:
                     del held[offer.type_url, name]
             while proxy.unanswered:
                 proxy.answer(chance.choice(proxy.unanswered))
+
+
+def _consistent_view(chance: random.Random) -> dict[str, dict[str, str]]:
+    """Listeners and routes whose hashes are the names of the clusters that they lead to, and just these clusters."""
+    routes = {name: "".join(chance.sample(NAMES, chance.randrange(3))) for name in NAMES if chance.random() < 0.6}
+    listeners = {name: chance.choice(["", *NAMES]) for name in routes}
+    clusters = dict.fromkeys("".join([*routes.values(), *listeners.values()]), chance.choice("123"))
+    return {"cds": clusters, "eds": dict(clusters), "lds": listeners, "rds": routes}
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(min_value=0, max_value=2**32))
+def test_a_proxy_never_holds_what_leads_to_a_cluster_that_it_lacks(seed: int) -> None:
+    """P4: make before break, however often the view changes while it takes up, in order, what it was sent."""
+    chance = random.Random(seed)  # noqa: S311
+    exchange = Exchange()
+    proxy = ProxyModel(exchange)
+    for type_url in TYPE_URLS:
+        proxy.ask(type_url, [WILDCARD])
+    for version in range(1, 12):
+        exchange.show(view(version, **_consistent_view(chance)), version)
+        # It is at rest before some changes and in the middle of the last one before others.
+        for _ in range(chance.choice([1, 2, 5, 100])):
+            if not proxy.pump() and not proxy.unanswered:
+                break
+            proxy.answer()
+            listeners, routes = proxy.holds[LDS], proxy.holds[RDS]
+            led_to = "".join([*listeners.values(), *(routes.get(name, "") for name in listeners)])
+            assert set(led_to) <= proxy.holds[CDS].keys()
