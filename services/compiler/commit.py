@@ -68,8 +68,9 @@ def difference(
     stamp: Stamp,
     *,
     recording: bool = True,
+    always: bool = False,
 ) -> Commit | None:
-    """The commit that leads from `published` to the compiled result; none if nothing differs.
+    """The commit that leads from `published` to the compiled result; none if nothing differs, but `always`.
 
     The first commit of all is made even if it is empty: from then on edges know that there is nothing to serve.
     """
@@ -91,7 +92,7 @@ def difference(
     }
     first = published.version == 0
     differs = quarantine != published.quarantine, derived.members != published.mesh_namespaces
-    if not (resources or retired or views or proxies or any(differs) or first):
+    if not (resources or retired or views or proxies or any(differs) or first or always):
         return None
     return Commit(
         format=FORMAT,

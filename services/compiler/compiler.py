@@ -170,8 +170,8 @@ class Compiler:
         self._derived.refresh()
         return self._derived
 
-    def commit(self, published: Snapshot) -> Commit | None:
-        """What leads from the published snapshot to the events folded so far; none if nothing differs.
+    def commit(self, published: Snapshot, *, always: bool = False) -> Commit | None:
+        """What leads from the published snapshot to the events folded so far; none if nothing differs, but `always`.
 
         Call `accept` once it stands in the log, or `doubt` if the published snapshot was read anew.
         """
@@ -187,7 +187,8 @@ class Compiler:
             causes=tuple(cause for cause in self._causes if cause.sequence > published.version),
             traceparents=tuple(dict.fromkeys(text for at, text in self._traceparents if at > published.version)),
         )
-        return difference(self._derived, quarantine, published, touched, stamp, recording=self._recording)
+        recording = self._recording
+        return difference(self._derived, quarantine, published, touched, stamp, recording=recording, always=always)
 
     def warm(self) -> None:
         """Bring every answer up to date without saying what changed: what a standby does with its time."""

@@ -340,10 +340,25 @@ class Publication:
             else:
                 return
 
+    def _difference(self) -> Commit | None:
+        """What leads from the published version to the events folded; nothing, if nothing differs and nobody doubts it.
+
+        Where a commit was lost an edge may hold what nobody publishes any more, and a new epoch began because the log
+        was damaged: then what did not change is said too, so that whoever missed something has a version to come to.
+        """
+        published = self.snapshots.published
+        commit = self.compiler.commit(published)
+        epoch_is_new = published.version > 0 and published.epoch != self.compiler.epoch
+        if (commit is not None and commit.version > published.version) or not (self.snapshots.doubtful or epoch_is_new):
+            return commit
+        if self.compiler.version > published.version:
+            return self.compiler.commit(published, always=True)
+        return published.keyframe() if self.snapshots.hidden else commit
+
     def _compile(self, span: traces.Span) -> Commit | None:
         started = asyncio.get_running_loop().time()
         failures_before = len(self.compiler.failures)
-        commit = self.compiler.commit(self.snapshots.published)
+        commit = self._difference()
         self._compiled(asyncio.get_running_loop().time() - started)
         if len(self.compiler.failures) > failures_before:
             for (query, arguments), error in sorted(self.compiler.failures.items()):

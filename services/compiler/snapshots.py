@@ -61,7 +61,19 @@ class Snapshots:
         self._streams = streams
         self._epoch_id = epoch_id
         self._after: Checkpoint = EMPTY
+        self._said = 0
+        self._cut = False
         self._broken = False
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the published version stands in a keyframe only: its commit was lost, so no follower hears of it."""
+        return self._said < self.published.version
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether an edge may hold another version than the published one and nothing in the log leads it there."""
+        return self.hidden or self._cut or self.published.version < self.highest
 
     async def load(self) -> None:
         """Read the newest keyframe and the commits after it. Raises `LogUnavailableError`."""
@@ -71,10 +83,10 @@ class Snapshots:
         await self._load_keyframe()
         subject = self._streams.snapshot_subject
         verifier, assembler = Verifier(), blob.Assembler()
-        self._after = EMPTY
+        self._after, self._said = EMPTY, 0
         async for record in self._snapshots.read(subjects=subject):
             # Not the stream's tip afterwards: another compiler may have published since, which must be read first.
-            self._after = checkpoint_at(record)
+            self._after, self._said = checkpoint_at(record), blob.version_of(record)
             try:
                 verifier.fold(record)
                 payload = assembler.feed(record)
@@ -85,7 +97,10 @@ class Snapshots:
                 if blob.version_of(record) > self.published.version:
                     _LOG.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
                     self._broken = True
-        self.highest = max(self.highest, self.published.version)
+        if self.published.version >= self.highest:
+            self.highest, self.highest_build = self.published.version, self.published.build
+        # A sequence that was given, and of which there is no record: a commit that somebody may have read.
+        self._cut = (await self._snapshots.bounds())[1] > self._after.sequence
         if self._broken:
             self.published = Snapshot()
 
@@ -101,6 +116,7 @@ class Snapshots:
             ):
                 if verifier.fold(record):
                     self.published = Snapshot()
+                self._said, self._cut = blob.version_of(record), False
                 payload = assembler.feed(record)
                 if payload is not None:
                     self._take(payload)
@@ -168,7 +184,8 @@ class Snapshots:
         self._after = await self._snapshots.append(
             drafts, scope=subject, after=self._after, epoch=self._epoch_id() if starts else ""
         )
-        self._broken = False
+        self._broken = self._cut = False
+        self._said = commit.version
         self.published.apply(commit)
         self.highest, self.highest_build = commit.version, commit.build
         self.since_keyframe += len(payload)

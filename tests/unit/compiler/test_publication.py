@@ -15,12 +15,12 @@ from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from services.compiler.publication import Limits, Publication
 from services.compiler.snapshots import Kept, Snapshots
-from shared import events
+from shared import blob, events
 from shared.eventlog.beginning import with_marks
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, HEADER_EPOCH_RECORDS, Draft
 from shared.events import Event
-from shared.snapshot import Snapshot
+from shared.snapshot import Commit, Snapshot, decode_commit
 from shared.subjects import Streams
 from tests.unit.compiler import objects
 from tests.waiting import eventually
@@ -95,6 +95,15 @@ async def read_back(logs: MemoryLogs) -> Snapshot:
     snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     await snapshots.load()
     return snapshots.published
+
+
+async def commits(logs: MemoryLogs) -> list[Commit]:
+    assembler, found = blob.Assembler(), list[Commit]()
+    async for record in logs.stream(STREAMS.snapshots).read():
+        payload = assembler.feed(record)
+        if payload is not None:
+            found.append(decode_commit(payload))
+    return found
 
 
 def contents(snapshot: Snapshot) -> object:
@@ -388,8 +397,10 @@ async def test_half_an_epoch_is_never_published() -> None:
         )
         await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
         await compiler.reaches(2 * len(mesh) + 1)
-    _, last = await logs.stream(STREAMS.snapshots).bounds()
-    assert last == 2, "the new epoch says what the old one said: nothing was sent for it"
+    _, epoch, change = await commits(logs)
+    assert (epoch.version, epoch.epoch) == (2 * len(mesh), "e2")
+    assert not [*epoch.resources, *epoch.retired, *epoch.views, *epoch.proxies], "it says what the old one said"
+    assert change.version == 2 * len(mesh) + 1
 
 
 async def test_what_vanished_while_the_log_was_broken_does_not_live_on_in_the_compiler() -> None:
@@ -421,6 +432,73 @@ async def test_a_leader_with_nothing_to_do_says_again_what_the_log_lost(monkeypa
             return contents(await read_back(logs)) == contents(compile_events([*mesh, change]))
 
         await eventually(again, within=5, what="the lost version is there again")
+
+
+async def test_a_lost_commit_that_a_keyframe_holds_is_said_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Simulation, seed 6241: an edge that had not read it yet waited for the next change, at the version before."""
+    monkeypatch.setattr(publication, "GLANCE", 0.02)
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs, limits=Limits(commits=1)) as compiler:
+        await compiler.reaches(len(mesh))
+        await write(logs, [objects.slices("store", "store-v1", {"v1-0": "10.99.2.1"})])
+        snapshots = compiler.publication.snapshots
+        await eventually(lambda: snapshots.keyframe_version > len(mesh), within=5, what="there is a keyframe of it")
+        log = logs.stream(STREAMS.snapshots)
+        log.lose(log.sequences[-1])
+
+        async def said() -> bool:
+            return (await commits(logs))[-1].version > len(mesh)
+
+        await eventually(said, within=5, what="the commits lead to it again")
+    again = (await commits(logs))[-1]
+    assert (again.version, again.parent) == (len(mesh) + 1, 0), "the same version, whole: who holds it need not change"
+    assert again == compiler.published.keyframe()
+
+
+async def test_a_lost_commit_that_changed_back_meanwhile_is_followed_by_one_that_says_so() -> None:
+    """Simulation, seed 6355: nothing differed from what was left, and edges that held what was lost kept it."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    before, after = (objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"}) for number in (1, 2))
+    await write(logs, [*mesh, before])
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh) + 1)
+        await write(logs, [after])
+        await compiler.reaches(len(mesh) + 2)
+    log = logs.stream(STREAMS.snapshots)
+    log.lose(log.sequences[-1])
+    await write(logs, [before])
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh) + 3)
+    said = (await commits(logs))[-1]
+    assert (said.version, said.parent) == (len(mesh) + 3, len(mesh) + 1)
+    assert not [*said.resources, *said.retired, *said.views, *said.proxies]
+
+
+async def test_what_only_this_compiler_knows_to_be_lost_is_outdone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream was rolled back, so that nothing in it tells; the version that was lost must not be the highest."""
+    monkeypatch.setattr(publication, "GLANCE", 0.02)
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    before, after = (objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"}) for number in (1, 2))
+    await write(logs, [*mesh, before])
+    leads = True
+    async with running(logs, leads=lambda: leads) as compiler:
+        await compiler.reaches(len(mesh) + 1)
+        await write(logs, [after])
+        await compiler.reaches(len(mesh) + 2)
+        leads = False
+        logs.stream(STREAMS.snapshots).roll_back(1)
+        await write(logs, [before])
+        await eventually(lambda: compiler.publication.compiler.version == len(mesh) + 3, within=5, what="it is folded")
+        leads = True
+        compiler.publication.wake()
+        await compiler.reaches(len(mesh) + 3)
+    assert (await commits(logs))[-1].version == len(mesh) + 3
 
 
 async def test_a_leader_writes_another_keyframe_when_the_newest_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,18 @@ async def test_a_trimmed_log_that_loses_its_beginning_is_broken(lost: int) -> No
     assert not (await recovered(log)).broken
 
 
+async def test_a_trimmed_log_that_loses_what_was_said_again_is_broken() -> None:
+    """Simulation, seed 7286: it went back to the middle of what was said again, and looked as if nothing else lived."""
+    server, log = await trimmed()
+    kept = [record.sequence async for record in log.read() if HEADER_KEPT in record.headers]
+    log.roll_back(kept[0])
+    standing = await recovered(log)
+    assert standing.broken
+    async with Rig(server, log, name="b") as rig:
+        await eventually(lambda: rig.writer.counts.epochs, within=5, what="a new epoch begins")
+        await agrees(log, server)
+
+
 async def test_a_log_that_was_never_trimmed_and_loses_its_first_record_is_broken() -> None:
     server, log = await grown()
     log.lose(log.sequences[0])
