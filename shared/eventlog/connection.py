@@ -77,10 +77,10 @@ class Line:
         answer = self._answers[reply] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(within):
-                while not answer.done():
+                await self.publish(subject, payload, reply=reply, headers=headers)
+                while again is not None and not (await asyncio.wait({answer}, timeout=again))[0]:
                     await self.publish(subject, payload, reply=reply, headers=headers)
-                    await asyncio.wait({answer}, timeout=again)
-                message = answer.result()
+                message = await answer
         except TimeoutError as error:
             raise LogUnavailableError("log/timeout", f"no answer within {within:g} s", about=subject) from error
         finally:
