@@ -155,12 +155,13 @@ class Standing:
         """Read the whole chain: the book anew, and whether the chain holds. If the log goes away, nothing changes."""
         before = self.missing, self.newer
         try:
+            # Asked first: what is compiled by then stands in what is read, whoever writes on meanwhile.
+            compiled = await self._witness()
             extent = await self._log.extent()
             book, tip, why = await self._read_through()
             if why:
                 # A trim under a reader looks like a hole. It is one if it is still there.
                 book, tip, why = await self._read_through()
-            compiled = await self._witness()
             self._extent = extent
         except LogUnavailableError:
             self.missing, self.newer = before

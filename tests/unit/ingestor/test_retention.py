@@ -11,7 +11,7 @@ from services.ingestor.retention import Retention
 from services.ingestor.standing import Compiled, Standing
 from shared.eventlog.beginning import mark_of
 from shared.eventlog.memory import MemoryLog
-from shared.eventlog.protocol import HEADER_KEPT, LogUnavailableError, Record
+from shared.eventlog.protocol import HEADER_KEPT, Draft, LogUnavailableError, Record
 from shared.eventlog.streams import matches
 from tests.unit.ingestor.rig import STREAMS, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
@@ -202,6 +202,27 @@ async def test_a_log_that_ends_before_what_was_compiled_from_it_gets_a_new_epoch
         assert rig.writer.counts.epochs == 1
     assert (await log.bounds())[0] == end + 1
     assert len(await history(log)) == 3
+
+
+async def test_what_is_written_and_compiled_while_a_standby_reads_is_no_sign_of_a_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, log = await grown()
+    read = log.read
+    draft = [Draft(record.subject, record.payload) async for record in read()][-1]
+
+    async def overtaken(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        async for record in read(start=start, subjects=subjects):
+            yield record
+        await log.append([draft], scope=SCOPE, after=await log.tip(SCOPE))
+
+    async def witness() -> Compiled:
+        return Compiled((await log.bounds())[1])
+
+    monkeypatch.setattr(log, "read", overtaken)
+    standing = Standing(log, SCOPE, retry=0.01, witness=witness)
+    await standing.recover()
+    assert not standing.broken
 
 
 async def test_an_epoch_that_nobody_finished_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
