@@ -64,6 +64,10 @@ class Context(Generic[C]):
         """Say whether the condition `name` for serving holds, and if not, why; `/readyz` needs all of them."""
         self.readiness.set(name, ready=ready, why=why)
 
+    def remark(self, name: str, text: str) -> None:
+        """Have `/readyz` say something that people should know of, ready or not; empty: no more."""
+        self.readiness.remark(name, text)
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a part of the service beside it. Its failure is the process's; returning is fine."""
         task = asyncio.get_running_loop().create_task(work, name=name)

@@ -8,6 +8,7 @@ the whole snapshot. MessagePack, because the bodies are bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
 import msgspec
@@ -33,6 +34,15 @@ SECRET_TRUST_BUNDLE = "trust-bundle"  # noqa: S105 (a resource name)
 
 class SnapshotError(MeshlogError):
     """A commit cannot be read or does not follow the snapshot that it is applied to."""
+
+
+class FutureSnapshotError(SnapshotError):
+    """The commit is of a newer build's format: nothing of it is guessed."""
+
+    def __init__(self, version: int, written: int) -> None:
+        """`version` of the commit, `written`: its format."""
+        self.what = f"version {version} has format {written}, this build reads up to {FORMAT}"
+        super().__init__("snapshot/future", f"{self.what}; run a newer build")
 
 
 class Cause(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -169,11 +179,7 @@ class Snapshot:
         not there; the snapshot is then unchanged only if the check failed before folding (format, parent): a
         caller that sees the error must start again from a keyframe.
         """
-        if commit.format > FORMAT:
-            raise SnapshotError(
-                "snapshot/future",
-                f"version {commit.version} has format {commit.format}, this build reads {FORMAT}",
-            )
+        refuse_future(commit)
         if commit.parent == 0:
             self.__init__()
         elif commit.parent != self.version:
@@ -255,9 +261,38 @@ def encode_commit(commit: Commit) -> bytes:
     return _ENCODER.encode(commit)
 
 
+class Head(msgspec.Struct):
+    """What commits of every format have, also of those to come; maps and fields that are unknown are passed over."""
+
+    format: int
+    version: int
+
+
+_HEAD = msgspec.msgpack.Decoder(Head)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+def refuse_future(head: Head | Commit) -> None:
+    """Raise `FutureSnapshotError` for a format that is newer than ours."""
+    if head.format > FORMAT:
+        raise FutureSnapshotError(head.version, head.format)
+
+
+def refuse_future_bytes(payload: bytes) -> None:
+    """The same for bytes that cannot be read as a commit; does nothing if they are none of any format."""
+    with contextlib.suppress(*_UNREADABLE):
+        refuse_future(_HEAD.decode(payload))
+
+
 def decode_commit(payload: bytes) -> Commit:
-    """Read a commit; raises `SnapshotError` for bytes that are none."""
+    """Read a commit; raises `SnapshotError` for bytes that are none, `FutureSnapshotError` for a newer format.
+
+    Within a format fields are only added, with defaults: older commits lack them, and older builds pass over them.
+    """
     try:
-        return _DECODER.decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        commit = _DECODER.decode(payload)
+    except _UNREADABLE as error:
+        refuse_future_bytes(payload)
         raise SnapshotError("snapshot/corrupt", f"cannot be read as a commit ({error})") from error
+    refuse_future(commit)
+    return commit

@@ -54,6 +54,8 @@ class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """Serial of the bundle under which the certificate was signed that the proxy acknowledged; 0: it has none yet."""
     certificate_until: int = 0
     """When that certificate expires, seconds since 1970."""
+    stuck: str = ""
+    """Why its edge can bring it no newer version; empty: it can."""
 
     @property
     def acked(self) -> int:

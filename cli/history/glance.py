@@ -11,7 +11,17 @@ from typing import TypeVar
 
 import msgspec
 
-from shared.snapshot import FORMAT, Commit, Proxy, Resource, Snapshot, SnapshotError, ViewChange
+from shared.snapshot import (
+    FORMAT,
+    Commit,
+    FutureSnapshotError,
+    Proxy,
+    Resource,
+    Snapshot,
+    SnapshotError,
+    ViewChange,
+    refuse_future_bytes,
+)
 
 T = TypeVar("T")
 
@@ -49,12 +59,13 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 def read_outline(payload: bytes) -> Outline:
     """Read the outline of a commit; raises `SnapshotError` for bytes that are none."""
-    outline = _decoded(_OUTLINE, payload)
+    try:
+        outline = _decoded(_OUTLINE, payload)
+    except SnapshotError:
+        refuse_future_bytes(payload)
+        raise
     if outline.format > FORMAT:
-        raise SnapshotError(
-            "snapshot/future",
-            f"version {outline.version} has format {outline.format}, this build reads {FORMAT}",
-        )
+        raise FutureSnapshotError(outline.version, outline.format)
     return outline
 
 

@@ -10,6 +10,9 @@ import msgspec
 from cli.history.arriving import changes_nothing
 from cli.history.source import Source
 from cli.rollout import Tracker
+from shared import events
+from shared.errors import MeshlogError
+from shared.events import FutureEventError
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -37,10 +40,27 @@ async def _compiler(source: Source, head: int, cache: dict[int, bool]) -> Lag:
         return Lag("compiler", 0, "compiled every event")
     if newest not in cache:
         cache.clear()
-        cache[newest] = bool(head) and await changes_nothing(source)
+        if stops := await _stops_at(source, head):
+            return Lag("compiler", waiting, f"{stops}; version {head} is in force")
+        try:
+            cache[newest] = bool(head) and await changes_nothing(source)
+        except FutureEventError as error:
+            return Lag("compiler", waiting, f"this command cannot say what waits: an event {error.what}")
     if cache[newest]:
         return Lag("compiler", 0, f"compiled every event; the newest {waiting} change no configuration")
     return Lag("compiler", waiting, f"{waiting} events after version {head} are not published")
+
+
+async def _stops_at(source: Source, head: int) -> str:
+    """Why a compiler of this command's build would go no further; empty: it would."""
+    async for record in source.events.read(start=head + 1, subjects=source.scope):
+        try:
+            events.decode(record.payload)
+        except FutureEventError as error:
+            return error.state(record.sequence)
+        except MeshlogError:
+            continue
+    return ""
 
 
 def _edges(tracker: Tracker) -> list[Lag]:

@@ -147,7 +147,9 @@ def _state(status: ProxyStatus | None, *, behind: bool) -> tuple[str, str]:
     for type_url, one in sorted(status.types.items()):
         if one.refusal is not None:
             return "refusing", f"{type_url.rpartition('.')[2]} of {one.refusal.version}: {one.refusal.message}"
-    return ("behind", f"holds {status.acked}") if behind else ("in sync", "")
+    if behind:
+        return "behind", f"holds {status.acked}; its edge {status.stuck}" if status.stuck else f"holds {status.acked}"
+    return "in sync", ""
 
 
 def _ago(moment: int) -> str:

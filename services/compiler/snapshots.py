@@ -25,7 +25,7 @@ from shared.eventlog.protocol import (
     LogUnavailableError,
     StaleWriterError,
 )
-from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit, encode_commit
+from shared.snapshot import Commit, FutureSnapshotError, Snapshot, SnapshotError, decode_commit, encode_commit
 from shared.subjects import Streams
 from shared.telemetry import traces
 
@@ -94,6 +94,9 @@ class Snapshots:
                     self._take(payload)
             except (ChainBrokenError, blob.BlobError, SnapshotError) as error:
                 verifier = Verifier()
+                if isinstance(error, FutureSnapshotError):
+                    # What a newer build published counts, though it cannot be read: versions only grow.
+                    self.highest, self.highest_build = max(self.highest, blob.version_of(record)), ""
                 if blob.version_of(record) > self.published.version:
                     _LOG.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
                     self._broken = True

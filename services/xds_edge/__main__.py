@@ -16,7 +16,7 @@ from shared.process import Context
 
 async def serve(context: Context[EdgeSettings]) -> None:
     """Serve proxies until told to stop."""
-    edge = Edge(context.settings, instance=context.instance, ready=context.ready)
+    edge = Edge(context.settings, instance=context.instance, ready=context.ready, remark=context.remark)
     edge.counters.expose(context.metrics, version=lambda: edge.fleet.version)
     context.metrics.gauge(
         "meshlog_edge_synced_streams", "Streams whose proxy holds all that it should.", lambda: edge.fleet.synced
@@ -33,6 +33,11 @@ async def serve(context: Context[EdgeSettings]) -> None:
         "meshlog_edge_behind",
         "1 while commits are lost and the last good snapshot is served.",
         lambda: int(edge.behind),
+    )
+    context.metrics.gauge(
+        "meshlog_edge_needs_newer_build",
+        "1 while the last good snapshot is served because newer ones are of a newer build's format.",
+        lambda: int(bool(edge.fleet.stuck)),
     )
     logs = JetStreamLogs.from_settings(context.settings, name=f"xds-edge {context.instance}")
     edge.load()

@@ -51,10 +51,18 @@ Ready = Callable[[str, bool, str], None]
 class Edge:
     """One edge."""
 
-    def __init__(self, settings: EdgeSettings, *, instance: str, ready: Ready = lambda _n, _r, _w: None) -> None:
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        *,
+        instance: str,
+        ready: Ready = lambda _n, _r, _w: None,
+        remark: Callable[[str, str], None] = lambda _n, _w: None,
+    ) -> None:
         self.settings = settings
         self.instance = instance
         self._ready = ready
+        self._remark = remark
         self._directory = Path(settings.state_dir) if settings.state_dir else None
         streams = settings.streams
         self.counters = EdgeCounters()
@@ -126,6 +134,7 @@ class Edge:
             applied=self._applied,
             caught_up=self._caught_up,
             checkpoint=self._checkpoint,
+            stuck=self._say_stuck,
         )
         issuers = IssuerFollower(
             await logs.open(streams.events),
@@ -266,6 +275,16 @@ class Edge:
         self.may_serve = True
         if self.verifier.clusters:
             self._ready("snapshot", True, "")
+
+    def _say_stuck(self, why: str) -> None:
+        """A version that only a newer build reads: what is held is served on, for a proxy that comes has no better.
+
+        So this edge stays ready: in an upgrade that begins with the compiler all edges are old.
+        """
+        self._remark("snapshot", why)
+        if not self.fleet.version:
+            self._ready("snapshot", False, why or "no snapshot yet")
+        self.fleet.wake_all()
 
     def _relieved(self, may_be_sent: bool) -> None:  # noqa: FBT001 (a `Tell`)
         if not may_be_sent:

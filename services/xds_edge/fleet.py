@@ -40,6 +40,8 @@ class Fleet:
         self.confirmed = False
         """Whether the log has been read to its end since this process started."""
         self.views: dict[str, View] = {}
+        self.stuck = ""
+        """Why no newer version can be taken up: it needs a newer build; empty: nothing is known of that."""
         self.traceparent = ""
         """Trace context of the newest commit that carried one."""
         self._streams: dict[str, list[Follower]] = {}

@@ -26,7 +26,7 @@ from shared.eventlog.protocol import (
     LogUnavailableError,
     Record,
 )
-from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
+from shared.snapshot import Commit, FutureSnapshotError, Snapshot, SnapshotError, decode_commit
 from shared.subjects import Streams
 
 _LOGGER = logging.getLogger(__name__)
@@ -55,8 +55,12 @@ class SnapshotFollower:
         applied: Callable[[Commit], None],
         caught_up: Callable[[], None],
         checkpoint: Checkpoint = EMPTY,
+        stuck: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """`checkpoint` is where the snapshot that the fleet already has stands in the stream of commits."""
+        """`checkpoint` is where the snapshot that the fleet already has stands in the stream of commits.
+
+        `stuck` is told what a newer build is needed for, and "" when it is needed no more.
+        """
         self._snapshots = snapshots
         self._keyframes = keyframes
         self._subject = streams.snapshot_subject
@@ -64,6 +68,8 @@ class SnapshotFollower:
         self._fleet = fleet
         self._applied = applied
         self._caught_up = caught_up
+        self._stuck = stuck
+        self._unreadable_keyframe = 0
         self.checkpoint = checkpoint
         """After the last commit that was folded."""
         self.restarts = 0
@@ -83,7 +89,7 @@ class SnapshotFollower:
             try:
                 async with asyncio.timeout(None) as patience:
                     self._patience = patience
-                    if self.gap:
+                    if self.gap and not self._fleet.stuck:
                         self._lose_patience()
                     try:
                         await self.follow()
@@ -165,6 +171,8 @@ class SnapshotFollower:
                 if self.gap:
                     await self._look_for_keyframe()
                 self._fold(decode_commit(payload))
+        except FutureSnapshotError as error:
+            self._note_newer(error)
         except _BROKEN as error:
             self._note_gap(error)
             self._verifier = Verifier()
@@ -182,6 +190,19 @@ class SnapshotFollower:
             error,
         )
 
+    def _note_newer(self, error: FutureSnapshotError) -> None:
+        """Keep what is held until a version comes that this build reads, and leads there from what it holds."""
+        if self.gap and self._fleet.stuck:
+            return
+        self.gap = True
+        self._tell_stuck(f"needs a newer build: {error.what}; version {self._fleet.version} is served")
+        _LOGGER.error("%s", self._fleet.stuck)
+
+    def _tell_stuck(self, why: str) -> None:
+        if self._fleet.stuck != why:
+            self._fleet.stuck = why
+            self._stuck(why)
+
     def _lose_patience(self) -> None:
         if self._patience is not None and self._patience.when() is None:
             self._wait(GAP_LOOK)
@@ -194,15 +215,21 @@ class SnapshotFollower:
     async def _look_for_keyframe(self) -> None:
         """Go on from a keyframe if there is one beyond the damage."""
         newest = await self._keyframes.last(self._keyframe_subject)
-        if newest is not None and blob.version_of(newest) > self._fleet.version:
+        if newest is not None and blob.version_of(newest) > max(self._fleet.version, self._unreadable_keyframe):
             await self._load_keyframe()
 
     async def _load_keyframe(self) -> None:
         """Take up the newest keyframe that can be read, if it is newer than what is held; else go around by it."""
+        version = 0
         try:
             found = await blob.newest(self._keyframes, self._keyframe_subject)
             if found is not None:
+                version = blob.version_of(found[0])
                 self._fold(decode_commit(found[1]))
+        except FutureSnapshotError as error:
+            self._unreadable_keyframe = version
+            if version > self._fleet.version:
+                self._note_newer(error)
         except (blob.BlobError, SnapshotError) as error:
             _LOGGER.warning("the newest keyframe cannot be used: %s", error)
 
@@ -262,6 +289,7 @@ class SnapshotFollower:
             self.gap = False
             self._detour.end()
             self._wait(None)
+        self._tell_stuck("")
 
     def _tell_caught_up(self) -> None:
         if self._fleet.version and not self.gap:

@@ -96,6 +96,7 @@ class ProxyStream:
         self._acked_at: dict[str, int] = {}
         self._refusals: dict[str, Refusal] = {}
         self._reported = 0
+        self._reported_stuck = ""
         self._asked = False
         self._came_with = False
         """Whether its first request named what it holds."""
@@ -346,11 +347,11 @@ class ProxyStream:
 
     def _note_progress(self) -> bool:
         """Report at once that a version is held completely; whether there was anything to report."""
-        complete = self._exchange.complete
-        if complete == self._reported:
+        complete, stuck = self._exchange.complete, self._services.fleet.stuck
+        if (complete, stuck) == (self._reported, self._reported_stuck):
             return False
         self._note(urgent=complete > self._reported)
-        self._reported = complete
+        self._reported, self._reported_stuck = complete, stuck
         return True
 
     def _note(self, *, urgent: bool) -> None:
@@ -385,6 +386,7 @@ class ProxyStream:
             bundle=self._services.secrets.serial_of(self._held.get(SECRET_TRUST_BUNDLE, "")),
             certificate_bundle=certificate_bundle,
             certificate_until=certificate_until,
+            stuck=self._services.fleet.stuck,
         )
 
     def _report_end(self) -> None:

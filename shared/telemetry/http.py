@@ -26,6 +26,8 @@ class Readiness:
     def __init__(self) -> None:
         self._why_not: dict[str, str] = {}
         self._held: set[str] = set()
+        self.remarks: dict[str, str] = {}
+        """What people should know of, by its name, though it does not say whether this may be sent work."""
 
     def set(self, name: str, *, ready: bool, why: str = "") -> None:
         """Say whether one condition holds, and why not."""
@@ -35,6 +37,13 @@ class Readiness:
         else:
             self._held.discard(name)
             self._why_not[name] = why or "not yet"
+
+    def remark(self, name: str, text: str) -> None:
+        """Say something beside; empty: no more."""
+        if text:
+            self.remarks[name] = text
+        else:
+            self.remarks.pop(name, None)
 
     @property
     def ready(self) -> bool:
@@ -96,7 +105,10 @@ class HealthServer:
             case "/readyz":
                 ready = self._readiness.ready
                 why_not = {} if ready else self._readiness.why_not
-                body = msgspec.json.encode({"ready": ready, "why_not": why_not})
+                told = {"ready": ready, "why_not": why_not}
+                if self._readiness.remarks:
+                    told["remarks"] = self._readiness.remarks
+                body = msgspec.json.encode(told)
                 response = _response("200 OK" if ready else "503 Service Unavailable", "application/json", body)
             case "/metrics":
                 body = self._metrics.render().encode()

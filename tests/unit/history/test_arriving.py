@@ -16,12 +16,12 @@ from cli.history.arriving import arrived, exit_code
 from cli.history.lag import lags
 from cli.history.pinning import pin_to
 from cli.history.source import Source
-from cli.history.standing import tracked
+from cli.history.standing import proxy_states, tracked
 from cli.history.timeline import Timeline
 from cli.verbs import apply
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
-from shared.events import encode
+from shared.events import SCHEMA, encode
 from shared.pins import pin_of
 from shared.snapshot import TYPE_URLS
 from shared.status import ProxyStatus, Refusal, TypeStatus, encode_status
@@ -161,6 +161,34 @@ async def test_the_lag_of_each_service_is_what_waits_for_it() -> None:
         assert found["compiler"].behind == behind, found
         assert (found["edge-1"].behind, found["ca"].behind) == (1, 1)
         assert "1 behind, the last at version 1" in found["edge-1"].sentence
+
+
+async def test_a_compiler_that_stands_before_an_event_of_a_newer_build_is_named_with_what_it_needs() -> None:
+    source = await recorded(changed())
+    log = source.writable
+    assert log is not None
+    head, (_, last) = (await tracked(source)).snapshot.version, await log.bounds()
+    for schema in (SCHEMA + 1, SCHEMA):
+        event = objects.event("TokenIssuer", "", "cluster", {"issuer": "x", "jwks": "{}"})
+        draft = Draft(event.subject(STREAMS), encode(msgspec.structs.replace(event, schema=schema)))
+        await log.append([draft], scope=source.scope, after=await log.tip(source.scope))
+    found = {one.service: one for one in await lags(source, await tracked(source))}
+    needs = f"needs a newer build: event {last + 1} has schema {SCHEMA + 1}, this build reads up to {SCHEMA}"
+    assert found["compiler"].sentence == f"{needs}; version {head} is in force"
+    assert found["compiler"].behind == last + 2 - head
+
+
+async def test_a_proxy_that_is_behind_because_of_its_edge_says_why() -> None:
+    source = await recorded(changed())
+    await tell(source, refuses)
+    tracker = await tracked(source)
+    stuck = "needs a newer build: version 9 has format 2, this build reads up to 1; version 1 is served"
+    for status in list(tracker.status.values()):
+        types = {name: msgspec.structs.replace(one, refusal=None) for name, one in status.types.items()}
+        tracker.take_status(msgspec.structs.replace(status, types=types, stuck=stuck))
+    behind = [one for one in proxy_states(tracker) if one.state == "behind"]
+    assert behind
+    assert all(one.reason.endswith(f"; its edge {stuck}") for one in behind)
 
 
 def nothing_new() -> Draft:

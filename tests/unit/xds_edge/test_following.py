@@ -45,6 +45,7 @@ class Edge:
     def __init__(self, logs: MemoryLogs, checkpoint: Checkpoint = EMPTY, held: Commit | None = None) -> None:
         self.fleet = Fleet()
         self.versions: list[int] = []
+        self.stuck: list[str] = []
         if held is not None:
             self.fleet.apply(held)
         self.follower = SnapshotFollower(
@@ -55,6 +56,7 @@ class Edge:
             applied=lambda applied: self.versions.append(applied.version),
             caught_up=lambda: None,
             checkpoint=checkpoint,
+            stuck=self.stuck.append,
         )
 
     @contextlib.asynccontextmanager

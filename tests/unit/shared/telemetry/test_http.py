@@ -78,3 +78,19 @@ async def test_ready_means_that_every_condition_named_holds() -> None:
     readiness.set("keys", ready=True)
     assert readiness.ready
     assert json.dumps(readiness.why_not) == "{}"
+
+
+async def test_a_remark_is_told_and_makes_nothing_unready() -> None:
+    readiness, metrics = Readiness(), Metrics()
+    server = HealthServer(readiness=readiness, metrics=metrics)
+
+    def told() -> tuple[bool, object]:
+        head, _, body = server.answer("GET", "/readyz").partition(b"\r\n\r\n")
+        return head.startswith(b"HTTP/1.1 200"), json.loads(body)
+
+    readiness.set("snapshot", ready=True)
+    readiness.remark("snapshot", "needs a newer build")
+    assert told() == (True, {"ready": True, "why_not": {}, "remarks": {"snapshot": "needs a newer build"}})
+    readiness.remark("snapshot", "")
+    assert told() == (True, {"ready": True, "why_not": {}})
+    metrics.close()
