@@ -16,6 +16,7 @@ from cli.verbs.run import SERVICES
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
+DOCUMENTS = sorted(p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def declared() -> set[str]:
@@ -58,11 +59,19 @@ def test_each_service_can_be_run() -> None:
     assert all(importlib.util.find_spec(module) is not None for module in SERVICES.values())
 
 
-@pytest.mark.parametrize(
-    "document", sorted(p.relative_to(ROOT).as_posix() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-)
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_of_documents_lead_somewhere(document: str) -> None:
     page = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{document} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths_and_targets_that_documents_name_are_there(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for path in re.findall(r"`((?:services|shared|cli|deploy|tests|benchmarks|tools|docs)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), f"{document} names {path}"
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)|\$ make ([a-z-]+)", text))
+    assert {one or other for one, other in named} <= targets
