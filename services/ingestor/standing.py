@@ -81,6 +81,8 @@ class Standing:
         """Records that the epoch was announced with and that are not there yet."""
         self.outdated: set[str] = set()
         """Kinds of which the log, by another writer, says something older than what we knew: to be listed again."""
+        self._unfinished = False
+        """Whether it is broken only because its epoch was begun and not finished, which its writer may do yet."""
         self._extent: Extent | None = None
         """What the stream held when its chain was last read through."""
         self._log = log
@@ -129,6 +131,8 @@ class Standing:
                     return True
                 self.floor = max(self.floor, self.tip.sequence)
                 if found == self.tip:
+                    if self._unfinished and self.tip != origin:
+                        await self.read_all()
                     self.trouble = ""
                     self.outdated |= {
                         key[0] for key, known in before.items() if self.book.contradicts(key[0], key[1], known)
@@ -171,7 +175,7 @@ class Standing:
         self.floor = max(self.floor, self.tip.sequence, tip.sequence, compiled.version)
         self.latest = latest_of(self.latest, compiled.epoch)
         self.tip = tip
-        self.broken = False
+        self.broken = self._unfinished = False
         if why:
             self._break(why)
         elif self.tip.sequence < self.floor:
@@ -202,6 +206,7 @@ class Standing:
 
     def give_up_epoch(self) -> None:
         """Whoever began the epoch did not finish it: another one is needed, for nobody compiles half an epoch."""
+        self._unfinished = True
         self._break(f"epoch {self.tip.epoch} lacks {self.missing} of the records that it began with")
 
     def _fold(

@@ -10,7 +10,7 @@ from services.ingestor.facts import Listed, Observed, Projected, Vanished
 from services.ingestor.standby import Standby
 from shared import events
 from shared.eventlog.memory import MemoryLog
-from shared.eventlog.protocol import Draft
+from shared.eventlog.protocol import EMPTY, Draft
 from tests.unit.ingestor.objects import projected
 from tests.unit.ingestor.rig import STREAMS, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
@@ -49,6 +49,27 @@ async def test_what_the_leader_had_not_written_is_written_by_the_standby() -> No
         await agrees(log, server)
         assert server.lists == lists, "nothing was listed for it"
         assert len(await history(log)) == 3 + 1 + 2 + 1
+
+
+async def test_a_standby_that_starts_while_the_leader_writes_a_long_epoch_is_ready_when_that_is_complete() -> None:
+    server, full = ScriptedServer(page=50), MemoryLog()
+    for number in range(10):
+        server.apply_pod(f"p{number}")
+    async with Rig(server, full):
+        await agrees(full, server)
+    drafts = [Draft(record.subject, record.payload, headers=record.headers) async for record in full.read()]
+    log, scope = MemoryLog(), STREAMS.cluster_scope("c1")
+    tip = await log.append(drafts[:4], scope=scope, after=EMPTY, epoch="long")
+    async with Rig(server, log, name="s", leads=False) as standby:
+        await eventually(lambda: server.watches >= 4, within=5, what="it has listed")
+        for part in (drafts[4:8], drafts[8:]):
+            assert "Pod" not in standby.writer.settled
+            tip = await log.append(part, scope=scope, after=tip)
+        await eventually(lambda: "Pod" in standby.writer.settled, within=5, what="it is ready")
+        server.apply_pod("another")
+        standby.take_over()
+        await agrees(log, server)
+        assert standby.writer.counts.epochs == 0, "the epoch is whole"
 
 
 async def test_two_leaders_at_once_do_no_harm() -> None:
