@@ -64,6 +64,8 @@ class Patience(msgspec.Struct, frozen=True):
     """Between readings of the whole chain."""
     stand_by: float = 5.0
     """As a standby: between looks at what the leader has written."""
+    warming: float = 0.5
+    """The same until it stands in the log what this one has listed: it is not ready before."""
 
 
 class Writer:
@@ -190,7 +192,8 @@ class Writer:
         due = self._clock()
         while not await self._takes_over():
             if self._clock() >= due:
-                due = self._clock() + self._patience.stand_by
+                warm = self.settled >= self._kinds
+                due = self._clock() + (self._patience.stand_by if warm else self._patience.warming)
                 await standing.catch_up(standing.tip)
                 self._speak_up()
                 if not standing.broken and not standing.newer:

@@ -27,7 +27,7 @@ SPLIT = Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
 LIMITS = Limits(
     backoff_base=0.001, backoff_cap=0.01, absent_base=0.002, absent_cap=0.01, absent_confirmed=0.05, lasting=0.02
 )
-PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02)
+PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02, warming=0.02)
 
 
 class Rig:

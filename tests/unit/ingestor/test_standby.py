@@ -12,7 +12,7 @@ from shared import events
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, Draft
 from tests.unit.ingestor.objects import projected
-from tests.unit.ingestor.rig import STREAMS, Rig, history, state
+from tests.unit.ingestor.rig import PATIENCE, STREAMS, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
@@ -29,6 +29,16 @@ async def test_a_standby_writes_nothing_and_is_ready_by_what_the_leader_wrote() 
             await agrees(log, server)
             await eventually(lambda: {"Pod", "TrafficSplit"} <= standby.writer.settled, within=5, what="it is ready")
         assert standby.writer.counts.written == 0
+
+
+async def test_a_standby_looks_often_until_it_is_ready_and_seldom_then() -> None:
+    server, log = ScriptedServer(), MemoryLog()
+    server.apply_pod("a")
+    patience = msgspec.structs.replace(PATIENCE, stand_by=60.0)
+    async with Rig(server, log, name="s", leads=False, patience=patience) as standby:
+        await eventually(lambda: server.watches >= 2, within=5, what="its watches are open")
+        async with Rig(server, log, name="l"):
+            await eventually(lambda: {"Pod", "TrafficSplit"} <= standby.writer.settled, within=5, what="it is ready")
 
 
 async def test_what_the_leader_had_not_written_is_written_by_the_standby() -> None:
