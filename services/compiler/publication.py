@@ -25,6 +25,7 @@ from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
     ChainBrokenError,
     EventLog,
+    LogFullError,
     LogUnavailableError,
     Record,
     StaleWriterError,
@@ -126,6 +127,7 @@ class Publication:
         self._leads = leads
         self._wants = wants
         self._behind = False
+        self._full = ""
         self._keyframe_wanted = False
         self._next_glance = 0.0
         self._next_scrub = 0.0
@@ -301,6 +303,7 @@ class Publication:
             if not self._leads():
                 # Warm: what the events mean is known, only not said.
                 self.compiler.warm()
+                self._waits_for_room("")
                 self._behind = True
                 return
             if self._behind:
@@ -314,10 +317,13 @@ class Publication:
                     if commit is not None:
                         span.links = tuple(commit.traceparents)
                         self._account(commit, await self.snapshots.append(commit, traceparent=span.traceparent))
+                self._waits_for_room("")
                 break
             except StaleWriterError:
                 self.tally.refused += 1
                 _LOG.warning("another compiler has published; reading on")
+            except LogFullError as error:
+                self._waits_for_room(str(error))
             except LogUnavailableError as error:
                 _LOG.info("the commit may not be written, trying again: %s", error)
             await asyncio.sleep(pause)
@@ -326,6 +332,15 @@ class Publication:
         lacks = self.snapshots.published.version > self.snapshots.keyframe_version
         if lacks and (self._keyframe_wanted or not self.snapshots.keyframe_version) and self._leads():
             await self._keyframe()
+
+    def _waits_for_room(self, why: str) -> None:
+        """Say that the stream of commits takes no more, as long as that lasts."""
+        if why == self._full:
+            return
+        self._full = why
+        if why:
+            _LOG.error("%s; the commit waits", why, extra={"code": "log/full"})
+        self._ready("commits", not why, why)
 
     async def _reload(self) -> None:
         pause = _PAUSE

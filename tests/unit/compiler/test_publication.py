@@ -173,6 +173,26 @@ async def test_another_build_waits_for_the_next_event_before_it_publishes() -> N
     assert (await read_back(logs)).build == "b2"
 
 
+async def test_a_full_stream_of_commits_is_said_and_what_waits_is_published_once_there_is_room() -> None:
+    """Fault 39."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    await write(logs, mesh)
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        assert "commits" not in compiler.ready
+        snapshots = logs.stream(STREAMS.snapshots)
+        snapshots.max_bytes = 1
+        await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
+        await eventually(lambda: "commits" in compiler.ready, within=5, what="it is said")
+        assert compiler.ready["commits"][0] is False
+        assert "the log is full" in compiler.ready["commits"][1]
+        assert compiler.published.version == len(mesh)
+        snapshots.max_bytes = 0
+        await compiler.reaches(len(mesh) + 1)
+        assert compiler.ready["commits"] == (True, "")
+
+
 async def test_events_while_it_was_down_are_published_at_the_next_start() -> None:
     logs = MemoryLogs(STREAMS)
     mesh = objects.bookstore()
