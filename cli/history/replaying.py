@@ -89,6 +89,9 @@ class Replay:
             if starts:
                 self._begin_epoch()
             self._fold(record)
+        if base == 0 and self._source.archive is None:
+            # What was read from the beginning of a live log: a file may begin anywhere.
+            self.outcome.broken = self.outcome.broken or self._verifier.headless
         if await self._reach(self._compiler.version) and not self._verify:
             self._compile()
         self.outcome.last = self.snapshot.version

@@ -18,6 +18,7 @@ from cli.history.archive import Item, record_of
 from cli.history.filelog import Archive, FileLog
 from cli.history.source import Source
 from shared.errors import MeshlogError
+from shared.eventlog.beginning import mark_of
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Record
 from shared.eventlog.streams import matches
 from shared.subjects import escape
@@ -112,7 +113,9 @@ async def _said_again(source: Source, first: int) -> int:
     newest = await source.events.last_per_subject(source.scope)
     found = max((record.sequence for record in newest if _keeps(record, first)), default=0)
     if found:
-        async for record in source.events.read(start=found + 1, subjects=source.scope):
+        async for record in source.events.read(start=found, subjects=source.scope):
+            if mark := mark_of(record):
+                return record.sequence if mark >= first else 0
             if not _keeps(record, first):
                 break
             found = record.sequence
@@ -125,12 +128,15 @@ async def _searched(source: Source, begins: Record) -> int:
     async for record in source.events.read(start=begins.sequence, subjects=source.scope):
         if record.epoch != begins.epoch:
             return known or record.sequence
-        if _keeps(record, begins.sequence):
+        if mark := mark_of(record):
+            known = record.sequence if mark >= begins.sequence else 0
+        elif _keeps(record, begins.sequence):
             known = record.sequence
     return known
 
 
 def _keeps(record: Record, first: int) -> bool:
+    """Whether a record was said again for a trim, of which the mark behind it says how far it went."""
     kept = record.headers.get(HEADER_KEPT, "")
     return kept.isdecimal() and int(kept) < first
 

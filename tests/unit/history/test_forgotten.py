@@ -125,6 +125,17 @@ async def test_a_log_that_lost_its_beginning_tells_only_its_end() -> None:
             await Timeline(source).state(version)
 
 
+async def test_a_trimmed_log_that_lost_its_beginning_tells_only_its_end() -> None:
+    """What was said again was so before the trim, and what is lost came after it."""
+    source, known = await trimmed()
+    assert await complete_from(source) == known
+    assert isinstance(source.events, MemoryLog)
+    source.events.lose(source.events.sequences[0])
+    assert await complete_from(source) == (await source.events.bounds())[1]
+    outcome = await Replay(source, verify=True).run()
+    assert "was trimmed up to" in outcome.broken
+
+
 async def test_an_epoch_after_what_was_forgotten_is_complete_again() -> None:
     source = await told_again()
     assert isinstance(source.events, MemoryLog)
