@@ -14,7 +14,7 @@ from services.compiler.offline import compile_events
 from shared import blob, events
 from shared.eventlog.chain import checkpoint_at, forge
 from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Draft, Record
+from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Draft, Record, epoch_records
 from shared.events import Event
 from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 from shared.subjects import Streams
@@ -33,6 +33,10 @@ class Ledger:
         """Chain after an event → that event's record."""
         self._ends: dict[tuple[str, int], set[str]] = {}
         """(epoch, sequence) → the chains that were ever there."""
+        self._places: dict[str, tuple[int, int]] = {}
+        """Chain after an event → its place in its epoch from 1, and how many records the epoch was announced with."""
+        self._epochs: dict[str, bool] = {}
+        """Every epoch that ever began → whether all was said that it was announced with."""
         self._commits: list[Commit] = []
         self._assembler = blob.Assembler()
         self._published: dict[tuple[str, int], list[Snapshot]] = {}
@@ -45,6 +49,9 @@ class Ledger:
         after = checkpoint_at(record)
         self._after[after.chain] = record
         self._ends.setdefault((after.epoch, record.sequence), set()).add(after.chain)
+        place, count = self._places.get(record.headers[HEADER_CHAIN], (0, epoch_records(record)))
+        self._places[after.chain] = place + 1, count
+        self._epochs[after.epoch] = self._epochs.get(after.epoch, False) or place + 1 >= count
 
     def _commit(self, record: Record) -> None:
         payload = self._assembler.feed(record)
@@ -82,10 +89,17 @@ class Ledger:
         """What was published under a version of an epoch, once `differing` has folded it."""
         return self._published.get((epoch, version), [])
 
+    @property
+    def epochs(self) -> int:
+        """Epochs that ever began and were said to their announced end."""
+        return sum(self._epochs.values())
+
     def _differs(self, snapshot: Snapshot) -> str:
         ends = self._ends.get((snapshot.epoch, snapshot.version))
         if not ends:
             return f"version {snapshot.version} of epoch {snapshot.epoch} is no event that was ever written"
+        if all(place < count for place, count in map(self._places.__getitem__, ends)):
+            return f"version {snapshot.version} is made of an epoch of which only the beginning was said"
         found = contents(snapshot)
         for end in sorted(ends):
             if contents(compile_events(self._history(end))) == found:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-def _simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _simulated(*arguments: str, timeout: float = 170) -> subprocess.CompletedProcess[str]:
     """In processes of their own: a seed is repeatable only under a fixed hash seed."""
     return subprocess.run(
         [sys.executable, "-m", "tests.simulation", *arguments],
@@ -17,7 +17,7 @@ def _simulated(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=timeout,
     )
 
 
@@ -29,8 +29,29 @@ def test_every_promise_holds_in_fifty_histories_of_faults() -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("mistake", "seeds"), [("forgetful", "0:2"), ("late", "0:4")])
-def test_a_commit_that_keeps_a_right_after_its_policy_is_gone_is_noticed(mistake: str, seeds: str) -> None:
-    done = _simulated("--seeds", seeds, "--mistake", mistake)
-    assert done.returncode == 1, done.stdout + done.stderr
+def test_mistakes_in_the_product_are_noticed_within_a_few_histories() -> None:
+    """One of each part: policy, epochs, leadership, the standby, the order of what an edge sends."""
+    mistakes = ("late", "half-an-epoch", "two-leaders", "empty-standby", "talkative", "removals-first")
+    done = _simulated("--mistakes", *mistakes, "--seeds", "0:12")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "P6, commit " in done.stdout, done.stdout + done.stderr
+
+
+def test_a_history_is_the_same_however_often_it_is_run() -> None:
+    first, second = (_simulated("--seed", "5", "--compared", "1") for _ in range(2))
+    assert "FAULT" in first.stdout
+    assert first.stdout == second.stdout
+
+
+@pytest.mark.parametrize("seeds", ["7", "9:9", "a:b", "-1:4"])
+def test_a_span_of_seeds_that_is_none_is_refused_in_one_sentence(seeds: str) -> None:
+    done = _simulated(f"--seeds={seeds}")
+    assert done.returncode == 2
+    assert f"{seeds!r} is no FIRST:END" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_every_mistake_is_noticed_and_a_lease_that_is_never_given_up_harms_nobody() -> None:
+    done = _simulated("--mistakes", timeout=1400)
+    assert done.returncode == 0, done.stdout + done.stderr
