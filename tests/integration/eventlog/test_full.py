@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from deploy.nats import NatsConfig
 from services.ingestor.writer import Patience
 from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
 from shared.eventlog.jetstream_api import call
-from shared.eventlog.protocol import Draft, LogFullError
-from shared.subjects import Streams
+from shared.eventlog.protocol import EMPTY, Draft, LogFullError
 from tests.integration.eventlog.test_outages import background, collect, write
 from tests.nats_server import NatsServer, connected, free_port
 from tests.unit.ingestor.rig import STREAMS, Rig
@@ -74,17 +77,51 @@ async def test_one_record_is_refused_by_a_full_stream_as_a_batch_is(logs: JetStr
     assert await log.tip(scope) == tip
 
 
-async def test_servers_without_room_are_told_from_a_stream_at_its_limit(tmp_path: Path) -> None:
-    server = NatsServer(tmp_path, NatsConfig(port=free_port(), store=str(tmp_path / "data"), max_disk="200KB"))
+@contextlib.asynccontextmanager
+async def small(directory: Path) -> AsyncGenerator[tuple[NatsServer, JetStreamLog]]:
+    """A server that may store little, and its log of events."""
+    server = NatsServer(directory, NatsConfig(port=free_port(), store=str(directory / "data"), max_disk="200KB"))
     server.start()
     try:
         async with connected(server) as logs:
-            log, pods = await logs.open(Streams().events), ScriptedServer()
-            async with Rig(pods, log, patience=QUICK) as rig:
-                for number in range(400):
-                    pods.apply_pod(f"p{number}")
-                await eventually(lambda: rig.writer.full, within=10, what="the servers have no room")
-                assert "insufficient resources" in rig.writer.trouble
-                assert "raise max_file_store" in rig.writer.trouble
+            yield server, await logs.open(STREAMS.events)
     finally:
         server.kill()
+
+
+async def test_servers_without_room_are_told_from_a_stream_at_its_limit(tmp_path: Path) -> None:
+    async with small(tmp_path) as (_, log):
+        with pytest.raises(LogFullError, match=r"full \(insufficient resources\).*raise max_file_store"):
+            await fill(log)
+        assert (await log.extent()).count > 5
+
+
+async def fill(log: JetStreamLog) -> None:
+    """Records of 10 kB, one by one, until there is no room."""
+    tip, scope = EMPTY, STREAMS.cluster_scope("c1")
+    for number in range(50):
+        draft = Draft(STREAMS.event_subject("c1", "Pod", "shop", f"p{number}"), bytes(10_000))
+        tip = await log.append([draft], scope=scope, after=tip, epoch="" if tip.epoch else "e1")
+
+
+@pytest.mark.long
+async def test_a_batch_that_met_the_limit_of_a_server_half_way_is_completed_once_there_is_room(tmp_path: Path) -> None:
+    """A server that runs out of storage in the middle of an atomic batch keeps what it has written, and is silent."""
+    async with small(tmp_path) as (server, log):
+        pods = ScriptedServer(page=500)
+        for number in range(400):
+            pods.apply_pod(f"p{number}")
+        async with Rig(pods, log, patience=QUICK) as rig:
+            await eventually(lambda: rig.writer.full, within=20, what="the servers have no room")
+            assert 0 < (await log.extent()).count < 400
+            server.stop()
+            server.config = msgspec.structs.replace(server.config, max_disk="20MB")
+            await asyncio.to_thread(server.start)
+            await agrees(log, pods)
+            assert rig.writer.counts.epochs <= 1
+    async with contextlib.AsyncExitStack() as stack:
+        server.start()
+        stack.callback(server.kill)
+        logs = await stack.enter_async_context(connected(server))
+        subjects = [record.subject async for record in (await logs.open(STREAMS.events)).read()]
+    assert len(subjects) == len(set(subjects)) == 400, "each once"
