@@ -13,6 +13,7 @@ import msgspec
 from shared.eventlog.beginning import Beginning, sealed
 from shared.eventlog.protocol import (
     GENESIS,
+    HEADER_AFTER,
     HEADER_BATCH,
     HEADER_BEGINS,
     HEADER_CHAIN,
@@ -78,8 +79,8 @@ def forge(drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str 
         own = {HEADER_EPOCH: epoch, HEADER_CHAIN: chain, HEADER_BATCH: f"{index}/{len(drafts)}"}
         if HEADER_BEGINS in draft.headers:
             own[HEADER_BEGINS] = sealed(draft.headers[HEADER_BEGINS], chain)
+        chain = own[HEADER_AFTER] = chain_after(chain, draft.subject, draft.payload)
         headers.append({**draft.headers, **own})
-        chain = chain_after(chain, draft.subject, draft.payload)
     return Forged(headers=headers, epoch=epoch, chain=chain)
 
 
@@ -133,6 +134,8 @@ class Verifier:
         after = checkpoint_at(record)
         if not after.epoch:
             raise self._broken(record, "carries no chain")
+        if now is not None and record.headers.get(HEADER_AFTER, after.chain) != after.chain:
+            raise self._broken(record, "is not what was written: it was changed")
         starts = before == GENESIS and (now is None or record.epoch != now.epoch)
         if starts:
             if record.epoch in self._left:

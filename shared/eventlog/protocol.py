@@ -24,6 +24,9 @@ from shared.errors import MeshlogError
 HEADER_EPOCH = "Meshlog-Epoch"
 HEADER_CHAIN = "Meshlog-Chain"
 """Hash of the chain before this record, 32 hex digits."""
+HEADER_AFTER = "Meshlog-After"
+"""Hash of the chain after this record, so that a byte of it that was changed shows at once and not with the next
+record. Records of builds before it have none, and are vouched for by their successors."""
 HEADER_BATCH = "Meshlog-Batch"
 """`i/n`: this is record i of an atomic batch of n, counted from 1."""
 

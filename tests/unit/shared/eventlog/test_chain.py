@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shared.eventlog.beginning import with_marks
 from shared.eventlog.chain import Verifier
 from shared.eventlog.memory import MemoryLog
-from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, ChainBrokenError, Checkpoint, Draft, Record
+from shared.eventlog.protocol import EMPTY, HEADER_AFTER, HEADER_BEGINS, ChainBrokenError, Checkpoint, Draft, Record
 
 SCOPE = "mesh.events.c1.>"
 
@@ -49,6 +49,22 @@ async def test_any_damage_is_noticed(batches: list[int], data: st.DataObject) ->
         damaged[index] = msgspec.structs.replace(damaged[index], subject="mesh.events.c1.other")
     with pytest.raises(ChainBrokenError):
         accepted(damaged)
+
+
+async def test_a_change_of_the_last_record_is_noticed_before_another_follows() -> None:
+    records, _ = await log_of(2, 1)
+    changed = msgspec.structs.replace(records[-1], payload=b"?")
+    with pytest.raises(ChainBrokenError, match="was changed"):
+        accepted([*records[:-1], changed])
+
+
+async def test_a_record_of_an_older_build_is_vouched_for_by_its_successor_alone() -> None:
+    records, tip = await log_of(2, 1)
+    older = [
+        msgspec.structs.replace(each, headers={k: v for k, v in each.headers.items() if k != HEADER_AFTER})
+        for each in records
+    ]
+    assert accepted(older).checkpoint == tip
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())
