@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.pins import PINNED_KINDS
+
 
 class Kind(msgspec.Struct, frozen=True):
     """One kind of object."""
@@ -37,24 +39,8 @@ MESH_CONFIG = "osm-mesh-config"
 TOKEN_ISSUER = "TokenIssuer"  # noqa: S105 (a kind)
 
 
-REPORTED = frozenset(
-    {
-        "Egress",
-        "ExtensionService",
-        "HTTPRouteGroup",
-        "IdentityBinding",
-        "IngressBackend",
-        "MeshConfig",
-        "Retry",
-        "TCPRoute",
-        "Telemetry",
-        "TrafficSplit",
-        "TrafficTarget",
-        "UDPRoute",
-        "UpstreamTrafficSetting",
-    }
-)
-"""Kinds whose objects are told what became of them. A MeshRootCertificate is told by the CA."""
+REPORTED = PINNED_KINDS
+"""Kinds whose objects are told what became of them: policy and routing. A MeshRootCertificate is told by the CA."""
 
 
 def kinds(*, mesh_namespace: str) -> tuple[Kind, ...]:

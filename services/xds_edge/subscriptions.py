@@ -16,6 +16,7 @@ from enum import Enum
 import msgspec
 
 from services.xds_edge.selection import NOTHING, UNKNOWN, Change, Selection, asking, interned
+from services.xds_edge.suspects import Group, doubted, narrowed, next_group
 from shared.errors import MeshlogError
 from shared.snapshot import CDS, LDS
 
@@ -107,7 +108,7 @@ class Subscription:
         self._crossed = False
         self._goal: tuple[Selection, frozenset[str], Selection] | None = None
         self._started = False
-        self._suspects: list[tuple[tuple[str, str], ...]] = []
+        self._suspects: list[Group] = []
 
     # What the proxy says
 
@@ -229,20 +230,9 @@ class Subscription:
             self.held = self.held.altered(arrived)
 
     def _refuse(self, offer: Offer) -> None:
-        """Find the resource that is at fault, so that the others still arrive.
-
-        A NACK refuses a response, not a resource, and proxies differ in what they keep of it. Halves are offered
-        again until a response of one resource is refused: that resource is not offered again until it changes. A
-        removal cannot be refused, so it counts as done.
-        """
-        unknown = {name: UNKNOWN for name, _ in offer.put if name in self.held.resources}
-        if unknown:
-            self.held = self.held.altered(unknown)
-        if len(offer.put) == 1:
-            self.refused.update(offer.put)
-        elif offer.put:
-            middle = len(offer.put) // 2
-            self._suspects += [offer.put[middle:], offer.put[:middle]]
+        """Find the resource that is at fault, so that the others still arrive; a removal counts as done."""
+        self.held = doubted(self.held, offer.put)
+        self.refused.update(narrowed(offer.put, self._suspects))
 
     # What to say to it
 
@@ -320,16 +310,11 @@ class Subscription:
         return offer
 
     def _next_suspects(self, goal: Selection, version: int, nonce: str) -> Offer | None:
-        while self._suspects:
-            group = tuple(
-                (name, digest)
-                for name, digest in self._suspects.pop()
-                if goal.resources.get(name) == digest and self.held.resources.get(name) == UNKNOWN
-            )
-            if group:
-                self.held = self.held.altered(dict(group))
-                return self._made(version, nonce, group, (), completes=False)
-        return None
+        group = next_group(self._suspects, goal, self.held)
+        if not group:
+            return None
+        self.held = self.held.altered(dict(group))
+        return self._made(version, nonce, group, (), completes=False)
 
     def _next_change(
         self, goal: Selection, version: int, nonce: str, *, removals: bool, pending: frozenset[str]

@@ -30,6 +30,7 @@ from services.xds_edge.subscriptions import (
     TooManyNamesError,
     Verdict,
 )
+from services.xds_edge.suspects import Group, doubted, narrowed, next_group
 from shared.snapshot import SDS
 
 WHOLE = LEGACY_WILDCARD
@@ -89,7 +90,7 @@ class WorldSubscription:
         self._claimed = ""
         self._owes = False
         self._started = False
-        self._suspects: list[tuple[tuple[str, str], ...]] = []
+        self._suspects: list[Group] = []
         self._named = False
         self._goal: tuple[Selection, frozenset[str], Selection] | None = None
 
@@ -166,14 +167,8 @@ class WorldSubscription:
 
     def _refuse(self, offer: Offer) -> None:
         """Find the resource that is at fault, as `Subscription` does: in halves, until one is refused alone."""
-        unknown = {name: UNKNOWN for name, _ in offer.put if name in self.held.resources}
-        if unknown:
-            self.held = self.held.altered(unknown)
-        if len(offer.put) == 1:
-            self.refused = {**self.refused, **dict(offer.put)}
-        elif offer.put:
-            middle = len(offer.put) // 2
-            self._suspects += [offer.put[middle:], offer.put[:middle]]
+        self.held = doubted(self.held, offer.put)
+        self.refused.update(narrowed(offer.put, self._suspects))
 
     def goal(self, whole: Selection) -> Selection:
         """The part of what there is that the client is subscribed to."""
@@ -246,7 +241,7 @@ class WorldSubscription:
         Nothing can be said about what is gone or never was: the client finds out by waiting.
         """
         self._owes = False
-        if group := self._next_suspects(goal):
+        if group := next_group(self._suspects, goal, self.held):
             offer = Offer(self.type_url, version, nonce, group, (), completes=False)
             return self._made(offer, self.held.altered(dict(group)))
         change = goal.change_from(self.held)
@@ -259,17 +254,6 @@ class WorldSubscription:
                 self.acked = max(self.acked, version)
             return None
         return self._made(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
-
-    def _next_suspects(self, goal: Selection) -> tuple[tuple[str, str], ...]:
-        while self._suspects:
-            group = tuple(
-                (name, digest)
-                for name, digest in self._suspects.pop()
-                if goal.resources.get(name) == digest and self.held.resources.get(name) == UNKNOWN
-            )
-            if group:
-                return group
-        return ()
 
     def _made(self, offer: Offer, held: Selection) -> Offer:
         self._owes = False
