@@ -144,7 +144,8 @@ async def ensure_stream(line: Line, spec: StreamSpec, *, within: float = SMALL_W
             raise
         there = (await ask(line, f"STREAM.INFO.{spec.name}"))["config"]
         needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
-        if any(there.get(key) != value for key, value in needed.items()):
+        # What is false the server leaves out.
+        if any(there.get(key, False) != value for key, value in needed.items()):
             await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed}, within=WITHIN)
 
 
