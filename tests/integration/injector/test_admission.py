@@ -23,6 +23,7 @@ from services.injector.webhook import MAX_BODY, PATH, VALIDATION_PATH, Webhook
 from shared.eventlog.memory import MemoryLog
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.integration.injector.edge import Authority
+from tests.integration.injector.policy import traffic_target
 from tests.nats_server import free_port
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
@@ -218,22 +219,10 @@ async def test_policy_that_cannot_be_compiled_is_not_stored_and_its_user_reads_w
         {"metadata": {"name": "meshlog-validator-meshlog"}, "webhooks": [hook]},
     )
 
-    def target(destination_namespace: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "access.smi-spec.io/v1alpha3",
-            "kind": "TrafficTarget",
-            "metadata": {"name": "one", "namespace": "shop"},
-            "spec": {
-                "destination": {"kind": "ServiceAccount", "name": "store", "namespace": destination_namespace},
-                "sources": [{"kind": "ServiceAccount", "name": "buyer", "namespace": "shop"}],
-                "rules": [{"kind": "TCPRoute", "name": "any"}],
-            },
-        }
-
     try:
         with pytest.raises(ApiError, match="move it to namespace other"):
-            await cluster.create("traffictargets.access.smi-spec.io", target("other"))
-        stored = await cluster.create("traffictargets.access.smi-spec.io", target("shop"))
+            await cluster.create("traffictargets.access.smi-spec.io", traffic_target("other"))
+        stored = await cluster.create("traffictargets.access.smi-spec.io", traffic_target("shop"))
         assert stored["metadata"]["uid"]
     finally:
         await api.stop()

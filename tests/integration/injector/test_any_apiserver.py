@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,6 +20,7 @@ from services.injector.webhook import PATH, VALIDATION_PATH
 from shared.errors import MeshlogError
 from shared.model import ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.apiservers import KINDS, apiserver
+from tests.integration.injector.policy import traffic_target
 from tests.integration.injector.test_admission import Serving, serving
 from tests.unit.injector.pods import pod
 from tests.waiting import eventually
@@ -88,26 +88,14 @@ async def test_a_wish_that_is_neither_yes_nor_no_is_refused_with_our_sentence(ap
 async def test_policy_that_cannot_be_compiled_is_refused_with_the_compilers_sentence(api: Api) -> None:
     await api.apply(yaml.safe_load(CRD.read_text()))
 
-    def target(namespace: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "access.smi-spec.io/v1alpha3",
-            "kind": "TrafficTarget",
-            "metadata": {"name": "one", "namespace": "shop"},
-            "spec": {
-                "destination": {"kind": "ServiceAccount", "name": "store", "namespace": namespace},
-                "sources": [{"kind": "ServiceAccount", "name": "buyer", "namespace": "shop"}],
-                "rules": [{"kind": "TCPRoute", "name": "any"}],
-            },
-        }
-
     async def refused() -> bool:
         try:
-            await api.apply(target("other"))
+            await api.apply(traffic_target("other"))
         except MeshlogError as error:
             return "move it to namespace other" in str(error)
         return False
 
     await eventually(refused, within=30.0, what="the sentence is the compiler's")
     with pytest.raises(MeshlogError, match="needs spec, or destination, specs and sources"):
-        await api.apply({key: value for key, value in target("shop").items() if key != "spec"})
-    assert (await api.apply(target("shop"))).name == "one"
+        await api.apply({key: value for key, value in traffic_target("shop").items() if key != "spec"})
+    assert (await api.apply(traffic_target("shop"))).name == "one"

@@ -57,10 +57,8 @@ async def test_a_proxy_with_newer_state_is_left_alone_by_an_edge_that_has_only_i
     await eventually(lambda: edge.fleet.version == 1, within=5, what="the edge has version 1")
     await mesh.stop_edge(edge)
     newer = await mesh.compiler.publish({"web": {**CLASS, CDS: {"c": b"newer"}}}, {POD: ("u1", "web")})
-    logs = mesh.logs
-    assert isinstance(logs, MemoryLogs)
     for name in (STREAMS.snapshots, STREAMS.keyframes):
-        logs.stream(name).down()
+        mesh.memory(name).down()
     edge = await mesh.edge(confirm_within=0.05)
     await eventually(lambda: edge.may_serve, within=5, what="the edge trusts its disk")
     held = {"c": next(iter(mesh.compiler.snapshot.views["web"][CDS].values()))}
@@ -69,7 +67,7 @@ async def test_a_proxy_with_newer_state_is_left_alone_by_an_edge_that_has_only_i
         with pytest.raises(TimeoutError):
             await client.receive(within=0.1)
         for name in (STREAMS.snapshots, STREAMS.keyframes):
-            logs.stream(name).up()
+            mesh.memory(name).up()
         for type_url, names in ((LDS, []), (RDS, ["r"]), (EDS, ["c"])):
             await client.send(type_url, resource_names_subscribe=names)
         await client.drain(3)
@@ -82,10 +80,8 @@ async def test_a_keyframe_and_the_commits_after_it_make_the_snapshot(mesh: World
         await mesh.compiler.publish({"web": {CDS: {"c": str(number).encode()}}}, {POD: ("u1", "web")})
         if number == 2:
             await mesh.compiler.keyframe()
-    logs = mesh.logs
-    assert isinstance(logs, MemoryLogs)
     for sequence in (1, 2):
-        logs.stream(STREAMS.snapshots).lose(sequence)
+        mesh.memory(STREAMS.snapshots).lose(sequence)
     edge = await mesh.edge()
     await eventually(lambda: edge.fleet.version == 5, within=5, what="the edge is at version 5")
 
@@ -94,9 +90,7 @@ async def test_a_hole_in_the_commits_leads_back_to_a_keyframe(mesh: World) -> No
     await mesh.compiler.publish({"web": {CDS: {"c": b"1"}}}, {POD: ("u1", "web")})
     edge = await mesh.edge()
     await eventually(lambda: edge.fleet.confirmed, within=5, what="the edge is caught up")
-    logs = mesh.logs
-    assert isinstance(logs, MemoryLogs)
-    snapshots = logs.stream(STREAMS.snapshots)
+    snapshots = mesh.memory(STREAMS.snapshots)
     snapshots.down()
     # Two commits that the edge does not see before the first of them is lost.
     for body in (b"2", b"3"):
@@ -119,9 +113,7 @@ async def test_a_commit_that_stands_alone_leads_beyond_a_hole(mesh: World) -> No
     await mesh.compiler.publish({"web": {CDS: {"c": b"1"}}}, {POD: ("u1", "web")})
     edge = await mesh.edge()
     await eventually(lambda: edge.fleet.confirmed, within=5, what="the edge is caught up")
-    logs = mesh.logs
-    assert isinstance(logs, MemoryLogs)
-    snapshots = logs.stream(STREAMS.snapshots)
+    snapshots = mesh.memory(STREAMS.snapshots)
     snapshots.down()
     snapshots.up()
     snapshots.corrupt(1, b"nonsense")

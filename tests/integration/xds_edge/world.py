@@ -13,7 +13,7 @@ import msgspec
 from services.xds_edge.edge import Edge
 from services.xds_edge.settings import EdgeSettings
 from shared import events
-from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import Draft, Logs
 from shared.status import ProxyStatus, decode_status
 from tests.integration.xds_edge.client import Client
@@ -106,6 +106,11 @@ class World:
         for edge in list(self._edges):
             await self.stop_edge(edge)
         await _cancel(self._tasks)
+
+    def memory(self, stream: str) -> MemoryLog:
+        """A stream of the log in memory, to be damaged."""
+        assert isinstance(self.logs, MemoryLogs)
+        return self.logs.stream(stream)
 
     async def status(self, pod: str) -> ProxyStatus:
         """The newest report about a proxy; fails with `LookupError` before the first."""
