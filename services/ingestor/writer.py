@@ -189,6 +189,8 @@ class Writer:
         for group in groups:
             for fact in group.facts:
                 standby.keep(fact)
+        # What the log refused is for the new leader to say; whether it can be read shows in `standing.trouble`.
+        self._refused, self.full = "", False
         due = self._clock()
         while not await self._takes_over():
             if self._clock() >= due:

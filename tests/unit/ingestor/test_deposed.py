@@ -52,6 +52,7 @@ async def test_a_round_that_was_kept_while_the_log_was_away_is_not_told_after_an
         other.take_over()
         server.apply_pod("b")
         await agrees(log, server)
+        await eventually(lambda: not deposed.writer.trouble, within=5, what="the deposed is a standby, and a ready one")
         door.shut = False
         server.apply_pod("c")
         await agrees(log, server)
