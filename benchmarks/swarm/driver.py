@@ -31,12 +31,6 @@ class Swarm:
         """What was seen since the mark."""
         return await self._tell("report")
 
-    async def storm(self) -> int:
-        """Drop every connection at once; each comes back warm. Returns the moment."""
-        now = time.time_ns()
-        await self._tell("storm")
-        return now
-
     async def until(self, holds: Callable[[Report], bool], *, within: float, every: float = 0.1) -> Report:
         """Ask every so many seconds until something holds, of the counts alone; then give the whole report.
 

@@ -32,7 +32,7 @@ class Command(msgspec.Struct, frozen=True):
     """What to do.
 
     `mark`: count from zero; `report`: tell all; `count`: tell all but the answers of each proxy, which is cheap;
-    `storm`: drop every connection at once; `stop`.
+    `stop`.
     """
 
     do: str
@@ -92,9 +92,6 @@ class Fleet:
                     return
                 if command == "mark":
                     self._mark()
-                elif command == "storm":
-                    for proxy in self._proxies:
-                        proxy.drop()
                 sys.stdout.buffer.write(msgspec.json.encode(self._report(whole=command == "report")) + b"\n")
                 sys.stdout.buffer.flush()
         finally:

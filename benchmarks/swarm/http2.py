@@ -80,7 +80,6 @@ class GrpcStream(asyncio.Protocol):
         """What may be sent: on the connection, on the stream."""
         self._initial_window = _DEFAULT_WINDOW
         self._owed = 0
-        self.bytes_read = 0
         self.leaving = False
         """Whether the server asked to go elsewhere (GOAWAY)."""
 
@@ -104,7 +103,6 @@ class GrpcStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read frames."""
-        self.bytes_read += len(data)
         buffer = self._buffer
         buffer += data
         at = 0
