@@ -83,7 +83,7 @@ bench-history: install ## past versions, why, diff, plan and replay over a long 
 chart: install ## write the Helm chart's generated parts again (after a change of deploy/install)
 	@PYTHONPATH=. $(BIN)/python tools/chart.py
 
-simulate: install ## the whole control plane under faults on a simulated clock, 10,000 seeds; SEEDS=0:100 for fewer
+simulate: install ## the whole control plane under faults on a simulated clock, 10,000 seeds; SEEDS=0:100 for fewer, JSON=file
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),0:10000)
 
 faults: install ## break a highly available mesh in every way under traffic, 15 minutes; ROWS=kill for some, JSON=file
