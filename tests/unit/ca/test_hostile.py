@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tests.unit.ca.hostile import READERS, judge, seeds
 
 SEEDS = list(seeds())
+pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
+"""The library reads a serial that is not positive, and says that it will not for ever."""
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=[READERS[seed[0]].__name__ for seed in SEEDS])
