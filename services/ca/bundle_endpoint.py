@@ -16,19 +16,18 @@ from typing import Any
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca.authority import new_serial
+from services.ca.own_leaf import own_leaf
 from services.ca.roots import Roots
-from services.ca.template import LeafTemplate
 from shared.certificates import TrustBundle
 from shared.errors import MeshlogError
 from shared.latest import Latest
 from shared.spiffe import SpiffeId
 from shared.svid import IssuedSvid
-from shared.svid.document import BACKDATE, parse_certificates
+from shared.svid.document import parse_certificates
 from shared.svid.serving import load_into
 
 _LOGGER = logging.getLogger("meshlog.ca.bundle")
@@ -108,20 +107,14 @@ class BundleEndpoint:
         bundle = await self._bundle.wait()
         identity = SpiffeId(bundle.trust_domain, self._namespace, ACCOUNT)
         name = f"{ACCOUNT}.{self._namespace}.svc"
-        key = generate_private_key(SECP256R1())
-        now = int(self._clock())
         try:
-            provider = self._roots.signer(bundle)
-            template = LeafTemplate(
+            leaf = await own_leaf(
+                self._roots.signer(bundle),
                 identity=identity,
-                key=key.public_key(),
-                spki=key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
                 dns_names=(name, f"{name}.{self._service_domain}"),
-                not_before=now - BACKDATE,
-                not_after=min(now + _LIFETIME, int(provider.not_after)),
-                serial=new_serial(),
+                now=self._clock(),
+                lifetime=_LIFETIME,
             )
-            chain = await provider.sign(template)
         except MeshlogError as error:
             _LOGGER.warning("no certificate for the bundle endpoint: %s", error)
             return False
@@ -129,11 +122,11 @@ class BundleEndpoint:
             context,
             IssuedSvid(
                 spiffe_id=identity,
-                key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-                chain=tuple(certificate.public_bytes(Encoding.PEM).decode() for certificate in chain),
-                serial=f"{template.serial:x}",
-                not_before=template.not_before,
-                not_after=template.not_after,
+                key_pem=leaf.key_pem,
+                chain=leaf.chain,
+                serial=f"{leaf.template.serial:x}",
+                not_before=leaf.template.not_before,
+                not_after=leaf.template.not_after,
                 bundle_serial=bundle.serial,
             ),
         )

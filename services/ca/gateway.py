@@ -11,22 +11,17 @@ import base64
 import logging
 from collections.abc import Callable
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
-from services.ca.authority import new_serial
 from services.ca.distribution import MANAGER, bundle_pem
 from services.ca.facts import Facts, FactsFollower
 from services.ca.kube import KubeApi, KubeError
+from services.ca.own_leaf import own_leaf
 from services.ca.roots import Roots
-from services.ca.template import LeafTemplate
 from services.ca.wishes import GatewayWish
 from shared.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_note, encode
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Draft, EventLog
 from shared.latest import Latest
 from shared.subjects import Streams
-from shared.svid.document import BACKDATE
 
 _LOGGER = logging.getLogger("meshlog.ca.gateway")
 WHAT = "ingress-gateway"
@@ -104,23 +99,18 @@ class GatewayCertificate:
 
     async def _store(self, wish: GatewayWish) -> None:
         bundle = await self._bundle.wait()
-        provider = self._roots.signer(bundle)
-        key = generate_private_key(SECP256R1())
-        now = self._clock()
-        until = int(min(now + wish.lifetime, provider.not_after))
-        template = LeafTemplate(
+        leaf = await own_leaf(
+            self._roots.signer(bundle),
             identity=None,
-            key=key.public_key(),
-            spki=key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
             dns_names=wish.names,
-            not_before=int(now) - BACKDATE,
-            not_after=until,
-            serial=new_serial(),
+            now=self._clock(),
+            lifetime=wish.lifetime,
         )
-        chain = await provider.sign(template)
-        pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        files = {"tls.crt": pem, "tls.key": private, "ca.crt": bundle_pem(bundle).encode()}
+        files = {
+            "tls.crt": "".join(leaf.chain).encode(),
+            "tls.key": leaf.key_pem,
+            "ca.crt": bundle_pem(bundle).encode(),
+        }
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -142,7 +132,7 @@ class GatewayCertificate:
         )
         if answer.status not in {200, 201}:
             raise KubeError.of("PATCH", path, answer)
-        serial = f"serial {template.serial:x}"
+        serial = f"serial {leaf.template.serial:x}"
         await self._note(
             AuditNote(
                 WHAT,
@@ -151,7 +141,7 @@ class GatewayCertificate:
                 asked_for=_place(wish),
                 bundle_serial=bundle.serial,
                 names=list(wish.names),
-                until=until,
+                until=leaf.template.not_after,
             )
         )
 
