@@ -41,6 +41,13 @@ async def write(logs: MemoryLogs, written: Sequence[Event], *, epoch: str = "", 
         epoch = ""
 
 
+async def recorded() -> tuple[MemoryLogs, list[Event]]:
+    """A log with the bookstore in it, and its events."""
+    logs, mesh = MemoryLogs(STREAMS), objects.bookstore()
+    await write(logs, mesh)
+    return logs, mesh
+
+
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -112,18 +119,14 @@ def contents(snapshot: Snapshot) -> object:
 
 
 async def test_what_is_published_is_the_compile_of_the_events() -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
     assert contents(await read_back(logs)) == contents(compile_events(mesh))
 
 
 async def test_a_change_is_published_as_a_small_commit_with_its_cause_and_trace() -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
         size_before = compiler.publication.tally.bytes
@@ -134,9 +137,7 @@ async def test_a_change_is_published_as_a_small_commit_with_its_cause_and_trace(
 
 
 async def test_events_that_change_nothing_publish_nothing() -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
         await write(logs, [objects.namespace("elsewhere", mesh=None), objects.service("outside", "x", ip="10.96.7.7")])
@@ -161,9 +162,7 @@ async def test_a_restart_with_the_same_events_publishes_nothing() -> None:
 
 async def test_another_build_waits_for_the_next_event_before_it_publishes() -> None:
     """Versions only grow, so the same version never gets other bytes."""
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
     async with running(logs, build="b2") as compiler:
@@ -175,9 +174,7 @@ async def test_another_build_waits_for_the_next_event_before_it_publishes() -> N
 
 async def test_a_full_stream_of_commits_is_said_and_what_waits_is_published_once_there_is_room() -> None:
     """Fault 39."""
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
         assert "commits" not in compiler.ready
@@ -194,9 +191,7 @@ async def test_a_full_stream_of_commits_is_said_and_what_waits_is_published_once
 
 
 async def test_events_while_it_was_down_are_published_at_the_next_start() -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
     gone = objects.deleted("Pod", "store", "v2-0")
@@ -235,9 +230,7 @@ async def test_an_outage_of_the_log_is_waited_out() -> None:
 
 
 async def test_keyframes_let_readers_skip_the_commits_before() -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs, limits=Limits(commits=1)) as compiler:
         await compiler.reaches(len(mesh))
         await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
@@ -291,9 +284,7 @@ async def test_a_log_that_was_trimmed_is_compiled() -> None:
 
 
 async def test_a_broken_snapshot_log_is_followed_by_a_commit_that_stands_alone() -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
     logs.stream(STREAMS.snapshots).corrupt(1, b"nonsense")
@@ -320,9 +311,7 @@ async def test_a_batch_is_published_whole() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 async def test_an_event_that_no_build_can_have_written_is_skipped(payload: bytes) -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     log = await logs.open(STREAMS.events)
     draft = Draft(subject=mesh[0].subject(STREAMS), payload=payload)
     await log.append([draft], scope=SCOPE, after=await log.tip(SCOPE))
@@ -332,9 +321,7 @@ async def test_an_event_that_no_build_can_have_written_is_skipped(payload: bytes
 
 
 async def test_a_standby_publishes_nothing_and_all_that_is_missing_when_it_leads() -> None:
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     leads = False
     async with running(logs, leads=lambda: leads) as standby:
         await standby.is_ready()
@@ -400,9 +387,7 @@ async def test_the_past_is_forgotten_behind_a_keyframe_and_the_present_is_not() 
 
 async def test_half_an_epoch_is_never_published() -> None:
     """P7: an epoch of more than one batch would else take away what its later batches hold."""
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
         log = await logs.open(STREAMS.events)
@@ -425,9 +410,7 @@ async def test_half_an_epoch_is_never_published() -> None:
 
 async def test_what_vanished_while_the_log_was_broken_does_not_live_on_in_the_compiler() -> None:
     """P6: a right that was taken away in the lost part is gone with the new epoch."""
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     left = [event for event in mesh if event.kind != "TrafficTarget"]
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
@@ -438,9 +421,7 @@ async def test_what_vanished_while_the_log_was_broken_does_not_live_on_in_the_co
 
 async def test_a_leader_with_nothing_to_do_says_again_what_the_log_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publication, "GLANCE", 0.02)
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
         change = objects.slices("store", "store-v1", {"v1-0": "10.99.2.1"})
@@ -459,9 +440,7 @@ async def test_a_lost_commit_that_a_keyframe_holds_is_said_again(
 ) -> None:
     """Simulation, seed 6241: an edge that had not read it yet waited for the next change, at the version before."""
     monkeypatch.setattr(publication, "GLANCE", 0.02)
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs, limits=Limits(commits=1)) as compiler:
         await compiler.reaches(len(mesh))
         await write(logs, [objects.slices("store", "store-v1", {"v1-0": "10.99.2.1"})])
@@ -524,9 +503,7 @@ async def test_what_only_this_compiler_knows_to_be_lost_is_outdone(monkeypatch: 
 async def test_a_leader_writes_another_keyframe_when_the_newest_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulation, seed 342: commits behind it were forgotten, so whoever started anew came to nothing."""
     monkeypatch.setattr(publication, "GLANCE", 0.02)
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
         await eventually(lambda: compiler.publication.snapshots.keyframe_version, within=5, what="there is a keyframe")
@@ -541,9 +518,7 @@ async def test_a_leader_writes_another_keyframe_when_the_newest_is_lost(monkeypa
 async def test_a_leader_notices_damage_that_only_a_newcomer_would_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulation, seed 195: a changed commit between the newest keyframe and the end."""
     monkeypatch.setattr(publication, "GLANCE", 0.02)
-    logs = MemoryLogs(STREAMS)
-    mesh = objects.bookstore()
-    await write(logs, mesh)
+    logs, mesh = await recorded()
     async with running(logs, limits=Limits(scrub=0.05)) as compiler:
         await compiler.reaches(len(mesh))
         for number in (1, 2):
