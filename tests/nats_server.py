@@ -55,6 +55,16 @@ class NatsServer:
         """`kill -9`."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """`kill -STOP`: its connections stay, and nobody is at home."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """`kill -CONT`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End it gracefully."""
         self._end(signal.SIGTERM)

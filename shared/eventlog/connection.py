@@ -26,6 +26,11 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
 _PING = 2
 """Seconds between pings; a server that leaves two unanswered is given up for another: frozen, or cut off."""
+_GLANCE = 0.25
+"""Seconds between looks whether nats-py has given its server up. It says so only once the connection is closed, and
+TLS takes up to 30 s to close one whose other end is silent."""
+_CLOSED_WITHIN = 1.0
+"""Seconds that a connection which is let go of has to close."""
 _STATUS = "Status"
 _PENDING_BYTES = 64 * 1024 * 1024
 
@@ -125,6 +130,7 @@ class Connection:
         self._jitter = jitter
         self._line: asyncio.Future[Line] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
@@ -174,12 +180,15 @@ class Connection:
         future = self._line
         if future is None:
             return
+        line: Line | None = None
         if not future.done():
             future.set_exception(LogUnavailableError("log/closed", "this connection to the log was closed"))
             future.exception()
         elif future.exception() is None:
             line = future.result()
-            await _quietly(line.client.close)
+            self._let_go(line.client)
+        await self._all_closed()
+        if line is not None:
             line.end()
 
     async def _keep(self) -> None:
@@ -202,12 +211,28 @@ class Connection:
             _LOG.info("connected to the log" if not reported else "the log can be reached again")
             reported, pause = False, _FIRST_PAUSE
             self._line.set_result(line)
-            await line.lost
+            while not line.lost.done() and line.client.is_connected:
+                await asyncio.wait({line.lost}, timeout=_GLANCE)
             self._line = loop.create_future()
             line.end()
             _LOG.warning("the connection to the log was lost")
             reported = True
-            await _quietly(line.client.close)
+            self._let_go(line.client)
+
+    async def _all_closed(self) -> None:
+        """Wait a little for what is being closed, then leave it to the kernel."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSED_WITHIN)
+        for closing in self._closing:
+            closing.cancel()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSED_WITHIN)
+
+    def _let_go(self, client: Client) -> None:
+        """Close it beside what goes on: a silent peer is not waited for."""
+        closing = asyncio.get_running_loop().create_task(_quietly(client.close), name="closing a log connection")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _dial(self) -> Line:
         client = Client()
@@ -247,7 +272,7 @@ class Connection:
                 await line.prepare()
                 await client.flush(timeout=2)
         except BaseException:
-            await _quietly(client.close)
+            self._let_go(client)
             raise
         if client.is_closed:
             raise ConnectionClosedError

@@ -38,7 +38,6 @@ from shared.eventlog.jetstream_api import (
     ApiError,
     StreamState,
     answer_of,
-    ask,
     call,
     ensure_stream,
     last_record,
@@ -452,13 +451,12 @@ class JetStreamLogs:
 
     async def _ensure(self, line: Line, spec: StreamSpec) -> None:
         try:
-            await ensure_stream(line, spec)
+            config = await ensure_stream(line, spec)
         except ApiError as error:
             if self._durable and error.number == NO_CLUSTER:
                 refuse(spec.name, ["can have one copy only, for its NATS server is no cluster"])
             raise
         if self._durable:
-            config = (await ask(line, f"STREAM.INFO.{spec.name}"))["config"]
             refuse(spec.name, weaknesses(spec, config, whole=spec.name == self._whole))
 
     async def close(self) -> None:

@@ -129,24 +129,39 @@ async def stream_state(line: Line, stream: str) -> StreamState:
     return StreamState(first=first, last=last, count=count, created=str(answer["created"]))
 
 
-async def ensure_stream(line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN) -> None:
-    """Create a stream, or leave it as it is; what an operator tuned on an older one stays.
+async def ensure_stream(line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN) -> dict[str, Any]:
+    """Create a stream, or leave it as it is; its configuration. What an operator tuned on an older one stays.
 
-    What was asked for and not answered `within` seconds may be done all the same: asking again does no harm.
-    Creating is idempotent on the server, so services that start at once may race. Only what the log's correctness
-    rests on is added to a stream that exists: its subjects, atomic batches, the duplicate window.
+    Whether it is there is asked first: its own leader says so, as soon as there is one, whether or not the servers
+    have a leader of all streams, who would have to create it. What was asked for and not answered `within` seconds may
+    be done all the same: asking again does no harm. Creating is idempotent on the server, so services that start at
+    once may race. Only what the log's correctness rests on is added to a stream that exists: its subjects, atomic
+    batches, the duplicate window.
     """
     wanted = stream_config(spec)
-    try:
-        await call(line, f"STREAM.CREATE.{spec.name}", wanted, within=within)
-    except ApiError as error:
-        if error.number != NAME_IN_USE:
-            raise
+    there = await _there(line, spec.name, within=min(within, ANSWERED_WITHIN))
+    if there is None:
+        try:
+            return (await call(line, f"STREAM.CREATE.{spec.name}", wanted, within=within))["config"]
+        except ApiError as error:
+            if error.number != NAME_IN_USE:
+                raise
         there = (await ask(line, f"STREAM.INFO.{spec.name}"))["config"]
-        needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
-        # What is false the server leaves out.
-        if any(there.get(key, False) != value for key, value in needed.items()):
-            await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed}, within=WITHIN)
+    needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
+    # What is false the server leaves out.
+    if any(there.get(key, False) != value for key, value in needed.items()):
+        return (await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed}, within=WITHIN))["config"]
+    return there
+
+
+async def _there(line: Line, stream: str, *, within: float) -> dict[str, Any] | None:
+    """The configuration of a stream; none if there is no such stream."""
+    try:
+        return (await call(line, f"STREAM.INFO.{stream}", within=within, again=AGAIN))["config"]
+    except ApiError as error:
+        if error.number != NO_STREAM:
+            raise
+        return None
 
 
 def stream_config(spec: StreamSpec) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tests.integration.eventlog.test_outages import background, collect, write, 
 from tests.nats_server import NatsServer, running_cluster
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.nats, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.nats, pytest.mark.long, pytest.mark.timeout(120)]
 
 STREAMS = Streams()
 
@@ -73,7 +73,6 @@ async def test_when_all_were_killed_two_of_three_are_enough_for_every_stream(clu
             assert await stream_leader(logs, name)
 
 
-@pytest.mark.long
 async def test_without_a_meta_leader_what_runs_goes_on_and_what_begins_waits(cluster: list[NatsServer]) -> None:
     """The server that leads the meta layer is killed, and another leads the events.
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
-from shared.eventlog.connection import Connection, Line
+from deploy.install.profile import chosen
+from deploy.install.secrets import log_secrets
+from deploy.nats import NatsConfig
+from shared.eventlog.connection import Access, Connection, Line
 from shared.eventlog.nats_client import Msg
 from shared.eventlog.protocol import LogUnavailableError
-from tests.nats_server import NatsServer
+from tests.nats_server import NatsServer, free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats
 
@@ -73,3 +78,27 @@ async def test_a_question_that_nobody_answers_ends_in_time(line: Line) -> None:
     with pytest.raises(LogUnavailableError):
         await line.request("question", b"", within=0.3, again=0.05)
     assert somebody.heard > 4
+
+
+async def test_a_silent_server_is_left_whatever_its_tls_still_waits_for(tmp_path: Path) -> None:
+    """A connection over TLS takes up to 30 s to close, if nobody is at its other end; nothing waits for that."""
+    secrets = {one["metadata"]["name"]: one["stringData"] for one in log_secrets(chosen("ha", {}))}
+    for name in ("ca.crt", "tls.crt", "tls.key"):
+        (tmp_path / name).write_text(secrets["meshlog-nats-server"][name])
+    server = NatsServer(tmp_path, NatsConfig(port=free_port(), store=str(tmp_path / "data"), tls=str(tmp_path)))
+    server.start()
+    tls = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    connection = Connection(Access(servers=(f"tls://localhost:{server.config.port}",), tls=tls))
+    connection.open()
+    try:
+        line = await connection.line(within=5)
+        server.freeze()
+        await eventually(line.lost.done, within=12, what="the silent server is left")
+        with pytest.raises(LogUnavailableError):
+            await line.request("anything", b"", within=20)
+        server.thaw()
+        assert await connection.line(within=12) is not line
+    finally:
+        server.thaw()
+        await connection.close()
+        server.kill()
