@@ -385,7 +385,7 @@ class Publication:
         # A version that is lost in the log may be said again: by the same build it is the same, byte for byte.
         highest = self.snapshots.highest, self.snapshots.highest_build
         repeats = commit.parent < commit.version and (commit.version, commit.build) == highest
-        if commit.version <= self.snapshots.highest and not repeats:
+        if not self.snapshots.outdoes(commit) and not repeats:
             # The same events, compiled differently (another build), or a log that went back. Versions only grow, so
             # it waits for the next event.
             if self._held_back != commit.version:

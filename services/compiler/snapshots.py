@@ -14,7 +14,7 @@ import msgspec
 
 from shared import blob
 from shared.eventlog.chain import Verifier, checkpoint_at
-from shared.eventlog.epoch import new_epoch
+from shared.eventlog.epoch import begins_later, new_epoch
 from shared.eventlog.protocol import (
     EMPTY,
     BatchTooLargeError,
@@ -50,6 +50,8 @@ class Snapshots:
         self.published = Snapshot()
         self.highest = 0
         """The highest version that was ever published here, as far as the log tells."""
+        self.highest_epoch = ""
+        """The epoch of the events that it was compiled from."""
         self.highest_build = ""
         """The build that made it."""
         self.keyframe_version = 0
@@ -96,12 +98,11 @@ class Snapshots:
                 verifier = Verifier()
                 if isinstance(error, FutureSnapshotError):
                     # What a newer build published counts, though it cannot be read: versions only grow.
-                    self.highest, self.highest_build = max(self.highest, blob.version_of(record)), ""
+                    self._rise(max(self.highest, blob.version_of(record)), blob.epoch_of(record), "")
                 if blob.version_of(record) > self.published.version:
                     _LOG.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
                     self._broken = True
-        if self.published.version >= self.highest:
-            self.highest, self.highest_build = self.published.version, self.published.build
+        self._note(self.published)
         # A sequence that was given, and of which there is no record: a commit that somebody may have read.
         self._cut = (await self._snapshots.bounds())[1] > self._after.sequence
         if self._broken:
@@ -162,10 +163,24 @@ class Snapshots:
             _LOG.warning("the newest keyframe cannot be used: %s", error)
             self.published = Snapshot()
 
+    def outdoes(self, commit: Commit) -> bool:
+        """Whether a commit may follow all that was ever published: versions grow within an epoch and from one to next.
+
+        Only after everything was lost at once does a later epoch have smaller ones, and whoever reads knows it by that.
+        """
+        later = begins_later(commit.epoch, self.highest_epoch)
+        return commit.version > (self.published.version if later else self.highest)
+
+    def _note(self, seen: Commit | Snapshot) -> None:
+        if seen.version >= self.highest or begins_later(seen.epoch, self.highest_epoch):
+            self._rise(seen.version, seen.epoch, seen.build)
+
+    def _rise(self, version: int, epoch: str, build: str) -> None:
+        self.highest, self.highest_epoch, self.highest_build = version, epoch, build
+
     def _take(self, payload: bytes) -> None:
         commit = decode_commit(payload)
-        if commit.version >= self.highest:
-            self.highest, self.highest_build = commit.version, commit.build
+        self._note(commit)
         if commit.version <= self.published.version or (self._broken and commit.parent):
             return
         self._broken = False
@@ -190,7 +205,7 @@ class Snapshots:
         self._broken = self._cut = False
         self._said = commit.version
         self.published.apply(commit)
-        self.highest, self.highest_build = commit.version, commit.build
+        self._rise(commit.version, commit.epoch, commit.build)
         self.since_keyframe += len(payload)
         return len(payload)
 

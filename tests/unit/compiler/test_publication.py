@@ -17,6 +17,7 @@ from services.compiler.publication import Limits, Publication
 from services.compiler.snapshots import Kept, Snapshots
 from shared import blob, events
 from shared.eventlog.beginning import with_marks
+from shared.eventlog.epoch import new_epoch
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, HEADER_EPOCH_RECORDS, Draft
 from shared.events import Event
@@ -498,6 +499,23 @@ async def test_what_only_this_compiler_knows_to_be_lost_is_outdone(monkeypatch: 
         compiler.publication.wake()
         await compiler.reaches(len(mesh) + 3)
     assert (await commits(logs))[-1].version == len(mesh) + 3
+
+
+@pytest.mark.parametrize("later", [True, False])
+async def test_after_everything_was_lost_at_once_a_later_epoch_has_smaller_versions(later: bool) -> None:  # noqa: FBT001
+    """Simulation, seed 6864: it waited until the new log was as long as the old one, which in a quiet mesh is never."""
+    logs = MemoryLogs(STREAMS)
+    mesh = objects.bookstore()
+    left = [event for event in mesh if event.kind != "TrafficTarget"]
+    await write(logs, mesh, epoch=new_epoch(1_800_000_000))
+    async with running(logs) as compiler:
+        await compiler.reaches(len(mesh))
+        for stream in (STREAMS.snapshots, STREAMS.keyframes, STREAMS.events):
+            logs.stream(stream).recreate()
+        await write(logs, left, epoch=new_epoch(1_800_000_001 if later else 1_799_999_999))
+        await eventually(lambda: compiler.publication.compiler.version == len(left), within=5, what="it is folded")
+        await compiler.is_ready()
+        assert [commit.version for commit in await commits(logs)] == ([len(left)] if later else [])
 
 
 async def test_a_leader_writes_another_keyframe_when_the_newest_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
