@@ -184,7 +184,7 @@ class IngestorProcess(Process):
             leads=lambda: claim.held,
             warmed=claim.campaign,
             witness=compiled,
-            retention=Retention(log, SCOPE, window=10.0, slack=60),
+            retention=Retention(log, SCOPE, window=10.0, slack=30),
         )
         claim.changed = writer.wake
         self.runners = {

@@ -32,7 +32,7 @@ def test_every_promise_holds_in_fifty_histories_of_faults() -> None:
 def test_mistakes_in_the_product_are_noticed_within_a_few_histories() -> None:
     """One of each part: policy, epochs, leadership, the standby, the order of what an edge sends."""
     mistakes = ("late", "half-an-epoch", "two-leaders", "empty-standby", "talkative", "removals-first")
-    done = _simulated("--mistakes", *mistakes, "--seeds", "0:12")
+    done = _simulated("--mistakes", *mistakes, "--seeds", "0:30")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "P6, commit " in done.stdout, done.stdout + done.stderr
 
