@@ -127,6 +127,8 @@ class Writer:
         self._standby = Standby()
         self._refused = ""
         self._salt = ""
+        self._begun = ""
+        """The newest epoch that this writer began, or tried to."""
         self.full = False
         """Whether the log takes no more."""
         self._next_glance = 0.0
@@ -276,6 +278,7 @@ class Writer:
                 draft(change, trace, cluster=self._cluster, streams=self._streams, turn=turn) for change, trace in batch
             ]
             if epoch:
+                self._begun = epoch
                 self._to_carry = await self._carried(epoch)
                 total = sum(map(len, batches)) + len(self._to_carry)
                 headers = {**drafts[0].headers, HEADER_EPOCH_RECORDS: str(total)}
@@ -324,6 +327,7 @@ class Writer:
             # Its id was seen, but the record is not there: the log lost it. It must be written under a new id.
             self._salt = self._new_id()
         self._speak_up()
+        self._refuse_the_epoch_of_another()
         if not self._standing.broken or self._standing.newer:
             return groups
         return [*groups, *await self._relist()]
@@ -340,6 +344,13 @@ class Writer:
                 extra={"code": error.code, "records": groups},
             )
         self._refused = why
+
+    def _refuse_the_epoch_of_another(self) -> None:
+        """What another leader has begun is announced by its view: filled up with ours, it would end in its midst."""
+        standing = self._standing
+        unfinished = standing.missing and not standing.broken and standing.tip.epoch != self._begun
+        if unfinished and self._may_lead():
+            standing.give_up_epoch()
 
     async def _relist(self) -> list[Group]:
         """Begin a new epoch: what lives is listed again and written together."""
@@ -372,6 +383,7 @@ class Writer:
             await self._standing.catch_up(self._standing.tip)
         self._standing.trouble = ""
         self._speak_up()
+        self._refuse_the_epoch_of_another()
         return await self._relist() if self._standing.broken and not self._standing.newer else []
 
     def _speak_up(self) -> None:

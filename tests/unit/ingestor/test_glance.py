@@ -10,6 +10,7 @@ from services.ingestor.facts import Listed, Observed, Projected
 from services.ingestor.writer import Patience, Writer
 from shared import events
 from shared.eventlog.memory import MemoryLog
+from shared.eventlog.protocol import HEADER_EPOCH_RECORDS, Draft
 from tests.unit.ingestor.objects import projected
 from tests.unit.ingestor.rig import STREAMS
 from tests.waiting import eventually
@@ -18,7 +19,7 @@ from tests.waiting import eventually
 class Glancing:
     """A writer whose reflectors are the test, and whose clock stands still until it is told otherwise."""
 
-    def __init__(self, log: MemoryLog) -> None:
+    def __init__(self, log: MemoryLog, *, scrub: float = 60.0) -> None:
         self.now = 0.0
         self.log = log
         self.living: tuple[Projected, ...] = ()
@@ -33,7 +34,7 @@ class Glancing:
             new_id=lambda: f"e{self.listed_at}",
             new_traceparent=lambda: "",
             doubt=lambda _kind, _confirming: self.list(),
-            patience=Patience(glance=60.0, scrub=60.0),
+            patience=Patience(glance=60.0, scrub=scrub),
         )
 
     def list(self) -> None:
@@ -106,3 +107,36 @@ async def test_what_this_writer_has_written_itself_and_the_log_has_lost_is_said_
         glancing.writer.wake()
         await glancing.says(lambda names: names == {"a", "b", "c"}, what="the log says again what it lost")
         assert glancing.writer.counts.epochs == 2
+
+
+async def begin_by_another_hand(log: MemoryLog) -> None:
+    """The first of two records of an epoch, both of which another leader meant to write."""
+    scope = STREAMS.cluster_scope("c1")
+    record = await log.at(1)
+    assert record is not None
+    begun = Draft(subject=record.subject, payload=record.payload, headers={HEADER_EPOCH_RECORDS: "2"})
+    await log.append([begun], scope=scope, after=await log.tip(scope), epoch="of-another")
+
+
+async def test_an_epoch_that_another_leader_has_begun_is_not_filled_up_with_what_this_one_knows() -> None:
+    """Simulation, seed 7759: its announced records came together from two views, in the midst of a batch."""
+    async with Glancing(MemoryLog()).running() as glancing:
+        first, second = projected("first", rv=11), projected("second", rv=12)
+        await glancing.write(first)
+        await begin_by_another_hand(glancing.log)
+        glancing.living, glancing.listed_at = (first, second), 30
+        await glancing.write(second)
+        assert (await glancing.log.tip(STREAMS.cluster_scope("c1"))).epoch != "of-another"
+        assert await living(glancing.log) == {"first", "second"}
+
+
+async def test_an_epoch_that_another_leader_has_left_unfinished_is_replaced_at_the_next_look() -> None:
+    async with Glancing(MemoryLog(), scrub=1000.0).running() as glancing:
+        first = projected("first", rv=11)
+        await glancing.write(first)
+        await begin_by_another_hand(glancing.log)
+        glancing.living, glancing.listed_at = (first,), 30
+        glancing.now = 100.0
+        glancing.writer.wake()
+        await eventually(lambda: glancing.writer.counts.epochs == 2, within=5, what="a new epoch begins")
+        assert await living(glancing.log) == {"first"}
