@@ -54,6 +54,9 @@ def main() -> int:
         progress = Progress(last - first)
         for outcome in pool.map(run, range(first, last), chunksize=max(1, min(8, (last - first) // options.jobs))):
             report.add(outcome)
+            if outcome.broken:
+                # At once: who ends a long run early shall know them too.
+                print(f"seed {outcome.seed} failed: {outcome.broken[0]}", file=sys.stderr, flush=True)
             if line := progress.line(report):
                 print(line, file=sys.stderr, flush=True)
     print(report.text())
