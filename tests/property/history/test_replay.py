@@ -28,7 +28,7 @@ from shared.snapshot import CDS
 from tests.property.compiler.worlds import flat, histories, standing
 from tests.property.history.worlds import contents, exported, recorded, source_of
 from tests.simulation.clock import SimulatedLoop
-from tests.simulation.run import Simulation
+from tests.simulation.run import Outcome, Simulation
 from tests.unit.compiler import objects
 
 FEW = settings(
@@ -232,7 +232,7 @@ def record_faults(seed: int, path: str) -> None:
     loop = SimulatedLoop()
 
     async def run() -> None:
-        simulation = Simulation(seed, lambda _: None)
+        simulation = Simulation(Outcome(seed), lambda _: None)
         await simulation.run()
         source = await source_of(simulation.logs)
         (await exported(source, Path(path))).close()
