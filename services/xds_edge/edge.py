@@ -133,6 +133,7 @@ class Edge:
             fleet=self.fleet,
             applied=self._applied,
             caught_up=self._caught_up,
+            lost=self._log_lost,
             checkpoint=self._checkpoint,
             stuck=self._say_stuck,
         )
@@ -270,6 +271,10 @@ class Edge:
             _LOGGER.info("caught up at version %d", self.fleet.version)
             self._begin_serving()
             self.fleet.wake_all()
+
+    def _log_lost(self) -> None:
+        """Others may know newer versions from now on: a proxy that comes from them is left alone until we do."""
+        self.fleet.confirmed = False
 
     def _begin_serving(self) -> None:
         self.may_serve = True

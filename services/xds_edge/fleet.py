@@ -38,7 +38,7 @@ class Fleet:
     def __init__(self) -> None:
         self.snapshot = Snapshot()
         self.confirmed = False
-        """Whether the log has been read to its end since this process started."""
+        """Whether the log has been read to its end since this process started, or since the log was last away."""
         self.views: dict[str, View] = {}
         self.stuck = ""
         """Why no newer version can be taken up: it needs a newer build; empty: nothing is known of that."""

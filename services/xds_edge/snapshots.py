@@ -35,8 +35,10 @@ _FIRST_RETRY = 0.25
 _LONGEST_RETRY = 10.0
 _UNREACHABLE_RETRY = 0.4
 """Seconds at most between attempts while the log is away: whoever waits for it is to have it when it is back."""
-GLANCE = 15.0
-"""Seconds between looks whether the log still has what was read: a stream that went back says nothing by itself."""
+GLANCE = 5.0
+"""Seconds between looks whether the log is there and has what was read: while nothing comes it says neither itself."""
+_NEXT_GLANCE = 0.5
+"""The same while it was away at the last look."""
 GAP_LOOK = 3.0
 """Seconds after which an edge that misses commits looks for a keyframe beyond them, though nothing comes."""
 _BROKEN = (ChainBrokenError, blob.BlobError, SnapshotError)
@@ -55,9 +57,12 @@ class SnapshotFollower:
         applied: Callable[[Commit], None],
         caught_up: Callable[[], None],
         checkpoint: Checkpoint = EMPTY,
+        lost: Callable[[], None] = lambda: None,
         stuck: Callable[[str], None] = lambda _why: None,
     ) -> None:
         """`checkpoint` is where the snapshot that the fleet already has stands in the stream of commits.
+
+        `caught_up` is told that all there is was read; `lost`, that the log went away, and there may be more.
 
         `stuck` is told what a newer build is needed for, and "" when it is needed no more.
         """
@@ -68,6 +73,7 @@ class SnapshotFollower:
         self._fleet = fleet
         self._applied = applied
         self._caught_up = caught_up
+        self._lost = lost
         self._stuck = stuck
         self._unreadable_keyframe = 0
         self.checkpoint = checkpoint
@@ -78,6 +84,9 @@ class SnapshotFollower:
         self._assembler = blob.Assembler()
         self._detour = Detour()
         self._patience: asyncio.Timeout | None = None
+        self._goal = 0
+        """The sequence of commits up to which all was there when the log was last asked."""
+        self._away = False
         self.gap = False
         """Whether commits are missing between what is held and what comes."""
 
@@ -113,6 +122,7 @@ class SnapshotFollower:
         """Follow until the log is away, or was rolled back behind what was read: either is raised."""
         tip = await self._snapshots.tip(self._subject)
         start = await self._begin(tip)
+        self._goal, self._away = tip.sequence, False
         if start > tip.sequence:
             self._tell_caught_up()
         async with (
@@ -121,7 +131,7 @@ class SnapshotFollower:
         ):
             async for record in all_:
                 await self._take(record)
-                if record.sequence >= tip.sequence and record.ends_batch:
+                if record.sequence >= self._goal and record.ends_batch and not self._away:
                     self._tell_caught_up()
 
     async def _begin(self, tip: Checkpoint) -> int:
@@ -146,14 +156,23 @@ class SnapshotFollower:
         return start
 
     async def _glance(self) -> None:
-        """Follow a stream that went back behind what was read: the next commit may get a sequence passed already."""
+        """Tell when the log is away, and when all was read since it is back.
+
+        Notice a stream that went back behind what was read: the next commit may get a sequence passed already.
+        """
         while True:
-            await asyncio.sleep(GLANCE)
+            await asyncio.sleep(_NEXT_GLANCE if self._away else GLANCE)
             read = self.checkpoint
             try:
                 tip = await self._snapshots.tip(self._subject)
             except EventLogError:
+                self._away = True
+                self._lost()
                 continue
+            if self._away:
+                self._goal, self._away = tip.sequence, False
+                if self.checkpoint.sequence >= tip.sequence:
+                    self._tell_caught_up()
             gone = tip.sequence < read.sequence or (tip.sequence == read.sequence and tip != read)
             if read == EMPTY or read != self.checkpoint or self.gap or not gone:
                 continue

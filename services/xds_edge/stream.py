@@ -100,6 +100,8 @@ class ProxyStream:
         self._asked = False
         self._came_with = False
         """Whether its first request named what it holds."""
+        self._may_go_on = False
+        """Whether what we have was ever confirmed while it was here."""
         self._patience = WritePatience(services.limits.write_timeout, services.counters)
         self._held: dict[str, str] = {}
         """Secrets that the proxy is known to hold: name → version."""
@@ -212,11 +214,12 @@ class ProxyStream:
     def _may_speak(self) -> bool:
         """Whether our snapshot may be served to this proxy.
 
-        One that was only found on disk, with the log away, may be older than what a proxy holds that was served
-        by another edge: such a proxy is left alone until the log confirms it (P3, P6). One that holds nothing is
-        better off with the last good snapshot than with none.
+        With the log away it may be older than what a proxy holds that was served by another edge: such a proxy is
+        left alone until the log confirms what we have (P3, P6). One that we have served ourselves goes on, and one
+        that holds nothing is better off with the last good snapshot than with none.
         """
-        return self._services.fleet.confirmed or not self._came_with
+        self._may_go_on = self._may_go_on or self._services.fleet.confirmed
+        return self._may_go_on or not self._came_with
 
     async def _woken(self, at: float | None) -> None:
         if at is None:

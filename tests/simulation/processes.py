@@ -271,6 +271,7 @@ class EdgeProcess(Process):
             fleet=self.fleet,
             applied=self._applied,
             caught_up=self._caught_up,
+            lost=self._log_lost,
             checkpoint=checkpoint,
         )
         self._unsaved = asyncio.Event()
@@ -288,6 +289,9 @@ class EdgeProcess(Process):
         if not self.fleet.confirmed:
             self.fleet.confirmed = self.may_serve = True
             self.fleet.wake_all()
+
+    def _log_lost(self) -> None:
+        self.fleet.confirmed = False
 
     async def _confirm(self) -> None:
         read = self.fleet.version

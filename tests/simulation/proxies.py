@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from services.xds_edge.exchange import Exchange
+from services.xds_edge.exchange import Exchange, Offer
 from shared.eventlog.epoch import begins_later
 from shared.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
 from tests.simulation.processes import EdgeProcess
@@ -14,6 +14,8 @@ from tests.unit.xds_edge.proxy_model import ProxyModel
 
 SILENCE = 8.0
 """Seconds after which a proxy leaves an edge that says nothing."""
+STALE = 8.0
+"""Seconds after which an edge that is cut off from the log knows it, and leaves a proxy alone that holds something."""
 
 
 class Stream:
@@ -30,11 +32,19 @@ class Stream:
         self.shown: tuple[str, int, str] = ("", 0, "")
         """Epoch, version and class of what is shown to the proxy."""
         self.wake = asyncio.Event()
+        self._came_with = any(proxy.holds.values())
+        self._may_go_on = False
         self._number = proxy.connections
 
     def __hash__(self) -> int:
         """A fleet keeps streams in sets: in what order it wakes them must be the seed's, not the memory's."""
         return hash((self.key, self.uid, self._number))
+
+    @property
+    def may_speak(self) -> bool:
+        """As a `ProxyStream` decides it."""
+        self._may_go_on = self._may_go_on or self.fleet.confirmed
+        return self._may_go_on or not self._came_with
 
     @property
     def synced(self) -> bool:
@@ -71,6 +81,8 @@ class SimulatedProxy:
         self._chance = chance
         self._witness = witness
         self._epoch = ""
+        self._newest = "", 0, 0.0
+        """Epoch and version of the latest that it was ever offered, and since when."""
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
@@ -84,7 +96,6 @@ class SimulatedProxy:
         self.connections += 1
         clock = asyncio.get_running_loop().time
         model = ProxyModel(stream.exchange)
-        held_before = any(self.holds.values())
         for type_url in (CDS, LDS):
             model.ask(type_url, initial=self.holds.get(type_url, {}))
         for type_url in (EDS, RDS):
@@ -107,7 +118,7 @@ class SimulatedProxy:
                     continue
                 heard = clock()
                 stream.wake.clear()
-                if stream.fleet.confirmed or not held_before:
+                if stream.may_speak:
                     version = self._pump(model, stream, version)
                 if model.unanswered:
                     await asyncio.sleep(self._chance.random() * (0.01 + self.slow))
@@ -117,7 +128,7 @@ class SimulatedProxy:
                     continue
                 if self._subscribe(model):
                     continue
-                if stream.synced and (stream.fleet.confirmed or not held_before):
+                if stream.synced and stream.may_speak:
                     self._witness.at_rest(self.key, *stream.shown, self.holds)
                 try:
                     async with asyncio.timeout(0.5):
@@ -133,12 +144,25 @@ class SimulatedProxy:
             if offer.version < version and not begins_later(self._epoch, epoch):
                 self.complaints.append(f"P3: {self.key} is offered {offer.type_url} of {offer.version} after {version}")
             version = max(version, offer.version)
+            self._compare(stream, offer)
             for name, digest in offer.put:
                 if offer.type_url != EDS and self.holds[offer.type_url].get(name) == digest:
                     self.resent += 1
                 if not self._witness.sent(stream.fleet.snapshot, offer.type_url, name, digest):
                     self.complaints.append(f"P4: {self.key} is sent {name}@{digest}, which is in no snapshot")
         return version
+
+    def _compare(self, stream: Stream, offer: Offer) -> None:
+        """Over all connections: what is offered is not long older than what was offered before."""
+        now, epoch = asyncio.get_running_loop().time(), stream.fleet.snapshot.epoch
+        before, version, since = self._newest
+        if begins_later(epoch, before) or (epoch == before and offer.version > version) or not before:
+            self._newest = epoch, offer.version, now
+        elif (epoch != before or offer.version < version) and now - since > STALE:
+            self.complaints.append(
+                f"P3: {self.key} is offered {offer.type_url} of {offer.version} by {stream.edge.name}, "
+                f"{now - since:.0f} s after {version} (epoch {epoch}, before {before})"
+            )
 
     def _referred(self, *type_urls: str) -> dict[str, set[str]]:
         """What the resources of these types that it holds refer to, by type."""

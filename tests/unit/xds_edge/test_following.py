@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import pytest
 
@@ -46,6 +46,9 @@ class Edge:
         self.fleet = Fleet()
         self.versions: list[int] = []
         self.stuck: list[str] = []
+        self.current = False
+        self.told: Callable[[int], None] = lambda _version: None
+        """Told the version that is held when all there is was read."""
         if held is not None:
             self.fleet.apply(held)
         self.follower = SnapshotFollower(
@@ -54,10 +57,16 @@ class Edge:
             streams=STREAMS,
             fleet=self.fleet,
             applied=lambda applied: self.versions.append(applied.version),
-            caught_up=lambda: None,
+            caught_up=lambda: self._is_current(True),
+            lost=lambda: self._is_current(False),
             checkpoint=checkpoint,
             stuck=self.stuck.append,
         )
+
+    def _is_current(self, current: bool) -> None:  # noqa: FBT001 - what it was told
+        self.current = current
+        if current:
+            self.told(self.fleet.version)
 
     @contextlib.asynccontextmanager
     async def following(self) -> AsyncGenerator[Edge]:
@@ -79,6 +88,7 @@ class Edge:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that take seconds in life take hundredths here."""
     monkeypatch.setattr(snapshots, "GLANCE", 0.02)
+    monkeypatch.setattr(snapshots, "_NEXT_GLANCE", 0.02)
     monkeypatch.setattr(snapshots, "GAP_LOOK", 0.02)
     monkeypatch.setattr(snapshots, "_FIRST_RETRY", 0.01)
 
@@ -245,3 +255,32 @@ def test_what_does_not_follow_is_not_folded_and_ends_the_detour() -> None:
     assert detour.version == 0
     assert detour.take(commit(51, 50), held) is None
     assert detour.take(commit(46, 45), held) == commit(46, 45), "what follows the version that is held needs no detour"
+
+
+async def test_an_edge_knows_that_it_may_be_behind_while_the_log_is_away() -> None:
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(10, 0))
+    edge = Edge(logs)
+    async with edge.following():
+        await eventually(lambda: edge.current, within=5, what="it has read all there is")
+        logs.stream(STREAMS.snapshots).down()
+        await eventually(lambda: not edge.current, within=5, what="the log is away")
+        logs.stream(STREAMS.snapshots).up()
+        await eventually(lambda: edge.current, within=5, what="it has read all there is again")
+
+
+async def test_an_edge_is_no_longer_behind_only_when_it_has_read_what_was_said_meanwhile() -> None:
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(10, 0))
+    edge = Edge(logs)
+    told: list[int] = []
+    async with edge.following():
+        await eventually(lambda: edge.current, within=5, what="it has read all there is")
+        log = logs.stream(STREAMS.snapshots)
+        log.down()
+        await eventually(lambda: not edge.current, within=5, what="the log is away")
+        edge.told = told.append
+        log.up()
+        await say(logs, commit(11, 10))
+        await eventually(lambda: edge.current, within=5, what="it has read all there is again")
+    assert told[0] == 11

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
@@ -54,9 +55,11 @@ class Channel:
         self.waiting = False
         self.heard.append(message)
 
-    def ask(self, type_url: str, *names: str) -> None:
+    def ask(self, type_url: str, *names: str, holds: dict[str, str] | None = None) -> None:
         self.said.put_nowait(
-            DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=names).SerializeToString()
+            DeltaDiscoveryRequest(
+                type_url=type_url, resource_names_subscribe=names, initial_resource_versions=holds or {}
+            ).SerializeToString()
         )
 
 
@@ -193,3 +196,41 @@ class TestGatekeeper:
         with pytest.raises(StreamRefusedError) as refused:
             gate.admit([("authorization", "Bearer x")])
         assert (refused.value.status, refused.value.code) == ("UNAVAILABLE", code)
+
+
+@contextlib.asynccontextmanager
+async def streaming(services: Services, channel: Channel) -> AsyncGenerator[None]:
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
+    try:
+        yield
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_while_the_log_is_away_who_comes_with_configuration_is_left_alone() -> None:
+    """Another edge may have served it a newer version (P3)."""
+    services, newcomer, warm = shared(), Channel(), Channel()
+    services.fleet.apply(commit(1))
+    services.fleet.confirmed = False
+    warm.ask(CDS, holds={"c": "2"})
+    newcomer.ask(CDS)
+    async with streaming(services, warm), streaming(services, newcomer):
+        await eventually(lambda: newcomer.heard, within=5, what="who holds nothing is served")
+        await eventually(warm.said.empty, within=5, what="the other's request is read")
+        assert not warm.heard
+        services.fleet.confirmed = True
+        services.fleet.wake_all()
+        await eventually(lambda: warm.heard, within=5, what="the other is served when the log is back")
+
+
+async def test_who_was_served_before_the_log_went_away_is_served_on() -> None:
+    services, warm = shared(), Channel()
+    services.fleet.apply(commit(1))
+    warm.ask(CDS, holds={"c": "0"})
+    async with streaming(services, warm):
+        await eventually(lambda: warm.heard, within=5, what="a response")
+        services.fleet.confirmed = False
+        warm.ask(EDS, "c")
+        await eventually(lambda: len(warm.heard) == 2, within=5, what="a response to what it asks next")
