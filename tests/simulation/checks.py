@@ -47,6 +47,8 @@ class Events:
             self.broken = self.broken or f"the chain is broken: {error}"
             self._verifier = Verifier()
             self._verifier.fold(record)
+            # It may have been the first of an epoch, in which all is said again.
+            self._said.clear()
         self.epochs.add(record.epoch)
         try:
             event = events.decode(record.payload)

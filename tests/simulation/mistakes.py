@@ -119,6 +119,10 @@ def _whatever_comes(follower: SnapshotFollower, commit: Commit) -> None:
         follower._applied(commit)  # pyright: ignore[reportPrivateUsage]
 
 
+def _unmoved(edge: EdgeProcess) -> None:
+    del edge
+
+
 def _same_epoch_only(follower: SnapshotFollower, commit: Commit) -> None:
     held = follower._fleet.snapshot  # pyright: ignore[reportPrivateUsage]
     if not held.epoch or commit.epoch == held.epoch:
@@ -290,6 +294,9 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "lower-version": Mistake("an edge takes a lower version", lambda: [(SnapshotFollower, "_fold", _whatever_comes)]),
     "epoch-ignored": Mistake("an edge ignores a new epoch", lambda: [(SnapshotFollower, "_fold", _same_epoch_only)]),
+    "never-behind": Mistake(
+        "an edge that is cut off from the log serves whoever comes", lambda: [(EdgeProcess, "_log_lost", _unmoved)]
+    ),
     "half-a-snapshot": Mistake("routes come one commit late", lambda: [(Fleet, "_view", _half_a_view)]),
     "removals-first": Mistake("an edge breaks before it makes", lambda: [(Exchange, "offers", _removals_first)]),
     "listeners-first": Mistake(

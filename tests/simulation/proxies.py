@@ -14,8 +14,11 @@ from tests.unit.xds_edge.proxy_model import ProxyModel
 
 SILENCE = 8.0
 """Seconds after which a proxy leaves an edge that says nothing."""
-STALE = 8.0
-"""Seconds after which an edge that is cut off from the log knows it, and leaves a proxy alone that holds something."""
+STALE = 6.5
+"""Seconds after which an edge that is cut off from the log knows it, and leaves a proxy alone that holds something;
+it looks every `GLANCE`, and waits for up to 5 s for an answer."""
+GLANCE = 1.0
+"""What 5 seconds are in life: cuts are longer than the histories are there."""
 
 
 class Stream:
@@ -77,6 +80,8 @@ class SimulatedProxy:
         self.slow = 0.0
         """Seconds that it may take to answer."""
         self.complaints: list[str] = []
+        self.went_back: list[str] = []
+        """Offers that were older than what other edges had offered; right if what was offered before is lost."""
         self._edges = edges
         self._chance = chance
         self._witness = witness
@@ -159,9 +164,9 @@ class SimulatedProxy:
         if begins_later(epoch, before) or (epoch == before and offer.version > version) or not before:
             self._newest = epoch, offer.version, now
         elif (epoch != before or offer.version < version) and now - since > STALE:
-            self.complaints.append(
+            self.went_back.append(
                 f"P3: {self.key} is offered {offer.type_url} of {offer.version} by {stream.edge.name}, "
-                f"{now - since:.0f} s after {version} (epoch {epoch}, before {before})"
+                f"{now - since:.0f} s after {version}"
             )
 
     def _referred(self, *type_urls: str) -> dict[str, set[str]]:

@@ -20,6 +20,7 @@ from typing import Any, cast
 import msgspec
 
 from services.ingestor import drafts
+from services.xds_edge import snapshots as following
 from shared.snapshot import proxy_key
 from tests.simulation import checks
 from tests.simulation.clock import SimulatedLoop
@@ -29,7 +30,7 @@ from tests.simulation.ledger import Ledger, RecordedLogs
 from tests.simulation.life import task_factory
 from tests.simulation.mistakes import patched, planted
 from tests.simulation.processes import STREAMS, CompilerProcess, EdgeProcess, IngestorProcess, Process
-from tests.simulation.proxies import SimulatedProxy
+from tests.simulation.proxies import GLANCE, SimulatedProxy
 from tests.simulation.witness import Witness
 from tests.unit.compiler import objects
 
@@ -85,6 +86,7 @@ class Simulation:
         self.edges = [EdgeProcess(f"edge-{n}", *common, witness=self.witness) for n in (1, 2)]
         self.proxies: dict[tuple[str, str], SimulatedProxy] = {}
         self.complaints: list[str] = []
+        self.went_back: list[str] = []
         self.faults = Faults(
             self.chance,
             self._fault,
@@ -158,6 +160,7 @@ class Simulation:
     def _retire(self, proxy: SimulatedProxy) -> None:
         proxy.task.cancel()
         self.complaints += proxy.complaints
+        self.went_back += proxy.went_back
         self.outcome.resent += proxy.resent
 
     # What must hold
@@ -191,6 +194,8 @@ class Simulation:
         if self.outcome.resent:
             wrong.append(f"P5: {self.outcome.resent} resources were sent that were held")
         losses = self.outcome.kinds.get("data loss", 0)
+        if not losses:
+            wrong += self.went_back
         if self.ledger.epochs > 1 + losses:
             wrong.append(f"P11: {self.ledger.epochs} epochs, though the log lost data {losses} times")
 
@@ -220,7 +225,8 @@ def simulate(
 
     async def main() -> None:
         simulation = Simulation(outcome, say)
-        with patched([(drafts, "MAX_BATCH", SMALL)] if simulation.small else ()):
+        small = [(drafts, "MAX_BATCH", SMALL)] if simulation.small else []
+        with patched([(following, "GLANCE", GLANCE), *small]):
             await simulation.run()
         await _history(simulation, compared)
 
