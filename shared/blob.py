@@ -90,17 +90,15 @@ class Assembler:
     def feed(self, record: Record) -> bytes | None:
         """Take the next record; the blob when it is complete with it.
 
-        Chunks before the first beginning of a blob are passed over: reading may start in the middle of one.
+        Chunks before the first beginning of a blob are passed over: reading may start in the middle of one. So is a
+        blob that ends before its last chunk: a server whose disk is full writes a batch in part, and acknowledges
+        nothing of it (one whose last chunks were lost breaks the chain of what follows).
         Raises `BlobError` if a chunk is missing, or the whole is not what was written; the next blob is then
         assembled all the same.
         """
         index, count = record.batch
         if index == 1:
-            interrupted, self._chunks = bool(self._chunks), []
-            if interrupted:
-                self._begun = False
-                raise self._error(record, "begins before the one in front of it is complete")
-            self._begun = True
+            self._chunks, self._begun = [], True
         elif not self._begun:
             return None
         elif index != len(self._chunks) + 1:

@@ -45,7 +45,7 @@ async def test_reading_may_start_in_the_middle_of_a_blob() -> None:
     assert [assembler.feed(record) for record in (*one[1:], *two)] == [None, None, None, None, b"2" * 250]
 
 
-@pytest.mark.parametrize("missing", [1, 2, 3])
+@pytest.mark.parametrize("missing", [1, 2])
 async def test_a_missing_chunk_is_named_and_the_next_blob_is_read_all_the_same(missing: int) -> None:
     log = MemoryLog()
     one = await append(log, bytes(350))
@@ -64,6 +64,19 @@ async def test_a_missing_chunk_is_named_and_the_next_blob_is_read_all_the_same(m
     assert broken == 1
     assert whole[-1] == b"3" * 250
     assert bytes(350) not in whole
+
+
+async def test_a_blob_that_was_written_in_part_is_passed_over_and_what_follows_it_is_read() -> None:
+    """A server without room writes a batch up to some record, and refuses it."""
+    log = MemoryLog()
+    one = await append(log, bytes(range(250)), version=1)
+    log.roll_back(one[1].sequence)
+    again = await append(log, bytes(range(250)), version=1)
+    assembler = blob.Assembler()
+    assert [assembler.feed(record) for record in (*one[:2], *again)] == [None, None, None, None, bytes(range(250))]
+    found = await blob.newest(log, SUBJECT)
+    assert found is not None
+    assert found[1] == bytes(range(250))
 
 
 async def test_changed_bytes_are_no_blob() -> None:

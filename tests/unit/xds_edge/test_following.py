@@ -284,3 +284,18 @@ async def test_an_edge_is_no_longer_behind_only_when_it_has_read_what_was_said_m
         await say(logs, commit(11, 10))
         await eventually(lambda: edge.current, within=5, what="it has read all there is again")
     assert told[0] == 11
+
+
+async def test_a_commit_that_a_full_log_took_in_part_is_no_gap_and_the_same_once_more_is_folded() -> None:
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(10, 0))
+    log = logs.stream(STREAMS.snapshots)
+    drafts = blob.split(encode_commit(commit(11, 10)), STREAMS.snapshot_subject, version=11, chunk=20)
+    whole = await log.append(drafts, scope=STREAMS.snapshot_subject, after=await log.tip(STREAMS.snapshot_subject))
+    log.roll_back(whole.sequence - 1)
+    edge = Edge(logs)
+    async with edge.following():
+        await edge.holds(10)
+        await say(logs, commit(11, 10))
+        await edge.holds(11)
+        assert edge.follower.restarts == 0
