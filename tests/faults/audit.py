@@ -68,7 +68,8 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
         now = _newest(book, event)
         if before is not None and now is not None and (before.uid, before.digest) == (now.uid, now.digest):
             doubled.append(f"{record.sequence} {record.subject} says what {before.sequence} said")
-    lost = [broken] if broken else []
+    missing = broken or verifier.headless
+    lost = [missing] if missing else []
     lost += [line for kind in kinds(mesh_namespace=namespace) for line in await _missing(api, kind, book)]
     return Verdict(events=count, epochs=epochs, lost=tuple(lost), doubled=tuple(doubled), end=end)
 
