@@ -86,7 +86,7 @@ chart: install ## write the Helm chart's generated parts again (after a change o
 simulate: install ## the whole control plane under faults on a simulated clock, 10,000 seeds; SEEDS=0:100 for fewer, JSON=file
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),0:10000)
 
-faults: install ## break a highly available mesh in every way under traffic, 15 minutes; ROWS=kill for some, JSON=file
+faults: install ## break a highly available mesh in every way under traffic, 10 minutes; ROWS=kill for some, JSON=file
 	@$(BIN)/python -m tests.faults $(ROWS)
 
 mutants: install ## make 39 mistakes in the compiler, one at a time, and see each noticed; minutes
