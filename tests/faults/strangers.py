@@ -6,7 +6,9 @@ itself, whose log names who tried what.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -35,24 +37,48 @@ async def refused_without_a_name() -> str:
     return ""
 
 
-async def forge(tmp_path: Path) -> bool:
-    """Whether an edge's credentials can write an event."""
+def passwords() -> dict[str, str]:
+    """The password of each user of the log, by the name of its Secret."""
     text = (embedded.state_directory() / credentials.SECRETS).read_text(encoding="utf-8")
     secrets = {one["metadata"]["name"]: one["stringData"] for one in yaml.safe_load_all(text)}
-    password = tmp_path / "password"
-    password.write_text(secrets[NATS_SECRET.format(THIEF)]["password"], encoding="utf-8")
+    return {name: data["password"] for name, data in secrets.items() if "password" in data}
+
+
+def _stolen(file: Path) -> Access:
+    file.write_text(passwords()[NATS_SECRET.format(THIEF)], encoding="utf-8")
     operator = embedded.log_access(embedded.running())
-    stolen = msgspec.structs.replace(operator, user=THIEF, password_file=str(password), inbox=f"_INBOX_{THIEF}")
-    connection = Connection(stolen)
-    connection.open()
-    try:
-        line = await connection.line(within=5)
-        await line.request(FORGED, b"{}", within=2)
-    except LogUnavailableError:
-        return False
-    finally:
-        await connection.close()
+    return msgspec.structs.replace(operator, user=THIEF, password_file=str(file), inbox=f"_INBOX_{THIEF}")
+
+
+async def forge() -> bool:
+    """Whether an edge's credentials can write an event."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        connection = Connection(_stolen(Path(elsewhere, "password")))
+        connection.open()
+        try:
+            line = await connection.line(within=5)
+            await line.request(FORGED, b"{}", within=2)
+        except LogUnavailableError:
+            return False
+        finally:
+            await connection.close()
     return True
+
+
+def shown() -> list[str]:
+    """Where a password of the log can be seen by others than its owner: a log, an open file, a command line."""
+    known, state = [one.encode() for one in passwords().values()], embedded.state_directory()
+    assert len(known) > len(("ingestor", "compiler", "xds-edge", "ca", "injector"))
+    places: list[str] = []
+    for path in sorted(one for one in state.rglob("*") if one.is_file() and not one.is_symlink()):
+        holds = any(password in path.read_bytes() for password in known)
+        if holds and ("logs" in path.relative_to(state).parts or path.stat().st_mode & 0o077):
+            places.append(str(path.relative_to(state)))
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            words = process.read_bytes()
+            places += [words.decode("utf-8", "replace")] if any(password in words for password in known) else []
+    return places
 
 
 async def in_the_clear() -> bool:
@@ -70,11 +96,11 @@ async def in_the_clear() -> bool:
     return True
 
 
-async def are_refused(tmp_path: Path) -> None:
+async def are_refused() -> None:
     """The log lets nobody in without a name, lets an edge write no event, and its servers say who tried."""
     assert "authorization violation" in (await refused_without_a_name()).lower()
     assert not await in_the_clear()
-    assert not await forge(tmp_path)
+    assert not await forge()
     logs = JetStreamLogs.connect(embedded.log_access(embedded.running()), Streams())
     try:
         assert await logs.existing(Streams().events).last(FORGED) is None

@@ -16,7 +16,7 @@ import pytest
 
 from cli import embedded
 from tests.faults.__main__ import chosen, run
-from tests.faults.strangers import are_refused
+from tests.faults.strangers import are_refused, passwords, shown
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
 
@@ -62,7 +62,11 @@ def test_no_request_fails_when_the_compiler_or_all_edges_are_killed_and_stranger
 ) -> None:
     holds(SHORT, tmp_path / "recorded.meshlog")
     # On the same mesh, for the ten seconds that another would take.
-    asyncio.run(are_refused(tmp_path))
+    asyncio.run(are_refused())
+    assert shown() == []
+    planted = tmp_path / "logs" / "planted.log"
+    planted.write_text(f"password: {next(iter(passwords().values()))}\n", encoding="utf-8")
+    assert shown() == ["logs/planted.log"]
 
 
 @pytest.mark.long
