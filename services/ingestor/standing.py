@@ -17,7 +17,7 @@ from services.ingestor.difference import Known
 from services.ingestor.facts import ObjectName
 from shared import blob, events
 from shared.eventlog.chain import Verifier, checkpoint_at
-from shared.eventlog.epoch import latest_of
+from shared.eventlog.epoch import begins_later, latest_of
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -125,9 +125,10 @@ class Standing:
                 if found.sequence < self.tip.sequence or (found.sequence == self.tip.sequence and found != self.tip):
                     # Rolled back, or its end was changed. Readers may have seen what is lost: a new epoch it is.
                     self.floor = max(self.floor, self.tip.sequence)
-                    seen = self.tip.sequence
+                    seen = self.tip
                     await self.read_all()
-                    self._break(f"records up to {seen} were there, and the log ends at {found.sequence}")
+                    if not await self._begun_after(seen):
+                        self._break(f"records up to {seen.sequence} were there, and the log ends at {found.sequence}")
                     return True
                 self.floor = max(self.floor, self.tip.sequence)
                 if found == self.tip:
@@ -182,6 +183,13 @@ class Standing:
             self._break(f"records up to {self.floor} were there, and it ends at {self.tip.sequence}")
         elif self.missing:
             self.give_up_epoch()
+
+    async def _begun_after(self, seen: Checkpoint) -> bool:
+        """Whether somebody has begun an epoch beyond all that was seen, between the look and the reading."""
+        if not begins_later(self.tip.epoch, seen.epoch):
+            return False
+        first = await self._log.at(seen.sequence)
+        return first is not None and first.sequence > seen.sequence
 
     async def _read_through(self) -> tuple[Book, Checkpoint, str]:
         """What the log says, where it ends, and why its chain does not hold (empty: it does)."""

@@ -39,6 +39,8 @@ GLANCE = 5.0
 """Seconds between looks whether the log is there and has what was read: while nothing comes it says neither itself."""
 _NEXT_GLANCE = 0.5
 """The same while it was away at the last look."""
+_GLANCE_WITHIN = 2.0
+"""Seconds after which a log that does not answer is away."""
 GAP_LOOK = 3.0
 """Seconds after which an edge that misses commits looks for a keyframe beyond them, though nothing comes."""
 _BROKEN = (ChainBrokenError, blob.BlobError, SnapshotError)
@@ -164,8 +166,9 @@ class SnapshotFollower:
             await asyncio.sleep(_NEXT_GLANCE if self._away else GLANCE)
             read = self.checkpoint
             try:
-                tip = await self._snapshots.tip(self._subject)
-            except EventLogError:
+                async with asyncio.timeout(_GLANCE_WITHIN):
+                    tip = await self._snapshots.tip(self._subject)
+            except (EventLogError, TimeoutError):
                 self._away = True
                 self._lost()
                 continue

@@ -25,7 +25,7 @@ from tests.simulation.report import MistakeFound, Progress, Report, mistakes_tab
 from tests.simulation.run import Outcome, simulate
 
 SEEDS = 50
-MISTAKE_SEEDS = 100
+MISTAKE_SEEDS = 150
 
 
 def main() -> int:

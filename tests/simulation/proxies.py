@@ -14,9 +14,9 @@ from tests.unit.xds_edge.proxy_model import ProxyModel
 
 SILENCE = 8.0
 """Seconds after which a proxy leaves an edge that says nothing."""
-STALE = 6.5
+STALE = 3.5
 """Seconds after which an edge that is cut off from the log knows it, and leaves a proxy alone that holds something;
-it looks every `GLANCE`, and waits for up to 5 s for an answer."""
+it looks every `GLANCE`, and waits for 2 s for an answer."""
 GLANCE = 1.0
 """What 5 seconds are in life: cuts are longer than the histories are there."""
 
@@ -37,6 +37,8 @@ class Stream:
         self.wake = asyncio.Event()
         self._came_with = any(proxy.holds.values())
         self._may_go_on = False
+        self.behind = False
+        """Whether it began with what was older than it could know, and comes along from there."""
         self._number = proxy.connections
 
     def __hash__(self) -> int:
@@ -146,7 +148,10 @@ class SimulatedProxy:
     def _pump(self, model: ProxyModel, stream: Stream, version: int) -> int:
         for offer in model.pump(asyncio.get_running_loop().time()):
             epoch, self._epoch = self._epoch, stream.fleet.snapshot.epoch
-            if offer.version < version and not begins_later(self._epoch, epoch):
+            if begins_later(self._epoch, epoch):
+                # After a loss of everything a later epoch may have smaller versions.
+                version = 0
+            if offer.version < version:
                 self.complaints.append(f"P3: {self.key} is offered {offer.type_url} of {offer.version} after {version}")
             version = max(version, offer.version)
             self._compare(stream, offer)
@@ -163,7 +168,11 @@ class SimulatedProxy:
         before, version, since = self._newest
         if begins_later(epoch, before) or (epoch == before and offer.version > version) or not before:
             self._newest = epoch, offer.version, now
-        elif (epoch != before or offer.version < version) and now - since > STALE:
+        elif epoch == before and offer.version == version:
+            return
+        elif now - since <= STALE:
+            stream.behind = True
+        elif not stream.behind:
             self.went_back.append(
                 f"P3: {self.key} is offered {offer.type_url} of {offer.version} by {stream.edge.name}, "
                 f"{now - since:.0f} s after {version}"
