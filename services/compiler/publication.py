@@ -315,8 +315,13 @@ class Publication:
                 with traces.span("compile", parent=self.compiler.oldest_traceparent) as span:
                     commit = self._compile(span)
                     if commit is not None:
-                        span.links = tuple(commit.traceparents)
+                        span.links, before = tuple(commit.traceparents), self.snapshots.published.version
                         self._account(commit, await self.snapshots.append(commit, traceparent=span.traceparent))
+                        if commit.version == before:
+                            # What was said once more is not what is compiled here, which may be behind it.
+                            self.compiler.doubt()
+                        else:
+                            self.compiler.accept()
                 self._waits_for_room("")
                 break
             except StaleWriterError:
@@ -396,7 +401,6 @@ class Publication:
         return commit
 
     def _account(self, commit: Commit, size: int) -> None:
-        self.compiler.accept()
         self.tally.commits += 1
         self.tally.bytes += size
         self.tally.resources += len(commit.resources)

@@ -21,7 +21,7 @@ from shared.eventlog.epoch import new_epoch
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, HEADER_EPOCH_RECORDS, Draft
 from shared.events import Event
-from shared.snapshot import Commit, Snapshot, decode_commit
+from shared.snapshot import Commit, Snapshot, decode_commit, encode_commit
 from shared.subjects import Streams
 from tests.unit.compiler import objects
 from tests.waiting import eventually
@@ -457,6 +457,35 @@ async def test_a_lost_commit_that_a_keyframe_holds_is_said_again(
     again = (await commits(logs))[-1]
     assert (again.version, again.parent) == (len(mesh) + 1, 0), "the same version, whole: who holds it need not change"
     assert again == compiler.published.keyframe()
+
+
+async def test_what_is_said_again_while_the_events_of_it_are_still_on_their_way_is_not_taken_for_what_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Simulation, a leader that does not give up its lease, seed 119: what had changed and changed back stayed."""
+    monkeypatch.setattr(publication, "GLANCE", 0.02)
+    mesh = objects.bookstore()
+    before, after = (objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"}) for number in (1, 2))
+    elsewhere = MemoryLogs(STREAMS)
+    await write(elsewhere, [*mesh, before, after])
+    async with running(elsewhere) as compiler:
+        await compiler.reaches(len(mesh) + 2)
+        ahead = compiler.published.keyframe()
+    logs = MemoryLogs(STREAMS)
+    subject = STREAMS.keyframe_subject
+    drafts = blob.split(encode_commit(ahead), subject, version=ahead.version, epoch=ahead.epoch)
+    await logs.stream(STREAMS.keyframes).append(drafts, scope=subject, after=EMPTY, epoch="k")
+    await write(logs, [*mesh, before])
+    async with running(logs) as compiler:
+        await compiler.reaches(ahead.version)
+
+        async def said() -> bool:
+            return [commit.version for commit in await commits(logs)] == [ahead.version]
+
+        await eventually(said, within=5, what="the keyframe's version is said")
+        await write(logs, [after, before])
+        await compiler.reaches(ahead.version + 1)
+    assert contents(await read_back(logs)) == contents(compile_events([*mesh, before]))
 
 
 async def test_a_lost_commit_that_changed_back_meanwhile_is_followed_by_one_that_says_so() -> None:
