@@ -158,7 +158,7 @@ class SnapshotFollower:
         return start
 
     async def _glance(self) -> None:
-        """Tell when the log is away, and when all was read since it is back.
+        """Tell when the log is away or what it holds comes late, and when all was read again.
 
         Notice a stream that went back behind what was read: the next commit may get a sequence passed already.
         """
@@ -172,10 +172,12 @@ class SnapshotFollower:
                 self._away = True
                 self._lost()
                 continue
-            if self._away:
-                self._goal, self._away = tip.sequence, False
-                if self.checkpoint.sequence >= tip.sequence:
-                    self._tell_caught_up()
+            if not self._away and self.checkpoint.sequence < self._goal:
+                # What was there at the last look has not come yet: slow, but others may have it.
+                self._lost()
+            self._goal, self._away = tip.sequence, False
+            if self.checkpoint.sequence >= tip.sequence:
+                self._tell_caught_up()
             gone = tip.sequence < read.sequence or (tip.sequence == read.sequence and tip != read)
             if read == EMPTY or read != self.checkpoint or self.gap or not gone:
                 continue
