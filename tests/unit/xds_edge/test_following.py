@@ -299,3 +299,27 @@ async def test_a_commit_that_a_full_log_took_in_part_is_no_gap_and_the_same_once
         await say(logs, commit(11, 10))
         await edge.holds(11)
         assert edge.follower.restarts == 0
+
+
+async def test_an_edge_to_which_commits_come_late_knows_that_it_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulation, seeds 3464 and 6274: who read on passed for one that had read all."""
+    logs = MemoryLogs(STREAMS)
+    await say(logs, commit(10, 0))
+    log, arrives = logs.stream(STREAMS.snapshots), asyncio.Event()
+    on_time = log.follow
+
+    async def late(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+        async for record in on_time(start=start, subjects=subjects):
+            if blob.version_of(record) > 10:
+                await arrives.wait()
+            yield record
+
+    monkeypatch.setattr(log, "follow", late)
+    edge = Edge(logs)
+    async with edge.following():
+        await eventually(lambda: edge.current, within=5, what="it has read all there is")
+        await say(logs, commit(11, 10))
+        await eventually(lambda: not edge.current, within=5, what="it knows that there is more")
+        arrives.set()
+        await eventually(lambda: edge.current, within=5, what="it has read all there is again")
+        assert edge.fleet.version == 11
