@@ -16,7 +16,7 @@ from services.ingestor.book import Book
 from services.ingestor.difference import Known
 from services.ingestor.facts import ObjectName
 from shared import blob, events
-from shared.eventlog.chain import Verifier, checkpoint_at
+from shared.eventlog.chain import Verifier, checkpoint_at, was_changed
 from shared.eventlog.epoch import begins_later, latest_of
 from shared.eventlog.protocol import (
     EMPTY,
@@ -239,6 +239,10 @@ class Standing:
             try:
                 book.fold(record, before)
             except events.FutureEventError as error:
+                if was_changed(record):
+                    # The first that is read is believed by the verifier, as nothing stands before it.
+                    what = f"record {record.sequence} is not what was written: it was changed"
+                    raise ChainBrokenError("log/chain-broken", what, about=record.subject) from error
                 self.newer = error.state(record.sequence)
                 _log.error("%s; nothing is written until then", self.newer, extra={"code": error.code})
         return begins

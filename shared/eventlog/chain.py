@@ -96,6 +96,12 @@ def checkpoint_at(record: Record) -> Checkpoint:
     return Checkpoint(epoch=record.epoch, sequence=record.sequence, chain=chain)
 
 
+def was_changed(record: Record) -> bool:
+    """Whether a record is not what was written, as it says itself; false for one of a build that did not say."""
+    after = checkpoint_at(record).chain
+    return record.headers.get(HEADER_AFTER, after) != after
+
+
 class Verifier:
     """Folds the records of one scope and stops at the first that does not continue the chain.
 
@@ -134,7 +140,7 @@ class Verifier:
         after = checkpoint_at(record)
         if not after.epoch:
             raise self._broken(record, "carries no chain")
-        if now is not None and record.headers.get(HEADER_AFTER, after.chain) != after.chain:
+        if now is not None and was_changed(record):
             raise self._broken(record, "is not what was written: it was changed")
         starts = before == GENESIS and (now is None or record.epoch != now.epoch)
         if starts:

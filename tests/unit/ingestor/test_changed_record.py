@@ -15,7 +15,7 @@ STREAMS = Streams()
 SCOPE = STREAMS.cluster_scope(objects.CLUSTER)
 
 
-@pytest.mark.parametrize("index", [2, 3], ids=["in the middle", "the last"])
+@pytest.mark.parametrize("index", [1, 2, 3], ids=["the first", "in the middle", "the last"])
 async def test_a_changed_record_that_looks_like_one_of_a_newer_build_calls_for_a_new_epoch(index: int) -> None:
     """And not for a newer build, which would never come."""
     log = MemoryLog()
