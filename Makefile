@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo up down test test-long simulate faults mutants fuzz-edge fuzz-ca lint format lock chart clean help
+.PHONY: install demo up down test test-long simulate faults attack mutants fuzz-edge fuzz-ca lint format lock chart clean help
 .PHONY: bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
 
 help: ## what can be made
@@ -88,6 +88,9 @@ simulate: install ## the whole control plane under faults on a simulated clock, 
 
 faults: install ## break a highly available mesh in every way under traffic, 10 minutes; ROWS=kill for some, JSON=file
 	@$(BIN)/python -m tests.faults $(ROWS)
+
+attack: install ## attack a mesh in every way that strangers and tenants have, under traffic; ROWS=edge for some, JSON=file
+	@$(BIN)/python -P -m tests.attacks $(ROWS)
 
 mutants: install ## make 39 mistakes in the compiler, one at a time, and see each noticed; minutes
 	@$(BIN)/python -m tests.oracle.mutants

@@ -24,7 +24,7 @@ from deploy.devcluster.launch import mesh
 from shared.errors import MeshlogError
 from tests.faults.fault import Fault, Outcome, tell
 from tests.faults.rows import FAULTS
-from tests.faults.scene import opened
+from tests.faults.scene import Scene, opened
 from tests.faults.table import line, markdown, summary, title
 
 
@@ -44,7 +44,7 @@ async def run(faults: Sequence[Fault]) -> list[Outcome]:
     async with api.connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as session:
         await embedded.control_plane_available(session, lambda _: None)
     print(title(), flush=True)
-    async with opened() as scene:
+    async with opened(Scene) as scene:
         for fault in faults:
             outcome = await tell(scene, fault)
             found.append(outcome)

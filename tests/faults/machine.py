@@ -41,6 +41,17 @@ class Machine:
         prefixes = tuple(f"{service}-" if service == "nats" else f"meshlog-{service}-" for service in services)
         return sorted(pod for pod in self.containers() if pod.startswith(prefixes))
 
+    def memory(self) -> dict[str, int]:
+        """Resident memory of the largest container of each service, of `nats` and of the `sidecar`s, bytes."""
+        spawner, parents = self._spawner(), _parents()
+        found: dict[str, int] = {}
+        for pid, parent in parents.items():
+            service = _service(_command(pid)) if parent == spawner else ""
+            if service:
+                below = [each for each in parents if each == pid or pid in _ancestors(each, parents)]
+                found[service] = max(found.get(service, 0), sum(map(_resident, below)))
+        return found
+
     def signal(self, pods: Iterable[str], number: signal.Signals) -> None:
         """Signal every process of these pods, all at once."""
         running = self.containers()
@@ -110,6 +121,23 @@ def _command(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
     return ""
+
+
+def _service(command: str) -> str:
+    """Which service a command line is of: `xds-edge`, `nats`, `sidecar`; empty: of none."""
+    words = command.split()
+    if "run" in words[:-1] and any(Path(word).name == "meshlog" for word in words[:3]):
+        return words[words.index("run") + 1]
+    names = {"nats-server": "nats", "envoy": "sidecar"}
+    return next((names[Path(word).name] for word in words[:2] if Path(word).name in names), "")
+
+
+def _resident(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _environment(pid: int) -> dict[str, str]:

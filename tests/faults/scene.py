@@ -12,10 +12,10 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -130,9 +130,9 @@ class Scene:
             self._pods[app] = listing["items"][0]["metadata"]["name"]
         return self._pods[app]
 
-    async def start(self, who: tuple[str, str], argv: Sequence[str]) -> PodCommand:
-        """Start a command in a pod."""
-        return await PodCommand.start(self.state, who[0], await self.pod(*who), argv)
+    async def start(self, who: tuple[str, str], argv: Sequence[str], *, container: str = "") -> PodCommand:
+        """Start a command in a container of a pod (its first)."""
+        return await PodCommand.start(self.state, who[0], await self.pod(*who), argv, container=container)
 
     async def all_ready(self) -> bool:
         """Whether every pod of the control plane is ready, and no other is on its way."""
@@ -339,14 +339,17 @@ def _config(*, egress: bool, certificates: str = CERTIFICATES) -> Manifest:
     }
 
 
+S = TypeVar("S", bound=Scene)
+
+
 @contextlib.asynccontextmanager
-async def opened() -> AsyncGenerator[Scene]:
-    """The running mesh, with the bookstore brought up on it."""
+async def opened(make: Callable[[Path, Api], S]) -> AsyncGenerator[S]:
+    """The running mesh, with the bookstore brought up on it, as the scene that `make` makes."""
     state = embedded.state_directory()
     # Each command in a pod holds a thread for as long as it runs.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))
     async with connect(kubeconfig.read(state / embedded.KUBECONFIG)) as api:
-        scene = Scene(state, api)
+        scene = make(state, api)
         await api.apply(_config(egress=False))
         for file in ("10-workloads", "20-access", "30-database", "40-split"):
             for manifest in read_manifests(MANIFESTS / f"{file}.yaml"):
