@@ -7,6 +7,7 @@ specification v0.6.0.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -33,6 +34,8 @@ from shared.policy.names import ObjectName
 
 SMI_VERSIONS = frozenset({"v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"})
 MAX_WEIGHT = 1_000_000
+MOST_SHARES = 2**32 - 1
+"""Sum of the weights that a `WeightedCluster` of Envoy takes."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _MILLI = Decimal(1000)
@@ -272,6 +275,27 @@ def _quantity(value: Any, what: str) -> Decimal:
     return weight
 
 
+def _whole_shares(weights: dict[str, Decimal]) -> dict[str, int]:
+    """The same shares as whole numbers that a weighted cluster of Envoy takes.
+
+    v1alpha1 weights are quantities ("500m"). If one weight is a fraction, all weights become thousandths. Shares that
+    then add up to more than Envoy allows are divided by their common divisor; raises `PolicyError` if they still do.
+    """
+    scale = 1 if all(weight == weight.to_integral_value() for weight in weights.values()) else 1000
+    shares = {name: int(weight * scale) for name, weight in weights.items()}
+    if sum(shares.values()) <= MOST_SHARES:
+        return shares
+    divisor = math.gcd(*shares.values())
+    shares = {name: share // divisor for name, share in shares.items()}
+    if (total := sum(shares.values())) > MOST_SHARES:
+        raise PolicyError(
+            "smi/split-weight",
+            f"the weights add up to {total} parts, and Envoy shares at most {MOST_SHARES}; write smaller weights, or "
+            "weights with fewer decimals",
+        )
+    return shares
+
+
 def _traffic_split(policy: PolicyObject) -> TrafficSplit:
     spec = policy.spec
     namespace = policy.metadata.namespace
@@ -285,8 +309,7 @@ def _traffic_split(policy: PolicyObject) -> TrafficSplit:
         weights[service] = _quantity(backend.get("weight"), f"backend {service!r}")
     if not weights:
         raise PolicyError("smi/split-backend", "has no backends; add at least one")
-    # v1alpha1 weights are quantities ("500m"); one fraction makes all of them thousandths, shares stay the same.
-    scale = 1 if all(weight == weight.to_integral_value() for weight in weights.values()) else 1000
+    shares = _whole_shares(weights)
     groups: list[str] = []
     for index, item in enumerate(_sequence(spec.get("matches"), "matches"), 1):
         reference = _mapping(item, f"matches {index}")
@@ -295,7 +318,7 @@ def _traffic_split(policy: PolicyObject) -> TrafficSplit:
         groups.append(_name(reference.get("name"), f"the name of matches {index}"))
     return TrafficSplit(
         root=root,
-        backends=tuple(Backend(service=name, weight=int(weight * scale)) for name, weight in weights.items()),
+        backends=tuple(Backend(service=name, weight=share) for name, share in shares.items()),
         created=policy.metadata.creation_timestamp,
         matches=tuple(groups),
     )

@@ -146,6 +146,18 @@ def test_weights_are_numbers_or_quantities_and_relative(weights: list[object], e
     assert list(found.backends) == [Backend(f"s{index}", weight) for index, weight in enumerate(expected)]
 
 
+def test_shares_that_add_up_to_more_than_envoy_takes_are_divided_by_what_they_have_in_common() -> None:
+    backends = [{"service": f"s{index}", "weight": 1_000_000} for index in range(5)]
+    found = read("TrafficSplit", {"service": "root", "backends": [*backends, {"service": "half", "weight": "500m"}]})
+    assert [backend.weight for backend in found.backends] == [2_000_000] * 5 + [1]
+
+
+def test_shares_that_no_divisor_makes_small_enough_are_refused() -> None:
+    backends = [{"service": f"s{index}", "weight": 1_000_000} for index in range(5)]
+    spec = {"service": "root", "backends": [*backends, {"service": "crumb", "weight": "1m"}]}
+    assert refusal("TrafficSplit", spec) == "smi/split-weight"
+
+
 @pytest.mark.parametrize("weight", [-1, 1_000_001, "x", None, True, 1.00001, "NaN", "1e99", "9" * 30, [1]])
 def test_a_weight_that_is_none_is_refused(weight: object) -> None:
     spec = {"service": "root", "backends": [{"service": "a", "weight": weight}]}
