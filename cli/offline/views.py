@@ -56,7 +56,9 @@ def summary(snapshot: Snapshot, proxies: list[Proxy]) -> Iterator[str]:
     for name in sorted({proxy.workload_class for proxy in proxies}):
         pods = sorted(proxy.pod for proxy in proxies if proxy.workload_class == name)
         calls = sorted(snapshot.views[name].get(RDS, {})) + sorted(snapshot.views[name].get(CDS, {}))
-        callable_ = dict.fromkeys(call.removeprefix("outbound|") for call in calls if call.startswith("outbound|"))
+        # A headless service has no cluster `outbound|` of its own: its callers reach the pod that they address.
+        reached = [call.split("|", 1) for call in calls]
+        callable_ = sorted({rest[0] for kind, *rest in reached if kind in {"outbound", "direct"} and rest})
         shown = ", ".join([*pods[:3], *(["..."] if len(pods) > 3 else [])])
         yield f"  {name}  {len(pods)} {'pod' if len(pods) == 1 else 'pods'} ({shown})"
         yield f"      may call: {', '.join(callable_) or 'nobody'}"

@@ -110,6 +110,18 @@ def test_a_bootstrap_is_of_one_proxy_that_has_a_sidecar(meshlog: Printed) -> Non
     assert "has no sidecar" in meshlog.err
 
 
+def test_a_summary_names_a_headless_service_that_a_class_may_call(meshlog: Printed, tmp_path: Path) -> None:
+    for file in DEMO.iterdir():
+        documents = list(yaml.safe_load_all(file.read_text()))
+        for one in documents:
+            if one["kind"] == "Service" and one["metadata"]["name"] == "database":
+                one["spec"]["clusterIP"] = "None"
+        (tmp_path / file.name).write_text(yaml.dump_all(documents))
+    assert meshlog("compile", "-f", str(tmp_path)) == 0
+    (called,) = [line for line in meshlog.out.splitlines() if "database/database|5432" in line]
+    assert called.strip() == "may call: database/database|5432"
+
+
 @pytest.mark.envoy
 def test_envoy_accepts_a_bootstrap(meshlog: Printed, tmp_path: Path) -> None:
     assert meshlog("compile", "-f", str(DEMO), "-o", "bootstrap", "--proxy", "bookstore/bookstore-v1") == 0
