@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
-from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.core.v3.address_pb2 import Address, SocketAddress
+from envoy.config.cluster.v3.cluster_pb2 import Cluster, UpstreamConnectionOptions
+from envoy.config.core.v3.address_pb2 import Address, SocketAddress, TcpKeepalive
 from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions, Http2ProtocolOptions
 from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
@@ -23,6 +23,8 @@ from shared.policy.names import ObjectName
 _UNBOUNDED = 2**32 - 1
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _EDS_PATIENCE = 5
+_KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 20, 5, 3
+"""Seconds of silence, seconds between probes, and probes after which a peer that vanished is given up: 35 s in all."""
 
 
 def unbounded() -> CircuitBreakers:
@@ -51,6 +53,16 @@ def _base(name: str, *, http: bool) -> Cluster:
     return cluster
 
 
+def _watch_peer(cluster: Cluster) -> None:
+    """Probe silent peers: a keep-alive of the application ends at its own sidecar and never reaches the peer."""
+    keepalive = TcpKeepalive(
+        keepalive_time=UInt32Value(value=_KEEPALIVE_IDLE),
+        keepalive_interval=UInt32Value(value=_KEEPALIVE_INTERVAL),
+        keepalive_probes=UInt32Value(value=_KEEPALIVE_PROBES),
+    )
+    cluster.upstream_connection_options.CopyFrom(UpstreamConnectionOptions(tcp_keepalive=keepalive))
+
+
 def address(host: str, port: int) -> Address:
     """A TCP address."""
     return Address(socket_address=SocketAddress(address=host, port_value=port))
@@ -67,6 +79,7 @@ def service(
 ) -> Cluster:
     """One port of a service, over mutual TLS, with endpoints by EDS."""
     cluster = _base(names.outbound(where, port), http=http)
+    _watch_peer(cluster)
     cluster.type = Cluster.DiscoveryType.EDS
     cluster.transport_socket.CopyFrom(
         client_side(server_name=server_name, identities=identities, trust_domains=trust_domains)
@@ -90,6 +103,7 @@ def addressed(
 ) -> Cluster:
     """One port of a headless service: the pod that the client addressed, over mutual TLS."""
     cluster = _base(names.direct(where, port), http=http)
+    _watch_peer(cluster)
     cluster.type = Cluster.DiscoveryType.ORIGINAL_DST
     cluster.lb_policy = Cluster.LbPolicy.CLUSTER_PROVIDED
     cluster.transport_socket.CopyFrom(
@@ -119,6 +133,7 @@ def blackhole() -> Cluster:
 def passthrough() -> Cluster:
     """Where the application wanted to, as it is: outside the mesh."""
     cluster = _base(names.PASSTHROUGH, http=False)
+    _watch_peer(cluster)
     cluster.type = Cluster.DiscoveryType.ORIGINAL_DST
     cluster.lb_policy = Cluster.LbPolicy.CLUSTER_PROVIDED
     return cluster

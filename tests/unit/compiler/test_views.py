@@ -93,6 +93,15 @@ def test_without_policy_but_with_egress_a_client_may_leave_the_mesh() -> None:
     assert tcp_clusters(found.get(Listener, "outbound").default_filter_chain) == {"passthrough": 1}
 
 
+def test_a_peer_that_vanishes_is_noticed_by_every_sidecar_that_calls_it() -> None:
+    """A keep-alive of the application ends at its own sidecar, so the sidecar has to probe the peer itself."""
+    found = told("buy/buyer-0", objects.mesh_config(egress=True))
+    probed = {name for name in found.names(Cluster) if found.get(Cluster, name).HasField("upstream_connection_options")}
+    assert probed == {name for name in found.names(Cluster) if name.startswith("outbound|")} | {"passthrough"}
+    options = found.get(Cluster, "passthrough").upstream_connection_options.tcp_keepalive
+    assert (options.keepalive_time.value, options.keepalive_interval.value, options.keepalive_probes.value) == (20, 5, 3)
+
+
 def test_who_may_call_something_is_closed_elsewhere() -> None:
     assert tcp_clusters(told("buy/buyer-0").get(Listener, "outbound").default_filter_chain) == {"blackhole": 1}
 
