@@ -1,0 +1,103 @@
+"""A member of the mesh that joins while others attack: how long until it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import time
+
+import msgspec
+
+from benchmarks.swarm.http2 import GrpcStream
+from benchmarks.swarm.wire import CDS, DELTA_PATH, read_response, write_request
+from tests.floods.assailant import client_context
+from tests.floods.dose import Target
+
+_FIRST_RETRY = 0.1
+_LONGEST_RETRY = 1.0
+"""As the bootstrap of the sidecars says."""
+
+
+class Joins(msgspec.Struct, kw_only=True):
+    """Times of some fresh joins, in seconds: TCP, TLS, token, first response. `inf`: not served in time."""
+
+    seconds: list[float] = msgspec.field(default_factory=list[float])
+
+    @property
+    def p50(self) -> float:
+        """The median; NaN of none."""
+        ordered = sorted(self.seconds)
+        return ordered[len(ordered) // 2] if ordered else math.nan
+
+    @property
+    def worst(self) -> float:
+        """The longest."""
+        return max(self.seconds, default=math.nan)
+
+    @property
+    def unserved(self) -> int:
+        """Joins that were given up."""
+        return sum(math.isinf(one) for one in self.seconds)
+
+
+async def join(target: Target, *, node: str, within: float = 10.0) -> float:
+    """Join once as a sidecar does, with its retries, and leave; the seconds that it took, or `inf`."""
+    context = client_context(target)
+    began = time.monotonic()
+    pause = _FIRST_RETRY
+    try:
+        async with asyncio.timeout(within):
+            while not await _served(target, context, node):
+                await asyncio.sleep(pause)
+                pause = min(_LONGEST_RETRY, 2 * pause)
+    except TimeoutError:
+        return math.inf
+    return time.monotonic() - began
+
+
+async def joins(target: Target, *, node: str, duration: float, within: float = 10.0, every: float = 0.05) -> Joins:
+    """Join again and again for so many seconds, one after the other."""
+    found = Joins()
+    ends = time.monotonic() + duration
+    while time.monotonic() < ends:
+        found.seconds.append(await join(target, node=node, within=within))
+        await asyncio.sleep(every)
+    return found
+
+
+async def _served(target: Target, context: ssl.SSLContext, node: str) -> bool:
+    """One attempt: true with the first response that holds a resource, false if it is refused."""
+    answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def take(payload: bytes) -> None:
+        if not answered.done() and read_response(payload).resources:
+            answered.set_result(True)
+
+    def ended() -> None:
+        if not answered.done():
+            answered.set_result(False)
+
+    try:
+        _, stream = await asyncio.get_running_loop().create_connection(
+            lambda: GrpcStream(
+                authority=target.authority,
+                path=DELTA_PATH,
+                metadata=[("authorization", f"Bearer {target.token}")],
+                tls=True,
+                message=take,
+                ended=ended,
+            ),
+            target.host,
+            target.port,
+            ssl=context,
+            server_hostname=target.authority,
+            local_addr=(target.sources[0], 0) if target.sources else None,
+        )
+    except OSError:
+        return False
+    try:
+        stream.send(write_request(CDS, node=node))
+        return await answered
+    finally:
+        stream.close()
