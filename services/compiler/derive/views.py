@@ -156,9 +156,9 @@ def outbound_listener(mesh: Mesh, scope: Scope) -> Rendered:
 
 
 @query
-def application_cluster(mesh: Mesh, opened: OpenPort) -> Rendered:  # noqa: ARG001 (a query has a context)
-    """The cluster of the application behind the proxy."""
-    cluster = clusters.application(opened.number, http=opened.protocol == "http")
+def application_cluster(mesh: Mesh, opened: OpenPort, dual: bool) -> Rendered:  # noqa: ARG001, FBT001 (a query)
+    """The cluster of the application behind the proxy; `dual`: its pod has IPv6 addresses."""
+    cluster = clusters.application(opened.number, http=opened.protocol == "http", dual=dual)
     return rendered(cluster.name, cluster)
 
 
@@ -253,7 +253,7 @@ def view(mesh: Mesh, workload_class: WorkloadClass) -> View:
         return View(outbound=tuple(refs), own=())
     own = [_ref(inbound_listener, workload_class)]
     for opened in workload_class.open_ports:
-        own.append(_ref(application_cluster, opened))
+        own.append(_ref(application_cluster, opened, workload_class.dual))
         if opened.protocol == "http":
             own.append(_ref(inbound_routes, account, opened.number))
     if account is None:

@@ -112,11 +112,17 @@ def addressed(
     return cluster
 
 
-def application(port: int, *, http: bool) -> Cluster:
-    """The application behind the proxy."""
+def application(port: int, *, http: bool, dual: bool) -> Cluster:
+    """The application behind the proxy.
+
+    In a pod with IPv6 addresses (`dual`) it may listen on either loopback address: Envoy tries the second address
+    when the first one refuses.
+    """
     cluster = _base(names.local(port), http=http)
     cluster.type = Cluster.DiscoveryType.STATIC
     endpoint = LbEndpoint(endpoint=Endpoint(address=address("127.0.0.1", port)))
+    if dual:
+        endpoint.endpoint.additional_addresses.add(address=address("::1", port))
     cluster.load_assignment.CopyFrom(
         ClusterLoadAssignment(cluster_name=cluster.name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])])
     )

@@ -60,20 +60,26 @@ def mesh(port: int, *, six_first: bool) -> list[Event]:
 
 
 @contextlib.asynccontextmanager
-async def dual(directory: Path, *, six_first: bool) -> AsyncGenerator[tuple[int, int]]:
+async def dual(directory: Path, *, six_first: bool, listens_on: str = "127.0.0.1") -> AsyncGenerator[tuple[int, int]]:
     """Both sidecars and the application: the client's outbound port and the server's own."""
     outbound, port, application = free_port(), free_port(), free_port()
     snapshot = compile_events(mesh(port, six_first=six_first))
     authority = Authority()
     async with contextlib.AsyncExitStack() as stack:
-        await applications(stack, "127.0.0.1", "server-0", (application,))
+        await applications(stack, listens_on, "server-0", (application,))
         for name in ("client", "server"):
             workload_class = snapshot.proxies[f"cluster/store/{name}-0"].workload_class
             config = bootstrap(snapshot, workload_class, authority.issue("store", name))
             for cluster in config.static_resources.clusters:
                 if cluster.name == f"local|{port}":
                     (endpoint,) = cluster.load_assignment.endpoints[0].lb_endpoints
-                    endpoint.endpoint.address.socket_address.port_value = application
+                    where = [
+                        endpoint.endpoint.address,
+                        *(one.address for one in endpoint.endpoint.additional_addresses),
+                    ]
+                    assert [one.socket_address.address for one in where] == ["127.0.0.1", "::1"]
+                    for one in where:
+                        one.socket_address.port_value = application
             for listener in config.static_resources.listeners:
                 bound = listener.address.socket_address
                 assert (bound.address, bound.ipv4_compat) == ("::", True)
@@ -103,3 +109,12 @@ async def test_a_service_of_two_families_is_called_by_both(six_first: bool, tmp_
             assert await call(outbound, host, number, "/a") == "server-0", host
             assert await call(outbound, host, number, "/b") == DENIED, host
         assert await call(outbound, "fd00:96::3", 80, "/a") == DENIED, "its neighbour is not it"
+
+
+@pytest.mark.parametrize("listens_on", ["127.0.0.1", "::1"])
+async def test_an_application_is_called_on_the_loopback_address_that_it_listens_on(
+    listens_on: str, tmp_path: Path
+) -> None:
+    async with dual(tmp_path, six_first=True, listens_on=listens_on) as (outbound, port):
+        for host, number in ((FOUR, 80), ("::1", port)):
+            assert await call(outbound, host, number, "/a") == "server-0", host

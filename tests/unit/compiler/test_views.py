@@ -99,7 +99,11 @@ def test_a_peer_that_vanishes_is_noticed_by_every_sidecar_that_calls_it() -> Non
     probed = {name for name in found.names(Cluster) if found.get(Cluster, name).HasField("upstream_connection_options")}
     assert probed == {name for name in found.names(Cluster) if name.startswith("outbound|")} | {"passthrough"}
     options = found.get(Cluster, "passthrough").upstream_connection_options.tcp_keepalive
-    assert (options.keepalive_time.value, options.keepalive_interval.value, options.keepalive_probes.value) == (20, 5, 3)
+    assert (options.keepalive_time.value, options.keepalive_interval.value, options.keepalive_probes.value) == (
+        20,
+        5,
+        3,
+    )
 
 
 def test_who_may_call_something_is_closed_elsewhere() -> None:
