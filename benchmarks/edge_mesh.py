@@ -58,6 +58,8 @@ CLASSES = 100
 SHARED = 20
 ENDPOINTS = 10
 _TOKEN_AGE = 3600
+OWN = "services.xds_edge"
+"""The module of an edge's process."""
 
 
 def _bytes(message: Message) -> bytes:
@@ -212,9 +214,12 @@ def compiled_mesh(services: int) -> Snapshot:
 
 
 class EdgeProcess:
-    """`meshlog run xds-edge` as a process."""
+    """`meshlog run xds-edge` as a process, or a module that takes the same flags."""
 
-    def __init__(self, directory: Path, nats: NatsServer, token_file: Path, **settings: object) -> None:
+    def __init__(
+        self, directory: Path, nats: NatsServer, token_file: Path, *, module: str = OWN, **settings: object
+    ) -> None:
+        self._module = module
         self.port = free_port()
         self._http = free_port()
         self._log = directory / "edge.log"
@@ -251,7 +256,7 @@ class EdgeProcess:
         began = time.monotonic()
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "services.xds_edge", *self._flags, stdout=log, stderr=log
+                sys.executable, "-m", self._module, *self._flags, stdout=log, stderr=log
             )
         async with aiohttp.ClientSession() as session:
             while True:
@@ -299,9 +304,9 @@ class BenchMesh:
         return Target(host="127.0.0.1", port=edge.port, authority=EDGE_DNS, roots=str(self.roots))
 
     @contextlib.asynccontextmanager
-    async def edge(self, **settings: object) -> AsyncGenerator[EdgeProcess]:
+    async def edge(self, *, module: str = OWN, **settings: object) -> AsyncGenerator[EdgeProcess]:
         """A started edge; it ends with the block."""
-        edge = EdgeProcess(self.directory, self.nats, self.world.token_file, **settings)
+        edge = EdgeProcess(self.directory, self.nats, self.world.token_file, module=module, **settings)
         try:
             await edge.start()
             yield edge

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         print(f"attacks: no order: {error}", file=sys.stderr)
         return 2
     # asyncio warns of each write to a connection that the server has ended; an attack does that all the time.
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
