@@ -51,6 +51,9 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Namespace of the control plane."""
     trust_domain: str = "cluster.local"
     """Trust domain of the SPIFFE identities."""
+    budgets: tuple[str, ...] = ()
+    """Limits of objects and namespaces that differ from their defaults, NAME=NUMBER each; docs/policy.md has the names.
+    The compiler, the injector and the commands must be told the same."""
     instance: str = ""
     """Unique name of this process, the pod's name on Kubernetes; empty: the host's name."""
     http_host: str = "127.0.0.1"

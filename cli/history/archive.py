@@ -76,6 +76,8 @@ class About(msgspec.Struct, frozen=True):
     """Of the command that wrote the file."""
     exported: str
     """When, RFC 3339."""
+    budgets: dict[str, int] = {}
+    """Limits of objects and namespaces that differ from their defaults (`shared.policy.budgets`)."""
 
 
 class Contents(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from cli.history.archive import About
 from cli.history.timeline import Happened
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
+from shared.policy.budgets import budgets_from
 from shared.policy.names import ObjectName
 from shared.snapshot import Snapshot
 
@@ -20,6 +21,7 @@ def settings_of(about: About) -> MeshSettings:
         namespace=about.namespace,
         trust_domain=about.trust_domain,
         service_domain=about.service_domain,
+        budgets=budgets_from(about.budgets),
     )
 
 

@@ -164,6 +164,7 @@ async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[
     from shared.build import VERSION
     from shared.eventlog.jetstream import JetStreamLogs
     from shared.eventlog.quiet import hushed
+    from shared.policy.budgets import budgets_of, changed_from_defaults
     from shared.settings import CommonSettings, load
 
     settings = load(CommonSettings, flags, os.environ, command="meshlog")
@@ -177,6 +178,7 @@ async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[
         service_domain=os.environ.get("MESHLOG_SERVICE_DOMAIN", "cluster.local"),
         build=VERSION,
         exported="",
+        budgets=changed_from_defaults(budgets_of(settings.budgets)),
     )
     with hushed():
         logs = JetStreamLogs.from_settings(settings, name="meshlog history")

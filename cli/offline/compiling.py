@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from shared.errors import BadInputError
 from shared.events import Event
+from shared.policy.budgets import budgets_of
+from shared.settings import CommonSettings, load
 from shared.snapshot import Proxy, Snapshot
+
+_BUDGETS = "MESHLOG_BUDGETS"
+"""The variable by which services are told their budgets: the answer is theirs."""
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -43,7 +49,16 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
     # The mesh is where its MeshConfig is.
     namespace = (configs[0]["metadata"].get("namespace") if configs else "") or "meshlog-system"
     events = cluster_of(manifests, mesh_name=mesh_name, mesh_namespace=namespace)
-    settings = MeshSettings(cluster=CLUSTER, mesh_name=mesh_name, namespace=namespace, trust_domain=trust_domain)
+    told = load(
+        CommonSettings, [], {_BUDGETS: os.environ[_BUDGETS]} if _BUDGETS in os.environ else {}, command="meshlog"
+    )
+    settings = MeshSettings(
+        cluster=CLUSTER,
+        mesh_name=mesh_name,
+        namespace=namespace,
+        trust_domain=trust_domain,
+        budgets=budgets_of(told.budgets),
+    )
     return Compiled(
         events=events, snapshot=compile_events(events, settings), directory=Directory(events, cluster=CLUSTER)
     )

@@ -12,6 +12,7 @@ from services.compiler.snapshots import Kept, Snapshots
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.lease import TTL, Lease
+from shared.policy.budgets import budgets_of
 from shared.process import Context
 from shared.settings import CommonSettings
 
@@ -45,6 +46,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
         namespace=settings.namespace,
         trust_domain=settings.trust_domain,
         service_domain=settings.service_domain,
+        budgets=budgets_of(settings.budgets),
     )
     seconds = context.metrics.histogram("meshlog_compiler_compile_seconds", "Time of one compile.")
 

@@ -12,6 +12,7 @@ import msgspec
 from services.compiler.engine import Engine, Index, InputMap
 from shared.events import ObjectKey
 from shared.model import EndpointSlice, Namespace, Pod, PolicyObject, Service
+from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.model import IdentityBinding, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget, UdpRoute
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
@@ -29,6 +30,8 @@ class MeshSettings(msgspec.Struct, frozen=True):
     trust_domain: str = "cluster.local"
     service_domain: str = "cluster.local"
     """Domain under which services have their names."""
+    budgets: Budgets = DEFAULTS
+    """How much objects and namespaces may have."""
 
 
 MESH_CONFIG_NAME = "osm-mesh-config"

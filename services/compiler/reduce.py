@@ -15,16 +15,25 @@ import msgspec
 from services.compiler.engine import InputMap
 from services.compiler.mesh import Mesh
 from shared.events import Event
-from shared.model import KINDS, LABEL_MONITORED_BY, EndpointSlice, Namespace, Pod, PolicyObject, Service
+from shared.model import (
+    KINDS,
+    LABEL_MONITORED_BY,
+    LABEL_SERVICE_NAME,
+    EndpointSlice,
+    Namespace,
+    Pod,
+    PolicyObject,
+    Service,
+)
+from shared.policy.budgets import Budgets, judge_object
 from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import IdentityBinding, Policy, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
+from shared.withheld import closed
 
 V = TypeVar("V")
-
-SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 
 _GRANTING = frozenset({"TrafficTarget", "IdentityBinding", "HTTPRouteGroup", "TCPRoute"})
 """Kinds of which nothing stays in force when the newest form cannot be read."""
@@ -43,7 +52,11 @@ def reduce(mesh: Mesh, event: Event, sequence: int) -> None:
     cause = Cause(key=key, uid=event.uid, resource_version=event.resource_version, sequence=sequence)
     mesh.causes[key] = cause
     try:
-        value = _read(event)
+        value = _read(event, mesh.settings.budgets)
+    except _BeyondBudgetError as error:
+        mesh.rejected[key] = Quarantined(key=key, code=error.code, sentence=error.sentence)
+        _store(mesh, event, error.closed, cause)
+        return
     except PolicyError as error:
         mesh.rejected[key] = Quarantined(key=key, code=error.code, sentence=error.sentence)
         if event.kind in _GRANTING:
@@ -53,7 +66,15 @@ def reduce(mesh: Mesh, event: Event, sequence: int) -> None:
     _store(mesh, event, value, cause)
 
 
-def _read(event: Event) -> Any:
+class _BeyondBudgetError(PolicyError):
+    """An object that is no policy has too much of something: its closed form stands for it."""
+
+    def __init__(self, error: PolicyError, stands_for_it: object) -> None:
+        super().__init__(error.code, error.sentence)
+        self.closed = stands_for_it
+
+
+def _read(event: Event, budgets: Budgets) -> Any:
     """The object of an event, policy already in its model; none for kinds that the compiler does not know."""
     decoder = _DECODERS.get(event.kind)
     if decoder is None or event.object is None:
@@ -63,9 +84,13 @@ def _read(event: Event) -> Any:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise PolicyError("object/unreadable", f"cannot be read as a {event.kind} ({error})") from error
     if event.kind not in POLICY_KINDS:
+        try:
+            judge_object(value, budgets)
+        except PolicyError as error:
+            raise _BeyondBudgetError(error, closed(event.kind, value)) from error
         return value
     try:
-        return decode(event.kind, event.api_version, cast("PolicyObject", value))
+        return decode(event.kind, event.api_version, cast("PolicyObject", value), budgets)
     except PolicyError:
         raise
     except Exception as error:  # a bug of ours, but one object must not stop the mesh: it is named like any bad one
@@ -116,7 +141,7 @@ def _store_service(mesh: Mesh, name: ObjectName, value: Service | None, cause: C
 
 
 def _service_of(piece: EndpointSlice | None) -> Iterable[ObjectName]:
-    service = piece.metadata.labels.get(SERVICE_NAME_LABEL) if piece else None
+    service = piece.metadata.labels.get(LABEL_SERVICE_NAME) if piece else None
     return (ObjectName(piece.metadata.namespace, service),) if piece and service else ()
 
 

@@ -12,6 +12,7 @@ from services.injector.webhook import Webhook
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import Logs
+from shared.policy.budgets import budgets_of
 from shared.spiffe import SpiffeId
 from shared.svid import BundleFollower, CertificateRequester, ServingCertificate
 
@@ -44,7 +45,13 @@ async def _serve(context: process.Context[InjectorSettings], logs: Logs) -> None
         answered.add(outcome=outcome)
         durations.record(seconds)
 
-    webhook = Webhook(membership, settings.installation, patience=settings.patience, observe=observe)
+    webhook = Webhook(
+        membership,
+        settings.installation,
+        patience=settings.patience,
+        observe=observe,
+        budgets=budgets_of(settings.budgets),
+    )
     await membership.caught_up.wait()
     context.ready("log", ready=True)
     runner, port = await webhook.serve(settings.webhook_host, settings.webhook_port, await certificate.server_context())

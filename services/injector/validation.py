@@ -14,6 +14,7 @@ from services.injector.configuration import read_mesh_spec
 from services.injector.review import Question
 from shared.errors import BadInputError
 from shared.model import PolicyObject
+from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError
 from shared.policy.reading import read_policy
@@ -32,7 +33,7 @@ GROUPS = frozenset(
 _READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
-def check(question: Question) -> None:
+def check(question: Question, budgets: Budgets = DEFAULTS) -> None:
     """Raise `BadInputError` if the object is one that the compiler would leave out."""
     if question.object is None or question.sub_resource or question.operation == "DELETE":
         return
@@ -54,7 +55,7 @@ def check(question: Question) -> None:
         )
     about = f"{question.kind} {question.namespace}/{name}"
     try:
-        decode(question.kind, f"{question.group}/{question.version}", policy)
+        decode(question.kind, f"{question.group}/{question.version}", policy, budgets)
     except PolicyError as error:
         raise BadInputError(error.code, error.sentence, about=about) from error
     if question.kind == "MeshConfig":

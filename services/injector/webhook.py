@@ -23,6 +23,7 @@ from services.injector.decision import Namespace, decide, is_member
 from services.injector.membership import Membership
 from services.injector.patch import json_patch, with_sidecar
 from shared.errors import BadInputError, MeshlogError
+from shared.policy.budgets import DEFAULTS, Budgets
 
 PATH = "/mutate-pod-creation"
 VALIDATION_PATH = "/validate-policy"
@@ -42,11 +43,13 @@ class Webhook:
         *,
         patience: float = 2.0,
         observe: Callable[[str, float], None] = lambda _outcome, _seconds: None,
+        budgets: Budgets = DEFAULTS,
     ) -> None:
         self._membership = membership
         self._installation = installation
         self._patience = patience
         self._observe = observe
+        self._budgets = budgets
 
     async def serve(self, host: str, port: int, context: ssl.SSLContext) -> tuple[web.AppRunner, int]:
         """Listen; the runner to be cleaned up, and the port."""
@@ -89,7 +92,7 @@ class Webhook:
         return answer
 
     async def _validate(self, question: review.Question) -> bytes:
-        validation.check(question)
+        validation.check(question, self._budgets)
         return review.allow(question)
 
     async def _mutate(self, question: review.Question) -> bytes:

@@ -8,17 +8,17 @@ specification v0.6.0.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
+from shared.events import encode_object
 from shared.model import PolicyObject
-from shared.policy import regexes
+from shared.policy import shapes
+from shared.policy.budgets import DEFAULTS, Budgets, within
 from shared.policy.errors import PolicyError
 from shared.policy.model import (
     Backend,
-    HttpMatch,
     IdentityBinding,
     MeshConfig,
     Policy,
@@ -31,83 +31,59 @@ from shared.policy.model import (
     UdpRoute,
 )
 from shared.policy.names import ObjectName
+from shared.policy.route_groups import program_of, route_group
 
 SMI_VERSIONS = frozenset({"v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"})
 MAX_WEIGHT = 1_000_000
 MOST_SHARES = 2**32 - 1
 """Sum of the weights that a `WeightedCluster` of Envoy takes."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _MILLI = Decimal(1000)
 
 
-def decode(kind: str, api_version: str, policy: PolicyObject) -> Policy:
-    """Read one object. Raises `PolicyError` if it says nothing that can be compiled."""
+def decode(kind: str, api_version: str, policy: PolicyObject, budgets: Budgets = DEFAULTS) -> Policy:
+    """Read one object. Raises `PolicyError` if it says nothing that can be compiled, or is beyond a budget."""
+    policy_object = outline(kind, api_version, policy, budgets)
+    if isinstance(policy_object, RouteGroup):
+        program_of(policy_object, budgets)
+    return policy_object
+
+
+def outline(kind: str, api_version: str, policy: PolicyObject, budgets: Budgets = DEFAULTS) -> Policy:
+    """The same without compiling any regular expression: a bounded, short time whatever the object says."""
     version = api_version.rpartition("/")[2]
     if kind != "MeshConfig" and version not in SMI_VERSIONS:
         known = ", ".join(sorted(SMI_VERSIONS))
-        raise PolicyError("smi/version", f"version {api_version!r} of {kind} is not one of {known}")
-    return _DECODERS[kind](policy)
-
-
-def _mapping(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise PolicyError("smi/shape", f"{what} must be a mapping")
-    return cast("dict[str, Any]", value)
-
-
-def _sequence(value: Any, what: str) -> Sequence[Any]:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise PolicyError("smi/shape", f"{what} must be a list")
-    return cast("list[Any]", value)
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise PolicyError("smi/shape", f"{what} must be a text that is not empty")
-    return value
-
-
-def _name(value: Any, what: str) -> str:
-    text = _text(value, what)
-    if len(text) > 253 or not _NAME.match(text):
-        raise PolicyError("smi/name", f"{what} {text[:80]!r} is no Kubernetes name")
-    return text
-
-
-def _port(value: Any, what: str) -> int:
-    # v1alpha1 and v1alpha2 had ports written as text; both are still found.
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
-        raise PolicyError("smi/port", f"{what} must be a port number from 1 to 65535, not {str(value)[:40]!r}")
-    return value
+        raise PolicyError("smi/version", f"version {api_version[:80]!r} of {kind} is not one of {known}")
+    # Only who runs the mesh writes a MeshConfig, and its last good form would stay in force.
+    size = 0 if kind == "MeshConfig" else len(encode_object(policy.spec))
+    within(budgets.object_bytes, size, "bytes of specification", code="object-bytes", instead="split it")
+    return _DECODERS[kind](policy, budgets)
 
 
 def _subject(value: Any, what: str, namespace: str) -> tuple[bool, ObjectName]:
     """Whether it is an IdentityBinding (else a ServiceAccount), and which."""
-    subject = _mapping(value, what)
+    subject = shapes.mapping(value, what)
     kind = subject.get("kind", "ServiceAccount")
     if kind not in {"ServiceAccount", "IdentityBinding"}:
         raise PolicyError("smi/subject-kind", f"{what} is a {str(kind)[:40]!r}; use ServiceAccount or IdentityBinding")
     return kind == "IdentityBinding", ObjectName(
-        _name(subject.get("namespace") or namespace, f"the namespace of {what}"),
-        _name(subject.get("name"), f"the name of {what}"),
+        shapes.name(subject.get("namespace") or namespace, f"the namespace of {what}"),
+        shapes.name(subject.get("name"), f"the name of {what}"),
     )
 
 
-def _rule(value: Any, what: str) -> Rule:
-    rule = _mapping(value, what)
+def _rule(value: Any, what: str, budgets: Budgets) -> Rule:
+    rule = shapes.mapping(value, what)
     kind = rule.get("kind")
     if kind not in {"HTTPRouteGroup", "TCPRoute", "UDPRoute"}:
         raise PolicyError("smi/rule-kind", f"{what} is a {str(kind)[:40]!r}; use HTTPRouteGroup or TCPRoute")
-    matches = tuple(_text(item, f"a match of {what}") for item in _sequence(rule.get("matches"), f"matches of {what}"))
-    return Rule(kind=kind, name=_name(rule.get("name"), f"the name of {what}"), matches=matches)
+    listed = shapes.sequence(rule.get("matches"), f"matches of {what}")
+    within(budgets.matches, len(listed), f"matches in {what}", code="matches", instead="name none to mean all")
+    matches = tuple(shapes.text(item, f"a match of {what}") for item in listed)
+    return Rule(kind=kind, name=shapes.name(rule.get("name"), f"the name of {what}"), matches=matches)
 
 
-def _traffic_target(policy: PolicyObject) -> TrafficTarget:
+def _traffic_target(policy: PolicyObject, budgets: Budgets) -> TrafficTarget:
     spec = policy.spec
     namespace = policy.metadata.namespace
     if not spec.get("destination"):
@@ -118,12 +94,14 @@ def _traffic_target(policy: PolicyObject) -> TrafficTarget:
             "smi/target-namespace",
             f"is in namespace {namespace} but opens {destination}; move it to namespace {destination.namespace}",
         )
-    sources = _sequence(spec.get("sources"), "sources")
-    rules = _sequence(spec.get("rules") or spec.get("specs"), "rules")  # `specs` in v1alpha1
+    sources = shapes.sequence(spec.get("sources"), "sources")
+    rules = shapes.sequence(spec.get("rules") or spec.get("specs"), "rules")  # `specs` in v1alpha1
     if not sources:
         raise PolicyError("smi/target-sources", "has no sources, so it lets nobody call; add at least one")
     if not rules:
         raise PolicyError("smi/target-rules", "has no rules, so it lets nothing through; add at least one")
+    within(budgets.sources, len(sources), "sources", code="sources", instead="split it into several TrafficTargets")
+    within(budgets.rules, len(rules), "rules", code="rules", instead="split it into several TrafficTargets")
     port = cast("dict[str, Any]", spec["destination"]).get("port")
     subjects = {_subject(item, f"source {i}", namespace) for i, item in enumerate(sources, 1)}
     return TrafficTarget(
@@ -131,29 +109,35 @@ def _traffic_target(policy: PolicyObject) -> TrafficTarget:
         sources=tuple(sorted(name for is_binding, name in subjects if not is_binding)),
         source_bindings=tuple(sorted(name for is_binding, name in subjects if is_binding)),
         destination_is_binding=by_binding,
-        rules=tuple(_rule(item, f"rule {i}") for i, item in enumerate(rules, 1)),
-        port=_port(port, "destination.port") if port else 0,
+        rules=tuple(_rule(item, f"rule {i}", budgets) for i, item in enumerate(rules, 1)),
+        port=shapes.port(port, "destination.port") if port else 0,
     )
 
 
-def _requirements(value: Any) -> tuple[Requirement, ...]:
-    selector = _mapping(value, "podLabelSelector")
+def _requirements(value: Any, budgets: Budgets) -> tuple[Requirement, ...]:
+    selector = shapes.mapping(value, "podLabelSelector")
     found: list[Requirement] = []
-    for key, wanted in _mapping(selector.get("matchLabels") or {}, "matchLabels").items():
+    labels = shapes.mapping(selector.get("matchLabels") or {}, "matchLabels")
+    expressions = shapes.sequence(selector.get("matchExpressions"), "matchExpressions")
+    count = len(labels) + len(expressions)
+    within(budgets.requirements, count, "conditions in podLabelSelector", code="requirements", instead="ask for fewer")
+    for key, wanted in labels.items():
         if not isinstance(wanted, str):
             raise PolicyError("smi/binding-selector", f"the label {key[:80]!r} of matchLabels must be a text")
         found.append(Requirement(key=key, operator="In", values=(wanted,)))
-    for index, item in enumerate(_sequence(selector.get("matchExpressions"), "matchExpressions"), 1):
-        expression = _mapping(item, f"matchExpressions {index}")
+    for index, item in enumerate(expressions, 1):
+        expression = shapes.mapping(item, f"matchExpressions {index}")
         operator = expression.get("operator")
-        listed = _sequence(expression.get("values"), "values")
-        values = tuple(sorted(_text(one, f"a value of matchExpressions {index}") for one in listed))
+        listed = shapes.sequence(expression.get("values"), "values")
+        what = f"values in matchExpressions {index}"
+        within(budgets.requirements, len(listed), what, code="requirements", instead="ask for fewer")
+        values = tuple(sorted(shapes.text(one, f"a value of matchExpressions {index}") for one in listed))
         if operator not in {"In", "NotIn", "Exists", "DoesNotExist"} or bool(values) != (operator in {"In", "NotIn"}):
             raise PolicyError(
                 "smi/binding-selector",
                 f"matchExpressions {index} must be In or NotIn with values, or Exists or DoesNotExist without",
             )
-        key = _text(expression.get("key"), f"the key of matchExpressions {index}")
+        key = shapes.text(expression.get("key"), f"the key of matchExpressions {index}")
         found.append(Requirement(key=key, operator=operator, values=values))
     if not found:
         # An empty selector means every pod in Kubernetes: nobody should grant that by leaving something out.
@@ -161,10 +145,10 @@ def _requirements(value: Any) -> tuple[Requirement, ...]:
     return tuple(sorted(found, key=lambda one: (one.key, one.operator, one.values)))
 
 
-def _identity_binding(policy: PolicyObject) -> IdentityBinding:
-    schemes = _mapping(policy.spec.get("schemes") or {}, "schemes")
+def _identity_binding(policy: PolicyObject, budgets: Budgets) -> IdentityBinding:
+    schemes = shapes.mapping(policy.spec.get("schemes") or {}, "schemes")
     account, selector = schemes.get("serviceAccount"), schemes.get("podLabelSelector")
-    spiffe = _sequence(schemes.get("spiffeIdentities"), "spiffeIdentities")
+    spiffe = shapes.sequence(schemes.get("spiffeIdentities"), "spiffeIdentities")
     if account and selector:
         raise PolicyError(
             "smi/binding-schemes", "has both podLabelSelector and serviceAccount, which exclude each other; keep one"
@@ -173,85 +157,38 @@ def _identity_binding(policy: PolicyObject) -> IdentityBinding:
         raise PolicyError(
             "smi/binding-schemes", "means nobody; give it a serviceAccount, spiffeIdentities or a podLabelSelector"
         )
-    identities = {_text(item, "an entry of spiffeIdentities").removeprefix("spiffe://") for item in spiffe}
+    within(budgets.identities, len(spiffe), "spiffeIdentities", code="identities", instead="split it into several")
+    identities = {shapes.text(item, "an entry of spiffeIdentities").removeprefix("spiffe://") for item in spiffe}
     return IdentityBinding(
-        account=_name(account, "serviceAccount") if account else "",
+        account=shapes.name(account, "serviceAccount") if account else "",
         spiffe=tuple(sorted(identities)),
-        selector=_requirements(selector) if selector else None,
+        selector=_requirements(selector, budgets) if selector else None,
     )
 
 
-def _udp_route(policy: PolicyObject) -> UdpRoute:  # noqa: ARG001 (whatever it says, the answer is the same)
+def _udp_route(policy: PolicyObject, budgets: Budgets) -> UdpRoute:  # noqa: ARG001 (whatever it says, the answer is the same)
     return UdpRoute()
 
 
-def _headers(value: Any, what: str) -> tuple[tuple[str, str], ...]:
-    # v1alpha2 wrote a list of single-entry mappings, later versions one mapping.
-    parts = [value] if isinstance(value, dict) else list(_sequence(value, what))
-    headers: dict[str, str] = {}
-    for part in parts:
-        for key, pattern in _mapping(part, what).items():
-            name = key.lower()
-            if not _TOKEN.match(name) or name.startswith(":"):
-                raise PolicyError("smi/header", f"{what} names {key[:80]!r}, which is no HTTP header")
-            if name in headers:
-                raise PolicyError("smi/header", f"{what} names {name!r} twice; write one expression for it")
-            if not isinstance(pattern, str):
-                raise PolicyError("smi/header", f"{what}: the value for {name!r} must be a text")
-            regexes.check(pattern, f"the expression for header {name!r}")
-            headers[name] = pattern
-    return tuple(sorted(headers.items()))
-
-
-def _methods(value: Any, what: str) -> tuple[str, ...]:
-    methods: set[str] = set()
-    for item in _sequence(value, what):
-        method = _text(item, f"a method of {what}").upper()
-        if method == "*":
-            return ()
-        if not _TOKEN.match(method):
-            raise PolicyError("smi/method", f"{what} names {item[:40]!r}, which is no HTTP method")
-        methods.add(method)
-    return tuple(sorted(methods))
-
-
-def _http_match(value: Any, what: str) -> HttpMatch:
-    match = _mapping(value, what)
-    path = match.get("pathRegex") or ""
-    if not isinstance(path, str):
-        raise PolicyError("smi/shape", f"pathRegex of {what} must be a text")
-    if path:
-        regexes.check(path, "pathRegex")
-    name = match.get("name") or ""
-    return HttpMatch(
-        name=name if isinstance(name, str) else str(name),
-        path=path,
-        methods=_methods(match.get("methods"), what),
-        headers=_headers(match.get("headers"), f"headers of {what}"),
-    )
-
-
-def _route_group(policy: PolicyObject) -> RouteGroup:
-    matches = _sequence(policy.spec.get("matches"), "matches")
-    return RouteGroup(matches=tuple(_http_match(item, f"match {i}") for i, item in enumerate(matches, 1)))
-
-
-def _tcp_route(policy: PolicyObject) -> TcpRoute:
+def _tcp_route(policy: PolicyObject, budgets: Budgets) -> TcpRoute:
     matches = policy.spec.get("matches")
     # v1alpha4: one mapping with ports. Before, a TCPRoute had nothing but its name: all ports.
-    parts = [matches] if isinstance(matches, dict) else list(_sequence(matches, "matches"))
+    parts = [matches] if isinstance(matches, dict) else list(shapes.sequence(matches, "matches"))
     ports: set[int] = set()
+    within(budgets.route_ports, len(parts), "matches", code="route-ports", instead="write one with all ports")
     for part in parts:
-        listed = _sequence(_mapping(part, "matches").get("ports"), "ports")
+        listed = shapes.sequence(shapes.mapping(part, "matches").get("ports"), "ports")
         if not listed:
             return TcpRoute()
-        ports.update(_port(item, "a port of the route") for item in listed)
+        within(budgets.route_ports, len(listed), "ports", code="route-ports", instead="split it into several TCPRoutes")
+        ports.update(shapes.port(item, "a port of the route") for item in listed)
+    within(budgets.route_ports, len(ports), "ports", code="route-ports", instead="split it into several TCPRoutes")
     return TcpRoute(ports=tuple(sorted(ports)))
 
 
 def _service(value: Any, what: str, namespace: str) -> str:
     # People write the service's host name too: NAME.NAMESPACE, with or without .svc and a cluster domain.
-    text = _name(value, what)
+    text = shapes.name(value, what)
     name, _, rest = text.partition(".")
     if rest and rest.split(".")[0] != namespace:
         raise PolicyError("smi/split-namespace", f"{what} {text!r} is not in namespace {namespace}, where the split is")
@@ -296,13 +233,15 @@ def _whole_shares(weights: dict[str, Decimal]) -> dict[str, int]:
     return shares
 
 
-def _traffic_split(policy: PolicyObject) -> TrafficSplit:
+def _traffic_split(policy: PolicyObject, budgets: Budgets) -> TrafficSplit:
     spec = policy.spec
     namespace = policy.metadata.namespace
     root = _service(spec.get("service"), "the root service", namespace)
     weights: dict[str, Decimal] = {}
-    for index, item in enumerate(_sequence(spec.get("backends"), "backends"), 1):
-        backend = _mapping(item, f"backend {index}")
+    listed = shapes.sequence(spec.get("backends"), "backends")
+    within(budgets.backends, len(listed), "backends", code="backends", instead="name fewer")
+    for index, item in enumerate(listed, 1):
+        backend = shapes.mapping(item, f"backend {index}")
         service = _service(backend.get("service"), f"backend {index}", namespace)
         if service in weights:
             raise PolicyError("smi/split-backend", f"names backend {service!r} twice; give it one weight")
@@ -311,11 +250,13 @@ def _traffic_split(policy: PolicyObject) -> TrafficSplit:
         raise PolicyError("smi/split-backend", "has no backends; add at least one")
     shares = _whole_shares(weights)
     groups: list[str] = []
-    for index, item in enumerate(_sequence(spec.get("matches"), "matches"), 1):
-        reference = _mapping(item, f"matches {index}")
+    named = shapes.sequence(spec.get("matches"), "matches")
+    within(budgets.split_groups, len(named), "HTTPRouteGroups as matches", code="split-groups", instead="name fewer")
+    for index, item in enumerate(named, 1):
+        reference = shapes.mapping(item, f"matches {index}")
         if reference.get("kind", "HTTPRouteGroup") != "HTTPRouteGroup":
             raise PolicyError("smi/split-matches", f"matches {index} must be an HTTPRouteGroup")
-        groups.append(_name(reference.get("name"), f"the name of matches {index}"))
+        groups.append(shapes.name(reference.get("name"), f"the name of matches {index}"))
     return TrafficSplit(
         root=root,
         backends=tuple(Backend(service=name, weight=share) for name, share in shares.items()),
@@ -324,8 +265,8 @@ def _traffic_split(policy: PolicyObject) -> TrafficSplit:
     )
 
 
-def _mesh_config(policy: PolicyObject) -> MeshConfig:
-    traffic = _mapping(policy.spec.get("traffic") or {}, "spec.traffic")
+def _mesh_config(policy: PolicyObject, budgets: Budgets) -> MeshConfig:  # noqa: ARG001 (all decoders are called alike)
+    traffic = shapes.mapping(policy.spec.get("traffic") or {}, "spec.traffic")
     flags: dict[str, bool] = {}
     for name in ("enablePermissiveTrafficPolicyMode", "enableEgress"):
         value = traffic.get(name, False)
@@ -335,7 +276,11 @@ def _mesh_config(policy: PolicyObject) -> MeshConfig:
     return MeshConfig(permissive=flags["enablePermissiveTrafficPolicyMode"], egress=flags["enableEgress"])
 
 
-_DECODERS: dict[str, Callable[[PolicyObject], Policy]] = {
+def _route_group(policy: PolicyObject, budgets: Budgets) -> RouteGroup:
+    return route_group(policy.spec.get("matches"), budgets)
+
+
+_DECODERS: dict[str, Callable[[PolicyObject, Budgets], Policy]] = {
     "TrafficTarget": _traffic_target,
     "HTTPRouteGroup": _route_group,
     "TCPRoute": _tcp_route,

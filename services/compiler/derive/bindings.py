@@ -14,6 +14,7 @@ from services.compiler.mesh import Mesh
 from shared.policy.model import IdentityBinding, Requirement, TrafficTarget
 from shared.policy.names import ObjectName
 from shared.spiffe import InvalidSpiffeIdError, SpiffeId
+from shared.withheld import LABEL_WITHHELD
 
 
 def _holds(requirement: Requirement, labels: dict[str, str]) -> bool:
@@ -33,7 +34,7 @@ def _holds(requirement: Requirement, labels: dict[str, str]) -> bool:
 def _selects(mesh: Mesh, binding: ObjectName, pod: ObjectName) -> bool:
     """Whether a pod has the labels that a binding asks for."""
     found, bound = mesh.pods.get(pod), mesh.bindings.get(binding)
-    if found is None or bound is None or bound.selector is None:
+    if found is None or bound is None or bound.selector is None or LABEL_WITHHELD in found.metadata.labels:
         return False
     return all(_holds(requirement, found.metadata.labels) for requirement in bound.selector)
 
