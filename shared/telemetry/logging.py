@@ -7,6 +7,7 @@ passwords is a net below that, for texts of errors that others wrote.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -17,6 +18,7 @@ import msgspec
 
 from shared.errors import MeshlogError
 from shared.telemetry.traces import current_traceparent
+from shared.visible import lines, visible
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -28,11 +30,20 @@ _SECRETS = (
 )
 
 
+_LONGEST = 16 * 1024
+"""Characters of one text in a line: what a peer says may be megabytes."""
+_UNPRINTABLE = re.compile(r"[^ -~]")
+
+
 def redact(text: str) -> str:
     """The text without tokens, private keys, authorisation headers and passwords in addresses."""
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST} more characters)"
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,10 +61,10 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             **self._fixed,
             "logger": record.name,
-            "message": redact(record.getMessage()),
+            "message": _cut(redact(record.getMessage())),
         }
         line |= {
-            key: redact(value) if isinstance(value, str) else value
+            key: _cut(redact(value)) if isinstance(value, str) else value
             for key, value in vars(record).items()
             if key not in _OWN
         }
@@ -62,11 +73,28 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             if isinstance(error, MeshlogError):
-                line["error"] = {"code": error.code, "about": error.about, "sentence": redact(error.sentence)}
+                line["error"] = {"code": error.code, "about": error.about, "sentence": _cut(redact(error.sentence))}
             else:
-                line["error"] = {"code": type(error).__name__, "sentence": redact(str(error))}
-                line["traceback"] = redact(self.formatException(record.exc_info))
-        return msgspec.json.encode(line, enc_hook=lambda value: redact(str(value))).decode()
+                line["error"] = {"code": type(error).__name__, "sentence": _cut(redact(str(error)))}
+                line["traceback"] = _cut(redact(self.formatException(record.exc_info)))
+        try:
+            text = msgspec.json.encode(line, enc_hook=lambda value: redact(str(value))).decode()
+        except UnicodeEncodeError:  # half of a surrogate pair, from bytes that were no text
+            text = json.dumps(line, default=lambda value: redact(str(value)))
+        return _in_ascii(text)
+
+
+def _in_ascii(text: str) -> str:
+    """JSON with escapes for what a terminal would obey or reorder: people read these lines with `kubectl logs`."""
+    return text if text.isprintable() else _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    text = found[0]
+    if text.isprintable():
+        return text
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{int.from_bytes(units[at : at + 2], 'big'):04x}" for at in range(0, len(units), 2))
 
 
 class TextFormatter(logging.Formatter):
@@ -76,10 +104,12 @@ class TextFormatter(logging.Formatter):
         """Time of day, level, message, and the fields of `extra`."""
         fields = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _OWN)
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        text = f"{moment} {record.levelname.lower():7} {record.getMessage()} {fields}".rstrip()
+        text = redact(f"{moment} {record.levelname.lower():7} {record.getMessage()} {fields}".rstrip())
+        told = [visible(text, most=_LONGEST)]
         if record.exc_info and record.exc_info[1] is not None and not isinstance(record.exc_info[1], MeshlogError):
-            text += "\n" + self.formatException(record.exc_info)
-        return redact(text)
+            # Marked: no line of it can look like a record of its own.
+            told += [f"  | {line}" for line in lines(redact(self.formatException(record.exc_info)), most=_LONGEST)]
+        return "\n".join(told)
 
 
 def configure(*, service: str, instance: str, level: str, form: str, stream: TextIO | None = None) -> None:

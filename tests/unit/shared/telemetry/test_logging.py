@@ -43,6 +43,38 @@ def test_a_line_holds_message_fields_and_trace(written: tuple[logging.Logger, io
     assert line["time"].endswith("Z")
 
 
+HOSTILE = "\x1b]0;owned\x07\x9b2J\r\n12:00:00 info    forged\u202e\u2028\ud800\x7f" + "A" * 100_000
+
+
+def test_what_peers_say_forges_no_line_and_steers_no_terminal(written: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, stream = written
+    logger.warning("refused: %s", HOSTILE, extra={"detail": HOSTILE})
+    logger.warning("é is text", extra={"names": [HOSTILE[:40], "é"]})
+    logger.error("failed", exc_info=RuntimeError(HOSTILE))
+    text = stream.getvalue()
+    told = [json.loads(line) for line in text.splitlines()]
+    assert len(told) == 3
+    assert told[0]["message"].startswith(f"refused: {HOSTILE[:40]}")
+    assert "more characters)" in told[0]["detail"]
+    assert told[1] | {"time": ""} == told[1] | {"time": "", "message": "é is text", "names": [HOSTILE[:40], "é"]}
+    assert "é" in text.splitlines()[1]
+    assert text.replace("\n", "").isprintable()
+    assert len(text) < 200_000
+
+
+def test_the_text_form_forges_no_line_either() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter())
+    logger = logging.getLogger("meshlog.test-text")
+    logger.handlers, logger.propagate = [handler], False
+    logger.error("refused: %s", HOSTILE, extra={"detail": HOSTILE}, exc_info=RuntimeError(HOSTILE))
+    first, *others = stream.getvalue().splitlines()
+    assert "\\x1b]0;owned" in first
+    assert others
+    assert all(line.startswith("  | ") and line.isprintable() for line in others)
+
+
 def test_an_error_of_ours_has_its_code_and_others_their_traceback(written: tuple[logging.Logger, io.StringIO]) -> None:
     logger, stream = written
     for error in (MeshlogError("csr/key", "is too short", about="p"), RuntimeError(f"boom {TOKEN}")):
