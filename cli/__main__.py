@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
+from cli import output
 from cli.catalogue import VERBS, overview
 from shared.errors import BadInputError, MeshlogError
 
@@ -17,9 +17,10 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns 0 (done), 1 (failed), 2 (bad input), 130 (interrupted), or the verb's own code."""
+    output.prepare()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(overview())
+        output.block(overview())
         return 0 if arguments else BAD_INPUT
     if arguments[0] in {"-V", "--version"}:
         arguments = ["version"]
@@ -39,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output (`| head`) has gone; not ours to complain about.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.closed()
         return FAILED
 
 
 def _complain(sentence: str) -> None:
-    print(f"meshlog: {sentence}", file=sys.stderr)
+    output.note(f"meshlog: {sentence}")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.x509.oid import ExtensionOID
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from cli.moments import timestamp
 from cli.roots import Desk
 from shared.certificates import CorruptMessageError, SigningAnswer, decode_answer, decode_note
-from shared.errors import BadInputError
+from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import Record
 from shared.subjects import unescape
 
@@ -23,7 +23,7 @@ async def listing(desk: Desk) -> list[Row]:
     bundle, wanted, note = await desk.bundle(), await desk.roots(), await desk.note()
     rows: list[Row] = []
     for index, (member, pem) in enumerate(zip(bundle.members, bundle.roots, strict=True)):
-        certificate = x509.load_pem_x509_certificate(pem.encode())
+        certificate = _certificate(pem)
         rows.append(
             {
                 "what": "root",
@@ -31,7 +31,7 @@ async def listing(desk: Desk) -> list[Row]:
                 "state": "signs" if index == 0 else "trusted",
                 "wanted": wanted[member.name].role if member.name in wanted else "",
                 "trust-domain": member.trust_domain,
-                "expires": _time(certificate.not_valid_after_utc.timestamp()),
+                "expires": timestamp(certificate.not_valid_after_utc.timestamp()) if certificate else "unreadable",
             }
         )
     held = {member.name for member in bundle.members}
@@ -50,7 +50,7 @@ async def listing(desk: Desk) -> list[Row]:
                 "state": "connected" if proxy.connected else "away",
                 "root": _root_of(proxy.certificate_bundle, bundle.signing_since),
                 "bundle": proxy.bundle,
-                "expires": _time(proxy.certificate_until) if proxy.certificate_until else "no certificate",
+                "expires": timestamp(proxy.certificate_until) if proxy.certificate_until else "no certificate",
             }
         )
     return rows
@@ -66,22 +66,20 @@ async def one(desk: Desk, which: str) -> Row:
             found = answer
     if found is None:
         raise BadInputError("certificate/unknown", "the log holds no certificate of this pod or serial", about=which)
-    leaf = x509.load_pem_x509_certificate(found.chain[0].encode())
-    names = leaf.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
-    assert isinstance(names, x509.SubjectAlternativeName)
+    leaf = _certificate(found.chain[0]) if found.chain else None
     return {
         "identity": found.spiffe_id,
         "pod": found.pod,
         "serial": found.serial,
-        "not before": _time(found.not_before),
-        "not after": _time(found.not_after),
+        "not before": timestamp(found.not_before),
+        "not after": timestamp(found.not_after),
         "root": found.root,
-        "issuer": leaf.issuer.rfc4514_string(),
-        "dns names": ", ".join(names.get_values_for_type(x509.DNSName)) or "none",
-        "key": type(leaf.public_key()).__name__.removesuffix("PublicKey"),
+        "issuer": leaf.issuer.rfc4514_string() if leaf else "unreadable",
+        "dns names": _dns_names(leaf) if leaf else "unreadable",
+        "key": type(leaf.public_key()).__name__.removesuffix("PublicKey") if leaf else "unreadable",
         "token": found.token_id or "no id",
         "bundle": found.bundle_serial,
-        "certificate": "\n" + "".join(found.chain).strip(),
+        "certificate": "".join(map(_as_pem, found.chain)).strip(),
     }
 
 
@@ -96,8 +94,8 @@ async def audit(desk: Desk, lines: int) -> list[Row]:
 
 
 def _entry(record: Record) -> Row | None:
-    _, _, kind, *rest = record.subject.split(".")
-    when = _time(record.time / 1e9)
+    _, _, kind, *rest = [*record.subject.split("."), "", "", ""]
+    when = timestamp(record.time / 1e9)
     try:
         if kind == "issued":
             answer = decode_answer(record.payload)
@@ -108,11 +106,11 @@ def _entry(record: Record) -> Row | None:
                 "what": "issued",
                 "identity": answer.spiffe_id,
                 "serial": answer.serial,
-                "until": _time(answer.not_after),
+                "until": timestamp(answer.not_after),
                 "pod": answer.pod,
                 "token": answer.token_id,
                 "root": answer.root,
-                "requester": unescape(rest[0]),
+                "requester": _requester(rest[0]),
             }
         if kind == "audit":
             note = decode_note(record.payload)
@@ -144,5 +142,31 @@ def _root_of(certificate_bundle: int, signing_since: int) -> str:
     return "the signing one" if certificate_bundle >= signing_since else "an older one"
 
 
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _requester(token: str) -> str:
+    """The name behind a token of a subject; the token itself if none is."""
+    try:
+        return unescape(token)
+    except MeshlogError:
+        return token
+
+
+def _certificate(pem: str) -> x509.Certificate | None:
+    """None for what cannot be read: the log is shown all the same."""
+    try:
+        return x509.load_pem_x509_certificate(pem.encode())
+    except ValueError:
+        return None
+
+
+def _as_pem(pem: str) -> str:
+    """The certificate and nothing else that stands around it."""
+    found = _certificate(pem)
+    return found.public_bytes(Encoding.PEM).decode() if found else "unreadable\n"
+
+
+def _dns_names(leaf: x509.Certificate) -> str:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return "none"
+    return ", ".join(names.get_values_for_type(x509.DNSName)) or "none"

@@ -27,7 +27,7 @@ from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
 from shared.eventlog.protocol import EventLog, EventLogError
 from shared.eventlog.quiet import hushed
 from shared.snapshot import decode_commit
-from shared.status import decode_status
+from shared.status import status_in
 from shared.subjects import Streams
 
 STATE_VARIABLE = "MESHLOG_STATE"
@@ -221,6 +221,8 @@ async def _follow_commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, 
 
 async def _follow_status(mesh: Mesh, status: EventLog, streams: Streams) -> None:
     async for record in status.follow(subjects=streams.all_status):
-        mesh.tracker.take_status(decode_status(record.payload))
+        found = status_in(record, streams)
+        if found is not None:
+            mesh.tracker.take_status(found)
         mesh.reached = (mesh.reached[0], record.sequence)
         mesh.wake()

@@ -15,7 +15,7 @@ from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.eventlog.quiet import hushed
-from shared.status import ProxyStatus, decode_status
+from shared.status import ProxyStatus, status_in
 from shared.subjects import Streams
 
 NAMESPACE = "meshlog-system"
@@ -83,7 +83,12 @@ class Desk:
         record = await self.certs.last(self.streams.bundle_subject(TRUST_DOMAIN))
         if record is None:
             raise MeshlogError("certificate/none", "the CA has published no trust bundle yet", about="the mesh")
-        return decode_bundle(record.payload)
+        bundle = decode_bundle(record.payload)
+        if not bundle.members or len(bundle.members) != len(bundle.roots):
+            raise CorruptMessageError(
+                "certificates/corrupt", f"record {record.sequence} names other roots than it holds", about="the bundle"
+            )
+        return bundle
 
     async def note(self) -> AuditNote | None:
         """What the CA said last of a rotation."""
@@ -95,9 +100,9 @@ class Desk:
 
     async def proxies(self) -> list[ProxyStatus]:
         """The newest report of every proxy."""
-        return [
-            decode_status(record.payload) for record in await self._status.last_per_subject(self.streams.all_status)
-        ]
+        records = await self._status.last_per_subject(self.streams.all_status)
+        found = (status_in(record, self.streams) for record in records)
+        return [status for status in found if status is not None]
 
 
 @contextlib.asynccontextmanager

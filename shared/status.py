@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.eventlog.protocol import Record
+from shared.subjects import Streams
+
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
     """A NACK: the proxy kept what it had."""
@@ -69,5 +72,19 @@ def encode_status(status: ProxyStatus) -> bytes:
 
 
 def decode_status(payload: bytes) -> ProxyStatus:
-    """Raises `msgspec.MsgspecError` for bytes that are none."""
+    """Raises `msgspec.MsgspecError`, `UnicodeDecodeError` or `RecursionError` for bytes that are none."""
     return msgspec.json.decode(payload, type=ProxyStatus)
+
+
+def status_in(record: Record, streams: Streams) -> ProxyStatus | None:
+    """The status in a record; none if the bytes are none, or are about another proxy than the subject.
+
+    No edge writes such a record, so a reader passes it over. What a status says of its proxy is in part the proxy's
+    own word (names and versions of secrets, the text of a refusal): believe it of that proxy alone, and bound it.
+    """
+    try:
+        found = decode_status(record.payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    mine = streams.status_subject(found.cluster, found.namespace, found.pod)
+    return found if record.subject == mine else None

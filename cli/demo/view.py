@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Protocol, TextIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
+from cli import output
 from cli.demo.report import Check
+from shared.visible import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class View(Protocol):
@@ -32,12 +37,12 @@ class View(Protocol):
 class Lines:
     """One line an event, for logs and pipes."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._write = say
         self._began = time.monotonic()
 
     def _say(self, text: str) -> None:
-        print(f"{time.monotonic() - self._began:6.1f} s  {text}", file=self._out, flush=True)
+        self._write(f"{time.monotonic() - self._began:6.1f} s  {text}")
 
     def act(self, text: str) -> None:
         """Print the heading."""
@@ -58,12 +63,12 @@ class Lines:
 class Live:
     """A list that grows, with a line below it that says what is happening."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
         from rich.live import Live as RichLive
         from rich.spinner import Spinner
 
-        self._console = Console()
+        self._console = console or Console()
         self._spinner = Spinner("dots", text="starting")
         self._began = time.monotonic()
         self._live = RichLive(self._spinner, console=self._console, refresh_per_second=8, transient=True)
@@ -71,23 +76,30 @@ class Live:
 
     def act(self, text: str) -> None:
         """A bold heading above the live line."""
-        self._console.print(f"\n[bold]{text}[/bold]")
+        self._console.print(f"\n[bold]{_plain(text)}[/bold]")
 
     def doing(self, text: str) -> None:
         """Change the live line."""
-        self._spinner.update(text=f"{time.monotonic() - self._began:5.1f} s  {text}")
+        self._spinner.update(text=f"{time.monotonic() - self._began:5.1f} s  {_plain(text)}")
 
     def checked(self, check: Check) -> None:
         """A tick or a cross, the claim, the figure."""
         mark = "[green]✓[/green]" if check.held else "[red]✗[/red]"
-        figure = f"[cyan]{number(check)}[/cyan]"
-        self._console.print(f"  {mark} {check.name}  {figure}", highlight=False)
+        figure = f"[cyan]{_plain(number(check))}[/cyan]"
+        self._console.print(f"  {mark} {_plain(check.name)}  {figure}", highlight=False)
         if why(check):
-            self._console.print(f"    [dim]{why(check).removeprefix(': ')}[/dim]", highlight=False)
+            self._console.print(f"    [dim]{_plain(why(check).removeprefix(': '))}[/dim]", highlight=False)
 
     def close(self) -> None:
         """Stop drawing."""
         self._live.stop()
+
+
+def _plain(text: str) -> str:
+    """For rich: nothing in it is markup, or moves the terminal."""
+    from rich.markup import escape
+
+    return escape(visible(text, most=output.LONGEST_LINE))
 
 
 def number(check: Check) -> str:
@@ -103,5 +115,5 @@ def why(check: Check) -> str:
 def choose(*, json: bool) -> View:
     """The view that fits where the output goes."""
     if json:
-        return Lines(sys.stderr)
-    return Live() if sys.stdout.isatty() else Lines(sys.stdout)
+        return Lines(output.note)
+    return Live() if output.on_terminal() else Lines(lambda text: output.line(text, flush=True))

@@ -12,8 +12,9 @@ from cli.history.standing import tracked
 from cli.history.timeline import Timeline
 from cli.rollout import Rollout, Tracker
 from shared import blob
+from shared.eventlog.protocol import Record
 from shared.snapshot import decode_commit
-from shared.status import decode_status
+from shared.status import status_in
 
 REFUSED, TIMED_OUT = 1, 124
 """Exit codes; 0 is complete."""
@@ -93,7 +94,7 @@ async def _following(source: Source, tracker: Tracker) -> AsyncGenerator[tuple[T
     _, statuses = await source.status.bounds()
     news = asyncio.Event()
     for record in await source.status.last_per_subject(source.streams.all_status):
-        tracker.take_status(decode_status(record.payload))
+        _take(tracker, record, source)
     tasks = [
         asyncio.ensure_future(_commits(source, tracker, news)),
         asyncio.ensure_future(_statuses(source, tracker, statuses + 1, news)),
@@ -120,5 +121,11 @@ async def _commits(source: Source, tracker: Tracker, news: asyncio.Event) -> Non
 
 async def _statuses(source: Source, tracker: Tracker, start: int, news: asyncio.Event) -> None:
     async for record in source.status.follow(start=start, subjects=source.streams.all_status):
-        tracker.take_status(decode_status(record.payload))
+        _take(tracker, record, source)
         news.set()
+
+
+def _take(tracker: Tracker, record: Record, source: Source) -> None:
+    status = status_in(record, source.streams)
+    if status is not None:
+        tracker.take_status(status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.history.timeline import Happened
-from cli.history.versions import clock
+from cli.moments import clock
 from shared.errors import BadInputError
 from shared.events import ObjectKey
 from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot, proxy_key

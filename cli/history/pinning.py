@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import getpass
 import secrets
-import sys
 from datetime import UTC, datetime
 
 import msgspec
 
+from cli import output
 from cli.history.source import Source
 from cli.history.timeline import Timeline, in_force
 from shared import events
@@ -87,7 +87,4 @@ async def _keep_copy(source: Source, payload: bytes) -> None:
     try:
         await source.pins.publish(Draft(source.streams.pin_subject(source.about.cluster), payload))
     except EventLogError as error:
-        print(
-            f"it is in force, but its copy was not written: a log derived anew would forget it ({error})",
-            file=sys.stderr,
-        )
+        output.note(f"it is in force, but its copy was not written: a log derived anew would forget it ({error})")

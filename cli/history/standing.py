@@ -16,7 +16,7 @@ from shared import blob, certificates
 from shared.events import APPLIED
 from shared.pins import PIN_KIND, PIN_NAME, Pin
 from shared.snapshot import Snapshot
-from shared.status import ProxyStatus, decode_status
+from shared.status import ProxyStatus, status_in
 
 _CERTIFICATES_READ = 5000
 """Newest records of the audit trail that are looked at."""
@@ -92,7 +92,9 @@ async def tracked(source: Source, *, since: int = 0) -> Tracker:
             tracker.take_commit(found.commit)
     # The few that are kept of each, in order: the first that holds a version says when it arrived.
     async for record in source.status.read(subjects=source.streams.all_status):
-        tracker.take_status(decode_status(record.payload))
+        status = status_in(record, source.streams)
+        if status is not None:
+            tracker.take_status(status)
     return tracker
 
 

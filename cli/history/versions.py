@@ -13,7 +13,8 @@ from shared.errors import BadInputError
 
 TEACH = "a number, HEAD, HEAD~3, @2026-11-20T03:12 (UTC) or @-10m"
 
-_HEAD = re.compile(r"HEAD(?:~(\d{1,9}))?$")
+_NUMBER = re.compile(r"[0-9]{1,18}$")
+_HEAD = re.compile(r"HEAD(?:~([0-9]{1,9}))?$")
 
 
 def parse_moment(text: str, *, now: Callable[[], int] = time.time_ns) -> int:
@@ -40,15 +41,9 @@ async def resolve(timeline: Timeline, text: str) -> int:
         return await (timeline.version_back(steps) if steps else timeline.head())
     if text.startswith("@"):
         return await timeline.version_at(parse_moment(text[1:]))
-    if not text.isdecimal():
+    if not _NUMBER.match(text):
         raise BadInputError("history/version", f"is no version: give {TEACH}", about=repr(text))
     newest = await timeline.head()
     if int(text) > newest:
         raise BadInputError("history/version", f"is not published yet: the newest version is {newest}", about=text)
     return await timeline.version_in_force(int(text))
-
-
-def clock(nanoseconds: int) -> str:
-    """A time for people: UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(nanoseconds / 1e9, UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.api import Applied, Manifest
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
             if options.wait:
                 return await _wait(mesh, applied, options.timeout)
             for one in applied:
-                print(f"{one.kind} {one.namespace}/{one.name}: applied".replace(" /", " "))
+                output.line(f"{one.kind} {one.namespace}/{one.name}: applied".replace(" /", " "))
             return 0
 
     return asyncio.run(apply())
@@ -60,30 +61,30 @@ async def _wait(mesh: Mesh, applied: Sequence[Applied], seconds: float) -> int:
     from cli.history.arriving import TIMED_OUT, arrived, exit_code
     from cli.history.source import opened
 
-    print("waiting for acknowledgements", file=sys.stderr)
+    output.note("waiting for acknowledgements")
     answered, began = time.time_ns(), time.monotonic()
     try:
         async with asyncio.timeout(seconds):
             sequence = await mesh.written(applied)
     except TimeoutError:
-        print(f"not in the log after {seconds:g} s: does the ingestor run? meshlog status")
+        output.line(f"not in the log after {seconds:g} s: does the ingestor run? meshlog status")
         return TIMED_OUT
     if not sequence:
-        print("applied; nothing of it changes a proxy by itself")
+        output.line("applied; nothing of it changes a proxy by itself")
         return 0
     async with opened("") as source:
         found = await arrived(source, sequence, within=max(0.0, seconds - (time.monotonic() - began)))
     if found is None:
-        print(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
+        output.line(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
     elif found.complete:
         took = max(0, found.last_ack - answered) / 1e6 if found.last_ack else 0.0
         within = f"all acknowledged within {took:.1f} ms" if found.concerned else "nothing to acknowledge"
-        print(f"version {found.version}: {found.concerned} proxies concerned, {within}")
+        output.line(f"version {found.version}: {found.concerned} proxies concerned, {within}")
     else:
         missing = found.refusals or [key.partition("/")[2] for key in found.waiting]
         word = "refused by" if found.refusals else f"not acknowledged within {seconds:g} s by"
-        print(f"version {found.version}: {word} {', '.join(missing)}")
-        print(f"more: meshlog rollout {found.version}")
+        output.line(f"version {found.version}: {word} {', '.join(missing)}")
+        output.line(f"more: meshlog rollout {found.version}")
     return exit_code(found)
 
 

@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.history.stage import Stage
@@ -91,19 +92,21 @@ async def _search(timeline: Timeline, options: argparse.Namespace, stage: Stage 
     while high - low > 1:
         between = [index for index in range(low + 1, high) if versions[index] not in skipped]
         if not between:
-            print(f"the first bad version is one of {versions[low + 1 : high + 1]}: those before it cannot be told")
+            output.line(
+                f"the first bad version is one of {versions[low + 1 : high + 1]}: those before it cannot be told"
+            )
             return 1
         middle = between[len(between) // 2]
         code = await _try(timeline, versions[middle], options.command, stage)
         said = "cannot tell" if code == SKIP else "bad" if code else "good"
-        print(f"version {versions[middle]}: {said} ({high - low - 1} left)", file=sys.stderr)
+        output.note(f"version {versions[middle]}: {said} ({high - low - 1} left)")
         if code == SKIP:
             skipped.add(versions[middle])
         elif code:
             high = middle
         else:
             low = middle
-    print(f"{versions[high]} is the first bad version: meshlog show {versions[high]}")
+    output.line(f"{versions[high]} is the first bad version: meshlog show {versions[high]}")
     return 0
 
 

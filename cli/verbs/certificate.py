@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
+
+from cli import output
 
 _EPILOG = """\
 examples:
@@ -47,9 +47,9 @@ def main(argv: Sequence[str]) -> int:
         return _rotate(options)
     rows = asyncio.run(_read(options))
     if options.output == "json":
-        print(json.dumps(rows))
+        output.json(rows)
     else:
-        print(_text(options.verb, rows), file=sys.stdout)
+        tell(options.verb, rows)
     return 0
 
 
@@ -61,7 +61,7 @@ def _rotate(options: argparse.Namespace) -> int:
 
     async def walk() -> str:
         async with roots.desk() as desk:
-            rotation = Rotation(desk, lambda sentence: print(sentence, flush=True))
+            rotation = Rotation(desk, lambda sentence: output.line(sentence, flush=True))
             if options.back:
                 return await rotation.back()
             return await rotation.forward(Wish(provider=provider, trust_domain=options.trust_domain))
@@ -69,9 +69,9 @@ def _rotate(options: argparse.Namespace) -> int:
     try:
         name = asyncio.run(walk())
     except KeyboardInterrupt:
-        print("stopped; the mesh is as safe as before. The same command continues, --back takes it back.")
+        output.line("stopped; the mesh is as safe as before. The same command continues, --back takes it back.")
         return 130
-    print(f"{name} signs, and is the only root that is trusted")
+    output.line(f"{name} signs, and is the only root that is trusted")
     return 0
 
 
@@ -88,11 +88,17 @@ async def _read(options: argparse.Namespace) -> list[dict[str, Any]]:
                 return await certificates.audit(desk, options.lines)
 
 
-def _text(verb: str, rows: list[dict[str, Any]]) -> str:
+def tell(verb: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows of `cli.certificates`, as the verb shows them."""
     if verb == "show":
-        return "\n".join(f"{name}: {value}" for name, value in rows[0].items())
-    if verb == "audit":
-        return "\n".join(" ".join(str(value) for value in row.values() if value != "") for row in rows)
-    return "\n".join(
-        "  ".join(f"{name}={value}" if name != "what" else str(value) for name, value in row.items()) for row in rows
-    )
+        chain = rows[0].pop("certificate")
+        output.lines(f"{name}: {value}" for name, value in rows[0].items())
+        output.line("certificate:")
+        output.block(chain)
+    elif verb == "audit":
+        output.lines(" ".join(output.cell(value) for value in row.values() if value != "") for row in rows)
+    else:
+        output.lines(
+            "  ".join(f"{name}={output.cell(value)}" if name != "what" else str(value) for name, value in row.items())
+            for row in rows
+        )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
+from cli import output
 from cli.verbs.compile import add_sources
 
 _EPILOG = """\
@@ -62,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
             }
             for one in answers
         ]
-        print(json.dumps(found, indent=2))
+        output.json(found, indent=2)
     else:
-        print("\n".join(one.sentence for one in answers))
+        output.lines(one.sentence for one in answers)
     return 0 if all(one.allowed for one in answers) else 1
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from cli import output
 
 _EPILOG = """\
 Workloads become pods, Services get addresses and endpoints, pods get sidecars as the injector would decide. An object
@@ -42,24 +43,22 @@ def main(argv: Sequence[str]) -> int:
     snapshot = compiled.snapshot
     proxies = [compiled.proxy(options.proxy)] if options.proxy else list(snapshot.proxies.values())
     if options.output == "summary":
-        print("\n".join(summary(snapshot, proxies)))
+        output.lines(summary(snapshot, proxies))
         return 0
     for one in snapshot.quarantine:
-        print(f"meshlog: {one.key}: {one.sentence} [{one.code}]", file=sys.stderr)
+        output.note(f"meshlog: {one.key}: {one.sentence} [{one.code}]")
     if options.output == "bootstrap":
-        from google.protobuf.json_format import MessageToJson
+        from google.protobuf.json_format import MessageToDict
 
         from cli.offline.bootstrap import bootstrap, stand_in
 
         static = bootstrap(snapshot, proxies[0].workload_class, stand_in(options.trust_domain))
-        print(MessageToJson(static, preserving_proto_field_name=True))
+        output.json(MessageToDict(static, preserving_proto_field_name=True), indent=2)
     elif options.output == "json":
-        print(json.dumps(document(snapshot, proxies), indent=2))
+        output.json(document(snapshot, proxies), indent=2)
     else:
-        import yaml
-
         plain = json.loads(json.dumps(document(snapshot, proxies)))  # protobuf's ordered mappings are no YAML
-        print(yaml.dump(plain, Dumper=yaml.CSafeDumper, sort_keys=False), end="")
+        output.yaml(plain)
     return 0
 
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+from cli import output
 from cli.demo.report import Report
 from cli.demo.view import View
 
@@ -48,12 +49,15 @@ def main(argv: Sequence[str]) -> int:
             view.close()
         report.seconds = time.monotonic() - began
         if options.json:
-            print(report.as_json().decode())
+            output.line(report.as_json().decode())
         else:
             held = sum(check.held for check in report.checks)
-            print(f"\n{held} of {len(report.checks)} checks held, in {report.seconds:.0f} s.")
+            output.line()
+            output.line(f"{held} of {len(report.checks)} checks held, in {report.seconds:.0f} s.")
             if options.keep:
-                print(f"The mesh is still up: export KUBECONFIG={embedded.state_directory() / embedded.KUBECONFIG}")
+                output.line(
+                    f"The mesh is still up: export KUBECONFIG={embedded.state_directory() / embedded.KUBECONFIG}"
+                )
         return 0 if report.held else 1
 
 

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cli import output
+
 if TYPE_CHECKING:
     from cli.history.changes import Changed
     from cli.history.timeline import Timeline
@@ -65,9 +67,10 @@ async def _object(timeline: Timeline, a: int, b: int, named: str) -> int:
     key = naming.parse_object(named)
     before, after = await object_at(timeline, *key, a), await object_at(timeline, *key, b)
     text = bodies.difference(bodies.object_of(before), bodies.object_of(after), names=(f"{a}", f"{b}"))
-    print(text or f"{named}: the same at {a} and {b}")
+    output.block(text) if text else output.line(f"{named}: the same at {a} and {b}")
     if after is not None and text:
-        print(f"\n{naming.line(after, after.event.key, after.sequence)}")
+        output.line()
+        output.line(f"{naming.line(after, after.event.key, after.sequence)}")
     return 1 if text else 0
 
 
@@ -85,13 +88,13 @@ async def _view(timeline: Timeline, a: int, b: int, proxy: str, workload_class: 
         naming.class_of(after, key)
     found = changed_names(*views)
     for change in found:
-        print(f"{change.verb} {naming.type_name(change.type_url)}/{change.name}")
+        output.line(f"{change.verb} {naming.type_name(change.type_url)}/{change.name}")
         old = before.resources.get((change.type_url, change.name, change.before))
         new = after.resources.get((change.type_url, change.name, change.after))
         if old is not None and new is not None:
-            print(bodies.difference(bodies.decoded(old), bodies.decoded(new), names=(f"{a}", f"{b}")))
+            output.block(bodies.difference(bodies.decoded(old), bodies.decoded(new), names=(f"{a}", f"{b}")))
     if not found:
-        print(f"{proxy or workload_class}: the same at {a} and {b}")
+        output.line(f"{proxy or workload_class}: the same at {a} and {b}")
     return 1 if found else 0
 
 
@@ -102,22 +105,22 @@ async def _all(timeline: Timeline, a: int, b: int) -> int:
     before, after = await timeline.snapshot(a), await timeline.snapshot(b)
     objects = await objects_between(timeline, min(a, b), max(a, b))
     found = between(before, after)
-    print(f"from version {a} to {b}: {len(objects)} objects changed, {len(found.classes)} classes see it")
+    output.line(f"from version {a} to {b}: {len(objects)} objects changed, {len(found.classes)} classes see it")
     for key, happened in list(objects.items())[:30]:
         times = f" ({len(happened)} times)" if len(happened) > 1 else ""
-        print(f"  {naming.line(happened[-1], key, happened[-1].sequence)}{times}")
+        output.line(f"  {naming.line(happened[-1], key, happened[-1].sequence)}{times}")
     if len(objects) > 30:
-        print(f"  and {len(objects) - 30} more: meshlog log --after {a} --until {b}")
+        output.line(f"  and {len(objects) - 30} more: meshlog log --after {a} --until {b}")
     _resources(distinct(found), after)
     for sentence in membership(found):
-        print(sentence)
+        output.line(sentence)
     for key, (was, now) in found.proxies.items():
         name = key.partition("/")[2]
-        print(f"proxy {name}: " + (f"{was} -> {now}" if was and now else f"new, {now}" if now else "gone"))
+        output.line(f"proxy {name}: " + (f"{was} -> {now}" if was and now else f"new, {now}" if now else "gone"))
     for one in found.newly_left_out:
-        print(f"left out: {one.key}: {one.sentence} [{one.code}]")
+        output.line(f"left out: {one.key}: {one.sentence} [{one.code}]")
     for one in found.no_longer_left_out:
-        print(f"no longer left out: {one.key} [{one.code}]")
+        output.line(f"no longer left out: {one.key} [{one.code}]")
     return 0 if found.nothing and not objects else 1
 
 
@@ -128,10 +131,13 @@ def _resources(changes: dict[Changed, list[str]], after: Snapshot) -> None:
     for proxy in after.proxies.values():
         counts[proxy.workload_class] += 1
     if changes:
-        print("\nconfiguration:")
+        output.line()
+        output.line("configuration:")
     for change, classes in list(changes.items())[:60]:
         proxies = sum(counts.get(name, 0) for name in classes)
         where = classes[0] if len(classes) == 1 else f"{len(classes)} classes"
-        print(f"  {change.verb:<7}  {naming.type_name(change.type_url)}/{change.name}  ({where}, {proxies} proxies)")
+        output.line(
+            f"  {change.verb:<7}  {naming.type_name(change.type_url)}/{change.name}  ({where}, {proxies} proxies)"
+        )
     if len(changes) > 60:
-        print(f"  and {len(changes) - 60} more")
+        output.line(f"  and {len(changes) - 60} more")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from cli import output
+
 
 def main(argv: Sequence[str]) -> int:
     """End the mesh, whatever is left of it; 0 also if there was none."""
@@ -22,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     # A kubeconfig of an API that is gone would only puzzle.
     was_running = mesh.down(state)
     (state / embedded.KUBECONFIG).unlink(missing_ok=True)
-    print("The mesh is down." if was_running else "No mesh was running.")
+    output.line("The mesh is down." if was_running else "No mesh was running.")
     if options.forget and state.is_dir():
         import shutil
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from cli import output
 
 _EPILOG = """\
 The file is checksummed and holds no secret: events, commits, keyframes, status and public certificates. Every verb
@@ -47,6 +48,6 @@ def main(argv: Sequence[str]) -> int:
 
     done = asyncio.run(run())
     counts = ", ".join(f"{count} {noun}" for noun, count in done.records.items() if count)
-    print(f"{done.path}: {counts}; {done.bytes / 1e6:.2f} MB")
-    print(f"prove it: meshlog replay {done.path} --verify", file=sys.stderr)
+    output.line(f"{done.path}: {counts}; {done.bytes / 1e6:.2f} MB")
+    output.note(f"prove it: meshlog replay {done.path} --verify")
     return 0

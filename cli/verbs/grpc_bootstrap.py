@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from cli import output
 
 EDGE = "dns:///meshlog-xds-edge.meshlog-system.svc.cluster.local:15128"
 ROOTS = "/var/run/secrets/meshlog-trust/bundle.pem"
@@ -56,13 +57,12 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     node = options.node or os.environ.get("POD_NAME") or socket.gethostname()
     made = bootstrap(edge=options.edge, roots=options.roots, token=options.token, node=node)
-    text = json.dumps(made, indent=2) + "\n"
     if options.out:
         try:
-            Path(options.out).write_text(text, encoding="utf-8")
+            Path(options.out).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            print(f"meshlog grpc-bootstrap: {options.out} cannot be written: {error.strerror}", file=sys.stderr)
+            output.note(f"meshlog grpc-bootstrap: {options.out} cannot be written: {error.strerror}")
             return 2
     else:
-        print(text, end="")
+        output.json(made, indent=2)
     return 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
+
+from cli import output
 
 _EPILOG = """
 examples:
@@ -45,18 +46,16 @@ def main(argv: Sequence[str]) -> int:
 
     wanted = profile(options)
     if not options.apply:
-        import yaml
-
         manifests = installation.rendered(
             wanted,
             permissive=options.permissive,
             crds=not options.without_crds,
             secrets=not options.without_secrets,
         )
-        yaml.dump_all(manifests, sys.stdout, Dumper=yaml.CSafeDumper, sort_keys=False)
+        output.yaml(*manifests)
         return 0
     asyncio.run(_apply(options))
-    print(f"The mesh {wanted.mesh_name} runs in {wanted.namespace}. Next: meshlog namespace add NAMESPACE")
+    output.line(f"The mesh {wanted.mesh_name} runs in {wanted.namespace}. Next: meshlog namespace add NAMESPACE")
     return 0
 
 
@@ -66,7 +65,7 @@ async def _apply(options: argparse.Namespace) -> None:
     from cli.cluster.target import session
 
     def progress(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        output.note(text)
 
     async with session(options) as api:
         single = options.enforce_single_mesh == "true"

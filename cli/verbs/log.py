@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.history.source import Source
@@ -104,12 +105,12 @@ def _fits(item: Happened, who: str) -> bool:
     return who in naming.who(item)
 
 
-def _show(item: Happened, output: str) -> None:
+def _show(item: Happened, form: str) -> None:
     from cli.history import naming
-    from cli.history.versions import clock
+    from cli.moments import clock
 
     event = item.event
-    if output == "json":
+    if form == "json":
         told = {
             "sequence": item.sequence,
             "time": item.time,
@@ -120,7 +121,7 @@ def _show(item: Happened, output: str) -> None:
             "resourceVersion": event.resource_version,
             "changeSet": event.origin.change_set,
         }
-        print(json.dumps(told), flush=True)
+        output.json(told, flush=True)
         return
     when = clock(item.time) if time.time_ns() - item.time > 86400e9 else clock(item.time)[11:]
-    print(f"{item.sequence:>8}  {when}  {event.operation:<7}  {event.key!s:<60}  {naming.who(item)}", flush=True)
+    output.line(f"{item.sequence:>8}  {when}  {event.operation:<7}  {event.key!s:<60}  {naming.who(item)}", flush=True)

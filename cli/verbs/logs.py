@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
+
+from cli import output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,6 +21,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("pod", metavar="NS/NAME", help="a pod, or the beginning of the name of several")
     parser.add_argument("-c", "--container", default="", help="which container (default: the first)")
     parser.add_argument("--tail", type=int, default=0, help="only this many lines from the end")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="on a terminal, too, exactly what was written (default: visible, line by line)",
+    )
     options = parser.parse_args(argv)
 
     from cli import embedded, kubeconfig
@@ -44,11 +50,11 @@ def main(argv: Sequence[str]) -> int:
                 params["tailLines"] = str(options.tail)
             for one in chosen:
                 if len(chosen) > 1:
-                    print(f"== {one}", file=sys.stderr)
+                    output.note(f"== {one}")
                 status, text = await api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{one}/log", params=params)
                 if status != 200:
                     raise ApiRefusedError("logs/refused", str(text.get("message", text)), about=one)
-                print(text if isinstance(text, str) else "" if text is None else str(text), end="")
+                output.log_of_a_container("" if text is None else str(text), raw=options.raw)
 
     asyncio.run(show())
     return 0

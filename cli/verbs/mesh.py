@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Any
+
+from cli import output
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,12 +27,12 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     found = asyncio.run(_list(options))
     if options.output == "json":
-        print(json.dumps(found))
+        output.json(found)
         return 0
-    row = "{:<20} {:<24} {:<12} {}"
-    print(row.format("MESH NAME", "MESH NAMESPACE", "VERSION", "ADDED NAMESPACES"))
-    for one in found:
-        print(row.format(one["name"], one["namespace"], one["version"], ",".join(one["namespaces"]) or "-"))
+    output.table(
+        ("MESH NAME", "MESH NAMESPACE", "VERSION", "ADDED NAMESPACES"),
+        [(one["name"], one["namespace"], one["version"], ",".join(one["namespaces"]) or "-") for one in found],
+    )
     return 0
 
 

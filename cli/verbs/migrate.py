@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.migrate.advice import Advice
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if options.output == "json":
         import msgspec
 
-        print(json.dumps([msgspec.to_builtins(one) for one in found]))
+        output.json([msgspec.to_builtins(one) for one in found])
     else:
         _show(found)
     return 0
@@ -71,10 +72,10 @@ def _show(found: list[Advice]) -> None:
     for verdict in VERDICTS:
         rows = [one for one in found if one.verdict == verdict]
         if rows:
-            print(f"{verdict.upper()} ({len(rows)})")
+            output.line(f"{verdict.upper()} ({len(rows)})")
         for one in rows:
-            print(f"  {one.object}: {one.finding}")
+            output.line(f"  {one.object}: {one.finding}")
             if one.action:
-                print(f"      do: {one.action}")
+                output.line(f"      do: {one.action}")
     if not found:
-        print("nothing of Open Service Mesh was found")
+        output.line("nothing of Open Service Mesh was found")

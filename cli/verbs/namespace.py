@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
+
+from cli import output
 
 _EPILOG = """\
 examples:
@@ -57,20 +58,20 @@ async def _run(options: argparse.Namespace) -> None:
             if options.action == "add":
                 injection = not options.disable_sidecar_injection
                 await membership.add(api, name, options.mesh_name, injection=injection)
-                print(f"namespace {name} is a member of {options.mesh_name}")
+                output.line(f"namespace {name} is a member of {options.mesh_name}")
             elif options.action == "remove":
                 await membership.remove(api, name, options.mesh_name)
-                print(f"namespace {name} has left {options.mesh_name}")
+                output.line(f"namespace {name} has left {options.mesh_name}")
             else:
                 await membership.ignore(api, name)
-                print(f"namespace {name} is ignored")
+                output.line(f"namespace {name} is ignored")
 
 
-def _show(found: list[dict[str, str]], output: str) -> None:
-    if output == "json":
-        print(json.dumps(found))
+def _show(found: list[dict[str, str]], form: str) -> None:
+    if form == "json":
+        output.json(found)
         return
-    row = "{:<32} {:<16} {:<18} {}"
-    print(row.format("NAMESPACE", "MESH", "SIDECAR-INJECTION", "IGNORED"))
-    for one in found:
-        print(row.format(one["namespace"], one["mesh"], one["injection"], one["ignored"]))
+    output.table(
+        ("NAMESPACE", "MESH", "SIDECAR-INJECTION", "IGNORED"),
+        [(one["namespace"], one["mesh"], one["injection"], one["ignored"]) for one in found],
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.api import Manifest
@@ -83,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     found = asyncio.run(run())
     refusals = _refusals(found, options.envoys)
     if options.output == "json":
-        print(json.dumps(_as_json(found, refusals), indent=2))
+        output.json(_as_json(found, refusals), indent=2)
     else:
         _tell(found, refusals)
     if refusals or found.left_out:
@@ -115,46 +116,51 @@ def _tell(found: Plan, refusals: dict[str, str]) -> None:
     from cli.history.naming import type_name
 
     if found.pinned:
-        print("the mesh is pinned: policy that is applied now has no effect until `meshlog unpin`")
+        output.line("the mesh is pinned: policy that is applied now has no effect until `meshlog unpin`")
     for name in found.ignored:
-        print(f"not planned: {name} changes no proxy by itself")
+        output.line(f"not planned: {name} changes no proxy by itself")
     if found.nothing:
-        print(f"nothing changes for any proxy (on top of {found.version})")
+        output.line(f"nothing changes for any proxy (on top of {found.version})")
         return
     difference = found.difference
     concerned = [one for one in found.after.proxies.values() if one.workload_class in difference.classes]
     counts = f"{len(concerned)} of {len(found.after.proxies)} proxies" if found.whole else f"{len(concerned)} proxies"
-    print(f"{counts} would see a change, in {len(difference.classes)} classes")
+    output.line(f"{counts} would see a change, in {len(difference.classes)} classes")
     for change, classes in list(distinct(difference).items())[:40]:
         where = classes[0] if len(classes) == 1 else f"{len(classes)} classes"
-        print(f"  {change.verb:<7}  {type_name(change.type_url)}/{change.name}  ({where})")
+        output.line(f"  {change.verb:<7}  {type_name(change.type_url)}/{change.name}  ({where})")
     for sentence in membership(difference):
-        print(f"  {sentence}")
+        output.line(f"  {sentence}")
     _consequences(found)
     for name, text in refusals.items():
-        print(f"Envoy would refuse {name}: {text}")
+        output.line(f"Envoy would refuse {name}: {text}")
 
 
 def _consequences(found: Plan) -> None:
     for title, calls in (("newly allowed", found.calls.allowed), ("newly denied", found.calls.denied)):
-        print(f"\n{title}: {len(calls)}")
+        output.line()
+        output.line(f"{title}: {len(calls)}")
         for sentence in calls[:25]:
-            print(f"  {sentence}")
+            output.line(f"  {sentence}")
         if len(calls) > 25:
-            print(f"  and {len(calls) - 25} more (-o json)")
+            output.line(f"  and {len(calls) - 25} more (-o json)")
     if found.seen.asked:
         counts = f"{len(found.seen.allowed)} newly allowed, {len(found.seen.denied)} newly denied"
-        print(f"\nof {found.seen.asked} calls seen: {counts}, {found.seen.unknown} between names that are not there")
+        output.line()
+        output.line(
+            f"of {found.seen.asked} calls seen: {counts}, {found.seen.unknown} between names that are not there"
+        )
         for sentence in found.seen.denied[:25]:
-            print(f"  denied: {sentence}")
+            output.line(f"  denied: {sentence}")
     if not found.calls.complete:
-        print("  (too many calls to ask all of them)")
-    print(f"\nconnections that would end: {'none' if not found.drains else ''}")
+        output.line("  (too many calls to ask all of them)")
+    output.line()
+    output.line(f"connections that would end: {'none' if not found.drains else ''}")
     for drain in found.drains:
         what = f"those of {', '.join(drain.chains)}" if drain.chains else "all"
-        print(f"  {drain.workload_class}, listener {drain.listener}: {what}")
+        output.line(f"  {drain.workload_class}, listener {drain.listener}: {what}")
     for one in found.left_out:
-        print(f"would be left out: {one.key}: {one.sentence} [{one.code}]")
+        output.line(f"would be left out: {one.key}: {one.sentence} [{one.code}]")
 
 
 def _as_json(found: Plan, refusals: dict[str, str]) -> dict[str, Any]:

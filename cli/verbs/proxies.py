@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.history.standing import ProxyState
@@ -19,7 +22,9 @@ def main(argv: Sequence[str]) -> int:
         description="List the proxies: in sync, behind, refusing, gone.",
         epilog="exit code: 0 every proxy is in sync, 1 one is not",
     )
-    parser.add_argument("-o", "--output", choices=["table", "wide"], default="table", help="wide: edge, class, reason")
+    parser.add_argument(
+        "-o", "--output", choices=["table", "wide", "json"], default="table", help="wide: also edge and class"
+    )
     from cli.history import source as sources
 
     sources.add_arguments(parser)
@@ -32,17 +37,18 @@ def main(argv: Sequence[str]) -> int:
             return proxy_states(await tracked(source))
 
     found = asyncio.run(look())
-    table(sys.stdout, found, wide=options.output == "wide")
+    if options.output == "json":
+        output.json([msgspec.to_builtins(one) for one in found])
+    else:
+        table(found, wide=options.output == "wide")
     return 0 if all(proxy.state == "in sync" for proxy in found) else 1
 
 
-def table(out: TextIO, proxies: Sequence[ProxyState], *, wide: bool) -> None:
+def table(proxies: Sequence[ProxyState], *, wide: bool) -> None:
     """Columns as wide as what is in them; reasons of those that are not in sync always."""
     headings = ["PROXY", "STATE", "ACKNOWLEDGED", *(["EDGE", "CLASS"] if wide else []), "REASON"]
     rows = [
-        [one.proxy, one.state, str(one.acknowledged), *([one.edge, one.workload_class] if wide else []), one.reason]
+        [one.proxy, one.state, one.acknowledged, *([one.edge, one.workload_class] if wide else []), one.reason]
         for one in proxies
     ]
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    for row in (headings, *rows):
-        print("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip(), file=out)
+    output.table(headings, rows)

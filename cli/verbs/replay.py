@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.history.replaying import Replayed
@@ -53,18 +54,20 @@ def _tell(outcome: Replayed, seconds: float, *, verify: bool) -> int:
     rate = outcome.events / seconds if seconds else 0.0
     found = outcome.difference
     if found is not None:
-        print(f"version {found.version} differs: {found.what}: published {found.published}, here {found.replayed}")
-        print(
-            f"compiled by {', '.join(outcome.builds)}. This is a bug: please report it with the file.", file=sys.stderr
+        output.line(
+            f"version {found.version} differs: {found.what}: published {found.published}, here {found.replayed}"
         )
+        output.note(f"compiled by {', '.join(outcome.builds)}. This is a bug: please report it with the file.")
         return 1
     if outcome.broken:
-        print(f"the chain of the log does not hold: {outcome.broken}")
+        output.line(f"the chain of the log does not hold: {outcome.broken}")
         return 1
     how = f"{outcome.versions} versions are what was published, {outcome.resources} hashes compared" if verify else ""
-    print(f"version {outcome.last} rebuilt from {outcome.events} events in {seconds:.1f} s ({rate:.0f} events/s)")
+    output.line(f"version {outcome.last} rebuilt from {outcome.events} events in {seconds:.1f} s ({rate:.0f} events/s)")
     if how:
-        print(how)
+        output.line(how)
     if outcome.forgotten:
-        print(f"{outcome.forgotten} versions cannot be compared: the log no longer holds what they were made from")
+        output.line(
+            f"{outcome.forgotten} versions cannot be compared: the log no longer holds what they were made from"
+        )
     return 0

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cli import output
+
 if TYPE_CHECKING:
     from cli.history.source import Source
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
             version = await resolve(timeline, options.version)
             began = time.monotonic()
             sequence, pin = await pin_to(timeline, version, options.why)
-            print(f"pinned to version {pin.version} (event {sequence}); `meshlog unpin` ends it")
+            output.line(f"pinned to version {pin.version} (event {sequence}); `meshlog unpin` ends it")
             return await arrival(source, sequence, options.timeout, began)
 
     return asyncio.run(run())
@@ -61,16 +63,18 @@ async def arrival(source: Source, sequence: int, seconds: float, began: float) -
 
     found = await arrived(source, sequence, within=seconds)
     if found is None:
-        print(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
+        output.line(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
         return exit_code(found)
     took = time.monotonic() - began
     if not found.concerned:
-        print("no proxy is concerned: that policy was in force already")
+        output.line("no proxy is concerned: that policy was in force already")
         return 0
     done = found.concerned - len(found.waiting)
-    print(f"version {found.version}: {done} of {found.concerned} proxies concerned acknowledged, {took:.2f} s in all")
+    output.line(
+        f"version {found.version}: {done} of {found.concerned} proxies concerned acknowledged, {took:.2f} s in all"
+    )
     for refusal in found.refusals:
-        print(f"  refused by {refusal}")
+        output.line(f"  refused by {refusal}")
     if not found.complete:
-        print(f"who is missing: meshlog rollout {found.version}")
+        output.line(f"who is missing: meshlog rollout {found.version}")
     return exit_code(found)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.history.source import Source
@@ -66,7 +67,7 @@ async def _rollout(source: Source, options: argparse.Namespace) -> int:
     else:
         found = tracker.rollout(after=since, until=version)
     if options.output == "json":
-        print(json.dumps(_as_json(tracker, found, published.time), indent=2))
+        output.json(_as_json(tracker, found, published.time), indent=2)
     else:
         _tell(tracker, found, published.time)
     return exit_code(found)
@@ -84,14 +85,17 @@ def _tell(tracker: Tracker, found: Rollout, published: int) -> None:
     done = found.concerned - len(found.waiting)
     took = _milliseconds(found, published)
     when = "" if took is None else f", within {took} ms of its publication"
-    print(f"version {found.version}: {done} of {found.concerned} proxies concerned acknowledged{when}")
+    output.line(f"version {found.version}: {done} of {found.concerned} proxies concerned acknowledged{when}")
     states = {one.proxy: one for one in proxy_states(tracker)}
     for key in found.waiting:
         name = key.partition("/")[2]
         state = states.get(name)
-        print(f"  {name}: {state.state} ({state.reason or time.strftime('%H:%M:%S')})" if state else f"  {name}: gone")
+        output.line(
+            f"  {name}: {state.state} ({state.reason or time.strftime('%H:%M:%S')})" if state else f"  {name}: gone"
+        )
     if not found.complete:
-        print("\nwhat it was sent: meshlog show", found.version, "--proxy NS/POD")
+        output.line()
+        output.line(f"what it was sent: meshlog show {found.version} --proxy NS/POD")
 
 
 def _as_json(tracker: Tracker, found: Rollout, published: int) -> dict[str, Any]:

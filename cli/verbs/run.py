@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Sequence
+
+from cli import output
 
 SERVICES = {
     "ingestor": "services.ingestor.__main__",
@@ -29,10 +30,10 @@ Example: meshlog run compiler --nats-url nats://127.0.0.1:4222
 def main(argv: Sequence[str]) -> int:
     """Hand over to the service's own `main`."""
     if argv and argv[0] in {"-h", "--help"}:
-        print(_USAGE, end="")
+        output.block(_USAGE.removesuffix("\n"))
         return 0
     if not argv or argv[0] not in SERVICES:
         what = f"there is no service {argv[0]!r}" if argv else "which service?"
-        print(f"meshlog run: {what}; one of {', '.join(SERVICES)}", file=sys.stderr)
+        output.note(f"meshlog run: {what}; one of {', '.join(SERVICES)}")
         return 2
     return importlib.import_module(SERVICES[argv[0]]).main(list(argv[1:]))

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cli import output
+
 if TYPE_CHECKING:
     from cli.history.timeline import Timeline
 
@@ -63,11 +65,11 @@ async def _object(timeline: Timeline, version: int, named: str, asked: str) -> i
     until = int(asked) if asked.isdecimal() else version
     found = await object_at(timeline, *naming.parse_object(named), until)
     if found is None:
-        print(f"{named}: the log knows nothing of it up to {until}")
+        output.line(f"{named}: the log knows nothing of it up to {until}")
         return 1
-    print(f"# {naming.line(found, found.event.key, found.sequence)}")
+    output.line(f"# {naming.line(found, found.event.key, found.sequence)}")
     if body := bodies.object_of(found):
-        print(bodies.yaml_of(body), end="")
+        output.yaml(body)
     return 0
 
 
@@ -78,46 +80,51 @@ async def _proxy(timeline: Timeline, version: int, named: str, resource: str) ->
     workload_class = naming.class_of(snapshot, naming.parse_proxy(named, timeline.source.about.cluster))
     view = snapshot.views[workload_class]
     if not resource:
-        print(f"{named} at version {snapshot.version}, class {workload_class}")
+        output.line(f"{named} at version {snapshot.version}, class {workload_class}")
         for type_url in sorted(view):
             for name, digest in sorted(view[type_url].items()):
-                print(f"  {digest}  {naming.type_name(type_url)}/{name}")
-        print(f"\nwhy: meshlog why {named} TYPE/NAME --at {snapshot.version}")
+                output.line(f"  {digest}  {naming.type_name(type_url)}/{name}")
+        output.line()
+        output.line(f"why: meshlog why {named} TYPE/NAME --at {snapshot.version}")
         return 0
     type_url, name = naming.parse_resource(resource)
     digest = view.get(type_url, {}).get(name)
     if digest is None:
-        print(f"{named} holds no {resource} at version {snapshot.version}")
+        output.line(f"{named} holds no {resource} at version {snapshot.version}")
         return 1
-    print(f"# {resource} of {named} at version {snapshot.version}, {digest}")
-    print(bodies.yaml_of(bodies.decoded(snapshot.resources[type_url, name, digest])), end="")
+    output.line(f"# {resource} of {named} at version {snapshot.version}, {digest}")
+    output.yaml(bodies.decoded(snapshot.resources[type_url, name, digest]))
     return 0
 
 
 async def _version(timeline: Timeline, version: int) -> int:
     from cli.history import naming
-    from cli.history.versions import clock
+    from cli.moments import clock
 
     published = await timeline.commit(version)
     snapshot = await timeline.snapshot(version)
     commit = published.commit
     concerned = snapshot.concerned(commit)
-    print(f"version {version}, published {clock(published.time)} by build {commit.build}, after {commit.parent}")
-    print("\nbecause of:")
+    output.line(f"version {version}, published {clock(published.time)} by build {commit.build}, after {commit.parent}")
+    output.line()
+    output.line("because of:")
     for cause in commit.causes[:20]:
-        print(f"  {naming.line(await timeline.happened(cause.sequence), cause.key, cause.sequence)}")
+        output.line(f"  {naming.line(await timeline.happened(cause.sequence), cause.key, cause.sequence)}")
     if len(commit.causes) > 20:
-        print(f"  and {len(commit.causes) - 20} more: meshlog log --after {commit.parent} --until {version}")
+        output.line(f"  and {len(commit.causes) - 20} more: meshlog log --after {commit.parent} --until {version}")
     if commit.resources:
-        print("\nrendered:")
+        output.line()
+        output.line("rendered:")
         for one in commit.resources[:20]:
-            print(f"  {one.hash}  {naming.type_name(one.type_url)}/{one.name}")
+            output.line(f"  {one.hash}  {naming.type_name(one.type_url)}/{one.name}")
         if len(commit.resources) > 20:
-            print(f"  and {len(commit.resources) - 20} more")
+            output.line(f"  and {len(commit.resources) - 20} more")
     came = [key for key, proxy in commit.proxies.items() if proxy is not None]
-    print(f"\nconcerned: {len(concerned)} of {len(snapshot.proxies)} proxies", end="")
-    print(f" ({len(came)} new or moved)" if came else "")
+    output.line()
+    moved = f" ({len(came)} new or moved)" if came else ""
+    output.line(f"concerned: {len(concerned)} of {len(snapshot.proxies)} proxies{moved}")
     for one in commit.quarantine or []:
-        print(f"left out: {one.key}: {one.sentence} [{one.code}]")
-    print(f"\nmeshlog diff {commit.parent} {version}    meshlog rollout {version}")
+        output.line(f"left out: {one.key}: {one.sentence} [{one.code}]")
+    output.line()
+    output.line(f"meshlog diff {commit.parent} {version}    meshlog rollout {version}")
     return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.history.lag import Lag
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     found = {} if options.log else embedded.running()
     path = str(embedded.state_directory() / embedded.KUBECONFIG) if found else ""
     if options.output == "kubeconfig":
-        print(path)
+        output.line(path)
         return 0
 
     async def look() -> int:
@@ -50,12 +50,10 @@ def main(argv: Sequence[str]) -> int:
                 state, services, behind = await _look(source, cache, embedded=bool(found))
                 if options.output == "json":
                     told = _as_json(state, services, behind)
-                    print(
-                        json.dumps({"running": True, "listeners": found.get("listeners"), "kubeconfig": path, **told})
-                    )
+                    output.json({"running": True, "listeners": found.get("listeners"), "kubeconfig": path, **told})
                 else:
                     if options.watch:
-                        print("\033[2J\033[H", end="")
+                        output.clear()
                     _table(state, services, behind, path)
                 if not options.watch:
                     return 0 if all(proxy.state == "in sync" for proxy in state.proxies) else 1
@@ -126,34 +124,38 @@ def _as_json(state: Standing, services: list[dict[str, Any]], behind: list[Lag])
 
 
 def _table(state: Standing, services: list[dict[str, Any]], behind: list[Lag], kubeconfig: str) -> None:
-    from cli.history.versions import clock
+    from cli.moments import clock
     from cli.verbs.proxies import table
 
     in_sync = sum(proxy.state == "in sync" for proxy in state.proxies)
-    print(f"version {state.version}: {in_sync} of {len(state.proxies)} proxies in sync")
+    output.line(f"version {state.version}: {in_sync} of {len(state.proxies)} proxies in sync")
     if state.pinned:
-        print(f"\n*** PINNED: {state.pinned}")
-        print("*** newer policy is recorded but not in force; `meshlog unpin` puts it in force")
-    print(f"\npublished {clock(state.published)} by build {state.build}; newest event {state.events}")
+        output.line()
+        output.line(f"*** PINNED: {state.pinned}")
+        output.line("*** newer policy is recorded but not in force; `meshlog unpin` puts it in force")
+    output.line()
+    output.line(f"published {clock(state.published)} by build {state.build}; newest event {state.events}")
     if services:
         lacking = [one for one in services if one["ready"] < one["wanted"]]
-        print("services: " + ", ".join(f"{one['name']} {one['ready']}/{one['wanted']}" for one in services))
+        output.line("services: " + ", ".join(f"{one['name']} {one['ready']}/{one['wanted']}" for one in services))
         for one in lacking:
-            print(f"  {one['name']} lacks replicas: meshlog logs meshlog-system/{one['name']}")
+            output.line(f"  {one['name']} lacks replicas: meshlog logs meshlog-system/{one['name']}")
     for one in behind:
-        print(f"  {one.service}: {one.sentence}")
+        output.line(f"  {one.service}: {one.sentence}")
     known = (
         f"objects from event {state.objects_from} on" if state.objects_from <= state.events else "no objects any more"
     )
-    print(f"history: versions from {state.rebuilt_from or state.version} on can be rebuilt, {known}")
-    print("streams: " + ", ".join(f"{one.name} {one.first}-{one.last}" for one in state.streams))
+    output.line(f"history: versions from {state.rebuilt_from or state.version} on can be rebuilt, {known}")
+    output.line("streams: " + ", ".join(f"{one.name} {one.first}-{one.last}" for one in state.streams))
     certs = state.certificates
     soonest = f", the next to end is {certs.soonest_of}'s at {clock(certs.soonest * 10**9)}" if certs.valid else ""
-    print(f"certificates: {certs.valid} valid{soonest}; {certs.refused} requests refused\n")
-    table(sys.stdout, state.proxies, wide=False)
+    output.line(f"certificates: {certs.valid} valid{soonest}; {certs.refused} requests refused")
+    output.line()
+    table(state.proxies, wide=False)
     for name, code, sentence in state.quarantine:
-        print(f"left out: {name}: {sentence} [{code}]")
+        output.line(f"left out: {name}: {sentence} [{code}]")
     if any(proxy.state != "in sync" for proxy in state.proxies):
-        print("\nwho waits for what: meshlog rollout --last")
+        output.line()
+        output.line("who waits for what: meshlog rollout --last")
     if kubeconfig:
-        print(f"kubeconfig: {kubeconfig}")
+        output.line(f"kubeconfig: {kubeconfig}")

@@ -7,6 +7,8 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from cli import output
+
 
 def main(argv: Sequence[str]) -> int:
     """Remove the control plane and what it put on namespaces; 1 if the user says no."""
@@ -28,16 +30,18 @@ def main(argv: Sequence[str]) -> int:
     add_target(parser)
     options = parser.parse_args(argv)
     if not options.force and not _agreed(options):
-        print("nothing was changed")
+        output.line("nothing was changed")
         return 1
     asyncio.run(_uninstall(options))
-    print(f"The mesh {options.mesh_name} is gone. Restart the pods of its namespaces to take their sidecars away.")
+    output.line(
+        f"The mesh {options.mesh_name} is gone. Restart the pods of its namespaces to take their sidecars away."
+    )
     return 0
 
 
 def _agreed(options: argparse.Namespace) -> bool:
     what = "and every policy and the CA's keys " if options.delete_cluster_wide_resources else ""
-    print(f"Delete the mesh {options.mesh_name!r} {what}from {options.mesh_namespace}? [y/N] ", end="", flush=True)
+    output.ask(f"Delete the mesh {options.mesh_name!r} {what}from {options.mesh_namespace}? [y/N]")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
@@ -52,5 +56,5 @@ async def _uninstall(options: argparse.Namespace) -> None:
             namespace=options.mesh_namespace,
             everything=options.delete_cluster_wide_resources,
             delete_namespace=options.delete_namespace,
-            progress=lambda text: print(text, file=sys.stderr, flush=True),
+            progress=output.note,
         )

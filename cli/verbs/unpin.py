@@ -7,6 +7,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from cli import output
+
 
 def main(argv: Sequence[str]) -> int:
     """Delete the pin, and wait until that has arrived; 0, 1 refused, 124 not in time, 2 there is no pin."""
@@ -32,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
                 raise BadInputError("pin/none", "the mesh is not pinned")
             began = time.monotonic()
             sequence = await unpin(source)
-            print(f"unpinned (event {sequence})")
+            output.line(f"unpinned (event {sequence})")
             return await arrival(source, sequence, options.timeout, began)
 
     return asyncio.run(run())

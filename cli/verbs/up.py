@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Sequence
+
+from cli import output
 
 _EPILOG = """\
 It needs no root, no container engine and no system package: the cluster is a network of its own, made of
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     began = time.monotonic()
 
     def progress(text: str) -> None:
-        print(f"{time.monotonic() - began:5.1f} s  {text}", file=sys.stderr, flush=True)
+        output.note(f"{time.monotonic() - began:5.1f} s  {text}")
 
     mesh = embedded.start(
         api_port=options.api_port,
@@ -63,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
         mesh.stop()
         raise
     host, port = mesh.listeners["api"]
-    print(f"The mesh is up: Kubernetes API at https://{host}:{port}")
-    print(f"export KUBECONFIG={embedded.state_directory() / embedded.KUBECONFIG}")
+    output.line(f"The mesh is up: Kubernetes API at https://{host}:{port}")
+    output.line(f"export KUBECONFIG={embedded.state_directory() / embedded.KUBECONFIG}")
     if options.foreground:
         try:
             return mesh.wait()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Sequence
+
+from cli import output
 
 _EPILOG = """
 Settings of the last installation are not remembered: give the same --preset and --set again, or others. The log's
@@ -40,10 +41,10 @@ async def _upgrade(options: argparse.Namespace) -> None:
     from cli.cluster.target import session
 
     def progress(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        output.note(text)
 
     async with session(options) as api:
         for one in await installation.upgrade(api, profile(options), progress=progress):
-            print(f"deleted, nothing needs it any more: {one}")
+            output.line(f"deleted, nothing needs it any more: {one}")
         await installation.available(api, options.mesh_namespace, within=options.timeout, progress=progress)
-    print(f"The mesh {options.mesh_name} is upgraded.")
+    output.line(f"The mesh {options.mesh_name} is upgraded.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.cluster.health import Check
@@ -41,11 +42,11 @@ def main(argv: Sequence[str]) -> int:
     fine = all(check.fine for check in checks)
     if options.output == "json":
         shown = [{"what": one.what, "fine": one.fine, "found": one.found} for one in checks]
-        print(json.dumps({"fine": fine, "checks": shown}))
+        output.json({"fine": fine, "checks": shown})
         return 0 if fine else 1
     for one in checks:
-        print(f"{'ok ' if one.fine else 'BAD'}  {one.what}: {one.found}")
-    print("all is well" if fine else f"{sum(not one.fine for one in checks)} of {len(checks)} checks failed")
+        output.line(f"{'ok ' if one.fine else 'BAD'}  {one.what}: {one.found}")
+    output.line("all is well" if fine else f"{sum(not one.fine for one in checks)} of {len(checks)} checks failed")
     return 0 if fine else 1
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 
+from cli import output
 from shared.build import VERSION
 
 
@@ -13,6 +13,8 @@ def main(argv: Sequence[str]) -> int:
     """Print the version, as a word or as JSON."""
     parser = argparse.ArgumentParser(prog="meshlog version", description="Print the version of this build.")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
-    output = parser.parse_args(argv).output
-    print(json.dumps({"version": VERSION}) if output == "json" else f"meshlog {VERSION}")
+    if parser.parse_args(argv).output == "json":
+        output.json({"version": VERSION})
+    else:
+        output.line(f"meshlog {VERSION}")
     return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from cli import output
 
 if TYPE_CHECKING:
     from cli.history.why import Answer, Reason
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
     answer = asyncio.run(run())
     if options.output == "json":
-        print(json.dumps(_as_json(answer), indent=2))
+        output.json(_as_json(answer), indent=2)
     else:
         _tell(answer)
     return 0
@@ -68,26 +69,30 @@ def _tell(answer: Answer) -> None:
     from cli.history.naming import line, type_name
 
     resource, proxy = answer.resource, answer.proxy.partition("/")[2]
-    print(f"{type_name(resource.type_url)}/{resource.name} of {proxy} at version {answer.version}")
+    output.line(f"{type_name(resource.type_url)}/{resource.name} of {proxy} at version {answer.version}")
     deciding = answer.decides
-    print("\ndecided by:" if answer.split else "\nmade from (too many to try each):")
+    output.line()
+    output.line("decided by:" if answer.split else "made from (too many to try each):")
     for reason in deciding:
-        print(f"  {line(reason.happened, reason.cause.key, reason.cause.sequence)}")
+        output.line(f"  {line(reason.happened, reason.cause.key, reason.cause.sequence)}")
     if answer.rules:
-        print("\nrules:")
+        output.line()
+        output.line("rules:")
         for rule in answer.rules:
-            print(f"  {rule.name}: {rule.text}")
+            output.line(f"  {rule.name}: {rule.text}")
             for key in rule.objects:
-                print(f"    by {key}")
+                output.line(f"    by {key}")
     if answer.read:
-        print(f"\nread ({len(answer.read)} more; taking one away alone changes nothing):")
+        output.line()
+        output.line(f"read ({len(answer.read)} more; taking one away alone changes nothing):")
         for reason in answer.read[:10]:
-            print(f"  {line(reason.happened, reason.cause.key, reason.cause.sequence)}")
+            output.line(f"  {line(reason.happened, reason.cause.key, reason.cause.sequence)}")
         if len(answer.read) > 10:
-            print(f"  and {len(answer.read) - 10} more (-o json lists them)")
+            output.line(f"  and {len(answer.read) - 10} more (-o json lists them)")
     if deciding:
         newest = max(deciding, key=lambda reason: reason.cause.sequence).cause.sequence
-        print(f"\nthe newest of these: meshlog show {newest}")
+        output.line()
+        output.line(f"the newest of these: meshlog show {newest}")
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:

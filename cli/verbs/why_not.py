@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cli import output
+
 if TYPE_CHECKING:
     from cli.history.decisions import Call
 
@@ -68,15 +70,15 @@ async def _answer(log: str, at: str, call: Call) -> int:
         timeline = Timeline(source)
         version = await resolve(timeline, at)
         answers = await decide(timeline, await timeline.snapshot(version), call)
-        print(f"at version {version}:")
+        output.line(f"at version {version}:")
         for answer in answers:
-            print(f"  {answer.sentence}")
+            output.line(f"  {answer.sentence}")
         other = await last_otherwise(timeline, version, call)
         if other is None:
-            print("it was never otherwise, in what the log keeps")
+            output.line("it was never otherwise, in what the log keeps")
         else:
-            print(f"it was {'allowed' if other.before else 'denied'} until version {other.version}, which holds:")
+            output.line(f"it was {'allowed' if other.before else 'denied'} until version {other.version}, which holds:")
             for item in other.events[-20:]:
-                print(f"  {naming.line(item, item.event.key, item.sequence)}")
-            print(f"what that changed: meshlog show {other.version}")
+                output.line(f"  {naming.line(item, item.event.key, item.sequence)}")
+            output.line(f"what that changed: meshlog show {other.version}")
     return 0 if all(answer.allowed for answer in answers) else 1

@@ -138,6 +138,7 @@ class CertificateAuthority:
                 serving=(settings.namespace, settings.serving_accounts),
                 clock=self._clock,
                 skew=settings.clock_skew,
+                lifetime=settings.lifetime,
             ),
             undistributed=distributor.undistributed if distributor is not None else lambda _: [],
             certs=certs,

@@ -72,6 +72,8 @@ class Facts:
         self._namespaces: dict[tuple[str, str], NamespaceFact] = {}
         self.lifetime: float | None = None
         """Seconds that MeshConfig wants certificates to live; none: it says nothing."""
+        self.longest_lifetime = 0.0
+        """The longest that MeshConfig ever wanted, as far as the log was read; seconds."""
         self.key_type = DEFAULT_KEY
         """What keys MeshConfig wants."""
         self.gateway: GatewayWish | None = None
@@ -186,6 +188,7 @@ class Facts:
         key_type = wanted_key(settings.get("certKeyBitSize"), event)
         gateway = wanted_gateway(settings.get("ingressGateway"), event)
         self.lifetime, self.key_type, self.gateway = lifetime, key_type, gateway
+        self.longest_lifetime = max(self.longest_lifetime, lifetime or 0.0)
 
     def _apply_root(self, event: Event, raw: msgspec.Raw | None) -> None:
         if raw is None:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from services.ca.facts import Facts
 from shared.certificates import CorruptMessageError, TrustBundle, TrustedRoot, decode_answer, decode_bundle
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog
 from shared.events import decode
 from shared.snapshot import SDS
-from shared.status import ProxyStatus, decode_status
+from shared.status import ProxyStatus, status_in
 from shared.subjects import Streams
 
 
@@ -37,10 +35,12 @@ class FleetProgress:
         serving: tuple[str, Sequence[str]],
         clock: Callable[[], float],
         skew: float,
+        lifetime: float,
     ) -> None:
         """`home`: cluster and namespace of the MeshRootCertificates.
 
-        `serving`: namespace and accounts of the control plane's servers; `skew`: how far clocks may differ.
+        `serving`: namespace and accounts of the control plane's servers; `skew`: how far clocks may differ;
+        `lifetime`: seconds that certificates live where MeshConfig says nothing.
         """
         self._status = status
         self._certs = certs
@@ -52,6 +52,7 @@ class FleetProgress:
         self._serving = serving
         self._clock = clock
         self._skew = skew
+        self._lifetime = lifetime
         self._proxies: list[ProxyStatus] = []
         self._silent: list[str] = []
         """Pods with a sidecar that no edge has reported."""
@@ -67,10 +68,9 @@ class FleetProgress:
         records = await self._status.last_per_subject(self._streams.all_status)
         found: list[ProxyStatus] = []
         for record in records:
-            try:
-                found.append(decode_status(record.payload))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                continue
+            status = status_in(record, self._streams)
+            if status is not None:
+                found.append(status)
         self._proxies = found
         reported = {one.uid for one in found}
         self._silent = sorted(name for uid, name in self._facts.sidecars().items() if uid not in reported)
@@ -115,8 +115,17 @@ class FleetProgress:
             for one in self._proxies
             if SDS in one.types
             and self._facts.alive(one.cluster, one.namespace, one.pod, one.uid)
-            and (one.connected or one.certificate_until + self._skew > now)
+            and (one.connected or self._until(one) + self._skew > now)
         ]
+
+    def _until(self, away: ProxyStatus) -> float:
+        """When the certificate of a proxy that is away expires.
+
+        The proxy itself says so, by the version of the secret that it names to its edge, and may lie. What it held
+        when its stream ended lasts no longer than the longest certificate that the CA gives.
+        """
+        longest = max(self._lifetime, self._facts.longest_lifetime)
+        return min(float(away.certificate_until), away.since / 1e9 + longest)
 
     def _unheard(self) -> list[str]:
         return [f"{name}: has a sidecar that no edge has reported yet" for name in self._silent]

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from shared.visible import visible
+
 ACCEPTED = "Accepted"
 PROGRAMMED = "Programmed"
 SUPPORTED = "Supported"
@@ -19,6 +21,8 @@ _OURS = (ACCEPTED, PROGRAMMED, SUPPORTED)
 _NAMED = 3
 """Proxies that a message names."""
 _MAX_MESSAGE = 2000
+_MAX_SAID = 1000
+"""Characters of a proxy's own words that a message holds."""
 
 Condition = dict[str, Any]
 
@@ -87,7 +91,7 @@ def _programmed(verdict: Verdict) -> tuple[str, str, str, str]:
     holding = f"on {verdict.concerned - len(verdict.waiting)} of {verdict.concerned} proxies"
     if verdict.refused:
         proxy, said = verdict.refused[0]
-        return PROGRAMMED, "False", "Refused", f"{holding}; {proxy} refused it: {said}"
+        return PROGRAMMED, "False", "Refused", f"{holding}; {proxy} refused it: {visible(said, most=_MAX_SAID)}"
     if verdict.waiting:
         names = ", ".join(verdict.waiting[:_NAMED])
         more = len(verdict.waiting) - _NAMED

@@ -22,10 +22,10 @@ from services.ingestor.conditions import Condition, Verdict, conditions, news
 from services.ingestor.facts import Fact, Listed, ObjectName, Observed, Projected, Vanished
 from services.ingestor.reach import Reach
 from shared import blob, model, support
-from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError
+from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError, Record
 from shared.events import ObjectKey
 from shared.snapshot import SnapshotError, decode_commit
-from shared.status import decode_status
+from shared.status import status_in
 from shared.subjects import Streams
 
 _log = logging.getLogger(__name__)
@@ -138,14 +138,19 @@ class Reporter:
         while True:
             try:
                 for record in await statuses.last_per_subject(streams.all_status):
-                    self._reach.take_status(decode_status(record.payload))
+                    self._take_status(record, streams)
                 _, last = await statuses.bounds()
                 async for record in statuses.follow(start=last + 1, subjects=streams.all_status):
-                    self._reach.take_status(decode_status(record.payload))
+                    self._take_status(record, streams)
                     self._stirred.set()
-            except (msgspec.MsgspecError, UnicodeDecodeError, ChainBrokenError, LogUnavailableError) as error:
+            except (ChainBrokenError, LogUnavailableError) as error:
                 _log.warning("statuses cannot be followed for reports now: %s", error)
             await asyncio.sleep(self._pace.outage)
+
+    def _take_status(self, record: Record, streams: Streams) -> None:
+        status = status_in(record, streams)
+        if status is not None:
+            self._reach.take_status(status)
 
     # What is written
 

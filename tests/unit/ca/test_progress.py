@@ -32,7 +32,7 @@ def report(pod: str = "bookbuyer-1", uid: str = "", **changes: object) -> ProxyS
         "service_account": "bookbuyer",
         "edge": "e",
         "connected": True,
-        "since": 0,
+        "since": int(NOW - 3600) * 10**9,
         "types": {SDS: TypeStatus()},
         "bundle": 5,
         "certificate_bundle": 5,
@@ -62,6 +62,7 @@ class Fleet:
             serving=("meshlog-system", ("meshlog-xds-edge",)),
             clock=lambda: NOW,
             skew=300,
+            lifetime=86400,
         )
 
     async def told(self, *reports: ProxyStatus) -> FleetProgress:
@@ -82,6 +83,8 @@ class Fleet:
         (report(connected=False, certificate_until=int(NOW) - 299), True),
         (report(connected=False, certificate_until=int(NOW) - 301), False),
         (report(certificate_until=int(NOW) - 301), True),
+        (report(connected=False, certificate_until=999_999_999_999), True),
+        (report(connected=False, certificate_until=999_999_999_999, since=int(NOW - 86400 - 301) * 10**9), False),
         (report(types={}), False),
         (report(uid="another"), False),
         (report(pod="gone"), False),
@@ -90,6 +93,18 @@ class Fleet:
 async def test_a_new_root_waits_for_whoever_does_not_trust_it(one: ProxyStatus, waits: bool) -> None:  # noqa: FBT001
     progress = await Fleet().told(one)
     assert bool(progress.untrusting(9)) is waits
+
+
+async def test_reports_that_no_edge_wrote_hold_nothing() -> None:
+    """Bytes that are no report, and a report about another proxy than its subject."""
+    fleet = Fleet()
+    status = fleet.logs.stream(STREAMS.status)
+    await fleet.told(report(bundle=9))
+    for payload in (b"", b"\xff", b"[" * 100_000, b'{"type":"io.nats.jetstream.api.v1.stream_info_response"}'):
+        await status.publish(Draft(STREAMS.status_subject("devcluster", "bookstore", "bookthief-1"), payload))
+    await status.publish(Draft(STREAMS.status_subject("devcluster", "bookstore", "x"), encode_status(report())))
+    progress = await fleet.told()
+    assert progress.untrusting(9) == []
 
 
 async def test_half_a_fleet_that_is_offline_is_waited_for_by_name() -> None:

@@ -101,6 +101,11 @@ async def test_list_shows_the_roots_and_what_each_proxy_holds() -> None:
         await logs.stream(STREAMS.status).publish(
             Draft(STREAMS.status_subject("c", "bookstore", pod), encode_status(status))
         )
+    # What a proxy says of itself may be nonsense; what no edge wrote is passed over.
+    liar = ProxyStatus(pod="d", uid="d", connected=False, since=0, certificate_until=999_999_999_999, **held)
+    for payload in (encode_status(liar), b'{"error": "what a server answers"}', b"\xff"):
+        pod = "d" if payload.startswith(b'{"cluster') else "e"
+        await logs.stream(STREAMS.status).publish(Draft(STREAMS.status_subject("c", "bookstore", pod), payload))
     passive = Root("root-2", "passive", "cluster.local", {"builtin": {}})
     rows = await certificates.listing(Roots(logs, passive))
     assert [(row["name"], row["state"]) for row in rows if row["what"] == "root"] == [
@@ -112,4 +117,6 @@ async def test_list_shows_the_roots_and_what_each_proxy_holds() -> None:
         ("bookstore/a", "connected", "the signing one"),
         ("bookstore/b", "away", "an older one"),
         ("bookstore/c", "connected", "none"),
+        ("bookstore/d", "away", "none"),
     ]
+    assert rows[-1]["expires"] == "999999999999 (no time)"
