@@ -5,11 +5,12 @@ From events, not from files or an API: the same code then answers for a folder o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
 
+from services.compiler.claims import of_service, pod_behind
 from shared.errors import BadInputError
 from shared.events import Event
 from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
@@ -62,7 +63,9 @@ class Directory:
         for name, piece in slices.items():
             service = ObjectName(name.namespace, piece.metadata.labels.get(_SERVICE_NAME, ""))
             pieces.setdefault(service, []).append(piece)
-        self.services = {name: _service(name, one, pieces.get(name, [])) for name, one in sorted(services.items())}
+        self.services = {
+            name: _service(name, one, pieces.get(name, []), self.pods) for name, one in sorted(services.items())
+        }
 
     @property
     def sidecars(self) -> dict[str, str]:
@@ -118,19 +121,21 @@ def _keep(objects: dict[ObjectName, S], name: ObjectName, event: Event, kind: ty
         objects[name] = msgspec.json.decode(event.object, type=kind)
 
 
-def _service(name: ObjectName, service: Service, pieces: Iterable[EndpointSlice]) -> ServiceEntry:
-    endpoints = [endpoint for piece in pieces for endpoint in piece.endpoints]
+def _service(
+    name: ObjectName, service: Service, pieces: Iterable[EndpointSlice], pods: Mapping[ObjectName, PodEntry]
+) -> ServiceEntry:
+    named = [(pod_behind(piece, endpoint), endpoint) for piece in pieces for endpoint in piece.endpoints]
+    endpoints = [(pods.get(pod), pod, endpoint.addresses) for pod, endpoint in named if pod is not None]
     spec = service.spec
-    addresses = [ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip and ip != "None"]
+    addresses: Iterable[str] = of_service(service)
     if spec.cluster_ip == "None":
-        addresses = [endpoint.addresses[0] for endpoint in endpoints if endpoint.addresses]
+        # What a slice says counts only if it is the pod's own: the sidecars are told no other.
+        addresses = [said[0] for pod, _, said in endpoints if pod is not None and said and said[0] in pod.addresses]
     return ServiceEntry(
         name=name,
         addresses=tuple(dict.fromkeys(addresses)),
         ports=tuple(sorted({port.port for port in spec.ports if port.protocol == "TCP"})),
-        pods=tuple(
-            dict.fromkeys(ObjectName(name.namespace, one.target_ref.name) for one in endpoints if one.target_ref)
-        ),
+        pods=tuple(dict.fromkeys(pod for _, pod, _ in endpoints)),
     )
 
 

@@ -120,10 +120,7 @@ class Compiler:
             self._watch_policy(event.key, exists=exists and self._may_have_problems(event.key))
 
     def _may_have_problems(self, key: ObjectKey) -> bool:
-        """Most Services and Namespaces can have none, and there are too many of them to ask each."""
-        if key.kind == "Service":
-            service = self._mesh.services.peek(ObjectName(key.namespace, key.name))
-            return service is not None and service.spec.type == "ExternalName"
+        """Most Namespaces can have none."""
         if key.kind == "Namespace":
             namespace = self._mesh.namespaces.peek(key.name)
             return namespace is not None and ANNOTATION_PERMISSIVE in namespace.metadata.annotations

@@ -32,6 +32,8 @@ class MeshSettings(msgspec.Struct, frozen=True):
     """Domain under which services have their names."""
     budgets: Budgets = DEFAULTS
     """How much objects and namespaces may have."""
+    loopback: bool = False
+    """Whether pods may have loopback addresses: only in tests, which run pods without a network of their own."""
 
 
 MESH_CONFIG_NAME = "osm-mesh-config"
@@ -63,9 +65,13 @@ class Mesh:
         self.services_by_selector: Index[tuple[str, str, str], ObjectName] = Index(engine)
         """(namespace, label, value) → services whose selector has that pair first: who looks up all pairs of a pod's
         labels finds each service that may select it once."""
+        self.services_by_address: Index[str, ObjectName] = Index(engine)
+        """Cluster address → Services of any namespace that claim it."""
         self.slices_of_service: Index[ObjectName, ObjectName] = Index(engine)
         self.services_naming_pod: Index[ObjectName, tuple[ObjectName, ObjectName]] = Index(engine)
         """Pod → (service, slice of it that names the pod): readiness, which flaps, is not in it."""
+        self.pods_by_address: Index[str, ObjectName] = Index(engine)
+        """Address → pods of any namespace that claim it and have not ended, also those on their node's network."""
         self.pods_of_account: Index[ObjectName, ObjectName] = Index(engine)
         self.pods_of_namespace: Index[str, ObjectName] = Index(engine)
         self.bindings_of_namespace: Index[str, ObjectName] = Index(engine)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from services.compiler import claims
 from services.compiler.engine import InputMap
 from services.compiler.mesh import Mesh
 from shared.events import Event
@@ -138,6 +139,7 @@ def _store_service(mesh: Mesh, name: ObjectName, value: Service | None, cause: C
     before = _swap(mesh.services, name, value, cause)
     mesh.services_by_selector.move(name, selector_key(before), selector_key(value))
     mesh.services_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
+    mesh.services_by_address.move(name, claims.of_service(before), claims.of_service(value))
 
 
 def _service_of(piece: EndpointSlice | None) -> Iterable[ObjectName]:
@@ -148,11 +150,8 @@ def _service_of(piece: EndpointSlice | None) -> Iterable[ObjectName]:
 def _pods_in(piece: EndpointSlice | None) -> Iterable[ObjectName]:
     if piece is None:
         return ()
-    return {
-        ObjectName(piece.metadata.namespace, endpoint.target_ref.name)
-        for endpoint in piece.endpoints
-        if endpoint.target_ref is not None and endpoint.target_ref.kind == "Pod"
-    }
+    found = (claims.pod_behind(piece, endpoint) for endpoint in piece.endpoints)
+    return {pod for pod in found if pod is not None}
 
 
 def _leads_to_the_same(before: EndpointSlice, value: EndpointSlice) -> bool:
@@ -182,6 +181,7 @@ def _store_pod(mesh: Mesh, name: ObjectName, value: Pod | None, cause: Cause | N
 
     mesh.pods_of_account.move(name, keys(before), keys(value))
     mesh.pods_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
+    mesh.pods_by_address.move(name, claims.of_pod(before), claims.of_pod(value))
 
 
 def _namespace_if(name: ObjectName, value: object | None) -> Iterable[str]:

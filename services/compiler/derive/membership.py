@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from services.compiler.claims import ENDED
 from services.compiler.engine import query
 from services.compiler.mesh import MESH_CONFIG_NAME, Mesh
 from shared.model import (
@@ -18,8 +19,6 @@ from shared.model import (
 from shared.policy.model import MeshConfig
 from shared.policy.names import ObjectName
 from shared.spiffe import InvalidSpiffeIdError, SpiffeId
-
-_OVER = frozenset({"Succeeded", "Failed"})
 
 
 class Workload(NamedTuple):
@@ -80,7 +79,7 @@ def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
     if not is_member(mesh, pod.namespace):
         return None
     found = mesh.pods.get(pod)
-    if found is None or ANNOTATION_SIDECAR not in found.metadata.annotations or found.status.phase in _OVER:
+    if found is None or ANNOTATION_SIDECAR not in found.metadata.annotations or found.status.phase in ENDED:
         return None
     return _workload(found)
 
@@ -91,7 +90,7 @@ def proxyless(mesh: Mesh, pod: ObjectName) -> Workload | None:
     if not is_member(mesh, pod.namespace):
         return None
     found = mesh.pods.get(pod)
-    if found is None or ANNOTATION_SIDECAR in found.metadata.annotations or found.status.phase in _OVER:
+    if found is None or ANNOTATION_SIDECAR in found.metadata.annotations or found.status.phase in ENDED:
         return None
     if found.metadata.annotations.get(ANNOTATION_PROXYLESS, "").strip().lower() != "true":
         return None

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from services.compiler.claims import pod_behind
+from services.compiler.derive.holding import addresses_of_pod, addresses_of_service
 from services.compiler.derive.membership import Workload, is_member, workload
-from services.compiler.engine import query
+from services.compiler.engine import Query, query
 from services.compiler.mesh import Mesh
+from shared.addresses import canonical
 from shared.model import EndpointSlice, ServicePort, SliceEndpoint
 from shared.policy.names import ObjectName
 
@@ -85,32 +88,82 @@ def _slices(mesh: Mesh, service: ObjectName) -> tuple[EndpointSlice, ...]:
     return tuple(piece for piece in found if piece is not None and piece.address_type in {"IPv4", "IPv6"})
 
 
-Member = Callable[[Mesh, ObjectName], Workload | None]
+Member = Query[Mesh, [ObjectName], Workload | None]
 """Which pods count: those with a sidecar (`workload`), or those that need none (`proxyless`)."""
 
 
-def _pod(mesh: Mesh, service: ObjectName, endpoint: SliceEndpoint, member: Member = workload) -> ObjectName | None:
-    """The pod of the mesh behind an endpoint; none if there is no such pod, or it is another incarnation."""
-    reference = endpoint.target_ref
-    if reference is None or reference.kind != "Pod":
-        return None
-    name = ObjectName(service.namespace, reference.name)
-    found = member(mesh, name)
-    if found is None or (reference.uid and found.uid and reference.uid != found.uid):
-        return None
-    return name
+class Located(NamedTuple):
+    """What matters of a pod of the mesh behind a service."""
+
+    uid: str
+    service_account: str
+    addresses: tuple[str, ...]
+    """Those that lead to it and to no other."""
+
+
+@query
+def _located(mesh: Mesh, pod: ObjectName, member: Member) -> Located | None:
+    running = member(mesh, pod)
+    return None if running is None else Located(running.uid, running.service_account, addresses_of_pod(mesh, pod))
+
+
+class Answering(NamedTuple):
+    """A pod of the mesh that a slice of a service names."""
+
+    pod: ObjectName
+    service_account: str
+    address: str
+    """One of the pod's own; empty if the slice says none of these."""
+    claimed: str
+    """What the slice says."""
+    ready: bool
+    ports: tuple[tuple[str, int], ...]
+    """Name and number of the slice's TCP ports."""
+
+
+@query
+def answering(mesh: Mesh, service: ObjectName, member: Member) -> tuple[Answering, ...]:
+    """The pods of the mesh that the slices of a service name, ready or not.
+
+    Whoever may write an EndpointSlice writes any address into it. An address counts only if it is the pod's own.
+    """
+    found: list[Answering] = []
+    for piece in _slices(mesh, service):
+        ports = tuple(
+            (item.name, item.port)
+            for item in piece.ports or ()
+            if item.port is not None and item.protocol == "TCP" and 0 < item.port < 65536
+        )
+        for endpoint in piece.endpoints:
+            pod = pod_behind(piece, endpoint)
+            running = None if pod is None else _located(mesh, pod, member)
+            if pod is None or running is None or not _same(endpoint, running):
+                continue
+            claimed = endpoint.addresses[0] if endpoint.addresses else ""
+            address = _own(claimed, running.addresses)
+            ready = endpoint.conditions.ready is not False
+            found.append(Answering(pod, running.service_account, address, claimed, ready, ports))
+    return tuple(found)
+
+
+def _same(endpoint: SliceEndpoint, running: Located) -> bool:
+    """Whether an endpoint means this incarnation of the pod that it names."""
+    uid = "" if endpoint.target_ref is None else endpoint.target_ref.uid
+    return not uid or not running.uid or uid == running.uid
+
+
+def _own(claimed: str, own: tuple[str, ...]) -> str:
+    """The address that a slice says, if it is one of the pod's own."""
+    if claimed in own:
+        return claimed
+    address = canonical(claimed)
+    return address if address is not None and address in own else ""
 
 
 @query
 def accounts(mesh: Mesh, service: ObjectName) -> tuple[ObjectName, ...]:
     """The service accounts behind a service, sorted: of its pods with sidecars, ready or not."""
-    found: set[ObjectName] = set()
-    for piece in _slices(mesh, service):
-        for endpoint in piece.endpoints:
-            name = _pod(mesh, service, endpoint)
-            pod = None if name is None else workload(mesh, name)
-            if pod is not None:
-                found.add(ObjectName(service.namespace, pod.service_account))
+    found = {ObjectName(service.namespace, one.service_account) for one in answering(mesh, service, workload)}
     return tuple(sorted(found))
 
 
@@ -120,16 +173,6 @@ def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, .
     return offered_by(mesh, service, number, workload)
 
 
-def pods_behind(mesh: Mesh, service: ObjectName) -> set[ObjectName]:
-    """The pods that the slices of a service name, ready or not, of the mesh or not."""
-    return {
-        ObjectName(service.namespace, endpoint.target_ref.name)
-        for piece in _slices(mesh, service)
-        for endpoint in piece.endpoints
-        if endpoint.target_ref is not None and endpoint.target_ref.kind == "Pod"
-    }
-
-
 def offered_by(mesh: Mesh, service: ObjectName, number: int, member: Member) -> tuple[Endpoint, ...]:
     """Where a port of a service is answered now by such pods. Sorted."""
     offered = port(mesh, service, number)
@@ -137,23 +180,16 @@ def offered_by(mesh: Mesh, service: ObjectName, number: int, member: Member) -> 
         return ()
     ready_or_not, six_first = _endpoint_settings(mesh, service)
     found: dict[tuple[ObjectName, int], Endpoint] = {}
-    for piece in _slices(mesh, service):
-        numbers = [
-            item.port
-            for item in piece.ports or ()
-            if item.port is not None and item.protocol == "TCP" and item.name == offered.name
-        ]
-        for endpoint in piece.endpoints if numbers else ():
-            if not ready_or_not and endpoint.conditions.ready is False:
+    for one in answering(mesh, service, member):
+        if not one.address or not (one.ready or ready_or_not):
+            continue
+        for name, target in one.ports:
+            if name != offered.name:
                 continue
-            pod = _pod(mesh, service, endpoint, member)
-            if pod is None or not endpoint.addresses:
-                continue
-            for target in numbers:
-                # A pod of two families stands in a slice of each: it gets one share, by the service's own family.
-                offered_at = Endpoint(endpoint.addresses[0], target)
-                held = found.get((pod, target))
-                found[pod, target] = offered_at if held is None else min(held, offered_at, key=_by_family(six_first))
+            # A pod of two families stands in a slice of each: it gets one share, by the service's own family.
+            offered_at = Endpoint(one.address, target)
+            held = found.get((one.pod, target))
+            found[one.pod, target] = offered_at if held is None else min(held, offered_at, key=_by_family(six_first))
     return tuple(sorted(set(found.values())))
 
 
@@ -176,15 +212,9 @@ def addresses(mesh: Mesh, service: ObjectName) -> Addresses:
     found = mesh.services.get(service)
     if found is None:
         return Addresses(headless=False, hosts=())
-    spec = found.spec
-    if spec.cluster_ip != "None":
-        return Addresses(headless=False, hosts=tuple(sorted({ip for ip in (spec.cluster_ip, *spec.cluster_ips) if ip})))
-    hosts = {
-        endpoint.addresses[0]
-        for piece in _slices(mesh, service)
-        for endpoint in piece.endpoints
-        if endpoint.addresses and _pod(mesh, service, endpoint) is not None
-    }
+    if found.spec.cluster_ip != "None":
+        return Addresses(headless=False, hosts=addresses_of_service(mesh, service))
+    hosts = {one.address for one in answering(mesh, service, workload) if one.address}
     return Addresses(headless=True, hosts=tuple(sorted(hosts)))
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from services.compiler import claims
 from services.compiler.derive.bindings import account_of, selected_accounts
-from services.compiler.derive.membership import is_member, spiffe_ids
-from services.compiler.derive.offers import port, ports
+from services.compiler.derive.holding import addresses_of_service, service_at
+from services.compiler.derive.membership import is_member, spiffe_ids, workload
+from services.compiler.derive.offers import Answering, answering, port, ports
 from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
+from shared.addresses import canonical, reserved
 from shared.model import ANNOTATION_PERMISSIVE
 from shared.policy.model import Rule
 from shared.policy.names import ObjectName
 
 Problem = tuple[str, str]
 """Stable code, sentence."""
+_NAMED = 5
+"""Endpoints of one Service that are named at most."""
 
 
 def _rule_problem(mesh: Mesh, namespace: str, rule: Rule) -> Problem | None:
@@ -88,16 +93,48 @@ def udp_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
 
 @query
 def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
-    """A Service that only renames another host has no address that a sidecar could know it by."""
+    """What a Service claims and does not get, and a Service that has no address that a sidecar could know it by."""
     found = mesh.services.get(name)
-    if found is None or found.spec.type != "ExternalName" or not is_member(mesh, name.namespace):
+    if found is None or not is_member(mesh, name.namespace):
         return ()
-    return (
-        (
-            "service/external-name",
-            f"is another name for {found.spec.external_name[:253]!r}: calls to it leave the mesh, if egress is on",
-        ),
-    )
+    if found.spec.type == "ExternalName":
+        renamed = f"is another name for {found.spec.external_name[:253]!r}"
+        return (("service/external-name", f"{renamed}: calls to it leave the mesh, if egress is on"),)
+    own = addresses_of_service(mesh, name)
+    problems = [
+        ("service/address", f"has the cluster address {address}, {_why_not(mesh, address)}; it is not called there")
+        for address in claims.of_service(found)
+        if address not in own
+    ]
+    foreign = [one for one in answering(mesh, name, workload) if not one.address and one.claimed]
+    sentences = [sentence for one in foreign if (sentence := _why_no_endpoint(mesh, one)) is not None]
+    problems += [("service/endpoint", sentence) for sentence in sorted(set(sentences))[:_NAMED]]
+    return tuple(problems)
+
+
+def _why_not(mesh: Mesh, address: str) -> str:
+    """Why a cluster address is not that of a Service which claims it."""
+    pods = mesh.pods_by_address.get(address)
+    if pods:
+        return f"which pod {pods[0]} has"
+    owner = service_at(mesh, address)
+    if owner is not None:
+        return f"which Service {owner} has, the older one"
+    return "which no Service can have" if reserved(address) else "which another Service, as old, has too"
+
+
+def _why_no_endpoint(mesh: Mesh, one: Answering) -> str | None:
+    """Why a slice's address is no endpoint; None while the pod is not known to have any."""
+    pod = mesh.pods.get(one.pod)
+    claimed = claims.of_pod(pod)
+    if pod is None or not claimed:
+        return None
+    said = f"has an endpoint at {one.claimed[:60]!r} for pod {one.pod}"
+    if pod.spec.host_network:
+        return f"{said}, which is on its node's network: it is left out"
+    if canonical(one.claimed) in claimed:
+        return f"{said}, whose address another pod or a node has by now: it is left out"
+    return f"{said}, whose own is {', '.join(claimed)}: it is left out"
 
 
 @query

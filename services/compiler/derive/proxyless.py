@@ -10,7 +10,7 @@ from services.compiler import names
 from services.compiler.derive.access import destinations_of, grant, targets_from
 from services.compiler.derive.membership import calls, is_member, is_permissive, members
 from services.compiler.derive.membership import proxyless as proxyless_pod
-from services.compiler.derive.offers import Endpoint, offered_by, pods_behind, ports
+from services.compiler.derive.offers import Endpoint, answering, offered_by, ports
 from services.compiler.derive.splits import roots_over, route
 from services.compiler.engine import Query, query
 from services.compiler.mesh import Mesh
@@ -28,11 +28,7 @@ def dialled(mesh: Mesh, service: ObjectName, number: int) -> str:
 @query
 def accounts(mesh: Mesh, service: ObjectName) -> tuple[ObjectName, ...]:
     """The service accounts of the proxyless pods behind a service, ready or not. Sorted."""
-    found = {
-        ObjectName(pod.namespace, workload.service_account)
-        for pod in pods_behind(mesh, service)
-        if (workload := proxyless_pod(mesh, pod)) is not None
-    }
+    found = {ObjectName(service.namespace, one.service_account) for one in answering(mesh, service, proxyless_pod)}
     return tuple(sorted(found))
 
 

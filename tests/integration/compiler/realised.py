@@ -25,6 +25,7 @@ from envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
 from envoy.extensions.filters.listener.proxy_protocol.v3.proxy_protocol_pb2 import ProxyProtocol
 
 from cli.offline.bootstrap import Material, bootstrap
+from services.compiler.mesh import MeshSettings
 from services.compiler.names import INBOUND_LISTENER, MESH_PROTOCOL
 from services.compiler.offline import compile_events
 from services.compiler.render.packing import packed
@@ -192,7 +193,7 @@ async def realised(mesh: Mesh, directory: Path) -> AsyncGenerator[Realised]:
     mesh = on_loopback(mesh, _free_network(first))
     network = _free_network(first + 101)
     authority = Authority()
-    found = Realised(mesh, compile_events(mesh.events), directory)
+    found = Realised(mesh, compile_events(mesh.events, MeshSettings(loopback=True)), directory)
     async with contextlib.AsyncExitStack() as stack:
         started: list[contextlib.AbstractAsyncContextManager[None]] = []
         for index, placed in enumerate(mesh.pods):

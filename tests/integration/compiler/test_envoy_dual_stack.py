@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.offline.bootstrap import bootstrap
+from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.model import EndpointSlice, Meta, ServicePort, SliceEndpoint, SlicePort, TargetRef
@@ -43,7 +44,14 @@ def mesh(port: int, *, six_first: bool) -> list[Event]:
     offered = [ServicePort(port=80, target_port=port)]
     return [
         objects.namespace("store"),
-        objects.pod("store", "client-0", account="client", ip=both[0], ips=both, labels={"app": "client"}),
+        objects.pod(
+            "store",
+            "client-0",
+            account="client",
+            ip="127.0.0.2",
+            ips=["127.0.0.2", "fd00::2"],
+            labels={"app": "client"},
+        ),
         objects.pod("store", "server-0", account="server", ip=both[0], ips=both, labels={"app": "server"}),
         objects.service("store", "server", ip=addresses[0], cluster_ips=addresses, ports=offered),
         objects.service("store", "nodes", ip="None", selector={"app": "server"}, ports=[ServicePort(port=port)]),
@@ -63,7 +71,7 @@ def mesh(port: int, *, six_first: bool) -> list[Event]:
 async def dual(directory: Path, *, six_first: bool, listens_on: str = "127.0.0.1") -> AsyncGenerator[tuple[int, int]]:
     """Both sidecars and the application: the client's outbound port and the server's own."""
     outbound, port, application = free_port(), free_port(), free_port()
-    snapshot = compile_events(mesh(port, six_first=six_first))
+    snapshot = compile_events(mesh(port, six_first=six_first), MeshSettings(loopback=True))
     authority = Authority()
     async with contextlib.AsyncExitStack() as stack:
         await applications(stack, listens_on, "server-0", (application,))

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 
 from cli.verbs.grpc_bootstrap import bootstrap, main
+from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.model import ANNOTATION_PROXYLESS, Container, ContainerPort, Meta, Pod, PodSpec, PodStatus, ServicePort
@@ -69,7 +70,7 @@ class Mesh:
             yield objects.split("bookstore", "split", root="bookstore", backends=self.split)
 
     async def publish(self) -> int:
-        snapshot = compile_events(self.events())
+        snapshot = compile_events(self.events(), MeshSettings(loopback=True))
         classes: dict[str, dict[str, dict[str, bytes]]] = {
             name: {
                 type_url: {one: snapshot.resources[type_url, one, digest].body for one, digest in held.items()}

@@ -77,6 +77,9 @@ def pod(
     phase: str = "Running",
     named_ports: Mapping[str, int] | None = None,
     ips: Sequence[str] = (),
+    created: str = "",
+    deleted: str = "",
+    host_network: bool = False,
 ) -> Event:
     meta = Meta(
         name=name,
@@ -84,9 +87,12 @@ def pod(
         uid=f"Pod-{namespace}-{name}",
         labels=dict(labels or {}),
         annotations={ANNOTATION_SIDECAR: "0"} if sidecar else {},
+        creation_timestamp=created,
+        deletion_timestamp=deleted,
     )
     ports = [ContainerPort(container_port=number, name=port) for port, number in (named_ports or {}).items()]
-    spec = PodSpec(service_account_name=account, containers=[Container(name="app", ports=ports)])
+    containers = [Container(name="app", ports=ports)]
+    spec = PodSpec(service_account_name=account, containers=containers, host_network=host_network)
     return event(
         "Pod",
         namespace,
@@ -119,19 +125,29 @@ def slices(
     ports: Mapping[str, int] | None = None,
     unready: Sequence[str] = (),
     suffix: str = "0",
+    pod_namespace: str = "",
+    kind: str = "Pod",
+    family: str = "IPv4",
 ) -> Event:
-    """An EndpointSlice: pod name → address."""
+    """An EndpointSlice: pod name → address; `pod_namespace` and `kind` of what it says is behind them."""
     meta = Meta(name=f"{service}-{suffix}", namespace=namespace, labels={"kubernetes.io/service-name": service})
     found = [
         SliceEndpoint(
             addresses=[address],
             conditions=EndpointConditions(ready=name not in unready),
-            target_ref=TargetRef(kind="Pod", name=name, namespace=namespace, uid=f"Pod-{namespace}-{name}"),
+            target_ref=TargetRef(
+                kind=kind, name=name, namespace=pod_namespace or namespace, uid=f"Pod-{namespace}-{name}"
+            ),
         )
         for name, address in pods.items()
     ]
     offered = [SlicePort(name=name, port=number) for name, number in (ports or {"": 8080}).items()]
-    return event("EndpointSlice", namespace, f"{service}-{suffix}", EndpointSlice(meta, "IPv4", found, offered))
+    return event("EndpointSlice", namespace, f"{service}-{suffix}", EndpointSlice(meta, family, found, offered))
+
+
+def answered_at(port: int) -> Event:
+    """The bookstore's first version is reached at another port of its pod: a change of one endpoint."""
+    return slices("store", "store-v1", {"v1-0": "10.244.2.1"}, ports={"": port})
 
 
 def policy(kind: str, namespace: str, name: str, spec: Mapping[str, Any], *, api_version: str, created: str) -> Event:

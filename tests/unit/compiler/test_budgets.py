@@ -90,7 +90,9 @@ def test_a_pod_beyond_its_labels_lets_a_binding_mean_no_more_than_with_it() -> N
 def test_an_object_within_wider_budgets_is_compiled() -> None:
     ports = [ServicePort(port=1 + i, target_port=8080) for i in range(501)]
     compiler, snapshot = Compiler(MeshSettings(budgets=Budgets(service_ports=501))), Snapshot()
-    for sequence, event in enumerate([*objects.bookstore(), objects.service("store", "store-v1", ports=ports)], 1):
+    for sequence, event in enumerate(
+        [*objects.bookstore(), objects.service("store", "store-v1", ip="10.96.1.2", ports=ports)], 1
+    ):
         compiler.fold(event, sequence)
     commit = compiler.commit(snapshot)
     assert commit is not None

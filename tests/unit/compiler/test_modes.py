@@ -89,7 +89,7 @@ def test_an_external_name_is_answered() -> None:
     found = told("buy/thief-0", renamed).snapshot.quarantine
     assert [(one.key.name, one.code) for one in found] == [("cdn", "service/external-name")]
     assert "cdn.example.com" in found[0].sentence
-    assert told("buy/thief-0", renamed, objects.service("store", "cdn")).snapshot.quarantine == []
+    assert told("buy/thief-0", renamed, objects.service("store", "cdn", ip="10.96.1.8")).snapshot.quarantine == []
 
 
 def dual_stack() -> list[Event]:

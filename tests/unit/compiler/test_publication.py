@@ -345,7 +345,7 @@ async def test_two_compilers_that_both_believe_to_lead_make_one_history() -> Non
     async with running(logs) as one, running(logs) as two:
         changed = list(mesh)
         for address in range(1, 6):
-            change = objects.slices("store", "store-v1", {"v1-0": f"10.244.2.{address}"})
+            change = objects.answered_at(8080 + address)
             await write(logs, [change])
             changed.append(change)
             await asyncio.sleep(0)
@@ -369,7 +369,7 @@ async def test_the_past_is_forgotten_behind_a_keyframe_and_the_present_is_not() 
     async with running(logs, limits=Limits(commits=2, kept=Kept(seconds=0, keyframes=2))) as compiler:
         await compiler.reaches(len(mesh))
         for address in range(1, 12):
-            changed.append(objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{address}"}))
+            changed.append(objects.answered_at(8080 + address))
             await write(logs, changed[-1:])
             await compiler.reaches(len(changed))
         await eventually(lambda: compiler.publication.tally.keyframes >= 5, within=5, what="keyframes are written")
@@ -425,7 +425,7 @@ async def test_a_leader_with_nothing_to_do_says_again_what_the_log_lost(monkeypa
     logs, mesh = await recorded()
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
-        change = objects.slices("store", "store-v1", {"v1-0": "10.99.2.1"})
+        change = objects.answered_at(8081)
         await write(logs, [change])
         await compiler.reaches(len(mesh) + 1)
         logs.stream(STREAMS.snapshots).roll_back(1)
@@ -444,7 +444,7 @@ async def test_a_lost_commit_that_a_keyframe_holds_is_said_again(
     logs, mesh = await recorded()
     async with running(logs, limits=Limits(commits=1)) as compiler:
         await compiler.reaches(len(mesh))
-        await write(logs, [objects.slices("store", "store-v1", {"v1-0": "10.99.2.1"})])
+        await write(logs, [objects.answered_at(8081)])
         snapshots = compiler.publication.snapshots
         await eventually(lambda: snapshots.keyframe_version > len(mesh), within=5, what="there is a keyframe of it")
         log = logs.stream(STREAMS.snapshots)
@@ -465,7 +465,7 @@ async def test_what_is_said_again_while_the_events_of_it_are_still_on_their_way_
     """Simulation, a leader that does not give up its lease, seed 119: what had changed and changed back stayed."""
     monkeypatch.setattr(publication, "GLANCE", 0.02)
     mesh = objects.bookstore()
-    before, after = (objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"}) for number in (1, 2))
+    before, after = (objects.answered_at(8080 + number) for number in (1, 2))
     elsewhere = MemoryLogs(STREAMS)
     await write(elsewhere, [*mesh, before, after])
     async with running(elsewhere) as compiler:
@@ -492,7 +492,7 @@ async def test_a_lost_commit_that_changed_back_meanwhile_is_followed_by_one_that
     """Simulation, seed 6355: nothing differed from what was left, and edges that held what was lost kept it."""
     logs = MemoryLogs(STREAMS)
     mesh = objects.bookstore()
-    before, after = (objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"}) for number in (1, 2))
+    before, after = (objects.answered_at(8080 + number) for number in (1, 2))
     await write(logs, [*mesh, before])
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh) + 1)
@@ -513,7 +513,7 @@ async def test_what_only_this_compiler_knows_to_be_lost_is_outdone(monkeypatch: 
     monkeypatch.setattr(publication, "GLANCE", 0.02)
     logs = MemoryLogs(STREAMS)
     mesh = objects.bookstore()
-    before, after = (objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"}) for number in (1, 2))
+    before, after = (objects.answered_at(8080 + number) for number in (1, 2))
     await write(logs, [*mesh, before])
     leads = True
     async with running(logs, leads=lambda: leads) as compiler:
@@ -569,7 +569,7 @@ async def test_a_leader_notices_damage_that_only_a_newcomer_would_meet(monkeypat
     async with running(logs, limits=Limits(scrub=0.05)) as compiler:
         await compiler.reaches(len(mesh))
         for number in (1, 2):
-            await write(logs, [objects.slices("store", "store-v1", {"v1-0": f"10.99.2.{number}"})])
+            await write(logs, [objects.answered_at(8080 + number)])
             await compiler.reaches(len(mesh) + number)
         log = logs.stream(STREAMS.snapshots)
         log.corrupt(log.sequences[-2], b"{}")
