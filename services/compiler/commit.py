@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from services.compiler.derived import Derived, Names, Touched
+from services.compiler.slices import Steps
 from shared.snapshot import FORMAT, Cause, Commit, Quarantined, Resource, Snapshot, ViewChange, record_causes
 
 
@@ -42,9 +43,10 @@ def _view_change(before: Names, after: Names, touched: Iterable[tuple[str, str]]
     return ViewChange(put=put, dropped=dropped) if put or dropped else None
 
 
-def _views(derived: Derived, published: Snapshot, touched: Touched) -> dict[str, ViewChange | None]:
+def _views(derived: Derived, published: Snapshot, touched: Touched) -> Steps[dict[str, ViewChange | None]]:
     changes: dict[str, ViewChange | None] = {}
     for workload_class in sorted(touched.classes):
+        yield
         after = derived.views.get(workload_class)
         before = published.views.get(workload_class)
         if after is None:
@@ -69,8 +71,8 @@ def difference(
     *,
     recording: bool = True,
     always: bool = False,
-) -> Commit | None:
-    """The commit that leads from `published` to the compiled result; none if nothing differs, but `always`.
+) -> Steps[Commit | None]:
+    """The commit that leads from `published` to the compiled result; none if nothing differs, but `always`. In steps.
 
     The first commit of all is made even if it is empty: from then on edges know that there is nothing to serve.
     """
@@ -82,9 +84,10 @@ def difference(
         if body is not None and not held:
             recorded = record_causes(derived.causes(identity) if recording else [])
             resources.append(Resource(*identity, body=body, recorded=recorded))
+            yield
         elif body is None and held:
             retired.append(identity)
-    views = _views(derived, published, touched)
+    views = yield from _views(derived, published, touched)
     proxies = {
         key: derived.proxies.get(key)
         for key in sorted(touched.proxies)

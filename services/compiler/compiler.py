@@ -25,6 +25,7 @@ from services.compiler.engine import Node, Query
 from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.pinning import Pinning
 from services.compiler.reduce import reduce
+from services.compiler.slices import Steps, finished
 from shared.build import VERSION
 from shared.events import Event, ObjectKey
 from shared.model import ANNOTATION_PERMISSIVE
@@ -135,9 +136,9 @@ class Compiler:
             self._mesh.engine.release(self._problem_nodes.pop(key))
             self._problems.pop(key, None)
 
-    def _quarantine(self) -> list[Quarantined]:
+    def _quarantine(self) -> Steps[list[Quarantined]]:
         for kind, query in _PROBLEMS.items():
-            for node in self._mesh.engine.refresh(query):
+            for node in (yield from self._mesh.engine.refreshing(query)):
                 name: ObjectName = node.arguments[0]
                 key = ObjectKey(self.settings.cluster, kind, name.namespace, name.name)
                 problems = node.value if node.error is None else (("compiler/failed", str(node.error)),)
@@ -164,7 +165,7 @@ class Compiler:
 
     def result(self) -> Derived:
         """What the events folded so far compile to, for who looks without committing. Read only."""
-        self._derived.refresh()
+        finished(self.warming())
         return self._derived
 
     def commit(self, published: Snapshot, *, always: bool = False) -> Commit | None:
@@ -172,10 +173,14 @@ class Compiler:
 
         Call `accept` once it stands in the log, or `doubt` if the published snapshot was read anew.
         """
-        quarantine, failed = self._quarantine(), bool(self._derived.failures)
-        self._derived.refresh()
+        return finished(self.committing(published, always=always))
+
+    def committing(self, published: Snapshot, *, always: bool = False) -> Steps[Commit | None]:
+        """`commit` in steps. Fold nothing before the last of them."""
+        quarantine, failed = (yield from self._quarantine()), bool(self._derived.failures)
+        yield from self._derived.refreshing()
         if failed or self._derived.failures:
-            quarantine = self._quarantine()
+            quarantine = yield from self._quarantine()
         touched = self._derived.touched if self._knows_touched else everything(self._derived, published)
         stamp = Stamp(
             version=self.version,
@@ -185,11 +190,15 @@ class Compiler:
             traceparents=tuple(dict.fromkeys(text for at, text in self._traceparents if at > published.version)),
         )
         recording = self._recording
-        return difference(self._derived, quarantine, published, touched, stamp, recording=recording, always=always)
+        return (
+            yield from difference(
+                self._derived, quarantine, published, touched, stamp, recording=recording, always=always
+            )
+        )
 
-    def warm(self) -> None:
-        """Bring every answer up to date without saying what changed: what a standby does with its time."""
-        self._derived.refresh()
+    def warming(self) -> Steps[None]:
+        """Bring every answer up to date without saying what changed, in steps: what a standby does with its time."""
+        yield from self._derived.refreshing()
 
     def accept(self) -> None:
         """The last commit stands in the log (or there was nothing to commit): the next one starts from there."""

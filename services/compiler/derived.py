@@ -14,6 +14,7 @@ from services.compiler.derive.views import FACTORIES, Ref, View, view
 from services.compiler.engine import Node
 from services.compiler.mesh import Mesh
 from services.compiler.render.packing import Rendered
+from services.compiler.slices import Steps
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Proxy, proxy_key
 
@@ -83,24 +84,25 @@ class Derived:
 
     # Refreshing
 
-    def refresh(self) -> None:
-        """Bring everything up to date with the inputs."""
+    def refreshing(self) -> Steps[None]:
+        """Bring everything up to date with the inputs, in steps."""
         engine = self.mesh.engine
         for node in engine.refresh(members):
             self.members = list(node.value)
-        for node in engine.refresh(proxy):
+        for node in (yield from engine.refreshing(proxy)):
             if not self._failed(node):
                 self._move(node.arguments[0], node.value)
         gone = sorted((one for one in self._emptied if not self._classes[one]), key=lambda one: one.id)
         self._emptied.clear()
-        for node in engine.refresh(view):
+        for node in (yield from engine.refreshing(view)):
             # A class whose last pod has just gone is dropped below: what it would hold now is nobody's business.
             if self._classes.get(node.arguments[0]) and not self._failed(node):
                 self._change_view(node.arguments[0], node.value)
+                yield
         for workload_class in gone:
             self._drop_class(workload_class)
         for factory in FACTORIES:
-            for node in engine.refresh(factory):
+            for node in (yield from engine.refreshing(factory)):
                 if not self._failed(node):
                     self._change_bytes(Ref(factory, node.arguments), node.value)
         engine.forget_unused()

@@ -37,6 +37,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
+from services.compiler.slices import Steps, finished
+
 P = ParamSpec("P")
 R = TypeVar("R")
 K = TypeVar("K")
@@ -277,6 +279,10 @@ class Engine:
 
         Their order means nothing.
         """
+        return finished(self.refreshing(query))
+
+    def refreshing(self, query: Query[Any, Any, Any]) -> Steps[list[Node]]:
+        """`refresh` in steps, one for each answer. No input may change before the last of them."""
         changed: list[Node] = []
         for node in self._in_doubt.pop(query, {}):
             if node.doubtful:
@@ -284,6 +290,7 @@ class Engine:
             if node.changed_at > node.reported_at:
                 node.reported_at = node.changed_at
                 changed.append(node)
+            yield
         return changed
 
     # Forgetting

@@ -20,6 +20,7 @@ import msgspec
 from services.compiler.compiler import Compiler
 from services.compiler.pinning import refuse_future
 from services.compiler.snapshots import Kept, Snapshots
+from services.compiler.turns import Turns
 from shared import events
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
@@ -42,8 +43,6 @@ _LONGEST_PAUSE = 0.4
 GLANCE = 15.0
 """Seconds of silence after which a leader looks whether the log still has what it published."""
 _QUEUE = 20_000
-_BREATH = 500
-"""Events folded at a stretch before the process answers its health checks."""
 
 
 class RefoldError(Exception):
@@ -174,12 +173,10 @@ class Publication:
         self.compiler = self._new_compiler()
         self._verifier, self._broken, self._open, self._missing = Verifier(), "", [], 0
         self.newer, self._halved, self._aside = "", False, False
-        folded = 0
+        folded, turns = 0, Turns()
         async for record in self._log.read(subjects=self._scope):
-            self._fold(record, refolding=True)
+            await self._fold(record, turns, refolding=True)
             folded += 1
-            if folded % _BREATH == 0:
-                await asyncio.sleep(0)
         if not self._broken and self._verifier.headless:
             self._broken = f"the event log lost its beginning: {self._verifier.headless}"
             _LOG.warning(self._broken)
@@ -195,14 +192,13 @@ class Publication:
         async with _reading(self._log, queue, start=start, scope=self._scope):
             while True:
                 item = await self._next(queue)
-                while True:
-                    if isinstance(item, Exception):
-                        raise item
-                    if item is not None:
-                        self._fold(item, refolding=False)
-                    if queue.empty():
-                        break
-                    item = queue.get_nowait()
+                turns = Turns()
+                # What waits now, and nothing that comes meanwhile: a flood of events must not put off the compile.
+                for taken in (item, *[queue.get_nowait() for _ in range(queue.qsize())]):
+                    if isinstance(taken, Exception):
+                        raise taken
+                    if taken is not None:
+                        await self._fold(taken, turns, refolding=False)
                 await self._publish()
                 if queue.empty() and not self._behind:
                     await self._keyframe_if_due()
@@ -234,7 +230,7 @@ class Publication:
             except LogUnavailableError:
                 continue
 
-    def _fold(self, record: Record, *, refolding: bool) -> None:
+    async def _fold(self, record: Record, turns: Turns, *, refolding: bool) -> None:
         """Take a record; the events of an atomic batch are folded when it is complete."""
         try:
             starts = self._verifier.fold(record)
@@ -262,9 +258,9 @@ class Publication:
         self._open.append(record)
         if record.ends_batch:
             batch, self._open = self._open, []
-            self._fold_batch(batch, within_beginning=within_beginning)
+            await self._fold_batch(batch, turns, within_beginning=within_beginning)
 
-    def _fold_batch(self, batch: list[Record], *, within_beginning: bool) -> None:
+    async def _fold_batch(self, batch: list[Record], turns: Turns, *, within_beginning: bool) -> None:
         """Fold what was written together; nothing of it, nor of what follows, if this build cannot read it all."""
         if self.newer:
             return
@@ -284,10 +280,12 @@ class Publication:
                 _LOG.error("event %d is skipped: %s", record.sequence, error)
                 continue
             readable.append((event, record))
+            await turns.pause()
         self.tally.events += len(batch)
         for event, record in readable:
             traceparent = traces.extract(record.headers)
             self.compiler.fold(event, record.sequence, epoch=record.epoch, traceparent=traceparent)
+            await turns.pause()
 
     async def _publish(self) -> None:
         """Publish what the events folded so far change, if anything; who can understand no more lets others lead."""
@@ -302,7 +300,7 @@ class Publication:
         while not self._broken and not self._missing and not self._halved and self.compiler.version:
             if not self._leads():
                 # Warm: what the events mean is known, only not said.
-                self.compiler.warm()
+                await Turns().finish(self.compiler.warming())
                 self._waits_for_room("")
                 self._behind = True
                 return
@@ -313,7 +311,7 @@ class Publication:
                 self._keyframe_wanted = True
             try:
                 with traces.span("compile", parent=self.compiler.oldest_traceparent) as span:
-                    commit = self._compile(span)
+                    commit = await self._compile(span)
                     if commit is not None:
                         span.links, before = tuple(commit.traceparents), self.snapshots.published.version
                         self._account(commit, await self.snapshots.append(commit, traceparent=span.traceparent))
@@ -360,25 +358,25 @@ class Publication:
             else:
                 return
 
-    def _difference(self) -> Commit | None:
+    async def _difference(self) -> Commit | None:
         """What leads from the published version to the events folded; nothing, if nothing differs and nobody doubts it.
 
         Where a commit was lost an edge may hold what nobody publishes any more, and a new epoch began because the log
         was damaged: then what did not change is said too, so that whoever missed something has a version to come to.
         """
         published = self.snapshots.published
-        commit = self.compiler.commit(published)
+        commit = await Turns().finish(self.compiler.committing(published))
         epoch_is_new = published.version > 0 and published.epoch != self.compiler.epoch
         if (commit is not None and commit.version > published.version) or not (self.snapshots.doubtful or epoch_is_new):
             return commit
         if self.compiler.version > published.version:
-            return self.compiler.commit(published, always=True)
+            return await Turns().finish(self.compiler.committing(published, always=True))
         return published.keyframe() if self.snapshots.hidden else commit
 
-    def _compile(self, span: traces.Span) -> Commit | None:
+    async def _compile(self, span: traces.Span) -> Commit | None:
         started = asyncio.get_running_loop().time()
         failures_before = len(self.compiler.failures)
-        commit = self._difference()
+        commit = await self._difference()
         self._compiled(asyncio.get_running_loop().time() - started)
         if len(self.compiler.failures) > failures_before:
             for (query, arguments), error in sorted(self.compiler.failures.items()):

@@ -70,6 +70,11 @@ def _verdict(pattern: str) -> _Verdict:
     return _judged(pattern)
 
 
+def forget() -> None:
+    """Forget what is known of expressions: for tests and measurements, which shall pay for each."""
+    _judged.cache_clear()
+
+
 def anchored_at_start(pattern: str) -> str:
     """The expression for a matcher that needs the whole text, when users anchor only the start."""
     return f"(?:{pattern}).*"
