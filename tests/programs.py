@@ -1,4 +1,4 @@
-"""Programs that tests run: Envoy, which an installation brings, and Helm, which a machine may have."""
+"""Programs that tests run: Envoy, which an installation brings, and Helm and others, which a machine may have."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ def helm_binary() -> str:
     """Helm, for tests that are marked `needs_helm`."""
     assert _HELM is not None
     return _HELM
+
+
+TOOLS = Path(__file__).parent.parent / ".tools"
+"""What `make edge-clients` builds: tests use it if it is there, and build nothing themselves."""
+
+
+def built(name: str) -> Path | None:
+    """A program or a directory of `make edge-clients`; none: it was not made here."""
+    found = TOOLS / name
+    return found if found.exists() else None
+
+
+def needs_built(name: str) -> pytest.MarkDecorator:
+    """Skip a test without it, and say how it is made."""
+    return pytest.mark.skipif(built(name) is None, reason=f"no {name}: make edge-clients")

@@ -11,7 +11,7 @@ from tests.grpcio_edge.server import GrpcioServer
 
 
 @contextlib.contextmanager
-def grpcio_edges() -> Generator[None]:
+def grpcio_edges(server: type[GrpcioServer] = GrpcioServer) -> Generator[None]:
     """Every `Edge` that is made within the block has gRPC's server."""
-    with mock.patch.object(edge, "DiscoveryServer", GrpcioServer):
+    with mock.patch.object(edge, "DiscoveryServer", server):
         yield

@@ -7,7 +7,7 @@ documents recommend for a server that strangers reach, with the edge's own limit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import grpc
@@ -39,7 +39,7 @@ def options(limits: Limits, *, reuse_port: bool) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         # Envoys ping; without these they are cut off with "too many pings".
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         ("grpc.http2.max_ping_strikes", 2),
         ("grpc.max_connection_idle_ms", int(limits.keepalive * 1000)),
         ("grpc.max_connection_age_ms", int(limits.max_connection_age * 1000)),
@@ -79,14 +79,14 @@ class ServicerCall:
 class _Handlers(grpc.GenericRpcHandler):
     """Every method as one of streams: on the wire there is no difference."""
 
-    def __init__(self, paths: Collection[str], behave: Callable[[str, Any], Awaitable[None]]) -> None:
-        self._paths = paths
+    def __init__(self, serves: Callable[[str], bool], behave: Callable[[str, Any], Awaitable[None]]) -> None:
+        self._serves = serves
         self._behave = behave
 
     def service(self, handler_call_details: Any) -> Any:
         """What serves a call; none: there is no such method."""
         path = str(handler_call_details.method)
-        if path not in self._paths:
+        if not self._serves(path):
             return None
 
         async def behaviour(_unused: Any, context: Any) -> None:
@@ -117,7 +117,7 @@ class GrpcioServer(DiscoveryServer):
 
         credentials = grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([first]), newest)
         self._grpc = server = grpc.aio.server(options=options(self._limits, reuse_port=self._reuse_port))
-        server.add_generic_rpc_handlers((_Handlers(self._methods.keys(), self._behave),))
+        server.add_generic_rpc_handlers((_Handlers(self.serves, self._behave),))
         try:
             self.port = server.add_secure_port(f"{host}:{port}", credentials)
         except RuntimeError as error:
@@ -142,6 +142,10 @@ class GrpcioServer(DiscoveryServer):
         """Stop at once."""
         if self._grpc is not None:
             await self._grpc.stop(None)
+
+    def serves(self, path: str) -> bool:
+        """Whether there is such a method."""
+        return path in self._methods
 
     async def _behave(self, path: str, context: Any) -> None:
         try:

@@ -1,0 +1,5 @@
+package main
+
+import _ "google.golang.org/grpc"
+
+func main() {}

@@ -1,0 +1,115 @@
+"""h2spec against an edge's server: every case of RFC 9113 and RFC 7541 that it knows, over TLS.
+
+h2spec asks for a page as browsers do. The edge answers no such thing, so here, and here alone, every request counts as
+a call, and every call is answered with a few bytes; what is tested is the transport below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from unittest import mock
+from xml.etree import ElementTree as ET
+
+import msgspec
+
+from services.xds_edge import edge, server
+from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.calls import Call, Headers
+from services.xds_edge.http2 import Connection
+from services.xds_edge.server import DiscoveryServer
+from tests.grpcio_edge.running import grpcio_edges
+from tests.grpcio_edge.server import GrpcioServer
+
+CASES = 145
+"""Cases of h2spec 2.2.1 without the strict ones."""
+_WITHIN = 240.0
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What h2spec found."""
+
+    passed: int
+    failed: tuple[str, ...]
+    """Each with its section, what it does, and what came instead."""
+    skipped: tuple[str, ...]
+
+
+class _AnyRequest(Connection):
+    """A connection to which every request is a call of gRPC."""
+
+    def _open(self, stream: int, headers: Headers) -> None:
+        others = [pair for pair in headers if pair[0] not in {":method", "content-type"}]
+        super()._open(stream, [(":method", "POST"), *others, ("content-type", "application/grpc")])
+
+
+async def _answer(call: Call) -> None:
+    """Answer a call once its client has said what it will."""
+    with contextlib.suppress(StreamRefusedError):
+        while await call.read() is not None:
+            pass
+    await call.write(b"answer")
+
+
+class _Answers(DiscoveryServer):
+    async def _serve(self, call: Call) -> None:
+        await _answer(call)
+
+
+class _GrpcioAnswers(GrpcioServer):
+    def serves(self, path: str) -> bool:  # noqa: ARG002 (whatever it is)
+        """Every path."""
+        return True
+
+    async def _serve(self, call: Call) -> None:
+        await _answer(call)
+
+
+@contextlib.contextmanager
+def answering() -> Generator[None]:
+    """Every edge that is made within the block answers whatever it is asked."""
+    with mock.patch.object(server, "Connection", _AnyRequest), mock.patch.object(edge, "DiscoveryServer", _Answers):
+        yield
+
+
+@contextlib.contextmanager
+def grpcio_answering() -> Generator[None]:
+    """The same on gRPC's server, as far as it lets calls through."""
+    with grpcio_edges(_GrpcioAnswers):
+        yield
+
+
+async def run(binary: str, port: int, *, patience: int = 2) -> Verdict:
+    """Run all cases; `patience`: seconds that h2spec waits for each answer."""
+    with tempfile.TemporaryDirectory(prefix="meshlog-h2spec-") as name:
+        report = Path(name) / "report.xml"
+        process = await asyncio.create_subprocess_exec(
+            binary, "-t", "-k", "-h", "127.0.0.1", "-p", str(port), "-o", str(patience), "-j", str(report),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            await asyncio.wait_for(process.wait(), _WITHIN)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return _verdict(report.read_text(encoding="utf-8"))
+
+
+def _verdict(report: str) -> Verdict:
+    passed, failed, skipped = 0, list[str](), list[str]()
+    for case in ET.fromstring(report).iter("testcase"):  # noqa: S314 (written by the program that was just run)
+        title = f"{case.get('package', '')} {case.get('classname', '')}".strip()
+        wrong = case.find("failure")
+        wrong = case.find("error") if wrong is None else wrong
+        if wrong is not None:
+            failed.append(f"{title}: {' '.join((wrong.text or '').split())}")
+        elif case.find("skipped") is not None:
+            skipped.append(title)
+        else:
+            passed += 1
+    return Verdict(passed, tuple(failed), tuple(skipped))
