@@ -539,6 +539,8 @@ async def test_after_everything_was_lost_at_once_a_later_epoch_has_smaller_versi
     await write(logs, mesh, epoch=new_epoch(1_800_000_000))
     async with running(logs) as compiler:
         await compiler.reaches(len(mesh))
+        await write(logs, [objects.answered_at(8081)])  # what arrives shows that it follows
+        await compiler.reaches(len(mesh) + 1)
         for stream in (STREAMS.snapshots, STREAMS.keyframes, STREAMS.events):
             logs.stream(stream).recreate()
         await write(logs, left, epoch=new_epoch(1_800_000_001 if later else 1_799_999_999))
