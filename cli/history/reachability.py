@@ -7,8 +7,6 @@ differs, with everybody that has configuration for them.
 
 from __future__ import annotations
 
-import importlib
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,14 +16,11 @@ from cli.calls.directory import Directory, PodEntry, ServiceEntry
 from cli.calls.matching import Request
 from cli.calls.sidecars import Sidecars
 from cli.history.changes import Difference
+from cli.patterns.automaton import example
 from shared.events import Event
 from shared.snapshot import CDS, Snapshot
 
 MOST_ASKED = 50_000
-
-# How the standard library reads patterns: private, and the same since Python 3.11.
-constants: Any = importlib.import_module("re._constants")
-parser: Any = importlib.import_module("re._parser")
 
 
 class Calls(msgspec.Struct, frozen=True):
@@ -137,52 +132,12 @@ def requests_of(policy: Iterable[Event]) -> list[Request]:
 
 
 def _request(match: dict[str, Any]) -> Request | None:
-    path = sample(str(match.get("pathRegex") or "/"))
+    path = example(str(match.get("pathRegex") or "/"), begins="/")
     methods = match.get("methods") or ["GET"]
     headers = match.get("headers") or {}
     pairs = headers.items() if isinstance(headers, dict) else [item for one in headers for item in one.items()]
-    values = [(str(name), sample(str(value))) for name, value in pairs]
+    values = [(str(name), example(str(value))) for name, value in pairs]
     if path is None or any(value is None for _, value in values):
         return None
     method = "GET" if "*" in methods else str(methods[0])
     return Request(method=method, path=path, headers=tuple((name, value or "") for name, value in values))
-
-
-def sample(expression: str) -> str | None:
-    """A text that the expression matches; none if it is beyond us."""
-    try:
-        return _text(parser.parse(expression))
-    except (re.error, ValueError, KeyError, RecursionError, OverflowError):
-        return None
-
-
-def _text(parsed: Any) -> str:
-    pieces: list[str] = []
-    for kind, value in parsed:
-        if kind == constants.LITERAL:
-            pieces.append(chr(value))
-        elif kind in {constants.ANY, constants.NOT_LITERAL}:
-            pieces.append("x")
-        elif kind == constants.IN:
-            pieces.append(_one_of(value))
-        elif kind in {constants.MAX_REPEAT, constants.MIN_REPEAT}:
-            least, _, inner = value
-            pieces.append(_text(inner) * least)
-        elif kind == constants.SUBPATTERN:
-            pieces.append(_text(value[3]))
-        elif kind == constants.BRANCH:
-            pieces.append(_text(value[1][0]))
-        elif kind != constants.AT:
-            raise ValueError(kind)
-    return "".join(pieces)
-
-
-def _one_of(choices: Any) -> str:
-    kind, value = choices[0]
-    if kind == constants.LITERAL:
-        return chr(value)
-    if kind == constants.RANGE:
-        return chr(value[0])
-    if kind == constants.CATEGORY:
-        return {constants.CATEGORY_DIGIT: "1", constants.CATEGORY_WORD: "x", constants.CATEGORY_SPACE: " "}[value]
-    raise ValueError(kind)

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cli.history.planning import Plan, plan
-from cli.history.reachability import sample
 from cli.history.timeline import Timeline
 from shared.errors import BadInputError
 from shared.events import Event
@@ -141,12 +140,3 @@ async def test_a_plan_compiles_only_whom_the_change_can_concern_and_misses_nobod
         assert not narrow.whole
         assert narrow.before.proxies.items() <= whole.before.proxies.items()
         assert_the_same(narrow, whole)
-
-
-def test_a_sample_of_a_pattern_matches_it() -> None:
-    import re
-
-    for pattern in ("/books-bought", "/buy-a-book.*", "/a(b|c)+d?", "/[a-z]{2,4}/\\d+", "^/x$", "/.*", "[^/]x", ""):
-        text = sample(pattern)
-        assert text is None or re.fullmatch(pattern, text), pattern
-    assert sample("(unbalanced") is None
