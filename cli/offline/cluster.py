@@ -8,7 +8,7 @@ cluster, whatever order they come in.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -35,7 +35,7 @@ def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace:
 
     Raises `BadInputError` for an object that cannot be read as its kind.
     """
-    objects = sorted((_named(item) for item in _items(manifests)), key=_key)
+    objects = sorted((_named(copy.deepcopy(item)) for item in manifests), key=_key)
     namespaces = {
         name: Namespace(name=name, labels=meta.get("labels") or {}, annotations=meta.get("annotations") or {})
         for item in objects
@@ -67,15 +67,6 @@ def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace:
     made = {"Pod", "Service", "EndpointSlice"}
     rest = [item for item in objects if item["kind"] in KINDS and item["kind"] not in made]
     return [_event(item) for item in sorted([*rest, *pods, *services, *slices], key=_key)]
-
-
-def _items(manifests: Iterable[Manifest]) -> Iterable[Manifest]:
-    """Manifests, those of lists one by one: what `kubectl get -o yaml` prints."""
-    for item in manifests:
-        if item["kind"].endswith("List") and isinstance(item.get("items"), list):
-            yield from _items(item["items"])
-        else:
-            yield copy.deepcopy(item)
 
 
 def _named(item: Manifest) -> Manifest:

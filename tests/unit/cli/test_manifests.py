@@ -17,11 +17,31 @@ def test_documents_are_read_in_order_and_empty_ones_skipped(tmp_path: Path) -> N
     assert [manifest["kind"] for manifest in read_manifests(file)] == ["A", "B"]
 
 
+def test_a_list_is_read_as_its_items(tmp_path: Path) -> None:
+    """What `kubectl get -o yaml` prints, of one kind or of several, and what an API server answers."""
+    file = tmp_path / "export.yaml"
+    one = "{apiVersion: v1, kind: Pod, metadata: {name: a}}"
+    file.write_text(
+        f"apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: ''}}\nitems:\n- {one}\n- kind: List\n"
+        f"  apiVersion: v1\n  items: [{one}]\n---\napiVersion: apps/v1\nkind: DeploymentList\nitems:\n"
+        "- metadata: {name: b}\n---\napiVersion: v1\nkind: List\nitems: []\n"
+    )
+    assert [(one["apiVersion"], one["kind"], one["metadata"]["name"]) for one in read_manifests(file)] == [
+        ("v1", "Pod", "a"),
+        ("v1", "Pod", "a"),
+        ("apps/v1", "Deployment", "b"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("a: 1\n\tb: 2\n", "line 2"),
         ("just words\n", "document 1 is no Kubernetes object"),
+        ("apiVersion: v1\nkind: [A]\nmetadata: {name: x}\n", "apiVersion and kind"),
+        ("apiVersion: v1\nkind: A\nmetadata: [x]\n", "no metadata.name"),
+        ("apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: A}]\n", "document 1, item 1 has no metadata.name"),
+        ("apiVersion: v1\nkind: List\nitems: [7]\n", "document 1, item 1 is no Kubernetes object"),
         ("apiVersion: v1\nkind: A\n", "no metadata.name"),
         ("apiVersion: v1\nmetadata: {name: x}\n", "apiVersion and kind"),
     ],
