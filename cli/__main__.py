@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cli import output
 from cli.catalogue import VERBS, overview
+from cli.counterparts import counterpart
 from shared.errors import BadInputError, MeshlogError
 
 BAD_INPUT = 2
@@ -25,8 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] in {"-V", "--version"}:
         arguments = ["version"]
     verb = VERBS.get(arguments[0])
-    if verb is None:
-        _complain(f"there is no verb {arguments[0]!r}: see `meshlog --help`")
+    instead = counterpart(arguments) if verb is None or arguments[:2] == ["verify", "ingress"] else ""
+    if verb is None or instead:
+        _complain(instead or f"there is no verb {arguments[0]!r}: see `meshlog --help`")
         return BAD_INPUT
     try:
         return importlib.import_module(verb.module).main(arguments[1:])

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from cli import output
 
 if TYPE_CHECKING:
-    from cli.migrate.advice import Advice
+    from cli.migrate.scene import Advice
 
 _EPILOG = """\
 examples:
   meshlog migrate osm                        read the cluster of the current kubeconfig
-  meshlog migrate osm -f policies/           read files instead
+  meshlog migrate osm -f policies/           read files instead: manifests, a rendered chart, or its values
   meshlog migrate osm --only "not yet"       what to give up, or to wait for
 
 docs/migrate-from-osm.md has the whole way.
@@ -26,7 +26,7 @@ docs/migrate-from-osm.md has the whole way.
 def main(argv: Sequence[str]) -> int:
     """Print advice; 0 whatever it says, because it was asked for advice."""
     from cli.cluster.target import add_target
-    from cli.migrate.advice import VERDICTS
+    from cli.migrate.scene import VERDICTS
 
     parser = argparse.ArgumentParser(
         prog="meshlog migrate",
@@ -40,13 +40,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     add_target(parser)
     options = parser.parse_args(argv)
-    found = [one for one in asyncio.run(_advice(options)) if not options.only or one.verdict in options.only]
+    advice = asyncio.run(_advice(options))
+    found = [one for one in advice if not options.only or one.verdict in options.only]
     if options.output == "json":
         import msgspec
 
         output.json([msgspec.to_builtins(one) for one in found])
     else:
-        _show(found)
+        _show(found, of=len(advice))
     return 0
 
 
@@ -55,19 +56,19 @@ async def _advice(options: argparse.Namespace) -> list[Advice]:
     from cli.cluster.target import session
     from cli.migrate import advice, inventory
 
-    objects: list[Manifest]
     if options.filename:
-        objects = [one for path in options.filename for one in read_manifests(path)]
-        for one in objects:
-            one["metadata"].setdefault("namespace", "default")
-    else:
-        async with session(options) as api:
-            objects = await inventory.read(api)
-    return advice.advise(objects, options.mesh_name)
+        from cli.migrate.chart import helm_values
+
+        objects: list[Manifest] = [
+            one for path in options.filename for one in read_manifests(path, foreign=helm_values)
+        ]
+        return advice.advise(objects, options.mesh_name, complete=False)
+    async with session(options) as api:
+        return advice.advise(await inventory.read(api), options.mesh_name)
 
 
-def _show(found: list[Advice]) -> None:
-    from cli.migrate.advice import VERDICTS
+def _show(found: list[Advice], *, of: int) -> None:
+    from cli.migrate.scene import VERDICTS
 
     for verdict in VERDICTS:
         rows = [one for one in found if one.verdict == verdict]
@@ -77,5 +78,7 @@ def _show(found: list[Advice]) -> None:
             output.line(f"  {one.object}: {one.finding}")
             if one.action:
                 output.line(f"      do: {one.action}")
-    if not found:
+    if not of:
         output.line("nothing of Open Service Mesh was found")
+    elif not found:
+        output.line(f"none of the {of} findings is of that kind")
