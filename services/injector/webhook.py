@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from services.injector import review, validation
+from services.injector.bench import Bench
 from services.injector.configuration import Installation
 from services.injector.decision import Namespace, decide, is_member
 from services.injector.membership import Membership
@@ -50,6 +51,7 @@ class Webhook:
         self._patience = patience
         self._observe = observe
         self._budgets = budgets
+        self._bench = Bench()
 
     async def serve(self, host: str, port: int, context: ssl.SSLContext) -> tuple[web.AppRunner, int]:
         """Listen; the runner to be cleaned up, and the port."""
@@ -58,9 +60,13 @@ class Webhook:
         application.router.add_post(VALIDATION_PATH, self._handle_validation)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
+        application.on_cleanup.append(self._close)
         site = web.TCPSite(runner, host, port, ssl_context=context)
         await site.start()
         return runner, int(runner.addresses[0][1])
+
+    async def _close(self, _application: web.Application) -> None:
+        self._bench.close()
 
     async def answer(self, body: bytes) -> bytes:
         """The AdmissionReview that answers one about a pod. Raises `BadInputError` if `body` is none."""
@@ -92,7 +98,7 @@ class Webhook:
         return answer
 
     async def _validate(self, question: review.Question) -> bytes:
-        validation.check(question, self._budgets)
+        await self._bench.run(question.namespace, lambda: validation.check(question, self._budgets))
         return review.allow(question)
 
     async def _mutate(self, question: review.Question) -> bytes:

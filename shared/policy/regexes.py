@@ -92,8 +92,9 @@ def check(pattern: str, what: str) -> int:
 
 def check_anchored(pattern: str, what: str) -> int:
     """Size of the program of the expression `anchored_at_start`. Raises `PolicyError` if Envoy would refuse it."""
-    # Alone as well: `a)|(b` would be another expression between the brackets.
-    _checked(pattern, pattern, what)
+    if ")" in pattern or _verdict(anchored_at_start(pattern)).refusal:
+        # Alone as well: `a)|(b` would be another expression between the brackets. And its own fault is the better one.
+        _checked(pattern, pattern, what)
     return _checked(anchored_at_start(pattern), pattern, what)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import msgspec
@@ -14,6 +16,8 @@ from services.injector.webhook import Webhook
 from shared import events
 from shared.eventlog.memory import MemoryLog
 from tests.unit.injector.test_webhook import namespace, told, webhook
+from tests.unit.shared.test_budgets import BOMB
+from tests.waiting import eventually
 
 TARGET: dict[str, Any] = {
     "destination": {"kind": "ServiceAccount", "name": "store", "namespace": "shop"},
@@ -143,3 +147,31 @@ async def test_an_object_of_any_shape_gets_a_valid_answer(value: Any) -> None:
 async def test_kinds_of_others_pass() -> None:
     assert (await answered(review("TrafficTarget", "example.org", "v1", {})))["allowed"] is True
     assert (await answered(review("Pod", "", "v1", {})))["allowed"] is True
+
+
+async def test_a_bomb_is_refused_in_the_compilers_words_before_any_expression_is_compiled() -> None:
+    """20,000 matches blocked the webhook for ten seconds, four times 90,000 of 5 MB killed it."""
+    for count in (20_000, 90_000):
+        matches = [{"name": f"m{i}", "pathRegex": BOMB.format(i)} for i in range(count)]
+        spec = {"matches": matches}
+        answer = await answered(review("HTTPRouteGroup", "specs.smi-spec.io", "v1alpha4", spec))
+        assert not answer["allowed"]
+        size = len(msgspec.json.encode(spec))
+        said = f"has {size} bytes of specification, more than 262144; split it"
+        assert said in answer["status"]["message"]
+
+
+async def test_the_webhook_goes_on_while_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(_question: object, _budgets: object) -> None:
+        began.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr("services.injector.validation.check", slow)
+    hook = judge()
+    asked = asyncio.ensure_future(hook.judge(review("TCPRoute", "specs.smi-spec.io", "v1alpha4", {})))
+    await eventually(began.is_set, within=5, what="it judges")
+    assert not asked.done()
+    go_on.set()
+    assert json.loads(await asked)["response"]["allowed"]
