@@ -4,7 +4,8 @@ The kubelet calls a pod from outside of the mesh, so its probes would meet the i
 TCP probe, be accepted by the proxy whatever the application does). Each HTTP, HTTPS, TCP and gRPC probe is turned
 into an HTTP probe of one of three listeners of the proxy, which the redirect lets pass:
 
-- HTTP and HTTPS are forwarded to the application, path, query, headers and timeout kept (`forward`);
+- HTTP and HTTPS make the proxy send the probe's own request, with its path, query, headers and timeout (`forward`):
+  nothing of what a caller sends to the listener goes on, for anybody can call it;
 - TCP and gRPC are answered from what the proxy's own health check of that port last found (`check`).
 
 Exec probes are left alone. Thresholds and periods stay the kubelet's. A probe that names a host is left alone too: it
@@ -18,12 +19,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from services.injector import probe_request
 from shared.errors import BadInputError
 
 Phase = Literal["liveness", "readiness", "startup"]
 
 PORTS: dict[Phase, int] = {"liveness": 15901, "readiness": 15902, "startup": 15903}
 """Listener of the proxy for each kind of probe."""
+PROXYS_OWN = (range(15000, 15011), range(15900, 16000))
+"""Ports of the proxy: its admin and its listeners. A probe of one would open it to every caller."""
 
 
 class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,10 +43,16 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
     period: float
     service: str = ""
     """Of a gRPC probe."""
+    target: str = "/"
+    """Of an HTTP probe: what the application is asked for, path and query."""
+    host: str = ""
+    """The `Host` that an HTTP probe declares; empty: the pod's address and port."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """What else an HTTP probe declares, names in lower case."""
 
     @property
     def path(self) -> str:
-        """Where the kubelet asks for it; what follows is the application's own path."""
+        """Where the kubelet asks for it: nothing of it reaches the application."""
         return f"/meshlog/{self.phase}/{self.container}"
 
     @property
@@ -96,32 +106,41 @@ def _read(phase: Phase, container: Mapping[str, Any], definition: Mapping[str, A
             continue
         if action.get("host"):
             return None
-        port = _port(action.get("port"), container, f"{phase}Probe of container {name}")
-        if field == "httpGet":
-            scheme = "https" if str(action.get("scheme", "")).upper() == "HTTPS" else "http"
-        else:
-            scheme = "tcp" if field == "tcpSocket" else "grpc"
-        return Probe(
+        about = f"{phase}Probe of container {name}"
+        probe = Probe(
             phase=phase,
             container=name,
-            port=port,
-            how="forward" if field == "httpGet" else "check",
-            scheme=scheme,
+            port=_port(action.get("port"), container, about),
+            how="check",
+            scheme="tcp" if field == "tcpSocket" else "grpc",
             timeout=timeout,
             period=period,
-            service=str(action.get("service") or ""),
         )
+        if field == "httpGet":
+            host, headers = probe_request.headers(action, about=about)
+            return msgspec.structs.replace(
+                probe,
+                how="forward",
+                scheme="https" if str(action.get("scheme", "")).upper() == "HTTPS" else "http",
+                target=probe_request.target(str(action.get("path") or "/"), about=about),
+                host=host,
+                headers=headers,
+            )
+        return msgspec.structs.replace(probe, service=_service(action, about)) if field == "grpc" else probe
     return None
+
+
+def _service(action: Mapping[str, Any], about: str) -> str:
+    name = str(action.get("service") or "")
+    if not name.isprintable():
+        raise BadInputError("inject/probe-service", "names a service with control characters", about=about)
+    return name
 
 
 def _redirected(probe: Probe, definition: Mapping[str, Any]) -> dict[str, Any]:
     redirected = {key: value for key, value in definition.items() if key not in ("httpGet", "tcpSocket", "grpc")}
     before: Mapping[str, Any] = definition.get("httpGet") or {}
-    path = probe.path
-    if probe.how == "forward":
-        own = str(before.get("path") or "/")
-        path += own if own.startswith("/") else f"/{own}"
-    action: dict[str, Any] = {"path": path, "port": PORTS[probe.phase], "scheme": "HTTP"}
+    action: dict[str, Any] = {"path": probe.path, "port": PORTS[probe.phase], "scheme": "HTTP"}
     if before.get("httpHeaders"):
         action["httpHeaders"] = before["httpHeaders"]
     redirected["httpGet"] = action
@@ -141,4 +160,9 @@ def _port(value: Any, container: Mapping[str, Any], about: str) -> int:
         value = named[0]
     if not isinstance(value, int) or not 0 < value < 65536:
         raise BadInputError("inject/probe-port", "has no port from 1 to 65535", about=about)
+    if any(value in ports for ports in PROXYS_OWN):
+        own = " and ".join(f"{ports[0]} to {ports[-1]}" for ports in PROXYS_OWN)
+        raise BadInputError(
+            "inject/probe-port", f"is on port {value}, but {own} are the proxy's own; use another port", about=about
+        )
     return value

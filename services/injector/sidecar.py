@@ -14,7 +14,6 @@ from typing import Any
 from services.injector.bootstrap import (
     BUNDLE_FILE,
     DIRECTORY,
-    READY_PATH,
     TOKEN_FILE,
     TOKEN_SOURCE_FILE,
     TRUST_SOURCE_FILE,
@@ -23,6 +22,7 @@ from services.injector.bootstrap import (
     trust_source,
 )
 from services.injector.configuration import Installation, MeshSpec
+from services.injector.probe_listeners import POD_ADDRESS, READY_PATH
 from services.injector.probes import PORTS, Probe
 from shared.errors import BadInputError
 from shared.model import OSM_PREFIX
@@ -44,6 +44,9 @@ HOLD = (
 )
 """Waits until the proxy has its configuration (ten minutes at most). An image without bash cannot hold back the
 application: then it starts at once, and what it sends before that is refused."""
+
+MAX_BOOTSTRAP = 120_000
+"""Bytes; Linux takes 131,072 for one argument of a command (MAX_ARG_STRLEN)."""
 
 _AUDIENCE = "meshlog"
 Json = dict[str, Any]
@@ -76,7 +79,7 @@ def source_annotations() -> dict[str, str]:
 
 def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -> Json:
     """The proxy's container: a native sidecar unless the cluster is too old for it."""
-    config = json.dumps(bootstrap(installation, probes), separators=(",", ":"), sort_keys=True)
+    config = _as_argument(bootstrap(installation, probes))
     security: Json = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
     if installation.mode == "uid":
         security |= {"runAsUser": installation.proxy_uid, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
@@ -90,8 +93,7 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
         "command": ["envoy"],
         "args": [
             "--config-yaml",
-            # `$(` would be read as a variable by the kubelet.
-            config.replace("$(", "$$("),
+            config,
             "--service-node",
             "$(POD_NAMESPACE)/$(POD_NAME)",
             "--service-cluster",
@@ -187,6 +189,21 @@ def init(installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[st
     if mesh.sidecar.resources:
         container["resources"] = mesh.sidecar.resources
     return container
+
+
+def _as_argument(config: Json) -> str:
+    """The bootstrap with the one variable that the kubelet shall replace. Raises `BadInputError` if it is too long."""
+    text = json.dumps(config, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    # The kubelet reads `$(` and `$$`, whoever wrote them; JSON has another way to write a dollar sign.
+    argument = text.replace("$", "\\u0024").replace(POD_ADDRESS, "$(POD_IP)")
+    if len(argument.encode()) > MAX_BOOTSTRAP:
+        raise BadInputError(
+            "inject/probes",
+            f"has HTTP probes that take {len(argument.encode())} bytes of the proxy's configuration; at most "
+            f"{MAX_BOOTSTRAP} fit: use fewer probes, or shorter paths and headers",
+            about="the pod",
+        )
+    return argument
 
 
 def _range(value: str, about: str) -> str:

@@ -19,11 +19,11 @@ import msgspec
 import pytest
 from grpc import aio
 
-from services.injector.bootstrap import bootstrap
-from services.injector.configuration import Installation, MeshSpec
+from services.injector.configuration import MeshSpec
 from services.injector.patch import with_sidecar
 from services.injector.probes import Probe
-from tests.integration.injector.edge import Authority, Edge, Envoy, Volume, status_of, text_of
+from tests.integration.injector.edge import Authority, Edge, Volume, text_of
+from tests.integration.injector.sidecar import Sidecar
 from tests.nats_server import free_port
 from tests.programs import envoy_binary
 from tests.unit.injector.pods import INSTALLATION, pod
@@ -48,42 +48,6 @@ async def stack() -> AsyncGenerator[AsyncExitStack]:
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
     return Volume(tmp_path / "volume")
-
-
-class Sidecar:
-    """An Envoy from our bootstrap, on ports that are free here."""
-
-    def __init__(self, edge_port: int, volume: Volume, directory: Path, probes: list[Probe], **changes: Any) -> None:
-        installation: Installation = msgspec.structs.replace(
-            INSTALLATION, edge_host="127.0.0.1", edge_port=edge_port, **changes
-        )
-        self.admin = free_port()
-        config = bootstrap(installation, probes, directory=str(volume.path), admin_port=self.admin)
-        self.ports: dict[int, int] = {}
-        for listener in config["static_resources"]["listeners"]:
-            address = listener["address"]["socket_address"]
-            self.ports[address["port_value"]] = address["port_value"] = free_port()
-        arguments = ["--service-node", "shop/web-1", "--service-cluster", "web.shop"]
-        arguments += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
-        self.envoy = Envoy(config, arguments, directory / "envoy.log")
-
-    def status(self, port: int, path: str) -> int:
-        return status_of(f"http://127.0.0.1:{self.ports[port]}{path}")
-
-    async def holds_back(self) -> None:
-        """Envoy runs, and nobody answers for the pod: its workers wait for the first configuration."""
-
-        async def probe() -> bool:
-            initialising = await asyncio.to_thread(status_of, f"http://127.0.0.1:{self.admin}/ready") == 503
-            return initialising and await asyncio.to_thread(self.status, 15902, "/meshlog/ready") == 0
-
-        await eventually(probe, within=15.0, what="Envoy waits for its configuration")
-
-    async def answers(self, port: int, path: str, status: int) -> None:
-        async def probe() -> bool:
-            return await asyncio.to_thread(self.status, port, path) == status
-
-        await eventually(probe, within=15.0, what=f"{path} answers {status}")
 
 
 @pytest.fixture
@@ -227,20 +191,22 @@ async def test_probes_reach_the_application_and_tell_the_truth(
     dead = free_port()
 
     def probe(phase: Any, container: str, to: int, how: Any, scheme: Any) -> Probe:
-        return Probe(phase=phase, container=container, port=to, how=how, scheme=scheme, timeout=1.0, period=1.0)
+        made = Probe(phase=phase, container=container, port=to, how=how, scheme=scheme, timeout=1.0, period=1.0)
+        return msgspec.structs.replace(made, target="/ready?deep=1" if container == "web" else "/else")
 
     probes = [
         probe("readiness", "web", port, "forward", "http"),
+        probe("readiness", "not-well", port, "forward", "http"),
         probe("readiness", "dead", dead, "forward", "http"),
         probe("liveness", "web", port, "check", "tcp"),
         probe("liveness", "dead", dead, "check", "tcp"),
     ]
     sidecar = Sidecar(serving.port, volume, tmp_path, probes)
     started.append(sidecar)
-    await sidecar.answers(15902, "/meshlog/readiness/web/ready?deep=1", 200)
-    assert seen[-1] == ("/ready?deep=1", f"127.0.0.1:{sidecar.ports[15902]}")
-    await sidecar.answers(15902, "/meshlog/readiness/web/else", 418)
-    await sidecar.answers(15902, "/meshlog/readiness/dead/", 503)
+    await sidecar.answers(15902, "/meshlog/readiness/web", 200)
+    assert seen[-1] == ("/ready?deep=1", f"127.0.0.1:{port}")
+    await sidecar.answers(15902, "/meshlog/readiness/not-well", 418)
+    await sidecar.answers(15902, "/meshlog/readiness/dead", 503)
     await sidecar.answers(15901, "/meshlog/liveness/web", 200)
     await sidecar.answers(15901, "/meshlog/liveness/dead", 503)
     with socket.socket() as late:
@@ -293,21 +259,21 @@ async def test_probes_over_tls_and_grpc_tell_the_truth(
     health = _Health()
     server, port = await health.start()
 
-    def probe(container: str, to: int, how: Any, scheme: Any, service: str = "") -> Probe:
-        return Probe(
-            phase="liveness", container=container, port=to, how=how, scheme=scheme, timeout=1, period=1, service=service
-        )
+    def probe(container: str, to: int, how: Any, scheme: Any, **more: str) -> Probe:
+        made = Probe(phase="liveness", container=container, port=to, how=how, scheme=scheme, timeout=1, period=1)
+        return msgspec.structs.replace(made, **more)
 
     probes = [
-        probe("tls", secure.server_address[1], "forward", "https"),
+        probe("tls", secure.server_address[1], "forward", "https", target="/ready"),
+        probe("not-well", secure.server_address[1], "forward", "https", target="/else"),
         probe("rpc", port, "check", "grpc", service="shop.Cart"),
     ]
     sidecar = Sidecar(serving.port, volume, tmp_path, probes)
     started.append(sidecar)
     try:
-        await sidecar.answers(15901, "/meshlog/liveness/tls/ready", 200)
+        await sidecar.answers(15901, "/meshlog/liveness/tls", 200)
         assert seen[-1][0] == "/ready"
-        await sidecar.answers(15901, "/meshlog/liveness/tls/else", 418)
+        await sidecar.answers(15901, "/meshlog/liveness/not-well", 418)
         await sidecar.answers(15901, "/meshlog/liveness/rpc", 200)
         assert b"shop.Cart" in health.asked[-1]
         health.state = 2

@@ -104,7 +104,7 @@ def test_an_http_probe_keeps_path_query_headers_and_thresholds() -> None:
     probe = container(injected(), "web")["readinessProbe"]
     assert probe == {
         "httpGet": {
-            "path": "/meshlog/readiness/web/ready?deep=1",
+            "path": "/meshlog/readiness/web",
             "port": 15902,
             "scheme": "HTTP",
             "httpHeaders": [{"name": "Host", "value": "web"}],
@@ -116,6 +116,91 @@ def test_an_http_probe_keeps_path_query_headers_and_thresholds() -> None:
     clusters = {each["name"]: each for each in bootstrap_of(injected())["static_resources"]["clusters"]}
     endpoint = clusters["probe|readiness|web"]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     assert endpoint["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 8080}
+
+
+def bootstrap_with(**action: Any) -> dict[str, Any]:
+    made = pod()
+    made["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"port": 8080} | action}
+    return bootstrap_of(injected(made))
+
+
+def test_the_kubelet_replaces_the_pods_address_and_nothing_that_the_author_wrote() -> None:
+    """It reads `$(NAME)` and `$$` in arguments, whatever part of the pod they come from."""
+    made = pod()
+    header = {"name": "x", "value": "$(POD_IP) $$(POD_IP) \\u007f \\u0024é"}
+    action = {"path": "/$$/$(POD_IP)", "port": 80, "httpHeaders": [header]}
+    made["spec"]["containers"][0]["readinessProbe"] = {"httpGet": action}
+    arguments = container(injected(made), "envoy")["args"]
+    config = arguments[arguments.index("--config-yaml") + 1]
+    assert config.count("$") == config.count("$(POD_IP)") == 1
+    route = _routes(json.loads(config))[-1]
+    assert route["route"]["prefix_rewrite"] == "/$$/$(POD_IP)"
+    assert route["route"]["host_rewrite_literal"] == "$(POD_IP):80"
+    assert route["request_headers_to_add"][0]["header"]["value"] == header["value"]
+
+
+def _routes(config: dict[str, Any]) -> list[dict[str, Any]]:
+    (listener,) = [each for each in config["static_resources"]["listeners"] if each["name"] == "probes-readiness"]
+    (*_, manager) = listener["filter_chains"][0]["filters"]
+    return manager["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ({"path": "/" + "a" * 5000}, "path of 5001 bytes"),
+        ({"httpHeaders": [{"name": "a b", "value": ""}]}, "'a b': it is none"),
+        ({"httpHeaders": [{"name": ":path", "value": "/x"}]}, "':path': it is none"),
+        ({"httpHeaders": [{"value": "x"}]}, "'None': it is none"),
+        ({"httpHeaders": [7]}, "it is none"),
+        ({"httpHeaders": [{"name": "x", "value": "a\r\nHost: b"}]}, "control characters in header x"),
+        ({"httpHeaders": [{"name": "x", "value": "\x7f"}]}, "control characters in header x"),
+        ({"httpHeaders": [{"name": "x", "value": "a" * 9000}]}, "8192 bytes"),
+        ({"httpHeaders": [{"name": "x", "value": "a"}] * 33}, "more than 32 headers"),
+    ],
+)
+def test_an_http_probe_that_the_proxy_cannot_send_is_refused(action: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        bootstrap_with(**action)
+
+
+def test_probes_that_do_not_fit_into_the_proxys_command_are_refused_with_their_size() -> None:
+    """Linux takes 128 KiB for one argument; the kubelet could not start the proxy at all."""
+    made = pod()
+    for number in range(60):
+        many = {"httpGet": {"path": "/" + "a" * 4000, "port": 80}}
+        made["spec"]["containers"].append({"name": f"c{number}", "livenessProbe": many})
+    with pytest.raises(BadInputError, match="bytes of the proxy's configuration"):
+        injected(made)
+
+
+def test_the_proxy_of_thirty_containers_with_three_probes_each_fits() -> None:
+    made = pod()
+    probes = {
+        f"{phase}Probe": {"httpGet": {"path": f"/actuator/health/{phase}", "port": 8080}}
+        for phase in ("liveness", "readiness", "startup")
+    }
+    made["spec"]["containers"] = [{"name": f"container-{number}", **probes} for number in range(30)]
+    assert len(container(injected(made), "envoy")["args"][1]) < 120_000
+
+
+def test_a_pod_that_an_older_build_gave_probes_below_a_prefix_gets_todays() -> None:
+    """`kubectl debug --copy-to` of a running pod, say."""
+    older = injected()
+    probe = container(older, "web")["readinessProbe"]["httpGet"]
+    probe["path"] += "/ready?deep=1"
+    assert container(injected(older), "web") == container(injected(), "web")
+
+
+def test_no_route_of_the_bootstrap_leads_to_the_proxys_admin() -> None:
+    clusters = bootstrap_of(injected())["static_resources"]["clusters"]
+    ports = [
+        place["endpoint"]["address"]["socket_address"]["port_value"]
+        for cluster in clusters
+        for endpoints in cluster["load_assignment"]["endpoints"]
+        for place in endpoints["lb_endpoints"]
+    ]
+    assert 15000 not in ports
 
 
 def test_a_tcp_probe_asks_for_what_the_proxy_found() -> None:

@@ -1,0 +1,40 @@
+"""Parts that an Envoy configuration repeats, as JSON: typed extensions, socket addresses, static clusters. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Json = dict[str, Any]
+TYPE = "type.googleapis.com/"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def extension(name: str, message: str, **fields: Any) -> Json:
+    """A named extension and its typed configuration."""
+    return {"name": name, "typed_config": {"@type": f"{TYPE}{message}", **fields}}
+
+
+def socket_address(address: str, port: int) -> Json:
+    """Address of a listener or an endpoint."""
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def http_options(**fields: Any) -> Json:
+    """Protocol options of a cluster, as a field of it."""
+    return {"typed_extension_protocol_options": {HTTP_OPTIONS: {"@type": f"{TYPE}{HTTP_OPTIONS}", **fields}}}
+
+
+def local_cluster(name: str, port: int, timeout: float) -> Json:
+    """A cluster of one port of the pod itself; `timeout` is that of connecting, in seconds."""
+    endpoint = {"endpoint": {"address": socket_address("127.0.0.1", port)}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": f"{timeout:g}s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def literal(value: str) -> str:
+    """A header's value that Envoy must not read as a format."""
+    return value.replace("%", "%%")

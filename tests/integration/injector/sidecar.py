@@ -1,0 +1,61 @@
+"""An Envoy from our bootstrap, as a test runs it: on ports that are free on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from services.injector.bootstrap import bootstrap
+from services.injector.configuration import Installation
+from services.injector.probe_listeners import POD_ADDRESS
+from services.injector.probes import Probe
+from tests.integration.injector.edge import Envoy, Volume, status_of
+from tests.nats_server import free_port
+from tests.unit.injector.pods import INSTALLATION
+from tests.waiting import eventually
+
+
+class Sidecar:
+    """An Envoy from our bootstrap, on ports that are free here."""
+
+    def __init__(
+        self, edge_port: int, volume: Volume, directory: Path, probes: Sequence[Probe], **changes: Any
+    ) -> None:
+        installation: Installation = msgspec.structs.replace(
+            INSTALLATION, edge_host="127.0.0.1", edge_port=edge_port, **changes
+        )
+        self.admin = free_port()
+        made = bootstrap(installation, probes, directory=str(volume.path), admin_port=self.admin)
+        # What the kubelet does with the variable in the argument.
+        text = json.dumps(made, ensure_ascii=False).replace(POD_ADDRESS, "127.0.0.1")
+        config: dict[str, Any] = json.loads(text)
+        self.ports: dict[int, int] = {}
+        for listener in config["static_resources"]["listeners"]:
+            address = listener["address"]["socket_address"]
+            self.ports[address["port_value"]] = address["port_value"] = free_port()
+        arguments = ["--service-node", "shop/web-1", "--service-cluster", "web.shop"]
+        arguments += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
+        self.envoy = Envoy(config, arguments, directory / "envoy.log")
+
+    def status(self, port: int, path: str) -> int:
+        return status_of(f"http://127.0.0.1:{self.ports[port]}{path}")
+
+    async def holds_back(self) -> None:
+        """Envoy runs, and nobody answers for the pod: its workers wait for the first configuration."""
+
+        async def probe() -> bool:
+            initialising = await asyncio.to_thread(status_of, f"http://127.0.0.1:{self.admin}/ready") == 503
+            return initialising and await asyncio.to_thread(self.status, 15902, "/meshlog/ready") == 0
+
+        await eventually(probe, within=15.0, what="Envoy waits for its configuration")
+
+    async def answers(self, port: int, path: str, status: int) -> None:
+        async def probe() -> bool:
+            return await asyncio.to_thread(self.status, port, path) == status
+
+        await eventually(probe, within=15.0, what=f"{path} answers {status}")
