@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: install demo up down test test-long simulate faults attack mutants fuzz-edge fuzz-ca lint format lock chart clean help
-.PHONY: bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
+.PHONY: compare-edge edge-clients bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
 
 help: ## what can be made
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -94,3 +94,9 @@ attack: install ## attack a mesh in every way that strangers and tenants have, u
 
 mutants: install ## make 39 mistakes in the compiler, one at a time, and see each noticed; minutes
 	@$(BIN)/python -m tests.oracle.mutants
+
+compare-edge: install ## the edge's own server against gRPC's: floods, clients, h2spec, load, 6 minutes; ARGS="floods ping", JSON=file
+	@$(BIN)/python -m benchmarks.compare_edge $(ARGS)
+
+edge-clients: ## build h2spec and the clients in Go, Java and Node that edges are tested with, where these languages are
+	@sh tools/edge_clients.sh

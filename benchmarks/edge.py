@@ -52,7 +52,7 @@ async def _measure(size: int) -> list[Row]:
                 began = time.monotonic()
                 await load.until(lambda r: r.connected >= size and r.types.get(RDS_URL, 0) >= size, within=180)
                 rows = [Row(f"{size} proxies: cold start of all", round(time.monotonic() - began, 1), "s")]
-                await _quiet(load)
+                await quiet(load)
                 full = memory(edge.pid)[0]
                 rows.append(
                     Row(
@@ -64,7 +64,7 @@ async def _measure(size: int) -> list[Row]:
                 )
                 for share in (1, 10, CLASSES):
                     rows += await _latency(made, edge, load, size, share)
-                rows += await _throughput(made, edge, load, size)
+                rows += await throughput(made, edge, load, size)
                 rows += await _restart(edge, load, size)
             return rows
 
@@ -94,11 +94,13 @@ async def _workers(size: int) -> list[Row]:
             for workers in (1, 2):
                 state = made.directory / f"state-{workers}"
                 async with (
-                    made.edge(workers=workers, **{"state-dir": state, "key-dir": state / "key"}) as edge,
+                    made.edge(
+                        **{"workers": str(workers), "state-dir": str(state), "key-dir": str(state / "key")}
+                    ) as edge,
                     swarm(made.target(edge), proxies, ramp=500) as load,
                 ):
                     await load.until(lambda r: r.connected >= size and r.types.get(RDS_URL, 0) >= size, within=180)
-                    await _quiet(load)
+                    await quiet(load)
                     await load.mark()
                     before = _all_seconds(edge.pid)
                     began = time.monotonic()
@@ -128,7 +130,7 @@ def _all_seconds(pid: int) -> dict[int, float]:
 RDS_URL = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
 
-async def _quiet(load: Swarm) -> None:
+async def quiet(load: Swarm) -> None:
     """Wait until nothing arrives any more."""
     while True:
         await load.mark()
@@ -171,7 +173,7 @@ async def _written(edge: EdgeProcess) -> None:
         await asyncio.sleep(0.25)
 
 
-async def _throughput(made: BenchMesh, edge: EdgeProcess, load: Swarm, size: int) -> list[Row]:
+async def throughput(made: BenchMesh, edge: EdgeProcess, load: Swarm, size: int) -> list[Row]:
     """What a push with its ACK costs the edge, and what it writes about it."""
     await load.mark()
     cpu, began = cpu_seconds(edge.pid), time.monotonic()

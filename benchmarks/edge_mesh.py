@@ -178,6 +178,23 @@ class Publisher:
             )
         )
 
+    async def add(self, pod: str, uid: str, workload_class: str, clusters: dict[str, bytes]) -> None:
+        """One more proxy, of a class of its own that holds these clusters."""
+        digests = {name: resource_hash(CDS, body) for name, body in clusters.items()}
+        version = self.snapshot.version
+        await self._append(
+            Commit(
+                format=FORMAT,
+                version=version + 1,
+                parent=version,
+                epoch="bench",
+                build="bench",
+                resources=[Resource(CDS, name, digests[name], body) for name, body in clusters.items()],
+                views={workload_class: ViewChange(put={CDS: digests})},
+                proxies={f"{CLUSTER}/bench/{pod}": Proxy(CLUSTER, "bench", pod, uid, "default", workload_class)},
+            )
+        )
+
     async def replace(self, snapshot: Snapshot) -> None:
         """Publish another snapshot whole, as the next version."""
         version = self.snapshot.version + 1
@@ -245,6 +262,11 @@ class EdgeProcess:
         """Of the running process."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def health(self) -> str:
+        """Where it says that it is alive, on the event loop that serves."""
+        return f"http://127.0.0.1:{self._http}/healthz"
 
     @property
     def started_in(self) -> float:

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Builds what tests of the edge's server use if it is there, into .tools: h2spec, and gRPC clients in other languages.
+# A language that this machine has not is said and left out.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+tools=$PWD/.tools
+mkdir -p "$tools"
+failed=0
+
+have() {
+    command -v "$1" >/dev/null 2>&1 && return 0
+    echo "edge-clients: no $1, so no $2"
+    return 1
+}
+
+if have go "h2spec and grpc-go"; then
+    (cd tests/clients/go \
+        && go build -o "$tools/h2spec" github.com/summerwind/h2spec/cmd/h2spec \
+        && go build -o "$tools/go-client" .) || failed=1
+fi
+ls "$tools"
+exit $failed
