@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from cli.calls.directory import Directory, PodEntry, ServiceEntry
 from cli.calls.matching import Request
+from cli.calls.near_misses import Ends, near_misses
 from cli.calls.sidecars import Sidecars, Verdict, Way
+from services.compiler.mesh import Mesh
 from shared.errors import BadInputError
 from shared.policy.names import ObjectName
 from shared.snapshot import Snapshot
@@ -18,21 +22,31 @@ class Answer(msgspec.Struct, frozen=True):
     caller: str
     called: str
     """Service and port."""
+    asked: str
+    """What was judged: `GET /books`, or `a connection` where the port is bytes to the mesh."""
     allowed: bool
     sees: str
     """What the caller sees."""
     ways: tuple[Way, ...]
+    ends: Ends
+    hints: tuple[str, ...] = ()
+    """What would have let a denied call through, nearly."""
 
     @property
     def sentence(self) -> str:
         """In words."""
-        head = f"{self.caller} -> {self.called}: "
+        head = f"{self.caller} -> {self.called}, {self.asked}: "
         if self.allowed:
             rules = ", ".join(sorted({way.rule for way in self.ways}))
             return f"{head}allowed by {rules}{_shares(self.ways)}"
         reasons = dict.fromkeys(way.rule for way in self.ways if not way.passes)
         partly = ", on some of its ways" if any(way.passes for way in self.ways) else ""
         return f"{head}denied{partly}; the caller sees {self.sees}: {'; '.join(reasons)}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The sentence, and a line for each hint."""
+        return (self.sentence, *(f"  {hint}" for hint in self.hints))
 
 
 def _shares(ways: tuple[Way, ...]) -> str:
@@ -42,6 +56,20 @@ def _shares(ways: tuple[Way, ...]) -> str:
     total = sum(weights.values())
     parts = [f"{100 * weight / total:g} % to {name.split('|')[1]}" for name, weight in sorted(weights.items())]
     return f" ({', '.join(parts)})"
+
+
+def explained(answers: list[Answer], request: Request, policy: Callable[[set[str]], Mesh]) -> list[Answer]:
+    """The answers, with hints for those that deny. `policy` makes the policy of some namespaces; it may be costly."""
+    denied = [answer for answer in answers if not answer.allowed]
+    if not denied:
+        return answers
+    mesh = policy({name.namespace for answer in denied for name in (answer.ends.caller, answer.ends.service)})
+    return [
+        answer
+        if answer.allowed
+        else msgspec.structs.replace(answer, hints=tuple(near_misses(mesh, answer.ends, request)))
+        for answer in answers
+    ]
 
 
 def ask(
@@ -102,19 +130,29 @@ def _answer(
     service, port = place
     sidecars = Sidecars(snapshot, directory.sidecars)
     key = directory.key(caller.name)
-    if key in snapshot.proxies:
-        verdicts = [sidecars.decide(key, address, port, request) for address in service.addresses]
-    else:
-        pods = [directory.pods[pod] for pod in service.pods if pod in directory.pods]
+    pods = [directory.pods[pod] for pod in service.pods if pod in directory.pods]
+    if key not in snapshot.proxies:
         verdicts = [sidecars.plain(address, port) for pod in pods for address in pod.addresses[:1]]
+    elif not caller.sidecar:
+        verdicts = [sidecars.dial(key, service.name, port, request)]
+    else:
+        verdicts = [sidecars.decide(key, address, port, request) for address in service.addresses]
     ways = _ways(verdicts, frozenset(directory.key(pod) for pod in only))
     refused = [way.sees for way in ways if not way.passes]
     return Answer(
         caller=str(caller.name),
         called=f"{service.name}:{port}",
+        asked=f"{request.method} {request.path}" if port in service.http else "a connection",
         allowed=not refused,
         sees=refused[0] if refused else "an answer",
         ways=ways,
+        ends=Ends(
+            caller=caller.account,
+            service=service.name,
+            port=port,
+            called=tuple(dict.fromkeys(pod.account for pod in pods)),
+            pod=pods[0].name if pods else None,
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from services.compiler.claims import of_service, pod_behind
+from services.compiler.derive.offers import protocol_of
 from shared.errors import BadInputError
 from shared.events import Event
 from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
@@ -39,6 +40,8 @@ class ServiceEntry(msgspec.Struct, frozen=True):
     """Where clients connect to; of a headless service those of its pods."""
     ports: tuple[int, ...]
     """Ports of TCP."""
+    http: frozenset[int]
+    """Those that sidecars read as HTTP."""
     pods: tuple[ObjectName, ...]
 
 
@@ -135,6 +138,7 @@ def _service(
         name=name,
         addresses=tuple(dict.fromkeys(addresses)),
         ports=tuple(sorted({port.port for port in spec.ports if port.protocol == "TCP"})),
+        http=frozenset(port.port for port in spec.ports if port.protocol == "TCP" and protocol_of(port) == "http"),
         pods=tuple(dict.fromkeys(pod for _, pod, _ in endpoints)),
     )
 

@@ -35,6 +35,7 @@ from cli.calls.matching import (
     trusted,
 )
 from services.compiler.names import MESH_PROTOCOL
+from shared.policy.names import ObjectName
 from shared.snapshot import CDS, EDS, LDS, RDS, Proxy, Snapshot
 
 M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
@@ -182,6 +183,22 @@ class Sidecars:
             raise UnknownConfigurationError(f"chain {chain.name} leads nowhere")
         return Verdict(chain=chain.name or "default", ways=tuple(ways))
 
+    def dial(self, key: str, service: ObjectName, port: int, request: Request) -> Verdict:
+        """What becomes of a call from a proxyless pod to a name: it finds a listener of that name, or nothing."""
+        told = self._caller(key)
+        dialled = [
+            name
+            for name in self.snapshot.views[told.proxy.workload_class].get(LDS, {})
+            if name.startswith(f"{service.name}.{service.namespace}.svc.") and name.endswith(f":{port}")
+        ]
+        listener = told.get(Listener, dialled[0]) if dialled else None
+        if listener is None:
+            rule = "no policy lets this proxyless caller call it, or no proxyless pod is behind it"
+            return Verdict(chain="", ways=(Way(cluster="", weight=1, pod="", port=0, sees="refused", rule=rule),))
+        manager = HttpConnectionManager.FromString(listener.api_listener.api_listener.value)
+        ways = self._requests(told, manager.rds.route_config_name, ("", port), request)
+        return Verdict(chain=dialled[0], ways=tuple(ways))
+
     def plain(self, host: str, port: int) -> Verdict:
         """What becomes of a call from a pod without a sidecar, or one that leaves the mesh."""
         sees: Seen = "reset" if host in self.pods else "an answer"
@@ -224,16 +241,14 @@ class Sidecars:
         if cluster is None:
             return [lost("the cluster is not there")]
         if not cluster.transport_socket.name:
+            if cluster.type == Cluster.DiscoveryType.EDS:
+                return self._plaintext(told, cluster, weight)
             if cluster.type == Cluster.DiscoveryType.ORIGINAL_DST:
                 return [msgspec.structs.replace(way, cluster=name) for way in self.plain(*address).ways]
             return [lost("no policy lets this caller call that address")]
         found = [address]
         if cluster.type == Cluster.DiscoveryType.EDS:
-            assignment = told.get(ClusterLoadAssignment, cluster.eds_cluster_config.service_name)
-            endpoints = (
-                [item.endpoint for group in assignment.endpoints for item in group.lb_endpoints] if assignment else []
-            )
-            found = [(one.address.socket_address.address, one.address.socket_address.port_value) for one in endpoints]
+            found = self._endpoints(told, cluster)
         if not found:
             return [lost("no pod behind it is ready")]
         context = UpstreamTlsContext.FromString(cluster.transport_socket.typed_config.value)
@@ -246,6 +261,25 @@ class Sidecars:
             sees, rule = self._serve(self._server(key), told.identity, port, request, context)
             ways.append(Way(cluster=name, weight=weight, pod=key, port=port, sees=sees, rule=rule))
         return ways
+
+    def _endpoints(self, told: _Told, cluster: Cluster) -> list[tuple[str, int]]:
+        assignment = told.get(ClusterLoadAssignment, cluster.eds_cluster_config.service_name)
+        endpoints = (
+            [item.endpoint for group in assignment.endpoints for item in group.lb_endpoints] if assignment else []
+        )
+        return [(one.address.socket_address.address, one.address.socket_address.port_value) for one in endpoints]
+
+    def _plaintext(self, told: _Told, cluster: Cluster, weight: int) -> list[Way]:
+        """Where a proxyless caller arrives: at proxyless pods, which enforce nothing themselves."""
+        found = self._endpoints(told, cluster)
+        if not found:
+            rule = "no proxyless pod behind it is ready"
+            return [Way(cluster=cluster.name, weight=weight, pod="", port=0, sees="503", rule=rule)]
+        rule = "the configuration of the proxyless caller; a proxyless server enforces nothing"
+        return [
+            Way(cluster=cluster.name, weight=weight, pod=host, port=port, sees="an answer", rule=rule)
+            for host, port in found
+        ]
 
     def _serve(
         self, server: _Told, caller: str, port: int, request: Request | None, offered: UpstreamTlsContext

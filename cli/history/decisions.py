@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from cli.calls.asking import Answer, ask
+from cli.calls.asking import Answer, ask, explained
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
+from cli.calls.near_misses import policy_of
+from cli.history import recompile
 from cli.history.states import LostHistoryError, Part, complete_from
 from cli.history.timeline import Happened, Timeline, living
 from shared.errors import BadInputError
 from shared.events import APPLIED, Event, ObjectKey
 from shared.snapshot import Commit, Snapshot
+
+_MOST_COMPILED = 200
+"""Events of one version that are compiled one by one to find the one that decided."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -31,14 +38,21 @@ class Otherwise(msgspec.Struct, frozen=True):
     """Whether the call was allowed before."""
     events: list[Happened]
     """What was in that version."""
+    decisive: Happened | None = None
+    """The one event of these that turned the decision; None if it was not looked for, or there is no one."""
 
 
 async def decide(timeline: Timeline, snapshot: Snapshot, call: Call) -> list[Answer]:
     """The decision by the configuration that was published; raises `BadInputError` for names that are not there."""
     about = timeline.source.about
     state = living(await timeline.state(snapshot.version))
-    directory = Directory((item.event for item in state.values()), cluster=about.cluster)
-    return ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
+    events = [item.event for item in state.values()]
+    answers = ask(
+        snapshot, Directory(events, cluster=about.cluster), call.caller, call.called, call.request, port=call.port
+    )
+    return explained(
+        answers, call.request, lambda namespaces: policy_of(events, recompile.settings_of(about), namespaces)
+    )
 
 
 async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherwise | None:
@@ -75,7 +89,46 @@ async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherw
     if turn is None:
         return None
     at, since, before_it = turn
-    return Otherwise(at, before_it, [one async for one in timeline.history(after=since, until=at)])
+    events = [one async for one in timeline.history(after=since, until=at)]
+    decisive = events[0] if len(events) == 1 else await _decisive(timeline, call, since, events)
+    return Otherwise(at, before_it, events, decisive)
+
+
+async def _decisive(timeline: Timeline, call: Call, since: int, events: list[Happened]) -> Happened | None:
+    """The event after which the decision was its last: found by compiling after each one, from the version before."""
+    if len(events) > _MOST_COMPILED:
+        return None
+    about = timeline.source.about
+    namespaces = {text.rpartition(":")[2].partition("/")[0] for text in (call.caller, call.called)}
+    try:
+        there = {item.event.key: item for item in living(await timeline.state(since)).values()}
+    except LostHistoryError:
+        return None
+    compiler = recompile.compiler_of(about, there.values(), serves=lambda pod: pod.namespace in namespaces)
+    snapshot = recompile.compiled(compiler)
+    turned: Happened | None = None
+    last = _allowed(snapshot, there, call, about.cluster)
+    for item in events:
+        compiler.fold(item.event, item.sequence, epoch="history")
+        snapshot = recompile.compiled(compiler, snapshot)
+        if item.event.operation == APPLIED:
+            there[item.event.key] = item
+        else:
+            there.pop(item.event.key, None)
+        now = _allowed(snapshot, there, call, about.cluster)
+        if now is not None and now != last:
+            turned, last = item, now
+    return turned
+
+
+def _allowed(snapshot: Snapshot, there: Mapping[ObjectKey, Happened], call: Call, cluster: str) -> bool | None:
+    """Whether the call is allowed; None while one of its ends is not there."""
+    directory = Directory((item.event for item in there.values()), cluster=cluster)
+    try:
+        answers = ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
+    except BadInputError:
+        return None
+    return all(answer.allowed for answer in answers)
 
 
 def _may_matter(commit: Commit, namespaces: set[str]) -> bool:

@@ -29,6 +29,7 @@ class Compiled(msgspec.Struct, frozen=True):
     events: list[Event]
     snapshot: Snapshot
     directory: Directory
+    settings: MeshSettings
 
     def proxy(self, text: str) -> Proxy:
         """The proxy of `NS/POD` (or `NS/WORKLOAD`). Raises `BadInputError` if there is none."""
@@ -60,5 +61,8 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
         budgets=budgets_of(told.budgets),
     )
     return Compiled(
-        events=events, snapshot=compile_events(events, settings), directory=Directory(events, cluster=CLUSTER)
+        events=events,
+        snapshot=compile_events(events, settings),
+        directory=Directory(events, cluster=CLUSTER),
+        settings=settings,
     )

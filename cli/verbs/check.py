@@ -37,8 +37,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     options = parser.parse_args(argv)
 
-    from cli.calls.asking import ask
+    from cli.calls.asking import ask, explained
     from cli.calls.matching import Request
+    from cli.calls.near_misses import policy_of
     from cli.offline.compiling import compile_files
 
     request = Request(
@@ -47,14 +48,20 @@ def main(argv: Sequence[str]) -> int:
         headers=tuple(_header(text) for text in options.header),
     )
     compiled = compile_files(options.filename, mesh_name=options.mesh_name, trust_domain=options.trust_domain)
-    answers = ask(compiled.snapshot, compiled.directory, options.caller, options.called, request, port=options.port)
+    answers = explained(
+        ask(compiled.snapshot, compiled.directory, options.caller, options.called, request, port=options.port),
+        request,
+        lambda namespaces: policy_of(compiled.events, compiled.settings, namespaces),
+    )
     if options.output == "json":
         found = [
             {
                 "from": one.caller,
                 "to": one.called,
+                "asked": one.asked,
                 "allowed": one.allowed,
                 "sees": one.sees,
+                "hints": one.hints,
                 "ways": [
                     {"cluster": way.cluster, "weight": way.weight, "pod": way.pod, "sees": way.sees, "by": way.rule}
                     for way in one.ways
@@ -64,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         ]
         output.json(found, indent=2)
     else:
-        output.lines(one.sentence for one in answers)
+        output.lines(line for one in answers for line in one.lines)
     return 0 if all(one.allowed for one in answers) else 1
 
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from cli import output
 
 if TYPE_CHECKING:
-    from cli.history.decisions import Call
+    from cli.history.decisions import Call, Otherwise
 
 _EPILOG = """\
 FROM and TO are NS/POD (the name of its workload will do), sa:NS/ACCOUNT or svc:NS/SERVICE, as in `meshlog check`; the
 answer is read from what the sidecars of both ends were told at that version.
 
-exit code: 0 allowed, 1 denied, 2 bad input
+A proxy of the call that refuses the newest version, or has not acknowledged it, is named: it may do otherwise.
+
+exit code: 0 allowed, 1 denied (or allowed, and a proxy of the call is not in sync), 2 bad input
 
 examples:
   meshlog why-not bookthief/bookthief svc:bookstore/bookstore --path /buy-a-book
@@ -60,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _answer(log: str, at: str, call: Call) -> int:
-    from cli.history import naming
     from cli.history import source as sources
     from cli.history.decisions import decide, last_otherwise
+    from cli.history.reality import remarks
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 
@@ -71,14 +73,31 @@ async def _answer(log: str, at: str, call: Call) -> int:
         version = await resolve(timeline, at)
         answers = await decide(timeline, await timeline.snapshot(version), call)
         output.line(f"at version {version}:")
-        for answer in answers:
-            output.line(f"  {answer.sentence}")
+        output.lines(f"  {line}" for answer in answers for line in answer.lines)
+        doubts = await remarks(source, answers, version=version)
+        if doubts:
+            output.line("what the proxies do now may differ:")
+            output.lines(f"  {doubt}" for doubt in doubts)
         other = await last_otherwise(timeline, version, call)
         if other is None:
             output.line("it was never otherwise, in what the log keeps")
         else:
-            output.line(f"it was {'allowed' if other.before else 'denied'} until version {other.version}, which holds:")
-            for item in other.events[-20:]:
-                output.line(f"  {naming.line(item, item.event.key, item.sequence)}")
-            output.line(f"what that changed: meshlog show {other.version}")
-    return 0 if all(answer.allowed for answer in answers) else 1
+            _turn(other)
+    return 0 if all(answer.allowed for answer in answers) and not doubts else 1
+
+
+def _turn(other: Otherwise) -> None:
+    """The version that turned the decision, and the event of it that did; without one, all of its events."""
+    from cli.history import naming
+
+    before = "allowed" if other.before else "denied"
+    if other.decisive is None:
+        output.line(f"it was {before} until version {other.version}, which holds:")
+        shown = other.events[-20:]
+    else:
+        output.line(f"it was {before} until version {other.version}, by:")
+        shown = [other.decisive]
+    output.lines(f"  {naming.line(item, item.event.key, item.sequence)}" for item in shown)
+    if len(other.events) > len(shown):
+        output.line(f"  ({len(other.events) - len(shown)} more events are in that version)")
+    output.line(f"what that changed: meshlog show {other.version}")

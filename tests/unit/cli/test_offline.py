@@ -48,7 +48,41 @@ def meshlog(capsys: pytest.CaptureFixture[str]) -> Printed:
 def test_a_call_is_decided_and_its_reason_is_said(meshlog: Printed, ends: list[str], code: int, said: str) -> None:
     assert meshlog("check", "-f", str(DEMO), *ends) == code
     assert said in meshlog.out
-    assert len(meshlog.out.strip().splitlines()) == 1
+    first, *hints = meshlog.out.splitlines()
+    assert not first.startswith(" ")
+    assert all(hint.startswith("  ") for hint in hints)
+    assert not hints or code == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "hint"),
+    [
+        (
+            ["bookbuyer/bookbuyer", STORE, "--path", "/books-bought", "--method", "DELETE"],
+            "TrafficTarget bookstore/buyer-may-buy-from-v1 names this caller, and allows only GET, not DELETE",
+        ),
+        (
+            ["bookthief/bookthief", STORE, "--path", "/buy-a-book/new"],
+            "TrafficTarget bookstore/thief-may-look-at-v1 names this caller, and allows only paths that begin as ",
+        ),
+        (
+            ["bookthief/bookthief", STORE, "--path", "/buy-a-book/new"],
+            "TrafficTarget bookstore/buyer-may-buy-from-v1 lets this through for bookbuyer/bookbuyer, and bookthief/",
+        ),
+        (["database/database", STORE], "no TrafficTarget over bookstore/bookstore-v1, bookstore/bookstore-v2 names"),
+        (["outside/passerby", STORE], "namespace outside is no member of the mesh: `meshlog namespace add outside`"),
+    ],
+)
+def test_a_denial_names_what_would_nearly_have_allowed_it(meshlog: Printed, ends: list[str], hint: str) -> None:
+    assert meshlog("check", "-f", str(DEMO), *ends) == 1
+    assert f"\n  {hint}" in meshlog.out
+
+
+def test_the_request_that_was_judged_is_named(meshlog: Printed) -> None:
+    meshlog("check", "-f", str(DEMO), "bookbuyer/bookbuyer", STORE, "--path", "/books-bought")
+    assert "bookstore/bookstore:14001, GET /books-bought: allowed" in meshlog.out
+    meshlog("check", "-f", str(DEMO), "sa:bookwarehouse/bookwarehouse", "svc:database/database", "--port", "5432")
+    assert "database/database:5432, a connection: allowed" in meshlog.out
 
 
 @pytest.mark.parametrize(
@@ -138,3 +172,49 @@ def test_envoy_accepts_a_bootstrap(meshlog: Printed, tmp_path: Path) -> None:
     ]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+PROXYLESS = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {openservicemesh.io/monitored-by: meshlog}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: price, namespace: shop, labels: {app: price}, annotations: {meshlog.io/proxyless: "true"}}
+spec: {serviceAccountName: price, containers: [{name: c, image: x}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: till, namespace: shop, annotations: {meshlog.io/proxyless: "true"}}
+spec: {serviceAccountName: %s, containers: [{name: c, image: x}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: price, namespace: shop}
+spec: {selector: {app: price}, ports: [{name: grpc, port: 50051, appProtocol: grpc}]}
+---
+apiVersion: specs.smi-spec.io/v1alpha4
+kind: HTTPRouteGroup
+metadata: {name: all, namespace: shop}
+spec: {matches: [{name: all, pathRegex: ".*"}]}
+---
+apiVersion: access.smi-spec.io/v1alpha3
+kind: TrafficTarget
+metadata: {name: till-may-ask, namespace: shop}
+spec:
+  destination: {kind: ServiceAccount, name: price, namespace: shop}
+  sources: [{kind: ServiceAccount, name: till, namespace: shop}]
+  rules: [{kind: HTTPRouteGroup, name: all}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("account", "code", "said"), [("till", 0, "allowed by the configuration"), ("cat", 1, "refused")]
+)
+def test_a_proxyless_call_is_decided_by_what_its_library_is_sent(
+    meshlog: Printed, tmp_path: Path, account: str, code: int, said: str
+) -> None:
+    (tmp_path / "shop.yaml").write_text(PROXYLESS % account)
+    assert meshlog("check", "-f", str(tmp_path), "shop/till", "svc:shop/price", "--path", "/shop.Price/Get") == code
+    assert said in meshlog.out

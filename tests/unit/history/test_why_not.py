@@ -12,9 +12,14 @@ import pytest
 from cli.__main__ import main
 from cli.calls.matching import Request
 from cli.history.decisions import Call, decide, last_otherwise
+from cli.history.reality import remarks
 from cli.history.timeline import Timeline
 from shared.errors import BadInputError
+from shared.eventlog.memory import MemoryLog
+from shared.eventlog.protocol import Draft
 from shared.events import Event
+from shared.snapshot import CDS
+from shared.status import ProxyStatus, Refusal, TypeStatus, encode_status
 from tests.property.history.worlds import exported, recorded
 from tests.unit.compiler import objects
 
@@ -22,6 +27,7 @@ TARGET = next(event for event in objects.bookstore() if event.name == "buyer-v1"
 GROUP = next(event for event in objects.bookstore() if event.kind == "HTTPRouteGroup")
 GONE = objects.deleted(TARGET.kind, TARGET.namespace, TARGET.name)
 OTHER_PATHS = objects.route_group("store", "routes", {"name": "browse", "pathRegex": "/magazines", "methods": ["GET"]})
+BOOKS = Request(path="/books")
 Ask = Callable[..., tuple[int, str]]
 BUYING = ("why-not", "buy/buyer-0", "svc:store/store-v1", "--path", "/books")
 
@@ -88,6 +94,65 @@ def test_who_is_not_there_is_told_in_one_sentence(ask: Ask) -> None:
     code, text = ask([], "why-not", "buy/nobody", "svc:store/store-v1")
     assert (code, len(text.splitlines())) == (2, 1)
     assert "nobody" in text
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+async def test_of_many_events_in_one_version_the_one_that_decided_is_singled_out(place: int) -> None:
+    """Neighbours of it change nothing of the call, though some are about its very pods."""
+    others = [
+        objects.slices("store", "store-v1", {"v1-0": "10.244.2.1"}, unready=[]),
+        objects.target("store", "elsewhere", destination="store-v2", sources=[("buy", "thief")], rules=[]),
+        objects.deleted("Pod", "buy", "thief-0"),
+        objects.namespace("other"),
+        objects.service("store", "unused", ip="10.96.9.9"),
+        objects.route_group("store", "unused", {"name": "all"}),
+    ]
+    together = [*others[:place], GONE, *others[place:]]
+    timeline = Timeline(await recorded([*([event] for event in objects.bookstore()), together], together=[1]))
+    other = await last_otherwise(timeline, await timeline.head(), Call("buy/buyer-0", "svc:store/store-v1", BOOKS))
+    assert other is not None
+    assert len(other.events) == len(together)
+    assert other.decisive is not None
+    assert other.decisive.event.key == GONE.key
+
+
+def test_the_command_names_one_event_and_how_many_more_there_are(ask: Ask) -> None:
+    code, text = ask([GONE], *BUYING)
+    assert code == 1
+    assert "by:\n  " in text
+    assert "no TrafficTarget over store/store-v1 names buy/buyer as a source" in text
+
+
+async def test_a_proxy_that_refuses_or_is_behind_is_named_beside_the_decision() -> None:
+    """What was published allows the call, and the caller's sidecar does not have it."""
+    source = await recorded([[event] for event in objects.bookstore()])
+    timeline = Timeline(source)
+    head = await timeline.head()
+    assert isinstance(source.status, MemoryLog)
+    refused = Refusal(version=head, resources={}, message="no such field")
+    for pod, acked, refusal in (("buy/buyer-0", head - 1, refused), ("store/v1-0", 1, None)):
+        namespace, _, name = pod.partition("/")
+        proxy = (await timeline.snapshot(head)).proxies[f"{objects.CLUSTER}/{pod}"]
+        status = ProxyStatus(
+            cluster=objects.CLUSTER,
+            namespace=namespace,
+            pod=name,
+            uid=proxy.uid,
+            service_account=proxy.service_account,
+            edge="edge-0",
+            connected=True,
+            since=1,
+            types={CDS: TypeStatus(sent=head, acked=acked, acked_at=1, refusal=refusal)},
+        )
+        subject = source.streams.status_subject(objects.CLUSTER, namespace, name)
+        await source.status.publish(Draft(subject, encode_status(status)))
+    answers = await decide(timeline, await timeline.snapshot(head), Call("buy/buyer-0", "svc:store/store-v1", BOOKS))
+    assert [answer.allowed for answer in answers] == [True]
+    caller, called = await remarks(source, answers, version=head)
+    assert caller.startswith("proxy buy/buyer-0 is refusing (Cluster of")
+    assert "no such field" in caller
+    assert called.startswith("proxy store/v1-0 is behind (holds 1)")
+    assert not await remarks(source, answers, version=head - 1)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -1,0 +1,150 @@
+"""What would have let a denied call through, nearly: which part of which TrafficTarget does not fit it.
+
+The decision itself is read from what the sidecars hold (`sidecars`). Why nothing lets a call through is a question
+about policy, so it is asked of policy, by the compiler's own queries over the same events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import re2
+
+from cli.calls.matching import Request, bare_path, normal_path
+from services.compiler.derive.access import Grant, grant
+from services.compiler.derive.bindings import sources_of, targets_to
+from services.compiler.derive.membership import is_member
+from services.compiler.derive.offers import Port
+from services.compiler.derive.offers import port as port_of
+from services.compiler.derive.problems import target_problems
+from services.compiler.mesh import Mesh, MeshSettings
+from services.compiler.reduce import reduce
+from shared.events import Event
+from shared.policy.model import HttpMatch
+from shared.policy.names import ObjectName
+from shared.policy.regexes import anchored_at_start
+
+_POLICY = frozenset(
+    {"Namespace", "TrafficTarget", "IdentityBinding", "HTTPRouteGroup", "TCPRoute", "MeshConfig", "MeshRootCertificate"}
+)
+_OF_ENDS = frozenset({"Pod", "Service"})
+_NAMED = 4
+"""Near misses that are named, and callers or ports within one."""
+
+
+class Ends(NamedTuple):
+    """Who calls, what is called, and which accounts answer there."""
+
+    caller: ObjectName
+    """Service account."""
+    service: ObjectName
+    port: int
+    """Of the service."""
+    called: tuple[ObjectName, ...]
+    """Service accounts of the pods behind it."""
+    pod: ObjectName | None
+    """One of these pods; None if there is none."""
+
+
+def policy_of(events: Iterable[Event], settings: MeshSettings, namespaces: set[str]) -> Mesh:
+    """The policy that events say is in force, with the pods and Services of some namespaces."""
+    mesh = Mesh(settings)
+    for sequence, event in enumerate(events, 1):
+        if event.kind in _POLICY or (event.kind in _OF_ENDS and event.namespace in namespaces):
+            reduce(mesh, event, sequence)
+    return mesh
+
+
+def near_misses(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
+    """Sentences, the nearest first: at most four. Empty if no policy is near."""
+    for namespace in dict.fromkeys((ends.caller.namespace, ends.service.namespace)):
+        if not is_member(mesh, namespace):
+            return [f"namespace {namespace} is no member of the mesh: `meshlog namespace add {namespace}`"]
+    offered = port_of(mesh, ends.service, ends.port)
+    number = None if offered is None else _pod_port(mesh, offered, ends.pod)
+    by_requests = offered is None or offered.protocol == "http"
+    names = dict.fromkeys(name for account in ends.called for name in targets_to(mesh, account))
+    found = [
+        (rank, sentence)
+        for name in names
+        for rank, sentence in _of_target(mesh, name, ends.caller, number, request if by_requests else None)
+    ]
+    accounts = ", ".join(sorted(map(str, ends.called)))
+    if not names and ends.called:
+        return [f"no TrafficTarget in {ends.service.namespace} has {accounts} as its destination"]
+    targets = [mesh.targets.get(name) for name in names]
+    if not any(target is not None and ends.caller in sources_of(mesh, target) for target in targets):
+        found.append((1, f"no TrafficTarget over {accounts} names {ends.caller} as a source"))
+    return [sentence for _, sentence in sorted(found)[:_NAMED]]
+
+
+def _pod_port(mesh: Mesh, offered: Port, pod: ObjectName | None) -> int | None:
+    """The port of the pod that a Service's port leads to."""
+    if isinstance(offered.target, int):
+        return offered.target
+    found = None if pod is None else mesh.pods.get(pod)
+    for container in found.spec.containers if found is not None else ():
+        for declared in container.ports:
+            if declared.name == offered.target:
+                return declared.container_port
+    return None
+
+
+def _of_target(
+    mesh: Mesh, name: ObjectName, caller: ObjectName, port: int | None, request: Request | None
+) -> Iterable[tuple[int, str]]:
+    """How far a traffic target is from letting the call through, and what is in the way."""
+    target = mesh.targets.get(name)
+    if target is None:
+        return
+    title = f"TrafficTarget {name}"
+    opened = grant(mesh, name)
+    if caller not in sources_of(mesh, target):
+        if opened is not None and _misfit(opened, port, request) is None:
+            others = sorted({identity.partition("/ns/")[2].replace("/sa/", "/") for identity in opened.sources})
+            yield 2, f"{title} lets this through for {_few(others)}, and {caller} is no source of it"
+        return
+    problems = [sentence for _, sentence in target_problems(mesh, name)]
+    if opened is None:
+        yield 0, f"{title} names this caller, and opens nothing: {'; '.join(problems) or 'none of its rules can match'}"
+        return
+    misfit = _misfit(opened, port, request)
+    if misfit is not None:
+        rank, reason = misfit
+        also = f" ({'; '.join(problems)})" if problems else ""
+        yield rank, f"{title} names this caller, and {reason}{also}"
+
+
+def _misfit(opened: Grant, port: int | None, request: Request | None) -> tuple[int, str] | None:
+    """Which part of a grant does not fit, and how near it is (0: nearest); None if all of it does."""
+    if opened.ports is not None and port is not None and port not in opened.ports:
+        return 1, f"its TCPRoutes open {_few([str(number) for number in opened.ports])} of the pod only, not {port}"
+    if opened.requests is None:
+        return None
+    if request is None:
+        return 1, "its rules are about HTTP requests, which open no port of bytes; a TCPRoute would"
+    unlike = [_unlike(match, request) for match in opened.requests]
+    return None if None in unlike else min(one for one in unlike if one is not None)
+
+
+def _unlike(match: HttpMatch, request: Request) -> tuple[int, str] | None:
+    """What a match of a route group asks for that a request is not; None if the match fits."""
+    lacks: list[str] = []
+    path = bare_path(normal_path(request.path))
+    if match.path and re2.fullmatch(anchored_at_start(match.path), path) is None:
+        lacks.append(f"paths that begin as {match.path} does, not {path}")
+    if match.methods and request.method not in match.methods:
+        lacks.append(f"{_few(list(match.methods))}, not {request.method}")
+    for name, pattern in match.headers:
+        value = request.header(name)
+        if value is None or re2.fullmatch(pattern, value) is None:
+            lacks.append(f"header {name} like {pattern}, not {'none' if value is None else repr(value)}")
+    if not lacks:
+        return None
+    named = f" (match {match.name})" if match.name else ""
+    return len(lacks) - 1, f"allows only {'; '.join(lacks)}{named}"
+
+
+def _few(words: list[str]) -> str:
+    return ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
