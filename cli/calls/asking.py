@@ -15,6 +15,9 @@ from shared.errors import BadInputError
 from shared.policy.names import ObjectName
 from shared.snapshot import Snapshot
 
+_RULES = {"permissive": "permissive mode: every member may call it"}
+"""What a rule of the configuration that is no object is called."""
+
 
 class Answer(msgspec.Struct, frozen=True):
     """What becomes of one call."""
@@ -37,7 +40,7 @@ class Answer(msgspec.Struct, frozen=True):
         """In words."""
         head = f"{self.caller} -> {self.called}, {self.asked}: "
         if self.allowed:
-            rules = ", ".join(sorted({way.rule for way in self.ways}))
+            rules = ", ".join(sorted({_RULES.get(way.rule, way.rule) for way in self.ways}))
             return f"{head}allowed by {rules}{_shares(self.ways)}"
         reasons = dict.fromkeys(way.rule for way in self.ways if not way.passes)
         partly = ", on some of its ways" if any(way.passes for way in self.ways) else ""

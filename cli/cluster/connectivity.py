@@ -1,45 +1,108 @@
-"""May a pod call another one, and is everything there that the call needs? By what Kubernetes knows, step by step.
+"""May a pod call another pod, a Service or a host, and is everything there that the call needs? Step by step.
 
-It reads membership, sidecars, services and policies from the API, so it works on any cluster and needs no access to
-the log. What each proxy really holds is the log's to say: `meshlog status`, `meshlog why`.
+Membership, sidecars and readiness are read from the Kubernetes API. The decision itself is the one of `meshlog why-not`
+and `meshlog check`: from what was published, if the log can be read, with what the proxies acknowledged of it; else
+from what the compiler makes of the cluster's objects.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import ipaddress
+from collections.abc import AsyncGenerator
+from typing import Any, NamedTuple
 
 from cli.api import Api
+from cli.calls.asking import Answer, ask, explained
+from cli.calls.directory import Directory
+from cli.calls.matching import Request
+from cli.calls.near_misses import policy_of
+from cli.calls.sidecars import Sidecars
+from cli.cluster import objects
 from cli.cluster.health import Check
-from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
+from cli.history import recompile
+from cli.history.reality import remarks
+from cli.history.source import Source, opened
+from cli.history.standing import pinned
+from cli.history.timeline import Timeline, living
+from services.compiler.mesh import MeshSettings
+from services.compiler.offline import compile_events
+from shared.errors import BadInputError, MeshlogError
+from shared.events import Event
+from shared.model import ANNOTATION_PROXYLESS, ANNOTATION_SIDECAR, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.policy.names import ObjectName
+from shared.snapshot import Snapshot, proxy_key
 
-_TARGETS = "/apis/access.smi-spec.io/{}/namespaces/{}/traffictargets"
-_VERSIONS = ("v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1")
+_ELSEWHERE = ("192.0.2.1", "2001:db8::1")
+"""Addresses for documentation (RFC 5737, RFC 3849), which no Service has: where a host outside the cluster may be."""
 
 
-async def verify(api: Api, *, caller: str, called: str, mesh_name: str, mesh_namespace: str) -> list[Check]:
-    """Every step of a call from one `namespace/pod` to another; later steps are left out if pods are missing."""
+class Wanted(NamedTuple):
+    """The call that is asked about."""
+
+    caller: str
+    """`namespace/pod`."""
+    pod: str = ""
+    """`namespace/pod` that is called."""
+    service: str = ""
+    """`namespace/service`, or a service of the called pod's namespace (without one: the caller's)."""
+    host: str = ""
+    """A host outside the cluster."""
+    port: int | None = None
+    protocol: str = ""
+    """What the port is expected to be: http, grpc, tcp, …; empty: anything."""
+    request: Request = Request()
+
+
+class _Facts(NamedTuple):
+    """What the decision is read from."""
+
+    snapshot: Snapshot
+    events: list[Event]
+    settings: MeshSettings
+    source: Source | None
+    """The log; None: the events were made of the cluster's objects."""
+
+
+async def verify(api: Api, wanted: Wanted, *, mesh_name: str, mesh_namespace: str, log: str | None) -> list[Check]:
+    """Every step of a call; later steps are left out if pods are missing.
+
+    `log`: where the log is (see `cli.history.source`); None: it cannot be read from here. Raises `BadInputError`.
+    """
     checks: list[Check] = []
-    pods: list[dict[str, Any]] = []
-    for place in (caller, called):
-        namespace, _, name = place.rpartition("/")
-        namespace = namespace or "default"
-        checks.append(await _member(api, namespace, mesh_name))
-        status, pod = await api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
-        if status != 200:
-            checks.append(Check(f"pod {place}", fine=False, found="is not there"))
+    for place in dict.fromkeys(filter(None, (wanted.caller, wanted.pod))):
+        found = await _end(api, place, mesh_name)
+        checks += found
+        if any(check.found == _MISSING for check in found):
             return checks
-        checks += _sidecar(pod)
-        pods.append(pod)
-    checks.append(await _service(api, pods[1]))
-    checks.append(await _allowed(api, pods[0], pods[1], mesh_namespace))
+    async with _facts(api, log, mesh_name=mesh_name, mesh_namespace=mesh_namespace) as (facts, check):
+        checks += check
+        checks += await _decided(facts, wanted)
     return checks
+
+
+_MISSING = "is not there"
+
+
+async def _end(api: Api, place: str, mesh_name: str) -> list[Check]:
+    namespace, name = _placed(place)
+    status, pod = await api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
+    member = await _member(api, namespace, mesh_name)
+    if status != 200:
+        return [member, Check(f"pod {place}", fine=False, found=_MISSING)]
+    return [member, *_sidecar(pod)]
+
+
+def _placed(place: str) -> tuple[str, str]:
+    namespace, _, name = place.rpartition("/")
+    return namespace or "default", name
 
 
 async def _member(api: Api, namespace: str, mesh_name: str) -> Check:
     what = f"namespace {namespace}"
     status, one = await api.request("GET", f"/api/v1/namespaces/{namespace}")
     if status != 200:
-        return Check(what, fine=False, found="is not there")
+        return Check(what, fine=False, found=_MISSING)
     labels: dict[str, str] = one["metadata"].get("labels") or {}
     if LABEL_IGNORE in labels:
         return Check(what, fine=False, found=f"is ignored (label {LABEL_IGNORE})")
@@ -49,61 +112,101 @@ async def _member(api: Api, namespace: str, mesh_name: str) -> Check:
 
 
 def _sidecar(pod: dict[str, Any]) -> list[Check]:
-    spec, place = pod["spec"], f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-    containers = [*spec.get("initContainers", []), *spec["containers"]]
-    if not any(one["name"] == "envoy" for one in containers):
+    what = f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
+    annotations: dict[str, str] = pod["metadata"].get("annotations") or {}
+    if annotations.get(ANNOTATION_PROXYLESS, "").strip().lower() == "true":
+        first = Check(what, fine=True, found="is proxyless: its gRPC library speaks xDS itself")
+    elif ANNOTATION_SIDECAR in annotations:
+        first = Check(what, fine=True, found="has a sidecar")
+    else:
         found = "has no sidecar: it was created before its namespace was a member, or it opted out; recreate it"
-        return [Check(f"pod {place}", fine=False, found=found)]
+        return [Check(what, fine=False, found=found)]
     conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready") == "True"
-    return [
-        Check(f"pod {place}", fine=True, found="has a sidecar"),
-        Check(f"pod {place}", fine=ready, found="is ready" if ready else "is not ready: nothing is sent to it"),
-    ]
+    return [first, Check(what, fine=ready, found="is ready" if ready else "is not ready: nothing is sent to it")]
 
 
-async def _service(api: Api, pod: dict[str, Any]) -> Check:
-    namespace, labels = pod["metadata"]["namespace"], pod["metadata"].get("labels") or {}
-    services = (await api.get(f"/api/v1/namespaces/{namespace}/services"))["items"]
-    chosen = [
-        one["metadata"]["name"]
-        for one in services
-        if (selector := one["spec"].get("selector")) and selector.items() <= labels.items()
-    ]
-    what = f"services of {namespace}/{pod['metadata']['name']}"
-    if not chosen:
-        return Check(what, fine=False, found="none selects it, so nobody has a route to it")
-    return Check(what, fine=True, found=", ".join(chosen))
+@contextlib.asynccontextmanager
+async def _facts(
+    api: Api, log: str | None, *, mesh_name: str, mesh_namespace: str
+) -> AsyncGenerator[tuple[_Facts, list[Check]]]:
+    """The facts of the decision, and a check that names where they come from if that matters."""
+    why = ""
+    if log is not None:
+        try:
+            async with opened(log) as source:
+                timeline = Timeline(source)
+                snapshot = await timeline.snapshot(await timeline.head())
+                events = [item.event for item in living(await timeline.state(snapshot.version)).values()]
+                pin = await pinned(source)
+                settings = recompile.settings_of(source.about)
+                checks = [Check("pin", fine=True, found=f"the mesh is {pin}: that is in force")] if pin else []
+                yield _Facts(snapshot, events, settings, source), checks
+                return
+        except MeshlogError as error:
+            why = f" ({error})"
+    events = await objects.read(api)
+    settings = MeshSettings(cluster=objects.CLUSTER, mesh_name=mesh_name, namespace=mesh_namespace)
+    note = f"the log cannot be read from here{why}: decided by the cluster's objects, whatever proxies have of them"
+    checks = [Check("log", fine=True, found=note)]
+    yield _Facts(compile_events(events, settings), events, settings, None), checks
 
 
-async def _allowed(api: Api, caller: dict[str, Any], called: dict[str, Any], mesh_namespace: str) -> Check:
-    source, destination = _account(caller), _account(called)
-    what = f"policy from {'/'.join(source)} to {'/'.join(destination)}"
-    path = f"/apis/config.openservicemesh.io/v1alpha2/namespaces/{mesh_namespace}/meshconfigs/osm-mesh-config"
-    status, config = await api.request("GET", path)
-    if status == 200 and config["spec"].get("traffic", {}).get("enablePermissiveTrafficPolicyMode"):
-        return Check(what, fine=True, found="permissive mode: every member may call every member")
-    for target in await _traffic_targets(api, destination[0]):
-        spec = target.get("spec") or target
-        told = spec["destination"]
-        if (told.get("namespace") or destination[0], told["name"]) != destination:
-            continue
-        for one in spec["sources"]:
-            if (one.get("namespace") or destination[0], one["name"]) == source:
-                rules = ", ".join(
-                    f"{rule['kind']} {rule['name']}" for rule in spec.get("rules") or spec.get("specs") or []
-                )
-                return Check(what, fine=True, found=f"TrafficTarget {target['metadata']['name']}: {rules}")
-    return Check(what, fine=False, found="no TrafficTarget allows it, and what none allows is denied")
+async def _decided(facts: _Facts, wanted: Wanted) -> list[Check]:
+    directory = Directory(facts.events, cluster=facts.settings.cluster)
+    if wanted.host:
+        return [_outside(facts, directory, wanted)]
+    called = f"svc:{_service(wanted)}" if wanted.service else wanted.pod
+    try:
+        answers = ask(facts.snapshot, directory, wanted.caller, called, wanted.request, port=wanted.port)
+    except BadInputError as error:
+        return [Check(f"call to {called}", fine=False, found=str(error))]
+    answers = explained(answers, wanted.request, lambda namespaces: policy_of(facts.events, facts.settings, namespaces))
+    checks = [check for answer in answers for check in _answered(answer, wanted)]
+    if facts.source is not None:
+        version = facts.snapshot.version
+        doubts = await remarks(facts.source, answers, version=version)
+        checks += [Check("in force", fine=False, found=doubt) for doubt in doubts]
+        if not doubts:
+            checks.append(Check("in force", fine=True, found=f"the proxies of the call hold version {version}"))
+    return checks
 
 
-async def _traffic_targets(api: Api, namespace: str) -> list[dict[str, Any]]:
-    for version in _VERSIONS:
-        status, listing = await api.request("GET", _TARGETS.format(version, namespace))
-        if status == 200:
-            return listing["items"]
-    return []
+def _service(wanted: Wanted) -> str:
+    if "/" in wanted.service:
+        return wanted.service
+    return f"{_placed(wanted.pod or wanted.caller)[0]}/{wanted.service}"
 
 
-def _account(pod: dict[str, Any]) -> tuple[str, str]:
-    return pod["metadata"]["namespace"], pod["spec"].get("serviceAccountName") or "default"
+def _answered(answer: Answer, wanted: Wanted) -> list[Check]:
+    what = f"call from {answer.caller} to {answer.called}"
+    found = answer.sentence.partition(": ")[2]
+    checks = [Check(what, fine=answer.allowed, found="; ".join([f"{answer.asked} is {found}", *answer.hints]))]
+    is_http = answer.asked != "a connection"
+    if wanted.protocol and (wanted.protocol in {"http", "grpc"}) != is_http:
+        taken = "HTTP" if is_http else "bytes"
+        found = f"is taken for {taken}, not {wanted.protocol}: write its appProtocol in the Service"
+        checks.append(Check(f"protocol of {answer.called}", fine=False, found=found))
+    return checks
+
+
+def _outside(facts: _Facts, directory: Directory, wanted: Wanted) -> Check:
+    """A call to a host outside the cluster. What its name leads to is not known here, unless it is an address."""
+    port = wanted.port or 443
+    what = f"call from {wanted.caller} to {wanted.host}:{port}"
+    namespace, name = _placed(wanted.caller)
+    key = proxy_key(facts.settings.cluster, namespace, name)
+    pod = directory.pods.get(ObjectName(namespace, name))
+    if key not in facts.snapshot.proxies or pod is None or not pod.sidecar:
+        return Check(what, fine=True, found="the caller has no sidecar: nothing of the mesh is in the way")
+    try:
+        addresses: tuple[str, ...] = (str(ipaddress.ip_address(wanted.host)),)
+    except ValueError:
+        addresses = _ELSEWHERE[:1]
+    sidecars = Sidecars(facts.snapshot, directory.sidecars)
+    ways = [way for address in addresses for way in sidecars.decide(key, address, port, wanted.request).ways]
+    refused = [way for way in ways if not way.passes]
+    if refused:
+        also = "; `traffic.enableEgress` of the MeshConfig lets calls leave the mesh" if not wanted.pod else ""
+        return Check(what, fine=False, found=f"the caller sees {refused[0].sees}: {refused[0].rule}{also}")
+    return Check(what, fine=True, found=f"leaves the mesh: {ways[0].rule}")

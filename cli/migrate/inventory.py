@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cli.api import Api, Manifest
@@ -33,26 +34,31 @@ async def read(api: Api) -> list[Manifest]:
     """List everything, once; a kind that the cluster does not have has no objects. Raises `ApiRefusedError`."""
     found: list[Manifest] = []
     for group, version, plural in _KINDS:
-        found += await _list(api, f"/apis/{group}/{version}" if group else f"/api/{version}", plural)
+        found += await listed(api, f"/apis/{group}/{version}" if group else f"/api/{version}", plural)
     for group, plurals in _CUSTOM.items():
-        status, served = await api.request("GET", f"/apis/{group}")
-        if status != 200:
-            continue
-        versions = [one["version"] for one in served["versions"]]
-        for plural in plurals:
-            found += await _custom(api, group, versions, plural)
+        found += await custom(api, group, plurals)
     return found
+
+
+async def custom(api: Api, group: str, plurals: Sequence[str]) -> list[Manifest]:
+    """The objects of some resources of a group, whichever version of it the cluster serves; none if it has none."""
+    status, served = await api.request("GET", f"/apis/{group}")
+    if status != 200:
+        return []
+    versions = [one["version"] for one in served["versions"]]
+    return [one for plural in plurals for one in await _custom(api, group, versions, plural)]
 
 
 async def _custom(api: Api, group: str, versions: list[str], plural: str) -> list[Manifest]:
     for version in versions:
         status, resources = await api.request("GET", f"/apis/{group}/{version}")
         if status == 200 and any(one["name"] == plural for one in resources["resources"]):
-            return await _list(api, f"/apis/{group}/{version}", plural)
+            return await listed(api, f"/apis/{group}/{version}", plural)
     return []
 
 
-async def _list(api: Api, root: str, plural: str) -> list[Manifest]:
+async def listed(api: Api, root: str, plural: str) -> list[Manifest]:
+    """Every object of one resource, page by page. Raises `ApiRefusedError`."""
     found: list[Manifest] = []
     params = {"limit": "500"}
     while True:

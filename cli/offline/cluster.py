@@ -69,6 +69,12 @@ def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace:
     return [_event(item) for item in sorted([*rest, *pods, *services, *slices], key=_key)]
 
 
+def as_they_are(objects: Sequence[Manifest]) -> list[Event]:
+    """The events of objects of a running cluster, in a fixed order: nothing is made up."""
+    known = (copy.deepcopy(item) for item in objects if item["kind"] in KINDS)
+    return [_event(item) for item in sorted(map(_named, known), key=_key)]
+
+
 def _named(item: Manifest) -> Manifest:
     meta = item.setdefault("metadata", {})
     if not isinstance(meta, dict) or not isinstance(meta.get("name"), str):

@@ -13,6 +13,7 @@ import yaml
 
 from cli import kubeconfig
 from cli.api import Api, connect
+from cli.calls.matching import Request
 from cli.cluster import connectivity, health, installation, membership
 from cli.migrate import inventory
 from deploy.devcluster.apiserver import ApiServer
@@ -94,42 +95,135 @@ def pod(namespace: str, name: str, *, sidecar: bool) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": spec}
 
 
-async def test_connectivity_is_followed_step_by_step(api: Api) -> None:
-    async def failed() -> list[str]:
-        checks = await connectivity.verify(
-            api, caller="home/buyer", called="shop/web", mesh_name="meshlog", mesh_namespace="meshlog-system"
-        )
-        return [f"{one.what}: {one.found}" for one in checks if not one.fine]
+def placed(namespace: str, name: str, address: str, *, sidecar: bool) -> list[dict[str, Any]]:
+    """A pod that runs, with the annotation of the injector if it has a sidecar; what the API keeps in two parts."""
+    one = pod(namespace, name, sidecar=sidecar)
+    if sidecar:
+        one["metadata"]["annotations"] = {"meshlog.io/sidecar": "test"}
+    conditions = [{"type": "Ready", "status": "True"}]
+    status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": conditions}
+    return [one, {"status": status}]
 
-    assert (await failed())[0].startswith("namespace home: is no member")
-    assert (await failed())[1] == "pod home/buyer: is not there"
+
+async def put(api: Api, namespace: str, name: str, address: str, *, sidecar: bool) -> None:
+    one, status = placed(namespace, name, address, sidecar=sidecar)
+    await api.apply(one)
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"
+    answered, _ = await api.request("PATCH", path, body=status, content_type="application/merge-patch+json")
+    assert answered == 200
+
+
+SHOP = {
+    "service": {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80}], "clusterIP": "10.96.0.7"},
+    },
+    "slice": {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [
+            {
+                "addresses": ["10.244.0.9"],
+                "conditions": {"ready": True},
+                "targetRef": {"kind": "Pod", "name": "web", "namespace": "shop"},
+            }
+        ],
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+    },
+    "routes": {
+        "apiVersion": "specs.smi-spec.io/v1alpha4",
+        "kind": "HTTPRouteGroup",
+        "metadata": {"name": "routes", "namespace": "shop"},
+        "spec": {"matches": [{"name": "read", "pathRegex": "/.*", "methods": ["GET"]}]},
+    },
+    "target": {
+        "apiVersion": "access.smi-spec.io/v1alpha3",
+        "kind": "TrafficTarget",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "destination": {"kind": "ServiceAccount", "name": "default", "namespace": "shop"},
+            "sources": [{"kind": "ServiceAccount", "name": "default", "namespace": "home"}],
+            "rules": [{"kind": "HTTPRouteGroup", "name": "routes"}],
+        },
+    },
+}
+
+
+async def failed(api: Api, **wanted: Any) -> list[str]:
+    call = connectivity.Wanted("home/buyer", "shop/web")._replace(**wanted)
+    names = {"mesh_name": "meshlog", "mesh_namespace": "meshlog-system"}
+    checks = await connectivity.verify(api, call, **names, log=None)
+    return [f"{one.what}: {one.found}" for one in checks if not one.fine]
+
+
+async def test_connectivity_is_followed_step_by_step(api: Api) -> None:
+    assert (await failed(api))[0].startswith("namespace home: is no member")
+    assert (await failed(api))[1] == "pod home/buyer: is not there"
     for name in ("home", "shop"):
         await membership.add(api, name, "meshlog", injection=True)
-    await api.apply(pod("home", "buyer", sidecar=False))
-    await api.apply(pod("shop", "web", sidecar=True))
+    await put(api, "home", "buyer", "10.244.0.8", sidecar=False)
+    await put(api, "shop", "web", "10.244.0.9", sidecar=True)
+    first, second = await failed(api)
+    assert "has no sidecar" in first
+    assert "no Service leads to shop/web" in second
+    await api.delete(pod("home", "buyer", sidecar=False))
+    await put(api, "home", "buyer", "10.244.0.8", sidecar=True)
+    for part in ("service", "slice"):
+        await api.apply(SHOP[part])
+    (denied,) = await failed(api)
+    assert "no TrafficTarget in shop has shop/default as its destination" in denied
+    await api.apply(SHOP["target"])
+    (denied,) = await failed(api)
+    assert "names HTTPRouteGroup shop/routes, which is not there" in denied, "a target whose rules are gone"
+    await api.apply(SHOP["routes"])
+    assert not await failed(api)
+    (denied,) = await failed(api, request=Request(method="DELETE"))
+    assert "allows only GET, not DELETE" in denied
+
+
+async def test_connectivity_by_service_port_protocol_and_host(api: Api) -> None:
+    for name in ("home", "shop"):
+        await membership.add(api, name, "meshlog", injection=True)
+    await put(api, "home", "buyer", "10.244.0.8", sidecar=True)
+    await put(api, "shop", "web", "10.244.0.9", sidecar=True)
+    for part in SHOP.values():
+        await api.apply(part)
+    assert not await failed(api, pod="", service="shop/web")
+    assert not await failed(api, service="web", protocol="http", port=80)
+    assert "there is no Service shop/cart" in (await failed(api, service="cart"))[0]
+    assert "choose a port" in (await failed(api, service="web", port=81))[0]
+    assert "is taken for HTTP, not tcp" in (await failed(api, service="web", protocol="tcp"))[0]
+    (denied,) = await failed(api, pod="", host="example.com", port=443)
+    assert "the caller sees closed" in denied
+    config = {
+        "apiVersion": "config.openservicemesh.io/v1alpha2",
+        "kind": "MeshConfig",
+        "metadata": {"name": "osm-mesh-config", "namespace": "meshlog-system"},
+        "spec": {"traffic": {"enableEgress": True}},
+    }
+    await api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "meshlog-system"}})
+    await api.apply(config)
+    assert not await failed(api, pod="", host="example.com", port=443)
+
+
+async def test_a_permissive_namespace_is_called_without_a_target(api: Api) -> None:
+    for name in ("home", "shop"):
+        await membership.add(api, name, "meshlog", injection=True)
+    await put(api, "home", "buyer", "10.244.0.8", sidecar=True)
+    await put(api, "shop", "web", "10.244.0.9", sidecar=True)
+    for part in ("service", "slice"):
+        await api.apply(SHOP[part])
+    assert await failed(api)
+    annotated = {"annotations": {"meshlog.io/permissive": "true"}}
     status, _ = await api.request(
-        "PATCH",
-        "/api/v1/namespaces/shop/pods/web/status",
-        body={"status": {"conditions": [{"type": "Ready", "status": "True"}]}},
-        content_type="application/merge-patch+json",
+        "PATCH", "/api/v1/namespaces/shop", body={"metadata": annotated}, content_type="application/merge-patch+json"
     )
     assert status == 200
-    first, second, third = await failed()
-    assert "has no sidecar" in first
-    assert "none selects it" in second
-    assert "no TrafficTarget allows it" in third
-    service = {"selector": {"app": "web"}, "ports": [{"port": 80}], "clusterIP": "10.96.0.7"}
-    named = {"name": "web", "namespace": "shop"}
-    await api.apply({"apiVersion": "v1", "kind": "Service", "metadata": named, "spec": service})
-    account = {"kind": "ServiceAccount", "name": "default"}
-    target = {
-        "destination": {**account, "namespace": "shop"},
-        "sources": [{**account, "namespace": "home"}],
-        "rules": [{"kind": "HTTPRouteGroup", "name": "routes"}],
-    }
-    version = {"apiVersion": "access.smi-spec.io/v1alpha3", "kind": "TrafficTarget"}
-    await api.apply({**version, "metadata": named, "spec": target})
-    assert [one.partition(":")[0] for one in await failed()] == ["pod home/buyer"]
+    assert not await failed(api)
 
 
 @pytest.mark.parametrize(
