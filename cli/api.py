@@ -6,26 +6,20 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import msgspec
-import yaml
 
 from cli.kubeconfig import Access
+from cli.manifests import Manifest
 from shared.errors import BadInputError, MeshlogError
 
-Manifest = dict[str, Any]
 FIELD_MANAGER = "meshlog"
 
 
 class ApiRefusedError(MeshlogError):
     """The API server said no; the sentence is its own."""
-
-
-def _none(_document: object) -> None:
-    """Knows no document but Kubernetes objects."""
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -38,62 +32,6 @@ class Applied(msgspec.Struct, frozen=True):
     resource_version: str
     answered_at: int
     """When the answer arrived, nanoseconds since 1970."""
-
-
-def read_manifests(path: Path, *, foreign: Callable[[object], Manifest | None] = _none) -> list[Manifest]:
-    """Every object of a YAML file (or of the files of a folder, by name), in order; a List is its items.
-
-    `foreign` may turn a document that is no Kubernetes object into one. Raises `BadInputError` that names the file,
-    the line and what is wrong.
-    """
-    if path.is_dir():
-        return [m for file in sorted(path.glob("*.y*ml")) for m in read_manifests(file, foreign=foreign)]
-    try:
-        documents: list[Any] = list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
-    except OSError as error:
-        raise BadInputError("manifest/unreadable", f"cannot be read: {error.strerror}", about=str(path)) from error
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        what = getattr(error, "problem", None) or "it does not parse"
-        raise BadInputError("manifest/yaml", f"is no YAML{line}: {what}", about=str(path)) from error
-    manifests: list[Manifest] = []
-    for index, document in enumerate(documents, 1):
-        if document is None:
-            continue
-        known = foreign(document)
-        if known is not None:
-            manifests.append(known)
-        else:
-            manifests += _items(document, f"document {index}", path)
-    return manifests
-
-
-def _items(document: object, where: str, path: Path) -> list[Manifest]:
-    """A document as objects: itself, or the items of a List such as `kubectl get -o yaml` prints."""
-    if not isinstance(document, dict):
-        raise BadInputError("manifest/object", f"{where} is no Kubernetes object: it is no mapping", about=str(path))
-    manifest = cast("Manifest", document)
-    api_version, kind = manifest.get("apiVersion"), manifest.get("kind")
-    if not isinstance(api_version, str) or not isinstance(kind, str) or not api_version or not kind:
-        sentence = f"{where} is no Kubernetes object: it needs apiVersion and kind"
-        raise BadInputError("manifest/object", sentence, about=str(path))
-    metadata = manifest.get("metadata")
-    items = manifest.get("items")
-    if kind.endswith("List") and isinstance(items, list) and not (isinstance(metadata, dict) and metadata.get("name")):
-        of_list = {} if kind == "List" else {"apiVersion": api_version, "kind": kind.removesuffix("List")}
-        return [
-            one
-            for number, item in enumerate(cast("list[object]", items), 1)
-            for one in _items(
-                {**of_list, **cast("Manifest", item)} if isinstance(item, dict) else item,
-                f"{where}, item {number}",
-                path,
-            )
-        ]
-    if not isinstance(metadata, dict) or not metadata.get("name"):
-        raise BadInputError("manifest/name", f"{where} has no metadata.name", about=str(path))
-    return [manifest]
 
 
 class Api:

@@ -90,7 +90,7 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
     try:
         found: list[Any] = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
         return {one["metadata"]["name"]: one["stringData"] for one in found}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, RecursionError) as error:
         # Never its content: it is passwords.
         raise BadInputError(
             "up/credentials", f"cannot be read ({type(error).__name__}); restore it or remove it", about=str(path)

@@ -10,13 +10,17 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 
+from shared.documents import documents
 from shared.errors import BadInputError
+from shared.reading import read_text
 
 _PLUGIN_SECONDS = 60.0
+_MOST_BYTES = 4_000_000
+_NO_KUBECONFIG = (OSError, LookupError, TypeError, ValueError, AttributeError, subprocess.SubprocessError)
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -33,6 +37,13 @@ class Access(msgspec.Struct, frozen=True):
 
     def tls(self) -> ssl.SSLContext:
         """Trusts the cluster's CA and nothing else, and shows our certificate."""
+        try:
+            return self._tls()
+        except (OSError, ValueError) as error:  # an `SSLError` is an `OSError`
+            sentence = f"its certificates or key cannot be used ({error})"
+            raise BadInputError("kubeconfig/certificates", sentence, about=self.server) from error
+
+    def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self.certificate_authority or None)
         if self.insecure:
             context.check_hostname = False
@@ -49,7 +60,8 @@ class Access(msgspec.Struct, frozen=True):
 def read(path: Path, context: str = "") -> Access:
     """A context of a kubeconfig, the current one if none is named; raises `BadInputError` if it cannot be used."""
     try:
-        config: Any = yaml.safe_load(path.read_text())
+        found = documents(_read(path), code="kubeconfig/unreadable", about=str(path))
+        config: Any = found[0] if len(found) == 1 else None
         chosen = _named(config["contexts"], context or config["current-context"])["context"]
         cluster = _named(config["clusters"], chosen["cluster"])["cluster"]
         user = _named(config["users"], chosen["user"])["user"] or {}
@@ -57,26 +69,40 @@ def read(path: Path, context: str = "") -> Access:
         if plugin := user.get("exec"):
             user = _from_plugin(plugin, home)
         certificate = _text(user, "client-certificate", home)
+        token = user.get("token") or (_read(Path(user["tokenFile"])).strip() if "tokenFile" in user else "")
+        if not isinstance(token, str) or not token.isascii() or not (token.isprintable() or not token):
+            raise BadInputError("kubeconfig/token", "holds a token that is no line of text", about=str(path))
         return Access(
-            server=cluster["server"].rstrip("/"),
+            server=_server(cluster["server"]),
             certificate_authority=_text(cluster, "certificate-authority", home),
-            token=user.get("token") or (Path(user["tokenFile"]).read_text().strip() if "tokenFile" in user else ""),
+            token=token,
             certificate=certificate + "\n" + _text(user, "client-key", home) if certificate else "",
             insecure=bool(cluster.get("insecure-skip-tls-verify")),
         )
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError, subprocess.SubprocessError) as error:
+    except _NO_KUBECONFIG as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise BadInputError(
-            "kubeconfig/unreadable",
-            f"cannot be used as a kubeconfig ({type(error).__name__}: {error})",
-            about=str(path),
+            "kubeconfig/unreadable", f"cannot be used as a kubeconfig ({what})", about=str(path)
         ) from error
+
+
+def _server(url: str) -> str:
+    """The address of an API server; raises `ValueError` for one that is none."""
+    found = urlsplit(url)
+    if found.scheme not in {"https", "http"} or not found.hostname or not url.isprintable() or " " in url:
+        raise ValueError(f"the server {url[:100]!r} is no address like https://host:6443")
+    return url.rstrip("/")
 
 
 def _text(section: Any, name: str, home: Path) -> str:
     """`name-data`, which is base64, or the file `name`, which is relative to the kubeconfig."""
     if encoded := section.get(f"{name}-data"):
-        return base64.b64decode(encoded).decode()
-    return (home / section[name]).read_text() if section.get(name) else ""
+        return base64.b64decode("".join(encoded.split()), validate=True).decode()
+    return _read(home / section[name]) if section.get(name) else ""
+
+
+def _read(path: Path) -> str:
+    return read_text(path, code="kubeconfig/unreadable", most=_MOST_BYTES)
 
 
 def _from_plugin(plugin: Any, home: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from shared.telemetry import logging as log_lines
 from shared.telemetry import traces
 from shared.telemetry.http import HealthServer, Readiness
 from shared.telemetry.metrics import Metrics
+from shared.visible import visible
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
@@ -117,7 +118,7 @@ def main(
             settings_type, argv, os.environ if environ is None else environ, command=f"meshlog run {name}"
         )
     except BadInputError as error:
-        print(f"meshlog run {name}: {error}", file=sys.stderr)  # noqa: T201 (logging is not set up yet)
+        print(visible(f"meshlog run {name}: {error}"), file=sys.stderr)  # noqa: T201 (logging is not set up yet)
         return EXIT_BAD_INPUT
     return run(service, settings, name=name)
 

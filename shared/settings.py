@@ -23,6 +23,7 @@ from shared.errors import BadInputError
 from shared.subjects import Streams
 
 PREFIX = "MESHLOG_"
+_MOST_FILE_BYTES = 1_000_000
 
 
 class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,14 +163,14 @@ def _read_flags(argv: Sequence[str], fields: Mapping[str, Any], command: str) ->
 
 
 def _read_file(path: Path, fields: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    import yaml
+    from shared.documents import documents
+    from shared.reading import read_text
 
-    try:
-        text = path.read_text(encoding="utf-8")
-        content: Any = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise BadInputError("settings/file", f"cannot be read as settings ({reason})", about=str(path)) from error
+    text = read_text(path, code="settings/file", most=_MOST_FILE_BYTES)
+    found_documents = documents(text, code="settings/file", about=str(path))
+    if len(found_documents) > 1:
+        raise BadInputError("settings/file", "must be one document", about=str(path))
+    content: Any = found_documents[0] if found_documents else None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cli.api import Manifest, read_manifests
 from cli.demo.report import Check, Report
 from cli.demo.view import View
+from cli.manifests import Manifest, read_manifests
 from cli.mesh import Mesh, NotArrivedError
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "demo" / "manifests"

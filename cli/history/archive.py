@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import Annotated, BinaryIO
 
 import msgspec
+from msgspec import Meta
 
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
@@ -28,11 +30,18 @@ BLOCK_RECORDS = 500
 BLOCK_BYTES = 256 * 1024
 STATE_EVERY = 20_000
 """Events between two states in the file: so many are read at most to know the objects at a version."""
+MOST_BLOCK_BYTES = 32 * 1024 * 1024
+"""Bytes of a block when it is decompressed. Those that are written hold `BLOCK_BYTES` and one record more."""
+MOST_CONTENTS_BYTES = 16 * 1024 * 1024
+"""Bytes of the table of contents: enough for 50 GB of log."""
+MOST_HEADERS = 64
+"""Headers of one record."""
 NOUNS = ("events", "snapshots", "keyframes", "status", "certs")
 """Streams that a file holds; each is optional but the first."""
 
 _LENGTH = 8
 _DIGEST = 32
+_MOST_SEQUENCE = 2**63
 _TAIL = _LENGTH + _DIGEST + len(MAGIC)
 
 
@@ -92,7 +101,9 @@ Item = tuple[str, int, int, dict[str, str], bytes]
 """A record in a block: subject, sequence, time, headers, payload."""
 
 _ENCODER = msgspec.msgpack.Encoder()
-_ITEMS = msgspec.msgpack.Decoder(list[Item])
+_BoundedItem = tuple[str, int, int, Annotated[dict[str, str], Meta(max_length=MOST_HEADERS)], bytes]
+_ITEMS = msgspec.msgpack.Decoder(Annotated[list[_BoundedItem], Meta(max_length=BLOCK_RECORDS)])
+"""Lengths are looked at before anything is made: a few bytes can say that there are billions of items."""
 _CONTENTS = msgspec.msgpack.Decoder(Contents)
 
 
@@ -124,8 +135,7 @@ class ArchiveWriter:
         """The newest record of each object after the event at `sequence`."""
         self._flush()
         ordered = sorted(records, key=lambda record: record.sequence)
-        pieces = [ordered[start : start + BLOCK_RECORDS] for start in range(0, len(ordered), BLOCK_RECORDS)]
-        self._states.append(State(sequence, [self._block(piece) for piece in pieces]))
+        self._states.append(State(sequence, [self._block(piece) for piece in _pieces(ordered)]))
 
     def finish(self) -> None:
         """Write the table of contents."""
@@ -158,9 +168,26 @@ class ArchiveWriter:
         return block
 
 
+def _pieces(records: list[Record]) -> Iterator[list[Record]]:
+    piece: list[Record] = []
+    size = 0
+    for record in records:
+        piece.append(record)
+        size += len(record.payload)
+        if len(piece) >= BLOCK_RECORDS or size >= BLOCK_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
 def read_contents(file: BinaryIO, path: str) -> Contents:
     """The table of contents; raises `BrokenArchiveError` for a file that is no export or was cut short or changed."""
-    size = file.seek(0, 2)
+    try:
+        size = file.seek(0, 2)
+    except OSError as error:
+        sentence = "is read from its end, so it must be a file, not a pipe"
+        raise BrokenArchiveError("archive/pipe", sentence, about=path) from error
     file.seek(0)
     if file.read(len(MAGIC)) != MAGIC:
         raise BrokenArchiveError("archive/magic", "is no export of a log (`meshlog export` makes one)", about=path)
@@ -171,14 +198,38 @@ def read_contents(file: BinaryIO, path: str) -> Contents:
     length = int.from_bytes(tail[:_LENGTH], "big")
     if tail[-len(MAGIC) :] != MAGIC or length > size - _TAIL - len(MAGIC):
         raise BrokenArchiveError("archive/short", "was cut short: export it again", about=path)
+    if length > MOST_CONTENTS_BYTES:
+        sentence = f"has a table of contents of {length / 1e6:.0f} MB, which no export has"
+        raise BrokenArchiveError("archive/contents", sentence, about=path)
     file.seek(size - _TAIL - length)
     body = file.read(length)
     if hashlib.sha256(body).digest() != tail[_LENGTH : _LENGTH + _DIGEST]:
         raise BrokenArchiveError("archive/digest", "was changed: its table of contents has another digest", about=path)
     try:
-        return _CONTENTS.decode(body)
-    except msgspec.MsgspecError as error:
+        contents = _CONTENTS.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenArchiveError("archive/contents", f"cannot be read ({error})", about=path) from error
+    _check(contents, size, path)
+    return contents
+
+
+def _check(contents: Contents, size: int, path: str) -> None:
+    """Every block is inside the file, and those of a stream follow each other: what readers rely on."""
+    lists = [*contents.streams.items(), *(("state", state.blocks) for state in contents.states)]
+    for noun, blocks in lists:
+        before = 0
+        for block in blocks:
+            inside = len(MAGIC) <= block.offset and 0 <= block.length <= size - block.offset
+            ordered = before <= block.first <= block.last if noun == "state" else before < block.first <= block.last
+            if not inside or not ordered or not 0 < block.count <= BLOCK_RECORDS or block.last >= _MOST_SEQUENCE:
+                sentence = f"names a block of {noun} that cannot be (records {block.first} to {block.last})"
+                raise BrokenArchiveError("archive/contents", sentence, about=path)
+            before = block.last
+    reached = 0
+    for state in contents.states:
+        if not reached <= state.sequence < _MOST_SEQUENCE:
+            raise BrokenArchiveError("archive/contents", "names its states out of order", about=path)
+        reached = state.sequence
 
 
 def read_block(file: BinaryIO, block: Block, path: str) -> list[Item]:
@@ -189,7 +240,27 @@ def read_block(file: BinaryIO, block: Block, path: str) -> list[Item]:
         raise BrokenArchiveError(
             "archive/digest", f"was changed: records {block.first} to {block.last} have another digest", about=path
         )
-    return _ITEMS.decode(zlib.decompress(body))
+    try:
+        items = _ITEMS.decode(_decompressed(body))
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        sentence = f"records {block.first} to {block.last} cannot be read ({error})"
+        raise BrokenArchiveError("archive/block", sentence, about=path) from error
+    sequences = [item[1] for item in items]
+    if sequences != sorted(sequences) or not sequences or (sequences[0], sequences[-1]) != (block.first, block.last):
+        sentence = f"records {block.first} to {block.last} are others than its table of contents says"
+        raise BrokenArchiveError("archive/block", sentence, about=path)
+    return items
+
+
+def _decompressed(body: bytes) -> bytes:
+    """Raises `zlib.error` for what is no zlib stream, is cut short, or holds more than a block may."""
+    inflate = zlib.decompressobj()
+    content = inflate.decompress(body, MOST_BLOCK_BYTES)
+    if inflate.unconsumed_tail:
+        raise zlib.error(f"holds more than {MOST_BLOCK_BYTES >> 20} MiB")
+    if not inflate.eof:
+        raise zlib.error("ends in the middle")
+    return content
 
 
 def record_of(item: Item, pending: int = 0) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from cli.history.source import Reader, Source
 from cli.history.states import complete_from
 from shared import blob
 from shared.build import VERSION
+from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
 
 
@@ -38,6 +40,7 @@ async def export(
     _, end = await source.events.bounds()
     last = end if last is None else min(last, end)
     ends = {noun: (await source.stream(noun).bounds())[1] for noun in NOUNS}
+    _refuse_what_is_no_file(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     records: dict[str, int] = {}
     try:
@@ -54,9 +57,22 @@ async def export(
             os.fsync(file.fileno())
             size = file.tell()
         partial.replace(path)
+    except OSError as error:
+        raise BadInputError("export/unwritable", f"cannot be written: {error.strerror}", about=str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return Exported(path=str(path), bytes=size, records=records, first=first, last=last)
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A whole file takes the place of the one that is there: of a folder, a device or a pipe it must not."""
+    try:
+        wrong = not path.name or (path.exists() and not path.is_file())
+    except (OSError, ValueError) as error:
+        raise BadInputError("export/unwritable", f"cannot be written: {error}", about=str(path)) from error
+    if wrong:
+        raise BadInputError("export/unwritable", "is no file: name one that is to be written", about=str(path))
 
 
 async def _events(source: Source, writer: ArchiveWriter, first: int, last: int, state_every: int) -> int:

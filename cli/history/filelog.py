@@ -14,6 +14,7 @@ from shared.eventlog.protocol import Record
 from shared.eventlog.streams import matches
 
 _BLOCKS_KEPT = 16
+_BYTES_KEPT = 32 * 1024 * 1024
 EVERYTHING = ">"
 
 
@@ -21,17 +22,16 @@ class Archive:
     """An open file, and the blocks of it that were read last."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._file: BinaryIO = path.open("rb")
-        except OSError as error:
-            raise BadInputError("archive/unreadable", f"cannot be read: {error.strerror}", about=str(path)) from error
+        self._file: BinaryIO = _opened(path)
         self.path = path
         try:
             self.contents: Contents = read_contents(self._file, str(path))
         except BaseException:
             self._file.close()
             raise
-        self._kept: OrderedDict[int, list[Item]] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[list[Item], int]] = OrderedDict()
+        """Blocks that were read last, each with the bytes of its payloads."""
+        self._kept_bytes = 0
 
     def close(self) -> None:
         """Let go of the file."""
@@ -39,14 +39,17 @@ class Archive:
 
     def items(self, block: Block) -> list[Item]:
         """The records of a block."""
-        found = self._kept.get(block.offset)
-        if found is None:
-            found = self._kept[block.offset] = read_block(self._file, block, str(self.path))
-            if len(self._kept) > _BLOCKS_KEPT:
-                self._kept.popitem(last=False)
-        else:
+        if block.offset in self._kept:
             self._kept.move_to_end(block.offset)
-        return found
+            return self._kept[block.offset][0]
+        items = read_block(self._file, block, str(self.path))
+        size = sum(len(item[4]) for item in items)
+        self._kept[block.offset] = (items, size)
+        self._kept_bytes += size
+        while len(self._kept) > 1 and (len(self._kept) > _BLOCKS_KEPT or self._kept_bytes > _BYTES_KEPT):
+            _, (_, gone) = self._kept.popitem(last=False)
+            self._kept_bytes -= gone
+        return items
 
     def check(self) -> int:
         """Read every block and check its digest; how many records there are."""
@@ -70,6 +73,18 @@ class Archive:
         if not found:
             return 0, {}
         return found[-1].sequence, {item[0]: item for block in found[-1].blocks for item in self.items(block)}
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file; raises `BadInputError` if it is none or cannot be read."""
+    try:
+        # Opening a pipe would wait until something is written to it.
+        if path.exists() and not path.is_file():
+            raise BadInputError("archive/unreadable", "is no file", about=str(path))
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadInputError("archive/unreadable", f"cannot be read: {reason}", about=str(path)) from error
 
 
 def _covering(subjects: str) -> Callable[[str], bool]:

@@ -133,9 +133,11 @@ def requests_of(policy: Iterable[Event]) -> list[Request]:
 
 def _request(match: dict[str, Any]) -> Request | None:
     path = example(str(match.get("pathRegex") or "/"), begins="/")
-    methods = match.get("methods") or ["GET"]
+    # What the log holds may have been left out by the compiler for its types.
+    methods: list[Any] = said if isinstance(said := match.get("methods"), list) and said else ["GET"]
     headers = match.get("headers") or {}
-    pairs = headers.items() if isinstance(headers, dict) else [item for one in headers for item in one.items()]
+    listed: list[Any] = headers if isinstance(headers, list) else [headers]
+    pairs = [item for one in listed if isinstance(one, dict) for item in one.items()]
     values = [(str(name), example(str(value))) for name, value in pairs]
     if path is None or any(value is None for _, value in values):
         return None

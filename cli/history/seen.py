@@ -16,7 +16,11 @@ from cli.calls.asking import ask
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
 from shared.errors import BadInputError
+from shared.reading import read_bytes
 from shared.snapshot import Snapshot
+
+MOST_CALLS = 100_000
+"""Different calls of a file: each is asked twice, before and after."""
 
 
 class SeenCall(msgspec.Struct, frozen=True, rename={"caller": "from", "called": "to"}, forbid_unknown_fields=True):
@@ -49,17 +53,15 @@ class Seen(msgspec.Struct, frozen=True):
 def read_calls(path: Path) -> list[SeenCall]:
     """The calls in a file, each once; raises `BadInputError` that names the line."""
     found: dict[str, SeenCall] = {}
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise BadInputError("calls/unreadable", f"cannot be read: {error.strerror}", about=str(path)) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_bytes(path, code="calls/unreadable").splitlines(), 1):
         if not line.strip():
             continue
         try:
             call = msgspec.json.decode(line, type=SeenCall)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadInputError("calls/line", f"is no call ({error})", about=f"{path}:{number}") from error
+        if len(found) >= MOST_CALLS:
+            raise BadInputError("calls/many", f"holds more than {MOST_CALLS} different calls", about=f"{path}:{number}")
         found[f"{call} {call.headers}"] = call
     return list(found.values())
 

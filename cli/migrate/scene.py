@@ -83,7 +83,7 @@ class Scene:
         pods = [labels_of(pod) for pod in self._pods.get(namespace, []) if _account(pod) == account]
         found: list[Port] = []
         for service in services:
-            selector: Mapping[str, str] = service["spec"].get("selector") or {}
+            selector: Mapping[str, str] = (service.get("spec") or {}).get("selector") or {}
             # Files name Deployments rather than pods: then any Service of the namespace may be the one.
             if (not pods and not self.complete) or any(selector.items() <= pod.items() for pod in pods):
                 found += ports_of(service)
@@ -93,8 +93,8 @@ class Scene:
 def ports_of(service: Manifest) -> list[Port]:
     """The TCP ports of a Service."""
     found: list[Port] = []
-    for port in service["spec"].get("ports") or []:
-        if port.get("protocol", "TCP") != "TCP":
+    for port in (service.get("spec") or {}).get("ports") or []:
+        if port.get("protocol", "TCP") != "TCP" or "port" not in port:
             continue
         said = str(port.get("appProtocol") or "")
         named = str(port.get("name") or "")

@@ -108,9 +108,9 @@ def service(one: Manifest, scene: Scene) -> Findings:
     """A Service: ports that the two meshes take for different protocols."""
     if not scene.is_member(namespace_of(one)):
         return
-    for port in one["spec"].get("ports") or []:
+    for port in (one.get("spec") or {}).get("ports") or []:
         if port.get("protocol", "TCP") != "TCP":
-            text = f"port {port['port']} is {port['protocol']}: it passes beside the sidecar, as before"
+            text = f"port {port.get('port', '?')} is {port['protocol']}: it passes beside the sidecar, as before"
             yield Finding("carries over", text)
     for port in ports_of(one):
         if port.here == port.there:

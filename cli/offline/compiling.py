@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from cli.api import read_manifests
 from cli.calls.directory import Directory
+from cli.manifests import read_manifests
 from cli.offline.cluster import CLUSTER, MESH_CONFIG, Manifest, cluster_of
+from cli.shapes import shaped
 from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from shared.errors import BadInputError
@@ -45,7 +46,7 @@ class Compiled(msgspec.Struct, frozen=True):
 
 def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -> Compiled:
     """Compile the manifests of files and folders. Raises `BadInputError` for what cannot be read."""
-    manifests: list[Manifest] = [one for path in paths for one in read_manifests(path)]
+    manifests: list[Manifest] = shaped([one for path in paths for one in read_manifests(path)])
     configs = [one for one in manifests if one["kind"] == "MeshConfig" and one["metadata"]["name"] == MESH_CONFIG]
     # The mesh is where its MeshConfig is.
     namespace = (configs[0]["metadata"].get("namespace") if configs else "") or "meshlog-system"

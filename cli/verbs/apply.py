@@ -38,8 +38,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait at most (default 30)")
     options = parser.parse_args(argv)
 
-    from cli.api import read_manifests
     from cli.embedded import attached
+    from cli.manifests import read_manifests
 
     manifests: list[Manifest] = [one for path in options.filename for one in read_manifests(path)]
     _mark_together(manifests)

@@ -64,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
             timeline = Timeline(source)
             if options.devcluster is None:
                 return await _search(timeline, options, None)
-            from cli.api import read_manifests
             from cli.history.stage import Stage
+            from cli.manifests import read_manifests
 
             workloads = read_manifests(options.devcluster)
             with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:

@@ -52,17 +52,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _advice(options: argparse.Namespace) -> list[Advice]:
-    from cli.api import Manifest, read_manifests
     from cli.cluster.target import session
+    from cli.manifests import Manifest, read_manifests
     from cli.migrate import advice, inventory
 
     if options.filename:
         from cli.migrate.chart import helm_values
+        from cli.shapes import shaped
 
         objects: list[Manifest] = [
             one for path in options.filename for one in read_manifests(path, foreign=helm_values)
         ]
-        return advice.advise(objects, options.mesh_name, complete=False)
+        return advice.advise(shaped(objects, custom=True), options.mesh_name, complete=False)
     async with session(options) as api:
         return advice.advise(await inventory.read(api), options.mesh_name)
 

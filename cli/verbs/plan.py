@@ -61,14 +61,15 @@ def main(argv: Sequence[str]) -> int:
     if not options.filename and not options.delete:
         parser.error("give -f FILE or --delete KIND/NS/NAME")
 
-    from cli.api import read_manifests
     from cli.history.naming import parse_object
     from cli.history.planning import plan
     from cli.history.seen import read_calls
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
+    from cli.manifests import read_manifests
+    from cli.shapes import shaped
 
-    put = [one for path in options.filename for one in read_manifests(path)]
+    put = shaped([one for path in options.filename for one in read_manifests(path)])
     drop = [parse_object(text) for text in options.delete]
     seen = read_calls(options.calls) if options.calls is not None else []
 

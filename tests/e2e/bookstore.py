@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import embedded, roots
-from cli.api import Manifest, read_manifests
+from cli.manifests import Manifest, read_manifests
 from cli.mesh import Mesh
 from cli.pods import PodCommand
 from cli.rotating import Rotation, Wish

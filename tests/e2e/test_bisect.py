@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.api import read_manifests
 from cli.demo.story import MANIFESTS
 from cli.history.proposal import propose
+from cli.manifests import read_manifests
 from shared.events import Event
 from tests.e2e.command import Command
 from tests.property.history.worlds import ABOUT, exported, recorded

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli import embedded
-from cli.api import read_manifests
+from cli.manifests import read_manifests
 from shared.subjects import Streams
 from tests.e2e.command import Command, mentioning
 

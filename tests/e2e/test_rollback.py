@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from cli import embedded
-from cli.api import Manifest, read_manifests
 from cli.demo.story import LOAD, MANIFESTS, STORE, Story
 from cli.demo.view import Lines
 from cli.history.arriving import arrived
@@ -25,6 +24,7 @@ from cli.history.replaying import Replay
 from cli.history.source import of_archive, opened
 from cli.history.standing import pinned
 from cli.history.timeline import Timeline, living
+from cli.manifests import Manifest, read_manifests
 from cli.mesh import Mesh
 from shared.events import ObjectKey
 from shared.snapshot import RDS, Snapshot

@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from cli import embedded, kubeconfig
-from cli.api import Api, Manifest, connect, read_manifests
+from cli.api import Api, connect
+from cli.manifests import Manifest, read_manifests
 from cli.pods import PodCommand
 from shared.errors import MeshlogError
 from shared.eventlog.connection import Access, Connection

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli.__main__ import main
-from cli.api import read_manifests
+from cli.manifests import read_manifests
 from shared.errors import BadInputError
 
 OBJECT = "apiVersion: v1\nkind: {}\nmetadata: {{name: x}}\n"

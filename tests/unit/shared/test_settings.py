@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused_with_its_source(argv: list[str], environ: 
         ("port: '1x'", "port: must be an integer"),
         ("prot: 1", r"prot is no setting; did you mean port\?"),
         ("- 1", "must be a mapping"),
-        ("a: b: c", "cannot be read as settings"),
+        ("a: b: c", "is no YAML, line 1"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_name(tmp_path: Path, text: str, says: str) -> None:
