@@ -251,6 +251,11 @@ class EdgeProcess:
             "instance": "edge-0",
             "log-level": "warning",
             "drain": 0.1,
+            # All proxies have the one address of this machine.
+            "connections-per-address": 100_000,
+            "waiting-connections": 40_000,
+            "new-connections-per-address": 100_000,
+            "new-connections-per-address-burst": 100_000,
             **settings,
         }
         self._flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]

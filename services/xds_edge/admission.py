@@ -134,20 +134,22 @@ class Gatekeeper:
         self._version = version
         self.draining = False
 
-    def admit(self, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[WorkloadToken, str]:
-        """Whose stream this is, and the token that proves it; raises `StreamRefusedError`."""
-        if self.draining:
-            raise StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another")
-        if not self._version() or not self._verifier.clusters:
-            raise StreamRefusedError("UNAVAILABLE", "stream/not-ready", "this edge has no snapshot to serve yet")
+    def admit(self) -> None:
+        """Take one more stream of a pod that has shown its token; raises `StreamRefusedError`."""
         if self.watch is not None:
             self.watch.admitted()
         if not self._pace.take():
             raise StreamRefusedError("UNAVAILABLE", "stream/paced", "too many new streams at once; come back")
-        return self.identify(metadata)
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[WorkloadToken, str]:
-        """Who a token proves its bearer to be; raises `StreamRefusedError`."""
+        """Who a token proves its bearer to be, and the token; raises `StreamRefusedError`.
+
+        It comes first: a call without a good token takes nothing of the pace, and of it nothing is read.
+        """
+        if self.draining:
+            raise StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another")
+        if not self._version() or not self._verifier.clusters:
+            raise StreamRefusedError("UNAVAILABLE", "stream/not-ready", "this edge has no snapshot to serve yet")
         token = _bearer(metadata)
         try:
             return self._verifier.verify(token), token

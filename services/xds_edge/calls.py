@@ -2,24 +2,32 @@
 
 The rules are those of gRPC's "PROTOCOL-HTTP2": each message is preceded by a flag for compression and by its length,
 the status travels in the trailers. What carries the bytes is `http2`'s business.
+
+A call is routed by its headers alone, before one byte of it is kept: a client that does not prove itself in them is
+answered at once, and what it sends afterwards is thrown away.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Protocol
 from urllib.parse import quote
 
+from services.xds_edge import headers as headers_
+from services.xds_edge.accounts import Account
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.headers import Headers, TimeoutFormatError
 
 _PREFIX = 5
 _ACKNOWLEDGE = 16 * 1024
-"""Bytes read after which the client's window is opened again."""
-
-Headers = Sequence[tuple[str, str]]
+"""Bytes read after which the window of the call's own stream is opened again."""
+_PASSING = 4096
+"""Bytes of a message that nothing counts while it is the only one: its handler reads it in the same moment."""
+_KEEPING = 128
+"""Bytes that a message takes beside its own, so that empty ones count too."""
 
 RESPONSE: Headers = (
     (":status", "200"),
@@ -34,6 +42,7 @@ class Code(IntEnum):
     OK = 0
     UNKNOWN = 2
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
@@ -59,7 +68,19 @@ class Carrier(Protocol):
         ...
 
     def acknowledge(self, stream: int, size: int) -> None:
-        """Let the client send that many bytes more."""
+        """Let the client send that many bytes more on this stream."""
+        ...
+
+    def prove(self, account: Account) -> None:
+        """A call showed a token of this pod."""
+        ...
+
+    def hold(self, call: Call, size: int) -> None:
+        """Count bytes that the call keeps unread; `Call.overflow` is called if they are too many."""
+        ...
+
+    def release(self, call: Call, size: int) -> None:
+        """Count them no more."""
         ...
 
     def finished(self, stream: int, *, whole: bool) -> None:
@@ -75,33 +96,43 @@ class Call:
         "_broken",
         "_carrier",
         "_client_done",
+        "_deadline",
         "_held",
         "_limit",
         "_opened",
         "_owed",
         "_partial",
+        "_patience",
         "_reader",
         "_stream",
+        "_watch",
         "_writer",
         "ended",
         "metadata",
         "path",
         "task",
+        "unread",
     )
 
-    def __init__(self, carrier: Carrier, stream: int, headers: Headers, *, limit: int) -> None:
-        """`limit`: bytes that a message of the client may have."""
+    def __init__(self, carrier: Carrier, stream: int, headers: Headers, *, limit: int, patience: float = 30.0) -> None:
+        """`limit`: bytes that a message of the client may have; `patience`: seconds that it may take to arrive."""
         self._carrier = carrier
         self._stream = stream
         self._limit = limit
+        self._patience = patience
         self.path = next((value for name, value in headers if name == ":path"), "")
         self.metadata: Headers = [pair for pair in headers if not pair[0].startswith(":")]
         self.task: asyncio.Task[None] | None = None
         self.ended = False
         """Whether nothing can be sent any more."""
-        self._arrived: deque[tuple[bytes, int]] | None = None
+        self.unread = 0
+        """Bytes that the carrier counts for it."""
+        self._arrived: deque[tuple[bytes, int, int]] | None = None
+        """Messages, what each took of the window, and what is counted for it."""
         self._held = b""
         self._partial: bytearray | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._client_done = False
         self._broken: StreamRefusedError | None = None
         self._opened = False
@@ -114,6 +145,14 @@ class Call:
         """Address of the client."""
         return self._carrier.peer
 
+    def prove(self, account: Account) -> None:
+        """Its token is of this pod."""
+        self._carrier.prove(account)
+
+    def narrow(self, limit: int) -> None:
+        """Take messages of at most `limit` bytes."""
+        self._limit = min(limit, self._limit)
+
     # What the handler does
 
     async def read(self) -> bytes | None:
@@ -125,7 +164,8 @@ class Call:
                 return None
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-        message, size = self._arrived.popleft()
+        message, size, counted = self._arrived.popleft()
+        self._count(-counted)
         self._acknowledge(size)
         return message
 
@@ -160,8 +200,23 @@ class Call:
 
     # What the connection does
 
-    def serve(self, handler: Callable[[Call], Awaitable[None]]) -> None:
-        """Run the handler; it is cancelled if the client goes away."""
+    def route(self, router: Router) -> None:
+        """Find the handler by the headers and run it, or end the call at once.
+
+        Raises `StreamRefusedError` after it has ended the call with that. The handler is cancelled if the client goes
+        away, and when the time that the client gave the call is over.
+        """
+        try:
+            handler = router(self)
+            seconds = headers_.timeout(self.metadata)
+        except StreamRefusedError as refusal:
+            self.finish(Code[refusal.status], refusal.sentence)
+            raise
+        except TimeoutFormatError:
+            self.finish(Code.INTERNAL, "the grpc-timeout cannot be read")
+            return
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._expire)
         self.task = asyncio.ensure_future(_run(handler, self))
 
     def receive(self, content: bytes, size: int) -> None:
@@ -172,18 +227,20 @@ class Call:
         if self._partial is None and len(content) >= _PREFIX:
             length = int.from_bytes(content[1:_PREFIX], "big")
             if len(content) == _PREFIX + length and not content[0] and length <= self._limit:
-                self._deliver(content[_PREFIX:], size)
+                self._count(self._deliver(content[_PREFIX:], size))
                 return
         partial = self._partial = self._partial or bytearray()
+        counted = -len(partial)
         partial += content
-        try:
-            left = self._split(partial, size)
-        except StreamRefusedError as error:
-            self._broken = error
-            self._partial = None
-            left = size
-            self._wake()
-        self._acknowledge(left)
+        rest, delivered, size, error = self._split(partial, size)
+        self._partial = rest
+        if error is not None:
+            self._break(error)
+        elif rest is not None and self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(self._patience, self._look, rest)
+        # The window opens for what belongs to no whole message: a message may be larger than the window.
+        self._acknowledge(size)
+        self._count(counted + delivered + len(rest or b""))
 
     def close(self) -> None:
         """The client has ended its side."""
@@ -197,6 +254,13 @@ class Call:
         if self.task is not None:
             self.task.cancel()
 
+    def overflow(self) -> None:
+        """Keep nothing more of what the client sends: it is too much."""
+        self._forget()
+        self._break(
+            StreamRefusedError("RESOURCE_EXHAUSTED", "stream/unread", "too much of what was sent waits to be read")
+        )
+
     def writable(self) -> None:
         """More may be sent."""
         if self._writer is not None and not self._writer.done():
@@ -207,38 +271,56 @@ class Call:
         """Whether the client has ended its side."""
         return self._client_done
 
-    def _split(self, partial: bytearray, size: int) -> int:
-        """Take whole messages off the front; returns how much of `size` belongs to none of them yet."""
-        at = 0
+    def _split(self, partial: bytearray, size: int) -> tuple[bytearray | None, int, int, StreamRefusedError | None]:
+        """Take whole messages off the front.
+
+        Returns what is left, what is to be counted for them, how much of `size` belongs to none of them, and what ends
+        the call.
+        """
+        at = counted = 0
+        error: StreamRefusedError | None = None
         while len(partial) - at >= _PREFIX:
-            if partial[at]:
-                raise StreamRefusedError("UNIMPLEMENTED", "stream/compressed", "messages must not be compressed")
-            length = int.from_bytes(partial[at + 1 : at + _PREFIX], "big")
-            if length > self._limit:
-                raise StreamRefusedError(
-                    "RESOURCE_EXHAUSTED",
-                    "stream/message-too-long",
-                    f"a message of {length} bytes; {self._limit} are the most",
-                )
+            if error := self._objection(partial[at], length := int.from_bytes(partial[at + 1 : at + _PREFIX], "big")):
+                break
             end = at + _PREFIX + length
             if len(partial) < end:
                 break
             weight = min(size, end - at)
             size -= weight
-            self._deliver(bytes(partial[at + _PREFIX : end]), weight)
+            counted += self._deliver(bytes(partial[at + _PREFIX : end]), weight)
             at = end
-        if at == len(partial):
-            self._partial = None
-        else:
-            del partial[:at]
-        return size
+        rest = (partial[at:] or None) if at else partial
+        return None if error is not None else rest, counted, size, error
 
-    def _deliver(self, message: bytes, size: int) -> None:
-        # Its window opens when it is read: a client cannot fill us with what nobody reads.
-        if self._arrived is None:
-            self._arrived = deque()
-        self._arrived.append((message, size))
+    def _objection(self, flag: int, length: int) -> StreamRefusedError | None:
+        if flag:
+            return StreamRefusedError("UNIMPLEMENTED", "stream/compressed", "messages must not be compressed")
+        if length > self._limit:
+            return StreamRefusedError(
+                "RESOURCE_EXHAUSTED",
+                "stream/message-too-long",
+                f"a message of {length} bytes; {self._limit} are the most",
+            )
+        return None
+
+    def _deliver(self, message: bytes, size: int) -> int:
+        # The stream's window opens when it is read: a client cannot fill us with what nothing reads.
+        arrived = self._arrived
+        if arrived is None:
+            arrived = self._arrived = deque()
+        counted = 0 if not arrived and len(message) <= _PASSING else len(message) + _KEEPING
+        arrived.append((message, size, counted))
         self._wake()
+        return counted
+
+    def _count(self, size: int) -> None:
+        """Have the carrier count that much more, or less; it may call `overflow`, so this comes last."""
+        if size:
+            self.unread += size
+            if size > 0:
+                self._carrier.hold(self, size)
+            else:
+                self._carrier.release(self, -size)
 
     def _acknowledge(self, size: int) -> None:
         self._owed += size
@@ -246,22 +328,55 @@ class Call:
             owed, self._owed = self._owed, 0
             self._carrier.acknowledge(self._stream, owed)
 
+    def _break(self, error: StreamRefusedError) -> None:
+        """Take nothing more; the handler is told once it has read what is whole."""
+        self._broken = self._broken or error
+        self._wake()
+
+    def _forget(self) -> None:
+        self._partial = self._arrived = None
+        self._count(-self.unread)
+
     def _release(self) -> None:
-        """Give back what the call's unread bytes took of the window that all calls of the connection share."""
-        owed = self._owed + sum(size for _, size in self._arrived or ())
-        self._owed, self._arrived, self._partial = 0, None, None
-        self._carrier.acknowledge(self._stream, owed)
+        for timer in (self._watch, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        self._forget()
+
+    def _expire(self) -> None:
+        if not self.ended:
+            self.finish(Code.DEADLINE_EXCEEDED, "the time that the client gave the call is over")
+            if self.task is not None:
+                self.task.cancel()
+
+    def _look(self, watched: bytearray) -> None:
+        """End the call if the message that was arriving then has not arrived yet."""
+        self._watch = None
+        if self._partial is watched:
+            self._partial = None
+            self._count(-len(watched))
+            self._break(
+                StreamRefusedError(
+                    "RESOURCE_EXHAUSTED",
+                    "stream/message-too-slow",
+                    f"a message was not whole after {self._patience:g} s",
+                )
+            )
 
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
 
+Handler = Callable[[Call], Awaitable[None]]
+Router = Callable[[Call], Handler]
+"""Which handler serves a call, decided by its path and metadata; raises `StreamRefusedError`."""
+
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a status message holds as it is; all else is percent-encoded."""
 
 
-async def _run(handler: Callable[[Call], Awaitable[None]], call: Call) -> None:
+async def _run(handler: Handler, call: Call) -> None:
     try:
         await handler(call)
     except StreamRefusedError as refusal:

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from services.xds_edge import lastgood
+from services.xds_edge.accounts import PodLimits
 from services.xds_edge.admission import Gatekeeper, LoadWatch, Pace
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.issuers import IssuerFollower
 from services.xds_edge.lastgood import LastGood
 from services.xds_edge.lifetime import Limits as ConnectionLimits
+from services.xds_edge.lobby import Caps
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.pods import Pods
 from services.xds_edge.relief import Relief
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
@@ -46,6 +49,18 @@ SAVE_SHARE = 50
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 Ready = Callable[[str, bool, str], None]
+
+
+def caps_of(settings: EdgeSettings) -> Caps:
+    """How many connections the settings allow."""
+    return Caps(
+        connections=settings.connections,
+        per_address=settings.connections_per_address,
+        waiting=settings.waiting_connections,
+        unproven=settings.unproven_connections,
+        new_per_address=settings.new_connections_per_address,
+        new_per_address_burst=settings.new_connections_per_address_burst,
+    )
 
 
 class Edge:
@@ -87,12 +102,24 @@ class Edge:
             edge=instance,
             limits=Limits(write_timeout=settings.write_timeout, patience=settings.patience),
         )
+        self.pods = Pods(self.fleet, streams=streams)
         self.server = DiscoveryServer(
             self.services,
             self.gatekeeper,
-            ConnectionLimits(max_connection_age=settings.max_connection_age),
+            ConnectionLimits(
+                max_connection_age=settings.max_connection_age,
+                prove_within=settings.prove_within,
+                idle=settings.idle_timeout,
+                write_timeout=settings.write_timeout,
+                max_request=settings.request_bytes,
+            ),
+            caps=caps_of(settings),
+            pod_limits=PodLimits(streams=settings.streams_per_pod, all_streams=settings.most_streams),
+            unread=settings.unread_bytes,
+            handshake_within=settings.handshake_timeout,
             reuse_port=settings.reuse_port,
             mesh_namespace=settings.namespace,
+            pods=self.pods,
         )
         self.may_serve = False
         """Whether there is a snapshot that proxies may be served: the log confirmed it, or it is away for too long."""
@@ -137,8 +164,9 @@ class Edge:
             checkpoint=self._checkpoint,
             stuck=self._say_stuck,
         )
+        self.pods.log = events = await logs.open(streams.events)
         issuers = IssuerFollower(
-            await logs.open(streams.events),
+            events,
             streams=streams,
             cluster=settings.cluster,
             verifier=self.verifier,

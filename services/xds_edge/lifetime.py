@@ -1,4 +1,7 @@
-"""How long a connection may stay: when a silent one is probed and given up, and an old one asked to move on; pure."""
+"""How long a connection may stay: when a silent one is probed, an unproven or idle one closed, an old one moved on.
+
+Pure. What counts as use is a call whose token was believed: neither frames nor refused calls keep a connection.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the server allows a connection."""
 
     keepalive: float = 30.0
-    """Seconds of silence after which a connection is probed; also how long it may stay without a first call."""
+    """Seconds of silence after which a connection is probed."""
     keepalive_timeout: float = 10.0
     """Seconds that the probe's answer may take."""
+    prove_within: float = 10.0
+    """Seconds until a call of the connection must have shown a token that is believed."""
+    idle: float = 60.0
+    """Seconds that a proven connection may stay without a call."""
     max_connection_age: float = 1800.0
     """Seconds, ± 10 %, after which a connection is asked to move on: evens out replicas, brings fresh tokens."""
     max_request: int = 8 * 1024 * 1024
     """Bytes of a request: room for 50,000 resource versions at a reconnect."""
+    request_within: float = 30.0
+    """Seconds that one request may take to arrive."""
+    write_timeout: float = 20.0
+    """Seconds that a client may leave everything unread that we sent."""
+    debt: float = 10.0
+    """Seconds that a connection may want to send more frames than it is allowed."""
 
 
 class Duty(Enum):
@@ -26,8 +39,10 @@ class Duty(Enum):
     NONE = "none"
     PROBE = "probe"
     """It is silent: ask for a sign of life."""
-    CLOSE = "close"
-    """It has made no call."""
+    UNPROVEN = "unproven"
+    """No call of it has shown a token: close it."""
+    IDLE = "idle"
+    """It has had no call for long: ask it to leave."""
     ABORT = "abort"
     """It did not answer the probe."""
     LEAVE = "leave"
@@ -37,35 +52,62 @@ class Duty(Enum):
 class Lifetime:
     """The times of one connection, in seconds of its loop's clock."""
 
-    __slots__ = ("_leaves_at", "_limits", "_probed", "heard", "used")
+    __slots__ = ("_leaves_at", "_limits", "_probed", "_proves_by", "_unused_since", "heard")
 
     def __init__(self, limits: Limits, now: float, *, chance: float) -> None:
         """`chance`: from 0 to 1, where in the ± 10 % of its age it leaves."""
         self._limits = limits
         self._probed: float | None = None
         self._leaves_at: float | None = now + limits.max_connection_age * (0.9 + 0.2 * chance)
+        self._proves_by: float | None = now + limits.prove_within
+        self._unused_since: float | None = now
         self.heard = now
         """When the client last said anything."""
-        self.used = False
-        """Whether it has made a call."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether a call has shown a token."""
+        return self._proves_by is None
+
+    def prove(self) -> None:
+        """A call has shown a token."""
+        self._proves_by = None
+
+    def use(self) -> None:
+        """A call was taken."""
+        self._unused_since = None
+
+    def rest(self, now: float) -> None:
+        """The last call is over; that of a call which was refused changes nothing."""
+        if self._unused_since is None:
+            self._unused_since = now
 
     @property
     def due(self) -> float:
         """When to look next."""
         limits = self._limits
-        due = self.heard + limits.keepalive if self._probed is None else self._probed + limits.keepalive_timeout
-        return due if self._leaves_at is None else min(due, self._leaves_at)
+        times = [self.heard + limits.keepalive if self._probed is None else self._probed + limits.keepalive_timeout]
+        if self._leaves_at is not None:
+            times.append(self._leaves_at)
+        if self._proves_by is not None:
+            times.append(self._proves_by)
+        elif self._unused_since is not None:
+            times.append(self._unused_since + limits.idle)
+        return min(times)
 
     def look(self, now: float) -> Duty:
         """What is due; it counts as done. Look again at once until nothing is, or at `due`."""
         limits = self._limits
+        if self._proves_by is not None and now >= self._proves_by:
+            return Duty.UNPROVEN
         if self._probed is not None and self.heard >= self._probed:
             self._probed = None
         if self._probed is not None and now >= self._probed + limits.keepalive_timeout:
             return Duty.ABORT
+        if self._unused_since is not None and now >= self._unused_since + limits.idle:
+            self._unused_since = None
+            return Duty.IDLE
         if self._probed is None and now >= self.heard + limits.keepalive:
-            if not self.used:
-                return Duty.CLOSE
             self._probed = now
             return Duty.PROBE
         if self._leaves_at is not None and now >= self._leaves_at:

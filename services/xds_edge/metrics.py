@@ -25,6 +25,8 @@ class EdgeCounters:
         self.write_timeouts = 0
         self.refused: Counter[str] = Counter()
         """Streams that were refused or ended by us, by code."""
+        self.closed: Counter[str] = Counter()
+        """Connections that were refused or ended by us, by reason."""
 
     def expose(self, metrics: Metrics, *, version: Callable[[], int]) -> None:
         """Show them under `meshlog_edge_…`."""
@@ -49,4 +51,9 @@ class EdgeCounters:
             "meshlog_edge_refused_streams_total",
             "Streams refused or ended by the edge, by code.",
             lambda: {(("code", code),): float(count) for code, count in self.refused.items()},
+        )
+        gauge(
+            "meshlog_edge_refused_connections_total",
+            "Connections refused or ended by the edge, by reason.",
+            lambda: {(("reason", reason),): float(count) for reason, count in self.closed.items()},
         )

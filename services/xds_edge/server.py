@@ -1,7 +1,7 @@
 """Aggregated discovery over TLS: gRPC calls in, bytes in and bytes out.
 
 Messages pass through as they are. The TLS certificate is asked for at every new connection, so it is renewed without
-a restart.
+a restart. A call is routed by its headers: its token first, and nothing of a call without one is read.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from services.xds_edge import csds, tls
+from services.xds_edge.accounts import Account, Accounts, PodLimits
 from services.xds_edge.admission import Gatekeeper, StreamRefusedError
-from services.xds_edge.calls import Call
+from services.xds_edge.calls import Call, Handler
 from services.xds_edge.dialect import Delta, Dialect, World
 from services.xds_edge.http2 import Connection
+from services.xds_edge.inspection import MOST_REQUEST, Inspection
 from services.xds_edge.lifetime import Limits
+from services.xds_edge.listener import Listener, allowed_files
+from services.xds_edge.lobby import Caps, Guest, Lobby
+from services.xds_edge.pods import Pods
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
-from shared.errors import BadInputError
+from services.xds_edge.unread import Ledger
+from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -26,10 +34,10 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA = "DeltaAggregatedResources"
 WORLD = "StreamAggregatedResources"
 
-_BACKLOG = 4096
-"""Connections that may wait to be accepted: a storm is taken in, not turned away by the kernel."""
-_HANDSHAKE = 10.0
-"""Seconds that a TLS handshake may take."""
+_UNREAD_OF_A_POD = 4
+"""Requests of the greatest size that one pod may have unread."""
+
+Serve = Callable[[Call, WorkloadToken, str, Account], Awaitable[None]]
 
 
 class DiscoveryServer:
@@ -41,22 +49,46 @@ class DiscoveryServer:
         gatekeeper: Gatekeeper,
         limits: Limits | None = None,
         *,
+        caps: Caps | None = None,
+        pod_limits: PodLimits | None = None,
+        unread: int = 128 * 1024 * 1024,
+        handshake_within: float = 5.0,
         reuse_port: bool = False,
         mesh_namespace: str = "meshlog-system",
+        pods: Pods,
     ) -> None:
-        """`reuse_port`: whether other processes may listen on the same port."""
+        """`unread`: bytes of all clients that may wait to be read; `reuse_port`: others may listen on the port too."""
         self._services = services
-        self._mesh_namespace = mesh_namespace
         self._gatekeeper = gatekeeper
         self._limits = limits or Limits()
+        self._handshake_within = handshake_within
         self._reuse_port = reuse_port
-        self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
+        self.accounts = Accounts(pod_limits)
+        self.ledger = Ledger(each=_UNREAD_OF_A_POD * self._limits.max_request, total=unread)
+        caps = caps or Caps()
+        files = allowed_files()
+        if caps.connections + caps.waiting > files:
+            share = files / (caps.connections + caps.waiting)
+            caps = msgspec.structs.replace(
+                caps, connections=int(caps.connections * share), waiting=int(caps.waiting * share)
+            )
+            _LOGGER.warning("open files are limited: %d connections are taken at most", caps.connections)
+        self.lobby = Lobby(caps)
+        self._inspection = Inspection(
+            pods,
+            lambda: [stream.held for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
+            services.fleet.body,
+            mesh_namespace=mesh_namespace,
+            write_timeout=services.limits.write_timeout,
+            counters=services.counters,
+        )
+        self._methods: dict[str, Serve] = {
             f"/{SERVICE}/{DELTA}": self._delta,
             f"/{SERVICE}/{WORLD}": self._world,
             f"/{csds.SERVICE}/{csds.FETCH}": self._fetch_status,
             f"/{csds.SERVICE}/{csds.STREAM}": self._stream_status,
         }
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._connections: set[Connection] = set()
         self._deserted = asyncio.Event()
         """Set while there is no connection."""
@@ -67,29 +99,21 @@ class DiscoveryServer:
 
     async def start(self, host: str, port: int, certificate: Callable[[], tls.Presented | None]) -> None:
         """Listen. `certificate` gives the newest (key, chain), both PEM; raises `BadInputError`."""
-        context = tls.server_context(certificate)
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._connection,
-                host,
-                port,
-                ssl=context,
-                backlog=_BACKLOG,
-                reuse_port=self._reuse_port or None,
-                ssl_handshake_timeout=_HANDSHAKE,
-                ssl_shutdown_timeout=1.0,
-            )
-        except OSError as error:
-            raise BadInputError(
-                "edge/address", "cannot be listened on; choose another --port", about=f"{host}:{port}"
-            ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = Listener(
+            self.lobby,
+            self._connection,
+            tls.server_context(certificate),
+            handshake_within=self._handshake_within,
+            note=self._note,
+        )
+        await self._listener.start(host, port, reuse_port=self._reuse_port)
+        self.port = self._listener.port
 
     async def drain(self, within: float) -> None:
         """Stop: take no new streams, send GOAWAY, end the streams spread over `within` seconds, then all the rest."""
         self._gatekeeper.draining = True
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         for connection in list(self._connections):
             connection.leave()
         leaving = list(self._running.values())
@@ -105,8 +129,8 @@ class DiscoveryServer:
 
     async def abandon(self) -> None:
         """Stop at once, as a process that is killed does."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
         await self._closed(within=0.0)
 
     async def _closed(self, *, within: float) -> None:
@@ -118,82 +142,113 @@ class DiscoveryServer:
             connection.abort()
         if tasks:
             await asyncio.wait(tasks)
+        if self._listener is not None:
+            await self._listener.closed()
+        for connection in list(self._connections):
+            connection.abort()
         await self._deserted.wait()
 
-    def _connection(self) -> Connection:
+    def _connection(self, guest: Guest) -> Connection:
+        assert self._listener is not None
+        listener = self._listener
+
+        def lost(connection: Connection) -> None:
+            self._connections.discard(connection)
+            if not self._connections:
+                self._deserted.set()
+            listener.gone(guest)
+
         return Connection(
-            self._serve,
+            self._route,
             self._limits,
+            ledger=self.ledger,
+            strangers=guest.source.frames,
             opened=self._opened,
-            closed=self._lost,
+            proven=lambda _: listener.proven(guest),
+            closed=lost,
             aged=self._aged,
+            note=self._note,
         )
+
+    def _note(self, reason: str) -> None:
+        self._services.counters.closed[reason] += 1
 
     def _opened(self, connection: Connection) -> None:
         self._connections.add(connection)
         self._deserted.clear()
-
-    def _lost(self, connection: Connection) -> None:
-        self._connections.discard(connection)
-        if not self._connections:
-            self._deserted.set()
 
     def _aged(self, connection: Connection) -> None:
         for call in connection.calls.values():
             if (stream := self._running.get(call)) is not None:
                 stream.end(StreamRefusedError("UNAVAILABLE", "stream/aged", "the connection is old; open another"))
 
-    async def _serve(self, call: Call) -> None:
-        method = self._methods.get(call.path)
-        if method is None:
-            raise StreamRefusedError("UNIMPLEMENTED", "call/method", "there is no such method")
+    def _route(self, call: Call) -> Handler:
+        """The handler of a call, once its token says whose it is; raises `StreamRefusedError`."""
         try:
-            await method(call)
+            serve, claims, token, account = self._admit(call)
         except StreamRefusedError as refusal:
-            stream = self._running.get(call)
-            self._services.counters.refused[refusal.code] += 1
-            _LOGGER.info(
-                "stream of %s refused or ended: %s",
-                stream.key if stream is not None else call.peer,
-                refusal.sentence,
-                extra={"code": refusal.code, "status": refusal.status, "cause": str(refusal.__cause__ or "")},
-            )
+            self._say(call, refusal)
+            raise
+
+        async def handle(call: Call) -> None:
+            await self._serve(serve, call, claims, token, account)
+
+        return handle
+
+    def _admit(self, call: Call) -> tuple[Serve, WorkloadToken, str, Account]:
+        serve = self._methods.get(call.path)
+        if serve is None:
+            raise StreamRefusedError("UNIMPLEMENTED", "call/method", "there is no such method")
+        claims, token = self._gatekeeper.identify(call.metadata)
+        now = asyncio.get_running_loop().time()
+        account = self.accounts.of(claims.pod_uid, now)
+        call.prove(account)
+        if not account.opens(now):
+            raise StreamRefusedError("UNAVAILABLE", "stream/pod-paced", "the pod opens too many streams; come back")
+        self._gatekeeper.admit()
+        return serve, claims, token, account
+
+    async def _serve(self, serve: Serve, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
+        try:
+            await serve(call, claims, token, account)
+        except StreamRefusedError as refusal:
+            self._say(call, refusal)
             raise
         except BadRequestError as error:
             raise StreamRefusedError("INVALID_ARGUMENT", error.code, error.sentence) from error
         finally:
             self._running.pop(call, None)
 
-    def _status(self, payload: bytes, call: Call) -> bytes:
-        """What proxies hold."""
-        claims, _ = self._gatekeeper.identify(call.metadata)
-        return csds.answer(
-            payload,
-            claims,
-            [stream.held for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
-            mesh_namespace=self._mesh_namespace,
-            body=self._services.fleet.body,
+    def _say(self, call: Call, refusal: StreamRefusedError) -> None:
+        stream = self._running.get(call)
+        self._services.counters.refused[refusal.code] += 1
+        _LOGGER.info(
+            "stream of %s refused or ended: %s",
+            stream.key if stream is not None else call.peer,
+            refusal.sentence,
+            extra={"code": refusal.code, "status": refusal.status, "cause": str(refusal.__cause__ or "")},
         )
 
-    async def _fetch_status(self, call: Call) -> None:
+    async def _fetch_status(self, call: Call, claims: WorkloadToken, _token: str, _account: Account) -> None:
         """What proxies hold, once."""
-        payload = await call.read()
-        if payload is None:
-            raise StreamRefusedError("INVALID_ARGUMENT", "csds/malformed", "there is no request")
-        await call.write(self._status(payload, call))
+        call.narrow(MOST_REQUEST)
+        await self._inspection.fetch(call, claims)
 
-    async def _stream_status(self, call: Call) -> None:
+    async def _stream_status(self, call: Call, claims: WorkloadToken, _token: str, _account: Account) -> None:
         """The same, for each request of a stream."""
-        while (payload := await call.read()) is not None:
-            await call.write(self._status(payload, call))
+        call.narrow(MOST_REQUEST)
+        await self._inspection.stream(call, claims)
 
-    async def _delta(self, call: Call) -> None:
-        await self._stream(call, Delta(self._services.responses))
+    async def _delta(self, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
+        await self._stream(call, claims, token, account, Delta(self._services.responses))
 
-    async def _world(self, call: Call) -> None:
-        await self._stream(call, World(self._services.responses))
+    async def _world(self, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
+        await self._stream(call, claims, token, account, World(self._services.responses))
 
-    async def _stream(self, call: Call, dialect: Dialect) -> None:
-        claims, token = self._gatekeeper.admit(call.metadata)
+    async def _stream(self, call: Call, claims: WorkloadToken, token: str, account: Account, dialect: Dialect) -> None:
         stream = self._running[call] = ProxyStream(self._services, call, claims, token, dialect)
-        await stream.run()
+        self.accounts.join(account, stream)
+        try:
+            await stream.run()
+        finally:
+            self.accounts.leave(account, stream)

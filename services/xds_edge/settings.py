@@ -39,3 +39,30 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     """Seconds that a stream waits for its pod to be compiled."""
     max_connection_age: float = 1800.0
     """Seconds, ± 10 %, after which a connection is asked to move on; below the lifetime of the proxies' tokens."""
+    connections: int = 12000
+    """Connections in TLS, of one process; more are refused. One with a stream takes about 70 kB."""
+    connections_per_address: int = 4096
+    """Connections of one source address; raise it where many proxies share one, behind NAT."""
+    waiting_connections: int = 4096
+    """Connections that wait outside of TLS, because their client is silent or no place is free; an eighth of them may
+    be of one address."""
+    unproven_connections: int = 512
+    """Connections in TLS that have not shown a token; each takes about 100 kB."""
+    new_connections_per_address: float = 200.0
+    """TLS handshakes a second that one source address may begin; raise it where many proxies share one."""
+    new_connections_per_address_burst: float = 400.0
+    """TLS handshakes that one source address may begin at once."""
+    handshake_timeout: float = 5.0
+    """Seconds that a TLS handshake may take."""
+    prove_within: float = 10.0
+    """Seconds after the TLS handshake until a call of the connection must have shown a good token."""
+    idle_timeout: float = 60.0
+    """Seconds that a connection may stay without a call."""
+    most_streams: int = 12000
+    """Streams of one process; one more ends the oldest of the pod that has most of them."""
+    streams_per_pod: int = 256
+    """Streams of one pod, over all its connections; one more ends the oldest."""
+    request_bytes: int = 8388608
+    """Bytes of one request."""
+    unread_bytes: int = 134217728
+    """Bytes of requests of all clients that have arrived and wait to be whole or read; of one pod, four requests."""

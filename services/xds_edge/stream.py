@@ -158,6 +158,10 @@ class ProxyStream:
             self._ended = why
             self._wake.set()
 
+    def crowd_out(self) -> None:
+        """End: the pod has opened too many streams since."""
+        self.end(StreamRefusedError("RESOURCE_EXHAUSTED", "stream/too-many", "the pod has opened too many streams"))
+
     async def run(self) -> None:
         """Serve until the client leaves or the stream is ended; raises `StreamRefusedError` in the second case."""
         services = self._services

@@ -39,6 +39,8 @@ def server_context(certificate: Callable[[], Presented | None]) -> ssl.SSLContex
 def _context(presented: Presented) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # RFC 9113, appendix A, forbids all others of TLS 1.2; those of TLS 1.3 are not concerned by this.
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     context.set_alpn_protocols(["h2"])
     # Resumption would save little beside a stream's own cost, and another replica could not resume.
     context.num_tickets = 0

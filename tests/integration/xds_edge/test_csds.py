@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from envoy.service.status.v3.csds_pb2 import ClientStatusRequest, ClientStatusRe
 from envoy.type.matcher.v3.node_pb2 import NodeMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
+from services.xds_edge import csds, inspection
 from services.xds_edge.edge import Edge
 from shared.snapshot import CDS, LDS, SDS
 from tests.integration.xds_edge.client import Client
 from tests.integration.xds_edge.world import World, world
+from tests.waiting import eventually
 
 POD = "shop/web-1"
 CLASS = {CDS: {"c": b"cluster"}, LDS: {"l": b"listener"}}
@@ -50,7 +53,7 @@ async def serving(mesh: World) -> Edge:
 
 async def test_the_mesh_itself_sees_what_a_proxy_holds_and_refuses_but_no_secret(mesh: World) -> None:
     edge = await serving(mesh)
-    token = mesh.issuer.token("meshlog-system", "console", "console-1", "x")
+    token = await mesh.pod("meshlog-system", "console-1", "x")
     async with mesh.client(edge, POD, "u1") as client:
         await connected(mesh, client)
         await client.send(CDS)
@@ -73,7 +76,7 @@ async def test_others_see_their_own_namespace(mesh: World, namespace: str, sees:
     edge = await serving(mesh)
     async with mesh.client(edge, POD, "u1") as client:
         await connected(mesh, client)
-        token = mesh.issuer.token(namespace, "default", "somebody", "x")
+        token = await mesh.pod(namespace, "somebody", "x")
         assert len((await ask(client, token, ClientStatusRequest())).config) == sees
 
 
@@ -84,3 +87,57 @@ async def test_without_a_token_nothing_is_told(mesh: World, token: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await ask(client, token, ClientStatusRequest())
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def refusal(client: Client, token: str, request: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await ask(client, token, request)
+    return refused.value.code()
+
+
+@pytest.mark.parametrize("pod", ["there was never one", "deleted", "another of that name", "ended"])
+async def test_a_pod_that_is_not_there_is_told_nothing(mesh: World, pod: str) -> None:
+    edge = await serving(mesh)
+    async with mesh.client(edge, POD, "u1") as client:
+        await connected(mesh, client)
+        token = mesh.issuer.token("shop", "default", "gone", "old")
+        if pod == "deleted":
+            await mesh.pod("shop", "gone", "old")
+            await mesh.tell("Pod", "shop", "gone", "old", None)
+        elif pod == "another of that name":
+            await mesh.pod("shop", "gone", "new")
+        elif pod == "ended":
+            await mesh.pod("shop", "gone", "old", phase="Succeeded")
+        assert await refusal(client, token, ClientStatusRequest()) is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_deleted_proxy_reads_no_client_status_by_its_old_token(mesh: World) -> None:
+    edge = await serving(mesh)
+    token = mesh.issuer.token("shop", "default", "web-1", "u1")
+    async with mesh.client(edge, POD, "u1") as client:
+        assert len((await ask(client, token, ClientStatusRequest())).config) <= 1
+        await mesh.compiler.publish({"web": CLASS}, {POD: ("u2", "web")})
+        await eventually(lambda: edge.fleet.version == 2, within=5, what="the pod is another")
+        assert await refusal(client, token, ClientStatusRequest()) is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_status_stream_ends_when_its_pod_goes(mesh: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "_LOOK_EVERY", 0.05)
+    edge = await serving(mesh)
+    token = mesh.issuer.token("shop", "default", "web-1", "u1")
+    async with mesh.client(edge, POD, "u1") as client:
+        method = client.channel.stream_stream(f"/{csds.SERVICE}/{csds.STREAM}")
+        call = method(metadata=[("authorization", f"Bearer {token}")])
+        await call.write(ClientStatusRequest().SerializeToString())
+        ClientStatusResponse.FromString(await asyncio.wait_for(call.read(), 5))
+        await mesh.compiler.publish({"web": CLASS}, {POD: ("u2", "web")})
+        assert await asyncio.wait_for(call.code(), 5) is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_request_is_small(mesh: World) -> None:
+    edge = await serving(mesh)
+    token = mesh.issuer.token("shop", "default", "web-1", "u1")
+    async with mesh.client(edge, POD, "u1") as client:
+        many = [NodeMatcher(node_id=StringMatcher(exact="x" * 1000)) for _ in range(100)]
+        code = await refusal(client, token, ClientStatusRequest(node_matchers=many))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -81,7 +81,8 @@ async def test_compressed_messages_are_told_so(mesh: World) -> None:
     edge = await mesh.edge()
     async with mesh.client(edge, POD, "u1") as client:
         method = client.channel.unary_unary("/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus")
-        call = method(b"x" * 10_000, compression=grpc.Compression.Gzip)
+        metadata = [("authorization", f"Bearer {mesh.issuer.token('shop', 'default', 'web-1', 'u1')}")]
+        call = method(b"x" * 10_000, metadata=metadata, compression=grpc.Compression.Gzip)
         assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -140,7 +141,7 @@ async def test_a_connection_that_is_closing_already_can_still_be_cut_off(mesh: W
         pass
 
     def accepted() -> Noted:
-        return Noted(nothing, Limits(), opened=opened.put_nowait, closed=lambda _: lost.set(), aged=lambda _: None)
+        return Noted(lambda _: nothing, Limits(), opened=opened.put_nowait, closed=lambda _: lost.set())
 
     current = pair(mesh)
     server = await asyncio.get_running_loop().create_server(

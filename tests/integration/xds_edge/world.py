@@ -15,6 +15,7 @@ from services.xds_edge.settings import EdgeSettings
 from shared import events
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import Draft, Logs
+from shared.model import Meta, Pod, PodStatus
 from shared.status import ProxyStatus, decode_status
 from tests.integration.xds_edge.client import Client
 from tests.integration.xds_edge.names import CLUSTER, STREAMS
@@ -45,24 +46,35 @@ class World:
     async def start(self) -> None:
         """A CA that signs, and an issuer that the log knows."""
         self.spawn(self.ca.run(self.logs), "ca")
+        await self.tell("TokenIssuer", "", "cluster", "", self.issuer.published)
+
+    async def tell(self, kind: str, namespace: str, name: str, uid: str, what: msgspec.Struct | None) -> None:
+        """Write what the ingestor would about an object; none: it was deleted."""
         event = events.Event(
             schema=1,
             cluster=CLUSTER,
-            kind="TokenIssuer",
-            namespace="",
-            name="cluster",
-            uid="",
+            kind=kind,
+            namespace=namespace,
+            name=name,
+            uid=uid,
             resource_version="1",
-            operation=events.APPLIED,
-            object=events.encode_object(self.issuer.published),
+            operation=events.APPLIED if what is not None else events.DELETED,
+            object=events.encode_object(what) if what is not None else None,
         )
         log = await self.logs.open(STREAMS.events)
+        tip = await log.tip(STREAMS.cluster_scope(CLUSTER))
         await log.append(
             [Draft(subject=event.subject(STREAMS), payload=events.encode(event))],
             scope=STREAMS.cluster_scope(CLUSTER),
-            after=await log.tip(STREAMS.cluster_scope(CLUSTER)),
-            epoch="events-1",
+            after=tip,
+            epoch="" if tip.epoch else "events-1",
         )
+
+    async def pod(self, namespace: str, name: str, uid: str, *, phase: str = "Running") -> str:
+        """A pod without a proxy, and its token."""
+        pod = Pod(metadata=Meta(name=name, namespace=namespace, uid=uid), status=PodStatus(phase=phase))
+        await self.tell("Pod", namespace, name, uid, pod)
+        return self.issuer.token(namespace, "default", name, uid)
 
     async def edge(self, name: str = "edge-0", *, logs: Logs | None = None, **settings: object) -> Edge:
         """An edge that serves; with `port=0` by default on a free port."""

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from services.xds_edge.accounts import Account
 from services.xds_edge.admission import StreamRefusedError
-from services.xds_edge.calls import RESPONSE, Call, Code, Headers
+from services.xds_edge.calls import RESPONSE, Call, Code, Handler, Headers
 
 LIMIT = 100
 
@@ -22,6 +23,7 @@ class Carrier:
         self.sent = b""
         self.said: list[tuple[Headers, bool]] = []
         self.acknowledged = 0
+        self.held = 0
         self.ends: list[bool] = []
 
     def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
@@ -38,6 +40,16 @@ class Carrier:
     def acknowledge(self, stream: int, size: int) -> None:
         assert stream == 1
         self.acknowledged += size
+
+    def prove(self, account: Account) -> None:
+        pass
+
+    def hold(self, call: Call, size: int) -> None:  # noqa: ARG002 (a carrier's signature)
+        self.held += size
+
+    def release(self, call: Call, size: int) -> None:  # noqa: ARG002 (a carrier's signature)
+        self.held -= size
+        assert self.held >= 0
 
     def finished(self, stream: int, *, whole: bool) -> None:
         assert stream == 1
@@ -103,12 +115,127 @@ async def test_the_window_opens_for_a_message_larger_than_itself() -> None:
     assert carrier.acknowledged == 60_000
 
 
-async def test_what_nobody_read_is_given_back_at_the_end() -> None:
+async def test_what_nothing_read_is_counted_no_more_at_the_end() -> None:
+    carrier = Carrier()
+    one = call(carrier, 1 << 20)
+    one.receive(framed(b"unread" * 1000), 6005)
+    one.receive(framed(b"half of it" * 1000)[:5000], 5000)
+    assert carrier.held == one.unread > 11_000
+    one.lose()
+    assert carrier.held == one.unread == 0
+
+
+async def test_what_is_read_is_counted_no_more() -> None:
+    carrier = Carrier()
+    one = call(carrier, 1 << 20)
+    content = framed(b"a" * 9000, b"b", b"c" * 50_000)
+    for start in range(0, len(content), 7000):
+        one.receive(content[start : start + 7000], min(7000, len(content) - start))
+    assert one.unread > 59_000
+    for _ in range(3):
+        await one.read()
+    assert carrier.held == one.unread == 0
+
+
+async def test_messages_of_no_bytes_are_counted_too() -> None:
     carrier = Carrier()
     one = call(carrier)
-    one.receive(framed(b"unread"), 11)
-    one.lose()
-    assert carrier.acknowledged == 11
+    one.receive(framed(*[b""] * 1000), 5000)
+    assert carrier.held > 100_000
+
+
+async def test_a_call_that_holds_too_much_ends_with_that() -> None:
+    carrier = Carrier()
+    one = call(carrier, 1 << 20)
+    one.receive(framed(b"m" * 9000)[:8000], 8000)
+    one.overflow()
+    assert carrier.held == 0
+    with pytest.raises(StreamRefusedError) as refused:
+        await one.read()
+    assert refused.value.status == "RESOURCE_EXHAUSTED"
+
+
+async def test_a_message_that_is_never_whole_ends_the_call() -> None:
+    carrier = Carrier()
+    one = Call(carrier, 1, [(":path", "/a/b")], limit=LIMIT, patience=0.02)
+    one.receive(framed(b"x" * 50)[:20], 20)
+    with pytest.raises(StreamRefusedError) as refused:
+        await asyncio.wait_for(one.read(), 5)
+    assert refused.value.code == "stream/message-too-slow"
+    assert carrier.held == 0
+
+
+async def test_messages_that_follow_each_other_without_a_gap_are_not_slow() -> None:
+    one = Call(Carrier(), 1, [(":path", "/a/b")], limit=LIMIT, patience=0.1)
+    content = framed(b"x" * 20)
+    one.receive(content[:10], 10)
+    for _ in range(30):
+        one.receive(content[10:] + content[:10], 25)
+        assert await one.read() == b"x" * 20
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [1, 3, 50, 999, 5000, 16_384])
+async def test_no_more_window_is_given_back_than_was_taken(size: int) -> None:
+    """One byte more for each message would let a client widen its window without end."""
+    carrier = Carrier()
+    one = call(carrier, 1 << 20)
+    content = framed(*(b"m" * length for length in (0, 1, 70_000, 4096, 4097, 0, 16_379, 200_000)))
+    taken = 0
+    for start in range(0, len(content), size):
+        part = content[start : start + size]
+        one.receive(part, len(part) + 1)  # one byte of padding
+        taken += len(part) + 1
+        assert carrier.acknowledged <= taken
+    for _ in range(8):
+        await one.read()
+    assert taken - 16_384 < carrier.acknowledged <= taken
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("50m", 0.05), ("50000u", 0.05), ("0S", 0.0)])
+async def test_a_call_ends_when_the_time_that_its_client_gave_it_is_over(value: str, seconds: float) -> None:
+    carrier, loop = Carrier(), asyncio.get_running_loop()
+    one = Call(carrier, 1, [(":path", "/a/b"), ("grpc-timeout", value)], limit=LIMIT)
+    began = loop.time()
+
+    async def handler(call: Call) -> None:
+        await call.read()
+
+    one.route(lambda _: handler)
+    assert one.task is not None
+    await asyncio.wait([one.task], timeout=5)
+    assert one.task.cancelled()
+    assert loop.time() - began >= seconds
+    ((headers, ends),) = carrier.said
+    assert ends
+    assert dict(headers)["grpc-status"] == str(int(Code.DEADLINE_EXCEEDED))
+
+
+@pytest.mark.parametrize("value", ["", "5", "5x", "123456789S", "-1S", "1.5S"])
+async def test_a_timeout_that_cannot_be_read_is_refused(value: str) -> None:
+    carrier = Carrier()
+    one = Call(carrier, 1, [("grpc-timeout", value)], limit=LIMIT)
+
+    async def handler(_call: Call) -> None:
+        pass
+
+    one.route(lambda _: handler)
+    assert one.task is None
+    assert dict(carrier.said[0][0])["grpc-status"] == str(int(Code.INTERNAL))
+
+
+async def test_a_call_that_is_refused_by_its_headers_starts_nothing_and_keeps_nothing() -> None:
+    carrier = Carrier()
+    one = call(carrier)
+
+    def refuse(_call: Call) -> Handler:
+        raise StreamRefusedError("UNAUTHENTICATED", "token/missing", "no token")
+
+    with pytest.raises(StreamRefusedError):
+        one.route(refuse)
+    assert one.task is None
+    assert one.ended
+    assert carrier.ends == [True]
 
 
 async def test_a_write_waits_until_all_of_it_is_taken() -> None:
@@ -163,7 +290,7 @@ async def test_a_handler_is_cancelled_when_the_client_goes() -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    one.serve(handler)
+    one.route(lambda _: handler)
     await begun.wait()
     one.lose()
     assert one.task is not None

@@ -4,130 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamReset, TrailersReceived
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamReset, TrailersReceived
 from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.xds_edge.calls import Call
-from services.xds_edge.http2 import CHEAP_RATE, MOST_HEADERS, Connection
+from services.xds_edge.accounts import Account, PodLimits
+from services.xds_edge.calls import Call, Handler
+from services.xds_edge.http2 import Connection
 from services.xds_edge.lifetime import Limits
+from services.xds_edge.rules import MOST_HEADERS
+from tests.unit.xds_edge.rig import HEADERS, Rig, Wire
 from tests.waiting import eventually
-
-HEADERS = [
-    (":method", "POST"),
-    (":scheme", "https"),
-    (":path", "/service/method"),
-    (":authority", "edge"),
-    ("content-type", "application/grpc"),
-]
-
-
-class Wire(asyncio.Transport):
-    """The network between the two: what the server writes arrives at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = self.aborted = False
-        self.reading = True
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def write(self, data: Any) -> None:
-        assert not self.closed, "nothing is written after the end"
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def is_reading(self) -> bool:
-        return self.reading
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def get_extra_info(self, name: str, default: object = None) -> object:
-        assert name == "peername"
-        return default
-
-
-class Rig:
-    """A connection and its client."""
-
-    def __init__(self, limits: Limits | None = None, *, chance: float = 0.5) -> None:
-        self.calls: list[Call] = []
-        self.aged = 0
-        self.closed = 0
-        self.wire = Wire()
-        self.server = Connection(
-            self._handle,
-            limits or Limits(),
-            opened=lambda _: None,
-            closed=lambda _: self._note("closed"),
-            aged=lambda _: self._note("aged"),
-            chance=lambda: chance,
-        )
-        self.client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
-        self.client.initiate_connection()
-        self.events: list[Event] = []
-        self.server.connection_made(self.wire)
-        self.pump()
-
-    def _note(self, what: str) -> None:
-        setattr(self, what, getattr(self, what) + 1)
-
-    async def _handle(self, call: Call) -> None:
-        self.calls.append(call)
-        while (message := await call.read()) is not None:
-            await call.write(message)
-
-    def pump(self) -> list[Event]:
-        """Let both sides say what they have to say; returns what the client heard."""
-        heard: list[Event] = []
-        while True:
-            said, self.wire.written = self.wire.written, b""
-            if said:
-                heard += self.client.receive_data(said)
-            asked = self.client.data_to_send()
-            if asked and not self.wire.closed:
-                self.server.data_received(asked)
-            if not said and not asked:
-                self.events += heard
-                return heard
-
-    async def heard(self, kind: type[Event]) -> Event:
-        def found() -> Event | None:
-            self.pump()
-            return next((event for event in self.events if isinstance(event, kind)), None)
-
-        return await eventually(found, within=5, what=kind.__name__)
-
-    def open(self, stream: int = 1, headers: list[tuple[str, str]] = HEADERS) -> None:
-        self.client.send_headers(stream, headers)
-        self.pump()
-
-    def say(self, message: bytes, stream: int = 1) -> None:
-        self.client.send_data(stream, b"\0" + len(message).to_bytes(4, "big") + message)
-        self.pump()
-
-    def lose(self) -> None:
-        self.server.connection_lost(None)
 
 
 async def test_a_call_is_answered_and_ends_with_a_status() -> None:
@@ -220,22 +112,38 @@ async def test_a_connection_is_asked_to_move_on_at_its_age_give_or_take_a_tenth(
     rig.lose()
 
 
-async def test_a_connection_that_leaves_takes_no_new_calls_and_closes_with_the_last() -> None:
+LEAVING_ANSWERED = b"\x00\x00\x08\x06\x01\x00\x00\x00\x00leaving?"
+
+
+async def test_a_connection_that_leaves_takes_what_is_on_its_way_and_closes_with_the_last_call() -> None:
     rig = Rig()
     rig.open(1)
     await eventually(lambda: rig.calls, within=5, what="a call")
-    # The new call crosses the GOAWAY on its way.
     rig.client.send_headers(3, HEADERS)
     crossing = rig.client.data_to_send()
+    rig.client.send_headers(5, HEADERS)
+    late = rig.client.data_to_send()
     rig.server.leave()
-    rig.server.data_received(crossing)
-    said, rig.wire.written = rig.wire.written, b""
-    assert len(rig.server.calls) == 1
-    assert b"\x00\x00\x04\x03\x00\x00\x00\x00\x03\x00\x00\x00\x07" in said, "RST_STREAM with REFUSED_STREAM"
+    assert b"\x7f\xff\xff\xff\x00\x00\x00\x00" in rig.wire.written, "GOAWAY that refuses nothing yet"
+    rig.shout(crossing)
+    assert len(rig.server.calls) == 2
+    rig.wire.written = b""
+    rig.shout(LEAVING_ANSWERED)
+    rig.shout(late)
+    assert b"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00" in rig.wire.written, "GOAWAY after 3"
+    assert b"\x00\x00\x04\x03\x00\x00\x00\x00\x05\x00\x00\x00\x07" in rig.wire.written, "REFUSED_STREAM"
     assert not rig.wire.closed
-    rig.calls[0].close()
+    for call in rig.server.calls.values():
+        call.close()
     await eventually(lambda: rig.wire.closed, within=5, what="the end")
     assert not rig.wire.aborted
+    rig.lose()
+
+
+async def test_a_client_that_does_not_answer_the_goodbye_is_left_all_the_same() -> None:
+    rig = Rig()
+    rig.server.leave()
+    await eventually(lambda: rig.wire.closed, within=5, what="the end")
     rig.lose()
 
 
@@ -256,24 +164,6 @@ async def test_a_silent_client_that_answers_stays() -> None:
         rig.pump()
         await asyncio.sleep(0.002)
     assert probes == 4
-    assert not rig.wire.closed
-    rig.lose()
-
-
-async def test_a_connection_without_a_call_is_closed() -> None:
-    rig = Rig(Limits(keepalive=0.03, keepalive_timeout=10.0))
-    await eventually(lambda: rig.wire.closed, within=5, what="it is closed")
-    rig.lose()
-
-
-async def test_cheap_frames_are_read_at_a_bounded_rate() -> None:
-    rig = Rig()
-    rig.open()
-    for _ in range(2 * int(CHEAP_RATE)):
-        rig.client.ping(b"12345678")
-    rig.pump()
-    assert not rig.wire.reading
-    await eventually(lambda: rig.wire.reading, within=5, what="it reads on")
     assert not rig.wire.closed
     rig.lose()
 
@@ -368,12 +258,13 @@ def test_no_bytes_bring_a_connection_out_of_step(seed: int) -> None:
     asyncio.run(_feed(bytes(content), chance))
 
 
-def _nothing(_connection: Connection) -> None:
-    pass
-
-
 async def _feed(content: bytes, chance: random.Random) -> None:
     calls: list[Call] = []
+    account = Account(PodLimits(), asyncio.get_running_loop().time())
+
+    def route(call: Call) -> Handler:
+        call.prove(account)
+        return echo
 
     async def echo(call: Call) -> None:
         calls.append(call)
@@ -381,7 +272,7 @@ async def _feed(content: bytes, chance: random.Random) -> None:
             await call.write(message)
 
     wire = Wire()
-    connection = Connection(echo, Limits(), opened=_nothing, closed=_nothing, aged=_nothing)
+    connection = Connection(route, Limits())
     connection.connection_made(wire)
     at = 0
     while at < len(content) and not wire.closed:

@@ -194,7 +194,7 @@ class TestGatekeeper:
         gate = Gatekeeper(TokenVerifier(), pace=Pace(rate=1, burst=1), version=lambda: version)
         gate.draining = draining
         with pytest.raises(StreamRefusedError) as refused:
-            gate.admit([("authorization", "Bearer x")])
+            gate.identify([("authorization", "Bearer x")])
         assert (refused.value.status, refused.value.code) == ("UNAVAILABLE", code)
 
 

@@ -1,0 +1,80 @@
+"""Answers client status calls (CSDS): who may ask, how often, and how large an answer is.
+
+The caller is known from the headers, before a message is read. Its pod must be there at each request, and a call that
+is kept open ends when the pod goes. What an answer holds is `csds`' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from services.xds_edge import csds
+from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.calls import Call
+from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.patience import WritePatience
+from services.xds_edge.pods import Pods
+from shared.tokens import WorkloadToken
+
+MOST_REQUEST = 64 * 1024
+"""Bytes of a request: some hundred node ids."""
+_AT_ONCE = 4
+"""Answers under way at a time: each may be megabytes."""
+_LOOK_EVERY = 5.0
+"""Seconds between looks at the pod of a call that is kept open."""
+
+
+class Inspection:
+    """The client status calls of one edge."""
+
+    def __init__(
+        self,
+        pods: Pods,
+        proxies: Callable[[], Iterable[Callable[[], csds.Held]]],
+        body: Callable[[str, str, str], bytes],
+        *,
+        mesh_namespace: str,
+        write_timeout: float,
+        counters: EdgeCounters,
+    ) -> None:
+        """`proxies`: what each proxy of this edge holds, in order; `body`: the bytes of a resource."""
+        self._pods = pods
+        self._proxies = proxies
+        self._body = body
+        self._mesh_namespace = mesh_namespace
+        self._write_timeout = write_timeout
+        self._counters = counters
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def fetch(self, call: Call, claims: WorkloadToken) -> None:
+        """Answer once."""
+        await self._pods.require(claims)
+        payload = await call.read()
+        if payload is None:
+            raise StreamRefusedError("INVALID_ARGUMENT", "csds/malformed", "there is no request")
+        await self._answer(call, claims, payload)
+
+    async def stream(self, call: Call, claims: WorkloadToken) -> None:
+        """Answer each request, until the client or its pod is gone."""
+        await self._pods.require(claims)
+        reading = asyncio.ensure_future(call.read())
+        try:
+            while True:
+                done, _ = await asyncio.wait([reading], timeout=_LOOK_EVERY)
+                await self._pods.require(claims)
+                if not done:
+                    continue
+                payload = reading.result()
+                if payload is None:
+                    return
+                await self._answer(call, claims, payload)
+                reading = asyncio.ensure_future(call.read())
+        finally:
+            reading.cancel()
+
+    async def _answer(self, call: Call, claims: WorkloadToken, payload: bytes) -> None:
+        async with self._turns:
+            answer = csds.answer(payload, claims, self._proxies(), mesh_namespace=self._mesh_namespace, body=self._body)
+            with WritePatience(self._write_timeout, self._counters):
+                await call.write(answer)

@@ -1,0 +1,147 @@
+"""What is read of one connection, and when: as many frames as its allowance pays for, and no more than one read ahead.
+
+A connection that is in debt is not read, so what it sends waits in the network. One that wants to send more than it is
+allowed for `debt` seconds on end is sent away. Nor is one read that does not read: what it would make us answer waits
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from h2.errors import ErrorCodes
+
+from services.xds_edge.meter import Allowance, FrameError, FrameMeter
+
+STRANGER_RATE = 50.0
+"""Frames a second of a connection that has not proven itself; a first call costs about 12."""
+STRANGER_BURST = 150.0
+EARNED = 4.0
+"""Frames that a client may send for each that it is sent: an acknowledgement, windows, a probe."""
+_A_TURN = 256.0
+"""Frames of a connection that are parsed before others have their turn."""
+_SHORTEST_PAUSE = 0.05
+
+
+class Reader(Protocol):
+    """The connection whose intake it is."""
+
+    def feed(self, frames: bytes) -> None:
+        """Parse these whole frames."""
+        ...
+
+    def fail(self, code: ErrorCodes, reason: str) -> None:
+        """End the connection for what its client did."""
+        ...
+
+
+class Intake:
+    """The reading side of one connection."""
+
+    __slots__ = (
+        "_allowance",
+        "_debt",
+        "_indebted",
+        "_loop",
+        "_meter",
+        "_paused",
+        "_reader",
+        "_reading",
+        "_resuming",
+        "_strangers",
+        "_transport",
+    )
+
+    def __init__(self, reader: Reader, *, debt: float, strangers: Allowance | None) -> None:
+        """`strangers`: frames that all connections of its address may send together, unproven."""
+        self._reader = reader
+        self._debt = debt
+        self._strangers = strangers
+        self._loop = asyncio.get_running_loop()
+        self._allowance = Allowance(STRANGER_RATE, STRANGER_BURST, self._loop.time())
+        self._meter = FrameMeter()
+        self._transport: asyncio.Transport | None = None
+        self._indebted: float | None = None
+        """Since when more has been wanted than allowed."""
+        self._resuming: asyncio.Handle | None = None
+        self._paused = False
+        self._reading = True
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """Reading begins."""
+        self._transport = transport
+
+    def close(self) -> None:
+        """It is over."""
+        self._transport = None
+        if self._resuming is not None:
+            self._resuming.cancel()
+
+    def trust(self, frames: Allowance) -> None:
+        """The client has proven itself: this is what it may send from now on."""
+        self._allowance, self._strangers = frames, None
+
+    def earn(self) -> None:
+        """A frame was sent to the client."""
+        self._allowance.earn(EARNED)
+
+    def pause(self, *, paused: bool) -> None:
+        """Read nothing while the client does not read either."""
+        self._paused = paused
+        self._adjust()
+
+    def add(self, content: bytes) -> None:
+        """Take what the network brought."""
+        self._meter.add(content)
+        if self._resuming is None:
+            self._pump()
+
+    def _pump(self) -> None:
+        now, room, meter = self._loop.time(), _A_TURN, self._meter
+        while self._transport is not None:
+            # What pays may change meanwhile: the first call may prove the client.
+            paying = self._allowance, self._strangers
+            try:
+                frames, price = meter.take(min(room, *(each.left(now) for each in paying if each is not None)))
+            except FrameError as error:
+                self._reader.fail(error.code, "frame")
+                return
+            if frames:
+                room -= price
+                for each in paying:
+                    if each is not None:
+                        each.spend(price)
+                self._reader.feed(frames)
+            if not frames or not meter.waiting:
+                break
+        if self._transport is None:
+            return
+        if meter.waiting:
+            self._hold_back(now, may_go_on=room <= 0)
+        elif self._indebted is not None and self._allowance.easy(now):
+            self._indebted = None
+
+    def _hold_back(self, now: float, *, may_go_on: bool) -> None:
+        wait = max(self._allowance.wait(now), self._strangers.wait(now) if self._strangers is not None else 0.0)
+        if wait <= 0 and may_go_on:
+            self._resuming = self._loop.call_soon(self._resume)
+        elif self._indebted is not None and now - self._indebted >= self._debt:
+            self._reader.fail(ErrorCodes.ENHANCE_YOUR_CALM, "flood")
+            return
+        else:
+            if self._indebted is None:
+                self._indebted = now
+            self._resuming = self._loop.call_later(max(_SHORTEST_PAUSE, wait), self._resume)
+        self._adjust()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._pump()
+        self._adjust()
+
+    def _adjust(self) -> None:
+        wanted = not self._paused and self._resuming is None
+        if self._transport is not None and wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            (self._transport.resume_reading if wanted else self._transport.pause_reading)()

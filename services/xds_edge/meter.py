@@ -1,0 +1,147 @@
+"""Counts a connection's frames before anything parses them.
+
+A frame of nine bytes costs its sender nothing and us 10 to 30 µs, whatever its type. So the bytes of a client are cut
+into whole frames here, by the nine bytes of each header alone, and only as many frames go on to the HTTP/2 library as
+the client's allowance pays for. The rest waits, at most one read of it, and the network behind it.
+
+`FrameMeter` cuts and counts; `Allowance` is what may be spent.
+"""
+
+from __future__ import annotations
+
+from h2.errors import ErrorCodes
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What an HTTP/2 client says first (RFC 9113, section 3.4)."""
+LONGEST_FRAME = 16_384
+"""Bytes of a frame's payload: SETTINGS_MAX_FRAME_SIZE was never raised."""
+MOST_CONTINUED = 4
+"""Frames that the header block of one call may take."""
+
+_HEADER = 9
+_HEADERS, _CONTINUATION = 1, 9
+_END_HEADERS = 4
+_CALL_PRICE = 8
+"""What HEADERS cost: decoding, checking a token, and an answer. Every other frame costs 1, which is about 25 µs."""
+
+
+class FrameError(Exception):
+    """The connection must end with this error code."""
+
+    def __init__(self, code: ErrorCodes) -> None:
+        super().__init__(code.name)
+        self.code = code
+
+
+class Allowance:
+    """A bucket of frames: it fills at `rate` a second and holds `burst`. `now`: seconds of a steady clock."""
+
+    __slots__ = ("_burst", "_filled", "_level", "_rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = burst
+        self._filled = now
+
+    def left(self, now: float) -> float:
+        """What may be spent now; below zero: a debt."""
+        if now > self._filled:
+            self._level = min(self._burst, self._level + (now - self._filled) * self._rate)
+            self._filled = now
+        return self._level
+
+    def spend(self, amount: float) -> None:
+        """Take off; the last frame of many may lead into debt."""
+        self._level -= amount
+
+    def earn(self, amount: float) -> None:
+        """Add: what we send entitles a client to frames of its own."""
+        self._level = min(self._burst, self._level + amount)
+
+    def easy(self, now: float) -> bool:
+        """Whether half of it, or more, is left."""
+        return self.left(now) >= self._burst / 2
+
+    def full(self, now: float) -> bool:
+        """Whether nothing of it is spent."""
+        return self.left(now) >= self._burst
+
+    def wait(self, now: float) -> float:
+        """Seconds until a frame may be read again."""
+        return max(0.0, (1.0 - self.left(now)) / self._rate)
+
+
+class FrameMeter:
+    """Cuts what one client sends into whole frames."""
+
+    __slots__ = ("_continued", "_greeted", "_held", "waiting")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._greeted = False
+        self._continued = 0
+        """Frames of the header block that is open; 0: none is."""
+        self.waiting = False
+        """Whether a whole frame waits for the allowance."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait here."""
+        return len(self._held)
+
+    def add(self, content: bytes) -> None:
+        """Take what the network brought."""
+        self._held = self._held + content if self._held else content
+
+    def take(self, allowed: float) -> tuple[bytes, float]:
+        """The next whole frames that `allowed` pays for, and their price.
+
+        Raises `FrameError` when a frame, or a header block in many frames, is longer than what was agreed.
+        """
+        held, at = self._held, 0
+        if not self._greeted:
+            at = self._greet(held)
+            if not at:
+                return b"", 0.0
+        price, size = 0.0, len(held)
+        self.waiting = False
+        while size - at >= _HEADER:
+            length = held[at] << 16 | held[at + 1] << 8 | held[at + 2]
+            if length > LONGEST_FRAME:
+                raise FrameError(ErrorCodes.FRAME_SIZE_ERROR)
+            end = at + _HEADER + length
+            if end > size:
+                break
+            if price >= allowed:
+                self.waiting = True
+                break
+            kind = held[at + 3]
+            if kind == _HEADERS:
+                price += _CALL_PRICE
+                self._continued = 0 if held[at + 4] & _END_HEADERS else 1
+            else:
+                price += 1
+                if kind == _CONTINUATION:
+                    self._continue(held[at + 4])
+            at = end
+        if at == size:
+            self._held = b""
+            return held, price
+        self._held = held[at:]
+        return held[:at], price
+
+    def _greet(self, held: bytes) -> int:
+        """Where the first frame begins; 0 while the preface is not whole."""
+        if not PREFACE.startswith(held[: len(PREFACE)]):
+            raise FrameError(ErrorCodes.PROTOCOL_ERROR)
+        self._greeted = len(held) >= len(PREFACE)
+        return len(PREFACE) if self._greeted else 0
+
+    def _continue(self, flags: int) -> None:
+        if self._continued:
+            self._continued += 1
+            if self._continued > MOST_CONTINUED:
+                raise FrameError(ErrorCodes.ENHANCE_YOUR_CALM)
+            if flags & _END_HEADERS:
+                self._continued = 0

@@ -1,0 +1,86 @@
+"""The rules of HTTP/2 as `h2` keeps them, with what this server asks of it.
+
+Two things differ from the library. A call too many, and a malformed header, end their stream and not the connection
+(RFC 9113, sections 5.1.2 and 8.1.1). And fewer closed streams are remembered than 65,536: their number is a client's
+choice. For the first this overrides two methods of `h2` that are private, so pyproject.toml admits `h2` below 5 only,
+and `test_rules.py` fails if they are ever not called.
+"""
+
+from __future__ import annotations
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import Event, StreamReset
+from h2.exceptions import DenialOfServiceError, ProtocolError, StreamClosedError, StreamIDTooLowError
+from h2.settings import SettingCodes, Settings
+from hyperframe.frame import DataFrame, Frame, HeadersFrame
+
+MOST_CALLS = 256
+"""Calls that a connection may have at a time."""
+MOST_HEADERS = 32 * 1024
+"""Bytes of the headers of a call: a token, and room."""
+
+_CONFIGURATION = H2Configuration(
+    client_side=False,
+    header_encoding="latin-1",
+    # `headers.malformed` does both, for a stream and not for the connection.
+    validate_inbound_headers=False,
+    normalize_inbound_headers=False,
+)
+_SAID = Settings(
+    client=False,
+    initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: MOST_CALLS, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADERS},
+)
+"""Ours, of all connections: they never change, and one object a connection would be 5 kB each."""
+_KEPT = Settings(
+    client=False,
+    initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 1 << 20, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADERS},
+)
+"""What the library enforces: the number of calls is the connection's to enforce, by REFUSED_STREAM."""
+
+
+class Rules(H2Connection):
+    """The rules of one connection."""
+
+    MAX_CLOSED_STREAMS = 4 * MOST_CALLS
+
+    def __init__(self) -> None:
+        super().__init__(_CONFIGURATION)
+        self.decoder.max_header_list_size = MOST_HEADERS
+
+    def greet(self) -> None:
+        """Say our settings."""
+        self.local_settings = _SAID
+        self.initiate_connection()
+        self.local_settings = _KEPT
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
+        try:
+            return super()._receive_headers_frame(frame)
+        except ProtocolError as error:
+            return self._malformed(frame, error)
+
+    def _receive_data_frame(self, frame: DataFrame) -> tuple[list[Frame], list[Event]]:
+        try:
+            return super()._receive_data_frame(frame)
+        except ProtocolError as error:
+            return self._malformed(frame, error)
+
+    def _malformed(self, frame: HeadersFrame | DataFrame, error: ProtocolError) -> tuple[list[Frame], list[Event]]:
+        """End the stream of a malformed request: wrong `content-length`, trailers that do not end it.
+
+        Raises the error if it is one of the connection: of its header compression (h2 chains what that said), its
+        windows, or its order of streams.
+        """
+        of_connection = isinstance(error, DenialOfServiceError | StreamClosedError | StreamIDTooLowError)
+        if of_connection or error.__cause__ is not None or error.error_code is not ErrorCodes.PROTOCOL_ERROR:
+            raise error
+        if frame.stream_id not in self.streams:
+            raise error
+        stream = frame.stream_id
+        if isinstance(frame, DataFrame) and frame.flow_controlled_length:
+            # The connection's window is shared: it must not shrink with each malformed call.
+            self.increment_flow_control_window(frame.flow_controlled_length)
+        reset = self.streams[stream].reset_stream(ErrorCodes.PROTOCOL_ERROR)
+        return reset, [StreamReset(stream_id=stream, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)]
