@@ -18,7 +18,7 @@ from services.xds_edge.unread import Client
 
 FRAME_RATE = 1000.0
 """Frames a second that a pod may send unasked; what it is sent entitles it to more."""
-FRAME_BURST = 8000.0
+FRAME_BURST = 4000.0
 _FORGET_ABOVE = 4096
 """Pods without a stream that are remembered, so that leaving is no way to a new burst."""
 
@@ -38,7 +38,7 @@ class PodLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Streams at a time; one more ends the oldest."""
     new_streams: float = 10.0
     """New streams a second."""
-    new_streams_burst: float = 300.0
+    new_streams_burst: float = 64.0
     """New streams at once."""
     all_streams: int = 12_000
     """Streams of all pods; one more ends the oldest of the pod that has most."""

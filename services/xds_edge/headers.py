@@ -27,6 +27,11 @@ class TimeoutFormatError(Exception):
     """The `grpc-timeout` is none."""
 
 
+def weight(headers: Headers) -> int:
+    """Bytes of headers as the standard counts them (section 10.5.1)."""
+    return sum(len(name) + len(value) + 32 for name, value in headers)
+
+
 def malformed(headers: Headers) -> bool:
     """Whether the stream of these request headers must be reset with PROTOCOL_ERROR."""
     pseudo: dict[str, str] = {}

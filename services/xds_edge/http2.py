@@ -35,11 +35,11 @@ from hyperframe.frame import GoAwayFrame
 from services.xds_edge.accounts import Account
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call, Router
-from services.xds_edge.headers import Headers, malformed, malformed_trailers
+from services.xds_edge.headers import Headers, malformed, malformed_trailers, weight
 from services.xds_edge.intake import Intake
 from services.xds_edge.lifetime import Duty, Lifetime, Limits
 from services.xds_edge.meter import Allowance
-from services.xds_edge.rules import MOST_CALLS, Rules
+from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS, Rules
 from services.xds_edge.unread import Ledger
 
 GRACE = 5.0
@@ -283,22 +283,23 @@ class Connection(asyncio.BufferedProtocol):
 
     # Reading
 
-    def feed(self, frames: bytes) -> None:
-        """Parse whole frames."""
+    def feed(self, frame: bytes) -> None:
+        """Parse a whole frame."""
         self._feeding = True
         try:
-            for event in self._h2.receive_data(frames):
+            for event in self._h2.receive_data(frame):
                 if self._transport is None:
-                    break
+                    return
                 self._take(event)
         except ProtocolError:
             # The GOAWAY that says so is in the buffer.
-            self._feeding = False
             self._note("protocol")
-            self._flush()
+            self.fed()
             self.close()
-        finally:
-            self._feeding = False
+
+    def fed(self) -> None:
+        """Write what the frames made us say, at once for all of them."""
+        self._feeding = False
         self._flush()
 
     def fail(self, code: ErrorCodes, reason: str) -> None:
@@ -350,7 +351,8 @@ class Connection(asyncio.BufferedProtocol):
         if (self._last is not None and stream > self._last) or len(self.calls) >= MOST_CALLS:
             self._h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
             return
-        if status := self._objection(headers):
+        status = "431" if weight(headers) > MOST_HEADERS else self._objection(headers)
+        if status:
             self._h2.send_headers(stream, [(":status", status)], end_stream=True)
             if not ends:
                 self._h2.reset_stream(stream, ErrorCodes.NO_ERROR)

@@ -15,11 +15,11 @@ from h2.errors import ErrorCodes
 from services.xds_edge.meter import Allowance, FrameError, FrameMeter
 
 STRANGER_RATE = 50.0
-"""Frames a second of a connection that has not proven itself; a first call costs about 12."""
+"""Frames a second of a connection that has not proven itself; a first call costs about 20."""
 STRANGER_BURST = 150.0
 EARNED = 4.0
 """Frames that a client may send for each that it is sent: an acknowledgement, windows, a probe."""
-_A_TURN = 256.0
+_A_TURN = 64.0
 """Frames of a connection that are parsed before others have their turn."""
 _SHORTEST_PAUSE = 0.05
 
@@ -27,8 +27,12 @@ _SHORTEST_PAUSE = 0.05
 class Reader(Protocol):
     """The connection whose intake it is."""
 
-    def feed(self, frames: bytes) -> None:
-        """Parse these whole frames."""
+    def feed(self, frame: bytes) -> None:
+        """Parse this whole frame."""
+        ...
+
+    def fed(self) -> None:
+        """That was all for now."""
         ...
 
     def fail(self, code: ErrorCodes, reason: str) -> None:
@@ -100,23 +104,25 @@ class Intake:
     def _pump(self) -> None:
         now, room, meter = self._loop.time(), _A_TURN, self._meter
         while self._transport is not None:
-            # What pays may change meanwhile: the first call may prove the client.
-            paying = self._allowance, self._strangers
+            # Both may change meanwhile: the first call may prove the client.
+            allowance, strangers = self._allowance, self._strangers
+            allowed = room > 0 and allowance.left(now) > 0 and (strangers is None or strangers.left(now) > 0)
             try:
-                frames, price = meter.take(min(room, *(each.left(now) for each in paying if each is not None)))
+                frame, price = meter.next(allowed=allowed)
             except FrameError as error:
                 self._reader.fail(error.code, "frame")
                 return
-            if frames:
-                room -= price
-                for each in paying:
-                    if each is not None:
-                        each.spend(price)
-                self._reader.feed(frames)
-            if not frames or not meter.waiting:
+            if not frame:
                 break
+            room -= price
+            allowance.spend(price)
+            if strangers is not None:
+                strangers.spend(price)
+            # One at a time, so that what the library knows is never ahead of what we do about it.
+            self._reader.feed(frame)
         if self._transport is None:
             return
+        self._reader.fed()
         if meter.waiting:
             self._hold_back(now, may_go_on=room <= 0)
         elif self._indebted is not None and self._allowance.easy(now):

@@ -25,8 +25,8 @@ _MIN_STAY = 0.25
 """Seconds that a stranger may stay in TLS before another address may have its place."""
 _FORGET_ABOVE = 4096
 """Addresses without a connection that are remembered, so that leaving is no way to a new burst."""
-_STRANGER_FRAMES = 20.0
-"""Frames that an address may send for each connection that it may open: 12 are needed for a first call."""
+_STRANGER_FRAMES = 40.0
+"""Frames that an address may send for each connection that it may open: 20 are needed for a first call."""
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +40,9 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
     """Connections whose client has not begun, or that wait for a place."""
     unproven: int = 512
     """Connections in TLS that have not shown a token."""
-    new_per_address: float = 200.0
+    new_per_address: float = 50.0
     """TLS handshakes that one address may begin a second."""
-    new_per_address_burst: float = 400.0
+    new_per_address_burst: float = 200.0
     """TLS handshakes that it may begin at once."""
     hello_within: float = 5.0
     """Seconds until a client has begun."""

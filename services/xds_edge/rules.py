@@ -19,7 +19,9 @@ from hyperframe.frame import DataFrame, Frame, HeadersFrame
 MOST_CALLS = 256
 """Calls that a connection may have at a time."""
 MOST_HEADERS = 32 * 1024
-"""Bytes of the headers of a call: a token, and room."""
+"""Bytes of the headers of a call: a token, and room. A call with more is refused."""
+MOST_DECODED = 128 * 1024
+"""Bytes of headers that are decoded, so that such a call ends alone; more than that end the connection."""
 
 _CONFIGURATION = H2Configuration(
     client_side=False,
@@ -35,7 +37,7 @@ _SAID = Settings(
 """Ours, of all connections: they never change, and one object a connection would be 5 kB each."""
 _KEPT = Settings(
     client=False,
-    initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 1 << 20, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADERS},
+    initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 1 << 20, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_DECODED},
 )
 """What the library enforces: the number of calls is the connection's to enforce, by REFUSED_STREAM."""
 
@@ -47,7 +49,7 @@ class Rules(H2Connection):
 
     def __init__(self) -> None:
         super().__init__(_CONFIGURATION)
-        self.decoder.max_header_list_size = MOST_HEADERS
+        self.decoder.max_header_list_size = MOST_DECODED
 
     def greet(self) -> None:
         """Say our settings."""

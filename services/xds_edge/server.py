@@ -22,6 +22,7 @@ from services.xds_edge.inspection import MOST_REQUEST, Inspection
 from services.xds_edge.lifetime import Limits
 from services.xds_edge.listener import Listener, allowed_files
 from services.xds_edge.lobby import Caps, Guest, Lobby
+from services.xds_edge.meter import Allowance
 from services.xds_edge.pods import Pods
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
@@ -36,6 +37,9 @@ WORLD = "StreamAggregatedResources"
 
 _UNREAD_OF_A_POD = 4
 """Requests of the greatest size that one pod may have unread."""
+
+_LINES, _LINES_BURST = 20.0, 500.0
+"""Lines about refusals that are logged, a second and at once; all are counted."""
 
 Serve = Callable[[Call, WorkloadToken, str, Account], Awaitable[None]]
 
@@ -94,6 +98,7 @@ class DiscoveryServer:
         """Set while there is no connection."""
         self._deserted.set()
         self._running: dict[Call, ProxyStream] = {}
+        self._lines = Allowance(_LINES, _LINES_BURST, asyncio.get_running_loop().time())
         self.port = 0
         """The port that is listened on."""
 
@@ -219,9 +224,18 @@ class DiscoveryServer:
         finally:
             self._running.pop(call, None)
 
+    def _may_log(self) -> bool:
+        """Whether one more line about a refusal may be written: their number is a stranger's choice."""
+        if self._lines.left(asyncio.get_running_loop().time()) < 1:
+            return False
+        self._lines.spend(1)
+        return True
+
     def _say(self, call: Call, refusal: StreamRefusedError) -> None:
         stream = self._running.get(call)
         self._services.counters.refused[refusal.code] += 1
+        if not self._may_log():
+            return
         _LOGGER.info(
             "stream of %s refused or ended: %s",
             stream.key if stream is not None else call.peer,

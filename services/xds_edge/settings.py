@@ -48,9 +48,9 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     be of one address."""
     unproven_connections: int = 512
     """Connections in TLS that have not shown a token; each takes about 100 kB."""
-    new_connections_per_address: float = 200.0
+    new_connections_per_address: float = 50.0
     """TLS handshakes a second that one source address may begin; raise it where many proxies share one."""
-    new_connections_per_address_burst: float = 400.0
+    new_connections_per_address_burst: float = 200.0
     """TLS handshakes that one source address may begin at once."""
     handshake_timeout: float = 5.0
     """Seconds that a TLS handshake may take."""

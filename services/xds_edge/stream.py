@@ -27,6 +27,7 @@ from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets, certified
 from services.xds_edge.status import StatusReporter
 from services.xds_edge.subscriptions import Offer, Request, TooManyNamesError, Verdict
+from services.xds_edge.turns import LONG, Turns
 from shared.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, TYPE_URLS, Proxy, proxy_key
 from shared.spiffe import SpiffeId
 from shared.status import ProxyStatus, Refusal, TypeStatus
@@ -65,6 +66,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     reporter: StatusReporter
     counters: EdgeCounters
     edge: str
+    turns: Turns = msgspec.field(default_factory=Turns)
     limits: Limits = Limits()
     clock: Callable[[], int] = time.time_ns
     """Nanoseconds since 1970."""
@@ -205,6 +207,8 @@ class ProxyStream:
             # All bytes are made before the first write: a commit that comes in between may retire bodies.
             messages = [self._message(offer) for offer in offers]
             for offer, message in zip(offers, messages, strict=True):
+                if len(message) >= LONG:
+                    await services.turns.take(self._claims.pod_uid, len(message))
                 with self._patience:
                     await channel.write(message)
                 counters.pushes += 1

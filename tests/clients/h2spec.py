@@ -11,6 +11,7 @@ import contextlib
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 from xml.etree import ElementTree as ET
 
@@ -18,7 +19,7 @@ import msgspec
 
 from services.xds_edge import edge, server
 from services.xds_edge.admission import StreamRefusedError
-from services.xds_edge.calls import Call, Headers
+from services.xds_edge.calls import Call, Handler
 from services.xds_edge.http2 import Connection
 from services.xds_edge.server import DiscoveryServer
 from tests.grpcio_edge.running import grpcio_edges
@@ -38,12 +39,9 @@ class Verdict(msgspec.Struct, frozen=True):
     skipped: tuple[str, ...]
 
 
-class _AnyRequest(Connection):
-    """A connection to which every request is a call of gRPC."""
-
-    def _open(self, stream: int, headers: Headers) -> None:
-        others = [pair for pair in headers if pair[0] not in {":method", "content-type"}]
-        super()._open(stream, [(":method", "POST"), *others, ("content-type", "application/grpc")])
+def _any_request(*given: Any, **options: Any) -> Connection:
+    """A connection to which every request is a call."""
+    return Connection(*given, **options, objection=lambda _: "")
 
 
 async def _answer(call: Call) -> None:
@@ -55,8 +53,9 @@ async def _answer(call: Call) -> None:
 
 
 class _Answers(DiscoveryServer):
-    async def _serve(self, call: Call) -> None:
-        await _answer(call)
+    def _route(self, call: Call) -> Handler:
+        call.prove(self.accounts.of("h2spec", asyncio.get_running_loop().time()))
+        return _answer
 
 
 class _GrpcioAnswers(GrpcioServer):
@@ -64,14 +63,14 @@ class _GrpcioAnswers(GrpcioServer):
         """Every path."""
         return True
 
-    async def _serve(self, call: Call) -> None:
-        await _answer(call)
+    def _route(self, call: Call) -> Handler:  # noqa: ARG002 (whatever it asks)
+        return _answer
 
 
 @contextlib.contextmanager
 def answering() -> Generator[None]:
     """Every edge that is made within the block answers whatever it is asked."""
-    with mock.patch.object(server, "Connection", _AnyRequest), mock.patch.object(edge, "DiscoveryServer", _Answers):
+    with mock.patch.object(server, "Connection", _any_request), mock.patch.object(edge, "DiscoveryServer", _Answers):
         yield
 
 

@@ -16,8 +16,8 @@ import grpc.aio
 from services.xds_edge import tls
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call
-from services.xds_edge.http2 import MOST_CALLS, MOST_HEADERS
 from services.xds_edge.lifetime import Limits
+from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS
 from services.xds_edge.server import DiscoveryServer
 from shared.errors import BadInputError
 
@@ -62,6 +62,12 @@ class ServicerCall:
     def peer(self) -> str:
         """Address of the client."""
         return str(self._context.peer())
+
+    def prove(self, account: object) -> None:
+        """Nothing: gRPC has no limit for clients that have not shown a token."""
+
+    def narrow(self, limit: int) -> None:
+        """Nothing: gRPC has one limit for the messages of all calls."""
 
     async def read(self) -> bytes | None:
         """The next message; none: the client has ended its side."""
@@ -149,6 +155,7 @@ class GrpcioServer(DiscoveryServer):
 
     async def _behave(self, path: str, context: Any) -> None:
         try:
-            await self._serve(cast("Call", ServicerCall(path, context)))
+            call = cast("Call", ServicerCall(path, context))
+            await self._route(call)(call)
         except StreamRefusedError as refusal:
             await context.abort(grpc.StatusCode[refusal.status], refusal.sentence)

@@ -46,7 +46,7 @@ async def test_it_refuses_who_has_no_token_and_answers_who_has_one(tmp_path: Pat
                 assert await stranger.code() is grpc.StatusCode.UNAUTHENTICATED
             async with mesh.client(edge, POD, "u1") as client:
                 await settled(mesh, client)
-                token = mesh.issuer.token("meshlog-system", "ops", "p", "u")
+                token = await mesh.pod("meshlog-system", "p", "u")
                 ask = client.channel.unary_unary(f"/{csds.SERVICE}/{csds.FETCH}")
                 answer = await ask(
                     ClientStatusRequest().SerializeToString(), metadata=[("authorization", f"Bearer {token}")]

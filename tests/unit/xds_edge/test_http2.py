@@ -47,7 +47,7 @@ CONTINUATION_FRAME = b"\x00\x10\x00\x09\x00\x00\x00\x00\x01" + b"\x00" * 4096
         b"GET / HTTP/1.1\r\n\r\n" * 1000,  # a frame of 4.6 MB, by its first three bytes
         b"\x00\x00\x04\x08\x00\x00\x00\x00\x07\x00\x00\x00\x00",  # a window that does not grow
         b"\x00\x00\x01\x00\x00\x00\x00\x00\x05x",  # data of a call that there is not
-        HEADERS_FRAME + 5 * CONTINUATION_FRAME,
+        HEADERS_FRAME + 9 * CONTINUATION_FRAME,
     ],
 )
 async def test_garbage_ends_the_connection(garbage: bytes) -> None:
