@@ -189,7 +189,7 @@ async def attached() -> AsyncGenerator[Mesh]:
                 mesh = Mesh(
                     api=api, events_log=events_log, status_log=status, streams=streams, cluster=CLUSTER, state_dir=state
                 )
-                mesh.ends = ((await snapshots.bounds())[1], (await status.bounds())[1])
+                mesh.ends = (await _end(snapshots), await _end(status))
                 tasks = [
                     asyncio.create_task(_follow_commits(mesh, snapshots, keyframes, streams)),
                     asyncio.create_task(_follow_status(mesh, status, streams)),
@@ -203,6 +203,12 @@ async def attached() -> AsyncGenerator[Mesh]:
                     await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await logs.close()
+
+
+async def _end(log: EventLog) -> int:
+    """Sequence of the newest record; 0 if there is none."""
+    newest = await log.last(">")
+    return newest.sequence if newest is not None else 0
 
 
 async def _follow_commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> None:

@@ -110,7 +110,7 @@ class Mesh:
         subject = self._streams.event_subject(self._cluster, applied.kind, applied.namespace, applied.name)
         first = await self._newest(subject, lambda event: event.uid == applied.uid)
         # An update that changed nothing that matters has no event of its own: a moment, then what is there counts.
-        if events.decode(first.payload).resource_version == applied.resource_version:
+        if events.read(first).resource_version == applied.resource_version:
             return first.sequence
         await asyncio.sleep(0.25)
         return (await self._newest(subject, lambda event: event.uid == applied.uid)).sequence
@@ -132,7 +132,7 @@ class Mesh:
     async def _newest(self, subject: str, fits: Callable[[events.Event], bool]) -> Record:
         while True:
             record = await self._events.last(subject)
-            if record is not None and fits(events.decode(record.payload)):
+            if record is not None and fits(events.read(record)):
                 return record
             await asyncio.sleep(0.02)
 

@@ -7,13 +7,15 @@ are left out, so that equal events have equal bytes. A new field gets a default;
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 import msgspec
 
 from shared import model
 from shared.errors import MeshlogError
-from shared.subjects import Streams
+from shared.eventlog.protocol import Record
+from shared.subjects import Streams, escape
 
 SCHEMA = 1
 """The newest schema that this build writes and understands."""
@@ -125,6 +127,7 @@ class _Head(msgspec.Struct):
 
 
 _HEAD = msgspec.json.Decoder(_Head)
+_KEY = msgspec.json.Decoder(ObjectKey)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -163,6 +166,29 @@ def decode(payload: bytes) -> Event:
     if event.kind not in KINDS:
         raise FutureEventError(f"is of kind {event.kind}, which this build does not know", about=str(event.key))
     return event
+
+
+def read(record: Record) -> Event:
+    """The event in a record of `MESH_EVENTS`.
+
+    Raises as `decode` does, and `CorruptEventError` for an event that names another object than the record's subject:
+    the right to write is given by subject, so its writer may not have had it. That goes for newer events as well.
+    """
+    try:
+        event = decode(record.payload)
+    except FutureEventError:
+        with contextlib.suppress(*_UNREADABLE):
+            _check_subject(record, _KEY.decode(record.payload))
+        raise
+    _check_subject(record, event.key)
+    return event
+
+
+def _check_subject(record: Record, key: ObjectKey) -> None:
+    place = [escape(key.cluster), escape(key.kind), escape(key.namespace), escape(key.name)]
+    if record.subject.rsplit(".", 4)[1:] != place:
+        sentence = f"is an event of {str(key)[:200]} in cluster {key.cluster[:100]}, and its subject is another's"
+        raise CorruptEventError("event/subject", sentence, about=record.subject[:200])
 
 
 def _schema_of(payload: bytes) -> int:

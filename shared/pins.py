@@ -16,6 +16,7 @@ import zlib
 import msgspec
 
 from shared import events
+from shared.errors import BadInputError
 from shared.events import Event
 
 PIN_KIND = "Pin"
@@ -38,6 +39,13 @@ PINNED_KINDS = frozenset(
     }
 )
 """Kinds of which a pin puts the past form in force: policy and routing."""
+
+MAX_BYTES = 16 << 20
+"""Bytes of a pin's objects, unpacked. Not a setting: what is in force must not depend on whose compiler reads it."""
+MAX_OBJECTS = 20_000
+"""Objects of a pin."""
+_MAX_ARRAYS = 20 * MAX_OBJECTS
+"""JSON arrays in them: of each object, and of what is in it. Counted before anything is decoded."""
 
 _PACK_FROM = 64 * 1024
 
@@ -64,9 +72,16 @@ class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def pin_of(version: int, why: str, past: list[tuple[int, Event]]) -> Pin:
-    """The pin that puts these objects in force."""
+    """The pin that puts these objects in force. Raises `BadInputError` if there are too many of them."""
     objects = [PinnedObject(sequence, msgspec.Raw(events.encode(event))) for sequence, event in past]
     text = msgspec.json.encode(objects)
+    if len(objects) > MAX_OBJECTS or len(text) > MAX_BYTES or text.count(b"]") > _MAX_ARRAYS:
+        raise BadInputError(
+            "pin/too-large",
+            f"{len(objects)} objects of {len(text)} bytes do not fit into a pin: at most {MAX_OBJECTS} objects and "
+            f"{MAX_BYTES} bytes do",
+            about=f"version {version}",
+        )
     if len(text) < _PACK_FROM:
         return Pin(version=version, why=why, objects=objects)
     return Pin(version=version, why=why, packed=base64.b64encode(zlib.compress(text, 9)).decode())
@@ -75,12 +90,46 @@ def pin_of(version: int, why: str, past: list[tuple[int, Event]]) -> Pin:
 def objects_of(pin: Pin) -> list[tuple[int, Event]]:
     """The objects that a pin puts in force, with the sequences of their events.
 
-    Raises `events.CorruptEventError` if it holds something else.
+    Raises `events.CorruptEventError` if it holds something else, or more than a pin may.
     """
     objects = pin.objects
     try:
         if pin.packed:
-            objects = msgspec.json.decode(zlib.decompress(base64.b64decode(pin.packed)), type=list[PinnedObject])
-    except (msgspec.MsgspecError, zlib.error, ValueError) as error:
+            objects = msgspec.json.decode(_unpacked(pin.packed), type=list[PinnedObject])
+    except (msgspec.MsgspecError, zlib.error, RecursionError, ValueError) as error:
         raise events.CorruptEventError("pin/corrupt", f"cannot be read as a pin ({error})") from error
+    if len(objects) > MAX_OBJECTS:
+        raise events.CorruptEventError("pin/too-large", f"holds {len(objects)} objects, a pin may hold {MAX_OBJECTS}")
     return [(one.sequence, events.decode(bytes(one.event))) for one in objects]
+
+
+def in_force_by(event: Event) -> list[tuple[int, Event]] | None:
+    """What an event of kind `Pin` puts in force instead of the newest policy; none: it ends the pin.
+
+    Only policy of its own cluster: its writer may write nothing else of the log. Raises `events.CorruptEventError` if
+    it cannot be read, `events.FutureEventError` if it holds what only a newer build reads.
+    """
+    if event.operation == events.DELETED or event.object is None:
+        return None
+    try:
+        pin = msgspec.json.decode(event.object, type=Pin)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise events.CorruptEventError("pin/corrupt", f"cannot be read as a pin ({error})") from error
+    return [
+        (sequence, one)
+        for sequence, one in objects_of(pin)
+        if one.kind in PINNED_KINDS and one.cluster == event.cluster and one.operation == events.APPLIED
+    ]
+
+
+def _unpacked(packed: str) -> bytes:
+    """The JSON of a pin's objects. Raises `ValueError` beyond what a pin may hold, before it takes the memory."""
+    opened = zlib.decompressobj()
+    text = opened.decompress(base64.b64decode(packed), MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES} bytes, unpacked")
+    if not opened.eof:
+        raise ValueError("cut short")
+    if text.count(b"]") > _MAX_ARRAYS:
+        raise ValueError(f"more than {_MAX_ARRAYS} arrays")
+    return text

@@ -29,6 +29,7 @@ from typing import Any, Generic, TypeVar
 
 from shared import settings as settings_module
 from shared.errors import BadInputError, MeshlogError
+from shared.eventlog.foreign import Foreign
 from shared.settings import CommonSettings
 from shared.telemetry import logging as log_lines
 from shared.telemetry import traces
@@ -68,6 +69,14 @@ class Context(Generic[C]):
     def remark(self, name: str, text: str) -> None:
         """Have `/readyz` say something that people should know of, ready or not; empty: no more."""
         self.readiness.remark(name, text)
+
+    def count_foreign(self, foreign: Foreign) -> None:
+        """Have `/metrics` tell of the foreign records that this process met in the log."""
+        counter = self.metrics.counter(
+            "meshlog_log_foreign_records_total",
+            "Records passed over because no writer of their stream can have written them, by stream.",
+        )
+        foreign.counted = lambda stream: counter.add(stream=stream)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a part of the service beside it. Its failure is the process's; returning is fine."""

@@ -7,6 +7,8 @@ digits and `-` stand for themselves. The empty token (the namespace of a cluster
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from shared.errors import MeshlogError
@@ -15,6 +17,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 EMPTY_TOKEN = "_"  # noqa: S105 (a token of a subject, not a secret)
 
 
+@functools.lru_cache(maxsize=65536)
 def escape(text: str) -> str:
     """One subject token that stands for `text`; `unescape` gives it back."""
     if not text:
@@ -163,6 +166,11 @@ class Streams(msgspec.Struct, frozen=True):
     def bundle_subject(self, trust_domain: str) -> str:
         """The trust bundle of a trust domain, newest last."""
         return f"{self.prefix}.certs.bundle.{escape(trust_domain)}"
+
+    @property
+    def all_bundles(self) -> str:
+        """The trust bundles of every trust domain."""
+        return f"{self.prefix}.certs.bundle.>"
 
     def status_subject(self, cluster: str, namespace: str, pod: str) -> str:
         """Status reports about one proxy."""

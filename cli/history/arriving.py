@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from cli.history.recompile import compiled, compiler_of
 from cli.history.source import Source
 from cli.history.standing import tracked
+from cli.history.states import newest_event
 from cli.history.timeline import Timeline
 from cli.rollout import Rollout, Tracker
 from shared import blob
@@ -63,7 +64,7 @@ async def settled(source: Source, tracker: Tracker, *, after: int, until: int, w
 async def changes_nothing(source: Source) -> bool:
     """Whether the events after the newest version change nothing that is published."""
     timeline = Timeline(source)
-    _, newest = await source.events.bounds()
+    newest = await newest_event(source)
     compiler = compiler_of(source.about, await timeline.state(newest))
     ours, published = compiled(compiler), await timeline.snapshot(await timeline.head())
     return all(

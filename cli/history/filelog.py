@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from cli.history.archive import Block, Contents, Item, read_block, read_contents, record_of
 from shared.errors import BadInputError
+from shared.eventlog.behind import Behind
+from shared.eventlog.foreign import Foreign, Screen
 from shared.eventlog.protocol import Record
-from shared.eventlog.streams import matches
+from shared.eventlog.streams import covering, specs
+from shared.subjects import Streams
 
 _BLOCKS_KEPT = 16
 _BYTES_KEPT = 32 * 1024 * 1024
@@ -32,6 +35,8 @@ class Archive:
         self._kept: OrderedDict[int, tuple[list[Item], int]] = OrderedDict()
         """Blocks that were read last, each with the bytes of its payloads."""
         self._kept_bytes = 0
+        self.foreign = Foreign()
+        """What is passed over: files of older builds hold it."""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -87,16 +92,6 @@ def _opened(path: Path) -> BinaryIO:
         raise BadInputError("archive/unreadable", f"cannot be read: {reason}", about=str(path)) from error
 
 
-def _covering(subjects: str) -> Callable[[str], bool]:
-    """Whether a pattern covers a subject; nearly every record is asked, nearly always by a plain beginning."""
-    if subjects == EVERYTHING:
-        return lambda _: True
-    beginning = subjects[:-1]
-    if subjects.endswith(".>") and "*" not in beginning:
-        return lambda subject: subject.startswith(beginning) and len(subject) > len(beginning)
-    return lambda subject: matches(subjects, subject)
-
-
 class FileLog:
     """One stream of an exported file: what `cli.history.source.Reader` asks of a log."""
 
@@ -105,6 +100,10 @@ class FileLog:
         self.name = name
         self._blocks = blocks
         self._lasts = [block.last for block in blocks]
+        streams = Streams(prefix=archive.contents.about.prefix)
+        spec = specs(streams)[getattr(streams, name)]
+        self._screen = Screen(spec, archive.foreign)
+        self._behind = Behind(self._screen, self._span, self._first)
 
     async def bounds(self) -> tuple[int, int]:
         """First and last sequence; (1, 0) if it is empty."""
@@ -112,10 +111,10 @@ class FileLog:
 
     async def read(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
         """Yield the records from `start` on."""
-        covers = _covering(subjects)
+        covers, sieve = covering([subjects]), self._behind.sieve(subjects)
         for item in self._items(start):
-            if covers(item[0]):
-                yield record_of(item)
+            if covers(item[0]) and await sieve.own(record := record_of(item)):
+                yield record
 
     async def follow(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
         """The same as `read`: a file does not grow."""
@@ -124,30 +123,50 @@ class FileLog:
 
     async def at(self, sequence: int) -> Record | None:
         """The first record at or after a sequence."""
-        return next((record_of(item) for item in self._items(sequence)), None)
+        for item in self._items(sequence):
+            if await self._behind.counts(record := record_of(item), content=False):
+                return record
+        return None
 
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject or wildcard."""
+        covers = covering([subject])
         for block in reversed(self._blocks):
             for item in reversed(self.archive.items(block)):
-                if subject in {EVERYTHING, item[0]} or matches(subject, item[0]):
-                    return record_of(item)
+                if covers(item[0]):
+                    return await self._behind.newest(record_of(item), subject, content=True)
         return None
 
     async def last_per_subject(self, subjects: str = EVERYTHING) -> list[Record]:
         """The newest record of each subject that matches, by sequence."""
-        newest: dict[str, Item] = {}
-        for item in self._items(1):
-            newest[item[0]] = item
-        chosen = [item for item in newest.values() if subjects == EVERYTHING or matches(subjects, item[0])]
-        return [record_of(item) for item in sorted(chosen, key=lambda item: item[1])]
+        covers = covering([subjects])
+        newest = {item[0]: item for item in self._items(1) if covers(item[0])}
+        found = {subject: record_of(item) for subject, item in newest.items()}
+        own = await self._behind.newest_of_each(found, subjects)
+        return sorted(own.values(), key=lambda record: record.sequence)
 
     def items(self, start: int = 1) -> Iterator[Item]:
-        """The records from `start` on as they stand in the file, for who reads all of them."""
-        return self._items(start)
+        """The records from `start` on as they stand in the file, for who reads all of them; no foreign ones."""
+        for item in self._items(start):
+            record = record_of(item)
+            if not self._screen.outside(record) and not (self._screen.is_guest(record) and self._screen.unsaid(record)):
+                yield item
 
     def _items(self, start: int) -> Iterator[Item]:
         for block in self._blocks[bisect.bisect_left(self._lasts, start) :]:
             for item in self.archive.items(block):
                 if item[1] >= start:
                     yield item
+
+    async def _span(self, low: int, high: int, subjects: str) -> list[Record]:
+        covers = covering([subjects])
+        found: list[Record] = []
+        for item in self._items(low):
+            if item[1] > high:
+                break
+            if covers(item[0]):
+                found.append(record_of(item))
+        return found
+
+    async def _first(self) -> int:
+        return (await self.bounds())[0]

@@ -9,6 +9,7 @@ import msgspec
 
 from cli.history.arriving import changes_nothing
 from cli.history.source import Source
+from cli.history.states import newest_event
 from cli.rollout import Tracker
 from shared import events
 from shared.errors import MeshlogError
@@ -34,7 +35,7 @@ async def lags(source: Source, tracker: Tracker, cache: dict[int, bool] | None =
 
 
 async def _compiler(source: Source, head: int, cache: dict[int, bool]) -> Lag:
-    _, newest = await source.events.bounds()
+    newest = await newest_event(source)
     waiting = newest - head
     if waiting <= 0:
         return Lag("compiler", 0, "compiled every event")
@@ -55,7 +56,7 @@ async def _stops_at(source: Source, head: int) -> str:
     """Why a compiler of this command's build would go no further; empty: it would."""
     async for record in source.events.read(start=head + 1, subjects=source.scope):
         try:
-            events.decode(record.payload)
+            events.read(record)
         except FutureEventError as error:
             return error.state(record.sequence)
         except MeshlogError:

@@ -39,6 +39,8 @@ class Replayed(msgspec.Struct):
 
     events: int = 0
     skipped: int = 0
+    foreign: int = 0
+    """Records of all streams that no writer of the mesh can have written; they are passed over."""
     versions: int = 0
     """Published versions that were compared."""
     forgotten: int = 0
@@ -95,6 +97,7 @@ class Replay:
         if await self._reach(self._compiler.version) and not self._verify:
             self._compile()
         self.outcome.last = self.snapshot.version
+        self.outcome.foreign = sum(self._source.foreign.counts.values())
         return self.outcome
 
     async def _begin(self) -> int:
@@ -145,7 +148,7 @@ class Replay:
 
     def _fold(self, record: Record) -> None:
         try:
-            event = events.decode(record.payload)
+            event = events.read(record)
         except events.CorruptEventError:
             self.outcome.skipped += 1
             return

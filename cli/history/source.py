@@ -19,6 +19,7 @@ import msgspec
 from cli.history.archive import NOUNS, About
 from cli.history.filelog import Archive
 from shared.errors import BadInputError
+from shared.eventlog.foreign import Foreign
 from shared.eventlog.protocol import EventLog, Record
 from shared.subjects import Streams
 
@@ -75,6 +76,8 @@ class Source(msgspec.Struct, frozen=True):
     """Where copies of pins are kept, if it is live."""
     requests: Reader | None = None
     """Signing requests that wait, if it is live."""
+    foreign: Foreign = msgspec.field(default_factory=Foreign)
+    """What was passed over while reading."""
     remembered: dict[int, int] = {}
     """First sequence of the log → from where on states are complete, once that was found out."""
 
@@ -144,6 +147,7 @@ def of_archive(archive: Archive) -> Source:
         status=status,
         certs=certs,
         archive=archive,
+        foreign=archive.foreign,
     )
 
 
@@ -200,6 +204,7 @@ async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[
                 writable=events,
                 pins=logs.existing(streams.pins),
                 requests=logs.existing(streams.csrs),
+                foreign=logs.foreign,
             )
         finally:
             await logs.close()

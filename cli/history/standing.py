@@ -9,7 +9,7 @@ import msgspec
 
 from cli.history.naming import who
 from cli.history.source import NOUNS, Source
-from cli.history.states import complete_from
+from cli.history.states import complete_from, newest_event
 from cli.history.timeline import Timeline, happened_in
 from cli.rollout import Tracker
 from shared import blob, certificates
@@ -75,6 +75,8 @@ class Standing(msgspec.Struct, frozen=True):
     """From this sequence on it is known which objects there were; behind the newest event: the log has forgotten."""
     pinned: str
     """What the pin says; empty: the mesh is not pinned."""
+    foreign: list[tuple[str, int, str]]
+    """Stream, how many foreign records were met in it, and what the newest of them is."""
 
 
 async def tracked(source: Source, *, since: int = 0) -> Tracker:
@@ -109,7 +111,7 @@ async def standing(source: Source, tracker: Tracker) -> Standing:
         version=tracker.snapshot.version,
         published=last.time if last is not None else 0,
         build=tracker.snapshot.build,
-        events=streams[0].last,
+        events=await newest_event(source),
         proxies=proxy_states(tracker),
         quarantine=[(str(one.key), one.code, one.sentence) for one in tracker.snapshot.quarantine],
         certificates=await _certificates(source, tracker),
@@ -117,6 +119,7 @@ async def standing(source: Source, tracker: Tracker) -> Standing:
         rebuilt_from=await Timeline(source).oldest(),
         objects_from=await complete_from(source),
         pinned=await pinned(source),
+        foreign=[(name, count, source.foreign.newest[name]) for name, count in sorted(source.foreign.counts.items())],
     )
 
 
@@ -165,7 +168,10 @@ async def pinned(source: Source) -> str:
     found = happened_in(record) if record is not None else None
     if found is None or found.event.operation != APPLIED or found.event.object is None:
         return ""
-    pin = msgspec.json.decode(found.event.object, type=Pin)
+    try:
+        pin = msgspec.json.decode(found.event.object, type=Pin)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return ""
     return f"pinned to version {pin.version} at {found.sequence} by {who(found)}: {pin.why or 'no reason given'}"
 
 

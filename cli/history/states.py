@@ -18,10 +18,14 @@ from cli.history.archive import Item, record_of
 from cli.history.filelog import Archive, FileLog
 from cli.history.source import Source
 from shared.errors import MeshlogError
+from shared.eventlog import judging
 from shared.eventlog.beginning import mark_of
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Record
 from shared.eventlog.streams import matches
-from shared.subjects import escape
+from shared.pins import PIN_KIND, PIN_NAME
+from shared.subjects import EMPTY_TOKEN, escape
+
+_PINS = f".{PIN_KIND}.{EMPTY_TOKEN}.{PIN_NAME}"
 
 
 class LostHistoryError(MeshlogError):
@@ -75,14 +79,26 @@ async def records_at(source: Source, version: int, part: Part | None = None) -> 
     epoch = await _epoch_at(source, version)
     await _check_kept(source, version)
     newest: dict[str, Record] = {}
-    _, end = await source.events.bounds()
+    end = await newest_event(source)
     for scope in [source.scope] if part is None else part.scopes(source):
         if version >= end:
             newest.update((record.subject, record) for record in await source.events.last_per_subject(scope))
         else:
             async for record in _until(source.events.read(subjects=scope), version):
-                newest[record.subject] = record
+                if _counts(record):
+                    newest[record.subject] = record
     return sorted((one for one in newest.values() if one.epoch == epoch), key=lambda record: record.sequence)
+
+
+async def newest_event(source: Source) -> int:
+    """Sequence of the cluster's newest event; 0 if there is none."""
+    record = await source.events.last(source.scope)
+    return record.sequence if record is not None else 0
+
+
+def _counts(record: Record) -> bool:
+    """Whether what a record says counts: a pin that cannot be put in force leaves the one before it there."""
+    return not record.subject.endswith(_PINS) or not judging.event(record)
 
 
 async def complete_from(source: Source) -> int:
@@ -91,7 +107,8 @@ async def complete_from(source: Source) -> int:
     Before a log forgets, the ingestor says again what lives and would be forgotten: from there on all is known, as it
     is from the beginning of an epoch. If neither is in the log, only its end is known to be complete.
     """
-    first, last = await source.events.bounds()
+    first, _ = await source.events.bounds()
+    last = await newest_event(source)
     if source.archive is not None and source.archive.state_items(until=first)[0]:
         return first
     begins = await source.events.at(first)
@@ -148,7 +165,8 @@ def begins_epoch(record: Record) -> bool:
 
 
 async def _check_kept(source: Source, version: int) -> None:
-    first, last = await source.events.bounds()
+    first, _ = await source.events.bounds()
+    last = await newest_event(source)
     begins = await source.events.at(first)
     if version >= last or (version >= first and begins is not None and begins_epoch(begins)):
         return
@@ -163,8 +181,8 @@ async def _check_kept(source: Source, version: int) -> None:
 
 async def _epoch_at(source: Source, version: int) -> str:
     """The epoch of the cluster's newest event up to a version; empty if there is none."""
-    first, last = await source.events.bounds()
-    if version >= last:
+    first, _ = await source.events.bounds()
+    if version >= await newest_event(source):
         newest = await source.events.last(source.scope)
         return newest.epoch if newest is not None else ""
     # Other clusters may share the stream.

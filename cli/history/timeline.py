@@ -18,7 +18,7 @@ from shared import blob, events
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
 from shared.events import Event
-from shared.pins import PIN_KIND, PINNED_KINDS, Pin, objects_of
+from shared.pins import PIN_KIND, PINNED_KINDS, in_force_by
 from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 
 
@@ -70,17 +70,14 @@ class Timeline:
 
     async def version_back(self, steps: int) -> int:
         """The version so many commits before the newest."""
-        log = self.source.snapshots
-        first, place = await log.bounds()
-        record = await log.at(place)
+        log, version = self.source.snapshots, await self.head()
         for _ in range(steps):
-            place = (record.sequence if record else first) - (record.batch[0] if record else 0)
-            if place < first:
+            limit = version
+            record = await _newest(log, lambda record, limit=limit: blob.version_of(record) < limit)
+            if record is None:
                 raise BadInputError("history/version", f"the log keeps fewer than {steps} versions before the newest")
-            record = await log.at(place)
-        if record is None:
-            raise LostHistoryError("history/empty", "no version was ever published in this log")
-        return blob.version_of(record)
+            version = blob.version_of(record)
+        return version
 
     async def version_at(self, moment: int) -> int:
         """The version in force at a time, nanoseconds since 1970."""
@@ -241,7 +238,7 @@ class Timeline:
 def happened_in(record: Record) -> Happened | None:
     """The event in a record; none if it cannot be read as one."""
     try:
-        return Happened(record.sequence, record.time, events.decode(record.payload))
+        return Happened(record.sequence, record.time, events.read(record))
     except events.CorruptEventError:
         return None
 
@@ -271,9 +268,12 @@ def in_force(state: Iterable[Happened]) -> dict[events.ObjectKey, Happened]:
     pins = [key for key in found if key.kind == PIN_KIND]
     for key in pins:
         item = found.pop(key)
-        if item.event.object is None:
+        try:
+            pinned = in_force_by(item.event)
+        except events.CorruptEventError:
             continue
-        pinned = objects_of(msgspec.json.decode(item.event.object, type=Pin))
+        if pinned is None:
+            continue
         found = {other: one for other, one in found.items() if other.kind not in PINNED_KINDS}
         found.update((event.key, Happened(sequence, item.time, event)) for sequence, event in pinned)
     return found

@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     from cli.history.naming import parse_object
     from cli.history.planning import plan
     from cli.history.seen import read_calls
+    from cli.history.states import newest_event
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
     from cli.manifests import read_manifests
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
             timeline = Timeline(source)
             version = await resolve(timeline, options.at)
             if options.at == "HEAD":
-                version = max(version, (await source.events.bounds())[1])
+                version = max(version, await newest_event(source))
             admitted = await _admitted(options, put) if options.server else put
             return await plan(timeline, version, admitted, drop, seen=seen)
 

@@ -66,6 +66,8 @@ def _tell(outcome: Replayed, seconds: float, *, verify: bool) -> int:
     output.line(f"version {outcome.last} rebuilt from {outcome.events} events in {seconds:.1f} s ({rate:.0f} events/s)")
     if how:
         output.line(how)
+    if outcome.foreign:
+        output.line(f"{outcome.foreign} records that no service wrote were passed over")
     if outcome.forgotten:
         output.line(
             f"{outcome.forgotten} versions cannot be compared: the log no longer holds what they were made from"

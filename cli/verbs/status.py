@@ -119,6 +119,7 @@ def _as_json(state: Standing, services: list[dict[str, Any]], behind: list[Lag])
             }
             for one in state.proxies
         ],
+        "foreign": [{"stream": name, "records": count, "newest": what} for name, count, what in state.foreign],
         "quarantine": [{"object": name, "code": code, "why": sentence} for name, code, sentence in state.quarantine],
     }
 
@@ -147,6 +148,8 @@ def _table(state: Standing, services: list[dict[str, Any]], behind: list[Lag], k
     )
     output.line(f"history: versions from {state.rebuilt_from or state.version} on can be rebuilt, {known}")
     output.line("streams: " + ", ".join(f"{one.name} {one.first}-{one.last}" for one in state.streams))
+    for name, count, what in state.foreign:
+        output.line(f"passed over: {count} records of {name} that no service wrote; {what}")
     certs = state.certificates
     soonest = f", the next to end is {certs.soonest_of}'s at {clock(certs.soonest * 10**9)}" if certs.valid else ""
     output.line(f"certificates: {certs.valid} valid{soonest}; {certs.refused} requests refused")

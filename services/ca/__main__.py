@@ -31,6 +31,7 @@ async def serve(context: Context[CaSettings]) -> None:
     kubeconfig = Path(settings.kubeconfig) if settings.kubeconfig else None
     kube = await KubeClient.connect(kubeconfig) if _uses_kubernetes(settings) else None
     logs = JetStreamLogs.from_settings(settings, name=f"ca {context.instance}")
+    context.count_foreign(logs.foreign)
     try:
         ca = CertificateAuthority(
             settings,

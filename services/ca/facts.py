@@ -17,7 +17,7 @@ import msgspec
 from services.ca.wishes import DEFAULT_KEY, GatewayWish, WantedRoot, seconds, wanted_gateway, wanted_key, wanted_root
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
-from shared.events import DELETED, Event, decode
+from shared.events import DELETED, Event, read
 from shared.model import (
     ANNOTATION_SIDECAR,
     LABEL_MONITORED_BY,
@@ -280,7 +280,7 @@ class FactsFollower:
 
     def _fold(self, record: Record) -> None:
         try:
-            self.facts.apply(decode(record.payload))
+            self.facts.apply(read(record))
         except MeshlogError as error:
             _LOGGER.error("event %d is left out: %s", record.sequence, error)  # noqa: TRY400 (no bug of ours)
 

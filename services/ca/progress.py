@@ -13,7 +13,7 @@ from services.ca.facts import Facts
 from shared.certificates import CorruptMessageError, TrustBundle, TrustedRoot, decode_answer, decode_bundle
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog
-from shared.events import decode
+from shared.events import read
 from shared.snapshot import SDS
 from shared.status import ProxyStatus, status_in
 from shared.subjects import Streams
@@ -155,7 +155,7 @@ class FleetProgress:
             subjects=self._streams.event_subject(cluster, "MeshRootCertificate", namespace, name)
         ):
             try:
-                newest = decode(record.payload).uid
+                newest = read(record).uid
             except MeshlogError:
                 # Damaged, or of a newer build: the ones before it tell.
                 continue

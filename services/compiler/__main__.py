@@ -39,6 +39,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
     settings = context.settings
     context.ready("events", False, "connecting to the log")
     logs = JetStreamLogs.from_settings(settings, name=f"compiler {context.instance}")
+    context.count_foreign(logs.foreign)
     streams = settings.streams
     mesh = MeshSettings(
         cluster=settings.cluster,

@@ -11,8 +11,9 @@ import contextlib
 
 import msgspec
 
-from shared.events import APPLIED, DELETED, CorruptEventError, Event, ObjectKey
-from shared.pins import PIN_KIND, PINNED_KINDS, Pin, objects_of
+from shared import pins
+from shared.events import DELETED, CorruptEventError, Event, ObjectKey
+from shared.pins import PIN_KIND, PINNED_KINDS
 from shared.snapshot import Quarantined
 
 Step = tuple[Event, int]
@@ -21,9 +22,9 @@ Step = tuple[Event, int]
 
 def refuse_future(event: Event) -> None:
     """Raise `FutureEventError` if it pins what a newer build wrote; everything else is looked at when it is folded."""
-    if event.kind == PIN_KIND and event.operation == APPLIED and event.object is not None:
-        with contextlib.suppress(msgspec.MsgspecError, CorruptEventError):
-            objects_of(msgspec.json.decode(event.object, type=Pin))
+    if event.kind == PIN_KIND:
+        with contextlib.suppress(CorruptEventError):
+            pins.in_force_by(event)
 
 
 class Pinning:
@@ -50,15 +51,12 @@ class Pinning:
     def _turn(self, event: Event, sequence: int) -> list[Step]:
         before = self._newest if self._pinned is None else self._pinned
         self.rejected = None
-        if event.operation == APPLIED and event.object is not None:
-            try:
-                pin = msgspec.json.decode(event.object, type=Pin)
-                self._pinned = {item.key: (item, at) for at, item in objects_of(pin) if item.kind in PINNED_KINDS}
-            except (msgspec.MsgspecError, CorruptEventError) as error:
-                self.rejected = Quarantined(key=event.key, code="pin/corrupt", sentence=f"is not in force: {error}")
-                return []
-        else:
-            self._pinned = None
+        try:
+            pinned = pins.in_force_by(event)
+        except CorruptEventError as error:
+            self.rejected = Quarantined(key=event.key, code="pin/corrupt", sentence=f"is not in force: {error}")
+            return []
+        self._pinned = None if pinned is None else {item.key: (item, at) for at, item in pinned}
         after = self._newest if self._pinned is None else self._pinned
         # All of it goes and comes, also what stays the same: an object that cannot be read would otherwise leave its
         # last good form in force or not, depending on what happened before. What ends up equal costs nothing more.

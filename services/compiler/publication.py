@@ -244,7 +244,12 @@ class Publication:
             self._broken = str(error)
             self._ready("events", False, self._broken)
             self._verifier = Verifier()
-            starts = self._verifier.fold(record)
+            try:
+                starts = self._verifier.fold(record)
+            except ChainBrokenError:
+                # Not even by itself: the next one is where to go on.
+                self._open = []
+                return
         if starts:
             if not refolding:
                 raise RefoldError(f"epoch {record.epoch} begins at {record.sequence}")
@@ -267,7 +272,7 @@ class Publication:
         readable: list[tuple[Event, Record]] = []
         for record in batch:
             try:
-                event = events.decode(record.payload)
+                event = events.read(record)
                 refuse_future(event)
             except events.FutureEventError as error:
                 self.newer, self._halved = error.state(record.sequence), within_beginning

@@ -104,7 +104,7 @@ class Snapshots:
                     self._broken = True
         self._note(self.published)
         # A sequence that was given, and of which there is no record: a commit that somebody may have read.
-        self._cut = (await self._snapshots.bounds())[1] > self._after.sequence
+        self._cut = await self._snapshots.lacks_after(self._after.sequence)
         if self._broken:
             self.published = Snapshot()
 
@@ -254,5 +254,7 @@ class Snapshots:
                 await self._snapshots.trim(before=record.sequence)
                 return version
         # All of them lie before it; the newest stays, so that the chain goes on.
-        await self._snapshots.trim(before=(await self._snapshots.bounds())[1])
+        newest = await self._snapshots.last(self._streams.snapshot_subject)
+        if newest is not None:
+            await self._snapshots.trim(before=newest.sequence)
         return version

@@ -126,6 +126,7 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
     context.ready("cluster", ready=False, why="starting")
     source = await KubernetesSource.connect(settings.kubeconfig)
     logs = JetStreamLogs.from_settings(settings, name="meshlog-ingestor")
+    context.count_foreign(logs.foreign)
     try:
         streams = settings.streams
         claim = Lease(

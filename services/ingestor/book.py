@@ -53,7 +53,7 @@ class Book:
 
         Raises `CorruptEventError` or `FutureEventError`.
         """
-        event = events.decode(record.payload)
+        event = events.read(record)
         name = ObjectName(namespace=event.namespace, name=event.name)
         digest = digest_of(event.api_version, bytes(event.object)) if event.object is not None else ""
         known = Known(

@@ -124,7 +124,12 @@ class Reporter:
                     self._reach.take_commit(decode_commit(newest[1]))
                 assembler = blob.Assembler()
                 async for record in snapshots.follow(subjects=streams.snapshot_subject):
-                    payload = assembler.feed(record)
+                    try:
+                        payload = assembler.feed(record)
+                    except blob.BlobError as error:
+                        # It stays so however often it is read; whether it is missed shows with the next commit.
+                        _log.warning("a commit is passed over for reports: %s", error)
+                        continue
                     commit = decode_commit(payload) if payload is not None else None
                     if commit is not None and commit.version > self._reach.version:
                         self._reach.take_commit(commit)

@@ -59,17 +59,18 @@ class Retention:
 
     async def _cut(self) -> int | None:
         """The first sequence within the window, if enough lies before it. Ages are differences of the log's times."""
-        first, last = await self._log.bounds()
-        newest = await self._log.at(last) if last >= first else None
-        if newest is None or last - first < self._slack:
+        first, _ = await self._log.bounds()
+        newest = await self._log.last(self._scope)
+        if newest is None or newest.sequence - first < self._slack:
             return None
+        last = newest.sequence
         horizon = newest.time - int(self._window * 1e9)
         low, high = first, last
         while low < high:
             middle = (low + high) // 2
             record = await self._log.at(middle)
-            if record is None or record.time <= horizon:
-                low = middle + 1
+            if record is not None and record.time <= horizon:
+                low = max(middle, record.sequence) + 1
             else:
                 high = middle
         return await self._own(low) if low - first >= self._slack // 2 else None
@@ -100,7 +101,7 @@ class Retention:
             standing.tip = await self._log.append(drafts, scope=self._scope, after=standing.tip)
             first = standing.tip.sequence - len(batch) + 1
             for offset, record in enumerate(batch):
-                standing.book.said_again(events.decode(record.payload).key, first + offset)
+                standing.book.said_again(events.read(record).key, first + offset)
         return len(old)
 
 
@@ -111,7 +112,7 @@ def _kept(record: Record, *, begins: int) -> dict[str, str]:
 
 def _lives(record: Record) -> bool:
     try:
-        return events.decode(record.payload).operation == events.APPLIED
+        return events.read(record).operation == events.APPLIED
     except MeshlogError:
         # What cannot be read is no object that anybody could lose.
         return False

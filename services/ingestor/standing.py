@@ -118,7 +118,7 @@ class Standing:
                             # Somebody has begun a new epoch: whatever was broken is void.
                             self.broken = False
                     found = await self._log.tip(self._scope)
-                except (ChainBrokenError, events.CorruptEventError):
+                except ChainBrokenError:
                     await self.read_all()
                     return True
                 self.tip = verifier.checkpoint
@@ -199,7 +199,7 @@ class Standing:
             try:
                 if self._fold(verifier, record, book):
                     why = ""
-            except (ChainBrokenError, events.CorruptEventError) as error:
+            except ChainBrokenError as error:
                 why = why or str(error)
                 verifier = Verifier(checkpoint_at(record))
         return book, verifier.checkpoint, why or verifier.headless
@@ -238,13 +238,18 @@ class Standing:
         if not self.newer:
             try:
                 book.fold(record, before)
-            except events.FutureEventError as error:
+            except (events.CorruptEventError, events.FutureEventError) as error:
                 if was_changed(record):
                     # The first that is read is believed by the verifier, as nothing stands before it.
                     what = f"record {record.sequence} is not what was written: it was changed"
                     raise ChainBrokenError("log/chain-broken", what, about=record.subject) from error
-                self.newer = error.state(record.sequence)
-                _log.error("%s; nothing is written until then", self.newer, extra={"code": error.code})
+                if isinstance(error, events.FutureEventError):
+                    self.newer = error.state(record.sequence)
+                    _log.error("%s; nothing is written until then", self.newer, extra={"code": error.code})
+                else:
+                    # It is what its writer wrote, and no object: compilers pass over it too. If there was one, the
+                    # next list finds that the log lacks it.
+                    _log.debug("event %d is passed over: %s", record.sequence, error, extra={"code": error.code})
         return begins
 
     def _break(self, why: str) -> None:

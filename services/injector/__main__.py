@@ -22,6 +22,7 @@ ACCOUNT = "meshlog-injector"
 async def serve(context: process.Context[InjectorSettings]) -> None:
     """Answer reviews until told to stop."""
     logs = JetStreamLogs.from_settings(context.settings, name=ACCOUNT)
+    context.count_foreign(logs.foreign)
     try:
         await _serve(context, logs)
     finally:

@@ -60,7 +60,7 @@ class Membership:
             self.namespaces.clear()
             self.mesh = MeshSpec()
         try:
-            event = events.decode(record.payload)
+            event = events.read(record)
         except MeshlogError as error:
             # Damaged, or of a newer build: what was known before is a better answer than none.
             _log.error("event %d is left out: %s", record.sequence, error)

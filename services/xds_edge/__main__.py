@@ -40,6 +40,7 @@ async def serve(context: Context[EdgeSettings]) -> None:
         lambda: int(bool(edge.fleet.stuck)),
     )
     logs = JetStreamLogs.from_settings(context.settings, name=f"xds-edge {context.instance}")
+    context.count_foreign(logs.foreign)
     edge.load()
     _spare_the_collector()
     context.spawn(edge.attach(logs, context.spawn), "log")

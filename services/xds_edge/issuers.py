@@ -61,7 +61,7 @@ class IssuerFollower:
 
     def _take(self, record: Record) -> None:
         try:
-            event = events.decode(record.payload)
+            event = events.read(record)
             issuer = None if event.object is None else msgspec.json.decode(event.object, type=TokenIssuer)
         except (MeshlogError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             _LOGGER.error("record %d is skipped: %s", record.sequence, error)  # noqa: TRY400 (no bug of ours)

@@ -18,9 +18,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 import msgspec
 
 from shared.errors import BadInputError
+from shared.eventlog.behind import Behind
 from shared.eventlog.chain import Forged, check_size, checkpoint_at, forge
 from shared.eventlog.connection import Access, Connection, Line
 from shared.eventlog.durable import NO_CLUSTER, refuse, refuse_copies, weaknesses
+from shared.eventlog.foreign import Foreign, Screen
 from shared.eventlog.fullness import explained
 from shared.eventlog.jetstream_api import (
     BATCH_ABANDONED,
@@ -74,14 +76,20 @@ _LONGEST_PAUSE = 0.4
 _IN_PASSING = 0.3
 """Seconds that a writer spends on looking whether its stream is still there, when it was not answered: if it is, and
 merely has no leader, nobody answers that either."""
+_BEHIND = 16
+"""Times that an append is tried again because a foreign record came in between."""
 
 
 class JetStreamLog:
     """One stream on JetStream; an `EventLog`. Opened by `JetStreamLogs`."""
 
-    def __init__(self, spec: StreamSpec, connection: Connection) -> None:
+    def __init__(self, spec: StreamSpec, connection: Connection, foreign: Foreign | None = None) -> None:
+        """`foreign` counts the records that are passed over."""
         self.spec = spec
+        self.foreign = foreign or Foreign()
         self._connection = connection
+        self._screen = Screen(spec, self.foreign)
+        self._behind = Behind(self._screen, self._span, self._first)
 
     @property
     def name(self) -> str:
@@ -94,16 +102,29 @@ class JetStreamLog:
         """Append one atomic batch to a chained scope; see `EventLog.append`."""
         forged = forge(drafts, scope=scope, after=after, epoch=epoch)
         line = await self._connection.line(within=WITHIN)
-        expected = {EXPECTED_SEQUENCE: str(after.sequence), EXPECTED_SUBJECT: scope}
+        end = after.sequence
+        for tried in range(_BEHIND + 1):
+            try:
+                return forged.checkpoint(await self._append_at(line, drafts, forged, scope=scope, end=end))
+            except StaleWriterError:
+                found = await self._end_behind(line, scope, after)
+                if found in {None, end} or tried == _BEHIND:
+                    raise
+                # Only foreign records came since.
+                end = found or 0
+        raise AssertionError("the last attempt raises")
+
+    async def _append_at(self, line: Line, drafts: Sequence[Draft], forged: Forged, *, scope: str, end: int) -> int:
+        """Write if the scope ends at `end`; the sequence of the last record."""
+        expected = {EXPECTED_SEQUENCE: str(end), EXPECTED_SUBJECT: scope}
         try:
             if len(drafts) == 1:
-                sequence = await self._append_one(line, drafts[0], {**forged.headers[0], **expected})
-            else:
-                sequence = await self._append_batch(line, drafts, forged, expected)
+                return await self._append_one(line, drafts[0], {**forged.headers[0], **expected})
+            return await self._append_batch(line, drafts, forged, expected)
         except ApiError as error:
             if error.number in WRONG_LAST_SEQUENCE:
                 raise StaleWriterError(
-                    "log/stale-writer", f"the scope no longer ends at {after.sequence}: read on", about=scope
+                    "log/stale-writer", f"the scope no longer ends at {end}: read on", about=scope
                 ) from error
             if error.number == DUPLICATE_IN_BATCH:
                 raise DuplicateError("log/duplicate", "a message id was seen before", about=scope) from error
@@ -116,7 +137,11 @@ class JetStreamLog:
         except LogUnavailableError:
             await self._recreate_if_missing()
             raise
-        return forged.checkpoint(sequence)
+
+    async def _end_behind(self, line: Line, scope: str, after: Checkpoint) -> int | None:
+        """Where the scope ends if only foreign records stand behind `after`; none: it has moved on, or cannot tell."""
+        async with self._there():
+            return await self._behind.end_of(scope, after, await last_record(line, self.name, scope))
 
     async def publish(self, draft: Draft) -> int:
         """Append one unchained record; see `EventLog.publish`.
@@ -147,18 +172,11 @@ class JetStreamLog:
         line = await self._connection.line(within=WITHIN)
         async with self._there():
             end = (await stream_state(line, self.name)).last
-        if start > end:
-            return
-        async with contextlib.aclosing(
-            deliver(line, self.name, subjects=subjects, policy=_from_sequence(start))
-        ) as records:
+        sieve = self._behind.sieve(subjects)
+        async with contextlib.aclosing(self._between(line, start, end, subjects)) as records:
             async for record in records:
-                if record is None or record.sequence > end:
-                    return
-                if record.sequence >= start:
+                if await sieve.own(record):
                     yield record
-                if record.sequence == end:
-                    return
 
     async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
         """Yield records from `start` on for ever; see `EventLog.follow`.
@@ -167,17 +185,19 @@ class JetStreamLog:
         that was deleted and made anew is followed from its beginning.
         """
         place = _Place(wanted=max(start, 1))
+        sieve = self._behind.sieve(subjects)
         pause = _PAUSE
         while True:
             try:
                 line = await self._connection.line()
-                place.resume(await stream_state(line, self.name))
+                if place.resume(await stream_state(line, self.name)):
+                    sieve = self._behind.sieve(subjects)
                 async with contextlib.aclosing(
                     deliver(line, self.name, subjects=subjects, policy=_from_sequence(place.overlap))
                 ) as records:
                     async for record in records:
                         pause = _PAUSE
-                        if record is not None and place.advance(record):
+                        if record is not None and place.advance(record) and await sieve.own(record):
                             yield record
             except LogUnavailableError as error:
                 if self._connection.closed:
@@ -194,12 +214,17 @@ class JetStreamLog:
     async def at(self, sequence: int) -> Record | None:
         """The first record at or after a sequence, as the stream's leader has it."""
         async with self._there():
-            return await record_at(await self._connection.line(within=WITHIN), self.name, sequence)
+            found = await record_at(await self._connection.line(within=WITHIN), self.name, sequence)
+        if found is None or await self._behind.counts(found, content=False):
+            return found
+        async with contextlib.aclosing(self.read(start=found.sequence + 1)) as records:  # type: ignore[type-var]
+            async for record in records:
+                return record
+        return None
 
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject or wildcard, as the stream's leader has it."""
-        async with self._there():
-            return await last_record(await self._connection.line(within=WITHIN), self.name, subject)
+        return await self._behind.newest(await self._last(subject), subject, content=True)
 
     async def last_per_subject(self, subjects: str = ">") -> list[Record]:
         """The newest record of each subject that matches, by sequence."""
@@ -215,12 +240,13 @@ class JetStreamLog:
                 newest[record.subject] = record
                 if record.sequence >= end:
                     break
-        ordered = sorted(newest.values(), key=lambda record: record.sequence)
+        own = await self._behind.newest_of_each(newest, subjects)
+        ordered = sorted(own.values(), key=lambda record: record.sequence)
         return [msgspec.structs.replace(r, pending=len(ordered) - 1 - i) for i, r in enumerate(ordered)]
 
     async def tip(self, scope: str) -> Checkpoint:
         """The checkpoint after the newest record of a chained scope."""
-        last = await self.last(scope)
+        last = await self._behind.newest(await self._last(scope), scope, content=False)
         return checkpoint_at(last) if last else EMPTY
 
     async def bounds(self) -> tuple[int, int]:
@@ -234,6 +260,13 @@ class JetStreamLog:
         async with self._there():
             state = await stream_state(await self._connection.line(within=WITHIN), self.name)
         return Extent(first=state.first, last=state.last, count=state.count)
+
+    async def lacks_after(self, sequence: int) -> bool:
+        """Whether a sequence above this one was given to a record that is not there."""
+        line = await self._connection.line(within=WITHIN)
+        async with self._there():
+            end = (await stream_state(line, self.name)).last
+        return end > sequence and len(await self._span(sequence + 1, end, ">")) < end - sequence
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:
         """Forget every record below the sequence `before`, but never the newest."""
@@ -262,6 +295,9 @@ class JetStreamLog:
                 async with contextlib.aclosing(take_jobs(line, self.spec, group)) as jobs:
                     async for job in jobs:
                         pause = _PAUSE
+                        if self._screen.outside(job.record):
+                            await job.done()
+                            continue
                         yield job
             except LogUnavailableError as error:
                 if self._connection.closed:
@@ -276,6 +312,34 @@ class JetStreamLog:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     # Inside
+
+    async def _between(self, line: Line, start: int, end: int, subjects: str) -> AsyncGenerator[Record]:
+        """What stands from one sequence to another, foreign records too."""
+        if start > end:
+            return
+        async with contextlib.aclosing(
+            deliver(line, self.name, subjects=subjects, policy=_from_sequence(start))
+        ) as records:
+            async for record in records:
+                if record is None or record.sequence > end:
+                    return
+                if record.sequence >= start:
+                    yield record
+                if record.sequence == end:
+                    return
+
+    async def _span(self, low: int, high: int, subjects: str) -> list[Record]:
+        line = await self._connection.line(within=WITHIN)
+        async with self._there(), contextlib.aclosing(self._between(line, low, high, subjects)) as records:
+            return [record async for record in records]
+
+    async def _first(self) -> int:
+        return (await self.bounds())[0]
+
+    async def _last(self, subjects: str) -> Record | None:
+        """The newest record of these subjects, whoever wrote it."""
+        async with self._there():
+            return await last_record(await self._connection.line(within=WITHIN), self.name, subjects)
 
     async def _append_one(self, line: Line, draft: Draft, headers: Mapping[str, str]) -> int:
         identified = {**headers, MESSAGE_ID: draft.message_id} if draft.message_id else headers
@@ -340,13 +404,15 @@ class _Place:
         """Where to start: at the record yielded last, to see that it is still the same."""
         return self._delivered.sequence if self._delivered else self._wanted
 
-    def resume(self, state: StreamState) -> None:
-        """Start or start again on a stream in this state."""
-        if self._created and state.created != self._created:
+    def resume(self, state: StreamState) -> bool:
+        """Start or start again on a stream in this state; whether it was made anew since."""
+        anew = bool(self._created) and state.created != self._created
+        if anew:
             self._wanted, self._delivered = 1, None
         self._created = state.created
         if self._delivered is not None and state.last < self._delivered.sequence:
             raise _rolled_back(self._delivered, f"the stream ends at {state.last}")
+        return anew
 
     def advance(self, record: Record) -> bool:
         """Take what was delivered; whether it is new."""
@@ -382,6 +448,8 @@ class JetStreamLogs:
     """The streams of one mesh on NATS, by name; a `Logs`."""
 
     def __init__(self, access: Access, streams: Streams, settings: StreamSettings | None = None) -> None:
+        self.foreign = Foreign()
+        """What was passed over in all of them."""
         self._specs = specs(streams, settings)
         self._durable = settings is not None and settings.durable
         self._whole = streams.events
@@ -422,11 +490,11 @@ class JetStreamLogs:
     async def open(self, stream: str) -> JetStreamLog:
         """The stream of that name, created if it is missing; waits while the log cannot be reached."""
         await self.ensure(stream)
-        return JetStreamLog(self._specs[stream], self._connection)
+        return JetStreamLog(self._specs[stream], self._connection, self.foreign)
 
     def existing(self, stream: str) -> JetStreamLog:
         """The stream of that name as it is: for who may read and must not create."""
-        return JetStreamLog(self._specs[stream], self._connection)
+        return JetStreamLog(self._specs[stream], self._connection, self.foreign)
 
     async def ensure(self, *names: str) -> None:
         """Create the streams named (none: all of the mesh) where they are missing; safe to race with others.

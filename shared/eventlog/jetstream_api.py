@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from shared.eventlog.connection import Line
+from shared.eventlog.foreign import COPIED_FROM
 from shared.eventlog.nats_client import Msg
 from shared.eventlog.protocol import EventLogError, LogFullError, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSpec
@@ -39,7 +40,6 @@ BATCH_COMMIT = "Nats-Batch-Commit"
 LAST_CONSUMER = "Nats-Last-Consumer"
 STALLED = "Nats-Consumer-Stalled"
 STATUS = "Status"
-DESCRIPTION = "Description"
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 DUPLICATE_IN_BATCH = 10201
@@ -245,8 +245,8 @@ async def _stored(line: Line, stream: str, which: Mapping[str, Any]) -> Record |
 
 
 def _ours(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that the writer meant for readers; the server's own stay below."""
-    return {key: value for key, value in headers.items() if not key.startswith("Nats-")}
+    """The headers that the writer meant for readers; the server's own stay below, but its mark on a copy."""
+    return {key: value for key, value in headers.items() if not key.startswith("Nats-") or key == COPIED_FROM}
 
 
 def _nanoseconds(moment: str) -> int:

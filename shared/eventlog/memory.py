@@ -13,7 +13,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import msgspec
 
+from shared.eventlog.behind import Behind
 from shared.eventlog.chain import check_size, checkpoint_at, forge
+from shared.eventlog.foreign import Foreign, Screen
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -35,8 +37,18 @@ from shared.subjects import Streams
 class MemoryLog:
     """One stream in memory; an `EventLog`. Made for one event loop."""
 
-    def __init__(self, spec: StreamSpec | str = "MEMORY", *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        spec: StreamSpec | str = "MEMORY",
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        foreign: Foreign | None = None,
+    ) -> None:
+        """`foreign` counts the records that are passed over."""
         self.spec = StreamSpec(name=spec, subjects=(">",), description="") if isinstance(spec, str) else spec
+        self.foreign = foreign or Foreign()
+        self._screen = Screen(self.spec, self.foreign)
+        self._behind = Behind(self._screen, self._span, self._first)
         self._clock = clock
         self._records: dict[int, Record] = {}
         self._order: list[int] = []
@@ -69,8 +81,8 @@ class MemoryLog:
         self._check_up()
         self._forget_ids()
         last = self._newest(scope)
-        if (last.sequence if last else 0) != after.sequence:
-            found = last.sequence if last else 0
+        found = last.sequence if last else 0
+        if found != after.sequence and await self._behind.end_of(scope, after, last) != found:
             raise StaleWriterError(
                 "log/stale-writer", f"the scope ends at {found}, not at {after.sequence}: read on", about=scope
             )
@@ -105,16 +117,20 @@ class MemoryLog:
     async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
         """Yield what is there from `start` on; see `EventLog.read`."""
         self._check_up()
+        sieve = self._behind.sieve(subjects)
         for record in self._select(start, subjects):
-            yield record
+            if await sieve.own(record):
+                yield record
 
     async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
         """Yield records from `start` on for ever; see `EventLog.follow`."""
         wanted, delivered, incarnation = max(start, 1), 0, self._incarnation
+        sieve = self._behind.sieve(subjects)
         while not self._closed:
             changed = self._changed
             if incarnation != self._incarnation:
                 wanted, delivered, incarnation = 1, 0, self._incarnation
+                sieve = self._behind.sieve(subjects)
             if delivered >= self._next:
                 raise ChainBrokenError(
                     "log/rolled-back", f"record {delivered} was read, but the stream ends at {self._next - 1}"
@@ -122,7 +138,8 @@ class MemoryLog:
             if not self._down:
                 for record in self._select(wanted, subjects):
                     wanted, delivered = record.sequence + 1, record.sequence
-                    yield record
+                    if await sieve.own(record):
+                        yield record
                     if changed is not self._changed:
                         break
             if changed is self._changed:
@@ -132,25 +149,29 @@ class MemoryLog:
         """The first record at or after a sequence."""
         self._check_up()
         index = bisect.bisect_left(self._order, sequence)
-        return self._records[self._order[index]] if index < len(self._order) else None
+        for number in self._order[index:]:
+            if await self._behind.counts(self._records[number], content=False):
+                return self._records[number]
+        return None
 
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject or wildcard."""
         self._check_up()
-        return self._newest(subject)
+        return await self._behind.newest(self._newest(subject), subject, content=True)
 
     async def last_per_subject(self, subjects: str = ">") -> list[Record]:
         """The newest record of each subject that matches, by sequence."""
         self._check_up()
-        newest = sorted(held[-1] for subject, held in self._per_subject.items() if matches(subjects, subject))
-        return [
-            msgspec.structs.replace(self._records[sequence], pending=len(newest) - 1 - index)
-            for index, sequence in enumerate(newest)
-        ]
+        newest = {subject: held[-1] for subject, held in self._per_subject.items() if matches(subjects, subject)}
+        found = {subject: self._records[number] for subject, number in newest.items()}
+        own = await self._behind.newest_of_each(found, subjects)
+        ordered = sorted(own.values(), key=lambda record: record.sequence)
+        return [msgspec.structs.replace(r, pending=len(ordered) - 1 - i) for i, r in enumerate(ordered)]
 
     async def tip(self, scope: str) -> Checkpoint:
         """The checkpoint after the newest record of a chained scope."""
-        last = await self.last(scope)
+        self._check_up()
+        last = await self._behind.newest(self._newest(scope), scope, content=False)
         return checkpoint_at(last) if last else EMPTY
 
     async def bounds(self) -> tuple[int, int]:
@@ -163,6 +184,11 @@ class MemoryLog:
         """What the stream holds."""
         first, last = await self.bounds()
         return Extent(first=first, last=last, count=len(self._order))
+
+    async def lacks_after(self, sequence: int) -> bool:
+        """Whether a sequence above this one was given to a record that is not there."""
+        self._check_up()
+        return len(self._order) - bisect.bisect_right(self._order, sequence) < self._next - 1 - sequence
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:
         """Forget every record below the sequence `before`, but never the newest."""
@@ -191,6 +217,9 @@ class MemoryLog:
             free = None
             if not self._down:
                 free = next((number for number in self._order if self._leased.get(number, 0.0) <= now), None)
+            if free is not None and self._screen.outside(self._records[free]):
+                self.finish(free)
+                continue
             if free is not None:
                 self._leased[free] = now + self.spec.acknowledge_within
                 yield _MemoryJob(self, self._records[free])
@@ -230,6 +259,12 @@ class MemoryLog:
         self._next = last + 1
         self._seen.clear()
         self._wake()
+
+    def intrude(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> int:
+        """Write a record as no writer of ours does, unchecked: what a server does of itself, or a stranger."""
+        sequence = self._write(Draft(subject, payload), headers or {})
+        self._wake()
+        return sequence
 
     def corrupt(self, sequence: int, payload: bytes) -> None:
         """Change the bytes of a record in place."""
@@ -297,6 +332,13 @@ class MemoryLog:
         count = len(found)
         return [msgspec.structs.replace(record, pending=count - 1 - i) for i, record in enumerate(found)]
 
+    async def _span(self, low: int, high: int, subjects: str) -> list[Record]:
+        numbers = self._order[bisect.bisect_left(self._order, low) : bisect.bisect_right(self._order, high)]
+        return [record for record in map(self._records.__getitem__, numbers) if matches(subjects, record.subject)]
+
+    async def _first(self) -> int:
+        return self._order[0] if self._order else self._next
+
     def _write(self, draft: Draft, headers: Mapping[str, str]) -> int:
         sequence, now = self._next, self._clock()
         self._next += 1
@@ -350,6 +392,8 @@ class MemoryLogs:
     """The streams of one mesh in memory, by name; a `Logs`. Services under test share one."""
 
     def __init__(self, streams: Streams | None = None, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self.foreign = Foreign()
+        """What was passed over in all of them."""
         self._specs = specs(streams or Streams())
         self._clock = clock
         self._open: dict[str, MemoryLog] = {}
@@ -361,7 +405,7 @@ class MemoryLogs:
     def stream(self, name: str) -> MemoryLog:
         """The same without waiting, for tests that reach into it."""
         if name not in self._open:
-            self._open[name] = MemoryLog(self._specs.get(name, name), clock=self._clock)
+            self._open[name] = MemoryLog(self._specs.get(name, name), clock=self._clock, foreign=self.foreign)
         return self._open[name]
 
     async def ensure(self, *names: str) -> None:

@@ -163,8 +163,10 @@ class Record(msgspec.Struct, frozen=True):
 
     @property
     def batch(self) -> tuple[int, int]:
-        """Place in its atomic batch, `(i, n)` from 1; `(1, 1)` for a record written alone."""
+        """Place in its atomic batch, `(i, n)` from 1; `(1, 1)` for a record written alone, or that says nonsense."""
         index, _, count = self.headers.get(HEADER_BATCH, "1/1").partition("/")
+        if not (index.isdecimal() and count.isdecimal() and len(count) <= 4 and 1 <= int(index) <= int(count)):
+            return 1, 1
         return int(index), int(count)
 
     @property
@@ -209,7 +211,11 @@ def chain_after(before: str, subject: str, payload: bytes) -> str:
 
 
 class EventLog(Protocol):
-    """One stream of the log."""
+    """One stream of the log.
+
+    Foreign records (`shared.eventlog.foreign`) are in none of its answers but `bounds` and `extent`: they are passed
+    over, and writers write behind them.
+    """
 
     @property
     def name(self) -> str:
@@ -266,6 +272,10 @@ class EventLog(Protocol):
 
     async def extent(self) -> Extent:
         """What the stream holds: a look that costs nothing shows whether records have vanished from its midst."""
+        ...
+
+    async def lacks_after(self, sequence: int) -> bool:
+        """Whether a sequence above this one was given to a record that is not there: its end was lost."""
         ...
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:

@@ -6,13 +6,24 @@ nothing grows old in a test).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
-from shared.subjects import Streams
+from shared.eventlog import judging
+from shared.eventlog.protocol import Record
+from shared.pins import PIN_KIND, PIN_NAME
+from shared.subjects import EMPTY_TOKEN, Streams
 
 Retention = Literal["limits", "work_queue"]
+
+Judge = Callable[[Record], str]
+"""Why what a record says does not belong under its subject; empty: it does."""
+
+
+def _believed(_record: Record) -> str:
+    return ""
 
 
 class StreamSpec(msgspec.Struct, frozen=True):
@@ -32,6 +43,14 @@ class StreamSpec(msgspec.Struct, frozen=True):
     acknowledge_within: float = 5.0
     """Seconds that a taker has for a job before another may have it (work queues only)."""
     replicas: int = 1
+    chained: tuple[str, ...] = ()
+    """Subjects whose records are chained: one without a chain is foreign (`shared.eventlog.foreign`)."""
+    chain_tokens: int = 0
+    """Tokens of a subject that name its chain, where chains span subjects; 0: each subject is a chain."""
+    guests: tuple[str, ...] = ()
+    """Chained subjects that others than the writers of the chain may write to."""
+    judge: Judge = _believed
+    """Of what unchained records and guests' records say."""
     fleeting: bool = False
     """Whether it is worth nothing once every server has stopped: one in memory, as older builds made it, is let be."""
 
@@ -69,17 +88,23 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             name=streams.events,
             subjects=(streams.all_events,),
             description="Every input that can change a proxy's configuration.",
+            chained=(streams.all_events,),
+            chain_tokens=3,
+            guests=(f"{prefix}.events.*.{PIN_KIND}.{EMPTY_TOKEN}.{PIN_NAME}",),
+            judge=judging.event,
             replicas=replicas,
         ),
         StreamSpec(
             name=streams.snapshots,
             subjects=(streams.snapshot_subject,),
+            chained=(streams.snapshot_subject,),
             description="The commits of the leading compiler.",
             replicas=replicas,
         ),
         StreamSpec(
             name=streams.keyframes,
             subjects=(streams.keyframe_subject,),
+            chained=(streams.keyframe_subject,),
             description="Whole snapshots, so that nobody replays from zero.",
             replicas=replicas,
         ),
@@ -89,6 +114,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             description="Signing requests that wait for a CA.",
             retention="work_queue",
             max_age=settings.requests_kept,
+            judge=judging.request,
             replicas=replicas,
         ),
         StreamSpec(
@@ -96,6 +122,8 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             subjects=(f"{prefix}.certs.>",),
             description="Certificates and trust bundles, public parts only.",
             max_age=settings.certificates_kept,
+            chained=(streams.all_bundles,),
+            judge=judging.certificate,
             replicas=replicas,
         ),
         StreamSpec(
@@ -104,6 +132,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             description="What each proxy holds and refused; the last few reports of each.",
             max_per_subject=5,
             max_age=7 * _DAY,
+            judge=judging.status,
             replicas=replicas,
         ),
         StreamSpec(
@@ -111,19 +140,36 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             subjects=(streams.all_pins,),
             description="Which pin is in force: what Kubernetes cannot tell when the events are derived anew.",
             max_per_subject=5,
+            judge=judging.pin,
             replicas=replicas,
         ),
         StreamSpec(
             name=streams.leases,
             subjects=(f"{prefix}.leases.>",),
             description="Who leads. Never what correctness rests on.",
-            max_per_subject=1,
+            chained=(f"{prefix}.leases.>",),
+            # Only the newest counts. With a few more, foreign records do not push it out between two renewals.
+            max_per_subject=32,
             max_age=_DAY,
             replicas=replicas,
             fleeting=True,
         ),
     )
     return {spec.name: spec for spec in every}
+
+
+def covering(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether one of some patterns covers a subject, for who asks of many."""
+    literal = frozenset(one for one in patterns if not {"*", ">"} & set(one.split(".")))
+    everything = tuple(one[:-1] for one in patterns if one.endswith(".>") and "*" not in one.split("."))
+    others = tuple(one for one in patterns if one not in literal and one[:-1] not in everything)
+
+    def covers(subject: str) -> bool:
+        if subject in literal or any(matches(one, subject) for one in others):
+            return True
+        return bool(everything) and subject.startswith(everything) and subject not in everything
+
+    return covers
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 import pytest
 
@@ -11,6 +11,9 @@ from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EventLog, Logs
 from shared.subjects import Streams
 from tests.nats_server import NatsServer, connected, running_nats
+
+Intrude = Callable[..., Awaitable[None]]
+"""Writes a record past the client: (stream, subject, payload, headers)."""
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,29 @@ async def logs(request: pytest.FixtureRequest, streams: Streams) -> AsyncIterato
 async def log(logs: Logs, streams: Streams) -> EventLog:
     """The stream of events."""
     return await logs.open(streams.events)
+
+
+@pytest.fixture
+async def intrude(logs: Logs, request: pytest.FixtureRequest) -> AsyncIterator[Intrude]:
+    """Records as a server stores them of itself, or of who has a right that no writer of ours has."""
+    if isinstance(logs, MemoryLogs):
+
+        async def in_memory(
+            stream: str, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None
+        ) -> None:
+            logs.stream(stream).intrude(subject, payload, headers)
+
+        yield in_memory
+        return
+    import nats
+
+    server: NatsServer = request.getfixturevalue("nats_server")
+    client = await nats.connect(server.url)
+
+    async def on_nats(
+        _stream: str, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> None:
+        await client.request(subject, payload, timeout=5, headers=dict(headers) if headers else None)
+
+    yield on_nats
+    await client.close()

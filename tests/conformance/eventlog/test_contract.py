@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import pytest
 
+from shared.certificates import SigningRequest, encode
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
     EMPTY,
@@ -30,6 +31,7 @@ from shared.eventlog.protocol import (
     Record,
     StaleWriterError,
 )
+from shared.status import ProxyStatus, decode_status, encode_status
 from shared.subjects import Streams
 from tests.waiting import eventually
 
@@ -39,6 +41,21 @@ WITHIN = 10.0
 
 def event(streams: Streams, name: str, payload: bytes = b"{}", *, message_id: str = "", cluster: str = "c1") -> Draft:
     return Draft(streams.event_subject(cluster, "Service", "shop", name), payload, message_id)
+
+
+def reported(streams: Streams, pod: str, since: int) -> Draft:
+    """The status of a proxy."""
+    status = ProxyStatus("c1", "shop", pod, "uid", "web", "edge", connected=True, since=since)
+    return Draft(streams.status_subject("c1", "shop", pod), encode_status(status))
+
+
+def moment(record: Record) -> int:
+    return decode_status(record.payload).since
+
+
+def asked(request: str) -> bytes:
+    """A signing request."""
+    return encode(SigningRequest(request, "edge", b"csr", "key", b"token", "c1", "spiffe://cluster.local/ns/a/sa/b"))
 
 
 async def write(log: EventLog, streams: Streams, *names: str) -> Checkpoint:
@@ -219,17 +236,6 @@ async def test_a_published_message_id_is_written_once(log: EventLog, streams: St
     assert [await log.publish(event(streams, "a")) for _ in range(2)] == [2, 3]
 
 
-async def test_after_an_unchained_record_only_a_new_epoch_follows(log: EventLog, streams: Streams) -> None:
-    scope = streams.cluster_scope("c1")
-    await write(log, streams, "a")
-    await log.publish(event(streams, "stray"))
-    tip = await log.tip(scope)
-    assert (tip.epoch, tip.sequence) == ("", 2)
-    with pytest.raises(ValueError, match="epoch"):
-        await log.append([event(streams, "b")], scope=scope, after=tip)
-    assert (await log.append([event(streams, "b")], scope=scope, after=tip, epoch="e2")).sequence == 3
-
-
 async def test_a_read_ends_where_the_log_ends(log: EventLog, streams: Streams) -> None:
     await write(log, streams, *"abcde")
     assert [record.sequence for record in await everything(log)] == [1, 2, 3, 4, 5]
@@ -304,19 +310,19 @@ async def test_followers_of_some_subjects_get_only_these(log: EventLog, streams:
 async def test_only_the_newest_reports_of_a_proxy_are_kept(logs: Logs, streams: Streams) -> None:
     log = await logs.open(streams.status)
     for number in range(9):
-        await log.publish(Draft(streams.status_subject("c1", "shop", f"p{number % 2}"), str(number).encode()))
-    counts = [record.payload for record in await everything(log, subjects=streams.status_subject("c1", "shop", "p0"))]
-    assert counts == [b"0", b"2", b"4", b"6", b"8"]
-    await log.publish(Draft(streams.status_subject("c1", "shop", "p0"), b"10"))
-    counts = [record.payload for record in await everything(log, subjects=streams.status_subject("c1", "shop", "p0"))]
-    assert counts == [b"2", b"4", b"6", b"8", b"10"]
-    assert [record.payload for record in await log.last_per_subject()] == [b"7", b"10"]
+        await log.publish(reported(streams, f"p{number % 2}", number))
+    counts = [moment(one) for one in await everything(log, subjects=streams.status_subject("c1", "shop", "p0"))]
+    assert counts == [0, 2, 4, 6, 8]
+    await log.publish(reported(streams, "p0", 10))
+    counts = [moment(one) for one in await everything(log, subjects=streams.status_subject("c1", "shop", "p0"))]
+    assert counts == [2, 4, 6, 8, 10]
+    assert [moment(record) for record in await log.last_per_subject()] == [7, 10]
 
 
 async def test_a_job_is_with_one_taker_until_it_is_done(logs: Logs, streams: Streams) -> None:
     queue = await logs.open(streams.csrs)
     for number in range(4):
-        await queue.publish(Draft(streams.csr_subject("edge"), str(number).encode()))
+        await queue.publish(Draft(streams.csr_subject("edge"), asked(str(number))))
     seen: list[bytes] = []
 
     async def work() -> None:
@@ -331,7 +337,7 @@ async def test_a_job_is_with_one_taker_until_it_is_done(logs: Logs, streams: Str
     finally:
         for taker in takers:
             taker.cancel()
-    assert sorted(seen) == [b"0", b"1", b"2", b"3"]
+    assert sorted(seen) == [asked(str(number)) for number in range(4)]
 
 
 async def _emptied(queue: EventLog) -> bool:
@@ -341,12 +347,12 @@ async def _emptied(queue: EventLog) -> bool:
 
 async def test_a_job_put_back_is_taken_again(logs: Logs, streams: Streams) -> None:
     queue = await logs.open(streams.csrs)
-    await queue.publish(Draft(streams.csr_subject("edge"), b"job"))
+    await queue.publish(Draft(streams.csr_subject("edge"), asked("job")))
     jobs = queue.take("ca")
     (job,) = await first(1, jobs)
     await job.retry(after=0.05)
     (again,) = await first(1, queue.take("ca"))
-    assert again.record.payload == b"job"
+    assert again.record.payload == asked("job")
     assert again.record.sequence == job.record.sequence
 
 

@@ -13,6 +13,7 @@ from shared.beside import beside
 from shared.eventlog.protocol import EventLog, Logs, Record
 from shared.lease import Lease, Tenure
 from shared.subjects import Streams
+from tests.conformance.eventlog.conftest import Intrude
 from tests.waiting import eventually
 
 TTL = 0.6
@@ -55,6 +56,20 @@ async def test_exactly_one_of_three_leads(logs: Logs, streams: Streams) -> None:
         while asyncio.get_running_loop().time() < end:
             assert [replica for replica in three if replica.lease.held] == [first]
             await asyncio.sleep(0.02)
+
+
+async def test_foreign_records_take_the_lease_from_nobody(logs: Logs, streams: Streams, intrude: Intrude) -> None:
+    """Neither from its holder, nor do they give it to a replica that starts and sees them first."""
+    async with replicas(logs, streams, "a", "b") as found:
+        first = await leader(found)
+        end = asyncio.get_running_loop().time() + 3 * TTL
+        while asyncio.get_running_loop().time() < end:
+            for payload in (b"", b'{"type":"io.nats.jetstream.api.v1.stream_info_response"}'):
+                await intrude(streams.leases, streams.lease_subject("compiler"), payload)
+            if len(found) < 5:
+                found.append(Replica(await logs.open(streams.leases), streams, f"late-{len(found)}"))
+            assert [replica for replica in found if replica.lease.held] == [first]
+            await asyncio.sleep(0.05)
 
 
 async def test_a_killed_leader_is_replaced_when_its_lease_has_run_out(logs: Logs, streams: Streams) -> None:

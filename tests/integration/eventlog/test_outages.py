@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from shared.certificates import SigningRequest, decode_request, encode
 from shared.eventlog.chain import Verifier
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.jetstream_api import call
@@ -151,20 +152,25 @@ async def test_the_log_may_come_later_than_its_users_who_say_so_once(
 
 async def test_jobs_outlive_the_server_and_the_taker(server: NatsServer, logs: JetStreamLogs) -> None:
     queue = await logs.open(STREAMS.csrs)
-    done: list[bytes] = []
+    done: list[str] = []
 
     async def work() -> None:
         async for job in queue.take("ca"):
-            done.append(job.record.payload)
+            done.append(decode_request(job.record.payload).id)
             await job.done()
 
-    await queue.publish(Draft(STREAMS.csr_subject("edge"), b"1"))
+    await queue.publish(_asked("1"))
     async with background(work()):
         await eventually(lambda: done, within=5, what="the first job is done")
         server.kill()
         await asyncio.to_thread(server.start)
-        await queue.publish(Draft(STREAMS.csr_subject("edge"), b"2"))
-        await eventually(lambda: b"2" in done, within=10, what="a job after the restart is done")
+        await queue.publish(_asked("2"))
+        await eventually(lambda: "2" in done, within=10, what="a job after the restart is done")
+
+
+def _asked(request: str) -> Draft:
+    one = SigningRequest(request, "edge", b"csr", "key", b"token", "c1", "spiffe://cluster.local/ns/a/sa/b")
+    return Draft(STREAMS.csr_subject("edge"), encode(one))
 
 
 async def test_a_stream_made_anew_is_followed_from_its_beginning(server: NatsServer, logs: JetStreamLogs) -> None:

@@ -16,6 +16,8 @@ from cli.history.source import opened
 from cli.history.standing import pinned
 from cli.history.timeline import Timeline
 from deploy.nats import PEOPLE, NatsConfig, service_users
+from shared.certificates import SigningAnswer, SigningRequest
+from shared.certificates import encode as encode_message
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
 from shared.events import encode
@@ -71,7 +73,8 @@ async def test_every_service_can_do_its_work(guarded: NatsServer, tmp_path: Path
         )
         for requester in ("xds-edge", "injector"):
             queue = await on[requester].open(STREAMS.csrs)
-            await queue.publish(Draft(STREAMS.csr_subject(requester), b"csr"))
+            asked = SigningRequest("1", requester, b"csr", "key", b"token", "c1", "spiffe://cluster.local/ns/a/sa/b")
+            await queue.publish(Draft(STREAMS.csr_subject(requester), encode_message(asked)))
         taken = 0
         async for job in (await on["ca"].open(STREAMS.csrs)).take("ca"):
             await job.done()
@@ -79,10 +82,11 @@ async def test_every_service_can_do_its_work(guarded: NatsServer, tmp_path: Path
             if taken == 2:
                 break
         certs = await on["ca"].open(STREAMS.certs)
-        await certs.publish(Draft(STREAMS.issued_subject("xds-edge", "1"), b"cert"))
+        answer = encode_message(SigningAnswer(id="1"))
+        await certs.publish(Draft(STREAMS.issued_subject("xds-edge", "1"), answer))
         mine = (await on["xds-edge"].open(STREAMS.certs)).follow(subjects=STREAMS.issued_scope("xds-edge"))
         async for record in mine:
-            assert record.payload == b"cert"
+            assert record.payload == answer
             break
 
 

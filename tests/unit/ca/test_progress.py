@@ -16,6 +16,7 @@ from shared.snapshot import SDS
 from shared.status import ProxyStatus, TypeStatus, encode_status
 from shared.subjects import Streams
 from shared.tokens import TokenVerifier
+from tests.chained import write_chained
 from tests.unit.ca.running import wanted_event
 from tests.unit.identity.cluster import Cluster
 
@@ -135,7 +136,11 @@ async def test_a_new_trust_domain_waits_for_the_compiled_policies() -> None:
     assert (await fleet.told(report())).uncompiled(root) == ["root-2: the log does not tell of it yet"]
     for role in ("passive", "active"):
         event = wanted_event(cluster, "root-2", "example.org", role)
-        await fleet.logs.stream(STREAMS.events).publish(Draft(event.subject(STREAMS), encode_event(event)))
+        await write_chained(
+            fleet.logs.stream(STREAMS.events),
+            Draft(event.subject(STREAMS), encode_event(event)),
+            scope=STREAMS.cluster_scope(event.cluster),
+        )
     behind = report(types={SDS: TypeStatus(acked=0)})
     assert len((await fleet.told(behind)).uncompiled(root)) == 1
     assert (await fleet.told(report(types={SDS: TypeStatus(acked=1)}))).uncompiled(root) == []
@@ -165,7 +170,11 @@ async def test_a_sidecar_that_no_report_is_known_of_is_waited_for_at_each_gate(p
     root = TrustedRoot("root-2", "example.org", 9)
     fleet.bundle = TrustBundle("cluster.local", 9, ["R", "S"], [], [*fleet.bundle.members, root], 9)
     event = wanted_event(Cluster(now=NOW), "root-2", "example.org", "passive")
-    await fleet.logs.stream(STREAMS.events).publish(Draft(event.subject(STREAMS), encode_event(event)))
+    await write_chained(
+        fleet.logs.stream(STREAMS.events),
+        Draft(event.subject(STREAMS), encode_event(event)),
+        scope=STREAMS.cluster_scope(event.cluster),
+    )
     answer = SigningAnswer(id="1", bundle_serial=9, pod_uid="uid-meshlog-xds-edge-1")
     await fleet.logs.stream(STREAMS.certs).publish(Draft(STREAMS.issued_subject("e", "1"), encode(answer)))
     held = report(bundle=9, certificate_bundle=9, types={SDS: TypeStatus(acked=1)})

@@ -26,6 +26,7 @@ from shared.spiffe import SpiffeId
 from shared.subjects import Streams
 from shared.svid import BundleFollower
 from shared.svid.trust import InvalidBundleError, check_bundle
+from tests.chained import write_chained
 from tests.unit.ca.running import tasks
 from tests.waiting import eventually
 
@@ -131,11 +132,11 @@ async def test_followers_keep_the_last_good_bundle(caplog: pytest.LogCaptureFixt
     bad = msgspec.structs.replace(VALID, serial=10, roots=[], members=[])
     good = msgspec.structs.replace(VALID, serial=11)
     follower = BundleFollower(certs, streams=Streams(), trust_domain="cluster.local")
-    await certs.publish(Draft(subject, encode(VALID)))
+    await write_chained(certs, Draft(subject, encode(VALID)))
     async with tasks(follower.run()), asyncio.timeout(5):
         assert await follower.wait() == VALID
-        await certs.publish(Draft(subject, encode(bad)))
+        await write_chained(certs, Draft(subject, encode(bad)))
         await eventually(lambda: "record 2 is skipped" in caplog.text, within=5, what="the bad one was seen")
         assert follower.current == VALID
-        await certs.publish(Draft(subject, encode(good)))
+        await write_chained(certs, Draft(subject, encode(good)))
         assert await follower.at_least(11) == good

@@ -13,6 +13,7 @@ from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft, Job
 from shared.spiffe import SpiffeId
 from shared.subjects import Streams
+from tests.chained import write_chained
 from tests.unit.ca.running import requester, tasks
 from tests.unit.identity.test_bundles import VALID
 from tests.waiting import eventually
@@ -34,7 +35,8 @@ class Ca:
     async def publish(self, serial: int) -> None:
         """A bundle."""
         bundle = msgspec.structs.replace(VALID, serial=serial)
-        await self._logs.stream(STREAMS.certs).publish(Draft(STREAMS.bundle_subject("cluster.local"), encode(bundle)))
+        certs = self._logs.stream(STREAMS.certs)
+        await write_chained(certs, Draft(STREAMS.bundle_subject("cluster.local"), encode(bundle)))
 
     async def run(self) -> None:
         """Refuse."""

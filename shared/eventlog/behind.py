@@ -1,0 +1,123 @@
+"""Looking behind foreign records: the newest record of a stream's own, and where the chain before a record ends.
+
+A server tells the newest record of a subject, whoever wrote it. Where that one is foreign, the ones before it are read,
+in windows that grow: a few requests, however many foreign records there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from shared.eventlog.chain import checkpoint_at
+from shared.eventlog.foreign import Screen, Sieve
+from shared.eventlog.protocol import Checkpoint, Record
+from shared.eventlog.streams import matches
+
+Span = Callable[[int, int, str], Awaitable[list[Record]]]
+"""All records from one sequence to another, both included, of these subjects, foreign ones too."""
+First = Callable[[], Awaitable[int]]
+"""The first sequence of the stream."""
+
+_WINDOW = 64
+_GROWTH = 8
+
+
+class Behind:
+    """Looks into the past of one stream."""
+
+    def __init__(self, screen: Screen, span: Span, first: First) -> None:
+        self._screen = screen
+        self._span = span
+        self._first = first
+
+    def sieve(self, subjects: str) -> Sieve:
+        """For one reading of these subjects, in order."""
+        return Sieve(self._screen, subjects, self.before)
+
+    async def counts(self, record: Record, *, content: bool) -> bool:
+        """Whether a record met by itself is the stream's own; with `content`: and says what belongs there."""
+        screen = self._screen
+        if screen.outside(record):
+            return False
+        if not screen.is_guest(record):
+            return True
+        if screen.misfit(await self.before(record), record):
+            return False
+        return not (content and screen.unsaid(record))
+
+    async def newest(self, found: Record | None, subjects: str, *, content: bool) -> Record | None:
+        """The newest own record of these subjects, where the newest of all is `found`."""
+        if found is None or await self.counts(found, content=content):
+            return found
+        first, high, window = await self._first(), found.sequence - 1, _WINDOW
+        while high >= first:
+            low = max(first, high - window + 1)
+            own = await self._own(low, high, subjects, content=content)
+            if own:
+                return own[-1]
+            high, window = low - 1, window * _GROWTH
+        return None
+
+    async def newest_of_each(self, found: dict[str, Record], subjects: str) -> dict[str, Record]:
+        """The same of each subject, where `found` are the newest of all; those with no own record are left out."""
+        kept = {subject: one for subject, one in found.items() if await self.counts(one, content=True)}
+        doubtful = {subject: one for subject, one in found.items() if subject not in kept}
+        if not doubtful:
+            return kept
+        end = max(record.sequence for record in doubtful.values())
+        for record in await self._own(await self._first(), end, subjects, content=True):
+            if record.subject in doubtful:
+                kept[record.subject] = record
+        return kept
+
+    async def _own(self, low: int, high: int, subjects: str, *, content: bool) -> list[Record]:
+        """The stream's own records of a span."""
+        # The whole chain is read: without the records before it, it is not known whether one of a guest counts.
+        wide = self._screen.scope(subjects)
+        sieve = self.sieve(wide)
+        return [
+            record
+            for record in await self._span(low, high, wide)
+            if await sieve.own(record)
+            and matches(subjects, record.subject)
+            and not (content and self._screen.is_guest(record) and self._screen.unsaid(record))
+        ]
+
+    async def before(self, record: Record) -> Checkpoint | None:
+        """Where the chain of a guest's record ends before it; none: the stream does not keep that."""
+        screen, scope = self._screen, self._screen.scope(record.subject)
+        first, high, window = await self._first(), record.sequence - 1, _WINDOW
+        trail: list[Record] = []
+        while high >= first:
+            low = max(first, high - window + 1)
+            trail = [one for one in await self._span(low, high, scope) if not screen.outside(one)] + trail
+            # What a guest wrote counts if it continues the chain: the last of the others is where to begin.
+            begins = max((index for index, one in enumerate(trail) if not screen.is_guest(one)), default=None)
+            if begins is not None:
+                return self._followed(trail[begins:])
+            high, window = low - 1, window * _GROWTH
+        return self._followed(trail)
+
+    def _followed(self, trail: list[Record]) -> Checkpoint | None:
+        reached: Checkpoint | None = None
+        for record in trail:
+            if reached is None or not self._screen.misfit(reached, record):
+                reached = checkpoint_at(record)
+        return reached
+
+    async def end_of(self, scope: str, after: Checkpoint, found: Record | None) -> int | None:
+        """The sequence at which a scope ends, if nothing but foreign records stands behind `after`; else none.
+
+        `found` is the newest record of the scope, whoever wrote it. The record at `after` must still be there: a
+        stream that went back and was filled by others does not end where its writer believes.
+        """
+        if found is None or found.sequence <= after.sequence:
+            return None
+        sieve, there = self.sieve(scope), after.sequence == 0 or self._screen.forgets
+        for record in await self._span(max(after.sequence, 1), found.sequence, scope):
+            own = await sieve.own(record)
+            if record.sequence == after.sequence:
+                there = own and checkpoint_at(record) == after
+            elif own:
+                return None
+        return found.sequence if there else None

@@ -1,0 +1,214 @@
+"""Foreign records: those that no writer of a stream can have written. They are passed over, counted and named.
+
+A NATS server stores whatever arrives on a subject of a stream. It checks a client's right to publish, but not the
+reply subject of a request nor the delivery subject of a consumer, and then writes its own answers and heartbeats there.
+One such record must stop nothing. So every read of a log, in each of its implementations, goes through a `Screen`.
+
+What is foreign:
+
+* a record under a subject that its stream does not have (a push consumer delivers messages under their old subject);
+* a record of a chained scope without any header of ours. One with a damaged header is not foreign: it has the others,
+  and breaks the chain;
+* a copy that the server made of another record (the answer to a direct get): it has the server's marks;
+* a record of an unchained stream that cannot be decoded as what belongs under its subject, or names another subject;
+* on a subject that others than the writers of the chain may write (`StreamSpec.guests`: an operator's pin), a record
+  that does not continue the chain, or begins an epoch. If it is one of ours whose predecessor was lost, the record that
+  follows it does not continue the chain either, and the loss shows there.
+
+Foreign records are no part of a chain: a writer continues the chain behind them, and readers never see them.
+
+A record that continues the chain is part of it, whatever it says. If its content belongs under another subject, it is
+counted here, and readers that decode it (`shared.events.read`) pass over it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from shared.eventlog.chain import checkpoint_at
+from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Record
+from shared.eventlog.streams import StreamSpec, covering, matches
+
+_LOG = logging.getLogger("meshlog.eventlog")
+
+OURS = "Meshlog-"
+"""What the names of all headers of a chain begin with."""
+COPIED_FROM = "Nats-Stream"
+"""Header that the server puts on its copy of a record."""
+
+_SAID_EVERY = 10.0
+"""Seconds between two log lines about foreign records of one stream."""
+_MOST_SAID = 300
+"""Characters of why a record is foreign."""
+_REMEMBERED = 4096
+"""Foreign records of a stream that are remembered, so that each is counted once however often it is read."""
+
+
+class Foreign:
+    """How many foreign records were met, by stream. Shared by all streams of one `Logs`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.counts: dict[str, int] = {}
+        """By stream."""
+        self.newest: dict[str, str] = {}
+        """The newest one of each stream: its sequence and why it is foreign."""
+        self.counted: Callable[[str], None] = _ignore
+        """Told of each one: the stream."""
+        self._clock = clock
+        self._met: dict[str, OrderedDict[tuple[int, int], None]] = {}
+        self._said: dict[str, float] = {}
+        self._unsaid: dict[str, int] = {}
+
+    def note(self, stream: str, record: Record, why: str) -> None:
+        """Count a record once, and say it unless another of the stream was said a moment ago."""
+        met = self._met.setdefault(stream, OrderedDict())
+        place = record.sequence, record.time
+        if place in met:
+            return
+        why = _printable(why)
+        met[place] = None
+        if len(met) > _REMEMBERED:
+            met.popitem(last=False)
+        self.counts[stream] = self.counts.get(stream, 0) + 1
+        self.newest[stream] = f"record {record.sequence} {why}"
+        self.counted(stream)
+        now = self._clock()
+        if stream in self._said and now - self._said[stream] < _SAID_EVERY:
+            self._unsaid[stream] = self._unsaid.get(stream, 0) + 1
+            return
+        self._said[stream] = now
+        more = self._unsaid.pop(stream, 0)
+        _LOG.warning(
+            "record %d of %s is passed over: it %s%s",
+            record.sequence,
+            stream,
+            why,
+            f"; {more} more since the last such line" if more else "",
+            extra={"code": "log/foreign", "subject": record.subject},
+        )
+
+
+def _printable(why: str) -> str:
+    """Without what a stranger may have put into a name to be shown on somebody's terminal."""
+    return "".join(char if char.isprintable() else "?" for char in why[:_MOST_SAID])
+
+
+def _ignore(_stream: str) -> None:
+    return
+
+
+class Screen:
+    """Tells the foreign records of one stream from its own."""
+
+    def __init__(self, spec: StreamSpec, foreign: Foreign) -> None:
+        self._spec = spec
+        self._foreign = foreign
+        self._held = covering(spec.subjects)
+        self._chained = covering(spec.chained)
+        self._guest = covering(spec.guests)
+
+    @property
+    def has_guests(self) -> bool:
+        """Whether others than the writers of the chain may write to one of its subjects."""
+        return bool(self._spec.guests)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the stream drops older records of a subject when newer ones come."""
+        return bool(self._spec.max_per_subject)
+
+    def is_guest(self, record: Record) -> bool:
+        """Whether others than the writers of the chain may write to a record's subject."""
+        return bool(self._spec.guests) and self._guest(record.subject)
+
+    def scope(self, subjects: str) -> str:
+        """The scope of the chain that a subject, or a pattern within one chain, belongs to; else the pattern itself."""
+        if not self._spec.chain_tokens:
+            return subjects
+        tokens = subjects.split(".")[: self._spec.chain_tokens]
+        return subjects if "*" in tokens or ">" in tokens else ".".join(tokens) + ".>"
+
+    def outside(self, record: Record) -> str:
+        """Why a record is foreign, whatever stands before it; empty: it is not. Counts it."""
+        why = self._outside(record)
+        if why:
+            self._foreign.note(self._spec.name, record, why)
+        return why
+
+    def _outside(self, record: Record) -> str:
+        if not self._held(record.subject):
+            return f"stands under {record.subject[:200]}, which is no subject of this stream"
+        if COPIED_FROM in record.headers:
+            return "is a copy that the server made of another record"
+        if not self._chained(record.subject):
+            return self._spec.judge(record)
+        if not any(name.startswith(OURS) for name in record.headers):
+            return "carries no chain"
+        return ""
+
+    def misfit(self, before: Checkpoint | None, record: Record) -> str:
+        """Why the record of a guest is foreign, where the chain before it ends at `before` (none: that is not kept)."""
+        why = _misfit(before, record)
+        if why:
+            self._foreign.note(self._spec.name, record, why)
+        return why
+
+    def unsaid(self, record: Record) -> str:
+        """Why nothing of what a chained record says counts; empty: it does. Counts it."""
+        why = self._spec.judge(record)
+        if why:
+            self._foreign.note(self._spec.name, record, why)
+        return why
+
+
+def _misfit(before: Checkpoint | None, record: Record) -> str:
+    if record.headers.get(HEADER_CHAIN) == GENESIS:
+        return "begins an epoch, which its writer may not"
+    if before is None:
+        return ""
+    if record.epoch != before.epoch or record.headers.get(HEADER_CHAIN) != before.chain:
+        return f"does not continue the chain behind record {before.sequence}, and its writer is none of the chain's"
+    return ""
+
+
+class Sieve:
+    """One reading of a stream, in order: which of its records are the stream's own. Mutable; owned by the reader."""
+
+    def __init__(self, screen: Screen, subjects: str, before: Callable[[Record], Awaitable[Checkpoint | None]]) -> None:
+        """`subjects` are those that are read. `before` looks up where the chain before a guest's record ends."""
+        self._screen = screen
+        self._subjects = subjects
+        self._before = before
+        self._ends: dict[str, Record | Checkpoint | None] = {}
+        """Where the chain of each scope that is read whole has come to: its newest own record, or what was looked up.
+
+        A record's hash is computed only when a guest's record follows it.
+        """
+
+    async def own(self, record: Record) -> bool:
+        """Whether the next record is one of the stream's own."""
+        screen = self._screen
+        if screen.outside(record):
+            return False
+        if not screen.has_guests:
+            return True
+        scope = screen.scope(record.subject)
+        if screen.is_guest(record) and screen.misfit(await self._end(scope, record), record):
+            return False
+        screen.unsaid(record)
+        if matches(self._subjects, scope):
+            self._ends[scope] = record
+        return True
+
+    async def _end(self, scope: str, record: Record) -> Checkpoint | None:
+        """Where the chain ends before the record of a guest."""
+        if scope not in self._ends:
+            found = await self._before(record)
+            if matches(self._subjects, scope):
+                self._ends[scope] = found
+            return found
+        end = self._ends[scope]
+        return checkpoint_at(end) if isinstance(end, Record) else end

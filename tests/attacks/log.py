@@ -1,0 +1,169 @@
+"""Attacks on the log by who has one of its users: what the server itself writes for a client, and forged payloads.
+
+Each function does one thing to one server, a bounded number of times, and says what the server answered. The caller
+looks at what became of the streams. Only for servers on loopback or in a mesh's own namespaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from shared.eventlog.chain import forge
+from shared.eventlog.protocol import Checkpoint, Draft
+
+API = "$JS.API"
+WITHIN = 1.0
+"""Seconds that an answer may take; a server says nothing to who lacks the right."""
+VERBS = (
+    "INFO",
+    "STREAM.CREATE.{stream}",
+    "STREAM.UPDATE.{stream}",
+    "STREAM.NAMES",
+    "STREAM.LIST",
+    "STREAM.INFO.{stream}",
+    "STREAM.DELETE.{stream}",
+    "STREAM.PURGE.{stream}",
+    "STREAM.MSG.DELETE.{stream}",
+    "STREAM.MSG.GET.{stream}",
+    "STREAM.SNAPSHOT.{stream}",
+    "STREAM.RESTORE.{stream}",
+    "STREAM.PEER.REMOVE.{stream}",
+    "STREAM.LEADER.STEPDOWN.{stream}",
+    "DIRECT.GET.{stream}",
+    "CONSUMER.CREATE.{stream}",
+    "CONSUMER.CREATE.{stream}.evil",
+    "CONSUMER.DURABLE.CREATE.{stream}.evil",
+    "CONSUMER.NAMES.{stream}",
+    "CONSUMER.LIST.{stream}",
+    "CONSUMER.INFO.{stream}.evil",
+    "CONSUMER.DELETE.{stream}.evil",
+    "CONSUMER.PAUSE.{stream}.evil",
+    "CONSUMER.RESET.{stream}.evil",
+    "CONSUMER.UNPIN.{stream}.evil",
+    "CONSUMER.MSG.NEXT.{stream}.evil",
+    "CONSUMER.LEADER.STEPDOWN.{stream}.evil",
+    "META.LEADER.STEPDOWN",
+    "SERVER.REMOVE",
+    "ACCOUNT.PURGE.$G",
+)
+"""Requests of the JSON API (NATS 2.15), with the stream's name to be filled in."""
+
+
+@contextlib.asynccontextmanager
+async def as_user(
+    url: str, user: str = "", password: str = "", *, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[Client]:
+    """A plain connection to the log as one of its users; without a name: as nobody."""
+
+    async def ignore(_error: Exception) -> None:
+        return
+
+    client = await nats.connect(
+        url,
+        user=user or None,
+        password=password or None,
+        tls=tls,
+        inbox_prefix=(f"_INBOX_{user}" if user else "_INBOX").encode(),
+        allow_reconnect=False,
+        connect_timeout=5,
+        error_cb=ignore,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def ask(client: Client, subject: str, payload: bytes = b"") -> dict[str, Any] | None:
+    """The JSON answer to a request; none if there is none, or it is no JSON."""
+    try:
+        message = await client.request(subject, payload, timeout=WITHIN)
+        return msgspec.json.decode(message.data, type=dict[str, Any])
+    except (NatsError, msgspec.MsgspecError, TimeoutError):
+        return None
+
+
+async def answer_into(client: Client, request: str, subject: str, payload: bytes = b"") -> None:
+    """Have the server write its answer to a request on a subject: the reply subject, for which it asks no right."""
+    await client.publish(request, payload, reply=subject)
+    with contextlib.suppress(NatsError, TimeoutError):
+        await client.flush(timeout=2)
+
+
+async def deliver_into(
+    client: Client, stream: str, subject: str, *, name: str, heartbeat: float = 0.1, pull_first: bool = False
+) -> dict[str, Any] | None:
+    """Have the server deliver a stream, and heartbeats, to a subject: a push consumer. What it answered."""
+    config: dict[str, Any] = {
+        "name": name,
+        "deliver_subject": subject,
+        "ack_policy": "none",
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "flow_control": True,
+        "idle_heartbeat": int(heartbeat * 1e9),
+        "inactive_threshold": 2_000_000_000,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    path = f"{API}.CONSUMER.CREATE.{stream}.{name}"
+    if pull_first:
+        keys = ("deliver_subject", "flow_control", "idle_heartbeat")
+        await ask(client, path, _asked(stream, {key: value for key, value in config.items() if key not in keys}))
+    return await ask(client, path, _asked(stream, config))
+
+
+def _asked(stream: str, config: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode({"stream_name": stream, "config": config, "action": ""})
+
+
+async def every_verb_into(client: Client, stream: str, subject: str, payloads: Sequence[bytes] = (b"", b"{}")) -> None:
+    """Each request of the API about a stream, with its answer sent to a subject."""
+    for verb in VERBS:
+        for payload in payloads:
+            await answer_into(client, f"{API}.{verb.format(stream=stream)}", subject, payload)
+
+
+async def acknowledge_into(client: Client, stream: str, subject: str) -> None:
+    """What a consumer's client sends, with its answer sent to a subject."""
+    for request in (
+        f"$JS.ACK.{stream}.evil.1.1.1.1700000000000000000.0",
+        f"$JS.FC.{stream}.evil.abcdefgh",
+        f"$JS.SNAPSHOT.ACK.{stream}.evil",
+    ):
+        for payload in (b"", b"+ACK", b"+NXT", b"-NAK", b"+WPI", b"+TERM"):
+            await answer_into(client, request, subject, payload)
+
+
+async def write(client: Client, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:
+    """Publish a record plainly; whether the server stored it."""
+    try:
+        message = await client.request(subject, payload, timeout=WITHIN, headers=dict(headers) if headers else None)
+    except (NatsError, TimeoutError):
+        return False
+    return b'"error"' not in message.data and b'"seq"' in message.data
+
+
+async def forge_behind(client: Client, tip: Checkpoint, scope: str, draft: Draft) -> bool:
+    """Publish a record that continues the chain as its writers do, whatever it says; whether the server stored it."""
+    forged = forge([draft], scope=scope, after=tip, epoch="" if tip.epoch else "e1")
+    expected = {
+        "Nats-Expected-Last-Subject-Sequence": str(tip.sequence),
+        "Nats-Expected-Last-Subject-Sequence-Subject": scope,
+    }
+    return await write(client, draft.subject, draft.payload, {**forged.headers[0], **expected})
+
+
+async def settle(client: Client, seconds: float = 0.5) -> None:
+    """Let heartbeats come that were asked for."""
+    await client.flush(timeout=2)
+    await asyncio.sleep(seconds)
