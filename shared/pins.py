@@ -18,9 +18,12 @@ import msgspec
 from shared import events
 from shared.errors import BadInputError
 from shared.events import Event
+from shared.subjects import EMPTY_TOKEN
 
 PIN_KIND = "Pin"
 PIN_NAME = "mesh"
+SUBJECT_END = f".{PIN_KIND}.{EMPTY_TOKEN}.{PIN_NAME}"
+"""How the subject of a pin's events ends, in every cluster."""
 PINNED_KINDS = frozenset(
     {
         "Egress",

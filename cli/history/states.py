@@ -22,10 +22,8 @@ from shared.eventlog import judging
 from shared.eventlog.beginning import mark_of
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Record
 from shared.eventlog.streams import matches
-from shared.pins import PIN_KIND, PIN_NAME
-from shared.subjects import EMPTY_TOKEN, escape
-
-_PINS = f".{PIN_KIND}.{EMPTY_TOKEN}.{PIN_NAME}"
+from shared.pins import SUBJECT_END
+from shared.subjects import escape
 
 
 class LostHistoryError(MeshlogError):
@@ -98,7 +96,7 @@ async def newest_event(source: Source) -> int:
 
 def _counts(record: Record) -> bool:
     """Whether what a record says counts: a pin that cannot be put in force leaves the one before it there."""
-    return not record.subject.endswith(_PINS) or not judging.event(record)
+    return not record.subject.endswith(SUBJECT_END) or not judging.event(record)
 
 
 async def complete_from(source: Source) -> int:

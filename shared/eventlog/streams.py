@@ -13,8 +13,8 @@ import msgspec
 
 from shared.eventlog import judging
 from shared.eventlog.protocol import Record
-from shared.pins import PIN_KIND, PIN_NAME
-from shared.subjects import EMPTY_TOKEN, Streams
+from shared.pins import SUBJECT_END
+from shared.subjects import Streams
 
 Retention = Literal["limits", "work_queue"]
 
@@ -90,7 +90,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             description="Every input that can change a proxy's configuration.",
             chained=(streams.all_events,),
             chain_tokens=3,
-            guests=(f"{prefix}.events.*.{PIN_KIND}.{EMPTY_TOKEN}.{PIN_NAME}",),
+            guests=(f"{prefix}.events.*{SUBJECT_END}",),
             judge=judging.event,
             replicas=replicas,
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from shared.eventlog.memory import MemoryLog
@@ -49,6 +49,14 @@ class StreamDisk(MemoryLog):
     def payload(self, sequence: int) -> bytes:
         """The bytes of a record."""
         return self._records[sequence].payload
+
+    def subject(self, sequence: int) -> str:
+        """Under which subject a record stands."""
+        return self._records[sequence].subject
+
+    def headers(self, sequence: int) -> Mapping[str, str]:
+        """The headers of a record."""
+        return self._records[sequence].headers
 
     def _check_space(self) -> None:
         if self.full:

@@ -7,15 +7,32 @@ histories that are drawn to have them, so that in the others a new epoch is a bu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 
+from shared import events
+from shared.eventlog.protocol import GENESIS, HEADER_BATCH, HEADER_CHAIN, HEADER_EPOCH, Draft, EventLogError
+from shared.pins import PIN_KIND, PIN_NAME
 from shared.subjects import Streams
 from tests.simulation.cluster import Cluster
 from tests.simulation.disk import flipped
 from tests.simulation.ledger import RecordedLog, RecordedLogs
+from tests.simulation.life import outside
+from tests.simulation.network import keep
 from tests.simulation.processes import CompilerProcess, EdgeProcess, IngestorProcess, Process
 from tests.simulation.proxies import SimulatedProxy
+from tests.unit.compiler import objects
+
+_ANSWER = b'{"type":"io.nats.jetstream.api.v1.stream_info_response","total":0}'
+_GRANT = objects.target(
+    "store",
+    "forged",
+    destination="store-v1",
+    sources=[("buy", "thief")],
+    rules=[("HTTPRouteGroup", "routes", [])],
+)
+"""Policy that nobody wrote."""
 
 _WHILE = (0.3, 1.0, 3.0, 10.0)
 """Seconds that a fault may last."""
@@ -69,6 +86,7 @@ class Faults:
             (1, "lease lost", self._lose_leases),
             (1, "log clock jumps", self._log_clock),
             (1, "machine clock jumps", self._machine_clock),
+            (4, "foreign records", self._intrude),
             (4 if self.loses else 0, "data loss", self._lose_data),
         ]
 
@@ -237,6 +255,54 @@ class Faults:
             log.full = True
             self._later(seconds, lambda log=log: setattr(log, "full", False))
         return f"the disk of {_names(streams)} is full for {seconds} s"
+
+    def _intrude(self, _process: Process, _seconds: float) -> str:
+        """The server writes of itself, or a stranger who may write the pin's subject."""
+        log, count = self._chance.choice(self._all_streams()), int(2.0 ** self._chance.uniform(0.0, 5.0))
+        for _ in range(count):
+            self._write_foreign(log)
+        return f"{count} records in {log.name} that no process wrote"
+
+    def _write_foreign(self, log: RecordedLog) -> None:
+        chance, streams, events_log = self._chance, self._streams, self._logs.stream(self._streams.events)
+        subjects = [streams.snapshot_subject if log.name == streams.snapshots else streams.keyframe_subject]
+        if log.name == streams.leases:
+            subjects = [streams.lease_subject(name) for name in ("compiler", f"ingestor-{objects.CLUSTER}")]
+        if log is events_log:
+            held = [log.subject(sequence) for sequence in log.sequences[-20:]]
+            subjects = [streams.event_subject(objects.CLUSTER, "Pod", "x", "y"), *held]
+        subject = chance.choice(subjects)
+        match chance.randrange(5 if log is events_log else 3):
+            case 0:
+                log.intrude(subject, _ANSWER)
+            case 1:
+                log.intrude(subject, b"", {"Nats-Last-Consumer": "6"})
+            case 2:
+                # What was delivered here stands under its old subject, or is marked as a copy.
+                moved = {"Nats-Stream": streams.events}
+                if events_log.sequences:
+                    sequence = chance.choice(events_log.sequences)
+                    elsewhere = {} if log is not events_log else moved
+                    headers = {**events_log.headers(sequence), **elsewhere}
+                    log.intrude(events_log.subject(sequence), events_log.payload(sequence), headers)
+            case 3:
+                chain = chance.choice((GENESIS, "f" * 32))
+                headers = {HEADER_EPOCH: "ffffffff-strange", HEADER_CHAIN: chain, HEADER_BATCH: "1/1"}
+                log.intrude(self._pin, events.encode(_GRANT), headers)
+            case _:
+                keep(outside(self._forge(log)))
+
+    @property
+    def _pin(self) -> str:
+        return self._streams.event_subject(objects.CLUSTER, PIN_KIND, "", PIN_NAME)
+
+    async def _forge(self, log: RecordedLog) -> None:
+        """Continue the chain by what does not belong there: a grant under the subject of the pin."""
+        scope = self._streams.cluster_scope(objects.CLUSTER)
+        with contextlib.suppress(EventLogError):
+            tip = await log.tip(scope)
+            if tip.epoch:
+                await log.append([Draft(self._pin, events.encode(_GRANT))], scope=scope, after=tip)
 
     def _lose_leases(self, _process: Process, _seconds: float) -> str:
         self._logs.stream(self._streams.leases).recreate()

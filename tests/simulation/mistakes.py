@@ -28,8 +28,9 @@ from services.xds_edge.fleet import Fleet
 from services.xds_edge.selection import Selection
 from services.xds_edge.snapshots import SnapshotFollower
 from services.xds_edge.subscriptions import Offer
-from shared import blob
+from shared import blob, events
 from shared.eventlog.chain import Verifier, checkpoint_at
+from shared.eventlog.foreign import Screen
 from shared.eventlog.protocol import ChainBrokenError, Checkpoint, Draft, Record
 from shared.events import DELETED, Event
 from shared.lease import Lease
@@ -221,6 +222,17 @@ async def _by_age(retention: Retention, _standing: Standing) -> None:
         await retention._log.trim(before=cut, subjects=retention._scope)  # pyright: ignore[reportPrivateUsage]
 
 
+# Readers of any stream
+
+
+def _nothing_is(_screen: Screen, _record: Record) -> str:
+    return ""
+
+
+def _whatever_it_says(record: Record) -> Event:
+    return events.decode(record.payload)
+
+
 # Writers
 
 
@@ -310,6 +322,12 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "checkpoint-ahead": Mistake(
         "an edge saves where it stands later than what it holds", lambda: [(EdgeProcess, "_save", _saved_ahead)]
+    ),
+    "unscreened": Mistake(
+        "whatever stands in the log is taken for the mesh's own", lambda: [(Screen, "_outside", _nothing_is)]
+    ),
+    "believing": Mistake(
+        "what a record says counts under whatever subject it stands", lambda: [(events, "read", _whatever_it_says)]
     ),
     "headstrong": Mistake("nobody gives up a lease that is lost", lambda: [_HEADSTRONG], harmless=True),
 }

@@ -199,6 +199,10 @@ class LinkedLog:
         await self._link.ask()
         return await self.stream.extent()
 
+    async def lacks_after(self, sequence: int) -> bool:
+        await self._link.ask()
+        return await self.stream.lacks_after(sequence)
+
     def take(self, group: str) -> AsyncIterator[Job]:
         return self.stream.take(group)
 
