@@ -26,14 +26,11 @@ SETTLE = 5.0
 
 def run() -> Result:
     """Start the demo's mesh with its workloads, let it idle, and measure."""
-    with (
-        tempfile.TemporaryDirectory(prefix="meshlog-bench-") as scratch,
-        Path(os.devnull).open("w") as nowhere,
-    ):
+    with tempfile.TemporaryDirectory(prefix="meshlog-bench-") as scratch:
         os.environ[embedded.STATE_VARIABLE] = scratch
         mesh = embedded.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
         try:
-            return asyncio.run(_measure(mesh.pid, Lines(nowhere)))
+            return asyncio.run(_measure(mesh.pid, Lines(lambda _: None)))
         finally:
             mesh.stop()
 

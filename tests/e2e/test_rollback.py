@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -49,7 +48,7 @@ async def mesh(state: Path) -> AsyncIterator[Mesh]:
     """The bookstore on it, with its access policy."""
     async with embedded.attached() as handle:
         await embedded.control_plane_available(handle.api, lambda _: None)
-        story = Story(handle, Lines(io.StringIO()))
+        story = Story(handle, Lines(lambda _: None))
         await story.open()
         await story.access()
         yield handle
