@@ -121,7 +121,10 @@ def _keep(objects: dict[ObjectName, S], name: ObjectName, event: Event, kind: ty
     if event.operation == "deleted" or event.object is None:
         objects.pop(name, None)
     else:
-        objects[name] = msgspec.json.decode(event.object, type=kind)
+        try:
+            objects[name] = msgspec.json.decode(event.object, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            objects.pop(name, None)  # the compiler left it out as well
 
 
 def _service(

@@ -149,4 +149,8 @@ def _account(event: Event) -> ObjectName | None:
 
 
 def _read(event: Event, kind: type[S]) -> S:
-    return msgspec.json.decode(event.object or b"", type=kind)
+    """Raises `msgspec.MsgspecError`."""
+    try:
+        return msgspec.json.decode(event.object or b"", type=kind)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from error

@@ -54,7 +54,7 @@ class Part(msgspec.Struct, frozen=True):
         namespaces, kinds = set(map(escape, self.namespaces)), set(map(escape, self.kinds))
 
         def covers(subject: str) -> bool:
-            kind, namespace, _ = subject[start:].split(".", 2)
+            kind, namespace = [*subject[start:].split(".", 2), ""][:2]
             return namespace in namespaces or kind in kinds or subject in self.subjects
 
         return covers

@@ -64,7 +64,7 @@ def _subject(value: Any, what: str, namespace: str) -> tuple[bool, ObjectName]:
     """Whether it is an IdentityBinding (else a ServiceAccount), and which."""
     subject = shapes.mapping(value, what)
     kind = subject.get("kind", "ServiceAccount")
-    if kind not in {"ServiceAccount", "IdentityBinding"}:
+    if kind not in ("ServiceAccount", "IdentityBinding"):
         raise PolicyError("smi/subject-kind", f"{what} is a {str(kind)[:40]!r}; use ServiceAccount or IdentityBinding")
     return kind == "IdentityBinding", ObjectName(
         shapes.name(subject.get("namespace") or namespace, f"the namespace of {what}"),
@@ -75,7 +75,7 @@ def _subject(value: Any, what: str, namespace: str) -> tuple[bool, ObjectName]:
 def _rule(value: Any, what: str, budgets: Budgets) -> Rule:
     rule = shapes.mapping(value, what)
     kind = rule.get("kind")
-    if kind not in {"HTTPRouteGroup", "TCPRoute", "UDPRoute"}:
+    if kind not in ("HTTPRouteGroup", "TCPRoute", "UDPRoute"):
         raise PolicyError("smi/rule-kind", f"{what} is a {str(kind)[:40]!r}; use HTTPRouteGroup or TCPRoute")
     listed = shapes.sequence(rule.get("matches"), f"matches of {what}")
     within(budgets.matches, len(listed), f"matches in {what}", code="matches", instead="name none to mean all")
