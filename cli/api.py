@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +17,9 @@ from cli.manifests import Manifest
 from shared.errors import BadInputError, MeshlogError
 
 FIELD_MANAGER = "meshlog"
+_WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
+"""A warning of RFC 9111, section 5.5: code, agent, text."""
+_MOST_WARNINGS = 20
 
 
 class ApiRefusedError(MeshlogError):
@@ -30,8 +34,10 @@ class Applied(msgspec.Struct, frozen=True):
     name: str
     uid: str
     resource_version: str
-    answered_at: int
-    """When the answer arrived, nanoseconds since 1970."""
+    manifest: Manifest
+    """The object as the API keeps it."""
+    warnings: tuple[str, ...] = ()
+    """What admission webhooks warned of."""
 
 
 class Api:
@@ -43,6 +49,7 @@ class Api:
         self._tls = access.tls()
         self._headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         self._resources: dict[tuple[str, str], tuple[str, bool]] = {}
+        self._warnings: list[str] = []
 
     async def request(
         self,
@@ -64,6 +71,7 @@ class Api:
                 headers={**self._headers, "Content-Type": content_type},
             ) as response:
                 raw = await response.read()
+                self._warnings += _WARNING.findall(", ".join(response.headers.getall("Warning", ())))[:_MOST_WARNINGS]
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ApiRefusedError(
                 "api/unreachable", f"the Kubernetes API does not answer ({error}); is the mesh up?", about=self._server
@@ -75,6 +83,17 @@ class Api:
 
     async def path_of(self, manifest: Manifest, *, collection: bool = False) -> str:
         """The path of an object, by discovery; raises `BadInputError` if the server has no such kind."""
+        root, plural, namespaced = await self._resource(manifest)
+        namespace = f"/namespaces/{manifest['metadata'].get('namespace') or 'default'}" if namespaced else ""
+        return f"{root}{namespace}/{plural}" + ("" if collection else f"/{manifest['metadata']['name']}")
+
+    async def namespace_of(self, manifest: Manifest) -> str:
+        """The namespace that the server keeps an object in; empty for a kind of the whole cluster."""
+        _, _, namespaced = await self._resource(manifest)
+        return str(manifest["metadata"].get("namespace") or "default") if namespaced else ""
+
+    async def _resource(self, manifest: Manifest) -> tuple[str, str, bool]:
+        """Where a kind is served, its plural, and whether it is namespaced."""
         api_version, kind = manifest["apiVersion"], manifest["kind"]
         root = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
         if (api_version, kind) not in self._resources:
@@ -85,11 +104,11 @@ class Api:
         if (api_version, kind) not in self._resources:
             raise BadInputError("api/kind", f"the server has no kind {kind} in {api_version}", about=_called(manifest))
         plural, namespaced = self._resources[api_version, kind]
-        namespace = f"/namespaces/{manifest['metadata'].get('namespace') or 'default'}" if namespaced else ""
-        return f"{root}{namespace}/{plural}" + ("" if collection else f"/{manifest['metadata']['name']}")
+        return root, plural, namespaced
 
     async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER) -> Applied:
         """Server-side apply; raises `BadInputError` with the server's sentence if the object is refused."""
+        self._warnings.clear()
         status, answer = await self.request(
             "PATCH",
             await self.path_of(manifest),
@@ -97,7 +116,7 @@ class Api:
             content_type="application/apply-patch+yaml",
             params={"fieldManager": manager, "force": "true"},
         )
-        return _applied(manifest, status, answer)
+        return _applied(manifest, status, answer, tuple(dict.fromkeys(self._warnings)))
 
     async def dry_run(self, manifest: Manifest, *, manager: str = FIELD_MANAGER) -> Manifest:
         """The object as the server would keep it, admitted and with its defaults; nothing is changed.
@@ -160,8 +179,7 @@ def _refusal(manifest: Manifest, status: int, answer: Any) -> MeshlogError:
     return kind("api/refused", f"the API server refuses it: {_sentence(answer, status)}", about=_called(manifest))
 
 
-def _applied(manifest: Manifest, status: int, answer: Any) -> Applied:
-    now = time.time_ns()
+def _applied(manifest: Manifest, status: int, answer: Any, warnings: tuple[str, ...]) -> Applied:
     if status not in {200, 201}:
         raise _refusal(manifest, status, answer)
     metadata = answer["metadata"]
@@ -171,7 +189,8 @@ def _applied(manifest: Manifest, status: int, answer: Any) -> Applied:
         name=metadata["name"],
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
-        answered_at=now,
+        manifest={"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], **answer},
+        warnings=warnings,
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from cli.api import Api, Applied, Manifest
 from cli.pods import PodCommand
+from cli.recorded import Recorder
 from cli.rollout import Rollout, Tracker
 from deploy.devcluster.launch import control
-from shared import events
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog, Record
-from shared.model import KINDS
 from shared.subjects import Streams
 
 
@@ -29,7 +28,7 @@ class Arrival(msgspec.Struct, frozen=True):
 
     rollout: Rollout
     milliseconds: float
-    """From the API's (last) answer to the last acknowledgement; 0 if no proxy was concerned."""
+    """From the first write to the API to the last acknowledgement; 0 if no proxy was concerned."""
 
 
 class Mesh:
@@ -40,10 +39,8 @@ class Mesh:
     ) -> None:
         self.api = api
         self.tracker = Tracker()
-        self._events = events_log
+        self.recorder = Recorder(api, events_log, streams, cluster)
         self._logs = (events_log, status_log)
-        self._streams = streams
-        self._cluster = cluster
         self._state_dir = state_dir
         self._news = asyncio.Event()
         self.ends: tuple[int, int] = (0, 0)
@@ -73,54 +70,30 @@ class Mesh:
         self, *, put: Sequence[Manifest] = (), drop: Sequence[Manifest] = (), within: float = 15.0
     ) -> Arrival:
         """Apply and delete objects, and wait until every proxy concerned has acknowledged all of it."""
-        before = self.tracker.snapshot.version
-        # Only what can change a proxy's configuration has an event to wait for: a Deployment has none, its pods have.
-        applied = [one for one in await self.apply(put) if one.kind in KINDS]
+        before, began = self.tracker.snapshot.version, time.time_ns()
+        applied = await self.apply(put)
         for manifest in drop:
             await self.api.delete(manifest)
-        answered = time.time_ns()
         try:
             async with asyncio.timeout(within):
-                sequences = [await self._sequence_applied(one) for one in applied]
-                sequences += [await self._sequence_deleted(manifest) for manifest in drop if manifest["kind"] in KINDS]
-                return await self._arrival(before, max(sequences, default=before), answered)
+                sequence = await self.recorder.sequence(applied, drop)
+                return await self._arrival(before, max(sequence, before), began)
         except TimeoutError:
             pass
         rollout = self.tracker.rollout(after=before, until=self.tracker.snapshot.version)
         missing = ", ".join([*rollout.refusals, *rollout.waiting]) or "the change is in no version yet"
         raise NotArrivedError("rollout/timeout", f"not acknowledged within {within:g} s: {missing}")
 
-    async def _arrival(self, before: int, sequence: int, answered: int) -> Arrival:
+    async def _arrival(self, before: int, sequence: int, began: int) -> Arrival:
         while True:
             self._news.clear()
             version = self.tracker.version_of(sequence)
             if version is not None:
                 rollout = self.tracker.rollout(after=before, until=version)
                 if rollout.complete:
-                    elapsed = max(0, rollout.last_ack - answered) / 1e6 if rollout.last_ack else 0.0
+                    elapsed = max(0, rollout.last_ack - began) / 1e6 if rollout.last_ack else 0.0
                     return Arrival(rollout=rollout, milliseconds=round(elapsed, 1))
             await self._news.wait()
-
-    async def written(self, applied: Sequence[Applied]) -> int:
-        """The sequence of the newest event of objects that were applied; 0 if none of them has events."""
-        return max([await self._sequence_applied(one) for one in applied if one.kind in KINDS], default=0)
-
-    async def _sequence_applied(self, applied: Applied) -> int:
-        """The sequence of the event of this resource version, or of a later one."""
-        subject = self._streams.event_subject(self._cluster, applied.kind, applied.namespace, applied.name)
-        first = await self._newest(subject, lambda event: event.uid == applied.uid)
-        # An update that changed nothing that matters has no event of its own: a moment, then what is there counts.
-        if events.read(first).resource_version == applied.resource_version:
-            return first.sequence
-        await asyncio.sleep(0.25)
-        return (await self._newest(subject, lambda event: event.uid == applied.uid)).sequence
-
-    async def _sequence_deleted(self, manifest: Manifest) -> int:
-        metadata: Mapping[str, str] = manifest["metadata"]
-        subject = self._streams.event_subject(
-            self._cluster, manifest["kind"], metadata.get("namespace", ""), metadata["name"]
-        )
-        return (await self._newest(subject, lambda event: event.operation == events.DELETED)).sequence
 
     async def record(self, subject: str) -> Record:
         """The newest record of a subject of the events or of the statuses; raises `LookupError` if there is none."""
@@ -128,13 +101,6 @@ class Mesh:
             if (found := await log.last(subject)) is not None:
                 return found
         raise LookupError(subject)
-
-    async def _newest(self, subject: str, fits: Callable[[events.Event], bool]) -> Record:
-        while True:
-            record = await self._events.last(subject)
-            if record is not None and fits(events.read(record)):
-                return record
-            await asyncio.sleep(0.02)
 
     async def pod(self, namespace: str, app: str) -> Manifest:
         """The one pod with the label `app`."""

@@ -5,6 +5,8 @@ Pure: it is fed records in any interleaving of the two streams and answers from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from shared.snapshot import SDS, Commit, Snapshot
@@ -40,15 +42,20 @@ class _Version:
 class Tracker:
     """Follows versions to their acknowledgements."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, from_nothing: bool = False) -> None:
+        """`from_nothing`: the first commit taken is the first ever published, and concerns every proxy in it.
+
+        Otherwise the first is where following begins: whom it concerned is not known, and nobody is waited for.
+        """
         self.snapshot = Snapshot()
         self.status: dict[str, ProxyStatus] = {}
+        self._from_nothing = from_nothing
         self._versions: dict[int, _Version] = {}
 
     def take_commit(self, commit: Commit) -> None:
         """Fold a commit (or a keyframe) in."""
-        self.snapshot.apply(commit)
-        version = _Version(self.snapshot.concerned(commit) if commit.parent else [])
+        concerned = self._apply(commit)
+        version = _Version(concerned)
         self._versions[commit.version] = version
         gone = [key for key, proxy in commit.proxies.items() if proxy is None]
         for tracked in self._versions.values():
@@ -56,6 +63,26 @@ class Tracker:
         for key in sorted(version.waiting):
             if key in self.status:
                 self._settle(commit.version, version, key, self.status[key])
+
+    def _apply(self, commit: Commit) -> list[str]:
+        """Apply a commit; the keys of the proxies whose configuration it may change, sorted."""
+        if commit.parent:
+            self.snapshot.apply(commit)
+            return self.snapshot.concerned(commit)
+        # A whole snapshot names every view: those concern a proxy that differ from what it had.
+        begun = self._from_nothing or self.snapshot.version > 0
+        had = self._held_by_proxy()
+        self.snapshot.apply(commit)
+        return sorted(key for key, view in self._held_by_proxy().items() if had.get(key) != view) if begun else []
+
+    def _held_by_proxy(self) -> dict[str, tuple[str, Mapping[str, Mapping[str, str]]]]:
+        """What each proxy is to hold: its uid, and the names and hashes of its class."""
+        views = self.snapshot.views
+        return {
+            key: (proxy.uid, {kind: dict(names) for kind, names in views[proxy.workload_class].items()})
+            for key, proxy in self.snapshot.proxies.items()
+            if proxy.workload_class in views
+        }
 
     def take_status(self, status: ProxyStatus) -> None:
         """Fold a proxy's newest status in."""

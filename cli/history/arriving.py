@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 from cli.history.recompile import compiled, compiler_of
 from cli.history.source import Source
 from cli.history.standing import tracked
-from cli.history.states import newest_event
+from cli.history.states import LostHistoryError, newest_event
 from cli.history.timeline import Timeline
 from cli.rollout import Rollout, Tracker
 from shared import blob
 from shared.eventlog.protocol import Record
+from shared.events import ObjectKey
 from shared.snapshot import decode_commit
 from shared.status import status_in
 
-REFUSED, TIMED_OUT = 1, 124
+REFUSED, BAD_INPUT, TIMED_OUT = 1, 2, 124
 """Exit codes; 0 is complete."""
 
 _PATIENCE = 1.0
@@ -35,8 +36,9 @@ async def arrived(source: Source, sequence: int, *, within: float) -> Rollout | 
     """How far the first version with the event has come when it is complete, refused, or `within` seconds are over.
 
     None if no version holds it by then. An event that changes no configuration is in no version: it concerns nobody.
+    Proxies are counted from the version before it on: one that is away, or comes back later, is waited for.
     """
-    async with _following(source, await tracked(source)) as (tracker, news):
+    async with _following(source, await _before(source, sequence)) as (tracker, news):
         version: int | None = None
         try:
             async with asyncio.timeout(within):
@@ -49,6 +51,28 @@ async def arrived(source: Source, sequence: int, *, within: float) -> Rollout | 
                 return await _settled(tracker, version - 1, version, news)
         except TimeoutError:
             return None if version is None else tracker.rollout(after=version - 1, until=version)
+
+
+async def _before(source: Source, sequence: int) -> Tracker:
+    """A tracker that begins at the newest version without the event at `sequence`.
+
+    If the log does not keep that version any more, it begins at the newest keyframe, as `status` does.
+    """
+    timeline = Timeline(source)
+    since = await timeline.version_before(sequence)
+    try:
+        if since:
+            return await tracked(source, since=since)
+        return await tracked(source, from_nothing=await timeline.is_whole())
+    except LostHistoryError:
+        return await tracked(source)
+
+
+async def left_out(source: Source, keys: Collection[ObjectKey]) -> list[str]:
+    """Which of these objects the newest version leaves out, in whole or in part, each with its reason."""
+    timeline = Timeline(source)
+    snapshot = await timeline.snapshot(await timeline.head())
+    return [f"{one.key}: {one.sentence} [{one.code}]" for one in snapshot.quarantine if one.key in keys]
 
 
 async def settled(source: Source, tracker: Tracker, *, after: int, until: int, within: float) -> Rollout:

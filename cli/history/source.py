@@ -24,6 +24,8 @@ from shared.eventlog.protocol import EventLog, Record
 from shared.subjects import Streams
 
 LOG_VARIABLE = "MESHLOG_LOG"
+NO_LOG = "log/none"
+"""Code of the refusal to read a log that does not answer."""
 
 
 class Reader(Protocol):
@@ -193,7 +195,7 @@ async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[
                 async with asyncio.timeout(10):
                     await events.bounds()
             except TimeoutError as error:
-                raise BadInputError("log/none", "no log answers there", about=settings.nats_url) from error
+                raise BadInputError(NO_LOG, "no log answers there", about=settings.nats_url) from error
             yield Source(
                 about=about,
                 events=events,

@@ -79,10 +79,15 @@ class Standing(msgspec.Struct, frozen=True):
     """Stream, how many foreign records were met in it, and what the newest of them is."""
 
 
-async def tracked(source: Source, *, since: int = 0) -> Tracker:
-    """A tracker that has seen the commits after version `since` (0: after the newest keyframe) and every status."""
-    timeline, tracker = Timeline(source), Tracker()
-    if since:
+async def tracked(source: Source, *, since: int = 0, from_nothing: bool = False) -> Tracker:
+    """A tracker that has seen the commits after version `since` (0: after the newest keyframe) and every status.
+
+    `from_nothing`: every commit that the log keeps, the first of which concerns every proxy in it.
+    """
+    timeline, tracker = Timeline(source), Tracker(from_nothing=from_nothing)
+    if from_nothing:
+        pass
+    elif since:
         tracker.take_commit((await timeline.snapshot(since)).keyframe())
     else:
         with contextlib.suppress(blob.BlobError):

@@ -93,6 +93,18 @@ class Timeline:
             raise BadInputError("history/version", f"the log keeps no version as old as {sequence}")
         return blob.version_of(record)
 
+    async def is_whole(self) -> bool:
+        """Whether the log keeps the first commit that was ever published, or one that begins anew."""
+        async with contextlib.aclosing(self._payloads(after=0, until=None)) as payloads:
+            async for _, payload in payloads:
+                return read_outline(payload).parent == 0
+        return False
+
+    async def version_before(self, sequence: int) -> int:
+        """The newest version that does not hold the event at `sequence`; 0 if the log keeps none as old."""
+        record = await _newest(self.source.snapshots, lambda record: blob.version_of(record) < sequence)
+        return 0 if record is None else blob.version_of(record)
+
     async def commits(self, *, after: int = 0, until: int | None = None) -> AsyncGenerator[Published]:
         """The commits of versions above `after`, up to `until`, in order."""
         async for time, payload in self._payloads(after=after, until=until):

@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING
 from cli import output
 
 if TYPE_CHECKING:
-    from cli.api import Applied, Manifest
-    from cli.mesh import Mesh
+    from cli.api import Api, Applied, Manifest
+    from cli.history.source import Source
+    from cli.rollout import Rollout
 
 
 _EPILOG = """\
-exit code: 0 applied (with --wait: and acknowledged), 1 a proxy refuses, 2 bad input, 124 not acknowledged in time
+exit code:
+  0    applied; with --wait: in the log as the API keeps it, and acknowledged by every proxy that it concerns
+  1    with --wait: a proxy refuses, or the mesh is pinned to a past version, so that policy is recorded only
+  2    bad input; with --wait: an object is left out by the compiler, in whole or in part
+  124  with --wait: not in the log, in no version, or not acknowledged in time
 
-example:
+examples:
   meshlog apply -f policy.yaml --wait
+  meshlog apply -f app/ -f policy/ --wait --timeout 10
 """
 
 
@@ -35,49 +41,93 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("-f", "--filename", type=Path, action="append", required=True, help="a file or a folder")
     parser.add_argument("--wait", action="store_true", help="wait until every proxy concerned has acknowledged")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait at most (default 30)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that all of it may take (default 30)")
     options = parser.parse_args(argv)
 
-    from cli.embedded import attached
     from cli.manifests import read_manifests
 
     manifests: list[Manifest] = [one for path in options.filename for one in read_manifests(path)]
     _mark_together(manifests)
+    return asyncio.run(_apply(manifests, options.timeout if options.wait else None))
 
-    async def apply() -> int:
-        async with attached() as mesh:
-            applied = await mesh.apply(manifests)
-            if options.wait:
-                return await _wait(mesh, applied, options.timeout)
-            for one in applied:
-                output.line(f"{one.kind} {one.namespace}/{one.name}: applied".replace(" /", " "))
+
+async def _apply(manifests: list[Manifest], seconds: float | None) -> int:
+    """Apply; with `seconds` wait that long at most, from the first write on, for all of it to arrive."""
+    from cli import embedded, kubeconfig
+    from cli.api import connect
+    from cli.history.arriving import TIMED_OUT
+
+    embedded.running()
+    began, until = time.time_ns(), time.monotonic() + (seconds or 0.0)
+    async with connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as api:
+        applied: list[Applied] = []
+        try:
+            async with asyncio.timeout(None if seconds is None else seconds):
+                for manifest in manifests:
+                    applied.append(one := await api.apply(manifest))
+                    output.line(f"{one.kind} {one.namespace}/{one.name}: applied".replace(" /", " "))
+                    for warning in one.warnings:
+                        output.note(f"warning: {one.kind} {one.name}: {warning}")
+        except TimeoutError:
+            output.line(f"{len(applied)} of {len(manifests)} objects applied after {seconds:g} s: the API is slow")
+            return TIMED_OUT
+        if seconds is None:
             return 0
+        output.note("waiting for acknowledgements")
+        return await arrival(api, applied, began, until, seconds)
 
-    return asyncio.run(apply())
 
+async def arrival(api: Api, applied: Sequence[Applied], began: int, until: float, seconds: float) -> int:
+    """Wait for the change set, and nothing else, to arrive; the exit code. `until`: a time of the monotonic clock."""
+    from cli import embedded
+    from cli.history.arriving import TIMED_OUT, arrived
+    from cli.history.source import NO_LOG, opened
+    from cli.recorded import Recorder
+    from shared.errors import BadInputError
+    from shared.eventlog.protocol import EventLogError
 
-async def _wait(mesh: Mesh, applied: Sequence[Applied], seconds: float) -> int:
-    """Wait for the change set, and nothing else, to arrive; the exit code."""
-    from cli.history.arriving import TIMED_OUT, arrived, exit_code
-    from cli.history.source import opened
-
-    output.note("waiting for acknowledgements")
-    answered, began = time.time_ns(), time.monotonic()
     try:
-        async with asyncio.timeout(seconds):
-            sequence = await mesh.written(applied)
+        async with asyncio.timeout(until - time.monotonic()) as limit, opened("") as source:
+            recorder = Recorder(api, source.events, source.streams, embedded.CLUSTER)
+            sequence = await recorder.sequence(applied)
+            limit.reschedule(None)
+            if not sequence:
+                output.line("nothing of it changes a proxy by itself")
+                return 0
+            found = await arrived(source, sequence, within=max(0.0, until - time.monotonic()))
+            return await _tell(source, applied, found, began, seconds)
     except TimeoutError:
-        output.line(f"not in the log after {seconds:g} s: does the ingestor run? meshlog status")
-        return TIMED_OUT
-    if not sequence:
-        output.line("applied; nothing of it changes a proxy by itself")
-        return 0
-    async with opened("") as source:
-        found = await arrived(source, sequence, within=max(0.0, seconds - (time.monotonic() - began)))
+        output.line(f"applied, but not in the log after {seconds:g} s: does the ingestor run? meshlog status")
+    except (EventLogError, BadInputError) as error:
+        if isinstance(error, BadInputError) and error.code != NO_LOG:
+            raise
+        output.line("applied, but the log cannot be read now, so nothing is known of its arrival: meshlog status")
+    return TIMED_OUT
+
+
+async def _tell(source: Source, applied: Sequence[Applied], found: Rollout | None, began: int, seconds: float) -> int:
+    """Print how far it came; the exit code."""
+    from cli.history.arriving import BAD_INPUT, REFUSED, exit_code, left_out
+    from cli.history.standing import pinned
+    from shared.events import ObjectKey
+    from shared.pins import PINNED_KINDS
+
+    _tell_rollout(found, began, seconds)
+    code = exit_code(found)
+    cluster = source.about.cluster
+    out = await left_out(source, {ObjectKey(cluster, one.kind, one.namespace, one.name) for one in applied})
+    output.lines(f"left out: {sentence}" for sentence in out)
+    pin = await pinned(source) if any(one.kind in PINNED_KINDS for one in applied) else ""
+    if pin:
+        output.line(f"recorded only: the mesh is {pin}; policy is in force after `meshlog unpin`")
+    return code or (BAD_INPUT if out else REFUSED if pin else 0)
+
+
+def _tell_rollout(found: Rollout | None, began: int, seconds: float) -> None:
     if found is None:
         output.line(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
     elif found.complete:
-        took = max(0, found.last_ack - answered) / 1e6 if found.last_ack else 0.0
+        took = max(0, found.last_ack - began) / 1e6 if found.last_ack else 0.0
         within = f"all acknowledged within {took:.1f} ms" if found.concerned else "nothing to acknowledge"
         output.line(f"version {found.version}: {found.concerned} proxies concerned, {within}")
     else:
@@ -85,14 +135,16 @@ async def _wait(mesh: Mesh, applied: Sequence[Applied], seconds: float) -> int:
         word = "refused by" if found.refusals else f"not acknowledged within {seconds:g} s by"
         output.line(f"version {found.version}: {word} {', '.join(missing)}")
         output.line(f"more: meshlog rollout {found.version}")
-    return exit_code(found)
 
 
 def _mark_together(manifests: Sequence[Manifest]) -> None:
-    """Make one change set of all that can change a proxy, so that it reaches proxies in one version."""
+    """Make one change set of all that can change a proxy, so that it reaches proxies in one version.
+
+    Namespaces are left out: pods are admitted only once the log has their namespace, so a set of both waits for itself.
+    """
     from shared.model import ANNOTATION_CHANGE_SET, KINDS
 
-    together = [one for one in manifests if one["kind"] in KINDS]
+    together = [one for one in manifests if one["kind"] in KINDS and one["kind"] != "Namespace"]
     if len(together) < 2:
         return
     identity = f"apply-{secrets.token_hex(4)}/{len(together)}"

@@ -13,6 +13,7 @@ from cli import output
 if TYPE_CHECKING:
     from cli.api import Manifest
     from cli.history.planning import Plan
+    from cli.history.source import Source
 
 _VALIDATED = 5
 """Classes that a real Envoy is asked about unless told otherwise: a quarter of a second each."""
@@ -80,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
             version = await resolve(timeline, options.at)
             if options.at == "HEAD":
                 version = max(version, await newest_event(source))
-            admitted = await _admitted(options, put) if options.server else put
+            admitted = await _admitted(options, source, put) if options.server else put
             return await plan(timeline, version, admitted, drop, seen=seen)
 
     found = asyncio.run(run())
@@ -94,11 +95,21 @@ def main(argv: Sequence[str]) -> int:
     return 0 if found.nothing else 1
 
 
-async def _admitted(options: argparse.Namespace, put: list[Manifest]) -> list[Manifest]:
-    """The objects as the API server would keep them; nothing is changed there."""
+async def _admitted(options: argparse.Namespace, source: Source, put: list[Manifest]) -> list[Manifest]:
+    """The objects as the API server would keep them; nothing is changed there.
+
+    Raises `BadInputError` if the log is behind the API server: a plan on top of it would be of another mesh.
+    """
     from cli.cluster.target import session
+    from cli.recorded import Recorder
+    from shared.errors import BadInputError
 
     async with session(options) as api:
+        lacks = await Recorder(api, source.events, source.streams, source.about.cluster).lacks(put)
+        if lacks:
+            named = ", ".join(lacks[:5]) + (f" and {len(lacks) - 5} more" if len(lacks) > 5 else "")
+            sentence = f"the log does not hold {named} as the API server keeps it: see `meshlog status`"
+            raise BadInputError("plan/behind", sentence)
         return [await api.dry_run(manifest) for manifest in put]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import msgspec
+
 from cli.rollout import Tracker
 from shared.snapshot import CDS, FORMAT, Commit, Proxy, Resource, ViewChange, resource_hash
 from shared.status import ProxyStatus, Refusal, TypeStatus
@@ -119,3 +121,22 @@ def test_the_version_of_an_event_is_the_first_that_reaches_it() -> None:
     tracker.take_commit(keyframe())
     tracker.take_commit(change(7, 5, b"2"))
     assert [tracker.version_of(sequence) for sequence in (4, 6, 7, 8)] == [5, 7, 7, None]
+
+
+def test_a_whole_snapshot_concerns_those_who_held_something_else() -> None:
+    """A new epoch begins with one: who has all of it already is not waited for."""
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    begun = keyframe()
+    other = resource("x", b"9")
+    begun.views["red"] = ViewChange(put={CDS: {"x": other.hash}})
+    begun.resources.append(other)
+    tracker.take_commit(msgspec.structs.replace(begun, version=9, epoch="f"))
+    rollout = tracker.rollout(after=5, until=9)
+    assert (rollout.concerned, rollout.waiting) == (2, ("c/n/a", "c/n/b"))
+
+
+def test_the_first_that_was_ever_published_concerns_all_of_it() -> None:
+    tracker = Tracker(from_nothing=True)
+    tracker.take_commit(keyframe())
+    assert tracker.rollout(after=0, until=5).concerned == 3

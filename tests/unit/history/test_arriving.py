@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
 from cli.__main__ import main
+from cli.api import Api, Applied
 from cli.history.arriving import arrived, exit_code
 from cli.history.lag import lags
 from cli.history.pinning import pin_to
@@ -20,7 +23,7 @@ from cli.history.standing import proxy_states, tracked
 from cli.history.timeline import Timeline
 from cli.verbs import apply
 from shared.eventlog.memory import MemoryLog
-from shared.eventlog.protocol import Draft
+from shared.eventlog.protocol import Draft, LogUnavailableError
 from shared.events import SCHEMA, encode
 from shared.pins import pin_of
 from shared.snapshot import TYPE_URLS
@@ -128,6 +131,27 @@ async def test_who_is_slow_is_named_when_the_time_is_over() -> None:
     assert exit_code(found) == 124
 
 
+@pytest.mark.parametrize("keyframe_every", [1, 7])
+async def test_a_proxy_is_waited_for_though_a_newer_keyframe_holds_the_version(keyframe_every: int) -> None:
+    """After everything was killed the first that is published is whole: whom it concerns must not be "0 of 0"."""
+    source = await recorded(changed(), keyframe_every=keyframe_every)
+    await tell(source, is_slow)
+    found = await arrived(source, await Timeline(source).head(), within=0.1)
+    assert found is not None
+    assert found.concerned
+    assert [key.split("/")[1] for key in found.waiting] == ["buy"]
+    assert exit_code(found) == 124
+
+
+async def test_the_first_version_of_all_concerns_every_proxy_in_it() -> None:
+    source = await recorded([objects.bookstore()])
+    everybody = await tell(source, is_slow)
+    found = await arrived(source, 1, within=0.1)
+    assert found is not None
+    assert found.concerned == len(everybody)
+    assert not found.complete
+
+
 async def test_what_changes_nothing_concerns_nobody_and_what_is_not_compiled_is_waited_for() -> None:
     """A rollback to the policy in force is in no version; an event that no compiler took is another matter."""
     source = await recorded([objects.bookstore()])
@@ -215,16 +239,8 @@ async def test_apply_waits_for_its_own_change_and_ends_as_its_help_says(
     await tell(source, said)
     head = await Timeline(source).head()
 
-    @contextlib.asynccontextmanager
-    async def opened(_where: str) -> AsyncGenerator[Source]:
-        yield source
-
-    class Written:
-        async def written(self, _applied: object) -> int:
-            return head
-
-    monkeypatch.setattr("cli.history.source.opened", opened)
-    assert await apply._wait(Written(), [], 0.2) == code  # type: ignore[arg-type]
+    stand_in(monkeypatch, source, written=head)
+    assert await wait(0.2) == code
     said_to_people = capsys.readouterr().out
     assert f"version {head}" in said_to_people
     assert ("all acknowledged within" in said_to_people) == (code == 0)
@@ -232,11 +248,72 @@ async def test_apply_waits_for_its_own_change_and_ends_as_its_help_says(
     assert ("not acknowledged within 0.2 s by buy/buyer-0" in said_to_people) == (code == 124)
 
 
-async def test_apply_says_that_the_ingestor_may_be_down(capsys: pytest.CaptureFixture[str]) -> None:
-    class NeverWritten:
-        async def written(self, _applied: object) -> int:
-            await asyncio.Event().wait()
-            return 0
-
-    assert await apply._wait(NeverWritten(), [], 0.05) == 124  # type: ignore[arg-type]
+async def test_apply_says_that_the_ingestor_may_be_down(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(monkeypatch, await recorded(changed()), written=None)
+    assert await wait(0.05) == 124
     assert "does the ingestor run" in capsys.readouterr().out
+
+
+async def test_apply_names_what_is_left_out_and_ends_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = objects.target("store", "bad", destination="store-v1", sources=[("buy", "buyer")], rules=[("X", "x", [])])
+    source = await recorded([objects.bookstore(), [bad]])
+    await tell(source, acknowledges)
+    stand_in(monkeypatch, source, written=await Timeline(source).head())
+    assert await wait(0.2, bad) == 2
+    assert "left out: TrafficTarget store/bad: " in capsys.readouterr().out
+
+
+async def test_apply_of_policy_says_that_the_mesh_is_pinned_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = await recorded(changed())
+    await tell(source, acknowledges)
+    sequence, _ = await pin_to(Timeline(source), await Timeline(source).head(), "to be sure")
+    stand_in(monkeypatch, source, written=sequence)
+    assert await wait(2.0, TARGET) == 1
+    assert "recorded only: the mesh is pinned to version" in capsys.readouterr().out
+
+
+async def test_apply_says_that_the_log_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = await recorded(changed())
+
+    @contextlib.asynccontextmanager
+    async def opened(_where: str) -> AsyncGenerator[Source]:
+        raise LogUnavailableError("log/unavailable", "nobody answers")
+        yield source
+
+    monkeypatch.setattr("cli.history.source.opened", opened)
+    assert await wait(5) == 124
+    assert "the log cannot be read now" in capsys.readouterr().out
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, source: Source, *, written: int | None) -> None:
+    """The log is this one; what was applied is its event `written`, or (None) never gets there."""
+
+    @contextlib.asynccontextmanager
+    async def opened(_where: str) -> AsyncGenerator[Source]:
+        yield source
+
+    async def sequence(*_arguments: object) -> int:
+        if written is None:
+            await asyncio.Event().wait()
+        return written or 0
+
+    monkeypatch.setattr("cli.history.source.opened", opened)
+    monkeypatch.setattr("cli.recorded.Recorder.sequence", sequence)
+    monkeypatch.setattr("cli.embedded.CLUSTER", objects.CLUSTER)
+
+
+async def wait(seconds: float, *events: objects.Event) -> int:
+    """What the command does once the API has taken these objects."""
+    applied = [
+        Applied(kind=one.kind, namespace=one.namespace, name=one.name, uid="", resource_version="", manifest={})
+        for one in events
+    ]
+    return await apply.arrival(cast("Api", None), applied, time.time_ns(), time.monotonic() + seconds, seconds)
