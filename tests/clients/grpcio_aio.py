@@ -71,7 +71,7 @@ async def status(made: Any, plan: Plan, token: str = "", *more: tuple[str, str])
     """The status of a short call."""
     method = made.unary_unary(plan.status)
     try:
-        await method(b"", metadata=bearing(token or plan.tokens[0], *more), timeout=plan.within)
+        await method(plan.message("status"), metadata=bearing(token or plan.tokens[0], *more), timeout=plan.within)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK

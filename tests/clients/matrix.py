@@ -29,7 +29,7 @@ def commands() -> dict[str, list[str] | None]:
         "grpcio (asyncio)": [sys.executable, "-m", "tests.clients.grpcio_aio"],
         "grpcio (threads)": [sys.executable, "-m", "tests.clients.grpcio_sync"],
         "grpc-go": [str(TOOLS / "go-client")] if built("go-client") else None,
-        "grpc-java": ["java", "-cp", f"{java}/*", "Client"] if java else None,
+        "grpc-java": ["java", "-cp", f"{java}/classes:{java}/*", "Client"] if java else None,
         "grpc-js": ["node", str(Path(__file__).parent / "node" / "client.js")] if node else None,
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.swarm.wire import CDS, write_request
+from benchmarks.swarm.wire import CDS, field, write_request
 
 PODS = 32
 """Workloads whose tokens the clients have; the last holds a bulky snapshot."""
@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     status: str = STATUS
     messages: str
     """Directory of the messages: `first` (asks for all clusters), `200kB` and `1MB` (the same, naming so many bytes of
-    versions that are held), `9MB` (too long), `empty` (asks for the status of all)."""
+    versions that are held), `9MB` (too long), `status` (asks what a proxy holds that is not there)."""
     within: float = WITHIN
     omit: list[str] = []
     """Cases that are left out."""
@@ -76,7 +76,8 @@ def write_messages(directory: Path) -> None:
         "200kB": write_request(CDS, initial=_held(200_000)),
         "1MB": write_request(CDS, initial=_held(1_000_000)),
         "9MB": bytes(9 * 1024 * 1024),
-        "empty": b"",
+        # ClientStatusRequest{node_matchers: [{node_id: {exact: …}}]}
+        "status": field(1, field(1, field(1, b"clients/nobody"))),
     }
     for name, content in files.items():
         (directory / name).write_bytes(content)

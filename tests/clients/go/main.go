@@ -98,7 +98,7 @@ func ask(call grpc.ClientStream, message []byte) ([]byte, error) {
 func (p Plan) short(c *grpc.ClientConn, token string, more ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.within())
 	defer cancel()
-	var question, answer []byte
+	question, answer := p.message("status"), []byte(nil)
 	return c.Invoke(bearing(ctx, token, more...), p.Status, &question, &answer)
 }
 
