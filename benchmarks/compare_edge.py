@@ -20,7 +20,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -32,7 +32,8 @@ from benchmarks.edge_mesh import BenchMesh, EdgeProcess, mesh
 from benchmarks.idle import cpu_seconds, memory
 from benchmarks.side_by_side import GRPCIO, OWN, ClientRow, Comparison, CostRow, FloodRow, Served, Spec, markdown
 from benchmarks.swarm.driver import swarm
-from tests.clients import h2spec, matrix
+from tests.clients import envoys, h2spec, matrix
+from tests.clients.plan import Row as ToldRow
 from tests.floods.catalogue import ELSEWHERE, FLOODS, launch
 from tests.floods.dose import Target
 from tests.floods.joining import Joins, join, joins
@@ -215,16 +216,34 @@ async def clients() -> tuple[list[ClientRow], list[str]]:
     for client, command in commands.items():
         if command is None:
             continue
-        found: dict[str, dict[str, str | None]] = {}
+        told: dict[str, list[ToldRow]] = {}
         for side in (OWN, GRPCIO):
             with tempfile.TemporaryDirectory(prefix="meshlog-compare-") as name, _server(side):
                 async with matrix.clients_world(Path(name)) as (_, plan):
-                    told = await matrix.run(client, command, plan, Path(name))
-            found[side] = {row.case: None if row.passed else row.detail or "failed" for row in told}
-        for case in dict.fromkeys([*found[OWN], *found[GRPCIO]]):
-            own, other = found[OWN].get(case, "missing"), found[GRPCIO].get(case, "missing")
-            rows.append(ClientRow(client, case, own is None, other is None, own or ""))
+                    told[side] = await matrix.run(client, command, plan, Path(name))
+        rows += _paired(client, told)
+    told = {}
+    for side in (OWN, GRPCIO):
+        with tempfile.TemporaryDirectory(prefix="meshlog-compare-") as name:
+            told[side] = await envoys.run("grpcio" if side == GRPCIO else "own", Path(name))
+    rows += _paired(envoys.CLIENT, told)
     return rows, [client for client, command in commands.items() if command is None]
+
+
+def _paired(client: str, told: Mapping[str, Sequence[ToldRow]]) -> list[ClientRow]:
+    found = {
+        side: {row.case: "" if row.passed else row.detail or "failed" for row in rows} for side, rows in told.items()
+    }
+    return [
+        ClientRow(
+            client,
+            case,
+            own=not (detail := found[OWN].get(case, "it was not tried")),
+            grpcio=not found[GRPCIO].get(case, "it was not tried"),
+            detail=detail,
+        )
+        for case in dict.fromkeys([*found[OWN], *found[GRPCIO]])
+    ]
 
 
 async def specified() -> dict[str, Spec]:
