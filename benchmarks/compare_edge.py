@@ -3,6 +3,7 @@
     make compare-edge                                 everything, about 6 minutes
     make compare-edge ARGS="floods ping settings"     some floods, or some of: floods, clients, h2spec, costs
     JSON=file make compare-edge                       also writes one object
+    ONE_ADDRESS=1 make compare-edge ARGS=floods       the attacker and the member have the same address
     python -m benchmarks.compare_edge table file      that object as the tables of docs/xds.md
 
 Both edges run in one mesh, as processes, each with a snapshot of 1,000 proxies; the attacker is a process of its own.
@@ -48,6 +49,8 @@ DURATION = float(os.environ.get("SECONDS", "2"))
 """Seconds of each flood on each server."""
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 """How often each flood is aimed at each server; their joins count together."""
+ONE_ADDRESS = bool(os.environ.get("ONE_ADDRESS"))
+"""Whether the attacker has the address of the member, as behind a network that hides addresses; else another."""
 GIVEN_UP = 5.0
 """Seconds after which a join is given up."""
 QUIET = "none"
@@ -64,9 +67,9 @@ class Side:
         token = made.world.issuer.token
         self.edge = edge
         self.member = self._target(made, token("bench", "default", "p1", "u1"))
-        # Who attacks after authentication is a workload with a bulky snapshot, from another address.
+        # Who attacks after authentication is a workload with a bulky snapshot.
         bulky = self._target(made, token("bench", "default", "bulky", "bulky"))
-        self.attacker = msgspec.structs.replace(bulky, sources=(ELSEWHERE,))
+        self.attacker = msgspec.structs.replace(bulky, sources=() if ONE_ADDRESS else (ELSEWHERE,))
 
     def _target(self, made: BenchMesh, token: str) -> Target:
         return Target(port=self.edge.port, authority=EDGE_DNS, roots=str(made.roots), token=token)
