@@ -18,6 +18,7 @@ from shared.certificates import SigningAnswer, TrustBundle, decode_request, enco
 from shared.eventlog.protocol import Draft, Logs
 from shared.model import TokenIssuer
 from shared.sealing import Opener, binding, generate_sealing_key
+from tests.chained import write_chained
 from tests.integration.xds_edge.names import EDGE_DNS, STREAMS
 
 
@@ -96,7 +97,7 @@ class TestCa:
 
     async def run(self, logs: Logs) -> None:
         certs, csrs = await logs.open(STREAMS.certs), await logs.open(STREAMS.csrs)
-        await certs.publish(Draft(subject=STREAMS.bundle_subject("cluster.local"), payload=encode(self.bundle)))
+        await write_chained(certs, Draft(subject=STREAMS.bundle_subject("cluster.local"), payload=encode(self.bundle)))
         async for job in csrs.take("ca"):
             request = decode_request(job.record.payload)
             self.tokens.append(
