@@ -127,9 +127,10 @@ def _tell_rollout(found: Rollout | None, began: int, seconds: float) -> None:
     if found is None:
         output.line(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
     elif found.complete:
-        took = max(0, found.last_ack - began) / 1e6 if found.last_ack else 0.0
-        within = f"all acknowledged within {took:.1f} ms" if found.concerned else "nothing to acknowledge"
-        output.line(f"version {found.version}: {found.concerned} proxies concerned, {within}")
+        took = (found.last_ack - began) / 1e6
+        within = f"all acknowledged within {took:.1f} ms" if took > 0 else "all had acknowledged it before"
+        said = within if found.concerned else "nothing to acknowledge"
+        output.line(f"version {found.version}: {found.concerned} proxies concerned, {said}")
     else:
         missing = found.refusals or [key.partition("/")[2] for key in found.waiting]
         word = "refused by" if found.refusals else f"not acknowledged within {seconds:g} s by"

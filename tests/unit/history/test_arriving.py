@@ -243,7 +243,7 @@ async def test_apply_waits_for_its_own_change_and_ends_as_its_help_says(
     assert await wait(0.2) == code
     said_to_people = capsys.readouterr().out
     assert f"version {head}" in said_to_people
-    assert ("all acknowledged within" in said_to_people) == (code == 0)
+    assert ("all had acknowledged it before" in said_to_people) == (code == 0)
     assert ("refused by" in said_to_people) == (code == 1)
     assert ("not acknowledged within 0.2 s by buy/buyer-0" in said_to_people) == (code == 124)
 
