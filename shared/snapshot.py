@@ -106,6 +106,9 @@ class Proxy(msgspec.Struct, frozen=True, array_like=True):
     """Of the pod: a stream is served only while the token's pod uid is this one."""
     service_account: str
     workload_class: str
+    addresses: tuple[str, ...] | None = None
+    """Addresses of the pod, so that an edge can tell where a token is used; empty: it has none yet. None: its streams
+    may come from anywhere (it uses its node's network, or an older build wrote this)."""
 
     @property
     def key(self) -> str:

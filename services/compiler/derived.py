@@ -141,6 +141,7 @@ class Derived:
             uid=entry.uid,
             service_account=entry.account.name,
             workload_class=after.id,
+            addresses=entry.addresses,
         )
         self.touched.proxies.add(key)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
+from services.compiler import claims
 from services.compiler.derive.access import scope_of
 from services.compiler.derive.membership import is_permissive, proxyless, workload
 from services.compiler.derive.offers import Protocol, age, ports
@@ -57,6 +58,8 @@ class ProxyEntry(NamedTuple):
     uid: str
     account: ObjectName
     workload_class: WorkloadClass
+    addresses: tuple[str, ...] | None
+    """Where its streams come from; none: from its node, so anything there may be it."""
 
 
 def _container_port(pod: Pod, name: str) -> int | None:
@@ -102,20 +105,26 @@ def open_ports(mesh: Mesh, pod: ObjectName) -> tuple[OpenPort, ...]:
     return tuple(opened[number] for number in sorted(opened))
 
 
+def _peer_addresses(mesh: Mesh, pod: ObjectName) -> tuple[str, ...] | None:
+    found = mesh.pods.get(pod)
+    return None if found is not None and found.spec.host_network else claims.of_pod(found)
+
+
 @query
 def proxy(mesh: Mesh, pod: ObjectName) -> ProxyEntry | None:
     """The proxy in a pod, and its class; none if the pod has none."""
+    addresses = _peer_addresses(mesh, pod)
     found = workload(mesh, pod)
     if found is None:
         alone = proxyless(mesh, pod)
         if alone is None:
             return None
         account = ObjectName(pod.namespace, alone.service_account)
-        return ProxyEntry(uid=alone.uid, account=account, workload_class=WorkloadClass(account, (), proxyless=True))
+        return ProxyEntry(alone.uid, account, WorkloadClass(account, (), proxyless=True), addresses)
     account = ObjectName(pod.namespace, found.service_account)
     opened = open_ports(mesh, pod)
     scope = scope_of(mesh, account, found.dual)
     if scope.account is None and is_permissive(mesh, account.namespace):
         shared = WorkloadClass(None, opened, found.dual, namespaces=scope.namespaces)
-        return ProxyEntry(uid=found.uid, account=account, workload_class=shared)
-    return ProxyEntry(uid=found.uid, account=account, workload_class=WorkloadClass(account, opened, found.dual))
+        return ProxyEntry(found.uid, account, shared, addresses)
+    return ProxyEntry(found.uid, account, WorkloadClass(account, opened, found.dual), addresses)
