@@ -12,9 +12,9 @@ from typing import Protocol
 import msgspec
 
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.ledger import Client
 from services.xds_edge.meter import Allowance
 from services.xds_edge.ranking import Ranking
-from services.xds_edge.unread import Client
 
 FRAME_RATE = 1000.0
 """Frames a second that a pod may send unasked; what it is sent entitles it to more."""
@@ -47,14 +47,19 @@ class PodLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Account:
     """One pod."""
 
-    __slots__ = ("_opening", "client", "frames", "streams")
+    __slots__ = ("_opening", "foreign", "frames", "names", "streams", "unread")
 
     def __init__(self, limits: PodLimits, now: float) -> None:
         self._opening = Allowance(limits.new_streams, limits.new_streams_burst, now)
         self.streams: dict[Stream, None] = {}
         """Oldest first."""
         self.frames = Allowance(FRAME_RATE, FRAME_BURST, now)
-        self.client = Client()
+        self.unread = Client()
+        """What was sent and waits to be read."""
+        self.names = Client()
+        """What its streams name."""
+        self.foreign = Client()
+        """What its streams name that is in no snapshot."""
 
     def opens(self, now: float) -> bool:
         """Whether the pod may open one more stream now; it counts as opened."""
@@ -65,7 +70,7 @@ class Account:
 
     def idle(self, now: float) -> bool:
         """Whether nothing would be lost if it were forgotten."""
-        return not self.streams and not self.client.unread and self._opening.full(now) and self.frames.full(now)
+        return not self.streams and not self.unread.held and self._opening.full(now) and self.frames.full(now)
 
 
 class Accounts:

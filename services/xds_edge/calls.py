@@ -56,7 +56,12 @@ class Carrier(Protocol):
 
     @property
     def peer(self) -> str:
-        """Address of the client."""
+        """Address and port of the client, for people."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """IP address of the client; empty: it is gone, or has none."""
         ...
 
     def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
@@ -76,11 +81,10 @@ class Carrier(Protocol):
         ...
 
     def hold(self, call: Call, size: int) -> None:
-        """Count bytes that the call keeps unread; `Call.overflow` is called if they are too many."""
-        ...
+        """Count so many bytes more, or less, that the call keeps unread.
 
-    def release(self, call: Call, size: int) -> None:
-        """Count them no more."""
+        If they are too many, `Call.overflow` is called, and none of the call's count any more.
+        """
         ...
 
     def finished(self, stream: int, *, whole: bool) -> None:
@@ -142,8 +146,13 @@ class Call:
 
     @property
     def peer(self) -> str:
-        """Address of the client."""
+        """Address and port of the client, for people."""
         return self._carrier.peer
+
+    @property
+    def address(self) -> str:
+        """IP address of the client; empty: it is gone, or has none."""
+        return self._carrier.address
 
     def prove(self, account: Account) -> None:
         """Its token is of this pod."""
@@ -256,7 +265,8 @@ class Call:
 
     def overflow(self) -> None:
         """Keep nothing more of what the client sends: it is too much."""
-        self._forget()
+        self._partial = self._arrived = None
+        self.unread = 0
         self._break(
             StreamRefusedError("RESOURCE_EXHAUSTED", "stream/unread", "too much of what was sent waits to be read")
         )
@@ -317,10 +327,7 @@ class Call:
         """Have the carrier count that much more, or less; it may call `overflow`, so this comes last."""
         if size:
             self.unread += size
-            if size > 0:
-                self._carrier.hold(self, size)
-            else:
-                self._carrier.release(self, -size)
+            self._carrier.hold(self, size)
 
     def _acknowledge(self, size: int) -> None:
         self._owed += size

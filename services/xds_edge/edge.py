@@ -22,6 +22,7 @@ from services.xds_edge.lastgood import LastGood
 from services.xds_edge.lifetime import Limits as ConnectionLimits
 from services.xds_edge.lobby import Caps
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.origin import Origin
 from services.xds_edge.pods import Pods
 from services.xds_edge.relief import Relief
 from services.xds_edge.responses import Responses
@@ -58,6 +59,7 @@ def caps_of(settings: EdgeSettings) -> Caps:
         per_address=settings.connections_per_address,
         waiting=settings.waiting_connections,
         unproven=settings.unproven_connections,
+        hello_within=settings.handshake_timeout,
         new_per_address=settings.new_connections_per_address,
         new_per_address_burst=settings.new_connections_per_address_burst,
     )
@@ -93,16 +95,18 @@ class Edge:
             watch=LoadWatch(pace, ceiling=settings.new_streams, relief=Relief(self._relieved)),
             version=lambda: self.fleet.version if self.may_serve else 0,
         )
+        origin = Origin(settings.peer_address, self.counters)
         self.services = Services(
             fleet=self.fleet,
             responses=Responses(self.fleet.body),
             secrets=self.secrets,
             reporter=self.reporter,
             counters=self.counters,
+            origin=origin,
             edge=instance,
             limits=Limits(write_timeout=settings.write_timeout, patience=settings.patience),
         )
-        self.pods = Pods(self.fleet, streams=streams)
+        self.pods = Pods(self.fleet, origin, streams=streams)
         self.server = DiscoveryServer(
             self.services,
             self.gatekeeper,

@@ -128,7 +128,7 @@ class Exchange:
         if not self.version:
             return False
         for type_url, subscription in self.subscriptions.items():
-            whole = self._whole(type_url)
+            whole = self.whole(type_url)
             if subscription.settled_on is whole and subscription.in_flight is None:
                 continue
             if not subscription.settled(whole):
@@ -143,9 +143,10 @@ class Exchange:
         subscription = self.subscriptions.get(type_url)
         if subscription is not None:
             return subscription.acked
-        return 0 if self.view is None or self._whole(type_url).resources else self.version
+        return 0 if self.view is None or self.whole(type_url).resources else self.version
 
-    def _whole(self, type_url: str) -> Selection:
+    def whole(self, type_url: str) -> Selection:
+        """What there is of a type for this client."""
         if type_url == SDS:
             return self.secrets
         return self.view.of(type_url) if self.view is not None else NOTHING
@@ -187,13 +188,13 @@ class Exchange:
 
     def _additions_done(self, type_url: str) -> bool:
         subscription = self.subscriptions.get(type_url)
-        return subscription is None or subscription.additions_done(self._whole(type_url))
+        return subscription is None or subscription.additions_done(self.whole(type_url))
 
     def _gate_open(self, now: float) -> bool:
         clusters = self.subscriptions.get(CDS)
         sent = clusters.in_flight if clusters is not None else None
         # While a removal is under way, what came to be wanted since could not be sent.
-        if clusters is None or sent is None or not (sent.put or clusters.lacks(self._whole(CDS))):
+        if clusters is None or sent is None or not (sent.put or clusters.lacks(self.whole(CDS))):
             self._gate = None
             self._waits = False
             return True

@@ -5,7 +5,7 @@ task, a queue or another thread between: that, and a few kilobytes a connection,
 own server (docs/xds.md has the figures).
 
 What a client cannot do: make us parse more frames than it is allowed (`intake`), keep more unread than it is allowed
-(`unread`), have anything of a call kept before the call is routed by its headers (`calls`), stay without a proven call
+(`ledger`), have anything of a call kept before the call is routed by its headers (`calls`), stay without a proven call
 (`lifetime`), make us write without reading what we wrote, or end other calls by a malformed one (`rules`).
 """
 
@@ -37,10 +37,10 @@ from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call, Router
 from services.xds_edge.headers import Headers, malformed, malformed_trailers, weight
 from services.xds_edge.intake import Intake
+from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Duty, Lifetime, Limits
 from services.xds_edge.meter import Allowance
 from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS, Rules
-from services.xds_edge.unread import Ledger
 
 GRACE = 5.0
 """Seconds that the calls of a connection that is asked to leave may take to end."""
@@ -192,8 +192,14 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def peer(self) -> str:
-        """Address of the client."""
+        """Address and port of the client, for people."""
         return str(self._transport.get_extra_info("peername")) if self._transport is not None else "gone"
+
+    @property
+    def address(self) -> str:
+        """IP address of the client; empty: it is gone, or has none."""
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
     def prove(self, account: Account) -> None:
         """A call showed a token of this pod: the connection counts as that pod's from now on."""
@@ -229,14 +235,9 @@ class Connection(asyncio.BufferedProtocol):
             self._flush()
 
     def hold(self, call: Call, size: int) -> None:
-        """Count what the call keeps unread; only a call that was routed receives anything."""
+        """Count what the call keeps unread, or no more; only a call that was routed receives anything."""
         if self._account is not None:
-            self._ledger.take(self._account.client, call, size)
-
-    def release(self, call: Call, size: int) -> None:
-        """Count it no more."""
-        if self._account is not None:
-            self._ledger.give(self._account.client, call, size)
+            self._ledger.add(self._account.unread, call, size)
 
     def finished(self, stream: int, *, whole: bool) -> None:
         """The call is over on our side, whatever the client still says in it."""
@@ -441,12 +442,12 @@ class Connection(asyncio.BufferedProtocol):
             case Duty.IDLE:
                 self._note("idle")
                 self.leave()
-            case Duty.PROBE:
+            case Duty.PROBE if not self._asked_to_leave:
                 self._h2.ping(b"meshlog?")
                 self._flush()
             case Duty.LEAVE if not self._asked_to_leave:
                 self.leave()
                 self._aged(self)
-            case Duty.LEAVE | Duty.NONE:
+            case Duty.PROBE | Duty.LEAVE | Duty.NONE:
                 pass
         self._look_again()

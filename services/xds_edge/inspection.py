@@ -49,7 +49,7 @@ class Inspection:
 
     async def fetch(self, call: Call, claims: WorkloadToken) -> None:
         """Answer once."""
-        await self._pods.require(claims)
+        await self._pods.require(claims, call.address)
         payload = await call.read()
         if payload is None:
             raise StreamRefusedError("INVALID_ARGUMENT", "csds/malformed", "there is no request")
@@ -57,7 +57,7 @@ class Inspection:
 
     async def stream(self, call: Call, claims: WorkloadToken) -> None:
         """Answer each request, until the client or its pod is gone."""
-        await self._pods.require(claims)
+        await self._pods.require(claims, call.address)
         reading = asyncio.ensure_future(call.read())
         try:
             while True:

@@ -1,89 +1,78 @@
-"""Bytes that clients sent and that no handler has read yet: how many one client and all together may have.
+"""How many bytes clients make this process keep: what one client, and all together, may have.
 
-A message may be larger than the window of its stream, so a stream's window opens while the message arrives; the
-connection's window opens at once, so that no call waits for another (RFC 9113, section 5.2.2, warns of that deadlock).
-What bounds memory is this ledger. Who goes beyond the own limit loses the call that did. When all together go beyond
-theirs, the client that holds most loses its largest call, and not the client that came last.
+Two things are booked: requests that have arrived and wait to be read, and names that streams subscribe to. A client
+that goes beyond the own limit loses the holder that did (a call, a stream). When all together go beyond theirs, the
+client that holds most loses its largest holder, and not the client that came last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
 
 class Holder(Protocol):
-    """A call, as the ledger sees it."""
-
-    @property
-    def unread(self) -> int:
-        """Bytes that it holds."""
-        ...
+    """What makes us keep bytes."""
 
     def overflow(self) -> None:
-        """Give up what is held, and end with RESOURCE_EXHAUSTED; `Ledger.give` is called meanwhile."""
+        """Let go of all of it, and end; the ledger has forgotten it already."""
         ...
 
 
 class Client:
-    """What one client holds; the key is whatever counts as one client: a pod."""
+    """What one client holds."""
 
-    __slots__ = ("_calls", "unread")
+    __slots__ = ("held", "holders")
 
     def __init__(self) -> None:
-        self.unread = 0
-        self._calls: dict[Holder, None] = {}
-
-    def hold(self, call: Holder, size: int) -> None:
-        """Count `size` bytes more for a call."""
-        self.unread += size
-        self._calls[call] = None
-
-    def release(self, call: Holder, size: int) -> None:
-        """Count them no more."""
-        self.unread -= size
-        if not call.unread:
-            self._calls.pop(call, None)
+        self.held = 0
+        self.holders: dict[Holder, int] = {}
 
     @property
     def largest(self) -> Holder | None:
-        """The call that holds most; of equals the newest."""
-        return max(reversed(self._calls), key=lambda call: call.unread, default=None)
+        """What holds most; of equals the newest."""
+        return max(reversed(self.holders), key=lambda holder: self.holders[holder], default=None)
 
 
 class Ledger:
     """All clients of one process."""
 
     def __init__(self, *, each: int, total: int) -> None:
-        """Bytes that one client, and all together, may leave unread."""
+        """Bytes that one client, and all together, may hold."""
         self._each = each
         self._total = total
         self._clients: dict[Client, None] = {}
         self.held = 0
         self.overflows = 0
-        """Calls that were ended for it."""
+        """Holders that were ended for it."""
 
-    def take(self, client: Client, call: Holder, size: int) -> None:
-        """Count bytes that arrived for a call; `call.unread` holds them already."""
-        client.hold(call, size)
+    def add(self, client: Client, holder: Holder, size: int) -> None:
+        """A holder holds so many bytes more, or less. It, or another, may be told to let go before this returns."""
+        left = client.holders.get(holder, 0) + size
+        client.held += size
         self.held += size
-        self._clients[client] = None
-        if client.unread > self._each:
-            self._overflow(call)
-        while self.held > self._total and (largest := _largest(self._clients)) is not None:
-            self._overflow(largest)
+        if left:
+            client.holders[holder] = left
+            self._clients[client] = None
+        else:
+            client.holders.pop(holder, None)
+            if not client.holders:
+                self._clients.pop(client, None)
+        if size <= 0:
+            return
+        if client.held > self._each:
+            self._overflow(client, holder)
+        while self.held > self._total:
+            most = max(self._clients, key=lambda one: one.held)
+            if (largest := most.largest) is None:
+                return
+            self._overflow(most, largest)
 
-    def give(self, client: Client, call: Holder, size: int) -> None:
-        """Bytes were read, or thrown away; `call.unread` holds them no more."""
-        client.release(call, size)
-        self.held -= size
-        if not client.unread:
-            self._clients.pop(client, None)
+    def drop(self, client: Client, holder: Holder) -> None:
+        """A holder is gone, with all that it held."""
+        if held := client.holders.get(holder):
+            self.add(client, holder, -held)
 
-    def _overflow(self, call: Holder) -> None:
+    def _overflow(self, client: Client, holder: Holder) -> None:
+        self.drop(client, holder)
         self.overflows += 1
-        call.overflow()
-
-
-def _largest(clients: Iterable[Client]) -> Holder | None:
-    return max(clients, key=lambda client: client.unread).largest
+        holder.overflow()

@@ -108,6 +108,7 @@ class Listener:
             if timer is not None:
                 timer.cancel()
         for guest in list(self._guests):
+            self._lobby.leave(guest)
             self._dismiss(guest)
 
     async def closed(self) -> None:

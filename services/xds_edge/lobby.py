@@ -179,30 +179,33 @@ class Lobby:
             self._enter(guest, Phase.READY)
 
     def admit(self, now: float) -> tuple[Guest | None, Guest | None]:
-        """Who may begin TLS now, and who must go in its place; `Refusal.FULL` is for who finds only proven ones."""
-        for source in list(self._turns):
-            if source.handshakes.left(now) >= 1:
-                break
-            self._turns.move_to_end(source)
-        else:
-            return None, None
-        displaced: Guest | None = None
+        """Who may begin TLS now, and who must go in its place."""
         full = self._unproven.total + self.proven >= self._caps.connections
-        if full or self._unproven.total >= self._caps.unproven:
-            most, crowd = self._unproven.most()
-            if crowd is None or most <= len(source.unproven) + 1:
-                return None, None
-            displaced = next(iter(crowd.unproven))
-            if now - displaced.since < _MIN_STAY:
-                return None, None
-            self.leave(displaced)
-        guest: Guest = next(iter(source.ready))
-        source.handshakes.spend(1)
-        self._turns.move_to_end(source)
-        self._exit(guest)
-        guest.since = now
-        self._enter(guest, Phase.UNPROVEN)
-        return guest, displaced
+        crowded = full or self._unproven.total >= self._caps.unproven
+        for source in list(self._turns):
+            if source.handshakes.left(now) < 1:
+                continue
+            displaced = self._rival(source, now) if crowded else None
+            if crowded and displaced is None:
+                continue
+            if displaced is not None:
+                self.leave(displaced)
+            guest = next(iter(source.ready))
+            source.handshakes.spend(1)
+            self._turns.move_to_end(source)
+            self._exit(guest)
+            guest.since = now
+            self._enter(guest, Phase.UNPROVEN)
+            return guest, displaced
+        return None, None
+
+    def _rival(self, source: Source, now: float) -> Guest | None:
+        """The stranger whose place this address may have; none: it holds as many places as any other."""
+        most, crowd = self._unproven.most()
+        if crowd is None or most <= len(source.unproven) + 1:
+            return None
+        oldest = next(iter(crowd.unproven))
+        return oldest if now - oldest.since >= _MIN_STAY else None
 
     def prove(self, guest: Guest) -> None:
         """It has shown a token."""

@@ -22,6 +22,7 @@ class EdgeCounters:
         self.nacks = 0
         self.stale_answers = 0
         self.node_mismatches = 0
+        self.address_mismatches = 0
         self.write_timeouts = 0
         self.refused: Counter[str] = Counter()
         """Streams that were refused or ended by us, by code."""
@@ -43,6 +44,7 @@ class EdgeCounters:
             ("nacks", "Responses refused by proxies."),
             ("stale_answers", "Answers to responses that were not in flight."),
             ("node_mismatches", "Streams whose node id was not that of their token's pod."),
+            ("address_mismatches", "Streams that came from another address than their token's pod has."),
             ("write_timeouts", "Streams ended because their proxy did not read."),
         ):
             # Counters by nature; read like gauges, because the numbers live in plain attributes.

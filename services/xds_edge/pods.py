@@ -10,12 +10,15 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.fleet import Fleet
+from services.xds_edge.origin import Origin
 from shared import events
+from shared.addresses import canonical
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog, EventLogError
 from shared.model import Pod
@@ -30,53 +33,78 @@ _ANSWER_WITHIN = 3.0
 _ENDED = {"Succeeded", "Failed"}
 
 
+class Found(NamedTuple):
+    """A pod that is there."""
+
+    addresses: tuple[str, ...] | None
+    """None: it uses its node's network."""
+
+
 class Pods:
     """The pods of all clusters."""
 
-    def __init__(self, fleet: Fleet, *, streams: Streams, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, fleet: Fleet, origin: Origin, *, streams: Streams, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._fleet = fleet
+        self._origin = origin
         self._streams = streams
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str], tuple[float, bool]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[float, Found | None]] = OrderedDict()
         self.log: EventLog | None = None
         """The events; none before the log was reached."""
 
-    async def require(self, claims: WorkloadToken) -> None:
-        """Raise `StreamRefusedError` unless the pod of a token is there."""
-        if not await self._alive(claims):
-            raise StreamRefusedError("PERMISSION_DENIED", "stream/pod-gone", "the pod is gone")
-
-    async def _alive(self, claims: WorkloadToken) -> bool:
-        proxy = self._fleet.proxy(proxy_key(claims.cluster, claims.namespace, claims.pod_name))
+    async def require(self, claims: WorkloadToken, address: str = "") -> None:
+        """Raise `StreamRefusedError` unless the pod of a token is there, and may be at the address that is given."""
+        key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
+        proxy = self._fleet.proxy(key)
         if proxy is not None:
-            return proxy.uid == claims.pod_uid
+            found = Found(proxy.addresses) if proxy.uid == claims.pod_uid else None
+        else:
+            found = await self._asked(claims)
+        if found is None:
+            raise StreamRefusedError("PERMISSION_DENIED", "stream/pod-gone", "the pod is gone")
+        self._origin.check(key, address, found.addresses)
+
+    async def _asked(self, claims: WorkloadToken) -> Found | None:
         subject = self._streams.event_subject(claims.cluster, "Pod", claims.namespace, claims.pod_name)
         key, now = (subject, claims.pod_uid), self._clock()
-        at, alive = self._known.get(key, (float("-inf"), False))
+        at, found = self._known.get(key, (float("-inf"), None))
         if now - at >= _BELIEVED:
-            alive = await self._ask(subject, claims.pod_uid)
-            self._known[key] = (now, alive)
+            found = await self._ask(subject, claims.pod_uid)
+            self._known[key] = (now, found)
             self._known.move_to_end(key)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
-        return alive
+        return found
 
-    async def _ask(self, subject: str, uid: str) -> bool:
+    async def _ask(self, subject: str, uid: str) -> Found | None:
         if self.log is None:
-            raise StreamRefusedError("UNAVAILABLE", "stream/log-away", "the log that knows the pod cannot be reached")
+            raise _away()
         try:
             async with asyncio.timeout(_ANSWER_WITHIN):
                 record = await self.log.last(subject)
             event = events.decode(record.payload) if record is not None else None
         except (EventLogError, TimeoutError) as error:
-            raise StreamRefusedError(
-                "UNAVAILABLE", "stream/log-away", "the log that knows the pod cannot be reached"
-            ) from error
+            raise _away() from error
         except MeshlogError:
-            return False
+            return None
         if event is None or event.uid != uid or event.object is None:
-            return False
+            return None
         try:
-            return msgspec.json.decode(event.object, type=Pod).status.phase not in _ENDED
+            return _found(msgspec.json.decode(event.object, type=Pod))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return False
+            return None
+
+
+def _found(pod: Pod) -> Found | None:
+    if pod.status.phase in _ENDED:
+        return None
+    if pod.spec.host_network:
+        return Found(None)
+    said = (pod.status.pod_ip, *(each.ip for each in pod.status.pod_ips))
+    return Found(tuple(one for text in said if (one := canonical(text)) is not None))
+
+
+def _away() -> StreamRefusedError:
+    return StreamRefusedError("UNAVAILABLE", "stream/log-away", "the log that knows the pod cannot be reached")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from google.protobuf.message import DecodeError
 
+from services.xds_edge.names import check_count, check_names
 from services.xds_edge.subscriptions import Request
 from services.xds_edge.world import read_version_info
 from shared.errors import MeshlogError
@@ -12,10 +15,23 @@ from shared.snapshot import SDS, TYPE_URLS
 
 MAX_ERROR_TEXT = 4096
 """Characters kept of what a proxy says about a refused response."""
+MAX_VERSION = 200
+"""Characters of the version of one resource; ours are below 100. A longer one is of nothing that we have served."""
+MAX_VERSION_INFO = 4096
+"""The same of the version of all resources of a type."""
+_FOREIGN_VERSION = "?"
 
 
 class BadRequestError(MeshlogError):
     """The bytes are no request of the protocol."""
+
+
+def _versions(initial: Mapping[str, str]) -> dict[str, str]:
+    """What a proxy says that it holds; what cannot be of ours is kept as that alone."""
+    found = dict(initial)
+    if max(map(len, found.values()), default=0) > MAX_VERSION:
+        found = {name: one if len(one) <= MAX_VERSION else _FOREIGN_VERSION for name, one in found.items()}
+    return found
 
 
 _TYPES = {type_url.encode(): type_url for type_url in (*TYPE_URLS, SDS)}
@@ -41,7 +57,7 @@ def _plain_ack(payload: bytes) -> Request | None:
 def decode_delta(payload: bytes) -> tuple[Request, str]:
     """A `DeltaDiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
 
-    Raises `BadRequestError`.
+    Raises `BadRequestError` and `TooManyNamesError`.
     """
     if (ack := _plain_ack(payload)) is not None:
         return ack, ""
@@ -49,17 +65,27 @@ def decode_delta(payload: bytes) -> tuple[Request, str]:
         message = DeltaDiscoveryRequest.FromString(payload)
     except DecodeError as error:
         raise BadRequestError("xds/malformed", "the request is not a DeltaDiscoveryRequest") from error
+    check_count(
+        len(message.resource_names_subscribe)
+        + len(message.resource_names_unsubscribe)
+        + len(message.resource_locators_subscribe)
+        + len(message.resource_locators_unsubscribe)
+        + len(message.initial_resource_versions)
+    )
     subscribe = tuple(message.resource_names_subscribe)
     if message.resource_locators_subscribe:
         subscribe += tuple(locator.name for locator in message.resource_locators_subscribe)
     unsubscribe = tuple(message.resource_names_unsubscribe)
     if message.resource_locators_unsubscribe:
         unsubscribe += tuple(locator.name for locator in message.resource_locators_unsubscribe)
+    initial = _versions(message.initial_resource_versions)
+    for named in (subscribe, unsubscribe, initial):
+        check_names(named)
     request = Request(
         type_url=message.type_url,
         subscribe=subscribe,
         unsubscribe=unsubscribe,
-        initial_versions=dict(message.initial_resource_versions),
+        initial_versions=initial,
         nonce=message.response_nonce,
         error=message.error_detail.message[:MAX_ERROR_TEXT] if message.HasField("error_detail") else None,
     )
@@ -69,22 +95,25 @@ def decode_delta(payload: bytes) -> tuple[Request, str]:
 def decode_world(payload: bytes) -> tuple[Request, str]:
     """A `DiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
 
-    Raises `BadRequestError`.
+    Raises `BadRequestError` and `TooManyNamesError`.
     """
     try:
         message = DiscoveryRequest.FromString(payload)
     except DecodeError as error:
         raise BadRequestError("xds/malformed", "the request is not a DiscoveryRequest") from error
+    check_count(len(message.resource_names) + len(message.resource_locators))
     names = tuple(message.resource_names)
     if message.resource_locators:
         names += tuple(locator.name for locator in message.resource_locators)
+    check_names(names)
+    version = message.version_info if len(message.version_info) <= MAX_VERSION_INFO else ""
     request = Request(
         type_url=message.type_url,
         subscribe=names,
         # Of secrets the version says which certificate is held: it is adopted as an incremental client's is.
-        initial_versions=read_version_info(message.version_info) if message.type_url == SDS else {},
+        initial_versions=read_version_info(version) if message.type_url == SDS else {},
         nonce=message.response_nonce,
         error=message.error_detail.message[:MAX_ERROR_TEXT] if message.HasField("error_detail") else None,
-        version=message.version_info,
+        version=version,
     )
     return request, message.node.id if message.HasField("node") else ""

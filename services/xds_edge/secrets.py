@@ -15,15 +15,17 @@ younger than tokens, and when a token did expire, the stream is asked to come ba
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import random
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
+from cryptography import x509
 
 from services.xds_edge import frames
 from services.xds_edge.selection import NOTHING, Selection
@@ -38,6 +40,8 @@ from shared.tokens import WorkloadToken
 _LOGGER = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"w1\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{8})\.[0-9a-f]{16}")
+_LAST_DAY = 253_402_300_799
+"""The end of the year 9999, seconds since 1970: no calendar goes further."""
 SIGNED_AT_ONCE = 64
 """Requests that one edge has at the CA at a time."""
 BUNDLES_KNOWN = 16
@@ -75,7 +79,10 @@ def secret_version(renew_at: float, until: float, bundle_serial: int, identity: 
 
 
 def certified(version: str) -> tuple[int, int]:
-    """Of a `workload` secret's version: the bundle it was signed under, and when it expires; zeros if it is none."""
+    """Of a `workload` secret's version: the bundle it was signed under, and when it expires; zeros if it is none.
+
+    That is the word of the proxy that names it: `WorkloadSecrets.certified` says how much of it may be believed.
+    """
     match = _VERSION.fullmatch(version)
     return (int(match[3]), int(match[2])) if match is not None else (0, 0)
 
@@ -113,6 +120,8 @@ class WorkloadSecrets:
         self.roots: tuple[str, bytes] | None = None
         """Version and body of the trust bundle; none before the first."""
         self.bundle: TrustBundle | None = None
+        self._roots_until = _LAST_DAY
+        """When the last of its roots ends, seconds since 1970: no certificate lives longer."""
         self._serials: OrderedDict[str, int] = OrderedDict()
         """Version of a trust bundle → the newest serial of its roots, for the newest few."""
         self._kept: dict[tuple[str, str], Certificate] = {}
@@ -121,6 +130,7 @@ class WorkloadSecrets:
         """Serve these roots from now on; true if that or who signs differs from before."""
         signing_before = self.bundle.signing_since if self.bundle is not None else bundle.signing_since
         self.bundle = bundle
+        self._roots_until = _last_end(bundle.roots)
         # Sorted: who of them signs is nothing that a proxy needs to be told.
         body = frames.trust_secret(SECRET_TRUST_BUNDLE, "".join(sorted(bundle.roots)).encode())
         before = self.roots
@@ -134,6 +144,18 @@ class WorkloadSecrets:
     def serial_of(self, version: str) -> int:
         """Serial of the bundle that a proxy holds in this version; 0: none that this edge has seen."""
         return self._serials.get(version, 0)
+
+    def certified(self, version: str) -> tuple[int, int]:
+        """`certified`, as far as it may be true: under a bundle that is known, and no longer than its roots."""
+        if self.bundle is None:
+            return 0, 0
+        serial, until = certified(version)
+        return min(serial, self.bundle.serial), min(until, self._roots_until)
+
+    def renews_at(self, version: str, identity: SpiffeId) -> float:
+        """`still_good`; a time after the end of all roots is none that a certificate of ours has."""
+        renew_at = still_good(version, identity, self.clock())
+        return renew_at if self.bundle is None or renew_at <= self._roots_until else 0.0
 
     def in_force(self, identity: SpiffeId) -> SpiffeId:
         """The identity in the trust domain that is signed for now."""
@@ -217,7 +239,7 @@ class ProxySecrets:
         self._identity = identity
         now = self._shared.clock()
         kept = self._shared.kept(self._key, self._claims.pod_uid)
-        renew_at = still_good(holds, identity, now)
+        renew_at = self._shared.renews_at(holds, identity)
         if kept is not None and (kept.version == holds or not renew_at):
             self._take(kept)
         elif renew_at:
@@ -325,6 +347,15 @@ def served(svid: IssuedSvid, identity: SpiffeId, *, now: float, chance: Callable
         lifetime=svid.lifetime,
         bundle_serial=svid.bundle_serial,
     )
+
+
+def _last_end(roots: Iterable[str]) -> int:
+    """When the last of these certificates (PEM) ends, seconds since 1970."""
+    ends: list[float] = []
+    for root in roots:
+        with contextlib.suppress(ValueError):
+            ends.append(x509.load_pem_x509_certificate(root.encode()).not_valid_after_utc.timestamp())
+    return int(max(ends, default=_LAST_DAY))
 
 
 def _report_crash(task: asyncio.Task[None]) -> None:

@@ -19,6 +19,7 @@ from services.xds_edge.calls import Call, Handler
 from services.xds_edge.dialect import Delta, Dialect, World
 from services.xds_edge.http2 import Connection
 from services.xds_edge.inspection import MOST_REQUEST, Inspection
+from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Limits
 from services.xds_edge.listener import Listener, allowed_files
 from services.xds_edge.lobby import Caps, Guest, Lobby
@@ -26,7 +27,6 @@ from services.xds_edge.meter import Allowance
 from services.xds_edge.pods import Pods
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
-from services.xds_edge.unread import Ledger
 from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
@@ -260,7 +260,9 @@ class DiscoveryServer:
         await self._stream(call, claims, token, account, World(self._services.responses))
 
     async def _stream(self, call: Call, claims: WorkloadToken, token: str, account: Account, dialect: Dialect) -> None:
-        stream = self._running[call] = ProxyStream(self._services, call, claims, token, dialect)
+        stream = self._running[call] = ProxyStream(
+            self._services, call, claims, token, dialect, account=account, address=call.address
+        )
         self.accounts.join(account, stream)
         try:
             await stream.run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shared.settings import CommonSettings
 
 
@@ -53,7 +55,7 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     new_connections_per_address_burst: float = 200.0
     """TLS handshakes that one source address may begin at once."""
     handshake_timeout: float = 5.0
-    """Seconds that a TLS handshake may take."""
+    """Seconds that a client may take to begin a TLS handshake, and again to end it."""
     prove_within: float = 10.0
     """Seconds after the TLS handshake until a call of the connection must have shown a good token."""
     idle_timeout: float = 60.0
@@ -64,5 +66,8 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     """Streams of one pod, over all its connections; one more ends the oldest."""
     request_bytes: int = 8388608
     """Bytes of one request."""
+    peer_address: Literal["off", "count", "refuse"] = "count"
+    """What to do about a stream whose peer has another address than its token's pod: nothing, count and log it, or
+    refuse it. Refuse where the network between proxies and edges keeps addresses: a stolen token is then of no use."""
     unread_bytes: int = 134217728
     """Bytes of requests of all clients that have arrived and wait to be whole or read; of one pod, four requests."""

@@ -15,16 +15,19 @@ from typing import Protocol
 
 import msgspec
 
+from services.xds_edge.accounts import Account, PodLimits
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.csds import Held, HeldType
 from services.xds_edge.dialect import Delta, Dialect
 from services.xds_edge.exchange import Exchange, UnknownTypeError
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.names import NameLedgers, StreamNames
+from services.xds_edge.origin import Origin
 from services.xds_edge.patience import WritePatience
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.responses import Responses
-from services.xds_edge.secrets import WorkloadSecrets, certified
+from services.xds_edge.secrets import WorkloadSecrets
 from services.xds_edge.status import StatusReporter
 from services.xds_edge.subscriptions import Offer, Request, TooManyNamesError, Verdict
 from services.xds_edge.turns import LONG, Turns
@@ -34,6 +37,7 @@ from shared.status import ProxyStatus, Refusal, TypeStatus
 from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
+_SECRETS = frozenset((SECRET_WORKLOAD, SECRET_TRUST_BUNDLE))
 
 
 class Channel(Protocol):
@@ -65,7 +69,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     secrets: WorkloadSecrets
     reporter: StatusReporter
     counters: EdgeCounters
+    origin: Origin
     edge: str
+    names: NameLedgers = msgspec.field(default_factory=NameLedgers)
     turns: Turns = msgspec.field(default_factory=Turns)
     limits: Limits = Limits()
     clock: Callable[[], int] = time.time_ns
@@ -77,18 +83,34 @@ class ProxyStream:
     """One stream."""
 
     def __init__(
-        self, services: Services, channel: Channel, claims: WorkloadToken, token: str, dialect: Dialect | None = None
+        self,
+        services: Services,
+        channel: Channel,
+        claims: WorkloadToken,
+        token: str,
+        dialect: Dialect | None = None,
+        *,
+        account: Account | None = None,
+        address: str = "",
     ) -> None:
-        """`dialect`: the protocol that the client speaks; incremental unless told otherwise."""
+        """`dialect`: the protocol that the client speaks; incremental unless told otherwise. `account`: the pod's.
+
+        `address`: where the client is.
+        """
         self._services = services
         self._channel = channel
         self._claims = claims
         self._key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
         self._dialect = dialect or Delta(services.responses)
         self._exchange = Exchange(self._dialect.follow)
+        account = account or Account(PodLimits(), services.steady())
+        self._names = StreamNames(services.names, account, self._name_too_much)
         self._secrets = services.secrets.open(
             self._key, token, claims, changed=self._secrets_changed, stale=self._token_stale
         )
+        self._address = address
+        self._located: tuple[str, ...] | None = None
+        """Addresses of the pod that the client's was compared with."""
         self._wake = asyncio.Event()
         self._ended: StreamRefusedError | None = None
         self._client_done = False
@@ -143,7 +165,9 @@ class ProxyStream:
                 self.end(StreamRefusedError("PERMISSION_DENIED", "stream/pod-gone", "the pod is gone"))
             return
         view = fleet.view(proxy.workload_class)
-        if view is None:
+        if view is None or not self._services.origin.settled(proxy.addresses):
+            return
+        if proxy.addresses != self._located and not self._locate(proxy):
             return
         if self._proxy is None or self._proxy.workload_class != proxy.workload_class:
             fleet.assign(self, proxy.workload_class)
@@ -151,8 +175,23 @@ class ProxyStream:
         self._secrets.refresh()
         exchange = self._exchange
         exchange.secrets, exchange.pending_secrets = self._secrets.selection, self._secrets.pending
+        first = exchange.view is None
         exchange.show(view, fleet.version)
+        if first:
+            # What it named before its pod was compiled was of no snapshot.
+            for type_url in exchange.subscriptions:
+                self._count_names(type_url)
         self._wake.set()
+
+    def _locate(self, proxy: Proxy) -> bool:
+        """Compare the client's address with its pod's; whether it may be served."""
+        self._located = proxy.addresses
+        try:
+            self._services.origin.check(self._key, self._address, proxy.addresses)
+        except StreamRefusedError as refusal:
+            self.end(refusal)
+            return False
+        return True
 
     def end(self, why: StreamRefusedError) -> None:
         """End the stream with a status, once what is being written is written."""
@@ -180,6 +219,7 @@ class ProxyStream:
             reader.cancel()
             self._patience.close()
             self._secrets.close()
+            self._names.close()
             services.fleet.leave(self)
             services.counters.streams -= 1
             self._report_end()
@@ -280,7 +320,9 @@ class ProxyStream:
             # A type that is new counts as not held until it was looked at: what is reported meanwhile is too low.
             self._reported = -1
         offer = subscription.in_flight if subscription is not None else None
+        named = subscription.names if subscription is not None else None
         verdict = exchange.request(request)
+        self._book(request, named)
         if verdict is Verdict.ACK:
             self._services.counters.acks += 1
             if request.type_url == SDS and offer is not None:
@@ -295,6 +337,21 @@ class ProxyStream:
         if verdict is Verdict.NONE or not exchange.idle:
             self._wake.set()
 
+    def _book(self, request: Request, before: frozenset[str] | None) -> None:
+        """Have the pod pay for what a request names, and count what the stream keeps of it."""
+        subscription = self._exchange.subscriptions[request.type_url]
+        changed = subscription.names is not before or bool(request.initial_versions)
+        self._names.pay(request, len(subscription.names) if changed else 0)
+        if changed:
+            self._count_names(request.type_url)
+
+    def _count_names(self, type_url: str) -> None:
+        subscription = self._exchange.subscriptions[type_url]
+        self._names.book(type_url, subscription.names, subscription.held, self._exchange.whole(type_url))
+
+    def _name_too_much(self) -> None:
+        self.end(StreamRefusedError("RESOURCE_EXHAUSTED", "stream/names", "the pod names more than it may"))
+
     def _check_node(self, node: str) -> None:
         """Count proxies that say they are another pod: the token alone decides, but somebody should look."""
         claims = self._claims
@@ -305,7 +362,7 @@ class ProxyStream:
     def _take_secrets_request(self, request: Request) -> None:
         """See to the certificate when it is asked for; what the proxy holds decides whether it needs one."""
         if SDS not in self._exchange.subscriptions:
-            self._held.update(request.initial_versions)
+            self._held.update((name, one) for name, one in request.initial_versions.items() if name in _SECRETS)
             self._want_certificate(request.initial_versions.get(SECRET_WORKLOAD, ""))
         elif self._exchange.subscriptions[SDS].asks_for(SECRET_WORKLOAD, request):
             self._secrets.resend()
@@ -382,7 +439,7 @@ class ProxyStream:
             for type_url in (*TYPE_URLS, SDS)
             if type_url != SDS or SDS in exchange.subscriptions
         }
-        certificate_bundle, certificate_until = certified(self._held.get(SECRET_WORKLOAD, ""))
+        certificate_bundle, certificate_until = self._services.secrets.certified(self._held.get(SECRET_WORKLOAD, ""))
         return ProxyStatus(
             cluster=claims.cluster,
             namespace=claims.namespace,

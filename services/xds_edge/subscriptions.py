@@ -25,7 +25,7 @@ LEGACY_WILDCARD = frozenset((CDS, LDS))
 """Types for which a first request without names subscribes to everything."""
 
 MAX_NAMES = 100_000
-"""Names that one stream may subscribe to in one type: far beyond a sidecar's need, and bounded."""
+"""Names that one stream may subscribe to in one type, and that one request may name: far beyond a sidecar's need."""
 
 
 class TooManyNamesError(MeshlogError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from h2.config import H2Configuration
@@ -14,9 +15,9 @@ from services.xds_edge.accounts import Account, PodLimits
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call, Handler
 from services.xds_edge.http2 import Connection
+from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Limits
 from services.xds_edge.meter import Allowance
-from services.xds_edge.unread import Ledger
 from tests.waiting import eventually
 
 HEADERS = [
@@ -140,6 +141,10 @@ class Rig:
             return next((event for event in self.events if isinstance(event, kind)), None)
 
         return await eventually(found, within=5, what=kind.__name__)
+
+    async def until(self, condition: Callable[[], object], *, what: str) -> None:
+        """Let both sides talk until this holds."""
+        await eventually(lambda: (self.pump(), condition())[1], within=10, what=what)
 
     def open(self, stream: int = 1, headers: list[tuple[str, str]] = HEADERS) -> None:
         self.client.send_headers(stream, headers)

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
+import msgspec
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 
 from services.xds_edge.admission import TARGET, Gatekeeper, LoadWatch, Pace, StreamRefusedError
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.names import NameLedgers
+from services.xds_edge.origin import Origin, Policy
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
 from services.xds_edge.status import StatusReporter
@@ -67,21 +70,22 @@ async def never(_token: str, _spiffe_id: SpiffeId) -> IssuedSvid:
     raise AssertionError("nothing is signed here")
 
 
-def shared(limits: Limits | None = None) -> Services:
-    fleet = Fleet()
+def shared(limits: Limits | None = None, *, policy: Policy = "count") -> Services:
+    fleet, counters = Fleet(), EdgeCounters()
     fleet.confirmed = True
     return Services(
         fleet=fleet,
         responses=Responses(fleet.body),
         secrets=WorkloadSecrets(never),
         reporter=StatusReporter(streams=Streams(), edge="e"),
-        counters=EdgeCounters(),
+        counters=counters,
+        origin=Origin(policy, counters),
         edge="e",
         limits=limits or Limits(),
     )
 
 
-def commit(version: int, *, uid: str = "u", gone: bool = False) -> Commit:
+def commit(version: int, *, uid: str = "u", gone: bool = False, addresses: tuple[str, ...] | None = None) -> Commit:
     body = b"%d" % version
     return Commit(
         format=FORMAT,
@@ -92,7 +96,7 @@ def commit(version: int, *, uid: str = "u", gone: bool = False) -> Commit:
         resources=[Resource(kind, "c", str(version), body) for kind in (CDS, EDS)],
         retired=[(kind, "c", str(version - 1)) for kind in (CDS, EDS)],
         views={"web": ViewChange({kind: {"c": str(version)} for kind in (CDS, EDS)})},
-        proxies={"c/n/p": None if gone else Proxy("c", "n", "p", uid, "s", "web")},
+        proxies={"c/n/p": None if gone else Proxy("c", "n", "p", uid, "s", "web", addresses)},
     )
 
 
@@ -234,3 +238,82 @@ async def test_who_was_served_before_the_log_went_away_is_served_on() -> None:
         services.fleet.confirmed = False
         warm.ask(EDS, "c")
         await eventually(lambda: len(warm.heard) == 2, within=5, what="a response to what it asks next")
+
+
+HERE, ELSEWHERE = "10.1.2.3", "10.9.9.9"
+
+
+async def ended(stream: ProxyStream) -> StreamRefusedError:
+    with pytest.raises(StreamRefusedError) as refused:
+        await asyncio.wait_for(stream.run(), 5)
+    return refused.value
+
+
+@pytest.mark.parametrize("addresses", [None, (), (HERE,), ("fd00::1", HERE)])
+async def test_a_token_that_is_used_where_its_pod_is_is_served(addresses: tuple[str, ...] | None) -> None:
+    services, channel = shared(), Channel()
+    services.fleet.apply(commit(1, addresses=addresses))
+    channel.ask(CDS)
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t", address=HERE).run())
+    await eventually(lambda: channel.heard, within=5, what="a response")
+    assert services.counters.address_mismatches == 0
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_token_that_is_used_elsewhere_is_counted_once_and_served() -> None:
+    services, channel = shared(), Channel()
+    services.fleet.apply(commit(1, addresses=(HERE,)))
+    channel.ask(CDS)
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t", address=ELSEWHERE).run())
+    await eventually(lambda: channel.heard, within=5, what="a response")
+    services.fleet.wake_all()
+    assert services.counters.address_mismatches == 1
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_token_that_is_used_elsewhere_is_refused_where_that_is_wanted() -> None:
+    services, channel = shared(policy="refuse"), Channel()
+    services.fleet.apply(commit(1, addresses=(HERE,)))
+    channel.ask(CDS)
+    refusal = await ended(ProxyStream(services, channel, CLAIMS, "t", address=ELSEWHERE))
+    assert (refusal.status, refusal.code) == ("PERMISSION_DENIED", "stream/foreign-address")
+    assert not channel.heard
+
+
+async def test_where_it_is_refused_a_pod_without_an_address_is_served_once_it_has_one() -> None:
+    services, channel = shared(policy="refuse"), Channel()
+    services.fleet.apply(commit(1, addresses=()))
+    channel.ask(CDS)
+    running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t", address=HERE).run())
+    await eventually(channel.said.empty, within=5, what="its request is read")
+    assert not channel.heard
+    services.fleet.apply(commit(2, addresses=(HERE,)))
+    await eventually(lambda: channel.heard, within=5, what="a response")
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_pod_that_moves_takes_its_stream_along() -> None:
+    """An address that is given to another pod is no right any more."""
+    services, channel = shared(policy="refuse"), Channel()
+    services.fleet.apply(commit(1, addresses=(HERE,)))
+    channel.ask(CDS)
+    stream = ProxyStream(services, channel, CLAIMS, "t", address=HERE)
+    running = asyncio.ensure_future(ended(stream))
+    await eventually(lambda: channel.heard, within=5, what="a response")
+    services.fleet.apply(commit(2, addresses=(ELSEWHERE,)))
+    assert (await running).code == "stream/foreign-address"
+
+
+async def test_names_beyond_what_a_pod_may_name_end_the_stream() -> None:
+    services, channel = shared(), Channel()
+    services = msgspec.structs.replace(services, names=NameLedgers(foreign_each=10_000))
+    services.fleet.apply(commit(1))
+    channel.ask(CDS)
+    for number in range(3):
+        channel.ask(EDS, f"{number}-" + "n" * 4000)
+    refusal = await ended(ProxyStream(services, channel, CLAIMS, "t"))
+    assert (refusal.status, refusal.code) == ("RESOURCE_EXHAUSTED", "stream/names")
+    assert services.names.foreign.held == services.names.all.held == 0
