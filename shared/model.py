@@ -29,6 +29,12 @@ ANNOTATION_PERMISSIVE = "meshlog.io/permissive"
 """On a namespace: `true` or `false`, whether its pods take calls from every member; else the MeshConfig says."""
 ANNOTATION_CALLS = "meshlog.io/calls"
 """On a namespace: namespaces, by commas, whose services its pods are told of in permissive mode; else all."""
+ANNOTATION_ESCAPED_SLASHES = "meshlog.io/escaped-slashes"
+"""On a namespace: `reject`, `decode` or `keep`, what its pods' sidecars do with `%2F` and `%5C` in paths; else the
+MeshConfig says."""
+ANNOTATION_FORWARDERS = "meshlog.io/trusted-forwarders"
+"""On a namespace: callers (`namespace/serviceaccount`, by commas) whose `x-forwarded-*` headers its pods get as sent,
+besides those of the MeshConfig."""
 ANNOTATION_PROXYLESS = "meshlog.io/proxyless"
 """`true` on a pod without a sidecar whose gRPC library speaks xDS itself."""
 ANNOTATION_SIDECAR = "meshlog.io/sidecar"

@@ -74,6 +74,8 @@ MESH_CONFIG: Mapping[str, Support] = {
     "sidecar.localProxyMode": _NEW_PODS,
     "traffic.enableEgress": Support("not yet", "what no policy opens is closed, destinations outside included"),
     "traffic.enablePermissiveTrafficPolicyMode": Support("works", "live; false where nothing is said"),
+    "traffic.escapedSlashes": Support("works", "live; Reject where nothing is said; see policy.md, Paths"),
+    "traffic.trustedForwarders": Support("works", "live; see policy.md, Headers that are not believed"),
     "traffic.outboundIPRangeExclusionList": _NEW_PODS,
     "traffic.outboundIPRangeInclusionList": _NEW_PODS,
     "traffic.outboundPortExclusionList": _NEW_PODS,

@@ -25,6 +25,7 @@ STAMP = STUBS / ".stamp"
 MODULES = (
     "envoy.admin.v3.config_dump_shared_pb2",
     "envoy.config.bootstrap.v3.bootstrap_pb2",
+    "envoy.config.common.mutation_rules.v3.mutation_rules_pb2",
     "envoy.config.cluster.v3.circuit_breaker_pb2",
     "envoy.config.cluster.v3.cluster_pb2",
     "envoy.config.core.v3.address_pb2",
@@ -39,6 +40,7 @@ MODULES = (
     "envoy.config.rbac.v3.rbac_pb2",
     "envoy.config.route.v3.route_components_pb2",
     "envoy.config.route.v3.route_pb2",
+    "envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2",
     "envoy.extensions.filters.http.rbac.v3.rbac_pb2",
     "envoy.extensions.filters.http.router.v3.router_pb2",
     "envoy.extensions.filters.listener.original_dst.v3.original_dst_pb2",

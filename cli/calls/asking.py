@@ -17,6 +17,8 @@ from shared.snapshot import Snapshot
 
 _RULES = {"permissive": "permissive mode: every member may call it"}
 """What a rule of the configuration that is no object is called."""
+_NOT_READ = frozenset({"400", "404", "431"})
+"""What is seen of a request that no policy would let through."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -63,13 +65,13 @@ def _shares(ways: tuple[Way, ...]) -> str:
 
 def explained(answers: list[Answer], request: Request, policy: Callable[[set[str]], Mesh]) -> list[Answer]:
     """The answers, with hints for those that deny. `policy` makes the policy of some namespaces; it may be costly."""
-    denied = [answer for answer in answers if not answer.allowed]
+    denied = [answer for answer in answers if not answer.allowed and answer.sees not in _NOT_READ]
     if not denied:
         return answers
     mesh = policy({name.namespace for answer in denied for name in (answer.ends.caller, answer.ends.service)})
     return [
         answer
-        if answer.allowed
+        if answer not in denied
         else msgspec.structs.replace(answer, hints=tuple(near_misses(mesh, answer.ends, request)))
         for answer in answers
     ]

@@ -16,6 +16,17 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import SubjectAltNameM
 from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
+from cli.calls.reading import without_parameters
+
+
+def _bytes() -> re2.Options:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    return options
+
+
+_BYTES = _bytes()
+
 
 class UnknownConfigurationError(Exception):
     """A resource holds something that this build does not understand."""
@@ -30,40 +41,38 @@ class Request(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     """Names in any case. `host` is the authority."""
 
-    def header(self, name: str) -> str | None:
-        """A header's value as Envoy has it, pseudo-headers included; repeated ones are joined by commas."""
+    def values(self, name: str) -> list[str]:
+        """A header's values, one for each line that has it, pseudo-headers included."""
         if name == ":method":
-            return self.method
+            return [self.method]
         if name == ":path":
-            return self.path
+            return [self.path]
         wanted = "host" if name == ":authority" else name.lower()
         found = [value for key, value in self.headers if key.lower() == wanted]
-        return ",".join(found) if found else None
+        # These are one field to Envoy, however many lines they came in.
+        return [",".join(found)] if found and wanted in _JOINED else found
 
 
-def bare_path(path: str) -> str:
-    """A path without query string and fragment."""
-    return path.partition("#")[0].partition("?")[0]
+_JOINED = frozenset(
+    {
+        *("accept", "accept-encoding", "access-control-request-headers", "access-control-request-method"),
+        *("authorization", "cache-control", "content-encoding", "content-type", "expect", "grpc-accept-encoding"),
+        *("grpc-timeout", "host", "if-match", "if-modified-since", "if-none-match", "if-range", "origin", "pragma"),
+        *("referer", "user-agent", "via", "x-client-trace-id", "x-forwarded-for", "x-forwarded-host"),
+        *("x-forwarded-port", "x-forwarded-proto", "x-request-id"),
+    }
+)
+"""Headers whose lines Envoy joins by commas; it matches the lines of any other one by one."""
 
 
-def normal_path(path: str) -> str:
-    """A path as a sidecar in front of an application reads it: no dot segments, no repeated slashes."""
-    bare = bare_path(path)
-    rest = path[len(bare) :]
-    kept: list[str] = []
-    segments = bare.split("/")
-    for segment in segments:
-        if segment == "..":
-            if kept:
-                kept.pop()
-        elif segment not in {"", "."}:
-            kept.append(segment)
-    slash = "/" if kept and segments[-1] in {"", ".", ".."} else ""
-    return "/" + "/".join(kept) + slash + rest
+def matched_path(path: str) -> str:
+    """What expressions for paths are matched with: no query string, no `;` parameters."""
+    return without_parameters(path.partition("?")[0])
 
 
 def _expression(matcher: RegexMatcher, text: str) -> bool:
-    return re2.fullmatch(matcher.regex, text) is not None
+    # Envoy reads expressions and requests byte by byte.
+    return re2.compile(matcher.regex.encode(), _BYTES).fullmatch(text.encode()) is not None
 
 
 def text_matches(matcher: StringMatcher, text: str) -> bool:
@@ -83,13 +92,12 @@ def header_matches(matcher: HeaderMatcher, request: Request) -> bool:
     """Whether a request has a header that agrees."""
     if matcher.WhichOneof("header_match_specifier") != "string_match" or matcher.invert_match:
         raise UnknownConfigurationError(f"the matcher of header {matcher.name}")
-    value = request.header(matcher.name)
-    return value is not None and text_matches(matcher.string_match, value)
+    return any(text_matches(matcher.string_match, value) for value in request.values(matcher.name))
 
 
 def path_matches(regex: RegexMatcher, request: Request) -> bool:
-    """Whether the path without its query agrees with an expression of a route."""
-    return _expression(regex, bare_path(request.path))
+    """Whether the path agrees with an expression of a route."""
+    return _expression(regex, matched_path(request.path))
 
 
 def _permitted(permission: Permission, request: Request | None) -> bool:
@@ -101,7 +109,7 @@ def _permitted(permission: Permission, request: Request | None) -> bool:
     if request is None:
         raise UnknownConfigurationError(f"a rule about {kind} for connections")
     if kind == "url_path":
-        return text_matches(permission.url_path.path, bare_path(request.path))
+        return text_matches(permission.url_path.path, matched_path(request.path))
     if kind == "header":
         return header_matches(permission.header, request)
     raise UnknownConfigurationError(f"a permission of kind {kind}")

@@ -11,15 +11,18 @@ from typing import NamedTuple
 
 import re2
 
-from cli.calls.matching import Request, bare_path, normal_path
+from cli.calls.matching import Request, matched_path
+from cli.calls.reading import Limits, normal
 from services.compiler.derive.access import Grant, grant
 from services.compiler.derive.bindings import sources_of, targets_to
 from services.compiler.derive.membership import is_member
 from services.compiler.derive.offers import Port
 from services.compiler.derive.offers import port as port_of
 from services.compiler.derive.problems import target_problems
+from services.compiler.derive.reading import reading
 from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.reduce import reduce
+from services.compiler.render.requests import STATEMENTS
 from shared.events import Event
 from shared.policy.model import HttpMatch
 from shared.policy.names import ObjectName
@@ -64,6 +67,7 @@ def near_misses(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
     offered = port_of(mesh, ends.service, ends.port)
     number = None if offered is None else _pod_port(mesh, offered, ends.pod)
     by_requests = offered is None or offered.protocol == "http"
+    request = _as_read(mesh, ends, request)
     names = dict.fromkeys(name for account in ends.called for name in targets_to(mesh, account))
     found = [
         (rank, sentence)
@@ -77,6 +81,18 @@ def near_misses(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
     if not any(target is not None and ends.caller in sources_of(mesh, target) for target in targets):
         found.append((1, f"no TrafficTarget over {accounts} names {ends.caller} as a source"))
     return [sentence for _, sentence in sorted(found)[:_NAMED]]
+
+
+def _as_read(mesh: Mesh, ends: Ends, request: Request) -> Request:
+    """The request as rules read it: its path normalised, without what the caller may not state."""
+    how = reading(mesh, ends.service.namespace)
+    limits = Limits(normalize=True, merge_slashes=True, slashes=how.slashes, headers=0, header_bytes=0)
+    headers = request.headers
+    if ends.caller not in how.forwarders:
+        own = [(name, value) for name, value in headers if re2.fullmatch(STATEMENTS, name.lower()) is None]
+        headers = (*own, ("x-forwarded-proto", "http"))
+    path = normal(request.path, limits)
+    return Request(method=request.method, path=request.path if path is None else path, headers=headers)
 
 
 def _pod_port(mesh: Mesh, offered: Port, pod: ObjectName | None) -> int | None:
@@ -131,13 +147,13 @@ def _misfit(opened: Grant, port: int | None, request: Request | None) -> tuple[i
 def _unlike(match: HttpMatch, request: Request) -> tuple[int, str] | None:
     """What a match of a route group asks for that a request is not; None if the match fits."""
     lacks: list[str] = []
-    path = bare_path(normal_path(request.path))
+    path = matched_path(request.path)
     if match.path and re2.fullmatch(anchored_at_start(match.path), path) is None:
         lacks.append(f"paths that begin as {match.path} does, not {path}")
     if match.methods and request.method not in match.methods:
         lacks.append(f"{_few(list(match.methods))}, not {request.method}")
     for name, pattern in match.headers:
-        value = request.header(name)
+        value = next(iter(request.values(name)), None)
         if value is None or re2.fullmatch(pattern, value) is None:
             lacks.append(f"header {name} like {pattern}, not {'none' if value is None else repr(value)}")
     if not lacks:

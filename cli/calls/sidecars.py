@@ -15,9 +15,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_components_pb2 import FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
-from envoy.config.route.v3.route_components_pb2 import Route
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBACPerRoute
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
 )
@@ -25,24 +23,16 @@ from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
-from cli.calls.matching import (
-    Request,
-    UnknownConfigurationError,
-    allowing,
-    header_matches,
-    normal_path,
-    path_matches,
-    trusted,
-)
+from cli.calls.http import Peer, Refused, decided, received, taken
+from cli.calls.matching import Request, UnknownConfigurationError, allowing, trusted
 from services.compiler.names import MESH_PROTOCOL
 from shared.policy.names import ObjectName
-from shared.snapshot import CDS, EDS, LDS, RDS, Proxy, Snapshot
+from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
 
 M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
 _TYPES = {Cluster: CDS, ClusterLoadAssignment: EDS, Listener: LDS, RouteConfiguration: RDS}
-_RBAC = "envoy.filters.http.rbac"
 
-Seen = Literal["an answer", "403", "503", "refused", "closed", "reset"]
+Seen = Literal["an answer", "400", "403", "404", "431", "503", "refused", "closed", "reset"]
 """What the caller sees: the application's answer, a status of a sidecar, no connection, one that ends at once, or
 a reset."""
 
@@ -83,8 +73,10 @@ class Verdict(msgspec.Struct, frozen=True):
 class _Told:
     """What one proxy is told, parsed when it is asked for."""
 
-    def __init__(self, snapshot: Snapshot, proxy: Proxy, parsed: dict[tuple[str, str, str], object]) -> None:
+    def __init__(self, snapshot: Snapshot, key: str, parsed: dict[tuple[str, str, str], object]) -> None:
+        proxy = snapshot.proxies[key]
         self.snapshot = snapshot
+        self.key = key
         self._parsed = parsed
         self.proxy = proxy
         self.identity = f"spiffe://{snapshot.trust_domain}/ns/{proxy.namespace}/sa/{proxy.service_account}"
@@ -131,20 +123,6 @@ def _outbound_chain(listener: Listener, host: str, port: int) -> FilterChain:
     return fallback or listener.default_filter_chain
 
 
-def _taken(configuration: RouteConfiguration, request: Request) -> Route | None:
-    for route in configuration.virtual_hosts[0].routes:
-        kind = route.match.WhichOneof("path_specifier")
-        if kind == "safe_regex":
-            fits = path_matches(route.match.safe_regex, request)
-        elif kind == "prefix":
-            fits = request.path.startswith(route.match.prefix)
-        else:
-            raise UnknownConfigurationError(f"a route by {kind}")
-        if fits and all(header_matches(matcher, request) for matcher in route.match.headers):
-            return route
-    return None
-
-
 class Sidecars:
     """The sidecars of a mesh at one version (or callers at one and servers at another, as while a change arrives)."""
 
@@ -153,14 +131,15 @@ class Sidecars:
         self.pods = pods
         """Address → key of the proxy behind it."""
         self.servers = snapshot if servers is None else servers
+        self._address_of = {key: address for address, key in pods.items()}
         self._parsed: dict[tuple[str, str, str], object] = {}
         """Resources that were looked at: many ways lead through the same."""
 
     def _caller(self, key: str) -> _Told:
-        return _Told(self.snapshot, self.snapshot.proxies[key], self._parsed)
+        return _Told(self.snapshot, key, self._parsed)
 
     def _server(self, key: str) -> _Told:
-        return _Told(self.servers, self.servers.proxies[key], self._parsed)
+        return _Told(self.servers, key, self._parsed)
 
     def decide(self, caller: str, host: str, port: int, request: Request) -> Verdict:
         """What becomes of a call from a proxy to an address; for ports of bytes the request does not count.
@@ -175,7 +154,11 @@ class Sidecars:
         chain = _outbound_chain(listener, host, port)
         manager, proxy, _ = _sort_of(chain)
         if manager is not None:
-            ways = self._requests(told, manager.rds.route_config_name, (host, port), request)
+            read = received(request, manager, None)
+            if isinstance(read, Refused):
+                ways = [Way(cluster="", weight=1, pod="", port=0, sees=read.status, rule=read.why)]
+            else:
+                ways = self._requests(told, manager.rds.route_config_name, (host, port), read)
         elif proxy is not None:
             parts = [(part.name, part.weight) for part in proxy.weighted_clusters.clusters] or [(proxy.cluster, 1)]
             ways = [way for part in parts for way in self._arrive(told, *part, (host, port), None)]
@@ -211,12 +194,12 @@ class Sidecars:
 
         Without a request: bytes. Raises `LookupError` for a pod that the snapshot does not have.
         """
-        sees, rule = self._accept(self._server(server), identity, port, request, frozenset({MESH_PROTOCOL}))
+        sees, rule = self._accept(self._server(server), Peer(identity), port, request, frozenset({MESH_PROTOCOL}))
         return Way(cluster="", weight=1, pod=server, port=port, sees=sees, rule=rule)
 
     def _requests(self, told: _Told, routes: str, address: tuple[str, int], request: Request) -> list[Way]:
         configuration = told.get(RouteConfiguration, routes)
-        route = None if configuration is None else _taken(configuration, request)
+        route = None if configuration is None else taken(configuration, request)
         if route is None:
             return [Way(cluster="", weight=1, pod="", port=0, sees="503", rule="no route")]
         if route.HasField("direct_response"):
@@ -252,13 +235,14 @@ class Sidecars:
         if not found:
             return [lost("no pod behind it is ready")]
         context = UpstreamTlsContext.FromString(cluster.transport_socket.typed_config.value)
+        peer = Peer(told.identity, self._address_of.get(told.key, ""))
         ways: list[Way] = []
         for host, port in found:
             key = self.pods.get(host)
             if key is None or key not in self.servers.proxies:
                 ways.append(lost(f"no sidecar answers at {host}"))
                 continue
-            sees, rule = self._serve(self._server(key), told.identity, port, request, context)
+            sees, rule = self._serve(self._server(key), peer, port, request, context)
             ways.append(Way(cluster=name, weight=weight, pod=key, port=port, sees=sees, rule=rule))
         return ways
 
@@ -282,7 +266,7 @@ class Sidecars:
         ]
 
     def _serve(
-        self, server: _Told, caller: str, port: int, request: Request | None, offered: UpstreamTlsContext
+        self, server: _Told, caller: Peer, port: int, request: Request | None, offered: UpstreamTlsContext
     ) -> tuple[Seen, str]:
         """What the two sidecars make of a connection, and by which rule."""
         refused: Seen = "closed" if request is None else "503"
@@ -292,7 +276,7 @@ class Sidecars:
         return self._accept(server, caller, port, request, frozenset(offered.common_tls_context.alpn_protocols))
 
     def _accept(
-        self, server: _Told, caller: str, port: int, request: Request | None, protocols: frozenset[str]
+        self, server: _Told, caller: Peer, port: int, request: Request | None, protocols: frozenset[str]
     ) -> tuple[Seen, str]:
         """What the sidecar of the called pod makes of a connection of mutual TLS, and by which rule."""
         refused: Seen = "closed" if request is None else "503"
@@ -307,28 +291,24 @@ class Sidecars:
             if not context.require_client_certificate.value:
                 raise UnknownConfigurationError("a chain that asks for no certificate")
             expected = context.common_tls_context.combined_validation_context.default_validation_context
-            if not trusted(expected.match_typed_subject_alt_names, caller):
-                return refused, f"no TrafficTarget lets {caller} connect to port {port}"
+            if not trusted(expected.match_typed_subject_alt_names, caller.identity):
+                return refused, f"no TrafficTarget lets {caller.identity} connect to port {port}"
             return self._admit(server, chain, caller, request)
         return refused, f"no Service leads to port {port} of the pod"
 
-    def _admit(self, server: _Told, chain: FilterChain, caller: str, request: Request | None) -> tuple[Seen, str]:
+    def _admit(self, server: _Told, chain: FilterChain, caller: Peer, request: Request | None) -> tuple[Seen, str]:
         manager, proxy, guard = _sort_of(chain)
         if manager is None:
-            rule = "permissive" if guard is None else allowing(guard.rules, caller, None)
+            rule = "permissive" if guard is None else allowing(guard.rules, caller.identity, None)
             if rule is None:
-                return ("closed" if request is None else "503"), f"no TrafficTarget lets {caller} connect"
+                return ("closed" if request is None else "503"), f"no TrafficTarget lets {caller.identity} connect"
             assert proxy is not None
             return "an answer", rule
         if request is None:
             raise UnknownConfigurationError("bytes to a port that reads HTTP")
         configuration = server.get(RouteConfiguration, manager.rds.route_config_name)
-        read = msgspec.structs.replace(request, path=normal_path(request.path))
-        route = None if configuration is None else _taken(configuration, read)
-        if route is None or _RBAC not in route.typed_per_filter_config:
+        if configuration is None:
             return "403", "no rules"
-        rules = RBACPerRoute.FromString(route.typed_per_filter_config[_RBAC].value).rbac.rules
-        rule = allowing(rules, caller, read)
-        if rule is None:
-            return "403", f"no TrafficTarget lets {caller} make this request"
-        return "an answer", rule
+        read = received(request, manager, caller)
+        verdict = read if isinstance(read, Refused) else decided(configuration, read, caller)
+        return (verdict.status, verdict.why) if isinstance(verdict, Refused) else ("an answer", verdict)

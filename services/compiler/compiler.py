@@ -28,7 +28,7 @@ from services.compiler.reduce import reduce
 from services.compiler.slices import Steps, finished
 from shared.build import VERSION
 from shared.events import Event, ObjectKey
-from shared.model import ANNOTATION_PERMISSIVE
+from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Commit, Quarantined, Snapshot
 
@@ -40,6 +40,9 @@ _PROBLEMS: dict[str, Query[Mesh, ..., tuple[Problem, ...]]] = {
     "Service": service_problems,
     "Namespace": namespace_problems,
 }
+
+_READ_ANNOTATIONS = frozenset({ANNOTATION_PERMISSIVE, ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS})
+"""Annotations of a Namespace that may be wrong."""
 
 MAX_CAUSES = 1000
 """Events that a commit names; a commit after a long outage or a first start names only the newest."""
@@ -124,7 +127,7 @@ class Compiler:
         """Most Namespaces can have none."""
         if key.kind == "Namespace":
             namespace = self._mesh.namespaces.peek(key.name)
-            return namespace is not None and ANNOTATION_PERMISSIVE in namespace.metadata.annotations
+            return namespace is not None and not _READ_ANNOTATIONS.isdisjoint(namespace.metadata.annotations)
         return True
 
     def _watch_policy(self, key: ObjectKey, *, exists: bool) -> None:

@@ -31,6 +31,7 @@ from shared.policy.model import (
     UdpRoute,
 )
 from shared.policy.names import ObjectName
+from shared.policy.requests import escaped_slashes, forwarders
 from shared.policy.route_groups import program_of, route_group
 
 SMI_VERSIONS = frozenset({"v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"})
@@ -273,7 +274,16 @@ def _mesh_config(policy: PolicyObject, budgets: Budgets) -> MeshConfig:  # noqa:
         if not isinstance(value, bool):
             raise PolicyError("mesh/config", f"spec.traffic.{name} must be true or false")
         flags[name] = value
-    return MeshConfig(permissive=flags["enablePermissiveTrafficPolicyMode"], egress=flags["enableEgress"])
+    slashes = traffic.get("escapedSlashes")
+    try:
+        return MeshConfig(
+            permissive=flags["enablePermissiveTrafficPolicyMode"],
+            egress=flags["enableEgress"],
+            escaped_slashes="reject" if slashes is None else escaped_slashes(slashes),
+            forwarders=forwarders(shapes.sequence(traffic.get("trustedForwarders"), "spec.traffic.trustedForwarders")),
+        )
+    except ValueError as error:
+        raise PolicyError("mesh/config", f"spec.traffic: {error}") from None
 
 
 def _route_group(policy: PolicyObject, budgets: Budgets) -> RouteGroup:

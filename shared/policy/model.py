@@ -100,11 +100,19 @@ class TrafficSplit(msgspec.Struct, frozen=True):
     """HTTPRouteGroups of the same namespace; none: all calls are spread."""
 
 
+EscapedSlashes = Literal["reject", "decode", "keep"]
+"""What a sidecar does with a path that holds `%2F` or `%5C`: answer 400, decode it before policy and application read
+it, or leave it as it is."""
+
+
 class MeshConfig(msgspec.Struct, frozen=True):
     """The settings that change what is compiled."""
 
     permissive: bool = False
     egress: bool = False
+    escaped_slashes: EscapedSlashes = "reject"
+    forwarders: tuple[ObjectName, ...] = ()
+    """Service accounts whose `x-forwarded-*` headers every pod gets as sent, sorted."""
 
 
 Policy = TrafficTarget | IdentityBinding | RouteGroup | TcpRoute | UdpRoute | TrafficSplit | MeshConfig

@@ -39,6 +39,8 @@ def _options() -> re2.Options:
 
 
 _OPTIONS = _options()
+_BYTES = _options()
+_BYTES.encoding = re2.Options.Encoding.LATIN1
 
 
 class _Verdict(NamedTuple):
@@ -59,6 +61,8 @@ def _judged(pattern: str) -> _Verdict:
         return _Verdict(0, f"is no RE2 expression: {text}")
     except (UnicodeEncodeError, ValueError) as error:
         return _Verdict(0, f"is no RE2 expression: {error}")
+    if "\\x{" in pattern and (wide := _beyond_bytes(pattern)):
+        return _Verdict(0, f"is no RE2 expression for bytes, which is how Envoy reads requests: {wide}")
     if size > MAX_PROGRAM:
         return _Verdict(size, f"compiles to a program of size {size}, more than {MAX_PROGRAM}")
     return _Verdict(size, "")
@@ -73,6 +77,15 @@ def _verdict(pattern: str) -> _Verdict:
 def forget() -> None:
     """Forget what is known of expressions: for tests and measurements, which shall pay for each."""
     _judged.cache_clear()
+
+
+def _beyond_bytes(pattern: str) -> str:
+    """Why an expression cannot be compiled for bytes: an escape names a character that is more than one."""
+    try:
+        re2.compile(pattern.encode(), _BYTES)
+    except re2.error as error:
+        return error.args[0].decode(errors="replace")
+    return ""
 
 
 def anchored_at_start(pattern: str) -> str:

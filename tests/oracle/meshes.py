@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from shared.events import Event
-from shared.model import ANNOTATION_PERMISSIVE, ServicePort
+from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE, ServicePort
 from tests.oracle.smi import Ask
 from tests.unit.compiler import objects
 
@@ -21,7 +21,15 @@ TARGETS = (8080, 9090, BYTES)
 """Ports of pods that those lead to."""
 METHODS = ("GET", "POST", "PUT")
 PATHS = ("/", "/a", "/a/b", "/b1", "/c?/a")
-HEADERS = (("x-team", "alpha"), ("x-team", "b"), ("x-team", "z"), ("host", "alpha"), ("host", "b"), ("host", "z"))
+ODD_PATHS = (
+    *("/a/../b1", "/c/%2e%2e/a", "//a//b", "/a/./b1/", "/c/..;x/a", "/a;v=1/b", "/b1;x", "/%61/b", "/c;/../a?x=/../"),
+    *("/a%2Fb", "/a/..%2fb1", "/c%5Ca", "/a/%2e%2e%5cb1", "/a\\b", "/a%2F../b1", "/c/.%2F"),
+)
+"""Paths that can be read in more than one way."""
+HEADERS = (
+    *(("x-team", "alpha"), ("x-team", "b"), ("x-team", "z"), ("host", "alpha"), ("host", "b"), ("host", "z")),
+    *(("x-forwarded-proto", "b"), ("x_forwarded_proto", "b")),
+)
 TIMES = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
 
 namespaces: st.SearchStrategy[str] = st.sampled_from(NAMESPACES)
@@ -57,7 +65,16 @@ class Offered(NamedTuple):
 def namespace_events(draw: st.DrawFn, name: str) -> Event:
     word = draw(st.sampled_from((None, None, None, None, "true", "false")))
     mesh = draw(st.sampled_from(("meshlog",) * 7 + ("other",)))
-    return objects.namespace(name, mesh=mesh, annotations={} if word is None else {ANNOTATION_PERMISSIVE: word})
+    slashes = draw(st.sampled_from((None, None, None, "reject", "decode", "keep", "kept")))
+    forwarders = draw(st.sampled_from((None, None, None, "red/ann, blue/bob", "blue/cid", "red/ann blue/bob")))
+    said = {
+        ANNOTATION_PERMISSIVE: word,
+        ANNOTATION_ESCAPED_SLASHES: slashes,
+        ANNOTATION_FORWARDERS: forwarders,
+    }
+    return objects.namespace(
+        name, mesh=mesh, annotations={key: value for key, value in said.items() if value is not None}
+    )
 
 
 @st.composite
@@ -68,7 +85,9 @@ def match_specs(draw: st.DrawFn, name: str) -> dict[str, Any]:
     if draw(st.booleans()):
         match["methods"] = draw(st.lists(st.sampled_from(("GET", "POST", "*")), min_size=1, max_size=2))
     if draw(st.integers(0, 3)) == 3:
-        match["headers"] = draw(st.dictionaries(st.sampled_from(("X-Team", "host")), st.sampled_from(("a.*", "b"))))
+        match["headers"] = draw(
+            st.dictionaries(st.sampled_from(("X-Team", "host", "X-Forwarded-Proto")), st.sampled_from(("a.*", "b")))
+        )
     return match
 
 
@@ -135,7 +154,12 @@ def split_events(draw: st.DrawFn) -> Event:
 
 @st.composite
 def config_events(draw: st.DrawFn) -> Event:
-    return objects.mesh_config(permissive=draw(st.integers(0, 4)) == 4)
+    traffic: dict[str, Any] = {}
+    if draw(st.booleans()):
+        traffic["escapedSlashes"] = draw(st.sampled_from(("Reject", "Decode", "Keep")))
+    if draw(st.booleans()):
+        traffic["trustedForwarders"] = draw(st.lists(st.sampled_from(("red/bob", "blue/ann")), max_size=2))
+    return objects.mesh_config(permissive=draw(st.integers(0, 4)) == 4, **traffic)
 
 
 policies = st.one_of(
@@ -287,5 +311,10 @@ def meshes(draw: st.DrawFn) -> Mesh:
 
 def asks() -> st.SearchStrategy[Ask]:
     """Random requests."""
-    headers = st.lists(st.sampled_from(HEADERS), max_size=2, unique_by=lambda item: item[0])
-    return st.builds(Ask, st.sampled_from(METHODS), st.sampled_from(PATHS), headers.map(tuple))
+    headers = st.lists(st.sampled_from(HEADERS), max_size=3).filter(_one_host)
+    paths = st.one_of(st.sampled_from(PATHS), st.sampled_from(ODD_PATHS))
+    return st.builds(Ask, st.sampled_from(METHODS), paths, headers.map(tuple))
+
+
+def _one_host(headers: list[tuple[str, str]]) -> bool:
+    return sum(name == "host" for name, _ in headers) < 2

@@ -66,8 +66,24 @@ class Cluster:
         word = self._meta("Namespace", "", namespace).get("annotations", {}).get("meshlog.io/permissive")
         if word is not None:
             return word == "true"
+        return bool(self._traffic().get("enablePermissiveTrafficPolicyMode", False))
+
+    def _traffic(self) -> dict[str, Any]:
         config = self.get("MeshConfig", "meshlog-system", "osm-mesh-config") or {}
-        return bool(config.get("spec", {}).get("traffic", {}).get("enablePermissiveTrafficPolicyMode", False))
+        return config.get("spec", {}).get("traffic", {})
+
+    def slashes(self, namespace: str) -> str:
+        """What becomes of escaped slashes in requests to a namespace's pods."""
+        word = self._meta("Namespace", "", namespace).get("annotations", {}).get("meshlog.io/escaped-slashes")
+        if word is None:
+            return str(self._traffic().get("escapedSlashes", "Reject")).lower()
+        return word if word in {"reject", "decode", "keep"} else "reject"
+
+    def believes(self, namespace: str, caller: Name) -> bool:
+        """Whether a namespace's pods believe what a caller states of a request's way."""
+        own = self._meta("Namespace", "", namespace).get("annotations", {}).get("meshlog.io/trusted-forwarders", "")
+        named = [*self._traffic().get("trustedForwarders", ()), *(word.strip() for word in own.split(","))]
+        return "/".join(caller) in named and self.member(caller[0])
 
     def _meta(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         return (self.get(kind, namespace, name) or {}).get("metadata", {})
@@ -93,6 +109,14 @@ class Cluster:
         """Whether a pod takes a request of one who proves to be an account, wherever it comes from."""
         if not self.in_mesh(server):
             return False
+        if ask is not None:
+            path = read_path(ask.path, self.slashes(server[0]))
+            if path is None:
+                return False
+            stated = [item for item in ask.headers if self.believes(server[0], caller) or not _states(item[0])]
+            if not self.believes(server[0], caller):
+                stated.append(("x-forwarded-proto", "http"))
+            ask = Ask(ask.method, path, tuple(_first_of_each(stated)))
         if self.permissive(server[0]):
             return True
         # A certificate outlives membership: who has left is no source any more.
@@ -217,7 +241,10 @@ class Cluster:
         if groups:
             found = [self.get("HTTPRouteGroup", root[0], name) for name in groups]
             matches = [match for group in found if group for match in group["spec"].get("matches", [])]
-            if ask is None or not any(asked(match, ask) for match in matches):
+            path = None if ask is None else read_path(ask.path, self.slashes(root[0]))
+            if ask is None or path is None:
+                return {root: Fraction(1)}
+            if not any(asked(match, Ask(ask.method, path, ask.headers)) for match in matches):
                 return {root: Fraction(1)}
         # Root and backend must share the port; a backend without it is left out.
         weights = {
@@ -240,12 +267,65 @@ def _quantity(value: Any) -> Fraction:
 
 def asked(match: dict[str, Any], ask: Ask) -> bool:
     """Whether a request agrees with one match: with its path, one of its methods and all its headers."""
-    # The path is anchored at its start; the query string is not part of it.
-    if match.get("pathRegex") and not re.match(match["pathRegex"], ask.path.partition("?")[0]):
+    # The path is anchored at its start; neither the query string nor parameters of segments are part of it.
+    bare = re.sub(";[^/]*", "", ask.path.partition("?")[0])
+    if match.get("pathRegex") and not re.match(match["pathRegex"], bare):
         return False
     methods = match.get("methods") or ["*"]
     if "*" not in methods and ask.method not in methods:
         return False
-    headers = {name.lower(): value for name, value in ask.headers}
     wanted = {name.lower(): pattern for name, pattern in (match.get("headers") or {}).items()}
-    return all(name in headers and re.fullmatch(pattern, headers[name]) for name, pattern in wanted.items())
+    return all(
+        any(name == key.lower() and re.fullmatch(pattern, value) for key, value in ask.headers)
+        for name, pattern in wanted.items()
+    )
+
+
+def _first_of_each(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Of a header that rules name only the first line counts."""
+    seen: set[str] = set()
+    for name, value in headers:
+        if name.lower() not in seen:
+            seen.add(name.lower())
+            yield name, value
+
+
+def _states(name: str) -> bool:
+    """Whether a header states how a request came."""
+    plain = re.sub("[^0-9a-z]", "-", name.lower())
+    return plain == "forwarded" or (
+        plain.startswith(("x-forwarded-", "x-envoy-")) and name != "x-forwarded-client-cert"
+    )
+
+
+def read_path(path: str, slashes: str) -> str | None:
+    """A path as policy and application read it, with its query; none if it is refused."""
+    bare, mark, query = path.partition("?")
+    if slashes != "keep":
+        decoded = re.sub("%2f", "/", re.sub("%5c", "/", bare, flags=re.IGNORECASE), flags=re.IGNORECASE)
+        if slashes == "reject" and decoded != bare:
+            return None
+        bare = decoded
+    plain = re.sub("%([2-7][0-9a-fA-F])", lambda escape: _unescaped(escape[1]), bare.replace("\\", "/"))
+    kept: list[str] = []
+    for segment in plain.split("/")[1:]:
+        name = segment.partition(";")[0]
+        if name == "..":
+            kept = kept[:-1]
+        elif name != ".":
+            kept.append(segment)
+    # A path that ends in a dot segment ends in a slash.
+    if plain.rpartition("/")[2].partition(";")[0] in {".", ".."}:
+        kept.append("")
+    ends = kept[-1:] == [""]
+    kept = [segment for segment in kept if segment]
+    read = "/" + "/".join(kept) + ("/" if ends and kept else "")
+    # What is kept escaped must not hide a dot segment.
+    if re.search(r"(^|/)\.\.?(/|$)", re.sub("%2f|%5c", "/", read, flags=re.IGNORECASE)):
+        return None
+    return f"{read}{mark}{query}"
+
+
+def _unescaped(digits: str) -> str:
+    char = chr(int(digits, 16))
+    return char if char.isalnum() or char in "-._~" else f"%{digits}"

@@ -15,6 +15,7 @@ from services.compiler import claims
 from services.compiler.derive.access import scope_of
 from services.compiler.derive.membership import is_permissive, proxyless, workload
 from services.compiler.derive.offers import Protocol, age, ports
+from services.compiler.derive.reading import Reading, reading
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.model import Pod
@@ -41,12 +42,16 @@ class WorkloadClass(NamedTuple):
     """Whether its pods have no sidecar, but a gRPC library that speaks xDS itself."""
     namespaces: tuple[str, ...] | None = None
     """Of a class of any account: namespaces that it is told of; none: all."""
+    reading: Reading = Reading()
+    """Of a class of any account: how its pods read requests."""
 
     @property
     def id(self) -> str:
         """`namespace/account~hash`: readable, and the same wherever and whenever it is computed."""
         words = ["dual" if self.dual else "", "proxyless" if self.proxyless else ""]
         words.append("" if self.namespaces is None else repr(self.namespaces))
+        if self.reading != Reading():
+            words.append(repr([self.reading.slashes, *map(str, self.reading.forwarders)]))
         depends = "".join([repr([tuple(item) for item in self.open_ports]), *words])
         digest = hashlib.sha256(depends.encode()).hexdigest()
         return f"{self.account or 'permissive'}~{digest[:8]}"
@@ -125,6 +130,8 @@ def proxy(mesh: Mesh, pod: ObjectName) -> ProxyEntry | None:
     opened = open_ports(mesh, pod)
     scope = scope_of(mesh, account, found.dual)
     if scope.account is None and is_permissive(mesh, account.namespace):
-        shared = WorkloadClass(None, opened, found.dual, namespaces=scope.namespaces)
+        shared = WorkloadClass(
+            None, opened, found.dual, namespaces=scope.namespaces, reading=reading(mesh, account.namespace)
+        )
         return ProxyEntry(found.uid, account, shared, addresses)
     return ProxyEntry(found.uid, account, WorkloadClass(account, opened, found.dual), addresses)

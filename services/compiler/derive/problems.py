@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from services.compiler import claims
 from services.compiler.derive.bindings import account_of, selected_accounts
 from services.compiler.derive.holding import addresses_of_service, service_at
@@ -11,9 +13,10 @@ from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.addresses import canonical, reserved
-from shared.model import ANNOTATION_PERMISSIVE
+from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
 from shared.policy.model import Rule
 from shared.policy.names import ObjectName
+from shared.policy.requests import escaped_slashes, listed_forwarders
 
 Problem = tuple[str, str]
 """Stable code, sentence."""
@@ -141,15 +144,30 @@ def _why_no_endpoint(mesh: Mesh, one: Answering) -> str | None:
 def namespace_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     """What is wrong with the annotations of a member namespace."""
     found = mesh.namespaces.get(name.name)
-    word = None if found is None else found.metadata.annotations.get(ANNOTATION_PERMISSIVE)
-    if word is None or word.strip().lower() in {"true", "false"} or not is_member(mesh, name.name):
+    if found is None or not is_member(mesh, name.name):
         return ()
-    return (
-        (
-            "mesh/permissive",
-            f"annotation {ANNOTATION_PERMISSIVE} is {word[:40]!r}, not true or false: only traffic targets open",
-        ),
-    )
+    annotations = found.metadata.annotations
+    problems: list[Problem] = []
+    word = annotations.get(ANNOTATION_PERMISSIVE)
+    if word is not None and word.strip().lower() not in {"true", "false"}:
+        problems.append(
+            (
+                "mesh/permissive",
+                f"annotation {ANNOTATION_PERMISSIVE} is {word[:40]!r}, not true or false: only traffic targets open",
+            )
+        )
+    readers: dict[str, Callable[[str], object]] = {
+        ANNOTATION_ESCAPED_SLASHES: escaped_slashes,
+        ANNOTATION_FORWARDERS: listed_forwarders,
+    }
+    for annotation in sorted(readers.keys() & annotations.keys()):
+        try:
+            readers[annotation](annotations[annotation])
+        except ValueError as error:
+            problems.append(
+                ("mesh/annotation", f"annotation {annotation}: {error}; until then the stricter choice holds")
+            )
+    return tuple(problems)
 
 
 @query

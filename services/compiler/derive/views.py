@@ -14,6 +14,7 @@ from services.compiler.derive.access import Scope, grants_to, reachable, scope_o
 from services.compiler.derive.classes import OpenPort, WorkloadClass
 from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_ids, trust_domains
 from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, port
+from services.compiler.derive.reading import Reading, believed, reading
 from services.compiler.derive.splits import Route, route, routes
 from services.compiler.engine import Query, query
 from services.compiler.mesh import Mesh
@@ -126,6 +127,7 @@ def _outbound_chain(mesh: Mesh, service: ObjectName, number: int) -> listeners.O
         port=number,
         clusters=spread,
         host_name=host_name(mesh, service),
+        slashes=reading(mesh, service.namespace).slashes,
     )
 
 
@@ -163,20 +165,27 @@ def application_cluster(mesh: Mesh, opened: OpenPort, dual: bool) -> Rendered:  
 
 
 @query
-def inbound_routes(mesh: Mesh, account: ObjectName | None, number: int) -> Rendered:
+def inbound_routes(mesh: Mesh, account: ObjectName | None, number: int, forwarders: tuple[ObjectName, ...]) -> Rendered:
     """Who may make which requests to a port of the pods of an account (none: of any that is permissive)."""
     if account is None or is_permissive(mesh, account.namespace):
-        rules = rbac.everyone()
+        rules, named = rbac.everyone(), frozenset[str]()
     else:
-        rules = rbac.for_requests(grants_to(mesh, account), number)
-    message = route_configurations.inbound(number, rules)
+        grants = grants_to(mesh, account)
+        rules, named = rbac.for_requests(grants, number), rbac.headers(grants, number)
+    message = route_configurations.inbound(number, rules, named=named, forwarders=believed(mesh, forwarders))
     return rendered(message.name, message)
+
+
+def _reading(mesh: Mesh, workload_class: WorkloadClass) -> Reading:
+    account = workload_class.account
+    return workload_class.reading if account is None else reading(mesh, account.namespace)
 
 
 @query
 def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
     """The inbound listener of a class."""
     account = workload_class.account
+    slashes = _reading(mesh, workload_class).slashes
     chains: list[listeners.InboundChain] = []
     for opened in workload_class.open_ports:
         callers, rules = None, None
@@ -184,7 +193,7 @@ def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
             grants = grants_to(mesh, account)
             callers = tuple(rbac.callers(grants, opened.number))
             rules = rbac.for_connections(grants, opened.number)
-        chains.append(listeners.InboundChain(opened.number, opened.protocol == "http", callers, rules))
+        chains.append(listeners.InboundChain(opened.number, opened.protocol == "http", slashes, callers, rules))
     message = listeners.inbound(chains, trust_domains=trust_domains(mesh), dual=workload_class.dual)
     return rendered(message.name, message)
 
@@ -252,10 +261,11 @@ def view(mesh: Mesh, workload_class: WorkloadClass) -> View:
         refs = (Ref(factory, arguments) for factory, arguments in proxyless.resources(mesh, account))
         return View(outbound=tuple(refs), own=())
     own = [_ref(inbound_listener, workload_class)]
+    forwarders = _reading(mesh, workload_class).forwarders
     for opened in workload_class.open_ports:
         own.append(_ref(application_cluster, opened, workload_class.dual))
         if opened.protocol == "http":
-            own.append(_ref(inbound_routes, account, opened.number))
+            own.append(_ref(inbound_routes, account, opened.number, forwarders))
     if account is None:
         scope = Scope(None, workload_class.namespaces, workload_class.dual)
     else:

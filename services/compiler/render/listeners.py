@@ -26,14 +26,15 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
+from google.protobuf.wrappers_pb2 import UInt32Value
 
 from services.compiler import names
-from services.compiler.render import rbac
+from services.compiler.render import rbac, requests
 from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
 from services.compiler.render.routes import HTTP_RBAC
 from services.compiler.render.tls import ads, server_side
+from shared.policy.model import EscapedSlashes
 from shared.policy.names import ObjectName
 
 
@@ -48,6 +49,8 @@ class OutboundChain(NamedTuple):
     """For bytes: clusters and weights, none of them meaning that nothing passes. None: HTTP, by routes."""
     host_name: str
     """What HTTP/1.0 clients, which name no host, mean."""
+    slashes: EscapedSlashes
+    """As the pods of the service read them: both sidecars of a call must agree."""
 
     @property
     def name(self) -> str:
@@ -60,13 +63,14 @@ class InboundChain(NamedTuple):
 
     port: int
     http: bool
+    slashes: EscapedSlashes
     callers: tuple[str, ...] | None
     """For bytes: identities that may connect; none: every member."""
     rules: RBAC | None
     """For bytes: who may connect, and by which target."""
 
 
-def _manager(name: str, filters: Sequence[HttpFilter]) -> HttpConnectionManager:
+def _manager(name: str, slashes: EscapedSlashes, filters: Sequence[HttpFilter]) -> HttpConnectionManager:
     manager = HttpConnectionManager(
         stat_prefix=name,
         rds=Rds(route_config_name=name, config_source=ads()),
@@ -77,6 +81,7 @@ def _manager(name: str, filters: Sequence[HttpFilter]) -> HttpConnectionManager:
         server_header_transformation=HttpConnectionManager.ServerHeaderTransformation.PASS_THROUGH,
     )
     manager.http_protocol_options.accept_http_10 = True
+    requests.reads(manager, slashes)
     return manager
 
 
@@ -105,7 +110,7 @@ def _outbound_chain(chain: OutboundChain) -> FilterChain:
         prefix_ranges=_prefixes(chain.hosts),
     )
     if chain.clusters is None:
-        manager = _manager(chain.name, [])
+        manager = _manager(chain.name, chain.slashes, [])
         manager.http_protocol_options.default_host_for_http_10 = chain.host_name
         found = _http(manager)
     else:
@@ -152,9 +157,8 @@ def _inbound_chain(chain: InboundChain, trust_domains: Sequence[str]) -> FilterC
     if chain.http:
         # Rules are in the route configuration, so that a change of policy touches no listener. Without them: deny.
         deny = HttpFilter(name=HTTP_RBAC, typed_config=packed(http_rbac.RBAC(rules=rbac.nothing())))
-        manager = _manager(name, [deny])
-        manager.normalize_path.CopyFrom(BoolValue(value=True))
-        manager.merge_slashes = True
+        # Headers first, so that policy reads those that the application reads.
+        manager = _manager(name, chain.slashes, [requests.mutation_filter(), deny])
         manager.forward_client_cert_details = HttpConnectionManager.ForwardClientCertDetails.SANITIZE_SET
         manager.set_current_client_cert_details.uri = True
         # HTTP/1.0 requests arrive as 1.1 from the caller's sidecar.

@@ -49,9 +49,10 @@ def method_headers(match: HttpMatch) -> list[HeaderMatcher]:
         return []
     if len(match.methods) == 1:
         return [method_header(match.methods[0])]
-    alternatives = "|".join(_quoted(method) for method in match.methods)
+    alternatives = "|".join(quoted(method) for method in match.methods)
     return [HeaderMatcher(name=":method", string_match=StringMatcher(safe_regex=expression(alternatives)))]
 
 
-def _quoted(method: str) -> str:
-    return "".join(char if char.isalnum() else f"\\{char}" for char in method)
+def quoted(text: str) -> str:
+    """An expression for just this text."""
+    return "".join(char if char.isalnum() else f"\\{char}" for char in text)

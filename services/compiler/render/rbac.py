@@ -69,6 +69,13 @@ def for_requests(grants: Sequence[Grant], port: int) -> RBAC:
     return rules
 
 
+def headers(grants: Sequence[Grant], port: int) -> frozenset[str]:
+    """Headers by which `for_requests` decides."""
+    return frozenset(
+        name for grant in grants if concerns(grant, port) for match in grant.requests or () for name, _ in match.headers
+    )
+
+
 def opens_bytes(grant: Grant, port: int) -> bool:
     """Whether a grant lets connections through whose content we cannot read: not if it asks for HTTP requests."""
     return concerns(grant, port) and grant.requests is None

@@ -6,6 +6,8 @@ whatever `Host` it likes.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
 from envoy.config.route.v3.route_components_pb2 import (
     DirectResponseAction,
@@ -24,6 +26,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from services.compiler import names
 from services.compiler.derive.splits import Route as RouteOf
+from services.compiler.render import requests
 from services.compiler.render.matchers import header, method_headers, path_expression
 from services.compiler.render.packing import packed
 from shared.policy.model import HttpMatch
@@ -98,8 +101,14 @@ def _spread(route: RouteOf, own_cluster: str, match: RouteMatch) -> Route:
 
 def _one_host(name: str, routes: list[Route]) -> RouteConfiguration:
     host = VirtualHost(name=name, domains=["*"], routes=routes)
-    # A cluster that has just gone is a failed request at most, never a refused update.
-    return RouteConfiguration(name=name, virtual_hosts=[host], validate_clusters=BoolValue(value=False))
+    return RouteConfiguration(
+        name=name,
+        virtual_hosts=[host],
+        # A cluster that has just gone is a failed request at most, never a refused update.
+        validate_clusters=BoolValue(value=False),
+        # Servlet containers look a resource up without its `;` parameters. So do routes, and the access rules of them.
+        ignore_path_parameters_in_path_matching=True,
+    )
 
 
 def outbound(route: RouteOf, own_cluster: str) -> RouteConfiguration:
@@ -115,8 +124,27 @@ def outbound(route: RouteOf, own_cluster: str) -> RouteConfiguration:
     return _one_host(names.outbound(route.service, route.port), routes)
 
 
-def inbound(port: int, rules: RBAC) -> RouteConfiguration:
-    """Requests to the application: those that the rules let through."""
-    route = Route(match=_everything(), route=RouteAction(cluster=names.local(port), timeout=Duration()))
-    route.typed_per_filter_config[HTTP_RBAC].CopyFrom(packed(http_rbac.RBACPerRoute(rbac=http_rbac.RBAC(rules=rules))))
-    return _one_host(names.inbound(port), [route])
+def inbound(port: int, rules: RBAC, *, named: Collection[str], forwarders: Sequence[str]) -> RouteConfiguration:
+    """Requests to the application: those that the rules let through.
+
+    `named`: headers that the rules name. `forwarders`: identities whose statements about a request's way are believed.
+    """
+    action = RouteAction(cluster=names.local(port), timeout=Duration())
+    refused = Route(match=_everything(), direct_response=DirectResponseAction(status=400))
+    refused.match.headers.append(requests.ambiguous())
+    # No rules here: what is refused for its path needs no second verdict, which would say 403.
+    refused.typed_per_filter_config[HTTP_RBAC].CopyFrom(packed(http_rbac.RBACPerRoute()))
+    routes = [refused]
+    if forwarders:
+        believed = Route(match=_everything(), route=action)
+        believed.match.headers.append(requests.forwarded_by(forwarders))
+        routes.append(believed)
+    routes.append(Route(match=_everything(), route=action))
+    for route in routes[1:]:
+        read = requests.headers_read(named, believed=route is not routes[-1])
+        if read is not None:
+            route.typed_per_filter_config[requests.MUTATION].CopyFrom(read)
+    found = _one_host(names.inbound(port), routes)
+    decided = packed(http_rbac.RBACPerRoute(rbac=http_rbac.RBAC(rules=rules)))
+    found.virtual_hosts[0].typed_per_filter_config[HTTP_RBAC].CopyFrom(decided)
+    return found

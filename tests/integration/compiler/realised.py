@@ -150,8 +150,8 @@ async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ask: 
     try:
         if ask is None:
             return (await asyncio.wait_for(reader.readline(), _PATIENCE)).decode().strip() or DENIED
-        headers = {"host": "none", **dict(ask.headers)}
-        lines = [f"{ask.method} {ask.path} HTTP/1.1", *(f"{key}: {value}" for key, value in headers.items())]
+        host = () if any(name == "host" for name, _ in ask.headers) else (("host", "none"),)
+        lines = [f"{ask.method} {ask.path} HTTP/1.1", *(f"{key}: {value}" for key, value in (*host, *ask.headers))]
         writer.write("\r\n".join([*lines, "content-length: 0", "connection: close", "", ""]).encode())
         head, _, body = (await asyncio.wait_for(reader.read(), _PATIENCE)).decode().partition("\r\n\r\n")
         return body if head.startswith("HTTP/1.1 200") else DENIED

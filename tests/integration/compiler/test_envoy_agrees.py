@@ -14,7 +14,19 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from cli.calls.sidecars import Sidecars
 from tests.integration.compiler.realised import DENIED, Realised, realised
 from tests.oracle.deciding import expected, request_of
-from tests.oracle.meshes import ACCOUNTS, BYTES, HEADERS, METHODS, NAMESPACES, PATHS, TARGETS, Mesh, Offered, meshes
+from tests.oracle.meshes import (
+    ACCOUNTS,
+    BYTES,
+    HEADERS,
+    METHODS,
+    NAMESPACES,
+    ODD_PATHS,
+    PATHS,
+    TARGETS,
+    Mesh,
+    Offered,
+    meshes,
+)
 from tests.oracle.smi import Ask, Cluster, Name
 
 pytestmark = pytest.mark.envoy
@@ -74,8 +86,10 @@ class Call(NamedTuple):
 
 
 def _ask(choice: random.Random, *, read: bool) -> Ask | None:
-    headers = dict(choice.sample(HEADERS, choice.randrange(3)))
-    ask = Ask(choice.choice(METHODS), choice.choice(PATHS), tuple(headers.items()))
+    headers = choice.sample(HEADERS, choice.randrange(3))
+    if sum(name == "host" for name, _ in headers) > 1:
+        headers = headers[:1]
+    ask = Ask(choice.choice(METHODS), choice.choice(choice.choice((PATHS, ODD_PATHS))), tuple(headers))
     return ask if read else None
 
 
@@ -160,7 +174,7 @@ async def agrees(mesh: Mesh, number: int, directory: Path) -> tuple[int, int]:
     return passing, len(made) - passing
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 5])
 async def test_real_envoys_agree_with_the_specification(number: int, tmp_path: Path) -> None:
     """On who is let through, from where an application stands and from where an intruder does, and on the backends."""
     (mesh,) = sample(number)

@@ -215,8 +215,8 @@ def split(
     return policy("TrafficSplit", namespace, name, spec, api_version=api_version, created=created)
 
 
-def mesh_config(*, permissive: bool = False, egress: bool = False) -> Event:
-    spec = {"traffic": {"enablePermissiveTrafficPolicyMode": permissive, "enableEgress": egress}}
+def mesh_config(*, permissive: bool = False, egress: bool = False, **traffic: Any) -> Event:
+    spec = {"traffic": {"enablePermissiveTrafficPolicyMode": permissive, "enableEgress": egress, **traffic}}
     return policy(
         "MeshConfig",
         "meshlog-system",

@@ -93,6 +93,7 @@ def test_methods_are_upper_case_and_a_star_is_any(methods: object, expected: tup
     ("match", "code"),
     [
         ({"pathRegex": "("}, "smi/regex"),
+        ({"pathRegex": "/\\x{3b1}"}, "smi/regex"),
         ({"pathRegex": "(?=x)"}, "smi/regex"),
         ({"pathRegex": "a{1000}{1000}"}, "smi/regex"),
         ({"pathRegex": "(((a{30}){30}){30})"}, "smi/regex"),
@@ -189,3 +190,26 @@ def test_the_mesh_config_tells_the_modes() -> None:
     assert read("MeshConfig", spec) == MeshConfig(permissive=True, egress=False)
     assert read("MeshConfig", {}) == MeshConfig()
     assert refusal("MeshConfig", {"traffic": {"enableEgress": "yes"}}) == "mesh/config"
+
+
+def test_the_mesh_config_tells_how_requests_are_read() -> None:
+    spec = {"traffic": {"escapedSlashes": "Keep", "trustedForwarders": ["edge/gateway", "a/b"]}}
+    forwarders = (ObjectName("a", "b"), ObjectName("edge", "gateway"))
+    assert read("MeshConfig", spec) == MeshConfig(escaped_slashes="keep", forwarders=forwarders)
+
+
+@pytest.mark.parametrize(
+    "traffic",
+    [
+        {"escapedSlashes": "kept"},
+        {"escapedSlashes": True},
+        {"trustedForwarders": "edge/gateway"},
+        {"trustedForwarders": ["gateway"]},
+        {"trustedForwarders": ["edge/gate\nway"]},
+        {"trustedForwarders": ["edge/gate/way"]},
+        {"trustedForwarders": [7]},
+        {"trustedForwarders": [f"edge/gateway-{number}" for number in range(17)]},
+    ],
+)
+def test_a_mesh_config_that_reads_requests_in_no_known_way_is_refused(traffic: dict[str, Any]) -> None:
+    assert refusal("MeshConfig", {"traffic": traffic}) in {"mesh/config", "smi/shape"}

@@ -88,7 +88,8 @@ def test_4_no_port_has_the_filters_of_another() -> None:
             assert chain.filters[-1].typed_config.Unpack(manager)
             kinds += [item.name for item in manager.http_filters]
         found[name] = kinds
-    http = ["envoy.filters.network.http_connection_manager", "envoy.filters.http.rbac", "envoy.filters.http.router"]
+    chain = ("network.http_connection_manager", "http.header_mutation", "http.rbac", "http.router")
+    http = [f"envoy.filters.{name}" for name in chain]
     assert [found[f"inbound|{8080 + n}"] for n in range(3)] == [http] * 3
     assert found["inbound|5432"] == ["envoy.filters.network.rbac", "envoy.filters.network.tcp_proxy"]
 

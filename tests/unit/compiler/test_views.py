@@ -50,9 +50,9 @@ class Told:
         return {name for name in self.chains("outbound") if name.startswith("outbound|")}
 
     def rules(self, port: int) -> RBAC:
-        route = self.routes(f"inbound|{port}")[0]
+        host = self.get(RouteConfiguration, f"inbound|{port}").virtual_hosts[0]
         found = RBACPerRoute()
-        assert route.typed_per_filter_config["envoy.filters.http.rbac"].Unpack(found)
+        assert host.typed_per_filter_config["envoy.filters.http.rbac"].Unpack(found)
         return found.rbac.rules
 
     def endpoints(self, cluster: str) -> list[str]:
