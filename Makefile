@@ -15,8 +15,8 @@ install: $(STAMP) ## make .venv with everything in it (all others do this first)
 $(STAMP): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Meshlog needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -P -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -P -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 demo: install ## run the bookstore on a real mesh and check it, about a minute
@@ -29,10 +29,10 @@ down: install ## stop it; nothing is left behind
 	@$(BIN)/meshlog down
 
 test: install ## all tests: real NATS, real Envoys, the devcluster
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -P -m pytest $(ARGS)
 
 test-long: install ## the long forms: thousands of random meshes, long faults
-	@$(BIN)/python -m pytest -m long --timeout 3600 $(ARGS)
+	@$(BIN)/python -P -m pytest -m long --timeout 3600 $(ARGS)
 
 lint: install ## ruff, pyright strict, import contracts
 	@$(BIN)/python tools/xds_stubs.py
@@ -46,7 +46,7 @@ format: install ## let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .
 
 bench: install ## every benchmark, as tables; JSON=file writes one object
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -P -m benchmarks $(ARGS)
 
 lock: ## pin all dependencies with hashes again
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
@@ -57,46 +57,46 @@ clean: ## remove what the others made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 bench-edge: install ## pushes, latency, reconnects and memory of an edge; ARGS=full up to 10,000 proxies
-	@$(BIN)/python -m benchmarks edge $(ARGS)
+	@$(BIN)/python -P -m benchmarks edge $(ARGS)
 
 bench-ingest: install ## Kubernetes API to log: initial list, rate, latency, rolling restart
-	@$(BIN)/python -m benchmarks ingest
+	@$(BIN)/python -P -m benchmarks ingest
 
 bench-inject: install ## sidecar injections a second, pure and over HTTPS
-	@$(BIN)/python -m benchmarks inject
+	@$(BIN)/python -P -m benchmarks inject
 
 bench-ca: install ## certificates per second and core, through the log, 10,000 workloads at once
-	@$(BIN)/python -m benchmarks ca
+	@$(BIN)/python -P -m benchmarks ca
 
 fuzz-edge: install ## fuzz what an edge reads, SECONDS=60; needs atheris
-	@$(BIN)/python -m tests.fuzz.edge_requests -max_total_time=$(or $(SECONDS),60)
+	@$(BIN)/python -P -m tests.fuzz.edge_requests -max_total_time=$(or $(SECONDS),60)
 
 fuzz-ca: install ## fuzz what the CA and its requesters read, SECONDS=60; needs atheris
-	@$(BIN)/python -m tests.fuzz.ca_requests -max_total_time=$(or $(SECONDS),60)
+	@$(BIN)/python -P -m tests.fuzz.ca_requests -max_total_time=$(or $(SECONDS),60)
 
 bench-compile: install ## compile 100 and 1,000 services from scratch, and one change of each kind; ARGS=full adds 10,000
-	@$(BIN)/python -m benchmarks compile $(ARGS)
+	@$(BIN)/python -P -m benchmarks compile $(ARGS)
 
 bench-history: install ## past versions, why, diff, plan and replay over a long log; EVENTS=n, default 1,000,000; LOG=file keeps it
-	@EVENTS=$(or $(EVENTS),1000000) LOG=$(LOG) $(BIN)/python -m benchmarks history
+	@EVENTS=$(or $(EVENTS),1000000) LOG=$(LOG) $(BIN)/python -P -m benchmarks history
 
 chart: install ## write the Helm chart's generated parts again (after a change of deploy/install)
 	@PYTHONPATH=. $(BIN)/python tools/chart.py
 
 simulate: install ## the whole control plane under faults on a simulated clock, 10,000 seeds; SEEDS=0:100 for fewer, JSON=file
-	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),0:10000)
+	@$(BIN)/python -P -m tests.simulation --seeds $(or $(SEEDS),0:10000)
 
 faults: install ## break a highly available mesh in every way under traffic, 10 minutes; ROWS=kill for some, JSON=file
-	@$(BIN)/python -m tests.faults $(ROWS)
+	@$(BIN)/python -P -m tests.faults $(ROWS)
 
 attack: install ## attack a mesh in every way that strangers and tenants have, under traffic; ROWS=edge for some, JSON=file
 	@$(BIN)/python -P -m tests.attacks $(ROWS)
 
 mutants: install ## make 39 mistakes in the compiler, one at a time, and see each noticed; minutes
-	@$(BIN)/python -m tests.oracle.mutants
+	@$(BIN)/python -P -m tests.oracle.mutants
 
 compare-edge: install ## the edge's own server against gRPC's: floods, clients, h2spec, load, 6 minutes; ARGS="floods ping", JSON=file
-	@$(BIN)/python -m benchmarks.compare_edge $(ARGS)
+	@$(BIN)/python -P -m benchmarks.compare_edge $(ARGS)
 
 edge-clients: ## build h2spec and the clients in Go, Java and Node that edges are tested with, where these languages are
 	@sh tools/edge_clients.sh

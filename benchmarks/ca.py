@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from shared.certificates import SigningRequest, TrustBundle, decode_answer, deco
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import Draft, EventLog
 from shared.eventlog.streams import StreamSettings
+from shared.interpreter import module
 from shared.sealing import seal_token
 from shared.spiffe import SpiffeId
 from shared.subjects import Streams
@@ -47,7 +47,7 @@ class Ca:
         flags = ["--nats-url", server.url, "--no-kubernetes", "--key-store", "file", "--http-port", str(free_port())]
         flags += ["--key-file", str(directory / "keys" / "ca.json"), "--instance", "ca-1", "--log-level", "info"]
         with (directory / "ca.log").open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "services.ca", *flags], stdout=log, stderr=log)
+            self.process = subprocess.Popen(module("services.ca", *flags), stdout=log, stderr=log)
 
     @property
     def cpu(self) -> float:

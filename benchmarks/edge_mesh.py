@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -36,6 +35,7 @@ from services.compiler.mesh import MeshSettings
 from shared import blob
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint
+from shared.interpreter import module
 from shared.snapshot import (
     CDS,
     EDS,
@@ -283,7 +283,7 @@ class EdgeProcess:
         began = time.monotonic()
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", self._module, *self._flags, stdout=log, stderr=log
+                *module(self._module, *self._flags), stdout=log, stderr=log
             )
         async with aiohttp.ClientSession() as session:
             while True:

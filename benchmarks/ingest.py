@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import tempfile
 import time
 import urllib.error
@@ -23,6 +22,7 @@ from deploy.devcluster.apiserver import ApiServer
 from shared import events
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
+from shared.interpreter import module
 from shared.subjects import Streams
 from tests.nats_server import NatsServer, free_port
 from tests.waiting import eventually
@@ -188,9 +188,7 @@ async def _populate(api: ApiServer) -> None:
 async def _ingestor(nats_url: str, kubeconfig: Path) -> AsyncGenerator[tuple[int, int]]:
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.ingestor",
+        *module("services.ingestor"),
         *("--nats-url", nats_url, "--kubeconfig", str(kubeconfig), "--cluster", "bench"),
         *("--http-port", str(port), "--log-level", "error"),
         env={key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
 from shared.eventlog.protocol import EventLog, EventLogError
 from shared.eventlog.quiet import hushed
+from shared.interpreter import module
 from shared.snapshot import decode_commit
 from shared.status import status_in
 from shared.subjects import Streams
@@ -107,7 +107,7 @@ def start(
     manifests = state / MANIFESTS
     chosen = profile(state, edges=edges, ha=ha)
     rendered = yaml.dump_all(control_plane(chosen), Dumper=yaml.CSafeDumper, sort_keys=False)
-    argv = [sys.executable, "-m", "deploy.devcluster", "--manifest", str(manifests)]
+    argv = module("deploy.devcluster", "--manifest", str(manifests))
     argv += [f"--keep={each}/{chosen.namespace}" for each in KEPT]
     argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]
     _refuse_second(state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -13,6 +12,7 @@ import msgspec
 
 from benchmarks.swarm.fleet import Command, Plan, Report
 from benchmarks.swarm.proxy import Target
+from shared.interpreter import module
 
 
 class Swarm:
@@ -94,9 +94,7 @@ async def swarm(
     try:
         for index in range(processes):
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "benchmarks.swarm.fleet",
+                *module("benchmarks.swarm.fleet"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=256 * 1024 * 1024,

@@ -21,8 +21,8 @@ from cli.mesh import Mesh, NotArrivedError
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "demo" / "manifests"
 STORE = "http://bookstore.bookstore.svc.cluster.local:14001"
-LOAD = ("python", "-m", "deploy.demo.apps.load")
-HOLD = ("python", "-m", "deploy.demo.apps.hold", "database.database.svc.cluster.local", "5432")
+LOAD = ("python", "-P", "-m", "deploy.demo.apps.load")
+HOLD = ("python", "-P", "-m", "deploy.demo.apps.hold", "database.database.svc.cluster.local", "5432")
 SPLIT_REQUESTS = 800
 SPLIT_TOLERANCE = 8.0
 """Points of a hundred. With 800 requests, a fair 50/50 misses by this much once in 200,000 runs."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -20,6 +19,7 @@ from cli.api import Api, Manifest, connect
 from cli.history import bodies
 from cli.history.timeline import Happened
 from shared.errors import MeshlogError
+from shared.interpreter import module
 from shared.pins import PINNED_KINDS
 
 _READY_WITHIN = 120.0
@@ -80,10 +80,7 @@ class Stage:
 
     async def _run(self, *argv: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cli",
-            *argv,
+            *module("cli", *argv),
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

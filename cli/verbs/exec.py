@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
         prog="meshlog exec",
         usage="meshlog exec [-h] [-c CONTAINER] NS/POD -- COMMAND [ARGUMENT ...]",
         description="Run a command inside a pod of the embedded mesh: its network, its files, this terminal.",
-        epilog="example:\n  meshlog exec bookbuyer/bookbuyer-6c9 -- python -m deploy.demo.apps.load URL --requests 10",
+        epilog="example:\n  meshlog exec shop/web-6c9 -- python -P -m deploy.demo.apps.load URL --requests 10",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-c", "--container", default="", help="which container (default: the first)")

@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from socket import socket
 
 from services.xds_edge.settings import EdgeSettings
+from shared.interpreter import module
 from shared.process import Context
 
 _LOGGER = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Worker:
         }
         flags = [f"--{name}={value}" for name, value in own.items()]
         # The last of two equal flags counts.
-        self._command = [sys.executable, "-m", "services.xds_edge", *argv, *flags]
+        self._command = module("services.xds_edge", *argv, *flags)
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:

@@ -1,6 +1,6 @@
 """Holds one TCP conversation with the database, says `held` once it works, and how long it lasted when it is cut.
 
-python -m deploy.demo.apps.hold database.database.svc.cluster.local 5432
+python -P -m deploy.demo.apps.hold database.database.svc.cluster.local 5432
 """
 
 from __future__ import annotations

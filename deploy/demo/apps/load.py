@@ -1,7 +1,7 @@
 """A client that counts: calls a URL and prints one JSON object of what came back. Retries nothing.
 
-    python -m deploy.demo.apps.load URL --requests 300
-    python -m deploy.demo.apps.load URL --rate 100          (until its standard input closes)
+    python -P -m deploy.demo.apps.load URL --requests 300
+    python -P -m deploy.demo.apps.load URL --rate 100          (until its standard input closes)
 
 The object: {"requests", "ok", "outcomes": {"200": n, "403": n, "refused": n, "reset": n, …},
 "stores": {"v1": n}, "body": newest, "failures": [first few], "turns": [[when, outcome], …], "p50_ms", "p99_ms",

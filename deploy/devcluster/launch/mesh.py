@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from deploy.devcluster.launch.statedir import StateDir, hold
 from shared.errors import BadInputError, MeshlogError
+from shared.interpreter import module
 
 _DOWN_SECONDS = 12.0
 _LOG_LINES = 5
@@ -104,7 +104,7 @@ def start(
             passed.append(held)
         with state.log.open("ab") as log:
             launcher = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-                [sys.executable, "-m", "deploy.devcluster.launch.launcher", json.dumps(spec)],
+                module("deploy.devcluster.launch.launcher", json.dumps(spec)),
                 pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import msgspec
 
 from deploy.devcluster.node.descriptors import receive
+from shared.interpreter import module
 
 _MOST_UNANSWERED = 32
 """Requests under way; more than a hundred would not fit into the socket's buffer."""
@@ -113,7 +113,7 @@ class Spawner:
         self._socket.setblocking(False)
         descriptor = theirs.fileno()
         self._child = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-            [sys.executable, "-m", "deploy.devcluster.node.spawner", str(descriptor)],
+            module("deploy.devcluster.node.spawner", str(descriptor)),
             pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
         )
