@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,8 @@ from typing import cast
 from tests.floods import wire
 from tests.floods.dose import Count, Dose, Target
 
+_MARK = 36
+"""SO_MARK (asm-generic/socket.h)."""
 _REOPEN = 0.02
 """Seconds between a connection that the server ended and the next."""
 _HANDSHAKE = 15.0
@@ -167,20 +170,28 @@ def client_context(target: Target) -> ssl.SSLContext:
 async def connect(target: Target, count: Count, number: int, context: ssl.SSLContext | None) -> Assailant | None:
     """Open a connection, of TLS if there is a context; none: it was refused."""
     loop = asyncio.get_running_loop()
-    source = (target.sources[number % len(target.sources)], 0) if target.sources else None
+    line = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        line.setblocking(False)
+        if target.mark:
+            line.setsockopt(socket.SOL_SOCKET, _MARK, target.mark)
+        if target.sources:
+            line.bind((target.sources[number % len(target.sources)], 0))
+        await loop.sock_connect(line, (target.host, target.port))
         _, peer = await loop.create_connection(
             lambda: Assailant(count),
-            target.host,
-            target.port,
-            local_addr=source,
+            sock=line,
             ssl=context,
             server_hostname=target.authority if context else None,
             ssl_handshake_timeout=_HANDSHAKE if context else None,
         )
     except (OSError, TimeoutError):
         count.refused += 1
+        line.close()
         return None
+    except asyncio.CancelledError:
+        line.close()
+        raise
     return peer
 
 

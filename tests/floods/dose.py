@@ -16,6 +16,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """File of the roots that the server's certificate is checked against, PEM; empty: it is not checked."""
     sources: tuple[str, ...] = ()
     """Local addresses that connections come from, in turn; none: as the machine chooses."""
+    mark: int = 0
+    """Socket mark (SO_MARK) that passes the redirect of a meshed pod; 0: none."""
     token: str = ""
     """Token of a workload; floods after authentication need one."""
 
