@@ -24,7 +24,7 @@ CHART = Path(__file__).parents[1] / "deploy" / "chart"
 _COUNTS = {"ingestors": 9101, "compilers": 9102, "cas": 9103, "edges": 9104, "injectors": 9105, "autoscale": 9106}
 _TEXTS = (
     *("mesh_name", "cluster", "trust_domain", "nats_image", "pull_policy", "pull_secret", "log_level"),
-    *("nats_size", "nats_class", "priority_class"),
+    *("nats_size", "nats_class", "priority_class", "metrics_namespace"),
 )
 _NOT_IN_CHART = {"namespace", "nats_secured", "nats_data", "distribution_settle"}
 """Helm has the namespace; the rest is the embedded mesh's."""
@@ -95,6 +95,8 @@ def _template(one: Manifest) -> str:
         text = text.replace("  replicas: 3\n", "  replicas: {{ .Values.nats_nodes }}\n")
     text = re.sub(r"__([a-z_.-]+?)__", _value, _quoted(text))
     condition = _IF.get(one["kind"]) or _only_with(one) or ("not .Values.nats_url" if _file_of(one) == "log" else "")
+    if one["kind"] == "NetworkPolicy" and one["metadata"]["name"].endswith("-metrics"):
+        condition = f"and {condition} .Values.metrics_namespace"
     body = f"---\n{text}"
     return f"{{{{- if {condition} }}}}\n{body}{{{{- end }}}}\n" if condition else body
 

@@ -64,17 +64,27 @@ def network_policies(profile: Profile) -> list[Manifest]:
         return []
     ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "meshlog"}}}
     nats = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "nats"}}}
+    every = {"app.kubernetes.io/part-of": "meshlog"}
     made = [
-        # From anywhere: sidecars of all namespaces, the API server (which is no pod), and who scrapes metrics.
-        _policy("meshlog-metrics", {"app.kubernetes.io/part-of": "meshlog"}, [_from(None, HTTP_PORT)], profile),
+        # Nothing that no other policy names. Probes come from the node, which a policy cannot keep out.
+        _policy("meshlog", every, [], profile),
+        # From anywhere: sidecars of all namespaces, and the API server (which is no pod).
         _policy("meshlog-xds-edge", {"app.kubernetes.io/name": "meshlog-xds-edge"}, [_from(None, XDS_PORT)], profile),
         _policy(
             "meshlog-injector", {"app.kubernetes.io/name": "meshlog-injector"}, [_from(None, WEBHOOK_PORT)], profile
         ),
     ]
     if not profile.nats_url:
-        rules = [_from(ours, NATS_PORT), _from(nats, ROUTE_PORT), _from(None, MONITORING_PORT)]
+        rules = [_from(ours, NATS_PORT), _from(nats, ROUTE_PORT)]
         made.append(_policy("meshlog-nats", {"app.kubernetes.io/name": "nats"}, rules, profile))
+    if profile.metrics_namespace:
+        # They say how many of whom there are; NATS also says who is connected from where.
+        name = {"kubernetes.io/metadata.name": profile.metrics_namespace}
+        scraper = {"namespaceSelector": {"matchLabels": name}}
+        made.append(_policy("meshlog-metrics", every, [_from(scraper, HTTP_PORT)], profile))
+        if not profile.nats_url:
+            rules = [_from(scraper, MONITORING_PORT)]
+            made.append(_policy("meshlog-nats-metrics", {"app.kubernetes.io/name": "nats"}, rules, profile))
     return made
 
 

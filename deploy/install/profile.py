@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from shared.build import VERSION
+from shared.build import NATS_VERSION, VERSION
 from shared.errors import BadInputError
 from shared.eventlog.durable import COPIES
 
@@ -37,8 +37,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     trust_domain: str = "cluster.local"
     image: str = f"meshlog/meshlog:{VERSION}"
     """Image of every service and of the sidecar's init container; `{service}` in it stands for the service's name."""
-    nats_image: str = "nats:2.11-alpine"
-    """One with a shell, as those are whose name ends in `-alpine`."""
+    nats_image: str = f"nats:{NATS_VERSION}-alpine"
+    """One with a shell, as those are whose name ends in `-alpine`; a digest may follow (`…-alpine@sha256:…`)."""
     pull_policy: str = "IfNotPresent"
     pull_secret: str = ""
     """Name of a Secret of the control plane's namespace with credentials for the registry; empty: none."""
@@ -89,6 +89,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Edges at most, by an autoscaler; 0: as many as `edges`, always."""
     network_policies: bool = False
     """Whether only those who must can reach a service's port."""
+    metrics_namespace: str = ""
+    """Namespace whose pods may read metrics (9091, and 8222 of NATS) where network policies are on; empty: none may."""
     resources: dict[str, Resources] = {}
     """By service, and `nats`."""
 
@@ -146,7 +148,7 @@ _HA = Profile(
     resources=_USUAL,
 )
 PRESETS: dict[str, Profile] = {
-    "minimal": Profile(edges=1, nats_secured=True, nats_size="4Gi", resources=_USUAL),
+    "minimal": Profile(edges=1, nats_secured=True, nats_size="4Gi", network_policies=True, resources=_USUAL),
     "ha": _HA,
     "large": msgspec.structs.replace(
         _HA, compilers=3, edges=5, autoscale=20, injectors=3, nats_size="100Gi", resources=_LARGE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.injector.configuration import Installation
-from shared.build import VERSION
+from shared.build import ENVOY_VERSION, VERSION
 from shared.settings import CommonSettings
 
 
@@ -16,7 +16,7 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     """Port of the webhook (HTTPS)."""
     token_file: str = "/var/run/secrets/meshlog/token"  # noqa: S105 (a path)
     """The injector's own service-account token, audience `meshlog`: what it proves itself to the CA with."""
-    envoy_image: str = "envoyproxy/envoy:distroless-v1.36.2"
+    envoy_image: str = f"envoyproxy/envoy:distroless-v{ENVOY_VERSION}"
     """Image of the proxy, unless the MeshConfig names one."""
     init_image: str = "meshlog/meshlog"
     """Image that holds `meshlog sidecar-init`, unless the MeshConfig names one."""
