@@ -122,12 +122,12 @@ def describe(settings_type: type[msgspec.Struct], command: str) -> str:
     lines = [f"usage: {command} [--config FILE] [--SETTING VALUE ...]", ""]
     story = (inspect.getdoc(settings_type) or "").partition("\n")[0]
     lines += [story, "", "Precedence: flags, environment variables, file (YAML or JSON).", ""]
-    documented = _field_docstrings(settings_type)
+    texts = documented(settings_type)
     hints = get_type_hints(settings_type)
     for field in msgspec.structs.fields(settings_type):
         default = "required" if field.required else f"default: {_shown(field.default)}"
         lines.append(f"  {_flag(field.name)} {_kind(hints[field.name])}    [{PREFIX}{field.name.upper()}]")
-        text = " ".join([documented.get(field.name, ""), f"({default})"]).strip()
+        text = " ".join([texts.get(field.name, ""), f"({default})"]).strip()
         lines += textwrap.wrap(text, width=96, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -223,7 +223,7 @@ def _shown(default: Any) -> str:
     return str(default) if default != "" else "empty"
 
 
-def _field_docstrings(settings_type: type) -> dict[str, str]:
+def documented(settings_type: type) -> dict[str, str]:
     """The docstring under each field, from the source: what a reader of the code sees is what `--help` says."""
     found: dict[str, str] = {}
     for owner in reversed(settings_type.__mro__):
