@@ -26,6 +26,7 @@ from services.injector.patch import json_patch, with_sidecar
 from services.injector.webhook import PATH, Webhook
 from shared.eventlog.memory import MemoryLog
 from tests.integration.injector.edge import Authority
+from tests.integration.injector.served import served
 from tests.unit.injector.pods import INSTALLATION
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 
@@ -116,11 +117,10 @@ async def _served(directory: Path) -> AsyncGenerator[str]:
     await write(log, "Namespace", "", "shop", namespace())
     membership = Membership(log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
     following = asyncio.create_task(membership.run())
-    runner, port = await Webhook(membership, INSTALLATION).serve("127.0.0.1", 0, context)
     try:
-        yield f"https://localhost:{port}{PATH}"
+        async with served(Webhook(membership, INSTALLATION), context) as (_, port):
+            yield f"https://localhost:{port}{PATH}"
     finally:
-        await runner.cleanup()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from services.injector.http_server import HttpServer
 from services.injector.membership import Membership
 from services.injector.settings import InjectorSettings
+from services.injector.tls import ServerContext
 from services.injector.webhook import Webhook
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
@@ -32,13 +34,50 @@ async def serve(context: process.Context[InjectorSettings]) -> None:
 
 async def _serve(context: process.Context[InjectorSettings], logs: Logs) -> None:
     settings, streams = context.settings, context.settings.streams
+    access = settings.access
     context.ready("log", ready=False, why="the log has not been read")
     context.ready("certificate", ready=False, why="there is no serving certificate yet")
     membership = Membership(
         await logs.open(streams.events), streams=streams, cluster=settings.cluster, mesh_namespace=settings.namespace
     )
     context.spawn(membership.run(), "membership")
-    certificate = await _certificate(context, logs)
+    tls = ServerContext(await _certificate(context, logs), settings.client_ca_file)
+    webhook = Webhook(
+        membership,
+        settings.installation,
+        patience=settings.patience,
+        observe=_observed(context),
+        budgets=budgets_of(settings.budgets),
+    )
+    refused = context.metrics.counter("meshlog_injector_refused_total", "Connections and requests refused, by reason")
+    server = HttpServer(
+        webhook.handlers,
+        context=tls.current,
+        limits=settings.limits,
+        access=access,
+        refused=lambda word: refused.add(reason=word),
+    )
+    context.metrics.gauge("meshlog_injector_connections", "Open connections", lambda: server.connections)
+    context.metrics.gauge(
+        "meshlog_injector_waiting",
+        "Reviews that wait for their turn",
+        lambda: {(("kind", kind),): count for kind, count in webhook.waiting.items()},
+    )
+    await membership.caught_up.wait()
+    context.ready("log", ready=True)
+    await tls.prepare()
+    context.spawn(tls.run(), "CAs of clients")
+    port = await server.start(settings.webhook_host, settings.webhook_port)
+    context.ready("certificate", ready=True)
+    context.log.info("answering reviews", extra={"port": port})
+    try:
+        await context.stopping.wait()
+    finally:
+        await server.stop()
+        webhook.close()
+
+
+def _observed(context: process.Context[InjectorSettings]) -> Callable[[str, float], None]:
     answered = context.metrics.counter("meshlog_injector_reviews_total", "Reviews answered, by outcome")
     durations = context.metrics.histogram("meshlog_injector_review_seconds", "Time to answer a review")
 
@@ -46,22 +85,7 @@ async def _serve(context: process.Context[InjectorSettings], logs: Logs) -> None
         answered.add(outcome=outcome)
         durations.record(seconds)
 
-    webhook = Webhook(
-        membership,
-        settings.installation,
-        patience=settings.patience,
-        observe=observe,
-        budgets=budgets_of(settings.budgets),
-    )
-    await membership.caught_up.wait()
-    context.ready("log", ready=True)
-    runner, port = await webhook.serve(settings.webhook_host, settings.webhook_port, await certificate.server_context())
-    context.ready("certificate", ready=True)
-    context.log.info("answering reviews", extra={"port": port})
-    try:
-        await context.stopping.wait()
-    finally:
-        await runner.cleanup()
+    return observe
 
 
 async def _certificate(context: process.Context[InjectorSettings], logs: Logs) -> ServingCertificate:

@@ -1,70 +1,39 @@
-"""Judging beside the event loop: what takes long delays no injection, and one namespace's work no other's for long.
+"""Work beside the event loop: what takes long delays no other connection, and no asker for longer than its turn.
 
-RE2 does not let go of Python's lock, so more threads would judge no faster: one does it, and each expression takes it
-a few milliseconds at most. What an object may cost is bounded by its budgets; how many may wait is bounded here, of all
-and of each namespace. An object that finds no place is refused with a sentence, and its user tries again.
+Python's lock lets one thread work at a time, so more threads of one kind would be no faster. One reviews pods, another
+judges policy: a flood of one kind does not stop the other. What one piece may cost is bounded by its body's size and by
+the budgets of what it judges; how many wait, and whose turn it is, is bounded in `turns`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from shared.errors import MeshlogError
+from services.injector.turns import Caps, Turns
 
 T = TypeVar("T")
-
-WAITING = 16
-"""Objects that may wait or be judged at once."""
-WAITING_OF_NAMESPACE = 4
-"""Of these, objects of one namespace."""
-SECONDS = 5.0
-"""Seconds after which an object that still waits is refused; the API server gives up after ten."""
 
 
 class Bench:
     """Runs pure functions one after the other in a thread."""
 
-    def __init__(
-        self, *, waiting: int = WAITING, waiting_of_namespace: int = WAITING_OF_NAMESPACE, seconds: float = SECONDS
-    ) -> None:
-        self._waiting = waiting
-        self._of_namespace = waiting_of_namespace
-        self._seconds = seconds
-        self._held: Counter[str] = Counter()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judging")
+    def __init__(self, name: str, caps: Caps) -> None:
+        self._turns = Turns(caps)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
-    async def run(self, namespace: str, work: Callable[[], T]) -> T:
-        """The result of `work`, or what it raises. Raises `MeshlogError` if there is no place or no time for it."""
-        if self._held.total() >= self._waiting or self._held[namespace] >= self._of_namespace:
-            raise MeshlogError(
-                "inject/busy",
-                "too many objects are being reviewed; try again in a moment",
-                about=f"namespace {namespace}",
-            )
-        self._held[namespace] += 1
-        doing = self._thread.submit(work)
-        answer = asyncio.wrap_future(doing)
-        answer.add_done_callback(lambda done: self._leaves(namespace, done))
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await asyncio.shield(answer)
-        except TimeoutError as error:
-            doing.cancel()
-            raise MeshlogError(
-                "inject/busy", f"was not reviewed within {self._seconds:g} s; try again in a moment"
-            ) from error
+    @property
+    def waiting(self) -> int:
+        """How many pieces of work wait."""
+        return self._turns.waiting
+
+    async def run(self, source: str, namespace: str, work: Callable[[], T]) -> T:
+        """The result of `work`, or what it raises. Raises `turns.BusyError` if there is no place or no time for it."""
+        async with self._turns.turn(source, namespace):
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
         """Take nothing more, and forget what waits."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _leaves(self, namespace: str, done: asyncio.Future[T]) -> None:
-        if not done.cancelled():
-            done.exception()  # who asked may be gone
-        self._held[namespace] -= 1
-        if not self._held[namespace]:
-            del self._held[namespace]

@@ -19,6 +19,9 @@ from shared.model import ANNOTATION_SIDECAR
 
 Json = dict[str, Any]
 
+MAX_CONTAINERS = 256
+"""Containers of a pod, init containers counted."""
+
 _OURS = frozenset({sidecar.INIT_CONTAINER, sidecar.PROXY_CONTAINER})
 _OUR_ANNOTATIONS = frozenset(
     {
@@ -35,6 +38,7 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
     bare = without_sidecar(pod)
     spec: Json = bare["spec"]
     own: list[Json] = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    _refuse_too_many(own)
     _refuse_collisions(own, spec)
     annotations: dict[str, str] = dict(bare["metadata"].get("annotations") or {})
     rewritten: dict[str, Json] = {}
@@ -97,6 +101,15 @@ def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Json
     if operations and "metadata" not in before:
         operations.insert(0, {"op": "add", "path": "/metadata", "value": {}})
     return operations
+
+
+def _refuse_too_many(containers: list[Json]) -> None:
+    if len(containers) > MAX_CONTAINERS:
+        raise BadInputError(
+            "inject/containers",
+            f"has {len(containers)} containers; at most {MAX_CONTAINERS} can be given a sidecar",
+            about="the pod",
+        )
 
 
 def _refuse_collisions(containers: list[Json], spec: Mapping[str, Any]) -> None:

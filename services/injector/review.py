@@ -13,6 +13,9 @@ import msgspec
 
 from shared.errors import BadInputError, MeshlogError
 
+MAX_POD = 1_572_864
+"""Bytes of a pod, as JSON: what etcd stores at most. The answer repeats lists of it, so this bounds the patch too."""
+
 _VERSIONS = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1")
 
 
@@ -106,8 +109,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         return about_pod and self.operation in ("", "CREATE") and self.object is not None
 
     def pod(self) -> dict[str, Any]:
-        """The pod. Raises `BadInputError` if it is none."""
+        """The pod. Raises `BadInputError` if it is none, or too large to be read."""
         assert self.object is not None
+        size = memoryview(self.object).nbytes
+        if size > MAX_POD:
+            raise BadInputError("review/pod", f"has {size} bytes; at most {MAX_POD} can be reviewed", about="the pod")
         try:
             msgspec.json.decode(self.object, type=_PodShape)
             return msgspec.json.decode(self.object, type=dict[str, Any])

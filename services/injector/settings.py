@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from services.injector.configuration import Installation
+from services.injector.gate import Caps
+from services.injector.http_request import Limits
+from services.injector.http_server import Access
 from shared.build import ENVOY_VERSION, VERSION
+from shared.errors import BadInputError
 from shared.settings import CommonSettings
 
 
@@ -14,6 +20,19 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     """Address of the webhook."""
     webhook_port: int = 9090
     """Port of the webhook (HTTPS)."""
+    webhook_connections: int = 384
+    """Connections to the webhook that may be open, of all sources."""
+    webhook_connections_per_source: int = 192
+    """Connections that one address may have open."""
+    webhook_body_bytes: int = 5_242_880
+    """Bytes that one review may have; an API server sends objects of up to 3 MiB, and the stored form of 1.5 MiB."""
+    client_ca_file: str = ""
+    """PEM file of the CAs that vouch for the API server's client certificate, read again when it changes; empty: it
+    presents none, and reviews are taken from everybody."""
+    client_names: tuple[str, ...] = ()
+    """Names, separated by commas, of which that certificate must bear one (common name or DNS name); empty: any."""
+    client_networks: tuple[str, ...] = ()
+    """Networks, separated by commas, that reviews may come from, `10.0.0.0/28`; empty: any."""
     token_file: str = "/var/run/secrets/meshlog/token"  # noqa: S105 (a path)
     """The injector's own service-account token, audience `meshlog`: what it proves itself to the CA with."""
     envoy_image: str = f"envoyproxy/envoy:distroless-v{ENVOY_VERSION}"
@@ -38,6 +57,23 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     """Lifetime of a pod's token in seconds; the kubelet renews it in time."""
     patience: float = 2.0
     """Seconds to wait for a namespace that the log does not have yet."""
+
+    @property
+    def limits(self) -> Limits:
+        """What connections and requests may cost."""
+        caps = Caps(connections=self.webhook_connections, per_source=self.webhook_connections_per_source)
+        return Limits(connections=caps, body_bytes=self.webhook_body_bytes)
+
+    @property
+    def access(self) -> Access:
+        """Who may ask. Raises `BadInputError` for settings that cannot be."""
+        if self.client_names and not self.client_ca_file:
+            raise BadInputError("inject/client-names", "needs client_ca_file as well", about="client_names")
+        try:
+            networks = tuple(ipaddress.ip_network(one, strict=False) for one in self.client_networks)
+        except ValueError as error:
+            raise BadInputError("inject/networks", f"{error}; write 10.0.0.0/28", about="client_networks") from error
+        return Access(networks=networks, names=self.client_names)
 
     @property
     def installation(self) -> Installation:

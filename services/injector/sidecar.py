@@ -45,6 +45,8 @@ HOLD = (
 """Waits until the proxy has its configuration (ten minutes at most). An image without bash cannot hold back the
 application: then it starts at once, and what it sends before that is refused."""
 
+MAX_LISTED = 1000
+"""Ports or ranges in one annotation."""
 MAX_BOOTSTRAP = 120_000
 """Bytes; Linux takes 131,072 for one argument of a command (MAX_ARG_STRLEN)."""
 
@@ -165,7 +167,7 @@ def init(installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[st
         name = f"{OSM_PREFIX}{annotation}"
         own = pod_annotations.get(name, "") if annotation else ""
         values = [(str(value), "MeshConfig") for value in configured]
-        values += [(value.strip(), f"annotation {name}") for value in own.split(",") if value.strip()]
+        values += [(value, f"annotation {name}") for value in _listed(own, f"annotation {name}")]
         items = dict.fromkeys(read(value, about) for value, about in values)
         if items:
             arguments += [flag, ",".join(items)]
@@ -204,6 +206,13 @@ def _as_argument(config: Json) -> str:
             about="the pod",
         )
     return argument
+
+
+def _listed(text: str, about: str) -> list[str]:
+    values = text.split(",", MAX_LISTED)
+    if len(values) > MAX_LISTED:
+        raise BadInputError("inject/list", f"names more than {MAX_LISTED} values", about=about)
+    return [value.strip() for value in values if value.strip()]
 
 
 def _range(value: str, about: str) -> str:

@@ -1,6 +1,7 @@
-"""The webhooks themselves: two paths over HTTPS, and the one decision that takes time (a namespace not in the log yet).
+"""The webhooks themselves: two paths, and the one decision that takes time (a namespace not in the log yet).
 
-One path gives pods their sidecar, the other judges policy before it is stored (`validation`).
+One path gives pods their sidecar, the other judges policy before it is stored (`validation`). Each does its work in a
+thread of its own (`bench`), where a source that asks without end delays any other by one review.
 
 The API server's selector let the pod through, so its namespace is a member there; the log may be a moment behind. We
 wait for it a little, and then refuse with a sentence rather than start a pod without its sidecar: whoever creates
@@ -11,16 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from aiohttp import web
-
-from services.injector import review, validation
+from services.injector import review, turns, validation
 from services.injector.bench import Bench
 from services.injector.configuration import Installation
 from services.injector.decision import Namespace, decide, is_member
+from services.injector.http_request import Handler, Request
 from services.injector.membership import Membership
 from services.injector.patch import json_patch, with_sidecar
 from shared.errors import BadInputError, MeshlogError
@@ -28,8 +27,11 @@ from shared.policy.budgets import DEFAULTS, Budgets
 
 PATH = "/mutate-pod-creation"
 VALIDATION_PATH = "/validate-policy"
-MAX_BODY = 8 * 1024 * 1024
-"""Bytes; the API server itself takes objects up to 3 MiB, and sends two at most."""
+SMALL = 64 * 1024
+"""Bytes of a review that the event loop reads itself, in less than it takes to ask a thread."""
+PODS = turns.Caps(waiting=512, waiting_of_source=256, waiting_of_namespace=128)
+POLICIES = turns.Caps(waiting=256, waiting_of_source=64, waiting_of_namespace=8)
+"""What waits for the two threads; the API server has 200 writes under way at most, unless it is told otherwise."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,37 +53,47 @@ class Webhook:
         self._patience = patience
         self._observe = observe
         self._budgets = budgets
-        self._bench = Bench()
+        self._pods = Bench("pods", PODS)
+        self._policies = Bench("policies", POLICIES)
 
-    async def serve(self, host: str, port: int, context: ssl.SSLContext) -> tuple[web.AppRunner, int]:
-        """Listen; the runner to be cleaned up, and the port."""
-        application = web.Application(client_max_size=MAX_BODY)
-        application.router.add_post(PATH, self._handle_mutation)
-        application.router.add_post(VALIDATION_PATH, self._handle_validation)
-        application.on_cleanup.append(self._close)
-        runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, host, port, ssl_context=context)
-        await site.start()
-        return runner, int(runner.addresses[0][1])
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """What answers at each path."""
+        return {
+            PATH: lambda request: self.answer(request.body, request.source),
+            VALIDATION_PATH: lambda request: self.judge(request.body, request.source),
+        }
 
-    async def _close(self, _application: web.Application) -> None:
-        self._bench.close()
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Reviews that wait, by what they are about."""
+        return {"pods": self._pods.waiting, "policies": self._policies.waiting}
 
-    async def answer(self, body: bytes) -> bytes:
+    def close(self) -> None:
+        """Take no more work."""
+        self._pods.close()
+        self._policies.close()
+
+    async def answer(self, body: bytes, source: str = "") -> bytes:
         """The AdmissionReview that answers one about a pod. Raises `BadInputError` if `body` is none."""
-        return await self._answer(body, self._mutate)
+        return await self._answer(self._pods, Request(source, body), self._mutate)
 
-    async def judge(self, body: bytes) -> bytes:
+    async def judge(self, body: bytes, source: str = "") -> bytes:
         """The AdmissionReview that answers one about policy. Raises `BadInputError` if `body` is none."""
-        return await self._answer(body, self._validate)
+        return await self._answer(self._policies, Request(source, body), self._validate)
 
-    async def _answer(self, body: bytes, decide_on: Callable[[review.Question], Awaitable[bytes]]) -> bytes:
+    async def _answer(
+        self, bench: Bench, request: Request, decide_on: Callable[[str, review.Question], Awaitable[bytes]]
+    ) -> bytes:
         started = time.perf_counter()
-        question = review.read(body)
+        body = request.body
+        if len(body) > SMALL:
+            question = await bench.run(request.source, "", lambda: review.read(body))
+        else:
+            question = review.read(body)
         outcome = "passed"
         try:
-            answer = await decide_on(question)
+            answer = await decide_on(request.source, question)
             outcome = "injected" if b'"patch"' in answer else "passed"
         except BadInputError as error:
             outcome = "refused"
@@ -97,15 +109,20 @@ class Webhook:
         self._observe(outcome, time.perf_counter() - started)
         return answer
 
-    async def _validate(self, question: review.Question) -> bytes:
-        await self._bench.run(question.namespace, lambda: validation.check(question, self._budgets))
+    async def _validate(self, source: str, question: review.Question) -> bytes:
+        check = validation.check
+        await self._policies.run(source, question.namespace, lambda: check(question, self._budgets))
         return review.allow(question)
 
-    async def _mutate(self, question: review.Question) -> bytes:
+    async def _mutate(self, source: str, question: review.Question) -> bytes:
         if not question.creates_pod:
             return review.allow(question)
-        pod = question.pod()
         namespace = await self._namespace(question.namespace)
+        return await self._pods.run(source, namespace.name, lambda: self._injected(question, namespace))
+
+    def _injected(self, question: review.Question, namespace: Namespace) -> bytes:
+        """The answer to a pod's review. Raises `BadInputError`."""
+        pod = question.pod()
         installation = self._installation
         decision = decide(
             pod,
@@ -138,19 +155,3 @@ class Webhook:
         known = self._membership.namespaces.get(name)
         own = name == self._installation.namespace
         return known is not None and (own or is_member(known, mesh_name=self._installation.mesh_name))
-
-    async def _handle_mutation(self, request: web.Request) -> web.Response:
-        return await _respond(request, self.answer)
-
-    async def _handle_validation(self, request: web.Request) -> web.Response:
-        return await _respond(request, self.judge)
-
-
-async def _respond(request: web.Request, answer: Callable[[bytes], Awaitable[bytes]]) -> web.Response:
-    try:
-        told = await answer(await request.read())
-    except web.HTTPRequestEntityTooLarge:
-        return web.Response(status=400, text=f"the body is larger than {MAX_BODY} bytes\n")
-    except BadInputError as error:
-        return web.Response(status=400, text=f"{error}\n")
-    return web.Response(body=told, content_type="application/json")

@@ -19,11 +19,12 @@ from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import ApiError
 from deploy.install.control_plane import Profile, webhook
 from services.injector.membership import Membership
-from services.injector.webhook import MAX_BODY, PATH, VALIDATION_PATH, Webhook
+from services.injector.webhook import PATH, VALIDATION_PATH, Webhook
 from shared.eventlog.memory import MemoryLog
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.policy import traffic_target
+from tests.integration.injector.served import served
 from tests.nats_server import free_port
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
@@ -62,9 +63,8 @@ async def serving(tmp_path: Path) -> AsyncGenerator[Serving]:
     await write(made.log, "Namespace", "", "shop", namespace())
     membership = Membership(made.log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
     task = asyncio.create_task(membership.run())
-    runner, made.port = await Webhook(membership, INSTALLATION).serve("127.0.0.1", 0, made.context)
-    yield made
-    await runner.cleanup()
+    async with served(Webhook(membership, INSTALLATION), made.context) as (_, made.port):
+        yield made
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -180,12 +180,16 @@ async def test_66_without_the_webhook_pods_of_members_wait_and_all_others_are_cr
         await api.stop()
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"x" * (MAX_BODY + 1)], ids=["empty", "nothing", "huge"])
-async def test_65_what_is_no_review_is_answered_400_with_a_sentence(
-    serving: Serving, session: aiohttp.ClientSession, body: bytes
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"", 400), (b"{}", 400), (b"[" * 100_000, 400), (b'{"a":' * 1_000_000, 400), (b"x" * (6 << 20), 413)],
+    ids=["empty", "nothing", "deep", "deeper", "huge"],
+)
+async def test_65_what_is_no_review_is_refused_with_a_sentence(
+    serving: Serving, session: aiohttp.ClientSession, body: bytes, status: int
 ) -> None:
     async with session.post(serving.url, data=io.BytesIO(body)) as answer:
-        assert answer.status == 400
+        assert answer.status == status
         assert "Traceback" not in await answer.text()
 
 
