@@ -28,7 +28,7 @@ ANNOTATION_CHANGE_SET = "meshlog.io/change-set"
 ANNOTATION_PERMISSIVE = "meshlog.io/permissive"
 """On a namespace: `true` or `false`, whether its pods take calls from every member; else the MeshConfig says."""
 ANNOTATION_CALLS = "meshlog.io/calls"
-"""On a namespace: namespaces, by commas, whose services its pods are told of in permissive mode; else all."""
+"""On a namespace: namespaces, by commas, whose services its pods are told of besides its own; else all."""
 ANNOTATION_ESCAPED_SLASHES = "meshlog.io/escaped-slashes"
 """On a namespace: `reject`, `decode` or `keep`, what its pods' sidecars do with `%2F` and `%5C` in paths; else the
 MeshConfig says."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.compiler.derive.bindings import destinations_of, sources_of, targets_from, targets_to
-from services.compiler.derive.membership import calls, is_member, is_permissive, members, spiffe_ids, workload
+from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members, spiffe_ids, workload
 from services.compiler.derive.offers import accounts, ports
 from services.compiler.derive.splits import roots_over
 from services.compiler.engine import query
@@ -114,12 +114,13 @@ def opened(mesh: Mesh, namespaces: tuple[str, ...] | None) -> tuple[ObjectName, 
 def granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
     """Services that some traffic target lets an account call, sorted.
 
-    These are the services with pods of a destination behind them, and the roots over these.
+    These are the services with pods of a destination behind them, and the roots over these. A target is written by its
+    destination: it tells a caller nothing whose namespace says that it calls others.
     """
     found: set[ObjectName] = set()
     for name in targets_from(mesh, account):
         target = mesh.targets.get(name)
-        if target is None or grant(mesh, name) is None:
+        if target is None or not hears(mesh, account.namespace, name.namespace) or grant(mesh, name) is None:
             continue
         for destination in destinations_of(mesh, target):
             for service in services_of_account(mesh, destination):
@@ -143,10 +144,7 @@ def scope_of(mesh: Mesh, account: ObjectName, dual: bool) -> Scope:  # noqa: FBT
     """Whose outbound configuration the pods of an account have."""
     namespaces = calls(mesh, account.namespace)
     # Accounts whose traffic targets add nothing to what is permissive share one configuration.
-    adds = any(
-        not is_permissive(mesh, service.namespace) or (namespaces is not None and service.namespace not in namespaces)
-        for service in granted(mesh, account)
-    )
+    adds = any(not is_permissive(mesh, service.namespace) for service in granted(mesh, account))
     return Scope(account if adds else None, namespaces, dual)
 
 

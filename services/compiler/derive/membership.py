@@ -65,12 +65,18 @@ def is_permissive(mesh: Mesh, namespace: str) -> bool:
 
 @query
 def calls(mesh: Mesh, namespace: str) -> tuple[str, ...] | None:
-    """Namespaces whose services the pods of a namespace are told of without a traffic target, sorted; none: all."""
+    """Namespaces whose services the pods of a namespace may be told of, sorted; `None` means all."""
     found = mesh.namespaces.get(namespace)
     listed = None if found is None else found.metadata.annotations.get(ANNOTATION_CALLS)
     if listed is None:
         return None
     return tuple(sorted({namespace, *(word.strip() for word in listed.split(",") if word.strip())}))
+
+
+def hears(mesh: Mesh, namespace: str, of: str) -> bool:
+    """Whether the pods of a namespace may be told of services of another."""
+    named = calls(mesh, namespace)
+    return named is None or of in named
 
 
 @query

@@ -103,7 +103,8 @@ class Located(NamedTuple):
 
 @query
 def _located(mesh: Mesh, pod: ObjectName, member: Member) -> Located | None:
-    running = member(mesh, pod)
+    # The function itself: one answer less for each pod is kept, and walked through when a change is explained.
+    running = member.function(mesh, pod)
     return None if running is None else Located(running.uid, running.service_account, addresses_of_pod(mesh, pod))
 
 

@@ -7,13 +7,18 @@ from collections.abc import Callable
 from services.compiler import claims
 from services.compiler.derive.bindings import account_of, selected_accounts
 from services.compiler.derive.holding import addresses_of_service, service_at
-from services.compiler.derive.membership import is_member, spiffe_ids, workload
+from services.compiler.derive.membership import hears, is_member, spiffe_ids, workload
 from services.compiler.derive.offers import Answering, answering, port, ports
 from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.addresses import canonical, reserved
-from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
+from shared.model import (
+    ANNOTATION_CALLS,
+    ANNOTATION_ESCAPED_SLASHES,
+    ANNOTATION_FORWARDERS,
+    ANNOTATION_PERMISSIVE,
+)
 from shared.policy.model import Rule
 from shared.policy.names import ObjectName
 from shared.policy.requests import escaped_slashes, listed_forwarders
@@ -54,6 +59,10 @@ def target_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
         for source in target.sources
         if not spiffe_ids(mesh, source)
     )
+    named = dict.fromkeys(source.namespace for source in (*target.sources, *target.source_bindings))
+    deaf = [namespace for namespace in named if not hears(mesh, namespace, name.namespace)]
+    unheard = f"whose annotation {ANNOTATION_CALLS} does not name {name.namespace}: its pods are not told of it"
+    found.extend(("smi/source-calls", f"names sources of namespace {namespace}, {unheard}") for namespace in deaf)
     bindings = [*target.source_bindings, *([target.destination] if target.destination_is_binding else [])]
     found.extend(
         ("smi/binding-missing", f"names IdentityBinding {binding}, which is not there; it means nobody")
@@ -103,16 +112,23 @@ def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     if found.spec.type == "ExternalName":
         renamed = f"is another name for {found.spec.external_name[:253]!r}"
         return (("service/external-name", f"{renamed}: calls to it leave the mesh, if egress is on"),)
-    own = addresses_of_service(mesh, name)
-    problems = [
-        ("service/address", f"has the cluster address {address}, {_why_not(mesh, address)}; it is not called there")
-        for address in claims.of_service(found)
-        if address not in own
-    ]
     foreign = [one for one in answering(mesh, name, workload) if not one.address and one.claimed]
-    sentences = [sentence for one in foreign if (sentence := _why_no_endpoint(mesh, one)) is not None]
-    problems += [("service/endpoint", sentence) for sentence in sorted(set(sentences))[:_NAMED]]
-    return tuple(problems)
+    sentences = {sentence for one in foreign if (sentence := _why_no_endpoint(mesh, one)) is not None}
+    return (
+        *(("service/address", sentence) for sentence in _refused(mesh, name)),
+        *(("service/endpoint", sentence) for sentence in sorted(sentences)[:_NAMED]),
+    )
+
+
+@query
+def _refused(mesh: Mesh, service: ObjectName) -> tuple[str, ...]:
+    """What a Service claims and does not get. Apart from its endpoints, which change more often."""
+    own = addresses_of_service(mesh, service)
+    return tuple(
+        f"has the cluster address {address}, {_why_not(mesh, address)}; it is not called there"
+        for address in claims.of_service(mesh.services.get(service))
+        if address not in own
+    )
 
 
 def _why_not(mesh: Mesh, address: str) -> str:

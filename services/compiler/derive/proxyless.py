@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from services.compiler import names
 from services.compiler.derive.access import destinations_of, grant, targets_from
-from services.compiler.derive.membership import calls, is_member, is_permissive, members
+from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members
 from services.compiler.derive.membership import proxyless as proxyless_pod
 from services.compiler.derive.offers import Endpoint, answering, offered_by, ports
 from services.compiler.derive.splits import roots_over, route
@@ -46,7 +46,7 @@ def _granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
     found: set[ObjectName] = set()
     for name in targets_from(mesh, account):
         target = mesh.targets.get(name)
-        if target is None or grant(mesh, name) is None:
+        if target is None or not hears(mesh, account.namespace, name.namespace) or grant(mesh, name) is None:
             continue
         for destination in destinations_of(mesh, target):
             for service in mesh.services_of_namespace.get(destination.namespace):

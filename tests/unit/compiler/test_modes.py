@@ -15,6 +15,7 @@ from shared.model import (
     SlicePort,
     TargetRef,
 )
+from shared.snapshot import LDS
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import told, without_policy
 
@@ -58,8 +59,25 @@ def test_in_permissive_mode_a_namespace_that_says_whom_it_calls_is_told_no_more(
     caller = objects.namespace("buy", annotations={ANNOTATION_CALLS: "far , nowhere"})
     config = objects.mesh_config(permissive=True)
     assert told("buy/thief-0", *OUTSIDE, caller, config, mesh=without_policy()).calls() == {"outbound|far/far|80"}
-    with_targets = told("buy/thief-0", *OUTSIDE, caller, config).calls()
-    assert "outbound|store/store-v1|80" in with_targets, "a traffic target adds what it grants"
+    assert told("buy/thief-0", *OUTSIDE, caller, config).calls() == {"outbound|far/far|80"}
+
+
+def test_a_target_tells_nothing_to_a_namespace_that_says_that_it_calls_others() -> None:
+    """A traffic target is written by its destination: a namespace has a say in what its own sidecars hold."""
+    unasked = told("buy/buyer-0", objects.namespace("buy", annotations={ANNOTATION_CALLS: "far"}))
+    assert unasked.calls() == set()
+    assert LDS not in unasked.view or set(unasked.view[LDS]) == {"inbound"}
+    problems = [(one.key.name, one.code) for one in unasked.snapshot.quarantine]
+    assert problems == [(name, "smi/source-calls") for name in ("buyer-v1", "buyer-v2", "thief-v1")]
+    assert "whose annotation meshlog.io/calls does not name store" in unasked.snapshot.quarantine[0].sentence
+    asked = told("buy/buyer-0", objects.namespace("buy", annotations={ANNOTATION_CALLS: "far, store"}))
+    assert asked.calls() == told("buy/buyer-0").calls() != set()
+    assert asked.snapshot.quarantine == []
+
+
+def test_a_namespace_that_says_whom_it_calls_still_calls_itself() -> None:
+    found = told("store/v1-0", objects.namespace("store", annotations={ANNOTATION_CALLS: ""}))
+    assert found.calls() == {"outbound|store/db|5432"}
 
 
 def test_accounts_that_may_call_the_same_share_one_listener() -> None:
