@@ -25,7 +25,7 @@ from deploy.devcluster.launch.control import ControlServer
 from deploy.devcluster.launch.handover import Inherited
 from deploy.devcluster.mirror import Mirror
 from deploy.devcluster.node import kernel
-from deploy.devcluster.node.machine import LinuxRuntime
+from deploy.devcluster.node.machine import DNS_IP, LinuxRuntime
 from deploy.devcluster.publishing import Publication
 from deploy.devcluster.settings import (
     API_PORT,
@@ -66,6 +66,8 @@ async def run(settings: Settings, inherited: Inherited) -> None:
         sockets=[inherited.listeners["api"]],
         addresses=[(runtime.node_ip, API_PORT)],
         window=settings.watch_window,
+        service_network=SERVICE_NETWORK,
+        reserved_addresses=[DNS_IP],
     )
     mirror = Mirror(api.cluster, MIRRORED)
     controllers = Controllers(

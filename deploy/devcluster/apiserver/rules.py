@@ -14,6 +14,7 @@ from deploy.devcluster.apiserver.refusals import Cause, duplicate, required, sho
 from deploy.devcluster.apiserver.schema import clone
 from deploy.devcluster.apiserver.selecting import structured_selector
 from deploy.devcluster.cluster import Obj
+from shared.addresses import canonical
 
 _LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 _SERVICE = re.compile(r"^[a-z]([-a-z0-9]*[a-z0-9])?$")
@@ -23,6 +24,8 @@ _VALUE = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
 _DATA_KEY = re.compile(r"^[-._a-zA-Z0-9]+$")
 _ENVIRONMENT = re.compile(r"^[^\x00-\x1f=\x7f-\uffff]+$")
 _ANNOTATIONS = 256 * 1024
+_FAMILIES = 2
+"""IPv4 and IPv6."""
 
 _LABEL_SAYS = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
@@ -307,9 +310,22 @@ def _service(obj: Obj, old: Obj | None) -> Iterable[Cause]:
             yield duplicate(path, {"port": key[0], "protocol": key[1]})
         seen.add(key)
     yield from _unique([port for port in ports if port.get("name")], "name", "spec.ports")
+    yield from _check_cluster_ips(spec)
     before = (old or {}).get("spec", {}).get("clusterIP")
     if before and spec.get("clusterIP") != before and spec["type"] != "ExternalName":
         yield wrong("spec.clusterIPs[0]", spec.get("clusterIPs"), "may not change once set")
+
+
+def _check_cluster_ips(spec: Obj) -> Iterable[Cause]:
+    """Addresses, in their one spelling, the first of them twice. Whether they are free is `clusterips`' to say."""
+    first, listed = spec.get("clusterIP") or "", list[str](spec.get("clusterIPs") or ())
+    if listed and listed[0] != first:
+        yield wrong("spec.clusterIPs[0]", listed[0], "must be the same as spec.clusterIP")
+    if len(listed) > _FAMILIES:
+        yield wrong("spec.clusterIPs", listed, "may only hold up to 2 values")
+    for index, address in enumerate(listed or [first]):
+        if address and (address != "None" or index) and canonical(address) != address:
+            yield wrong(f"spec.clusterIPs[{index}]", address, "must be a valid IP address, (e.g. 10.9.8.7)")
 
 
 def _keys(obj: Obj, old: Obj | None) -> Iterable[Cause]:

@@ -16,6 +16,7 @@ from deploy.devcluster.apiserver.admission import Admission, ResolveService
 from deploy.devcluster.apiserver.authorization import Authorizer
 from deploy.devcluster.apiserver.builtin import built_in
 from deploy.devcluster.apiserver.certificates import ClusterCa
+from deploy.devcluster.apiserver.clusterips import ClusterIps
 from deploy.devcluster.apiserver.handlers import Handlers
 from deploy.devcluster.apiserver.kinds import Kinds
 from deploy.devcluster.apiserver.local import LocalCluster
@@ -46,17 +47,21 @@ class ApiServer:
         clock: Callable[[], float] = time.time,
         first_revision: int | None = None,
         streaming_lists: bool = True,
+        service_network: str = "",
+        reserved_addresses: Sequence[str] = (),
     ) -> None:
         """`sockets` listen already (inherited); `addresses` are bound at start, port 0 is any free one.
 
         `window`: changes of each kind that a watch can go back; `first_revision`: where resource versions start;
-        `streaming_lists`: without them it answers as an older Kubernetes does.
+        `streaming_lists`: without them it answers as an older Kubernetes does. `service_network`: what ClusterIPs must
+        be of, `reserved_addresses`: those of it that no Service gets; without a network, any address will do.
         """
         first = int((clock() - _EPOCH) * 10) if first_revision is None else first_revision
         self.store = Store(window=window, first_revision=max(1, first))
         self.kinds = Kinds(built_in())
         self._admission = Admission(self.store, resolve_service or self._cluster_ip)
-        self.writer = Writer(self.store, self.kinds, self._admission, clock=clock)
+        cluster_ips = ClusterIps(self.store, service_network, reserved_addresses)
+        self.writer = Writer(self.store, self.kinds, self._admission, clock=clock, cluster_ips=cluster_ips)
         self.accounts = Accounts(self.store, issuer=issuer, clock=clock)
         self.authorizer = Authorizer(self.store)
         self._cluster = LocalCluster(self.store, self.kinds, self.writer)

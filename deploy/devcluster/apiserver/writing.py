@@ -9,6 +9,7 @@ from typing import Any
 
 from deploy.devcluster.apiserver import conforming, custom
 from deploy.devcluster.apiserver.admission import Admission
+from deploy.devcluster.apiserver.clusterips import ClusterIps
 from deploy.devcluster.apiserver.deleting import Deleter
 from deploy.devcluster.apiserver.drafting import Draft, Drafter
 from deploy.devcluster.apiserver.expiring import Expiry
@@ -26,9 +27,16 @@ class Writer:
     """Every way to change an object; deletions are its `deleter`'s."""
 
     def __init__(
-        self, store: Store, kinds: Kinds, admission: Admission, *, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        kinds: Kinds,
+        admission: Admission,
+        *,
+        clock: Callable[[], float] = time.time,
+        cluster_ips: ClusterIps | None = None,
     ) -> None:
         self._store = store
+        self._cluster_ips = cluster_ips or ClusterIps(store)
         self._kinds = kinds
         self._clock = clock
         self._expiry = Expiry(store)
@@ -105,6 +113,7 @@ class Writer:
             if not self._stands(draft):
                 refusal = already_exists if draft.base is None else conflict
                 raise refusal(draft.kind.resource, draft.write.key[1])
+        self._cluster_ips.check([draft.write for draft in drafts if not draft.unchanged])
         if options.dry_run:
             return [
                 draft.base if draft.unchanged and draft.base else Stored(draft.write.obj, self._store.revision)

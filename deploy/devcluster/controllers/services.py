@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable
 
 from deploy.devcluster import objects
-from deploy.devcluster.cluster import Cluster, Obj
+from deploy.devcluster.cluster import ApiError, Cluster, Obj
 from deploy.devcluster.mirror import Mirror
 from deploy.devcluster.objects import Key
 
@@ -65,7 +65,13 @@ class ServiceAddresses:
         elif spec.get("clusterIPs"):
             return None
         merge = {"spec": {"clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"]}}
-        await self._cluster.patch("services", *key, merge)
+        try:
+            await self._cluster.patch("services", *key, merge)
+        except ApiError as error:
+            if error.status != 422 or self._given.pop(objects.uid(found), None) is None:
+                raise
+            # Another Service asked for it by number meanwhile: the next in the circle.
+            return 0.0
         return None
 
     def _take(self) -> str:
