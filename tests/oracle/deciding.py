@@ -37,7 +37,7 @@ def expected(
         pods = cluster.behind(backend, port)
         if service.headless and backend == root:
             target = next(target for number, target, _ in service.ports if number == port)
-            addressed = [pod for pod, _ in cluster.behind_or_not(root, port) if cluster.address(pod) == host]
+            addressed = [pod for pod, _ in cluster.behind_or_not(root, port) if cluster.pod_at(host) == pod]
             pods = [(pod, target) for pod in addressed]
         ways.update((backend[1], pod, number, cluster.may(caller, pod, number, ask)) for pod, number in pods)
     return shares, ways

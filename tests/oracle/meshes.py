@@ -48,6 +48,15 @@ class Placed(NamedTuple):
     app: str
     tier: str
     ready: bool
+    created: str = ""
+    deleted: str = ""
+    host_network: bool = False
+    ended: bool = False
+
+    @property
+    def age(self) -> tuple[bool, str]:
+        """The greatest has an address that several claim."""
+        return not self.deleted, self.created
 
 
 class Offered(NamedTuple):
@@ -185,8 +194,14 @@ class Mesh(NamedTuple):
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Address → key of a proxy."""
-        return {pod.ip: f"{objects.CLUSTER}/{pod.namespace}/{pod.name}" for pod in self.pods}
+        """Address → key of the proxy that is there; of one that several claim, the newest."""
+        there: dict[str, str] = {}
+        running = [pod for pod in self.pods if not pod.ended]
+        for pod in running:
+            rivals = [other for other in running if other.ip == pod.ip and other is not pod]
+            if not pod.host_network and all(not other.host_network and other.age < pod.age for other in rivals):
+                there[pod.ip] = f"{objects.CLUSTER}/{pod.namespace}/{pod.name}"
+        return there
 
     def hosts_of(self, service: Offered) -> list[str]:
         """Where callers find a service: its address, or (headless) pods, also those that are not behind it."""
@@ -196,12 +211,27 @@ class Mesh(NamedTuple):
         return [pod.ip for pod in pods if pod.app == service.name] or [pod.ip for pod in pods]
 
 
+FOREIGN = ("10.244.0.1", "10.244.1.2", "10.96.0.1", "203.0.113.9", "169.254.169.254", "::ffff:10.244.0.1", "nonsense")
+"""Addresses that a slice may name for any pod: of other pods, of Services, of nobody, of no kind."""
+
+
+def _address(namespace: str, index: int) -> str:
+    return f"10.244.{NAMESPACES.index(namespace)}.{index + 1}"
+
+
 @st.composite
-def _pods(draw: st.DrawFn, namespace: str) -> list[tuple[Event, Placed]]:
+def _pods(draw: st.DrawFn, namespace: str, *, contested: bool) -> list[tuple[Event, Placed]]:
     found: list[tuple[Event, Placed]] = []
     for index, name in enumerate(POD_NAMES):
-        ip = f"10.244.{NAMESPACES.index(namespace)}.{index + 1}"
+        ip, created, deleted, host_network = _address(namespace, index), "", "", False
+        if contested:
+            if draw(st.integers(0, 7)) == 7:
+                ip = _address(draw(namespaces), draw(st.integers(0, len(POD_NAMES) - 1)))
+            created = draw(st.sampled_from(TIMES))
+            deleted = draw(st.sampled_from(("", "", "", "", TIMES[1])))
+            host_network = draw(st.integers(0, 11)) == 11
         app, tier = draw(services), draw(st.sampled_from(("x", "y")))
+        phase = draw(st.sampled_from(("Running",) * 6 + ("Failed",)))
         event = objects.pod(
             namespace,
             name,
@@ -209,14 +239,21 @@ def _pods(draw: st.DrawFn, namespace: str) -> list[tuple[Event, Placed]]:
             ip=ip,
             labels={"app": app, "tier": tier},
             sidecar=draw(st.integers(0, 7)) < 7,
-            phase=draw(st.sampled_from(("Running",) * 6 + ("Failed",))),
+            phase=phase,
+            created=created,
+            deleted=deleted,
+            host_network=host_network,
         )
-        found.append((event, Placed(namespace, name, ip, app, tier, draw(st.integers(0, 5)) < 5)))
+        ready = draw(st.integers(0, 5)) < 5
+        placed = Placed(namespace, name, ip, app, tier, ready, created, deleted, host_network, ended=phase == "Failed")
+        found.append((event, placed))
     return found
 
 
 @st.composite
-def _service(draw: st.DrawFn, namespace: str, name: str, placed: list[Placed]) -> tuple[list[Event], Offered]:
+def _service(
+    draw: st.DrawFn, namespace: str, name: str, placed: list[Placed], *, contested: bool
+) -> tuple[list[Event], Offered]:
     headless = draw(st.integers(0, 6)) == 6
     tier = draw(st.sampled_from((None, None, "x")))
     selector = {"app": name} | ({"tier": tier} if tier else {})
@@ -225,7 +262,15 @@ def _service(draw: st.DrawFn, namespace: str, name: str, placed: list[Placed]) -
     if headless:  # a client addresses pods themselves, at the pod's port
         ports = [(target, target, label) for _, target, label in ports]
     host = "None" if headless else f"10.96.{NAMESPACES.index(namespace)}.{SERVICES.index(name) + 1}"
+    if contested and not headless and draw(st.integers(0, 5)) == 5:
+        host = draw(st.sampled_from(("10.96.0.1", "10.96.1.2", "10.244.0.2", "169.254.169.254")))
     chosen = [pod for pod in placed if pod.app == name and tier in {None, pod.tier}]
+    said = {pod.name: pod.ip for pod in chosen}
+    where, kind = "", "Pod"
+    if contested:
+        said = {pod: draw(st.sampled_from((ip,) * 7 + FOREIGN)) for pod, ip in said.items()}
+        where = draw(st.sampled_from(("",) * 9 + NAMESPACES))
+        kind = draw(st.sampled_from(("Pod",) * 9 + ("Node",)))
     events = [
         objects.service(
             namespace,
@@ -238,9 +283,11 @@ def _service(draw: st.DrawFn, namespace: str, name: str, placed: list[Placed]) -
         objects.slices(
             namespace,
             name,
-            {pod.name: pod.ip for pod in chosen},
+            said,
             ports={label: target for _, target, label in ports},
             unready=[pod.name for pod in chosen if not pod.ready],
+            pod_namespace=where,
+            kind=kind,
         ),
     ]
     return events, Offered(namespace, name, host, headless, tuple(ports))
@@ -289,19 +336,19 @@ def _standing(draw: st.DrawFn, namespace: str) -> list[Event]:
 
 
 @st.composite
-def meshes(draw: st.DrawFn) -> Mesh:
-    """A cluster with workloads, and policy about them."""
+def meshes(draw: st.DrawFn, *, contested: bool = False) -> Mesh:
+    """A cluster with workloads, and policy about them. `contested`: some claim addresses that others have."""
     events: list[Event] = []
     placed: list[Placed] = []
     offered: list[Offered] = []
     for namespace in NAMESPACES:
         events.append(draw(namespace_events(namespace)))
-        found = draw(_pods(namespace))
+        found = draw(_pods(namespace, contested=contested))
         events += [event for event, _ in found]
         own = [pod for _, pod in found]
         placed += own
         for name in SERVICES:
-            more, service = draw(_service(namespace, name, own))
+            more, service = draw(_service(namespace, name, own, contested=contested))
             events += more
             offered.append(service)
         events += draw(_standing(namespace))

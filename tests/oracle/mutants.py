@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
     """Text that the module holds exactly once."""
     after: str
     by: str = "oracle"
-    """The property that must notice: `oracle`, `steps`, `incremental` or `newest`."""
+    """The property that must notice: `oracle`, `steps`, `incremental`, `newest` or `tenants`."""
 
 
 MUTANTS = tuple(Mutant(**one) for one in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text()))
@@ -89,7 +89,9 @@ def _properties() -> dict[str, Callable[[], None]]:
 
     from shared.events import Event
     from tests.oracle.meshes import Mesh, meshes
-    from tests.property.compiler import test_incremental, test_oracle, test_steps
+    from tests.property.compiler import test_incremental, test_oracle, test_steps, test_tenants
+    from tests.property.compiler.tenants import World
+    from tests.property.compiler.tenants import worlds as worlds_of_tenants
     from tests.property.compiler.worlds import histories
 
     quick = settings(
@@ -102,7 +104,7 @@ def _properties() -> dict[str, Callable[[], None]]:
 
     @seed(SEED)
     @quick
-    @given(meshes(), st.data())
+    @given(meshes(contested=True), st.data())
     def oracle(mesh: Mesh, data: st.DataObject) -> None:
         test_oracle.agrees(mesh, data)
 
@@ -124,7 +126,13 @@ def _properties() -> dict[str, Callable[[], None]]:
     def newest(batches: list[list[Event]]) -> None:
         test_incremental.assert_only_the_newest_event_matters(batches)
 
-    return {"oracle": oracle, "steps": steps, "incremental": incremental, "newest": newest}
+    @seed(SEED)
+    @quick
+    @given(worlds_of_tenants(), test_tenants.CUTS)
+    def tenants(world: World, cuts: list[int]) -> None:
+        test_tenants.assert_nothing_of_others_changes(world, cuts)
+
+    return {"oracle": oracle, "steps": steps, "incremental": incremental, "newest": newest, "tenants": tenants}
 
 
 def noticed(mutant: Mutant) -> bool:

@@ -6,6 +6,7 @@ choice open, docs/policy.md says which was taken, and so does a comment here.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -84,6 +85,20 @@ class Cluster:
         own = self._meta("Namespace", "", namespace).get("annotations", {}).get("meshlog.io/trusted-forwarders", "")
         named = [*self._traffic().get("trustedForwarders", ()), *(word.strip() for word in own.split(","))]
         return "/".join(caller) in named and self.member(caller[0])
+
+    def hears(self, namespace: str, of: str) -> bool:
+        """Whether a namespace wants to be told of services of another: of those it names, if it names any."""
+        word = self._meta("Namespace", "", namespace).get("annotations", {}).get("meshlog.io/calls")
+        return word is None or of in {namespace, *(name.strip() for name in word.split(","))}
+
+    def is_named(self, account: Name, namespace: str) -> bool:
+        """Whether some TrafficTarget of a namespace names an account as a source."""
+        return any(
+            account in self._means(source, namespace)
+            for _, target in self.all("TrafficTarget", namespace)
+            for source in target.get("spec", {}).get("sources") or ()
+            if isinstance(source, dict) and "name" in source
+        )
 
     def _meta(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         return (self.get(kind, namespace, name) or {}).get("metadata", {})
@@ -195,13 +210,47 @@ class Cluster:
         names = rule.get("matches") or [match.get("name") for match in matches]
         return any(match.get("name") in names and asked(match, ask) for match in matches)
 
+    # Whose an address is
+
+    def pod_at(self, text: str) -> Name | None:
+        """The one pod that an address leads to; none if it is a node's, or nothing says whose it is."""
+        address = _address(text)
+        claims = [(pod, value) for pod, value in self.all("Pod") if address in _addresses_of(value)]
+        if address is None or any(value.get("spec", {}).get("hostNetwork") for _, value in claims):
+            return None
+        # An address is given again only after its pod has lost it: the newest has it, one on its way out does not.
+        ages = [
+            ("deletionTimestamp" not in value["metadata"], value["metadata"].get("creationTimestamp", ""), pod)
+            for pod, value in claims
+        ]
+        newest = [one for one in ages if one[:2] == max(age[:2] for age in ages)]
+        return newest[0][2] if len(newest) == 1 else None
+
+    def service_at(self, text: str) -> Name | None:
+        """The Service of the whole cluster that a cluster address leads to: the oldest that has it."""
+        address = _address(text)
+        if address is None or any(address in _addresses_of(value) for _, value in self.all("Pod")):
+            return None
+        ages = [
+            (value["metadata"].get("creationTimestamp", ""), service)
+            for service, value in self.all("Service")
+            if address in _cluster_addresses_of(value)
+        ]
+        oldest = sorted(service for age, service in ages if age == min(age for age, _ in ages))
+        # Equally old ones of two namespaces: nothing says whose it is.
+        return oldest[0] if oldest and len({namespace for namespace, _ in oldest}) == 1 else None
+
+    def leads(self, text: str, service: Name) -> bool:
+        """Whether an address may lead to a service: it is its own or, if it is headless, of a pod of its namespace."""
+        if (self.get("Service", *service) or {}).get("spec", {}).get("clusterIP") != "None":
+            return self.service_at(text) == service
+        pod = self.pod_at(text)
+        return pod is not None and pod[0] == service[0]
+
     # Where a call goes
 
-    def address(self, pod: Name) -> str:
-        return (self.get("Pod", *pod) or {}).get("status", {}).get("podIP", "")
-
     def behind_or_not(self, service: Name, port: int) -> list[tuple[Name, int]]:
-        """Pods of the mesh behind a port of a service, ready or not: who knows a pod's address may call it."""
+        """Pods of the mesh behind a port of a service, ready or not: who knows the address of one may call it."""
         return self.behind(service, port, ready=False)
 
     def behind(self, service: Name, port: int, *, ready: bool = True) -> list[tuple[Name, int]]:
@@ -218,10 +267,31 @@ class Cluster:
                 item["port"] for item in piece.get("ports", ()) if item.get("name", "") == offered.get("name", "")
             ]
             for endpoint in piece.get("endpoints", ()):
-                pod = (service[0], endpoint.get("targetRef", {}).get("name", ""))
-                if (not ready or endpoint.get("conditions", {}).get("ready") is not False) and self.in_mesh(pod):
+                reference = endpoint.get("targetRef", {})
+                pod = (service[0], reference.get("name", ""))
+                if reference.get("kind") != "Pod" or reference.get("namespace", service[0]) != service[0]:
+                    continue
+                if not self.in_mesh(pod):
+                    continue
+                # Who writes a slice writes any address: it leads somewhere only if it is the pod's own.
+                answers = endpoint.get("conditions", {}).get("ready") is not False
+                if not ready or (answers and self.pod_at(endpoint["addresses"][0]) == pod):
                     pods.update((pod, number) for number in numbers)
         return sorted(pods)
+
+    def opens(self, pod: Name, port: int) -> bool:
+        """Whether some service with a selector leads to a port of a pod, wherever its slices say that the pod is."""
+        labels = (self.get("Pod", *pod) or {}).get("metadata", {}).get("labels", {})
+        for _, service in self.all("Service", pod[0]):
+            selector = service["spec"].get("selector") or {}
+            targets = {item.get("targetPort", item["port"]) for item in service["spec"]["ports"]}
+            if selector and selector.items() <= labels.items() and port in targets:
+                return True
+        return False
+
+    def offers(self, service: Name, port: int) -> bool:
+        """Whether a service has a port."""
+        return self._offered(service, port) is not None
 
     def _offered(self, service: Name, port: int) -> dict[str, Any] | None:
         ports = (self.get("Service", *service) or {}).get("spec", {}).get("ports", [])
@@ -254,6 +324,35 @@ class Cluster:
         }
         total = sum(weights.values())
         return {name: weight / total for name, weight in weights.items() if weight}
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address that may be a pod's or a Service's."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified:
+        return None
+    # IPv4 in disguise.
+    return None if isinstance(found, ipaddress.IPv6Address) and (found.ipv4_mapped or found.sixtofour) else found
+
+
+def _addresses_of(pod: dict[str, Any]) -> set[object]:
+    """What a pod claims; one that has ended claims nothing."""
+    status = pod.get("status", {})
+    if status.get("phase") in {"Succeeded", "Failed"}:
+        return set()
+    texts = [status.get("podIP", ""), *(each.get("ip", "") for each in status.get("podIPs", ()))]
+    return {address for text in texts if (address := _address(text))}
+
+
+def _cluster_addresses_of(service: dict[str, Any]) -> set[object]:
+    spec = service.get("spec", {})
+    if spec.get("type") == "ExternalName" or spec.get("clusterIP") == "None":
+        return set()
+    texts = [spec.get("clusterIP", ""), *spec.get("clusterIPs", ())]
+    return {address for text in texts if (address := _address(text))}
 
 
 def _valid(spec: dict[str, Any]) -> bool:

@@ -105,7 +105,7 @@ def open_ports(mesh: Mesh, pod: ObjectName) -> tuple[OpenPort, ...]:
     for service in services_of_pod(mesh, pod):
         for port in ports(mesh, service):
             number = _container_port(found, port.target) if isinstance(port.target, str) else port.target
-            if number is not None and number not in opened:
+            if number is not None and 0 < number < 65536 and number not in opened:
                 opened[number] = OpenPort(number, port.protocol)
     return tuple(opened[number] for number in sorted(opened))
 

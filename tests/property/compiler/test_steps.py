@@ -58,7 +58,7 @@ def _unreadable(event: Event) -> Event:
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[Mesh, list[list[Event]]]:
     """A mesh, and versions that follow, each of a few changes at once."""
-    mesh = draw(meshes.meshes())
+    mesh = draw(meshes.meshes(contested=True))
     versions = draw(st.lists(st.lists(changes_of(mesh), min_size=1, max_size=3), min_size=1, max_size=5))
     return mesh, versions
 
