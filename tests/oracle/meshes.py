@@ -225,11 +225,11 @@ def _pods(draw: st.DrawFn, namespace: str, *, contested: bool) -> list[tuple[Eve
     for index, name in enumerate(POD_NAMES):
         ip, created, deleted, host_network = _address(namespace, index), "", "", False
         if contested:
-            if draw(st.integers(0, 7)) == 7:
+            if draw(st.integers(0, 3)) == 3:
                 ip = _address(draw(namespaces), draw(st.integers(0, len(POD_NAMES) - 1)))
             created = draw(st.sampled_from(TIMES))
-            deleted = draw(st.sampled_from(("", "", "", "", TIMES[1])))
-            host_network = draw(st.integers(0, 11)) == 11
+            deleted = draw(st.sampled_from(("", "", TIMES[1])))
+            host_network = draw(st.integers(0, 7)) == 7
         app, tier = draw(services), draw(st.sampled_from(("x", "y")))
         phase = draw(st.sampled_from(("Running",) * 6 + ("Failed",)))
         event = objects.pod(

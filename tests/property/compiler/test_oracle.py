@@ -52,6 +52,8 @@ def check(mesh: meshes.Mesh, snapshot: Snapshot, cluster: Cluster, data: st.Data
         ):
             assert verdict.chain != f"outbound|{service.namespace}/{service.name}|{port}", "the address is another's"
             continue
+        # Who is led somewhere by the mesh is led to a sidecar, of whom the address is.
+        assert not [way.rule for way in verdict.ways if way.rule.startswith("no sidecar answers")]
         shares, wanted = expected(cluster, split_key(caller), service, (host, port), ask)
         told = {(backend_of(way), split_key(way.pod), way.port, way.passes) for way in verdict.ways if way.pod}
         may = {way for way in wanted if way[3]}

@@ -13,12 +13,23 @@ from tests.unit.compiler import objects
 
 NAMESPACES = ("red", "blue")
 NAMES = ("one", "two", "three")
-PODS = {name: f"10.244.0.{index}" for index, name in enumerate(("p1", "p2", "p3", "p4"), 1)}
+PODS = ("p1", "p2", "p3", "p4")
+
+
+def address(namespace: str, pod: str) -> str:
+    """The address that a pod has, if it has none of another's."""
+    return f"10.244.{NAMESPACES.index(namespace)}.{PODS.index(pod) + 1}"
+
+
+def cluster_address(namespace: str, service: str) -> str:
+    """The ClusterIP of a Service that claims no other."""
+    return f"10.96.{NAMESPACES.index(namespace)}.{NAMES.index(service)}"
+
 
 labels: st.SearchStrategy[str] = st.sampled_from(("app", "tier"))
 namespaces: st.SearchStrategy[str] = st.sampled_from(NAMESPACES)
 names: st.SearchStrategy[str] = st.sampled_from(NAMES)
-pods = st.sampled_from(sorted(PODS))
+pods: st.SearchStrategy[str] = st.sampled_from(PODS)
 ports = st.sampled_from((80, 81, 5432))
 weights: st.SearchStrategy[Any] = st.sampled_from((0, 1, 50, "500m", -1))
 matches = st.lists(st.sampled_from(("get", "post", "none")), max_size=2, unique=True)
@@ -34,12 +45,14 @@ def service_ports(draw: st.DrawFn) -> ServicePort:
 
 @st.composite
 def pod_events(draw: st.DrawFn) -> Event:
-    name = draw(pods)
+    namespace, name = draw(namespaces), draw(pods)
+    own = address(namespace, name)
     return objects.pod(
-        draw(namespaces),
+        namespace,
         name,
         account=draw(names),
-        ip=PODS[name],
+        ip=draw(st.sampled_from((own, own, own, address("red", "p1"), address("blue", "p2")))),
+        created=draw(st.sampled_from(("", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"))),
         labels=draw(st.dictionaries(labels, names)),
         sidecar=draw(st.sampled_from((True, True, True, False))),
         phase=draw(st.sampled_from(("Running", "Running", "Pending", "Failed"))),
@@ -51,11 +64,11 @@ def pod_events(draw: st.DrawFn) -> Event:
 def service_events(draw: st.DrawFn) -> Event:
     name = draw(names)
     namespace = draw(namespaces)
-    own = f"10.96.{NAMESPACES.index(namespace)}.{NAMES.index(name)}"
+    own = cluster_address(namespace, name)
     return objects.service(
         namespace,
         name,
-        ip=draw(st.sampled_from((own, own, "None", ""))),
+        ip=draw(st.sampled_from((own, "10.96.9.9", "10.96.9.9", "None", ""))),
         ports=draw(st.lists(service_ports(), max_size=3, unique_by=lambda port: port.port)),
         selector=draw(st.dictionaries(labels, names, max_size=2)),
         created=draw(st.sampled_from(("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"))),
@@ -66,10 +79,11 @@ def service_events(draw: st.DrawFn) -> Event:
 @st.composite
 def slice_events(draw: st.DrawFn) -> Event:
     chosen = draw(st.lists(pods, unique=True))
+    namespace = draw(namespaces)
     return objects.slices(
-        draw(namespaces),
+        namespace,
         draw(names),
-        {name: PODS[name] for name in chosen},
+        {name: address(namespace, name) for name in chosen},
         ports=draw(st.sampled_from(({"": 8080}, {"http-80": 8080, "tcp-5432": 5432}, {"x-80": 8080}))),
         unready=draw(st.lists(pods, unique=True, max_size=2)),
         suffix=draw(st.sampled_from(("a", "b"))),
@@ -176,6 +190,7 @@ applied = st.one_of(
     pod_events(),
     pod_events(),
     service_events(),
+    service_events(),
     slice_events(),
     slice_events(),
     target_events(),
@@ -198,14 +213,14 @@ def standing() -> list[Event]:
         found.append(objects.route_group(namespace, "one", {"name": "get", "pathRegex": "/a", "methods": ["GET"]}))
         found.append(objects.tcp_route(namespace, "one", 5432, 8080))
         found.append(objects.split(namespace, "one", root="one", backends={"one": 1, "two": 3}))
-        for name, pod in zip(NAMES, sorted(PODS), strict=False):
-            address = PODS[pod].replace(".0.", f".{NAMESPACES.index(namespace)}.")
-            host = f"10.96.{NAMESPACES.index(namespace)}.{NAMES.index(name)}"
+        for name, pod in zip(NAMES, PODS, strict=False):
+            ip = address(namespace, pod)
+            host = cluster_address(namespace, name)
             own = [ServicePort(port=80, target_port=8080), ServicePort(port=5432, name="tcp-db")]
             found += [
-                objects.pod(namespace, pod, account=name, ip=address, labels={"app": name}),
+                objects.pod(namespace, pod, account=name, ip=ip, labels={"app": name}),
                 objects.service(namespace, name, ip="None" if name == "three" else host, ports=own),
-                objects.slices(namespace, name, {pod: address}, ports={"": 8080, "tcp-db": 5432}, suffix="a"),
+                objects.slices(namespace, name, {pod: ip}, ports={"": 8080, "tcp-db": 5432}, suffix="a"),
                 objects.target(
                     namespace,
                     name,
@@ -218,9 +233,27 @@ def standing() -> list[Event]:
 
 
 @st.composite
+def quarrels(draw: st.DrawFn) -> list[Event]:
+    """A pod, or a Service, takes the address of another, and some give it back."""
+    namespace, other = draw(namespaces), draw(namespaces)
+    created = draw(st.sampled_from(("2026-01-02T00:00:00Z", "2025-01-01T00:00:00Z")))
+    if draw(st.booleans()):
+        name = draw(pods)
+        found = [objects.pod(namespace, name, account="one", ip=address(other, draw(pods)), created=created)]
+        back = objects.pod(namespace, name, account="one", ip=address(namespace, name), created=created)
+    else:
+        name, taken = draw(names), cluster_address(other, draw(names))
+        found = [objects.service(namespace, name, ip=taken, created=created)]
+        back = objects.service(namespace, name, ip=cluster_address(namespace, name), created=created)
+    return [*found, back] if draw(st.booleans()) else found
+
+
+@st.composite
 def histories(draw: st.DrawFn) -> list[list[Event]]:
     """Batches of events: a mesh that stands, mostly, then objects that come, change and go."""
     written: list[Event] = [*(standing() if draw(st.integers(0, 3)) else []), *draw(st.lists(applied, max_size=40))]
+    if draw(st.integers(0, 2)) == 2:
+        written += draw(quarrels())
     history: list[Event] = []
     alive: dict[tuple[str, str, str], Event] = {}
     for event in written:
