@@ -3,6 +3,8 @@
     make compare-edge                                 everything, about 6 minutes
     make compare-edge ARGS="floods ping settings"     some floods, or some of: floods, clients, h2spec, costs
     JSON=file make compare-edge                       also writes one object
+    ROUNDS=3 SECONDS=1 make compare-edge ARGS=floods  each flood three times, for a second: steadier
+    AGAINST=itself make compare-edge ARGS=floods      gRPC's server against itself: what the machine's noise is
     ONE_ADDRESS=1 make compare-edge ARGS=floods       the attacker and the member have the same address
     python -m benchmarks.compare_edge table file      that object as the tables of docs/xds.md
 
@@ -18,6 +20,7 @@ import contextlib
 import datetime as dt
 import os
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -51,6 +54,9 @@ ROUNDS = int(os.environ.get("ROUNDS", "1"))
 """How often each flood is aimed at each server; their joins count together."""
 ONE_ADDRESS = bool(os.environ.get("ONE_ADDRESS"))
 """Whether the attacker has the address of the member, as behind a network that hides addresses; else another."""
+if os.environ.get("AGAINST") == "itself":
+    # How much of a difference is none: both columns are gRPC's server.
+    MODULES[OWN] = MODULES[GRPCIO]
 GIVEN_UP = 5.0
 """Seconds after which a join is given up."""
 QUIET = "none"
@@ -154,6 +160,7 @@ def _together(rounds: Sequence[tuple[Served, list[float]]]) -> Served:
         unserved=found.unserved,
         p50=found.p50,
         worst=found.worst,
+        usual_worst=statistics.median(Joins(seconds=seconds).worst for _, seconds in rounds),
         lag=max(one.lag for one in noticed),
         cpu=sum(one.cpu for one in noticed) / len(noticed),
         grown=max(one.grown for one in noticed),

@@ -9,7 +9,8 @@ import msgspec
 OWN, GRPCIO = "own", "grpc.aio"
 
 RATIO = 1.25
-"""How much longer a member may wait on the own server: two runs of the same server differ by as much."""
+"""How much longer a member may wait on the own server. On a busy machine one run is not enough: `grpc.aio` measured
+against itself (AGAINST=itself) is "worse" in some rows too, and more rounds make these fewer."""
 SLACK_P50 = 0.005
 SLACK_WORST = 0.050
 """Seconds below which a difference is none: on two cores, the attacker and the measuring process take turns with it."""
@@ -25,6 +26,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     p50: float = 0.0
     worst: float = 0.0
     """Seconds: TCP, TLS, token, first response."""
+    usual_worst: float = 0.0
+    """The longest of a round: the median over the rounds, so that one hiccup of the machine decides nothing."""
     lag: float = 0.0
     """Seconds that `/livez`, on the same event loop, took at worst."""
     cpu: float = 0.0
@@ -56,8 +59,8 @@ class FloodRow(msgspec.Struct, frozen=True):
             return f"{own.unserved} joins were given up, {other.unserved} on {GRPCIO}"
         if _worse(own.p50, other.p50, SLACK_P50):
             return f"p50 {own.p50 / other.p50:.1f} times as long"
-        if _worse(own.worst, other.worst, SLACK_WORST):
-            return f"the longest {own.worst / other.worst:.1f} times as long"
+        if _worse(own.usual_worst, other.usual_worst, SLACK_WORST):
+            return f"the longest {own.usual_worst / other.usual_worst:.1f} times as long"
         return ""
 
 

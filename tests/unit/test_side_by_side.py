@@ -9,17 +9,18 @@ import pytest
 
 from benchmarks.side_by_side import GRPCIO, OWN, ClientRow, Comparison, FloodRow, Served, Spec, markdown
 
-AS_GOOD = Served(joins=30, p50=0.010, worst=0.050)
+AS_GOOD = Served(joins=30, p50=0.010, worst=0.050, usual_worst=0.050)
 
 
 @pytest.mark.parametrize(
     ("own", "reason"),
     [
         ({}, ""),
-        ({"p50": 0.012, "worst": 0.060}, ""),
+        ({"p50": 0.012, "usual_worst": 0.060}, ""),
+        ({"worst": 0.900}, ""),  # of one round: a hiccup of the machine
         ({"p50": 0.014}, ""),  # within what two runs of one server differ by
         ({"p50": 0.020}, "p50 2.0 times as long"),
-        ({"worst": 0.200}, "the longest 4.0 times as long"),
+        ({"usual_worst": 0.200}, "the longest 4.0 times as long"),
         ({"worst": math.inf, "unserved": 1}, "1 joins were given up, 0 on grpc.aio"),
         ({"stuck": True}, "it does not recover"),
     ],
