@@ -39,6 +39,14 @@ def validator(profile: Profile) -> Manifest:
     open_end = {"failurePolicy": "Ignore", "timeoutSeconds": 5}
     policy = _webhook("policy.meshlog.io", "/validate-policy", profile) | open_end
     configuration = _webhook("config.meshlog.io", "/validate-policy", profile) | open_end
+    # An ephemeral container may not run as the proxy's user either. Open, so that a pod can be debugged in any case.
+    debug = _webhook("debug.meshlog.io", "/mutate-pod-creation", profile) | open_end
+    added = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE"],
+        "resources": ["pods/ephemeralcontainers"],
+    }
     home = {"matchLabels": {"kubernetes.io/metadata.name": profile.namespace}}
     return _configuration(
         "Validating",
@@ -47,6 +55,7 @@ def validator(profile: Profile) -> Manifest:
             policy | {"namespaceSelector": _members(profile), "rules": [rule(_POLICY_GROUPS, ["*"])]},
             configuration
             | {"namespaceSelector": home, "rules": [rule(["config.openservicemesh.io"], ["meshconfigs"])]},
+            debug | {"namespaceSelector": _members(profile), "rules": [added]},
         ],
         profile,
     )

@@ -78,6 +78,7 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     proxy_mark: int = 0
     """Mark of the proxy's own packets; 0: they are known by `proxy_uid`."""
     proxy_uid: int = 1500
+    refuse_net_admin: bool = False
     token_seconds: int = 3600
     trust_bundle: str = "meshlog-trust-bundle"
     """ConfigMap in each member namespace, written by the CA, key `bundle.pem`."""

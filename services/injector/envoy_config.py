@@ -30,9 +30,14 @@ def local_cluster(name: str, port: int, timeout: float) -> Json:
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": f"{timeout:g}s",
+        "connect_timeout": duration(timeout),
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
+
+
+def duration(seconds: float) -> str:
+    """A duration as JSON writes it; a day at most, so that no digits are lost to an exponent."""
+    return f"{min(seconds, 86_400.0):.9g}s"
 
 
 def literal(value: str) -> str:

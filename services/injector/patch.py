@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
+from services.injector import privileges, sidecar
 from services.injector import probes as probing
-from services.injector import sidecar
 from services.injector.configuration import Installation, MeshSpec
 from shared.errors import BadInputError
 from shared.model import ANNOTATION_SIDECAR
@@ -66,6 +66,24 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
     return bare
 
 
+def warnings(pod: Mapping[str, Any], installation: Installation) -> list[str]:
+    """What the pod's author should know. Raises `BadInputError` for what is refused."""
+    spec: Json = without_sidecar(pod)["spec"]
+    found = privileges.check(spec, installation)
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+        found += probing.warnings(container, probing.rewrite(container)[1])
+    return found
+
+
+def unclaimed(pod: Mapping[str, Any]) -> Json | None:
+    """A pod without a sidecar that claims to have one, without that claim; `None` if it claims nothing."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    if ANNOTATION_SIDECAR not in annotations:
+        return None
+    rest = {key: value for key, value in annotations.items() if key != ANNOTATION_SIDECAR}
+    return {**pod, "metadata": {**pod["metadata"], "annotations": rest}}
+
+
 def without_sidecar(pod: Mapping[str, Any]) -> Json:
     """The pod as its author wrote it, in a copy that shares what is not ours."""
     bare: Json = {**pod, "metadata": dict(pod.get("metadata") or {}), "spec": dict(pod.get("spec") or {})}
@@ -93,7 +111,7 @@ def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Json
     operations: list[Json] = []
     places = (("metadata", "annotations"), ("spec", "volumes"), ("spec", "initContainers"), ("spec", "containers"))
     for part, field in places:
-        old, new = (before.get(part) or {}).get(field), after[part].get(field)
+        old, new = (before.get(part) or {}).get(field), (after.get(part) or {}).get(field)
         if new == old:
             continue
         # A whole list replaced is a sound operation: the patch is applied to the very object that was sent.

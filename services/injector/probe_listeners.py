@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from services.injector.envoy_config import (
     Json,
+    duration,
     extension,
     http_options,
     literal,
@@ -65,11 +66,11 @@ def probe_cluster(probe: Probe) -> Json:
             explicit_http_config={"http_protocol_options": {}}, common_http_protocol_options=once
         )
     check: Json = {
-        "timeout": f"{probe.timeout:g}s",
-        "interval": f"{probe.period:g}s",
-        "no_traffic_interval": f"{probe.period:g}s",
-        "unhealthy_interval": f"{min(1.0, probe.period):g}s",
-        "no_traffic_healthy_interval": f"{probe.period:g}s",
+        "timeout": duration(probe.timeout),
+        "interval": duration(probe.period),
+        "no_traffic_interval": duration(probe.period),
+        "unhealthy_interval": duration(min(1.0, probe.period)),
+        "no_traffic_healthy_interval": duration(probe.period),
         "healthy_threshold": 1,
         "unhealthy_threshold": 1,
         "reuse_connection": False,
@@ -110,7 +111,7 @@ def _listener(phase: Phase, probes: Sequence[Probe]) -> Json:
             "max_requests_per_connection": 1,
         },
         request_headers_timeout=f"{REQUEST_SECONDS}s",
-        stream_idle_timeout=f"{max([REQUEST_SECONDS, *(probe.timeout + 1 for probe in probes)]):g}s",
+        stream_idle_timeout=duration(max([REQUEST_SECONDS, *(probe.timeout + 1 for probe in probes)])),
         early_header_mutation_extensions=[_keep_framing()],
         http_filters=filters,
         route_config={
@@ -209,7 +210,7 @@ def _route(probe: Probe) -> Json:
             # The path matched as a whole, so all of it is replaced.
             "prefix_rewrite": probe.target,
             "host_rewrite_literal": probe.host or f"{POD_ADDRESS}:{probe.port}",
-            "timeout": f"{probe.timeout:g}s",
+            "timeout": duration(probe.timeout),
         },
         "request_headers_to_add": [
             _header(name, literal(value), "APPEND_IF_EXISTS_OR_ADD") for name, value in probe.headers

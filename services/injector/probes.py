@@ -91,15 +91,15 @@ def restore(container: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, 
         field = f"{phase}Probe"
         action = (restored.get(field) or {}).get("httpGet") or {}
         ours = action.get("port") == port and str(action.get("path", "")).startswith(f"/meshlog/{phase}/")
-        if ours and field in kept:
+        if ours and isinstance(kept.get(field), dict):
             restored[field] = kept[field]
     return restored
 
 
 def _read(phase: Phase, container: Mapping[str, Any], definition: Mapping[str, Any]) -> Probe | None:
     name = str(container.get("name", ""))
-    timeout = float(definition.get("timeoutSeconds") or 1)
-    period = float(definition.get("periodSeconds") or 10)
+    timeout = _seconds(definition, "timeoutSeconds", 1.0)
+    period = _seconds(definition, "periodSeconds", 10.0)
     for field in ("httpGet", "tcpSocket", "grpc"):
         action = definition.get(field)
         if not isinstance(action, dict):
@@ -128,6 +128,32 @@ def _read(phase: Phase, container: Mapping[str, Any], definition: Mapping[str, A
             )
         return msgspec.structs.replace(probe, service=_service(action, about)) if field == "grpc" else probe
     return None
+
+
+def _seconds(definition: Mapping[str, Any], field: str, default: float) -> float:
+    """A probe that an annotation kept was checked by nobody; one without a number has the default."""
+    value = definition.get(field)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+def warnings(container: Mapping[str, Any], probes: Sequence[Probe]) -> list[str]:
+    """What of a container's probes and hooks does not work, or works otherwise, behind the proxy."""
+    name = str(container.get("name", ""))
+    found: list[str] = []
+    lifecycle = container.get("lifecycle")
+    for hook in ("postStart", "preStop"):
+        action = lifecycle.get(hook) if isinstance(lifecycle, dict) else None
+        if isinstance(action, dict) and ("httpGet" in action or "tcpSocket" in action):
+            found.append(
+                f"container {name}: lifecycle.{hook} is a call of the kubelet's from outside of the mesh, which is "
+                "refused unless its port is excluded; use exec"
+            )
+    for probe in probes:
+        action = container[f"{probe.phase}Probe"].get("httpGet") or {}
+        dropped = probe_request.not_sent(action, about=f"{probe.phase}Probe of container {name}")
+        if dropped:
+            found.append(f"container {name}: {probe.phase}Probe is sent without {', '.join(dropped)}")
+    return found
 
 
 def _service(action: Mapping[str, Any], about: str) -> str:

@@ -7,6 +7,7 @@ content are refusals with a sentence, never a failure of the webhook, which woul
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from shared.errors import BadInputError, MeshlogError
 
 MAX_POD = 1_572_864
 """Bytes of a pod, as JSON: what etcd stores at most. The answer repeats lists of it, so this bounds the patch too."""
+
+_MOST_WARNINGS = 10
 
 _VERSIONS = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1")
 
@@ -108,6 +111,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         about_pod = self.kind == "Pod" and not self.group and not self.sub_resource
         return about_pod and self.operation in ("", "CREATE") and self.object is not None
 
+    @property
+    def adds_container(self) -> bool:
+        """Whether it is about an ephemeral container of a pod that runs."""
+        about_pod = self.kind == "Pod" and not self.group and self.sub_resource == "ephemeralcontainers"
+        return about_pod and self.object is not None
+
     def pod(self) -> dict[str, Any]:
         """The pod. Raises `BadInputError` if it is none, or too large to be read."""
         assert self.object is not None
@@ -148,14 +157,17 @@ def read(body: bytes) -> Question:
     )
 
 
-def allow(question: Question, patch: list[dict[str, Any]] | None = None, *, warning: str = "") -> bytes:
+def allow(
+    question: Question, patch: list[dict[str, Any]] | None = None, *, warning: str = "", warnings: Sequence[str] = ()
+) -> bytes:
     """Let the object pass, changed by `patch`."""
     response: dict[str, Any] = {"uid": question.uid, "allowed": True}
     if patch:
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
-    if warning:
-        response["warnings"] = [warning[:256]]
+    told = [*([warning] if warning else []), *warnings][:_MOST_WARNINGS]
+    if told:
+        response["warnings"] = [one[:256] for one in told]
     return _answer(question, response)
 
 

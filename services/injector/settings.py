@@ -53,6 +53,9 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     """Mark of the proxy's own packets where user ids cannot tell them apart; 0: the user id does."""
     proxy_uid: int = 1500
     """User id of the proxy; no application may run as it."""
+    refuse_net_admin: bool = False
+    """Whether containers with NET_ADMIN, SYS_ADMIN or all privileges, which can undo the redirect, are refused rather
+    than warned of."""
     token_seconds: int = 3600
     """Lifetime of a pod's token in seconds; the kubelet renews it in time."""
     patience: float = 2.0
@@ -92,5 +95,6 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
             concurrency=self.concurrency,
             proxy_mark=self.proxy_mark,
             proxy_uid=self.proxy_uid,
+            refuse_net_admin=self.refuse_net_admin,
             token_seconds=self.token_seconds,
         )

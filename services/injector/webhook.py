@@ -15,14 +15,15 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from services.injector import review, turns, validation
+from services.injector import privileges, review, turns, validation
 from services.injector.bench import Bench
 from services.injector.configuration import Installation
 from services.injector.decision import Namespace, decide, is_member
 from services.injector.http_request import Handler, Request
 from services.injector.membership import Membership
-from services.injector.patch import json_patch, with_sidecar
+from services.injector.patch import json_patch, unclaimed, warnings, with_sidecar
 from shared.errors import BadInputError, MeshlogError
+from shared.model import ANNOTATION_SIDECAR
 from shared.policy.budgets import DEFAULTS, Budgets
 
 PATH = "/mutate-pod-creation"
@@ -115,6 +116,8 @@ class Webhook:
         return review.allow(question)
 
     async def _mutate(self, source: str, question: review.Question) -> bytes:
+        if question.adds_container:
+            return await self._pods.run(source, question.namespace, lambda: self._joined(question))
         if not question.creates_pod:
             return review.allow(question)
         namespace = await self._namespace(question.namespace)
@@ -131,9 +134,19 @@ class Webhook:
             mesh_namespace=installation.namespace,
         )
         if not decision.inject:
-            return review.allow(question)
+            bare = unclaimed(pod)
+            return review.allow(question, json_patch(pod, bare) if bare else None)
+        told = warnings(pod, installation)
         after = with_sidecar(pod, installation, self._membership.mesh)
-        return review.allow(question, json_patch(pod, after))
+        return review.allow(question, json_patch(pod, after), warnings=told)
+
+    def _joined(self, question: review.Question) -> bytes:
+        """The answer about an ephemeral container. Raises `BadInputError`."""
+        pod = question.pod()
+        if ANNOTATION_SIDECAR not in ((pod.get("metadata") or {}).get("annotations") or {}):
+            return review.allow(question)
+        told = privileges.check(pod["spec"], self._installation, fields=("ephemeralContainers",))
+        return review.allow(question, warnings=told)
 
     async def _namespace(self, name: str) -> Namespace:
         try:
