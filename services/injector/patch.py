@@ -48,7 +48,7 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
         found += some
     init_containers = [rewritten[each["name"]] for each in spec.get("initContainers") or []]
     containers = [rewritten[each["name"]] for each in spec.get("containers") or []]
-    redirect = sidecar.init(installation, mesh, annotations)
+    redirect = sidecar.init(installation, mesh, annotations, found)
     proxy = sidecar.proxy(installation, mesh, found)
     if installation.native_sidecars:
         spec["initContainers"] = [redirect, proxy, *init_containers]

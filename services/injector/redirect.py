@@ -21,8 +21,8 @@ from shared.errors import BadInputError
 from shared.netfilter import TCP, BaseHook, Chain, Network, Rule, Statement, Table, rules, verdict
 from shared.netlink import NetlinkError
 
-ALWAYS_EXCLUDED_INBOUND = (15010, 15901, 15902, 15903, 15904)
-"""Envoy's own listeners: metrics, and liveness, readiness, startup and TCP probes."""
+PROBE_PORTS = (15901, 15902, 15903)
+"""Listeners of Envoy that the kubelet calls: liveness, readiness and startup probes."""
 ADMIN_PORT = 15000
 _TABLE = "meshlog-sidecar"
 _DESTINATION_NAT = -100
@@ -41,6 +41,8 @@ class RedirectRules(msgspec.Struct, frozen=True, kw_only=True):
     """The mark (SO_MARK) of Envoy's own connections."""
     proxy_uid: int | None = None
     """The user that Envoy runs as."""
+    probe_ports: tuple[int, ...] = PROBE_PORTS
+    """Of these, those that this pod's Envoy listens on; they take connections past the redirect."""
     excluded_inbound_ports: tuple[int, ...] = ()
     excluded_outbound_ports: tuple[int, ...] = ()
     excluded_outbound_networks: tuple[str, ...] = ()
@@ -87,7 +89,7 @@ def _inbound(wanted: RedirectRules) -> list[Rule]:
     return [
         *((netfilter.in_interface(_interface(name)), past) for name in wanted.excluded_interfaces),
         *((tcp, netfilter.destination_port(_port(port)), past) for port in wanted.excluded_inbound_ports),
-        *((tcp, netfilter.destination_port(port), past) for port in ALWAYS_EXCLUDED_INBOUND),
+        *((tcp, netfilter.destination_port(_port(port)), past) for port in wanted.probe_ports),
         (verdict("goto", "redirect-inbound"),),
     ]
 
@@ -213,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--proxy-mark", metavar="MARK", help="the proxy's connections carry this SO_MARK")
     parser.add_argument("--proxy-uid", metavar="UID", help="the proxy runs as this user")
     for option, metavar in (
+        ("--probe-ports", "PORTS"),
         ("--exclude-inbound-ports", "PORTS"),
         ("--exclude-outbound-ports", "PORTS"),
         ("--exclude-outbound-cidrs", "CIDRS"),
@@ -231,6 +234,7 @@ def _settings(arguments: argparse.Namespace) -> RedirectRules:
         outbound_port=_integer(arguments.outbound_port, "port"),
         proxy_mark=None if arguments.proxy_mark is None else _integer(arguments.proxy_mark, "mark"),
         proxy_uid=None if arguments.proxy_uid is None else _integer(arguments.proxy_uid, "user"),
+        probe_ports=_integers(arguments.probe_ports) or PROBE_PORTS,
         excluded_inbound_ports=_integers(arguments.exclude_inbound_ports),
         excluded_outbound_ports=_integers(arguments.exclude_outbound_ports),
         excluded_outbound_networks=_listed(arguments.exclude_outbound_cidrs),

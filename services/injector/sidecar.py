@@ -139,13 +139,18 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
     return container
 
 
-def init(installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[str, str]) -> Json:
+def init(
+    installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[str, str], probes: Sequence[Probe]
+) -> Json:
     """The init container that redirects the pod's traffic. Raises `BadInputError` for a bad exclusion."""
     arguments = ["sidecar-init"]
     if installation.mode == "mark":
         arguments += ["--proxy-mark", str(installation.proxy_mark)]
     else:
         arguments += ["--proxy-uid", str(installation.proxy_uid)]
+    # A port without a listener of the proxy would be the application's, in plain text.
+    listening = sorted({PORTS["readiness"], *(PORTS[probe.phase] for probe in probes)})
+    arguments += ["--probe-ports", ",".join(map(str, listening))]
     traffic = mesh.traffic
     for flag, annotation, configured, read in (
         (

@@ -39,11 +39,17 @@ def test_the_order_of_the_outbound_rules_is_the_one_that_users_know() -> None:
     ]
 
 
-def test_inbound_leaves_the_probe_and_metrics_listeners_alone() -> None:
+def test_inbound_leaves_only_those_probe_ports_alone_that_the_proxy_listens_on() -> None:
+    """On another an application would be reached in plain text, past the policy."""
+    rules = _chain(RedirectRules(proxy_mark=1, probe_ports=(15902,)), "inbound")
+    assert [rule.split()[-2] for rule in rules[:-1]] == ["15902"]
+
+
+def test_inbound_leaves_the_probe_listeners_alone() -> None:
     rules = _chain(RedirectRules(proxy_mark=1, excluded_inbound_ports=(22,), excluded_interfaces=("net1",)), "inbound")
     assert rules[0] == 'iifname "net1" return'
     assert rules[1] == "meta l4proto tcp th dport 22 return"
-    assert [rule.split()[-2] for rule in rules[2:-1]] == ["15010", "15901", "15902", "15903", "15904"]
+    assert [rule.split()[-2] for rule in rules[2:-1]] == ["15901", "15902", "15903"]
     assert rules[-1] == "goto redirect-inbound"
 
 

@@ -225,6 +225,18 @@ def test_only_listeners_that_are_needed_exist_and_readiness_always() -> None:
     assert [each["address"]["socket_address"]["port_value"] for each in listeners] == [15902]
 
 
+def test_the_redirect_leaves_out_exactly_the_ports_of_these_listeners() -> None:
+    for phases in ((), ("liveness",), ("readiness",), ("liveness", "readiness", "startup")):
+        made = pod()
+        probes = {f"{phase}Probe": {"httpGet": {"port": 80}} for phase in phases}
+        made["spec"]["containers"] = [{"name": "web", **probes}]
+        after = injected(made)
+        listeners = bootstrap_of(after)["static_resources"]["listeners"]
+        ports = [each["address"]["socket_address"]["port_value"] for each in listeners]
+        arguments = container(after, "meshlog-init")["args"]
+        assert arguments[arguments.index("--probe-ports") + 1] == ",".join(map(str, sorted(ports)))
+
+
 def test_a_probe_of_a_port_name_that_does_not_exist_is_refused() -> None:
     made = pod()
     made["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] = "grpc"
@@ -249,11 +261,23 @@ def test_the_build_is_named_on_the_pod() -> None:
 def test_by_user_id_the_proxy_runs_as_1500_and_by_mark_it_marks_its_packets() -> None:
     by_uid = injected()
     assert container(by_uid, "envoy")["securityContext"]["runAsUser"] == 1500
-    assert container(by_uid, "meshlog-init")["args"] == ["sidecar-init", "--proxy-uid", "1500"]
+    assert container(by_uid, "meshlog-init")["args"] == [
+        "sidecar-init",
+        "--proxy-uid",
+        "1500",
+        "--probe-ports",
+        "15901,15902",
+    ]
     assert "cluster_manager" not in bootstrap_of(by_uid)
     by_mark = injected(proxy_mark=1337)
     assert "runAsUser" not in container(by_mark, "envoy")["securityContext"]
-    assert container(by_mark, "meshlog-init")["args"] == ["sidecar-init", "--proxy-mark", "1337"]
+    assert container(by_mark, "meshlog-init")["args"] == [
+        "sidecar-init",
+        "--proxy-mark",
+        "1337",
+        "--probe-ports",
+        "15901,15902",
+    ]
     (option,) = bootstrap_of(by_mark)["cluster_manager"]["upstream_bind_config"]["socket_options"]
     assert option["int_value"] == 1337
 
@@ -277,7 +301,7 @@ def test_the_mesh_config_is_heeded() -> None:
     assert proxy["resources"] == {"limits": {"cpu": "1"}}
     assert proxy["args"][proxy["args"].index("--log-level") + 1] == "debug"
     assert init["securityContext"]["privileged"] is True
-    assert init["args"][3:] == [
+    assert init["args"][5:] == [
         "--exclude-outbound-cidrs",
         "10.0.0.0/8",
         "--exclude-outbound-ports",
