@@ -40,6 +40,14 @@ def subject(line: bytes) -> str:
     return events.decode(line).subject(STREAMS)
 
 
+def newer(**fields: object) -> tuple[str, bytes]:
+    """The first recorded event in a newer form, where a newer build would write it: by its kind."""
+    event = events.decode(LINES[0])
+    kind = str(fields.get("kind", event.kind))
+    place = STREAMS.event_subject(event.cluster, kind, event.namespace, event.name)
+    return place, changed(LINES[0], **fields)
+
+
 def of(operation: str) -> list[tuple[str, bytes]]:
     """Subject and payload of the recorded events of one operation."""
     return [(subject(line), line) for line in LINES if events.decode(line).operation == operation]
@@ -131,7 +139,7 @@ async def test_the_compiler_stops_at_it_and_the_last_good_version_stays(fields: 
         assert good.version == len(applied)
         assert good.proxies
         assert compiler.wants == [True]
-        await write(logs, [(applied[0][0], changed(LINES[0], **fields))])
+        await write(logs, [newer(**fields)])
         await compiler.stops()
         await write(logs, of(events.DELETED))
         assert compiler.why.startswith(f"needs a newer build: event {len(applied) + 1} ")
@@ -249,7 +257,7 @@ async def test_the_ingestor_writes_nothing_after_it_and_goes_on_when_the_log_beg
 async def test_an_ingestor_that_starts_before_it_stands_by() -> None:
     server, log = ScriptedServer(), MemoryLog()
     server.apply_pod("a")
-    line = changed(LINES[0], schema=NEWER, cluster="c1")
+    line = changed(LINES[0], schema=NEWER, cluster="c1", kind="Pod", namespace="shop", name="a")
     draft = Draft(STREAMS.event_subject("c1", "Pod", "shop", "a"), line)
     tip = await log.append([draft], scope=STREAMS.cluster_scope("c1"), after=EMPTY, epoch="e1")
     ingestor = Ingesting(server, log)
