@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster, UpstreamConnectionOptions
 from envoy.config.core.v3.address_pb2 import Address, SocketAddress, TcpKeepalive
-from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions, Http2ProtocolOptions
+from envoy.config.core.v3.protocol_pb2 import Http1ProtocolOptions
 from envoy.config.endpoint.v3.endpoint_components_pb2 import Endpoint, LbEndpoint, LocalityLbEndpoints
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
 from services.compiler import names
+from services.compiler.render import requests
 from services.compiler.render.packing import packed
 from services.compiler.render.tls import ads, client_side
 from shared.policy.names import ObjectName
@@ -46,8 +47,12 @@ def _base(name: str, *, http: bool) -> Cluster:
         # Upstream speaks what downstream spoke: gRPC stays HTTP/2, WebSocket stays HTTP/1.1.
         options = HttpProtocolOptions(
             use_downstream_protocol_config=HttpProtocolOptions.UseDownstreamHttpConfig(
-                http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=Http2ProtocolOptions()
+                http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=requests.http2()
             )
+        )
+        options.common_http_protocol_options.max_headers_count.CopyFrom(UInt32Value(value=requests.MAX_HEADERS))
+        options.common_http_protocol_options.max_response_headers_kb.CopyFrom(
+            UInt32Value(value=requests.MAX_HEADERS_KIB)
         )
         cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(options))
     return cluster

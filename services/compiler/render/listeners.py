@@ -37,6 +37,15 @@ from services.compiler.render.tls import ads, server_side
 from shared.policy.model import EscapedSlashes
 from shared.policy.names import ObjectName
 
+_HANDSHAKE = 10
+"""Seconds that a TLS hello, a handshake, and the headers of a request may take where strangers can connect."""
+_OWN_HEADERS = 60
+"""Seconds that the headers of a request of the application itself may take."""
+_OWN_STREAMS = 1024
+"""Streams at once on an HTTP/2 connection of the application itself: a client library opens no second one."""
+_BUFFER = 256 * 1024
+"""Bytes of a connection from outside that wait for the application, in each direction."""
+
 
 class OutboundChain(NamedTuple):
     """One port of a service that the application may call."""
@@ -112,6 +121,8 @@ def _outbound_chain(chain: OutboundChain) -> FilterChain:
     if chain.clusters is None:
         manager = _manager(chain.name, chain.slashes, [])
         manager.http_protocol_options.default_host_for_http_10 = chain.host_name
+        manager.http2_protocol_options.CopyFrom(requests.http2(_OWN_STREAMS))
+        manager.request_headers_timeout.CopyFrom(Duration(seconds=_OWN_HEADERS))
         found = _http(manager)
     else:
         found = _tcp(chain.name, chain.clusters)
@@ -163,6 +174,8 @@ def _inbound_chain(chain: InboundChain, trust_domains: Sequence[str]) -> FilterC
         manager.set_current_client_cert_details.uri = True
         # HTTP/1.0 requests arrive as 1.1 from the caller's sidecar.
         manager.http_protocol_options.accept_http_10 = False
+        manager.http2_protocol_options.CopyFrom(requests.http2())
+        manager.request_headers_timeout.CopyFrom(Duration(seconds=_HANDSHAKE))
         filters = [_http(manager)]
     else:
         filters = [_tcp(name, [(names.local(chain.port), 1)])]
@@ -176,6 +189,7 @@ def _inbound_chain(chain: InboundChain, trust_domains: Sequence[str]) -> FilterC
         filter_chain_match=match,
         filters=filters,
         transport_socket=server_side(trust_domains=trust_domains, identities=chain.callers),
+        transport_socket_connect_timeout=Duration(seconds=_HANDSHAKE),
     )
 
 
@@ -189,6 +203,9 @@ def inbound(chains: Sequence[InboundChain], *, trust_domains: Sequence[str], dua
         [_original_destination(), inspector],
         dual=dual,
     )
+    # For the hello of TLS, by which a chain is chosen. What has not come by then never had a chain, and is closed.
+    listener.listener_filters_timeout.CopyFrom(Duration(seconds=_HANDSHAKE))
+    listener.per_connection_buffer_limit_bytes.CopyFrom(UInt32Value(value=_BUFFER))
     listener.filter_chains.extend(_inbound_chain(chain, trust_domains) for chain in chains)
     # A listener needs a chain. This one never matches, so that a pod without open ports refuses like any other.
     never = FilterChainMatch(transport_protocol="never")

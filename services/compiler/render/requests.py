@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 from envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import HeaderMutation
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions
 from envoy.config.route.v3.route_components_pb2 import HeaderMatcher
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
@@ -29,6 +30,11 @@ MAX_HEADERS = 1_000
 """Headers of one request or answer."""
 MAX_HEADERS_KIB = 128
 """Size of the headers of one request or answer together, names included."""
+MAX_STREAMS = 256
+"""Streams at once on an HTTP/2 connection between sidecars, or to an application; callers open another beyond."""
+STREAM_WINDOW = 256 * 1024
+"""Bytes of one HTTP/2 stream that are under way, unread: 128 MB/s at 2 ms. A connection has as much for each of its
+streams: else a few streams that are not read stop all others of the connection."""
 
 _Action = HttpConnectionManager.PathWithEscapedSlashesAction
 _SLASHES: dict[EscapedSlashes, HttpConnectionManager.PathWithEscapedSlashesAction] = {
@@ -74,6 +80,15 @@ def reads(manager: HttpConnectionManager, slashes: EscapedSlashes) -> None:
     manager.path_with_escaped_slashes_action = _SLASHES[slashes]
     manager.max_request_headers_kb.CopyFrom(UInt32Value(value=MAX_HEADERS_KIB))
     manager.common_http_protocol_options.max_headers_count.CopyFrom(UInt32Value(value=MAX_HEADERS))
+
+
+def http2(streams: int = MAX_STREAMS) -> Http2ProtocolOptions:
+    """HTTP/2 with bounded streams and windows."""
+    return Http2ProtocolOptions(
+        max_concurrent_streams=UInt32Value(value=streams),
+        initial_stream_window_size=UInt32Value(value=STREAM_WINDOW),
+        initial_connection_window_size=UInt32Value(value=streams * STREAM_WINDOW),
+    )
 
 
 def ambiguous() -> HeaderMatcher:
