@@ -64,6 +64,7 @@ MESH_CONFIG: Mapping[str, Support] = {
     "sidecar.envoyWindowsImage": Support("not yet", "sidecars run on Linux only"),
     "sidecar.initContainerImage": Support("differs", "for new pods; the image must hold the meshlog command"),
     "sidecar.maxDataPlaneConnections": _NOT_YET,
+    "sidecar.maxInboundConnections": Support("works", "for pods created from then on; 10000 where nothing is said"),
     "sidecar.configResyncInterval": Support("needless", "what a proxy holds is known from its acknowledgements"),
     "sidecar.resources.limits": _NEW_PODS,
     "sidecar.resources.requests": _NEW_PODS,

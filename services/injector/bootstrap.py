@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from services.injector.configuration import Installation
+from services.injector.configuration import Installation, Sidecar
 from services.injector.envoy_config import TYPE, Json, extension, http_options, socket_address
 from services.injector.probe_listeners import probe_cluster, probe_listeners
 from services.injector.probes import Probe
@@ -26,11 +26,17 @@ TOKEN_SOURCE_FILE = "token-source.json"  # noqa: S105 (a file name)
 TRUST_SOURCE_FILE = "trust-source.json"
 
 _EDGE = "meshlog-edge"
+_INBOUND_LIMIT = "envoy.resource_limits.listener.inbound.connection_limit"
 _SECRET = f"{TYPE}envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 def bootstrap(
-    installation: Installation, probes: Sequence[Probe], *, directory: str = DIRECTORY, admin_port: int = ADMIN_PORT
+    installation: Installation,
+    probes: Sequence[Probe],
+    *,
+    directory: str = DIRECTORY,
+    admin_port: int = ADMIN_PORT,
+    connections: int = Sidecar().max_inbound_connections,
 ) -> Json:
     """The static part of the configuration. The node's id and cluster are flags: they are known only in the pod."""
     config: Json = {
@@ -57,6 +63,8 @@ def bootstrap(
             "clusters": [_edge(installation, directory), *map(probe_cluster, probes)],
             "listeners": probe_listeners(probes),
         },
+        # Of the inbound listener alone: what strangers open must not keep the application from calling others.
+        "layered_runtime": {"layers": [{"name": "limits", "static_layer": {_INBOUND_LIMIT: connections}}]},
         # Nobody pulls statistics from an idle proxy: flush them when they are asked for.
         "stats_flush_on_admin": True,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -29,6 +29,9 @@ class Sidecar(msgspec.Struct, frozen=True, rename="camel"):
     init_container_image: str = ""
     local_proxy_mode: str = "Localhost"
     resources: dict[str, Any] = {}
+    max_inbound_connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    """Connections from outside that a sidecar holds at once; more are closed at once. 16 kB each while they say
+    nothing after their hello."""
 
 
 class MeshSpec(msgspec.Struct, frozen=True):

@@ -81,7 +81,7 @@ def source_annotations() -> dict[str, str]:
 
 def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -> Json:
     """The proxy's container: a native sidecar unless the cluster is too old for it."""
-    config = _as_argument(bootstrap(installation, probes))
+    config = _as_argument(bootstrap(installation, probes, connections=mesh.sidecar.max_inbound_connections))
     security: Json = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
     if installation.mode == "uid":
         security |= {"runAsUser": installation.proxy_uid, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}

@@ -10,13 +10,16 @@ from typing import NamedTuple
 
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from google.protobuf.json_format import ParseDict
 
 from cli.offline.bootstrap import bootstrap
 from services.compiler.offline import compile_events
+from services.injector.bootstrap import bootstrap as injected
 from shared.events import Event
 from tests.integration.compiler.envoys import Authority, running
 from tests.nats_server import free_port
 from tests.unit.compiler import objects
+from tests.unit.injector.pods import INSTALLATION
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PORT = 8080
@@ -81,6 +84,7 @@ async def called(
     *,
     serve: Serve = says_what_it_got,
     handshake: float | None = None,
+    connections: int | None = None,
 ) -> AsyncGenerator[Called]:
     """The pod `store/v1-0` of the bookstore, with some more objects."""
     snapshot = compile_events([*objects.bookstore(), *events])
@@ -89,6 +93,10 @@ async def called(
     workload_class = snapshot.proxies[f"{objects.CLUSTER}/store/v1-0"].workload_class
     config = bootstrap(snapshot, workload_class, authority.issue("store", "store-v1"))
     tuned(config, inbound=inbound, application=application, handshake=handshake)
+    if connections is not None:
+        # As the injector writes it into the bootstrap of a pod.
+        made = injected(INSTALLATION, (), connections=connections)
+        ParseDict({"layered_runtime": made["layered_runtime"]}, config)
     async with running(config, directory, "called"):
         yield Called(inbound, authority, directory, config)
     server.close()

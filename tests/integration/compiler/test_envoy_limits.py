@@ -203,3 +203,16 @@ async def test_more_long_streams_than_one_connection_may_have_are_all_answered(t
                 await answered(connection, streams, ended=False)
         for connection in connections:
             connection.writer.close()
+
+
+async def test_beyond_its_limit_a_sidecar_closes_connections_and_keeps_those_it_has(tmp_path: Path) -> None:
+    """The limit is that of the bootstrap. What had no place has one as soon as stalled handshakes have ended."""
+    async with called(tmp_path, [OPEN], serve=echoes, handshake=1.5, connections=20) as pod:
+        context = trusting_nobody(*pod.caller("buy", "thief"))
+        async with upgraded(pod, context) as (reader, writer):
+            _, kept = await stalled("127.0.0.1", pod.port, connections=100, seconds=5)
+            assert sum(one > 0.75 for one in kept) <= 20, "more than the limit were held"
+            assert len(kept) == 100
+            writer.write(b"still there")
+            assert await asyncio.wait_for(reader.readexactly(11), 5) == b"still there"
+        assert (await asked("127.0.0.1", pod.port, context, "/x"))[0] == "200"
