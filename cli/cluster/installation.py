@@ -19,10 +19,10 @@ from deploy.install.control_plane import control_plane
 from deploy.install.profile import Profile
 from deploy.install.secrets import log_secrets
 from shared.errors import BadInputError
+from shared.membership import MESH_CONFIG, is_member
 from shared.model import LABEL_MONITORED_BY
 
 CRDS = Path(__file__).parents[2] / "deploy" / "crds"
-MESH_CONFIG = "osm-mesh-config"
 Progress = Callable[[str], None]
 
 _OURS = (
@@ -142,7 +142,8 @@ async def meshes(api: Api) -> list[dict[str, Any]]:
         name = one["metadata"]["labels"].get("app.kubernetes.io/instance", "")
         image = one["spec"]["template"]["spec"]["containers"][0].get("image", "")
         query = {"labelSelector": f"{LABEL_MONITORED_BY}={name}"}
-        members = [each["metadata"]["name"] for each in (await api.get("/api/v1/namespaces", params=query))["items"]]
+        listed = [each["metadata"] for each in (await api.get("/api/v1/namespaces", params=query))["items"]]
+        members = [each["name"] for each in listed if is_member(each.get("labels") or {}, mesh_name=name)]
         version = image.rpartition(":")[2] if ":" in image.rpartition("/")[2] else "unknown"
         namespace = one["metadata"]["namespace"]
         found.append({"name": name, "namespace": namespace, "version": version, "namespaces": sorted(members)})

@@ -17,8 +17,8 @@ import msgspec
 from cli.history.archive import About
 from cli.history.states import Part
 from cli.history.timeline import Happened
-from services.compiler.mesh import MESH_CONFIG_NAME
 from shared.events import Event, ObjectKey
+from shared.membership import MESH_CONFIG
 from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace, Pod, PolicyObject
 from shared.pins import PIN_KIND
 from shared.policy.decode import decode
@@ -112,7 +112,7 @@ def _reaches_far(about: About, event: Event) -> bool:
         if event.kind == "Namespace":
             annotations = _read(event, Namespace).metadata.annotations
             return ANNOTATION_PERMISSIVE in annotations or ANNOTATION_CALLS in annotations
-        if event.kind != "MeshConfig" or (event.namespace, event.name) != (about.namespace, MESH_CONFIG_NAME):
+        if event.kind != "MeshConfig" or (event.namespace, event.name) != (about.namespace, MESH_CONFIG):
             return False
         config = decode(event.kind, event.api_version, _read(event, PolicyObject))
     except (PolicyError, msgspec.MsgspecError):

@@ -22,7 +22,6 @@ from shared.model import ANNOTATION_SIDECAR, KINDS
 Manifest = dict[str, Any]
 
 CLUSTER = "offline"
-MESH_CONFIG = "osm-mesh-config"
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"})
 _CLUSTER_SCOPED = frozenset({"Namespace"})
 _SERVICE_NAME = "kubernetes.io/service-name"

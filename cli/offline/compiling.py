@@ -10,12 +10,13 @@ import msgspec
 
 from cli.calls.directory import Directory
 from cli.manifests import read_manifests
-from cli.offline.cluster import CLUSTER, MESH_CONFIG, Manifest, cluster_of
+from cli.offline.cluster import CLUSTER, Manifest, cluster_of
 from cli.shapes import shaped
 from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from shared.errors import BadInputError
 from shared.events import Event
+from shared.membership import MESH_CONFIG
 from shared.policy.budgets import budgets_of
 from shared.settings import CommonSettings, load
 from shared.snapshot import Proxy, Snapshot

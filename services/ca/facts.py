@@ -18,9 +18,9 @@ from services.ca.wishes import DEFAULT_KEY, GatewayWish, WantedRoot, seconds, wa
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
 from shared.events import DELETED, Event, read
+from shared.membership import MESH_CONFIG, is_member
 from shared.model import (
     ANNOTATION_SIDECAR,
-    LABEL_MONITORED_BY,
     Namespace,
     Pod,
     PolicyObject,
@@ -32,7 +32,6 @@ from shared.tokens import TokenVerifier, WorkloadToken
 
 _LOGGER = logging.getLogger("meshlog.ca.facts")
 KINDS = ("TokenIssuer", "MeshConfig", "MeshRootCertificate", "Namespace", "ServiceAccount", "Pod")
-MESH_CONFIG = "osm-mesh-config"
 _ENDED = {"Succeeded", "Failed"}
 _RETRY_SECONDS = 0.3
 _WAKE_SECONDS = 0.02
@@ -53,7 +52,7 @@ class NamespaceFact(msgspec.Struct, frozen=True):
     """A namespace that is there."""
 
     uid: str
-    monitored_by: str
+    member: bool
     leaving: bool
     """Being deleted: nothing can be written into it any more."""
 
@@ -161,7 +160,7 @@ class Facts:
         return None
 
     def _belongs(self, name: str, fact: NamespaceFact) -> bool:
-        return name == self._mesh_namespace or fact.monitored_by == self._mesh_name
+        return name == self._mesh_namespace or fact.member
 
     def _apply(self, event: Event, raw: msgspec.Raw | None) -> None:
         place = (event.cluster, event.namespace, event.name)
@@ -215,7 +214,7 @@ class Facts:
         metadata = _decode(raw, Namespace).metadata
         self._namespaces[event.cluster, event.name] = NamespaceFact(
             uid=metadata.uid,
-            monitored_by=metadata.labels.get(LABEL_MONITORED_BY, ""),
+            member=is_member(metadata.labels, mesh_name=self._mesh_name),
             leaving=bool(metadata.deletion_timestamp),
         )
 

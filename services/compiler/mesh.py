@@ -36,9 +36,6 @@ class MeshSettings(msgspec.Struct, frozen=True):
     """Whether pods may have loopback addresses: only in tests, which run pods without a network of their own."""
 
 
-MESH_CONFIG_NAME = "osm-mesh-config"
-
-
 class Mesh:
     """The inputs of one mesh in one cluster, and the engine that answers queries over them."""
 

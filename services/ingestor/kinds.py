@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.membership import MESH_CONFIG
 from shared.pins import PINNED_KINDS
 
 
@@ -33,7 +34,6 @@ class Kind(msgspec.Struct, frozen=True):
         return f"{root}/namespaces/{self.namespace}/{self.plural}" if self.namespace else f"{root}/{self.plural}"
 
 
-MESH_CONFIG = "osm-mesh-config"
 """Name of the MeshConfig that counts; it lives in the mesh's own namespace."""
 
 TOKEN_ISSUER = "TokenIssuer"  # noqa: S105 (a kind)

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from shared.errors import BadInputError
-from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.membership import is_member
+from shared.model import ANNOTATION_INJECTION
 
 _YES = frozenset({"enabled", "yes", "true"})
 _NO = frozenset({"disabled", "no", "false"})
@@ -34,16 +35,11 @@ class Decision(msgspec.Struct, frozen=True):
     why: str
 
 
-def is_member(namespace: Namespace, *, mesh_name: str) -> bool:
-    """Whether the namespace belongs to the mesh."""
-    return namespace.labels.get(LABEL_MONITORED_BY) == mesh_name and LABEL_IGNORE not in namespace.labels
-
-
 def decide(pod: Mapping[str, Any], namespace: Namespace, *, mesh_name: str, mesh_namespace: str) -> Decision:
     """Whether this pod gets a sidecar. Raises `BadInputError` for an annotation that is neither yes nor no."""
     if namespace.name in _CLUSTERS_OWN or namespace.name == mesh_namespace:
         return Decision(inject=False, why=f"namespace {namespace.name} never has sidecars")
-    if not is_member(namespace, mesh_name=mesh_name):
+    if not is_member(namespace.labels, mesh_name=mesh_name):
         return Decision(inject=False, why=f"namespace {namespace.name} is no member of mesh {mesh_name}")
     wish = _wish((pod.get("metadata") or {}).get("annotations") or {}, about="the pod")
     if (pod.get("spec") or {}).get("hostNetwork"):

@@ -16,14 +16,13 @@ from services.injector.decision import Namespace
 from shared import events, model
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import EventLog, LogUnavailableError, Record
+from shared.membership import MESH_CONFIG
 from shared.subjects import Streams
 
 _log = logging.getLogger(__name__)
 _NAMESPACE = msgspec.json.Decoder(model.Namespace)
 _POLICY = msgspec.json.Decoder(model.PolicyObject)
 _PAUSE = 0.5
-
-MESH_CONFIG = "osm-mesh-config"
 
 
 class Membership:

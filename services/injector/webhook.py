@@ -18,11 +18,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from services.injector import privileges, review, turns, validation
 from services.injector.bench import Bench
 from services.injector.configuration import Installation
-from services.injector.decision import Namespace, decide, is_member
+from services.injector.decision import Namespace, decide
 from services.injector.http_request import Handler, Request
 from services.injector.membership import Membership
 from services.injector.patch import json_patch, unclaimed, warnings, with_sidecar
 from shared.errors import BadInputError, MeshlogError
+from shared.membership import is_member
 from shared.model import ANNOTATION_SIDECAR
 from shared.policy.budgets import DEFAULTS, Budgets
 
@@ -167,4 +168,4 @@ class Webhook:
     def _is_settled(self, name: str) -> bool:
         known = self._membership.namespaces.get(name)
         own = name == self._installation.namespace
-        return known is not None and (own or is_member(known, mesh_name=self._installation.mesh_name))
+        return known is not None and (own or is_member(known.labels, mesh_name=self._installation.mesh_name))

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 from services.compiler.claims import ENDED
 from services.compiler.engine import query
-from services.compiler.mesh import MESH_CONFIG_NAME, Mesh
+from services.compiler.mesh import Mesh
+from shared import membership
 from shared.model import (
     ANNOTATION_CALLS,
     ANNOTATION_PERMISSIVE,
     ANNOTATION_PROXYLESS,
     ANNOTATION_SIDECAR,
-    LABEL_IGNORE,
-    LABEL_MONITORED_BY,
     Pod,
 )
 from shared.policy.model import MeshConfig
@@ -34,10 +33,7 @@ class Workload(NamedTuple):
 def is_member(mesh: Mesh, namespace: str) -> bool:
     """Whether a namespace belongs to this mesh."""
     found = mesh.namespaces.get(namespace)
-    if found is None:
-        return False
-    labels = found.metadata.labels
-    return labels.get(LABEL_MONITORED_BY) == mesh.settings.mesh_name and LABEL_IGNORE not in labels
+    return found is not None and membership.is_member(found.metadata.labels, mesh_name=mesh.settings.mesh_name)
 
 
 @query
@@ -49,7 +45,7 @@ def members(mesh: Mesh) -> tuple[str, ...]:
 @query
 def mesh_config(mesh: Mesh) -> MeshConfig:
     """The settings in force; without a MeshConfig the mesh is in SMI mode, default deny."""
-    return mesh.mesh_configs.get(ObjectName(mesh.settings.namespace, MESH_CONFIG_NAME)) or MeshConfig()
+    return mesh.mesh_configs.get(ObjectName(mesh.settings.namespace, membership.MESH_CONFIG)) or MeshConfig()
 
 
 @query
