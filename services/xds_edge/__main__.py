@@ -18,6 +18,7 @@ async def serve(context: Context[EdgeSettings]) -> None:
     """Serve proxies until told to stop."""
     edge = Edge(context.settings, instance=context.instance, ready=context.ready, remark=context.remark)
     edge.counters.expose(context.metrics, version=lambda: edge.fleet.version)
+    edge.server.expose(context.metrics)
     context.metrics.gauge(
         "meshlog_edge_synced_streams", "Streams whose proxy holds all that it should.", lambda: edge.fleet.synced
     )

@@ -20,6 +20,8 @@ STREAM = "StreamClientStatus"
 
 MOST = 200
 """Proxies in one answer."""
+MOST_BYTES = 32 * 1024 * 1024
+"""Bytes of resources in one answer."""
 
 
 class HeldType(NamedTuple):
@@ -40,7 +42,8 @@ class Held(NamedTuple):
 
     namespace: str
     pod: str
-    types: tuple[HeldType, ...]
+    look: Callable[[], tuple[HeldType, ...]]
+    """Asked only of proxies that the answer is about."""
 
 
 def allowed(claims: WorkloadToken, mesh_namespace: str, namespace: str) -> bool:
@@ -51,7 +54,7 @@ def allowed(claims: WorkloadToken, mesh_namespace: str, namespace: str) -> bool:
 def answer(
     payload: bytes,
     claims: WorkloadToken,
-    proxies: Iterable[Callable[[], Held]],
+    proxies: Iterable[Held],
     *,
     mesh_namespace: str,
     body: Callable[[str, str, str], bytes],
@@ -65,19 +68,25 @@ def answer(
     except DecodeError as error:
         raise BadRequestError("csds/malformed", "the request is not a ClientStatusRequest") from error
     response: Any = ClientStatusResponse()
-    for look in proxies:
-        held = look()
+    left = MOST_BYTES
+    for held in proxies:
         if not allowed(claims, mesh_namespace, held.namespace) or not _matches(request, f"{held.namespace}/{held.pod}"):
             continue
         if len(response.config) >= MOST:
-            raise StreamRefusedError(
-                "RESOURCE_EXHAUSTED", "csds/too-many", f"more than {MOST} proxies match; name them by node_matchers"
-            )
+            raise _too_much(f"more than {MOST} proxies match; name them by node_matchers")
         config = response.config.add()
         config.node.id = f"{held.namespace}/{held.pod}"
-        for one in held.types:
-            _add(config, one, None if request.exclude_resource_contents else body)
+        for one in held.look():
+            left -= _add(config, one, None if request.exclude_resource_contents else body)
+            if left < 0:
+                raise _too_much(
+                    f"the resources take more than {MOST_BYTES} bytes; set exclude_resource_contents or node_matchers"
+                )
     return response.SerializeToString()
+
+
+def _too_much(sentence: str) -> StreamRefusedError:
+    return StreamRefusedError("RESOURCE_EXHAUSTED", "csds/too-many", sentence)
 
 
 def _matches(request: Any, node: str) -> bool:
@@ -91,10 +100,12 @@ def _matches(request: Any, node: str) -> bool:
     return not request.node_matchers
 
 
-def _add(config: Any, one: HeldType, body: Callable[[str, str, str], bytes] | None) -> None:
+def _add(config: Any, one: HeldType, body: Callable[[str, str, str], bytes] | None) -> int:
+    """Add what a proxy holds of a type; returns the bytes of resources in it."""
     from envoy.admin.v3.config_dump_shared_pb2 import ClientResourceStatus
     from envoy.service.status.v3.csds_pb2 import ConfigStatus
 
+    size = 0
     for name, digest in sorted({**one.held, **one.refused}.items()):
         entry = config.generic_xds_configs.add()
         entry.type_url, entry.name, entry.version_info = one.type_url, name, digest
@@ -109,8 +120,10 @@ def _add(config: Any, one: HeldType, body: Callable[[str, str, str], bytes] | No
         if body is None or not digest:
             continue
         try:
-            entry.xds_config.value = body(one.type_url, name, digest)
+            entry.xds_config.value = content = body(one.type_url, name, digest)
         except LookupError:
             # The snapshot has moved on; the version above still says which it was.
             continue
         entry.xds_config.type_url = one.type_url
+        size += len(content)
+    return size

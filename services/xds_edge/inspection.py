@@ -7,9 +7,10 @@ is kept open ends when the pod goes. What an answer holds is `csds`' business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from services.xds_edge import csds
+from services.xds_edge.accounts import Account
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call
 from services.xds_edge.metrics import EdgeCounters
@@ -21,6 +22,8 @@ MOST_REQUEST = 64 * 1024
 """Bytes of a request: some hundred node ids."""
 _AT_ONCE = 4
 """Answers under way at a time: each may be megabytes."""
+_LOOKED_AT, _WRITTEN = 50, 4096
+"""Proxies, and bytes of an answer, that cost the pod that asks as much as one frame."""
 _LOOK_EVERY = 5.0
 """Seconds between looks at the pod of a call that is kept open."""
 
@@ -31,7 +34,7 @@ class Inspection:
     def __init__(
         self,
         pods: Pods,
-        proxies: Callable[[], Iterable[Callable[[], csds.Held]]],
+        proxies: Callable[[], Sequence[csds.Held]],
         body: Callable[[str, str, str], bytes],
         *,
         mesh_namespace: str,
@@ -47,15 +50,15 @@ class Inspection:
         self._counters = counters
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def fetch(self, call: Call, claims: WorkloadToken) -> None:
+    async def fetch(self, call: Call, claims: WorkloadToken, account: Account) -> None:
         """Answer once."""
         await self._pods.require(claims, call.address)
         payload = await call.read()
         if payload is None:
             raise StreamRefusedError("INVALID_ARGUMENT", "csds/malformed", "there is no request")
-        await self._answer(call, claims, payload)
+        await self._answer(call, claims, account, payload)
 
-    async def stream(self, call: Call, claims: WorkloadToken) -> None:
+    async def stream(self, call: Call, claims: WorkloadToken, account: Account) -> None:
         """Answer each request, until the client or its pod is gone."""
         await self._pods.require(claims, call.address)
         reading = asyncio.ensure_future(call.read())
@@ -68,13 +71,15 @@ class Inspection:
                 payload = reading.result()
                 if payload is None:
                     return
-                await self._answer(call, claims, payload)
+                await self._answer(call, claims, account, payload)
                 reading = asyncio.ensure_future(call.read())
         finally:
             reading.cancel()
 
-    async def _answer(self, call: Call, claims: WorkloadToken, payload: bytes) -> None:
+    async def _answer(self, call: Call, claims: WorkloadToken, account: Account, payload: bytes) -> None:
         async with self._turns:
-            answer = csds.answer(payload, claims, self._proxies(), mesh_namespace=self._mesh_namespace, body=self._body)
+            proxies = self._proxies()
+            answer = csds.answer(payload, claims, proxies, mesh_namespace=self._mesh_namespace, body=self._body)
+            account.frames.spend(len(proxies) / _LOOKED_AT + len(answer) / _WRITTEN)
             with WritePatience(self._write_timeout, self._counters):
                 await call.write(answer)

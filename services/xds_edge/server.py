@@ -27,6 +27,7 @@ from services.xds_edge.meter import Allowance
 from services.xds_edge.pods import Pods
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
+from shared.telemetry.metrics import Metrics
 from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class DiscoveryServer:
         self.lobby = Lobby(caps)
         self._inspection = Inspection(
             pods,
-            lambda: [stream.held for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
+            lambda: [stream.held() for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
             services.fleet.body,
             mesh_namespace=mesh_namespace,
             write_timeout=services.limits.write_timeout,
@@ -113,6 +114,28 @@ class DiscoveryServer:
         )
         await self._listener.start(host, port, reuse_port=self._reuse_port)
         self.port = self._listener.port
+
+    def expose(self, metrics: Metrics) -> None:
+        """Show what clients take, and how much of it there may be."""
+        lobby, names = self.lobby, self._services.names
+        metrics.gauge(
+            "meshlog_edge_connections",
+            "Connections: waiting outside of TLS, in TLS without a token yet, and proven by one.",
+            lambda: {
+                (("phase", "waiting"),): float(lobby.waiting),
+                (("phase", "unproven"),): float(lobby.unproven),
+                (("phase", "proven"),): float(lobby.proven),
+            },
+        )
+        metrics.gauge(
+            "meshlog_edge_unread_bytes", "Bytes of requests that wait to be whole or read.", lambda: self.ledger.held
+        )
+        metrics.gauge("meshlog_edge_named_bytes", "Bytes of names that streams keep.", lambda: names.all.held)
+        metrics.gauge(
+            "meshlog_edge_foreign_named_bytes",
+            "Bytes of names that streams keep and that are in no snapshot.",
+            lambda: names.foreign.held,
+        )
 
     async def drain(self, within: float) -> None:
         """Stop: take no new streams, send GOAWAY, end the streams spread over `within` seconds, then all the rest."""
@@ -243,15 +266,15 @@ class DiscoveryServer:
             extra={"code": refusal.code, "status": refusal.status, "cause": str(refusal.__cause__ or "")},
         )
 
-    async def _fetch_status(self, call: Call, claims: WorkloadToken, _token: str, _account: Account) -> None:
+    async def _fetch_status(self, call: Call, claims: WorkloadToken, _token: str, account: Account) -> None:
         """What proxies hold, once."""
         call.narrow(MOST_REQUEST)
-        await self._inspection.fetch(call, claims)
+        await self._inspection.fetch(call, claims, account)
 
-    async def _stream_status(self, call: Call, claims: WorkloadToken, _token: str, _account: Account) -> None:
+    async def _stream_status(self, call: Call, claims: WorkloadToken, _token: str, account: Account) -> None:
         """The same, for each request of a stream."""
         call.narrow(MOST_REQUEST)
-        await self._inspection.stream(call, claims)
+        await self._inspection.stream(call, claims, account)
 
     async def _delta(self, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
         await self._stream(call, claims, token, account, Delta(self._services.responses))

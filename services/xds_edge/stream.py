@@ -143,7 +143,10 @@ class ProxyStream:
 
     def held(self) -> Held:
         """What its proxy holds, secrets left out."""
-        types = tuple(
+        return Held(self._claims.namespace, self._claims.pod_name, self._held_types)
+
+    def _held_types(self) -> tuple[HeldType, ...]:
+        return tuple(
             HeldType(
                 type_url,
                 subscription.held.resources,
@@ -154,7 +157,6 @@ class ProxyStream:
             for type_url, subscription in self._exchange.subscriptions.items()
             if type_url != SDS
         )
-        return Held(self._claims.namespace, self._claims.pod_name, types)
 
     def refresh(self) -> None:
         """The snapshot changed for this proxy, or the secrets for all."""
