@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from services.xds_edge.edge import Edge
+from services.xds_edge.reclaim import reclaim, trimmer
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.workers import supervise
 from shared import process
@@ -46,6 +47,7 @@ async def serve(context: Context[EdgeSettings]) -> None:
     _spare_the_collector()
     context.spawn(edge.attach(logs, context.spawn), "log")
     context.spawn(edge.listen(), "server")
+    context.spawn(reclaim(lambda: edge.server.gone + edge.server.ledger.overflows, trimmer()), "memory")
     context.spawn(edge.confirm_or_trust_disk(), "last good snapshot")
     await context.stopping.wait()
     await edge.stop()

@@ -99,6 +99,8 @@ class DiscoveryServer:
         """Set while there is no connection."""
         self._deserted.set()
         self._running: dict[Call, ProxyStream] = {}
+        self.gone = 0
+        """Connections that were, since the start."""
         self._lines = Allowance(_LINES, _LINES_BURST, asyncio.get_running_loop().time())
         self.port = 0
         """The port that is listened on."""
@@ -181,6 +183,7 @@ class DiscoveryServer:
         listener = self._listener
 
         def lost(connection: Connection) -> None:
+            self.gone += 1
             self._connections.discard(connection)
             if not self._connections:
                 self._deserted.set()
