@@ -38,7 +38,7 @@ class PodLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Streams at a time; one more ends the oldest."""
     new_streams: float = 10.0
     """New streams a second."""
-    new_streams_burst: float = 64.0
+    new_streams_burst: float = 40.0
     """New streams at once."""
     all_streams: int = 12_000
     """Streams of all pods; one more ends the oldest of the pod that has most."""

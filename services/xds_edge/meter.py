@@ -19,12 +19,14 @@ MOST_CONTINUED = 9
 """Frames that the header block of one call may take: 128 KiB, and one to spare."""
 
 _HEADER = 9
-_HEADERS, _CONTINUATION = 1, 9
+_DATA, _HEADERS, _CONTINUATION = 0, 1, 9
 _END_HEADERS = 4
 _CALL_PRICE = 16
 """What HEADERS cost: checking a token, and an answer. Every other frame costs 1, which is about 25 µs."""
 _DECODED = 1024
 """Bytes of headers that cost 1 more: decoding."""
+_CARRIED = 8192
+"""Bytes of DATA that cost 1 more: decrypting and copying."""
 
 
 class FrameError(Exception):
@@ -117,7 +119,9 @@ class FrameMeter:
             self.waiting = True
             return b"", 0.0
         kind, price = held[at + 3], 1.0
-        if kind == _HEADERS:
+        if kind == _DATA:
+            price += length // _CARRIED
+        elif kind == _HEADERS:
             price = _CALL_PRICE + length // _DECODED
             self._continued = 0 if held[at + 4] & _END_HEADERS else 1
         elif kind == _CONTINUATION:

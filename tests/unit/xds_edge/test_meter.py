@@ -72,6 +72,12 @@ def test_calls_cost_more_and_long_headers_more_still() -> None:
     assert price(b"h", b"h" * 8000) >= price(b"h") + 8
 
 
+def test_long_data_costs_more_than_short() -> None:
+    meter = FrameMeter()
+    meter.add(PREFACE + frame(DATA, b"d") + frame(DATA, b"d" * LONGEST_FRAME))
+    assert [meter.next(allowed=True)[1] for _ in range(2)] == [1, 3]
+
+
 def test_nothing_is_taken_that_is_not_paid_for() -> None:
     meter = FrameMeter()
     meter.add(PREFACE + frame(PING, b"12345678"))
