@@ -143,12 +143,16 @@ def _mark_together(manifests: Sequence[Manifest]) -> None:
 
     Namespaces are left out: pods are admitted only once the log has their namespace, so a set of both waits for itself.
     """
+    from shared.changesets import stamp
     from shared.model import ANNOTATION_CHANGE_SET, KINDS
 
-    together = [one for one in manifests if one["kind"] in KINDS and one["kind"] != "Namespace"]
+    together = [one for one in manifests if one["kind"] in KINDS]
     if len(together) < 2:
         return
-    identity = f"apply-{secrets.token_hex(4)}/{len(together)}"
+    namespaces = [
+        "" if one["kind"] == "Namespace" else one["metadata"].get("namespace") or "default" for one in together
+    ]
+    annotation = stamp(f"apply-{secrets.token_hex(4)}", namespaces)
     for one in together:
         annotations = one["metadata"].setdefault("annotations", {}) or {}
-        one["metadata"]["annotations"] = {**annotations, ANNOTATION_CHANGE_SET: identity}
+        one["metadata"]["annotations"] = {**annotations, ANNOTATION_CHANGE_SET: annotation}

@@ -21,10 +21,13 @@ class ObjectName(msgspec.Struct, frozen=True, order=True):
 
 
 class ChangeSet(msgspec.Struct, frozen=True):
-    """The annotation `meshlog.io/change-set: <id>/<size>` of an object that was applied together with others."""
+    """The annotation `meshlog.io/change-set` of an object that was applied together with others."""
 
     id: str
     size: int
+    """How many objects there are in all."""
+    shares: tuple[tuple[str, int], ...] = ()
+    """Namespace → how many there are in it, sorted; empty: all in the object's own."""
 
 
 class Projected(msgspec.Struct, frozen=True):

@@ -20,6 +20,12 @@ from shared.events import Origin, encode_object
 from shared.policy.reading import read_policy, without_nulls
 
 _MAX_CHANGE_SET = 100_000
+_MAX_ID = 253
+"""Characters of a change set's id."""
+_MAX_ANNOTATION = 65_536
+"""Characters of a change set's annotation."""
+_MAX_SHARES = 512
+"""Namespaces that a change set counts apart."""
 _READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
@@ -126,14 +132,32 @@ def name_of(payload: bytes | msgspec.Raw) -> ObjectName | None:
 
 
 def parse_change_set(annotation: str) -> ChangeSet | None:
-    """Read `<id>/<size>`; nonsense is no change set, because holding an object back for it would help nobody."""
-    identity, slash, size = annotation.rpartition("/")
-    if not slash or not identity or not size.isascii() or not size.isdigit():
+    """Read `<id>/<size>` or `<id>/<namespace>=<size>,…` (see `shared.changesets`).
+
+    Nonsense is no change set, because holding an object back for it would help nobody.
+    """
+    identity, slash, rest = annotation.rpartition("/")
+    if not slash or not 0 < len(identity) <= _MAX_ID or len(annotation) > _MAX_ANNOTATION:
         return None
-    count = int(size[:9])
-    if not 1 < count <= _MAX_CHANGE_SET:
+    if "=" not in rest:
+        size = _size(rest)
+        return ChangeSet(id=identity, size=size) if 1 < size <= _MAX_CHANGE_SET else None
+    parts = [part.partition("=") for part in rest.split(",")]
+    shares = {namespace: _size(size) for namespace, _, size in parts}
+    size = sum(shares.values())
+    if (
+        len(shares) < len(parts)
+        or len(shares) > _MAX_SHARES
+        or not all(shares.values())
+        or not 1 < size <= _MAX_CHANGE_SET
+    ):
         return None
-    return ChangeSet(id=identity, size=count)
+    return ChangeSet(id=identity, size=size, shares=tuple(sorted(shares.items())))
+
+
+def _size(text: str) -> int:
+    """A number of objects; 0: none."""
+    return int(text[:9]) if text.isascii() and text.isdigit() else 0
 
 
 def _body(kind: str, payload: bytes | msgspec.Raw) -> bytes:

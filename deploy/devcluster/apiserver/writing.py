@@ -18,6 +18,7 @@ from deploy.devcluster.apiserver.options import Options
 from deploy.devcluster.apiserver.refusals import already_exists, bad_request, conflict, not_found
 from deploy.devcluster.apiserver.store import Store, Stored
 from deploy.devcluster.cluster import Obj
+from shared.changesets import stamp
 from shared.model import ANNOTATION_CHANGE_SET
 
 _ATTEMPTS = 8
@@ -76,11 +77,12 @@ class Writer:
     async def transact(self, objects: Sequence[Obj], options: Options) -> list[Stored]:
         """Apply all objects in one commit: consecutive resource versions, or nothing. Raises what one raises.
 
-        Each gets the annotation `meshlog.io/change-set: <id>/<size>`, so that who watches several kinds can tell
-        when it has seen them all.
+        Each gets the annotation `meshlog.io/change-set` (`shared.changesets`), so that who watches several kinds can
+        tell when it has seen them all.
         """
-        stamp = f"{uuid.uuid4().hex}/{len(objects)}"
-        placed = [self._place(obj, stamp) for obj in objects]
+        placed = [self._place(obj) for obj in objects]
+        annotation = stamp(uuid.uuid4().hex, [target.namespace for target, _obj in placed])
+        placed = [(target, _stamped(obj, annotation)) for target, obj in placed]
         keys = [(target.kind.resource, target.key) for target, _obj in placed]
         if len(set(keys)) != len(keys):
             raise bad_request("a change set names an object twice")
@@ -91,7 +93,7 @@ class Writer:
                 return self._commit(drafts, options)
         raise conflict(placed[0][0].kind.resource, placed[0][0].name)
 
-    def _place(self, obj: Obj, stamp: str) -> tuple[Target, Obj]:
+    def _place(self, obj: Obj) -> tuple[Target, Obj]:
         found = self._kinds.of(str(obj.get("apiVersion")), str(obj.get("kind")))
         if found is None:
             raise bad_request(f'no matches for kind "{obj.get("kind")}" in version "{obj.get("apiVersion")}"')
@@ -102,8 +104,7 @@ class Writer:
         if not isinstance(annotations, dict):
             raise bad_request(f"the annotations of {found[0].kind} {metadata['name']} are no map")
         namespace = str(metadata.get("namespace") or "default") if found[0].namespaced else ""
-        stamped = {**metadata, "annotations": {**annotations, ANNOTATION_CHANGE_SET: stamp}}
-        return Target(*found, namespace, metadata["name"]), {**obj, "metadata": stamped}
+        return Target(*found, namespace, metadata["name"]), obj
 
     def _stands(self, draft: Draft) -> bool:
         return self._store.get(draft.write.resource, *draft.write.key) is draft.base
@@ -129,3 +130,9 @@ class Writer:
                 self._expiry.sweep(self._clock())
             self.deleter.settle(draft.kind, draft.write.key, draft.write.obj)
         return results
+
+
+def _stamped(obj: Obj, annotation: str) -> Obj:
+    metadata: Obj = obj["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), ANNOTATION_CHANGE_SET: annotation}
+    return {**obj, "metadata": {**metadata, "annotations": annotations}}

@@ -7,8 +7,9 @@ from services.ingestor.facts import Listed, ObjectName, Observed, Vanished
 from tests.unit.ingestor.objects import projected
 
 
-def member(name: str, identity: str = "s", size: int = 2, rv: int = 7) -> Observed:
-    return Observed(projected(name, rv=rv, annotations={"meshlog.io/change-set": f"{identity}/{size}"}))
+def member(name: str, identity: str = "s", size: int | str = 2, rv: int = 7, namespace: str = "shop") -> Observed:
+    annotations = {"meshlog.io/change-set": f"{identity}/{size}"}
+    return Observed(projected(name, rv=rv, namespace=namespace, annotations=annotations))
 
 
 def test_a_set_leaves_when_it_is_complete_as_one_group() -> None:
@@ -62,3 +63,66 @@ def test_a_newer_form_within_the_set_replaces_the_older() -> None:
     assert sets.offer(member("a", rv=8), last="", now=0.1) == []
     (group,) = sets.offer(member("b"), last="", now=0.2)
     assert group.facts == (member("a", rv=8), member("b"))
+
+
+TOGETHER = "shop=1,stock=2"
+
+
+def test_a_set_of_several_namespaces_is_complete_when_each_has_its_share() -> None:
+    sets = ChangeSets()
+    first = member("a", size=TOGETHER)
+    second, third = (member(name, size=TOGETHER, namespace="stock") for name in ("a", "b"))
+    assert sets.offer(third, last="", now=0.0) == []
+    assert sets.offer(first, last="", now=0.1) == []
+    assert sets.offer(second, last="", now=0.2) == [Group((third, first, second), "s", complete=True)]
+
+
+def test_the_same_id_in_another_namespace_is_another_set() -> None:
+    """A tenant who knows the id of others neither completes their set nor ends it."""
+    sets = ChangeSets()
+    sets.offer(member("a"), last="", now=0.0)
+    assert sets.offer(member("x", namespace="red"), last="", now=0.1) == []
+    assert sets.offer(member("y", namespace="red"), last="", now=0.2) == [
+        Group((member("x", namespace="red"), member("y", namespace="red")), "s", complete=True)
+    ]
+    assert sets.offer(member("b"), last="", now=0.3) == [Group((member("a"), member("b")), "s", complete=True)]
+
+
+def test_a_namespace_that_a_set_does_not_name_has_no_part_in_it() -> None:
+    sets = ChangeSets()
+    sets.offer(member("a", size=TOGETHER), last="", now=0.0)
+    stranger = member("x", size=TOGETHER, namespace="red")
+    assert sets.offer(stranger, last="", now=0.1) == [Group((stranger,))]
+    mine = member("x", size="red=1,shop=1,stock=2", namespace="red")
+    assert sets.offer(mine, last="", now=0.2) == [], "it says otherwise, so it waits for others"
+    assert sets.due(2.1) == [Group((member("a", size=TOGETHER),), "s", complete=False)]
+
+
+def test_more_objects_of_one_namespace_do_not_stand_for_those_of_another() -> None:
+    sets = ChangeSets()
+    for name in ("a", "b", "c"):
+        assert sets.offer(member(name, size=TOGETHER, namespace="stock"), last="", now=0.0) == []
+    (group,) = sets.offer(member("a", size=TOGETHER), last="", now=0.1)
+    assert (len(group.facts), group.complete) == (4, True)
+
+
+def test_of_many_sets_of_one_namespace_the_oldest_is_let_go_and_those_of_others_are_not() -> None:
+    sets = ChangeSets()
+    sets.offer(member("a"), last="", now=0.0)
+    released = [
+        group
+        for number in range(40)
+        for group in sets.offer(member(f"x{number}", f"r{number}", namespace="red"), last="", now=0.1)
+    ]
+    assert [(group.change_set, group.complete) for group in released] == [(f"r{number}", False) for number in range(8)]
+    assert sets.offer(member("b"), last="", now=0.2) == [Group((member("a"), member("b")), "s", complete=True)]
+
+
+def test_ended_sets_of_one_namespace_do_not_make_those_of_others_forgotten() -> None:
+    sets = ChangeSets(patience=2.0)
+    sets.offer(member("a"), last="", now=0.0)
+    sets.due(2.0)
+    for number in range(2000):
+        sets.offer(member("x", f"r{number}", namespace="red"), last="", now=3.0)
+    late = member("b")
+    assert sets.offer(late, last="", now=3.0) == [Group((late,))]

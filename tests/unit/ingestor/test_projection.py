@@ -75,9 +75,19 @@ def test_nulls_that_go_writes_for_empty_lists_are_read() -> None:
         ("a/-2", None),
         ("a/²", None),
         ("a/999999999999", None),
+        ("a/shop=2", ChangeSet("a", 2, (("shop", 2),))),
+        ("a/stock=1,shop=2,=1", ChangeSet("a", 4, (("", 1), ("shop", 2), ("stock", 1)))),
+        ("a/shop=1", None),
+        ("a/shop=0,stock=2", None),
+        ("a/shop=2,shop=1", None),
+        ("a/shop=2,", None),
+        ("a/shop=-2,stock=5", None),
+        ("a/shop=x,stock=5", None),
+        ("a/" + ",".join(f"n{number}=1" for number in range(513)), None),
+        ("x" * 254 + "/2", None),
     ],
 )
-def test_a_change_set_annotation_is_an_id_and_a_size_or_nothing(text: str, expected: ChangeSet | None) -> None:
+def test_a_change_set_annotation_is_an_id_and_sizes_or_nothing(text: str, expected: ChangeSet | None) -> None:
     assert parse_change_set(text) == expected
 
 
