@@ -101,10 +101,12 @@ def _without_callers(type_url: str, body: bytes, tenant: str) -> bytes:
     """The same rules of access, without the identities of a tenant."""
     if type_url == RDS:
         configuration = RouteConfiguration.FromString(body)
-        for route in configuration.virtual_hosts[0].routes:
-            rules = RBACPerRoute.FromString(route.typed_per_filter_config[_RBAC].value)
-            _forget(rules.rbac.rules, tenant)
-            route.typed_per_filter_config[_RBAC].value = rules.SerializeToString(deterministic=True)
+        host = configuration.virtual_hosts[0]
+        for holder in (host, *host.routes):
+            if _RBAC in holder.typed_per_filter_config:
+                rules = RBACPerRoute.FromString(holder.typed_per_filter_config[_RBAC].value)
+                _forget(rules.rbac.rules, tenant)
+                holder.typed_per_filter_config[_RBAC].value = rules.SerializeToString(deterministic=True)
         return configuration.SerializeToString(deterministic=True)
     if type_url == LDS:
         listener = Listener.FromString(body)
