@@ -92,7 +92,7 @@ faults: install ## break a highly available mesh in every way under traffic, 10 
 attack: install ## attack a mesh in every way that strangers and tenants have, under traffic; ROWS=edge for some, JSON=file
 	@$(BIN)/python -P -m tests.attacks $(ROWS)
 
-mutants: install ## make 39 mistakes in the compiler, one at a time, and see each noticed; minutes
+mutants: install ## make 59 mistakes in the compiler, one at a time, and see each noticed; minutes
 	@$(BIN)/python -P -m tests.oracle.mutants
 
 compare-edge: install ## the edge's own server against gRPC's: floods, clients, h2spec, load, 6 minutes; ARGS="floods ping", JSON=file

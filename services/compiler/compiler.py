@@ -7,13 +7,15 @@ The three steps of DESIGN are modules: `reduce` folds an event into the state, `
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from services.compiler.commit import Stamp, difference, everything
+from services.compiler.derive.groups import judging
 from services.compiler.derive.membership import is_member
 from services.compiler.derive.problems import (
     Problem,
     binding_problems,
+    group_problems,
     namespace_problems,
     service_problems,
     split_problems,
@@ -35,6 +37,7 @@ from shared.snapshot import Cause, Commit, Quarantined, Snapshot
 _PROBLEMS: dict[str, Query[Mesh, ..., tuple[Problem, ...]]] = {
     "TrafficTarget": target_problems,
     "TrafficSplit": split_problems,
+    "HTTPRouteGroup": group_problems,
     "IdentityBinding": binding_problems,
     "UDPRoute": udp_problems,
     "Service": service_problems,
@@ -72,6 +75,8 @@ class Compiler:
         self.epoch = ""
         self._mesh = Mesh(settings)
         self._derived = Derived(self._mesh)
+        self._unjudged: set[str] = set()
+        """Namespaces of which route groups have changed."""
         self._problem_nodes: dict[ObjectKey, Node] = {}
         self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
         self._pinning = Pinning()
@@ -113,6 +118,8 @@ class Compiler:
 
     def _fold(self, event: Event, sequence: int) -> None:
         reduce(self._mesh, event, sequence)
+        if event.kind == "HTTPRouteGroup":
+            self._unjudged.add(event.namespace)
         exists = event.operation == "applied"
         if event.kind == "Pod":
             pod = ObjectName(event.namespace, event.name)
@@ -139,7 +146,11 @@ class Compiler:
             self._mesh.engine.release(self._problem_nodes.pop(key))
             self._problems.pop(key, None)
 
-    def _quarantine(self) -> Steps[list[Quarantined]]:
+    def _judge(self) -> Steps[None]:
+        """Bring up to date what is wrong with objects, in steps."""
+        for namespace in sorted(self._unjudged):
+            yield from judging(self._mesh, namespace)
+        self._unjudged.clear()
         for kind, query in _PROBLEMS.items():
             for node in (yield from self._mesh.engine.refreshing(query)):
                 name: ObjectName = node.arguments[0]
@@ -149,6 +160,8 @@ class Compiler:
                     self._problems[key] = problems
                 else:
                     self._problems.pop(key, None)
+
+    def _quarantine(self) -> list[Quarantined]:
         found = [
             rejected
             for key, rejected in self._mesh.rejected.items()
@@ -159,12 +172,22 @@ class Compiler:
             for key, problems in self._problems.items()
             for code, sentence in problems
         )
+        found.extend(self._foreign())
         for (query_name, arguments), error in self._derived.failures.items():
             key = ObjectKey(self.settings.cluster, query_name, "", arguments)
             found.append(Quarantined(key=key, code="compiler/failed", sentence=error))
         if self._pinning.rejected is not None:
             found.append(self._pinning.rejected)
         return sorted(found)
+
+    def _foreign(self) -> Iterable[Quarantined]:
+        """What does not fit into proxies of other namespaces: each object once for each of these namespaces."""
+        cluster = self.settings.cluster
+        return {
+            Quarantined(key=ObjectKey(cluster, kind, name.namespace, name.name), code=code, sentence=sentence)
+            for left_out in self._derived.left_out.values()
+            for (kind, name), (code, sentence) in left_out.items()
+        }
 
     def result(self) -> Derived:
         """What the events folded so far compile to, for who looks without committing. Read only."""
@@ -180,10 +203,9 @@ class Compiler:
 
     def committing(self, published: Snapshot, *, always: bool = False) -> Steps[Commit | None]:
         """`commit` in steps. Fold nothing before the last of them."""
-        quarantine, failed = (yield from self._quarantine()), bool(self._derived.failures)
+        yield from self._judge()
         yield from self._derived.refreshing()
-        if failed or self._derived.failures:
-            quarantine = yield from self._quarantine()
+        quarantine = self._quarantine()
         touched = self._derived.touched if self._knows_touched else everything(self._derived, published)
         stamp = Stamp(
             version=self.version,

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
+from services.compiler.derive.access import left_out
 from services.compiler.derive.classes import ProxyEntry, WorkloadClass, proxy
+from services.compiler.derive.fitting import FOREIGN, Item
+from services.compiler.derive.groups import Problem
 from services.compiler.derive.membership import members
+from services.compiler.derive.proxyless import left_out as proxyless_left_out
 from services.compiler.derive.views import FACTORIES, Ref, View, view
 from services.compiler.engine import Node
 from services.compiler.mesh import Mesh
@@ -63,8 +67,12 @@ class Derived:
         """Classes whose last pod went, unless another came."""
         self._view_nodes: dict[WorkloadClass, Node] = {}
         self._refs_of: dict[WorkloadClass, View] = {}
-        self._holders: dict[Ref, set[WorkloadClass]] = {}
+        self._holders: dict[Ref, set[str]] = {}
+        """By id of the class: it is what views are known by, and costs something to make."""
         self._ref_nodes: dict[Ref, Node] = {}
+        self.left_out: dict[Node, dict[Item, Problem]] = {}
+        """What of other namespaces does not fit into proxies, by the query that says so."""
+        self._left_out_nodes: dict[WorkloadClass, Node] = {}
         self._rendered: dict[Ref, Rendered] = {}
         self._refs_of_body: dict[Identity, dict[Ref, None]] = {}
 
@@ -92,6 +100,19 @@ class Derived:
         for node in (yield from engine.refreshing(proxy)):
             if not self._failed(node):
                 self._move(node.arguments[0], node.value)
+        yield from self._refresh_views()
+        for query in (left_out, proxyless_left_out):
+            for node in (yield from engine.refreshing(query)):
+                if not self._failed(node):
+                    self._leave_out(node)
+        for factory in FACTORIES:
+            for node in (yield from engine.refreshing(factory)):
+                if not self._failed(node):
+                    self._change_bytes(Ref(factory, node.arguments), node.value)
+        engine.forget_unused()
+
+    def _refresh_views(self) -> Steps[None]:
+        engine = self.mesh.engine
         gone = sorted((one for one in self._emptied if not self._classes[one]), key=lambda one: one.id)
         self._emptied.clear()
         for node in (yield from engine.refreshing(view)):
@@ -101,11 +122,13 @@ class Derived:
                 yield
         for workload_class in gone:
             self._drop_class(workload_class)
-        for factory in FACTORIES:
-            for node in (yield from engine.refreshing(factory)):
-                if not self._failed(node):
-                    self._change_bytes(Ref(factory, node.arguments), node.value)
-        engine.forget_unused()
+
+    def _leave_out(self, node: Node) -> None:
+        foreign = {item: problem for item, problem in node.value.items() if problem[0] == FOREIGN}
+        if foreign and node.observers:
+            self.left_out[node] = foreign
+        else:
+            self.left_out.pop(node, None)
 
     def _failed(self, node: Node) -> bool:
         key = (node.query.name, str(node.arguments))
@@ -133,6 +156,9 @@ class Derived:
         if after not in self._classes:
             self._classes[after] = set()
             self._view_nodes[after] = self.mesh.engine.observe(view, self.mesh, after)
+            if after.account is not None:
+                asked = proxyless_left_out if after.proxyless else left_out
+                self._left_out_nodes[after] = self.mesh.engine.observe(asked, self.mesh, after.account)
         self._classes[after].add(pod)
         self.proxies[key] = Proxy(
             cluster=cluster,
@@ -149,26 +175,27 @@ class Derived:
         before = self._refs_of.get(workload_class)
         old = {*before.outbound, *before.own} if before else set[Ref]()
         new = {*now.outbound, *now.own}
-        names = self.views.setdefault(workload_class.id, {})
-        self.touched.classes.setdefault(workload_class.id, set())
+        identity = workload_class.id
+        names = self.views.setdefault(identity, {})
+        self.touched.classes.setdefault(identity, set())
         for ref in old - new:
-            self._let_go(ref, workload_class, names)
+            self._let_go(ref, identity, names)
         for ref in new - old:
             holders = self._holders.setdefault(ref, set())
-            holders.add(workload_class)
+            holders.add(identity)
             if ref not in self._ref_nodes:
                 self._ref_nodes[ref] = self.mesh.engine.observe(ref.factory, self.mesh, *ref.arguments)
             found = self._rendered.get(ref)
             if found is not None:
                 names.setdefault(found.type_url, {})[found.name] = found.hash
-                self.touched.name(workload_class.id, found)
+                self.touched.name(identity, found)
         self._refs_of[workload_class] = now
 
-    def _let_go(self, ref: Ref, workload_class: WorkloadClass, names: Names | None) -> None:
+    def _let_go(self, ref: Ref, workload_class: str, names: Names | None) -> None:
         found = self._rendered.get(ref)
         if found is not None and names is not None:
             names[found.type_url].pop(found.name, None)
-            self.touched.name(workload_class.id, found)
+            self.touched.name(workload_class, found)
         holders = self._holders[ref]
         holders.discard(workload_class)
         if not holders:
@@ -181,11 +208,16 @@ class Derived:
     def _drop_class(self, workload_class: WorkloadClass) -> None:
         del self._classes[workload_class]
         self.mesh.engine.release(self._view_nodes.pop(workload_class))
-        held = self._refs_of.pop(workload_class, None)
+        asking = self._left_out_nodes.pop(workload_class, None)
+        if asking is not None:
+            self.mesh.engine.release(asking)
+            if not asking.observers:
+                self.left_out.pop(asking, None)
+        held, identity = self._refs_of.pop(workload_class, None), workload_class.id
         for ref in {*held.outbound, *held.own} if held else set[Ref]():
-            self._let_go(ref, workload_class, None)
-        self.views.pop(workload_class.id, None)
-        self.touched.classes[workload_class.id] = None
+            self._let_go(ref, identity, None)
+        self.views.pop(identity, None)
+        self.touched.classes[identity] = None
 
     def _change_bytes(self, ref: Ref, now: Rendered) -> None:
         holders = self._holders.get(ref)
@@ -199,12 +231,12 @@ class Derived:
         self._refs_of_body.setdefault(identity, {})[ref] = None
         self.touched.bodies.add(identity)
         for workload_class in holders:
-            names = self.views[workload_class.id]
+            names = self.views[workload_class]
             if before is not None and before.name != now.name:
                 names[before.type_url].pop(before.name, None)
-                self.touched.name(workload_class.id, before)
+                self.touched.name(workload_class, before)
             names.setdefault(now.type_url, {})[now.name] = now.hash
-            self.touched.name(workload_class.id, now)
+            self.touched.name(workload_class, now)
 
     def _forget_body(self, ref: Ref, found: Rendered) -> None:
         identity = (found.type_url, found.name, found.hash)

@@ -124,6 +124,7 @@ class Query(Generic[C, P, R]):
     def __init__(self, function: Callable[Concatenate[C, P], R]) -> None:
         self.function = function
         self.name = function.__name__
+        self.aside = False
         self.__doc__ = function.__doc__
         self.__module__ = function.__module__
 
@@ -140,6 +141,16 @@ class Query(Generic[C, P, R]):
 def query(function: Callable[Concatenate[C, P], R]) -> Query[C, P, R]:
     """Make a plain function of a context and hashable, positional arguments a query."""
     return Query(function)
+
+
+def exceptions(function: Callable[Concatenate[C, P], R]) -> Query[C, P, R]:
+    """A query that looks at many inputs for the few that are an exception.
+
+    As long as it finds none, `provenance` passes over it: an answer is not made from everything that was looked at.
+    """
+    found = Query(function)
+    found.aside = True
+    return found
 
 
 class Engine:
@@ -341,6 +352,8 @@ class Engine:
                 if item.source is not None:
                     sources.add(item.source)
                 continue
+            if item.query.aside and not item.value:
+                continue
             for dependency in item.dependencies:
                 if dependency not in seen:
                     seen.add(dependency)
@@ -411,6 +424,10 @@ class Index(Generic[K, M]):
             cell.value = tuple(sorted(cast("set[Any]", self._members.get(key, ()))))
         self._engine.note_read(cell)
         return cell.value
+
+    def holds(self, key: K) -> bool:
+        """Whether there are members under a key, for who feeds the inputs: no query depends on it."""
+        return key in self._members
 
     def move(self, member: M, before: Iterable[K], after: Iterable[K]) -> None:
         """A member that stood under the keys `before` stands under the keys `after` now."""

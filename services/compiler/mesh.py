@@ -70,8 +70,12 @@ class Mesh:
         self.pods_by_address: Index[str, ObjectName] = Index(engine)
         """Address → pods of any namespace that claim it and have not ended, also those on their node's network."""
         self.pods_of_account: Index[ObjectName, ObjectName] = Index(engine)
+        self.accounts_of_namespace: Index[str, ObjectName] = Index(engine)
+        """Namespace → accounts that pods run as."""
         self.pods_of_namespace: Index[str, ObjectName] = Index(engine)
         self.bindings_of_namespace: Index[str, ObjectName] = Index(engine)
+        self.groups_of_namespace: Index[str, ObjectName] = Index(engine)
+        self.targets_of_namespace: Index[str, ObjectName] = Index(engine)
         self.targets_by_source: Index[ObjectName, ObjectName] = Index(engine)
         self.targets_by_destination: Index[ObjectName, ObjectName] = Index(engine)
         self.targets_by_source_binding: Index[ObjectName, ObjectName] = Index(engine)

@@ -27,9 +27,9 @@ from shared.model import (
     Service,
 )
 from shared.policy.budgets import Budgets, judge_object
-from shared.policy.decode import POLICY_KINDS, decode
+from shared.policy.decode import POLICY_KINDS, outline
 from shared.policy.errors import PolicyError
-from shared.policy.model import IdentityBinding, Policy, TrafficSplit, TrafficTarget
+from shared.policy.model import IdentityBinding, Policy, RouteGroup, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
 from shared.withheld import closed
@@ -91,7 +91,8 @@ def _read(event: Event, budgets: Budgets) -> Any:
             raise _BeyondBudgetError(error, closed(event.kind, value)) from error
         return value
     try:
-        return decode(event.kind, event.api_version, cast("PolicyObject", value), budgets)
+        # Expressions are compiled later, and only as many as the namespace's budget allows (`derive.groups`).
+        return outline(event.kind, event.api_version, cast("PolicyObject", value), budgets)
     except PolicyError:
         raise
     except Exception as error:  # a bug of ours, but one object must not stop the mesh: it is named like any bad one
@@ -179,7 +180,11 @@ def _store_pod(mesh: Mesh, name: ObjectName, value: Pod | None, cause: Cause | N
     def keys(pod: Pod | None) -> Iterable[ObjectName]:
         return () if pod is None else (ObjectName(name.namespace, pod.spec.service_account_name),)
 
+    accounts = {account for account in (*keys(before), *keys(value)) if mesh.pods_of_account.holds(account)}
     mesh.pods_of_account.move(name, keys(before), keys(value))
+    for account in {*keys(before), *keys(value)}:
+        was, held = account in accounts, mesh.pods_of_account.holds(account)
+        mesh.accounts_of_namespace.move(account, (name.namespace,) if was else (), (name.namespace,) if held else ())
     mesh.pods_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
     mesh.pods_by_address.move(name, claims.of_pod(before), claims.of_pod(value))
 
@@ -193,8 +198,14 @@ def _store_binding(mesh: Mesh, name: ObjectName, value: IdentityBinding | None, 
     mesh.bindings_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
 
 
+def _store_group(mesh: Mesh, name: ObjectName, value: RouteGroup | None, cause: Cause | None) -> None:
+    before = _swap(mesh.route_groups, name, value, cause)
+    mesh.groups_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
+
+
 def _store_target(mesh: Mesh, name: ObjectName, value: TrafficTarget | None, cause: Cause | None) -> None:
     before = _swap(mesh.targets, name, value, cause)
+    mesh.targets_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
     mesh.targets_by_source.move(name, before.sources if before else (), value.sources if value else ())
     mesh.targets_by_source_binding.move(
         name, before.source_bindings if before else (), value.source_bindings if value else ()
@@ -247,7 +258,7 @@ _STORES: dict[str, _Store] = {
     "TrafficTarget": _store_target,
     "IdentityBinding": _store_binding,
     "UDPRoute": _plain(lambda mesh: mesh.udp_routes),
-    "HTTPRouteGroup": _plain(lambda mesh: mesh.route_groups),
+    "HTTPRouteGroup": _store_group,
     "TCPRoute": _plain(lambda mesh: mesh.tcp_routes),
     "TrafficSplit": _store_split,
     "MeshConfig": _plain(lambda mesh: mesh.mesh_configs),

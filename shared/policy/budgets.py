@@ -72,7 +72,44 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True):
     """Labels of a Pod."""
     pod_ports: int = 1000
     """Container ports of a Pod."""
+    pod_open_ports: int = 500
+    """Ports of a Pod that Services lead to: as many as one Service may have."""
 
+    namespace_open_ports: int = 10_000
+    """Ports that the Services of a namespace open, for each account and kind of pod: ten for each of a thousand."""
+    namespace_endpoints: int = 50_000
+    """Endpoints of the Services of a namespace, counted for each port: of 10,000 pods at five ports. One that becomes
+    ready or unready makes all endpoints of its Services be rendered."""
+    namespace_matches: int = 10_000
+    """Matches of all HTTPRouteGroups of a namespace: of ten whole HTTP APIs."""
+    namespace_expressions: int = 1_000_000
+    r"""Characters and program sizes of all expressions of a namespace, and 200 for each Unicode class: what compiling
+    them costs, 0.5 s at most. 10,000 usual matches have some 600,000."""
+    namespace_kb: int = 2_000_000
+    """What the TrafficTargets of a namespace put into all sidecars together, in estimated kB: each of a thousand
+    services of one port called by 18 others. To compile it takes a second."""
+    offered_kb: int = 400_000
+    """What the Services and TrafficSplits of a namespace put into one sidecar of it, or of a namespace that asked for
+    them, in estimated kB: 3,600 ports."""
+    foreign_kb: int = 8_000
+    """What they put into one sidecar of a namespace that did not ask for them: 72 ports."""
+
+
+PORT_KB = 110
+"""Estimated kB of an Envoy's memory for one port of a Service: chain, routes, cluster. Measured with Envoy 1.40, as
+all that follow."""
+ENDPOINT_KB = 3
+"""For one endpoint of a cluster."""
+ROUTE_KB = 9
+"""For one match of a TrafficSplit, with its retries."""
+SHARE_KB = 1
+"""For one backend of such a match."""
+PERMISSION_KB = 3
+"""For one match that a port of the application lets through."""
+PRINCIPAL_KB = 2
+"""For one account that it lets through."""
+PROGRAM_PER_KB = 20
+"""Units of RE2 program size that take 1 kB."""
 
 DEFAULTS = Budgets()
 

@@ -112,6 +112,7 @@ def _traffic_target(policy: PolicyObject, budgets: Budgets) -> TrafficTarget:
         destination_is_binding=by_binding,
         rules=tuple(_rule(item, f"rule {i}", budgets) for i, item in enumerate(rules, 1)),
         port=shapes.port(port, "destination.port") if port else 0,
+        created=policy.metadata.creation_timestamp,
     )
 
 
@@ -287,7 +288,7 @@ def _mesh_config(policy: PolicyObject, budgets: Budgets) -> MeshConfig:  # noqa:
 
 
 def _route_group(policy: PolicyObject, budgets: Budgets) -> RouteGroup:
-    return route_group(policy.spec.get("matches"), budgets)
+    return route_group(policy.spec.get("matches"), budgets, created=policy.metadata.creation_timestamp)
 
 
 _DECODERS: dict[str, Callable[[PolicyObject, Budgets], Policy]] = {

@@ -25,6 +25,8 @@ class RouteGroup(msgspec.Struct, frozen=True):
     """An HTTPRouteGroup: its matches are alternatives."""
 
     matches: tuple[HttpMatch, ...]
+    created: str = ""
+    """When the object was made, RFC 3339: the oldest of a namespace are within its budget first."""
 
 
 class TcpRoute(msgspec.Struct, frozen=True):
@@ -79,6 +81,8 @@ class TrafficTarget(msgspec.Struct, frozen=True):
     source_bindings: tuple[ObjectName, ...] = ()
     """IdentityBindings, sorted."""
     destination_is_binding: bool = False
+    created: str = ""
+    """When the object was made, RFC 3339: the oldest of a namespace are within its budget first."""
 
 
 class Backend(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ ENVOY_DEFAULT_PROGRAM = 100
 _MEMORY = 512 * 1024
 """Bytes that RE2 may use for one expression: enough for a program ten times `MAX_PROGRAM`. With its default of 8 MiB
 an expression that is refused in the end takes 90 ms."""
+_TOO_LARGE = "pattern too large"
 _KEPT = 16_384
 """Expressions whose size is kept; 10 MB of usual ones."""
 
@@ -96,6 +97,12 @@ def anchored_at_start(pattern: str) -> str:
 def program_size(pattern: str) -> int:
     """Size of the compiled program of an expression that `check` or `check_anchored` let pass."""
     return _verdict(pattern).size
+
+
+def cost(pattern: str) -> int:
+    """Size of what RE2 built of an expression, also of one that was refused for its size."""
+    size, refusal = _verdict(pattern)
+    return size or (10 * MAX_PROGRAM if _TOO_LARGE in refusal else 0)
 
 
 def check(pattern: str, what: str) -> int:

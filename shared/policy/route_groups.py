@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from shared.policy import regexes
 from shared.policy.budgets import Budgets, within
@@ -17,14 +17,17 @@ _MAX_TOKEN = 256
 """Characters of a header's name."""
 _MAX_METHOD = 32
 """Characters of a method; the longest that is registered has 17."""
+UNICODE_WORK = 200
+"""What a Unicode class costs, in the unit of program sizes."""
 _SPLIT = "split it into several HTTPRouteGroups"
 
 
-def route_group(value: Any, budgets: Budgets) -> RouteGroup:
+def route_group(value: Any, budgets: Budgets, *, created: str = "") -> RouteGroup:
     """Read `spec.matches`. Nothing is compiled here: `program_of` says whether the expressions are any."""
     matches = sequence(value, "matches")
     within(budgets.matches, len(matches), "matches", code="matches", instead=_SPLIT)
-    found = RouteGroup(matches=tuple(_http_match(item, f"match {i}", budgets) for i, item in enumerate(matches, 1)))
+    read = tuple(_http_match(item, f"match {i}", budgets) for i, item in enumerate(matches, 1))
+    found = RouteGroup(matches=read, created=created)
     patterns = [pattern for pattern, _ in _expressions(found)]
     within(budgets.expressions, len(patterns), "regular expressions", code="expressions", instead=_SPLIT)
     chars = sum(map(len, patterns))
@@ -43,19 +46,52 @@ def route_group(value: Any, budgets: Budgets) -> RouteGroup:
 
 def program_of(group: RouteGroup, budgets: Budgets) -> int:
     """Program size of all its expressions. Raises `PolicyError` for one that Envoy would refuse, or for too many."""
+    judged = judge(group, budgets)
+    if judged.refusal is not None:
+        raise judged.refusal
+    return judged.size
+
+
+class Judged(NamedTuple):
+    """What compiling the expressions of a group has shown."""
+
+    size: int
+    """Program size of all that were compiled: what it has cost."""
+    refusal: PolicyError | None
+
+
+def judge(group: RouteGroup, budgets: Budgets) -> Judged:
+    """Compile the expressions of a group, up to the first that is refused, or that is one too many."""
     size = 0
     for pattern, header in _expressions(group):
-        if header:
-            size += regexes.check(pattern, f"the expression for header {header!r}")
-        else:
-            size += regexes.check_anchored(pattern, "pathRegex")
+        try:
+            if header:
+                size += regexes.check(pattern, f"the expression for header {header!r}")
+            else:
+                size += regexes.check_anchored(pattern, "pathRegex")
+        except PolicyError as refusal:
+            return Judged(size + regexes.cost(pattern), refusal)
         if size > budgets.program:  # no more is compiled than the limit and one expression
-            raise PolicyError(
-                "budget/program",
-                f"has regular expressions whose programs have a size of {size} and more together, "
-                f"more than {budgets.program}; write simpler ones, or {_SPLIT}",
+            return Judged(
+                size,
+                PolicyError(
+                    "budget/program",
+                    f"has regular expressions whose programs have a size of {size} and more together, "
+                    f"more than {budgets.program}; write simpler ones, or {_SPLIT}",
+                ),
             )
-    return size
+    return Judged(size, None)
+
+
+def programs(match: HttpMatch) -> int:
+    """Program size of the expressions of a match that was judged."""
+    path = regexes.program_size(regexes.anchored_at_start(match.path)) if match.path else 0
+    return path + sum(regexes.program_size(pattern) for _, pattern in match.headers)
+
+
+def work_of(group: RouteGroup) -> int:
+    """What to read its expressions costs besides their programs, in the unit of those (some 0.5 µs)."""
+    return sum(len(pattern) + UNICODE_WORK * regexes.unicode_classes(pattern) for pattern, _ in _expressions(group))
 
 
 def _expressions(group: RouteGroup) -> Sequence[tuple[str, str]]:

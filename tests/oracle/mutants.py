@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
     """Text that the module holds exactly once."""
     after: str
     by: str = "oracle"
-    """The property that must notice: `oracle`, `steps`, `incremental`, `newest` or `tenants`."""
+    """The property that must notice: `oracle`, `steps`, `incremental`, `newest` `tenants` or `budgets`."""
 
 
 MUTANTS = tuple(Mutant(**one) for one in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text()))
@@ -88,8 +88,9 @@ def _properties() -> dict[str, Callable[[], None]]:
     from hypothesis import strategies as st
 
     from shared.events import Event
+    from shared.policy.budgets import Budgets
     from tests.oracle.meshes import Mesh, meshes
-    from tests.property.compiler import test_incremental, test_oracle, test_steps, test_tenants
+    from tests.property.compiler import test_budgets, test_incremental, test_oracle, test_steps, test_tenants
     from tests.property.compiler.tenants import World
     from tests.property.compiler.tenants import worlds as worlds_of_tenants
     from tests.property.compiler.worlds import histories
@@ -132,7 +133,20 @@ def _properties() -> dict[str, Callable[[], None]]:
     def tenants(world: World, cuts: list[int]) -> None:
         test_tenants.assert_nothing_of_others_changes(world, cuts)
 
-    return {"oracle": oracle, "steps": steps, "incremental": incremental, "newest": newest, "tenants": tenants}
+    @seed(SEED)
+    @quick
+    @given(histories(), test_budgets.budgets)
+    def budgets(batches: list[list[Event]], limits: Budgets) -> None:
+        test_budgets.assert_within(batches, limits)
+
+    return {
+        "oracle": oracle,
+        "steps": steps,
+        "incremental": incremental,
+        "newest": newest,
+        "tenants": tenants,
+        "budgets": budgets,
+    }
 
 
 def noticed(mutant: Mutant) -> bool:

@@ -4,74 +4,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.compiler.derive.bindings import destinations_of, sources_of, targets_from, targets_to
-from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members, spiffe_ids, workload
-from services.compiler.derive.offers import accounts, ports
+from services.compiler.derive.bindings import destinations_of, targets_from, targets_to
+from services.compiler.derive.fitting import Item, beyond_for, fitting, offers_left_out, targets_left_out
+from services.compiler.derive.grants import Grant, granting, services_of_account
+from services.compiler.derive.groups import Problem
+from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members
+from services.compiler.derive.offers import accounts
 from services.compiler.derive.splits import roots_over
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
-from shared.policy.model import HttpMatch, Rule
 from shared.policy.names import ObjectName
-
-
-class Grant(NamedTuple):
-    """What one traffic target lets through to the pods of its destination."""
-
-    target: ObjectName
-    sources: tuple[str, ...]
-    """SPIFFE ids, sorted, at least one."""
-    ports: tuple[int, ...] | None
-    """Ports of the pod; none: all."""
-    requests: tuple[HttpMatch, ...] | None
-    """Only these HTTP requests, hence nothing on ports that are bytes to us; none: everything."""
-
-
-def _requests(mesh: Mesh, namespace: str, rules: list[Rule]) -> tuple[HttpMatch, ...]:
-    found: dict[HttpMatch, None] = {}
-    for rule in rules:
-        group = mesh.route_groups.get(ObjectName(namespace, rule.name))
-        for match in group.matches if group else ():
-            if not rule.matches or match.name in rule.matches:
-                found[match] = None
-    return tuple(found)
-
-
-def _ports(mesh: Mesh, namespace: str, rules: list[Rule]) -> set[int] | None:
-    """Ports of the TCP routes together; none: all."""
-    found: set[int] = set()
-    for rule in rules:
-        route = mesh.tcp_routes.get(ObjectName(namespace, rule.name))
-        if route is not None and not route.ports:
-            return None
-        found.update(route.ports if route else ())
-    return found
 
 
 @query
 def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
-    """What a traffic target grants; none: nothing. A rule whose route or match is missing grants nothing."""
-    target = mesh.targets.get(name)
-    if target is None or not is_member(mesh, name.namespace):
-        return None
-    # A certificate outlives its namespace's membership: who has left calls nobody, from this version on.
-    callers = [account for account in sources_of(mesh, target) if is_member(mesh, account.namespace)]
-    sources = [identity for account in callers for identity in spiffe_ids(mesh, account)]
-    http = [rule for rule in target.rules if rule.kind == "HTTPRouteGroup"]
-    tcp = [rule for rule in target.rules if rule.kind == "TCPRoute"]
-    if not http and not tcp:
-        return None
-    requests = _requests(mesh, name.namespace, http) if http else None
-    opened = _ports(mesh, name.namespace, tcp) if tcp else None
-    if target.port:
-        opened = {target.port} if opened is None or target.port in opened else set[int]()
-    if not sources or requests == () or (opened is not None and not opened):
-        return None
-    return Grant(
-        target=name,
-        sources=tuple(sorted(sources)),
-        ports=None if opened is None else tuple(sorted(opened)),
-        requests=requests,
-    )
+    """What a traffic target grants, if it is within its namespace's budget; none: nothing."""
+    return None if name in targets_left_out(mesh, name.namespace) else granting(mesh, name)
 
 
 @query
@@ -82,25 +30,22 @@ def grants_to(mesh: Mesh, account: ObjectName) -> tuple[Grant, ...]:
 
 
 @query
-def services_of_account(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
-    """Services behind which pods of an account are. Sorted."""
-    found: set[ObjectName] = set()
-    for pod in mesh.pods_of_account.get(account):
-        if workload(mesh, pod) is not None:
-            found.update(service for service, _ in mesh.services_naming_pod.get(pod))
-    return tuple(sorted(service for service in found if account in accounts(mesh, service)))
-
-
-@query
 def _opened(mesh: Mesh, namespace: str) -> tuple[ObjectName, ...]:
     """Services of a namespace with pods that have sidecars, and the roots over them, if it is permissive."""
     if not is_permissive(mesh, namespace):
         return ()
-    found: set[ObjectName] = set()
+    found: dict[ObjectName, bool] = {}
     for service in mesh.services_of_namespace.get(namespace):
         if accounts(mesh, service):
-            found.update((service, *roots_over(mesh, service)))
-    return tuple(sorted(service for service in found if ports(mesh, service)))
+            tell(mesh, found, service)
+    return fitting(mesh, tuple(sorted(found.items())), offers_left_out(mesh, namespace))
+
+
+def tell(mesh: Mesh, found: dict[ObjectName, bool], service: ObjectName) -> None:
+    """Note a service with pods behind it, and the roots over it, which are only told of because of their splits."""
+    found[service] = True
+    for root in roots_over(mesh, service):
+        found.setdefault(root, False)
 
 
 @query
@@ -111,21 +56,33 @@ def opened(mesh: Mesh, namespaces: tuple[str, ...] | None) -> tuple[ObjectName, 
 
 
 @query
-def granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
-    """Services that some traffic target lets an account call, sorted.
+def _entitled(mesh: Mesh, account: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
+    """Services that some traffic target lets an account call, sorted, and whether because of their own pods.
 
     These are the services with pods of a destination behind them, and the roots over these. A target is written by its
     destination: it tells a caller nothing whose namespace says that it calls others.
     """
-    found: set[ObjectName] = set()
+    found: dict[ObjectName, bool] = {}
     for name in targets_from(mesh, account):
         target = mesh.targets.get(name)
         if target is None or not hears(mesh, account.namespace, name.namespace) or grant(mesh, name) is None:
             continue
         for destination in destinations_of(mesh, target):
             for service in services_of_account(mesh, destination):
-                found.update((service, *roots_over(mesh, service)))
-    return tuple(sorted(service for service in found if ports(mesh, service)))
+                tell(mesh, found, service)
+    return tuple(sorted(found.items()))
+
+
+@query
+def left_out(mesh: Mesh, account: ObjectName) -> dict[Item, Problem]:
+    """Services, and splits of them, that an account may call and that are beyond what its sidecars take."""
+    return beyond_for(mesh, account, tuple(service for service, _ in _entitled(mesh, account)))
+
+
+@query
+def granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+    """Services that some traffic target lets an account call, and that its sidecars are told of. Sorted."""
+    return fitting(mesh, _entitled(mesh, account), left_out(mesh, account))
 
 
 class Scope(NamedTuple):
@@ -153,3 +110,13 @@ def reachable(mesh: Mesh, scope: Scope) -> tuple[ObjectName, ...]:
     """Services that a client of this scope gets configuration for. Sorted."""
     shared = opened(mesh, scope.namespaces)
     return shared if scope.account is None else tuple(sorted({*shared, *granted(mesh, scope.account)}))
+
+
+@query
+def bare(mesh: Mesh, scope: Scope) -> frozenset[ObjectName]:
+    """Services whose split is left out for a client of this scope."""
+    left = dict(left_out(mesh, scope.account)) if scope.account is not None else dict[Item, Problem]()
+    for namespace in dict.fromkeys(service.namespace for service in reachable(mesh, scope)):
+        left.update(offers_left_out(mesh, namespace))
+    splits = ((name, mesh.splits.get(name)) for kind, name in left if kind == "TrafficSplit")
+    return frozenset(ObjectName(name.namespace, split.root) for name, split in splits if split is not None)

@@ -14,19 +14,11 @@ from typing import NamedTuple
 from services.compiler import claims
 from services.compiler.derive.access import scope_of
 from services.compiler.derive.membership import is_permissive, proxyless, workload
-from services.compiler.derive.offers import Protocol, age, ports
+from services.compiler.derive.opening import OpenPort, open_ports
 from services.compiler.derive.reading import Reading, reading
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
-from shared.model import Pod
 from shared.policy.names import ObjectName
-
-
-class OpenPort(NamedTuple):
-    """A port of a pod that some service leads to."""
-
-    number: int
-    protocol: Protocol
 
 
 class WorkloadClass(NamedTuple):
@@ -65,49 +57,6 @@ class ProxyEntry(NamedTuple):
     workload_class: WorkloadClass
     addresses: tuple[str, ...] | None
     """Where its streams come from; none: from its node, so anything there may be it."""
-
-
-def _container_port(pod: Pod, name: str) -> int | None:
-    for container in pod.spec.containers:
-        for port in container.ports:
-            if port.name == name and port.protocol == "TCP":
-                return port.container_port
-    return None
-
-
-@query
-def services_of_pod(mesh: Mesh, pod: ObjectName) -> tuple[ObjectName, ...]:
-    """Services that lead to a pod: whose selector its labels meet, or whose hand-made slices name it. Oldest first."""
-    found = mesh.pods.get(pod)
-    if found is None:
-        return ()
-    labels = found.metadata.labels
-    services: set[ObjectName] = set()
-    for pair in labels.items():
-        for name in mesh.services_by_selector.get((pod.namespace, *pair)):
-            service = mesh.services.get(name)
-            if service is not None and service.spec.selector.items() <= labels.items():
-                services.add(name)
-    for name, _ in mesh.services_naming_pod.get(pod):
-        service = mesh.services.get(name)
-        if service is not None and not service.spec.selector:
-            services.add(name)
-    return tuple(sorted(services, key=lambda name: age(mesh, name)))
-
-
-@query
-def open_ports(mesh: Mesh, pod: ObjectName) -> tuple[OpenPort, ...]:
-    """Ports of a pod that services lead to. If two services disagree on a protocol, the older service wins."""
-    found = mesh.pods.get(pod)
-    if found is None:
-        return ()
-    opened: dict[int, OpenPort] = {}
-    for service in services_of_pod(mesh, pod):
-        for port in ports(mesh, service):
-            number = _container_port(found, port.target) if isinstance(port.target, str) else port.target
-            if number is not None and 0 < number < 65536 and number not in opened:
-                opened[number] = OpenPort(number, port.protocol)
-    return tuple(opened[number] for number in sorted(opened))
 
 
 def _peer_addresses(mesh: Mesh, pod: ObjectName) -> tuple[str, ...] | None:

@@ -179,19 +179,32 @@ def offered_by(mesh: Mesh, service: ObjectName, number: int, member: Member) -> 
     offered = port(mesh, service, number)
     if offered is None:
         return ()
-    ready_or_not, six_first = _endpoint_settings(mesh, service)
+    _, six_first = _endpoint_settings(mesh, service)
     found: dict[tuple[ObjectName, int], Endpoint] = {}
+    for pod, address, target in _answering_at(mesh, service, member).get(offered.name, ()):
+        # A pod of two families stands in a slice of each: it gets one share, by the service's own family.
+        offered_at = Endpoint(address, target)
+        held = found.get((pod, target))
+        found[pod, target] = offered_at if held is None else min(held, offered_at, key=_by_family(six_first))
+    return tuple(sorted(set(found.values())))
+
+
+@query
+def _answering_at(
+    mesh: Mesh, service: ObjectName, member: Member
+) -> dict[str, tuple[tuple[ObjectName, str, int], ...]]:
+    """Name of a slice's port → pod, address and number of each that answers there now.
+
+    Apart, so that a service of many ports and endpoints goes through its endpoints once, and not for each port.
+    """
+    ready_or_not, _ = _endpoint_settings(mesh, service)
+    found: dict[str, list[tuple[ObjectName, str, int]]] = {}
     for one in answering(mesh, service, member):
         if not one.address or not (one.ready or ready_or_not):
             continue
         for name, target in one.ports:
-            if name != offered.name:
-                continue
-            # A pod of two families stands in a slice of each: it gets one share, by the service's own family.
-            offered_at = Endpoint(one.address, target)
-            held = found.get((one.pod, target))
-            found[one.pod, target] = offered_at if held is None else min(held, offered_at, key=_by_family(six_first))
-    return tuple(sorted(set(found.values())))
+            found.setdefault(name, []).append((one.pod, one.address, target))
+    return {name: tuple(places) for name, places in found.items()}
 
 
 def _by_family(six_first: bool) -> Callable[[Endpoint], tuple[bool, Endpoint]]:  # noqa: FBT001 (one bit)

@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 from services.compiler import claims
 from services.compiler.derive.bindings import account_of, selected_accounts
+from services.compiler.derive.fitting import offers_left_out, targets_left_out
+from services.compiler.derive.groups import Problem, route_group
+from services.compiler.derive.groups import left_out as groups_left_out
 from services.compiler.derive.holding import addresses_of_service, service_at
 from services.compiler.derive.membership import hears, is_member, spiffe_ids, workload
 from services.compiler.derive.offers import Answering, answering, port, ports
+from services.compiler.derive.opening import services_beyond
 from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
@@ -23,8 +27,6 @@ from shared.policy.model import Rule
 from shared.policy.names import ObjectName
 from shared.policy.requests import escaped_slashes, listed_forwarders
 
-Problem = tuple[str, str]
-"""Stable code, sentence."""
 _NAMED = 5
 """Endpoints of one Service that are named at most."""
 
@@ -37,7 +39,7 @@ def _rule_problem(mesh: Mesh, namespace: str, rule: Rule) -> Problem | None:
         if mesh.tcp_routes.get(name) is None:
             return "smi/route-missing", f"names TCPRoute {name}, which is not there; the rule grants nothing"
         return None
-    group = mesh.route_groups.get(name)
+    group = route_group(mesh, name)
     if group is None:
         return "smi/route-missing", f"names HTTPRouteGroup {name}, which is not there; the rule grants nothing"
     present = {match.name for match in group.matches}
@@ -48,11 +50,21 @@ def _rule_problem(mesh: Mesh, namespace: str, rule: Rule) -> Problem | None:
 
 
 @query
+def group_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+    """Why a route group is not in force."""
+    problem = groups_left_out(mesh, name.namespace).get(name)
+    return () if problem is None else (problem,)
+
+
+@query
 def target_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     """What is wrong with a traffic target."""
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
         return ()
+    beyond = targets_left_out(mesh, name.namespace).get(name)
+    if beyond is not None:
+        return (beyond,)
     found = [problem for rule in target.rules if (problem := _rule_problem(mesh, name.namespace, rule)) is not None]
     found.extend(
         ("smi/source-name", f"source {source} can have no SPIFFE identity; it is left out")
@@ -112,9 +124,17 @@ def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     if found.spec.type == "ExternalName":
         renamed = f"is another name for {found.spec.external_name[:253]!r}"
         return (("service/external-name", f"{renamed}: calls to it leave the mesh, if egress is on"),)
+    problems: list[Problem] = []
+    beyond = offers_left_out(mesh, name.namespace).get(("Service", name))
+    if beyond is not None:
+        problems.append(beyond)
+    if name in services_beyond(mesh, name.namespace):
+        most = mesh.settings.budgets.namespace_open_ports
+        problems.append(("budget/open-ports", _OPEN_PORTS.format(namespace=name.namespace, most=most)))
     foreign = [one for one in answering(mesh, name, workload) if not one.address and one.claimed]
     sentences = {sentence for one in foreign if (sentence := _why_no_endpoint(mesh, one)) is not None}
     return (
+        *problems,
         *(("service/address", sentence) for sentence in _refused(mesh, name)),
         *(("service/endpoint", sentence) for sentence in sorted(sentences)[:_NAMED]),
     )
@@ -129,6 +149,12 @@ def _refused(mesh: Mesh, service: ObjectName) -> tuple[str, ...]:
         for address in claims.of_service(mesh.services.get(service))
         if address not in own
     )
+
+
+_OPEN_PORTS = (
+    "opens no port: the Services of namespace {namespace}, the oldest first, may open {most} ports, counted for each "
+    "account and kind of pod; select fewer kinds of pods, or offer fewer ports"
+)
 
 
 def _why_not(mesh: Mesh, address: str) -> str:
@@ -201,6 +227,9 @@ def split_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     offered = ports(mesh, root)
     if not offered:
         return (("smi/split-root", f"root {root} is no Service with TCP ports in the mesh; nothing is split"),)
+    beyond = offers_left_out(mesh, name.namespace).get(("TrafficSplit", name))
+    if beyond is not None:
+        return (beyond,)
     found: list[Problem] = []
     for backend in split.backends:
         service = ObjectName(name.namespace, backend.service)
@@ -215,6 +244,6 @@ def split_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     found.extend(
         ("smi/route-missing", f"names HTTPRouteGroup {group}, which is not there; it matches nothing")
         for group in split.matches
-        if mesh.route_groups.get(ObjectName(name.namespace, group)) is None
+        if route_group(mesh, ObjectName(name.namespace, group)) is None
     )
     return tuple(found)

@@ -7,11 +7,14 @@ pod with a sidecar takes mutual TLS only, so it is no endpoint of theirs, nor ar
 from __future__ import annotations
 
 from services.compiler import names
-from services.compiler.derive.access import destinations_of, grant, targets_from
+from services.compiler.derive.access import grant, tell
+from services.compiler.derive.bindings import destinations_of, targets_from
+from services.compiler.derive.fitting import Item, beyond_for, fitting, offers_left_out, spreads
+from services.compiler.derive.groups import Problem
 from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members
 from services.compiler.derive.membership import proxyless as proxyless_pod
 from services.compiler.derive.offers import Endpoint, answering, offered_by, ports
-from services.compiler.derive.splits import roots_over, route
+from services.compiler.derive.splits import route
 from services.compiler.engine import Query, query
 from services.compiler.mesh import Mesh
 from services.compiler.render import proxyless as messages
@@ -41,9 +44,9 @@ def _opened(mesh: Mesh, namespace: str) -> tuple[ObjectName, ...]:
 
 
 @query
-def _granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
-    """Services with proxyless pods that some traffic target lets an account call."""
-    found: set[ObjectName] = set()
+def _entitled(mesh: Mesh, account: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
+    """Services with proxyless pods that some traffic target lets an account call, and (false) the roots over them."""
+    found: dict[ObjectName, bool] = {}
     for name in targets_from(mesh, account):
         target = mesh.targets.get(name)
         if target is None or not hears(mesh, account.namespace, name.namespace) or grant(mesh, name) is None:
@@ -51,8 +54,23 @@ def _granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
         for destination in destinations_of(mesh, target):
             for service in mesh.services_of_namespace.get(destination.namespace):
                 if destination in accounts(mesh, service):
-                    found.add(service)
-    return tuple(sorted(found))
+                    tell(mesh, found, service)
+    return tuple(sorted(found.items()))
+
+
+@query
+def left_out(mesh: Mesh, account: ObjectName) -> dict[Item, Problem]:
+    """Services, and splits of them, that an account may call and that are beyond what a client of it takes."""
+    return beyond_for(mesh, account, tuple(service for service, _ in _entitled(mesh, account)))
+
+
+@query
+def _told(mesh: Mesh, namespace: str) -> tuple[ObjectName, ...]:
+    """What everybody is told of a namespace that is permissive."""
+    found: dict[ObjectName, bool] = {}
+    for service in _opened(mesh, namespace):
+        tell(mesh, found, service)
+    return fitting(mesh, tuple(sorted(found.items())), offers_left_out(mesh, namespace))
 
 
 @query
@@ -60,10 +78,9 @@ def reachable(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
     """Services that proxyless pods of an account are told of, and the roots over them. Sorted."""
     namespaces = calls(mesh, account.namespace)
     told = members(mesh) if namespaces is None else [name for name in namespaces if is_member(mesh, name)]
-    found = {service for namespace in told for service in _opened(mesh, namespace)}
-    found.update(_granted(mesh, account))
-    found.update([root for service in found for root in roots_over(mesh, service)])
-    return tuple(sorted(service for service in found if ports(mesh, service)))
+    found = {service for namespace in told for service in _told(mesh, namespace)}
+    found.update(fitting(mesh, _entitled(mesh, account), left_out(mesh, account)))
+    return tuple(sorted(found))
 
 
 @query
@@ -80,6 +97,16 @@ def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
     if found is None:
         raise LookupError(f"{service} has no port {number}")
     message = route_configurations.outbound(found, names.outbound(service, number))
+    return rendered(message.name, message)
+
+
+@query
+def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """The same as for a service without a split: for clients that do not take the split."""
+    found = route(mesh, service, number)
+    if found is None:
+        raise LookupError(f"{service} has no port {number}")
+    message = route_configurations.outbound(found._replace(split=None), names.outbound(service, number))
     return rendered(message.name, message)
 
 
@@ -107,17 +134,20 @@ def resources(mesh: Mesh, account: ObjectName) -> tuple[tuple[Query[Mesh, ..., R
     """Everything that proxyless pods of an account hold, by how it is made."""
     refs: dict[tuple[Query[Mesh, ..., Rendered], tuple[ObjectName, int]], None] = {}
     for service in reachable(mesh, account):
+        spread = spreads(mesh, service, {**left_out(mesh, account), **offers_left_out(mesh, service.namespace)})
         for offered in ports(mesh, service):
             found = route(mesh, service, offered.number)
             # A split by requests has its root's own endpoints for the rest; a weight of 0 may become another.
-            shares = [share.service for share in found.split.shares] if found is not None and found.split else []
+            shares = (
+                [share.service for share in found.split.shares] if found is not None and found.split and spread else []
+            )
             for backend in dict.fromkeys([service, *shares]):
                 refs[cluster, (backend, offered.number)] = None
                 refs[endpoints, (backend, offered.number)] = None
-            refs[outbound_routes, (service, offered.number)] = None
+            refs[outbound_routes if spread else bare_routes, (service, offered.number)] = None
             refs[listener, (service, offered.number)] = None
     return tuple(refs)
 
 
-FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (listener, outbound_routes, cluster, endpoints)
+FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (listener, outbound_routes, bare_routes, cluster, endpoints)
 """Every query here that renders a resource."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from services.compiler.derive.groups import route_group
 from services.compiler.derive.offers import Protocol, port, ports
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
@@ -46,7 +47,7 @@ def split_matches(mesh: Mesh, name: ObjectName) -> tuple[HttpMatch, ...] | None:
         return None
     found: list[HttpMatch] = []
     for group_name in split.matches:
-        group = mesh.route_groups.get(ObjectName(name.namespace, group_name))
+        group = route_group(mesh, ObjectName(name.namespace, group_name))
         found.extend(group.matches if group else ())
     return tuple(found)
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from envoy.config.rbac.v3.rbac_pb2 import RBAC
+
 from services.compiler import names
 from services.compiler.derive import proxyless
-from services.compiler.derive.access import Scope, grants_to, reachable, scope_of
-from services.compiler.derive.classes import OpenPort, WorkloadClass
+from services.compiler.derive.access import Scope, bare, grant, grants_to, reachable, scope_of
+from services.compiler.derive.classes import WorkloadClass
 from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_ids, trust_domains
 from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, port
+from services.compiler.derive.opening import OpenPort
 from services.compiler.derive.reading import Reading, believed, reading
 from services.compiler.derive.splits import Route, route, routes
 from services.compiler.engine import Query, query
@@ -112,10 +115,22 @@ def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
 
 
 @query
-def _outbound_chain(mesh: Mesh, service: ObjectName, number: int) -> listeners.OutboundChain | None:
+def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    """The same as for a service without a split: for callers whose sidecars do not take the split."""
+    found = route(mesh, service, number)
+    if found is None:
+        raise LookupError(f"{service} has no port {number}")
+    message = route_configurations.outbound(found._replace(split=None), _own_cluster(mesh, service, number))
+    return rendered(message.name, message)
+
+
+@query
+def _outbound_chain(mesh: Mesh, service: ObjectName, number: int, splits: bool) -> listeners.OutboundChain | None:  # noqa: FBT001 (arguments of a query are its identity)
     found = route(mesh, service, number)
     if found is None:
         return None
+    if not splits:
+        found = found._replace(split=None)
     spread: tuple[tuple[str, int], ...] | None = None
     if found.protocol == "tcp":
         # A split by HTTP requests cannot be applied to bytes: they go to the root itself.
@@ -136,11 +151,12 @@ def outbound_chains(mesh: Mesh, scope: Scope) -> tuple[listeners.OutboundChain, 
     """The filter chains of everybody in a scope, by name; those that no address leads to are left out."""
     claimed: set[tuple[str, int]] = set()
     chains: list[listeners.OutboundChain] = []
+    without = bare(mesh, scope)
     # Pods behind two headless services have the same address in both: the older service has it, or Envoy would
     # refuse the whole listener.
     for service in sorted(reachable(mesh, scope), key=lambda name: age(mesh, name)):
         for found in routes(mesh, service):
-            chain = _outbound_chain(mesh, service, found.port)
+            chain = _outbound_chain(mesh, service, found.port, service not in without)
             if chain is None:
                 continue
             hosts = tuple(host for host in chain.hosts if (host, chain.port) not in claimed)
@@ -165,13 +181,24 @@ def application_cluster(mesh: Mesh, opened: OpenPort, dual: bool) -> Rendered:  
 
 
 @query
+def _policy(mesh: Mesh, target: ObjectName) -> bytes:
+    """What a traffic target lets through, in bytes."""
+    found = grant(mesh, target)
+    return b"" if found is None else rbac.policy(found)
+
+
+def _policies(mesh: Mesh, account: ObjectName) -> rbac.Policies:
+    return [(one, _policy(mesh, one.target)) for one in grants_to(mesh, account)]
+
+
+@query
 def inbound_routes(mesh: Mesh, account: ObjectName | None, number: int, forwarders: tuple[ObjectName, ...]) -> Rendered:
     """Who may make which requests to a port of the pods of an account (none: of any that is permissive)."""
     if account is None or is_permissive(mesh, account.namespace):
         rules, named = rbac.everyone(), frozenset[str]()
     else:
         grants = grants_to(mesh, account)
-        rules, named = rbac.for_requests(grants, number), rbac.headers(grants, number)
+        rules, named = rbac.for_requests(_policies(mesh, account), number), rbac.headers(grants, number)
     message = route_configurations.inbound(number, rules, named=named, forwarders=believed(mesh, forwarders))
     return rendered(message.name, message)
 
@@ -187,12 +214,19 @@ def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
     account = workload_class.account
     slashes = _reading(mesh, workload_class).slashes
     chains: list[listeners.InboundChain] = []
+    alike: dict[tuple[ObjectName, ...], tuple[tuple[str, ...], RBAC]] = {}
     for opened in workload_class.open_ports:
         callers, rules = None, None
         if opened.protocol == "tcp" and account is not None and not is_permissive(mesh, account.namespace):
             grants = grants_to(mesh, account)
-            callers = tuple(rbac.callers(grants, opened.number))
-            rules = rbac.for_connections(grants, opened.number)
+            opening = tuple(one.target for one in grants if rbac.opens_bytes(one, opened.number))
+            if opening not in alike:
+                policies = _policies(mesh, account)
+                alike[opening] = (
+                    tuple(rbac.callers(grants, opened.number)),
+                    rbac.for_connections(policies, opened.number),
+                )
+            callers, rules = alike[opening]
         chains.append(listeners.InboundChain(opened.number, opened.protocol == "http", slashes, callers, rules))
     message = listeners.inbound(chains, trust_domains=trust_domains(mesh), dual=workload_class.dual)
     return rendered(message.name, message)
@@ -214,14 +248,14 @@ def _ref(factory: Query[Mesh, ..., Rendered], *arguments: object) -> Ref:
     return Ref(factory, arguments)
 
 
-def _route_refs(mesh: Mesh, found: Route) -> list[Ref]:
+def _route_refs(mesh: Mesh, found: Route, *, splits: bool) -> list[Ref]:
     """Everything that calls to one port of a service need.
 
     Clusters of backends of weight 0, and the root's own, are there too: when a weight changes, or the split goes,
     requests find a cluster that is ready.
     """
     service, number = found.service, found.port
-    reached = [share.service for share in (found.split.shares if found.split else ())]
+    reached = [share.service for share in (found.split.shares if found.split and splits else ())]
     refs: list[Ref] = []
     if addresses(mesh, service).headless:
         refs.append(_ref(addressed_cluster, service, number))
@@ -231,7 +265,7 @@ def _route_refs(mesh: Mesh, found: Route) -> list[Ref]:
     for backend in dict.fromkeys(reached):
         refs.extend((_ref(service_cluster, backend, number), _ref(service_endpoints, backend, number)))
     if found.protocol == "http":
-        refs.append(_ref(outbound_routes, service, number))
+        refs.append(_ref(outbound_routes if splits else bare_routes, service, number))
     return refs
 
 
@@ -241,12 +275,12 @@ def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
 
     Who may call nothing at all has no outbound listener: its connections are refused, which every client understands.
     """
-    chains, egress = outbound_chains(mesh, scope), mesh_config(mesh).egress
+    chains, egress, without = outbound_chains(mesh, scope), mesh_config(mesh).egress, bare(mesh, scope)
     refs: dict[Ref, None] = {_ref(outbound_listener, scope): None} if chains or egress else {}
     for chain in chains:
         found = route(mesh, chain.service, chain.port)
         if found is not None:
-            refs.update(dict.fromkeys(_route_refs(mesh, found)))
+            refs.update(dict.fromkeys(_route_refs(mesh, found, splits=chain.service not in without)))
     refs[_ref(blackhole)] = None
     if egress:
         refs[_ref(passthrough)] = None
@@ -278,6 +312,7 @@ FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (
     service_endpoints,
     addressed_cluster,
     outbound_routes,
+    bare_routes,
     outbound_listener,
     application_cluster,
     inbound_routes,

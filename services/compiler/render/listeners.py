@@ -6,6 +6,7 @@ by the TLS hello of the other sidecar. A connection that no chain is meant for i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -113,7 +114,9 @@ def _prefixes(hosts: Iterable[str]) -> list[CidrRange]:
     return [CidrRange(address_prefix=host, prefix_len=UInt32Value(value=128 if ":" in host else 32)) for host in hosts]
 
 
+@functools.lru_cache(maxsize=4096)
 def _outbound_chain(chain: OutboundChain) -> FilterChain:
+    # Many listeners have it, and to copy it costs a tenth of making it.
     match = FilterChainMatch(
         destination_port=UInt32Value(value=chain.port),
         prefix_ranges=_prefixes(chain.hosts),
@@ -193,6 +196,12 @@ def _inbound_chain(chain: InboundChain, trust_domains: Sequence[str]) -> FilterC
     )
 
 
+@functools.lru_cache(maxsize=1024)
+def _plain_inbound_chain(chain: InboundChain, trust_domains: tuple[str, ...]) -> FilterChain:
+    """A chain without rules of its own: many listeners have it."""
+    return _inbound_chain(chain, trust_domains)
+
+
 def inbound(chains: Sequence[InboundChain], *, trust_domains: Sequence[str], dual: bool) -> Listener:
     """What reaches the application: from proven members of the mesh only; plaintext meets no chain and is reset."""
     inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
@@ -206,7 +215,11 @@ def inbound(chains: Sequence[InboundChain], *, trust_domains: Sequence[str], dua
     # For the hello of TLS, by which a chain is chosen. What has not come by then never had a chain, and is closed.
     listener.listener_filters_timeout.CopyFrom(Duration(seconds=_HANDSHAKE))
     listener.per_connection_buffer_limit_bytes.CopyFrom(UInt32Value(value=_BUFFER))
-    listener.filter_chains.extend(_inbound_chain(chain, trust_domains) for chain in chains)
+    shared = tuple(trust_domains)
+    listener.filter_chains.extend(
+        _plain_inbound_chain(chain, shared) if chain.rules is None else _inbound_chain(chain, shared)
+        for chain in chains
+    )
     # A listener needs a chain. This one never matches, so that a pod without open ports refuses like any other.
     never = FilterChainMatch(transport_protocol="never")
     listener.filter_chains.append(FilterChain(name="never", filter_chain_match=never, filters=[_tcp("never", [])]))

@@ -57,15 +57,26 @@ def everyone() -> RBAC:
     return rules
 
 
-def for_requests(grants: Sequence[Grant], port: int) -> RBAC:
+def policy(grant: Grant) -> bytes:
+    """What a grant lets through, to any port that it concerns: made once, and put into the rules of each port."""
+    permissions = [_ANY] if grant.requests is None else [_permission(match) for match in grant.requests]
+    found = Policy(permissions=permissions, principals=_principals(grant))
+    return found.SerializeToString(deterministic=True)
+
+
+Policies = Sequence[tuple[Grant, bytes]]
+"""Grants, each with its `policy`."""
+
+
+def for_requests(policies: Policies, port: int) -> RBAC:
     """Rules for HTTP requests to a port."""
+    return _rules([(grant, body) for grant, body in policies if concerns(grant, port)])
+
+
+def _rules(policies: Policies) -> RBAC:
     rules = nothing()
-    for grant in grants:
-        if concerns(grant, port):
-            permissions = [_ANY] if grant.requests is None else [_permission(match) for match in grant.requests]
-            rules.policies[str(grant.target)].CopyFrom(
-                Policy(permissions=permissions, principals=_principals(grant)),
-            )
+    for grant, body in policies:
+        rules.policies[str(grant.target)].MergeFromString(body)
     return rules
 
 
@@ -81,13 +92,9 @@ def opens_bytes(grant: Grant, port: int) -> bool:
     return concerns(grant, port) and grant.requests is None
 
 
-def for_connections(grants: Sequence[Grant], port: int) -> RBAC:
+def for_connections(policies: Policies, port: int) -> RBAC:
     """Rules for connections to a port that is bytes to us."""
-    rules = nothing()
-    for grant in grants:
-        if opens_bytes(grant, port):
-            rules.policies[str(grant.target)].CopyFrom(Policy(permissions=[_ANY], principals=_principals(grant)))
-    return rules
+    return _rules([(grant, body) for grant, body in policies if opens_bytes(grant, port)])
 
 
 def callers(grants: Sequence[Grant], port: int) -> list[str]:

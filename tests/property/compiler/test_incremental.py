@@ -90,8 +90,8 @@ def assert_whole(snapshot: Snapshot, *, proxyless: bool = False) -> None:
         assert digest == resource_hash(type_url, resource.body)
 
 
-def incremental(batches: list[list[Event]]) -> Snapshot:
-    compiler, snapshot = Compiler(MeshSettings()), Snapshot()
+def incremental(batches: list[list[Event]], settings: MeshSettings | None = None) -> Snapshot:
+    compiler, snapshot = Compiler(settings or MeshSettings()), Snapshot()
     sequence = 0
     for batch in batches:
         for event in batch:

@@ -17,7 +17,7 @@ from services.compiler.publication import Publication
 from services.compiler.snapshots import Snapshots
 from shared.eventlog.memory import MemoryLogs
 from shared.events import Event
-from shared.lease import Lease
+from shared.lease import TTL, Lease
 from shared.policy import regexes
 from tests.simulation.clock import SimulatedLoop
 from tests.unit.compiler import objects
@@ -152,10 +152,9 @@ def test_health_checks_are_answered_while_a_compiler_begins_with_all_of_that_in_
     assert scene.longest < 0.2
 
 
-def test_without_turns_the_lease_is_lost(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_turns_others_wait_longer_than_a_lease(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail."""
     regexes.forget()
     monkeypatch.setattr(turns.Turns.__init__, "__kwdefaults__", {"seconds": 3600.0})
     scene = loop.run_until_complete(bombed(loop))
-    assert scene.lost
-    assert scene.longest > 1.5
+    assert scene.longest > TTL

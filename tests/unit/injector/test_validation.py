@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from services.ingestor.projection import project
 from services.injector.webhook import Webhook
@@ -82,7 +83,8 @@ async def test_what_the_compiler_would_leave_out_is_refused_with_its_own_sentenc
         [
             _applied("Namespace", "", "shop", member),
             _applied(kind, "shop", "one", msgspec.Raw(item.body), api_version=item.api_version),
-        ]
+        ],
+        MeshSettings(cluster="c1"),
     )
     (quarantined,) = compiled.quarantine
     assert response["status"]["message"] == f"meshlog: {kind} shop/one: {quarantined.sentence}"
