@@ -14,7 +14,9 @@ import yaml
 from cli import credentials, kubeconfig
 from cli.api import Api, connect
 from cli.mesh import Mesh
+from deploy.devcluster.controllers.namespaces import ROOT_CA
 from deploy.devcluster.launch import mesh as launch
+from deploy.devcluster.objects import API_SERVER
 from deploy.devcluster.settings import KEPT as KEPT_DIRECTORY
 from deploy.install.access import CA_SECRET
 from deploy.install.control_plane import NATS_PORT, Profile, control_plane
@@ -69,6 +71,8 @@ def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
             cluster=CLUSTER,
             edges=edges or 2,
             proxy_mark=PROXY_MARK,
+            webhook_client_ca=ROOT_CA,
+            webhook_client_name=API_SERVER,
             nats_data=str(state / "nats"),
             distribution_settle=SETTLE_SECONDS,
         )
@@ -85,6 +89,8 @@ def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
         nats_secured=preset.nats_secured,
         nats_size=preset.nats_size,
         proxy_mark=PROXY_MARK,
+        webhook_client_ca=ROOT_CA,
+        webhook_client_name=API_SERVER,
         distribution_settle=SETTLE_SECONDS,
     )
 

@@ -25,6 +25,7 @@ _COUNTS = {"ingestors": 9101, "compilers": 9102, "cas": 9103, "edges": 9104, "in
 _TEXTS = (
     *("mesh_name", "cluster", "trust_domain", "nats_image", "pull_policy", "pull_secret", "log_level"),
     *("nats_size", "nats_class", "priority_class", "metrics_namespace"),
+    *("webhook_client_ca", "webhook_client_name", "webhook_networks"),
 )
 _NOT_IN_CHART = {"namespace", "nats_secured", "nats_data", "distribution_settle"}
 """Helm has the namespace; the rest is the embedded mesh's."""
@@ -134,6 +135,17 @@ def _conditional(text: str) -> str:
             rf"{{{{- if .Values.{name} }}}}\n\1{{{{- end }}}}\n",
             text,
         )
+    text = re.sub(
+        r"(( *)- name: client-ca\n(?:\2  .*\n)+)",
+        r"{{- if .Values.webhook_client_ca }}" + "\n" + r"\1{{- end }}" + "\n",
+        text,
+    )
+    text = re.sub(
+        r"( *)from:\n *- ipBlock:\n *cidr: __webhook_networks__\n",
+        r"{{- with .Values.webhook_networks }}\n\1from:\n"
+        r'{{- range splitList "," . }}\n\1- ipBlock:\n\1    cidr: {{ trim . | quote }}\n{{- end }}\n{{- end }}\n',
+        text,
+    )
     edges = _COUNTS["edges"]
     if "kind: Deployment" in text:
         text = text.replace(
@@ -141,8 +153,10 @@ def _conditional(text: str) -> str:
         )
     own = 'printf "tls://nats.%s.svc.cluster.local:4222" .Release.Namespace'
     native = 'and .Values.native_sidecars (semverCompare ">=1.29-0" .Capabilities.KubeVersion.Version)'
+    client_ca = 'ternary "/etc/meshlog/client-ca/ca.crt" "" (ne .Values.webhook_client_ca "")'
     computed = {
         "MESHLOG_NATIVE_SIDECARS": f"{native} | quote",
+        "MESHLOG_CLIENT_CA_FILE": f"{client_ca} | quote",
         "MESHLOG_PROXY_MARK": "int .Values.proxy_mark | quote",
         "MESHLOG_REPLICAS": "min 3 (int .Values.nats_nodes) | quote",
         "MESHLOG_DURABLE": ".Values.durable | quote",

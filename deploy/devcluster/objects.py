@@ -16,6 +16,8 @@ from deploy.devcluster.cluster import ApiError, Cluster, Obj
 Key = tuple[str, str]
 """(namespace, name); the namespace is empty for what is cluster-scoped."""
 
+API_SERVER = "kube-apiserver"
+"""Common name of the certificate that the API server proves itself to webhooks with."""
 _SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Kubernetes' own: no vowels and no digits that look like letters, so that a suffix never spells a word."""
 

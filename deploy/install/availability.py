@@ -64,15 +64,17 @@ def network_policies(profile: Profile) -> list[Manifest]:
         return []
     ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "meshlog"}}}
     nats = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "nats"}}}
+    networks = [one.strip() for one in profile.webhook_networks.split(",") if one.strip()]
+    webhook = _from(None, WEBHOOK_PORT)
+    if networks:
+        webhook["from"] = [{"ipBlock": {"cidr": one}} for one in networks]
     every = {"app.kubernetes.io/part-of": "meshlog"}
     made = [
         # Nothing that no other policy names. Probes come from the node, which a policy cannot keep out.
         _policy("meshlog", every, [], profile),
         # From anywhere: sidecars of all namespaces, and the API server (which is no pod).
         _policy("meshlog-xds-edge", {"app.kubernetes.io/name": "meshlog-xds-edge"}, [_from(None, XDS_PORT)], profile),
-        _policy(
-            "meshlog-injector", {"app.kubernetes.io/name": "meshlog-injector"}, [_from(None, WEBHOOK_PORT)], profile
-        ),
+        _policy("meshlog-injector", {"app.kubernetes.io/name": "meshlog-injector"}, [webhook], profile),
     ]
     if not profile.nats_url:
         rules = [_from(ours, NATS_PORT), _from(nats, ROUTE_PORT)]

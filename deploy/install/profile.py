@@ -81,6 +81,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Whether pods may have native sidecars: Kubernetes 1.29 and newer. `meshlog install` and Helm ask the server."""
     proxy_mark: int = 0
     """Mark of the sidecar's own packets, where every container has the same user; 0: known by the user id 1500."""
+    webhook_client_ca: str = ""
+    """Name of a ConfigMap of the mesh's namespace whose `ca.crt` vouches for the client certificate of the API server;
+    empty: it presents none to webhooks."""
+    webhook_client_name: str = ""
+    """Common name or DNS name of that certificate; empty: any of that CA."""
+    webhook_networks: str = ""
+    """Networks, separated by commas, that the API server calls webhooks from; empty: any."""
     priority_class: str = ""
     """PriorityClass of every pod; empty: the cluster's default. Some clusters refuse `system-cluster-critical` here."""
     spread: bool = False

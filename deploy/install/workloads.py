@@ -12,6 +12,7 @@ TOKEN_DIRECTORY = "/var/run/secrets/meshlog"  # noqa: S105 (a path)
 NATS_DIRECTORY = "/etc/meshlog/nats"
 STATE_DIRECTORY = "/var/lib/meshlog"
 KEY_DIRECTORY = "/run/meshlog"
+CLIENT_CA_DIRECTORY = "/etc/meshlog/client-ca"
 HTTP_PORT = 9091
 XDS_PORT = 15128
 WEBHOOK_PORT = 9090
@@ -151,6 +152,9 @@ def _pod(service: Service, profile: Profile) -> dict[str, Any]:
         # Its own key outlives the process, as the state does, but is on no disk.
         volumes.append({"name": "key", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
         mounts.append({"name": "key", "mountPath": KEY_DIRECTORY})
+    if service.name == "injector" and profile.webhook_client_ca:
+        volumes.append({"name": "client-ca", "configMap": {"name": profile.webhook_client_ca}})
+        mounts.append({"name": "client-ca", "mountPath": CLIENT_CA_DIRECTORY, "readOnly": True})
     if profile.nats_secured:
         volumes.append({"name": "nats", "secret": {"secretName": NATS_SECRET.format(service.name)}})
         mounts.append({"name": "nats", "mountPath": NATS_DIRECTORY, "readOnly": True})
@@ -214,6 +218,9 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
         values["MESHLOG_INIT_IMAGE"] = profile.image_of("injector")
         values["MESHLOG_NATIVE_SIDECARS"] = str(profile.native_sidecars).lower()
         values["MESHLOG_PROXY_MARK"] = str(profile.proxy_mark)
+        values["MESHLOG_CLIENT_NETWORKS"] = profile.webhook_networks
+        values["MESHLOG_CLIENT_NAMES"] = profile.webhook_client_name
+        values["MESHLOG_CLIENT_CA_FILE"] = f"{CLIENT_CA_DIRECTORY}/ca.crt" if profile.webhook_client_ca else ""
     return [
         {"name": "MESHLOG_INSTANCE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         *({"name": name, "value": value} for name, value in sorted(values.items())),

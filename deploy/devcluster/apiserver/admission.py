@@ -76,8 +76,15 @@ class Review(msgspec.Struct, frozen=True):
 class Admission:
     """Asks the webhooks that the store's configurations name."""
 
-    def __init__(self, store: Store, resolve_service: ResolveService) -> None:
+    def __init__(
+        self,
+        store: Store,
+        resolve_service: ResolveService,
+        identify: Callable[[ssl.SSLContext], None] = lambda _context: None,
+    ) -> None:
+        """`identify` gives a context the certificate that the API server proves itself to webhooks with."""
         self._store = store
+        self._identify = identify
         self._resolve = resolve_service
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -204,6 +211,7 @@ class Admission:
         if context is None:
             pem = base64.b64decode(bundle).decode("ascii") if bundle else None
             context = ssl.create_default_context(cadata=pem)
+            self._identify(context)
             if len(self._contexts) > 16:
                 self._contexts.clear()
             self._contexts[bundle] = context

@@ -90,15 +90,31 @@ class ClusterCa:
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ) + certificate.public_bytes(serialization.Encoding.PEM)
-        # The ssl module loads from files only. 0600, and gone before anyone connects.
-        handle, path = tempfile.mkstemp()
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(pem)
-            context.load_cert_chain(path)
-        finally:
-            os.unlink(path)  # noqa: PTH108 (the path is a string of mkstemp's)
+        _load(context, key, certificate)
         return context
+
+    def identify(self, context: ssl.SSLContext, name: str) -> None:
+        """Give a client's TLS context a certificate with this common name."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        _load(context, key, certificate)
+
+
+def _load(context: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    # The ssl module loads from files only. 0600, and gone before anyone connects.
+    handle, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(pem)
+        context.load_cert_chain(path)
+    finally:
+        os.unlink(path)  # noqa: PTH108 (the path is a string of mkstemp's)

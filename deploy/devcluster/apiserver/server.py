@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 
 import yaml
 from aiohttp import web
 
+from deploy.devcluster import objects
 from deploy.devcluster.apiserver.accounts import ISSUER, Accounts, Issued
 from deploy.devcluster.apiserver.admission import Admission, ResolveService
 from deploy.devcluster.apiserver.authorization import Authorizer
@@ -59,7 +61,8 @@ class ApiServer:
         first = int((clock() - _EPOCH) * 10) if first_revision is None else first_revision
         self.store = Store(window=window, first_revision=max(1, first))
         self.kinds = Kinds(built_in())
-        self._admission = Admission(self.store, resolve_service or self._cluster_ip)
+        self._ca = ClusterCa(dt.datetime.fromtimestamp(clock(), tz=dt.UTC))
+        self._admission = Admission(self.store, resolve_service or self._cluster_ip, self._identify)
         cluster_ips = ClusterIps(self.store, service_network, reserved_addresses)
         self.writer = Writer(self.store, self.kinds, self._admission, clock=clock, cluster_ips=cluster_ips)
         self.accounts = Accounts(self.store, issuer=issuer, clock=clock)
@@ -75,7 +78,6 @@ class ApiServer:
             clock=clock,
         )
         self._handlers.subresources.log_source = log_source
-        self._ca = ClusterCa(dt.datetime.fromtimestamp(clock(), tz=dt.UTC))
         self._tls = self._ca.server_context()
         self._sockets = list(sockets)
         self._addresses = list(addresses)
@@ -85,6 +87,9 @@ class ApiServer:
     def cluster(self) -> LocalCluster:
         """The API, in-process (`deploy.devcluster.cluster.Cluster`, and `transact`)."""
         return self._cluster
+
+    def _identify(self, context: ssl.SSLContext) -> None:
+        self._ca.identify(context, objects.API_SERVER)
 
     @property
     def ca_pem(self) -> str:

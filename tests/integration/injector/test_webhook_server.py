@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
 import ipaddress
 import ssl
@@ -17,6 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from deploy.devcluster.apiserver import ApiServer
+from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.objects import API_SERVER
 from services.injector import gate
 from services.injector.http_request import Limits, RefusedError, read_head
 from services.injector.http_server import Access, HttpServer
@@ -28,7 +32,7 @@ from shared.eventlog.memory import MemoryLog
 from tests.attacks.webhook import head, posted
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.served import served
-from tests.unit.injector.pods import INSTALLATION
+from tests.unit.injector.pods import INSTALLATION, pod
 from tests.unit.injector.test_webhook import asked, membership
 from tests.waiting import eventually
 
@@ -342,3 +346,32 @@ def test_the_head_is_read_to_the_letter() -> None:
     assert (found.path, found.length, found.keep, found.expects) == (PATH, 7, False, False)
     with pytest.raises(RefusedError, match="no request"):
         read_head(b"POST /a b HTTP/1.1\r\n\r\n")
+
+
+async def test_the_devclusters_api_server_proves_itself_and_pods_are_injected(start: Start) -> None:
+    api = ApiServer()
+    await api.start()
+    try:
+        await api.cluster.create("namespaces", {"metadata": {"name": "shop"}})
+        async with start(access=Access(names=(API_SERVER,)), clients=api.ca_pem.encode()) as side:
+            roots = "".join(ssl.DER_cert_to_PEM_cert(der) for der in side.context.get_ca_certs(binary_form=True))
+            url = f"https://localhost:{side.port}{PATH}"
+            hook: dict[str, Any] = {
+                "name": "inject.meshlog.io",
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": "Fail",
+                "clientConfig": {"url": url, "caBundle": base64.b64encode(roots.encode()).decode()},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+            }
+            await api.cluster.create(
+                "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+                {"metadata": {"name": "meshlog"}, "webhooks": [hook]},
+            )
+            made = pod()
+            made["metadata"]["namespace"] = "shop"
+            with pytest.raises(ApiError, match="the log does not have this namespace yet"):
+                await api.cluster.create("pods", made)
+            assert side.counted == [], "it was let in"
+    finally:
+        await api.stop()
