@@ -1,4 +1,4 @@
-"""The credentials of an embedded mesh's log, where it is secured: made once, kept beside its data.
+"""The credentials of an embedded mesh's log: made once, kept beside its data.
 
 The Secrets are those of an installation (`deploy.install.secrets`), in one file for its owner alone that the
 devcluster applies. What a person at this machine connects with lies beside it as files, as settings want it: the
@@ -21,7 +21,7 @@ from shared.eventlog.connection import Access
 
 SECRETS = "log-secrets.yaml"
 DIRECTORY = "access"
-"""`NAME.password` of each person's user, and `ca.crt`; not there: the log lets everybody in."""
+"""`NAME.password` of each person's user, and `ca.crt`; not there: a log of an older build, which lets everybody in."""
 OPERATOR = "operator"
 _CA = "ca.crt"
 
@@ -61,6 +61,7 @@ def access(state: Path, address: tuple[str, int], *, name: str, user: str = OPER
         password_file=str(state / DIRECTORY / f"{user}.password"),
         tls=ssl.create_default_context(cafile=str(state / DIRECTORY / _CA)),
         inbox=f"_INBOX_{user}",
+        accounts=True,
     )
 
 
@@ -74,6 +75,7 @@ def settings(state: Path, address: tuple[str, int]) -> list[str]:
         *("--nats-user", OPERATOR),
         *("--nats-password-file", str(directory / f"{OPERATOR}.password")),
         *("--nats-ca-file", str(directory / _CA)),
+        "--nats-accounts",
     ]
 
 

@@ -27,6 +27,7 @@ from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
 from shared.eventlog.protocol import EventLog, EventLogError
 from shared.eventlog.quiet import hushed
+from shared.eventlog.streams import specs
 from shared.interpreter import module
 from shared.snapshot import decode_commit
 from shared.status import status_in
@@ -34,6 +35,8 @@ from shared.subjects import Streams
 
 STATE_VARIABLE = "MESHLOG_STATE"
 KUBECONFIG = "kubeconfig"
+LOG = "nats"
+"""Directory of the log's files."""
 MANIFESTS = "control-plane.yaml"
 """What the control plane was made of, beside the kubeconfig."""
 KEPT = ("secrets", "meshrootcertificates.config.openservicemesh.io")
@@ -73,7 +76,8 @@ def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
             proxy_mark=PROXY_MARK,
             webhook_client_ca=ROOT_CA,
             webhook_client_name=API_SERVER,
-            nats_data=str(state / "nats"),
+            nats_data=str(state / LOG),
+            nats_secured=True,
             distribution_settle=SETTLE_SECONDS,
         )
     preset = PRESETS["ha"]
@@ -117,10 +121,11 @@ def start(
     argv += [f"--keep={each}/{chosen.namespace}" for each in KEPT]
     argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]
     _refuse_second(state)
-    if (state / "nats").exists() and not (
+    if (state / LOG).exists() and not (
         state / KEPT_DIRECTORY / "secrets" / chosen.namespace / f"{CA_SECRET}.json"
     ).exists():
         progress("there is a log but no key of its CA: if it does not come up, `meshlog down --forget` begins anew")
+    move_into_accounts(state / LOG)
     manifests.write_text(rendered)
     if (secrets := credentials.prepare(state, chosen)) is not None:
         argv += ["--manifest", str(secrets)]
@@ -131,6 +136,23 @@ def start(
         detached=detached,
         progress=progress,
     )
+
+
+def move_into_accounts(directory: Path) -> None:
+    """Move the streams of a log of an older build, which knew no accounts, into those that they have now.
+
+    Nothing happens if there are none, or if no server has written there. A stream is a directory below that of its
+    account, and does not name it.
+    """
+    root = directory / "jetstream"
+    older = root / "$G" / "streams"
+    if not older.is_dir():
+        return
+    for stream in specs(Streams()):
+        home = root / stream / "streams"
+        if (older / stream).is_dir() and not (home / stream).exists():
+            home.mkdir(parents=True, exist_ok=True)
+            (older / stream).rename(home / stream)
 
 
 def _refuse_second(state: Path) -> None:

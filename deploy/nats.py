@@ -1,23 +1,50 @@
 """The configuration of nats-server, rendered: one server for the embedded mesh, a cluster of them for Kubernetes.
 
-`sync_interval: always`: what was acknowledged is on the disk. Users, where they are wanted, may publish and
-subscribe only to the subjects of their row in the table of the log (docs/architecture.md); passwords are bcrypt
-hashes here, or references to the environment of the server (`$NAME`), never clear text.
+`sync_interval: always`: what was acknowledged is on the disk. Passwords are bcrypt hashes here, or references to the
+environment of the server (`$NAME`), never clear text.
+
+**Accounts.** A NATS server checks a client's right to publish and to subscribe. It checks neither the reply subject of
+a request nor the delivery subject of a consumer, and writes its own answers there. In one account with the streams, a
+user without any right to write makes the server write into every stream. So each stream has an account of its own,
+in which nobody can log in, and each user one without a stream. A user's account imports the calls of its row in the
+table of the log (docs/architecture.md) and nothing else. The server answers an import in the account of the one who
+asked, and a consumer delivers within the account of its stream, where nothing but that stream can be named (which the
+server refuses as a cycle) and the inboxes of users.
+
+JetStream's API of another account cannot be imported under its own name, because every account has one. So it is
+`$JS.<stream>.API` for users (`nats --js-api-prefix`), and services are told so (`nats_accounts`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import msgspec
 
-from shared.pins import PIN_KIND, PIN_NAME
-from shared.subjects import EMPTY_TOKEN, Streams
+from shared.eventlog.connection import api_prefix
+from shared.eventlog.streams import LOOKING, StreamSpec, specs
+from shared.pins import SUBJECT_END
+from shared.subjects import Streams
 
 PEOPLE = ("operator", "reader")
 """Users that are no service: who may pin the mesh to a past version, and who may look at everything."""
 ROUTE_PORT = 6222
 """Port on which servers of one cluster talk to each other."""
+
+
+class Call(msgspec.Struct, frozen=True, order=True):
+    """A subject of a stream's account that a user may publish to."""
+
+    stream: str
+    subject: str
+    answers: bool = False
+    """Whether there is more than one answer."""
+
+    @property
+    def local(self) -> str:
+        """The same subject as the user's account names it."""
+        return self.subject.replace(api_prefix(""), api_prefix(self.stream), 1)
 
 
 class NatsUser(msgspec.Struct, frozen=True):
@@ -26,8 +53,14 @@ class NatsUser(msgspec.Struct, frozen=True):
     name: str
     password: str
     """A bcrypt hash, or `$NAME`: the server's environment variable of that name."""
-    publish: tuple[str, ...] = ()
-    subscribe: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
+    reads: tuple[str, ...] = ()
+    """Streams whose consumers may deliver to the user's inbox."""
+
+    @property
+    def inbox(self) -> str:
+        """Where all that a user hears arrives."""
+        return f"_INBOX_{self.name}.>"
 
 
 class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +84,8 @@ class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where the other servers are, `nats-route://host:6222`; none: it is alone."""
     monitoring: int = 0
     """Port of `/healthz`; 0: none."""
+    monitoring_host: str = ""
+    """Address of that port; empty: that of `host`."""
 
 
 def render(config: NatsConfig) -> str:
@@ -68,7 +103,7 @@ def render(config: NatsConfig) -> str:
         "}",
     ]
     if config.monitoring:
-        lines.append(f"http: {json.dumps(f'{config.host}:{config.monitoring}')}")
+        lines.append(f"http: {json.dumps(f'{config.monitoring_host or config.host}:{config.monitoring}')}")
     if config.tls:
         lines += ["tls {", *_tls(config.tls), "}"]
     if config.routes:
@@ -78,7 +113,7 @@ def render(config: NatsConfig) -> str:
             lines += ["  tls {", *(f"  {line}" for line in _tls(config.tls)), "    verify: true", "  }"]
         lines += [f"  routes: {json.dumps(list(config.routes))}", "}"]
     if config.users:
-        lines += ["authorization {", "  users: [", *(_user(user) for user in config.users), "  ]", "}"]
+        lines += ["accounts {", *_accounts(config.users), "}"]
     return "\n".join(lines) + "\n"
 
 
@@ -87,20 +122,79 @@ def _tls(directory: str) -> list[str]:
     return [f"  {key}: {json.dumps(f'{directory}/{name}')}" for key, name in files.items()]
 
 
-def _user(user: NatsUser) -> str:
+def _accounts(users: Iterable[NatsUser]) -> list[str]:
+    users = tuple(users)
+    streams = sorted({call.stream for user in users for call in user.calls})
+    return [
+        *(line for stream in streams for line in _home(stream, users)),
+        *(line for user in users for line in _user(user)),
+    ]
+
+
+def _home(stream: str, users: Iterable[NatsUser]) -> list[str]:
+    """The account of one stream: who may call it, and whose inboxes it may deliver to."""
+    users = tuple(users)
+    callers: dict[Call, list[str]] = {}
+    for user in users:
+        for call in user.calls:
+            if call.stream == stream:
+                callers.setdefault(call, []).append(user.name)
+    exports = [
+        f"service: {json.dumps(call.subject)}, accounts: {json.dumps(names)}{', response_type: Stream' * call.answers}"
+        for call, names in sorted(callers.items())
+    ]
+    exports += [
+        f"stream: {json.dumps(user.inbox)}, accounts: {json.dumps([user.name])}"
+        for user in users
+        if stream in user.reads
+    ]
+    return [f"  {stream} {{", "    jetstream: enabled", "    exports: [", *_listed(exports), "    ]", "  }"]
+
+
+def _user(user: NatsUser) -> list[str]:
+    """The account of one user, without a stream."""
     if not user.password.startswith("$"):
         raise ValueError(f"the password of {user.name} is neither a bcrypt hash nor a reference to the environment")
     shown = json.dumps(user.password) if user.password.startswith("$2") else user.password
-    publish, subscribe = json.dumps(list(user.publish)), json.dumps(list(user.subscribe))
-    permissions = f"publish: {publish}, subscribe: {subscribe}"
-    return f"    {{ user: {json.dumps(user.name)}, password: {shown}, permissions: {{ {permissions} }} }}"
+    imports = [
+        f"service: {{ account: {call.stream}, subject: {json.dumps(call.subject)} }}"
+        + (f", to: {json.dumps(call.local)}" if call.local != call.subject else "")
+        for call in sorted(user.calls)
+    ]
+    imports += [f"stream: {{ account: {stream}, subject: {json.dumps(user.inbox)} }}" for stream in sorted(user.reads)]
+    publish = json.dumps(sorted(call.local for call in user.calls))
+    permissions = f"{{ publish: {publish}, subscribe: {json.dumps([user.inbox])} }}"
+    return [
+        f"  {json.dumps(user.name)} {{",
+        f"    users: [ {{ user: {json.dumps(user.name)}, password: {shown}, permissions: {permissions} }} ]",
+        "    imports: [",
+        *_listed(imports),
+        "    ]",
+        "  }",
+    ]
+
+
+def _listed(entries: Iterable[str]) -> list[str]:
+    return [f"      {{ {entry} }}" for entry in entries]
 
 
 def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser, ...]:
     """The users of the control plane, each with the rights of its row, and `PEOPLE`; `passwords` by name.
 
-    Every service may create the streams that it uses, ask for their state, and make consumers of those that it reads.
+    Everybody may ask for the state of every stream. Services that no stranger reaches create those that are missing;
+    the owner of a stream may change what an older build made.
     """
+    every = specs(streams)
+    pin = f"{streams.prefix}.events.*{SUBJECT_END}"
+    everything = (
+        streams.events,
+        streams.snapshots,
+        streams.keyframes,
+        streams.certs,
+        streams.status,
+        streams.pins,
+        streams.leases,
+    )
     reads = {
         "ingestor": (
             streams.events,
@@ -114,59 +208,58 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
         "xds-edge": (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status),
         "ca": (streams.events, streams.certs, streams.status),
         "injector": (streams.events, streams.certs),
-        "operator": _everything(streams),
-        "reader": _everything(streams),
+        # What history is told from, and who leads.
+        "operator": everything,
+        "reader": everything,
     }
     prefix = streams.prefix
-    writes = {
-        "ingestor": (streams.all_events, f"{prefix}.leases.>"),
-        "compiler": (streams.snapshot_subject, streams.keyframe_subject, f"{prefix}.leases.>"),
-        "xds-edge": (f"{prefix}.csrs.>", streams.all_status),
-        "ca": (f"{prefix}.certs.>",),
-        "injector": (f"{prefix}.csrs.>",),
+    writes: dict[str, dict[str, tuple[str, ...]]] = {
+        "ingestor": {streams.events: (streams.all_events,), streams.leases: (f"{prefix}.leases.>",)},
+        "compiler": {
+            streams.snapshots: (streams.snapshot_subject,),
+            streams.keyframes: (streams.keyframe_subject,),
+            streams.leases: (f"{prefix}.leases.>",),
+        },
+        "xds-edge": {streams.csrs: (f"{prefix}.csrs.>",), streams.status: (streams.all_status,)},
+        "ca": {streams.certs: (f"{prefix}.certs.>",)},
+        "injector": {streams.csrs: (f"{prefix}.csrs.>",)},
         # A rollback is a person's event; everything else of the log is other people's word.
-        "operator": (f"{prefix}.events.*.{PIN_KIND}.{EMPTY_TOKEN}.{PIN_NAME}", streams.all_pins),
-        "reader": (),
+        "operator": {streams.events: (pin,), streams.pins: (streams.all_pins,)},
+        "reader": {},
     }
     return tuple(
         NatsUser(
-            name=service,
-            password=passwords[service],
-            publish=(*writes[service], *_api(streams, service, reads[service]), "$JS.FC.>"),
-            subscribe=(f"_INBOX_{service}.>",),
+            name=name,
+            password=passwords[name],
+            calls=(
+                *(Call(stream, subject) for stream, subjects in writes[name].items() for subject in subjects),
+                *(call for spec in every.values() for call in _calls(name, spec, reads=spec.name in reads[name])),
+            ),
+            reads=reads[name],
         )
-        for service in reads
-        if service in passwords
+        for name in reads
+        if name in passwords
     )
 
 
-def _everything(streams: Streams) -> tuple[str, ...]:
-    """What history is told from, and who leads."""
-    return (
-        streams.events,
-        streams.snapshots,
-        streams.keyframes,
-        streams.certs,
-        streams.status,
-        streams.pins,
-        streams.leases,
-    )
-
-
-def _api(streams: Streams, service: str, reads: tuple[str, ...]) -> tuple[str, ...]:
-    # People look at what is there; services make what is missing.
-    verbs = ("INFO",) if service in PEOPLE else ("CREATE", "INFO")
-    everything = (*_everything(streams), streams.csrs)
-    subjects = [f"$JS.API.STREAM.{verb}.{stream}" for stream in everything for verb in verbs]
-    for stream in reads:
-        subjects += [f"$JS.API.CONSUMER.CREATE.{stream}.>", f"$JS.API.STREAM.MSG.GET.{stream}"]
-    trimmed = {"ingestor": (streams.events,), "compiler": (streams.snapshots, streams.keyframes)}
-    subjects += [f"$JS.API.STREAM.PURGE.{stream}" for stream in trimmed.get(service, ())]
-    if service == "ca":
-        queue = streams.csrs
-        subjects += [
-            f"$JS.API.CONSUMER.CREATE.{queue}.>",
-            f"$JS.API.CONSUMER.MSG.NEXT.{queue}.>",
-            f"$JS.ACK.{queue}.>",
+def _calls(user: str, spec: StreamSpec, *, reads: bool) -> list[Call]:
+    """What a user may ask of JetStream about one stream."""
+    stream, verbs = spec.name, [f"STREAM.INFO.{spec.name}"]
+    if user not in LOOKING:
+        verbs.append(f"STREAM.CREATE.{stream}")
+    if user == spec.owner:
+        verbs.append(f"STREAM.UPDATE.{stream}")
+    if user == spec.owner and spec.trimmed:
+        verbs.append(f"STREAM.PURGE.{stream}")
+    if reads:
+        verbs += [f"CONSUMER.CREATE.{stream}.>", f"STREAM.MSG.GET.{stream}"]
+    takes = user == spec.owner and spec.retention == "work_queue"
+    if takes:
+        verbs.append(f"CONSUMER.CREATE.{stream}.>")
+    calls = [Call(stream, f"{api_prefix('')}.{verb}") for verb in verbs]
+    if takes:
+        calls += [
+            Call(stream, f"{api_prefix('')}.CONSUMER.MSG.NEXT.{stream}.>", answers=True),
+            Call(stream, f"$JS.ACK.{stream}.>"),
         ]
-    return tuple(subjects)
+    return [*calls, *([Call(stream, f"$JS.FC.{stream}.>")] if reads else [])]

@@ -37,6 +37,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """File that holds the password of that user; read at each connect, so that it may be rotated."""
     nats_ca_file: str = ""
     """PEM file of the CAs that may vouch for the log's servers; empty: no TLS, or the system's CAs for `tls://`."""
+    nats_accounts: bool = False
+    """Whether each stream is in an account of its own, as our own servers have it where users have passwords."""
     prefix: str = "mesh"
     """Prefix of streams and subjects; meshes that share a NATS cluster differ in it."""
     replicas: int = 1

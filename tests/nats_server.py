@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
-from deploy.nats import ROUTE_PORT, NatsConfig, render
+from deploy.nats import ROUTE_PORT, NatsConfig, NatsUser, render
 from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.subjects import Streams
@@ -95,7 +95,7 @@ def running_nats(directory: Path) -> Generator[NatsServer, None, None]:
 
 
 @contextlib.contextmanager
-def running_cluster(directory: Path) -> Generator[list[NatsServer], None, None]:
+def running_cluster(directory: Path, users: tuple[NatsUser, ...] = ()) -> Generator[list[NatsServer], None, None]:
     """Three servers of one cluster, each with a loopback address of its own: their port for each other is fixed."""
     hosts = [f"127.{random.randint(1, 250)}.{random.randint(0, 250)}.{last}" for last in (1, 2, 3)]  # noqa: S311
     servers: list[NatsServer] = []
@@ -108,6 +108,7 @@ def running_cluster(directory: Path) -> Generator[list[NatsServer], None, None]:
             store=str(place / "data"),
             name=f"nats-{number}",
             monitoring=free_port(),
+            users=users,
             routes=tuple(f"nats-route://{each}:{ROUTE_PORT}" for each in hosts),
         )
         servers.append(NatsServer(place, config))

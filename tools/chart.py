@@ -161,6 +161,7 @@ def _conditional(text: str) -> str:
         "MESHLOG_REPLICAS": "min 3 (int .Values.nats_nodes) | quote",
         "MESHLOG_DURABLE": ".Values.durable | quote",
         "MESHLOG_PROVIDER": ".Values.ca_provider | quote",
+        "MESHLOG_NATS_ACCOUNTS": "or (not .Values.nats_url) .Values.nats_accounts | quote",
         "MESHLOG_NATS_URL": f".Values.nats_url | default ({own}) | quote",
     }
     for variable, expression in computed.items():

@@ -111,7 +111,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get(LOG_VARIABLE, ""),
         metavar="FILE|URL",
         help="an exported file or nats://host:port (default: $MESHLOG_LOG, else the mesh that runs here; "
-        "user and password file of NATS: $MESHLOG_NATS_USER, $MESHLOG_NATS_PASSWORD_FILE)",
+        "user and password file of NATS: $MESHLOG_NATS_USER, $MESHLOG_NATS_PASSWORD_FILE; "
+        "MESHLOG_NATS_ACCOUNTS=true where each stream has an account)",
     )
 
 

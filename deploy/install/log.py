@@ -51,10 +51,10 @@ def log_objects(profile: Profile) -> list[Manifest]:
             "metadata": metadata("nats-config", profile),
             "data": {"nats.conf": configuration(profile)},
         },
-        _alone(profile) if _is_plain(profile) else _cluster(profile),
+        _alone(profile) if _is_alone(profile) else _cluster(profile),
         service_object("nats", profile, [client]),
     ]
-    if not _is_plain(profile):
+    if not _is_alone(profile):
         # Nobody else would let a client in while the servers elect, or while one of them is behind.
         made[-1]["spec"]["publishNotReadyAddresses"] = True
         headless = service_object(HEADLESS, profile, [client, {"name": "route", "port": ROUTE_PORT}])
@@ -76,11 +76,11 @@ def configuration(profile: Profile) -> str:
             host="0.0.0.0",  # noqa: S104 (the pod's own network)
             port=NATS_PORT,
             store="/data",
-            name="meshlog-nats" if _is_plain(profile) else "$POD_NAME",
+            name="meshlog-nats" if _is_alone(profile) else "$POD_NAME",
             users=users if profile.nats_secured else (),
             tls=TLS_DIRECTORY if profile.nats_secured else "",
             routes=tuple(routes) if profile.nats_nodes > 1 else (),
-            monitoring=0 if _is_plain(profile) else MONITORING_PORT,
+            monitoring=0 if _is_alone(profile) else MONITORING_PORT,
             max_disk=_most_stored(profile.nats_size),
         )
     )
@@ -95,9 +95,9 @@ def _most_stored(size: str) -> str:
     return size.removesuffix("i") or "4GB"
 
 
-def _is_plain(profile: Profile) -> bool:
-    """One server, one directory, no secrets: the embedded mesh's."""
-    return profile.nats_nodes == 1 and not profile.nats_secured and not profile.nats_size
+def _is_alone(profile: Profile) -> bool:
+    """One server, one directory, no claim: the embedded mesh's."""
+    return profile.nats_nodes == 1 and not profile.nats_size
 
 
 def _container(
@@ -114,11 +114,24 @@ def _container(
         "image": profile.nats_image,
         "command": command,
         "ports": [{"name": "client", "containerPort": NATS_PORT}],
-        "readinessProbe": {**probe, "periodSeconds": 5},
+        **probe,
         "volumeMounts": mounts,
         **({"env": environment} if environment else {}),
     }
     return hardened(container, profile, of="nats")
+
+
+def _passwords(profile: Profile) -> list[dict[str, Any]]:
+    """The servers' environment from which their configuration has the passwords of all users."""
+    if not profile.nats_secured:
+        return []
+    return [
+        {
+            "name": password_variable(name),
+            "valueFrom": {"secretKeyRef": {"name": SERVER_SECRET, "key": password_variable(name)}},
+        }
+        for name in (*SERVICES, *PEOPLE)
+    ]
 
 
 def _volumes(profile: Profile) -> list[dict[str, Any]]:
@@ -144,7 +157,7 @@ def _alone(profile: Profile) -> Manifest:
         **pod_of("nats", profile),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 5,
-        "containers": [_container(profile, command=_RUN, probe={"tcpSocket": {"port": NATS_PORT}}, environment=[])],
+        "containers": [_container(profile, command=_RUN, probe=_listens(), environment=_passwords(profile))],
         "volumes": _volumes(profile),
     }
     return {
@@ -160,6 +173,15 @@ def _alone(profile: Profile) -> Manifest:
     }
 
 
+def _listens() -> dict[str, Any]:
+    """Whether a server has begun to listen. Nothing more can be asked of one without its monitoring port.
+
+    It is asked no further after that: to a server with TLS each such connection is a failed handshake, and an error.
+    """
+    asked = {"tcpSocket": {"port": NATS_PORT}, "periodSeconds": 1, "failureThreshold": 150}
+    return {"startupProbe": asked}
+
+
 def _storage_is_on() -> dict[str, Any]:
     """A server whose disk was full switches its storage off, and nothing but a new start switches it on again."""
     asked = {"path": "/healthz?js-enabled-only=true", "port": MONITORING_PORT}
@@ -168,19 +190,13 @@ def _storage_is_on() -> dict[str, Any]:
 
 def _cluster(profile: Profile) -> Manifest:
     environment: list[dict[str, Any]] = [
-        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        *_passwords(profile),
     ]
-    if profile.nats_secured:
-        environment += [
-            {
-                "name": password_variable(name),
-                "valueFrom": {"secretKeyRef": {"name": SERVER_SECRET, "key": password_variable(name)}},
-            }
-            for name in (*SERVICES, *PEOPLE)
-        ]
     # Ready once each of its streams has a leader and it has all of them: a rollout, or a drained node, takes the next
     # server no earlier. Clients come all the same (below): those servers that are left may be enough.
-    probe = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT}, "timeoutSeconds": 5}
+    healthy = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT}, "timeoutSeconds": 5}
+    probe = {"readinessProbe": {**healthy, "periodSeconds": 5}}
     # A large log takes its time to be read.
     begins = {**_storage_is_on(), "failureThreshold": 150}
     alive = {**_storage_is_on(), "failureThreshold": 2}

@@ -58,8 +58,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Whether ingestor, compiler and CA refuse to start on a log that can lose what it acknowledged."""
     nats_url: str = ""
     """An external NATS, `tls://host:4222`; empty: one of our own."""
+    nats_accounts: bool = False
+    """Whether the external NATS has each stream in an account of its own, as ours has (docs/install.md)."""
     nats_secured: bool = False
-    """TLS, and one account for each service with the subjects of its row and no others."""
+    """TLS, and one user for each service with the subjects of its row and no others."""
     nats_data: str = ""
     """Directory of the node that keeps JetStream's files; empty: a claim each, or an emptyDir if there is no size."""
     nats_size: str = ""

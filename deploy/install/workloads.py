@@ -205,6 +205,8 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
         values["MESHLOG_NATS_USER"] = service.name
         values["MESHLOG_NATS_PASSWORD_FILE"] = f"{NATS_DIRECTORY}/password"
         values["MESHLOG_NATS_CA_FILE"] = f"{NATS_DIRECTORY}/ca.crt"
+        if profile.nats_accounts or not profile.nats_url:
+            values["MESHLOG_NATS_ACCOUNTS"] = "true"
     if service.state:
         values["MESHLOG_STATE_DIR"] = STATE_DIRECTORY
         values["MESHLOG_KEY_DIR"] = KEY_DIRECTORY

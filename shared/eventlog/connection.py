@@ -48,18 +48,26 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     tls: ssl.SSLContext | None = None
     inbox: str = "_INBOX"
     """Prefix of reply subjects; a user that may subscribe to its own answers only has its own."""
+    accounts: bool = False
+    """Whether each stream is in an account of its own, so that its API has a prefix of its own (`deploy.nats`)."""
 
 
 class Line:
     """One client for as long as it lives; a `Connection` replaces it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, accounts: bool = False) -> None:
+        """`accounts`: see `Access`."""
         self.client = client
+        self._accounts = accounts
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when this line is of no use any more."""
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._prefix = client.new_inbox() + "."
         self._numbers = itertools.count(1)
+
+    def api(self, stream: str) -> str:
+        """The prefix of JetStream's API for a stream."""
+        return api_prefix(stream if self._accounts else "")
 
     async def prepare(self) -> None:
         """Listen for answers."""
@@ -268,7 +276,7 @@ class Connection:
                     disconnected_cb=lost,
                     closed_cb=lost,
                 )
-                line = Line(client)
+                line = Line(client, accounts=access.accounts)
                 await line.prepare()
                 await client.flush(timeout=2)
         except BaseException:
@@ -277,6 +285,11 @@ class Connection:
         if client.is_closed:
             raise ConnectionClosedError
         return line
+
+
+def api_prefix(account: str) -> str:
+    """The prefix of JetStream's API of an account, as clients of other accounts see it; empty: of their own."""
+    return f"$JS.{account}.API" if account else "$JS.API"
 
 
 def _read(path: str) -> str:

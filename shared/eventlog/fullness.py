@@ -17,7 +17,7 @@ _LIMITS = (("max_bytes", "bytes", "--max-bytes"), ("max_msgs", "messages", "--ma
 async def explained(line: Line, stream: str, error: LogFullError) -> LogFullError:
     """The same error in a sentence that somebody can act on; as it was if the log cannot say more now."""
     try:
-        info = await call(line, f"STREAM.INFO.{stream}")
+        info = await call(line, stream, f"STREAM.INFO.{stream}")
     except EventLogError:
         return error
     met = [

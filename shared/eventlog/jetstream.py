@@ -83,9 +83,12 @@ _BEHIND = 16
 class JetStreamLog:
     """One stream on JetStream; an `EventLog`. Opened by `JetStreamLogs`."""
 
-    def __init__(self, spec: StreamSpec, connection: Connection, foreign: Foreign | None = None) -> None:
-        """`foreign` counts the records that are passed over."""
+    def __init__(
+        self, spec: StreamSpec, connection: Connection, foreign: Foreign | None = None, *, user: str = ""
+    ) -> None:
+        """`foreign` counts the records that are passed over. `user` is who reads and writes."""
         self.spec = spec
+        self._user = user
         self.foreign = foreign or Foreign()
         self._connection = connection
         self._screen = Screen(spec, self.foreign)
@@ -276,13 +279,13 @@ class JetStreamLog:
         before = min(before, state.last)
         if before > state.first:
             wanted = {"seq": before} if subjects == ">" else {"seq": before, "filter": subjects}
-            await call(line, f"STREAM.PURGE.{self.name}", wanted, within=WITHIN)
+            await call(line, self.name, f"STREAM.PURGE.{self.name}", wanted, within=WITHIN)
 
     async def advance(self, *, beyond: int) -> None:
         """Give no sequence up to `beyond` to a record any more: a purge beyond the end moves the end."""
         line = await self._connection.line(within=WITHIN)
         if (await stream_state(line, self.name)).last < beyond:
-            await call(line, f"STREAM.PURGE.{self.name}", {"seq": beyond + 1}, within=WITHIN)
+            await call(line, self.name, f"STREAM.PURGE.{self.name}", {"seq": beyond + 1}, within=WITHIN)
 
     async def take(self, group: str) -> AsyncIterator[Job]:
         """Take records off this work queue for ever; see `EventLog.take`."""
@@ -386,7 +389,8 @@ class JetStreamLog:
     async def _recreate_if_missing(self) -> None:
         """A stream that was deleted is made anew: readers see by epoch and chain that it is another one."""
         try:
-            await ensure_stream(await self._connection.line(within=_PAUSE), self.spec, within=_IN_PASSING)
+            line = await self._connection.line(within=_PAUSE)
+            await ensure_stream(line, self.spec, within=_IN_PASSING, user=self._user)
         except LogUnavailableError as error:
             _LOG.debug("stream %s cannot be ensured now: %s", self.name, error)
 
@@ -453,6 +457,7 @@ class JetStreamLogs:
         self._specs = specs(streams, settings)
         self._durable = settings is not None and settings.durable
         self._whole = streams.events
+        self._user = access.user
         self._connection = Connection(access)
         self._ensured: set[str] = set()
 
@@ -478,6 +483,7 @@ class JetStreamLogs:
             password_file=settings.nats_password_file,
             tls=_tls(settings.nats_ca_file),
             inbox=f"_INBOX_{settings.nats_user}" if settings.nats_user else "_INBOX",
+            accounts=settings.nats_accounts,
         )
         kept = StreamSettings(replicas=settings.replicas, durable=settings.durable)
         return cls.connect(access, settings.streams, kept)
@@ -490,11 +496,11 @@ class JetStreamLogs:
     async def open(self, stream: str) -> JetStreamLog:
         """The stream of that name, created if it is missing; waits while the log cannot be reached."""
         await self.ensure(stream)
-        return JetStreamLog(self._specs[stream], self._connection, self.foreign)
+        return JetStreamLog(self._specs[stream], self._connection, self.foreign, user=self._user)
 
     def existing(self, stream: str) -> JetStreamLog:
         """The stream of that name as it is: for who may read and must not create."""
-        return JetStreamLog(self._specs[stream], self._connection, self.foreign)
+        return JetStreamLog(self._specs[stream], self._connection, self.foreign, user=self._user)
 
     async def ensure(self, *names: str) -> None:
         """Create the streams named (none: all of the mesh) where they are missing; safe to race with others.
@@ -519,7 +525,7 @@ class JetStreamLogs:
 
     async def _ensure(self, line: Line, spec: StreamSpec) -> None:
         try:
-            config = await ensure_stream(line, spec)
+            config = await ensure_stream(line, spec, user=self._user)
         except ApiError as error:
             if self._durable and error.number == NO_CLUSTER:
                 refuse(spec.name, ["can have one copy only, for its NATS server is no cluster"])

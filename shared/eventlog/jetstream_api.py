@@ -19,7 +19,7 @@ from shared.eventlog.connection import Line
 from shared.eventlog.foreign import COPIED_FROM
 from shared.eventlog.nats_client import Msg
 from shared.eventlog.protocol import EventLogError, LogFullError, LogUnavailableError, Record
-from shared.eventlog.streams import StreamSpec
+from shared.eventlog.streams import LOOKING, StreamSpec
 
 WITHIN = 5.0
 """Seconds that the answer to a write may take: if it is given up, what was written must be read again."""
@@ -78,20 +78,26 @@ class StreamState(msgspec.Struct, frozen=True):
 
 
 async def call(
-    line: Line, subject: str, request: Any = None, *, within: float = ANSWERED_WITHIN, again: float | None = None
+    line: Line,
+    stream: str,
+    subject: str,
+    request: Any = None,
+    *,
+    within: float = ANSWERED_WITHIN,
+    again: float | None = None,
 ) -> dict[str, Any]:
-    """One request of the JSON API; see `Line.request` for `within` and `again` (seconds).
+    """One request of the JSON API about a stream; see `Line.request` for `within` and `again` (seconds).
 
     Raises `ApiError` where the server refuses, `LogUnavailableError` where it cannot answer now.
     """
     payload = msgspec.json.encode(request) if request is not None else b""
-    message = await line.request(f"$JS.API.{subject}", payload, within=within, again=again)
+    message = await line.request(f"{line.api(stream)}.{subject}", payload, within=within, again=again)
     return answer_of(message, about=subject)
 
 
-async def ask(line: Line, subject: str, request: Any = None) -> dict[str, Any]:
+async def ask(line: Line, stream: str, subject: str, request: Any = None) -> dict[str, Any]:
     """The same for what changes nothing: it is asked again until somebody is there who knows."""
-    return await call(line, subject, request, again=AGAIN)
+    return await call(line, stream, subject, request, again=AGAIN)
 
 
 def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def _full(number: int, description: str) -> str:
 
 async def stream_state(line: Line, stream: str) -> StreamState:
     """Ask the stream's leader."""
-    answer = await ask(line, f"STREAM.INFO.{stream}")
+    answer = await ask(line, stream, f"STREAM.INFO.{stream}")
     state = answer["state"]
     first, last = int(state["first_seq"]), int(state["last_seq"])
     count = int(state["messages"])
@@ -129,7 +135,9 @@ async def stream_state(line: Line, stream: str) -> StreamState:
     return StreamState(first=first, last=last, count=count, created=str(answer["created"]))
 
 
-async def ensure_stream(line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN) -> dict[str, Any]:
+async def ensure_stream(
+    line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN, user: str = ""
+) -> dict[str, Any]:
     """Create a stream, or leave it as it is; its configuration. What an operator tuned on an older one stays.
 
     Whether it is there is asked first: its own leader says so, as soon as there is one, whether or not the servers
@@ -137,27 +145,34 @@ async def ensure_stream(line: Line, spec: StreamSpec, *, within: float = SMALL_W
     be done all the same: asking again does no harm. Creating is idempotent on the server, so services that start at
     once may race. Only what the log's correctness rests on is added to a stream that exists: its subjects, atomic
     batches, the duplicate window.
+
+    `user` is who asks: some may create no stream, and only its owner may change one (`StreamSpec.owner`). They raise
+    `LogUnavailableError` while it is missing, and take it as it is.
     """
     wanted = stream_config(spec)
     there = await _there(line, spec.name, within=min(within, ANSWERED_WITHIN))
     if there is None:
+        if user in LOOKING:
+            raise LogUnavailableError("log/no-stream", "is not there yet; another service creates it", about=spec.name)
         try:
-            return (await call(line, f"STREAM.CREATE.{spec.name}", wanted, within=within))["config"]
+            return (await call(line, spec.name, f"STREAM.CREATE.{spec.name}", wanted, within=within))["config"]
         except ApiError as error:
             if error.number != NAME_IN_USE:
                 raise
-        there = (await ask(line, f"STREAM.INFO.{spec.name}"))["config"]
+        there = (await ask(line, spec.name, f"STREAM.INFO.{spec.name}"))["config"]
     needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
     # What is false the server leaves out.
-    if any(there.get(key, False) != value for key, value in needed.items()):
-        return (await call(line, f"STREAM.UPDATE.{spec.name}", {**there, **needed}, within=WITHIN))["config"]
+    lacks = any(there.get(key, False) != value for key, value in needed.items())
+    if lacks and user in {"", spec.owner}:
+        update = f"STREAM.UPDATE.{spec.name}"
+        return (await call(line, spec.name, update, {**there, **needed}, within=WITHIN))["config"]
     return there
 
 
 async def _there(line: Line, stream: str, *, within: float) -> dict[str, Any] | None:
     """The configuration of a stream; none if there is no such stream."""
     try:
-        return (await call(line, f"STREAM.INFO.{stream}", within=within, again=AGAIN))["config"]
+        return (await call(line, stream, f"STREAM.INFO.{stream}", within=within, again=AGAIN))["config"]
     except ApiError as error:
         if error.number != NO_STREAM:
             raise
@@ -227,7 +242,7 @@ async def record_at(line: Line, stream: str, sequence: int) -> Record | None:
 
 async def _stored(line: Line, stream: str, which: Mapping[str, Any]) -> Record | None:
     try:
-        answer = await ask(line, f"STREAM.MSG.GET.{stream}", which)
+        answer = await ask(line, stream, f"STREAM.MSG.GET.{stream}", which)
     except ApiError as error:
         if error.number == NO_MESSAGE:
             return None

@@ -140,7 +140,7 @@ async def _create(line: Line, stream: str, inbox: str, subjects: str, policy: di
     request = {"stream_name": stream, "config": config, "action": ""}
     for asked, within in enumerate(_PATIENCE, start=1):
         try:
-            answer = await call(line, path, request, within=within)
+            answer = await call(line, stream, path, request, within=within)
         except LogUnavailableError as error:
             # Without a leader nobody answers. Asking again under the same name is asking for the same consumer.
             if error.code != "log/timeout" or asked == len(_PATIENCE):

@@ -66,7 +66,7 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
         "max_waiting": 64,
     }
     request = {"stream_name": spec.name, "config": config, "action": ""}
-    await call(line, f"CONSUMER.CREATE.{spec.name}.{group}", request)
+    await call(line, spec.name, f"CONSUMER.CREATE.{spec.name}.{group}", request)
     messages: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = line.client.new_inbox()
     try:
@@ -78,7 +78,7 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
     )
     try:
         while True:
-            await line.publish(f"$JS.API.CONSUMER.MSG.NEXT.{spec.name}.{group}", ask, reply=inbox)
+            await line.publish(f"{line.api(spec.name)}.CONSUMER.MSG.NEXT.{spec.name}.{group}", ask, reply=inbox)
             open_jobs = _BATCH
             while open_jobs:
                 message = await _next(line, messages)

@@ -18,6 +18,9 @@ from shared.subjects import Streams
 
 Retention = Literal["limits", "work_queue"]
 
+LOOKING = frozenset({"xds-edge", "injector", "operator", "reader"})
+"""Users that create no stream: services that every pod can reach, and people."""
+
 Judge = Callable[[Record], str]
 """Why what a record says does not belong under its subject; empty: it does."""
 
@@ -43,6 +46,10 @@ class StreamSpec(msgspec.Struct, frozen=True):
     acknowledge_within: float = 5.0
     """Seconds that a taker has for a job before another may have it (work queues only)."""
     replicas: int = 1
+    owner: str = ""
+    """The user that may change its configuration, trim it if it is `trimmed`, and take jobs off it if it is a queue."""
+    trimmed: bool = False
+    """Whether its owner forgets what lies behind a checkpoint."""
     chained: tuple[str, ...] = ()
     """Subjects whose records are chained: one without a chain is foreign (`shared.eventlog.foreign`)."""
     chain_tokens: int = 0
@@ -86,6 +93,8 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
     every = (
         StreamSpec(
             name=streams.events,
+            owner="ingestor",
+            trimmed=True,
             subjects=(streams.all_events,),
             description="Every input that can change a proxy's configuration.",
             chained=(streams.all_events,),
@@ -96,6 +105,8 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
         ),
         StreamSpec(
             name=streams.snapshots,
+            owner="compiler",
+            trimmed=True,
             subjects=(streams.snapshot_subject,),
             chained=(streams.snapshot_subject,),
             description="The commits of the leading compiler.",
@@ -103,6 +114,8 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
         ),
         StreamSpec(
             name=streams.keyframes,
+            owner="compiler",
+            trimmed=True,
             subjects=(streams.keyframe_subject,),
             chained=(streams.keyframe_subject,),
             description="Whole snapshots, so that nobody replays from zero.",
@@ -110,6 +123,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
         ),
         StreamSpec(
             name=streams.csrs,
+            owner="ca",
             subjects=(f"{prefix}.csrs.>",),
             description="Signing requests that wait for a CA.",
             retention="work_queue",
@@ -119,6 +133,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
         ),
         StreamSpec(
             name=streams.certs,
+            owner="ca",
             subjects=(f"{prefix}.certs.>",),
             description="Certificates and trust bundles, public parts only.",
             max_age=settings.certificates_kept,
@@ -128,6 +143,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
         ),
         StreamSpec(
             name=streams.status,
+            owner="ingestor",
             subjects=(streams.all_status,),
             description="What each proxy holds and refused; the last few reports of each.",
             max_per_subject=5,
@@ -137,6 +153,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
         ),
         StreamSpec(
             name=streams.pins,
+            owner="ingestor",
             subjects=(streams.all_pins,),
             description="Which pin is in force: what Kubernetes cannot tell when the events are derived anew.",
             max_per_subject=5,
@@ -145,6 +162,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
         ),
         StreamSpec(
             name=streams.leases,
+            owner="ingestor",
             subjects=(f"{prefix}.leases.>",),
             description="Who leads. Never what correctness rests on.",
             chained=(f"{prefix}.leases.>",),

@@ -83,10 +83,10 @@ async def as_user(
         await client.close()
 
 
-async def ask(client: Client, subject: str, payload: bytes = b"") -> dict[str, Any] | None:
-    """The JSON answer to a request; none if there is none, or it is no JSON."""
+async def ask(client: Client, subject: str, payload: bytes = b"", *, within: float = WITHIN) -> dict[str, Any] | None:
+    """The JSON answer to a request; none if there is none in time, or it is no JSON."""
     try:
-        message = await client.request(subject, payload, timeout=WITHIN)
+        message = await client.request(subject, payload, timeout=within)
         return msgspec.json.decode(message.data, type=dict[str, Any])
     except (NatsError, msgspec.MsgspecError, TimeoutError):
         return None
@@ -95,12 +95,17 @@ async def ask(client: Client, subject: str, payload: bytes = b"") -> dict[str, A
 async def answer_into(client: Client, request: str, subject: str, payload: bytes = b"") -> None:
     """Have the server write its answer to a request on a subject: the reply subject, for which it asks no right."""
     await client.publish(request, payload, reply=subject)
-    with contextlib.suppress(NatsError, TimeoutError):
-        await client.flush(timeout=2)
 
 
 async def deliver_into(
-    client: Client, stream: str, subject: str, *, name: str, heartbeat: float = 0.1, pull_first: bool = False
+    client: Client,
+    stream: str,
+    subject: str,
+    *,
+    name: str,
+    prefix: str = API,
+    heartbeat: float = 0.1,
+    within: float = WITHIN,
 ) -> dict[str, Any] | None:
     """Have the server deliver a stream, and heartbeats, to a subject: a push consumer. What it answered."""
     config: dict[str, Any] = {
@@ -115,33 +120,33 @@ async def deliver_into(
         "mem_storage": True,
         "num_replicas": 1,
     }
-    path = f"{API}.CONSUMER.CREATE.{stream}.{name}"
-    if pull_first:
-        keys = ("deliver_subject", "flow_control", "idle_heartbeat")
-        await ask(client, path, _asked(stream, {key: value for key, value in config.items() if key not in keys}))
-    return await ask(client, path, _asked(stream, config))
+    request = msgspec.json.encode({"stream_name": stream, "config": config, "action": ""})
+    return await ask(client, f"{prefix}.CONSUMER.CREATE.{stream}.{name}", request, within=within)
 
 
-def _asked(stream: str, config: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode({"stream_name": stream, "config": config, "action": ""})
+async def every_verb_into(client: Client, stream: str, subjects: Sequence[str], *, prefix: str = API) -> None:
+    """Each request of the API about a stream, with its answer sent to each of these subjects.
 
-
-async def every_verb_into(client: Client, stream: str, subject: str, payloads: Sequence[bytes] = (b"", b"{}")) -> None:
-    """Each request of the API about a stream, with its answer sent to a subject."""
+    What purges is asked to forget nothing: who may trim a stream may do so.
+    """
     for verb in VERBS:
-        for payload in payloads:
-            await answer_into(client, f"{API}.{verb.format(stream=stream)}", subject, payload)
+        harmless = b'{"seq":1}'
+        payloads = [harmless] if "PURGE" in verb else [b"", harmless]
+        for subject in subjects:
+            for payload in payloads:
+                await answer_into(client, f"{prefix}.{verb.format(stream=stream)}", subject, payload)
 
 
-async def acknowledge_into(client: Client, stream: str, subject: str) -> None:
-    """What a consumer's client sends, with its answer sent to a subject."""
+async def acknowledge_into(client: Client, stream: str, subjects: Sequence[str]) -> None:
+    """What a consumer's client sends, with its answer sent to each of these subjects."""
     for request in (
         f"$JS.ACK.{stream}.evil.1.1.1.1700000000000000000.0",
         f"$JS.FC.{stream}.evil.abcdefgh",
         f"$JS.SNAPSHOT.ACK.{stream}.evil",
     ):
-        for payload in (b"", b"+ACK", b"+NXT", b"-NAK", b"+WPI", b"+TERM"):
-            await answer_into(client, request, subject, payload)
+        for subject in subjects:
+            for payload in (b"", b"+ACK", b"+NXT", b"-NAK", b"+WPI", b"+TERM"):
+                await answer_into(client, request, subject, payload)
 
 
 async def write(client: Client, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> bool:

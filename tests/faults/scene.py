@@ -187,7 +187,7 @@ class Scene:
             connection.open()
             try:
                 line = await connection.line(within=2)
-                answer = await call(line, f"STREAM.INFO.{Streams().events}")
+                answer = await call(line, Streams().events, f"STREAM.INFO.{Streams().events}")
                 return str(answer["cluster"].get("leader", ""))
             except LogUnavailableError:
                 return ""

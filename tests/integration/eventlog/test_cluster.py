@@ -9,11 +9,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from deploy.nats import service_users
+from shared.certificates import SigningRequest, encode
 from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.jetstream_api import call
-from shared.eventlog.protocol import LogUnavailableError, Record
+from shared.eventlog.protocol import Draft, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSettings
+from shared.settings import CommonSettings
 from shared.subjects import Streams
 from tests.integration.eventlog.test_outages import background, collect, write, write_once
 from tests.nats_server import NatsServer, running_cluster
@@ -47,7 +50,7 @@ async def stream_leader(logs: JetStreamLogs, stream: str) -> str:
     async def ask() -> str:
         line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
         with contextlib.suppress(LogUnavailableError):
-            return str((await call(line, f"STREAM.INFO.{stream}"))["cluster"].get("leader", ""))
+            return str((await call(line, stream, f"STREAM.INFO.{stream}"))["cluster"].get("leader", ""))
         return ""
 
     return await eventually(ask, within=25, what=f"{stream} has a leader")
@@ -87,7 +90,7 @@ async def test_without_a_meta_leader_what_runs_goes_on_and_what_begins_waits(clu
         events = logs.existing(STREAMS.events)
         while await stream_leader(logs, STREAMS.events) == doomed.config.name:
             line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-            await call(line, f"STREAM.LEADER.STEPDOWN.{STREAMS.events}", within=5)
+            await call(line, STREAMS.events, f"STREAM.LEADER.STEPDOWN.{STREAMS.events}", within=5)
         await write(events, "a")
         followers: list[list[Record]] = [[] for _ in range(8)]
         for followed in followers:
@@ -103,3 +106,51 @@ async def test_without_a_meta_leader_what_runs_goes_on_and_what_begins_waits(clu
         await eventually(lambda: all(len(one) == 2 for one in followers), within=30, what="all have the news")
     for followed in followers:
         assert [record.payload for record in followed] == [b"a", b"b"]
+
+
+async def test_with_an_account_for_each_stream_and_user_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server is lost, and writers, followers and takers go on across accounts."""
+    monkeypatch.setenv("MESHLOG_TEST_PASSWORD", "s3cret-word")
+    (tmp_path / "password").write_text("s3cret-word")
+    users = service_users(STREAMS, dict.fromkeys(("ingestor", "compiler", "ca", "injector"), "$MESHLOG_TEST_PASSWORD"))
+    with running_cluster(tmp_path, users) as servers:
+
+        def of(user: str) -> JetStreamLogs:
+            settings = CommonSettings(
+                nats_url=",".join(server.url for server in servers),
+                nats_user=user,
+                nats_password_file=str(tmp_path / "password"),
+                nats_accounts=True,
+                replicas=3,
+            )
+            return JetStreamLogs.from_settings(settings, name=user)
+
+        everybody = {user.name: of(user.name) for user in users}
+        try:
+            await everybody["ca"].ensure()
+            written = await everybody["ingestor"].open(STREAMS.events)
+            followed: list[Record] = []
+            done: list[bytes] = []
+
+            async def work() -> None:
+                async for job in (await everybody["ca"].open(STREAMS.csrs)).take("ca"):
+                    done.append(job.record.payload)
+                    await job.done()
+
+            read = await everybody["compiler"].open(STREAMS.events)
+            async with background(collect(read, followed)), background(work()):
+                await write(written, "a", "b")
+                await eventually(lambda: len(followed) == 2, within=10, what="the first records are followed")
+                servers[1].kill()
+                for name in "cd":
+                    await write_once(written, name)
+                await eventually(lambda: len(followed) == 4, within=30, what="the rest is followed")
+                queue = await everybody["injector"].open(STREAMS.csrs)
+                request = SigningRequest("1", "edge", b"csr", "key", b"token", "c1", "spiffe://cluster.local/x")
+                await queue.publish(Draft(STREAMS.csr_subject("edge"), encode(request)))
+                await eventually(lambda: len(done) == 1, within=30, what="the job is taken")
+        finally:
+            for logs in everybody.values():
+                await logs.close()

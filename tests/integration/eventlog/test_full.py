@@ -31,8 +31,8 @@ QUICK = Patience(gather=0.5, gather_epoch=0.5, retry=0.05, full=0.1, glance=0.2,
 async def limit(log: JetStreamLog, **limits: int) -> None:
     """What an operator does: `nats stream edit`."""
     line = await log._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-    config = (await call(line, f"STREAM.INFO.{log.name}"))["config"]
-    await call(line, f"STREAM.UPDATE.{log.name}", {**config, **limits}, within=5)
+    config = (await call(line, log.name, f"STREAM.INFO.{log.name}"))["config"]
+    await call(line, log.name, f"STREAM.UPDATE.{log.name}", {**config, **limits}, within=5)
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ async def test_a_stream_made_anew_is_followed_from_its_beginning(server: NatsSer
         await write(log, "a", "b", "c")
         await eventually(lambda: len(followed) == 3, within=5, what="the old stream is followed")
         line = await log._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-        await call(line, f"STREAM.DELETE.{log.name}")
+        await call(line, log.name, f"STREAM.DELETE.{log.name}")
         with pytest.raises(LogUnavailableError):
             await log.append([event("x")], scope=SCOPE, after=EMPTY, epoch="e2")
         await write(log, "a", "b", epoch="e2")
@@ -196,7 +196,7 @@ async def test_a_hole_is_found_by_who_reads_again(logs: JetStreamLogs) -> None:
         await write(log, name)
     checkpoint = await write(log, "d")
     line = await log._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-    await call(line, f"STREAM.MSG.DELETE.{log.name}", {"seq": 2})
+    await call(line, log.name, f"STREAM.MSG.DELETE.{log.name}", {"seq": 2})
     verifier = Verifier(EMPTY)
     records = [record async for record in log.read()]
     verifier.fold(records[0])

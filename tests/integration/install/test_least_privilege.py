@@ -109,7 +109,7 @@ async def running(service: str, log: Path, *flags: str) -> AsyncGenerator[None]:
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", f"services.{service}", "--cluster", "c1", "--http-port", "0"),
-            *("--instance", f"{service}-1", "--nats-user", service, *flags),
+            *("--instance", f"{service}-1", "--nats-user", service, "--nats-accounts", *flags),
             stderr=output,
         )
     try:
