@@ -172,8 +172,8 @@ class Connection(asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what came, as far as it is allowed."""
         if self._transport is not None:
-            self._lifetime.heard = self._loop.time()
-            self._intake.add(data)
+            now = self._lifetime.heard = self._loop.time()
+            self._intake.add(data, now)
 
     def pause_writing(self) -> None:
         """The network takes no more for now: neither do we."""

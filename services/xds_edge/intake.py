@@ -96,18 +96,18 @@ class Intake:
         self._paused = paused
         self._adjust()
 
-    def add(self, content: bytes) -> None:
-        """Take what the network brought."""
+    def add(self, content: bytes, now: float) -> None:
+        """Take what the network brought; `now` by the loop's clock."""
         self._meter.add(content)
         if self._resuming is None:
-            self._pump()
+            self._pump(now)
 
-    def _pump(self) -> None:
-        now, room, meter = self._loop.time(), _A_TURN, self._meter
+    def _pump(self, now: float) -> None:
+        room, meter = _A_TURN, self._meter
         while self._transport is not None:
             # Both may change meanwhile: the first call may prove the client.
             allowance, strangers = self._allowance, self._strangers
-            allowed = room > 0 and allowance.left(now) > 0 and (strangers is None or strangers.left(now) > 0)
+            allowed = room > 0 and allowance.may(now) and (strangers is None or strangers.may(now))
             try:
                 frame, price = meter.next(allowed=allowed)
             except FrameError as error:
@@ -121,6 +121,8 @@ class Intake:
                 strangers.spend(price)
             # One at a time, so that what the library knows is never ahead of what we do about it.
             self._reader.feed(frame)
+            if not meter.rest:
+                break
         if self._transport is None:
             return
         self._reader.fed()
@@ -144,7 +146,7 @@ class Intake:
 
     def _resume(self) -> None:
         self._resuming = None
-        self._pump()
+        self._pump(self._loop.time())
         self._adjust()
 
     def _adjust(self) -> None:

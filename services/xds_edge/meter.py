@@ -55,6 +55,10 @@ class Allowance:
             self._filled = now
         return self._level
 
+    def may(self, now: float) -> bool:
+        """Whether anything is left. What time has added is looked at only when the rest is spent."""
+        return self._level > 0 or self.left(now) > 0
+
     def spend(self, amount: float) -> None:
         """Take off; the last frame of many may lead into debt."""
         self._level -= amount
@@ -79,24 +83,20 @@ class Allowance:
 class FrameMeter:
     """Cuts what one client sends into whole frames."""
 
-    __slots__ = ("_continued", "_greeted", "_held", "waiting")
+    __slots__ = ("_continued", "_greeted", "rest", "waiting")
 
     def __init__(self) -> None:
-        self._held = b""
+        self.rest = b""
+        """What the network brought and nothing has taken."""
         self._greeted = False
         self._continued = 0
         """Frames of the header block that is open; 0: none is."""
         self.waiting = False
         """Whether a whole frame waits for the allowance."""
 
-    @property
-    def held(self) -> int:
-        """Bytes that wait here."""
-        return len(self._held)
-
     def add(self, content: bytes) -> None:
         """Take what the network brought."""
-        self._held = self._held + content if self._held else content
+        self.rest = self.rest + content if self.rest else content
 
     def next(self, *, allowed: bool) -> tuple[bytes, float]:
         """The next whole frame, if one may be taken, and its price; none: no bytes.
@@ -104,7 +104,8 @@ class FrameMeter:
         The preface comes with the first frame. Raises `FrameError` when a frame, or a header block in many frames, is
         longer than what was agreed.
         """
-        held, size = self._held, len(self._held)
+        held = self.rest
+        size = len(held)
         at = 0 if self._greeted else self._greet(held)
         self.waiting = False
         if size - at < _HEADER:
@@ -129,9 +130,9 @@ class FrameMeter:
             self._continue(held[at + 4])
         self._greeted = True
         if end == size:
-            self._held = b""
+            self.rest = b""
             return held, price
-        self._held = held[end:]
+        self.rest = held[end:]
         return held[:end], price
 
     def _greet(self, held: bytes) -> int:

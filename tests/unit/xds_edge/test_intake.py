@@ -26,7 +26,7 @@ class Reader:
         self.wire = Wire()
         self.intake = Intake(self, debt=debt, strangers=strangers)
         self.intake.open(self.wire)
-        self.intake.add(PREFACE)
+        self.intake.add(PREFACE, now())
 
     def feed(self, frame: bytes) -> None:
         assert frame
@@ -47,7 +47,7 @@ def now() -> float:
 async def test_what_is_allowed_is_parsed_at_once_and_written_out_once() -> None:
     reader = Reader()
     rounds = reader.rounds
-    reader.intake.add(EMPTY * 20)
+    reader.intake.add(EMPTY * 20, now())
     assert reader.frames == 20
     assert reader.rounds == rounds + 1
     assert reader.wire.reading
@@ -56,7 +56,7 @@ async def test_what_is_allowed_is_parsed_at_once_and_written_out_once() -> None:
 
 async def test_more_frames_than_a_stranger_may_send_wait_and_so_does_the_network() -> None:
     reader = Reader()
-    reader.intake.add(EMPTY * 1500)
+    reader.intake.add(EMPTY * 1500, now())
     await eventually(lambda: reader.frames >= STRANGER_BURST, within=5, what="what is allowed at once is parsed")
     assert reader.frames < STRANGER_BURST + 20
     assert not reader.wire.reading
@@ -66,7 +66,7 @@ async def test_more_frames_than_a_stranger_may_send_wait_and_so_does_the_network
 async def test_a_long_read_is_parsed_in_several_turns() -> None:
     reader = Reader()
     reader.intake.trust(Allowance(1e6, 1e6, now()))
-    reader.intake.add(EMPTY * 1800)
+    reader.intake.add(EMPTY * 1800, now())
     assert reader.frames < 100, "others have their turn first"
     await eventually(lambda: reader.frames == 1800, within=5, what="all are parsed")
     assert reader.wire.reading
@@ -76,7 +76,7 @@ async def test_a_long_read_is_parsed_in_several_turns() -> None:
 async def test_one_that_has_paid_its_debt_is_read_on() -> None:
     reader = Reader()
     reader.intake.trust(Allowance(1000, 10, now()))
-    reader.intake.add(EMPTY * 50)
+    reader.intake.add(EMPTY * 50, now())
     assert not reader.wire.reading
     await eventually(lambda: reader.frames == 50, within=5, what="all are parsed")
     assert reader.wire.reading
@@ -91,7 +91,7 @@ async def test_one_that_stays_in_debt_is_sent_away() -> None:
     async def flood() -> None:
         while reader.failed is None:
             if reader.wire.reading:
-                reader.intake.add(EMPTY * 100)
+                reader.intake.add(EMPTY * 100, now())
             await asyncio.sleep(0.001)
 
     await asyncio.wait_for(flood(), 5)
@@ -104,7 +104,7 @@ async def test_what_is_sent_to_a_client_entitles_it_to_answers() -> None:
     reader.intake.trust(Allowance(1, 2 * EARNED, now()))
     for _ in range(2000):
         reader.intake.earn()
-        reader.intake.add(EMPTY * int(EARNED))
+        reader.intake.add(EMPTY * int(EARNED), now())
     assert reader.frames == 2000 * EARNED
     assert reader.wire.reading
     assert reader.failed is None
@@ -114,8 +114,8 @@ async def test_what_is_sent_to_a_client_entitles_it_to_answers() -> None:
 async def test_all_strangers_of_an_address_share_what_it_may_send() -> None:
     shared = Allowance(1, 50, now())
     first, second = Reader(strangers=shared), Reader(strangers=shared)
-    first.intake.add(EMPTY * 40)
-    second.intake.add(EMPTY * 40)
+    first.intake.add(EMPTY * 40, now())
+    second.intake.add(EMPTY * 40, now())
     assert first.frames == 40
     assert second.frames < 15
     assert not second.wire.reading
@@ -139,11 +139,11 @@ async def test_reading_goes_on_when_no_reason_against_it_is_left(debt_first: boo
     reader = Reader()
     reader.intake.trust(Allowance(200, 10, now()))
     if debt_first:
-        reader.intake.add(EMPTY * 30)
+        reader.intake.add(EMPTY * 30, now())
         reader.intake.pause(paused=True)
     else:
         reader.intake.pause(paused=True)
-        reader.intake.add(EMPTY * 30)
+        reader.intake.add(EMPTY * 30, now())
     await eventually(lambda: reader.frames == 30, within=5, what="all are parsed")
     assert not reader.wire.reading
     reader.intake.pause(paused=False)

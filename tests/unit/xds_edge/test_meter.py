@@ -47,7 +47,7 @@ def test_frames_come_whole_and_in_order_however_they_are_cut(size: int) -> None:
         meter.add(content[start : start + size])
         found += taken(meter)[0]
     assert found == [PREFACE + frames[0], *frames[1:]]
-    assert meter.held == 0
+    assert not meter.rest
 
 
 @pytest.mark.parametrize("kind", [DATA, PRIORITY, RST, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, ALTSVC, 0x55, 0xFF])
