@@ -30,8 +30,7 @@ async def control_plane(api: Api, namespace: str, mesh_name: str) -> list[Check]
     checks.insert(0, await _log(api, namespace))
     checks.append(await _webhook(api, mesh_name))
     checks.append(await _bundle(api, namespace))
-    checks.append(await _sidecars(api, mesh_name))
-    return checks
+    return [*checks, *await _sidecars(api, mesh_name)]
 
 
 async def _log(api: Api, namespace: str) -> Check:
@@ -85,9 +84,10 @@ async def _bundle(api: Api, namespace: str) -> Check:
     return Check(what, fine=roots > 0, found=f"{roots} root{'s' * (roots != 1)}")
 
 
-async def _sidecars(api: Api, mesh_name: str) -> Check:
-    """Pods that should have a sidecar and run without: created while no webhook was there, or before membership."""
+async def _sidecars(api: Api, mesh_name: str) -> list[Check]:
+    """Pods that should have a sidecar and run without, and pods whose sidecar lets strangers past the policy."""
     bare: list[str] = []
+    opened: list[str] = []
     for member in await members(api, mesh_name):
         if member["ignored"] == "yes":
             continue
@@ -97,10 +97,23 @@ async def _sidecars(api: Api, mesh_name: str) -> Check:
             for pod in pods
             if _wants_sidecar(pod, member["injection"]) and not _has_sidecar(pod)
         ]
-    if not bare:
-        return Check("sidecars", fine=True, found="every pod of the members that wants one has one")
-    named = ", ".join(sorted(bare)[:_NAMED]) + (f" and {len(bare) - _NAMED} more" if len(bare) > _NAMED else "")
-    return Check("sidecars", fine=False, found=f"{named} run without: created before; recreate them")
+        opened += [f"{member['namespace']}/{pod['metadata']['name']}" for pod in pods if _has_open_probe_ports(pod)]
+    every = Check("sidecars", fine=True, found="every pod of the members that wants one has one")
+    if bare:
+        every = Check("sidecars", fine=False, found=f"{_some(bare)} run without: created before; recreate them")
+    closed = Check("probe ports", fine=True, found="let nothing but probes through")
+    if opened:
+        found = (
+            f"of {_some(opened)} let any request of anybody through to the application, past the policy: an older "
+            "build injected these pods; restart them"
+        )
+        closed = Check("probe ports", fine=False, found=found)
+    return [every, closed]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(sorted(names)[:_NAMED]) + more
 
 
 def _wants_sidecar(pod: dict[str, Any], namespace_says: str) -> bool:
@@ -111,3 +124,12 @@ def _wants_sidecar(pod: dict[str, Any], namespace_says: str) -> bool:
 
 def _has_sidecar(pod: dict[str, Any]) -> bool:
     return any(one["name"] == "envoy" for one in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]])
+
+
+def _has_open_probe_ports(pod: dict[str, Any]) -> bool:
+    """By the proxy's bootstrap: an older build forwarded whatever was below a probe's path."""
+    if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+        return False
+    containers: list[dict[str, Any]] = [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]
+    arguments = [each for one in containers if one["name"] == "envoy" for each in one.get("args") or []]
+    return any('"prefix":"/meshlog/' in str(each) for each in arguments)

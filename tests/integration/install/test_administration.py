@@ -81,7 +81,7 @@ async def test_health_names_what_is_missing_and_what_waits(api: Api) -> None:
         if one["kind"] != "Deployment" or one["metadata"]["name"] != "meshlog-ca":
             await api.apply(one)
     found = {one.what: one for one in await health.control_plane(api, "meshlog-system", "meshlog")}
-    assert {one.what for one in found.values() if one.fine} == {"sidecars"}, "nobody is a member yet"
+    assert {one.what for one in found.values() if one.fine} == {"sidecars", "probe ports"}, "nobody is a member yet"
     assert "not installed" in found["meshlog-ca"].found
     assert "0 of 1 ready" in found["meshlog-compiler"].found
     assert "has no CA yet" in found["meshlog-webhook-meshlog"].found
