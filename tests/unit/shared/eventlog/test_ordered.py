@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from shared.eventlog.connection import Line
+from shared.eventlog.connection import Line, api_prefix
 from shared.eventlog.ordered import deliver
 from shared.eventlog.protocol import LogUnavailableError, Record
 
@@ -36,6 +36,9 @@ class Server:
 
     def new_inbox(self) -> str:
         return "_INBOX.a"
+
+    def api(self, _stream: str) -> str:
+        return api_prefix("")
 
     async def subscribe(self, _: str, *, cb: Callable[[Any], Awaitable[None]], **__: int) -> Server:
         self._deliver = cb
