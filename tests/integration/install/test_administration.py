@@ -304,6 +304,6 @@ async def test_a_credential_plugin_says_who_we_are(server: ApiServer, config: Pa
 
 def test_a_kubeconfig_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("{}")
-    for name in ("missing", "broken"):
-        with pytest.raises(BadInputError, match="cannot be used as a kubeconfig"):
+    for name, sentence in (("missing", "cannot be read"), ("broken", "cannot be used as a kubeconfig")):
+        with pytest.raises(BadInputError, match=sentence):
             kubeconfig.read(tmp_path / name)
