@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
-from services.xds_edge.secrets import Certificate, ProxySecrets, WorkloadSecrets, certified, still_good
+from services.xds_edge.secrets import Certificate, ProxySecrets, WorkloadSecrets, certified, secret_version, still_good
 from shared.certificates import TrustBundle
 from shared.spiffe import SpiffeId
 from shared.svid import IssuedSvid, SigningRefusedError, SvidUnavailableError
@@ -263,3 +269,46 @@ async def test_after_a_change_of_the_trust_domain_the_identity_is_of_the_new_one
     case = Case()
     case.edge.set_bundle(signed_by(1, 1, domain="example.org"))
     assert case.edge.in_force(IDENTITY) == SpiffeId("example.org", "shop", "web")
+
+
+def root(days: int) -> str:
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=days))
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def claimed(renew_at: int, until: int, serial: int) -> str:
+    """The version of a secret, as a proxy may make it up."""
+    honest = secret_version(renew_at, until, serial, IDENTITY, b"body")
+    assert certified(honest) == (serial, until)
+    return honest
+
+
+def test_a_version_that_lies_is_believed_no_further_than_a_certificate_can_go() -> None:
+    case = Case()
+    lie = claimed(999_999_999_999, 999_999_999_999, 999_999_999_999)
+    assert case.edge.certified(lie) == (0, 0), "without a bundle nothing is known"
+    case.edge.set_bundle(TrustBundle("cluster.local", 7, [root(10), root(30)], []))
+    serial, until = case.edge.certified(lie)
+    assert serial == 7
+    assert until <= dt.datetime.now(dt.UTC).timestamp() + 31 * 86_400
+    assert dt.datetime.fromtimestamp(until, dt.UTC).year < 2100
+    assert case.edge.certified(claimed(5, 10, 3)) == (3, 10)
+
+
+async def test_a_proxy_that_lies_about_its_renewal_gets_a_certificate() -> None:
+    case = Case()
+    case.edge.set_bundle(TrustBundle("cluster.local", 7, [root(10)], []))
+    secrets = case.stream()
+    secrets.want(IDENTITY, claimed(999_999_999_999, 999_999_999_999, 1))
+    await obtained(case, secrets)
+    secrets.close()
+
+
+def test_without_a_root_that_can_be_read_a_time_is_still_one_of_a_calendar() -> None:
+    case = Case()
+    case.edge.set_bundle(TrustBundle("cluster.local", 7, ["nonsense"], []))
+    _, until = case.edge.certified(claimed(5, 999_999_999_999, 1))
+    assert dt.datetime.fromtimestamp(until, dt.UTC).year == 9999
