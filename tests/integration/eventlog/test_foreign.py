@@ -96,7 +96,7 @@ async def test_what_the_server_writes_of_itself_stops_nobody(tmp_path: Path) -> 
                         within=10,
                         what="the next change is published",
                     )
-                    assert lease.held
+                    await eventually(lambda: lease.held, within=10, what="it leads")
                 assert logs.foreign.counts[STREAMS.events] >= 6
                 assert logs.foreign.counts[STREAMS.snapshots] >= 3
             standing = Standing(log, SCOPE, retry=0.1)
