@@ -30,7 +30,9 @@ class Ask(NamedTuple):
 class Cluster:
     """The objects that exist."""
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    def __init__(self, events: Iterable[Event], *, loopback: bool = False) -> None:
+        """`loopback`: whether pods may have loopback addresses, as in tests without networks of their own."""
+        self.loopback = loopback
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         for event in events:
             self.take(event)
@@ -45,7 +47,7 @@ class Cluster:
 
     def copy(self) -> Cluster:
         """The same objects, for who changes them."""
-        found = Cluster(())
+        found = Cluster((), loopback=self.loopback)
         found.objects = dict(self.objects)
         return found
 
@@ -56,6 +58,21 @@ class Cluster:
 
     def get(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         return self.objects.get((kind, namespace, name))
+
+    def _addresses_of(self, pod: dict[str, Any]) -> set[object]:
+        """What a pod claims; one that has ended claims nothing."""
+        status = pod.get("status", {})
+        if status.get("phase") in {"Succeeded", "Failed"}:
+            return set()
+        texts = [status.get("podIP", ""), *(each.get("ip", "") for each in status.get("podIPs", ()))]
+        return {address for text in texts if (address := _address(text, loopback=self.loopback))}
+
+    def _cluster_addresses_of(self, service: dict[str, Any]) -> set[object]:
+        spec = service.get("spec", {})
+        if spec.get("type") == "ExternalName" or spec.get("clusterIP") == "None":
+            return set()
+        texts = [spec.get("clusterIP", ""), *spec.get("clusterIPs", ())]
+        return {address for text in texts if (address := _address(text, loopback=self.loopback))}
 
     # Membership and modes
 
@@ -214,8 +231,8 @@ class Cluster:
 
     def pod_at(self, text: str) -> Name | None:
         """The one pod that an address leads to; none if it is a node's, or nothing says whose it is."""
-        address = _address(text)
-        claims = [(pod, value) for pod, value in self.all("Pod") if address in _addresses_of(value)]
+        address = _address(text, loopback=self.loopback)
+        claims = [(pod, value) for pod, value in self.all("Pod") if address in self._addresses_of(value)]
         if address is None or any(value.get("spec", {}).get("hostNetwork") for _, value in claims):
             return None
         # An address is given again only after its pod has lost it: the newest has it, one on its way out does not.
@@ -228,13 +245,13 @@ class Cluster:
 
     def service_at(self, text: str) -> Name | None:
         """The Service of the whole cluster that a cluster address leads to: the oldest that has it."""
-        address = _address(text)
-        if address is None or any(address in _addresses_of(value) for _, value in self.all("Pod")):
+        address = _address(text, loopback=self.loopback)
+        if address is None or any(address in self._addresses_of(value) for _, value in self.all("Pod")):
             return None
         ages = [
             (value["metadata"].get("creationTimestamp", ""), service)
             for service, value in self.all("Service")
-            if address in _cluster_addresses_of(value)
+            if address in self._cluster_addresses_of(value)
         ]
         oldest = sorted(service for age, service in ages if age == min(age for age, _ in ages))
         # Equally old ones of two namespaces: nothing says whose it is.
@@ -326,33 +343,16 @@ class Cluster:
         return {name: weight / total for name, weight in weights.items() if weight}
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _address(text: str, *, loopback: bool) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """An address that may be a pod's or a Service's."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
         return None
-    if found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified:
+    if (found.is_loopback and not loopback) or found.is_link_local or found.is_multicast or found.is_unspecified:
         return None
     # IPv4 in disguise.
     return None if isinstance(found, ipaddress.IPv6Address) and (found.ipv4_mapped or found.sixtofour) else found
-
-
-def _addresses_of(pod: dict[str, Any]) -> set[object]:
-    """What a pod claims; one that has ended claims nothing."""
-    status = pod.get("status", {})
-    if status.get("phase") in {"Succeeded", "Failed"}:
-        return set()
-    texts = [status.get("podIP", ""), *(each.get("ip", "") for each in status.get("podIPs", ()))]
-    return {address for text in texts if (address := _address(text))}
-
-
-def _cluster_addresses_of(service: dict[str, Any]) -> set[object]:
-    spec = service.get("spec", {})
-    if spec.get("type") == "ExternalName" or spec.get("clusterIP") == "None":
-        return set()
-    texts = [spec.get("clusterIP", ""), *spec.get("clusterIPs", ())]
-    return {address for text in texts if (address := _address(text))}
 
 
 def _valid(spec: dict[str, Any]) -> bool:

@@ -153,7 +153,7 @@ async def agrees(mesh: Mesh, number: int, directory: Path) -> tuple[int, int]:
     choice = random.Random(number)  # noqa: S311 (the same calls each time)
     gate = asyncio.Semaphore(AT_ONCE)
     async with realised(mesh, directory) as world:
-        cluster = Cluster(world.mesh.events)
+        cluster = Cluster(world.mesh.events, loopback=True)
 
         async def one(check: Coroutine[None, None, str]) -> str:
             async with gate:
