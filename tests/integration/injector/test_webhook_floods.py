@@ -6,6 +6,7 @@ The stranger calls from 127.0.0.2, the API server from 127.0.0.1: sources are al
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import resource
 import ssl
@@ -29,7 +30,7 @@ from tests.integration.injector.test_admission import IDENTITY
 from tests.unit.injector.pods import INSTALLATION
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 
-SHORT = ("handshakes", "matches", "pods", "slow-heads", "unread")
+SHORT = ("handshakes", "matches", "pods", "slow-heads")
 """Kinds that are tried each time."""
 SECONDS = 2.0
 WITHIN = 1.0
@@ -52,10 +53,15 @@ class Webhooks:
         reader, writer = await asyncio.open_connection(
             "localhost", self.port, ssl=self.trust, local_addr=("127.0.0.1", 0)
         )
-        writer.write(posted(path, body, "Connection: close"))
-        answer = await reader.read()
-        writer.close()
-        return time.monotonic() - began, answer
+        try:
+            writer.write(posted(path, body, "Connection: close"))
+            answer = await reader.read()
+            return time.monotonic() - began, answer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await writer.wait_closed()
 
 
 @pytest.fixture
