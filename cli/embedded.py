@@ -18,6 +18,7 @@ from deploy.devcluster.controllers.namespaces import ROOT_CA
 from deploy.devcluster.launch import mesh as launch
 from deploy.devcluster.objects import API_SERVER
 from deploy.devcluster.settings import KEPT as KEPT_DIRECTORY
+from deploy.devcluster.settings import LOG_DATA
 from deploy.install.access import CA_SECRET
 from deploy.install.control_plane import NATS_PORT, Profile, control_plane
 from deploy.install.profile import PRESETS
@@ -35,7 +36,7 @@ from shared.subjects import Streams
 
 STATE_VARIABLE = "MESHLOG_STATE"
 KUBECONFIG = "kubeconfig"
-LOG = "nats"
+LOG = LOG_DATA
 """Directory of the log's files."""
 MANIFESTS = "control-plane.yaml"
 """What the control plane was made of, beside the kubeconfig."""

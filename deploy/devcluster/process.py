@@ -25,7 +25,9 @@ from deploy.devcluster.launch.control import ControlServer
 from deploy.devcluster.launch.handover import Inherited
 from deploy.devcluster.mirror import Mirror
 from deploy.devcluster.node import kernel
+from deploy.devcluster.node.bytecode import compile_ahead
 from deploy.devcluster.node.machine import DNS_IP, LinuxRuntime
+from deploy.devcluster.node.shown import search_path, shown
 from deploy.devcluster.publishing import Publication
 from deploy.devcluster.settings import (
     API_PORT,
@@ -82,6 +84,7 @@ async def run(settings: Settings, inherited: Inherited) -> None:
         await api.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(_stop(stopping, kubelet))
+            group.create_task(compile_ahead())
             group.create_task(mirror.run())
             group.create_task(controllers.run())
             group.create_task(kubelet.run())
@@ -152,13 +155,15 @@ def _log_source(kubelet: Kubelet) -> LogSource:
 
 def _node_settings(state_dir: Path, pods: Path) -> NodeSettings:
     commands = str(Path(sys.executable).parent)
+    found = search_path(shown(), os.environ.get("PATH", "")) or _PATH.split(":")
     return NodeSettings(
         name=NODE,
+        state=state_dir,
         volumes=pods,
         logs=state_dir / "logs",
         claims=state_dir / "claims",
         variables={
-            "PATH": f"{commands}:{os.environ.get('PATH', _PATH)}",
+            "PATH": ":".join([commands, *found]),
             "HOME": "/tmp",  # noqa: S108 - every container has its own
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",

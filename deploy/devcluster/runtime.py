@@ -20,6 +20,28 @@ class Mount(msgspec.Struct, frozen=True):
     read_only: bool = False
 
 
+DEFAULT_CAPABILITIES = frozenset(
+    {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"}
+)
+"""What CRI-O leaves to root in a container that asks for nothing.
+
+Docker and containerd leave NET_RAW too, with which Linux since 5.17 lets a socket be marked: here it would lead around
+the sidecar, whose own traffic is told by a mark.
+"""
+
+
+class Confinement(msgspec.Struct, frozen=True):
+    """What a container may do, as its `securityContext` says."""
+
+    capabilities: frozenset[str] = DEFAULT_CAPABILITIES
+    """Without `CAP_`; `ALL` for all of them."""
+    read_only_root: bool = False
+    """It may write to its volumes only."""
+
+
+DEFAULT_CONFINEMENT = Confinement()
+
+
 class Process(Protocol):
     """One started container process (and whatever it forked)."""
 
@@ -53,8 +75,13 @@ class Sandbox(Protocol):
         mounts: Sequence[Mount],
         log: Path,
         working_directory: Path | None = None,
+        confinement: Confinement = DEFAULT_CONFINEMENT,
     ) -> Process:
-        """Start a process with stdout and stderr appended to `log`; raises `OSError` if it cannot be executed."""
+        """Start a process with stdout and stderr appended to `log`; raises `OSError` if it cannot be executed.
+
+        A working directory that is not there is made. The program is looked for in the `PATH` of `environment`, as the
+        container sees it.
+        """
         ...
 
     async def execute(
@@ -66,7 +93,7 @@ class Sandbox(Protocol):
         standard: tuple[int, int, int],
         working_directory: Path | None = None,
     ) -> Process:
-        """Start one more process beside `container` (what `start` returned), seeing the files that it sees.
+        """Start one more process beside `container` (what `start` returned), seeing and allowed the same.
 
         `standard` are the descriptors of its stdin, stdout and stderr; they stay the caller's.
         """

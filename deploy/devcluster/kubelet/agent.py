@@ -39,6 +39,8 @@ class NodeSettings(msgspec.Struct, frozen=True):
     """Where the node keeps things, and what it tells its containers."""
 
     name: str
+    state: Path
+    """Where all of this mesh's files are; no hostPath may lead into it, but for the log's own of the mesh."""
     volumes: Path
     """Volumes of pods; emptied at start. Best on a memory file system: tokens are in it."""
     logs: Path
@@ -208,6 +210,7 @@ class Kubelet:
             pod,
             directory=self._settings.volumes / objects.uid(pod),
             claims=self._settings.claims,
+            state=self._settings.state,
             lookup=lookup,
             issue=self._issue,
             root_ca=ROOT_CA,

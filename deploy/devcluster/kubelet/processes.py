@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import msgspec
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import Cluster, Obj
 from deploy.devcluster.kubelet import environment, probes
+from deploy.devcluster.kubelet.confining import confinement_of
 from deploy.devcluster.kubelet.environment import Lookup, UnresolvedError
 from deploy.devcluster.kubelet.events import EventRecorder
 from deploy.devcluster.kubelet.logs import PodLogs, size
@@ -129,7 +129,7 @@ class PodProcesses:
         variables = {**self._variables(own), **environment}
         return await self._sandbox.execute(
             running,
-            _found(argv, variables),
+            argv,
             environment=variables,
             standard=standard,
             working_directory=_directory(own),
@@ -145,11 +145,12 @@ class PodProcesses:
         log = self._node.logs.path(self._pod(), name)
         self._begins[name] = [*self._begins.get(name, [])[-1:], size(log)]
         process = await self._sandbox.start(
-            _found(argv, variables),
+            argv,
             environment=variables,
             mounts=self._volumes.mounts(container, variables),
             log=log,
             working_directory=_directory(container),
+            confinement=confinement_of(container),
         )
         self._running[name] = process
         self.record("Normal", "Started", f"Started container {name}")
@@ -196,12 +197,6 @@ class PodProcesses:
 def hostname_of(pod: Obj) -> str:
     """`spec.hostname`, or the pod's name as far as a host name may be long."""
     return pod["spec"].get("hostname") or objects.name(pod)[:63].rstrip("-.")
-
-
-def _found(argv: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """The command line with the program's path, as a shell would find it."""
-    found = shutil.which(argv[0], path=variables.get("PATH")) if "/" not in argv[0] else None
-    return [found or argv[0], *argv[1:]]
 
 
 def _directory(container: Obj) -> Path | None:

@@ -23,6 +23,7 @@ from deploy.devcluster.kubelet.atomic import AtomicDirectory
 from deploy.devcluster.kubelet.environment import Lookup, UnresolvedError
 from deploy.devcluster.kubelet.payload import File
 from deploy.devcluster.runtime import Mount
+from deploy.devcluster.settings import LOG_DATA, MESH_NAMESPACE
 
 API_ACCESS_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 _API_ACCESS = "kube-api-access"
@@ -57,6 +58,7 @@ class PodVolumes:
         *,
         directory: Path,
         claims: Path,
+        state: Path,
         lookup: Lookup,
         issue: TokenIssuer,
         root_ca: str,
@@ -65,6 +67,7 @@ class PodVolumes:
     ) -> None:
         self._directory = directory
         self._claims = claims
+        self._state = state
         self._lookup = lookup
         self._issue = issue
         self._now = now
@@ -122,6 +125,7 @@ class PodVolumes:
             path.chmod(0o777)
             return path
         if "hostPath" in volume:
+            self._check_host_path(name, Path(volume["hostPath"]["path"]), objects.namespace(pod))
             return _host_path(volume["hostPath"])
         if "persistentVolumeClaim" in volume:
             path = self._claims / objects.namespace(pod) / volume["persistentVolumeClaim"]["claimName"]
@@ -129,6 +133,16 @@ class PodVolumes:
             return path
         kinds = ", ".join(sorted(volume.keys() - {"name"})) or "nothing"
         raise UnresolvedError(f'volume "{name}" is of a kind that the devcluster does not have: {kinds}')
+
+    def _check_host_path(self, name: str, path: Path, namespace: str) -> None:
+        """The state directory holds every key and token. Its log's own directory is the mesh's alone."""
+        state, path = self._state.resolve(), path.resolve()
+        if not path.is_relative_to(state):
+            return
+        if namespace != MESH_NAMESPACE or path != state / LOG_DATA:
+            raise UnresolvedError(
+                f'volume "{name}": hostPath {path} lies in the state directory of this mesh; use another directory'
+            )
 
     def mounts(self, container: Obj, variables: Mapping[str, str]) -> list[Mount]:
         """Where a container sees which volume. Raises `UnresolvedError` for a volume that the pod does not have."""
@@ -171,10 +185,10 @@ def _inside(source: Path, inside: str) -> Path:
     """A subPath: fixed when the container starts, also in a directory that changes atomically, as in Kubernetes."""
     if Path(inside).is_absolute() or ".." in Path(inside).parts:
         raise UnresolvedError(f"subPath `{inside}` must stay inside its volume")
-    path = source / inside
-    if not path.exists():
-        path.mkdir(parents=True)
-    resolved = path.resolve()
+    # First: making it through a link that a container put there would write on the machine.
+    resolved = (source / inside).resolve()
     if not resolved.is_relative_to(source.resolve()):
         raise UnresolvedError(f"subPath `{inside}` leads out of its volume")
+    if not resolved.exists():
+        resolved.mkdir(parents=True)
     return resolved

@@ -1,12 +1,15 @@
 """The system calls that Python 3.11 does not offer, through the C library, each raising `OSError` with what it was for.
 
-Nothing is imported but ctypes: the launcher, pid 1 and the spawner load this module, and they must stay small.
+Next to nothing is imported but ctypes: the launcher, pid 1 and the spawner load this module, and they must stay small.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
+import struct
+from collections.abc import Collection
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
@@ -15,6 +18,8 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+
+_EPERM, _ENOSYS = 1, 38
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -30,7 +35,13 @@ MS_PRIVATE = 1 << 18
 MS_RELATIME = 1 << 21
 MNT_DETACH = 2
 
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
+
 _PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
+_MOUNT_SETATTR = 442
 _KEPT_FLAGS = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME
 _ST_RELATIME = 4096
 
@@ -64,14 +75,35 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
     _checked(result, f"mount {kind or source} on {target}")
 
 
-def bind(source: str, target: str, *, read_only: bool = False) -> None:
-    """Make a directory or a file, with what is mounted below it, appear at `target`."""
+def bind(source: str, target: str, *, attributes: int = 0) -> None:
+    """Make a directory or a file, with all that is mounted below it, appear at `target`, with these `ATTR_*` more."""
     mount(source, target, flags=MS_BIND | MS_REC)
-    if read_only:
-        # Flags that an outer namespace locked must be repeated, or the remount is refused.
-        found = os.statvfs(target).f_flag
+    if attributes:
+        _restrict(target, attributes)
+
+
+def _restrict(target: str, attributes: int) -> None:
+    """Set attributes of a mount and of every mount below it: a bind alone leaves those as they were."""
+    wanted = struct.pack("QQQQ", attributes, 0, 0, 0)
+    number = _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, wanted, len(wanted))
+    if number == 0:
+        return
+    # Older seccomp profiles of containers say EPERM of calls that they do not know.
+    if ctypes.get_errno() not in (_ENOSYS, _EPERM):
+        _checked(-1, f"mount_setattr {target}")
+    for place in _mounts_at(target):
+        # Before Linux 5.12: one by one; flags that an outer namespace locked must be repeated.
+        found = os.statvfs(place).f_flag
         kept = found & _KEPT_FLAGS | (MS_RELATIME if found & _ST_RELATIME else 0)
-        mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY | kept)
+        mount("none", place, flags=MS_BIND | MS_REMOUNT | attributes | kept)
+
+
+def _mounts_at(target: str) -> list[str]:
+    with open("/proc/self/mountinfo", "rb") as stream:  # noqa: PTH123 - pathlib is not worth its time here
+        fields = [line.split(b" ")[4] for line in stream]
+    # Blanks and the like are written as backslash and three octal digits.
+    places = [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), each)) for each in fields]
+    return [place for place in places if place == target or place.startswith(target + "/")]
 
 
 def detach(target: str) -> None:
@@ -95,6 +127,15 @@ def change_root(new_root: str) -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that forked it ends."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def keep_capabilities(kept: Collection[int]) -> None:
+    """Take all other capabilities out of what a program may get that this process executes, root or not."""
+    number = 0
+    while (held := _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
+        if held and number not in kept:
+            _checked(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), f"drop capability {number}")
+        number += 1
 
 
 def map_only_user(user: int, group: int) -> None:

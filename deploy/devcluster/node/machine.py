@@ -19,7 +19,8 @@ from pathlib import Path
 from deploy.devcluster.dns import DOMAIN, DnsServer, Zone
 from deploy.devcluster.node import links, services
 from deploy.devcluster.node.addresses import AddressPool
-from deploy.devcluster.node.sandbox import LinuxSandbox, PodFiles
+from deploy.devcluster.node.sandbox import LinuxSandbox, PodFiles, Seen
+from deploy.devcluster.node.shown import shown
 from deploy.devcluster.node.spawning import Spawner
 from deploy.devcluster.runtime import ServiceRoute
 from shared import ruleset
@@ -50,7 +51,7 @@ class LinuxRuntime:
         self._changing = asyncio.Lock()
         self._zone = Zone()
         self._dns = DnsServer(self._zone)
-        self._kept = [str(path) for path in _kept_paths()]
+        self._shown = shown()
 
     @classmethod
     async def start(cls, state_dir: Path, *, on_lost: Callable[[], None] | None = None) -> LinuxRuntime:
@@ -97,7 +98,12 @@ class LinuxRuntime:
                 self._addresses.give_back(ip)
 
         return LinuxSandbox(
-            self._spawner, ip=ip, files=files, namespaces=namespaces, kept=self._kept, take_back=take_back
+            self._spawner,
+            ip=ip,
+            files=files,
+            namespaces=namespaces,
+            seen=Seen(shown=self._shown, hidden=str(self._state_dir)),
+            take_back=take_back,
         )
 
     async def _make_network(self, wire: str, hostname: str, ip: str) -> list[int]:
@@ -137,13 +143,6 @@ class LinuxRuntime:
     async def _transact(self, messages: list[Message]) -> None:
         """Under `_changing`; off the event loop, as a commit waits until all CPUs have left the old rules."""
         await asyncio.to_thread(ruleset.commit, messages, through=self._rules)
-
-
-def _kept_paths() -> list[Path]:
-    """What every container must see: the interpreter, its packages, and this source tree."""
-    source = Path(__file__).resolve().parents[3]
-    found = [Path(sys.prefix), Path(sys.base_prefix), source]
-    return list(dict.fromkeys(path.resolve() for path in found))
 
 
 def _end() -> None:

@@ -1,52 +1,69 @@
-"""What a container sees as `/`: the machine's own files, with the pod's volumes where the pod wants them.
+"""What a container sees as `/`: a memory file system of its own, as an image would be, with programs and volumes in it.
 
-There are no images. An ordinary user cannot make directories in `/`, so the new root is a tmpfs into which the
-entries of the real root are bound; on the way to a volume's target that does not exist, directories are *opened*:
-made anew in the tmpfs, their children bound one by one, so that the missing name can be added beside them.
-`/tmp` and `/run` are the container's own. What must not vanish although it lies below them (the interpreter, the
-source tree) is bound again. Runs in the spawner's child, hence plain paths and next to no imports.
+There are no images, so those of the machine's files that any program needs (`shown`) are bound into it, read-only.
+All around them is the container's own, empty and writable: `/tmp`, `/run`, `/var`, homes, and what it makes in `/`.
+On the way to a volume's target that does not exist below a shown directory, directories are *opened*: made anew in the
+memory file system, their children bound one by one, so that the missing name can be added beside them.
+Runs in the spawner's child, hence plain paths and next to no imports.
 """
 
-# A container starts in 4 ms; pathlib would be a good part of it.
-# ruff: noqa: PTH102, PTH103, PTH108, PTH112, PTH115, PTH120, PTH211
+# A container starts in a few ms; pathlib would be a good part of it.
+# ruff: noqa: PTH101, PTH102, PTH103, PTH112, PTH114, PTH115, PTH118, PTH120, PTH208, PTH211, S108
 
 from __future__ import annotations
 
+import errno
 import os
 
-from deploy.devcluster.node import kernel
+from deploy.devcluster.node import interfaces, kernel
 
-PRIVATE = ("/tmp", "/run")  # noqa: S108 - these are the targets of mounts, not files we write
-"""Directories that each container has for itself, empty at the start."""
+_OWN = {
+    "/etc": 0o755, "/home": 0o755, "/mnt": 0o755, "/opt": 0o755, "/root": 0o700, "/run": 0o755, "/run/lock": 0o1777,
+    "/srv": 0o755, "/tmp": 0o1777, "/var": 0o755, "/var/cache": 0o755, "/var/lib": 0o755, "/var/log": 0o755,
+    "/var/spool": 0o755, "/var/tmp": 0o1777,
+}  # fmt: skip
+"""Directories that each container has for itself, empty at the start, with their modes."""
+_LINKS = {"/var/run": "/run", "/var/lock": "/run/lock"}
+_SHOWN_SO = kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV
 
 
-def build(staging: str, mounts: list[tuple[str, str, bool]], kept: list[str]) -> None:
+def build(staging: str, mounts: list[tuple[str, str, bool]], shown: list[str], hidden: str) -> None:
     """Build the root and enter it. Mounts are (source, target, read only); `staging` is an empty directory.
 
+    `shown` are paths of the machine, parents first; `hidden` is a directory that nothing may show, whatever it lies in.
     The caller is in its own mount namespace. Raises `OSError` naming the mount that failed.
     """
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
-    wanted = [(source, os.path.realpath(target), read_only) for source, target, read_only in mounts]
-    wanted += [(path, path, False) for path in kept if _private(path)]
     # Parents before children, so that a volume may lie inside another.
-    wanted.sort(key=lambda entry: entry[1].count("/"))
-    targets = {target for _, target, _ in wanted}
-    sources = {target: source for source, target, _ in wanted}
-    opened = _opened([target for _, target, _ in wanted], targets)
+    volumes = sorted(
+        ((os.path.realpath(source), _target(target, shown), read_only) for source, target, read_only in mounts),
+        key=lambda volume: volume[1].count("/"),
+    )
+    targets = {target for _, target, _ in volumes}
     kernel.mount("meshlog", staging, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
     # Binding the directory that holds `staging` must not bind the new root into itself.
     kernel.mount("none", staging, flags=kernel.MS_UNBINDABLE)
-    _fill("/", staging, opened, targets)
-    for source, target, read_only in wanted:
-        place = staging + target
-        _make_place(place, directory=os.path.isdir(sources[target]))
-        kernel.bind(source, place, read_only=read_only)
+    for path, mode in _OWN.items():
+        os.mkdir(staging + path)
+        os.chmod(staging + path, mode)
+    for path, leads_to in _LINKS.items():
+        os.symlink(leads_to, staging + path)
+    opened = _opened(targets, shown)
+    for path in shown:
+        if not targets.intersection([path, *_ancestors(path)]):
+            _show(path, staging, opened, targets, hidden)
+    interfaces.make(staging)
+    for source, target, read_only in volumes:
+        _make_place(staging, target, directory=os.path.isdir(source))
+        _bind(source, staging + target, kernel.ATTR_RDONLY if read_only else 0, hidden)
     kernel.change_root(staging)
     kernel.mount("none", "/", flags=kernel.MS_PRIVATE)
 
 
-def _private(path: str) -> bool:
-    return any(path == top or path.startswith(top + "/") for top in PRIVATE)
+def make_read_only() -> None:
+    """Take the container's own files from it, as `readOnlyRootFilesystem` wants; volumes are mounts of their own."""
+    flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount("none", "/", flags=flags)
 
 
 def _ancestors(path: str) -> list[str]:
@@ -54,59 +71,72 @@ def _ancestors(path: str) -> list[str]:
     return ["/" + "/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _opened(paths: list[str], targets: set[str]) -> set[str]:
-    """Existing directories that must be opened so that each missing target can be made in them."""
+def _below(path: str, tops: set[str]) -> bool:
+    return path in tops or not tops.isdisjoint(_ancestors(path))
+
+
+def _target(path: str, shown: list[str]) -> str:
+    """Where a target lies, once the symbolic links of the new root are followed; those in volumes are not."""
+    tops = set(shown)
+    for _ in range(40):
+        path = os.path.normpath(path)
+        for at in [*_ancestors(path), path]:
+            link = _LINKS.get(at) or (os.readlink(at) if _below(at, tops) and os.path.islink(at) else "")
+            if link:
+                path = os.path.join(os.path.dirname(at), link, path[len(at) + 1 :])
+                break
+        else:
+            return path
+    raise OSError(errno.ELOOP, f"mount on {path}: {os.strerror(errno.ELOOP)}")
+
+
+def _opened(targets: set[str], shown: list[str]) -> set[str]:
+    """Shown directories that must be opened so that each missing target can be made in them."""
     opened: set[str] = set()
-    for path in paths:
+    tops = set(shown)
+    for path in targets:
         ancestors = _ancestors(path)
-        if _private(path) or targets.intersection(ancestors) or os.path.lexists(path):
-            continue
-        opened.update(ancestor for ancestor in ancestors if os.path.isdir(ancestor))
+        if targets.isdisjoint(ancestors) and not tops.isdisjoint(ancestors) and not os.path.lexists(path):
+            opened.update(each for each in ancestors if _below(each, tops) and os.path.isdir(each))
     return opened
 
 
-def _fill(real: str, made: str, opened: set[str], targets: set[str]) -> None:
-    try:
-        entries = list(os.scandir(real))
-    except PermissionError:
-        return  # what this user cannot list he does not see
-    for entry in entries:
-        path, place = entry.path, f"{made}/{entry.name}"
-        if entry.is_symlink():
-            os.symlink(os.readlink(path), place)
-        elif entry.is_dir(follow_symlinks=False):
-            os.mkdir(place)
-            if path in opened and path not in PRIVATE:
-                _fill(path, place, opened, targets)
-            elif path not in targets:
-                _show_directory(path, place)
-        elif path not in targets:
-            _touch(place)
-            try:
-                kernel.bind(path, place)
-            except PermissionError:
-                os.unlink(place)
-
-
-def _show_directory(path: str, place: str) -> None:
-    if path in PRIVATE:
-        mode = "mode=1777" if path == "/tmp" else "mode=755"  # noqa: S108
-        kernel.mount("meshlog", place, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, mode)
-    elif path == "/proc":
-        _mount_processes(place)
+def _show(path: str, made: str, opened: set[str], targets: set[str], hidden: str) -> None:
+    """Let a path of the machine appear in the new root, unless a volume comes there."""
+    place = made + path
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), place)
+    elif path in targets:
+        return
+    elif path in opened:
+        os.mkdir(place)
+        for name in os.listdir(path):
+            _show(f"{path}/{name}", made, opened, targets, hidden)
     else:
-        kernel.bind(path, place)
+        try:
+            if os.path.isdir(path):
+                os.mkdir(place)
+            else:
+                _touch(place)
+            _bind(path, place, _SHOWN_SO, hidden)
+        except PermissionError:
+            return  # what this user may not see
 
 
-def _mount_processes(place: str) -> None:
-    try:
-        kernel.mount("proc", place, "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
-    except PermissionError:
-        # Where parts of /proc are masked (in some containers) the kernel grants no fresh one.
-        kernel.bind("/proc", place)
+def _bind(source: str, place: str, attributes: int, hidden: str) -> None:
+    kernel.bind(source, place, attributes=attributes)
+    if hidden == source or hidden.startswith(source.rstrip("/") + "/"):
+        covered = place + hidden[len(source.rstrip("/")) :]
+        kernel.mount("meshlog", covered, "tmpfs", kernel.MS_RDONLY, "mode=000,size=0")
 
 
-def _make_place(place: str, *, directory: bool) -> None:
+def _make_place(staging: str, target: str, *, directory: bool) -> None:
+    place = staging + target
+    for at in [*_ancestors(target), target]:
+        # A volume's owner may have put it there: followed, it would lead out of the new root.
+        if os.path.islink(staging + at):
+            raise OSError(errno.ELOOP, f"mount on {target}: {at} is a symbolic link")
     if os.path.lexists(place):
         return
     os.makedirs(place if directory else os.path.dirname(place), exist_ok=True)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from deploy.devcluster.node.capabilities import numbers
 from deploy.devcluster.node.spawning import ContainerProcess, Order, Spawner
-from deploy.devcluster.runtime import Mount
+from deploy.devcluster.runtime import DEFAULT_CONFINEMENT, Confinement, Mount
 
 
 class PodFiles(msgspec.Struct, frozen=True):
@@ -46,6 +47,15 @@ class PodFiles(msgspec.Struct, frozen=True):
         shutil.rmtree(self.directory)
 
 
+class Seen(msgspec.Struct, frozen=True):
+    """What containers see of the machine besides their volumes."""
+
+    shown: Sequence[str]
+    """Read-only; see `shown`."""
+    hidden: str
+    """Never, whatever a volume shows: the state directory."""
+
+
 class LinuxSandbox:
     """See `deploy.devcluster.runtime.Sandbox`."""
 
@@ -56,7 +66,7 @@ class LinuxSandbox:
         ip: str,
         files: PodFiles,
         namespaces: Sequence[int],
-        kept: Sequence[str],
+        seen: Seen,
         take_back: Callable[[], Awaitable[None]],
     ) -> None:
         """`namespaces` are descriptors, the sandbox's own from now on; `take_back` undoes the wiring."""
@@ -64,9 +74,9 @@ class LinuxSandbox:
         self._ip = ip
         self._files = files
         self._namespaces = list(namespaces)
-        self._kept = list(kept)
+        self._seen = seen
         self._take_back = take_back
-        self._processes: set[ContainerProcess] = set()
+        self._processes: dict[ContainerProcess, Confinement] = {}
         self._removed = False
 
     @property
@@ -82,18 +92,22 @@ class LinuxSandbox:
         mounts: Sequence[Mount],
         log: Path,
         working_directory: Path | None = None,
+        confinement: Confinement = DEFAULT_CONFINEMENT,
     ) -> ContainerProcess:
         """Start a container with stdout and stderr appended to `log`; raises `OSError` if it cannot be executed."""
         if self._removed:
             raise ProcessLookupError("the pod is gone")
-        seen = [*self._files.mounts(), *mounts]
+        visible = [*self._files.mounts(), *mounts]
         order = Order(
             argv=list(argv),
             environment=with_interpreter_first(environment),
             directory=str(working_directory or "/"),
             staging=str(self._files.staging),
-            mounts=[(str(mount.source), str(mount.target), mount.read_only) for mount in seen],
-            kept=self._kept,
+            mounts=[(str(mount.source), str(mount.target), mount.read_only) for mount in visible],
+            shown=self._seen.shown,
+            hidden=self._seen.hidden,
+            read_only=confinement.read_only_root,
+            capabilities=numbers(confinement.capabilities),
         )
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         written = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -102,7 +116,7 @@ class LinuxSandbox:
         finally:
             os.close(nothing)
             os.close(written)
-        return self._remember(process)
+        return self._remember(process, confinement)
 
     async def execute(
         self,
@@ -113,13 +127,15 @@ class LinuxSandbox:
         standard: tuple[int, int, int],
         working_directory: Path | None = None,
     ) -> ContainerProcess:
-        """Start one more process in a running container, with these standard descriptors (they stay the caller's)."""
+        """Start one more process in a running container, as confined as that; `standard` stay the caller's."""
+        confinement = self._processes.get(container, DEFAULT_CONFINEMENT)
         order = Order(
             argv=list(argv),
             environment=with_interpreter_first(environment),
             directory=str(working_directory or "/"),
+            capabilities=numbers(confinement.capabilities),
         )
-        return self._remember(await self._spawner.join(order, standard, container))
+        return self._remember(await self._spawner.join(order, standard, container), confinement)
 
     async def remove(self) -> None:
         """End every process in it and take the namespaces and the address back; twice is once."""
@@ -138,9 +154,13 @@ class LinuxSandbox:
                 os.close(descriptor)
             self._files.remove()
 
-    def _remember(self, process: ContainerProcess) -> ContainerProcess:
-        self._processes.add(process)
-        process.when_ended(lambda: self._processes.discard(process))
+    def _remember(self, process: ContainerProcess, confinement: Confinement) -> ContainerProcess:
+        self._processes[process] = confinement
+
+        def forget() -> None:
+            self._processes.pop(process, None)
+
+        process.when_ended(forget)
         return process
 
 

@@ -146,11 +146,14 @@ def _become(header: dict[str, Any], received: list[int]) -> None:
             for namespace in received[5:]:
                 kernel.enter(namespace, 0)
             kernel.unshare(kernel.CLONE_NEWNS)
-            rootfs.build(spec["staging"], spec["mounts"], spec["kept"])
+            rootfs.build(spec["staging"], spec["mounts"], spec["shown"], spec["hidden"])
+        _enter_directory(spec["directory"])
+        if spec["read_only"] and header["op"] != "join":
+            rootfs.make_read_only()
+        kernel.keep_capabilities(spec["capabilities"])
         os.setsid()
         for number, descriptor in enumerate(standard):
             os.dup2(descriptor, number)
-        os.chdir(spec["directory"])
         os.execvpe(spec["argv"][0], spec["argv"], spec["environment"])  # noqa: S606 - this is what we are for
     except OSError as error:
         os.write(status, json.dumps([error.errno, error.strerror or str(error)]).encode())
@@ -158,6 +161,15 @@ def _become(header: dict[str, Any], received: list[int]) -> None:
         os.write(status, json.dumps([0, repr(error)]).encode())
     finally:
         os._exit(code)
+
+
+def _enter_directory(path: str) -> None:
+    """A working directory that is not there is made, as container runtimes do."""
+    try:
+        os.chdir(path)
+    except FileNotFoundError:
+        os.makedirs(path)  # noqa: PTH103 - next to no imports
+        os.chdir(path)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,14 @@ class Order(msgspec.Struct, frozen=True):
     directory: str = "/"
     staging: str = ""
     mounts: Sequence[tuple[str, str, bool]] = ()
-    kept: Sequence[str] = ()
+    shown: Sequence[str] = ()
+    """Paths of the machine that the container sees, read-only."""
+    hidden: str = ""
+    """A directory of the machine that it never sees."""
+    read_only: bool = False
+    """Nor may it write outside its volumes."""
+    capabilities: Sequence[int] = ()
+    """Numbers of those that the program may have."""
 
 
 class ContainerProcess:

@@ -23,7 +23,7 @@ from deploy.devcluster.launch.mesh import Mesh, start
 from deploy.devcluster.node.machine import LinuxRuntime
 from deploy.devcluster.node.sandbox import LinuxSandbox
 from deploy.devcluster.node.spawning import ContainerProcess
-from deploy.devcluster.runtime import Mount, Process, ServiceRoute
+from deploy.devcluster.runtime import DEFAULT_CAPABILITIES, Confinement, Mount, Process, ServiceRoute
 from shared.errors import BadInputError
 
 
@@ -71,6 +71,8 @@ class Pod:
         mounts: Sequence[tuple[Path, str, bool]] = (),
         environment: Mapping[str, str] | None = None,
         directory: str | None = None,
+        capabilities: Sequence[str] | None = None,
+        read_only: bool = False,
     ) -> tuple[int, Path]:
         """Pid of the started container, and its log."""
         log = self.node.directory / f"{self.uid}-{next(self._numbers)}.log"
@@ -82,6 +84,8 @@ class Pod:
             mounts=[[str(source), target, read_only] for source, target, read_only in mounts],
             environment=dict(environment or {}),
             directory=directory,
+            capabilities=capabilities,
+            read_only=read_only,
         )
         return pid, log
 
@@ -95,6 +99,21 @@ class Pod:
         code, output = self.run("python", "-c", program, **more)
         assert code == 0, output
         return output.strip()
+
+    def beside(self, *argv: str) -> str:
+        """What a command prints beside the container that was started last; it must succeed."""
+        reading, writing = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        request = {"op": "exec", "pod": self.uid, "argv": list(argv), "environment": {}}
+        try:
+            (answer,) = ask(self.node.mesh.state_dir, request, [nothing, writing, writing])
+        finally:
+            os.close(writing)
+            os.close(nothing)
+        with os.fdopen(reading, "rb") as stream:
+            printed = stream.read().decode().strip()
+        assert answer["exit"] == 0, printed
+        return printed
 
     def serve(self, program: str) -> int:
         """Start a Python program that prints a line when it listens; its pid."""
@@ -135,6 +154,12 @@ class _Inside:
                 mounts=[Mount(source=Path(m[0]), target=Path(m[1]), read_only=m[2]) for m in ask["mounts"]],
                 log=Path(ask["log"]),
                 working_directory=Path(ask["directory"]) if ask["directory"] else None,
+                confinement=Confinement(
+                    capabilities=DEFAULT_CAPABILITIES
+                    if ask["capabilities"] is None
+                    else frozenset(ask["capabilities"]),
+                    read_only_root=ask["read_only"],
+                ),
             )
         except OSError as error:
             raise BadInputError("test/start", f"{type(error).__name__} {error.strerror}") from error

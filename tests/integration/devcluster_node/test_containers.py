@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -26,11 +25,17 @@ def test_a_volume_appears_where_no_directory_was(node: Node, tmp_path: Path) -> 
         assert node.pod("a").run("cat", f"{target}/page", mounts=[(tmp_path, target, True)]) == (0, "hello")
 
 
-def test_around_a_volume_the_machines_files_are_still_there(node: Node, tmp_path: Path) -> None:
-    before = {path.name for path in Path("/etc").iterdir() if os.access(path, os.R_OK)}
-    code, listing = node.pod("a").run("ls", "-A", "/etc", mounts=[(tmp_path, "/etc/nowhere", True)])
+@pytest.mark.parametrize("target", ["/usr/share/nowhere", "/usr/nowhere/deep", "/bin/nowhere"])
+def test_around_a_volume_all_of_the_programs_files_are_still_there(node: Node, tmp_path: Path, target: str) -> None:
+    """And of /etc what every image has."""
+    _, before = node.pod("a").run("ls", "-A", "/usr", "/usr/share", "/usr/bin", "/etc")
+    assert {path.name for path in Path("/usr/share").iterdir()} <= set(before.split())
+    code, listing = node.pod("a").run(
+        "ls", "-A", "/usr", "/usr/share", "/usr/bin", "/etc", mounts=[(tmp_path, target, True)]
+    )
     assert code == 0
-    assert before | {"nowhere"} <= set(listing.split())
+    assert sorted(listing.split()) == sorted([*before.split(), "nowhere"])
+    assert {"passwd", "ld.so.cache", "ssl"} <= set(before.split())
 
 
 def test_a_file_can_be_a_volume_and_volumes_can_lie_inside_others(node: Node, tmp_path: Path) -> None:

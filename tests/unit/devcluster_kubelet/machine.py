@@ -16,7 +16,7 @@ from deploy.devcluster.cluster import Cluster, Obj
 from deploy.devcluster.controllers import MIRRORED
 from deploy.devcluster.kubelet import Kubelet, NodeSettings, Token
 from deploy.devcluster.mirror import Mirror
-from deploy.devcluster.runtime import Mount, ServiceRoute
+from deploy.devcluster.runtime import DEFAULT_CONFINEMENT, Confinement, Mount, ServiceRoute
 from tests.waiting import eventually
 
 WITHIN = 5.0
@@ -29,6 +29,7 @@ class PlayedProcess:
         self.argv = list(argv)
         self.environment = dict(environment)
         self.mounts = {str(mount.target): mount for mount in mounts}
+        self.confinement = Confinement()
         self.signals: list[int] = []
         self.stubborn = False
         self.pid = 1
@@ -65,10 +66,12 @@ class PlayedSandbox:
         mounts: Sequence[Mount],
         log: Path,
         working_directory: Path | None = None,
+        confinement: Confinement = DEFAULT_CONFINEMENT,
     ) -> PlayedProcess:
         if argv[0] == "missing":
             raise FileNotFoundError(2, "No such file or directory", argv[0])
         process = PlayedProcess(argv, environment, mounts)
+        process.confinement = confinement
         self._machine.started.append(process)
         self._machine.on_start(process)
         return process
@@ -174,6 +177,7 @@ async def node(tmp_path: Path, *, token_lifetime: float = 3600.0) -> AsyncGenera
 
     settings = NodeSettings(
         name="devcluster",
+        state=tmp_path / "state",
         volumes=tmp_path / "pods",
         logs=tmp_path / "logs",
         claims=tmp_path / "claims",

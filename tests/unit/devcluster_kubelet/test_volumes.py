@@ -120,6 +120,35 @@ async def test_empty_dirs_are_shared_and_survive_restarts_and_sub_paths_stay_ins
         assert again.mounts == first.mounts
 
 
+@pytest.mark.parametrize("inside", ["", "/pods", "/nats", "/claims/other/data"])
+async def test_no_host_path_leads_into_the_state_directory(tmp_path: Path, inside: str) -> None:
+    """Not by a link either: it holds every key, token and volume of the mesh."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (tmp_path / "way").symlink_to(state)
+    async with node(tmp_path) as stage:
+        main, volumes = mounting(
+            "/data", {"hostPath": {"path": f"{tmp_path}/way{inside}", "type": "DirectoryOrCreate"}}
+        )
+        await stage.run(pod(main, volumes=volumes))
+        found = await stage.until("refused", lambda found: "state directory" in str(found.get("status")))
+        assert status_of(found, "main")["state"]["waiting"]["reason"] == "ContainerCreating"
+        assert list(state.iterdir()) == []
+        assert stage.machine.started == []
+
+
+async def test_a_sub_path_makes_nothing_behind_a_link_that_leads_out(tmp_path: Path) -> None:
+    async with node(tmp_path) as stage:
+        volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+        volume.mkdir()
+        elsewhere.mkdir()
+        (volume / "way").symlink_to(elsewhere)
+        main, volumes = mounting("/data", {"hostPath": {"path": str(volume)}}, subPath="way/made")
+        await stage.run(pod(main, volumes=volumes))
+        await stage.until("refused", lambda found: "leads out of its volume" in str(found.get("status")))
+        assert list(elsewhere.iterdir()) == []
+
+
 async def test_a_claim_is_a_directory_that_outlives_its_pod(tmp_path: Path) -> None:
     async with node(tmp_path) as stage:
         main, volumes = mounting("/data", {"persistentVolumeClaim": {"claimName": "data-web-0"}})
