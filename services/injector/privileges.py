@@ -1,9 +1,10 @@
 """What a pod's own containers may not be or have beside a sidecar. Pure.
 
-The redirect lets the proxy's own connections pass, by the proxy's user (or by a socket mark, which takes NET_ADMIN to
-set). A container that runs as that user sends past the proxy, so it is refused. Capabilities are the boundary that
-remains: NET_ADMIN can undo the redirect, and root with SETUID can become the proxy's user. They concern the pod's own
-calls alone, which every other member judges by certificate, so they are warned of, or refused by a setting.
+The redirect lets the proxy's own connections pass, by the proxy's user (or by a socket mark, which takes NET_ADMIN or,
+since Linux 5.17, NET_RAW to set). A container that runs as that user sends past the proxy, so it is refused.
+Capabilities are the boundary that remains: NET_ADMIN can undo the redirect, and root with SETUID can become the proxy's
+user. They concern the pod's own calls alone, which every other member judges by certificate, so they are warned of, or
+refused by a setting.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from shared.errors import BadInputError
 
 _UNDOING = frozenset({"ALL", "NET_ADMIN", "SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"})
 """Capabilities that can change the pod's network or mark its packets."""
+_MARKING = _UNDOING | {"NET_RAW", "CAP_NET_RAW"}
+"""Those that can where a mark is what tells the proxy's packets."""
 _OWN = ("initContainers", "containers", "ephemeralContainers")
 
 Json = Mapping[str, Any]
@@ -35,7 +38,7 @@ def check(spec: Json, installation: Installation, *, fields: Sequence[str] = _OW
                 f"runs as user {user}, which is the proxy's: its calls would pass the proxy by; use another user",
                 about=name,
             )
-        undoing = _undoing(own)
+        undoing = _undoing(own, _UNDOING if installation.mode == "uid" else _MARKING)
         if not undoing:
             continue
         if installation.refuse_net_admin:
@@ -46,11 +49,13 @@ def check(spec: Json, installation: Installation, *, fields: Sequence[str] = _OW
     return warnings
 
 
-def _undoing(own: Json) -> str:
+def _undoing(own: Json, capabilities: frozenset[str]) -> str:
     if own.get("privileged") is True:
         return "all privileges"
     added = _mapping(own.get("capabilities")).get("add")
-    names = sorted({str(one).upper() for one in cast("list[Any]", added)} & _UNDOING) if isinstance(added, list) else []
+    names = (
+        sorted({str(one).upper() for one in cast("list[Any]", added)} & capabilities) if isinstance(added, list) else []
+    )
     return f"the capability {' and '.join(names)}" if names else ""
 
 

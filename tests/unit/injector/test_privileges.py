@@ -42,6 +42,13 @@ def test_a_user_of_the_pod_that_every_container_replaces_is_none() -> None:
     assert check(made, INSTALLATION) == []
 
 
+def test_raw_sockets_undo_the_redirect_where_a_mark_tells_the_proxys_packets() -> None:
+    raw = spec("containers", {"capabilities": {"add": ["NET_RAW"]}})
+    assert check(raw, INSTALLATION) == []
+    (warning,) = check(raw, msgspec.structs.replace(INSTALLATION, proxy_mark=7))
+    assert "NET_RAW" in warning
+
+
 @pytest.mark.parametrize(
     ("security", "what"),
     [
