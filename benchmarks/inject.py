@@ -20,11 +20,11 @@ import msgspec
 
 from benchmarks.table import Result, Row
 from services.injector import review
-from services.injector.configuration import MeshSpec
 from services.injector.membership import Membership
 from services.injector.patch import json_patch, with_sidecar
 from services.injector.webhook import PATH, Webhook
 from shared.eventlog.memory import MemoryLog
+from shared.meshconfig.pods import MeshSpec
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.served import served
 from tests.unit.injector.pods import INSTALLATION

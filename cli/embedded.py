@@ -13,6 +13,7 @@ import yaml
 
 from cli import credentials, kubeconfig
 from cli.api import Api, connect
+from cli.cluster.installation import mesh_config
 from cli.mesh import Mesh
 from deploy.devcluster.controllers.namespaces import ROOT_CA
 from deploy.devcluster.launch import mesh as launch
@@ -117,7 +118,10 @@ def start(
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     manifests = state / MANIFESTS
     chosen = profile(state, edges=edges, ha=ha)
-    rendered = yaml.dump_all(control_plane(chosen), Dumper=yaml.CSafeDumper, sort_keys=False)
+    home, *parts = control_plane(chosen)
+    # Before the webhooks, which nobody answers yet.
+    objects = [home, mesh_config(chosen, permissive=False), *parts]
+    rendered = yaml.dump_all(objects, Dumper=yaml.CSafeDumper, sort_keys=False)
     argv = module("deploy.devcluster", "--manifest", str(manifests))
     argv += [f"--keep={each}/{chosen.namespace}" for each in KEPT]
     argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]

@@ -14,6 +14,7 @@ from cli.pods import PodCommand
 from cli.recorded import Recorder
 from cli.rollout import Rollout, Tracker
 from deploy.devcluster.launch import control
+from deploy.install.profile import Profile
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog, Record
 from shared.subjects import Streams
@@ -39,7 +40,7 @@ class Mesh:
     ) -> None:
         self.api = api
         self.tracker = Tracker()
-        self.recorder = Recorder(api, events_log, streams, cluster)
+        self.recorder = Recorder(api, events_log, streams, cluster, Profile().namespace)
         self._logs = (events_log, status_log)
         self._state_dir = state_dir
         self._news = asyncio.Event()

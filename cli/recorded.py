@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from cli.api import Api, Applied, Manifest
+from services.ingestor.kinds import is_followed
 from services.ingestor.projection import UnreadableObjectError, project
 from shared import events
 from shared.errors import BadInputError
@@ -40,32 +41,41 @@ class LastEvents(Protocol):
 class Recorder:
     """Compares one cluster's API with its events in the log."""
 
-    def __init__(self, api: Api, log: LastEvents, streams: Streams, cluster: str) -> None:
+    def __init__(self, api: Api, log: LastEvents, streams: Streams, cluster: str, home: str) -> None:
+        """`home`: the mesh's own namespace."""
         self._api = api
         self._log = log
         self._streams = streams
         self._cluster = cluster
+        self._home = home
 
     async def sequence(self, applied: Sequence[Applied], dropped: Sequence[Manifest] = ()) -> int:
         """Wait until the log holds all of these as the API keeps them; the sequence of the newest of their events.
 
-        0 if none of them is of a kind that has events. Objects that another client changes meanwhile are waited for
-        as they are then. Waits for ever: give it a deadline.
+        0 if none of them has events: some kinds have none, and so has a MeshConfig that is not the mesh's own. Objects
+        that another client changes meanwhile are waited for as they are then. Waits for ever: give it a deadline.
         """
-        found = [await self._recorded(one.manifest) for one in applied if one.kind in KINDS]
-        found += [await self._recorded(manifest) for manifest in dropped if manifest["kind"] in KINDS]
+        manifests = [*(one.manifest for one in applied), *dropped]
+        found = [await self._recorded(one) for one in manifests if await self._is_followed(one)]
         return max(found, default=0)
 
     async def lacks(self, manifests: Sequence[Manifest]) -> list[str]:
         """Which of these objects the log has otherwise than the API keeps them now, without waiting."""
         found: list[str] = []
         for manifest in manifests:
-            if manifest["kind"] not in KINDS:
+            if not await self._is_followed(manifest):
                 continue
             kept = await self._kept(manifest)
             if not self._agree(await self._newest(manifest), kept):
                 found.append(_named(manifest))
         return found
+
+    async def _is_followed(self, manifest: Manifest) -> bool:
+        """Whether it has events."""
+        if manifest["kind"] not in KINDS:
+            return False
+        namespace = await self._api.namespace_of(manifest)
+        return is_followed(manifest["kind"], namespace, manifest["metadata"]["name"], mesh_namespace=self._home)
 
     async def _recorded(self, manifest: Manifest) -> int:
         kept = await self._kept(manifest)

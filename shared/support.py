@@ -1,8 +1,8 @@
 """What of the resources that Open Service Mesh and SMI users have is in force here, field by field: one table.
 
-Who writes statuses answers from it ("not supported yet: traffic.enableEgress"), `meshlog migrate osm` explains from
-it, and docs/mesh-config.md is it in words. A field that the schemas know and the table does not fails a test; who
-makes a field work changes its row.
+Statuses and admission answer from it ("not supported yet: sidecar.cipherSuites"), `meshlog migrate osm` explains from
+it, and docs/mesh-config.md is it in words. A field that the schemas know and the table does not fails a test, and so
+does a row that the bytes of sidecars, pods or certificates contradict (`tests/unit/shared/test_support_is_true.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 State = Literal["works", "differs", "needless", "not yet"]
+Reader = Literal["", "compiler", "injector", "CA", "ingestor"]
 
 
 class Support(msgspec.Struct, frozen=True):
@@ -22,20 +23,23 @@ class Support(msgspec.Struct, frozen=True):
     """`works` as its users know it; `differs` in what `note` says; `needless`: taken and without effect, because what
     it was for needs no setting here; `not yet`: taken, not in force, and its object's status says so."""
     note: str = ""
+    reader: Reader = ""
+    """Which service acts on a field: the compiler at once, the injector in new pods, the CA at the next renewal; empty:
+    none."""
 
 
 class Finding(msgspec.Struct, frozen=True):
     """A field of an object that is not simply in force."""
 
     path: str
-    """Below `spec`: `traffic.enableEgress`; empty: the kind as a whole."""
+    """Below `spec`: `sidecar.cipherSuites`; empty: the kind as a whole."""
     support: Support
 
 
-_WORKS = Support("works")
+_WORKS = Support("works", reader="compiler")
 _NOT_YET = Support("not yet")
 _NEEDLESS = Support("needless")
-_NEW_PODS = Support("works", "for pods created from then on")
+_NEW_PODS = Support("works", "for pods created from then on", "injector")
 
 KINDS: Mapping[str, Support] = {
     "TrafficTarget": _WORKS,
@@ -46,7 +50,7 @@ KINDS: Mapping[str, Support] = {
     "TrafficSplit": _WORKS,
     "MeshConfig": _WORKS,
     "MeshRootCertificate": Support(
-        "differs", "identities are always SPIFFE ids; a root is changed by what proxies acknowledged"
+        "differs", "identities are always SPIFFE ids; a root is changed by what proxies acknowledged", "CA"
     ),
     "Egress": _NOT_YET,
     "IngressBackend": _NOT_YET,
@@ -57,14 +61,34 @@ KINDS: Mapping[str, Support] = {
 }
 """Kinds as wholes."""
 
+_ONLY_KIND = Support("needless", "it can only be an HTTPRouteGroup")
+_ONE_NAMESPACE = Support("differs", "Secrets are read in the mesh's own namespace")
+FIELDS: Mapping[str, Mapping[str, Support]] = {
+    "TCPRoute": {"matches.name": Support("needless", "nothing refers to it")},
+    "TrafficSplit": {"matches[].apiGroup": _ONLY_KIND, "matches[].kind": _ONLY_KIND},
+    "MeshRootCertificate": {
+        "spiffeEnabled": Support("needless", "identities are always SPIFFE ids"),
+        "provider.builtin.ca.secretRef.namespace": _ONE_NAMESPACE,
+        "provider.tresor.ca.secretRef.namespace": _ONE_NAMESPACE,
+        "provider.vault.token.secretKeyRef.namespace": _ONE_NAMESPACE,
+    },
+}
+"""Of kinds that are in force: the fields that are not, or not simply. All others are as their kind."""
+
 MESH_CONFIG: Mapping[str, Support] = {
     "sidecar.enablePrivilegedInitContainer": _NEW_PODS,
     "sidecar.logLevel": _NEW_PODS,
-    "sidecar.envoyImage": _NEW_PODS,
+    "sidecar.envoyImage": Support(
+        "works", "for pods created from then on; images older than Envoy 1.36 are refused", "injector"
+    ),
     "sidecar.envoyWindowsImage": Support("not yet", "sidecars run on Linux only"),
-    "sidecar.initContainerImage": Support("differs", "for new pods; the image must hold the meshlog command"),
+    "sidecar.initContainerImage": Support(
+        "differs", "for new pods; the image must hold the meshlog command; Open Service Mesh's are refused", "injector"
+    ),
     "sidecar.maxDataPlaneConnections": _NOT_YET,
-    "sidecar.maxInboundConnections": Support("works", "for pods created from then on; 10000 where nothing is said"),
+    "sidecar.maxInboundConnections": Support(
+        "works", "for pods created from then on; 10000 where nothing is said", "injector"
+    ),
     "sidecar.configResyncInterval": Support("needless", "what a proxy holds is known from its acknowledgements"),
     "sidecar.resources.limits": _NEW_PODS,
     "sidecar.resources.requests": _NEW_PODS,
@@ -73,10 +97,14 @@ MESH_CONFIG: Mapping[str, Support] = {
     "sidecar.cipherSuites": _NOT_YET,
     "sidecar.ecdhCurves": _NOT_YET,
     "sidecar.localProxyMode": _NEW_PODS,
-    "traffic.enableEgress": Support("not yet", "what no policy opens is closed, destinations outside included"),
-    "traffic.enablePermissiveTrafficPolicyMode": Support("works", "live; false where nothing is said"),
-    "traffic.escapedSlashes": Support("works", "live; Reject where nothing is said; see policy.md, Paths"),
-    "traffic.trustedForwarders": Support("works", "live; see policy.md, Headers that are not believed"),
+    "traffic.enableEgress": Support(
+        "works",
+        "live; true opens every destination outside the mesh, unmeshed Services too; false where nothing is said",
+        "compiler",
+    ),
+    "traffic.enablePermissiveTrafficPolicyMode": Support("works", "live; false where nothing is said", "compiler"),
+    "traffic.escapedSlashes": Support("works", "live; Reject where nothing is said; see policy.md, Paths", "compiler"),
+    "traffic.trustedForwarders": Support("works", "live; see policy.md, Headers that are not believed", "compiler"),
     "traffic.outboundIPRangeExclusionList": _NEW_PODS,
     "traffic.outboundIPRangeInclusionList": _NEW_PODS,
     "traffic.outboundPortExclusionList": _NEW_PODS,
@@ -86,10 +114,10 @@ MESH_CONFIG: Mapping[str, Support] = {
     "observability.osmLogLevel": Support("not yet", "the services' own MESHLOG_LOG_LEVEL rules"),
     "observability.enableDebugServer": Support("needless", "`meshlog status` and the log answer"),
     "observability.tracing": _NOT_YET,
-    "certificate.serviceCertValidityDuration": Support("works", "live, at the next renewal"),
-    "certificate.certKeyBitSize": Support("works", "live, at the next renewal; P-256 where nothing is said"),
+    "certificate.serviceCertValidityDuration": Support("works", "live, at the next renewal", "CA"),
+    "certificate.certKeyBitSize": Support("works", "live, at the next renewal; P-256 where nothing is said", "CA"),
     "certificate.ingressGateway": Support(
-        "differs", "all its names are used; the setting gateway_secret lets the CA write it"
+        "differs", "all its names are used; the setting gateway_secret lets the CA write it", "CA"
     ),
     "featureFlags.enableWASMStats": _NOT_YET,
     "featureFlags.enableEgressPolicy": Support("not yet", "no Egress is in force"),
@@ -102,6 +130,32 @@ MESH_CONFIG: Mapping[str, Support] = {
     "featureFlags.enableMeshRootCertificate": Support("needless", "MeshRootCertificates need no switch"),
 }
 """Every field of MeshConfig; a row of a whole part stands for all of its fields."""
+
+_LIVE = Support("works", "live", "compiler")
+MARKS: Mapping[str, Mapping[str, Support]] = {
+    "Namespace": {
+        "openservicemesh.io/monitored-by": Support("works", "label; live, sidecars for new pods", "compiler"),
+        "openservicemesh.io/ignore": Support("works", "label; live, whatever its value", "compiler"),
+        "openservicemesh.io/sidecar-injection": _NEW_PODS,
+        "openservicemesh.io/metrics": Support("not yet", "sidecars serve no metrics at port 15010"),
+        "meshlog.io/permissive": _LIVE,
+        "meshlog.io/calls": _LIVE,
+        "meshlog.io/escaped-slashes": _LIVE,
+        "meshlog.io/trusted-forwarders": _LIVE,
+    },
+    "Pod": {
+        "openservicemesh.io/sidecar-injection": _NEW_PODS,
+        "openservicemesh.io/outbound-ip-range-exclusion-list": _NEW_PODS,
+        "openservicemesh.io/outbound-ip-range-inclusion-list": _NEW_PODS,
+        "openservicemesh.io/outbound-port-exclusion-list": _NEW_PODS,
+        "openservicemesh.io/inbound-port-exclusion-list": _NEW_PODS,
+        "meshlog.io/proxyless": _LIVE,
+    },
+    "any": {
+        "meshlog.io/change-set": Support("works", "objects that name one set enter one version", "ingestor"),
+    },
+}
+"""Annotations (and labels, which the note names) by the kind of object that carries them."""
 
 
 def findings(kind: str, spec: Mapping[str, Any]) -> list[Finding]:
@@ -116,10 +170,15 @@ def findings(kind: str, spec: Mapping[str, Any]) -> list[Finding]:
         return []
     found: dict[str, Support] = {}
     for path, value in _leaves(spec, ""):
-        row = next((name for name in _prefixes(path) if name in MESH_CONFIG), None)
-        if row is not None and MESH_CONFIG[row].state != "works" and _asks(path, value):
-            found[row] = MESH_CONFIG[row]
+        name = row(path)
+        if name and MESH_CONFIG[name].state != "works" and _asks(path, value):
+            found[name] = MESH_CONFIG[name]
     return [Finding(path, support) for path, support in sorted(found.items())]
+
+
+def row(path: str) -> str:
+    """The row of MeshConfig that a field belongs to: its own, or that of the part it is in; empty: there is none."""
+    return next((name for name in _prefixes(path) if name in MESH_CONFIG), "")
 
 
 def sentence(found: list[Finding]) -> str:

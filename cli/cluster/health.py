@@ -8,6 +8,8 @@ import msgspec
 
 from cli.api import Api
 from cli.cluster.membership import members
+from shared.membership import MESH_CONFIG
+from shared.meshconfig.problems import problems
 from shared.model import ANNOTATION_INJECTION
 
 _NAMED = 5
@@ -30,6 +32,7 @@ async def control_plane(api: Api, namespace: str, mesh_name: str) -> list[Check]
     checks.insert(0, await _log(api, namespace))
     checks.append(await _webhook(api, mesh_name))
     checks.append(await _bundle(api, namespace))
+    checks.append(await _mesh_config(api, namespace))
     return [*checks, *await _sidecars(api, mesh_name)]
 
 
@@ -82,6 +85,17 @@ async def _bundle(api: Api, namespace: str) -> Check:
         return Check(what, fine=False, found="the CA has published none; see the log of meshlog-ca")
     roots = one["data"]["bundle.pem"].count("BEGIN CERTIFICATE")
     return Check(what, fine=roots > 0, found=f"{roots} root{'s' * (roots != 1)}")
+
+
+async def _mesh_config(api: Api, namespace: str) -> Check:
+    what = f"MeshConfig {MESH_CONFIG}"
+    path = f"/apis/config.openservicemesh.io/v1alpha2/namespaces/{namespace}/meshconfigs/{MESH_CONFIG}"
+    status, one = await api.request("GET", path)
+    if status != 200:
+        found = "is not there: the defaults are in force, and what no TrafficTarget allows is denied; "
+        return Check(what, fine=False, found=f"{found}`meshlog upgrade` makes it")
+    found = [sentence for _, sentence in problems(one.get("spec") or {})]
+    return Check(what, fine=not found, found="; ".join(found) or "is there")
 
 
 async def _sidecars(api: Api, mesh_name: str) -> list[Check]:

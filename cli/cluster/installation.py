@@ -1,7 +1,8 @@
 """Install, upgrade and uninstall: the objects of `deploy.install` put into a cluster and taken out again.
 
 An upgrade applies what the new build says and deletes what it says no more; passwords and certificates of the log,
-and the MeshConfig, which is its users', stay as they are. Objects are found again by their labels.
+and the MeshConfig, which is its users', stay as they are, and one that is missing is made. Objects are found again by
+their labels.
 """
 
 from __future__ import annotations
@@ -63,6 +64,12 @@ def mesh_config(profile: Profile, *, permissive: bool) -> Manifest:
     }
 
 
+async def has_mesh_config(api: Api, namespace: str) -> bool:
+    """Whether the mesh has its MeshConfig; raises `ApiRefusedError` if the API does not say."""
+    listing = await api.get(f"/apis/config.openservicemesh.io/v1alpha2/namespaces/{namespace}/meshconfigs")
+    return any(one["metadata"]["name"] == MESH_CONFIG for one in listing["items"])
+
+
 def rendered(profile: Profile, *, permissive: bool, crds: bool = True, secrets: bool = True) -> list[Manifest]:
     """Everything of a new installation, in an order to apply it in."""
     first, *rest = control_plane(profile)
@@ -104,6 +111,8 @@ async def upgrade(api: Api, profile: Profile, *, progress: Progress) -> list[str
         # Half of them cannot work: the passwords of servers and services must be the same.
         fresh = log_secrets(profile)
     await _apply(api, [*wanted[: len(definitions()) + 1], *fresh, *wanted[len(definitions()) + 1 :]], progress)
+    if not await has_mesh_config(api, profile.namespace):
+        await _apply(api, [mesh_config(profile, permissive=False)], progress)
     keep = {_identity(one) for one in wanted}
     gone: list[str] = []
     for one in await _labelled(api, _OURS, profile.mesh_name):

@@ -10,12 +10,13 @@ import msgspec
 from cli.api import Manifest
 from cli.history.archive import About
 from cli.history.timeline import Happened
+from services.ingestor.kinds import is_followed
 from services.ingestor.projection import UnreadableObjectError, project
 from shared.errors import BadInputError
 from shared.events import APPLIED, DELETED, SCHEMA, Event, ObjectKey
 from shared.model import KINDS
 
-_CLUSTER_SCOPED = frozenset({"Namespace", "TokenIssuer", "MeshRootCertificate"})
+_CLUSTER_SCOPED = frozenset({"Namespace", "TokenIssuer"})
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -23,7 +24,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
     events: list[Event]
     ignored: list[str]
-    """Objects of kinds that change no proxy by themselves: a Deployment, say, whose pods do."""
+    """Objects that change no proxy by themselves: a Deployment, say, whose pods do, or another mesh's MeshConfig."""
 
 
 def propose(
@@ -34,7 +35,7 @@ def propose(
     ignored: list[str] = []
     for manifest in put:
         key = _key(about, manifest)
-        if key.kind not in KINDS:
+        if key.kind not in KINDS or not is_followed(key.kind, key.namespace, key.name, mesh_namespace=about.namespace):
             ignored.append(str(key))
             continue
         events.append(_applied(key, manifest, state.get(key)))

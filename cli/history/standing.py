@@ -14,6 +14,7 @@ from cli.history.timeline import Timeline, happened_in
 from cli.rollout import Tracker
 from shared import blob, certificates
 from shared.events import APPLIED
+from shared.membership import MESH_CONFIG
 from shared.pins import PIN_KIND, PIN_NAME, Pin
 from shared.snapshot import Snapshot
 from shared.status import ProxyStatus, status_in
@@ -75,6 +76,8 @@ class Standing(msgspec.Struct, frozen=True):
     """From this sequence on it is known which objects there were; behind the newest event: the log has forgotten."""
     pinned: str
     """What the pin says; empty: the mesh is not pinned."""
+    mesh_config: bool
+    """Whether there is a MeshConfig; without it the defaults are in force."""
     foreign: list[tuple[str, int, str]]
     """Stream, how many foreign records were met in it, and what the newest of them is."""
 
@@ -124,8 +127,16 @@ async def standing(source: Source, tracker: Tracker) -> Standing:
         rebuilt_from=await Timeline(source).oldest(),
         objects_from=await complete_from(source),
         pinned=await pinned(source),
+        mesh_config=await _has_mesh_config(source),
         foreign=[(name, count, source.foreign.newest[name]) for name, count in sorted(source.foreign.counts.items())],
     )
+
+
+async def _has_mesh_config(source: Source) -> bool:
+    subject = source.streams.event_subject(source.about.cluster, "MeshConfig", source.about.namespace, MESH_CONFIG)
+    record = await source.events.last(subject)
+    found = None if record is None else happened_in(record)
+    return found is not None and found.event.operation == APPLIED
 
 
 def proxy_states(tracker: Tracker) -> list[ProxyState]:

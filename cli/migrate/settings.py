@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -11,14 +10,14 @@ import yaml
 from cli.api import Manifest
 from cli.migrate.scene import Finding, Findings, Scene
 from shared import support
+from shared.meshconfig import images
+from shared.meshconfig.problems import problems
 
 PRESETS = {
     "preset-mesh-config": ("preset-mesh-config.json", "MeshConfig"),
     "preset-mesh-root-certificate": ("preset-mesh-root-certificate.json", "MeshRootCertificate"),
 }
 """ConfigMaps of a rendered chart: where each keeps which object's specification."""
-_OLDEST_ENVOY = (1, 36)
-_ENVOY_TAG = re.compile(r":(?:distroless-)?v(\d+)\.(\d+)")
 
 
 def mesh_config(one: Manifest, _scene: Scene) -> Findings:
@@ -50,32 +49,24 @@ def by_table(one: Manifest) -> Findings:
 
 def fields(spec: Mapping[str, Any]) -> Findings:
     """The specification of a MeshConfig, field by field."""
-    images = [*_images(spec)]
-    # What the image rule says replaces what the table says of the same field.
-    said = {path for path, _ in images}
+    unfit = [*_images(spec)]
+    # What is said of an image replaces what the table says of the same field.
+    said = {path for path, _ in unfit}
     found = [one for one in _from_table("MeshConfig", spec) if not one.text.startswith(tuple(said) or ("\0",))]
-    found += [one for _, one in images]
+    found += [one for _, one in unfit]
+    found += [
+        Finding("to do", f"is refused here: {sentence}", "mend it before the move")
+        for code, sentence in problems(spec)
+        if code != "mesh/image"
+    ]
     yield from found or [Finding("carries over", "means the same here")]
 
 
 def _images(spec: Mapping[str, Any]) -> Iterator[tuple[str, Finding]]:
     """Images that Open Service Mesh wrote into MeshConfigs, and whose pods could not start here."""
-    sidecar: Mapping[str, Any] = spec.get("sidecar") or {}
-    envoy, init = str(sidecar.get("envoyImage") or ""), str(sidecar.get("initContainerImage") or "")
-    if envoy and not _is_new_enough(envoy):
-        oldest = ".".join(map(str, _OLDEST_ENVOY))
-        text = f"sidecar.envoyImage: {envoy} may be too old for the bootstrap of sidecars here, which needs {oldest}"
-        yield "sidecar.envoyImage", Finding("to do", text, "leave the field out: the default image is the one tested")
-    if init:
-        text = (
-            f"sidecar.initContainerImage: {init} must hold the meshlog command, and Open Service Mesh's images do not"
-        )
-        yield "sidecar.initContainerImage", Finding("to do", text, "leave the field out")
-
-
-def _is_new_enough(image: str) -> bool:
-    tag = _ENVOY_TAG.search(image)
-    return tag is not None and (int(tag[1]), int(tag[2])) >= _OLDEST_ENVOY
+    for one in images.judged(spec):
+        refused = "; it is refused here, and never put into a pod" if one.verdict == "fails" else ""
+        yield one.field, Finding("to do", f"{one.field}: {one.sentence}{refused}", images.LEAVE_OUT)
 
 
 def _from_table(kind: str, spec: Mapping[str, Any]) -> Findings:

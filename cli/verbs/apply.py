@@ -88,7 +88,7 @@ async def arrival(api: Api, applied: Sequence[Applied], began: int, until: float
 
     try:
         async with asyncio.timeout(until - time.monotonic()) as limit, opened("") as source:
-            recorder = Recorder(api, source.events, source.streams, embedded.CLUSTER)
+            recorder = Recorder(api, source.events, source.streams, embedded.CLUSTER, source.about.namespace)
             sequence = await recorder.sequence(applied)
             limit.reschedule(None)
             if not sequence:
@@ -143,10 +143,19 @@ def _mark_together(manifests: Sequence[Manifest]) -> None:
 
     Namespaces are left out: pods are admitted only once the log has their namespace, so a set of both waits for itself.
     """
+    from deploy.install.profile import Profile
+    from services.ingestor.kinds import is_followed
     from shared.changesets import stamp
-    from shared.model import ANNOTATION_CHANGE_SET, KINDS
+    from shared.model import ANNOTATION_CHANGE_SET
 
-    together = [one for one in manifests if one["kind"] in KINDS]
+    home = Profile().namespace
+    together = [
+        one
+        for one in manifests
+        if is_followed(
+            one["kind"], one["metadata"].get("namespace") or "default", one["metadata"]["name"], mesh_namespace=home
+        )
+    ]
     if len(together) < 2:
         return
     namespaces = [

@@ -105,7 +105,9 @@ async def _admitted(options: argparse.Namespace, source: Source, put: list[Manif
     from shared.errors import BadInputError
 
     async with session(options) as api:
-        lacks = await Recorder(api, source.events, source.streams, source.about.cluster).lacks(put)
+        lacks = await Recorder(api, source.events, source.streams, source.about.cluster, source.about.namespace).lacks(
+            put
+        )
         if lacks:
             named = ", ".join(lacks[:5]) + (f" and {len(lacks) - 5} more" if len(lacks) > 5 else "")
             sentence = f"the log does not hold {named} as the API server keeps it: see `meshlog status`"

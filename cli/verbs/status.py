@@ -97,6 +97,7 @@ def _as_json(state: Standing, services: list[dict[str, Any]], behind: list[Lag])
         "build": state.build,
         "events": state.events,
         "pinned": state.pinned,
+        "meshConfig": state.mesh_config,
         "services": services,
         "lag": [{"service": one.service, "behind": one.behind, "what": one.sentence} for one in behind],
         "rebuiltFrom": state.rebuilt_from,
@@ -143,6 +144,8 @@ def _table(state: Standing, services: list[dict[str, Any]], behind: list[Lag], k
             output.line(f"  {one['name']} lacks replicas: meshlog logs meshlog-system/{one['name']}")
     for one in behind:
         output.line(f"  {one.service}: {one.sentence}")
+    if not state.mesh_config:
+        output.line("MeshConfig: there is none, so the defaults are in force: what no TrafficTarget allows is denied")
     known = (
         f"objects from event {state.objects_from} on" if state.objects_from <= state.events else "no objects any more"
     )

@@ -32,8 +32,8 @@ def webhook(profile: Profile) -> Manifest:
 def validator(profile: Profile) -> Manifest:
     """The validating webhook: policy of member namespaces, and the mesh's own configuration."""
 
-    def rule(groups: list[str], resources: list[str]) -> dict[str, Any]:
-        operations = ["CREATE", "UPDATE"]
+    def rule(groups: list[str], resources: list[str], *more: str) -> dict[str, Any]:
+        operations = ["CREATE", "UPDATE", *more]
         return {"apiGroups": groups, "apiVersions": ["*"], "operations": operations, "resources": resources}
 
     open_end = {"failurePolicy": "Ignore", "timeoutSeconds": 5}
@@ -53,8 +53,9 @@ def validator(profile: Profile) -> Manifest:
         f"meshlog-validator-{profile.mesh_name}",
         [
             policy | {"namespaceSelector": _members(profile), "rules": [rule(_POLICY_GROUPS, ["*"])]},
+            # A deletion is let through, with a word on what is in force then.
             configuration
-            | {"namespaceSelector": home, "rules": [rule(["config.openservicemesh.io"], ["meshconfigs"])]},
+            | {"namespaceSelector": home, "rules": [rule(["config.openservicemesh.io"], ["meshconfigs"], "DELETE")]},
             debug | {"namespaceSelector": _members(profile), "rules": [added]},
         ],
         profile,

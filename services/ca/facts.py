@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from services.ca.wishes import DEFAULT_KEY, GatewayWish, WantedRoot, seconds, wanted_gateway, wanted_key, wanted_root
+from services.ca.wishes import WantedRoot, wanted_root
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
 from shared.events import DELETED, Event, read
 from shared.membership import MESH_CONFIG, is_member
+from shared.meshconfig.certificates import DEFAULT_KEY, GatewayWish, read_certificates
 from shared.model import (
     ANNOTATION_SIDECAR,
     Namespace,
@@ -176,18 +177,16 @@ class Facts:
                 self._verifier.set_issuer(event.cluster, _decode(raw, TokenIssuer) if raw else None)
             case "MeshConfig" if place == (self._cluster, self._mesh_namespace, MESH_CONFIG):
                 spec = _decode(raw, PolicyObject).spec if raw else {}
-                self._apply_config(spec.get("certificate") or {}, event)
+                self._apply_config(spec, event)
             case "MeshRootCertificate" if place[:2] == (self._cluster, self._mesh_namespace):
                 self._apply_root(event, raw)
             case _:
                 pass
 
-    def _apply_config(self, settings: dict[str, Any], event: Event) -> None:
-        lifetime = seconds(settings, "serviceCertValidityDuration", event)
-        key_type = wanted_key(settings.get("certKeyBitSize"), event)
-        gateway = wanted_gateway(settings.get("ingressGateway"), event)
-        self.lifetime, self.key_type, self.gateway = lifetime, key_type, gateway
-        self.longest_lifetime = max(self.longest_lifetime, lifetime or 0.0)
+    def _apply_config(self, spec: dict[str, Any], event: Event) -> None:
+        found = read_certificates(spec, about=str(event.key))
+        self.lifetime, self.key_type, self.gateway = found.lifetime, found.key_type, found.gateway
+        self.longest_lifetime = max(self.longest_lifetime, found.lifetime or 0.0)
 
     def _apply_root(self, event: Event, raw: msgspec.Raw | None) -> None:
         if raw is None:

@@ -16,11 +16,11 @@ from services.ca.facts import Facts, FactsFollower
 from services.ca.kube import KubeApi, KubeError
 from services.ca.own_leaf import own_leaf
 from services.ca.roots import Roots
-from services.ca.wishes import GatewayWish
 from shared.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_note, encode
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Draft, EventLog
 from shared.latest import Latest
+from shared.meshconfig.certificates import GatewayWish
 from shared.subjects import Streams
 
 _LOGGER = logging.getLogger("meshlog.ca.gateway")

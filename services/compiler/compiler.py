@@ -15,6 +15,7 @@ from services.compiler.derive.membership import is_member
 from services.compiler.derive.problems import (
     Problem,
     binding_problems,
+    config_problems,
     group_problems,
     namespace_problems,
     service_problems,
@@ -42,6 +43,7 @@ _PROBLEMS: dict[str, Query[Mesh, ..., tuple[Problem, ...]]] = {
     "UDPRoute": udp_problems,
     "Service": service_problems,
     "Namespace": namespace_problems,
+    "MeshConfig": config_problems,
 }
 
 _READ_ANNOTATIONS = frozenset({ANNOTATION_PERMISSIVE, ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS})

@@ -34,8 +34,6 @@ class Kind(msgspec.Struct, frozen=True):
         return f"{root}/namespaces/{self.namespace}/{self.plural}" if self.namespace else f"{root}/{self.plural}"
 
 
-"""Name of the MeshConfig that counts; it lives in the mesh's own namespace."""
-
 TOKEN_ISSUER = "TokenIssuer"  # noqa: S105 (a kind)
 
 
@@ -72,3 +70,11 @@ def kinds(*, mesh_namespace: str) -> tuple[Kind, ...]:
         Kind("Telemetry", "policy.openservicemesh.io", "telemetries"),
         Kind("ExtensionService", "config.openservicemesh.io", "extensionservices"),
     )
+
+
+def is_followed(kind: str, namespace: str, name: str, *, mesh_namespace: str) -> bool:
+    """Whether events are written of an object: of some kinds only in the mesh's own namespace, or under one name."""
+    found = next((one for one in kinds(mesh_namespace=mesh_namespace) if one.name == kind), None)
+    if found is None:
+        return False
+    return found.namespace in ("", namespace) and found.object_name in ("", name)

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from services.injector.configuration import Installation, Sidecar
+from services.injector.configuration import Installation
 from services.injector.envoy_config import TYPE, Json, extension, http_options, socket_address
 from services.injector.probe_listeners import probe_cluster, probe_listeners
 from services.injector.probes import Probe
+from shared.meshconfig.pods import Sidecar
 
 ADMIN_PORT = 15000
 DIRECTORY = "/var/run/secrets/meshlog"

@@ -1,68 +1,10 @@
-"""What the injector takes from its settings and from the MeshConfig, in one struct that the pure core is given."""
+"""What the injector takes from its settings, in one struct that the pure core is given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import msgspec
-
-from shared.errors import BadInputError
-
-
-class Traffic(msgspec.Struct, frozen=True, rename="camel"):
-    """`spec.traffic` of the MeshConfig, as far as new pods are concerned."""
-
-    outbound_ip_range_exclusion_list: list[str] = msgspec.field(name="outboundIPRangeExclusionList", default=[])
-    outbound_ip_range_inclusion_list: list[str] = msgspec.field(name="outboundIPRangeInclusionList", default=[])
-    outbound_port_exclusion_list: list[int] = []
-    inbound_port_exclusion_list: list[int] = []
-    network_interface_exclusion_list: list[str] = []
-
-
-class Sidecar(msgspec.Struct, frozen=True, rename="camel"):
-    """`spec.sidecar` of the MeshConfig."""
-
-    enable_privileged_init_container: bool = False
-    log_level: str = "error"
-    envoy_image: str = ""
-    init_container_image: str = ""
-    local_proxy_mode: str = "Localhost"
-    resources: dict[str, Any] = {}
-    max_inbound_connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
-    """Connections from outside that a sidecar holds at once; more are closed at once. 16 kB each while they say
-    nothing after their hello."""
-
-
-class MeshSpec(msgspec.Struct, frozen=True):
-    """`spec` of the MeshConfig; without one, the defaults."""
-
-    sidecar: Sidecar = Sidecar()
-    traffic: Traffic = Traffic()
-
-
-LOG_LEVELS = ("trace", "debug", "info", "warning", "warn", "error", "critical", "off")
-
-
-def read_mesh_spec(spec: Mapping[str, Any]) -> MeshSpec:
-    """Read a MeshConfig's `spec`; unknown fields belong to others. Raises `BadInputError`."""
-    try:
-        mesh = msgspec.convert(_without_nulls(spec), type=MeshSpec, strict=False)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise BadInputError(
-            "inject/mesh-config", f"cannot be used for new pods ({error})", about="MeshConfig"
-        ) from error
-    if mesh.sidecar.log_level not in LOG_LEVELS:
-        raise BadInputError(
-            "inject/log-level", f"sidecar.logLevel is none of {', '.join(LOG_LEVELS)}", about="MeshConfig"
-        )
-    return mesh
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}  # pyright: ignore[reportUnknownVariableType]
-    return value
 
 
 class Installation(msgspec.Struct, frozen=True, kw_only=True):

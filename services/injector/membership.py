@@ -11,12 +11,12 @@ import logging
 
 import msgspec
 
-from services.injector.configuration import MeshSpec, read_mesh_spec
 from services.injector.decision import Namespace
 from shared import events, model
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import EventLog, LogUnavailableError, Record
 from shared.membership import MESH_CONFIG
+from shared.meshconfig.pods import MeshSpec, read_mesh_spec
 from shared.subjects import Streams
 
 _log = logging.getLogger(__name__)

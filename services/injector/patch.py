@@ -13,8 +13,9 @@ from typing import Any, cast
 
 from services.injector import privileges, sidecar
 from services.injector import probes as probing
-from services.injector.configuration import Installation, MeshSpec
+from services.injector.configuration import Installation
 from shared.errors import BadInputError
+from shared.meshconfig.pods import MeshSpec
 from shared.model import ANNOTATION_SIDECAR
 
 Json = dict[str, Any]

@@ -95,6 +95,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Of the review itself."""
     uid: str
     namespace: str
+    name: str
+    """Empty where the API server makes one."""
     kind: str
     group: str
     version: str
@@ -147,6 +149,7 @@ def read(body: bytes) -> Question:
         api_version=review.api_version,
         uid=request.uid,
         namespace=request.namespace,
+        name=request.name,
         kind=request.kind.kind,
         group=request.kind.group,
         version=request.kind.version,

@@ -6,10 +6,11 @@ trust bundle of the namespace, and the two documents by which Envoy follows them
 
 from __future__ import annotations
 
-import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from services.injector.bootstrap import (
     BUNDLE_FILE,
@@ -21,10 +22,12 @@ from services.injector.bootstrap import (
     token_source,
     trust_source,
 )
-from services.injector.configuration import Installation, MeshSpec
+from services.injector.configuration import Installation
 from services.injector.probe_listeners import POD_ADDRESS, READY_PATH
 from services.injector.probes import PORTS, Probe
 from shared.errors import BadInputError
+from shared.meshconfig.images import envoy_fails, init_fails, judged
+from shared.meshconfig.pods import MAX_LISTED, MeshSpec, address_range, interface_name, port_number, read_all
 from shared.model import OSM_PREFIX
 
 INIT_CONTAINER = "meshlog-init"
@@ -45,8 +48,6 @@ HOLD = (
 """Waits until the proxy has its configuration (ten minutes at most). An image without bash cannot hold back the
 application: then it starts at once, and what it sends before that is refused."""
 
-MAX_LISTED = 1000
-"""Ports or ranges in one annotation."""
 MAX_BOOTSTRAP = 120_000
 """Bytes; Linux takes 131,072 for one argument of a command (MAX_ARG_STRLEN)."""
 
@@ -90,7 +91,7 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
         security |= {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}
     container: Json = {
         "name": PROXY_CONTAINER,
-        "image": mesh.sidecar.envoy_image or installation.proxy_image,
+        "image": _usable(mesh.sidecar.envoy_image, envoy_fails) or installation.proxy_image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["envoy"],
         "args": [
@@ -124,8 +125,8 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
         "volumeMounts": [{"name": VOLUME, "mountPath": DIRECTORY, "readOnly": True}],
         "securityContext": security,
     }
-    if mesh.sidecar.resources:
-        container["resources"] = mesh.sidecar.resources
+    if resources := msgspec.to_builtins(mesh.sidecar.resources):
+        container["resources"] = resources
     started = {"httpGet": {"path": READY_PATH, "port": PORTS["readiness"]}, "periodSeconds": 1}
     if installation.native_sidecars:
         # The application starts once the proxy has its configuration, however long that takes (ten minutes).
@@ -157,30 +158,29 @@ def init(
             "--exclude-outbound-cidrs",
             "outbound-ip-range-exclusion-list",
             traffic.outbound_ip_range_exclusion_list,
-            _range,
+            address_range,
         ),
         (
             "--include-outbound-cidrs",
             "outbound-ip-range-inclusion-list",
             traffic.outbound_ip_range_inclusion_list,
-            _range,
+            address_range,
         ),
-        ("--exclude-outbound-ports", "outbound-port-exclusion-list", traffic.outbound_port_exclusion_list, _port),
-        ("--exclude-inbound-ports", "inbound-port-exclusion-list", traffic.inbound_port_exclusion_list, _port),
-        ("--exclude-interfaces", "", traffic.network_interface_exclusion_list, _interface),
+        ("--exclude-outbound-ports", "outbound-port-exclusion-list", traffic.outbound_port_exclusion_list, port_number),
+        ("--exclude-inbound-ports", "inbound-port-exclusion-list", traffic.inbound_port_exclusion_list, port_number),
+        ("--exclude-interfaces", "", traffic.network_interface_exclusion_list, interface_name),
     ):
         name = f"{OSM_PREFIX}{annotation}"
         own = pod_annotations.get(name, "") if annotation else ""
-        values = [(str(value), "MeshConfig") for value in configured]
-        values += [(value, f"annotation {name}") for value in _listed(own, f"annotation {name}")]
-        items = dict.fromkeys(read(value, about) for value, about in values)
+        about = f"annotation {name}"
+        items = dict.fromkeys([*read_all(configured, read, flag), *(read(one, about) for one in _listed(own, about))])
         if items:
             arguments += [flag, ",".join(items)]
     if mesh.sidecar.local_proxy_mode == "PodIP":
         arguments += ["--local-proxy-ip", "$(POD_IP)"]
     container: Json = {
         "name": INIT_CONTAINER,
-        "image": mesh.sidecar.init_container_image or installation.init_image,
+        "image": _usable(mesh.sidecar.init_container_image, init_fails) or installation.init_image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["meshlog"],
         "args": arguments,
@@ -193,8 +193,8 @@ def init(
             "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
         },
     }
-    if mesh.sidecar.resources:
-        container["resources"] = mesh.sidecar.resources
+    if resources := msgspec.to_builtins(mesh.sidecar.resources):
+        container["resources"] = resources
     return container
 
 
@@ -220,26 +220,24 @@ def _listed(text: str, about: str) -> list[str]:
     return [value.strip() for value in values if value.strip()]
 
 
-def _range(value: str, about: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value, strict=False))
-    except ValueError as error:
-        raise BadInputError(
-            "inject/range", f"{value[:60]!r} is no range of addresses like 10.0.0.0/8", about=about
-        ) from error
+def unused_images(mesh: MeshSpec) -> list[str]:
+    """Images of the MeshConfig that are not put into pods, as sentences."""
+    spec = {
+        "sidecar": {
+            "envoyImage": mesh.sidecar.envoy_image,
+            "initContainerImage": mesh.sidecar.init_container_image,
+        }
+    }
+    return [
+        f"MeshConfig {one.field}: {one.sentence}; the default image is used"
+        for one in judged(spec)
+        if one.verdict == "fails"
+    ]
 
 
-def _port(value: str, about: str) -> str:
-    if value.isascii() and value.isdigit() and 0 < int(value[:6]) < 65536:
-        return str(int(value))
-    raise BadInputError("inject/port", f"{value[:60]!r} is no port from 1 to 65535", about=about)
-
-
-def _interface(value: str, about: str) -> str:
-    # What the kernel takes for a name: dev_valid_name() in net/core/dev.c.
-    if 0 < len(value) < 16 and value not in (".", "..") and not set(value) & set("/: \t\n,"):
-        return value
-    raise BadInputError("inject/interface", f"{value[:60]!r} is no name of a network interface", about=about)
+def _usable(image: str, fails: Callable[[str], bool]) -> str:
+    """An image of the MeshConfig, unless pods with it would not start."""
+    return "" if fails(image) else image
 
 
 def _field(name: str, path: str) -> Json:

@@ -1,4 +1,7 @@
-"""Whether a policy object may be stored: not if the compiler would leave it out, and then with its own sentence. Pure.
+"""Whether a policy object may be stored: not if a reader would leave it out, and then with its own sentence. Pure.
+
+Readers are the compiler, and of a MeshConfig also the injector and the CA. What may be stored and has no effect, or
+not the one that is meant, is answered by warnings.
 
 Only what an object says by itself is judged. What it refers to may be applied a moment later, in any order, so a
 reference to nothing is left to the compiler, which names it in the object's status. An update that leaves the
@@ -8,15 +11,20 @@ there must not be stopped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
-from services.injector.configuration import read_mesh_spec
 from services.injector.review import Question
+from shared import support
 from shared.errors import BadInputError
+from shared.membership import MESH_CONFIG
+from shared.meshconfig.problems import doubts
 from shared.model import PolicyObject
 from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError
+from shared.policy.model import MeshConfig
 from shared.policy.reading import read_policy
 
 GROUPS = frozenset(
@@ -33,20 +41,30 @@ GROUPS = frozenset(
 _READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
-def check(question: Question, budgets: Budgets = DEFAULTS) -> None:
-    """Raise `BadInputError` if the object is one that the compiler would leave out."""
-    if question.object is None or question.sub_resource or question.operation == "DELETE":
-        return
-    if question.group not in GROUPS or question.kind not in POLICY_KINDS:
-        return
+def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
+    """Warnings about the object. Raises `BadInputError` if it is one that a reader would leave out."""
+    if question.sub_resource or question.group not in GROUPS:
+        return []
+    if question.operation == "DELETE":
+        return _deleted(question)
+    if question.object is None or question.kind not in support.KINDS:
+        return []
     try:
         policy = read_policy(question.object)
     except _READ_ERRORS as error:
+        if question.kind not in POLICY_KINDS:
+            return []
         raise BadInputError(
             "object/unreadable", f"cannot be read as a {question.kind} ({error})", about=question.kind
         ) from error
     if _is_unchanged(policy, question.before):
-        return
+        return []
+    if question.kind in POLICY_KINDS:
+        _judge(question, policy, budgets)
+    return [*_warnings(question, policy)]
+
+
+def _judge(question: Question, policy: PolicyObject, budgets: Budgets) -> None:
     name = policy.metadata.name or "(no name yet)"
     # A namespaced object may leave its namespace to the request's path.
     if not policy.metadata.namespace:
@@ -55,11 +73,31 @@ def check(question: Question, budgets: Budgets = DEFAULTS) -> None:
         )
     about = f"{question.kind} {question.namespace}/{name}"
     try:
-        decode(question.kind, f"{question.group}/{question.version}", policy, budgets)
+        found = decode(question.kind, f"{question.group}/{question.version}", policy, budgets)
     except PolicyError as error:
         raise BadInputError(error.code, error.sentence, about=about) from error
-    if question.kind == "MeshConfig":
-        read_mesh_spec(policy.spec)
+    if isinstance(found, MeshConfig) and found.problems:
+        code, sentence = found.problems[0]
+        raise BadInputError(code, sentence.partition("; until it is mended")[0], about=about)
+
+
+def _warnings(question: Question, policy: PolicyObject) -> Iterator[str]:
+    about = f"{question.kind} {question.namespace}/{policy.metadata.name}"
+    if said := support.sentence(support.findings(question.kind, policy.spec)):
+        yield f"{about}: {said}"
+    if question.kind != "MeshConfig":
+        return
+    if policy.metadata.name not in ("", MESH_CONFIG):
+        yield f"{about}: is not in force: the mesh's is MeshConfig {question.namespace}/{MESH_CONFIG}"
+    for doubt in doubts(policy.spec):
+        yield f"{about}: {doubt}"
+
+
+def _deleted(question: Question) -> list[str]:
+    if question.kind != "MeshConfig" or question.name != MESH_CONFIG:
+        return []
+    about = f"MeshConfig {question.namespace}/{MESH_CONFIG}"
+    return [f"{about}: without it the defaults are in force, and what no TrafficTarget allows is denied"]
 
 
 def _is_unchanged(policy: PolicyObject, before: msgspec.Raw | None) -> bool:

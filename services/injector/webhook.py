@@ -22,6 +22,7 @@ from services.injector.decision import Namespace, decide
 from services.injector.http_request import Handler, Request
 from services.injector.membership import Membership
 from services.injector.patch import json_patch, unclaimed, warnings, with_sidecar
+from services.injector.sidecar import unused_images
 from shared.errors import BadInputError, MeshlogError
 from shared.membership import is_member
 from shared.model import ANNOTATION_SIDECAR
@@ -113,8 +114,8 @@ class Webhook:
 
     async def _validate(self, source: str, question: review.Question) -> bytes:
         check = validation.check
-        await self._policies.run(source, question.namespace, lambda: check(question, self._budgets))
-        return review.allow(question)
+        told = await self._policies.run(source, question.namespace, lambda: check(question, self._budgets))
+        return review.allow(question, warnings=told)
 
     async def _mutate(self, source: str, question: review.Question) -> bytes:
         if question.adds_container:
@@ -137,8 +138,9 @@ class Webhook:
         if not decision.inject:
             bare = unclaimed(pod)
             return review.allow(question, json_patch(pod, bare) if bare else None)
-        told = warnings(pod, installation)
-        after = with_sidecar(pod, installation, self._membership.mesh)
+        mesh = self._membership.mesh
+        told = [*warnings(pod, installation), *unused_images(mesh)]
+        after = with_sidecar(pod, installation, mesh)
         return review.allow(question, json_patch(pod, after), warnings=told)
 
     def _joined(self, question: review.Question) -> bytes:

@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
 from shared.events import encode_object
+from shared.meshconfig.problems import problems
 from shared.model import PolicyObject
 from shared.policy import shapes
 from shared.policy.budgets import DEFAULTS, Budgets, within
@@ -282,6 +283,7 @@ def _mesh_config(policy: PolicyObject, budgets: Budgets) -> MeshConfig:  # noqa:
             egress=flags["enableEgress"],
             escaped_slashes="reject" if slashes is None else escaped_slashes(slashes),
             forwarders=forwarders(shapes.sequence(traffic.get("trustedForwarders"), "spec.traffic.trustedForwarders")),
+            problems=problems(policy.spec),
         )
     except ValueError as error:
         raise PolicyError("mesh/config", f"spec.traffic: {error}") from None

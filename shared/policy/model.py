@@ -117,6 +117,8 @@ class MeshConfig(msgspec.Struct, frozen=True):
     escaped_slashes: EscapedSlashes = "reject"
     forwarders: tuple[ObjectName, ...] = ()
     """Service accounts whose `x-forwarded-*` headers every pod gets as sent, sorted."""
+    problems: tuple[tuple[str, str], ...] = ()
+    """Code and sentence of what its other readers, new pods and the CA, cannot use."""
 
 
 Policy = TrafficTarget | IdentityBinding | RouteGroup | TcpRoute | UdpRoute | TrafficSplit | MeshConfig

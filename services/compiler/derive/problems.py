@@ -17,6 +17,7 @@ from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.addresses import canonical, reserved
+from shared.membership import MESH_CONFIG
 from shared.model import (
     ANNOTATION_CALLS,
     ANNOTATION_ESCAPED_SLASHES,
@@ -210,6 +211,17 @@ def namespace_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
                 ("mesh/annotation", f"annotation {annotation}: {error}; until then the stricter choice holds")
             )
     return tuple(problems)
+
+
+@query
+def config_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+    """What the mesh's own MeshConfig says that new pods or the CA cannot use, or that another one is not in force."""
+    found = mesh.mesh_configs.get(name)
+    if found is None or name.namespace != mesh.settings.namespace:
+        return ()
+    if name.name != MESH_CONFIG:
+        return (("mesh/name", f"is not in force: the mesh's is MeshConfig {name.namespace}/{MESH_CONFIG}"),)
+    return found.problems
 
 
 @query

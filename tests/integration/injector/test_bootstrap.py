@@ -19,9 +19,9 @@ import msgspec
 import pytest
 from grpc import aio
 
-from services.injector.configuration import MeshSpec
 from services.injector.patch import with_sidecar
 from services.injector.probes import Probe
+from shared.meshconfig.pods import MeshSpec
 from tests.integration.injector.edge import Authority, Edge, Volume, text_of
 from tests.integration.injector.sidecar import Sidecar
 from tests.nats_server import free_port

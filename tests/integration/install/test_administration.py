@@ -85,6 +85,13 @@ async def test_health_names_what_is_missing_and_what_waits(api: Api) -> None:
     assert "not installed" in found["meshlog-ca"].found
     assert "0 of 1 ready" in found["meshlog-compiler"].found
     assert "has no CA yet" in found["meshlog-webhook-meshlog"].found
+    assert "is not there: the defaults are in force" in found["MeshConfig osm-mesh-config"].found
+    config = installation.mesh_config(PRESETS["minimal"], permissive=False)
+    for spec, says in ((config["spec"], "is there"), ({"certificate": {"certKeyBitSize": 1}}, "must be one of 2048")):
+        await api.apply({**config, "spec": spec})
+        (told,) = [one for one in await health.control_plane(api, "meshlog-system", "meshlog") if "Config" in one.what]
+        assert says in told.found
+        assert told.fine == (says == "is there")
 
 
 def pod(namespace: str, name: str, *, sidecar: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from deploy.devcluster.launch.mesh import start
 pytestmark = [pytest.mark.devcluster, pytest.mark.nats, pytest.mark.envoy]
 
 WITHIN = 60.0
+CONFIG = "/apis/config.openservicemesh.io/v1alpha2/namespaces/meshlog-system/meshconfigs/osm-mesh-config"
 POD: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -82,12 +83,14 @@ async def test_a_mesh_comes_serves_changes_and_goes_without_a_trace(cluster: Pat
         ready = "/api/v1/namespaces/shop/pods/web"
         await api.wait(ready, _is_ready, within=WITHIN, what="the pod and its sidecar are ready")
         await meshlog(cluster, "verify", "control-plane")
+        await api.delete(await api.get(CONFIG))
         changed = await meshlog(cluster, "upgrade", *settings, "--set", "autoscale=0", "--set", "edges=2")
         assert ("HorizontalPodAutoscaler" in changed) == (preset == "ha")
         after = await api.get("/api/v1/namespaces/meshlog-system/secrets/meshlog-nats-ca")
         assert after["data"] == before["data"], "an upgrade keeps the log's passwords"
         edges = await api.get("/apis/apps/v1/namespaces/meshlog-system/deployments/meshlog-xds-edge")
         assert edges["status"]["readyReplicas"] == 2
+        assert (await api.get(CONFIG))["spec"]["traffic"] == {"enablePermissiveTrafficPolicyMode": False}
         await meshlog(cluster, "uninstall", "mesh", "--force", "--delete-namespace", "-a")
         await api.wait("/api/v1/namespaces", _without_ours, within=WITHIN, what="the namespace is gone")
         labels = (await api.get("/api/v1/namespaces/shop"))["metadata"]["labels"]

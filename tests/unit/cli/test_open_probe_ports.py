@@ -8,8 +8,8 @@ import pytest
 
 from cli.api import Api
 from cli.cluster import health
-from services.injector.configuration import MeshSpec
 from services.injector.patch import with_sidecar
+from shared.meshconfig.pods import MeshSpec
 from shared.model import LABEL_MONITORED_BY
 from tests.unit.injector.pods import INSTALLATION, pod
 

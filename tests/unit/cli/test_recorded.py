@@ -49,7 +49,7 @@ class Case:
     def __init__(self, kept: Manifest | None = TARGET) -> None:
         self.log = MemoryLog()
         self.server = Server(kept)
-        self.recorder = Recorder(cast("Api", self.server), self.log, STREAMS, CLUSTER)
+        self.recorder = Recorder(cast("Api", self.server), self.log, STREAMS, CLUSTER, "meshlog-system")
 
     async def write(self, manifest: Manifest, *, operation: Literal["applied", "deleted"] = APPLIED) -> int:
         """The ingestor writes the event of an object."""
@@ -147,3 +147,24 @@ async def test_what_the_log_lacks_is_named_without_waiting() -> None:
     assert await case.recorder.lacks([TARGET]) == ["TrafficTarget shop/buy"]
     await case.write(changed("6"))
     assert await case.recorder.lacks([TARGET]) == []
+
+
+@pytest.mark.parametrize(("namespace", "name"), [("meshlog-system", "other"), ("osm-system", "osm-mesh-config")])
+async def test_a_mesh_config_that_is_not_the_meshs_own_has_no_events_and_is_not_waited_for(
+    namespace: str, name: str
+) -> None:
+    config: Manifest = {
+        "apiVersion": "config.openservicemesh.io/v1alpha2",
+        "kind": "MeshConfig",
+        "metadata": {"name": name, "namespace": namespace, "uid": "u1", "resourceVersion": "7"},
+        "spec": {},
+    }
+    case = Case(config)
+    applied = Applied(
+        kind="MeshConfig", namespace=namespace, name=name, uid="u1", resource_version="7", manifest=config
+    )
+    assert await asyncio.wait_for(case.recorder.sequence([applied]), 5) == 0
+    assert await case.recorder.lacks([config]) == []
+    own = {**config, "metadata": {**config["metadata"], "name": "osm-mesh-config", "namespace": "meshlog-system"}}
+    case.server.kept = own
+    assert await case.recorder.lacks([own]) == ["MeshConfig meshlog-system/osm-mesh-config"]

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.injector.configuration import MeshSpec, Sidecar, read_mesh_spec
 from services.injector.patch import json_patch, with_sidecar, without_sidecar
 from shared.errors import BadInputError
+from shared.meshconfig.pods import MeshSpec, Sidecar, read_mesh_spec
 from shared.model import ANNOTATION_SIDECAR
 from tests.unit.injector.pods import INSTALLATION, pod
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from services.injector import probes as probing
-from services.injector.configuration import MeshSpec
 from services.injector.patch import unclaimed, warnings, with_sidecar
 from services.injector.privileges import check
 from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
+from shared.meshconfig.pods import MeshSpec
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.unit.injector.test_webhook import asked, namespace, told, webhook, write

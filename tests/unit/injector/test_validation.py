@@ -166,9 +166,10 @@ async def test_a_bomb_is_refused_in_the_compilers_words_before_any_expression_is
 async def test_the_webhook_goes_on_while_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     began, go_on = threading.Event(), threading.Event()
 
-    def slow(_question: object, _budgets: object) -> None:
+    def slow(_question: object, _budgets: object) -> list[str]:
         began.set()
         assert go_on.wait(10)
+        return []
 
     monkeypatch.setattr("services.injector.validation.check", slow)
     hook = judge()
@@ -177,3 +178,90 @@ async def test_the_webhook_goes_on_while_it_judges(monkeypatch: pytest.MonkeyPat
     assert not asked.done()
     go_on.set()
     assert json.loads(await asked)["response"]["allowed"]
+
+
+CONFIG = ("MeshConfig", "config.openservicemesh.io", "v1alpha2")
+
+
+def config_review(spec: Any, *, name: str = "osm-mesh-config", **changes: Any) -> bytes:
+    """A review of the mesh's own MeshConfig."""
+    body = json.loads(review(*CONFIG, spec, name=name, namespace="meshlog-system", **changes))
+    body["request"]["object"]["metadata"].update(name=name, namespace="meshlog-system")
+    return json.dumps(body).encode()
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"traffic": {"outboundIPRangeExclusionList": ["300.1.1.1/8"]}}, "'300.1.1.1/8' is no range of addresses"),
+        ({"traffic": {"outboundPortExclusionList": [70000]}}, "is no port"),
+        ({"traffic": {"networkInterfaceExclusionList": ["a/b"]}}, "is no name of a network interface"),
+        ({"sidecar": {"resources": {"limits": {"cpu": "abc"}}}}, "sidecar.resources.limits.cpu is 'abc'"),
+        ({"sidecar": {"resources": {"limits": {"cpu": 1}, "requests": {"cpu": "1100m"}}}}, "more than the limit"),
+        ({"sidecar": {"resources": {"limits": {"gpu": 1}}}}, "no resource of containers"),
+        ({"sidecar": {"maxInboundConnections": 0}}, "cannot be used for new pods"),
+        ({"sidecar": {"localProxyMode": "Other"}}, "cannot be used for new pods"),
+        ({"certificate": {"certKeyBitSize": 1024}}, "must be one of 2048, 3072, 4096"),
+        ({"certificate": {"serviceCertValidityDuration": "5 days"}}, "'5 days' is not a duration"),
+        ({"certificate": {"ingressGateway": {"subjectAltNames": ["x"]}}}, "needs subjectAltNames and a secret"),
+        ({"sidecar": {"envoyImage": "envoyproxy/envoy-alpine:v1.19.3"}}, "older than Envoy 1.36"),
+        ({"sidecar": {"envoyImage": "mcr.microsoft.com/oss/envoyproxy/envoy:v1.22.2"}}, "older than Envoy 1.36"),
+        ({"sidecar": {"initContainerImage": "openservicemesh/init:v1.2.4"}}, "lacks the meshlog command"),
+        ({"sidecar": {"initContainerImage": "mcr.microsoft.com/oss/openservicemesh/init:v1"}}, "lacks the meshlog"),
+    ],
+)
+async def test_what_new_pods_or_the_ca_could_not_use_is_refused_in_the_readers_words(
+    spec: dict[str, Any], says: str
+) -> None:
+    response = await answered(config_review(spec))
+    assert response["allowed"] is False
+    assert says in response["status"]["message"]
+    assert "MeshConfig meshlog-system/osm-mesh-config" in response["status"]["message"]
+    assert "until it is mended" not in response["status"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"sidecar": {"cipherSuites": ["X"]}}, "not supported yet: sidecar.cipherSuites"),
+        ({"sidecar": {"envoyImage": "registry.example/proxy@sha256:0"}}, "does not say that it holds Envoy 1.36"),
+        ({"sidecar": {"initContainerImage": "registry.example/base:1"}}, "does not say that it holds the meshlog"),
+    ],
+)
+async def test_what_may_not_do_what_is_meant_is_stored_with_a_warning(spec: dict[str, Any], says: str) -> None:
+    response = await answered(config_review(spec))
+    assert response["allowed"] is True
+    (warning,) = response["warnings"]
+    assert says in warning
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"traffic": {"enableEgress": True}, "sidecar": {"envoyImage": "envoyproxy/envoy:distroless-v1.40.0"}},
+        {"sidecar": {"initContainerImage": "registry.example/meshlog:0.2", "resources": {"limits": {"cpu": "1e-1"}}}},
+        {"certificate": {"certKeyBitSize": 2048, "serviceCertValidityDuration": "24h"}},
+    ],
+)
+async def test_what_works_is_stored_without_a_word(spec: dict[str, Any]) -> None:
+    response = await answered(config_review(spec))
+    assert (response["allowed"], response.get("warnings")) == (True, None)
+
+
+async def test_a_kind_without_effect_and_a_mesh_config_of_another_name_are_warned_of() -> None:
+    response = await answered(review("Egress", "policy.openservicemesh.io", "v1alpha1", {"hosts": ["x"]}))
+    assert response["warnings"] == [
+        "Egress shop/one: this kind is not supported yet: it is kept and has no effect",
+    ]
+    response = await answered(config_review({}, name="other"))
+    assert "is not in force: the mesh's is MeshConfig meshlog-system/osm-mesh-config" in response["warnings"][0]
+
+
+async def test_a_deletion_of_the_mesh_config_says_what_is_in_force_then() -> None:
+    body = json.loads(review(*CONFIG, {}, name="osm-mesh-config", namespace="meshlog-system", operation="DELETE"))
+    body["request"].update(object=None, oldObject=manifest(*CONFIG, {}))
+    response = await answered(json.dumps(body).encode())
+    assert response["allowed"] is True
+    assert "the defaults are in force, and what no TrafficTarget allows is denied" in response["warnings"][0]
+    body["request"].update(name="other")
+    assert "warnings" not in await answered(json.dumps(body).encode())

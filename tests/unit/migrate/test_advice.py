@@ -64,13 +64,17 @@ kind: MeshConfig
 metadata: {name: osm-mesh-config, namespace: osm-system}
 spec:
   traffic: {enableEgress: true, enablePermissiveTrafficPolicyMode: true}
-  sidecar: {configResyncInterval: 30s, logLevel: debug}
+  sidecar: {configResyncInterval: 30s, logLevel: debug, cipherSuites: [X]}
+  certificate: {certKeyBitSize: 1024}
 """
     )
     assert [(one.verdict, one.finding.partition(" ")[0]) for one in said] == [
-        ("not yet", "traffic.enableEgress"),
+        ("to do", "is"),
+        ("not yet", "sidecar.cipherSuites"),
         ("carries over", "sidecar.configResyncInterval"),
     ]
+    assert "1024" not in said[0].finding
+    assert "certKeyBitSize must be one of" in said[0].finding
 
 
 @pytest.mark.parametrize("kind", ["Egress", "IngressBackend", "Retry", "UpstreamTrafficSetting", "Telemetry"])
