@@ -130,7 +130,9 @@ class Recorder:
         except UnreadableObjectError as error:
             sentence = f"{error.sentence}: the mesh goes on with its last good form, if there is one"
             raise BadInputError("object/unreadable", sentence, about=_named(kept)) from error
-        return event.object is not None and bytes(event.object) == projected.body
+        return (
+            event.object is not None and bytes(event.object) == projected.body and event.withheld == projected.withheld
+        )
 
 
 def _named(manifest: Manifest) -> str:

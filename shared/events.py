@@ -91,6 +91,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     object: msgspec.Raw | None = None
     """The projected object (`shared.model`), as JSON; none for `deleted`."""
     origin: Origin = _NO_ORIGIN
+    withheld: int = 0
+    """Bytes of the object, if its closed form stands here instead of it (`shared.withheld`); 0: it stands here."""
 
     @property
     def key(self) -> ObjectKey:
@@ -115,6 +117,7 @@ class _Wire(msgspec.Struct):
     api_version: str = ""
     object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     origin: Origin = _NO_ORIGIN
+    withheld: int = 0
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -159,6 +162,7 @@ def decode(payload: bytes) -> Event:
         api_version=wire.api_version,
         object=None if wire.object is msgspec.UNSET else wire.object,
         origin=wire.origin,
+        withheld=wire.withheld,
     )
     _refuse_future(event.schema, about=str(event.key))
     if event.schema < 1:

@@ -88,4 +88,5 @@ def _applied(key: ObjectKey, manifest: Manifest, held: Happened | None) -> Event
         operation=APPLIED,
         api_version=found.api_version,
         object=msgspec.Raw(found.body),
+        withheld=found.withheld,
     )

@@ -216,4 +216,5 @@ def _event(item: Manifest) -> Event:
         operation="applied",
         api_version=item.get("apiVersion", ""),
         object=msgspec.Raw(projected.body),
+        withheld=projected.withheld,
     )

@@ -164,11 +164,7 @@ class Compiler:
                     self._problems.pop(key, None)
 
     def _quarantine(self) -> list[Quarantined]:
-        found = [
-            rejected
-            for key, rejected in self._mesh.rejected.items()
-            if key.namespace == self.settings.namespace or is_member(self._mesh, key.namespace)
-        ]
+        found = [rejected for key, rejected in self._mesh.rejected.items() if self._is_told(key)]
         found.extend(
             Quarantined(key=key, code=code, sentence=sentence)
             for key, problems in self._problems.items()
@@ -181,6 +177,11 @@ class Compiler:
         if self._pinning.rejected is not None:
             found.append(self._pinning.rejected)
         return sorted(found)
+
+    def _is_told(self, key: ObjectKey) -> bool:
+        """Whether an object that is left out is the mesh's business."""
+        home = key.name if key.kind == "Namespace" else key.namespace
+        return not home or home == self.settings.namespace or is_member(self._mesh, home)
 
     def _foreign(self) -> Iterable[Quarantined]:
         """What does not fit into proxies of other namespaces: each object once for each of these namespaces."""

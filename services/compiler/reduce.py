@@ -32,12 +32,9 @@ from shared.policy.errors import PolicyError
 from shared.policy.model import IdentityBinding, Policy, RouteGroup, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
-from shared.withheld import closed
+from shared.withheld import GRANTING, closed, said
 
 V = TypeVar("V")
-
-_GRANTING = frozenset({"TrafficTarget", "IdentityBinding", "HTTPRouteGroup", "TCPRoute"})
-"""Kinds of which nothing stays in force when the newest form cannot be read."""
 
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
 
@@ -59,11 +56,15 @@ def reduce(mesh: Mesh, event: Event, sequence: int) -> None:
         _store(mesh, event, error.closed, cause)
         return
     except PolicyError as error:
-        mesh.rejected[key] = Quarantined(key=key, code=error.code, sentence=error.sentence)
-        if event.kind in _GRANTING:
+        code, sentence = said(event.kind, event.withheld) if event.withheld else (error.code, error.sentence)
+        mesh.rejected[key] = Quarantined(key=key, code=code, sentence=sentence)
+        if event.kind in GRANTING:
             _store(mesh, event, None, None)
         return
     mesh.rejected.pop(key, None)
+    if event.withheld:
+        code, sentence = said(event.kind, event.withheld)
+        mesh.rejected[key] = Quarantined(key=key, code=code, sentence=sentence)
     _store(mesh, event, value, cause)
 
 

@@ -181,7 +181,7 @@ def _instruments(context: process.Context[IngestorSettings], ingestor: Ingestor)
         "What became of the facts that the cluster told, since the start",
         lambda: {
             (("outcome", name),): float(getattr(writer.counts, name))
-            for name in ("received", "written", "unchanged", "older", "spared", "oversized")
+            for name in ("received", "written", "unchanged", "older", "spared", "withheld")
         },
     )
     metrics.gauge(
@@ -215,6 +215,11 @@ def _instruments(context: process.Context[IngestorSettings], ingestor: Ingestor)
         "meshlog_ingestor_unreadable",
         "Objects that could not be read, by kind, since the start",
         lambda: {(("kind", kind),): float(runner.unreadable) for kind, runner in runners.items()},
+    )
+    metrics.gauge(
+        "meshlog_ingestor_withheld",
+        "Living objects by kind of which the log has only the closed form: too large, or unreadable",
+        lambda: {(("kind", kind),): float(count) for kind, count in writer.book.withheld().items()},
     )
     metrics.gauge(
         "meshlog_ingestor_objects",

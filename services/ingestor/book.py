@@ -43,6 +43,14 @@ class Book:
         """Living objects by kind."""
         return {kind: sum(known.lives for known in held.values()) for kind, held in self._kinds.items()}
 
+    def withheld(self) -> dict[str, int]:
+        """Living objects of which the log has only the closed form, by kind."""
+        return {
+            kind: count
+            for kind, held in self._kinds.items()
+            if (count := sum(known.lives and known.withheld > 0 for known in held.values()))
+        }
+
     def hear(self, kind: str, resource_version: str, *, in_round: bool = True) -> None:
         """The source of a kind has spoken up to this version, and what it said was decided (in a round: for now)."""
         heard = self._hearing if in_round else self._heard
@@ -55,7 +63,7 @@ class Book:
         """
         event = events.read(record)
         name = ObjectName(namespace=event.namespace, name=event.name)
-        digest = digest_of(event.api_version, bytes(event.object)) if event.object is not None else ""
+        digest = digest_of(event.api_version, bytes(event.object), event.withheld) if event.object is not None else ""
         known = Known(
             uid=event.uid,
             resource_version=event.resource_version,
@@ -63,6 +71,7 @@ class Book:
             sequence=record.sequence,
             change_set=event.origin.change_set,
             serving=event.object is not None and serves(event.kind, bytes(event.object)),
+            withheld=event.withheld,
         )
         held = self.get(event.kind, name)
         if before is not None:
@@ -177,6 +186,7 @@ class Book:
             sequence=sequence,
             change_set=item.change_set.id if item.change_set else "",
             serving=serves(item.kind, item.body),
+            withheld=item.withheld,
         )
         self._remember(item.kind, item.name, known)
 

@@ -42,6 +42,8 @@ class Known(msgspec.Struct, frozen=True):
     change_set: str = ""
     serving: bool = False
     """Whether it is an EndpointSlice with a ready endpoint."""
+    withheld: int = 0
+    """Bytes of the object, if the log has its closed form instead of it."""
 
     @property
     def lives(self) -> bool:

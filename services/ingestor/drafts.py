@@ -31,6 +31,7 @@ def draft(change: Change, traceparent: str, *, cluster: str, streams: Streams, t
             api_version=item.api_version,
             object=msgspec.Raw(item.body),
             origin=item.origin,
+            withheld=item.withheld,
         )
         mark = item.digest
     else:

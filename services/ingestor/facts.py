@@ -48,6 +48,8 @@ class Projected(msgspec.Struct, frozen=True):
     """Kubernetes' count of changes to its specification; 0: not told."""
     status: bytes = b""
     """`status` of a policy object as it stands in the cluster, JSON. Never in the log: it is what we report there."""
+    withheld: int = 0
+    """Bytes of the projection, if `body` is its closed form instead (`shared.withheld`); 0: it is not."""
 
 
 class Listed(msgspec.Struct, frozen=True):

@@ -4,6 +4,9 @@ What is not a field of the struct falls away, so a heartbeat, a condition or `ma
 change-set annotation is taken out as well: it says how an object arrived, not what it is. Decoding is typed and
 fast; an object that the types refuse is tried once more with its JSON nulls left out (Go writes empty lists as
 null), and only then given up, alone.
+
+What cannot stand in the log, because it is too large for it or is policy that grants and cannot be read, is projected
+to its closed form (`shared.withheld`): what it said before may be what its user took back.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from typing import Any
 import msgspec
 
 from services.ingestor.facts import ChangeSet, ObjectName, Projected
-from shared import model
+from shared import model, withheld
 from shared.errors import MeshlogError
 from shared.events import Origin, encode_object
 from shared.policy.reading import read_policy, without_nulls
+from shared.withheld import GRANTING, closed
 
 _MAX_CHANGE_SET = 100_000
 _MAX_ID = 253
@@ -52,6 +56,8 @@ class _HeadMeta(msgspec.Struct, rename="camel"):
     annotations: dict[str, str] | None = None
     managed_fields: list[_ManagedFields] | None = None
     generation: int | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
 
 
 class _Head(msgspec.Struct, rename="camel"):
@@ -69,6 +75,10 @@ class _NameOnly(msgspec.Struct):
     metadata: _NameMeta
 
 
+class _Spec(msgspec.Struct):
+    spec: msgspec.Raw = msgspec.Raw(b"")
+
+
 _HEAD = msgspec.json.Decoder(_Head)
 _NAME = msgspec.json.Decoder(_NameOnly)
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in model.KINDS.items()}
@@ -81,7 +91,7 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
     """
     try:
         head = _HEAD.decode(payload)
-        body = _body(kind, payload)
+        body, instead_of = _body(kind, payload, head.metadata)
     except _READ_ERRORS as error:
         raise UnreadableObjectError(kind, _short(error), name=name_of(payload)) from error
     meta = head.metadata
@@ -94,17 +104,18 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
         resource_version=meta.resource_version or "",
         api_version=version,
         body=body,
-        digest=digest_of(version, body),
+        digest=digest_of(version, body, instead_of),
         origin=_origin(meta.managed_fields or [], source=source, change_set=change_set),
         change_set=change_set,
         generation=meta.generation or 0,
         status=_status(kind, head.status),
+        withheld=instead_of,
     )
 
 
 def project_issuer(issuer: str, jwks: dict[str, Any]) -> Projected:
     """The cluster's token issuer as an object: it has no uid and no resource version, its digest tells a change."""
-    body = bytes(encode_object(model.TokenIssuer(issuer=issuer, jwks=jwks)))
+    body, instead_of = _fitted("TokenIssuer", model.TokenIssuer(issuer=issuer, jwks=jwks))
     return Projected(
         kind="TokenIssuer",
         name=ObjectName(namespace="", name="cluster"),
@@ -112,14 +123,19 @@ def project_issuer(issuer: str, jwks: dict[str, Any]) -> Projected:
         resource_version="",
         api_version="",
         body=body,
-        digest=digest_of("", body),
+        digest=digest_of("", body, instead_of),
         origin=Origin(source="list"),
+        withheld=instead_of,
     )
 
 
-def digest_of(api_version: str, body: bytes) -> str:
-    """What two projections are compared by: 32 hex digits over the version it was read in and the bytes."""
-    return hashlib.sha256(api_version.encode() + b"\n" + body).hexdigest()[:32]
+def digest_of(api_version: str, body: bytes, instead_of: int) -> str:
+    """What two projections are compared by: 32 hex digits over the version it was read in and the bytes.
+
+    `instead_of`: bytes of the object of which this is the closed form. It is never the object that says the same.
+    """
+    mark = f"withheld {instead_of}\n".encode() if instead_of else b""
+    return hashlib.sha256(mark + api_version.encode() + b"\n" + body).hexdigest()[:32]
 
 
 def name_of(payload: bytes | msgspec.Raw) -> ObjectName | None:
@@ -160,15 +176,41 @@ def _size(text: str) -> int:
     return int(text[:9]) if text.isascii() and text.isdigit() else 0
 
 
-def _body(kind: str, payload: bytes | msgspec.Raw) -> bytes:
+def _body(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int]:
+    """The projection, and 0; or the closed form, and how many bytes it stands for."""
     struct = model.KINDS[kind]
+    if kind in GRANTING:
+        try:
+            return _fitted(kind, _trimmed(read_policy(payload)))
+        except _READ_ERRORS:
+            return _closed_policy(kind, payload, head)
     if struct is model.PolicyObject:
-        return bytes(encode_object(_trimmed(read_policy(payload))))
+        return _fitted(kind, _trimmed(read_policy(payload)))
     try:
         decoded: Any = _DECODERS[kind].decode(payload)
     except msgspec.ValidationError:
         decoded = msgspec.convert(without_nulls(msgspec.json.decode(payload)), type=struct)
-    return bytes(encode_object(_trimmed(decoded)))
+    return _fitted(kind, _trimmed(decoded))
+
+
+def _fitted(kind: str, projected: Any) -> tuple[bytes, int]:
+    body = bytes(encode_object(projected))
+    if len(body) <= withheld.MOST_BYTES:
+        return body, 0
+    return bytes(encode_object(closed(kind, projected))), len(body)
+
+
+def _closed_policy(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int]:
+    """Of policy that cannot be read. Its size is that of its specification: what is written back into it is no news."""
+    meta = model.Meta(
+        name=head.name,
+        namespace=head.namespace or "",
+        uid=head.uid or "",
+        creation_timestamp=head.creation_timestamp or "",
+        deletion_timestamp=head.deletion_timestamp or "",
+    )
+    size = len(bytes(msgspec.json.decode(payload, type=_Spec).spec))
+    return bytes(encode_object(closed(kind, model.PolicyObject(meta)))), max(1, size)
 
 
 def _status(kind: str, status: msgspec.Raw | msgspec.UnsetType) -> bytes:
@@ -195,7 +237,7 @@ def _origin(managed: list[_ManagedFields], *, source: str, change_set: ChangeSet
     manager, time = "", ""
     for entry in managed:
         if entry.subresource != "status" and (entry.time or "") >= time:
-            manager, time = entry.manager, entry.time or ""
+            manager, time = entry.manager[:_MAX_ID], (entry.time or "")[:_MAX_ID]
     return Origin(source=source, manager=manager, time=time, change_set=change_set.id if change_set else "")
 
 

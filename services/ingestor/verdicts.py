@@ -15,7 +15,6 @@ from services.ingestor.changesets import Group
 from services.ingestor.difference import PANIC, Applied, Change, compare, observe, vanish
 from services.ingestor.drafts import Traced
 from services.ingestor.facts import Absent, Fact, Listed, Observed, Vanished
-from shared.eventlog.protocol import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +31,8 @@ class Counts(msgspec.Struct):
     refused: int = 0
     abandoned: int = 0
     """Of those: batches that the server gave up half-way."""
-    oversized: int = 0
+    withheld: int = 0
+    """Of those that were written: closed forms, of objects that are too large for the log or unreadable."""
     epochs: int = 0
     doubts: int = 0
     sets: int = 0
@@ -68,10 +68,8 @@ class Verdicts:
         units: list[list[Traced]] = []
         for fact in group.facts:
             for changes in self._decide_fact(fact):
-                fitting = [change for change in changes if self._fits(change)]
-                if fitting:
-                    trace = self._new_traceparent()
-                    units.append([(change, trace) for change in fitting])
+                trace = self._new_traceparent()
+                units.append([(change, trace) for change in changes])
         if not group.change_set or not units:
             return units
         trace = units[0][0][1]
@@ -129,14 +127,3 @@ class Verdicts:
             name = change.object.name if isinstance(change, Applied) else change.name
             by_object.setdefault(str(name), []).append(change)
         return [tuple(changes) for changes in by_object.values()]
-
-    def _fits(self, change: Change) -> bool:
-        if not isinstance(change, Applied) or len(change.object.body) < MAX_PAYLOAD - 4096:
-            return True
-        self._counts.oversized += 1
-        item = change.object
-        _log.error(
-            "an object is too large for the log, its last good form stays",
-            extra={"kind": item.kind, "object": str(item.name), "bytes": len(item.body)},
-        )
-        return False

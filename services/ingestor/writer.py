@@ -21,7 +21,7 @@ import msgspec
 from services.ingestor.book import Book
 from services.ingestor.carried import Carried, nothing
 from services.ingestor.changesets import ChangeSets, Group
-from services.ingestor.difference import PANIC
+from services.ingestor.difference import PANIC, Applied, Change
 from services.ingestor.drafts import draft, packed
 from services.ingestor.facts import Absent, Fact, Listed, Observed
 from services.ingestor.inbox import Inbox
@@ -43,6 +43,7 @@ from shared.eventlog.protocol import (
     StaleWriterError,
 )
 from shared.subjects import Streams
+from shared.withheld import said
 
 _log = logging.getLogger(__name__)
 
@@ -246,7 +247,7 @@ class Writer:
             try:
                 await self._attempt(groups)
             except (StaleWriterError, DuplicateError, LogUnavailableError) as error:
-                for field in ("unchanged", "older", "spared", "oversized", "doubts"):
+                for field in ("unchanged", "older", "spared", "doubts"):
                     setattr(self.counts, field, getattr(before, field))
                 self.book.undo()
                 groups = await self._reread(groups, start, error)
@@ -294,9 +295,17 @@ class Writer:
             first = standing.tip.sequence - len(batch) + 1
             for offset, (change, _) in enumerate(batch):
                 self.book.written(change, first + offset)
+                self._name_withheld(change)
             self.counts.written += len(batch)
             self.counts.batches += 1
         await self._carry()
+
+    def _name_withheld(self, change: Change) -> None:
+        if isinstance(change, Applied) and change.object.withheld:
+            item = change.object
+            self.counts.withheld += 1
+            code, sentence = said(item.kind, item.withheld)
+            _log.error("%s %s %s", item.kind, item.name, sentence, extra={"code": code})
 
     def _later_id(self) -> str:
         return epochs.after(self._new_id(), self._standing.latest)

@@ -1,10 +1,14 @@
 """Record the corpus of the newest schema: objects as Kubernetes serves them, through the ingestor's own code.
 
 python -m tests.corpus.recording     # writes events-v<SCHEMA>.jsonl; refuses to write a released one again
+
+`withheld-v<SCHEMA>.jsonl` has each kind in its closed form, as a build writes it that knows such; the first builds of
+schema 1 did not, and read them without the figure.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -140,8 +144,8 @@ SPECS: dict[str, tuple[str, dict[str, Any]]] = {
 """Kind → the version it is read in, and its object without metadata."""
 
 
-def _served(kind: str) -> bytes:
-    """The object as the API server writes it."""
+def _served(kind: str, *, much: int = 0) -> bytes:
+    """The object as the API server writes it, with so many bytes in a label."""
     api_version, rest = SPECS[kind]
     labels = {"openservicemesh.io/monitored-by": "meshlog"} if kind == "Namespace" else {**_LABELS}
     if kind == "EndpointSlice":
@@ -150,7 +154,7 @@ def _served(kind: str) -> bytes:
         "name": {"Namespace": "shop", "MeshConfig": "osm-mesh-config"}.get(kind, "web"),
         "uid": f"uid-{kind.lower()}",
         "resourceVersion": "1007",
-        "labels": labels,
+        "labels": {**labels, "much": "y" * much} if much else labels,
         "annotations": {
             "kubectl.kubernetes.io/last-applied-configuration": "{}",
             "meshlog.io/change-set": "release-1/2",
@@ -189,6 +193,13 @@ def recorded() -> Iterator[bytes]:
     yield from map(_gone, items)
 
 
+def closed_forms() -> Iterator[bytes]:
+    """Each kind, too large for the log."""
+    for kind in SPECS:
+        yield _written(Applied(project(kind, _served(kind, much=1_200_000), api_version="", source="watch"), 0))
+    yield _written(Applied(project_issuer("https://issuer.example", {"keys": [{"kid": "y" * 1_200_000}]}), 0))
+
+
 def _pin(body: msgspec.Raw | None) -> events.Event:
     return events.Event(
         schema=events.SCHEMA,
@@ -206,6 +217,7 @@ def _pin(body: msgspec.Raw | None) -> events.Event:
 
 
 if __name__ == "__main__":
-    with (FOLDER / f"events-v{events.SCHEMA}.jsonl").open("xb") as file:
-        file.writelines(line + b"\n" for line in recorded())
+    for name, lines in (("events", recorded()), ("withheld", closed_forms())):
+        with contextlib.suppress(FileExistsError), (FOLDER / f"{name}-v{events.SCHEMA}.jsonl").open("xb") as file:
+            file.writelines(line + b"\n" for line in lines)
     sys.exit(0)

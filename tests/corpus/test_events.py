@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from shared.events import APPLIED, DELETED, Event
 from shared.model import KINDS
 from shared.pins import PIN_KIND, Pin, objects_of
 from shared.snapshot import Snapshot
+from shared.withheld import MOST_BYTES
 from tests.corpus import recording
 
 FILES = {
@@ -49,6 +51,41 @@ def test_the_corpus_lacks_no_kind_and_no_operation(schema: int) -> None:
 def test_this_build_writes_the_newest_schema_as_the_corpus_has_it() -> None:
     """A change of the bytes of a schema that is out is a new schema."""
     assert list(recording.recorded()) == FILES[events.SCHEMA].read_bytes().splitlines()
+
+
+WITHHELD = (Path(__file__).parent / "withheld-v1.jsonl").read_bytes().splitlines()
+
+
+def test_closed_forms_are_written_as_the_corpus_has_them() -> None:
+    assert list(recording.closed_forms()) == WITHHELD
+    assert {events.decode(line).kind for line in WITHHELD} == {*KINDS}
+
+
+@pytest.mark.parametrize("line", WITHHELD)
+def test_a_build_that_knows_no_closed_forms_reads_them_as_objects(line: bytes) -> None:
+    """The field is one that it does not know, which falls away, as any that a build adds."""
+    fields = json.loads(line)
+    assert fields.pop("withheld") > MOST_BYTES
+    older = events.decode(json.dumps(fields, separators=(",", ":")).encode())
+    assert older.object is not None
+    assert bytes(older.object) == bytes(events.decode(line).object or b"")
+    assert msgspec.json.decode(older.object, type=KINDS[older.kind]) is not None
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "to an older build"])
+def test_of_the_closed_forms_of_the_corpus_nothing_may_be_called(*, told: bool) -> None:
+    compiler, snapshot = Compiler(MeshSettings(cluster=recording.CLUSTER)), Snapshot()
+    for sequence, line in enumerate((*FILES[1].read_bytes().splitlines()[: len(WITHHELD)], *WITHHELD), 1):
+        event = events.decode(line)
+        compiler.fold(event if told else msgspec.structs.replace(event, withheld=0), sequence, epoch="e1")
+    commit = compiler.commit(snapshot)
+    assert commit is not None
+    snapshot.apply(commit)
+    assert list(snapshot.proxies) == [f"{recording.CLUSTER}/shop/web"], "it is a member and a pod with a sidecar still"
+    names = {name for view in snapshot.views.values() for held in view.values() for name in held}
+    assert names == {"blackhole", "inbound"}
+    if told:
+        assert {one.key.kind for one in snapshot.quarantine if one.code == "object/too-large"} == {*KINDS}
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -41,6 +41,11 @@ NAMESPACES = ("red", "blue")
 NAMES = ("one", "two")
 PODS = ("p1", "p2", "p3")
 
+LARGE = 0.05
+"""Share of changes with which an object becomes too large for the log."""
+MOST_BYTES = 2000
+"""What is too large in a simulation."""
+
 Key = tuple[str, str, str]
 
 
@@ -49,6 +54,7 @@ class Cluster:
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
+        self._sizes = random.Random(chance.getrandbits(32))  # noqa: S311 (repeatable on purpose)
         self.version = 100
         self.living: dict[Key, dict[str, Any]] = {}
         self.history: list[tuple[int, str, bytes]] = []
@@ -126,11 +132,13 @@ class Cluster:
                 event = self._route_group(namespace)
             case _:
                 event = objects.namespace(namespace, mesh=chance.choice(("meshlog", "meshlog", "meshlog", "other")))
-        self.apply(event)
-        return f"apply {event.kind} {event.namespace}/{event.name}"
+        # Of a split the shares stay that were in force before, which is no function of the state alone.
+        large = event.kind != "TrafficSplit" and self._sizes.random() < LARGE
+        self.apply(event, much="y" * (MOST_BYTES + 1) if large else "")
+        return f"apply {event.kind} {event.namespace}/{event.name}{', too large' if large else ''}"
 
-    def apply(self, event: Event) -> None:
-        """Create or replace the object that the event is about."""
+    def apply(self, event: Event, *, much: str = "") -> None:
+        """Create or replace the object that the event is about, with so `much` beside what it says."""
         assert event.object is not None
         value: dict[str, Any] = json.loads(bytes(event.object))
         key = (event.kind, event.namespace, event.name)
@@ -139,6 +147,8 @@ class Cluster:
         uid = before["metadata"]["uid"] if before else f"{event.kind}-{next(self._incarnations)}"
         value["metadata"] |= {"uid": uid, "resourceVersion": str(self.version)}
         value["apiVersion"], value["kind"] = API_VERSIONS.get(event.kind, "v1"), event.kind
+        if much:
+            value["metadata"].setdefault("labels", {})["much"] = much
         self.living[key] = value
         self._record("MODIFIED" if before else "ADDED", event.kind, value)
 
@@ -173,6 +183,7 @@ class Cluster:
                     operation="applied",
                     api_version=item.api_version,
                     object=msgspec.Raw(item.body),
+                    withheld=item.withheld,
                 )
             )
         return found

@@ -21,10 +21,11 @@ import msgspec
 
 from services.ingestor import drafts
 from services.xds_edge import snapshots as following
+from shared import withheld
 from shared.snapshot import proxy_key
 from tests.simulation import checks
 from tests.simulation.clock import SimulatedLoop
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import MOST_BYTES, Cluster
 from tests.simulation.faults import Faults
 from tests.simulation.ledger import Ledger, RecordedLogs
 from tests.simulation.life import task_factory
@@ -226,9 +227,10 @@ def simulate(
     async def main() -> None:
         simulation = Simulation(outcome, say)
         small = [(drafts, "MAX_BATCH", SMALL)] if simulation.small else []
-        with patched([(following, "GLANCE", GLANCE), *small]):
-            await simulation.run()
-        await _history(simulation, compared)
+        with patched([(withheld, "MOST_BYTES", MOST_BYTES)]):
+            with patched([(following, "GLANCE", GLANCE), *small]):
+                await simulation.run()
+            await _history(simulation, compared)
 
     loop = SimulatedLoop()
     loop.set_task_factory(cast("Any", task_factory))

@@ -74,8 +74,9 @@ class Case:
     async def sequence(self, *, dropped: bool = False) -> int:
         if dropped:
             return await self.recorder.sequence([], [TARGET])
+        kept = self.server.kept or TARGET
         applied = Applied(
-            kind=TARGET["kind"], namespace="shop", name="buy", uid="u1", resource_version="7", manifest=TARGET
+            kind=kept["kind"], namespace="shop", name="buy", uid="u1", resource_version="7", manifest=kept
         )
         return await self.recorder.sequence([applied])
 
@@ -136,8 +137,9 @@ async def test_what_never_was_in_either_is_not_waited_for() -> None:
 
 
 async def test_an_object_that_the_log_will_never_hold_is_refused_with_its_reason() -> None:
-    case = Case({**TARGET, "spec": [1]})
-    await case.write(changed("6"))
+    split = {**TARGET, "apiVersion": "split.smi-spec.io/v1alpha4", "kind": "TrafficSplit"}
+    case = Case({**split, "spec": [1]})
+    await case.write({**split, "metadata": {**TARGET["metadata"], "resourceVersion": "6"}, "spec": {}})
     with pytest.raises(BadInputError, match="cannot be read"):
         await asyncio.wait_for(case.sequence(), 5)
 

@@ -193,7 +193,7 @@ async def test_a_compiler_that_stands_before_an_event_of_a_newer_build_is_named_
     assert log is not None
     head, (_, last) = (await tracked(source)).snapshot.version, await log.bounds()
     for schema in (SCHEMA + 1, SCHEMA):
-        event = objects.event("TokenIssuer", "", "cluster", {"issuer": "x", "jwks": "{}"})
+        event = objects.event("TokenIssuer", "", "cluster", {"issuer": "x", "jwks": {}})
         draft = Draft(event.subject(STREAMS), encode(msgspec.structs.replace(event, schema=schema)))
         await log.append([draft], scope=source.scope, after=await log.tip(source.scope))
     found = {one.service: one for one in await lags(source, await tracked(source))}
@@ -217,7 +217,7 @@ async def test_a_proxy_that_is_behind_because_of_its_edge_says_why() -> None:
 
 def nothing_new() -> Draft:
     """An object of a kind that configures nobody by itself."""
-    event = objects.event("TokenIssuer", "", "cluster", {"issuer": "x", "jwks": "{}"})
+    event = objects.event("TokenIssuer", "", "cluster", {"issuer": "x", "jwks": {}})
     return Draft(event.subject(STREAMS), encode(event))
 
 

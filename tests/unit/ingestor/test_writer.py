@@ -362,16 +362,6 @@ async def test_a_thousand_and_more_objects_are_split_and_all_arrive() -> None:
     assert [record.batch[1] async for record in log.read()] == [1000] * 1000 + [200] * 200
 
 
-async def test_an_object_too_large_for_the_log_is_left_out_alone() -> None:
-    server, log = ScriptedServer(), MemoryLog()
-    async with Rig(server, log) as rig:
-        huge = {"metadata": {"name": "s", "namespace": "shop", "uid": "u"}, "spec": {"x": "y" * 800_000}}
-        server.apply("TrafficSplit", huge)
-        server.apply_pod("a")
-        await eventually(lambda: rig.writer.counts.oversized, within=5.0, what="it is left out")
-        await agrees(log, server)
-
-
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("apply"), st.sampled_from("abc"), st.integers(1, 3)),
