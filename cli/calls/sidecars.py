@@ -25,7 +25,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 
 from cli.calls.http import Peer, Refused, decided, received, taken
 from cli.calls.matching import Request, UnknownConfigurationError, allowing, trusted
-from services.compiler.names import MESH_PROTOCOL
+from services.compiler.names import DENIED, MESH_PROTOCOL
 from shared.policy.names import ObjectName
 from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
 
@@ -141,10 +141,11 @@ class Sidecars:
     def _server(self, key: str) -> _Told:
         return _Told(self.servers, key, self._parsed)
 
-    def decide(self, caller: str, host: str, port: int, request: Request) -> Verdict:
+    def decide(self, caller: str, host: str, port: int, request: Request, *, http: bool = True) -> Verdict:
         """What becomes of a call from a proxy to an address; for ports of bytes the request does not count.
 
-        Raises `LookupError` for a caller that the snapshot does not have.
+        `http`: whether the caller speaks HTTP where its sidecar is told nothing of the address. Raises `LookupError`
+        for a caller that the snapshot does not have.
         """
         told = self._caller(caller)
         listener = told.get(Listener, "outbound")
@@ -159,6 +160,10 @@ class Sidecars:
                 ways = [Way(cluster="", weight=1, pod="", port=0, sees=read.status, rule=read.why)]
             else:
                 ways = self._requests(told, manager.rds.route_config_name, (host, port), read)
+        elif proxy is not None and proxy.cluster == DENIED:
+            sees: Seen = "403" if http else "closed"
+            rule = "no policy lets this caller call that address"
+            ways = [Way(cluster=DENIED, weight=1, pod="", port=0, sees=sees, rule=rule)]
         elif proxy is not None:
             parts = [(part.name, part.weight) for part in proxy.weighted_clusters.clusters] or [(proxy.cluster, 1)]
             ways = [way for part in parts for way in self._arrive(told, *part, (host, port), None)]
@@ -305,7 +310,7 @@ class Sidecars:
             assert proxy is not None
             return "an answer", rule
         if request is None:
-            raise UnknownConfigurationError("bytes to a port that reads HTTP")
+            return "closed", "an older Service leads to that port of the pod as HTTP, and this is bytes"
         configuration = server.get(RouteConfiguration, manager.rds.route_config_name)
         if configuration is None:
             return "403", "no rules"

@@ -38,6 +38,10 @@ _ELSEWHERE = ("192.0.2.1", "2001:db8::1")
 """Addresses for documentation (RFC 5737, RFC 3849), which no Service has: where a host outside the cluster may be."""
 
 
+_HTTP = frozenset({"http", "http2", "grpc", "grpc-web", "h2c", "ws"})
+"""Protocols whose clients understand an answer of their sidecar."""
+
+
 class Wanted(NamedTuple):
     """The call that is asked about."""
 
@@ -205,7 +209,8 @@ def _outside(facts: _Facts, directory: Directory, wanted: Wanted) -> Check:
     except ValueError:
         addresses = _ELSEWHERE[:1]
     sidecars = Sidecars(facts.snapshot, directory.sidecars)
-    ways = [way for address in addresses for way in sidecars.decide(key, address, port, wanted.request).ways]
+    http = (wanted.protocol or ("https" if port == 443 else "http")) in _HTTP
+    ways = [way for address in addresses for way in sidecars.decide(key, address, port, wanted.request, http=http).ways]
     refused = [way for way in ways if not way.passes]
     if refused:
         also = "; `traffic.enableEgress` of the MeshConfig lets calls leave the mesh" if not wanted.pod else ""

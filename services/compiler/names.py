@@ -9,6 +9,9 @@ from shared.policy.names import ObjectName
 
 BLACKHOLE = "blackhole"
 """Cluster without endpoints: connections to it are closed at once."""
+DENIED = "denied"
+"""Where calls go that no policy lets pass: a cluster of the proxy's own bootstrap, which answers HTTP with 403 and
+closes all else. A proxy that was injected without it closes at once."""
 PASSTHROUGH = "passthrough"
 """Cluster that goes where the application wanted to, outside the mesh."""
 OUTBOUND_LISTENER = "outbound"

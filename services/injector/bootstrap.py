@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 
 from services.injector.configuration import Installation
+from services.injector.denial import denied_cluster, denied_listener, internal_listeners
 from services.injector.envoy_config import TYPE, Json, extension, http_options, socket_address
 from services.injector.probe_listeners import probe_cluster, probe_listeners
 from services.injector.probes import Probe
@@ -61,9 +62,10 @@ def bootstrap(
             "lds_config": _from_edge(),
         },
         "static_resources": {
-            "clusters": [_edge(installation, directory), *map(probe_cluster, probes)],
-            "listeners": probe_listeners(probes),
+            "clusters": [_edge(installation, directory), denied_cluster(), *map(probe_cluster, probes)],
+            "listeners": [denied_listener(), *probe_listeners(probes)],
         },
+        "bootstrap_extensions": [internal_listeners()],
         # Of the inbound listener alone: what strangers open must not keep the application from calling others.
         "layered_runtime": {"layers": [{"name": "limits", "static_layer": {_INBOUND_LIMIT: connections}}]},
         # Nobody pulls statistics from an idle proxy: flush them when they are asked for.

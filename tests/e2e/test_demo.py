@@ -12,8 +12,8 @@ from tests.e2e.command import Command, mentioning
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats]
 
 PROMISED = (
-    "without policy the buyer is cut off at once",
-    "without policy the thief is cut off at once",
+    "without policy the buyer is denied at once",
+    "without policy the thief is denied at once",
     "the buyer buys",
     "the thief gets 403 where it may not call",
     "split 100/0",

@@ -24,12 +24,12 @@ def pods(answers: set[str]) -> int:
 
 
 CUT = {"closed", "reset"}
-"""What a connection looks like that a sidecar ends at once: which of the two depends on what was on its way."""
+"""What a connection of bytes looks like that a sidecar ends: which of the two depends on what was on its way."""
 
 
 async def test_rows_1_to_3_and_6_a_client_reaches_what_a_traffic_target_opens(app: Rows) -> None:
     """By name, with and without a Service of its own, every replica, headless too; a wrong path is a 403."""
-    assert await app.get("client", host("server")) == {"refused"}
+    assert await app.get("client", host("server")) == {"403"}
     narrow = group("some", pathRegex="/foo", methods=["GET"])
     targets = [group(), narrow, opens("server", "client"), opens("server", "other", by=("HTTPRouteGroup", "some"))]
     async with app.policy(*targets):
@@ -38,15 +38,15 @@ async def test_rows_1_to_3_and_6_a_client_reaches_what_a_traffic_target_opens(ap
         assert len({name for name in each.split() if name.startswith("server-")}) == 2, each
         assert pods(await app.get("other", host("server"), "/foo")) == 1
         assert await app.get("other", host("server"), "/anything") == {"403"}
-        assert await app.get("other", host("leaves")) <= CUT, "a service that nobody opened to it"
+        assert await app.get("other", host("leaves")) == {"403"}, "a service that nobody opened to it"
         assert await app.get("plain", host("server"), namespace="far") == {"reset"}
-    assert await app.get("client", host("server")) == {"refused"}
+    assert await app.get("client", host("server")) == {"403"}
 
 
 async def test_rows_4_and_5_permissive_mode_is_switched_live(app: Rows) -> None:
     """Who has no sidecar stays outside; a TrafficTarget holds when the mode ends."""
     for _ in range(2):
-        assert await app.get("client", host("server")) == {"refused"}
+        assert await app.get("client", host("server")) == {"403"}
         async with app.permissive():
             assert pods(await app.get("client", host("server"))) == 1
             assert pods(await app.get("other", host("server"))) == 1
@@ -55,8 +55,8 @@ async def test_rows_4_and_5_permissive_mode_is_switched_live(app: Rows) -> None:
         async with app.permissive():
             assert pods(await app.get("other", host("server"))) == 1
         assert pods(await app.get("client", host("server"))) == 1
-        assert await app.get("other", host("server")) == {"refused"}
-    assert await app.get("client", host("server")) == {"refused"}
+        assert await app.get("other", host("server")) == {"403"}
+    assert await app.get("client", host("server")) == {"403"}
 
 
 async def test_rows_7_and_8_a_traffic_target_of_another_namespace_opens_nothing(app: Rows) -> None:
@@ -66,7 +66,7 @@ async def test_rows_7_and_8_a_traffic_target_of_another_namespace_opens_nothing(
             await app.mesh.apply([opens("server", "client", namespace="near")])
         elsewhere = [group(namespace="far"), opens("server", "client", namespace="far")]
         await app.mesh.apply(elsewhere)
-        assert await app.get("client", host("server")) == {"refused"}
+        assert await app.get("client", host("server")) == {"403"}
         assert pods(await app.get("other", host("server"))) == 1
         for manifest in elsewhere:
             await app.mesh.api.delete(manifest)
@@ -84,10 +84,10 @@ async def test_row_9_a_split_spreads_over_leaves_of_different_accounts(app: Rows
         for leaf in ("v1", "v2", "v3"):
             (only,) = await app.get("client", host(leaf), times=5)
             assert only.startswith(f"200 {leaf}-")
-        assert await app.get("client", host("server")) <= CUT
+        assert await app.get("client", host("server")) == {"403"}
     async with app.permissive(), app.policy(spread):
         assert pods(await app.get("other", host("leaves"), times=60)) == 3
-    assert await app.get("client", host("leaves")) == {"refused"}
+    assert await app.get("client", host("leaves")) == {"403"}
 
 
 async def test_row_10_a_split_spreads_over_leaves_that_share_an_account(app: Rows) -> None:
@@ -119,8 +119,8 @@ async def test_rows_12_and_13_bytes_and_servers_that_speak_first(app: Rows) -> N
     async with app.policy(ports(9000, 2525), opens("server", "client", by=BYTES)):
         echoed, greeting = await app.call("client", echo, mail)
         assert (echoed, greeting[:11]) == ("hello", "220 server-")
-        assert await app.call("other", echo, mail) == ["refused", "refused"]
-    assert await app.call("client", echo, mail) == ["refused", "refused"]
+        assert set(await app.call("other", echo, mail)) <= CUT
+    assert set(await app.call("client", echo, mail)) <= CUT
     async with app.policy(ports(9000), opens("server", "client", by=BYTES)):
         echoed, greeting = await app.call("client", echo, mail)
         assert echoed == "hello"
@@ -128,7 +128,7 @@ async def test_rows_12_and_13_bytes_and_servers_that_speak_first(app: Rows) -> N
     async with app.permissive():
         echoed, greeting = await app.call("client", echo, mail)
         assert (echoed, greeting[:11]) == ("hello", "220 server-")
-    assert await app.call("client", echo, mail) == ["refused", "refused"]
+    assert set(await app.call("client", echo, mail)) <= CUT
 
 
 async def test_row_14_grpc_is_opened_by_requests(app: Rows) -> None:
@@ -138,7 +138,7 @@ async def test_row_14_grpc_is_opened_by_requests(app: Rows) -> None:
         assert (await app.call("client", ["grpc", host("rpc"), 50051]))[0].startswith("hello server-")
         await app.change(put=[say_other])
         assert await app.call("client", ["grpc", host("rpc"), 50051]) == ["PERMISSION_DENIED"]
-    assert await app.call("client", ["grpc", host("rpc"), 50051]) == ["UNAVAILABLE"]
+    assert await app.call("client", ["grpc", host("rpc"), 50051]) == ["PERMISSION_DENIED"]
 
 
 async def test_row_15_tls_of_the_applications_own_passes_through(app: Rows) -> None:
@@ -149,8 +149,8 @@ async def test_row_15_tls_of_the_applications_own_passes_through(app: Rows) -> N
         assert said.startswith("hello server-")
         assert got.startswith("server-")
         assert got.endswith(" by its own certificate")
-        assert await app.call("other", *calls) == ["refused", "refused"]
-    assert await app.call("client", *calls) == ["refused", "refused"]
+        assert set(await app.call("other", *calls)) <= CUT | {"SSLEOFError"}
+    assert set(await app.call("client", *calls)) <= CUT | {"SSLEOFError"}
 
 
 async def test_rows_16_and_17_several_ports_and_several_services(app: Rows) -> None:
@@ -164,7 +164,7 @@ async def test_rows_16_and_17_several_ports_and_several_services(app: Rows) -> N
 
 async def test_a_pod_calls_itself_through_its_own_service_if_policy_lets_it(app: Rows) -> None:
     async with app.policy(group(), opens("client", "other")):
-        assert await app.get("client", host("client")) == {"refused"}
+        assert await app.get("client", host("client")) == {"403"}
         async with app.policy(opens("client", "client")):
             assert pods(await app.get("client", host("client"))) == 1
 
@@ -187,7 +187,7 @@ async def test_row_18_three_members_of_a_stateful_set_find_each_other_by_name(ap
             assert await app.call("zk", *peers, pod=name) == ["hello"] * 6, f"{name} finds all members, itself too"
         assert set(await app.call("client", *clients)) == {f"220 {name}" for name in names}
         assert set(await app.call("client", *peers)) <= CUT
-        assert set(await app.call("other", *peers, *clients)) == {"refused"}
+        assert set(await app.call("other", *peers, clients[0])) <= CUT
     await app.mesh.apply([rows.config()])
 
 

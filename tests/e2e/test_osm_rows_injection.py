@@ -64,21 +64,22 @@ async def far(app: Rows) -> AsyncGenerator[dict[str, str]]:
 
 
 async def _answers(app: Rows, who: str, addresses: dict[str, str], *, namespace: str = "app") -> list[str]:
-    """HTTP to both Services, then bytes to both: `200` and `hello`, or what refused it."""
+    """HTTP to both Services, then bytes to both: `200` and `hello`, or what the sidecar did to it."""
     calls = [["http", f"http://{ip}/"] for ip in addresses.values()]
     calls += [["tcp", ip, 9000] for ip in addresses.values()]
-    return [answer.split()[0] for answer in await app.call(who, *calls, namespace=namespace)]
+    words = [answer.split()[0] for answer in await app.call(who, *calls, namespace=namespace)]
+    return ["cut" if word in {"closed", "reset"} else word for word in words]
 
 
 async def test_rows_22_and_23_what_the_mesh_config_excludes_passes_the_proxy_by(app: Rows, far: dict[str, str]) -> None:
     """An address, or a port of any address; who was created before keeps what it had."""
     traffic = {"outboundIPRangeExclusionList": [f"{far['outside']}/32"], "outboundPortExclusionList": [9000]}
-    assert await _answers(app, "client", far) == ["refused", "refused", "refused", "refused"]
+    assert await _answers(app, "client", far) == ["403", "403", "cut", "cut"]
     config = rows.config(traffic=traffic)
     async with configured(app, config, rows.config(), shows=far["outside"]), placed(app, pod("spared")):
         await state(app, "spared", ready, what="is ready")
-        assert await _answers(app, "spared", far) == ["200", "refused", "hello", "hello"]
-        assert await _answers(app, "client", far) == ["refused", "refused", "refused", "refused"]
+        assert await _answers(app, "spared", far) == ["200", "403", "hello", "hello"]
+        assert await _answers(app, "client", far) == ["403", "403", "cut", "cut"]
 
 
 async def test_row_23_what_a_pods_annotations_exclude_or_include_is_its_own_business(
@@ -95,11 +96,11 @@ async def test_row_23_what_a_pods_annotations_exclude_or_include_is_its_own_busi
     async with placed(app, by_port, by_range, only):
         for name in ("by-port", "by-range", "only"):
             await state(app, name, ready, what="is ready")
-        assert await _answers(app, "by-port", far) == ["refused", "refused", "hello", "hello"]
-        assert await _answers(app, "by-range", far) == ["refused", "200", "refused", "hello"]
+        assert await _answers(app, "by-port", far) == ["403", "403", "hello", "hello"]
+        assert await _answers(app, "by-range", far) == ["403", "200", "cut", "hello"]
         # Only what is included goes through the proxy, which lets nothing pass here; the rest never meets it.
         assert await _answers(app, "only", far) == ["200", "200", "hello", "hello"]
-        assert await app.get("only", SERVER) == {"refused"}
+        assert await app.get("only", SERVER) == {"403"}
         # Who has no sidecar reaches the excluded port, and no other.
         ip = (await app.mesh.pod("app", "only"))["status"]["podIP"]
         assert await app.get("plain", f"{ip}:8081", namespace="far") == {"200 only"}

@@ -4,8 +4,7 @@ The rule (docs/policy.md, "What a namespace can do to others") in the terms of a
 *tenant*. Take away from what it holds
 
 * the resources that carry the name of a Service of the tenant, and
-* the filter chains of its outbound listener that do (with the listener itself, if it holds no others and lets nothing
-  out of the mesh);
+* the filter chains of its outbound listener that do;
 
 what is left is, byte for byte, what it would hold if the tenant's objects did not exist. What was taken away
 
@@ -31,7 +30,6 @@ from envoy.config.rbac.v3.rbac_pb2 import RBAC, Policy
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBACPerRoute
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
-from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
 from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
@@ -79,8 +77,6 @@ def without(held: Held, tenant: str, *, trusting: bool = False) -> Held:
             listener = Listener.FromString(body)
             own = [chain for chain in listener.filter_chains if not _is_of(chain.name, tenant)]
             if len(own) < len(listener.filter_chains):
-                if not any(chain.name.startswith("outbound|") for chain in own) and not _lets_out(listener):
-                    continue
                 del listener.filter_chains[:]
                 listener.filter_chains.extend(own)
             found[type_url, name] = listener.SerializeToString(deterministic=True)
@@ -90,11 +86,6 @@ def without(held: Held, tenant: str, *, trusting: bool = False) -> Held:
         else:
             found[type_url, name] = _without_callers(type_url, body, tenant) if trusting else body
     return found
-
-
-def _lets_out(listener: Listener) -> bool:
-    proxy = TcpProxy.FromString(listener.default_filter_chain.filters[0].typed_config.value)
-    return proxy.cluster != "blackhole"
 
 
 def _without_callers(type_url: str, body: bytes, tenant: str) -> bytes:

@@ -273,10 +273,10 @@ def _route_refs(mesh: Mesh, found: Route, *, splits: bool) -> list[Ref]:
 def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
     """Resources that a scope needs to call others.
 
-    Who may call nothing at all has no outbound listener: its connections are refused, which every client understands.
+    Also a workload that may call nothing has an outbound listener: it tells HTTP clients that they are denied.
     """
     chains, egress, without = outbound_chains(mesh, scope), mesh_config(mesh).egress, bare(mesh, scope)
-    refs: dict[Ref, None] = {_ref(outbound_listener, scope): None} if chains or egress else {}
+    refs: dict[Ref, None] = {_ref(outbound_listener, scope): None}
     for chain in chains:
         found = route(mesh, chain.service, chain.port)
         if found is not None:

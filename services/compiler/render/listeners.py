@@ -1,7 +1,8 @@
 """The two listeners of a proxy. Only their filter chains ever change, which Envoy updates in place.
 
 Neither waits for a client that does not speak: outbound chains are chosen by destination address alone, inbound ones
-by the TLS hello of the other sidecar. A connection that no chain is meant for is closed at once.
+by the TLS hello of the other sidecar. A connection from outside that no chain is meant for is closed at once; one of
+the application's own is handed to what denies it (`names.DENIED`).
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _original_destination() -> ListenerFilter:
 
 
 def outbound(chains: Sequence[OutboundChain], *, egress: bool, dual: bool) -> Listener:
-    """What the application sends: to services by their addresses, else nowhere or (egress) where it wanted."""
+    """What the application sends: to services by their addresses, else to where it wanted (egress) or is denied."""
     listener = _listener(
         names.OUTBOUND_LISTENER, names.OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()], dual=dual
     )
@@ -156,7 +157,7 @@ def outbound(chains: Sequence[OutboundChain], *, egress: bool, dual: bool) -> Li
     listener.filter_chains.append(
         FilterChain(name="own-port", filter_chain_match=own, filters=[_tcp("own-port", [])]),
     )
-    default = [(names.PASSTHROUGH, 1)] if egress else []
+    default = [(names.PASSTHROUGH if egress else names.DENIED, 1)]
     listener.default_filter_chain.CopyFrom(FilterChain(name="default", filters=[_tcp("outbound|default", default)]))
     return listener
 

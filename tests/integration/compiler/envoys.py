@@ -12,10 +12,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
-from google.protobuf.json_format import MessageToJson
+from envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2 import InternalListener
+from envoy.extensions.filters.listener.http_inspector.v3.http_inspector_pb2 import HttpInspector
+from google.protobuf.json_format import MessageToJson, ParseDict
 
 from cli.offline.bootstrap import Material
+from services.compiler.names import DENIED
+from services.injector.bootstrap import bootstrap as injected
 from tests.programs import envoy_binary
+from tests.unit.injector.pods import INSTALLATION
 from tests.waiting import eventually
 
 
@@ -59,6 +64,22 @@ class Authority:
             chain=certificate.public_bytes(pem).decode(),
             roots=self.root.public_bytes(pem).decode(),
         )
+
+
+READ_BY_NAME = (HttpInspector, InternalListener)
+"""Types that the reader of JSON must know."""
+
+
+def with_denial(config: Bootstrap) -> None:
+    """Add what the injector's bootstrap has for calls that no policy lets pass."""
+    made = injected(INSTALLATION, ())
+    static = {
+        part: [one for one in made["static_resources"][part] if one["name"] == DENIED]
+        for part in ("clusters", "listeners")
+    }
+    config.MergeFrom(
+        ParseDict({"static_resources": static, "bootstrap_extensions": made["bootstrap_extensions"]}, Bootstrap())
+    )
 
 
 @contextlib.asynccontextmanager

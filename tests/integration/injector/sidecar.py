@@ -36,6 +36,8 @@ class Sidecar:
         config: dict[str, Any] = json.loads(text)
         self.ports: dict[int, int] = {}
         for listener in config["static_resources"]["listeners"]:
+            if "internal_listener" in listener:
+                continue
             address = listener["address"]["socket_address"]
             self.ports[address["port_value"]] = address["port_value"] = free_port()
         arguments = ["--service-node", "shop/web-1", "--service-cluster", "web.shop"]

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
-from services.compiler.names import PASSTHROUGH
+from services.compiler.names import DENIED
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot, resource_hash
@@ -51,7 +51,6 @@ def assert_whole(snapshot: Snapshot, *, proxyless: bool = False) -> None:
             continue  # of pods without a sidecar: a listener for each port that may be called
         clusters, wanted_clusters = set(view.get(CDS, {})), set[str]()
         wanted_endpoints, wanted_routes = set[str](), set[str]()
-        leads = False
         for body in bodies(snapshot, view, CDS):
             cluster = Cluster.FromString(body)
             if cluster.eds_cluster_config.service_name:
@@ -63,7 +62,6 @@ def assert_whole(snapshot: Snapshot, *, proxyless: bool = False) -> None:
             ]
             assert len(matches) == len(set(matches)), "Envoy refuses a listener with two equal matches"
             for chain in (*listener.filter_chains, listener.default_filter_chain):
-                leads |= chain.name.startswith("outbound|")
                 for item in chain.filters:
                     if item.typed_config.type_url.endswith("HttpConnectionManager"):
                         wanted_routes.add(
@@ -73,16 +71,15 @@ def assert_whole(snapshot: Snapshot, *, proxyless: bool = False) -> None:
                         proxy = TcpProxy.FromString(item.typed_config.value)
                         wanted_clusters.update(part.name for part in proxy.weighted_clusters.clusters)
                         wanted_clusters.update([proxy.cluster] if proxy.cluster else [])
-                        leads |= proxy.cluster == PASSTHROUGH
         for body in bodies(snapshot, view, RDS):
             for route in RouteConfiguration.FromString(body).virtual_hosts[0].routes:
                 wanted_clusters.update(part.name for part in route.route.weighted_clusters.clusters)
                 wanted_clusters.update([route.route.cluster] if route.route.cluster else [])
-        assert wanted_clusters <= clusters
+        # Where a call is denied the bootstrap says.
+        assert wanted_clusters - {DENIED} <= clusters
         assert wanted_endpoints == set(view.get(EDS, {}))
         assert wanted_routes == set(view.get(RDS, {}))
-        # Who may call nothing has no outbound listener; one that is there has a service's chain, or leads out.
-        assert set(view.get(LDS, {})) == {"inbound", *(["outbound"] if leads else [])}
+        assert set(view.get(LDS, {})) == {"inbound", "outbound"}
     assert used == set(snapshot.resources)
     assert {proxy.workload_class for proxy in snapshot.proxies.values()} == set(snapshot.views)
     for (type_url, name, digest), resource in snapshot.resources.items():

@@ -40,7 +40,7 @@ def meshlog(capsys: pytest.CaptureFixture[str]) -> Printed:
         (["sa:bookthief/bookthief", STORE, "--path", "/buy-a-book/new"], 1, "the caller sees 403"),
         (["bookbuyer/bookbuyer", "database/database"], 1, "the caller sees closed"),
         (["outside/passerby", STORE], 1, "the caller sees reset"),
-        (["database/database", STORE], 1, "the caller sees refused: no policy lets this caller call anything"),
+        (["database/database", STORE], 1, "the caller sees 403: no policy lets this caller call that address"),
         (["sa:bookwarehouse/bookwarehouse", "svc:database/database", "--port", "5432"], 0, "allowed by database/"),
         (["svc:bookwarehouse/bookwarehouse", "sa:database/database"], 0, "allowed by database/"),
     ],
@@ -135,7 +135,8 @@ def test_yaml_of_one_proxy_is_only_its_own(meshlog: Printed) -> None:
     found = yaml.safe_load(meshlog.out)
     assert list(found["proxies"]) == ["database/database-0"]
     (told,) = found["classes"].values()
-    assert set(told["listeners"]) == {"inbound"}, "it may call nobody"
+    assert set(told["listeners"]) == {"inbound", "outbound"}
+    assert told["clusters"].keys() == {"blackhole", "local|5432"}, "it may call nobody"
 
 
 def test_a_bootstrap_is_of_one_proxy_that_has_a_sidecar(meshlog: Printed) -> None:

@@ -15,7 +15,6 @@ from shared.model import (
     SlicePort,
     TargetRef,
 )
-from shared.snapshot import LDS
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import told, without_policy
 
@@ -66,7 +65,6 @@ def test_a_target_tells_nothing_to_a_namespace_that_says_that_it_calls_others() 
     """A traffic target is written by its destination: a namespace has a say in what its own sidecars hold."""
     unasked = told("buy/buyer-0", objects.namespace("buy", annotations={ANNOTATION_CALLS: "far"}))
     assert unasked.calls() == set()
-    assert LDS not in unasked.view or set(unasked.view[LDS]) == {"inbound"}
     problems = [(one.key.name, one.code) for one in unasked.snapshot.quarantine]
     assert problems == [(name, "smi/source-calls") for name in ("buyer-v1", "buyer-v2", "thief-v1")]
     assert "whose annotation meshlog.io/calls does not name store" in unasked.snapshot.quarantine[0].sentence

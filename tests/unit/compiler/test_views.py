@@ -16,7 +16,9 @@ from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBACPerRoute
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
+from services.compiler import names
 from services.compiler.offline import compile_events
+from services.injector import denial
 from shared.events import Event
 from shared.model import ServicePort
 from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
@@ -80,10 +82,11 @@ def tcp_clusters(chain: FilterChain) -> dict[str, int]:
     return {part.name: part.weight for part in proxy.weighted_clusters.clusters} or {proxy.cluster: 1}
 
 
-def test_without_policy_every_connection_is_refused() -> None:
-    """No listener takes what the application sends: its node answers as for any port that nobody listens on."""
+def test_without_policy_every_connection_is_denied() -> None:
+    """The listener takes what the application sends, so that a client of HTTP is answered."""
     found = told("buy/buyer-0", mesh=without_policy())
-    assert set(found.view[LDS]) == {"inbound"}
+    assert found.calls() == set()
+    assert tcp_clusters(found.get(Listener, "outbound").default_filter_chain) == {"denied": 1}
     assert RDS not in found.view
     assert not told("store/v1-0", mesh=without_policy()).rules(8080).policies
 
@@ -106,8 +109,14 @@ def test_a_peer_that_vanishes_is_noticed_by_every_sidecar_that_calls_it() -> Non
     )
 
 
-def test_who_may_call_something_is_closed_elsewhere() -> None:
-    assert tcp_clusters(told("buy/buyer-0").get(Listener, "outbound").default_filter_chain) == {"blackhole": 1}
+def test_who_may_call_something_is_denied_elsewhere() -> None:
+    assert tcp_clusters(told("buy/buyer-0").get(Listener, "outbound").default_filter_chain) == {"denied": 1}
+
+
+def test_the_injector_and_the_compiler_mean_one_cluster() -> None:
+    """The compiler leads denied calls to a cluster that only the bootstrap has."""
+    assert denial.CLUSTER == names.DENIED
+    assert denial.denied_cluster()["name"] == names.DENIED
 
 
 def test_an_account_of_a_namespace_that_has_left_calls_nobody_though_its_certificate_is_good() -> None:

@@ -194,13 +194,15 @@ def test_a_pod_that_an_older_build_gave_probes_below_a_prefix_gets_todays() -> N
 
 def test_no_route_of_the_bootstrap_leads_to_the_proxys_admin() -> None:
     clusters = bootstrap_of(injected())["static_resources"]["clusters"]
-    ports = [
-        place["endpoint"]["address"]["socket_address"]["port_value"]
+    addresses = [
+        place["endpoint"]["address"]
         for cluster in clusters
         for endpoints in cluster["load_assignment"]["endpoints"]
         for place in endpoints["lb_endpoints"]
     ]
-    assert 15000 not in ports
+    inside = [each for each in addresses if "envoy_internal_address" in each]
+    assert inside == [{"envoy_internal_address": {"server_listener_name": "denied"}}]
+    assert 15000 not in [each["socket_address"]["port_value"] for each in addresses if each not in inside]
 
 
 def test_a_tcp_probe_asks_for_what_the_proxy_found() -> None:
@@ -217,12 +219,17 @@ def test_an_exec_probe_and_one_that_names_a_host_are_left_alone() -> None:
     assert container(injected(made), "web")["readinessProbe"] == elsewhere
 
 
+def listening(pod: dict[str, Any]) -> list[int]:
+    """Ports of the pod that the bootstrap listens on."""
+    listeners = bootstrap_of(pod)["static_resources"]["listeners"]
+    return [each["address"]["socket_address"]["port_value"] for each in listeners if "address" in each]
+
+
 def test_only_listeners_that_are_needed_exist_and_readiness_always() -> None:
     made = pod()
     for phase in ("liveness", "readiness"):
         del made["spec"]["containers"][0][f"{phase}Probe"]
-    listeners = bootstrap_of(injected(made))["static_resources"]["listeners"]
-    assert [each["address"]["socket_address"]["port_value"] for each in listeners] == [15902]
+    assert listening(injected(made)) == [15902]
 
 
 def test_the_redirect_leaves_out_exactly_the_ports_of_these_listeners() -> None:
@@ -231,10 +238,8 @@ def test_the_redirect_leaves_out_exactly_the_ports_of_these_listeners() -> None:
         probes = {f"{phase}Probe": {"httpGet": {"port": 80}} for phase in phases}
         made["spec"]["containers"] = [{"name": "web", **probes}]
         after = injected(made)
-        listeners = bootstrap_of(after)["static_resources"]["listeners"]
-        ports = [each["address"]["socket_address"]["port_value"] for each in listeners]
         arguments = container(after, "meshlog-init")["args"]
-        assert arguments[arguments.index("--probe-ports") + 1] == ",".join(map(str, sorted(ports)))
+        assert arguments[arguments.index("--probe-ports") + 1] == ",".join(map(str, sorted(listening(after))))
 
 
 def test_a_probe_of_a_port_name_that_does_not_exist_is_refused() -> None:
