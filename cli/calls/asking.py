@@ -17,6 +17,10 @@ from shared.snapshot import Snapshot
 
 _RULES = {"permissive": "permissive mode: every member may call it"}
 """What a rule of the configuration that is no object is called."""
+_ASSUMED = (
+    "port {port} is read as HTTP because its Service says nothing else: if it speaks another protocol, set appProtocol "
+    "(tcp, say), or its clients wait for ever"
+)
 _NOT_READ = frozenset({"400", "404", "431"})
 """What is seen of a request that no policy would let through."""
 
@@ -35,7 +39,7 @@ class Answer(msgspec.Struct, frozen=True):
     ways: tuple[Way, ...]
     ends: Ends
     hints: tuple[str, ...] = ()
-    """What would have let a denied call through, nearly."""
+    """What would have let a denied call through, nearly; of an allowed one, what it rests on that nobody has said."""
 
     @property
     def sentence(self) -> str:
@@ -141,7 +145,8 @@ def _answer(
     elif not caller.sidecar:
         verdicts = [sidecars.dial(key, service.name, port, request)]
     else:
-        verdicts = [sidecars.decide(key, address, port, request) for address in service.addresses]
+        http = port in service.http
+        verdicts = [sidecars.decide(key, address, port, request, http=http) for address in service.addresses]
     ways = _ways(verdicts, frozenset(directory.key(pod) for pod in only))
     refused = [way.sees for way in ways if not way.passes]
     return Answer(
@@ -158,6 +163,7 @@ def _answer(
             called=tuple(dict.fromkeys(pod.account for pod in pods)),
             pod=pods[0].name if pods else None,
         ),
+        hints=(_ASSUMED.format(port=port),) if not refused and port in service.assumed else (),
     )
 
 

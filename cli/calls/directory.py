@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from services.compiler.claims import of_service, pod_behind
-from services.compiler.derive.offers import protocol_of
+from services.compiler.derive.protocols import spoken
 from shared.errors import BadInputError
 from shared.events import Event
 from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
@@ -42,6 +42,8 @@ class ServiceEntry(msgspec.Struct, frozen=True):
     """Ports of TCP."""
     http: frozenset[int]
     """Those that sidecars read as HTTP."""
+    assumed: frozenset[int]
+    """Those of them of which nothing in the Service says so."""
     pods: tuple[ObjectName, ...]
 
 
@@ -137,11 +139,13 @@ def _service(
     if spec.cluster_ip == "None":
         # What a slice says counts only if it is the pod's own: the sidecars are told no other.
         addresses = [said[0] for pod, _, said in endpoints if pod is not None and said and said[0] in pod.addresses]
+    reads = {port.port: spoken(port) for port in spec.ports if port.protocol == "TCP"}
     return ServiceEntry(
         name=name,
         addresses=tuple(dict.fromkeys(addresses)),
         ports=tuple(sorted({port.port for port in spec.ports if port.protocol == "TCP"})),
-        http=frozenset(port.port for port in spec.ports if port.protocol == "TCP" and protocol_of(port) == "http"),
+        http=frozenset(number for number, one in reads.items() if one.protocol == "http"),
+        assumed=frozenset(number for number, one in reads.items() if not one.said),
         pods=tuple(dict.fromkeys(pod for _, pod, _ in endpoints)),
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from cli.api import Manifest
-from services.compiler.derive.offers import Protocol, protocol_of
+from services.compiler.derive.protocols import Protocol, protocol_of
 from shared.model import LABEL_MONITORED_BY, ServicePort
 
 Verdict = Literal["carries over", "differs", "not yet", "to do"]

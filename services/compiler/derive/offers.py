@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from services.compiler.claims import pod_behind
 from services.compiler.derive.holding import addresses_of_pod, addresses_of_service
 from services.compiler.derive.membership import Workload, is_member, workload
+from services.compiler.derive.protocols import Protocol, protocol_of
 from services.compiler.engine import Query, query
 from services.compiler.mesh import Mesh
 from shared.addresses import canonical
-from shared.model import EndpointSlice, ServicePort, SliceEndpoint
+from shared.model import EndpointSlice, SliceEndpoint
 from shared.policy.names import ObjectName
-
-Protocol = Literal["http", "tcp"]
-"""How a proxy treats a port: HTTP (also HTTP/2, gRPC and WebSocket), or bytes. Server-first protocols are bytes like
-any other: no proxy of ours waits for the client to speak."""
-
-_HTTP = frozenset({"http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws"})
-_HTTP_NAMES = ("http", "http2", "grpc", "grpc-web", "h2c", "ws")
-_TCP_NAMES = ("tcp-server-first", "tcp", "https", "tls")
 
 
 class Port(NamedTuple):
@@ -47,19 +40,6 @@ class Addresses(NamedTuple):
     """Clients address pods themselves."""
     hosts: tuple[str, ...]
     """Sorted."""
-
-
-def protocol_of(port: ServicePort) -> Protocol:
-    """By `appProtocol`, else by the prefix of the port's name, else HTTP.
-
-    An `appProtocol` that we do not know is bytes: whoever wrote `mysql` did not mean HTTP.
-    """
-    if port.app_protocol:
-        return "http" if port.app_protocol.lower() in _HTTP else "tcp"
-    name = port.name.lower()
-    if any(name == prefix or name.startswith(f"{prefix}-") for prefix in _TCP_NAMES):
-        return "tcp"
-    return "http"
 
 
 @query

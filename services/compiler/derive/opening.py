@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from services.compiler.derive.membership import workload
-from services.compiler.derive.offers import Protocol, age, ports
+from services.compiler.derive.offers import accounts, age, ports
+from services.compiler.derive.protocols import Protocol
 from services.compiler.engine import exceptions, query
 from services.compiler.mesh import Mesh
 from shared.model import Pod
@@ -76,6 +78,54 @@ def _container_ports(pod: Pod) -> dict[str, int]:
             if port.protocol == "TCP":
                 found.setdefault(port.name, port.container_port)
     return found
+
+
+@query
+def _faces(mesh: Mesh, account: ObjectName) -> tuple[tuple[tuple[ObjectName, ...], tuple[tuple[str, int], ...]], ...]:
+    """The different pods of an account by the services that lead to them, and their named ports. Sorted."""
+    found: set[tuple[tuple[ObjectName, ...], tuple[tuple[str, int], ...]]] = set()
+    for name in mesh.pods_of_account.get(account):
+        pod = mesh.pods.get(name)
+        if pod is not None and workload(mesh, name) is not None:
+            found.add((services_of_pod(mesh, name), tuple(sorted(_container_ports(pod).items()))))
+    return tuple(sorted(found))
+
+
+class Overruled(NamedTuple):
+    """A port of a service that an older one takes for something else."""
+
+    number: int
+    protocol: Protocol
+    """What it says itself."""
+    target: int
+    """Of the pods."""
+    by: ObjectName
+
+
+@query
+def overruled(mesh: Mesh, service: ObjectName) -> tuple[Overruled, ...]:
+    """Ports of a service whose protocol another, older one decides otherwise. Sorted."""
+    found: set[Overruled] = set()
+    for account in accounts(mesh, service):
+        for shape, named in _faces(mesh, account):
+            if service in shape:
+                found.update(_overruled(mesh, service, shape[: shape.index(service)], dict(named)))
+    return tuple(sorted(found))
+
+
+def _overruled(
+    mesh: Mesh, service: ObjectName, older: tuple[ObjectName, ...], named: dict[str, int]
+) -> Iterable[Overruled]:
+    decided: dict[int, tuple[Protocol, ObjectName]] = {}
+    for other in older:
+        for port in ports(mesh, other):
+            number = named.get(port.target) if isinstance(port.target, str) else port.target
+            if number is not None:
+                decided.setdefault(number, (port.protocol, other))
+    for port in ports(mesh, service):
+        number = named.get(port.target) if isinstance(port.target, str) else port.target
+        if number in decided and decided[number][0] != port.protocol:
+            yield Overruled(port.number, port.protocol, number, decided[number][1])
 
 
 Shape = tuple[ObjectName, ...]

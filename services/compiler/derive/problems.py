@@ -12,7 +12,8 @@ from services.compiler.derive.groups import left_out as groups_left_out
 from services.compiler.derive.holding import addresses_of_service, service_at
 from services.compiler.derive.membership import hears, is_member, spiffe_ids, workload
 from services.compiler.derive.offers import Answering, answering, port, ports
-from services.compiler.derive.opening import services_beyond
+from services.compiler.derive.opening import Overruled, overruled, services_beyond
+from services.compiler.derive.protocols import Protocol
 from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
@@ -132,6 +133,7 @@ def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     if name in services_beyond(mesh, name.namespace):
         most = mesh.settings.budgets.namespace_open_ports
         problems.append(("budget/open-ports", _OPEN_PORTS.format(namespace=name.namespace, most=most)))
+    problems.extend(("service/protocol", _disagrees(one)) for one in overruled(mesh, name))
     foreign = [one for one in answering(mesh, name, workload) if not one.address and one.claimed]
     sentences = {sentence for one in foreign if (sentence := _why_no_endpoint(mesh, one)) is not None}
     return (
@@ -149,6 +151,17 @@ def _refused(mesh: Mesh, service: ObjectName) -> tuple[str, ...]:
         f"has the cluster address {address}, {_why_not(mesh, address)}; it is not called there"
         for address in claims.of_service(mesh.services.get(service))
         if address not in own
+    )
+
+
+_SPOKEN: dict[Protocol, str] = {"http": "HTTP", "tcp": "bytes"}
+
+
+def _disagrees(one: Overruled) -> str:
+    here, there = _SPOKEN[one.protocol], "bytes" if one.protocol == "http" else "HTTP"
+    return (
+        f"port {one.number} is {here}, but Service {one.by}, the older one, leads to the same port {one.target} of its "
+        f"pods as {there}, which counts for both; write the same appProtocol in both"
     )
 
 

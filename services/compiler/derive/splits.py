@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.compiler.derive.groups import route_group
-from services.compiler.derive.offers import Protocol, port, ports
+from services.compiler.derive.offers import port, ports
+from services.compiler.derive.protocols import Protocol
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.policy.model import HttpMatch

@@ -21,7 +21,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 
 from cli.calls.matching import Request
 from cli.calls.sidecars import Sidecars
-from services.compiler.derive.offers import protocol_of
+from services.compiler.derive.protocols import protocol_of
 from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.model import ServicePort

@@ -1,0 +1,88 @@
+"""What fields of a Service and its ports mean, and what is said of those that mean nothing here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.compiler.derive.protocols import Spoken, spoken
+from shared.events import Event
+from shared.model import ServicePort
+from tests.unit.compiler import objects
+from tests.unit.compiler.test_views import told
+
+LATER = "2026-01-02T00:00:00Z"
+
+
+def shop(**ports: int) -> list[Event]:
+    """A pod of an account that everybody of its namespace may call, with these named ports."""
+    return [
+        objects.namespace("shop"),
+        objects.pod("shop", "db-0", account="db", ip="10.244.3.1", labels={"app": "db"}, named_ports=ports),
+        objects.pod("shop", "client-0", account="client", ip="10.244.3.2"),
+        objects.route_group("shop", "all", {"name": "all", "pathRegex": "/.*"}),
+        objects.target(
+            "shop", "open", destination="db", sources=[("shop", "client")], rules=[("HTTPRouteGroup", "all", ())]
+        ),
+    ]
+
+
+def offered(name: str, port: ServicePort, *, ip: str, **more: Any) -> list[Event]:
+    """A Service of that port, over the pod."""
+    slices = objects.slices("shop", name, {"db-0": "10.244.3.1"}, ports={port.name: 3307})
+    return [objects.service("shop", name, ip=ip, ports=[port], selector={"app": "db"}, **more), slices]
+
+
+def said(events: list[Event]) -> dict[str, list[tuple[str, str]]]:
+    """Service → code and sentence of each problem."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for one in told("shop/client-0", mesh=events).snapshot.quarantine:
+        found.setdefault(one.key.name, []).append((one.code, one.sentence))
+    return found
+
+
+def test_a_port_that_is_named_after_a_protocol_or_has_its_number_is_not_taken_for_http() -> None:
+    """A server that speaks first would wait for ever behind a sidecar that waits for a request."""
+    bytes_by_name = ("mysql", "mongo", "redis-0", "postgres-primary", "amqp", "smtp", "tcp-mysql", "MySQL", "https")
+    http_by_name = ("http", "http-metrics", "grpc", "ws", "http2-mysql")
+    unsaid = ("", "web", "mysqlish", "api", "redisinsight")
+    assert {spoken(ServicePort(port=9000, name=name)) for name in bytes_by_name} == {Spoken("tcp", said=True)}
+    assert {spoken(ServicePort(port=3306, name=name)) for name in http_by_name} == {Spoken("http", said=True)}
+    assert {spoken(ServicePort(port=9000, name=name)) for name in unsaid} == {Spoken("http", said=False)}
+    for number in (25, 3306, 5432, 6379, 27017):
+        assert spoken(ServicePort(port=number, name="db")) == Spoken("tcp", said=True)
+        assert spoken(ServicePort(port=number, app_protocol="http")) == Spoken("http", said=True)
+
+
+@pytest.mark.parametrize(("older", "younger"), [("http", "tcp"), ("tcp", "http")])
+@pytest.mark.parametrize("targets", [("db", 3307), (3307, "db"), (3307, 3307), ("db", "db")])
+def test_a_service_whose_protocol_an_older_one_decides_is_told_so(
+    older: str, younger: str, targets: tuple[int | str, int | str]
+) -> None:
+    """What counts is the port of the pod, however each of them writes it."""
+    first = ServicePort(81, "a", app_protocol=older, target_port=targets[0])
+    second = ServicePort(82, "b", app_protocol=younger, target_port=targets[1])
+    mesh = [
+        *shop(db=3307),
+        *offered("first", first, ip="10.96.3.1"),
+        *offered("second", second, ip="10.96.3.2", created=LATER),
+    ]
+    words = {"http": "HTTP", "tcp": "bytes"}
+    sentence = (
+        f"port 82 is {words[younger]}, but Service shop/first, the older one, leads to the same port 3307 of its pods "
+        f"as {words[older]}, which counts for both; write the same appProtocol in both"
+    )
+    assert said(mesh) == {"second": [("service/protocol", sentence)]}
+
+
+def test_services_that_agree_or_lead_to_different_ports_are_told_nothing() -> None:
+    first, second = ServicePort(81, "a", target_port=3307), ServicePort(82, "b", target_port="db")
+    other = ServicePort(83, "c", app_protocol="tcp", target_port=3308)
+    mesh = [
+        *shop(db=3307),
+        *offered("first", first, ip="10.96.3.1"),
+        *offered("second", second, ip="10.96.3.2", created=LATER),
+        *offered("third", other, ip="10.96.3.3", created=LATER),
+    ]
+    assert said(mesh) == {}
