@@ -9,6 +9,7 @@ from typing import Any
 from cli.api import Manifest
 from cli.migrate.scene import Finding, Findings, Scene, annotations_of, labels_of, namespace_of, ports_of
 from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.windows import runs_on_windows
 
 PROXY_USER = 1500
 _SIDECAR_LABEL = "osm-proxy-uuid"
@@ -48,7 +49,7 @@ def workload(one: Manifest, scene: Scene) -> Findings:
     template: Mapping[str, Any] = one if is_pod else _template(one)
     spec: Mapping[str, Any] = template.get("spec") or {}
     metadata: Mapping[str, Any] = template.get("metadata") or {}
-    if (spec.get("nodeSelector") or {}).get("kubernetes.io/os") == "windows":
+    if runs_on_windows(spec):
         yield Finding("not yet", "runs on Windows, where there is no sidecar yet", "leave its namespace where it is")
         return
     if is_pod and _SIDECAR_LABEL in labels_of(one):

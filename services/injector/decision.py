@@ -1,7 +1,7 @@
 """Whether a pod gets a sidecar. Pure; the rules are those that Open Service Mesh users know.
 
 A pod gets one if its namespace is a member, neither ignored nor one of the cluster's own, it is not on the host's
-network, and it, or else its namespace, says so. A pod's own word outweighs its namespace's.
+network nor for Windows, and it, or else its namespace, says so. A pod's own word outweighs its namespace's.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import msgspec
 from shared.errors import BadInputError
 from shared.membership import is_member
 from shared.model import ANNOTATION_INJECTION
+from shared.windows import runs_on_windows
 
 _YES = frozenset({"enabled", "yes", "true"})
 _NO = frozenset({"disabled", "no", "false"})
+_ON_HOST, _ON_WINDOWS = "the pod is on the host's network", "the pod is for nodes that run Windows"
 _CLUSTERS_OWN = frozenset({"kube-system", "kube-public"})
 
 
@@ -33,6 +35,8 @@ class Decision(msgspec.Struct, frozen=True):
 
     inject: bool
     why: str
+    warning: str = ""
+    """What the pod's author should know of it."""
 
 
 def decide(pod: Mapping[str, Any], namespace: Namespace, *, mesh_name: str, mesh_namespace: str) -> Decision:
@@ -42,8 +46,14 @@ def decide(pod: Mapping[str, Any], namespace: Namespace, *, mesh_name: str, mesh
     if not is_member(namespace.labels, mesh_name=mesh_name):
         return Decision(inject=False, why=f"namespace {namespace.name} is no member of mesh {mesh_name}")
     wish = _wish((pod.get("metadata") or {}).get("annotations") or {}, about="the pod")
-    if (pod.get("spec") or {}).get("hostNetwork"):
-        return Decision(inject=False, why="the pod is on the host's network")
+    spec = pod.get("spec") or {}
+    for hindered, why in ((spec.get("hostNetwork"), _ON_HOST), (runs_on_windows(spec), _ON_WINDOWS)):
+        if hindered:
+            told = f"{why}, so it gets no sidecar: it is outside of the mesh, and members do not take its calls"
+            asked = (
+                namespace.annotations.get(ANNOTATION_INJECTION, "").strip().lower() in _YES if wish is None else wish
+            )
+            return Decision(inject=False, why=why, warning=told if asked else "")
     if wish is not None:
         return Decision(inject=wish, why=f"the pod's annotation {ANNOTATION_INJECTION} says so")
     if _wish(namespace.annotations, about=f"namespace {namespace.name}"):

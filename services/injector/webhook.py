@@ -137,7 +137,7 @@ class Webhook:
         )
         if not decision.inject:
             bare = unclaimed(pod)
-            return review.allow(question, json_patch(pod, bare) if bare else None)
+            return review.allow(question, json_patch(pod, bare) if bare else None, warning=decision.warning)
         mesh = self._membership.mesh
         told = [*warnings(pod, installation), *unused_images(mesh)]
         after = with_sidecar(pod, installation, mesh)

@@ -51,10 +51,53 @@ def test_a_pod_gets_a_sidecar_if_its_namespace_is_a_member_and_one_of_both_asks(
     assert verdict(made, namespace) is expected
 
 
-def test_a_pod_on_the_hosts_network_gets_none() -> None:
-    made = wishing("enabled")
-    made["spec"]["hostNetwork"] = True
-    assert verdict(made) is False
+_WINDOWS_TERM = {"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": ["windows"]}]}
+_LINUX_TERM = {"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}]}
+
+
+def _affinity(*terms: Any) -> dict[str, Any]:
+    required = {"nodeSelectorTerms": list(terms)}
+    return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"hostNetwork": True}, "the host's network"),
+        ({"os": {"name": "windows"}}, "Windows"),
+        ({"nodeSelector": {"kubernetes.io/os": "windows"}}, "Windows"),
+        ({"nodeSelector": {"beta.kubernetes.io/os": "windows"}}, "Windows"),
+        (_affinity(_WINDOWS_TERM), "Windows"),
+        ({"securityContext": {"windowsOptions": {"hostProcess": True}}}, "Windows"),
+    ],
+)
+@pytest.mark.parametrize("wish", [None, "enabled"])
+def test_a_pod_where_no_sidecar_can_run_gets_none_and_its_author_is_told(
+    spec: dict[str, Any], why: str, wish: str | None
+) -> None:
+    made = pod() if wish is None else wishing(wish)
+    made["spec"] |= spec
+    found = decide(made, MEMBER, mesh_name="meshlog", mesh_namespace="meshlog-system")
+    assert not found.inject
+    assert why in found.warning
+    made["metadata"]["annotations"] = {ANNOTATION_INJECTION: "disabled"}
+    assert not decide(made, MEMBER, mesh_name="meshlog", mesh_namespace="meshlog-system").warning
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "windows"}},
+        {"nodeSelector": {"kubernetes.io/os": "linux"}},
+        _affinity(_WINDOWS_TERM, _LINUX_TERM),
+        _affinity(),
+        {"os": "windows", "affinity": [], "nodeSelector": None},
+    ],
+)
+def test_a_pod_that_may_run_on_linux_gets_its_sidecar(spec: dict[str, Any]) -> None:
+    made = pod()
+    made["spec"] |= spec
+    assert verdict(made) is True
 
 
 @pytest.mark.parametrize("word", ["", "maybe", "1", "enabled "[:-2]])
