@@ -89,6 +89,10 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
     ports: list[ServicePort] = []
     external_name: str = ""
     publish_not_ready_addresses: bool = False
+    session_affinity: str = "None"
+    """Or `ClientIP`: a client's connections go to one endpoint."""
+    internal_traffic_policy: str = "Cluster"
+    """Or `Local`: to endpoints of the caller's node only, which the mesh does not do."""
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):

@@ -60,6 +60,7 @@ MODULES = (
     "envoy.service.discovery.v3.discovery_pb2",
     "envoy.service.status.v3.csds_pb2",
     "envoy.type.matcher.v3.node_pb2",
+    "envoy.type.v3.hash_policy_pb2",
     "envoy.type.matcher.v3.path_pb2",
     "envoy.type.matcher.v3.regex_pb2",
     "envoy.type.matcher.v3.string_pb2",

@@ -17,6 +17,7 @@ from services.injector.configuration import Installation
 from shared.errors import BadInputError
 from shared.meshconfig.pods import MeshSpec
 from shared.model import ANNOTATION_SIDECAR
+from shared.reserved import LISTENING, is_proxys, proxys_own
 
 Json = dict[str, Any]
 
@@ -73,6 +74,12 @@ def warnings(pod: Mapping[str, Any], installation: Installation) -> list[str]:
     found = privileges.check(spec, installation)
     for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
         found += probing.warnings(container, probing.rewrite(container)[1])
+        found += [
+            f"container {container.get('name')}: port {port} is kept for the proxy ({proxys_own()}), "
+            "a later version of which may listen there"
+            for port in _ports(container)
+            if is_proxys(port)
+        ]
     return found
 
 
@@ -131,8 +138,26 @@ def _refuse_too_many(containers: list[Json]) -> None:
         )
 
 
+def _ports(container: Mapping[str, Any]) -> list[int]:
+    """Ports of TCP that a container says it listens on."""
+    listed = container.get("ports") or []
+    return [
+        each["containerPort"]
+        for each in listed
+        if each.get("protocol") in (None, "", "TCP") and "containerPort" in each
+    ]
+
+
 def _refuse_collisions(containers: list[Json], spec: Mapping[str, Any]) -> None:
     for container in containers:
+        for port in _ports(container):
+            if port in LISTENING:
+                raise BadInputError(
+                    "inject/container-port",
+                    f"container {container.get('name')!r} has port {port}, where its proxy listens: one of the two "
+                    "could not start; use another port",
+                    about="the pod",
+                )
         if container.get("name") in _OURS:
             raise BadInputError(
                 "inject/container-name",

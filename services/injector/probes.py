@@ -21,13 +21,12 @@ import msgspec
 
 from services.injector import probe_request
 from shared.errors import BadInputError
+from shared.reserved import is_proxys, proxys_own
 
 Phase = Literal["liveness", "readiness", "startup"]
 
 PORTS: dict[Phase, int] = {"liveness": 15901, "readiness": 15902, "startup": 15903}
 """Listener of the proxy for each kind of probe."""
-PROXYS_OWN = (range(15000, 15011), range(15900, 16000))
-"""Ports of the proxy: its admin and its listeners. A probe of one would open it to every caller."""
 
 
 class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -186,9 +185,11 @@ def _port(value: Any, container: Mapping[str, Any], about: str) -> int:
         value = named[0]
     if not isinstance(value, int) or not 0 < value < 65536:
         raise BadInputError("inject/probe-port", "has no port from 1 to 65535", about=about)
-    if any(value in ports for ports in PROXYS_OWN):
-        own = " and ".join(f"{ports[0]} to {ports[-1]}" for ports in PROXYS_OWN)
+    if is_proxys(value):
+        # It would open the proxy's admin, or a listener, to every caller.
         raise BadInputError(
-            "inject/probe-port", f"is on port {value}, but {own} are the proxy's own; use another port", about=about
+            "inject/probe-port",
+            f"is on port {value}, but {proxys_own()} are the proxy's own; use another port",
+            about=about,
         )
     return value

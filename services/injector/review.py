@@ -49,6 +49,7 @@ class _Review(msgspec.Struct, rename="camel"):
 class _Port(msgspec.Struct, rename="camel"):
     container_port: int
     name: str | None = None
+    protocol: str | None = None
 
 
 class _Probe(msgspec.Struct, rename="camel"):

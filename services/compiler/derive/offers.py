@@ -201,6 +201,13 @@ def _endpoint_settings(mesh: Mesh, service: ObjectName) -> tuple[bool, bool]:
 
 
 @query
+def is_sticky(mesh: Mesh, service: ObjectName) -> bool:
+    """Whether the calls of a client go to one endpoint of a service; of a headless one the client chooses it."""
+    found = mesh.services.get(service)
+    return found is not None and found.spec.session_affinity == "ClientIP" and found.spec.cluster_ip != "None"
+
+
+@query
 def addresses(mesh: Mesh, service: ObjectName) -> Addresses:
     """Where clients connect to: the cluster addresses, or those of the pods of a headless service."""
     found = mesh.services.get(service)

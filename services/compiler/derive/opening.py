@@ -12,6 +12,7 @@ from services.compiler.engine import exceptions, query
 from services.compiler.mesh import Mesh
 from shared.model import Pod
 from shared.policy.names import ObjectName
+from shared.reserved import LISTENING
 
 
 class OpenPort(NamedTuple):
@@ -63,7 +64,8 @@ def open_ports(mesh: Mesh, pod: ObjectName) -> tuple[OpenPort, ...]:
         numbers: set[int] = set()
         for port in offered:
             number = named.get(port.target) if isinstance(port.target, str) else port.target
-            if number is not None and 0 < number < 65536:
+            # What its own admin or a listener of the proxy answers is no application.
+            if number is not None and 0 < number < 65536 and number not in LISTENING:
                 protocols.setdefault(number, port.protocol)
                 numbers.add(number)
         if service not in beyond and len(opened | numbers) <= most:

@@ -28,6 +28,7 @@ from shared.model import (
 from shared.policy.model import Rule
 from shared.policy.names import ObjectName
 from shared.policy.requests import escaped_slashes, listed_forwarders
+from shared.reserved import LISTENING
 
 _NAMED = 5
 """Endpoints of one Service that are named at most."""
@@ -133,6 +134,13 @@ def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
     if name in services_beyond(mesh, name.namespace):
         most = mesh.settings.budgets.namespace_open_ports
         problems.append(("budget/open-ports", _OPEN_PORTS.format(namespace=name.namespace, most=most)))
+    if found.spec.internal_traffic_policy == "Local":
+        problems.append(("service/local", _LOCAL))
+    problems.extend(
+        ("service/proxy-port", _PROXY_PORT.format(port=one.number, target=one.target))
+        for one in ports(mesh, name)
+        if one.target in LISTENING
+    )
     problems.extend(("service/protocol", _disagrees(one)) for one in overruled(mesh, name))
     foreign = [one for one in answering(mesh, name, workload) if not one.address and one.claimed]
     sentences = {sentence for one in foreign if (sentence := _why_no_endpoint(mesh, one)) is not None}
@@ -154,6 +162,13 @@ def _refused(mesh: Mesh, service: ObjectName) -> tuple[str, ...]:
     )
 
 
+_LOCAL = (
+    "has internalTrafficPolicy: Local, which sidecars do not follow: they call the endpoints of all nodes, and only "
+    "pods without a sidecar stay on their own"
+)
+_PROXY_PORT = (
+    "port {port} leads to port {target} of its pods, where their proxy itself listens: it is not opened; use another"
+)
 _SPOKEN: dict[Protocol, str] = {"http": "HTTP", "tcp": "bytes"}
 
 

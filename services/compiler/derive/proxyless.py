@@ -96,7 +96,7 @@ def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
     found = route(mesh, service, number)
     if found is None:
         raise LookupError(f"{service} has no port {number}")
-    message = route_configurations.outbound(found, names.outbound(service, number))
+    message = route_configurations.outbound(found._replace(sticky=False), names.outbound(service, number))
     return rendered(message.name, message)
 
 
@@ -106,7 +106,7 @@ def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
     found = route(mesh, service, number)
     if found is None:
         raise LookupError(f"{service} has no port {number}")
-    message = route_configurations.outbound(found._replace(split=None), names.outbound(service, number))
+    message = route_configurations.outbound(found._replace(split=None, sticky=False), names.outbound(service, number))
     return rendered(message.name, message)
 
 

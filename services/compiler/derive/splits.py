@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.compiler.derive.groups import route_group
-from services.compiler.derive.offers import port, ports
+from services.compiler.derive.offers import is_sticky, port, ports
 from services.compiler.derive.protocols import Protocol
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
@@ -88,6 +88,8 @@ class Route(NamedTuple):
     port: int
     protocol: Protocol
     split: PortSplit | None
+    sticky: bool = False
+    """Whether it, or a backend of it, wants the calls of a client at one endpoint."""
 
 
 @query
@@ -96,7 +98,10 @@ def route(mesh: Mesh, service: ObjectName, number: int) -> Route | None:
     found = port(mesh, service, number)
     if found is None:
         return None
-    return Route(service, number, found.protocol, port_split(mesh, service, number))
+    split = port_split(mesh, service, number)
+    reached = (service, *(share.service for share in (split.shares if split is not None else ())))
+    sticky = any(is_sticky(mesh, backend) for backend in reached)
+    return Route(service, number, found.protocol, split, sticky)
 
 
 @query

@@ -15,7 +15,7 @@ from services.compiler.derive import proxyless
 from services.compiler.derive.access import Scope, bare, grant, grants_to, reachable, scope_of
 from services.compiler.derive.classes import WorkloadClass
 from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_ids, trust_domains
-from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, port
+from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, is_sticky, port
 from services.compiler.derive.opening import OpenPort
 from services.compiler.derive.reading import Reading, believed, reading
 from services.compiler.derive.splits import Route, route, routes
@@ -68,6 +68,7 @@ def _service_cluster(mesh: Mesh, service: ObjectName, number: int) -> tuple[Rend
         server_name=host_name(mesh, service),
         identities=_identities(mesh, service),
         trust_domains=trust_domains(mesh),
+        sticky=is_sticky(mesh, service),
     )
     return rendered(cluster.name, cluster), cluster.eds_cluster_config.service_name
 
@@ -143,6 +144,7 @@ def _outbound_chain(mesh: Mesh, service: ObjectName, number: int, splits: bool) 
         clusters=spread,
         host_name=host_name(mesh, service),
         slashes=reading(mesh, service.namespace).slashes,
+        sticky=found.sticky and spread is not None,
     )
 
 

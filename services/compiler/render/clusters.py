@@ -81,14 +81,21 @@ def service(
     server_name: str,
     identities: Sequence[str],
     trust_domains: Sequence[str],
+    sticky: bool = False,
 ) -> Cluster:
-    """One port of a service, over mutual TLS, with endpoints by EDS."""
+    """One port of a service, over mutual TLS, with endpoints by EDS.
+
+    `sticky`: an endpoint for each address of a client, the same in every sidecar and at every time, as long as the
+    endpoints are the same.
+    """
     cluster = _base(names.outbound(where, port), http=http)
     _watch_peer(cluster)
     cluster.type = Cluster.DiscoveryType.EDS
     cluster.transport_socket.CopyFrom(
         client_side(server_name=server_name, identities=identities, trust_domains=trust_domains)
     )
+    if sticky:
+        cluster.lb_policy = Cluster.LbPolicy.RING_HASH
     # A changed cluster waits for its endpoints again, and a proxy that subscribes to a name it already holds is sent
     # nothing (incremental xDS): it would wait until it gives up. A new version of a cluster asks under a new name.
     digest = hashlib.sha256(cluster.SerializeToString(deterministic=True)).hexdigest()[:8]

@@ -27,6 +27,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from envoy.type.v3.hash_policy_pb2 import HashPolicy
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
@@ -62,6 +63,8 @@ class OutboundChain(NamedTuple):
     """What HTTP/1.0 clients, which name no host, mean."""
     slashes: EscapedSlashes
     """As the pods of the service read them: both sidecars of a call must agree."""
+    sticky: bool = False
+    """For bytes: whether a cluster wants to know the client's address."""
 
     @property
     def name(self) -> str:
@@ -100,8 +103,10 @@ def _http(manager: HttpConnectionManager) -> Filter:
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))
 
 
-def _tcp(name: str, clusters: Sequence[tuple[str, int]]) -> Filter:
+def _tcp(name: str, clusters: Sequence[tuple[str, int]], *, sticky: bool = False) -> Filter:
     proxy = TcpProxy(stat_prefix=name, idle_timeout=Duration())
+    if sticky:
+        proxy.hash_policy.append(HashPolicy(source_ip=HashPolicy.SourceIp()))
     if len(clusters) > 1:
         proxy.weighted_clusters.clusters.extend(
             TcpProxy.WeightedCluster.ClusterWeight(name=cluster, weight=weight) for cluster, weight in clusters
@@ -129,7 +134,7 @@ def _outbound_chain(chain: OutboundChain) -> FilterChain:
         manager.request_headers_timeout.CopyFrom(Duration(seconds=_OWN_HEADERS))
         found = _http(manager)
     else:
-        found = _tcp(chain.name, chain.clusters)
+        found = _tcp(chain.name, chain.clusters, sticky=chain.sticky)
     return FilterChain(name=chain.name, filter_chain_match=match, filters=[found])
 
 

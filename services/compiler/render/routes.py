@@ -49,8 +49,11 @@ def _retries() -> RetryPolicy:
     )
 
 
-def _action(*, cluster: str = "", weighted: WeightedCluster | None = None) -> RouteAction:
+def _action(*, sticky: bool, cluster: str = "", weighted: WeightedCluster | None = None) -> RouteAction:
     action = RouteAction(timeout=Duration(), retry_policy=_retries())
+    if sticky:
+        client = RouteAction.HashPolicy.ConnectionProperties(source_ip=True)
+        action.hash_policy.append(RouteAction.HashPolicy(connection_properties=client))
     if weighted is not None:
         action.weighted_clusters.CopyFrom(weighted)
     else:
@@ -92,11 +95,11 @@ def _spread(route: RouteOf, own_cluster: str, match: RouteMatch) -> Route:
     if not found:
         return Route(match=match, direct_response=DirectResponseAction(status=503))
     if len(found) == 1:
-        return Route(match=match, route=_action(cluster=found[0][0]))
+        return Route(match=match, route=_action(sticky=route.sticky, cluster=found[0][0]))
     weighted = WeightedCluster(
         clusters=[WeightedCluster.ClusterWeight(name=name, weight=UInt32Value(value=weight)) for name, weight in found]
     )
-    return Route(match=match, route=_action(weighted=weighted))
+    return Route(match=match, route=_action(sticky=route.sticky, weighted=weighted))
 
 
 def _one_host(name: str, routes: list[Route]) -> RouteConfiguration:
@@ -113,7 +116,7 @@ def _one_host(name: str, routes: list[Route]) -> RouteConfiguration:
 
 def outbound(route: RouteOf, own_cluster: str) -> RouteConfiguration:
     """Requests to one port of a service; `own_cluster` leads to its own endpoints."""
-    own = Route(match=_everything(), route=_action(cluster=own_cluster))
+    own = Route(match=_everything(), route=_action(sticky=route.sticky, cluster=own_cluster))
     split = route.split
     if split is None:
         routes = [own]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 
 from services.compiler.derive.protocols import Spoken, spoken
 from shared.events import Event
@@ -86,3 +88,65 @@ def test_services_that_agree_or_lead_to_different_ports_are_told_nothing() -> No
         *offered("third", other, ip="10.96.3.3", created=LATER),
     ]
     assert said(mesh) == {}
+
+
+@pytest.mark.parametrize("affinity", ["None", "ClientIP"])
+def test_session_affinity_chooses_the_endpoint_by_the_clients_address(affinity: str) -> None:
+    """Requests and bytes alike; nothing is said of it to services that do not want it."""
+    wanted = affinity == "ClientIP"
+    requests, raw = ServicePort(80, "http", target_port=3307), ServicePort(90, "tcp", target_port=3308)
+    open_bytes = objects.target(
+        "shop", "bytes", destination="db", sources=[("shop", "client")], rules=[("TCPRoute", "any", ())]
+    )
+    mesh = [
+        *shop(),
+        *offered("web", requests, ip="10.96.3.1", session_affinity=affinity),
+        *offered("raw", raw, ip="10.96.3.2", session_affinity=affinity),
+        open_bytes,
+        objects.tcp_route("shop", "any"),
+    ]
+    found = told("shop/client-0", mesh=mesh)
+    for name in ("outbound|shop/web|80", "outbound|shop/raw|90"):
+        assert (found.get(Cluster, name).lb_policy == Cluster.LbPolicy.RING_HASH) is wanted, name
+    (route,) = found.routes("outbound|shop/web|80")
+    assert [one.connection_properties.source_ip for one in route.route.hash_policy] == [True] * wanted
+    proxy = TcpProxy()
+    assert found.chains("outbound")["outbound|shop/raw|90"].filters[-1].typed_config.Unpack(proxy)
+    assert [one.HasField("source_ip") for one in proxy.hash_policy] == [True] * wanted
+
+
+def test_affinity_of_a_headless_service_means_nothing_and_that_of_a_backend_holds_behind_a_split() -> None:
+    port = ServicePort(80, "http", target_port=3307)
+    mesh = [
+        *shop(),
+        *offered("root", port, ip="10.96.3.1"),
+        *offered("leaf", port, ip="10.96.3.2", session_affinity="ClientIP"),
+        *offered("each", port, ip="None", session_affinity="ClientIP"),
+        objects.split("shop", "some", root="root", backends={"leaf": 1, "root": 1}),
+    ]
+    found = told("shop/client-0", mesh=mesh)
+    assert found.get(Cluster, "direct|shop/each|80").lb_policy == Cluster.LbPolicy.CLUSTER_PROVIDED
+    assert not any(route.route.hash_policy for route in found.routes("outbound|shop/each|80"))
+    assert found.get(Cluster, "outbound|shop/leaf|80").lb_policy == Cluster.LbPolicy.RING_HASH
+    assert found.get(Cluster, "outbound|shop/root|80").lb_policy == Cluster.LbPolicy.ROUND_ROBIN
+    assert all(route.route.hash_policy for route in found.routes("outbound|shop/root|80"))
+
+
+def test_calls_that_are_to_stay_on_their_node_are_named_as_what_the_mesh_does_not_do() -> None:
+    port = ServicePort(80, "http", target_port=3307)
+    mesh = [*shop(), *offered("agent", port, ip="10.96.3.1", internal_traffic_policy="Local")]
+    ((code, sentence),) = said(mesh)["agent"]
+    assert code == "service/local"
+    assert "internalTrafficPolicy: Local" in sentence
+    assert said([*shop(), *offered("agent", port, ip="10.96.3.1", internal_traffic_policy="Cluster")]) == {}
+
+
+@pytest.mark.parametrize("number", [15000, 15001, 15003, 15901, 15902, 15903])
+@pytest.mark.parametrize("named", [False, True])
+def test_no_service_opens_a_port_where_the_proxy_itself_listens(number: int, *, named: bool) -> None:
+    """Its admin would answer whom a target lets in."""
+    port = ServicePort(80, "http", target_port="admin" if named else number)
+    mesh = [*shop(admin=number), *offered("own", port, ip="10.96.3.1")]
+    assert told("shop/db-0", mesh=mesh).chains("inbound").keys() == {"never"}
+    sentences = said(mesh).get("own", [])
+    assert [code for code, _ in sentences] == ([] if named else ["service/proxy-port"])

@@ -137,3 +137,26 @@ async def test_the_webhook_refuses_warns_and_takes_claims_away() -> None:
     joined = asked(running, operation="UPDATE", subResource="ephemeralcontainers")
     assert (await told(hook, joined))["allowed"]
     task.cancel()
+
+
+@pytest.mark.parametrize("number", [15000, 15001, 15003, 15901, 15902, 15903])
+@pytest.mark.parametrize("place", ["containers", "initContainers"])
+def test_no_container_may_have_a_port_where_the_proxy_listens(place: str, number: int) -> None:
+    made = pod()
+    made["spec"][place][0]["ports"] = [{"containerPort": number, "protocol": "TCP"}]
+    with pytest.raises(BadInputError, match=f"has port {number}, where its proxy listens"):
+        with_sidecar(made, INSTALLATION, MeshSpec())
+
+
+def test_ports_that_are_kept_for_the_proxy_are_warned_of_and_all_others_are_free() -> None:
+    """UDP is not redirected, and nothing of the proxy listens to it."""
+    made = pod()
+    made["spec"]["containers"][0]["ports"] = [
+        {"containerPort": 15010, "name": "a"},
+        {"containerPort": 15011, "name": "b"},
+        {"containerPort": 15001, "name": "c", "protocol": "UDP"},
+    ]
+    del made["spec"]["containers"][0]["readinessProbe"]
+    with_sidecar(made, INSTALLATION, MeshSpec())
+    (told,) = warnings(made, INSTALLATION)
+    assert "port 15010 is kept for the proxy (15000 to 15010 and 15900 to 15999)" in told
