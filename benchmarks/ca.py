@@ -28,7 +28,8 @@ from shared.interpreter import module
 from shared.sealing import seal_token
 from shared.spiffe import SpiffeId
 from shared.subjects import Streams
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.unit.identity.cluster import Cluster, write
 
 WORKLOADS = int(os.environ.get("WORKLOADS", "10000"))

@@ -52,7 +52,8 @@ from shared.snapshot import (
 )
 from tests.integration.xds_edge.names import CLUSTER, EDGE_DNS, STREAMS
 from tests.integration.xds_edge.world import World
-from tests.nats_server import NatsServer, free_port, running_nats
+from tests.nats_server import NatsServer, running_nats
+from tests.ports import free_port
 
 CLASSES = 100
 SHARED = 20

@@ -24,7 +24,8 @@ from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.interpreter import module
 from shared.subjects import Streams
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.waiting import eventually
 
 PODS = 10_000

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cli import kubeconfig as access
 from cli.api import ApiRefusedError, connect
 from deploy.devcluster.apiserver import ApiServer
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.waiting import eventually
 
 KINDS = ("devcluster", "real")

@@ -18,13 +18,7 @@ from deploy.nats import ROUTE_PORT, NatsConfig, NatsUser, render
 from shared.eventlog.connection import Access
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.subjects import Streams
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.ports import free_port
 
 
 class NatsServer:

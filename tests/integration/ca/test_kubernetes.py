@@ -20,7 +20,7 @@ from services.ca.keystore import SecretKeyStore
 from services.ca.kube import KubeClient, KubeError
 from shared.certificates import TrustBundle
 from shared.latest import Latest
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.unit.ca.running import tasks
 from tests.waiting import eventually
 

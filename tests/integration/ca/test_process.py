@@ -17,7 +17,8 @@ from aiohttp import ClientError, ClientSession
 
 from shared.spiffe import SpiffeId
 from shared.subjects import Streams
-from tests.nats_server import NatsServer, connected, free_port, running_nats
+from tests.nats_server import NatsServer, connected, running_nats
+from tests.ports import free_port
 from tests.unit.ca.fake_kubernetes import FakeKubernetes, served
 from tests.unit.ca.running import requester
 from tests.unit.identity.cluster import Cluster, write

@@ -17,7 +17,7 @@ from services.compiler.offline import compile_events
 from services.injector.bootstrap import bootstrap as injected
 from shared.events import Event
 from tests.integration.compiler.envoys import Authority, running
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.unit.compiler import objects
 from tests.unit.injector.pods import INSTALLATION
 

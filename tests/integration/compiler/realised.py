@@ -32,9 +32,9 @@ from services.compiler.render.packing import packed
 from shared.events import Event
 from shared.snapshot import Proxy, Snapshot
 from tests.integration.compiler.envoys import Authority, running
-from tests.nats_server import free_port
 from tests.oracle.meshes import BYTES, TARGETS, Mesh, Placed
 from tests.oracle.smi import Ask, Name
+from tests.ports import free_port
 
 DENIED = "denied"
 _PATIENCE = 10.0

@@ -16,8 +16,8 @@ from shared.events import Event
 from shared.model import EndpointSlice, Meta, ServicePort, SliceEndpoint, SlicePort, TargetRef
 from tests.integration.compiler.envoys import Authority, running
 from tests.integration.compiler.realised import DENIED, applications, bind_outbound, talk
-from tests.nats_server import free_port
 from tests.oracle.smi import Ask
+from tests.ports import free_port
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy

@@ -20,7 +20,7 @@ from services.compiler.offline import compile_events
 from services.injector.denial import BODY
 from shared.snapshot import Snapshot
 from tests.integration.compiler.envoys import Authority, running, with_denial
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy

@@ -25,7 +25,7 @@ from cli.calls.reading import METHODS
 from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
 from tests.integration.compiler.envoys import running
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_reading import manager
 from tests.unit.compiler.test_views import told

@@ -25,7 +25,8 @@ from shared.eventlog.protocol import EMPTY, Draft
 from shared.events import Event
 from shared.snapshot import Snapshot
 from shared.subjects import Streams
-from tests.nats_server import NatsServer, connected, free_port, running_nats
+from tests.nats_server import NatsServer, connected, running_nats
+from tests.ports import free_port
 from tests.unit.compiler import objects
 from tests.waiting import eventually
 

@@ -15,7 +15,8 @@ from deploy.nats import NatsConfig
 from shared.eventlog.connection import Access, Connection, Line
 from shared.eventlog.nats_client import Msg
 from shared.eventlog.protocol import LogUnavailableError
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats

@@ -17,7 +17,8 @@ from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
 from shared.eventlog.jetstream_api import call
 from shared.eventlog.protocol import EMPTY, Draft, LogFullError
 from tests.integration.eventlog.test_outages import background, collect, write
-from tests.nats_server import NatsServer, connected, free_port
+from tests.nats_server import NatsServer, connected
+from tests.ports import free_port
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.unit.ingestor.test_writer import agrees

@@ -13,7 +13,8 @@ from shared.eventlog.protocol import EMPTY, Draft
 from shared.settings import CommonSettings
 from shared.subjects import Streams
 from tests.chained import write_chained
-from tests.nats_server import NatsServer, connected, free_port
+from tests.nats_server import NatsServer, connected
+from tests.ports import free_port
 
 pytestmark = pytest.mark.nats
 

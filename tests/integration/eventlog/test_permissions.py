@@ -32,7 +32,8 @@ from shared.settings import CommonSettings
 from shared.subjects import Streams
 from tests.attacks import log as attacks
 from tests.chained import write_chained
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.unit.compiler import objects
 from tests.waiting import eventually
 

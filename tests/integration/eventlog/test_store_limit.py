@@ -11,7 +11,8 @@ from shared.eventlog.jetstream import JetStreamLog
 from shared.eventlog.protocol import Draft, LogUnavailableError
 from shared.subjects import Streams
 from tests.integration.eventlog.test_outages import SCOPE, event
-from tests.nats_server import NatsServer, connected, free_port
+from tests.nats_server import NatsServer, connected
+from tests.ports import free_port
 
 pytestmark = pytest.mark.nats
 

@@ -19,7 +19,8 @@ from shared.eventlog.chain import Verifier
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.subjects import Streams
 from tests.integration.eventlog.test_full import limit
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats

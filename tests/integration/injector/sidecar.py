@@ -15,7 +15,7 @@ from services.injector.configuration import Installation
 from services.injector.probe_listeners import POD_ADDRESS
 from services.injector.probes import Probe
 from tests.integration.injector.edge import Envoy, Volume, status_of
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.unit.injector.pods import INSTALLATION
 from tests.waiting import eventually
 

@@ -25,7 +25,7 @@ from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITOR
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.policy import traffic_target
 from tests.integration.injector.served import served
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 from tests.waiting import eventually

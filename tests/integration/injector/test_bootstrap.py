@@ -24,7 +24,7 @@ from services.injector.probes import Probe
 from shared.meshconfig.pods import MeshSpec
 from tests.integration.injector.edge import Authority, Edge, Volume, text_of
 from tests.integration.injector.sidecar import Sidecar
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.programs import envoy_binary
 from tests.unit.injector.pods import INSTALLATION, pod
 from tests.waiting import eventually

@@ -17,7 +17,8 @@ from cli.api import Api, connect
 from deploy.install.control_plane import Profile, webhook
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.apiservers import KINDS, apiserver
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 from tests.unit.injector.pods import pod
 from tests.waiting import eventually
 

@@ -18,7 +18,8 @@ from shared.snapshot import CDS, LDS
 from tests.integration.xds_edge.client import Client
 from tests.integration.xds_edge.names import STREAMS
 from tests.integration.xds_edge.world import World, world
-from tests.nats_server import NatsServer, free_port, running_nats
+from tests.nats_server import NatsServer, running_nats
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats

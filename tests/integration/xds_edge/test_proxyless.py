@@ -21,7 +21,7 @@ from shared.events import Event
 from shared.model import ANNOTATION_PROXYLESS, Container, ContainerPort, Meta, Pod, PodSpec, PodStatus, ServicePort
 from shared.snapshot import EDS, LDS, SDS
 from tests.integration.xds_edge.world import World, world
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.unit.compiler import objects
 from tests.waiting import eventually
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.waiting import eventually
 
 PROGRAM = """
