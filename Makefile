@@ -28,8 +28,9 @@ up: install ## start the embedded mesh and keep it running
 down: install ## stop it; nothing is left behind
 	@$(BIN)/meshlog down
 
-test: install ## all tests: real NATS, real Envoys, the devcluster
-	@$(BIN)/python -P -m pytest $(ARGS)
+test: install ## all tests: real NATS, real Envoys, the devcluster; those that measure time or memory come last, alone
+	@$(BIN)/python -P -m pytest -n 2 --dist loadfile -m 'not long and not alone' $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/python -P -m pytest -m 'alone and not long' $(ARGS) || [ $$? -eq 5 ]
 
 test-long: install ## the long forms: thousands of random meshes, long faults
 	@$(BIN)/python -P -m pytest -m long --timeout 3600 $(ARGS)

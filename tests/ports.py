@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import random
+import os
+import secrets
 import socket
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,10 +30,17 @@ def free_port() -> int:
 
 
 def _candidates() -> Iterator[int]:
-    """The ports below the kernel's range, in turn, from a random one on: suites side by side do not meet."""
+    """The ports below the kernel's range, in turn, from a random one on: suites side by side hardly meet.
+
+    The workers of one suite (pytest-xdist) start from the same one, each at a share of its own.
+    """
     kernels = int(_RANGE.read_text(encoding="ascii").split()[0]) if _RANGE.exists() else 32_768
     count = max(kernels - _LOWEST, 4_096)
-    start = random.SystemRandom().randrange(count)
+    worker, workers = (
+        int(os.environ.get(f"PYTEST_XDIST_{name}", "1").lstrip("gw")) for name in ("WORKER", "WORKER_COUNT")
+    )
+    suite = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex()
+    start = zlib.crc32(suite.encode()) + worker % workers * count // workers
     for step in range(count):
         yield _LOWEST + (start + step) % count
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
@@ -67,19 +66,21 @@ async def as_user(
     async def ignore(_error: Exception) -> None:
         return
 
-    client = await nats.connect(
-        url,
-        user=user or None,
-        password=password or None,
-        tls=tls,
-        inbox_prefix=(f"_INBOX_{user}" if user else "_INBOX").encode(),
-        allow_reconnect=False,
-        connect_timeout=5,
-        error_cb=ignore,
-    )
+    client = Client()
     try:
+        await client.connect(
+            url,
+            user=user or None,
+            password=password or None,
+            tls=tls,
+            inbox_prefix=(f"_INBOX_{user}" if user else "_INBOX").encode(),
+            allow_reconnect=False,
+            connect_timeout=5,
+            error_cb=ignore,
+        )
         yield client
     finally:
+        # Also if it was refused: the client keeps the connection.
         await client.close()
 
 

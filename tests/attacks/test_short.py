@@ -15,7 +15,7 @@ from cli import embedded
 from tests.attacks.__main__ import run
 from tests.attacks.rows import attacks
 
-pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.alone, pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

@@ -30,10 +30,13 @@ THIEF = "xds-edge"
 async def refused_without_a_name() -> str:
     """What the server says to who has no user."""
     operator = embedded.log_access(embedded.running())
+    client = Client()
     try:
-        await Client().connect(list(operator.servers), tls=operator.tls, allow_reconnect=False, connect_timeout=5)
+        await client.connect(list(operator.servers), tls=operator.tls, allow_reconnect=False, connect_timeout=5)
     except NatsError as error:
         return str(error)
+    finally:
+        await client.close()
     return ""
 
 

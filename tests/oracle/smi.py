@@ -7,6 +7,7 @@ choice open, docs/policy.md says which was taken, and so does a comment here.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -110,10 +111,11 @@ class Cluster:
 
     def is_named(self, account: Name, namespace: str) -> bool:
         """Whether some TrafficTarget of a namespace names an account as a source."""
+        named = (target.get("spec", {}).get("sources") for _, target in self.all("TrafficTarget", namespace))
+        sources = itertools.chain.from_iterable(each for each in named if isinstance(each, list))
         return any(
             account in self._means(source, namespace)
-            for _, target in self.all("TrafficTarget", namespace)
-            for source in target.get("spec", {}).get("sources") or ()
+            for source in sources
             if isinstance(source, dict) and "name" in source
         )
 

@@ -224,14 +224,12 @@ async def test_no_user_has_the_server_write_for_it(guarded: NatsServer, tmp_path
                 await attacks.every_verb_into(stranger, stream, targets, prefix=prefix)
             await attacks.acknowledge_into(stranger, stream, targets)
             await stranger.flush()
-        for stream in subjects:
-            delivering = [
-                attacks.deliver_into(
-                    stranger, stream, target, name=f"evil-{number}", prefix=api_prefix(stream), within=0.5
-                )
-                for number, target in enumerate(targets)
-            ]
-            await asyncio.gather(*delivering)
+        delivering = [
+            attacks.deliver_into(stranger, stream, target, name=f"evil-{number}", prefix=api_prefix(stream), within=0.5)
+            for stream in subjects
+            for number, target in enumerate(targets)
+        ]
+        await asyncio.gather(*delivering)
         await attacks.settle(stranger)
     after = await state_of_each(guarded)
     # What a user may write, it may write by a reply subject too.
@@ -272,7 +270,7 @@ async def test_only_its_owner_changes_or_empties_a_stream(guarded: NatsServer, t
             answer = await attacks.ask(client, request, payload, within=0.5)
             return answer is not None and "error" not in answer
 
-        for stream, (_, config) in held.items():
+        async def judge(stream: str, config: dict[str, Any]) -> None:
             spec, own = specs(STREAMS)[stream], api_prefix(stream)
             changed = msgspec.json.encode({**config, "description": "changed"})
             asked = {f"{prefix}.{verb}.{stream}": b'{"seq":1}' for prefix in (own, api_prefix("")) for verb in verbs}
@@ -281,6 +279,8 @@ async def test_only_its_owner_changes_or_empties_a_stream(guarded: NatsServer, t
             expected = {f"{own}.STREAM.UPDATE.{stream}"} if user == spec.owner else set[str]()
             expected |= {f"{own}.STREAM.PURGE.{stream}"} if user == spec.owner and spec.trimmed else set()
             assert {request for request, yes in zip(asked, granted, strict=True) if yes} == expected
+
+        await asyncio.gather(*(judge(stream, config) for stream, (_, config) in held.items()))
 
 
 async def test_nobody_gets_in_without_a_password(guarded: NatsServer) -> None:

@@ -30,6 +30,7 @@ from tests.integration.injector.test_admission import IDENTITY
 from tests.unit.injector.pods import INSTALLATION
 from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 
+pytestmark = pytest.mark.alone
 SHORT = ("handshakes", "matches", "pods", "slow-heads")
 """Kinds that are tried each time."""
 SECONDS = 2.0

@@ -16,6 +16,7 @@ from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.world import World, world
 
 MEMBER, ATTACKER = "shop/web-1", "shop/taken-over"
+pytestmark = pytest.mark.alone
 PROXIES = {MEMBER: ("u1", "web"), ATTACKER: ("u2", "web")}
 SNAPSHOT = {"web": {CDS: {f"c{n}": os.urandom(4096) for n in range(50)}, EDS: {"c1": b"endpoints"}}}
 
