@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return BAD_INPUT
     except MeshlogError as error:
-        _complain(str(error))
+        # Of the log without what it is about: a subject, which is nothing that a person asked for.
+        of_log = error.code.startswith("log/")
+        _complain(f"the log: {error.sentence}; `meshlog status` says what is wrong" if of_log else str(error))
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

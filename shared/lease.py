@@ -47,7 +47,7 @@ _AGAIN = 0.2
 """Seconds between attempts while the log refuses or is away."""
 
 
-class Tenure(msgspec.Struct, frozen=True):
+class Tenure(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the record of a lease says."""
 
     instance: str
@@ -56,10 +56,20 @@ class Tenure(msgspec.Struct, frozen=True):
     """Random, of this very process."""
     ttl: float
     """Seconds from a renewal to the end; 0: given back."""
+    trouble: str = ""
+    """What keeps the holder from its work, for people; empty: nothing."""
 
 
 def _nobody_waits() -> None:
     return
+
+
+def _no_trouble() -> str:
+    return ""
+
+
+_LONGEST_TROUBLE = 1000
+"""Characters."""
 
 
 class Lease:
@@ -78,13 +88,15 @@ class Lease:
         """`log` is the stream of leases."""
         self.changed: Callable[[], None] = _nobody_waits
         """Called whenever `held` has changed; also if it is again what it was, and was not in between."""
+        self.trouble: Callable[[], str] = _no_trouble
+        """What keeps this replica from its work, said with each renewal."""
         self._log = log
         self._subject = subject
         self._clock = clock or asyncio.get_running_loop().time
         self._ttl = ttl
         self._mine = Tenure(instance=instance, incarnation=incarnation or os.urandom(8).hex(), ttl=ttl)
         self._record: Record | None = None
-        self._seen = 0.0
+        self._seen = self._clock()
         self._until = 0.0
         self._held = False
         self._has_led = False
@@ -103,6 +115,14 @@ class Lease:
         """Instance that the newest record names, living or not; empty: none is known."""
         tenure = self._tenure()
         return tenure.instance if tenure is not None and tenure.ttl else ""
+
+    @property
+    def vacant(self) -> float:
+        """For how many seconds nobody has held the lease, as far as this replica sees; 0: somebody holds it."""
+        if self.held:
+            return 0.0
+        tenure = self._tenure()
+        return max(0.0, self._clock() - self._seen - (tenure.ttl if tenure is not None else 0.0))
 
     def campaign(self) -> None:
         """From now on this replica wants the lease: it is warm."""
@@ -166,7 +186,8 @@ class Lease:
         sent = self._clock()
         try:
             async with asyncio.timeout(self._ttl):
-                await self._write(self._mine)
+                mine = msgspec.structs.replace(self._mine, trouble=self.trouble()[:_LONGEST_TROUBLE])
+                await self._write(mine)
         except (StaleWriterError, DuplicateError):
             # Somebody was quicker, or the record is another than we thought.
             self._lead_until(0.0)

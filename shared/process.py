@@ -57,6 +57,11 @@ class Context(Generic[C]):
         self.log = logging.getLogger(f"meshlog.{service}")
         self.metrics = Metrics()
         self.readiness = Readiness()
+        self.metrics.gauge(
+            "meshlog_ready",
+            "Whether this process may be sent work; /readyz says why not.",
+            lambda: {(("service", service),): float(self.readiness.ready)},
+        )
         self.stopping = asyncio.Event()
         """Set at SIGTERM or SIGINT: finish what is in hand and return."""
         self._tasks: set[asyncio.Task[None]] = set()

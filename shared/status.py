@@ -66,6 +66,21 @@ class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
         return min((status.acked for status in self.types.values()), default=0)
 
 
+def state_of(status: ProxyStatus | None, *, behind: bool) -> str:
+    """`in sync`, `behind`, `refusing`, `gone` or `never connected`; `behind`: it lacks a version that concerns it."""
+    if status is None:
+        return "never connected"
+    if not status.connected:
+        return "gone"
+    if any(one.refusal is not None for one in status.types.values()):
+        return "refusing"
+    return "behind" if behind else "in sync"
+
+
+STATES = ("in sync", "behind", "refusing", "gone", "never connected")
+"""What `state_of` says."""
+
+
 def encode_status(status: ProxyStatus) -> bytes:
     """JSON, readable with the plain `nats` tool."""
     return msgspec.json.encode(status, order="deterministic")

@@ -19,7 +19,7 @@ from cli.calls.matching import Request
 from cli.calls.near_misses import policy_of
 from cli.calls.sidecars import Sidecars
 from cli.cluster import objects
-from cli.cluster.health import Check
+from cli.cluster.check import Check
 from cli.history import recompile
 from cli.history.reality import remarks
 from cli.history.source import Source, opened

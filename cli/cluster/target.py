@@ -46,3 +46,15 @@ async def session(options: argparse.Namespace) -> AsyncGenerator[Api]:
     """A session with the API of the cluster that the flags name."""
     async with connect(kubeconfig.read(found(options), options.context)) as api:
         yield api
+
+
+def log_of(options: argparse.Namespace) -> str | None:
+    """Where the log of that cluster is; None if it is not known. The embedded mesh's is its own cluster's only."""
+    from cli import embedded
+    from cli.history.source import LOG_VARIABLE
+
+    said: str | None = options.log if options.log is not None else os.environ.get(LOG_VARIABLE)
+    if said:
+        return said
+    own = embedded.state_directory() / embedded.KUBECONFIG
+    return "" if own.exists() and found(options).resolve() == own.resolve() else None

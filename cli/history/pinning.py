@@ -10,12 +10,13 @@ import msgspec
 
 from cli import output
 from cli.history.source import Source
+from cli.history.states import newest_event
 from cli.history.timeline import Timeline, in_force
 from shared import events
 from shared.build import VERSION
 from shared.errors import BadInputError
 from shared.eventlog.protocol import BatchTooLargeError, Draft, EventLog, EventLogError, StaleWriterError
-from shared.events import Event, Origin
+from shared.events import Event, ObjectKey, Origin
 from shared.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, Pin, pin_of
 
 _ATTEMPTS = 50
@@ -36,6 +37,25 @@ async def pin_to(timeline: Timeline, version: int, why: str) -> tuple[int, Pin]:
         return await _append(timeline.source, events.encode_object(pin)), pin
     except BatchTooLargeError as error:
         raise BadInputError("pin/too-large", f"the policy of version {version} does not fit: {error}") from error
+
+
+async def going_back(timeline: Timeline, version: int) -> list[tuple[ObjectKey, str]]:
+    """The policy objects that would change if the mesh were pinned to a version, and how, sorted.
+
+    Compared with what is in force now: that of another pin, if there is one.
+    """
+    now = in_force(await timeline.state(await newest_event(timeline.source)))
+    then = in_force(await timeline.state(version))
+    found: list[tuple[ObjectKey, str]] = []
+    for key in sorted(key for key in {*now, *then} if key.kind in PINNED_KINDS):
+        before, after = now.get(key), then.get(key)
+        if after is None:
+            found.append((key, "goes"))
+        elif before is None:
+            found.append((key, f"comes back as of event {after.sequence}"))
+        elif before.event.object != after.event.object:
+            found.append((key, f"goes back to event {after.sequence}"))
+    return found
 
 
 async def unpin(source: Source) -> int:

@@ -78,6 +78,8 @@ class Source(msgspec.Struct, frozen=True):
     """Where copies of pins are kept, if it is live."""
     requests: Reader | None = None
     """Signing requests that wait, if it is live."""
+    leases: Reader | None = None
+    """Who leads, if it is live."""
     foreign: Foreign = msgspec.field(default_factory=Foreign)
     """What was passed over while reading."""
     remembered: dict[int, int] = {}
@@ -122,11 +124,14 @@ def collect_rarely() -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(where: str) -> AsyncGenerator[Source]:
-    """The log at `where` (see `add_arguments`), let go at the end. Raises `BadInputError` if there is none."""
+async def opened(where: str, *, within: float = 10.0) -> AsyncGenerator[Source]:
+    """The log at `where` (see `add_arguments`), let go at the end. Raises `BadInputError` if there is none.
+
+    `within`: seconds for the first answer.
+    """
     collect_rarely()
     if where.startswith(("nats://", "tls://")):
-        async with _remote(["--nats-url", where]) as source:
+        async with _remote(["--nats-url", where], within=within) as source:
             yield source
     elif where:
         archive = Archive(Path(where))
@@ -135,7 +140,7 @@ async def opened(where: str) -> AsyncGenerator[Source]:
         finally:
             archive.close()
     else:
-        async with _embedded() as source:
+        async with _embedded(within) as source:
             yield source
 
 
@@ -155,17 +160,17 @@ def of_archive(archive: Archive) -> Source:
 
 
 @contextlib.asynccontextmanager
-async def _embedded() -> AsyncGenerator[Source]:
+async def _embedded(within: float) -> AsyncGenerator[Source]:
     from cli import credentials, embedded
 
     host, port = embedded.running()["listeners"]["nats"]
     flags = credentials.settings(embedded.state_directory(), (host, port))
-    async with _remote(flags, cluster=embedded.CLUSTER) as source:
+    async with _remote(flags, cluster=embedded.CLUSTER, within=within) as source:
         yield source
 
 
 @contextlib.asynccontextmanager
-async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[Source]:
+async def _remote(flags: Sequence[str], *, within: float, cluster: str = "") -> AsyncGenerator[Source]:
     import asyncio
 
     from shared.build import VERSION
@@ -193,7 +198,7 @@ async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[
         events, snapshots, keyframes, status, certs = (logs.existing(name) for name in names)
         try:
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(within):
                     await events.bounds()
             except TimeoutError as error:
                 raise BadInputError(NO_LOG, "no log answers there", about=settings.nats_url) from error
@@ -207,6 +212,7 @@ async def _remote(flags: Sequence[str], *, cluster: str = "") -> AsyncGenerator[
                 writable=events,
                 pins=logs.existing(streams.pins),
                 requests=logs.existing(streams.csrs),
+                leases=logs.existing(streams.leases),
                 foreign=logs.foreign,
             )
         finally:

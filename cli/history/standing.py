@@ -17,7 +17,7 @@ from shared.events import APPLIED
 from shared.membership import MESH_CONFIG
 from shared.pins import PIN_KIND, PIN_NAME, Pin
 from shared.snapshot import Snapshot
-from shared.status import ProxyStatus, status_in
+from shared.status import ProxyStatus, state_of, status_in
 
 _CERTIFICATES_READ = 5000
 """Newest records of the audit trail that are looked at."""
@@ -161,16 +161,21 @@ def proxy_states(tracker: Tracker) -> list[ProxyState]:
 
 
 def _state(status: ProxyStatus | None, *, behind: bool) -> tuple[str, str]:
+    state = state_of(status, behind=behind)
     if status is None:
-        return "never connected", "no edge has seen it; is its pod running?"
-    if not status.connected:
-        return "gone", f"left {status.edge} {_ago(status.since)}"
-    for type_url, one in sorted(status.types.items()):
-        if one.refusal is not None:
-            return "refusing", f"{type_url.rpartition('.')[2]} of {one.refusal.version}: {one.refusal.message}"
-    if behind:
-        return "behind", f"holds {status.acked}; its edge {status.stuck}" if status.stuck else f"holds {status.acked}"
-    return "in sync", ""
+        return state, "no edge has seen it; is its pod running?"
+    if state == "gone":
+        return state, f"left {status.edge} {_ago(status.since)}"
+    if state == "refusing":
+        said = (
+            f"{type_url.rpartition('.')[2]} of {one.refusal.version}: {one.refusal.message}"
+            for type_url, one in sorted(status.types.items())
+            if one.refusal is not None
+        )
+        return state, next(said)
+    if state == "behind":
+        return state, f"holds {status.acked}; its edge {status.stuck}" if status.stuck else f"holds {status.acked}"
+    return state, ""
 
 
 def _ago(moment: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 from cli import output
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.source import Source
+    from cli.history.timeline import Timeline
 
 _EPILOG = """\
 Policy and routing (SMI objects and the MeshConfig) go back; pods, endpoints, services, namespaces and certificates
@@ -19,6 +20,7 @@ stay as they are now. What is applied meanwhile is recorded and comes into force
 `meshlog status` says that the mesh is pinned for as long as it is.
 
 examples:
+  meshlog rollback HEAD~1 --dry-run
   meshlog rollback HEAD~1 --why "403s since 03:12"
   meshlog rollback @-10m --why "whatever it was"
   meshlog unpin
@@ -35,35 +37,58 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("version", metavar="VERSION")
     parser.add_argument("--why", default="", help="the reason, for whoever reads the log")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for proxies (default 30)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the objects that would go back, and change nothing"
+    )
+    parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="of --dry-run")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that all of it may take (default 30)")
     from cli.history import source as sources
 
     sources.add_arguments(parser)
     options = parser.parse_args(argv)
 
+    from cli.deadline import run
     from cli.history.pinning import pin_to
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 
-    async def run() -> int:
+    async def work(deadline: Deadline) -> int:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
             version = await resolve(timeline, options.version)
+            if options.dry_run:
+                return await _preview(timeline, version, as_json=options.output == "json")
             began = time.monotonic()
             sequence, pin = await pin_to(timeline, version, options.why)
             output.line(f"pinned to version {pin.version} (event {sequence}); `meshlog unpin` ends it")
-            return await arrival(source, sequence, options.timeout, began)
+            return await arrival(source, sequence, deadline, began)
 
-    return asyncio.run(run())
+    return run(work, options.timeout)
 
 
-async def arrival(source: Source, sequence: int, seconds: float, began: float) -> int:
+async def _preview(timeline: Timeline, version: int, *, as_json: bool) -> int:
+    """Which objects would go back, without a change."""
+    from cli.history.pinning import going_back
+
+    found = await going_back(timeline, version)
+    if as_json:
+        output.json({"version": version, "objects": [{"object": str(key), "change": change} for key, change in found]})
+        return 0
+    if not found:
+        output.line(f"nothing would go back: the policy of version {version} is in force")
+        return 0
+    output.line(f"to the policy of version {version}, {len(found)} objects would go back:")
+    output.table(["CHANGE", "OBJECT"], [(change, key) for key, change in found])
+    return 0
+
+
+async def arrival(source: Source, sequence: int, deadline: Deadline, began: float) -> int:
     """Wait until the version that holds an event has arrived at every proxy, and say so."""
     from cli.history.arriving import arrived, exit_code
 
-    found = await arrived(source, sequence, within=seconds)
+    found = await arrived(source, sequence, within=deadline.left)
     if found is None:
-        output.line(f"no version holds it after {seconds:g} s: does a compiler run? meshlog status")
+        output.line(f"no version holds it after {deadline.seconds:g} s: does a compiler run? meshlog status")
         return exit_code(found)
     took = time.monotonic() - began
     if not found.concerned:

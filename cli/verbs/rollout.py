@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cli import output
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.source import Source
     from cli.rollout import Rollout, Tracker
 
@@ -34,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("version", nargs="?", default="", metavar="VERSION")
     parser.add_argument("--last", action="store_true", help="the newest version")
     parser.add_argument("--wait", action="store_true", help="until it is complete, refused, or the time is over")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="T", help="seconds to wait (default 30)")
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="T", help="seconds that all of it may take (default 30)"
+    )
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     from cli.history import source as sources
 
@@ -43,14 +45,16 @@ def main(argv: Sequence[str]) -> int:
     if bool(options.version) == options.last:
         parser.error("give a VERSION, or --last")
 
-    async def look() -> int:
+    from cli.deadline import run
+
+    async def work(deadline: Deadline) -> int:
         async with sources.opened(options.log) as source:
-            return await _rollout(source, options)
+            return await _rollout(source, options, deadline)
 
-    return asyncio.run(look())
+    return run(work, options.timeout)
 
 
-async def _rollout(source: Source, options: argparse.Namespace) -> int:
+async def _rollout(source: Source, options: argparse.Namespace, deadline: Deadline) -> int:
     from cli.history.arriving import exit_code, settled
     from cli.history.standing import tracked
     from cli.history.timeline import Timeline
@@ -63,7 +67,7 @@ async def _rollout(source: Source, options: argparse.Namespace) -> int:
     since = published.commit.parent
     tracker = await tracked(source, since=since) if since else await tracked(source)
     if options.wait:
-        found = await settled(source, tracker, after=since, until=version, within=options.timeout)
+        found = await settled(source, tracker, after=since, until=version, within=deadline.left)
     else:
         found = tracker.rollout(after=since, until=version)
     if options.output == "json":

@@ -1,96 +1,145 @@
-"""`meshlog status`: one screen: is everything in sync, and what is not."""
+"""`meshlog status`: one screen: is the mesh well, what is not, and where everything stands."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from cli import output
 
 if TYPE_CHECKING:
-    from cli.history.lag import Lag
+    from cli.api import Api
+    from cli.health.facts import Facts, LogFacts
+    from cli.health.finding import Result
+    from cli.health.looking import Opening, Session
     from cli.history.source import Source
-    from cli.history.standing import Standing
 
 _EVERY = 1.0
 """Seconds between two looks of --watch."""
+_EPILOG = """\
+The checks, what each finding means and the shape of -o json: docs/health.md. What cannot be read (the log, Kubernetes)
+is a finding itself, and the rest is told all the same.
+
+exit code: 0 nothing was found, 1 something was, 2 there is no mesh
+
+examples:
+  meshlog status
+  meshlog status -w
+  meshlog status --log tls://nats.example:4222 --kubeconfig ~/.kube/config -o json
+"""
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Whose status is asked for."""
+
+    session: Session | None
+    opening: Opening | None
+    listeners: dict[str, Any] | None = None
+    kubeconfig: str = ""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the state of the mesh; 0 if every proxy is in sync, 1 if not, 2 if there is no mesh."""
+    """Print the state of the mesh; 0 if nothing was found, 1 if something was, 2 if there is no mesh."""
     parser = argparse.ArgumentParser(
         prog="meshlog status",
-        description="Show the mesh on one screen: versions, proxies, services, certificates, what was left out.",
-        epilog="exit code: 0 every proxy is in sync, 1 one is not, 2 there is no mesh",
+        description="Say on one screen whether the mesh is well: services, log, versions, proxies, certificates.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "-o", "--output", choices=["table", "json", "kubeconfig"], default="table", help="kubeconfig: only its path"
     )
     parser.add_argument("-w", "--watch", action="store_true", help="look again each second until Ctrl-C")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds that a look may take (default 10)")
+    from cli.cluster.target import add_target
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_target(parser)
     options = parser.parse_args(argv)
-
-    from cli import embedded
-
-    found = {} if options.log else embedded.running()
-    path = str(embedded.state_directory() / embedded.KUBECONFIG) if found else ""
+    place = _place(options)
     if options.output == "kubeconfig":
-        output.line(path)
+        output.line(place.kubeconfig)
         return 0
-
-    async def look() -> int:
-        async with sources.opened(options.log) as source:
-            cache: dict[int, bool] = {}
-            while True:
-                state, services, behind = await _look(source, cache, embedded=bool(found))
-                if options.output == "json":
-                    told = _as_json(state, services, behind)
-                    output.json({"running": True, "listeners": found.get("listeners"), "kubeconfig": path, **told})
-                else:
-                    if options.watch:
-                        output.clear()
-                    _table(state, services, behind, path)
-                if not options.watch:
-                    return 0 if all(proxy.state == "in sync" for proxy in state.proxies) else 1
-                await asyncio.sleep(_EVERY)
-
-    return asyncio.run(look())
+    return asyncio.run(_look(options, place))
 
 
-async def _look(
-    source: Source, cache: dict[int, bool], *, embedded: bool
-) -> tuple[Standing, list[dict[str, Any]], list[Lag]]:
-    from cli.history.lag import lags
-    from cli.history.standing import standing, tracked
+def _place(options: argparse.Namespace) -> _Place:
+    """The mesh that the arguments mean; raises `BadInputError` if none was named and none runs here."""
+    from cli import embedded
+    from cli.cluster.target import log_of, session
 
-    tracker = await tracked(source)
-    services = await _services() if embedded else []
-    return await standing(source, tracker), services, await lags(source, tracker, cache)
+    def opened(where: str) -> Opening:
+        from cli.history import source as sources
+
+        def opening(within: float) -> AbstractAsyncContextManager[Source]:
+            return sources.opened(where, within=within)
+
+        return opening
+
+    def asked() -> AbstractAsyncContextManager[Api]:
+        return session(options)
+
+    named = options.kubeconfig is not None or bool(options.context)
+    if options.log:
+        return _Place(asked if named else None, opened(options.log))
+    if named:
+        log = log_of(options)
+        return _Place(asked, None if log is None else opened(log))
+    found = embedded.running()
+    options.kubeconfig = embedded.state_directory() / embedded.KUBECONFIG
+    return _Place(asked, opened(""), found["listeners"], str(options.kubeconfig))
 
 
-async def _services() -> list[dict[str, Any]]:
-    """The control plane's workloads, as Kubernetes sees them; none if its API does not answer."""
-    from cli import api, embedded, kubeconfig
-    from deploy.install.control_plane import Profile
+async def _look(options: argparse.Namespace, place: _Place) -> int:
+    from cli.health.checks import judged
+    from cli.health.looking import look
+    from cli.health.telling import well
 
-    found: list[dict[str, Any]] = []
-    with contextlib.suppress(api.ApiRefusedError):
-        async with api.connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as session:
-            for plural in ("deployments", "statefulsets"):
-                listing = await session.get(f"/apis/apps/v1/namespaces/{Profile().namespace}/{plural}")
-                for one in listing["items"]:
-                    status = one.get("status", {})
-                    ready = status.get("availableReplicas", status.get("readyReplicas", 0))
-                    found.append({"name": one["metadata"]["name"], "ready": ready, "wanted": one["spec"]["replicas"]})
-    return found
+    cache: dict[int, bool] = {}
+    while True:
+        facts = await look(
+            place.session,
+            place.opening,
+            namespace=options.mesh_namespace,
+            mesh_name=options.mesh_name,
+            within=options.timeout,
+            cache=cache,
+        )
+        results = judged(facts)
+        if options.output == "json":
+            output.json(
+                {"running": True, "listeners": place.listeners, "kubeconfig": place.kubeconfig}
+                | _as_json(facts, results),
+                flush=True,
+            )
+        else:
+            if options.watch:
+                output.clear()
+            _table(facts, results, place)
+        if not options.watch:
+            return 0 if well(results) else 1
+        await asyncio.sleep(_EVERY)
 
 
-def _as_json(state: Standing, services: list[dict[str, Any]], behind: list[Lag]) -> dict[str, Any]:
+def _as_json(facts: Facts, results: Sequence[Result]) -> dict[str, Any]:
+    from cli.health.telling import as_json
+
+    cluster = facts.cluster
+    services = [
+        {"name": one.name, "ready": one.ready, "wanted": one.wanted} for one in (cluster.workloads if cluster else [])
+    ]
+    told = {**as_json(results), "services": services}
+    return told if facts.log is None else {**told, **_of_log(facts.log)}
+
+
+def _of_log(log: LogFacts) -> dict[str, Any]:
+    state = log.standing
     return {
         "version": state.version,
         "published": state.published,
@@ -98,8 +147,9 @@ def _as_json(state: Standing, services: list[dict[str, Any]], behind: list[Lag])
         "events": state.events,
         "pinned": state.pinned,
         "meshConfig": state.mesh_config,
-        "services": services,
-        "lag": [{"service": one.service, "behind": one.behind, "what": one.sentence} for one in behind],
+        "leaders": {one.service: "" if one.vacant else one.holder for one in log.leases or ()},
+        "rotation": None if log.rotation is None else msgspec.to_builtins(log.rotation),
+        "lag": [{"service": one.service, "behind": one.behind, "what": one.sentence} for one in log.lags],
         "rebuiltFrom": state.rebuilt_from,
         "objectsFrom": state.objects_from,
         "streams": [{"name": one.name, "first": one.first, "last": one.last} for one in state.streams],
@@ -125,24 +175,38 @@ def _as_json(state: Standing, services: list[dict[str, Any]], behind: list[Lag])
     }
 
 
-def _table(state: Standing, services: list[dict[str, Any]], behind: list[Lag], kubeconfig: str) -> None:
-    from cli.moments import clock
+def _table(facts: Facts, results: Sequence[Result], place: _Place) -> None:
+    from cli.health.telling import headline, tell
     from cli.verbs.proxies import table
 
-    in_sync = sum(proxy.state == "in sync" for proxy in state.proxies)
-    output.line(f"version {state.version}: {in_sync} of {len(state.proxies)} proxies in sync")
-    if state.pinned:
-        output.line()
-        output.line(f"*** PINNED: {state.pinned}")
-        output.line("*** newer policy is recorded but not in force; `meshlog unpin` puts it in force")
+    log, cluster = facts.log, facts.cluster
+    if log is not None:
+        state = log.standing
+        in_sync = sum(proxy.state == "in sync" for proxy in state.proxies)
+        output.line(f"version {state.version}: {in_sync} of {len(state.proxies)} proxies in sync")
+    output.line(headline(results))
+    tell(results)
     output.line()
-    output.line(f"published {clock(state.published)} by build {state.build}; newest event {state.events}")
-    if services:
-        lacking = [one for one in services if one["ready"] < one["wanted"]]
-        output.line("services: " + ", ".join(f"{one['name']} {one['ready']}/{one['wanted']}" for one in services))
-        for one in lacking:
-            output.line(f"  {one['name']} lacks replicas: meshlog logs meshlog-system/{one['name']}")
-    for one in behind:
+    if cluster is not None:
+        output.line("services: " + ", ".join(f"{one.name} {one.ready}/{one.wanted}" for one in cluster.workloads))
+    if log is not None:
+        _lines(log)
+        if log.standing.proxies:
+            output.line()
+            table(sorted(log.standing.proxies, key=lambda one: (one.state == "in sync", one.proxy)), wide=False)
+    if place.kubeconfig:
+        output.line(f"kubeconfig: {place.kubeconfig}")
+
+
+def _lines(log: LogFacts) -> None:
+    from cli.moments import clock
+
+    state = log.standing
+    when = f"published {clock(state.published)} by build {state.build}" if state.version else "nothing is published yet"
+    output.line(f"{when}; newest event {state.events}")
+    if log.leases:
+        output.line("leaders: " + ", ".join(f"{one.service} {'-' if one.vacant else one.holder}" for one in log.leases))
+    for one in log.lags:
         output.line(f"  {one.service}: {one.sentence}")
     if not state.mesh_config:
         output.line("MeshConfig: there is none, so the defaults are in force: what no TrafficTarget allows is denied")
@@ -156,12 +220,5 @@ def _table(state: Standing, services: list[dict[str, Any]], behind: list[Lag], k
     certs = state.certificates
     soonest = f", the next to end is {certs.soonest_of}'s at {clock(certs.soonest * 10**9)}" if certs.valid else ""
     output.line(f"certificates: {certs.valid} valid{soonest}; {certs.refused} requests refused")
-    output.line()
-    table(state.proxies, wide=False)
-    for name, code, sentence in state.quarantine:
-        output.line(f"left out: {name}: {sentence} [{code}]")
-    if any(proxy.state != "in sync" for proxy in state.proxies):
-        output.line()
-        output.line("who waits for what: meshlog rollout --last")
-    if kubeconfig:
-        output.line(f"kubeconfig: {kubeconfig}")
+    if log.rotation is not None:
+        output.line(f"roots: {', '.join(log.rotation.roots)}; rotation: {log.rotation.step}")

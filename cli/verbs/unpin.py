@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cli import output
+
+if TYPE_CHECKING:
+    from cli.deadline import Deadline
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,24 +20,25 @@ def main(argv: Sequence[str]) -> int:
         description="End a rollback: put the newest policy in force.",
         epilog="Look first what that changes: meshlog log --after PINNED_VERSION --kind TrafficTarget",
     )
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for proxies (default 30)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that all of it may take (default 30)")
     from cli.history import source as sources
 
     sources.add_arguments(parser)
     options = parser.parse_args(argv)
 
+    from cli.deadline import run
     from cli.history.pinning import unpin
     from cli.history.standing import pinned
     from cli.verbs.rollback import arrival
     from shared.errors import BadInputError
 
-    async def run() -> int:
+    async def work(deadline: Deadline) -> int:
         async with sources.opened(options.log) as source:
             if not await pinned(source):
                 raise BadInputError("pin/none", "the mesh is not pinned")
             began = time.monotonic()
             sequence = await unpin(source)
             output.line(f"unpinned (event {sequence})")
-            return await arrival(source, sequence, options.timeout, began)
+            return await arrival(source, sequence, deadline, began)
 
-    return asyncio.run(run())
+    return run(work, options.timeout)

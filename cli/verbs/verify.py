@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 from cli import output
 
 if TYPE_CHECKING:
-    from cli.cluster.health import Check
+    from cli.cluster.check import Check
+
+TIMED_OUT = 124
 
 _EPILOG = """\
+The checks of control-plane, and the shape of their -o json: docs/health.md. "all is well" is said if every check could
+look; without --log those of the log cannot.
+
+exit code: 0 nothing was found, 1 something was, 2 bad input, 124 not known in time
+
 examples:
   meshlog verify control-plane
   meshlog verify connectivity --from-pod bookbuyer/bookbuyer-abc --to-pod bookstore/bookstore-xyz
@@ -32,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    plane = actions.add_parser("control-plane", aliases=["control-plane-health"], help="are all services ready")
+    plane = actions.add_parser("control-plane", aliases=["control-plane-health"], help="is the mesh well")
     call = actions.add_parser("connectivity", help="can one pod call another")
     call.add_argument("--from-pod", required=True, metavar="NAMESPACE/POD")
     call.add_argument("--to-pod", default="", metavar="NAMESPACE/POD")
@@ -42,16 +49,23 @@ def main(argv: Sequence[str]) -> int:
     call.add_argument("--app-protocol", default="", help="what the port should be: http, grpc, tcp, ...")
     call.add_argument("--method", default="GET", help="of the request that is judged (default GET)")
     call.add_argument("--path", default="/", help="of the request that is judged (default /)")
-    call.add_argument(
-        "--log", default=None, metavar="FILE|URL", help="the log (default: $MESHLOG_LOG, or the mesh here)"
-    )
     for action in (plane, call):
+        action.add_argument(
+            "--log", default=None, metavar="FILE|URL", help="the log (default: $MESHLOG_LOG, or the mesh here)"
+        )
+        action.add_argument("--timeout", type=float, default=10.0, help="seconds that all of it may take (default 10)")
         action.add_argument("-o", "--output", choices=["text", "json"], default="text")
         add_target(action)
     options = parser.parse_args(argv)
     if options.action == "connectivity" and not (options.to_pod or options.to_service or options.to_ext_host):
         parser.error("what is called? --to-pod, --to-service or --to-ext-host")
-    checks = asyncio.run(_checks(options))
+    if options.action != "connectivity":
+        return asyncio.run(_control_plane(options))
+    try:
+        checks = asyncio.run(_checks(options))
+    except TimeoutError:
+        output.line(f"not known after {options.timeout:g} s: the Kubernetes API or the log is slow; meshlog status")
+        return TIMED_OUT
     fine = all(check.fine for check in checks)
     if options.output == "json":
         shown = [{"what": one.what, "fine": one.fine, "found": one.found} for one in checks]
@@ -63,13 +77,41 @@ def main(argv: Sequence[str]) -> int:
     return 0 if fine else 1
 
 
-async def _checks(options: argparse.Namespace) -> list[Check]:
-    from cli.cluster import health
-    from cli.cluster.target import session
+async def _control_plane(options: argparse.Namespace) -> int:
+    """Every check of the table, also those that found nothing."""
+    from cli.cluster.target import log_of, session
+    from cli.health.checks import judged
+    from cli.health.looking import look
+    from cli.health.telling import as_json, headline, well
+    from cli.history.source import opened
 
-    async with session(options) as api:
-        if options.action != "connectivity":
-            return await health.control_plane(api, options.mesh_namespace, options.mesh_name)
+    log = log_of(options)
+    facts = await look(
+        lambda: session(options),
+        None if log is None else lambda within: opened(log, within=within),
+        namespace=options.mesh_namespace,
+        mesh_name=options.mesh_name,
+        within=options.timeout,
+    )
+    results = judged(facts)
+    if options.output == "json":
+        output.json(as_json(results))
+        return 0 if well(results) else 1
+    for one in results:
+        if one.state != "found":
+            output.line(f"{'ok ' if one.state == 'well' else '-- '}  {one.what}: {one.seen}")
+        for finding in one.findings:
+            output.line(f"BAD  {finding.sentence}")
+        if one.findings:
+            output.line(f"     -> {one.findings[0].remedy}")
+    output.line(headline(results))
+    return 0 if well(results) else 1
+
+
+async def _checks(options: argparse.Namespace) -> list[Check]:
+    from cli.cluster.target import log_of, session
+
+    async with asyncio.timeout(options.timeout), session(options) as api:
         from cli.calls.matching import Request
         from cli.cluster import connectivity
 
@@ -83,19 +125,4 @@ async def _checks(options: argparse.Namespace) -> list[Check]:
             request=Request(method=options.method.upper(), path=f"/{options.path.removeprefix('/')}"),
         )
         names = {"mesh_name": options.mesh_name, "mesh_namespace": options.mesh_namespace}
-        return await connectivity.verify(api, wanted, **names, log=_log(options))
-
-
-def _log(options: argparse.Namespace) -> str | None:
-    """Where the log of that cluster is; None if it is not known. The embedded mesh's is its own cluster's only."""
-    import os
-
-    from cli import embedded
-    from cli.cluster.target import found
-    from cli.history.source import LOG_VARIABLE
-
-    said: str | None = options.log if options.log is not None else os.environ.get(LOG_VARIABLE)
-    if said:
-        return said
-    own = embedded.state_directory() / embedded.KUBECONFIG
-    return "" if own.exists() and found(options).resolve() == own.resolve() else None
+        return await connectivity.verify(api, wanted, **names, log=log_of(options))

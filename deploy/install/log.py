@@ -80,7 +80,7 @@ def configuration(profile: Profile) -> str:
             users=users if profile.nats_secured else (),
             tls=TLS_DIRECTORY if profile.nats_secured else "",
             routes=tuple(routes) if profile.nats_nodes > 1 else (),
-            monitoring=0 if _is_alone(profile) else MONITORING_PORT,
+            monitoring=MONITORING_PORT,
             max_disk=_most_stored(profile.nats_size),
         )
     )
@@ -157,7 +157,9 @@ def _alone(profile: Profile) -> Manifest:
         **pod_of("nats", profile),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 5,
-        "containers": [_container(profile, command=_RUN, probe=_listens(), environment=_passwords(profile))],
+        "containers": [
+            _container(profile, command=["sh", "-c", _RUN_WITH_ROOM], probe=_lives(1), environment=_passwords(profile))
+        ],
         "volumes": _volumes(profile),
     }
     return {
@@ -173,19 +175,20 @@ def _alone(profile: Profile) -> Manifest:
     }
 
 
-def _listens() -> dict[str, Any]:
-    """Whether a server has begun to listen. Nothing more can be asked of one without its monitoring port.
+def _lives(nodes: int) -> dict[str, Any]:
+    """When the kubelet starts a server anew: its disk was full, and nothing but a new start helps.
 
-    It is asked no further after that: to a server with TLS each such connection is a failed handshake, and an error.
+    A stream whose write failed refuses every further one, also when there is room again. A server of a cluster then
+    switches its storage off. One that is alone goes on with that stream broken, and only the whole check says so; in a
+    cluster that check fails in every election too, which a new start would prolong.
     """
-    asked = {"tcpSocket": {"port": NATS_PORT}, "periodSeconds": 1, "failureThreshold": 150}
-    return {"startupProbe": asked}
-
-
-def _storage_is_on() -> dict[str, Any]:
-    """A server whose disk was full switches its storage off, and nothing but a new start switches it on again."""
-    asked = {"path": "/healthz?js-enabled-only=true", "port": MONITORING_PORT}
-    return {"httpGet": asked, "periodSeconds": 2, "timeoutSeconds": 5}
+    path = "/healthz" if nodes == 1 else "/healthz?js-enabled-only=true"
+    asked = {"httpGet": {"path": path, "port": MONITORING_PORT}, "periodSeconds": 2, "timeoutSeconds": 5}
+    # A large log takes its time to be read.
+    return {
+        "startupProbe": {**asked, "failureThreshold": 150},
+        "livenessProbe": {**asked, "failureThreshold": 2},
+    }
 
 
 def _cluster(profile: Profile) -> Manifest:
@@ -197,9 +200,6 @@ def _cluster(profile: Profile) -> Manifest:
     # server no earlier. Clients come all the same (below): those servers that are left may be enough.
     healthy = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT}, "timeoutSeconds": 5}
     probe = {"readinessProbe": {**healthy, "periodSeconds": 5}}
-    # A large log takes its time to be read.
-    begins = {**_storage_is_on(), "failureThreshold": 150}
-    alive = {**_storage_is_on(), "failureThreshold": 2}
     pod = {
         **pod_of("nats", profile),
         "automountServiceAccountToken": False,
@@ -207,8 +207,7 @@ def _cluster(profile: Profile) -> Manifest:
         "containers": [
             {
                 **_container(profile, command=["sh", "-c", _RUN_WITH_ROOM], probe=probe, environment=environment),
-                "startupProbe": begins,
-                "livenessProbe": alive,
+                **_lives(profile.nats_nodes),
             }
         ],
         "volumes": _volumes(profile),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.process import Context
 from shared.telemetry.metrics import Counter
+
+_NAMED = 5
+"""Proxies that a remark names."""
 
 
 async def serve(context: Context[CaSettings]) -> None:
@@ -42,6 +46,7 @@ async def serve(context: Context[CaSettings]) -> None:
         _measure(context, ca)
         for name, part in await ca.parts(logs, context.ready):
             context.spawn(part, name)
+        context.spawn(_remark(context, ca), "remarks")
         await context.stopping.wait()
     finally:
         await context.cancel_parts()
@@ -70,6 +75,24 @@ def _measure(context: Context[CaSettings], ca: CertificateAuthority) -> None:
         "meshlog_ca_trusted_roots", "Roots in the trust bundle; more than one while a rotation is under way.", trusted
     )
     gauge("meshlog_ca_broken_roots", "Roots that cannot be used now.", lambda: float(len(ca.roots.problems)))
+    gauge(
+        "meshlog_ca_rotation_waits_seconds",
+        "Seconds for which a rotation of the root has waited for the same proxies; 0: it waits for none.",
+        ca.waited,
+    )
+
+
+async def _remark(context: Context[CaSettings], ca: CertificateAuthority) -> None:
+    """Have `/readyz` tell of a rotation that is under way."""
+    while True:
+        plan, bundle = ca.plan, ca.bundle.value
+        trusted = len(bundle.roots) if bundle is not None else 0
+        text = ""
+        if plan is not None and (trusted > 1 or plan.waiting):
+            names = "; ".join(plan.waiting[:_NAMED]) + (" and more" if len(plan.waiting) > _NAMED else "")
+            text = f"{trusted} roots are trusted; {plan.step}: {plan.why}{f': {names}' if names else ''}"
+        context.remark("rotation", text)
+        await asyncio.sleep(1.0)
 
 
 def key_store(settings: CaSettings, kube: KubeApi | None, wanted: WantedRoot) -> KeyStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from services.ca.audit import AuditTrail
@@ -20,6 +21,7 @@ from services.ca.publication import BundlePublisher
 from services.ca.replay import ReplayGuard
 from services.ca.root_status import RootStatuses
 from services.ca.roots import DEFAULT_ROOT, OpenStore, Roots
+from services.ca.rotation import Plan
 from services.ca.rotator import Rotator
 from services.ca.settings import CaSettings
 from services.ca.signing_queue import SigningQueue
@@ -84,6 +86,9 @@ class CertificateAuthority:
             clock=clock,
         )
         self.bundle: Latest[Any] = Latest()
+        self.plan: Plan | None = None
+        """What the state machine of the roots saw last."""
+        self._waits_since = 0.0
 
     async def parts(
         self, logs: Logs, ready: Callable[[str, bool, str], None] = lambda _name, _ready, _why: None
@@ -144,7 +149,7 @@ class CertificateAuthority:
             certs=certs,
             streams=streams,
             trust_domain=settings.trust_domain,
-            looked=statuses.look if statuses is not None else lambda _: None,
+            looked=partial(self._looked, statuses),
         )
 
         async def sign() -> None:
@@ -200,6 +205,19 @@ class CertificateAuthority:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             await self.roots.refresh()
+
+    def waited(self) -> float:
+        """Seconds for which a rotation has waited for the same; 0: it waits for nothing."""
+        return max(0.0, self._clock() - self._waits_since) if self._waits_since else 0.0
+
+    def _looked(self, statuses: RootStatuses | None, plan: Plan) -> None:
+        before, self.plan = self.plan, plan
+        if not plan.waiting:
+            self._waits_since = 0.0
+        elif before is None or before.waiting != plan.waiting or not self._waits_since:
+            self._waits_since = self._clock()
+        if statuses is not None:
+            statuses.look(plan)
 
     def _statuses(self) -> RootStatuses | None:
         if self._kube is None:

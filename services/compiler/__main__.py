@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 
@@ -9,12 +10,15 @@ from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
 from services.compiler.publication import Limits, Publication
 from services.compiler.snapshots import Kept, Snapshots
-from shared import process
+from shared import leading, process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.lease import TTL, Lease
 from shared.policy.budgets import budgets_of
 from shared.process import Context
 from shared.settings import CommonSettings
+
+_NAMED = 5
+"""Objects that a remark names."""
 
 
 class CompilerSettings(CommonSettings, frozen=True, kw_only=True):
@@ -95,7 +99,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
 
 def _measure(context: Context[CompilerSettings], publication: Publication, claim: Lease) -> None:
     metrics, tally = context.metrics, publication.tally
-    metrics.gauge("meshlog_compiler_leads", "Whether this process publishes.", lambda: float(claim.held))
+    leading.say(context, claim, leads="meshlog_compiler_leads")
     metrics.gauge("meshlog_compiler_events", "Events folded by this process.", lambda: tally.events)
     metrics.gauge("meshlog_compiler_events_skipped", "Events that could not be read.", lambda: tally.skipped)
     metrics.gauge(
@@ -106,7 +110,16 @@ def _measure(context: Context[CompilerSettings], publication: Publication, claim
     metrics.gauge("meshlog_compiler_commits", "Commits published by this process.", lambda: tally.commits)
     metrics.gauge("meshlog_compiler_commit_bytes", "Bytes of those commits.", lambda: tally.bytes)
     metrics.gauge("meshlog_compiler_resources", "Resources rendered into those commits.", lambda: tally.resources)
-    metrics.gauge("meshlog_compiler_quarantined", "Objects left out of the newest commit.", lambda: tally.quarantined)
+    published = publication.snapshots
+    metrics.gauge(
+        "meshlog_compiler_quarantined",
+        "Objects left out of the newest version.",
+        lambda: len(published.published.quarantine),
+    )
+    metrics.gauge(
+        "meshlog_compiler_pinned", "1 while a pin holds newer policy back.", lambda: float(publication.compiler.pinned)
+    )
+    context.spawn(_remark(context, publication), "remarks")
     metrics.gauge("meshlog_compiler_failures", "Queries that failed by a bug of ours.", lambda: tally.failures)
     metrics.gauge("meshlog_compiler_keyframes", "Whole snapshots written by this process.", lambda: tally.keyframes)
     metrics.gauge("meshlog_compiler_refused", "Commits refused: another compiler had published.", lambda: tally.refused)
@@ -116,6 +129,17 @@ def _measure(context: Context[CompilerSettings], publication: Publication, claim
         "Version of the published snapshot.",
         lambda: publication.snapshots.published.version,
     )
+
+
+async def _remark(context: Context[CompilerSettings], publication: Publication) -> None:
+    """Have `/readyz` tell of what is not in force although it was applied."""
+    while True:
+        out = publication.snapshots.published.quarantine
+        names = ", ".join(str(one.key) for one in out[:_NAMED]) + (" and more" if len(out) > _NAMED else "")
+        context.remark("left out", f"{len(out)}: {names}" if out else "")
+        pinned = publication.compiler.pinned
+        context.remark("pin", "policy of the past is in force, newer is recorded only" if pinned else "")
+        await asyncio.sleep(1.0)
 
 
 def main(argv: Sequence[str]) -> int:

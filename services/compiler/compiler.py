@@ -102,6 +102,11 @@ class Compiler:
         return self._derived.failures
 
     @property
+    def pinned(self) -> bool:
+        """Whether a pin holds newer policy back."""
+        return self._pinning.in_force
+
+    @property
     def oldest_traceparent(self) -> str:
         """Trace context of the oldest event that is in no commit yet: the next compile is part of its trace."""
         return self._traceparents[0][1] if self._traceparents else ""

@@ -36,6 +36,11 @@ class Pinning:
         self._newest: dict[ObjectKey, Step] = {}
         self._pinned: dict[ObjectKey, Step] | None = None
 
+    @property
+    def in_force(self) -> bool:
+        """Whether past policy is in force."""
+        return self._pinned is not None
+
     def steps(self, event: Event, sequence: int) -> list[Step]:
         """What to fold instead of this event."""
         if event.kind == PIN_KIND:

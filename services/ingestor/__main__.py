@@ -20,7 +20,7 @@ from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import Source
 from services.ingestor.standing import Compiled, Witness, newest_version
 from services.ingestor.writer import Patience, Writer
-from shared import process
+from shared import leading, process
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
@@ -145,7 +145,7 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
         ingestor = Ingestor(source, await logs.open(streams.events), settings, claim, compiled, carried=carried)
         ingestor.observe = await report(context, logs, source, ingestor.writer.book, leads=lambda: claim.held)
         _instruments(context, ingestor)
-        context.metrics.gauge("meshlog_ingestor_leads", "Whether this process writes.", lambda: float(claim.held))
+        leading.say(context, claim, leads="meshlog_ingestor_leads")
         context.spawn(claim.run(), "lease")
         context.spawn(ingestor.writer.run(), "writer")
         context.spawn(ingestor.issuer.run(), "token issuer")

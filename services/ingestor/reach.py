@@ -12,7 +12,7 @@ from collections.abc import Collection
 
 from shared.events import ObjectKey
 from shared.snapshot import Commit, Quarantined, Resource, SnapshotError, ViewChange
-from shared.status import ProxyStatus
+from shared.status import ProxyStatus, state_of
 
 _Identity = tuple[str, str, str]
 
@@ -38,6 +38,10 @@ class Reach:
         self._proxies: dict[str, str] = {}
         self._members: dict[str, set[str]] = {}
         self._quarantine: dict[ObjectKey, list[Quarantined]] = {}
+        self._wanted: dict[str, int] = {}
+        """Class → the newest version that changed what it holds; 0 where following began with it."""
+        self._joined: dict[str, int] = {}
+        """Proxy → the version in which it came, or came to its class; the same."""
 
     def take_commit(self, commit: Commit) -> None:
         """Fold a commit in. Raises `SnapshotError` if it does not follow what was folded before."""
@@ -47,9 +51,12 @@ class Reach:
             raise SnapshotError("snapshot/gap", f"version {commit.version} follows {commit.parent}, not {self.version}")
         for resource in commit.resources:
             self._put_resource(resource)
+        since = commit.version if commit.parent else 0
         for workload_class, change in commit.views.items():
+            self._wanted[workload_class] = since
             self._put_view(workload_class, change)
         for key, proxy in commit.proxies.items():
+            self._joined[key] = since
             self._put_proxy(key, proxy.workload_class if proxy is not None else "")
         for identity in commit.retired:
             self._drop_resource(identity)
@@ -62,6 +69,16 @@ class Reach:
     def take_status(self, status: ProxyStatus) -> None:
         """Fold the newest status of a proxy in."""
         self._statuses[f"{status.cluster}/{status.namespace}/{status.pod}"] = status
+
+    def states(self) -> dict[str, list[str]]:
+        """How every proxy of the newest version stands (see `shared.status.state_of`), by state."""
+        found: dict[str, list[str]] = {}
+        for key, workload_class in sorted(self._proxies.items()):
+            status = self._statuses.get(key)
+            wanted = max(self._wanted.get(workload_class, 0), self._joined.get(key, 0))
+            behind = status is not None and status.acked < wanted
+            found.setdefault(state_of(status, behind=behind), []).append(key.partition("/")[2])
+        return found
 
     def left_out(self, key: ObjectKey) -> list[Quarantined]:
         """Why the object, or a part of it, is left out; empty: it is not."""
@@ -115,6 +132,7 @@ class Reach:
     def _put_view(self, workload_class: str, change: ViewChange | None) -> None:
         view = self._views.setdefault(workload_class, {})
         if change is None:
+            self._wanted.pop(workload_class, None)
             for (type_url, name), digest in self._views.pop(workload_class).items():
                 self._classes.get((type_url, name, digest), set()).discard(workload_class)
             return
@@ -142,3 +160,4 @@ class Reach:
             self._members.setdefault(workload_class, set()).add(key)
         else:
             self._statuses.pop(key, None)
+            self._joined.pop(key, None)

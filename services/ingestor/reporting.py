@@ -22,11 +22,15 @@ from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import SourceError
 from shared import process
 from shared.eventlog.protocol import Logs
+from shared.status import STATES
+from shared.telemetry.metrics import Labels
 
 _log = logging.getLogger(__name__)
 
 MANAGER = "meshlog-ingestor"
 _MAX_NOTE = 1024
+_NAMED = 5
+"""Proxies that a remark names."""
 
 
 async def report(
@@ -36,8 +40,9 @@ async def report(
     settings = context.settings
     streams = settings.streams
     watched = {kind.name: kind for kind in kinds(mesh_namespace=settings.namespace)}
+    reach = Reach(cluster=settings.cluster, kinds=REPORTED)
     reporter = Reporter(
-        Reach(cluster=settings.cluster, kinds=REPORTED),
+        reach,
         book,
         ReportWriter(api, watched, now=_now),
         cluster=settings.cluster,
@@ -58,7 +63,31 @@ async def report(
         "Statuses written back on policy objects, since the start",
         lambda: {(("outcome", outcome),): float(count) for outcome, count in reporter.counts.items()},
     )
+    context.metrics.gauge(
+        "meshlog_mesh_proxies",
+        "Proxies by how they stand, as the ingestor that leads sees them.",
+        lambda: _standing(reach) if leads() else {},
+    )
+    context.spawn(_remark(context, reach), "remarks")
     return reporter.note
+
+
+def _standing(reach: Reach) -> dict[Labels, float]:
+    states = reach.states()
+    return {(("state", state),): float(len(states.get(state, ()))) for state in STATES}
+
+
+async def _remark(context: process.Context[IngestorSettings], reach: Reach) -> None:
+    """Have `/readyz` name the proxies that are not in sync."""
+    while True:
+        states = reach.states()
+        said = [f"{len(states[state])} {state}: {_some(states[state])}" for state in STATES[1:] if state in states]
+        context.remark("proxies", "; ".join(said))
+        await asyncio.sleep(1.0)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _now() -> str:

@@ -124,7 +124,7 @@ async def supervise(context: Context[EdgeSettings], argv: Sequence[str]) -> None
 
 
 async def _watch(context: Context[EdgeSettings], workers: Sequence[Worker]) -> None:
-    exposed: set[str] = set()
+    exposed: set[str] = {"meshlog_ready"}  # whether the workers are is what makes this process ready
     while True:
         states = await asyncio.gather(*(worker.ready() for worker in workers))
         for worker, ready in zip(workers, states, strict=True):

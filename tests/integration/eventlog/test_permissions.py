@@ -133,8 +133,9 @@ async def test_an_operator_may_pin_and_a_reader_may_only_look(
         drafts = [Draft(event.subject(STREAMS), encode(event)) for event in objects.bookstore()]
         await events.append(drafts, scope=scope, after=EMPTY, epoch="e1")
     monkeypatch.setenv("MESHLOG_NATS_USER", "reader")
-    assert await asyncio.to_thread(main, ["status", "--log", guarded.url]) == 0
+    assert await asyncio.to_thread(main, ["status", "--log", guarded.url]) == 1
     told = capsys.readouterr().out
+    assert "nobody leads the compilers" in told
     assert f"compiler: {len(drafts)} events after version 0 are not published" in told
     assert "ca: no signing request waits" in told
     async with opened(guarded.url) as source:

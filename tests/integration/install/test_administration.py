@@ -14,7 +14,11 @@ import yaml
 from cli import kubeconfig
 from cli.api import Api, connect
 from cli.calls.matching import Request
-from cli.cluster import connectivity, health, installation, membership
+from cli.cluster import connectivity, installation, membership
+from cli.health import cluster
+from cli.health.checks import judged
+from cli.health.facts import Facts
+from cli.health.finding import Result
 from cli.migrate import inventory
 from deploy.devcluster.apiserver import ApiServer
 from deploy.install.control_plane import control_plane
@@ -76,22 +80,28 @@ async def test_an_ignored_or_foreign_namespace_does_not_join(api: Api) -> None:
         await membership.add(api, "nowhere", "meshlog", injection=True)
 
 
+async def health(api: Api) -> dict[str, Result]:
+    facts = Facts(cluster=await cluster.read(api, "meshlog-system", "meshlog"))
+    return {one.check: one for one in judged(facts)}
+
+
 async def test_health_names_what_is_missing_and_what_waits(api: Api) -> None:
     for one in control_plane(PRESETS["minimal"]):
         if one["kind"] != "Deployment" or one["metadata"]["name"] != "meshlog-ca":
             await api.apply(one)
-    found = {one.what: one for one in await health.control_plane(api, "meshlog-system", "meshlog")}
-    assert {one.what for one in found.values() if one.fine} == {"sidecars", "probe ports"}, "nobody is a member yet"
-    assert "not installed" in found["meshlog-ca"].found
-    assert "0 of 1 ready" in found["meshlog-compiler"].found
-    assert "has no CA yet" in found["meshlog-webhook-meshlog"].found
-    assert "is not there: the defaults are in force" in found["MeshConfig osm-mesh-config"].found
+    results = await health(api)
+    assert {name for name, one in results.items() if one.state == "well"} == {"api", "sidecars", "probe-ports"}
+    lacking = {one.about: one.sentence for one in results["replicas"].findings}
+    assert "not installed" in lacking["meshlog-ca"]
+    assert "0 of 1 ready" in lacking["meshlog-compiler"]
+    assert "has no CA yet" in results["webhook"].findings[0].sentence
+    assert "is not there: the defaults are in force" in results["mesh-config"].findings[0].sentence
     config = installation.mesh_config(PRESETS["minimal"], permissive=False)
-    for spec, says in ((config["spec"], "is there"), ({"certificate": {"certKeyBitSize": 1}}, "must be one of 2048")):
-        await api.apply({**config, "spec": spec})
-        (told,) = [one for one in await health.control_plane(api, "meshlog-system", "meshlog") if "Config" in one.what]
-        assert says in told.found
-        assert told.fine == (says == "is there")
+    await api.apply(config)
+    assert (await health(api))["mesh-config"].state == "well"
+    await api.apply({**config, "spec": {"certificate": {"certKeyBitSize": 1}}})
+    assert "must be one of 2048" in (await health(api))["mesh-config"].findings[0].sentence
+    assert results["log"].state == results["leader"].state == "unknown", "nobody said where the log is"
 
 
 def pod(namespace: str, name: str, *, sidecar: bool) -> dict[str, Any]:
@@ -254,22 +264,19 @@ async def test_an_old_cluster_is_given_ordinary_sidecars(told: dict[str, str], n
 
 
 async def test_66_pods_that_run_without_a_sidecar_are_named(api: Api) -> None:
-    async def told() -> tuple[bool, str]:
-        (check,) = [
-            one for one in await health.control_plane(api, "meshlog-system", "meshlog") if one.what == "sidecars"
-        ]
-        return check.fine, check.found
+    async def told() -> list[str]:
+        return [one.sentence for one in (await health(api))["sidecars"].findings]
 
     await membership.add(api, "shop", "meshlog", injection=True)
-    assert (await told())[0]
+    assert not await told()
     await api.apply(pod("shop", "with", sidecar=True))
     out = pod("shop", "out", sidecar=False)
     out["metadata"]["annotations"] = {"openservicemesh.io/sidecar-injection": "disabled"}
     await api.apply(out)
     await api.apply(pod("home", "outside", sidecar=False))
-    assert (await told())[0]
+    assert not await told()
     await api.apply(pod("shop", "bare", sidecar=False))
-    assert await told() == (False, "shop/bare run without: created before; recreate them")
+    assert await told() == ["shop/bare run without a sidecar: created before"]
 
 
 async def test_the_inventory_finds_objects_of_every_version_and_says_what_they_are(api: Api) -> None:

@@ -7,7 +7,10 @@ from typing import Any, cast
 import pytest
 
 from cli.api import Api
-from cli.cluster import health
+from cli.health import cluster
+from cli.health.checks import judged
+from cli.health.facts import Facts
+from cli.health.finding import Result
 from services.injector.patch import with_sidecar
 from shared.meshconfig.pods import MeshSpec
 from shared.model import LABEL_MONITORED_BY
@@ -29,7 +32,7 @@ def injected(name: str, *, older: bool = False, native: bool = True, phase: str 
     return made
 
 
-async def found(*pods: dict[str, Any]) -> health.Check:
+async def found(*pods: dict[str, Any]) -> Result:
     class _Api:
         async def get(self, path: str, **_params: object) -> dict[str, Any]:
             member = {"metadata": {"name": "shop", "labels": {LABEL_MONITORED_BY: "meshlog"}}}
@@ -38,17 +41,16 @@ async def found(*pods: dict[str, Any]) -> health.Check:
         async def request(self, *_arguments: object) -> tuple[int, dict[str, Any]]:
             return 404, {}
 
-    checks = await health.control_plane(cast("Api", _Api()), "meshlog-system", "meshlog")
-    return next(one for one in checks if one.what == "probe ports")
+    facts = Facts(cluster=await cluster.read(cast("Api", _Api()), "meshlog-system", "meshlog"))
+    return next(one for one in judged(facts) if one.check == "probe-ports")
 
 
 @pytest.mark.parametrize("native", [True, False])
 async def test_a_pod_that_an_older_build_injected_is_named_and_its_remedy(native: bool) -> None:  # noqa: FBT001
-    check = await found(injected("new"), injected("old", older=True, native=native))
-    assert not check.fine
-    assert check.found.startswith("of shop/old let any request")
-    assert "restart" in check.found
-    assert "shop/new" not in check.found
+    (finding,) = (await found(injected("new"), injected("old", older=True, native=native))).findings
+    assert finding.sentence.startswith("those of shop/old let any request")
+    assert "restart" in finding.remedy
+    assert "shop/new" not in finding.sentence
 
 
 async def test_pods_of_this_build_and_pods_that_have_ended_are_fine() -> None:
@@ -56,4 +58,4 @@ async def test_pods_of_this_build_and_pods_that_have_ended_are_fine() -> None:
         await found(
             injected("new"), injected("old", older=True, phase="Succeeded"), {**pod(), "metadata": {"name": "bare"}}
         )
-    ).fine
+    ).state == "well"

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from cryptography import x509
@@ -201,6 +202,15 @@ def test_a_server_of_the_log_whose_storage_went_off_is_started_anew_within_secon
     assert alive["periodSeconds"] * alive["failureThreshold"] <= 4
     # One that reads a large log is not taken for dead.
     assert begins["periodSeconds"] * begins["failureThreshold"] >= 300
+
+
+def test_a_server_that_is_alone_is_started_anew_when_a_stream_cannot_be_written() -> None:
+    """That its storage is on says nothing of a stream whose write failed."""
+    embedded = msgspec.structs.replace(Profile(), nats_data="/log", nats_secured=True)
+    for alone in (PRESETS["minimal"], embedded):
+        container = pods(control_plane(alone))["nats"]["containers"][0]
+        assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": 8222}
+        assert "is full" in container["command"][2], "it waits for room"
 
 
 def test_on_a_full_disk_a_server_of_the_log_waits_for_room_instead_of_ending_again_and_again(tmp_path: Path) -> None:

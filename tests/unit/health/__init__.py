@@ -1,0 +1,1 @@
+"""The table of checks, each over facts that a test makes."""

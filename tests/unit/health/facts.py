@@ -1,0 +1,79 @@
+"""Facts of a mesh in which all is well, to break one thing of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cli.health.facts import ClusterFacts, Facts, LeaseState, LogFacts, Rotation, Workload
+from cli.history.lag import Lag
+from cli.history.standing import CertificateState, ProxyState, Standing
+
+NOW = 1_800_000_000 * 10**9
+SERVICES = ("meshlog-ingestor", "meshlog-compiler", "meshlog-ca", "meshlog-xds-edge", "meshlog-injector")
+
+STANDING = Standing(
+    version=7,
+    published=NOW,
+    build="0",
+    events=7,
+    proxies=[ProxyState("shop/web", "in sync", "", 7, "edge-1", "c")],
+    quarantine=[],
+    certificates=CertificateState(1, NOW // 10**9 + 3600, "shop/web", 0),
+    streams=[],
+    rebuilt_from=1,
+    objects_from=1,
+    pinned="",
+    mesh_config=True,
+    foreign=[],
+)
+LOG = LogFacts(
+    standing=STANDING,
+    lags=[Lag("compiler", 0, "compiled every event")],
+    leases=[LeaseState("ingestor", "ingestor-0", vacant=False), LeaseState("compiler", "compiler-0", vacant=False)],
+    rotation=Rotation(["default"], "steady", "", [], 0, NOW),
+)
+CLUSTER = ClusterFacts(
+    namespace="meshlog-system", workloads=[Workload(name, wanted=1, ready=1) for name in ("nats", *SERVICES)], roots=1
+)
+WELL = Facts(cluster=CLUSTER, log=LOG, now=NOW)
+
+
+def log(**parts: Any) -> Facts:
+    """All is well but for parts of what the log tells."""
+    return msgspec.structs.replace(WELL, log=msgspec.structs.replace(LOG, **parts))
+
+
+def standing(**parts: Any) -> Facts:
+    """All is well but for parts of how proxies and objects stand."""
+    return log(standing=msgspec.structs.replace(STANDING, **parts))
+
+
+def cluster(**parts: Any) -> Facts:
+    """All is well but for parts of what Kubernetes tells."""
+    return msgspec.structs.replace(WELL, cluster=msgspec.structs.replace(CLUSTER, **parts))
+
+
+def workload(name: str, **parts: Any) -> Facts:
+    """All is well but for one workload."""
+    every = [msgspec.structs.replace(one, **parts) if one.name == name else one for one in CLUSTER.workloads]
+    return cluster(workloads=every)
+
+
+def proxy(state: str, reason: str = "why") -> Facts:
+    """All is well but for one more proxy."""
+    return standing(proxies=[*STANDING.proxies, ProxyState("shop/db", state, reason, 3, "edge-1", "c")])
+
+
+def rotation(**parts: Any) -> Facts:
+    """A rotation is under way."""
+    usual = Rotation(
+        roots=["default", "root-2"],
+        step="distributing",
+        why="root-2 signs soon",
+        waiting=["shop/db: has not"],
+        count=1,
+        since=NOW,
+    )
+    return log(rotation=msgspec.structs.replace(usual, **parts))
