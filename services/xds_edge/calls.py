@@ -19,13 +19,19 @@ from urllib.parse import quote
 from services.xds_edge import headers as headers_
 from services.xds_edge.accounts import Account
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.gently import give_way
 from services.xds_edge.headers import Headers, TimeoutFormatError
+from services.xds_edge.outbox import Outbox, pieces
+from services.xds_edge.turns import LONG
 
 _PREFIX = 5
 _ACKNOWLEDGE = 16 * 1024
 """Bytes read after which the window of the call's own stream is opened again."""
 _PASSING = 4096
 """Bytes of a message that nothing counts while it is the only one: its handler reads it in the same moment."""
+_IN_A_ROW = 4
+"""Messages that a handler reads one after the other before others have their turn: each may be a tenth of a
+millisecond's work."""
 _KEEPING = 128
 """Bytes that a message takes beside its own, so that empty ones count too."""
 
@@ -68,8 +74,12 @@ class Carrier(Protocol):
         """Send headers, or trailers that end our side."""
         ...
 
-    def send(self, stream: int, content: bytes) -> int:
+    def send(self, stream: int, content: bytes | memoryview) -> int:
         """Send as much as may be sent now; returns the number of bytes."""
+        ...
+
+    def queue(self, outbox: Outbox) -> None:
+        """Have it proceed when it is its turn to write."""
         ...
 
     def acknowledge(self, stream: int, size: int) -> None:
@@ -101,16 +111,16 @@ class Call:
         "_carrier",
         "_client_done",
         "_deadline",
-        "_held",
+        "_in_a_row",
         "_limit",
         "_opened",
+        "_outbox",
         "_owed",
         "_partial",
         "_patience",
         "_reader",
         "_stream",
         "_watch",
-        "_writer",
         "ended",
         "metadata",
         "path",
@@ -133,16 +143,17 @@ class Call:
         """Bytes that the carrier counts for it."""
         self._arrived: deque[tuple[bytes, int, int]] | None = None
         """Messages, what each took of the window, and what is counted for it."""
-        self._held = b""
+        self._outbox: Outbox | None = None
+        """Set while a message waits to be sent whole."""
         self._partial: bytearray | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._client_done = False
         self._broken: StreamRefusedError | None = None
         self._opened = False
+        self._in_a_row = 0
         self._owed = 0
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
 
     @property
     def peer(self) -> str:
@@ -153,6 +164,11 @@ class Call:
     def address(self) -> str:
         """IP address of the client; empty: it is gone, or has none."""
         return self._carrier.address
+
+    @property
+    def delay(self) -> float:
+        """Seconds that the message which is being written has waited for its turn."""
+        return self._outbox.delay if self._outbox is not None else 0.0
 
     def prove(self, account: Account) -> None:
         """Its token is of this pod."""
@@ -166,41 +182,54 @@ class Call:
 
     async def read(self) -> bytes | None:
         """The next message; none: the client has ended its side. Raises `StreamRefusedError`."""
-        while not self._arrived:
+        while not self._arrived or self._in_a_row >= _IN_A_ROW:
+            self._in_a_row = 0
+            if self._arrived:
+                await give_way()
+                continue
             if self._broken is not None:
                 raise self._broken
             if self._client_done:
                 return None
             self._reader = asyncio.get_running_loop().create_future()
             await self._reader
+        self._in_a_row += 1
         message, size, counted = self._arrived.popleft()
         self._count(-counted)
         self._acknowledge(size)
         return message
 
-    async def write(self, message: bytes) -> None:
-        """Send a message; waits while the client, or the network, takes no more. Raises `StreamRefusedError`."""
+    async def write(self, *parts: bytes) -> None:
+        """Send a message, which may be in parts; waits while the client, or the network, takes no more.
+
+        A long one is written in turns with others. Raises `StreamRefusedError`.
+        """
         if self.ended:
             raise StreamRefusedError("UNAVAILABLE", "stream/gone", "the client has gone")
-        content = b"".join((b"\0", len(message).to_bytes(4, "big"), message))
+        size = sum(map(len, parts))
+        prefix = b"\0" + size.to_bytes(4, "big")
         if not self._opened:
             self._opened = True
             self._carrier.headers(self._stream, RESPONSE, ends=False)
-        sent = self._carrier.send(self._stream, content)
-        if sent == len(content):
-            return
-        self._held = content[sent:]
-        while self._held:
-            self._writer = asyncio.get_running_loop().create_future()
-            await self._writer
-            self._held = self._held[self._carrier.send(self._stream, self._held) :]
+        if size < LONG:
+            content = b"".join((prefix, *parts))
+            sent = self._carrier.send(self._stream, content)
+            if sent == len(content):
+                return
+            # What is left waits for the client, and then takes its turn.
+            self._outbox = outbox = Outbox(self._carrier, self._stream, [memoryview(content)[sent:]], begun=True)
+        else:
+            self._outbox = outbox = Outbox(self._carrier, self._stream, pieces(prefix, parts), begun=False)
+            outbox.queue()
+        await outbox.sent
+        self._outbox = None
 
     def finish(self, code: Code, sentence: str = "") -> None:
         """End the call with this status; a second time it does nothing."""
         if self.ended:
             return
         self.ended = True
-        whole = not self._held
+        whole = self._outbox is None or not self._outbox.begun
         if whole:
             status = (("grpc-status", str(int(code))), ("grpc-message", quote(sentence, safe=_PLAIN)))
             self._carrier.headers(self._stream, status if self._opened else (*RESPONSE, *status), ends=True)
@@ -228,8 +257,13 @@ class Call:
             self._deadline = asyncio.get_running_loop().call_later(seconds, self._expire)
         self.task = asyncio.ensure_future(_run(handler, self))
 
-    def receive(self, content: bytes, size: int) -> None:
-        """Take bytes of the client's; `size`: what they took of its window."""
+    def receive(self, content: bytes, size: int) -> int:
+        """Take bytes of the client's; `size`: what they took of its window. Returns how many messages they ended."""
+        before = len(self._arrived or ())
+        self._receive(content, size)
+        return len(self._arrived or ()) - before
+
+    def _receive(self, content: bytes, size: int) -> None:
         if self._broken is not None:
             self._acknowledge(size)
             return
@@ -273,8 +307,8 @@ class Call:
 
     def writable(self) -> None:
         """More may be sent."""
-        if self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
+        if self._outbox is not None:
+            self._outbox.queue()
 
     @property
     def half_closed(self) -> bool:
@@ -348,6 +382,8 @@ class Call:
         for timer in (self._watch, self._deadline):
             if timer is not None:
                 timer.cancel()
+        if self._outbox is not None:
+            self._outbox.drop()
         self._forget()
 
     def _expire(self) -> None:

@@ -26,8 +26,11 @@ class Dialect(Protocol):
         """A request, and the node id in it; raises `BadRequestError`."""
         ...
 
-    def write(self, offer: Offer, held: Selection, secret: Body) -> bytes:
-        """The response to an offer. `held`: what the client has once it accepts it; `secret`: bodies of secrets."""
+    def write(self, offer: Offer, held: Selection, secret: Body) -> tuple[bytes, ...]:
+        """The response to an offer, in parts that other streams may share.
+
+        `held`: what the client has once it accepts it; `secret`: bodies of secrets.
+        """
         ...
 
 
@@ -45,7 +48,7 @@ class Delta:
         """A `DeltaDiscoveryRequest`."""
         return decode_delta(payload)
 
-    def write(self, offer: Offer, held: Selection, secret: Body) -> bytes:  # noqa: ARG002 (the other one needs it)
+    def write(self, offer: Offer, held: Selection, secret: Body) -> tuple[bytes, ...]:  # noqa: ARG002 (the other one needs it)
         """A `DeltaDiscoveryResponse`."""
         if offer.type_url == SDS:
             return self._responses.write_private(offer, secret)
@@ -69,7 +72,7 @@ class World:
         """A `DiscoveryRequest`."""
         return decode_world(payload)
 
-    def write(self, offer: Offer, held: Selection, secret: Body) -> bytes:
+    def write(self, offer: Offer, held: Selection, secret: Body) -> tuple[bytes, ...]:
         """A `DiscoveryResponse`."""
         type_url = offer.type_url
         version = version_info(type_url, held)

@@ -49,9 +49,9 @@ def delta_tail(removed: Iterable[str]) -> bytes:
     return b"".join(_field(6, name.encode()) for name in removed)
 
 
-def delta_response(head: bytes, nonce: str, tail: bytes) -> bytes:
-    """The whole `DeltaDiscoveryResponse`."""
-    return b"".join((head, _text(5, nonce), tail))
+def delta_end(nonce: str, tail: bytes) -> bytes:
+    """What follows the head of a `DeltaDiscoveryResponse`: all that is of one stream."""
+    return _text(5, nonce) + tail
 
 
 def world_response(version: str, type_url: str, bodies: Iterable[bytes], nonce: str) -> bytes:

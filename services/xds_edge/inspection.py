@@ -81,5 +81,5 @@ class Inspection:
             proxies = self._proxies()
             answer = csds.answer(payload, claims, proxies, mesh_namespace=self._mesh_namespace, body=self._body)
             account.frames.spend(len(proxies) / _LOOKED_AT + len(answer) / _WRITTEN)
-            with WritePatience(self._write_timeout, self._counters):
+            with WritePatience(self._write_timeout, self._counters, call):
                 await call.write(answer)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from h2.errors import ErrorCodes
 
+from services.xds_edge.gently import gently
 from services.xds_edge.meter import Allowance, FrameError, FrameMeter
 
 STRANGER_RATE = 50.0
@@ -20,7 +21,7 @@ STRANGER_BURST = 150.0
 EARNED = 16.0
 """Frames that a client may send for each that it is sent. An Envoy that names its node in each acknowledgement (61 kB)
 sends 5, which cost 12; gRPC widens its windows and probes beside it."""
-_A_TURN = 64.0
+_A_TURN = 32.0
 """Frames of a connection that are parsed before others have their turn."""
 _SHORTEST_PAUSE = 0.05
 
@@ -134,7 +135,7 @@ class Intake:
     def _hold_back(self, now: float, *, may_go_on: bool) -> None:
         wait = max(self._allowance.wait(now), self._strangers.wait(now) if self._strangers is not None else 0.0)
         if wait <= 0 and may_go_on:
-            self._resuming = self._loop.call_soon(self._resume)
+            self._resuming = gently(self._resume)
         elif self._indebted is not None and now - self._indebted >= self._debt:
             self._reader.fail(ErrorCodes.ENHANCE_YOUR_CALM, "flood")
             return

@@ -18,6 +18,7 @@ import ssl
 import struct
 from collections.abc import Callable
 
+from services.xds_edge.doorstep import Doorstep
 from services.xds_edge.http2 import Connection
 from services.xds_edge.lobby import Guest, Lobby, Phase, Refusal
 from shared.errors import BadInputError
@@ -26,9 +27,10 @@ _LOGGER = logging.getLogger(__name__)
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a storm is taken in, not turned away by the kernel."""
-_ACCEPTED_A_TURN = 64
-_STARTED_A_TURN = 4
-"""TLS handshakes begun before others have their turn: each is a millisecond."""
+_ACCEPTED_A_TURN = 16
+_STARTED_A_TURN = 1
+"""TLS handshakes begun before others have their turn: each takes half a millisecond, and a member that joins meanwhile
+needs ten turns of the loop."""
 _LOOK_EVERY = 1.0
 _RECEIVED = 64 * 1024
 """Bytes that the kernel keeps of what a client sends, and that are charged to this process's memory limit."""
@@ -209,9 +211,13 @@ class Listener:
             guest.connection = connection = self._make(guest)
             return connection
 
+        def refuse() -> None:
+            self._note("alpn")
+            self.gone(guest)
+
         try:
             await self._loop.connect_accepted_socket(
-                make,
+                lambda: Doorstep(make, refuse),
                 sock,
                 ssl=self._context,
                 ssl_handshake_timeout=self._handshake_within,

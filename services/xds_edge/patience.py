@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Protocol
 
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.metrics import EdgeCounters
+
+
+class Channel(Protocol):
+    """Where messages are written to."""
+
+    @property
+    def delay(self) -> float:
+        """Seconds that the message which is being written has waited for others: not its client's fault."""
+        ...
 
 
 class WritePatience:
@@ -19,9 +29,10 @@ class WritePatience:
     Raises `StreamRefusedError` in place of the cancellation that it causes.
     """
 
-    __slots__ = ("_began", "_counters", "_expired", "_limit", "_task", "_timer")
+    __slots__ = ("_began", "_channel", "_counters", "_expired", "_limit", "_task", "_timer")
 
-    def __init__(self, limit: float, counters: EdgeCounters) -> None:
+    def __init__(self, limit: float, counters: EdgeCounters, channel: Channel) -> None:
+        self._channel = channel
         self._limit = limit
         self._counters = counters
         self._began: float | None = None
@@ -59,7 +70,7 @@ class WritePatience:
         if self._began is None or self._task is None:
             return
         loop = asyncio.get_running_loop()
-        due = self._began + self._limit
+        due = self._began + self._limit + self._channel.delay
         if loop.time() < due:
             self._timer = loop.call_at(due, self._look)
             return

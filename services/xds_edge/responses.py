@@ -31,8 +31,8 @@ class Responses:
         self._held = 0
         self._kept: OrderedDict[_Key, tuple[bytes, bytes]] = OrderedDict()
 
-    def write(self, offer: Offer) -> bytes:
-        """The response to an offer of resources that the snapshot holds."""
+    def write(self, offer: Offer) -> tuple[bytes, ...]:
+        """The response to an offer of resources that the snapshot holds; the long part is shared by all streams."""
         if offer.change is None:
             head, tail = self._splice(offer, self.body)
         else:
@@ -42,16 +42,16 @@ class Responses:
                 kept = self._splice(offer, self.body)
                 self._keep(key, kept)
             head, tail = kept
-        return frames.delta_response(head, offer.nonce, tail)
+        return head, frames.delta_end(offer.nonce, tail)
 
-    def write_private(self, offer: Offer, body: Body) -> bytes:
+    def write_private(self, offer: Offer, body: Body) -> tuple[bytes, ...]:
         """The response to an offer of resources that only its stream holds: secrets. Nothing of it is kept."""
         head, tail = self._splice(offer, body)
-        return frames.delta_response(head, offer.nonce, tail)
+        return head, frames.delta_end(offer.nonce, tail)
 
-    def write_world(self, offer: Offer, version: str, bodies: Iterable[bytes]) -> bytes:
+    def write_world(self, offer: Offer, version: str, bodies: Iterable[bytes]) -> tuple[bytes, ...]:
         """The `DiscoveryResponse` to an offer of these bodies."""
-        return frames.world_response(version, offer.type_url, bodies, offer.nonce)
+        return (frames.world_response(version, offer.type_url, bodies, offer.nonce),)
 
     def _splice(self, offer: Offer, body: Body) -> tuple[bytes, bytes]:
         type_url = offer.type_url

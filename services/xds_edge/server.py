@@ -27,6 +27,7 @@ from services.xds_edge.meter import Allowance
 from services.xds_edge.pods import Pods
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
+from services.xds_edge.turns import Turns
 from shared.telemetry.metrics import Metrics
 from shared.tokens import WorkloadToken
 
@@ -79,6 +80,7 @@ class DiscoveryServer:
             )
             _LOGGER.warning("open files are limited: %d connections are taken at most", caps.connections)
         self.lobby = Lobby(caps)
+        self._turns = Turns()
         self._inspection = Inspection(
             pods,
             lambda: [stream.held() for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
@@ -189,24 +191,23 @@ class DiscoveryServer:
                 self._deserted.set()
             listener.gone(guest)
 
-        return Connection(
+        connection = Connection(
             self._route,
             self._limits,
             ledger=self.ledger,
             strangers=guest.source.frames,
-            opened=self._opened,
+            turns=self._turns,
             proven=lambda _: listener.proven(guest),
             closed=lost,
             aged=self._aged,
             note=self._note,
         )
+        self._connections.add(connection)
+        self._deserted.clear()
+        return connection
 
     def _note(self, reason: str) -> None:
         self._services.counters.closed[reason] += 1
-
-    def _opened(self, connection: Connection) -> None:
-        self._connections.add(connection)
-        self._deserted.clear()
 
     def _aged(self, connection: Connection) -> None:
         for call in connection.calls.values():

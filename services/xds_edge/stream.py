@@ -30,7 +30,6 @@ from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
 from services.xds_edge.status import StatusReporter
 from services.xds_edge.subscriptions import Offer, Request, TooManyNamesError, Verdict
-from services.xds_edge.turns import LONG, Turns
 from shared.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, TYPE_URLS, Proxy, proxy_key
 from shared.spiffe import SpiffeId
 from shared.status import ProxyStatus, Refusal, TypeStatus
@@ -43,12 +42,17 @@ _SECRETS = frozenset((SECRET_WORKLOAD, SECRET_TRUST_BUNDLE))
 class Channel(Protocol):
     """The two directions of a stream."""
 
+    @property
+    def delay(self) -> float:
+        """Seconds that the message which is being written has waited for others: not its client's fault."""
+        ...
+
     async def read(self) -> bytes | None:
         """The next message; none: the client has ended its side."""
         ...
 
-    async def write(self, message: bytes) -> None:
-        """Send a message; waits while the client does not read."""
+    async def write(self, *parts: bytes) -> None:
+        """Send a message, which may be in parts; waits while the client does not read."""
         ...
 
 
@@ -72,7 +76,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     origin: Origin
     edge: str
     names: NameLedgers = msgspec.field(default_factory=NameLedgers)
-    turns: Turns = msgspec.field(default_factory=Turns)
     limits: Limits = Limits()
     clock: Callable[[], int] = time.time_ns
     """Nanoseconds since 1970."""
@@ -126,7 +129,7 @@ class ProxyStream:
         """Whether its first request named what it holds."""
         self._may_go_on = False
         """Whether what we have was ever confirmed while it was here."""
-        self._patience = WritePatience(services.limits.write_timeout, services.counters)
+        self._patience = WritePatience(services.limits.write_timeout, services.counters, channel)
         self._held: dict[str, str] = {}
         """Secrets that the proxy is known to hold: name → version."""
 
@@ -249,14 +252,12 @@ class ProxyStream:
             # All bytes are made before the first write: a commit that comes in between may retire bodies.
             messages = [self._message(offer) for offer in offers]
             for offer, message in zip(offers, messages, strict=True):
-                if len(message) >= LONG:
-                    await services.turns.take(self._claims.pod_uid, len(message))
                 with self._patience:
-                    await channel.write(message)
+                    await channel.write(*message)
                 counters.pushes += 1
                 counters.resources += len(offer.put)
                 counters.removals += len(offer.removed)
-                counters.pushed_bytes += len(message)
+                counters.pushed_bytes += sum(map(len, message))
             self._note_progress()
             await self._woken(exchange.wake_at)
         self._check_ended()
@@ -281,7 +282,7 @@ class ProxyStream:
         except TimeoutError:
             return
 
-    def _message(self, offer: Offer) -> bytes:
+    def _message(self, offer: Offer) -> tuple[bytes, ...]:
         held = self._exchange.subscriptions[offer.type_url].held
         return self._dialect.write(offer, held, self._secrets.body)
 

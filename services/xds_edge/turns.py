@@ -1,7 +1,9 @@
-"""Whose long response is written next: pods take turns, and no round of the event loop writes more than a little.
+"""Who writes next of those that have much to say: pods take turns, and no round of the loop writes more than a little.
 
-To write a response of 200 kB takes 10 ms. When many are due at once, because one pod opened many streams or because a
-fleet came back, all else would wait for all of them. Short responses do not pass here.
+To write 5 MB takes a tenth of a second. When much is due at once, because one pod opened many streams, because it asks
+for megabytes, or because a fleet came back, all else would wait for all of it. So what is long is written a piece in
+each go, and what counts is what was written: a client whose windows are shut takes nothing of a round. Short responses
+do not pass here, unless a part of them has to wait.
 """
 
 from __future__ import annotations
@@ -9,48 +11,71 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from typing import Protocol
+
+from services.xds_edge.gently import gently
 
 LONG = 32 * 1024
-"""Bytes of a response from which it has to wait for its turn."""
-_A_ROUND = 64 * 1024
-"""Bytes of long responses in one round of the loop."""
+"""Bytes of a message from which it has to wait for its turn."""
+_A_ROUND = 16 * 1024
+"""Bytes that all write in one round of the loop that is not slow."""
+_USUAL = 0.001
+"""Seconds that a round takes at most if it is not slow; after slower ones more is written, so that all together can
+always write 16 MB a second."""
+_MOST = 8
+"""How many times as much at most."""
+_A_GO = 8 * 1024
+"""Bytes that one of them writes before the next pod has its turn."""
+_LEAST = 256
+"""Bytes that a go counts at least: to find that nothing can be written takes time too."""
+
+
+class Writer(Protocol):
+    """What has something to write."""
+
+    def proceed(self, most: int) -> tuple[int, bool]:
+        """Write at most so many bytes now: how many were, and whether it wants another go.
+
+        One that can write nothing now wants none, and asks again when it can.
+        """
+        ...
 
 
 class Turns:
     """The line in front of the writers."""
 
-    def __init__(self, a_round: int = _A_ROUND) -> None:
+    def __init__(self, a_round: int = _A_ROUND, a_go: int = _A_GO) -> None:
         self._a_round = a_round
-        self._left = a_round
-        self._lines: OrderedDict[Hashable, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
-        self._renewing = False
+        self._a_go = a_go
+        self._lines: OrderedDict[Hashable, deque[Writer]] = OrderedDict()
+        self._coming = False
+        self._began = 0.0
+        """When the last round began, seconds of the loop's clock."""
 
-    async def take(self, key: Hashable, size: int) -> None:
-        """Wait until something of `size` bytes may be written for `key`."""
-        if self._left > 0 and not self._lines:
-            self._spend(size)
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(key, deque()).append((turn, size))
-        self._spend(0)
-        await turn
+    def ask(self, key: Hashable, writer: Writer) -> None:
+        """Have `writer` write when it is its turn; `key`: whose turn that is."""
+        self._lines.setdefault(key, deque()).append(writer)
+        if not self._coming:
+            self._began = asyncio.get_running_loop().time()
+            self._come()
 
-    def _spend(self, size: int) -> None:
-        self._left -= size
-        if not self._renewing:
-            self._renewing = True
-            asyncio.get_running_loop().call_soon(self._renew)
+    def _come(self) -> None:
+        self._coming = True
+        gently(self._round)
 
-    def _renew(self) -> None:
-        """Begin a round."""
-        self._renewing, self._left = False, self._a_round
-        while self._left > 0 and self._lines:
+    def _round(self) -> None:
+        self._coming = False
+        now = asyncio.get_running_loop().time()
+        left = round(self._a_round * min(_MOST, max(1.0, (now - self._began) / _USUAL)))
+        self._began = now
+        while left > 0 and self._lines:
             key, line = self._lines.popitem(last=False)
-            turn, size = line.popleft()
+            writer = line.popleft()
             if line:
                 self._lines[key] = line
-            if not turn.done():
-                turn.set_result(None)
-                self._spend(size)
-        if self._lines:
-            self._spend(0)
+            written, again = writer.proceed(min(self._a_go, left))
+            left -= max(written, _LEAST)
+            if again:
+                self._lines.setdefault(key, line).append(writer)
+        if self._lines and not self._coming:
+            self._come()

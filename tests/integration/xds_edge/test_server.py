@@ -125,23 +125,27 @@ class Noted(Connection):
     """A connection whose transport a test may close, as asyncio itself does when the client says goodbye."""
 
     below: asyncio.Transport
+    opened: asyncio.Queue[Noted]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.below = transport
         super().connection_made(transport)
+        self.opened.put_nowait(self)
 
 
 async def test_a_connection_that_is_closing_already_can_still_be_cut_off(mesh: World) -> None:
     """To close TLS twice would make its `abort` do nothing."""
-    opened: asyncio.Queue[Connection] = asyncio.Queue()
+    opened: asyncio.Queue[Noted] = asyncio.Queue()
     lost = asyncio.Event()
 
     async def nothing(_call: Call) -> None:
         pass
 
     def accepted() -> Noted:
-        return Noted(lambda _: nothing, Limits(), opened=opened.put_nowait, closed=lambda _: lost.set())
+        connection = Noted(lambda _: nothing, Limits(), closed=lambda _: lost.set())
+        connection.opened = opened
+        return connection
 
     current = pair(mesh)
     server = await asyncio.get_running_loop().create_server(
@@ -153,7 +157,6 @@ async def test_a_connection_that_is_closing_already_can_still_be_cut_off(mesh: W
     _, client = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname=EDGE_DNS)
     client.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
     connection = await opened.get()
-    assert isinstance(connection, Noted)
     connection.below.close()
     connection.close()
     connection.abort()

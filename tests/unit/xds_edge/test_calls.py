@@ -9,6 +9,7 @@ import pytest
 from services.xds_edge.accounts import Account
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import RESPONSE, Call, Code, Handler, Headers
+from services.xds_edge.outbox import Outbox
 
 LIMIT = 100
 
@@ -26,17 +27,28 @@ class Carrier:
         self.acknowledged = 0
         self.held = 0
         self.ends: list[bool] = []
+        self.lined_up: list[Outbox] = []
 
     def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
         assert stream == 1
         self.said.append((headers, ends))
 
-    def send(self, stream: int, content: bytes) -> int:
+    def send(self, stream: int, content: bytes | memoryview) -> int:
         assert stream == 1
         part = content[: self.room]
         self.sent += part
         self.room -= len(part)
         return len(part)
+
+    def queue(self, outbox: Outbox) -> None:
+        self.lined_up.append(outbox)
+
+    def go(self, most: int = 1 << 20) -> None:
+        """Let those that wait for their turn have it."""
+        waiting, self.lined_up = self.lined_up, []
+        for outbox in waiting:
+            if outbox.proceed(most)[1]:
+                self.lined_up.append(outbox)
 
     def acknowledge(self, stream: int, size: int) -> None:
         assert stream == 1
@@ -95,6 +107,33 @@ async def test_what_cannot_be_taken_is_refused_before_it_is_kept(content: bytes,
     assert refused.value.status == status
     one.receive(b"z" * 20_000, 20_000)
     assert carrier.acknowledged > 20_000, "the window that other calls share is given back"
+
+
+async def test_many_messages_are_read_a_few_in_a_round_of_the_loop() -> None:
+    """A frame may hold thousands, and each may be a tenth of a millisecond's work."""
+    one, rounds = call(Carrier(), limit=10), 0
+    one.receive(framed(*[b""] * 1000), 5000)
+    one.close()
+    done = asyncio.Event()
+
+    async def handle() -> None:
+        while await one.read() is not None:
+            pass
+        done.set()
+
+    handling = asyncio.ensure_future(handle())
+    while not done.is_set():
+        rounds += 1
+        await asyncio.sleep(0)
+    await handling
+    assert rounds >= 200
+
+
+async def test_a_call_says_how_many_messages_arrived() -> None:
+    one = call(Carrier())
+    content = framed(*[b"x"] * 20)
+    assert one.receive(content, len(content)) == 20
+    assert one.receive(content[:5], 5) == 0
 
 
 async def test_the_window_opens_as_messages_are_read() -> None:
@@ -245,10 +284,37 @@ async def test_a_write_waits_until_all_of_it_is_taken() -> None:
     for _ in range(8):
         carrier.room = 1
         one.writable()
+        carrier.go()
         await asyncio.sleep(0)
     await asyncio.wait_for(writing, 1)
     assert carrier.sent == framed(b"message")
     assert carrier.said == [(RESPONSE, False)]
+
+
+async def test_a_long_message_waits_for_its_turn_and_goes_in_pieces() -> None:
+    carrier = Carrier()
+    one = call(carrier)
+    writing = asyncio.ensure_future(one.write(bytes(50_000), b"end"))
+    await asyncio.sleep(0)
+    assert carrier.sent == b""
+    carrier.go(20_000)
+    assert len(carrier.sent) == 20_000
+    carrier.go(20_000)
+    carrier.go(20_000)
+    await asyncio.wait_for(writing, 1)
+    assert carrier.sent == framed(bytes(50_000) + b"end")
+
+
+async def test_a_message_of_which_nothing_is_sent_gives_way_to_the_status() -> None:
+    carrier = Carrier()
+    one = call(carrier)
+    writing = asyncio.ensure_future(one.write(bytes(50_000)))
+    await asyncio.sleep(0)
+    writing.cancel()
+    one.finish(Code.UNAVAILABLE)
+    carrier.go()
+    assert carrier.ends == [True]
+    assert carrier.sent == b""
 
 
 async def test_a_status_without_a_message_is_all_there_is() -> None:

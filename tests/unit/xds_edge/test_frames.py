@@ -31,7 +31,7 @@ def test_a_delta_response_is_byte_for_byte_the_librarys(
     head = frames.delta_head(
         version, type_url, [frames.resource_frame(type_url, name, digest, body) for name, digest, body in resources]
     )
-    assert frames.delta_response(head, nonce, frames.delta_tail(removed)) == expected.SerializeToString()
+    assert head + frames.delta_end(nonce, frames.delta_tail(removed)) == expected.SerializeToString()
 
 
 def test_a_body_of_megabytes_keeps_its_length() -> None:

@@ -347,3 +347,14 @@ async def test_headers_that_never_end_end_the_connection() -> None:
     assert rig.wire.closed
     assert rig.ends == {"frame": 1}
     rig.lose()
+
+
+async def test_each_message_of_a_frame_is_paid_for() -> None:
+    rig = Rig()
+    rig.open()
+    now = asyncio.get_running_loop().time()
+    before = rig.account.frames.left(now)
+    rig.client.send_data(1, b"\0\0\0\0\0" * 3000)
+    rig.pump()
+    assert rig.account.frames.left(now) < before - 2900
+    rig.lose()

@@ -53,7 +53,7 @@ CONTINUATION_FRAME = b"\x00\x10\x00\x09\x00\x00\x00\x00\x01" + b"\x00" * 4096
 async def test_garbage_ends_the_connection(garbage: bytes) -> None:
     rig = Rig()
     rig.server.data_received(garbage)
-    assert rig.wire.closed
+    await eventually(lambda: rig.wire.closed, within=5, what="its end")
     rig.lose()
     assert rig.closed == 1
 

@@ -67,7 +67,7 @@ async def test_a_long_read_is_parsed_in_several_turns() -> None:
     reader = Reader()
     reader.intake.trust(Allowance(1e6, 1e6, now()))
     reader.intake.add(EMPTY * 1800, now())
-    assert reader.frames < 100, "others have their turn first"
+    assert reader.frames < 50, "others have their turn first"
     await eventually(lambda: reader.frames == 1800, within=5, what="all are parsed")
     assert reader.wire.reading
     reader.intake.close()
@@ -112,11 +112,11 @@ async def test_what_is_sent_to_a_client_entitles_it_to_answers() -> None:
 
 
 async def test_all_strangers_of_an_address_share_what_it_may_send() -> None:
-    shared = Allowance(1, 50, now())
+    shared = Allowance(1, 40, now())
     first, second = Reader(strangers=shared), Reader(strangers=shared)
-    first.intake.add(EMPTY * 40, now())
+    first.intake.add(EMPTY * 30, now())
     second.intake.add(EMPTY * 40, now())
-    assert first.frames == 40
+    assert first.frames == 30
     assert second.frames < 15
     assert not second.wire.reading
     second.intake.trust(Allowance(1000, 1000, now()))

@@ -46,17 +46,18 @@ class Channel:
         self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.heard: list[bytes] = []
         self.waiting = False
+        self.delay = 0.0
         self.reads = asyncio.Event()
         self.reads.set()
 
     async def read(self) -> bytes | None:
         return await self.said.get()
 
-    async def write(self, message: bytes) -> None:
+    async def write(self, *parts: bytes) -> None:
         self.waiting = True
         await self.reads.wait()
         self.waiting = False
-        self.heard.append(message)
+        self.heard.append(b"".join(parts))
 
     def ask(self, type_url: str, *names: str, holds: dict[str, str] | None = None) -> None:
         self.said.put_nowait(

@@ -363,5 +363,5 @@ def test_a_cluster_about_to_go_is_sent_once_more_though_the_snapshot_has_it_no_l
     held = view(1, cds={"a": "1", "b": "1"}).of(CDS)
     world.write(Offer(CDS, 1, "1", (("a", "1"), ("b", "1")), (), completes=True), held, body)
     del bodies[CDS, "a", "1"]
-    payload = world.write(Offer(CDS, 2, "2", (("a", "1"), ("b", "1")), (), completes=False), held, body)
+    (payload,) = world.write(Offer(CDS, 2, "2", (("a", "1"), ("b", "1")), (), completes=False), held, body)
     assert [one.value for one in DiscoveryResponse.FromString(payload).resources] == [b"A", b"B"]

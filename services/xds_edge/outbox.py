@@ -1,0 +1,91 @@
+"""What of a call's message could not be sent at once: it goes piece by piece, as its turn comes and windows allow.
+
+The pieces are views of the message: one response of megabytes, spliced once for a class of proxies, may be under way to
+hundreds of streams, and none of them has a copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+_FIRST = 4096
+"""Bytes that a frame carries: what precedes a message travels in the frame of its beginning."""
+
+
+class Sender(Protocol):
+    """The connection below, as far as this needs it."""
+
+    def send(self, stream: int, content: bytes | memoryview) -> int:
+        """Send as much as may be sent now; returns the number of bytes."""
+        ...
+
+    def queue(self, outbox: Outbox) -> None:
+        """Call `proceed` when it is its turn."""
+        ...
+
+
+class Outbox:
+    """The rest of one message; a `turns.Writer`."""
+
+    __slots__ = ("_asked", "_delay", "_loop", "_parts", "_sender", "_stream", "begun", "sent")
+
+    def __init__(self, sender: Sender, stream: int, parts: Iterable[bytes | memoryview], *, begun: bool) -> None:
+        """`begun`: whether a part of the message is sent already, or would be if the client took it."""
+        self._sender = sender
+        self._stream = stream
+        self._parts = deque(memoryview(part) for part in parts if part)
+        self._loop = asyncio.get_running_loop()
+        self._asked: float | None = None
+        """Since when it waits for its turn."""
+        self._delay = 0.0
+        self.begun = begun
+        """Whether it had its turn: nothing else can be said in its stream any more."""
+        self.sent: asyncio.Future[None] = self._loop.create_future()
+        """Done once all of it is sent."""
+
+    def queue(self) -> None:
+        """More may be sent: wait for a turn."""
+        if self._asked is None and self._parts:
+            self._asked = self._loop.time()
+            self._sender.queue(self)
+
+    @property
+    def delay(self) -> float:
+        """Seconds that it has waited for its turn: that is no fault of its client's."""
+        return self._delay + (self._loop.time() - self._asked if self._asked is not None else 0.0)
+
+    def proceed(self, most: int) -> tuple[int, bool]:
+        """Send at most so many bytes: how many were, and whether more can be sent."""
+        self._delay, self._asked = self.delay, None
+        self.begun = self.begun or bool(self._parts)
+        written, parts, blocked = 0, self._parts, False
+        while parts and written < most and not blocked:
+            part = parts[0]
+            piece = part[: most - written]
+            sent = self._sender.send(self._stream, piece)
+            written += sent
+            blocked = sent < len(piece)
+            if sent == len(part):
+                parts.popleft()
+            elif sent:
+                parts[0] = part[sent:]
+        again = bool(parts) and not blocked
+        if again:
+            self._asked = self._loop.time()
+        if not parts and not self.sent.done():
+            self.sent.set_result(None)
+        return written, again
+
+    def drop(self) -> None:
+        """Nothing more of it is to be sent."""
+        self._parts.clear()
+
+
+def pieces(prefix: bytes, parts: Iterable[bytes]) -> list[bytes | memoryview]:
+    """A message and what precedes it, in pieces that are copies of nothing but the beginning."""
+    first, *rest = parts
+    most = _FIRST - len(prefix)
+    return [prefix + first[:most], memoryview(first)[most:], *rest]
