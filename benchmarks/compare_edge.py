@@ -36,9 +36,10 @@ from benchmarks.edge_mesh import BenchMesh, EdgeProcess, mesh
 from benchmarks.idle import cpu_seconds, memory
 from benchmarks.side_by_side import GRPCIO, OWN, ClientRow, Comparison, CostRow, FloodRow, Served, Spec, markdown
 from benchmarks.swarm.driver import swarm
+from services.xds_edge.settings import EdgeSettings
 from tests.clients import envoys, h2spec, matrix
 from tests.clients.plan import Row as ToldRow
-from tests.floods.catalogue import ELSEWHERE, FLOODS, launch
+from tests.floods.catalogue import FLOODS, launch
 from tests.floods.dose import Target
 from tests.floods.joining import Joins, join, joins
 from tests.grpcio_edge.running import grpcio_edges
@@ -54,6 +55,21 @@ ROUNDS = int(os.environ.get("ROUNDS", "1"))
 """How often each flood is aimed at each server; their joins count together."""
 ONE_ADDRESS = bool(os.environ.get("ONE_ADDRESS"))
 """Whether the attacker has the address of the member, as behind a network that hides addresses; else another."""
+SHIPPED: dict[str, object] = (
+    {}
+    if ONE_ADDRESS
+    else {
+        name.replace("_", "-"): getattr(EdgeSettings(), name)
+        for name in (
+            "connections_per_address",
+            "waiting_connections",
+            "new_connections_per_address",
+            "new_connections_per_address_burst",
+        )
+    }
+)
+"""Under floods both edges have the limits per address that they are shipped with; the swarm's load needs others, and so
+does a network that hides addresses (docs/xds.md says so)."""
 if os.environ.get("AGAINST") == "itself":
     # How much of a difference is none: both columns are gRPC's server.
     MODULES[OWN] = MODULES[GRPCIO]
@@ -75,7 +91,14 @@ class Side:
         self.member = self._target(made, token("bench", "default", "p1", "u1"))
         # Who attacks after authentication is a workload with a bulky snapshot.
         bulky = self._target(made, token("bench", "default", "bulky", "bulky"))
-        self.attacker = msgspec.structs.replace(bulky, sources=() if ONE_ADDRESS else (ELSEWHERE,))
+        self._attacker = bulky
+        self._attacks = 0
+
+    def _attack(self) -> Target:
+        """Each from an address of its own, so that none finds the allowance of its address spent by the one before."""
+        self._attacks += 1
+        here = f"127.0.{self._attacks // 250 + 1}.{self._attacks % 250 + 1}"
+        return msgspec.structs.replace(self._attacker, sources=() if ONE_ADDRESS else (here,))
 
     def _target(self, made: BenchMesh, token: str) -> Target:
         return Target(port=self.edge.port, authority=EDGE_DNS, roots=str(made.roots), token=token)
@@ -90,7 +113,7 @@ class Side:
             if name == QUIET:
                 found = await joins(self.member, node="bench/p1", duration=DURATION, within=GIVEN_UP)
             else:
-                async with launch(name, self.attacker, duration=DURATION) as attack:
+                async with launch(name, self._attack(), duration=DURATION) as attack:
                     found = await joins(self.member, node="bench/p1", duration=DURATION, within=GIVEN_UP)
                     count = await attack.over()
                     sent, closed = count.sent, count.closed
@@ -176,7 +199,7 @@ async def floods(names: Sequence[str]) -> AsyncGenerator[FloodRow]:
         async with mesh(Path(name), PROXIES) as made:
             bulk = {f"bulk-{number}": os.urandom(256 * 1024) for number in range(_BULK)}
             await made.publisher.add("bulky", "bulky", "bulky", bulk)
-            async with _edge(made, OWN) as own, _edge(made, GRPCIO) as grpcio:
+            async with _edge(made, OWN, **SHIPPED) as own, _edge(made, GRPCIO, **SHIPPED) as grpcio:
                 sides = [(OWN, Side(made, own)), (GRPCIO, Side(made, grpcio))]
                 for number, flood in enumerate(names):
                     found: dict[str, list[tuple[Served, list[float]]]] = {OWN: [], GRPCIO: []}
@@ -186,11 +209,12 @@ async def floods(names: Sequence[str]) -> AsyncGenerator[FloodRow]:
                     yield FloodRow(flood, _together(found[OWN]), _together(found[GRPCIO]))
 
 
-def _edge(made: BenchMesh, side: str) -> contextlib.AbstractAsyncContextManager[EdgeProcess]:
-    settings = {
+def _edge(made: BenchMesh, side: str, **limits: object) -> contextlib.AbstractAsyncContextManager[EdgeProcess]:
+    settings: dict[str, object] = {
         "instance": f"edge-{side}",
         "state-dir": f"{made.directory}/{side}",
         "key-dir": f"{made.directory}/{side}/key",
+        **limits,
     }
     return made.edge(module=MODULES[side], **settings)
 

@@ -19,6 +19,7 @@ from services.xds_edge.calls import Call
 from services.xds_edge.lifetime import Limits
 from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS
 from services.xds_edge.server import DiscoveryServer
+from services.xds_edge.turns import LONG, Turns
 from shared.errors import BadInputError
 
 CONNECTIONS = 10_000
@@ -52,9 +53,15 @@ def options(limits: Limits, *, reuse_port: bool) -> list[tuple[str, int]]:
 class ServicerCall:
     """A call of gRPC's with the methods of `services.xds_edge.calls.Call` that handlers use."""
 
-    def __init__(self, path: str, context: Any) -> None:
+    def __init__(self, path: str, context: Any, turns: Turns) -> None:
         """`context`: the `ServicerContext`."""
         self._context = context
+        self._turns = turns
+        self._turn: asyncio.Future[None] | None = None
+        self._size = 0
+        self._key: object = self
+        self.delay = 0.0
+        """Seconds that the message which is being written has waited for its turn."""
         self.path = path
         self.metadata = tuple((key, value) for key, value in context.invocation_metadata() or ())
 
@@ -69,7 +76,8 @@ class ServicerCall:
         return ""
 
     def prove(self, account: object) -> None:
-        """Nothing: gRPC has no limit for clients that have not shown a token."""
+        """Pods take turns; beside that nothing: gRPC has no limit for clients that have not shown a token."""
+        self._key = account
 
     def narrow(self, limit: int) -> None:
         """Nothing: gRPC has one limit for the messages of all calls."""
@@ -79,8 +87,21 @@ class ServicerCall:
         message = await self._context.read()
         return message if isinstance(message, bytes) else None
 
-    async def write(self, message: bytes) -> None:
+    def proceed(self, most: int) -> tuple[int, bool]:  # noqa: ARG002 (gRPC takes messages whole)
+        """Its turn has come; a `turns.Writer`."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+        return self._size, False
+
+    async def write(self, *parts: bytes) -> None:
         """Send a message; waits while the client takes no more."""
+        message, self._size, self.delay = b"".join(parts), sum(map(len, parts)), 0.0
+        if self._size >= LONG:
+            loop = asyncio.get_running_loop()
+            began, self._turn = loop.time(), loop.create_future()
+            self._turns.ask(self._key, self)
+            await self._turn
+            self.delay = loop.time() - began
         try:
             await self._context.write(message)
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
@@ -160,7 +181,7 @@ class GrpcioServer(DiscoveryServer):
 
     async def _behave(self, path: str, context: Any) -> None:
         try:
-            call = cast("Call", ServicerCall(path, context))
+            call = cast("Call", ServicerCall(path, context, self._turns))
             await self._route(call)(call)
         except StreamRefusedError as refusal:
             await context.abort(grpc.StatusCode[refusal.status], refusal.sentence)
