@@ -10,7 +10,7 @@ from cli.api import Manifest
 from cli.calls.directory import Directory
 from cli.history.changes import Difference, between
 from cli.history.concern import concern, part_to_ask
-from cli.history.draining import Drain, draining
+from cli.history.draining import Drains, draining
 from cli.history.proposal import keys_of, propose
 from cli.history.reachability import Calls, changed_calls
 from cli.history.recompile import compiled, compiler_of
@@ -29,7 +29,7 @@ class Plan(msgspec.Struct, frozen=True):
     difference: Difference
     calls: Calls
     seen: Seen
-    drains: list[Drain]
+    drains: Drains
     left_out: list[Quarantined]
     """Objects that would be left out, and are not now."""
     ignored: list[str]
@@ -80,7 +80,7 @@ async def plan(
         difference=difference,
         seen=judged(seen, (before, was), (after, now)),
         calls=changed_calls((before, was), (after, now), difference, policy),
-        drains=draining(before, after, difference),
+        drains=draining(before, after),
         left_out=difference.newly_left_out,
         ignored=proposal.ignored,
         pinned=any(key.kind == PIN_KIND for key in known),

@@ -1,22 +1,20 @@
-"""Calls that a change newly allows or denies, decided by what the sidecars would be told before and after.
+"""Calls that a change newly allows or denies, or shares otherwise, decided by what sidecars are told before and after.
 
-A route group's matches are patterns, and there is no end of requests; asked is one request for each match that any
-group has, and `GET /`. Only pairs that the change can concern are asked: the callers and servers whose configuration
-differs, with everybody that has configuration for them.
+What is asked is in `samples`. Only pairs that the change can concern are asked: the callers and servers whose
+configuration differs, with all that have configuration for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
 from cli.calls.directory import Directory, PodEntry, ServiceEntry
 from cli.calls.matching import Request
-from cli.calls.sidecars import Sidecars
+from cli.calls.sidecars import Sidecars, Verdict
 from cli.history.changes import Difference
-from cli.patterns.automaton import example
+from cli.history.samples import samples
 from shared.events import Event
 from shared.snapshot import CDS, Snapshot
 
@@ -28,6 +26,10 @@ class Calls(msgspec.Struct, frozen=True):
 
     allowed: list[str]
     denied: list[str]
+    shared: list[str]
+    """Calls that pass before and after, and are spread otherwise over backends."""
+    unasked: list[str]
+    """Matches of route groups for which no request could be made."""
     asked: int
     complete: bool
     """Whether everything was asked that the change can concern."""
@@ -40,32 +42,58 @@ def changed_calls(
     policy: Iterable[Event],
 ) -> Calls:
     """Ask before and after, and tell what differs."""
-    requests = requests_of(policy)
+    made = samples(policy)
     classes = set(difference.classes)
     places = _places(before, after, classes)
     callers = {**_callers(*before), **_callers(*after)}
-    allowed: set[str] = set()
-    denied: set[str] = set()
+    found: dict[str, set[str]] = {"allowed": set(), "denied": set(), "shared": set()}
     asked = 0
     sidecars = [Sidecars(snapshot, directory.sidecars) for snapshot, directory in (before, after)]
-    for name, caller in sorted(callers.items()):
-        for service, port, concerned in places:
-            if not (concerned or name in classes) or not _may_reach(
-                name, f"{service.name}|{port}", before[0], after[0]
-            ):
-                continue
-            for request in requests:
-                asked += 1
-                if asked > MOST_ASKED:
-                    return Calls(sorted(allowed), sorted(denied), asked, complete=False)
-                was, now = (
-                    _passes(one, side[1], caller, (service, port), request)
-                    for one, side in zip(sidecars, (before, after), strict=True)
-                )
-                if was != now:
-                    sentence = f"{caller.account} -> {service.name}:{port} {request.method} {request.path}"
-                    (allowed if now else denied).add(sentence)
-    return Calls(sorted(allowed), sorted(denied), asked, complete=True)
+    complete = True
+    for name, caller, (service, port, concerned) in (
+        (name, caller, place) for name, caller in sorted(callers.items()) for place in places
+    ):
+        if not (concerned or name in classes) or not _may_reach(name, f"{service.name}|{port}", before[0], after[0]):
+            continue
+        # A port of bytes is asked once: no request counts there.
+        is_http = port in service.http
+        for request in made.requests if is_http else made.requests[:1]:
+            asked += 1
+            if asked > MOST_ASKED:
+                complete = False
+                break
+            was, now = (
+                _asked(one, side[1], caller, (service, port), request)
+                for one, side in zip(sidecars, (before, after), strict=True)
+            )
+            what = _named(request) if is_http else "connections"
+            sentence = f"{caller.account} -> {service.name}:{port} {what}"
+            if was.passes != now.passes:
+                shares = f" ({now.said})" if now.passes and len(now.shares) > 1 else ""
+                found["allowed" if now.passes else "denied"].add(sentence + shares)
+            elif now.passes and was.shares != now.shares:
+                found["shared"].add(f"{sentence}: {was.said} -> {now.said}")
+    allowed, denied, shared = (sorted(sentences) for sentences in found.values())
+    return Calls(allowed, denied, shared, made.unasked, asked, complete=complete)
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What became of one call."""
+
+    passes: bool
+    shares: dict[str, float] = {}
+    """Backend → its share, of all of 1."""
+
+    @property
+    def said(self) -> str:
+        """The shares, in words."""
+        return ", ".join(f"{name} {100 * share:.4g} %" for name, share in self.shares.items())
+
+
+def _named(request: Request) -> str:
+    """A request in words."""
+    headers = "".join(f" {name}={value}" for name, value in request.headers)
+    return f"{request.method} {request.path}{headers}"
 
 
 def _callers(snapshot: Snapshot, directory: Directory) -> dict[str, PodEntry]:
@@ -102,44 +130,29 @@ def _may_reach(workload_class: str, place: str, *snapshots: Snapshot) -> bool:
     )
 
 
-def _passes(
+def _asked(
     sidecars: Sidecars, directory: Directory, caller: PodEntry, place: tuple[ServiceEntry, int], request: Request
-) -> bool:
+) -> _Asked:
     service, port = place
     if caller.name not in directory.pods or service.name not in directory.services:
-        return False
+        return _Asked(passes=False)
     key = directory.key(caller.name)
     if key not in sidecars.snapshot.proxies:
-        return False
-    addresses = directory.services[service.name].addresses
-    return bool(addresses) and all(sidecars.decide(key, address, port, request).passes for address in addresses)
+        return _Asked(passes=False)
+    verdicts = [sidecars.decide(key, address, port, request) for address in directory.services[service.name].addresses]
+    passes = bool(verdicts) and all(verdict.passes for verdict in verdicts)
+    return _Asked(passes=passes, shares=_shares(verdicts[0]) if verdicts else {})
 
 
-def requests_of(policy: Iterable[Event]) -> list[Request]:
-    """A request for each match of each route group, and `GET /`."""
-    found: dict[Request, None] = {Request(): None}
-    for event in policy:
-        if event.kind != "HTTPRouteGroup" or event.object is None:
-            continue
-        body = msgspec.json.decode(event.object, type=dict[str, Any])
-        spec = body.get("spec")
-        matches = spec.get("matches") if isinstance(spec, dict) else None  # pyright: ignore[reportUnknownMemberType]
-        for match in matches if isinstance(matches, list) else []:  # pyright: ignore[reportUnknownVariableType]
-            request = _request(match) if isinstance(match, dict) else None
-            if request is not None:
-                found[request] = None
-    return list(found)
+def _shares(verdict: Verdict) -> dict[str, float]:
+    """How a call is spread over backends."""
+    weights = {way.cluster: way.weight for way in verdict.ways}
+    total = sum(weights.values())
+    found = {_backend(cluster): weight / total for cluster, weight in weights.items() if weight}
+    return dict(sorted(found.items()))
 
 
-def _request(match: dict[str, Any]) -> Request | None:
-    path = example(str(match.get("pathRegex") or "/"), begins="/")
-    # What the log holds may have been left out by the compiler for its types.
-    methods: list[Any] = said if isinstance(said := match.get("methods"), list) and said else ["GET"]
-    headers = match.get("headers") or {}
-    listed: list[Any] = headers if isinstance(headers, list) else [headers]
-    pairs = [item for one in listed if isinstance(one, dict) for item in one.items()]
-    values = [(str(name), example(str(value))) for name, value in pairs]
-    if path is None or any(value is None for _, value in values):
-        return None
-    method = "GET" if "*" in methods else str(methods[0])
-    return Request(method=method, path=path, headers=tuple((name, value or "") for name, value in values))
+def _backend(cluster: str) -> str:
+    """`store/store-v1` of `outbound|store/store-v1|80`."""
+    parts = cluster.split("|")
+    return parts[1] if len(parts) > 1 else cluster

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,27 @@ from cli import output
 
 if TYPE_CHECKING:
     from cli.api import Manifest
+    from cli.history.changes import Changed
+    from cli.history.draining import Drain
     from cli.history.planning import Plan
     from cli.history.source import Source
 
 _VALIDATED = 5
 """Classes that a real Envoy is asked about unless told otherwise: a quarter of a second each."""
+_TOLD = 25
+"""Sentences of one sort that are printed."""
+_LINES = 400
+"""Lines of difference that are printed."""
 
 _EPILOG = """\
-Nothing is applied. Calls are asked with one request for each match of each route group, and GET /.
+Nothing is applied. Calls are asked with literal requests: for each method of each match of each route group a path
+that it takes; where its expression changes, paths that only the one or only the other takes; and GET /.
 
 exit code: 0 no proxy would see a change, 1 some would, 2 bad input, or Envoy would refuse, or objects would be left out
 
 examples:
   meshlog plan -f policy.yaml
+  meshlog plan -f policy.yaml --diff                              the lines of the configuration which change
   meshlog plan --delete TrafficTarget/shop/allow --at @-1d
   meshlog plan -f policy.yaml --log exported.meshlog -o json      in a pipeline, without a cluster
   meshlog plan -f policy.yaml --server --log nats://nats:4222     in a pipeline, against the running mesh
@@ -54,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--calls", type=Path, metavar="FILE", help="calls that were seen, a JSON object a line: from, to, port, path, …"
     )
+    parser.add_argument("--diff", action="store_true", help="show the lines of the sidecars' configuration that change")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     from cli.history import source as sources
 
@@ -87,9 +96,11 @@ def main(argv: Sequence[str]) -> int:
     found = asyncio.run(run())
     refusals = _refusals(found, options.envoys)
     if options.output == "json":
-        output.json(_as_json(found, refusals), indent=2)
+        output.json(_as_json(found, refusals, diff=options.diff), indent=2)
     else:
         _tell(found, refusals)
+        if options.diff:
+            _lines(found)
     if refusals or found.left_out:
         return 2
     return 0 if found.nothing else 1
@@ -142,8 +153,7 @@ def _tell(found: Plan, refusals: dict[str, str]) -> None:
     counts = f"{len(concerned)} of {len(found.after.proxies)} proxies" if found.whole else f"{len(concerned)} proxies"
     output.line(f"{counts} would see a change, in {len(difference.classes)} classes")
     for change, classes in list(distinct(difference).items())[:40]:
-        where = classes[0] if len(classes) == 1 else f"{len(classes)} classes"
-        output.line(f"  {change.verb:<7}  {type_name(change.type_url)}/{change.name}  ({where})")
+        output.line(f"  {change.verb:<7}  {type_name(change.type_url)}/{change.name}  ({_where(classes)})")
     for sentence in membership(difference):
         output.line(f"  {sentence}")
     _consequences(found)
@@ -151,34 +161,101 @@ def _tell(found: Plan, refusals: dict[str, str]) -> None:
         output.line(f"Envoy would refuse {name}: {text}")
 
 
+def _where(classes: list[str]) -> str:
+    return classes[0] if len(classes) == 1 else f"{len(classes)} classes"
+
+
+def _some(lines: Iterable[str]) -> None:
+    """As many lines as a person reads, and how many more there are."""
+    listed = list(lines)
+    output.lines(listed[:_TOLD])
+    if len(listed) > _TOLD:
+        output.line(f"  and {len(listed) - _TOLD} more (-o json)")
+
+
 def _consequences(found: Plan) -> None:
-    for title, calls in (("newly allowed", found.calls.allowed), ("newly denied", found.calls.denied)):
+    calls = found.calls
+    titled = [("newly allowed", calls.allowed), ("newly denied", calls.denied)]
+    if calls.shared:
+        titled.append(("shared otherwise", calls.shared))
+    for title, sentences in titled:
         output.line()
-        output.line(f"{title}: {len(calls)}")
-        for sentence in calls[:25]:
-            output.line(f"  {sentence}")
-        if len(calls) > 25:
-            output.line(f"  and {len(calls) - 25} more (-o json)")
-    if found.seen.asked:
-        counts = f"{len(found.seen.allowed)} newly allowed, {len(found.seen.denied)} newly denied"
-        output.line()
-        output.line(
-            f"of {found.seen.asked} calls seen: {counts}, {found.seen.unknown} between names that are not there"
-        )
-        for sentence in found.seen.denied[:25]:
-            output.line(f"  denied: {sentence}")
-    if not found.calls.complete:
+        output.line(f"{title}: {len(sentences)}")
+        _some(f"  {sentence}" for sentence in sentences)
+    _seen(found)
+    if not calls.complete:
         output.line("  (too many calls to ask all of them)")
+    if calls.unasked:
+        output.line(f"  (not asked, for their expressions are not judged: {', '.join(calls.unasked[:5])})")
+    drains = found.drains
     output.line()
-    output.line(f"connections that would end: {'none' if not found.drains else ''}")
-    for drain in found.drains:
-        what = f"those of {', '.join(drain.chains)}" if drain.chains else "all"
-        output.line(f"  {drain.workload_class}, listener {drain.listener}: {what}")
-    for one in found.left_out:
-        output.line(f"would be left out: {one.key}: {one.sentence} [{one.code}]")
+    output.line("connections that would end:" if drains.found else "connections that would end: none")
+    _some(f"  {_drained(drain)}" for drain in drains.found)
+    _some(f"leaves the mesh: {name}; it keeps what it holds until its pod is restarted" for name in drains.leaving)
+    output.lines(f"would be left out: {one.key}: {one.sentence} [{one.code}]" for one in found.left_out)
 
 
-def _as_json(found: Plan, refusals: dict[str, str]) -> dict[str, Any]:
+def _seen(found: Plan) -> None:
+    if not found.seen.asked:
+        return
+    counts = f"{len(found.seen.allowed)} newly allowed, {len(found.seen.denied)} newly denied"
+    output.line()
+    output.line(f"of {found.seen.asked} calls seen: {counts}, {found.seen.unknown} between names that are not there")
+    _some(f"  denied: {sentence}" for sentence in found.seen.denied)
+
+
+def _drained(drain: Drain) -> str:
+    """One listener whose connections end, as a sentence."""
+    moves = f" -> {drain.becomes}" if drain.becomes != drain.workload_class else ""
+    proxies = f"{drain.proxies} proxies" if drain.proxies != 1 else "1 proxy"
+    what = "the listener goes, and all of its" if drain.goes else "all"
+    chains = f"those of {', '.join(drain.chains)}" if drain.chains else what
+    return f"{drain.workload_class}{moves} ({proxies}), listener {drain.listener}: {chains}"
+
+
+def _lines(found: Plan) -> None:
+    """The lines of the configuration which change, each resource once."""
+    from cli.history.changes import distinct
+    from cli.history.naming import type_name
+
+    left = _LINES
+    for change, classes in distinct(found.difference).items():
+        text = _diff(found, change)
+        if not text:
+            continue
+        lines = text.splitlines()
+        output.line()
+        output.line(f"{change.verb} {type_name(change.type_url)}/{change.name}  ({_where(classes)})")
+        output.block("\n".join(lines[:left]))
+        left -= len(lines)
+        if left <= 0:
+            output.line(f"more than {_LINES} lines differ: all of them are in -o json")
+            return
+
+
+def _diff(found: Plan, change: Changed) -> str:
+    from cli.history import bodies
+
+    old = found.before.resources.get((change.type_url, change.name, change.before))
+    new = found.after.resources.get((change.type_url, change.name, change.after))
+    sides = [bodies.decoded(one) if one is not None else {} for one in (old, new)]
+    return bodies.difference(*sides, names=(f"{found.version}", "planned"))
+
+
+def _as_json(found: Plan, refusals: dict[str, str], *, diff: bool) -> dict[str, Any]:
+    from cli.history.changes import distinct
+    from cli.history.naming import type_name
+
+    told = distinct(found.difference) if diff else {}
+    lines = [
+        {
+            "type": type_name(one.type_url),
+            "name": one.name,
+            "classes": classes,
+            "lines": _diff(found, one).splitlines(),
+        }
+        for one, classes in told.items()
+    ]
     return {
         "version": found.version,
         "pinned": found.pinned,
@@ -192,6 +269,8 @@ def _as_json(found: Plan, refusals: dict[str, str]) -> dict[str, Any]:
         "proxies": {key: list(moved) for key, moved in found.difference.proxies.items()},
         "allowed": found.calls.allowed,
         "denied": found.calls.denied,
+        "shared": found.calls.shared,
+        "unasked": found.calls.unasked,
         "asked": found.calls.asked,
         "seen": {
             "asked": found.seen.asked,
@@ -200,8 +279,18 @@ def _as_json(found: Plan, refusals: dict[str, str]) -> dict[str, Any]:
             "denied": found.seen.denied,
         },
         "drains": [
-            {"class": one.workload_class, "listener": one.listener, "chains": one.chains} for one in found.drains
+            {
+                "class": one.workload_class,
+                "becomes": one.becomes,
+                "proxies": one.proxies,
+                "listener": one.listener,
+                "chains": one.chains,
+                "goes": one.goes,
+            }
+            for one in found.drains.found
         ],
+        "leaving": found.drains.leaving,
         "leftOut": [{"object": str(one.key), "code": one.code, "why": one.sentence} for one in found.left_out],
         "refused": refusals,
+        **({"diff": lines} if diff else {}),
     }

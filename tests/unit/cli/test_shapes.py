@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cli.demo.story import MANIFESTS
-from cli.history.reachability import requests_of
+from cli.history.samples import samples
 from cli.manifests import Manifest, read_manifests
 from cli.migrate.advice import advise
 from cli.offline.cluster import cluster_of
@@ -77,4 +77,4 @@ def test_kinds_of_others_are_left_alone() -> None:
 )
 def test_calls_are_asked_of_a_route_group_with_other_types(match: dict[str, Any]) -> None:
     group = {"metadata": {"name": "g", "namespace": "n"}, "spec": {"matches": [{"name": "m", **match}]}}
-    assert requests_of([objects.event("HTTPRouteGroup", "n", "g", group, api_version=objects.SPECS)])
+    assert samples([objects.event("HTTPRouteGroup", "n", "g", group, api_version=objects.SPECS)]).requests
