@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo up down test test-long simulate faults attack mutants fuzz-edge fuzz-ca lint format lock chart clean help
+.PHONY: install demo up down test test-long docs-run simulate faults attack mutants fuzz-edge fuzz-ca lint format lock chart clean help
 .PHONY: compare-edge edge-clients bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
 
 help: ## what can be made
@@ -34,6 +34,9 @@ test: install ## all tests: real NATS, real Envoys, the devcluster; those that m
 
 test-long: install ## the long forms: thousands of random meshes, long faults
 	@$(BIN)/python -P -m pytest -m long --timeout 3600 $(ARGS)
+
+docs-run: install ## run every block of README and docs that can run, on one embedded mesh, and compare what it prints
+	@$(BIN)/python -P -m pytest tests/docs -m "long or not long" $(ARGS)
 
 lint: install ## ruff, pyright strict, import contracts
 	@$(BIN)/python tools/xds_stubs.py

@@ -190,7 +190,7 @@ def _consequences(found: Plan) -> None:
     drains = found.drains
     output.line()
     output.line("connections that would end:" if drains.found else "connections that would end: none")
-    _some(f"  {_drained(drain)}" for drain in drains.found)
+    _some(f"  {drained(drain)}" for drain in drains.found)
     _some(f"leaves the mesh: {name}; it keeps what it holds until its pod is restarted" for name in drains.leaving)
     output.lines(f"would be left out: {one.key}: {one.sentence} [{one.code}]" for one in found.left_out)
 
@@ -204,11 +204,11 @@ def _seen(found: Plan) -> None:
     _some(f"  denied: {sentence}" for sentence in found.seen.denied)
 
 
-def _drained(drain: Drain) -> str:
+def drained(drain: Drain) -> str:
     """One listener whose connections end, as a sentence."""
     moves = f" -> {drain.becomes}" if drain.becomes != drain.workload_class else ""
     proxies = f"{drain.proxies} proxies" if drain.proxies != 1 else "1 proxy"
-    what = "the listener goes, and all of its" if drain.goes else "all"
+    what = "all, for the listener goes" if drain.goes else "all"
     chains = f"those of {', '.join(drain.chains)}" if drain.chains else what
     return f"{drain.workload_class}{moves} ({proxies}), listener {drain.listener}: {chains}"
 

@@ -114,7 +114,7 @@ def _free_port() -> int:
 def _write(path: Path, listeners: list[Listener]) -> None:
     """Put a new version of the listeners where Envoy looks: it follows files that are moved there."""
     kind = "type.googleapis.com/envoy.config.listener.v3.Listener"
-    found: list[dict[str, Any]] = [MessageToDict(one, preserving_proto_field_name=True) for one in listeners]
+    found: Any = [MessageToDict(one, preserving_proto_field_name=True) for one in listeners]
     for one in found:
         one["@type"] = kind
     fresh = path.with_suffix(".new")

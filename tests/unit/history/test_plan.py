@@ -13,9 +13,14 @@ import re2
 import yaml
 
 from cli.__main__ import main
+from cli.history.draining import Drain, Drains, draining
+from cli.history.planning import copied
 from cli.history.samples import samples
+from cli.verbs.plan import drained
+from services.compiler.offline import compile_events
 from shared.events import Event
 from shared.policy.regexes import anchored_at_start
+from shared.snapshot import LDS
 from tests.property.history.worlds import exported, recorded
 from tests.unit.compiler import objects
 
@@ -105,14 +110,16 @@ def test_a_port_of_bytes_is_asked_for_connections(plan: Plan) -> None:
     assert "(1 proxy), listener inbound: those of inbound|5432" in text
 
 
-def test_a_listener_that_goes_ends_all_its_connections(plan: Plan) -> None:
-    """The thief may call nothing any more, and so listens to nothing that it sends."""
-    _, text, told = plan(argv=("--delete", "TrafficTarget/store/thief-v1"))
-    gone = [one for one in told["drains"] if one["goes"]]
-    assert [(one["class"].split("~")[0], one["listener"], one["chains"]) for one in gone] == [
-        ("buy/thief", "outbound", [])
-    ]
-    assert "listener outbound: the listener goes, and all of its" in text
+def test_a_listener_that_goes_ends_all_its_connections() -> None:
+    before = compile_events(objects.bookstore())
+    after = copied(before)
+    workload_class = next(name for name in before.views if name.startswith("buy/thief"))
+    del after.views[workload_class][LDS]["outbound"]
+    drains = draining(before, after)
+    assert drains == Drains(
+        [Drain(workload_class, workload_class, proxies=1, listener="outbound", chains=(), goes=True)], leaving=[]
+    )
+    assert drained(drains.found[0]) == f"{workload_class} (1 proxy), listener outbound: all, for the listener goes"
 
 
 def test_a_class_that_goes_is_compared_with_what_its_proxies_move_to(plan: Plan) -> None:
