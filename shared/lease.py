@@ -58,6 +58,8 @@ class Tenure(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds from a renewal to the end; 0: given back."""
     trouble: str = ""
     """What keeps the holder from its work, for people; empty: nothing."""
+    reached: int = 0
+    """Up to which event the holder has done all that is to be done, as of this renewal; 0: it does not say."""
 
 
 def _nobody_waits() -> None:
@@ -70,6 +72,18 @@ def _no_trouble() -> str:
 
 _LONGEST_TROUBLE = 1000
 """Characters."""
+
+
+def _says_nothing() -> int:
+    return 0
+
+
+def tenure_in(record: Record) -> Tenure | None:
+    """What a record of a lease says; none if no build of ours wrote it."""
+    try:
+        return msgspec.json.decode(record.payload, type=Tenure)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 class Lease:
@@ -90,6 +104,8 @@ class Lease:
         """Called whenever `held` has changed; also if it is again what it was, and was not in between."""
         self.trouble: Callable[[], str] = _no_trouble
         """What keeps this replica from its work, said with each renewal."""
+        self.reached: Callable[[], int] = _says_nothing
+        """Asked at each renewal how far the work has come: what changes nothing leaves no other trace in the log."""
         self._log = log
         self._subject = subject
         self._clock = clock or asyncio.get_running_loop().time
@@ -209,6 +225,7 @@ class Lease:
     async def _write(self, tenure: Tenure) -> None:
         record = self._record
         after = checkpoint_at(record) if record is not None else EMPTY
+        tenure = msgspec.structs.replace(tenure, reached=self.reached() if tenure.ttl else 0)
         draft = Draft(subject=self._subject, payload=msgspec.json.encode(tenure))
         epoch = "" if after.epoch else os.urandom(8).hex()
         written = await self._log.append([draft], scope=self._subject, after=after, epoch=epoch)
@@ -257,13 +274,8 @@ class Lease:
             self._lead_until(0.0)
 
     def _tenure(self) -> Tenure | None:
-        if self._record is None:
-            return None
-        try:
-            return msgspec.json.decode(self._record.payload, type=Tenure)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            # No build of ours wrote it: whoever campaigns replaces it.
-            return None
+        # Of a record that no build of ours wrote there is none: whoever campaigns replaces it.
+        return tenure_in(self._record) if self._record is not None else None
 
     def _lead_until(self, moment: float) -> None:
         """Lead until then; 0: no more.

@@ -123,6 +123,8 @@ def _port(service: ServiceEntry, port: int | None) -> int:
     if port in service.ports:
         assert port is not None
         return port
+    if service.withheld:
+        raise BadInputError("check/withheld", f"no call leads to Service {service.name}: it {service.withheld}")
     offered = ", ".join(map(str, service.ports)) or "none"
     raise BadInputError("check/port", f"choose a port of Service {service.name} with --port: {offered}")
 

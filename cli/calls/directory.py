@@ -17,6 +17,7 @@ from shared.events import Event
 from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
 from shared.policy.names import ObjectName
 from shared.snapshot import proxy_key
+from shared.withheld import said
 
 _SERVICE_NAME = "kubernetes.io/service-name"
 _OVER = frozenset({"Succeeded", "Failed"})
@@ -45,6 +46,8 @@ class ServiceEntry(msgspec.Struct, frozen=True):
     assumed: frozenset[int]
     """Those of them of which nothing in the Service says so."""
     pods: tuple[ObjectName, ...]
+    withheld: str = ""
+    """Why the log has only its closed form, which has no ports; empty: it has the Service."""
 
 
 class Directory:
@@ -55,12 +58,14 @@ class Directory:
         pods: dict[ObjectName, Pod] = {}
         services: dict[ObjectName, Service] = {}
         slices: dict[ObjectName, EndpointSlice] = {}
+        closed: dict[ObjectName, str] = {}
         for event in events:
             name = ObjectName(event.namespace, event.name)
             if event.kind == "Pod":
                 _keep(pods, name, event, Pod)
             elif event.kind == "Service":
                 _keep(services, name, event, Service)
+                closed[name] = said(event.kind, event.withheld)[1] if event.withheld else ""
             elif event.kind == "EndpointSlice":
                 _keep(slices, name, event, EndpointSlice)
         self.pods = {name: _pod(name, pod) for name, pod in sorted(pods.items()) if pod.status.phase not in _OVER}
@@ -69,7 +74,8 @@ class Directory:
             service = ObjectName(name.namespace, piece.metadata.labels.get(_SERVICE_NAME, ""))
             pieces.setdefault(service, []).append(piece)
         self.services = {
-            name: _service(name, one, pieces.get(name, []), self.pods) for name, one in sorted(services.items())
+            name: msgspec.structs.replace(_service(name, one, pieces.get(name, []), self.pods), withheld=closed[name])
+            for name, one in sorted(services.items())
         }
 
     @property

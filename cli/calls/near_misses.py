@@ -27,11 +27,14 @@ from shared.events import Event
 from shared.policy.model import HttpMatch
 from shared.policy.names import ObjectName
 from shared.policy.regexes import anchored_at_start
+from shared.withheld import GRANTING
 
 _POLICY = frozenset(
     {"Namespace", "TrafficTarget", "IdentityBinding", "HTTPRouteGroup", "TCPRoute", "MeshConfig", "MeshRootCertificate"}
 )
 _OF_ENDS = frozenset({"Pod", "Service"})
+_LEFT_OUT = 2
+"""Objects that are left out and might have opened the call."""
 _NAMED = 4
 """Near misses that are named, and callers or ports within one."""
 
@@ -64,6 +67,15 @@ def near_misses(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
     for namespace in dict.fromkeys((ends.caller.namespace, ends.service.namespace)):
         if not is_member(mesh, namespace):
             return [f"namespace {namespace} is no member of the mesh: `meshlog namespace add {namespace}`"]
+    left_out = [
+        f"{key} is left out: {one.sentence}"
+        for key, one in sorted(mesh.rejected.items())
+        if key.kind in GRANTING and key.namespace in (ends.service.namespace, ends.caller.namespace)
+    ][:_LEFT_OUT]
+    return [*left_out, *_of_policy(mesh, ends, request)][:_NAMED]
+
+
+def _of_policy(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
     offered = port_of(mesh, ends.service, ends.port)
     number = None if offered is None else _pod_port(mesh, offered, ends.pod)
     by_requests = offered is None or offered.protocol == "http"
@@ -80,7 +92,7 @@ def near_misses(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
     targets = [mesh.targets.get(name) for name in names]
     if not any(target is not None and ends.caller in sources_of(mesh, target) for target in targets):
         found.append((1, f"no TrafficTarget over {accounts} names {ends.caller} as a source"))
-    return [sentence for _, sentence in sorted(found)[:_NAMED]]
+    return [sentence for _, sentence in sorted(found)]
 
 
 def _as_read(mesh: Mesh, ends: Ends, request: Request) -> Request:

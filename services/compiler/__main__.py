@@ -83,6 +83,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
             wants=lambda wants: leader.campaign() if wants else leader.stand_aside(),
         )
         claim.changed = publication.wake
+        claim.reached = lambda: publication.reached
         _measure(context, publication, claim)
         context.spawn(claim.run(), "lease")
         await publication.run()

@@ -112,6 +112,8 @@ class Publication:
         self._ready = ready
         self._limits = limits or Limits()
         self._compiled = compiled or _ignore
+        self.reached = 0
+        """Up to this event all is published that is to be: those after the published version change nothing."""
         self.newer = ""
         """What a newer build is needed for; empty: nothing. Nothing is folded from that event on."""
         self._halved = False
@@ -172,7 +174,7 @@ class Publication:
     async def _fold_all(self) -> None:
         self.compiler = self._new_compiler()
         self._verifier, self._broken, self._open, self._missing = Verifier(), "", [], 0
-        self.newer, self._halved, self._aside = "", False, False
+        self.newer, self._halved, self._aside, self.reached = "", False, False, 0
         folded, turns = 0, Turns()
         async for record in self._log.read(subjects=self._scope):
             await self._fold(record, turns, refolding=True)
@@ -326,6 +328,7 @@ class Publication:
                         else:
                             self.compiler.accept()
                 self._waits_for_room("")
+                self._reach()
                 break
             except StaleWriterError:
                 self.tally.refused += 1
@@ -340,6 +343,10 @@ class Publication:
         lacks = self.snapshots.published.version > self.snapshots.keyframe_version
         if lacks and (self._keyframe_wanted or not self.snapshots.keyframe_version) and self._leads():
             await self._keyframe()
+
+    def _reach(self) -> None:
+        if self._held_back != self.compiler.version:
+            self.reached = self.compiler.version
 
     def _waits_for_room(self, why: str) -> None:
         """Say that the stream of commits takes no more, as long as that lasts."""

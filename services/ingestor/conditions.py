@@ -1,8 +1,8 @@
 """What is told about a policy object, as the conditions of its status. Pure.
 
 `Accepted`: the compiler uses it; else why not, in the compiler's words. `Programmed`: on how many of the proxies that
-it concerns. `Supported`: whether everything that it asks for exists in this build. Conditions of others are left as
-they are, and a condition that says the same as before keeps its time.
+it concerns; never true of an object that is not accepted. `Supported`: whether everything that it asks for exists in
+this build. Conditions of others are left as they are, and one that says the same as before keeps its time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from shared.visible import visible
 ACCEPTED = "Accepted"
 PROGRAMMED = "Programmed"
 SUPPORTED = "Supported"
-_OURS = (ACCEPTED, PROGRAMMED, SUPPORTED)
+OURS = (ACCEPTED, PROGRAMMED, SUPPORTED)
+"""Types of the conditions that are the ingestor's."""
+_NO_NEWS = ("Progressing", "NotAccepted", "Pinned", "NotAMember")
+"""Reasons that pass by themselves, that follow from another condition, or that somebody has asked for."""
 _NAMED = 3
 """Proxies that a message names."""
 _MAX_MESSAGE = 2000
@@ -42,6 +45,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that have not acknowledged it, sorted."""
     refused: tuple[tuple[str, str], ...] = ()
     """Those of them that refused what they were sent, and what they said."""
+    pinned: int = 0
+    """The version that the mesh is pinned to, if that has another form of it or none; 0: it is not."""
+    outside: bool = False
+    """Whether its namespace is no member of any mesh any more."""
 
 
 def reason(code: str) -> str:
@@ -56,7 +63,7 @@ def conditions(verdict: Verdict, *, generation: int, before: Sequence[Mapping[st
     if verdict.unsupported:
         told.append((SUPPORTED, "False", "NotSupportedYet", verdict.unsupported))
     earlier = {str(each.get("type")): each for each in before}
-    made: list[Condition] = [dict(each) for each in before if each.get("type") not in _OURS]
+    made: list[Condition] = [dict(each) for each in before if each.get("type") not in OURS]
     for kind, status, why, message in told:
         was = earlier.get(kind, {})
         since = was.get("lastTransitionTime") if was.get("status") == status else None
@@ -72,13 +79,18 @@ def news(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
     earlier = {str(each.get("type")): (each.get("status"), each.get("reason")) for each in before}
     found: list[tuple[str, str]] = []
     for each in after:
-        bad = each["type"] in _OURS and each["status"] == "False" and each["reason"] != "Progressing"
+        bad = each["type"] in OURS and each["status"] == "False" and each["reason"] not in _NO_NEWS
         if bad and earlier.get(str(each["type"])) != (each["status"], each["reason"]):
             found.append((str(each["reason"]), str(each["message"])))
     return found
 
 
 def _accepted(verdict: Verdict) -> tuple[str, str, str, str]:
+    if verdict.outside:
+        return ACCEPTED, "False", "NotAMember", "its namespace is not a member of the mesh: it has no effect"
+    if verdict.pinned:
+        recorded = f"recorded at {verdict.version} and not in force: the mesh is pinned to version {verdict.pinned}"
+        return ACCEPTED, "False", "Pinned", f"{recorded}; `meshlog unpin` ends that"
     if verdict.left_out:
         code, _ = verdict.left_out[0]
         return ACCEPTED, "False", reason(code), "; ".join(sentence for _, sentence in verdict.left_out)
@@ -86,6 +98,11 @@ def _accepted(verdict: Verdict) -> tuple[str, str, str, str]:
 
 
 def _programmed(verdict: Verdict) -> tuple[str, str, str, str]:
+    if verdict.outside or verdict.pinned:
+        return PROGRAMMED, "False", "NotAccepted", "no proxy is told of it"
+    if verdict.left_out:
+        remains = f"what is used of it concerns {verdict.concerned} proxies" if verdict.concerned else "no proxy has it"
+        return PROGRAMMED, "False", "NotAccepted", remains
     if not verdict.concerned:
         return PROGRAMMED, "Unknown", "NoProxies", "no connected proxy depends on it"
     holding = f"on {verdict.concerned - len(verdict.waiting)} of {verdict.concerned} proxies"

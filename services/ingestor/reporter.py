@@ -1,8 +1,8 @@
 """Writes back on policy objects what became of them: conditions in their status, and an event when it turned bad.
 
-Beside everything else and far from the compile: it follows commits and statuses as any reader of the log, looks at
-most once a second, and writes so many objects a second at most, each again only after a while. What it cannot write
-changes nothing in the mesh. Only the leader of the ingestors writes; a standby looks on.
+Beside everything else and far from the compile: it looks at objects about which something else may be to be said, once
+they have rested, and writes at a bounded rate, each object again only after a while. What it cannot write changes
+nothing in the mesh. Only the leader of the ingestors writes; a standby looks on.
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from services.ingestor.book import Book
-from services.ingestor.conditions import Condition, Verdict, conditions, news
+from services.ingestor.conditions import OURS, Condition, Verdict, conditions, news
+from services.ingestor.due import Due
 from services.ingestor.facts import Fact, Listed, ObjectName, Observed, Projected, Vanished
 from services.ingestor.reach import Reach
-from shared import blob, model, support
-from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError, Record
+from shared import model, support
 from shared.events import ObjectKey
-from shared.snapshot import SnapshotError, decode_commit
-from shared.status import status_in
-from shared.subjects import Streams
 
 _log = logging.getLogger(__name__)
+
+NOT_SUPPORTED = "mesh/not-supported-yet"
+
+Key = tuple[str, ObjectName]
+"""Kind and name."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -36,41 +39,82 @@ class Report(msgspec.Struct, frozen=True):
 
     object: Projected
     conditions: tuple[Condition, ...]
-    news: tuple[tuple[str, str], ...]
-    """Reason and message of each event."""
 
 
-NOT_SUPPORTED = "mesh/not-supported-yet"
+class News(msgspec.Struct, frozen=True):
+    """What is worth an event beside an object."""
+
+    kind: str
+    name: ObjectName
+    uid: str
+    resource_version: str
+    api_version: str
+    """Empty: as the kind is served."""
+    reason: str
+    message: str
+
 
 Outcome = Literal["written", "refused", "later"]
-"""Of writing a report: `refused` is the object's own fault, `later` everybody's."""
+"""Of writing: `refused` is the object's own fault, `later` everybody's."""
+
+
+class Pinned(msgspec.Struct, frozen=True):
+    """What a pin keeps in force instead of the newest policy."""
+
+    version: int
+    """The version whose policy it is."""
+    forms: Mapping[Key, tuple[str, str]]
+    """Object → uid and digest of the form that is in force."""
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Seconds."""
+    """Seconds, unless it says otherwise."""
 
-    look: float = 1.0
+    look: float = 0.2
     """Between two looks at what has changed, at least."""
-    write: float = 0.1
-    """Between two objects."""
-    again: float = 5.0
+    settle: float = 0.5
+    """How long an object has to rest after a change before it is told anything."""
+    overdue: float = 30.0
+    """How long one waits at most that never rests."""
+    patience: float = 1.0
+    """How long a proxy may lag before that is said: most have acknowledged by then, and are never mentioned."""
+    again: float = 2.0
     """Until the same object is written again."""
+    drain: float = 2.0
+    """In which all that waits is written, within the bounds that follow."""
+    most: float = 800.0
+    """Objects a second, at most."""
+    least: float = 20.0
+    """Objects a second that are never too many."""
+    at_once: int = 16
+    """Requests at the same time."""
+    news: float = 20.0
+    """Events a second, at most."""
     refused: float = 600.0
     """Until an object is tried again whose status the API server does not take."""
-    stand_by: float = 5.0
+    stand_by: float = 1.0
     """As a standby: between looks at whether to write."""
-    outage: float = 10.0
+    outage: float = 5.0
     """After a failure of the API server or of the log."""
 
 
+_MOST_NEWS = 2000
+"""Events that wait; of more the oldest are not told."""
+_LOOK_AGAIN = 0.5
+"""Seconds between looks at objects of which it is not known yet what became of them."""
+_SLICE = 50
+"""Objects that are judged without a pause."""
+
+
 class Reporter:
-    """Reports on the objects of one cluster. `note` every fact; `follow_commits`, `follow_statuses` and `run` once."""
+    """Reports on the objects of one cluster. `note` every fact; `run` and `run_news` once."""
 
     def __init__(
         self,
         reach: Reach,
         book: Book,
         write: Callable[[Report], Awaitable[Outcome]],
+        tell: Callable[[News], Awaitable[Outcome]],
         *,
         cluster: str,
         kinds: Collection[str],
@@ -82,164 +126,285 @@ class Reporter:
     ) -> None:
         """`now` is RFC 3339."""
         self.counts: dict[Outcome, int] = {"written": 0, "refused": 0, "later": 0}
+        self.events_told = 0
+        self.events_dropped = 0
         self._reach = reach
         self._book = book
         self._write = write
+        self._tell = tell
         self._cluster = cluster
         self._kinds = frozenset(kinds)
         self._mesh_namespace = mesh_namespace
         self._now = now
         self._clock = clock
         self._leads = leads
-        self._pace = pace or Pace()
-        self._seen: dict[tuple[str, ObjectName], Projected] = {}
-        self._hold: dict[tuple[str, ObjectName], float] = {}
-        self._told: dict[tuple[str, ObjectName], list[tuple[str, ...]]] = {}
+        self._pace = pace = pace or Pace()
+        self._seen: dict[Key, Projected] = {}
+        self._due: Due[Key] = Due(settle=pace.settle, overdue=pace.overdue)
+        self._uncompiled: set[Key] = set()
+        """Looked at before the compiler was that far."""
+        self._late: dict[Key, float] = {}
+        """When it was first seen that proxies lack the object."""
+        self._told: dict[Key, list[tuple[str, ...]]] = {}
+        self._pinned: Pinned | None = None
+        self._unclaimed: set[str] = set()
+        """Namespaces that no mesh claims by their label."""
+        self._news: deque[News] = deque()
+        self._mentioned: dict[ObjectKey, tuple[tuple[str, str], ...]] = {}
+        self._next_slot = 0.0
+        self._rate = 0.0
         self._stirred = asyncio.Event()
+        self._newsworthy = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """Objects that are to be looked at, now or later."""
+        return len(self._due)
 
     # What happens
 
     def note(self, fact: Fact) -> None:
         """Take what a reflector says, before or after the writer has."""
         match fact:
+            case Observed(item) if item.kind == "Namespace":
+                self._claim(item)
+            case Listed("Namespace"):
+                for item in fact.objects:
+                    self._claim(item)
             case Observed(item) if item.kind in self._kinds:
-                self._seen[item.kind, item.name] = item
+                self._see(item)
             case Vanished(kind, name):
-                self._seen.pop((kind, name), None)
-                self._hold.pop((kind, name), None)
-                self._told.pop((kind, name), None)
+                self._forget((kind, name))
             case Listed(kind) if kind in self._kinds:
-                self._seen = {key: held for key, held in self._seen.items() if key[0] != kind}
-                self._seen |= {(kind, item.name): item for item in fact.objects}
+                there = {(kind, item.name) for item in fact.objects}
+                for key in [key for key in self._seen if key[0] == kind and key not in there]:
+                    self._forget(key)
+                for item in fact.objects:
+                    self._see(item)
             case _:
                 return
         self._stirred.set()
 
-    async def follow_commits(self, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> None:
-        """Fold commits for ever, from the newest keyframe on; what cannot be folded leads back to it."""
-        while True:
-            try:
-                newest = await blob.newest(keyframes, streams.keyframe_subject)
-                if newest is not None:
-                    self._reach.take_commit(decode_commit(newest[1]))
-                assembler = blob.Assembler()
-                async for record in snapshots.follow(subjects=streams.snapshot_subject):
-                    try:
-                        payload = assembler.feed(record)
-                    except blob.BlobError as error:
-                        # It stays so however often it is read; whether it is missed shows with the next commit.
-                        _log.warning("a commit is passed over for reports: %s", error)
-                        continue
-                    commit = decode_commit(payload) if payload is not None else None
-                    if commit is not None and commit.version > self._reach.version:
-                        self._reach.take_commit(commit)
-                        self._stirred.set()
-            except (SnapshotError, blob.BlobError, ChainBrokenError, LogUnavailableError) as error:
-                _log.warning("commits cannot be followed for reports now: %s", error)
-            await asyncio.sleep(self._pace.outage)
+    def stir(self) -> None:
+        """The reach has changed."""
+        self._stirred.set()
 
-    async def follow_statuses(self, statuses: EventLog, streams: Streams) -> None:
-        """Fold the proxies' statuses for ever."""
-        while True:
-            try:
-                for record in await statuses.last_per_subject(streams.all_status):
-                    self._take_status(record, streams)
-                _, last = await statuses.bounds()
-                async for record in statuses.follow(start=last + 1, subjects=streams.all_status):
-                    self._take_status(record, streams)
-                    self._stirred.set()
-            except (ChainBrokenError, LogUnavailableError) as error:
-                _log.warning("statuses cannot be followed for reports now: %s", error)
-            await asyncio.sleep(self._pace.outage)
+    def pin(self, pinned: Pinned | None) -> None:
+        """A pin is in force, or none."""
+        if pinned != self._pinned:
+            self._pinned = pinned
+            self._stir_all()
 
-    def _take_status(self, record: Record, streams: Streams) -> None:
-        status = status_in(record, streams)
-        if status is not None:
-            self._reach.take_status(status)
+    def _see(self, item: Projected) -> None:
+        key, before = (item.kind, item.name), self._seen.get((item.kind, item.name))
+        self._seen[key] = item
+        if before is None or (before.uid, before.digest, before.generation) != (item.uid, item.digest, item.generation):
+            self._due.changed(key, self._clock())
+        elif before.status != item.status:
+            self._due.stir(key, self._clock())
+
+    def _forget(self, key: Key) -> None:
+        self._seen.pop(key, None)
+        self._due.forget(key)
+        self._uncompiled.discard(key)
+        self._late.pop(key, None)
+        self._told.pop(key, None)
+
+    def _claim(self, namespace: Projected) -> None:
+        labels = msgspec.json.decode(namespace.body, type=model.Namespace).metadata.labels
+        claimed = model.LABEL_MONITORED_BY in labels and model.LABEL_IGNORE not in labels
+        (self._unclaimed.discard if claimed else self._unclaimed.add)(namespace.name.name)
+
+    def _stir_all(self) -> None:
+        for key in self._seen:
+            self._due.stir(key, self._clock())
+        self._stirred.set()
 
     # What is written
 
     async def run(self) -> None:
         """Report for ever."""
-        until = math.inf
         while True:
+            next_time = self._due.next()
+            if self._uncompiled:
+                # What was written may be known here only after what came of it.
+                next_time = min(self._clock() + _LOOK_AGAIN, next_time or math.inf)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if math.isinf(until) else max(0.0, until - self._clock())):
+                async with asyncio.timeout(None if next_time is None else max(0.0, next_time - self._clock())):
                     await self._stirred.wait()
             if not self._leads():
                 await asyncio.sleep(self._pace.stand_by)
                 continue
             self._stirred.clear()
-            until = await self.turn()
+            await self.turn()
             await asyncio.sleep(self._pace.look)
 
-    async def turn(self) -> float:
-        """Write what is due now; when to look again, even if nothing happens (a time of the clock)."""
-        reports, until = self.due()
-        for report in reports:
-            key = (report.object.kind, report.object.name)
-            if self._seen.get(key) is not report.object or not self._leads():
-                return self._clock()
-            outcome = await self._write(report)
-            self.counts[outcome] += 1
-            if outcome == "later":
+    async def turn(self) -> None:
+        """Write what is due now."""
+        self._gather()
+        ripe = self._due.ripe(self._clock())
+        self._rate = min(self._pace.most, max(self._pace.least, ripe / self._pace.drain))
+        while self._leads():
+            now = self._clock()
+            keys = self._due.take(now, _SLICE)
+            if not keys:
+                return
+            reports = [(key, report) for key in keys if (report := self._judge(key, now)) is not None]
+            if not await self._write_all(reports):
                 await asyncio.sleep(self._pace.outage)
-                return self._clock()
-            # What was written is seen by the watch. If it is to be written again all the same, the server takes it
-            # and keeps something else (its schema prunes, say).
-            told = _told(report.conditions)
-            vain = outcome == "refused" or self._told.get(key) == told
-            self._told[key] = told
-            self._hold[key] = self._clock() + (self._pace.refused if vain else self._pace.again)
-            await asyncio.sleep(self._pace.write)
-        return until
+                return
+            await asyncio.sleep(0)
 
-    def due(self) -> tuple[list[Report], float]:
-        """Objects whose status does not say what is the case, if it is their turn; when the next one's turn is."""
-        found: list[Report] = []
-        now, until = self._clock(), math.inf
-        for key in sorted(self._seen):
-            report = self._report(self._seen[key])
-            if report is None:
-                continue
-            held = self._hold.get(key, 0.0)
-            if held > now:
-                until = min(until, held)
-            else:
-                found.append(report)
-        return found, until
+    def _gather(self) -> None:
+        """Put into the queue what something else may be to be said about."""
+        now = self._clock()
+        keys, everything = self._reach.stirred()
+        if everything:
+            self._stir_all()
+        for key in keys:
+            place = (key.kind, ObjectName(namespace=key.namespace, name=key.name))
+            if key.cluster == self._cluster and place in self._seen:
+                self._due.stir(place, now)
+        for place in [place for place in self._uncompiled if self._is_compiled(place)]:
+            self._uncompiled.discard(place)
+            self._due.stir(place, now)
+        self._mention_others()
 
-    def _report(self, item: Projected) -> Report | None:
+    def _is_compiled(self, key: Key) -> bool:
+        known = self._book.get(*key)
+        return known is not None and 0 < known.sequence <= self._reach.compiled
+
+    async def _write_all(self, reports: Sequence[tuple[Key, Report]]) -> bool:
+        """Write these at the pace; false: nothing can be written now, and what was not waits again."""
+        free = asyncio.Semaphore(self._pace.at_once)
+        later: list[Key] = []
+
+        async def write(key: Key, report: Report) -> None:
+            async with free:
+                outcome: Outcome = "later" if later else await self._write(report)
+            self._wrote(key, report, outcome)
+            if outcome == "later":
+                later.append(key)
+
+        async with asyncio.TaskGroup() as group:
+            for key, report in reports:
+                await self._slot()
+                if later or not self._leads() or self._seen.get(key) is not report.object:
+                    self._due.stir(key, self._clock())
+                    continue
+                group.create_task(write(key, report))
+        return not later
+
+    async def _slot(self) -> None:
+        """Wait for the turn of the next write."""
+        now = self._clock()
+        self._next_slot = max(self._next_slot, now)
+        if self._next_slot > now:
+            await asyncio.sleep(self._next_slot - now)
+        self._next_slot += 1 / self._rate
+
+    def _wrote(self, key: Key, report: Report, outcome: Outcome) -> None:
+        self.counts[outcome] += 1
+        if outcome == "later":
+            self._due.stir(key, self._clock())
+            return
+        # What was written is seen by the watch. If it is to be written again all the same, the server takes it
+        # and keeps something else (its schema prunes, say).
+        told = _told(report.conditions)
+        vain = outcome == "refused" or self._told.get(key) == told
+        self._told[key] = told
+        self._due.hold(key, self._clock() + (self._pace.refused if vain else self._pace.again))
+        item = report.object
+        for why, message in news(conditions_in(item.status), report.conditions):
+            self._announce(News(item.kind, item.name, item.uid, item.resource_version, item.api_version, why, message))
+
+    # What is to be said
+
+    def _judge(self, key: Key, now: float) -> Report | None:
+        item = self._seen.get(key)
+        if item is None:
+            return None
+        before = conditions_in(item.status)
         namespace = item.name.namespace
         if namespace != self._mesh_namespace and namespace not in self._reach.namespaces:
+            outside = namespace in self._unclaimed and any(each.get("type") in OURS for each in before)
+            verdict = Verdict(version=0, outside=True) if outside else None
+        else:
+            verdict = self._verdict(key, item, now)
+        if verdict is None:
             return None
-        known = self._book.get(item.kind, item.name)
-        if known is None or not known.lives or known.uid != item.uid or known.digest != item.digest:
-            return None
-        if not 0 < known.sequence <= self._reach.version:
-            return None
-        before = _conditions_in(item.status)
-        verdict = self._verdict(item, known.sequence)
         after = conditions(verdict, generation=item.generation, before=before, now=self._now())
-        if _told(before) == _told(after):
-            return None
-        return Report(object=item, conditions=tuple(after), news=tuple(news(before, after)))
+        return None if _told(before) == _told(after) else Report(object=item, conditions=tuple(after))
 
-    def _verdict(self, item: Projected, sequence: int) -> Verdict:
-        key = ObjectKey(cluster=self._cluster, kind=item.kind, namespace=item.name.namespace, name=item.name.name)
-        concerned = self._reach.concerned(key)
-        waiting = sorted(proxy for proxy in concerned if not self._reach.holds(proxy, sequence))
+    def _verdict(self, key: Key, item: Projected, now: float) -> Verdict | None:
+        """None: it is not known yet, and looked at again when it is."""
+        known = self._book.get(*key)
+        if known is None or not known.lives or known.uid != item.uid or known.digest != item.digest:
+            self._uncompiled.add(key)
+            return None
+        if not 0 < known.sequence <= self._reach.compiled:
+            self._uncompiled.add(key)
+            return None
+        if self._pinned is not None and self._pinned.forms.get(key) != (item.uid, item.digest):
+            return Verdict(version=known.sequence, pinned=self._pinned.version)
+        of = ObjectKey(cluster=self._cluster, kind=item.kind, namespace=item.name.namespace, name=item.name.name)
+        concern = self._reach.concern(of, known.sequence)
+        refused = tuple((_short(one), said) for one in concern.waiting if (said := self._reach.refusal(one)))
+        if not concern.waiting:
+            self._late.pop(key, None)
+        elif not refused and now < (until := self._late.setdefault(key, now) + self._pace.patience):
+            self._due.postpone(key, until)
+            return None
         whole, missing = _missing(item.kind, item.body)
-        reasons = [(one.code, one.sentence) for one in self._reach.left_out(key)]
-        refused = tuple((_short(proxy), said) for proxy in waiting if (said := self._reach.refusal(proxy)))
+        reasons = [(one.code, one.sentence) for one in self._reach.left_out(of)]
         return Verdict(
-            version=sequence,
+            version=known.sequence,
             left_out=((NOT_SUPPORTED, missing),) if whole else tuple(reasons),
             unsupported="" if whole else missing,
-            concerned=len(concerned),
-            waiting=tuple(map(_short, waiting)),
+            concerned=concern.count,
+            waiting=tuple(map(_short, concern.waiting)),
             refused=refused,
         )
+
+    # Events
+
+    def _mention_others(self) -> None:
+        """What is left out of objects that have no status of ours: Services, slices, Pods, Namespaces, accounts."""
+        others = self._reach.left_out_others
+        for key in [key for key in self._mentioned if key not in others]:
+            del self._mentioned[key]
+        for key, found in others.items():
+            said = tuple((one.code, one.sentence) for one in found)
+            name = ObjectName(namespace=key.namespace, name=key.name)
+            known = self._book.get(key.kind, name)
+            if self._mentioned.get(key) == said or known is None or not known.lives or not known.uid:
+                continue
+            self._mentioned[key] = said
+            for why, message in news(
+                (), conditions(Verdict(version=0, left_out=said), generation=0, before=(), now="")
+            ):
+                self._announce(News(key.kind, name, known.uid, known.resource_version, "", why, message))
+
+    def _announce(self, one: News) -> None:
+        if len(self._news) >= _MOST_NEWS:
+            self._news.popleft()
+            self.events_dropped += 1
+        self._news.append(one)
+        self._newsworthy.set()
+
+    async def run_news(self) -> None:
+        """Tell events for ever."""
+        while True:
+            await self._newsworthy.wait()
+            self._newsworthy.clear()
+            while self._news:
+                one = self._news.popleft()
+                if await self._tell(one) == "later":
+                    self._news.appendleft(one)
+                    await asyncio.sleep(self._pace.outage)
+                    continue
+                self.events_told += 1
+                await asyncio.sleep(1 / self._pace.news)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -263,7 +428,7 @@ class _Status(msgspec.Struct):
     conditions: list[Condition] = []
 
 
-def _conditions_in(status: bytes) -> list[Condition]:
+def conditions_in(status: bytes) -> list[Condition]:
     """The conditions in a status; whatever else somebody wrote there counts as none."""
     try:
         return msgspec.json.decode(status, type=_Status).conditions if status else []

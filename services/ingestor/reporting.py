@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from services.ingestor.book import Book
 from services.ingestor.conditions import Condition
 from services.ingestor.facts import Fact, Projected
+from services.ingestor.hearing import Hearing
 from services.ingestor.kinds import REPORTED, Kind, kinds
 from services.ingestor.reach import Reach
-from services.ingestor.reporter import Outcome, Report, Reporter
+from services.ingestor.reporter import News, Outcome, Report, Reporter
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import SourceError
 from shared import process
@@ -40,11 +41,12 @@ async def report(
     settings = context.settings
     streams = settings.streams
     watched = {kind.name: kind for kind in kinds(mesh_namespace=settings.namespace)}
-    reach = Reach(cluster=settings.cluster, kinds=REPORTED)
+    reach, writer = Reach(cluster=settings.cluster, kinds=REPORTED), ReportWriter(api, watched, now=_now)
     reporter = Reporter(
         reach,
         book,
-        ReportWriter(api, watched, now=_now),
+        writer,
+        writer.tell,
         cluster=settings.cluster,
         kinds=REPORTED,
         mesh_namespace=settings.namespace,
@@ -52,12 +54,17 @@ async def report(
         clock=asyncio.get_running_loop().time,
         leads=leads,
     )
-    snapshots, keyframes, statuses = [
-        await logs.open(name) for name in (streams.snapshots, streams.keyframes, streams.status)
+    hearing = Hearing(reach, reporter, streams)
+    snapshots, keyframes, statuses, leases, events = [
+        await logs.open(name)
+        for name in (streams.snapshots, streams.keyframes, streams.status, streams.leases, streams.events)
     ]
-    context.spawn(reporter.follow_commits(snapshots, keyframes, streams), "commits")
-    context.spawn(reporter.follow_statuses(statuses, streams), "statuses")
+    context.spawn(hearing.follow_commits(snapshots, keyframes), "commits")
+    context.spawn(hearing.follow_statuses(statuses), "statuses")
+    context.spawn(hearing.follow_progress(leases), "progress")
+    context.spawn(hearing.follow_pin(events, settings.cluster), "pin")
     context.spawn(reporter.run(), "reports")
+    context.spawn(reporter.run_news(), "events of objects")
     context.metrics.gauge(
         "meshlog_ingestor_reports",
         "Statuses written back on policy objects, since the start",
@@ -67,6 +74,19 @@ async def report(
         "meshlog_mesh_proxies",
         "Proxies by how they stand, as the ingestor that leads sees them.",
         lambda: _standing(reach) if leads() else {},
+    )
+    context.metrics.gauge(
+        "meshlog_ingestor_reports_waiting",
+        "Policy objects whose status is to be looked at",
+        lambda: float(reporter.waiting),
+    )
+    context.metrics.gauge(
+        "meshlog_ingestor_object_events",
+        "Kubernetes events about objects, since the start; dropped: too many at once",
+        lambda: {
+            (("outcome", "told"),): float(reporter.events_told),
+            (("outcome", "dropped"),): float(reporter.events_dropped),
+        },
     )
     context.spawn(_remark(context, reach), "remarks")
     return reporter.note
@@ -113,19 +133,15 @@ class ReportWriter:
 
     async def __call__(self, report: Report) -> Outcome:
         """Write one report."""
+        item = report.object
         try:
             status = await self._patch(report)
-            for reason, message in report.news:
-                await self._tell(report.object, reason, message)
         except SourceError as error:
             _log.warning("a status cannot be written now", extra={"why": error.failure.why})
             return "later"
         if status < 300:
             return "written"
-        _log.info(
-            "a status was not taken",
-            extra={"kind": report.object.kind, "object": str(report.object.name), "status": status},
-        )
+        _log.info("a status was not taken", extra={"kind": item.kind, "object": str(item.name), "status": status})
         return "refused"
 
     async def _patch(self, report: Report) -> int:
@@ -134,33 +150,42 @@ class ReportWriter:
         path = f"/apis/{kind.group}/{version}/namespaces/{item.name.namespace}/{kind.plural}/{item.name.name}/status"
         return await self._api.send("PATCH", path, _patch(item, report.conditions), "application/json-patch+json")
 
-    async def _tell(self, item: Projected, reason: str, message: str) -> None:
-        digest = hashlib.sha256(f"{item.uid}/{reason}/{message}".encode()).hexdigest()[:16]
+    async def tell(self, news: News) -> Outcome:
+        """Tell one event beside its object."""
+        kind = self._kinds[news.kind]
+        built_in = f"{kind.group}/{kind.version}" if kind.group else kind.version
+        # Of objects that are in no namespace Kubernetes keeps events in `default`.
+        namespace = news.name.namespace or "default"
+        digest = hashlib.sha256(f"{news.uid}/{news.reason}/{news.message}".encode()).hexdigest()[:16]
         now = self._now()
         event: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Event",
             # The same news has the same name: told again, it is refused as being there.
-            "metadata": {"name": f"{item.name.name[:200]}.{digest}", "namespace": item.name.namespace},
+            "metadata": {"name": f"{news.name.name[:200]}.{digest}", "namespace": namespace},
             "involvedObject": {
-                "apiVersion": item.api_version,
-                "kind": item.kind,
-                "namespace": item.name.namespace,
-                "name": item.name.name,
-                "uid": item.uid,
-                "resourceVersion": item.resource_version,
+                "apiVersion": news.api_version or built_in,
+                "kind": news.kind,
+                **({"namespace": news.name.namespace} if news.name.namespace else {}),
+                "name": news.name.name,
+                "uid": news.uid,
+                "resourceVersion": news.resource_version,
             },
             "type": "Warning",
-            "reason": reason,
-            "message": message[:_MAX_NOTE],
+            "reason": news.reason,
+            "message": news.message[:_MAX_NOTE],
             "source": {"component": MANAGER},
             "reportingComponent": MANAGER,
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,
         }
-        path = f"/api/v1/namespaces/{item.name.namespace}/events"
-        await self._api.send("POST", path, event, "application/json")
+        try:
+            status = await self._api.send("POST", f"/api/v1/namespaces/{namespace}/events", event, "application/json")
+        except SourceError as error:
+            _log.warning("an event cannot be written now", extra={"why": error.failure.why})
+            return "later"
+        return "written" if status < 300 else "refused"
 
 
 def _patch(item: Projected, told: Sequence[Condition]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 
 from services.injector.configuration import Installation
 from services.injector.gate import Caps
@@ -94,7 +93,6 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
             edge_port=self.edge_port,
             native_sidecars=self.native_sidecars,
             concurrency=self.concurrency,
-            ipv6=":" in os.environ.get("KUBERNETES_SERVICE_HOST", ""),
             proxy_mark=self.proxy_mark,
             proxy_uid=self.proxy_uid,
             refuse_net_admin=self.refuse_net_admin,

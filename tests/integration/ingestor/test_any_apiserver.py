@@ -23,7 +23,7 @@ from services.ingestor.conditions import Condition
 from services.ingestor.facts import ObjectName, Projected
 from services.ingestor.kinds import REPORTED, kinds
 from services.ingestor.kube import PAGE, KubernetesSource
-from services.ingestor.reporter import Report
+from services.ingestor.reporter import News, Report
 from services.ingestor.reporting import ReportWriter
 from services.ingestor.settings import IngestorSettings
 from shared import events
@@ -136,11 +136,15 @@ async def test_what_is_applied_changed_and_deleted_is_in_the_log(world: World) -
         uid = found["TrafficSplit shop/web"].uid
         said = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": NOW}
         stranger = "00000000-0000-0000-0000-000000000000"
-        news = (("Refused", "a sentence"),)
+        writer = ReportWriter(source, {kind.name: kind for kind in WATCHED}, now=lambda: NOW)
         for whose, status in ((stranger, b""), (uid, b""), (uid, b'{"conditions": []}'), (stranger, b"{}")):
-            told = Report(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),), news=news)
-            outcome = await ReportWriter(source, {kind.name: kind for kind in WATCHED}, now=lambda: NOW)(told)
+            told = Report(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),))
+            outcome = await writer(told)
             assert outcome == ("written" if whose == uid else "refused"), (whose, status)
+        item = _item(uid=uid, status=b"")
+        news = News(item.kind, item.name, uid, "1", item.api_version, "Refused", "a sentence")
+        assert await writer.tell(news) == "written"
+        assert await writer.tell(news) == "refused", "it is there already"
         stored = await world.api.get(f"{SPLITS}/web")
         assert stored["status"]["conditions"] == [said]
         assert "a sentence" in str(await world.api.get("/api/v1/namespaces/shop/events"))

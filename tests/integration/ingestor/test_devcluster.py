@@ -18,10 +18,11 @@ from services.ingestor.__main__ import Ingestor
 from services.ingestor.kinds import REPORTED, kinds
 from services.ingestor.kube import KubernetesSource
 from services.ingestor.reach import Reach
-from services.ingestor.reporter import Reporter
+from services.ingestor.reporter import Pace, Reporter
 from services.ingestor.reporting import ReportWriter
 from services.ingestor.settings import IngestorSettings
 from shared import events, model
+from shared.beside import beside
 from shared.eventlog.chain import Verifier
 from shared.eventlog.memory import MemoryLog
 from shared.events import ObjectKey
@@ -217,10 +218,12 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
     source = await KubernetesSource.connect(str(world.kubeconfig))
     async with world.ingestor() as ingestor, _closed(source):
         reach = Reach(cluster="c1", kinds=REPORTED)
+        writer = ReportWriter(source, {kind.name: kind for kind in kinds(mesh_namespace="x")}, now=lambda: NOW)
         reporter = Reporter(
             reach,
             ingestor.writer.book,
-            ReportWriter(source, {kind.name: kind for kind in kinds(mesh_namespace="x")}, now=lambda: NOW),
+            writer,
+            writer.tell,
             cluster="c1",
             kinds=REPORTED,
             mesh_namespace="x",
@@ -234,15 +237,20 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
         left_out = Quarantined(key=key, code="smi/split-root", sentence="root default/shop is no Service")
         head = Commit(format=1, version=sequence, parent=0, epoch="e", build="b")
         reach.take_commit(structs.replace(head, quarantine=[left_out], mesh_namespaces=["default"]))
+        await asyncio.sleep(Pace().settle)
         await reporter.turn()
         told = await cluster.get("trafficsplits.split.smi-spec.io", "default", "shop")
         assert told is not None
         (accepted, programmed) = told["status"]["conditions"]
         assert (accepted["status"], accepted["reason"]) == ("False", "SplitRoot")
         assert accepted["observedGeneration"] == stored["metadata"]["generation"]
-        assert programmed["reason"] == "NoProxies"
-        listed, _ = await cluster.list("events", "default")
-        (event,) = [each for each in listed if each["reason"] == "SplitRoot"]
-        assert event["involvedObject"]["uid"] == stored["metadata"]["uid"]
-        await eventually(lambda: not reporter.due()[0], within=5.0, what="its watch has seen the status")
+        assert programmed["reason"] == "NotAccepted"
+
+        async def told_once() -> list[str]:
+            listed, _ = await cluster.list("events", "default")
+            return [each["involvedObject"]["uid"] for each in listed if each["reason"] == "SplitRoot"]
+
+        async with beside(reporter.run_news()):
+            await eventually(told_once, within=5.0, what="an event is told")
+        assert await told_once() == [stored["metadata"]["uid"]]
         assert ingestor.writer.counts.written == written

@@ -147,6 +147,21 @@ async def test_events_that_change_nothing_publish_nothing() -> None:
         assert compiler.publication.tally.commits == 2
 
 
+async def test_how_far_it_is_moves_also_by_events_that_change_nothing() -> None:
+    logs, mesh = await recorded()
+    leads = True
+    async with running(logs, leads=lambda: leads) as compiler:
+        await compiler.reaches(len(mesh))
+        assert compiler.publication.reached == len(mesh)
+        await write(logs, [objects.namespace("elsewhere", mesh=None)])
+        await eventually(lambda: compiler.publication.reached == len(mesh) + 1, within=5, what="it is that far")
+        assert compiler.published.version == len(mesh)
+        leads = False
+        await write(logs, [objects.namespace("elsewhere", mesh="other")])
+        await eventually(lambda: compiler.publication.compiler.version == len(mesh) + 2, within=5, what="it is folded")
+        assert compiler.publication.reached == len(mesh) + 1, "who does not publish says nothing of what is published"
+
+
 async def test_a_restart_with_the_same_events_publishes_nothing() -> None:
     logs = MemoryLogs(STREAMS)
     await write(logs, objects.bookstore())

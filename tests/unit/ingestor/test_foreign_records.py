@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from services.ingestor.book import Book
+from services.ingestor.hearing import Hearing
 from services.ingestor.reach import Reach
-from services.ingestor.reporter import Outcome, Pace, Report, Reporter
+from services.ingestor.reporter import News, Outcome, Report, Reporter
 from services.ingestor.retention import Retention
 from services.ingestor.standing import Standing
 from shared import blob, events
@@ -144,20 +145,21 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
     snapshots, statuses = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.status)
     reach = Reach(cluster="c1", kinds=[])
 
-    async def write(_report: Report) -> Outcome:
+    async def write(_report: Report | News) -> Outcome:
         return "written"
 
     reporter = Reporter(
         reach,
         Book(),
         write,
+        write,
         cluster="c1",
         kinds=[],
         mesh_namespace="m",
         now=lambda: "",
         clock=lambda: 0.0,
-        pace=Pace(outage=0.01),
     )
+    hearing = Hearing(reach, reporter, STREAMS, outage=0.01)
 
     async def publish(version: int, parent: int) -> None:
         commit = Commit(format=1, version=version, parent=parent, epoch="e1", build="b")
@@ -168,8 +170,8 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
         await write_chained(snapshots, *drafts)
 
     async with tasks(
-        reporter.follow_commits(snapshots, logs.stream(STREAMS.keyframes), STREAMS),
-        reporter.follow_statuses(statuses, STREAMS),
+        hearing.follow_commits(snapshots, logs.stream(STREAMS.keyframes)),
+        hearing.follow_statuses(statuses),
     ):
         await publish(1, 0)
         snapshots.intrude(STREAMS.snapshot_subject)

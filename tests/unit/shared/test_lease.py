@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Checkpoint, Draft
-from shared.lease import Lease
+from shared.lease import Lease, tenure_in
 from tests.waiting import eventually
 
 TTL = 0.5
@@ -49,6 +49,30 @@ async def test_who_stood_by_while_a_renewal_was_late_is_told_that_it_leads_again
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def test_a_renewal_says_how_far_the_work_has_come() -> None:
+    log, reached = MemoryLog(), 7
+    lease = Lease(log, subject="leases.x", instance="a", ttl=0.1)
+    lease.reached = lambda: reached
+    lease.campaign()
+
+    async def said() -> int:
+        record = await log.last("leases.x")
+        tenure = tenure_in(record) if record is not None else None
+        return tenure.reached if tenure is not None else 0
+
+    async def says(number: int) -> bool:
+        return await said() == number
+
+    task = asyncio.create_task(lease.run())
+    await eventually(lambda: says(7), within=5, what="it is said")
+    reached = 9
+    await eventually(lambda: says(9), within=5, what="the next renewal says more")
+    await lease.release()
+    assert await said() == 0, "who gives it back says nothing"
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_who_stands_aside_gives_the_lease_to_another_at_once_and_takes_it_up_again_when_it_campaigns() -> None:
