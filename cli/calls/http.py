@@ -102,7 +102,9 @@ def taken(configuration: RouteConfiguration, request: Request) -> Route | None:
         if kind == "safe_regex":
             fits = path_matches(route.match.safe_regex, request)
         elif kind == "prefix" and route.match.prefix == "/":
-            fits = True
+            fits = bool(request.path)
+        elif kind == "connect_matcher":
+            fits = request.method == "CONNECT"
         else:
             raise UnknownConfigurationError(f"a route by {kind}")
         if fits and all(header_matches(matcher, request) for matcher in route.match.headers):

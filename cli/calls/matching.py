@@ -37,7 +37,7 @@ class Request(msgspec.Struct, frozen=True):
 
     method: str = "GET"
     path: str = "/"
-    """With its query string, if it has one."""
+    """With its query string, if it has one. As a sidecar has read it: empty for CONNECT."""
     headers: tuple[tuple[str, str], ...] = ()
     """Names in any case. `host` is the authority."""
 
@@ -46,7 +46,7 @@ class Request(msgspec.Struct, frozen=True):
         if name == ":method":
             return [self.method]
         if name == ":path":
-            return [self.path]
+            return [self.path] if self.path else []
         wanted = "host" if name == ":authority" else name.lower()
         found = [value for key, value in self.headers if key.lower() == wanted]
         # These are one field to Envoy, however many lines they came in.
@@ -97,7 +97,7 @@ def header_matches(matcher: HeaderMatcher, request: Request) -> bool:
 
 def path_matches(regex: RegexMatcher, request: Request) -> bool:
     """Whether the path agrees with an expression of a route."""
-    return _expression(regex, matched_path(request.path))
+    return bool(request.path) and _expression(regex, matched_path(request.path))
 
 
 def _permitted(permission: Permission, request: Request | None) -> bool:
@@ -109,7 +109,7 @@ def _permitted(permission: Permission, request: Request | None) -> bool:
     if request is None:
         raise UnknownConfigurationError(f"a rule about {kind} for connections")
     if kind == "url_path":
-        return text_matches(permission.url_path.path, matched_path(request.path))
+        return bool(request.path) and text_matches(permission.url_path.path, matched_path(request.path))
     if kind == "header":
         return header_matches(permission.header, request)
     raise UnknownConfigurationError(f"a permission of kind {kind}")

@@ -80,10 +80,10 @@ def read(method: str, target: str, headers: tuple[tuple[str, str], ...], limits:
     return "400" if path is None else Head(path, authority)
 
 
-def _connect(target: str) -> Refusal:
-    """No route takes CONNECT, and a target that is no authority is refused before routes are asked."""
+def _connect(target: str) -> Head | Refusal:
+    """A tunnel has no path, and its target is the authority, whatever its `host` header says."""
     host, colon, port = target.rpartition(":")
-    return "404" if colon and host and port.isdigit() and _HOST.match(host) else "400"
+    return Head("", target) if colon and host and port.isdigit() and _HOST.match(host) else "400"
 
 
 def _other_form(method: str, target: str, limits: Limits) -> Head | Refusal:

@@ -40,6 +40,7 @@ from services.compiler.render.tls import ads, server_side
 from shared.policy.model import EscapedSlashes
 from shared.policy.names import ObjectName
 
+_UPGRADES = ("websocket", "CONNECT")
 _HANDSHAKE = 10
 """Seconds that a TLS hello, a handshake, and the headers of a request may take where strangers can connect."""
 _OWN_HEADERS = 60
@@ -89,12 +90,15 @@ def _manager(name: str, slashes: EscapedSlashes, filters: Sequence[HttpFilter]) 
         stat_prefix=name,
         rds=Rds(route_config_name=name, config_source=ads()),
         http_filters=[*filters, HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))],
-        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        # A tunnel is the application's business once policy has let the request through. Any other upgrade is left
+        # out of the request, as servers may ignore it (RFC 9110, 7.8): without that Envoy answers 403.
+        upgrade_configs=[HttpConnectionManager.UpgradeConfig(upgrade_type=kind) for kind in _UPGRADES],
         # The application's own time-outs rule.
         stream_idle_timeout=Duration(),
         server_header_transformation=HttpConnectionManager.ServerHeaderTransformation.PASS_THROUGH,
     )
     manager.http_protocol_options.accept_http_10 = True
+    manager.http_protocol_options.ignore_http_11_upgrade.append(requests.other_than("websocket"))
     requests.reads(manager, slashes)
     return manager
 

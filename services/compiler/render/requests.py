@@ -91,6 +91,11 @@ def http2(streams: int = MAX_STREAMS) -> Http2ProtocolOptions:
     )
 
 
+def other_than(word: str) -> StringMatcher:
+    """Every text but a word, in upper or lower case."""
+    return StringMatcher(safe_regex=expression(f"(?i){_other_than(word)}"))
+
+
 def ambiguous() -> HeaderMatcher:
     """Requests whose path still holds a dot segment in some spelling."""
     return HeaderMatcher(name=":path", string_match=StringMatcher(safe_regex=expression(DOT_SEGMENT)))

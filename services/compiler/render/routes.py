@@ -65,6 +65,11 @@ def _everything() -> RouteMatch:
     return RouteMatch(prefix="/")
 
 
+def _tunnels() -> RouteMatch:
+    """Requests by CONNECT, which have no path: a match by path takes none of them."""
+    return RouteMatch(connect_matcher=RouteMatch.ConnectMatcher())
+
+
 def _requests(match: HttpMatch) -> RouteMatch:
     found = RouteMatch()
     if match.path:
@@ -74,6 +79,15 @@ def _requests(match: HttpMatch) -> RouteMatch:
     found.headers.extend(method_headers(match))
     found.headers.extend(header(name, pattern) for name, pattern in match.headers)
     return found
+
+
+def _requested_tunnels(match: HttpMatch) -> list[RouteMatch]:
+    """The requests by CONNECT that a match means: none if it asks for a path or for other methods."""
+    if match.path or (match.methods and "CONNECT" not in match.methods):
+        return []
+    found = _tunnels()
+    found.headers.extend(header(name, pattern) for name, pattern in match.headers)
+    return [found]
 
 
 def shares(route: RouteOf, own_cluster: str) -> list[tuple[str, int]]:
@@ -116,14 +130,18 @@ def _one_host(name: str, routes: list[Route]) -> RouteConfiguration:
 
 def outbound(route: RouteOf, own_cluster: str) -> RouteConfiguration:
     """Requests to one port of a service; `own_cluster` leads to its own endpoints."""
-    own = Route(match=_everything(), route=_action(sticky=route.sticky, cluster=own_cluster))
+    own = [
+        Route(match=match, route=_action(sticky=route.sticky, cluster=own_cluster))
+        for match in (_everything(), _tunnels())
+    ]
     split = route.split
     if split is None:
-        routes = [own]
+        routes = own
     elif split.matches is None:
-        routes = [_spread(route, own_cluster, _everything())]
+        routes = [_spread(route, own_cluster, match) for match in (_everything(), _tunnels())]
     else:
-        routes = [*(_spread(route, own_cluster, _requests(match)) for match in split.matches), own]
+        wanted = [one for match in split.matches for one in (_requests(match), *_requested_tunnels(match))]
+        routes = [*(_spread(route, own_cluster, match) for match in wanted), *own]
     return _one_host(names.outbound(route.service, route.port), routes)
 
 
@@ -138,15 +156,15 @@ def inbound(port: int, rules: RBAC, *, named: Collection[str], forwarders: Seque
     # No rules here: what is refused for its path needs no second verdict, which would say 403.
     refused.typed_per_filter_config[HTTP_RBAC].CopyFrom(packed(http_rbac.RBACPerRoute()))
     routes = [refused]
-    if forwarders:
-        believed = Route(match=_everything(), route=action)
-        believed.match.headers.append(requests.forwarded_by(forwarders))
-        routes.append(believed)
-    routes.append(Route(match=_everything(), route=action))
-    for route in routes[1:]:
-        read = requests.headers_read(named, believed=route is not routes[-1])
-        if read is not None:
-            route.typed_per_filter_config[requests.MUTATION].CopyFrom(read)
+    for believed in (True, False) if forwarders else (False,):
+        for match in (_everything(), _tunnels()):
+            passed = Route(match=match, route=action)
+            if believed:
+                passed.match.headers.append(requests.forwarded_by(forwarders))
+            read = requests.headers_read(named, believed=believed)
+            if read is not None:
+                passed.typed_per_filter_config[requests.MUTATION].CopyFrom(read)
+            routes.append(passed)
     found = _one_host(names.inbound(port), routes)
     decided = packed(http_rbac.RBACPerRoute(rbac=http_rbac.RBAC(rules=rules)))
     found.virtual_hosts[0].typed_per_filter_config[HTTP_RBAC].CopyFrom(decided)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from shared.events import Event
 from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 from tests.attacks.sidecar import SPELLINGS, asked, trusting_nobody
-from tests.integration.compiler.called import called
+from tests.integration.compiler.called import Called, called
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy
@@ -131,3 +134,65 @@ async def test_as_many_headers_as_applications_take_pass_and_not_without_end(tmp
         sent = [lines[:110], lines[:900], lines, *([f"x-large: {'a' * size}"] for size in (66_000, 120_000, 140_000))]
         found = [(await asked("127.0.0.1", pod.port, context, "/public/x", one))[0] for one in sent]
     assert found == ["200", "200", "431", "200", "200", "431"]
+
+
+async def tunnels(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An application that takes CONNECT, and answers each line in the tunnel; other requests it answers by `no`."""
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"CONNECT db.other:443 "):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while line := await reader.readline():
+                writer.write(b"got " + line)
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno")
+        await writer.drain()
+    writer.close()
+
+
+async def said(pod: Called, context: ssl.SSLContext, head: str, then: bytes = b"") -> tuple[str, bytes]:
+    """Status of the answer to a request, and the line that comes back for `then`, if the answer is 200."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", pod.port, ssl=context, server_hostname="any")
+    try:
+        writer.write(f"{head} HTTP/1.1\r\nhost: any\r\n\r\n".encode())
+        status = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).split(b" ")[1].decode()
+        if status != "200":
+            return status, b""
+        writer.write(then)
+        return status, await asyncio.wait_for(reader.readline() if then else reader.read(2), 10)
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("match", "opened"),
+    [
+        ({"methods": ["CONNECT"]}, {"CONNECT"}),
+        ({"methods": ["*"]}, {"CONNECT", "GET"}),
+        ({"methods": ["GET"]}, {"GET"}),
+        # A tunnel has no path, so that no path of a rule is its path.
+        ({"pathRegex": ".*", "methods": ["*"]}, {"GET"}),
+        ({"headers": {"host": "db.other:443"}}, {"CONNECT"}),
+        ({"headers": {"host": "any"}, "methods": ["CONNECT"]}, set()),
+    ],
+)
+async def test_a_tunnel_is_opened_by_policy_alone(match: dict[str, object], opened: set[str], tmp_path: Path) -> None:
+    """And then it is the application's: what goes through it is not read."""
+    rule = objects.route_group("store", "routes", {"name": "browse", **match})
+    async with called(tmp_path, [rule], serve=tunnels) as pod:
+        context = trusting_nobody(*pod.caller("buy", "thief"))
+        connect = await said(pod, context, "CONNECT db.other:443", b"hello\n")
+        get = await said(pod, context, "GET /")
+    assert connect == (("200", b"got hello\n") if "CONNECT" in opened else ("403", b""))
+    assert get == (("200", b"no") if "GET" in opened else ("403", b""))
+
+
+async def test_an_upgrade_that_the_sidecar_does_not_know_is_left_out_of_the_request(tmp_path: Path) -> None:
+    """A server may ignore it; some client libraries ask for TLS in every request."""
+    async with called(tmp_path, [PUBLIC]) as pod:
+        context = trusting_nobody(*pod.caller("buy", "thief"))
+        for word in ("TLS/1.2", "tcp", "h2c", "SPDY/3.1", "websockets", "web"):
+            lines = (f"upgrade: {word}", "connection: Upgrade")
+            status, body = await asked("127.0.0.1", pod.port, context, "/public/x", lines)
+            assert status == "200", word
+            assert "upgrade" not in headers(body), word

@@ -177,6 +177,14 @@ async def test_policy_is_what_callers_see(world: World) -> None:
     assert (await world.request("thief", "GET", "/buy", {"client": "buyer"}))[0] == 403
     assert (await world.request("thief", "GET", "//books/../buy", {"client": "buyer"}))[0] == 403
 
+    # What the caller's sidecar passes on, for the called one to decide.
+    outbound = world.places.outbound["buyer"]
+    for word in (b"TLS/1.2", b"tcp"):
+        head = b"GET /books HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: " + word
+        assert (await first_bytes(outbound, head + b"\r\n\r\n")).startswith(b"HTTP/1.1 200"), word
+    tunnel = await first_bytes(outbound, b"CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n")
+    assert tunnel.startswith(b"HTTP/1.1 403"), "no target opens it"
+
     plaintext = b"GET /books HTTP/1.1\r\nHost: a\r\n\r\n"
     assert await first_bytes(world.places.inbound["v1"], plaintext) == b"", "plaintext is reset"
     assert await first_bytes(world.places.outbound["v1"]) == b"hello\n", "bytes pass, the server may speak first"

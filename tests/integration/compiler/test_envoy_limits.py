@@ -28,7 +28,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 async def upgraded(pod: Called, context: ssl.SSLContext) -> AsyncGenerator[Streams]:
     """A WebSocket through the sidecar."""
     reader, writer = await asyncio.open_connection("127.0.0.1", pod.port, ssl=context, server_hostname="any")
-    lines = ("GET /socket HTTP/1.1", "host: any", "connection: upgrade", "upgrade: websocket", "", "")
+    lines = ("GET /socket HTTP/1.1", "host: any", "connection: upgrade", "upgrade: WebSocket", "", "")
     writer.write("\r\n".join(lines).encode())
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     assert head.startswith(b"HTTP/1.1 101"), head
@@ -41,7 +41,7 @@ async def echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            if b"websocket" not in head:
+            if b"upgrade: WebSocket" not in head:
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 continue
             writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")

@@ -66,11 +66,12 @@ def echo(name: str, found: HttpConnectionManager, port: int) -> Listener:
         HeaderValueOption(header=HeaderValue(key=f"got-{key}", value=f"%REQ({header})%"))
         for key, header in (("path", ":path"), ("host", ":authority"))
     ]
-    route = Route(
-        match=RouteMatch(prefix="/"), direct_response=DirectResponseAction(status=200), response_headers_to_add=got
-    )
+    routes = [
+        Route(match=match, direct_response=DirectResponseAction(status=200), response_headers_to_add=got)
+        for match in (RouteMatch(prefix="/"), RouteMatch(connect_matcher=RouteMatch.ConnectMatcher()))
+    ]
     found.route_config.CopyFrom(
-        RouteConfiguration(name=name, virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=[route])])
+        RouteConfiguration(name=name, virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=routes)])
     )
     http = Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(found))
     return Listener(name=name, address=address("127.0.0.1", port), filter_chains=[FilterChain(filters=[http])])
@@ -110,8 +111,8 @@ async def read(port: int, requests: Sequence[Request]) -> list[str]:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             status = head.split(" ")[1]
             got = {name: value for name, _, value in (line.partition(": ") for line in head.split("\r\n"))}
-            answers[index] = f"{got.get('got-path')} {got.get('got-host')}" if status == "200" else status
-            if status != "200":  # the connection ends with most of them, and after a while only
+            answers[index] = f"{got.get('got-path', '')} {got.get('got-host')}" if status == "200" else status
+            if status != "200" or request.method == "CONNECT":  # the connection ends with most, and after a while only
                 writer.close()
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.close()

@@ -182,4 +182,7 @@ def test_trusted_forwarders_are_believed_by_what_their_certificate_says() -> Non
     assert "left" not in expression, "a namespace that is no member"
     assert mutations(routes[1]) == ["client=%REQ(client)%"]
     assert mutations(routes[2])[0] == "-"
+    tunnels = told("store/v1-0", config, store).tunnels("inbound|8080")
+    assert [mutations(one) for one in tunnels] == [mutations(one) for one in routes[1:]], "tunnels are no way around"
+    assert tunnels[0].match.headers == routes[1].match.headers
     assert forwarders(told("store/v1-0").routes("inbound|8080")) == ""

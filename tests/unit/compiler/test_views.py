@@ -63,8 +63,16 @@ class Told:
         endpoints = [item.endpoint for group in assignment.endpoints for item in group.lb_endpoints]
         return [endpoint.address.socket_address.address for endpoint in endpoints]
 
-    def routes(self, name: str) -> Sequence[Route]:
+    def every_route(self, name: str) -> Sequence[Route]:
         return self.get(RouteConfiguration, name).virtual_hosts[0].routes
+
+    def routes(self, name: str) -> Sequence[Route]:
+        """Routes of requests for paths."""
+        return [one for one in self.every_route(name) if not one.match.HasField("connect_matcher")]
+
+    def tunnels(self, name: str) -> Sequence[Route]:
+        """Routes of CONNECT."""
+        return [one for one in self.every_route(name) if one.match.HasField("connect_matcher")]
 
 
 def told(pod: str, *more: Event, mesh: Sequence[Event] | None = None) -> Told:
@@ -89,6 +97,30 @@ def test_without_policy_every_connection_is_denied() -> None:
     assert tcp_clusters(found.get(Listener, "outbound").default_filter_chain) == {"denied": 1}
     assert RDS not in found.view
     assert not told("store/v1-0", mesh=without_policy()).rules(8080).policies
+
+
+def test_a_tunnel_goes_where_a_request_for_any_path_goes() -> None:
+    """A match of a split by path, or by other methods, means no tunnel."""
+
+    def clusters(split: Event, *groups: Event) -> list[list[str]]:
+        found = told("buy/buyer-0", split, *groups).tunnels(ROUTES)
+        return [
+            [one.name for one in route.route.weighted_clusters.clusters] or [route.route.cluster] for route in found
+        ]
+
+    both = {"store-v1": 1, "store-v2": 1}
+    leaves = [f"outbound|store/{name}|80" for name in both]
+    own = ["outbound|store/store|80"]
+    whole = objects.split("store", "canary", root="store", backends=both)
+    assert clusters(whole) == [leaves]
+    by = objects.split("store", "canary", root="store", backends=both, matches=["some"])
+    for match, more in (
+        ({"headers": {"x": "y"}}, [leaves]),
+        ({"methods": ["GET", "CONNECT"]}, [leaves]),
+        ({"methods": ["GET"]}, []),
+        ({"pathRegex": "/.*"}, []),
+    ):
+        assert clusters(by, objects.route_group("store", "some", {"name": "one", **match})) == [*more, own], match
 
 
 def test_without_policy_but_with_egress_a_client_may_leave_the_mesh() -> None:
