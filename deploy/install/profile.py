@@ -41,7 +41,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """One with a shell, as those are whose name ends in `-alpine`; a digest may follow (`…-alpine@sha256:…`)."""
     pull_policy: str = "IfNotPresent"
     pull_secret: str = ""
-    """Name of a Secret of the control plane's namespace with credentials for the registry; empty: none."""
+    """Name of a Secret with credentials for the registry, in the control plane's namespace and, for sidecars, in each
+    member namespace; empty: none."""
     ingestors: int = 1
     compilers: int = 1
     cas: int = 1

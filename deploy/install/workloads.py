@@ -219,6 +219,8 @@ def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
     if service.name == "injector":
         values["MESHLOG_INIT_IMAGE"] = profile.image_of("injector")
         values["MESHLOG_NATIVE_SIDECARS"] = str(profile.native_sidecars).lower()
+        values["MESHLOG_PULL_POLICY"] = profile.pull_policy
+        values["MESHLOG_PULL_SECRET"] = profile.pull_secret
         values["MESHLOG_PROXY_MARK"] = str(profile.proxy_mark)
         values["MESHLOG_CLIENT_NETWORKS"] = profile.webhook_networks
         values["MESHLOG_CLIENT_NAMES"] = profile.webhook_client_name

@@ -16,6 +16,9 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     build: str
     envoy_image: str
     init_image: str
+    pull_policy: str = "IfNotPresent"
+    pull_secret: str = ""
+    """Of both images; empty: none."""
     edge_host: str
     edge_port: int = 15128
     native_sidecars: bool = True

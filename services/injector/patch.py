@@ -59,6 +59,10 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
         # Last of the init containers: those before it still have the plain network, the proxy does not run yet.
         spec["initContainers"] = [*init_containers, redirect]
         spec["containers"] = [proxy, *containers]
+    secrets: list[Any] = spec.get("imagePullSecrets") or []
+    wanted = {"name": installation.pull_secret}
+    if installation.pull_secret and wanted not in secrets:
+        spec["imagePullSecrets"] = [*secrets, wanted]
     spec["volumes"] = [*(spec.get("volumes") or []), sidecar.volume(installation)]
     annotations |= {ANNOTATION_SIDECAR: installation.build, **sidecar.source_annotations()}
     if found:
@@ -117,7 +121,8 @@ def without_sidecar(pod: Mapping[str, Any]) -> Json:
 def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Json]:
     """The operations that turn a pod into another; only what an injection touches is compared."""
     operations: list[Json] = []
-    places = (("metadata", "annotations"), ("spec", "volumes"), ("spec", "initContainers"), ("spec", "containers"))
+    fields = ("volumes", "initContainers", "containers", "imagePullSecrets")
+    places = (("metadata", "annotations"), *(("spec", field) for field in fields))
     for part, field in places:
         old, new = (before.get(part) or {}).get(field), (after.get(part) or {}).get(field)
         if new == old:

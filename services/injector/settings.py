@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 from services.injector.configuration import Installation
 from services.injector.gate import Caps
@@ -39,6 +40,10 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     """Image of the proxy, unless the MeshConfig names one."""
     init_image: str = "meshlog/meshlog"
     """Image that holds `meshlog sidecar-init`, unless the MeshConfig names one."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """Of both images: `Always`, `IfNotPresent` or `Never`."""
+    pull_secret: str = ""
+    """Name of a Secret in each member namespace with credentials for their registry; empty: none."""
     edge_host: str = ""
     """Name of the xDS edge's Service; empty: `meshlog-xds-edge` in the mesh's namespace."""
     edge_port: int = 15128
@@ -89,6 +94,8 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
             build=VERSION,
             envoy_image=self.envoy_image,
             init_image=self.init_image,
+            pull_policy=self.pull_policy,
+            pull_secret=self.pull_secret,
             edge_host=host,
             edge_port=self.edge_port,
             native_sidecars=self.native_sidecars,

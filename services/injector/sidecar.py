@@ -92,7 +92,7 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
     container: Json = {
         "name": PROXY_CONTAINER,
         "image": _usable(mesh.sidecar.envoy_image, envoy_fails) or installation.proxy_image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": installation.pull_policy,
         "command": ["envoy"],
         "args": [
             "--config-yaml",
@@ -181,7 +181,7 @@ def init(
     container: Json = {
         "name": INIT_CONTAINER,
         "image": _usable(mesh.sidecar.init_container_image, init_fails) or installation.init_image,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": installation.pull_policy,
         "command": ["meshlog"],
         "args": arguments,
         "env": [_field("POD_IP", "status.podIP")],

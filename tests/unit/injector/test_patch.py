@@ -356,3 +356,27 @@ def test_without_a_mesh_config_the_defaults_hold() -> None:
 def test_a_mesh_config_that_cannot_be_used_is_refused(spec: dict[str, Any]) -> None:
     with pytest.raises(BadInputError, match="MeshConfig"):
         read_mesh_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (None, [{"name": "regcred"}]),
+        ([{"name": "mine"}], [{"name": "mine"}, {"name": "regcred"}]),
+        ([{"name": "regcred"}], [{"name": "regcred"}]),
+    ],
+)
+def test_the_registrys_secret_is_named_in_the_pod_once(
+    own: list[dict[str, str]] | None, expected: list[dict[str, str]]
+) -> None:
+    private = msgspec.structs.replace(INSTALLATION, pull_secret="regcred", pull_policy="Always")
+    made = pod()
+    if own is not None:
+        made["spec"]["imagePullSecrets"] = own
+    once = with_sidecar(made, private, MeshSpec())
+    assert once["spec"]["imagePullSecrets"] == expected
+    assert with_sidecar(once, private, MeshSpec())["spec"]["imagePullSecrets"] == expected
+    paths = {each["path"] for each in json_patch(made, once)}
+    assert ("/spec/imagePullSecrets" in paths) is (own != expected)
+    assert {container(once, name)["imagePullPolicy"] for name in ("envoy", "meshlog-init")} == {"Always"}
+    assert "imagePullSecrets" not in with_sidecar(pod(), INSTALLATION, MeshSpec())["spec"]

@@ -222,3 +222,13 @@ def test_on_a_full_disk_a_server_of_the_log_waits_for_room_instead_of_ending_aga
     assert done.stderr.count("is full: nats-server starts as soon as there is room") == 1
     assert done.stdout == "runs --config /etc/nats/nats.conf\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_how_images_are_pulled_is_told_to_the_injector_as_well() -> None:
+    """Sidecars come from the same registry."""
+    private = msgspec.structs.replace(profile("ha"), pull_secret="regcred", pull_policy="Always")
+    every = pods(control_plane(private))
+    assert all(pod["imagePullSecrets"] == [{"name": "regcred"}] for pod in every.values())
+    (injector,) = every["meshlog-injector"]["containers"]
+    told = {one["name"]: one.get("value") for one in injector["env"]}
+    assert (told["MESHLOG_PULL_SECRET"], told["MESHLOG_PULL_POLICY"]) == ("regcred", "Always")
