@@ -92,7 +92,7 @@ async def dual(directory: Path, *, six_first: bool, listens_on: str = "127.0.0.1
                 bound = listener.address.socket_address
                 assert (bound.address, bound.ipv4_compat) == ("::", True)
                 if listener.name == "outbound":
-                    bind_outbound(listener, "::", outbound)
+                    bind_outbound(listener, "::", outbound if name == "client" else free_port())
                     listener.address.socket_address.ipv4_compat = True
                 else:
                     bound.port_value = port if name == "server" else free_port()
