@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     from cli.manifests import read_manifests
 
     manifests: list[Manifest] = [one for path in options.filename for one in read_manifests(path)]
-    _mark_together(manifests)
+    mark_together(manifests)
     return asyncio.run(_apply(manifests, options.timeout if options.wait else None))
 
 
@@ -138,7 +138,7 @@ def _tell_rollout(found: Rollout | None, began: int, seconds: float) -> None:
         output.line(f"more: meshlog rollout {found.version}")
 
 
-def _mark_together(manifests: Sequence[Manifest]) -> None:
+def mark_together(manifests: Sequence[Manifest]) -> None:
     """Make one change set of all that can change a proxy, so that it reaches proxies in one version.
 
     Namespaces are left out: pods are admitted only once the log has their namespace, so a set of both waits for itself.
@@ -152,15 +152,14 @@ def _mark_together(manifests: Sequence[Manifest]) -> None:
     together = [
         one
         for one in manifests
-        if is_followed(
+        if one["kind"] != "Namespace"
+        and is_followed(
             one["kind"], one["metadata"].get("namespace") or "default", one["metadata"]["name"], mesh_namespace=home
         )
     ]
     if len(together) < 2:
         return
-    namespaces = [
-        "" if one["kind"] == "Namespace" else one["metadata"].get("namespace") or "default" for one in together
-    ]
+    namespaces = [one["metadata"].get("namespace") or "default" for one in together]
     annotation = stamp(f"apply-{secrets.token_hex(4)}", namespaces)
     for one in together:
         annotations = one["metadata"].setdefault("annotations", {}) or {}

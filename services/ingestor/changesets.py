@@ -4,6 +4,9 @@ The annotation stays on its objects for ever, so an object is only held if its s
 its last record in the log came with, and not one that ended a short while ago. A set that does not become
 complete in time is let go as it is; nothing is ever dropped, and facts about one object never overtake each other.
 
+Namespaces never wait: what is created in one is admitted only once the log has it, so a set that held its Namespace
+back would wait for objects that wait for it. They count in their set all the same.
+
 A set is known by its id *and* by what it says of itself: how many of its objects each namespace has. An object counts
 in its own namespace only, so a namespace's user who knows the id of a set of others neither completes nor ends it.
 """
@@ -23,6 +26,8 @@ PATIENCE = 2.0
 
 _REMEMBERED = 128
 """Ended sets that are remembered, of those that one namespace began."""
+_AHEAD = frozenset({"Namespace"})
+"""Kinds that admission reads from the log."""
 _AT_ONCE = 32
 """Sets that are waited for at once, of those whose first object was of one namespace: then its oldest is let go."""
 
@@ -47,6 +52,8 @@ class _Pending(msgspec.Struct):
     """Namespace → objects that have not been seen yet; those of which there are none left out."""
     deadline: float
     facts: dict[tuple[str, ObjectName], Observed]
+    ahead: set[tuple[str, ObjectName]]
+    """Those of its objects that did not wait."""
 
 
 class ChangeSets:
@@ -91,12 +98,16 @@ class ChangeSets:
         pending = self._pending.get(scope)
         if pending is None:
             groups = self._make_room(namespace)
-            pending = _Pending(_id(fact.object), namespace, dict(shares), now + self._patience, {})
+            pending = _Pending(_id(fact.object), namespace, dict(shares), now + self._patience, {}, set())
             self._pending[scope] = pending
-        if key not in pending.facts:
+        if key not in pending.facts and key not in pending.ahead:
             _count(pending.lacking, namespace)
-        pending.facts[key] = fact
-        self._holder[key] = scope
+        if fact.object.kind in _AHEAD:
+            pending.ahead.add(key)
+            groups.append(Group((fact,)))
+        else:
+            pending.facts[key] = fact
+            self._holder[key] = scope
         return groups if pending.lacking else groups + self._release(scope)
 
     def _make_room(self, home: str) -> list[Group]:
@@ -115,6 +126,8 @@ class ChangeSets:
             ended.append(scope)
         if len(ended) > _REMEMBERED:
             self._ended.discard(ended.popleft())
+        if not pending.facts:
+            return []
         return [Group(tuple(pending.facts.values()), pending.id, not pending.lacking)]
 
     def _release_kind(self, fact: Listed | Absent) -> list[Group]:

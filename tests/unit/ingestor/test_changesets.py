@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from services.ingestor.changesets import ChangeSets, Group
 from services.ingestor.facts import Listed, ObjectName, Observed, Vanished
-from tests.unit.ingestor.objects import projected
+from services.ingestor.projection import project
+from tests.unit.ingestor.objects import encoded, projected
 
 
 def member(name: str, identity: str = "s", size: int | str = 2, rv: int = 7, namespace: str = "shop") -> Observed:
@@ -126,3 +127,41 @@ def test_ended_sets_of_one_namespace_do_not_make_those_of_others_forgotten() -> 
         sets.offer(member("x", f"r{number}", namespace="red"), last="", now=3.0)
     late = member("b")
     assert sets.offer(late, last="", now=3.0) == [Group((late,))]
+
+
+def first(size: str, rv: int = 7, name: str = "shop") -> Observed:
+    """The Namespace of a set."""
+    meta = {"name": name, "resourceVersion": str(rv), "annotations": {"meshlog.io/change-set": f"s/{size}"}}
+    return Observed(project("Namespace", encoded({"metadata": meta}), api_version="v1", source="watch"))
+
+
+def test_a_namespace_never_waits_for_what_waits_for_it_and_counts_in_its_set() -> None:
+    """A pod is admitted once the log has its namespace."""
+    sets = ChangeSets()
+    both = "=1,shop=2"
+    assert sets.offer(first(both), last="", now=0.0) == [Group((first(both),))]
+    assert sets.offer(member("a", size=both), last="", now=0.1) == []
+    assert sets.offer(first(both, rv=8), last="", now=0.2) == [Group((first(both, rv=8),))], (
+        "once, however often it comes"
+    )
+    assert sets.offer(member("b", size=both), last="", now=0.3) == [
+        Group((member("a", size=both), member("b", size=both)), "s", complete=True)
+    ]
+    assert sets.deadline is None
+
+
+def test_a_set_that_lacks_all_but_its_namespace_ends_without_a_word() -> None:
+    sets = ChangeSets(patience=2.0)
+    sets.offer(first("=1,shop=2"), last="", now=0.0)
+    assert sets.due(2.0) == []
+    assert sets.deadline is None
+    late = member("a", size="=1,shop=2")
+    assert sets.offer(late, last="", now=3.0) == [Group((late,))]
+
+
+def test_namespaces_alone_are_a_set_that_needs_no_waiting() -> None:
+    sets = ChangeSets()
+    assert sets.offer(first("2"), last="", now=0.0) == [Group((first("2"),))]
+    other = first("2", name="stock")
+    assert sets.offer(other, last="", now=0.1) == [Group((other,))]
+    assert sets.deadline is None
