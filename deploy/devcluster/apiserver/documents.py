@@ -16,7 +16,19 @@ OPEN = frozenset({"/healthz", "/livez", "/readyz", "/version", "/openid/v1/jwks"
 """Paths that nobody needs to authenticate for."""
 _KEY_SET = "application/jwk-set+json"
 _AGGREGATED = "as=APIGroupDiscoveryList"
-_PATHS = ("/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version")
+_OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_PATHS = (
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/version",
+)
 
 
 class Documents:
@@ -33,6 +45,8 @@ class Documents:
         if segments == ["openid", "v1", "jwks"]:
             return self._keys(request.headers.get("Accept", "*/*"))
         aggregated = _AGGREGATED in request.headers.get("Accept", "") and segments in (["api"], ["apis"])
+        if segments == ["openapi", "v2"]:
+            return _openapi_v2(request.headers.get("Accept", ""))
         raw = self._discovery.aggregated(core=segments == ["api"]) if aggregated else self._find(segments)
         if raw is None:
             raise no_such_path()
@@ -73,3 +87,23 @@ class Documents:
                 return self._discovery.openapi(group, version)
             case _:
                 return None
+
+
+def _openapi_v2(takes: str) -> web.Response:
+    """A document without a single type: `kubectl` needs it to take a List, and checks nothing by it.
+
+    Checking is the server's work (`fieldValidation`), which the documents of version 3 promise for each kind; a List is
+    none, so that `kubectl` asks here, and passes over every type that it does not find.
+    """
+    title, version = b"Kubernetes", VERSION["gitVersion"].encode()
+    if _OPENAPI_V2 not in takes:
+        info = {"title": title.decode(), "version": version.decode()}
+        return bodies.reply_object({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}})
+    info = _text(1, title) + _text(2, version)
+    # An at sign is for those who ask; in an answer it is no media type.
+    return web.Response(body=_text(1, b"2.0") + _text(2, info), content_type=_OPENAPI_V2.replace("@", "."))
+
+
+def _text(number: int, content: bytes) -> bytes:
+    """A field of a protobuf message, of at most 127 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content

@@ -5,14 +5,16 @@ JSON, while everything that comes from a file stays JSON. So: a reader of the wi
 numbers, and a refusal that says so for what is not in the table. Responses are always JSON, which they accept.
 
 A field is `number:name=type`. Types: `s` string, `i` integer, `b` boolean, `y` bytes, `t` time, `x` integer or string,
-`{T}` map, `T` message, `-` nothing that matters; `[…]` repeated. `*` marks a pointer: it is present when its value is
-zero, other zeros are dropped, as Go's JSON does.
+`q` quantity, `{T}` map, `T` message, `-` nothing that matters; `[…]` repeated. `*` marks a pointer: it is present when
+its value is zero, other zeros are dropped, as Go's JSON does. A field without a name is a message whose fields are the
+outer one's in JSON. What a pod is made of stands in `wire.txt` (`tools/kubernetes_wire.py` writes it).
 """
 
 from __future__ import annotations
 
 import base64
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,10 +29,11 @@ Unknown 1:typeMeta=TypeMeta 2:raw=y 3:contentEncoding=s 4:contentType=s
 TypeMeta 1:apiVersion=s 2:kind=s
 ObjectMeta 1:name=s 2:generateName=s 3:namespace=s 4:selfLink=s 5:uid=s 6:resourceVersion=s 7:generation=i \
 8:creationTimestamp=t 9:deletionTimestamp=t 10:deletionGracePeriodSeconds=i* 11:labels={s} 12:annotations={s} \
-13:ownerReferences=[OwnerReference] 14:finalizers=[s]
+13:ownerReferences=[OwnerReference] 14:finalizers=[s] 17:managedFields=-
 OwnerReference 1:kind=s 3:name=s 4:uid=s 5:apiVersion=s 6:controller=b* 7:blockOwnerDeletion=b*
 LabelSelector 1:matchLabels={s} 2:matchExpressions=[Requirement]
 Requirement 1:key=s 2:operator=s 3:values=[s]
+Quantity 1:string=s
 Nothing
 Namespace 1:metadata=ObjectMeta 2:spec=NamespaceSpec 3:status=NamespaceStatus
 NamespaceSpec 1:finalizers=[s]
@@ -65,15 +68,8 @@ DeploymentSpec 1:replicas=i* 2:selector=LabelSelector* 3:template=PodTemplate 4:
 Strategy 1:type=s
 DeploymentStatus 1:observedGeneration=i 2:replicas=i 3:updatedReplicas=i 4:availableReplicas=i \
 5:unavailableReplicas=i 7:readyReplicas=i
+Pod 1:metadata=ObjectMeta 2:spec=PodSpec 3:status=-
 PodTemplate 1:metadata=ObjectMeta 2:spec=PodSpec
-PodSpec 2:containers=[Container] 3:restartPolicy=s 4:terminationGracePeriodSeconds=i* 6:dnsPolicy=s \
-7:nodeSelector={s} 8:serviceAccountName=s 9:serviceAccount=s 10:nodeName=s 11:hostNetwork=b 12:hostPID=b 13:hostIPC=b \
-16:hostname=s 17:subdomain=s 19:schedulerName=s 24:priorityClassName=s
-Container 1:name=s 2:image=s 3:command=[s] 4:args=[s] 5:workingDir=s 6:ports=[ContainerPort] 7:env=[Variable] \
-8:resources=Nothing 13:terminationMessagePath=s 14:imagePullPolicy=s 16:stdin=b 17:stdinOnce=b 18:tty=b \
-20:terminationMessagePolicy=s
-ContainerPort 1:name=s 2:hostPort=i 3:containerPort=i 4:protocol=s 5:hostIP=s
-Variable 1:name=s 2:value=s
 Role 1:metadata=ObjectMeta 2:rules=[Rule]
 ClusterRole 1:metadata=ObjectMeta 2:rules=[Rule]
 Rule 1:verbs=[s] 2:apiGroups=[s] 3:resources=[s] 4:resourceNames=[s] 5:nonResourceURLs=[s]
@@ -91,7 +87,7 @@ Preconditions 1:uid=s* 2:resourceVersion=s*
 """
 _KINDS = frozenset({
     "ClusterRole", "ClusterRoleBinding", "ConfigMap", "DeleteOptions", "Deployment", "Eviction", "Namespace",
-    "PodDisruptionBudget", "Role", "RoleBinding", "Secret", "SelfSubjectAccessReview", "SelfSubjectReview",
+    "Pod", "PodDisruptionBudget", "Role", "RoleBinding", "Secret", "SelfSubjectAccessReview", "SelfSubjectReview",
     "SelfSubjectRulesReview", "Service", "ServiceAccount", "TokenRequest",
 })  # fmt: skip
 
@@ -106,7 +102,8 @@ class _Field(msgspec.Struct, frozen=True):
 @cache
 def _messages() -> dict[str, dict[int, _Field]]:
     messages: dict[str, dict[int, _Field]] = {}
-    for line in _TABLE.strip().splitlines():
+    pods = Path(__file__).with_name("wire.txt").read_text()
+    for line in [*_TABLE.strip().splitlines(), *pods.splitlines()]:
         message, *fields = line.split()
         table = messages[message] = {}
         for field in fields:
@@ -179,7 +176,9 @@ def _take(made: dict[str, Any], field: _Field, value: int | memoryview) -> None:
         made.setdefault(field.name, {})[key] = item
         return
     read = _scalar(field.type, value)
-    if field.repeated:
+    if not field.name:
+        made.update(read)
+    elif field.repeated:
         made.setdefault(field.name, []).append(read)
     elif read is not None and (field.pointer or read not in ("", 0, False, {})):
         made[field.name] = read
@@ -219,6 +218,8 @@ def _scalar(name: str, value: int | memoryview) -> Any:
             return base64.b64encode(_bytes(value)).decode()
         case "-" | "t":
             return None  # times are the server's to set
+        case "q":
+            return _message("Quantity", _bytes(value)).get("string", "0")
         case "x":
             return _int_or_string(_bytes(value))
         case _:

@@ -7,7 +7,7 @@ parts must be able to rely on. Sentences are Kubernetes'.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from deploy.devcluster.apiserver.refusals import Cause, duplicate, required, shown, unsupported, wrong
@@ -182,10 +182,20 @@ def _check_mount(mount: dict[str, Any], path: str, volumes: set[str]) -> Iterabl
         yield required(f"{path}.mountPath")
 
 
+def _check_volumes(volumes: Sequence[dict[str, Any]], path: str) -> Iterable[Cause]:
+    yield from _unique(volumes, "name", path)
+    for index, volume in enumerate(volumes):
+        name = str(volume.get("name") or "")
+        if not name:
+            yield required(f"{path}[{index}].name")
+        elif not _LABEL.match(name) or len(name) > 63:
+            yield wrong(f"{path}[{index}].name", name, _LABEL_SAYS)
+
+
 def check_pod_spec(spec: dict[str, Any], path: str) -> Iterable[Cause]:
     """A pod's spec, also inside a template."""
     volumes = {str(volume.get("name")) for volume in spec.get("volumes") or ()}
-    yield from _unique(spec.get("volumes") or (), "name", f"{path}.volumes")
+    yield from _check_volumes(spec.get("volumes") or (), f"{path}.volumes")
     if not spec.get("containers"):
         yield required(f"{path}.containers")
     names: set[str] = set()
@@ -250,10 +260,11 @@ def _workload(obj: Obj, old: Obj | None) -> Iterable[Cause]:
     if template.get("spec") is None:
         yield required("spec.template.spec")
         return
-    # Claim templates of a StatefulSet are volumes of its pods, under their own names.
+    # Claim templates of a StatefulSet are volumes of its pods, under their own names, instead of others so called.
     claims = [str((claim.get("metadata") or {}).get("name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
     volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
-    pod_spec = {**template["spec"], "volumes": [*(template["spec"].get("volumes") or ()), *volumes]}
+    others = [volume for volume in template["spec"].get("volumes") or () if volume.get("name") not in claims]
+    pod_spec = {**template["spec"], "volumes": [*others, *volumes]}
     yield from check_pod_spec(pod_spec, "spec.template.spec")
     if template["spec"].get("restartPolicy") != "Always":
         yield unsupported("spec.template.spec.restartPolicy", template["spec"].get("restartPolicy"), ("Always",))

@@ -73,6 +73,12 @@ class Kubectl:
             self._program, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, env=environment
         )
 
+    async def diff(self, file: str) -> str:
+        """What `kubectl diff` prints, which fails where there is something to print."""
+        process = await self.start("diff", "-f", file)
+        out, _ = await asyncio.wait_for(process.communicate(), 30)
+        return out.decode()
+
     async def apply(self, *objects: Any, **options: Any) -> str:
         """`kubectl apply -f -`, as most people call it."""
         return await self.run("apply", "-f", "-", stdin=yaml.safe_dump_all(objects), **options)
@@ -97,6 +103,52 @@ async def test_apply_creates_then_changes_then_leaves_alone(kubectl: Kubectl) ->
     assert stored is not None
     assert stored["spec"]["template"]["spec"]["containers"][0]["image"] == "other"
     assert stored["metadata"]["managedFields"][-1]["manager"] == "kubectl-client-side-apply"
+
+
+async def test_a_list_is_taken_by_every_verb_that_takes_a_file(kubectl: Kubectl, tmp_path: Path) -> None:
+    """As `kubectl get -o yaml` prints it; `kubectl` 1.32 asks OpenAPI v2 about it."""
+    file = tmp_path / "list.yaml"
+
+    def write(value: str, **more: Any) -> None:
+        items = [config_map(name, key=value) | more for name in ("one", "two")]
+        file.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": items}))
+
+    async def value() -> set[str]:
+        found = json.loads(await kubectl.run("get", "cm", "one", "two", "-o", "json"))
+        assert found["kind"] == "List"
+        return {one["data"]["key"] for one in found["items"]}
+
+    write("1")
+    await kubectl.run("create", "-f", str(file))
+    write("2")
+    await kubectl.run("apply", "-f", str(file))
+    assert await value() == {"2"}
+    write("3")
+    assert 'key: "3"' in (await kubectl.diff(str(file)))
+    await kubectl.run("replace", "-f", str(file))
+    assert await value() == {"3"}
+    await kubectl.run("apply", "--server-side", "--force-conflicts", "-f", str(file))
+    file.write_text(await kubectl.run("get", "cm", "one", "two", "-o", "yaml"))
+    assert "configmap/one" in await kubectl.run("apply", "-f", str(file))
+    write("4", date={})
+    assert 'unknown field "date"' in await kubectl.run("apply", "-f", str(file), fails=True)
+    await kubectl.run("delete", "-f", str(file))
+    assert json.loads(await kubectl.run("get", "cm", "-o", "json"))["items"] == []
+
+
+async def test_debug_copies_a_pod(kubectl: Kubectl) -> None:
+    """It sends the whole pod as protobuf."""
+    volumes = [{"name": "e", "emptyDir": {}}, {"name": "s", "secret": {"secretName": "s", "optional": True}}]
+    mounts = [{"name": "e", "mountPath": "/e"}, {"name": "s", "mountPath": "/s", "readOnly": True}]
+    container = {"name": "c", "image": "i", "volumeMounts": mounts, "resources": {"limits": {"memory": "1Gi"}}}
+    await kubectl.apply(pod(containers=[container], volumes=volumes))
+    await kubectl.run("debug", "p", "--copy-to", "copy", "--container", "c", "--profile", "general", "--", "sleep", "9")
+    first = json.loads(await kubectl.run("get", "pod", "p", "-o", "json"))["spec"]
+    second = json.loads(await kubectl.run("get", "pod", "copy", "-o", "json"))["spec"]
+    assert second["containers"][0].pop("command") == ["sleep", "9"]
+    assert second["containers"][0].pop("securityContext")["capabilities"] == {"add": ["SYS_PTRACE"]}
+    assert second.pop("shareProcessNamespace") is True
+    assert second == first
 
 
 async def test_apply_takes_back_what_is_no_longer_in_the_file(kubectl: Kubectl) -> None:
