@@ -124,6 +124,12 @@ def is_pod_finished(pod: Obj) -> bool:
     return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
 
 
+def claims_of(pod: Obj) -> list[str]:
+    """Names of the PersistentVolumeClaims that its volumes show."""
+    sources = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or []]
+    return [source["claimName"] for source in sources if source]
+
+
 def is_pod_active(pod: Obj) -> bool:
     """It counts for the number of replicas: neither finished nor on its way out."""
     return not is_pod_finished(pod) and not is_terminating(pod)

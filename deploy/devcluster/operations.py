@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from deploy.devcluster.kubelet import Kubelet
+from deploy.devcluster.kubelet.logs import Wanted
 from deploy.devcluster.launch.control import ControlServer, Conversation
 from deploy.devcluster.runtime import Process
 
@@ -35,7 +36,7 @@ def register(control: ControlServer, kubelet: Kubelet) -> None:
             request["namespace"],
             request["pod"],
             request.get("container") or "",
-            tail=request.get("tail"),
+            wanted=Wanted(tail=request.get("tail")),
             follow=bool(request.get("follow")),
         )
         async for piece in pieces:

@@ -21,6 +21,7 @@ from deploy.devcluster.cluster import Obj
 from deploy.devcluster.controllers import MIRRORED, Controllers
 from deploy.devcluster.keepsakes import Keepsakes
 from deploy.devcluster.kubelet import Kubelet, NodeSettings, Token, TokenIssuer
+from deploy.devcluster.kubelet.logs import Wanted
 from deploy.devcluster.launch.control import ControlServer
 from deploy.devcluster.launch.handover import Inherited
 from deploy.devcluster.mirror import Mirror
@@ -32,10 +33,12 @@ from deploy.devcluster.publishing import Publication
 from deploy.devcluster.settings import (
     API_PORT,
     API_SERVICE,
+    CLAIMS,
     DOMAIN,
     HALT_GRACE,
     KEPT,
     KUBECONFIG,
+    MESH_NAMESPACE,
     NODE,
     SERVICE_NETWORK,
     Settings,
@@ -73,7 +76,14 @@ async def run(settings: Settings, inherited: Inherited) -> None:
     )
     mirror = Mirror(api.cluster, MIRRORED)
     controllers = Controllers(
-        api.cluster, mirror, runtime, service_network=SERVICE_NETWORK, domain=DOMAIN, ca_certificate=api.ca_pem
+        api.cluster,
+        mirror,
+        runtime,
+        service_network=SERVICE_NETWORK,
+        domain=DOMAIN,
+        ca_certificate=api.ca_pem,
+        claims=inherited.state_dir / CLAIMS,
+        kept_namespace=MESH_NAMESPACE,
     )
     kubelet = Kubelet(api.cluster, mirror, runtime, _issuer(api), _node_settings(inherited.state_dir, pods))
     api.log_source = _log_source(kubelet)
@@ -144,8 +154,12 @@ def _log_source(kubelet: Kubelet) -> LogSource:
             namespace,
             pod,
             options.container,
-            tail=options.tail_lines,
-            limit=options.limit_bytes,
+            wanted=Wanted(
+                tail=options.tail_lines,
+                limit=options.limit_bytes,
+                since=options.since,
+                timestamps=options.timestamps,
+            ),
             follow=options.follow,
             previous=options.previous,
         )
@@ -161,7 +175,7 @@ def _node_settings(state_dir: Path, pods: Path) -> NodeSettings:
         state=state_dir,
         volumes=pods,
         logs=state_dir / "logs",
-        claims=state_dir / "claims",
+        claims=state_dir / CLAIMS,
         variables={
             "PATH": ":".join([commands, *found]),
             "HOME": "/tmp",  # noqa: S108 - every container has its own

@@ -22,6 +22,8 @@ KUBECONFIG = "kubeconfig"
 """Name of the administrator's kubeconfig in the state directory."""
 KEPT = "kept"
 """Name of the directory in the state directory with the objects that outlive the devcluster."""
+CLAIMS = "claims"
+"""Name of the directory in the state directory with the files of PersistentVolumeClaims, by namespace and name."""
 LOG_DATA = "nats"
 """Name of the directory in the state directory with the files of the mesh's log, where one server keeps it."""
 HALT_GRACE = 4.0

@@ -185,6 +185,17 @@ NAME = Column("Name", field("metadata.name", ""), format="name")
 AGE = Column("Age", _since("metadata.creationTimestamp"))
 DEFAULT = (NAME, AGE)
 
+_ACCESS = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+
+
+def _claim_status(obj: Obj, _now: float) -> str:
+    return "Terminating" if at(obj, "metadata.deletionTimestamp") else str(at(obj, "status.phase") or "Pending")
+
+
+def _claim_access(obj: Obj, _now: float) -> str:
+    return ",".join(_ACCESS.get(str(mode), str(mode)) for mode in at(obj, "status.accessModes") or ())
+
+
 BUILT_IN: dict[str, tuple[Column, ...]] = {
     "namespaces": (NAME, Column("Status", field("status.phase", "Active")), AGE),
     "serviceaccounts": (NAME, Column("Secrets", _size("secrets"), "integer"), AGE),
@@ -250,6 +261,17 @@ BUILT_IN: dict[str, tuple[Column, ...]] = {
         AGE,
     ),
     "statefulsets.apps": (NAME, Column("Ready", _replicas), AGE),
+    "persistentvolumeclaims": (
+        NAME,
+        Column("Status", _claim_status),
+        Column("Volume", field("spec.volumeName", "")),
+        Column("Capacity", field("status.capacity.storage", "")),
+        Column("Access Modes", _claim_access),
+        Column("StorageClass", field("spec.storageClassName", "")),
+        Column("VolumeAttributesClass", field("spec.volumeAttributesClassName", "<unset>")),
+        AGE,
+        Column("VolumeMode", field("spec.volumeMode", ""), priority=1),
+    ),
     "configmaps": (NAME, Column("Data", _size("data", "binaryData"), "integer"), AGE),
     "secrets": (NAME, Column("Type", field("type", "Opaque")), Column("Data", _size("data"), "integer"), AGE),
     "leases.coordination.k8s.io": (NAME, Column("Holder", field("spec.holderIdentity", "")), AGE),

@@ -12,6 +12,8 @@ from typing import Any
 
 from deploy.devcluster.cluster import Obj
 
+_PROTECTION = "kubernetes.io/pvc-protection"
+
 
 def _set(target: dict[str, Any], **values: Any) -> None:
     for key, value in values.items():
@@ -175,6 +177,15 @@ def _secret(obj: Obj) -> None:
             data[key] = base64.b64encode(str(value).encode()).decode()
 
 
+def _claim(obj: Obj) -> None:
+    _set(obj.get("spec") or {}, volumeMode="Filesystem")
+    _set(obj.setdefault("status", {}), phase="Pending")
+    metadata = obj["metadata"]
+    # As the plug-in StorageObjectInUseProtection does; see `controllers/claims.py`.
+    if "deletionTimestamp" not in metadata and _PROTECTION not in (metadata.get("finalizers") or ()):
+        metadata["finalizers"] = [*(metadata.get("finalizers") or ()), _PROTECTION]
+
+
 def _namespace(obj: Obj) -> None:
     metadata = obj["metadata"]
     metadata.setdefault("labels", {})["kubernetes.io/metadata.name"] = metadata.get("name", "")
@@ -228,6 +239,7 @@ _DEFAULTS: dict[str, Callable[[Obj], None]] = {
     "services": _service,
     "secrets": _secret,
     "namespaces": _namespace,
+    "persistentvolumeclaims": _claim,
     "endpointslices.discovery.k8s.io": _slice,
     "customresourcedefinitions.apiextensions.k8s.io": _crd,
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": lambda obj: _webhooks(obj, mutating=True),

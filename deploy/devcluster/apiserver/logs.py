@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
 
 import msgspec
 from aiohttp import web
 
-from deploy.devcluster.apiserver.refusals import bad_request
+from deploy.devcluster.apiserver.refusals import Cause, bad_request, invalid, wrong
 from deploy.devcluster.apiserver.targets import flag, whole
 from deploy.devcluster.cluster import Obj
 
@@ -22,7 +23,8 @@ class LogOptions(msgspec.Struct, frozen=True):
     timestamps: bool = False
     tail_lines: int | None = None
     """Only so many lines from the end."""
-    since_seconds: int | None = None
+    since: float | None = None
+    """Only lines of this moment or later, in seconds since 1970."""
     limit_bytes: int | None = None
 
 
@@ -30,8 +32,8 @@ LogSource = Callable[[str, str, LogOptions], AsyncIterator[bytes]]
 """(namespace, pod, options) → pieces of the log; ends when the log does, with `follow` when the container does."""
 
 
-def options(request: web.Request, pod: Obj) -> LogOptions:
-    """The query's options; without a container, the pod's only one. Raises 400."""
+def options(request: web.Request, pod: Obj, now: float) -> LogOptions:
+    """The query's options; without a container, the pod's only one. Raises 400, 422."""
     query = request.query
     spec = pod["spec"]
     names = [one["name"] for group in ("containers", "initContainers") for one in spec.get(group) or ()]
@@ -52,6 +54,30 @@ def options(request: web.Request, pod: Obj) -> LogOptions:
         previous=bool(flag(query, "previous")),
         timestamps=bool(flag(query, "timestamps")),
         tail_lines=whole(query, "tailLines"),
-        since_seconds=whole(query, "sinceSeconds"),
-        limit_bytes=whole(query, "limitBytes"),
+        since=_since(query, pod["metadata"]["name"], now),
+        limit_bytes=_at_least_one(query, "limitBytes", pod["metadata"]["name"]),
     )
+
+
+def _since(query: Mapping[str, str], name: str, now: float) -> float | None:
+    seconds = _at_least_one(query, "sinceSeconds", name)
+    text = query.get("sinceTime")
+    if not text:
+        return None if seconds is None else now - seconds
+    if seconds is not None:
+        message = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"
+        raise invalid("PodLogOptions", "", name, [Cause("FieldValueForbidden", "", message)])
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise bad_request(f'invalid value "{text[:60]}" of sinceTime: a time like 2006-01-02T15:04:05Z is needed')
+    return moment.timestamp()
+
+
+def _at_least_one(query: Mapping[str, str], field: str, name: str) -> int | None:
+    value = whole(query, field)
+    if value == 0:
+        raise invalid("PodLogOptions", "", name, [wrong(field, value, "must be greater than 0")])
+    return value

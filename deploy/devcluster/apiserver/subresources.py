@@ -100,7 +100,7 @@ class Subresources:
         return bodies.reply_object(reviews.scale_of(kind, stored.obj))
 
     async def _logs(self, request: web.Request, target: Target) -> web.StreamResponse:
-        options = logs.options(request, self._stored(target).obj)
+        options = logs.options(request, self._stored(target).obj, self._clock())
         if self.log_source is None:
             raise RefusedError(501, "NotImplemented", "nobody here keeps logs")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})

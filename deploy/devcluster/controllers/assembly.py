@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import Cluster, Obj
+from deploy.devcluster.controllers import claims as claiming
+from deploy.devcluster.controllers.claims import Claims
 from deploy.devcluster.controllers.deployments import Deployments
 from deploy.devcluster.controllers.endpointslices import EndpointSlices
 from deploy.devcluster.controllers.garbage import Garbage
@@ -32,6 +35,7 @@ MIRRORED = (
     "replicasets.apps",
     "deployments.apps",
     "statefulsets.apps",
+    claiming.RESOURCE,
 )
 """The resources that a mirror must hold for the controllers (and the node agent) to work on it."""
 
@@ -48,9 +52,12 @@ class Controllers:
         service_network: str,
         domain: str,
         ca_certificate: str,
+        claims: Path,
+        kept_namespace: str,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._mirror = mirror
+        self._claims = Claims(cluster, claims, kept_namespace=kept_namespace)
         self._slices = EndpointSlices(cluster, mirror)
         self._garbage = Garbage(cluster, mirror)
         self._network = ServiceNetwork(mirror, runtime, domain=domain)
@@ -62,6 +69,7 @@ class Controllers:
         self.endpoints = Reconciler("endpointslice", self._slices.reconcile)
         self.namespaces = Reconciler("namespace", NamespaceDefaults(cluster, ca_certificate=ca_certificate).reconcile)
         self.garbage = Reconciler("garbage", self._garbage.reconcile)
+        self.claims = Reconciler("claim", self._claims.reconcile)
 
     async def run(self) -> None:
         """Work for ever; the mirror must run beside it."""
@@ -76,6 +84,7 @@ class Controllers:
             ("replicasets.apps", self._on_replicaset),
             ("deployments.apps", self._on_deployment),
             ("statefulsets.apps", self._on_statefulset),
+            (claiming.RESOURCE, self._on_claim),
         ):
             self._mirror.subscribe(resource, subscriber)
         for resource in self._mirror.resources:
@@ -92,6 +101,7 @@ class Controllers:
                 self.endpoints,
                 self.namespaces,
                 self.garbage,
+                self.claims,
             ):
                 await each.close()
 
@@ -129,6 +139,8 @@ class Controllers:
             for key in self._slices.concerned(form):
                 self.endpoints.enqueue(key)
             self._enqueue_owner(form)
+            for name in objects.claims_of(form):
+                self.claims.enqueue((objects.namespace(form), name))
         if change.new is None:
             self._enqueue_grand_owner(change.object)
         elif objects.controller_of(change.new) is None:
@@ -162,6 +174,10 @@ class Controllers:
 
     def _on_deployment(self, change: Change) -> None:
         self.deployments.enqueue(objects.key(change.object))
+
+    def _on_claim(self, change: Change) -> None:
+        if change.new is not None:
+            self.claims.enqueue(objects.key(change.new))
 
     def _on_statefulset(self, change: Change) -> None:
         self.statefulsets.enqueue(objects.key(change.object))

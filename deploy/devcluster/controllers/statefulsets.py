@@ -1,7 +1,7 @@
 """StatefulSet → Pods with stable names, made, replaced and removed in order (or all at once, if so asked).
 
 Unlike Kubernetes it keeps no ControllerRevisions: with an update partition, a lost pod below the partition comes
-back with the new template. Claim templates become directories of the node (see the node agent's volumes).
+back with the new template.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import Cluster, Obj
+from deploy.devcluster.controllers import claims
 from deploy.devcluster.objects import Key
 
 _REVISION = "controller-revision-hash"
@@ -61,6 +62,7 @@ class StatefulSets:
         for ordinal in ordinals:
             pod = owned.get(ordinal)
             if pod is None:
+                await claims.ensure(self._cluster, found, f"{objects.name(found)}-{ordinal}")
                 owned[ordinal] = await self._cluster.create("pods", _pod_of(found, ordinal, revision))
             elif objects.is_pod_finished(pod) and not objects.is_terminating(pod):
                 await self._cluster.delete("pods", *objects.key(pod))
@@ -144,10 +146,10 @@ def _pod_of(found: Obj, ordinal: int, revision: str) -> Obj:
     spec["hostname"] = name
     if found["spec"].get("serviceName"):
         spec["subdomain"] = found["spec"]["serviceName"]
-    claims = [claim["metadata"]["name"] for claim in found["spec"].get("volumeClaimTemplates") or []]
-    if claims:
-        others = [volume for volume in spec.get("volumes") or [] if volume["name"] not in claims]
+    claimed = [claim["metadata"]["name"] for claim in found["spec"].get("volumeClaimTemplates") or []]
+    if claimed:
+        others = [volume for volume in spec.get("volumes") or [] if volume["name"] not in claimed]
         spec["volumes"] = others + [
-            {"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-{name}"}} for claim in claims
+            {"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-{name}"}} for claim in claimed
         ]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

@@ -31,7 +31,10 @@ from deploy.devcluster.runtime import Process, Runtime
 from shared.errors import BadInputError
 
 _LOG = logging.getLogger(__name__)
+_CLAIMS = "persistentvolumeclaims"
 _BOUND_LOGS_EVERY = 30.0
+_NOTE_LOGS_EVERY = 0.2
+"""Seconds by which a line's time may be late."""
 _RETRY_BINDING = 0.5
 
 
@@ -45,7 +48,7 @@ class NodeSettings(msgspec.Struct, frozen=True):
     """Volumes of pods; emptied at start. Best on a memory file system: tokens are in it."""
     logs: Path
     claims: Path
-    """Directories behind PersistentVolumeClaims; they outlive the devcluster."""
+    """Directories behind PersistentVolumeClaims, by namespace and name; the controllers make and remove them."""
     variables: Mapping[str, str]
     """The environment that every container starts from."""
 
@@ -86,9 +89,11 @@ class Kubelet:
         self._mirror.subscribe("pods", self._on_pod)
         self._mirror.subscribe("configmaps", lambda change: self._on_configuration("configmaps", change))
         self._mirror.subscribe("secrets", lambda change: self._on_configuration("secrets", change))
+        self._mirror.subscribe(_CLAIMS, lambda change: self._on_configuration(_CLAIMS, change))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._events.run())
             group.create_task(self._bound_logs())
+            group.create_task(self._note_logs())
 
     async def close(self, grace: float) -> None:
         """The node goes down: every process has `grace` seconds to end by itself. Objects stay as they are."""
@@ -147,14 +152,13 @@ class Kubelet:
         name: str,
         container: str = "",
         *,
-        tail: int | None = None,
-        limit: int | None = None,
+        wanted: logs.Wanted = logs.ALL,
         follow: bool = False,
         previous: bool = False,
     ) -> AsyncIterator[bytes]:
         """What a container printed in all its runs, or in the previous one; also of a pod that is gone, for a while.
 
-        Raises `BadInputError` if there is no such log.
+        Raises `BadInputError` if there is no such log, `ApiError` if there was no previous run.
         """
         pod = self._mirror.get("pods", namespace, name)
         if pod is not None:
@@ -168,10 +172,13 @@ class Kubelet:
             return worker is not None and worker.uid in self._workers and not worker.has_ended(container)
 
         if previous:
-            begin, end = worker.processes.previous_run(container) if worker is not None else (0, 0)
-            yield logs.part(path, begin, end)
+            run = worker.processes.previous_run(container) if worker is not None else None
+            if run is None:
+                message = f'previous terminated container "{container}" in pod "{name}" not found'
+                raise ApiError(400, "BadRequest", message)
+            yield self._logs.read_part(path, *run, wanted)
             return
-        async for chunk in logs.read(path, tail=tail, limit=limit, follow=going if follow else None):
+        async for chunk in self._logs.read(path, wanted, follow=going if follow else None):
             yield chunk
 
     async def _register(self) -> None:
@@ -263,6 +270,11 @@ class Kubelet:
         while True:
             await asyncio.sleep(_BOUND_LOGS_EVERY)
             self._logs.bound()
+
+    async def _note_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_NOTE_LOGS_EVERY)
+            self._logs.note()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

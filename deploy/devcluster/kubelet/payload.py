@@ -81,8 +81,10 @@ def tokens_of(volume: Obj) -> list[TokenRequest]:
 
 
 def references_of(volume: Obj) -> set[tuple[str, str]]:
-    """The objects whose change changes the volume: (`configmaps` or `secrets`, name)."""
+    """The objects whose change changes the volume: (`configmaps`, `secrets` or `persistentvolumeclaims`, name)."""
     found: set[tuple[str, str]] = set()
+    if "persistentVolumeClaim" in volume:
+        found.add(("persistentvolumeclaims", volume["persistentVolumeClaim"]["claimName"]))
     for source in [volume, *((volume.get("projected") or {}).get("sources") or [])]:
         if "configMap" in source:
             found.add(("configmaps", source["configMap"].get("name", "")))

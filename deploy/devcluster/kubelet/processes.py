@@ -111,10 +111,10 @@ class PodProcesses:
         """Signal a container's process."""
         self._running[container].signal(number)
 
-    def previous_run(self, container: str) -> tuple[int, int]:
-        """Where in its log the run before this one begins and ends."""
+    def previous_run(self, container: str) -> tuple[int, int] | None:
+        """Where in its log the run before this one begins and ends; none if this is the first."""
         begins = self._begins.get(container, [])
-        return (begins[-2], begins[-1]) if len(begins) > 1 else (0, 0)
+        return (begins[-2], begins[-1]) if len(begins) > 1 else None
 
     async def start_beside(
         self, container: str, argv: Sequence[str], *, environment: Mapping[str, str], standard: tuple[int, int, int]

@@ -2,7 +2,7 @@
 
 Everything lives below one directory of the node, which the process keeps on a memory file system of its own mount
 namespace: no token reaches a disk, and nothing is left behind however the devcluster ends. Exceptions are hostPath
-and claims, which are directories of the machine on purpose.
+and claims (`controllers/claims.py`), which are directories of the machine on purpose.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class PodVolumes:
 
     @property
     def references(self) -> set[tuple[str, str]]:
-        """ConfigMaps and Secrets that the volumes show."""
+        """ConfigMaps, Secrets and claims that the volumes show."""
         return {reference for volume in self._volumes.values() for reference in payload.references_of(volume)}
 
     async def write(self, pod: Obj) -> float | None:
@@ -128,11 +128,19 @@ class PodVolumes:
             self._check_host_path(name, Path(volume["hostPath"]["path"]), objects.namespace(pod))
             return _host_path(volume["hostPath"])
         if "persistentVolumeClaim" in volume:
-            path = self._claims / objects.namespace(pod) / volume["persistentVolumeClaim"]["claimName"]
-            path.mkdir(parents=True, exist_ok=True)
-            return path
+            return self._claimed(volume["persistentVolumeClaim"]["claimName"], pod)
         kinds = ", ".join(sorted(volume.keys() - {"name"})) or "nothing"
         raise UnresolvedError(f'volume "{name}" is of a kind that the devcluster does not have: {kinds}')
+
+    def _claimed(self, claim: str, pod: Obj) -> Path:
+        found = self._lookup("persistentvolumeclaims", claim)
+        lack = "not found"
+        if found is not None:
+            bound = (found.get("status") or {}).get("phase") == "Bound"
+            lack = "is being deleted" if objects.is_terminating(found) else "" if bound else "is not bound yet"
+        if lack:
+            raise UnresolvedError(f'persistentvolumeclaim "{claim}" {lack}', reason="ContainerCreating")
+        return self._claims / objects.namespace(pod) / claim
 
     def _check_host_path(self, name: str, path: Path, namespace: str) -> None:
         """The state directory holds every key and token. Its log's own directory is the mesh's alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -142,6 +143,16 @@ async def test_pods_of_a_stateful_set_have_names_in_dns_and_keep_their_claims(cl
     await cluster.delete("StatefulSet", "db")
     await cluster.delete("Service", "db")
     await cluster.until_gone("db")
+    path = "api/v1/namespaces/default/persistentvolumeclaims"
+    claimed = {objects.name(each): each["status"]["phase"] for each in (await cluster.call("GET", path))["items"]}
+    assert claimed == {"data-db-0": "Bound", "data-db-1": "Bound"}
+    await cluster.call("DELETE", path)
+
+    async def emptied() -> bool:
+        left = (await cluster.call("GET", path))["items"]
+        return not left and not any((cluster.state_dir / "claims" / "default").iterdir())
+
+    await eventually(emptied, within=WITHIN, what="the claims' files go with them")
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
@@ -155,5 +166,8 @@ async def test_kubectl_sees_a_rollout_through(cluster: Cluster) -> None:
     assert all(each["spec"]["containers"][0]["env"] == [{"name": "COLOR", "value": "green"}] for each in pods)
     assert "Started container main" in cluster.kubectl("describe", "pod", objects.name(pods[0]))
     assert "Serving HTTP" in cluster.kubectl("logs", "deployment/rolled")
+    stamped = cluster.kubectl("logs", "deployment/rolled", "--timestamps", "--tail=1", "--since=1h")
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \S", stamped)
+    assert cluster.kubectl("logs", "deployment/rolled", "--since-time=2999-01-01T00:00:00Z") == ""
     cluster.kubectl("delete", "deployment/rolled", "--cascade=foreground", "--timeout=15s")
     await cluster.until_gone("rolled")

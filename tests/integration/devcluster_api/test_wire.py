@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -355,6 +356,39 @@ async def test_a_log_is_streamed_from_who_keeps_it(client: Client) -> None:
     status, text = await client.call("GET", f"{PODS}/p/log?tailLines=5")
     assert (status, text) == (200, "default/p/c/5\nend\n")
     assert (await client.call("GET", f"{PODS}/p/log?container=other"))[0] == 400
+
+
+async def test_options_of_a_log_are_checked_and_moments_passed_on(client: Client) -> None:
+    await client.call("POST", PODS, pod())
+    asked: list[LogOptions] = []
+
+    async def source(_namespace: str, _name: str, options: LogOptions) -> AsyncIterator[bytes]:
+        asked.append(options)
+        yield b""
+
+    client.api.log_source = source
+    since = "sinceTime=2026-01-02T03:04:05%2B01:00"
+    assert (await client.call("GET", f"{PODS}/p/log?{since}&timestamps=true&limitBytes=7"))[0] == 200
+    assert (asked[0].since, asked[0].timestamps, asked[0].limit_bytes) == (1767319445.0, True, 7)
+    before = time.time()
+    assert (await client.call("GET", f"{PODS}/p/log?sinceSeconds=60"))[0] == 200
+    assert asked[1].since is not None
+    assert before - 60 <= asked[1].since <= time.time() - 60
+    for query, status, sentence in (
+        ("sinceSeconds=0", 422, "sinceSeconds: Invalid value: 0: must be greater than 0"),
+        ("limitBytes=0", 422, "limitBytes: Invalid value: 0: must be greater than 0"),
+        (f"sinceSeconds=1&{since}", 422, "at most one of `sinceTime` or `sinceSeconds`"),
+        ("sinceTime=yesterday", 400, 'invalid value "yesterday" of sinceTime'),
+        ("sinceTime=2026-01-02T03:04:05", 400, "of sinceTime"),
+    ):
+        refused = await client.call("GET", f"{PODS}/p/log?{query}")
+        assert (refused[0], sentence in refused[1]["message"]) == (status, True), refused
+    assert len(asked) == 2
+
+
+async def test_openapi_v2_is_there_and_knows_no_type(client: Client) -> None:
+    status, document = await client.call("GET", "/openapi/v2")
+    assert (status, document["swagger"], document["definitions"]) == (200, "2.0", {})
 
 
 async def test_discovery_names_every_kind_and_follows_definitions(client: Client) -> None:

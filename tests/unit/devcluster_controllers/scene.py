@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from deploy.devcluster import objects
@@ -73,7 +74,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(now: Callable[[], float] | None = None) -> AsyncGenerator[Scene]:
+async def scene(now: Callable[[], float] | None = None, *, claims: Path | None = None) -> AsyncGenerator[Scene]:
     api = ApiServer()
     for name in ("default",):
         await api.cluster.create("namespaces", {"metadata": {"name": name}})
@@ -87,6 +88,8 @@ async def scene(now: Callable[[], float] | None = None) -> AsyncGenerator[Scene]
         service_network="10.96.0.0/16",
         domain="cluster.local",
         ca_certificate="the CA",
+        claims=claims or Path("/nonexistent"),
+        kept_namespace="kept",
         **options,
     )
     tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(controllers.run())]

@@ -149,16 +149,29 @@ async def test_a_sub_path_makes_nothing_behind_a_link_that_leads_out(tmp_path: P
         assert list(elsewhere.iterdir()) == []
 
 
-async def test_a_claim_is_a_directory_that_outlives_its_pod(tmp_path: Path) -> None:
+async def test_a_pod_waits_for_its_claim_to_be_there_and_bound_and_leaves_its_files(tmp_path: Path) -> None:
     async with node(tmp_path) as stage:
         main, volumes = mounting("/data", {"persistentVolumeClaim": {"claimName": "data-web-0"}})
         await stage.run(pod(main, volumes=volumes))
+        said = 'persistentvolumeclaim "data-web-0"'
+        await stage.until("waiting", lambda found: f"{said} not found" in str(found.get("status")))
+        claim: Obj = {"metadata": {"name": "data-web-0", "namespace": "default"}, "spec": {}}
+        await stage.cluster.create("persistentvolumeclaims", claim)
+        await stage.until("waiting", lambda found: f"{said} is not bound yet" in str(found.get("status")))
+        directory = tmp_path / "claims" / "default" / "data-web-0"
+        directory.mkdir(parents=True)
+        status: Obj = {"status": {"phase": "Bound"}}
+        await stage.cluster.patch("persistentvolumeclaims", "default", "data-web-0", status, subresource="status")
         source = (await stage.until_started("main")).mounts["/data"].source
+        assert source == directory
         (source / "kept").touch()
         await stage.until("ready", ready)
         await stage.cluster.delete("pods", "default", "pod")
         await stage.until_gone()
         assert (source / "kept").exists()
+        await stage.cluster.delete("persistentvolumeclaims", "default", "data-web-0")
+        await stage.run(pod(main, volumes=volumes))
+        await stage.until("waiting", lambda found: f"{said} is being deleted" in str(found.get("status")))
 
 
 def test_a_path_cannot_lead_out_of_its_volume(tmp_path: Path) -> None:
