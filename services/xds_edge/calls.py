@@ -331,7 +331,10 @@ class Call:
                 break
             weight = min(size, end - at)
             size -= weight
-            counted += self._deliver(bytes(partial[at + _PREFIX : end]), weight)
+            with memoryview(partial) as whole:
+                # The slice of a bytearray is a copy already, and a message may be megabytes.
+                message = bytes(whole[at + _PREFIX : end])
+            counted += self._deliver(message, weight)
             at = end
         rest = (partial[at:] or None) if at else partial
         return None if error is not None else rest, counted, size, error

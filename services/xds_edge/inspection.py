@@ -13,6 +13,7 @@ from services.xds_edge import csds
 from services.xds_edge.accounts import Account
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call
+from services.xds_edge.intake import EARNED
 from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.patience import WritePatience
 from services.xds_edge.pods import Pods
@@ -22,8 +23,13 @@ MOST_REQUEST = 64 * 1024
 """Bytes of a request: some hundred node ids."""
 _AT_ONCE = 4
 """Answers under way at a time: each may be megabytes."""
-_LOOKED_AT, _WRITTEN = 50, 4096
-"""Proxies, and bytes of an answer, that cost the pod that asks as much as one frame."""
+_ANSWER = 10.0
+"""Frames that an answer costs the pod that asks, beside what is in it."""
+_LOOKED_AT = 50
+"""Proxies that cost it as much as one frame."""
+_WRITTEN = 4096
+"""Bytes of an answer that cost it as much as a frame, and what a frame that it is sent would entitle it to send: else
+answers would pay for more questions."""
 _LOOK_EVERY = 5.0
 """Seconds between looks at the pod of a call that is kept open."""
 
@@ -80,6 +86,7 @@ class Inspection:
         async with self._turns:
             proxies = self._proxies()
             answer = csds.answer(payload, claims, proxies, mesh_namespace=self._mesh_namespace, body=self._body)
-            account.frames.spend(len(proxies) / _LOOKED_AT + len(answer) / _WRITTEN)
+            frames = 1 + len(answer) // _WRITTEN
+            account.frames.spend(_ANSWER + len(proxies) / _LOOKED_AT + (1 + EARNED) * frames)
             with WritePatience(self._write_timeout, self._counters, call):
                 await call.write(answer)

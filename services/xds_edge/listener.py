@@ -19,6 +19,7 @@ import struct
 from collections.abc import Callable
 
 from services.xds_edge.doorstep import Doorstep
+from services.xds_edge.gently import gently
 from services.xds_edge.http2 import Connection
 from services.xds_edge.lobby import Guest, Lobby, Phase, Refusal
 from shared.errors import BadInputError
@@ -28,12 +29,16 @@ _LOGGER = logging.getLogger(__name__)
 BACKLOG = 4096
 """Connections that may wait to be accepted: a storm is taken in, not turned away by the kernel."""
 _ACCEPTED_A_TURN = 16
-_STARTED_A_TURN = 1
-"""TLS handshakes begun before others have their turn: each takes half a millisecond, and a member that joins meanwhile
-needs ten turns of the loop."""
+_A_START = 0.001
+"""Seconds in which one TLS handshake is begun, so that others have their turn: each takes half a millisecond, and a
+member that joins meanwhile needs ten rounds of the loop. After slow rounds as many are begun as time has passed."""
+_MOST_STARTED = 8
+"""TLS handshakes begun in a round at most."""
 _LOOK_EVERY = 1.0
 _RECEIVED = 64 * 1024
 """Bytes that the kernel keeps of what a client sends, and that are charged to this process's memory limit."""
+_UNSENT = 128 * 1024
+"""The same of what is sent to a client that does not read; the kernel would let it grow to 4 MB a connection."""
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that makes a close a reset: no farewell, and nothing kept of the connection."""
 _SPARE_FILES = 256
@@ -71,6 +76,8 @@ class Listener:
         self._starting: dict[Guest, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._starter: asyncio.Handle | None = None
+        self._began = 0.0
+        """When the start that is due was asked for, seconds of the loop's clock."""
         self._later: asyncio.TimerHandle | None = None
         self.port = 0
         """The port that is listened on."""
@@ -83,7 +90,9 @@ class Listener:
                 self._sockets.append(sock := socket.socket(family, kind, protocol))
                 sock.setblocking(False)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # Connections inherit both.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
                 if reuse_port:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
@@ -181,7 +190,8 @@ class Listener:
 
     def _start_soon(self) -> None:
         if self._starter is None and self._sockets:
-            self._starter = self._loop.call_soon(self._start)
+            self._began = self._loop.time()
+            self._starter = gently(self._start)
 
     def _start(self) -> None:
         """Give places to those whose turn it is."""
@@ -189,15 +199,17 @@ class Listener:
         if self._later is not None:
             self._later.cancel()
             self._later = None
+        if not self._sockets:
+            return
         now = self._loop.time()
-        for _ in range(_STARTED_A_TURN):
+        for _ in range(max(1, min(_MOST_STARTED, int((now - self._began) / _A_START)))):
             guest, displaced = self._lobby.admit(now)
             if displaced is not None:
                 self._turn_away(displaced, Refusal.DISPLACED)
             if guest is None:
                 pause = self._lobby.pause(now)
                 if pause is not None:
-                    self._later = self._loop.call_later(pause, self._start)
+                    self._later = self._loop.call_later(pause, self._start_soon)
                 return
             self._starting[guest] = task = self._loop.create_task(self._greet(guest), name="TLS handshake")
             task.add_done_callback(lambda task, guest=guest: self._started(guest, task))

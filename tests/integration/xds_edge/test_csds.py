@@ -14,6 +14,7 @@ from envoy.type.matcher.v3.node_pb2 import NodeMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
 from services.xds_edge import csds, inspection
+from services.xds_edge.accounts import FRAME_RATE
 from services.xds_edge.edge import Edge
 from shared.snapshot import CDS, LDS, SDS
 from tests.integration.xds_edge.client import Client
@@ -141,3 +142,23 @@ async def test_a_request_is_small(mesh: World) -> None:
         many = [NodeMatcher(node_id=StringMatcher(exact="x" * 1000)) for _ in range(100)]
         code = await refusal(client, token, ClientStatusRequest(node_matchers=many))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_answers_do_not_pay_for_more_questions(mesh: World) -> None:
+    """What is sent to a client entitles it to frames of its own; answers to questions must not, or they never end."""
+    edge = await serving(mesh)
+    token = mesh.issuer.token("shop", "default", "web-1", "u1")
+    questions = 60
+    async with mesh.client(edge, POD, "u1") as client:
+        method = client.channel.stream_stream(f"/{csds.SERVICE}/{csds.STREAM}")
+        call = method(metadata=[("authorization", f"Bearer {token}")])
+        loop = asyncio.get_running_loop()
+        frames = edge.server.accounts.of("u1", loop.time()).frames
+        frames.spend(3900)
+        before, began = frames.left(loop.time()), loop.time()
+        for _ in range(questions):
+            await call.write(ClientStatusRequest().SerializeToString())
+            await asyncio.wait_for(call.read(), 20)
+        regained = FRAME_RATE * (loop.time() - began)
+        assert before + regained - frames.left(loop.time()) >= 10 * questions
+        call.cancel()
