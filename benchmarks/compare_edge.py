@@ -9,8 +9,9 @@
     python -m benchmarks.compare_edge table file      that object as the tables of docs/xds.md
 
 Both edges run in one mesh, as processes, each with a snapshot of 1,000 proxies; the attacker is a process of its own.
-Under each flood a member joins again and again (TCP, TLS, token, first response). Each flood is aimed at one server,
-then at the other, and the next flood in the other order. The exit code is 1 if anything speaks against the own server.
+Under each flood a member joins each 60 ms (TCP, TLS, token, first response), whatever became of the joins before. Each
+flood is aimed at one server, then at the other, and the next flood in the other order. The exit code is 1 if anything
+speaks against the own server.
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ QUIET = "none"
 """The row without a flood."""
 SECTIONS = ("floods", "costs", "clients", "h2spec")
 _BULK = 20
+_MEMBERS = 40
+"""Pods that join in turn: one alone would meet the limit of a pod's new streams."""
+_ATTACKERS = 200
+"""Pods that attack in turn."""
 _LOOK_EVERY = 0.02
 
 
@@ -88,17 +93,21 @@ class Side:
     def __init__(self, made: BenchMesh, edge: EdgeProcess) -> None:
         token = made.world.issuer.token
         self.edge = edge
-        self.member = self._target(made, token("bench", "default", "p1", "u1"))
-        # Who attacks after authentication is a workload with a bulky snapshot.
-        bulky = self._target(made, token("bench", "default", "bulky", "bulky"))
-        self._attacker = bulky
+        self.members = [
+            (self._target(made, token("bench", "default", f"p{number}", f"u{number}")), f"bench/p{number}")
+            for number in range(_MEMBERS)
+        ]
+        # What attacks after authentication is a workload with a bulky snapshot.
+        names = [_assailant(number) for number in range(_ATTACKERS)]
+        self._attackers = [self._target(made, token("bench", "default", name, name)) for name in names]
         self._attacks = 0
 
     def _attack(self) -> Target:
-        """Each from an address of its own, so that none finds the allowance of its address spent by the one before."""
+        """Each from an address and by a pod of its own, so that none finds its allowance spent by the one before."""
         self._attacks += 1
         here = f"127.0.{self._attacks // 250 + 1}.{self._attacks % 250 + 1}"
-        return msgspec.structs.replace(self._attacker, sources=() if ONE_ADDRESS else (here,))
+        attacker = self._attackers[self._attacks % _ATTACKERS]
+        return msgspec.structs.replace(attacker, sources=() if ONE_ADDRESS else (here,))
 
     def _target(self, made: BenchMesh, token: str) -> Target:
         return Target(port=self.edge.port, authority=EDGE_DNS, roots=str(made.roots), token=token)
@@ -111,10 +120,10 @@ class Side:
         found, lag, sent, closed = Joins(), 0.0, 0, 0
         async with self._looked_at() as looks:
             if name == QUIET:
-                found = await joins(self.member, node="bench/p1", duration=DURATION, within=GIVEN_UP)
+                found = await joins(self.members, duration=DURATION, within=GIVEN_UP)
             else:
                 async with launch(name, self._attack(), duration=DURATION) as attack:
-                    found = await joins(self.member, node="bench/p1", duration=DURATION, within=GIVEN_UP)
+                    found = await joins(self.members, duration=DURATION, within=GIVEN_UP)
                     count = await attack.over()
                     sent, closed = count.sent, count.closed
         lag = max(looks, default=0.0)
@@ -156,7 +165,8 @@ class Side:
         deadline = time.monotonic() + 10
         good = 0
         while time.monotonic() < deadline:
-            good = good + 1 if await join(self.member, node="bench/p1", within=2) < 0.1 else 0
+            member, node = self.members[good]
+            good = good + 1 if await join(member, node=node, within=2) < 0.1 else 0
             if good == 3:
                 return True
         await self.edge.kill()
@@ -198,7 +208,7 @@ async def floods(names: Sequence[str]) -> AsyncGenerator[FloodRow]:
     with tempfile.TemporaryDirectory(prefix="meshlog-compare-") as name:
         async with mesh(Path(name), PROXIES) as made:
             bulk = {f"bulk-{number}": os.urandom(256 * 1024) for number in range(_BULK)}
-            await made.publisher.add("bulky", "bulky", "bulky", bulk)
+            await made.publisher.add([_assailant(number) for number in range(_ATTACKERS)], "bulky", bulk)
             async with _edge(made, OWN, **SHIPPED) as own, _edge(made, GRPCIO, **SHIPPED) as grpcio:
                 sides = [(OWN, Side(made, own)), (GRPCIO, Side(made, grpcio))]
                 for number, flood in enumerate(names):
@@ -207,6 +217,10 @@ async def floods(names: Sequence[str]) -> AsyncGenerator[FloodRow]:
                         for side, aimed in sides if turn % 2 else reversed(sides):
                             found[side].append(await aimed.flooded(flood))
                     yield FloodRow(flood, _together(found[OWN]), _together(found[GRPCIO]))
+
+
+def _assailant(number: int) -> str:
+    return f"bulky-{number}"
 
 
 def _edge(made: BenchMesh, side: str, **limits: object) -> contextlib.AbstractAsyncContextManager[EdgeProcess]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -179,8 +179,8 @@ class Publisher:
             )
         )
 
-    async def add(self, pod: str, uid: str, workload_class: str, clusters: dict[str, bytes]) -> None:
-        """One more proxy, of a class of its own that holds these clusters."""
+    async def add(self, pods: Sequence[str], workload_class: str, clusters: dict[str, bytes]) -> None:
+        """More proxies, whose uids are their names, of a class of their own that holds these clusters."""
         digests = {name: resource_hash(CDS, body) for name, body in clusters.items()}
         version = self.snapshot.version
         await self._append(
@@ -192,7 +192,10 @@ class Publisher:
                 build="bench",
                 resources=[Resource(CDS, name, digests[name], body) for name, body in clusters.items()],
                 views={workload_class: ViewChange(put={CDS: digests})},
-                proxies={f"{CLUSTER}/bench/{pod}": Proxy(CLUSTER, "bench", pod, uid, "default", workload_class)},
+                proxies={
+                    f"{CLUSTER}/bench/{pod}": Proxy(CLUSTER, "bench", pod, pod, "default", workload_class)
+                    for pod in pods
+                },
             )
         )
 

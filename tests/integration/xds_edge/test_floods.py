@@ -11,7 +11,7 @@ import pytest
 from shared.snapshot import CDS, EDS
 from tests.floods.catalogue import ELSEWHERE, FLOODS, launch
 from tests.floods.dose import Target
-from tests.floods.joining import join, joins
+from tests.floods.joining import joins
 from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.world import World, world
 
@@ -37,10 +37,9 @@ async def test_a_member_is_served_within_a_second_under_a_flood(name: str, tmp_p
         edge = await mesh.edge()
         member = target_of(mesh, edge.server.port, MEMBER, tmp_path)
         attacker = msgspec.structs.replace(target_of(mesh, edge.server.port, ATTACKER, tmp_path), sources=(ELSEWHERE,))
-        quiet = await join(member, node=MEMBER)
         async with launch(name, attacker, duration=1.0) as attack:
-            served = await joins(member, node=MEMBER, duration=1.0)
+            served = await joins([(member, MEMBER)], duration=1.0)
             count = await attack.over()
     assert count.sent or count.opened, "the attack came through"
     assert served.unserved == 0
-    assert served.worst < max(1.0, 10 * quiet), "a second, and more only where a machine is slow without any attack"
+    assert served.worst < 1.0
