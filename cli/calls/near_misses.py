@@ -13,6 +13,7 @@ import re2
 
 from cli.calls.matching import Request, matched_path
 from cli.calls.reading import Limits, normal
+from cli.patterns.automaton import example
 from services.compiler.derive.access import Grant, grant
 from services.compiler.derive.bindings import sources_of, targets_to
 from services.compiler.derive.membership import is_member
@@ -156,12 +157,20 @@ def _misfit(opened: Grant, port: int | None, request: Request | None) -> tuple[i
     return None if None in unlike else min(one for one in unlike if one is not None)
 
 
+def _paths(pattern: str) -> str:
+    """The paths that an expression takes, by a literal one: an expression is no path that one could call."""
+    literal = example(pattern, begins="/")
+    if literal is None:
+        return f"paths by the expression {pattern}"
+    return f"paths that begin with {literal}" if literal == pattern else f"paths like {literal} ({pattern})"
+
+
 def _unlike(match: HttpMatch, request: Request) -> tuple[int, str] | None:
     """What a match of a route group asks for that a request is not; None if the match fits."""
     lacks: list[str] = []
     path = matched_path(request.path)
     if match.path and re2.fullmatch(anchored_at_start(match.path), path) is None:
-        lacks.append(f"paths that begin as {match.path} does, not {path}")
+        lacks.append(f"{_paths(match.path)}, not {path}")
     if match.methods and request.method not in match.methods:
         lacks.append(f"{_few(list(match.methods))}, not {request.method}")
     for name, pattern in match.headers:

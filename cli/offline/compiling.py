@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
@@ -14,9 +15,11 @@ from cli.offline.cluster import CLUSTER, Manifest, cluster_of
 from cli.shapes import shaped
 from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
+from shared import support
 from shared.errors import BadInputError
 from shared.events import Event
 from shared.membership import MESH_CONFIG
+from shared.meshconfig.problems import doubts
 from shared.policy.budgets import budgets_of
 from shared.settings import CommonSettings, load
 from shared.snapshot import Proxy, Snapshot
@@ -32,6 +35,8 @@ class Compiled(msgspec.Struct, frozen=True):
     snapshot: Snapshot
     directory: Directory
     settings: MeshSettings
+    doubts: list[str]
+    """What of the manifests is taken and may not do what is meant."""
 
     def proxy(self, text: str) -> Proxy:
         """The proxy of `NS/POD` (or `NS/WORKLOAD`). Raises `BadInputError` if there is none."""
@@ -67,4 +72,19 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
         snapshot=compile_events(events, settings),
         directory=Directory(events, cluster=CLUSTER),
         settings=settings,
+        doubts=[*_doubts(manifests, namespace)],
     )
+
+
+def _doubts(manifests: Iterable[Manifest], namespace: str) -> Iterator[str]:
+    """What admission would warn of."""
+    for one in manifests:
+        kind, spec = one["kind"], one.get("spec")
+        if kind not in support.KINDS or not isinstance(spec, dict):
+            continue
+        metadata = one["metadata"]
+        about = f"{kind} {metadata.get('namespace') or 'default'}/{metadata['name']}"
+        if said := support.sentence(support.findings(kind, cast("dict[str, Any]", spec))):
+            yield f"{about}: {said}"
+        if kind == "MeshConfig" and (metadata.get("namespace"), metadata["name"]) == (namespace, MESH_CONFIG):
+            yield from (f"{about}: {doubt}" for doubt in doubts(cast("dict[str, Any]", spec)))

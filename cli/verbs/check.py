@@ -72,6 +72,9 @@ def main(argv: Sequence[str]) -> int:
         output.json(found, indent=2)
     else:
         output.lines(line for one in answers for line in one.lines)
+    told = [f"left out: {one.key}: {one.sentence} [{one.code}]" for one in compiled.snapshot.quarantine]
+    for sentence in [*told, *(f"warning: {doubt}" for doubt in compiled.doubts)]:
+        output.note(sentence)
     return 0 if all(one.allowed for one in answers) else 1
 
 

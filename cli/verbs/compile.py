@@ -41,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
         raise BadInputError("compile/proxy", "a bootstrap is of one proxy: name it with --proxy NS/POD")
     compiled = compile_files(options.filename, mesh_name=options.mesh_name, trust_domain=options.trust_domain)
     snapshot = compiled.snapshot
+    for sentence in compiled.doubts:
+        output.note(f"warning: {sentence}")
     proxies = [compiled.proxy(options.proxy)] if options.proxy else list(snapshot.proxies.values())
     if options.output == "summary":
         output.lines(summary(snapshot, proxies))

@@ -63,7 +63,7 @@ def test_a_call_is_decided_and_its_reason_is_said(meshlog: Printed, ends: list[s
         ),
         (
             ["bookthief/bookthief", STORE, "--path", "/buy-a-book/new"],
-            "TrafficTarget bookstore/thief-may-look-at-v1 names this caller, and allows only paths that begin as ",
+            "TrafficTarget bookstore/thief-may-look-at-v1 names this caller, and allows only paths that begin with /",
         ),
         (
             ["bookthief/bookthief", STORE, "--path", "/buy-a-book/new"],
@@ -219,3 +219,39 @@ def test_a_proxyless_call_is_decided_by_what_its_library_is_sent(
     (tmp_path / "shop.yaml").write_text(PROXYLESS % account)
     assert meshlog("check", "-f", str(tmp_path), "shop/till", "svc:shop/price", "--path", "/shop.Price/Get") == code
     assert said in meshlog.out
+
+
+CONFIG = """
+apiVersion: config.openservicemesh.io/v1alpha2
+kind: MeshConfig
+metadata: {name: osm-mesh-config, namespace: meshlog-system}
+spec:
+  sidecar:
+    initContainerImage: "openservicemesh/init:v1.2.4"
+    envoyImage: "registry.example/proxy:1"
+    cipherSuites: [X]
+  certificate: {certKeyBitSize: 1024}
+---
+apiVersion: policy.openservicemesh.io/v1alpha1
+kind: Egress
+metadata: {name: out, namespace: bookbuyer}
+spec: {hosts: [example.com]}
+"""
+
+
+@pytest.mark.parametrize("verb", ["compile", "check"])
+def test_what_a_mesh_would_refuse_or_warn_of_is_said_without_one(meshlog: Printed, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    call = ["bookbuyer/bookbuyer", STORE, "--path", "/books-bought"] if verb == "check" else []
+    assert (
+        meshlog(
+            verb, "-f", str(DEMO / "10-workloads.yaml"), "-f", str(DEMO / "20-access.yaml"), "-f", str(tmp_path), *call
+        )
+        == 0
+    )
+    text = meshlog.out + meshlog.err
+    assert "certKeyBitSize must be one of 2048, 3072, 4096" in text
+    assert "openservicemesh/init:v1.2.4 is Open Service Mesh's and lacks the meshlog command" in text
+    assert "registry.example/proxy:1 does not say that it holds Envoy 1.36 or newer" in meshlog.err
+    assert "not supported yet: sidecar.cipherSuites" in meshlog.err
+    assert "Egress bookbuyer/out: this kind is not supported yet" in meshlog.err

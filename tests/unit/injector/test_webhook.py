@@ -190,3 +190,24 @@ async def test_the_state_follows_the_log_and_a_new_epoch_voids_it(log: MemoryLog
     await eventually(lambda: set(known.namespaces) == {"third"}, within=5.0, what="the epoch begins anew")
     assert known.mesh.sidecar.log_level == "error"
     task.cancel()
+
+
+async def test_an_image_that_was_stored_all_the_same_is_not_put_into_a_pod_and_its_author_is_told(
+    log: MemoryLog,
+) -> None:
+    """A MeshConfig of Open Service Mesh may have been stored while no injector ran."""
+    spec = {"sidecar": {"initContainerImage": "openservicemesh/init:v1.2.4", "envoyImage": "envoyproxy/envoy:v1.19.1"}}
+    config = model.PolicyObject(metadata=model.Meta(name="osm-mesh-config"), spec=spec)
+    await write(log, "MeshConfig", "meshlog-system", "osm-mesh-config", config)
+    hook, known = webhook(log)
+    task = asyncio.create_task(known.run())
+    await known.caught_up.wait()
+    response = await told(hook, asked())
+    task.cancel()
+    assert response["allowed"] is True
+    assert len([one for one in response["warnings"] if one.endswith("the default image is used")]) == 2
+    (added,) = [
+        one["value"] for one in json.loads(base64.b64decode(response["patch"])) if one["path"] == "/spec/initContainers"
+    ]
+    images = {one["name"]: one["image"] for one in added}
+    assert (images["meshlog-init"], images["envoy"]) == (INSTALLATION.init_image, INSTALLATION.envoy_image)
