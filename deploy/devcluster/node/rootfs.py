@@ -24,6 +24,7 @@ _OWN = {
 }  # fmt: skip
 """Directories that each container has for itself, empty at the start, with their modes."""
 _LINKS = {"/var/run": "/run", "/var/lock": "/run/lock"}
+_SETTINGS = "/etc/"
 _SHOWN_SO = kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV
 
 
@@ -56,6 +57,9 @@ def build(staging: str, mounts: list[tuple[str, str, bool]], shown: list[str], h
     for source, target, read_only in volumes:
         _make_place(staging, target, directory=os.path.isdir(source))
         _bind(source, staging + target, kernel.ATTR_RDONLY if read_only else 0, hidden)
+    for path in shown:
+        if not path.startswith(_SETTINGS) and path not in targets and targets.intersection(_ancestors(path)):
+            _show_in_volume(path, staging, hidden)
     kernel.change_root(staging)
     kernel.mount("none", "/", flags=kernel.MS_PRIVATE)
 
@@ -122,6 +126,29 @@ def _show(path: str, made: str, opened: set[str], targets: set[str], hidden: str
             _bind(path, place, _SHOWN_SO, hidden)
         except PermissionError:
             return  # what this user may not see
+
+
+def _show_in_volume(path: str, made: str, hidden: str) -> None:
+    """Let the interpreter or the mesh's own code appear although a volume covers the place: a clone may be in `/tmp`.
+
+    A volume where that cannot be stays as it is. Links in it are not followed: they would lead out of the new root.
+    """
+    place = made + path
+    if any(os.path.islink(made + at) for at in [*_ancestors(path), path]):
+        return
+    try:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if os.path.islink(path):
+            if not os.path.lexists(place):
+                os.symlink(os.readlink(path), place)
+            return
+        if os.path.isdir(path):
+            os.makedirs(place, exist_ok=True)
+        elif not os.path.lexists(place):
+            _touch(place)
+        _bind(path, place, _SHOWN_SO, hidden)
+    except OSError:
+        return
 
 
 def _bind(source: str, place: str, attributes: int, hidden: str) -> None:

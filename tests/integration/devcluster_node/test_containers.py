@@ -53,6 +53,23 @@ def test_what_is_written_to_a_volume_stays_and_a_read_only_one_refuses(node: Nod
     assert (tmp_path / "page").read_text() == "kept\n"
 
 
+def test_a_volume_above_the_meshs_own_code_does_not_hide_it(node: Node, tmp_path: Path) -> None:
+    """A clone may be in `/tmp`, and the control plane's containers have a volume there."""
+    above = Path(__file__).resolve().parents[4]
+    program = "import os, sys, shared; print(os.path.exists(shared.__file__))\ntry: os.mkdir(sys.prefix + '/lib/x')"
+    program += "\nexcept OSError as error: print(error.errno)\nopen(sys.argv[1], 'w').close()"
+    for _ in range(2):  # a container that starts again meets the volume as it left it
+        argv = ("python", "-c", program, f"{above}/mine")
+        assert node.pod("a").run(*argv, mounts=[(tmp_path, str(above), False)]) == (0, "True\n30\n")
+    assert (tmp_path / "mine").exists()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / Path(__file__).resolve().parents[3].name).symlink_to(outside)
+    node.pod("a").run("true", mounts=[(tmp_path / "linked", str(above), False)])
+    assert list(outside.iterdir()) == [], "a link in a volume is not followed"
+
+
 def test_a_swapped_symlink_in_a_volume_is_seen_live(node: Node, tmp_path: Path) -> None:
     """The kubelet renews tokens and ConfigMaps so."""
     for version in ("one", "two"):
