@@ -283,7 +283,7 @@ MISTAKES: dict[str, Mistake] = {
         "the ingestor appends without saying which record it follows", lambda: [_unguarded(STREAMS.events)]
     ),
     "two-leaders": Mistake(
-        "nobody gives up a lease that is lost, and appends say not what they follow",
+        "no replica gives up a lease that is lost, and appends say not what they follow",
         lambda: [_HEADSTRONG, _unguarded(STREAMS.events, STREAMS.snapshots)],
     ),
     "no-new-epoch": Mistake("a hole in the events is passed over", lambda: [(Standing, "_break", _goes_on)]),
@@ -307,7 +307,8 @@ MISTAKES: dict[str, Mistake] = {
     "lower-version": Mistake("an edge takes a lower version", lambda: [(SnapshotFollower, "_fold", _whatever_comes)]),
     "epoch-ignored": Mistake("an edge ignores a new epoch", lambda: [(SnapshotFollower, "_fold", _same_epoch_only)]),
     "never-behind": Mistake(
-        "an edge that is cut off from the log serves whoever comes", lambda: [(EdgeProcess, "_log_lost", _unmoved)]
+        "an edge that is cut off from the log serves any proxy that comes",
+        lambda: [(EdgeProcess, "_log_lost", _unmoved)],
     ),
     "half-a-snapshot": Mistake("routes come one commit late", lambda: [(Fleet, "_view", _half_a_view)]),
     "removals-first": Mistake("an edge breaks before it makes", lambda: [(Exchange, "offers", _removals_first)]),
@@ -329,7 +330,7 @@ MISTAKES: dict[str, Mistake] = {
     "believing": Mistake(
         "what a record says counts under whatever subject it stands", lambda: [(events, "read", _whatever_it_says)]
     ),
-    "headstrong": Mistake("nobody gives up a lease that is lost", lambda: [_HEADSTRONG], harmless=True),
+    "headstrong": Mistake("no replica gives up a lease that is lost", lambda: [_HEADSTRONG], harmless=True),
 }
 
 
