@@ -21,6 +21,7 @@ MAX_BYTES = 8 * 1024
 """A CSR with an RSA-4096 key takes about 1.7 kB."""
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 4096
+MIN_RSA_EXPONENT = 65537
 _HASHES = {"sha256", "sha384", "sha512"}
 
 PublicKey = EllipticCurvePublicKey | RSAPublicKey
@@ -63,6 +64,8 @@ def _check_key(key: PublicKey) -> None:
     if isinstance(key, RSAPublicKey):
         if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
             raise RefusedError("csr/key", f"the CSR's RSA key has {key.key_size} bits, not {MIN_RSA_BITS} to 4096")
+        if key.public_numbers().e < MIN_RSA_EXPONENT:
+            raise RefusedError("csr/key", "the CSR's RSA key has a public exponent below 65537 (FIPS 186-5, A.1.1)")
     elif not isinstance(key.curve, SECP256R1 | SECP384R1):
         raise RefusedError("csr/key", f"the CSR's key is on curve {key.curve.name}, not P-256 or P-384")
 

@@ -14,6 +14,7 @@ from shared.events import Event
 from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 from tests.attacks.sidecar import SPELLINGS, asked, trusting_nobody
 from tests.integration.compiler.called import Called, called
+from tests.integration.compiler.envoys import Authority
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy
@@ -68,6 +69,7 @@ FORGED = (
     *("x-envoy-original-dst-host: 1.2.3.4:80", "x-envoy-internal: true", "x-envoy-decorator-operation: a"),
     *("x-forwarded-client-cert: URI=spiffe://cluster.local/ns/store/sa/db", "x_forwarded_client_cert: URI=spiffe://x"),
     *("x-envoy-retry-on: 5xx", "x-envoy-max-retries: 9", "x-forwarded-for: 127.0.0.1"),
+    *("x-envoy-upstream-alt-stat-name: a", "x-envoy-upstream-rq-timeout-ms: 1", "x-envoy-force-trace: true"),
 )
 
 
@@ -196,3 +198,96 @@ async def test_an_upgrade_that_the_sidecar_does_not_know_is_left_out_of_the_requ
             status, body = await asked("127.0.0.1", pod.port, context, "/public/x", lines)
             assert status == "200", word
             assert "upgrade" not in headers(body), word
+
+
+SMUGGLED = b"GET /admin?00 HTTP/1.1\r\nhost: any\r\n\r\n"
+"""A request that policy does not open, hidden behind one that it does."""
+
+
+def smuggling() -> dict[str, bytes]:
+    """Requests whose end two readers see in two places, each with another one behind it."""
+    start = b"POST /public/x HTTP/1.1\r\nhost: any\r\n"
+    length = b"content-length: %d\r\n" % len(SMUGGLED)
+    return {
+        "length and chunks": start + length + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        "chunks and no length": start + b"transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        "two lengths": start + b"content-length: 0\r\n" + length + b"\r\n" + SMUGGLED,
+        "a list of lengths": start + b"content-length: 0, %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED,
+        "a signed length": start + b"content-length: +0\r\n\r\n" + SMUGGLED,
+        "a length with a space in its name": start + b"content-length : %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED,
+        "an encoding that is none": start + b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        "two encodings": start
+        + b"transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n"
+        + SMUGGLED,
+        "an encoding after a tab": start + b"transfer-encoding:\tchunked\r\n" + length + b"\r\n0\r\n\r\n" + SMUGGLED,
+        "a folded encoding": start + b"transfer-encoding:\r\n chunked\r\n" + length + b"\r\n0\r\n\r\n" + SMUGGLED,
+        "a chunk of no size": start + b"transfer-encoding: chunked\r\n\r\n-1\r\n" + SMUGGLED,
+        "a chunk beyond all sizes": start + b"transfer-encoding: chunked\r\n\r\n" + b"f" * 20 + b"\r\n" + SMUGGLED,
+        "a line that ends early": b"GET /public/x HTTP/1.1\rhost: any\r\n\r\n" + SMUGGLED,
+        "a version that is none": b"GET /public/x HTTP/1.9\r\nhost: any\r\n\r\n" + SMUGGLED,
+        "HTTP/0.9": b"GET /admin?00\r\n",
+        "an empty line first": b"\r\nGET /admin?00 HTTP/1.1\r\nhost: any\r\n\r\n",
+        "a WebSocket where policy opens none": (
+            b"GET /admin?00 HTTP/1.1\r\nhost: any\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n" + SMUGGLED
+        ),
+        "an upgrade to another HTTP": (
+            b"GET /public/x HTTP/1.1\r\nhost: any\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n"
+            b"http2-settings: AAMAAABkAAQAAP__\r\n\r\n" + SMUGGLED
+        ),
+    }
+
+
+async def test_no_request_that_policy_does_not_open_is_smuggled_behind_one_that_it_does(tmp_path: Path) -> None:
+    """The application reads a request line by line, so that it would see any."""
+    seen: list[bytes] = []
+
+    async def listens(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                seen.append(line)
+                if line == b"\r\n":
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async with called(tmp_path, [PUBLIC], serve=listens) as pod:
+        context = trusting_nobody(*pod.caller("buy", "thief"))
+
+        async def send(sent: bytes) -> None:
+            reader, writer = await asyncio.open_connection("127.0.0.1", pod.port, ssl=context, server_hostname="any")
+            writer.write(sent)
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(reader.read(), 0.5)
+            writer.close()
+
+        names, every = zip(*smuggling().items(), strict=True)
+        await asyncio.gather(*(send(sent.replace(b"/admin?00", b"/admin?%02d" % at)) for at, sent in enumerate(every)))
+        assert not [names[int(line.split(b"?")[1].split()[0])] for line in seen if b"/admin" in line]
+        # As a body that is said in one way only it is the application's business, and would be seen.
+        await send(b"POST /public/x HTTP/1.1\r\nhost: any\r\ncontent-length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED)
+        assert [line for line in seen if b"/admin" in line]
+
+
+async def test_without_a_certificate_of_the_mesh_or_by_another_protocol_nothing_is_answered(tmp_path: Path) -> None:
+    async with called(tmp_path, [PUBLIC]) as pod:
+        stranger = called_by_a_stranger(tmp_path)
+        nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
+        nobody.set_alpn_protocols(["meshlog"])
+        other = trusting_nobody(*pod.caller("buy", "thief"))
+        other.set_alpn_protocols(["h2", "http/1.1"])
+        silent = trusting_nobody(*pod.caller("buy", "thief"))
+        silent.set_alpn_protocols([])
+        for name, context in {"stranger": stranger, "nobody": nobody, "h2": other, "no protocol": silent}.items():
+            assert await asked("127.0.0.1", pod.port, context, "/public/x") == ("", ""), name
+        assert (await asked("127.0.0.1", pod.port, trusting_nobody(*pod.caller("buy", "thief")), "/public/x"))[
+            0
+        ] == "200"
+
+
+def called_by_a_stranger(directory: Path) -> ssl.SSLContext:
+    """One with a certificate that says the right name and is of another root."""
+    material = Authority().issue("buy", "thief")
+    chain, key = directory / "stranger.pem", directory / "stranger.key"
+    chain.write_text(material.chain)
+    key.write_text(material.key)
+    return trusting_nobody(str(chain), str(key))

@@ -36,16 +36,32 @@ async def test_no_token_is_refused(mesh: World, token: str, caplog: pytest.LogCa
     assert token == "none" or token not in caplog.text
 
 
+LIES = (
+    "shop/db-1",
+    f"{POD}/",
+    f"{POD}\0",
+    POD.upper(),
+    f" {POD}",
+    "../shop/db-1",
+    "meshlog-system/meshlog-xds-edge-1",
+    "*",
+    "shop/*",
+    "a" * 5_000,
+)
+"""What a proxy says of itself that is not what its token says."""
+
+
 async def test_the_node_id_decides_nothing(mesh: World) -> None:
     await mesh.compiler.publish(
         {"web": {CDS: {"own": b"1"}}, "db": {CDS: {"foreign": b"1"}}},
         {POD: ("u1", "web"), "shop/db-1": ("u2", "db")},
     )
     edge = await mesh.edge()
-    async with mesh.client(edge, POD, "u1") as client:
-        await client.send(CDS, "shop/db-1")
-        assert [resource.name for resource in (await client.receive()).resources] == ["own"]
-    assert edge.counters.node_mismatches == 1
+    for number, lie in enumerate(LIES, 1):
+        async with mesh.client(edge, POD, "u1") as client:
+            await client.send(CDS, lie)
+            assert [resource.name for resource in (await client.receive()).resources] == ["own"], lie
+        assert edge.counters.node_mismatches == number, lie
 
 
 async def test_a_stream_ends_when_its_pod_is_gone(mesh: World) -> None:

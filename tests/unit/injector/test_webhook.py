@@ -139,7 +139,28 @@ async def test_what_is_no_new_pod_passes_unchanged(log: MemoryLog, changes: dict
 
 
 @pytest.mark.parametrize(
-    "value", [{"spec": {"containers": [7]}}, {"metadata": [], "spec": {}}, {"spec": {"containers": "x"}}]
+    "value",
+    [
+        {},
+        [],
+        7,
+        "pod",
+        {"spec": None},
+        {"spec": {}},
+        {"spec": {"containers": [7]}},
+        {"spec": {"containers": [{}]}},
+        {"spec": {"containers": [{"name": 7}]}},
+        {"spec": {"containers": [{"name": "a", "ports": [{"containerPort": "x"}]}]}},
+        {"spec": {"containers": [{"name": "a", "ports": {"containerPort": 1}}]}},
+        {"spec": {"containers": [{"name": "a", "livenessProbe": []}]}},
+        {"spec": {"containers": [{"name": "a", "readinessProbe": {"httpGet": "x"}}]}},
+        {"spec": {"containers": [], "initContainers": {}}},
+        {"spec": {"containers": [], "volumes": ["v"]}},
+        {"metadata": {"annotations": ["a"]}, "spec": {"containers": []}},
+        {"metadata": {"annotations": {"a": 1}}, "spec": {"containers": []}},
+        {"metadata": [], "spec": {}},
+        {"spec": {"containers": "x"}},
+    ],
 )
 async def test_65_a_pod_of_any_shape_gets_a_valid_answer(log: MemoryLog, value: Any) -> None:
     hook, known = webhook(log)
@@ -166,6 +187,22 @@ def test_65_the_answer_is_of_the_version_of_the_question(version: str) -> None:
         b'{"request":{"uid":""}}',
         b'{"apiVersion":"v9","request":{"uid":"u"}}',
         b"[" * 100_000,
+        b"null",
+        b"7",
+        b'"review"',
+        b'{"request":null}',
+        b'{"request":[]}',
+        b'{"request":{}}',
+        b'{"request":{"uid":7}}',
+        b'{"request":{"uid":null}}',
+        b'{"request":{"uid":"u","kind":"Pod"}}',
+        b'{"request":{"uid":"u","namespace":["shop"]}}',
+        b'{"request":{"uid":"u","object":{}}',
+        b'{"request":{"uid":"u"}} trailing',
+        b'{"request":{"uid":"\xed\xa0\x80"}}',
+        b'{"request":{"uid":"u","object":NaN}}',
+        b'{"a":' * 100_000,
+        b'{"apiVersion":null,"request":{"uid":"u"}}',
     ],
 )
 def test_65_what_is_no_review_is_bad_input(body: bytes) -> None:

@@ -125,6 +125,44 @@ class TestSubscriptions:
         assert [offer for offer in proxy.log if "x" in offer.removed]
         assert proxy.exchange.idle
 
+    @pytest.mark.parametrize(
+        ("type_url", "names"),
+        [
+            (CDS, ["outbound|other/db|5432", "local|15000", "denied"]),
+            (EDS, ["outbound|other/db|5432~12345678", "a~", ""]),
+            (LDS, ["inbound", "outbound", "other/inbound"]),
+            (RDS, ["inbound|8080", "outbound|other/web|80"]),
+            (
+                SDS,
+                [
+                    "spiffe://cluster.local/ns/other/sa/db",
+                    "workload/other/db-1",
+                    "Workload",
+                    "edge",
+                    "ca",
+                    "token",
+                ],
+            ),
+        ],
+    )
+    def test_names_of_others_are_answered_as_those_that_do_not_exist(self, type_url: str, names: list[str]) -> None:
+        """What there is for other workloads, and whether there is anything, is told to nobody."""
+        proxy = started(view(1, cds={"a": "1"}, eds={"a": "1"}))
+        proxy.exchange.secrets = Selection({"workload": "1", "trust-bundle": "1"})
+        proxy.ask(type_url, names)
+        proxy.settle()
+        offered = {name for offer in proxy.log for name, _ in offer.put}
+        removed = {name for offer in proxy.log for name in offer.removed}
+        assert offered == set()
+        assert removed == set(names)
+
+    def test_a_wildcard_for_secrets_gives_no_more_than_ones_own(self) -> None:
+        proxy = started(view(1))
+        proxy.exchange.secrets = Selection({"workload": "1", "trust-bundle": "1"})
+        proxy.ask(SDS, ["*"])
+        proxy.settle()
+        assert {name for offer in proxy.log for name, _ in offer.put} <= {"workload", "trust-bundle"}
+
     def test_a_name_that_comes_to_exist_is_sent(self) -> None:
         proxy = started(view(1, eds={}))
         proxy.ask(EDS, ["x"])
