@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: install demo up down test test-long docs-run simulate faults attack mutants fuzz-edge fuzz-ca lint format lock chart clean help
-.PHONY: compare-edge edge-clients bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
+.PHONY: bench-statuses compare-edge edge-clients bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
 
 help: ## what can be made
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,9 @@ bench-edge: install ## pushes, latency, reconnects and memory of an edge; ARGS=f
 
 bench-ingest: install ## Kubernetes API to log: initial list, rate, latency, rolling restart
 	@$(BIN)/python -P -m benchmarks ingest
+
+bench-statuses: install ## statuses of 2,000 changing policy objects: their rate at the API server, and when they are right
+	@$(BIN)/python -P -m benchmarks statuses
 
 bench-inject: install ## sidecar injections a second, pure and over HTTPS
 	@$(BIN)/python -P -m benchmarks inject

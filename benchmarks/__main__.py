@@ -14,7 +14,7 @@ import msgspec
 
 from benchmarks.table import Result
 
-NAMES = ("idle", "edge", "ingest", "inject", "compile", "ca", "history")
+NAMES = ("idle", "edge", "ingest", "inject", "compile", "ca", "history", "statuses")
 
 
 def main(arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ from cli.history.reachability import Calls, changed_calls
 from cli.history.recompile import compiled, compiler_of
 from cli.history.seen import Seen, SeenCall, judged
 from cli.history.timeline import Timeline, in_force, living
+from cli.offline.compiling import admission_warnings
 from shared.pins import PIN_KIND
 from shared.snapshot import Quarantined, Snapshot
 
@@ -32,6 +33,8 @@ class Plan(msgspec.Struct, frozen=True):
     drains: Drains
     left_out: list[Quarantined]
     """Objects that would be left out, and are not now."""
+    warnings: list[str]
+    """Of what would have no effect, or not the one that is meant: as admission says it."""
     ignored: list[str]
     pinned: bool
     whole: bool
@@ -82,6 +85,7 @@ async def plan(
         calls=changed_calls((before, was), (after, now), difference, policy),
         drains=draining(before, after),
         left_out=difference.newly_left_out,
+        warnings=[*admission_warnings(put, about.namespace)],
         ignored=proposal.ignored,
         pinned=any(key.kind == PIN_KIND for key in known),
         whole=concerned is None,

@@ -72,12 +72,12 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
         snapshot=compile_events(events, settings),
         directory=Directory(events, cluster=CLUSTER),
         settings=settings,
-        doubts=[*_doubts(manifests, namespace)],
+        doubts=[*admission_warnings(manifests, namespace)],
     )
 
 
-def _doubts(manifests: Iterable[Manifest], namespace: str) -> Iterator[str]:
-    """What admission would warn of."""
+def admission_warnings(manifests: Iterable[Manifest], namespace: str) -> Iterator[str]:
+    """What admission would warn of; `namespace` is the mesh's own."""
     for one in manifests:
         kind, spec = one["kind"], one.get("spec")
         if kind not in support.KINDS or not isinstance(spec, dict):

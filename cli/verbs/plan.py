@@ -143,6 +143,8 @@ def _tell(found: Plan, refusals: dict[str, str]) -> None:
 
     if found.pinned:
         output.line("the mesh is pinned: policy that is applied now has no effect until `meshlog unpin`")
+    for warning in found.warnings:
+        output.line(f"warning: {warning}")
     for name in found.ignored:
         output.line(f"not planned: {name} changes no proxy by itself")
     if found.nothing:
@@ -260,6 +262,7 @@ def _as_json(found: Plan, refusals: dict[str, str], *, diff: bool) -> dict[str, 
         "version": found.version,
         "pinned": found.pinned,
         "ignored": found.ignored,
+        "warnings": found.warnings,
         "classes": {
             name: [
                 {"type": one.type_url, "name": one.name, "before": one.before, "after": one.after} for one in changes

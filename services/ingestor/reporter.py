@@ -102,7 +102,9 @@ _MOST_NEWS = 2000
 """Events that wait; of more the oldest are not told."""
 _LOOK_AGAIN = 0.5
 """Seconds between looks at objects of which it is not known yet what became of them."""
-_SLICE = 50
+_GRAIN = 0.004
+"""Seconds that a write may be early: to sleep for less costs more than it spreads."""
+_SLICE = 200
 """Objects that are judged without a pause."""
 
 
@@ -241,11 +243,13 @@ class Reporter:
 
     async def turn(self) -> None:
         """Write what is due now."""
-        self._gather()
-        ripe = self._due.ripe(self._clock())
-        self._rate = min(self._pace.most, max(self._pace.least, ripe / self._pace.drain))
+        self._rate = 0.0
         while self._leads():
+            self._gather()
             now = self._clock()
+            # What waits grows while it is written; as fast as it was to go at its most, so fast it goes to the end.
+            wanted = max(self._rate, self._pace.least, self._due.ripe(now) / self._pace.drain)
+            self._rate = min(self._pace.most, wanted)
             keys = self._due.take(now, _SLICE)
             if not keys:
                 return
@@ -265,14 +269,17 @@ class Reporter:
             place = (key.kind, ObjectName(namespace=key.namespace, name=key.name))
             if key.cluster == self._cluster and place in self._seen:
                 self._due.stir(place, now)
-        for place in [place for place in self._uncompiled if self._is_compiled(place)]:
+        for place in [place for place in self._uncompiled if self._compiled(place)]:
             self._uncompiled.discard(place)
             self._due.stir(place, now)
         self._mention_others()
 
-    def _is_compiled(self, key: Key) -> bool:
-        known = self._book.get(*key)
-        return known is not None and 0 < known.sequence <= self._reach.compiled
+    def _compiled(self, key: Key) -> int:
+        """Sequence of the event of an object as it was seen, if the compiler has read it; 0: not yet."""
+        item, known = self._seen.get(key), self._book.get(*key)
+        if item is None or known is None or (known.uid, known.digest) != (item.uid, item.digest):
+            return 0
+        return known.sequence if known.sequence <= self._reach.compiled else 0
 
     async def _write_all(self, reports: Sequence[tuple[Key, Report]]) -> bool:
         """Write these at the pace; false: nothing can be written now, and what was not waits again."""
@@ -299,7 +306,7 @@ class Reporter:
         """Wait for the turn of the next write."""
         now = self._clock()
         self._next_slot = max(self._next_slot, now)
-        if self._next_slot > now:
+        if self._next_slot > now + _GRAIN:
             await asyncio.sleep(self._next_slot - now)
         self._next_slot += 1 / self._rate
 
@@ -338,17 +345,14 @@ class Reporter:
 
     def _verdict(self, key: Key, item: Projected, now: float) -> Verdict | None:
         """None: it is not known yet, and looked at again when it is."""
-        known = self._book.get(*key)
-        if known is None or not known.lives or known.uid != item.uid or known.digest != item.digest:
-            self._uncompiled.add(key)
-            return None
-        if not 0 < known.sequence <= self._reach.compiled:
+        sequence = self._compiled(key)
+        if not sequence:
             self._uncompiled.add(key)
             return None
         if self._pinned is not None and self._pinned.forms.get(key) != (item.uid, item.digest):
-            return Verdict(version=known.sequence, pinned=self._pinned.version)
+            return Verdict(version=sequence, pinned=self._pinned.version)
         of = ObjectKey(cluster=self._cluster, kind=item.kind, namespace=item.name.namespace, name=item.name.name)
-        concern = self._reach.concern(of, known.sequence)
+        concern = self._reach.concern(of, sequence)
         refused = tuple((_short(one), said) for one in concern.waiting if (said := self._reach.refusal(one)))
         if not concern.waiting:
             self._late.pop(key, None)
@@ -358,7 +362,7 @@ class Reporter:
         whole, missing = _missing(item.kind, item.body)
         reasons = [(one.code, one.sentence) for one in self._reach.left_out(of)]
         return Verdict(
-            version=known.sequence,
+            version=sequence,
             left_out=((NOT_SUPPORTED, missing),) if whole else tuple(reasons),
             unsupported="" if whole else missing,
             concerned=concern.count,

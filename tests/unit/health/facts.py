@@ -61,10 +61,9 @@ def workload(name: str, **parts: Any) -> Facts:
     return cluster(workloads=every)
 
 
-def proxy(state: str, reason: str = "why", *, certificate_until: int = 0) -> Facts:
+def proxy(state: str, reason: str = "why") -> Facts:
     """All is well but for one more proxy."""
-    one = ProxyState("shop/db", state, reason, 3, "edge-1", "c", certificate_until)
-    return standing(proxies=[*STANDING.proxies, one])
+    return standing(proxies=[*STANDING.proxies, ProxyState("shop/db", state, reason, 3, "edge-1", "c")])
 
 
 def rotation(**parts: Any) -> Facts:

@@ -204,3 +204,27 @@ def test_two_forms_of_a_match_are_told_apart_by_a_sample_of_each_side(was: str, 
     if (was, becomes) in {("/[a-c]", "/[b-d]"), ("/x", "/y")}:
         assert wider[0]
         assert wider[1]
+
+
+def test_what_would_have_no_effect_is_warned_of(plan: Plan) -> None:
+    egress = {
+        "apiVersion": "policy.openservicemesh.io/v1alpha1",
+        "kind": "Egress",
+        "metadata": {"name": "out", "namespace": "store"},
+        "spec": {"hosts": ["example.org"]},
+    }
+    code, text, told = plan(egress)
+    (warning,) = told["warnings"]
+    assert warning.startswith("Egress store/out: this kind is not supported yet")
+    assert f"warning: {warning}" in text
+    assert code == 0, "nothing changes for any proxy"
+    assert plan(split(store_v1=1, store_v2=3))[2]["warnings"] == []
+
+
+def test_what_the_log_cannot_take_is_left_out_with_its_figure(plan: Plan) -> None:
+    large = split(store_v1=1, store_v2=3)
+    large["metadata"]["labels"] = {f"l{number}": "v" * 60 for number in range(12_000)}
+    code, text, _ = plan(large)
+    assert code == 2
+    assert "TrafficSplit store/canary: has 8" in text
+    assert "[object/too-large]" in text
