@@ -15,6 +15,7 @@ import msgspec
 from cli.roots import Root
 from shared.certificates import AuditNote, TrustBundle
 from shared.errors import BadInputError
+from shared.snapshot import SECRET_TRUST_BUNDLE
 from shared.status import ProxyStatus
 
 DEFAULT_ROOT = "default"
@@ -164,7 +165,7 @@ class Rotation:
     async def _acknowledged(self) -> None:
         bundle = await self._mesh.bundle()
         since = max(bundle.signing_since, *(member.since for member in bundle.members))
-        while late := [one for one in await self._mesh.proxies() if one.connected and 0 < one.bundle < since]:
+        while late := [one for one in await self._mesh.proxies() if _awaited(one, since)]:
             self._tell(f"waiting: {len(late)} proxies have not acknowledged the last bundle")
             await asyncio.sleep(_PACE_SECONDS)
 
@@ -172,6 +173,11 @@ class Rotation:
         if sentence != self._said:
             self._said = sentence
             self._say(sentence)
+
+
+def _awaited(proxy: ProxyStatus, since: int) -> bool:
+    """Whether a proxy will acknowledge the bundle since which all is as wished, and has not yet."""
+    return proxy.connected and proxy.uses(SECRET_TRUST_BUNDLE) and 0 < proxy.bundle < since
 
 
 def _holds(bundle: TrustBundle, name: str) -> bool:

@@ -57,8 +57,19 @@ class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """Serial of the bundle under which the certificate was signed that the proxy acknowledged; 0: it has none yet."""
     certificate_until: int = 0
     """When that certificate expires, seconds since 1970."""
+    secrets: tuple[str, ...] | None = None
+    """Of the trust bundle and the certificate those that the proxy asks for now; none: it has not asked for secrets on
+    this stream, or an edge of an earlier build wrote this."""
     stuck: str = ""
     """Why its edge can bring it no newer version; empty: it can."""
+
+    def uses(self, secret: str) -> bool:
+        """Whether it asks for this secret; a proxy of which that is not known may.
+
+        A sidecar whose last policy went gives its secrets up: what it held is of no use to it, and it will acknowledge
+        no other.
+        """
+        return self.secrets is None or secret in self.secrets
 
     @property
     def acked(self) -> int:

@@ -1,8 +1,9 @@
 """What a rotation waits for, read from the log: what proxies acknowledged, whose certificates were renewed.
 
-Read only while a rotation is under way. A proxy counts while its pod is there and its certificate has not expired, also
-when it is connected to no edge: it still speaks to its peers. A pod with a sidecar of which no report is known counts
-too: it starts, or the log lost what was reported, and then nobody can say what that proxy trusts.
+Read only while a rotation is under way. A proxy counts while its pod is there, it asks for the secret in question, and
+its certificate has not expired, also when it is connected to no edge: it still speaks to its peers. A pod with a
+sidecar of which no report is known counts too: it starts, or the log lost what was reported, and then nobody can say
+what that proxy trusts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from shared.certificates import CorruptMessageError, TrustBundle, TrustedRoot, d
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog
 from shared.events import read
-from shared.snapshot import SDS
+from shared.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
 from shared.status import ProxyStatus, status_in
 from shared.subjects import Streams
 
@@ -89,7 +90,7 @@ class FleetProgress:
 
     def untrusting(self, serial: int) -> list[str]:
         """Proxies that have not acknowledged this bundle or a later one."""
-        late = [one for one in self._living() if one.bundle < serial]
+        late = [one for one in self._living() if one.uses(SECRET_TRUST_BUNDLE) and one.bundle < serial]
         return [_laggard(one, "has not acknowledged the new trust bundle") for one in late] + self._unheard()
 
     def unrenewed(self, serial: int) -> list[str]:
@@ -97,7 +98,7 @@ class FleetProgress:
         proxies = [
             _laggard(one, "uses a certificate of the old root")
             for one in self._living()
-            if one.certificate_bundle < serial
+            if one.uses(SECRET_WORKLOAD) and one.certificate_bundle < serial
         ]
         namespace, accounts = self._serving
         servers = [

@@ -28,15 +28,15 @@ from services.xds_edge.patience import WritePatience
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
+from services.xds_edge.standing import Standing
 from services.xds_edge.status import StatusReporter
 from services.xds_edge.subscriptions import Offer, Request, TooManyNamesError, Verdict
-from shared.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, TYPE_URLS, Proxy, proxy_key
+from shared.snapshot import SDS, SECRET_WORKLOAD, Proxy, proxy_key
 from shared.spiffe import SpiffeId
-from shared.status import ProxyStatus, Refusal, TypeStatus
+from shared.status import ProxyStatus
 from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
-_SECRETS = frozenset((SECRET_WORKLOAD, SECRET_TRUST_BUNDLE))
 
 
 class Channel(Protocol):
@@ -118,10 +118,7 @@ class ProxyStream:
         self._ended: StreamRefusedError | None = None
         self._client_done = False
         self._proxy: Proxy | None = None
-        self._since = services.clock()
-        self._connected = True
-        self._acked_at: dict[str, int] = {}
-        self._refusals: dict[str, Refusal] = {}
+        self._standing = Standing(claims, services.clock)
         self._reported = 0
         self._reported_stuck = ""
         self._asked = False
@@ -130,8 +127,6 @@ class ProxyStream:
         self._may_go_on = False
         """Whether what we have was ever confirmed while it was here."""
         self._patience = WritePatience(services.limits.write_timeout, services.counters, channel)
-        self._held: dict[str, str] = {}
-        """Secrets that the proxy is known to hold: name → version."""
 
     @property
     def key(self) -> str:
@@ -154,7 +149,7 @@ class ProxyStream:
                 type_url,
                 subscription.held.resources,
                 subscription.refused,
-                refusal.message if (refusal := self._refusals.get(type_url)) else "",
+                refusal.message if (refusal := self._standing.refusals.get(type_url)) else "",
                 subscription.in_flight is None,
             )
             for type_url, subscription in self._exchange.subscriptions.items()
@@ -347,6 +342,9 @@ class ProxyStream:
         self._names.pay(request, len(subscription.names) if changed else 0)
         if changed:
             self._count_names(request.type_url)
+            if request.type_url == SDS:
+                # A rotation of the root waits for no proxy that asks for no bundle.
+                self._note(urgent=False)
 
     def _count_names(self, type_url: str) -> None:
         subscription = self._exchange.subscriptions[type_url]
@@ -365,7 +363,7 @@ class ProxyStream:
     def _take_secrets_request(self, request: Request) -> None:
         """See to the certificate when it is asked for; what the proxy holds decides whether it needs one."""
         if SDS not in self._exchange.subscriptions:
-            self._held.update((name, one) for name, one in request.initial_versions.items() if name in _SECRETS)
+            self._standing.came_with(request.initial_versions)
             self._want_certificate(request.initial_versions.get(SECRET_WORKLOAD, ""))
         elif self._exchange.subscriptions[SDS].asks_for(SECRET_WORKLOAD, request):
             self._secrets.resend()
@@ -378,15 +376,14 @@ class ProxyStream:
 
     def _holds(self, secrets: dict[str, str]) -> None:
         """The proxy has these secrets: what a rotation of the root waits for."""
-        before = dict(self._held)
-        self._held.update(secrets)
-        if before != self._held:
+        if self._standing.holds(secrets):
             self._note(urgent=False)
 
     def _acked(self, type_url: str) -> None:
-        self._acked_at[type_url] = self._services.clock()
-        if type_url in self._refusals and not self._exchange.subscriptions[type_url].refused:
-            del self._refusals[type_url]
+        self._standing.acked(type_url)
+        refusals = self._standing.refusals
+        if type_url in refusals and not self._exchange.subscriptions[type_url].refused:
+            del refusals[type_url]
             self._note(urgent=True)
         elif not self._note_progress():
             self._note(urgent=False)
@@ -394,7 +391,7 @@ class ProxyStream:
     def _refused(self, offer: Offer, message: str) -> None:
         known = self._exchange.subscriptions[offer.type_url].refused
         named = dict(known) if known else dict(offer.put)
-        self._refusals[offer.type_url] = Refusal(version=offer.version, resources=named, message=message)
+        self._standing.refused(offer, named, message)
         _LOGGER.warning(
             "the proxy %s refuses %s of version %d: %s",
             self._key,
@@ -431,39 +428,18 @@ class ProxyStream:
             self._services.reporter.note(self._key, self._status, urgent=urgent)
 
     def _status(self) -> ProxyStatus:
-        exchange, claims = self._exchange, self._claims
-        types = {
-            type_url: TypeStatus(
-                sent=subscription.sent if (subscription := exchange.subscriptions.get(type_url)) else 0,
-                acked=exchange.acked(type_url),
-                acked_at=self._acked_at.get(type_url, 0),
-                refusal=self._refusals.get(type_url),
-            )
-            for type_url in (*TYPE_URLS, SDS)
-            if type_url != SDS or SDS in exchange.subscriptions
-        }
-        certificate_bundle, certificate_until = self._services.secrets.certified(self._held.get(SECRET_WORKLOAD, ""))
-        return ProxyStatus(
-            cluster=claims.cluster,
-            namespace=claims.namespace,
-            pod=claims.pod_name,
-            uid=claims.pod_uid,
-            service_account=claims.service_account,
-            edge=self._services.edge,
-            connected=self._connected,
-            since=self._since,
+        services = self._services
+        return self._standing.status(
+            self._exchange,
+            services.secrets,
+            edge=services.edge,
             workload_class=self._proxy.workload_class if self._proxy else "",
-            types=types,
-            bundle=self._services.secrets.serial_of(self._held.get(SECRET_TRUST_BUNDLE, "")),
-            certificate_bundle=certificate_bundle,
-            certificate_until=certificate_until,
-            stuck=self._services.fleet.stuck,
+            stuck=services.fleet.stuck,
         )
 
     def _report_end(self) -> None:
         """Say that the proxy is gone, unless it has opened another stream here already."""
-        self._connected = False
-        self._since = self._services.clock()
+        self._standing.end()
         if self._proxy is not None and self._services.fleet.newest(self._key) is None:
             self._services.reporter.note(self._key, self._status, urgent=False, ended=True)
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 
+from services.ca.facts import Facts
+from services.ca.progress import FleetProgress
+from shared import events
+from shared.certificates import TrustBundle
 from shared.snapshot import SDS
-from tests.integration.xds_edge.names import CLASS, POD, STREAMS, spiffe
+from shared.tokens import TokenVerifier
+from tests.integration.xds_edge.names import CLASS, CLUSTER, POD, STREAMS, spiffe
 from tests.integration.xds_edge.world import World, world
+from tests.waiting import eventually
 
 
 async def test_the_certificate_is_for_the_tokens_identity_and_the_key_stays_inside(mesh: World) -> None:
@@ -82,3 +90,61 @@ async def test_a_secret_asked_for_again_is_sent_again(mesh: World) -> None:
         response = await client.receive()
         assert [resource.name for resource in response.resources] == ["workload"]
         assert response.resources[0].resource.value
+
+
+async def test_a_rotation_waits_for_a_proxy_while_it_asks_for_the_bundle_and_no_longer(mesh: World) -> None:
+    """By what the edge reports and the CA reads: a sidecar whose last policy goes gives its secrets up."""
+    await mesh.compiler.publish({"web": CLASS}, {POD: ("u1", "web")})
+    namespace, name = POD.split("/")
+    facts = Facts(TokenVerifier(), cluster=CLUSTER, mesh_name="meshlog", mesh_namespace="meshlog-system")
+    await mesh.pod(namespace, name, "u1")
+    async for record in (await mesh.logs.open(STREAMS.events)).read():
+        facts.apply(events.read(record))
+    progress = FleetProgress(
+        status=await mesh.logs.open(STREAMS.status),
+        certs=await mesh.logs.open(STREAMS.certs),
+        events=await mesh.logs.open(STREAMS.events),
+        streams=STREAMS,
+        facts=facts,
+        home=(CLUSTER, "meshlog-system"),
+        bundle_subject=STREAMS.bundle_subject("cluster.local"),
+        serving=("meshlog-system", ()),
+        clock=time.time,
+        skew=300,
+        lifetime=86400,
+    )
+    held, later = TrustBundle("cluster.local", 1, [], []), 1 << 40
+
+    async def waits() -> tuple[bool, bool]:
+        await progress.refresh(held)
+        return bool(progress.untrusting(later)), bool(progress.unrenewed(later))
+
+    async def reach(expected: tuple[bool, bool], what: str) -> None:
+        async def probe() -> bool:
+            return await waits() == expected
+
+        await eventually(probe, within=10, what=what)
+
+    edge = await mesh.edge()
+    async with mesh.client(edge, POD, "u1") as client:
+        await client.send(SDS, resource_names_subscribe=["workload", "trust-bundle"])
+        while len(client.held.get(SDS, {})) < 2:
+            await client.ack(await client.receive())
+        await reach((True, True), "it uses both")
+        await client.send(SDS, resource_names_unsubscribe=["trust-bundle"])
+        await reach((False, True), "it verifies nothing with the bundle any more")
+        await client.send(SDS, resource_names_unsubscribe=["workload"])
+        await reach((False, False), "and shows no certificate")
+        await client.send(SDS, resource_names_subscribe=["trust-bundle"])
+        await reach((True, False), "it asks for the bundle again")
+        await client.send(SDS, resource_names_unsubscribe=["trust-bundle"])
+        await reach((False, False), "and gives it up")
+    await eventually(_gone(mesh), within=10, what="it is gone")
+    assert await waits() == (False, False), "also once it is gone"
+
+
+def _gone(mesh: World) -> Callable[[], Awaitable[bool]]:
+    async def probe() -> bool:
+        return not (await mesh.status(POD)).connected
+
+    return probe

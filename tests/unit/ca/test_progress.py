@@ -12,7 +12,7 @@ from shared.eventlog.protocol import Draft
 from shared.events import Event
 from shared.events import encode as encode_event
 from shared.model import ANNOTATION_SIDECAR, Meta, Pod, PodSpec, PodStatus
-from shared.snapshot import SDS
+from shared.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
 from shared.status import ProxyStatus, TypeStatus, encode_status
 from shared.subjects import Streams
 from shared.tokens import TokenVerifier
@@ -87,6 +87,11 @@ class Fleet:
         (report(connected=False, certificate_until=999_999_999_999), True),
         (report(connected=False, certificate_until=999_999_999_999, since=int(NOW - 86400 - 301) * 10**9), False),
         (report(types={}), False),
+        (report(secrets=(SECRET_TRUST_BUNDLE, SECRET_WORKLOAD)), True),
+        (report(secrets=(SECRET_TRUST_BUNDLE,), connected=False), True),
+        (report(secrets=(SECRET_WORKLOAD,)), False),
+        (report(secrets=()), False),
+        (report(secrets=(), connected=False), False),
         (report(uid="another"), False),
         (report(pod="gone"), False),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from cli.roots import Root
@@ -9,6 +11,7 @@ from cli.rotating import Rotation, Wish
 from shared.certificates import AuditNote, TrustBundle, TrustedRoot
 from shared.errors import BadInputError
 from shared.status import ProxyStatus
+from tests.waiting import eventually
 
 
 class Mesh:
@@ -18,7 +21,9 @@ class Mesh:
         self.held: dict[str, Root] = {}
         self.members = ["default"]
         self.obeys = True
+        self.serial = 1
         self.asked: list[tuple[str, str]] = []
+        self.reports: list[ProxyStatus] = []
 
     async def roots(self) -> dict[str, Root]:
         return dict(self.held)
@@ -35,14 +40,14 @@ class Mesh:
         del self.held[root.name]
 
     async def bundle(self) -> TrustBundle:
-        members = [TrustedRoot(name, "cluster.local", 1) for name in self.members]
-        return TrustBundle("cluster.local", 1, ["" for _ in members], [], members, 1)
+        members = [TrustedRoot(name, "cluster.local", self.serial) for name in self.members]
+        return TrustBundle("cluster.local", self.serial, ["" for _ in members], [], members, self.serial)
 
     async def note(self) -> AuditNote | None:
         return None
 
     async def proxies(self) -> list[ProxyStatus]:
-        return []
+        return self.reports
 
 
 async def test_a_rotation_asks_for_one_step_after_the_other() -> None:
@@ -55,6 +60,28 @@ async def test_a_rotation_asks_for_one_step_after_the_other() -> None:
         ("default", "passive"),
         ("default", "inactive"),
     ]
+
+
+def report(*secrets: str, bundle: int = 0, connected: bool = True) -> ProxyStatus:
+    return ProxyStatus(
+        "c", "shop", "web", "uid", "web", "edge", connected=connected, since=0, bundle=bundle, secrets=secrets
+    )
+
+
+async def test_the_last_bundle_is_waited_for_where_it_is_asked_for() -> None:
+    mesh, said = Mesh(), list[str]()
+    mesh.serial = 7
+    mesh.reports = [report("workload", bundle=1), report("trust-bundle", bundle=1, connected=False), report(bundle=1)]
+    rotating = asyncio.ensure_future(Rotation(mesh, said.append).forward(Wish()))
+    assert await asyncio.wait_for(rotating, 5) == "root-2"
+    assert not any("waiting" in one for one in said)
+    mesh, said = Mesh(), []
+    mesh.serial = 7
+    mesh.reports = [report("trust-bundle", "workload", bundle=1)]
+    rotating = asyncio.ensure_future(Rotation(mesh, said.append).forward(Wish()))
+    await eventually(lambda: any("1 proxies" in one for one in said), within=5, what="it waits")
+    mesh.reports = [report("trust-bundle", "workload", bundle=7)]
+    assert await asyncio.wait_for(rotating, 5) == "root-2"
 
 
 async def test_a_rotation_that_was_stopped_is_continued_and_no_other_is_begun() -> None:
