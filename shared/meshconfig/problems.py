@@ -12,6 +12,8 @@ from shared.meshconfig.pods import read_mesh_spec
 
 Problem = tuple[str, str]
 """A stable code, and a sentence."""
+_OTHERWISE = "as before, or by the defaults once their service has started again"
+"""A reader keeps the last good form in memory."""
 
 
 def problems(spec: Mapping[str, Any]) -> tuple[Problem, ...]:
@@ -20,11 +22,11 @@ def problems(spec: Mapping[str, Any]) -> tuple[Problem, ...]:
     try:
         read_mesh_spec(spec)
     except BadInputError as error:
-        found.append((error.code, f"{_told(error)}; until it is mended new pods are made as before"))
+        found.append((error.code, f"{_told(error)}; until it is mended new pods are made {_OTHERWISE}"))
     try:
         read_certificates(spec)
     except BadInputError as error:
-        found.append((error.code, f"{_told(error)}; until it is mended certificates are issued as before"))
+        found.append((error.code, f"{_told(error)}; until it is mended certificates are issued {_OTHERWISE}"))
     found += [
         ("mesh/image", f"{one.field}: {one.sentence}; {LEAVE_OUT}") for one in judged(spec) if one.verdict == "fails"
     ]

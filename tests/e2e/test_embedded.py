@@ -120,6 +120,12 @@ def test_a_pod_that_is_not_there_exits_2(mesh: Command) -> None:
     assert mesh("logs", "default/none").returncode == 2
 
 
+def test_the_name_of_a_workload_will_do_for_a_command_in_one_of_its_pods(mesh: Command) -> None:
+    by_workload = mesh("exec", "meshlog-system/meshlog-compiler", "--", "hostname")
+    assert by_workload.stdout.startswith("meshlog-compiler-"), by_workload.stderr
+    assert f"in meshlog-system/{by_workload.stdout.strip()}" in by_workload.stderr
+
+
 def test_a_command_in_a_pod_gives_its_output_and_its_exit_code(mesh: Command) -> None:
     listing = mesh.run(["kubectl", "get", "pods", "-n", "meshlog-system", "-o", "name"]) if _kubectl() else None
     if listing is None:

@@ -14,18 +14,25 @@ from typing import Any
 
 import pytest
 
+from services.ca.facts import Facts
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
 from services.injector.decision import Namespace as InjectedNamespace
 from services.injector.decision import decide
+from services.injector.membership import Membership
 from shared import model, support
 from shared.errors import MeshlogError
+from shared.eventlog.memory import MemoryLog
 from shared.events import Event
+from shared.meshconfig.pods import MeshSpec
 from shared.meshconfig.problems import problems
 from shared.snapshot import Snapshot
+from shared.subjects import Streams
+from shared.tokens import TokenVerifier
 from tests.unit.compiler import objects
+from tests.unit.identity.cluster import write
 from tests.unit.injector import pods
-from tests.unit.shared.outputs import Json, Mesh, config, injected, issued, leaves, schema_of
+from tests.unit.shared.outputs import CLUSTER, Json, Mesh, config, injected, issued, leaves, schema_of
 
 ASKING: Mapping[str, Sequence[Any]] = {
     "sidecar.envoyImage": ["registry.example/envoy:v1.40.0"],
@@ -290,3 +297,27 @@ def test_the_event_of_a_broken_part_is_quarantined_and_the_other_parts_are_in_fo
     assert (said.key.kind, said.code) == ("MeshConfig", "config/key-size")
     assert "certificates are issued as before" in said.sentence
     assert any("passthrough" in name for view in snapshot.views.values() for names in view.values() for name in names)
+
+
+async def test_without_a_mesh_config_every_reader_falls_back_to_its_defaults(mesh: Mesh) -> None:
+    spec = {
+        "traffic": {"enableEgress": True, "outboundPortExclusionList": [9999]},
+        "certificate": {"serviceCertValidityDuration": "3h"},
+    }
+    without = mesh.take(config(None))
+    assert mesh.take(config(spec)) != without
+    assert mesh.take(config(None)) == without
+    facts = Facts(TokenVerifier(), cluster=CLUSTER.name, mesh_name="meshlog", mesh_namespace="meshlog-system")
+    facts.apply(CLUSTER.config_event(spec))
+    assert facts.lifetime == 3 * 3600
+    facts.apply(CLUSTER.gone("MeshConfig", "meshlog-system", "osm-mesh-config"))
+    assert facts.lifetime is None
+    log = MemoryLog()
+    known = Membership(log, streams=Streams(), cluster=CLUSTER.name, mesh_namespace="meshlog-system")
+    for sequence, event in enumerate(
+        [CLUSTER.config_event(spec), CLUSTER.gone("MeshConfig", "meshlog-system", "osm-mesh-config")], 1
+    ):
+        await write(log, [event])
+        found = [record async for record in log.read()][-1]
+        known.take(found)
+        assert (known.mesh == MeshSpec()) == (sequence == 2)
