@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from services.injector.configuration import Installation
 from services.injector.denial import denied_cluster, denied_listener, internal_listeners
-from services.injector.envoy_config import TYPE, Json, extension, http_options, socket_address
-from services.injector.probe_listeners import probe_cluster, probe_listeners
+from services.injector.envoy_config import TYPE, Json, extension, http_options, socket_address, socket_mark
+from services.injector.probe_listeners import listener_clusters, probe_cluster, probe_listeners
 from services.injector.probes import Probe
 from shared.meshconfig.pods import Sidecar
 
@@ -62,8 +62,13 @@ def bootstrap(
             "lds_config": _from_edge(),
         },
         "static_resources": {
-            "clusters": [_edge(installation, directory), denied_cluster(), *map(probe_cluster, probes)],
-            "listeners": [denied_listener(), *probe_listeners(probes)],
+            "clusters": [
+                _edge(installation, directory),
+                denied_cluster(),
+                *map(probe_cluster, probes),
+                *listener_clusters(probes, mark=installation.proxy_mark),
+            ],
+            "listeners": [denied_listener(), *probe_listeners(probes, ipv6=installation.ipv6)],
         },
         "bootstrap_extensions": [internal_listeners()],
         # Of the inbound listener alone: what strangers open must not keep the application from calling others.
@@ -72,8 +77,8 @@ def bootstrap(
         "stats_flush_on_admin": True,
     }
     if installation.proxy_mark:
-        mark = {"level": 1, "name": 36, "int_value": installation.proxy_mark, "state": "STATE_PREBIND"}
-        config["cluster_manager"] = {"upstream_bind_config": {"socket_options": [mark]}}
+        marked = {"socket_options": [socket_mark(installation.proxy_mark)]}
+        config["cluster_manager"] = {"upstream_bind_config": marked}
     return config
 
 

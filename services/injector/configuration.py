@@ -23,6 +23,8 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     edge_port: int = 15128
     native_sidecars: bool = True
     concurrency: int = 2
+    ipv6: bool = False
+    """Whether the first address of pods is an IPv6 address, as that of the API's Service is."""
     proxy_mark: int = 0
     """Mark of the proxy's own packets; 0: they are known by `proxy_uid`."""
     proxy_uid: int = 1500

@@ -24,9 +24,19 @@ def http_options(**fields: Any) -> Json:
     return {"typed_extension_protocol_options": {HTTP_OPTIONS: {"@type": f"{TYPE}{HTTP_OPTIONS}", **fields}}}
 
 
+def socket_mark(mark: int) -> Json:
+    """The option of a socket that marks its packets (SO_MARK)."""
+    return {"level": 1, "name": 36, "int_value": mark, "state": "STATE_PREBIND"}
+
+
 def local_cluster(name: str, port: int, timeout: float) -> Json:
     """A cluster of one port of the pod itself; `timeout` is that of connecting, in seconds."""
-    endpoint = {"endpoint": {"address": socket_address("127.0.0.1", port)}}
+    return cluster_at(name, "127.0.0.1", port, timeout)
+
+
+def cluster_at(name: str, address: str, port: int, timeout: float) -> Json:
+    """A cluster of one address."""
+    endpoint = {"endpoint": {"address": socket_address(address, port)}}
     return {
         "name": name,
         "type": "STATIC",

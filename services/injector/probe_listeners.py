@@ -6,7 +6,9 @@ that the probe declares, no body, HTTP/1.1) makes the proxy send the probe's own
 headers of the pod's specification. Any other request ends here. No route leads to the proxy's admin.
 
 A connection carries one request and lives for seconds, and their number is limited: whoever opens many is closed
-before anything is read.
+before anything is read. What others than the node open is counted by itself and handed to the same listener anew, so
+that all of it together leaves room for the node's kubelet. (Envoy 1.40 has no limit per source. Where the network gives
+the kubelet another address than the node's, it is one among the others.)
 """
 
 from __future__ import annotations
@@ -16,39 +18,61 @@ from collections.abc import Sequence
 
 from services.injector.envoy_config import (
     Json,
+    cluster_at,
     duration,
     extension,
     http_options,
     literal,
     local_cluster,
     socket_address,
+    socket_mark,
 )
 from services.injector.probes import PORTS, Phase, Probe
 
 READY_PATH = "/meshlog/ready"
 """On the readiness port: answered by Envoy itself, which accepts no connection before it has its configuration."""
 MAX_CONNECTIONS = 256
-"""Open connections of one probe listener; the kubelet opens one a probe and closes it."""
+"""Open connections of one probe listener from others than the node; a probe opens one and closes it."""
+NODE_CONNECTIONS = 128
+"""Those from the node, besides."""
 REQUEST_SECONDS = 5
 """Time for the headers of a request to arrive, and for a connection without a request."""
+BACKLOG = 4096
+"""Connections that wait to be accepted, at most; the kernel may allow fewer."""
 MAX_REQUEST_KIB = 16
 """Headers of one request, in KiB; the probe's own headers come on top of the kubelet's."""
 
 POD_ADDRESS = "\x7f"
 """Stands for the pod's address until `sidecar` writes the variable there: no text of a pod may contain it."""
+NODE_ADDRESS = "\x7fnode\x7f"
+"""Stands for the node's."""
 _FRAMING = "x-meshlog-framing"
 """Holds the request's `transfer-encoding`, which Envoy removes before it looks for a route."""
 _USER_AGENT = "kube-probe/1.0"
 """The kubelet's own names its version, which is not known here."""
 
 
-def probe_listeners(probes: Sequence[Probe]) -> list[Json]:
-    """One listener for each kind of probe that there is; the readiness listener always."""
+def probe_listeners(probes: Sequence[Probe], *, ipv6: bool) -> list[Json]:
+    """One listener for each kind of probe that there is; `ipv6`: the pod's first address is one."""
     return [
-        _listener(phase, [probe for probe in probes if probe.phase == phase])
-        for phase in PORTS
-        if phase == "readiness" or any(probe.phase == phase for probe in probes)
+        _listener(phase, [probe for probe in probes if probe.phase == phase], ipv6=ipv6) for phase in _phases(probes)
     ]
+
+
+def listener_clusters(probes: Sequence[Probe], *, mark: int) -> list[Json]:
+    """The listeners themselves, where connections of others than the node are handed on to; with the proxy's mark."""
+    bound = {"source_address": socket_address(POD_ADDRESS, 0)["socket_address"]}
+    if mark:
+        bound |= {"socket_options": [socket_mark(mark)]}
+    return [
+        cluster_at(_handed_on(phase), POD_ADDRESS, PORTS[phase], 1.0) | {"upstream_bind_config": bound}
+        for phase in _phases(probes)
+    ]
+
+
+def _phases(probes: Sequence[Probe]) -> list[Phase]:
+    """Kinds of probes that have a listener: readiness always, as the proxy's own is there."""
+    return [phase for phase in PORTS if phase == "readiness" or any(probe.phase == phase for probe in probes)]
 
 
 def probe_cluster(probe: Probe) -> Json:
@@ -84,7 +108,54 @@ def probe_cluster(probe: Probe) -> Json:
     return cluster
 
 
-def _listener(phase: Phase, probes: Sequence[Probe]) -> Json:
+def _listener(phase: Phase, probes: Sequence[Probe], *, ipv6: bool) -> Json:
+    port = PORTS[phase]
+    # 128 bits at most: of an IPv4 address Envoy takes all 32.
+    served = [{"address_prefix": address, "prefix_len": 128} for address in (NODE_ADDRESS, POD_ADDRESS)]
+    return {
+        "name": f"probes-{phase}",
+        "address": socket_address("0.0.0.0", port),  # noqa: S104 (the kubelet calls from outside the pod)
+        # It may be an IPv6 address. All addresses of both kinds (`::`) are no choice: where the kernel has no IPv6, the
+        # proxy would not start.
+        "additional_addresses": [{"address": socket_address(POD_ADDRESS, port)}],
+        "tcp_backlog_size": BACKLOG,
+        "per_connection_buffer_limit_bytes": 65536,
+        "filter_chains": [
+            {
+                "filter_chain_match": {"source_prefix_ranges": served},
+                "filters": [
+                    _at_most(MAX_CONNECTIONS + NODE_CONNECTIONS, f"probes-{phase}"),
+                    _manager(phase, probes, ipv6=ipv6),
+                ],
+            },
+            {"filters": [_at_most(MAX_CONNECTIONS, _handed_on(phase)), _hand_on(phase)]},
+        ],
+    }
+
+
+def _handed_on(phase: Phase) -> str:
+    return f"probes-{phase}-others"
+
+
+def _hand_on(phase: Phase) -> Json:
+    return extension(
+        "envoy.filters.network.tcp_proxy",
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=_handed_on(phase),
+        cluster=_handed_on(phase),
+    )
+
+
+def _at_most(connections: int, name: str) -> Json:
+    return extension(
+        "envoy.filters.network.connection_limit",
+        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        stat_prefix=name,
+        max_connections=connections,
+    )
+
+
+def _manager(phase: Phase, probes: Sequence[Probe], *, ipv6: bool) -> Json:
     name = f"probes-{phase}"
     filters = [_request_of_the_kubelet(), *(_answered(probe.path, probe) for probe in probes if probe.how == "check")]
     if phase == "readiness":
@@ -94,7 +165,7 @@ def _listener(phase: Phase, probes: Sequence[Probe]) -> Json:
             "envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True
         )
     )
-    manager = extension(
+    return extension(
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
@@ -120,7 +191,10 @@ def _listener(phase: Phase, probes: Sequence[Probe]) -> Json:
                 {
                     "name": "probes",
                     "domains": ["*"],
-                    "routes": [*_refused(), *(_route(probe) for probe in probes if probe.how == "forward")],
+                    "routes": [
+                        *_refused(),
+                        *(_route(probe, ipv6=ipv6) for probe in probes if probe.how == "forward"),
+                    ],
                     "request_headers_to_add": [
                         _header("user-agent", _USER_AGENT, "ADD_IF_ABSENT"),
                         _header("accept", "*/*", "ADD_IF_ABSENT"),
@@ -129,18 +203,6 @@ def _listener(phase: Phase, probes: Sequence[Probe]) -> Json:
             ],
         },
     )
-    limit = extension(
-        "envoy.filters.network.connection_limit",
-        "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
-        stat_prefix=name,
-        max_connections=MAX_CONNECTIONS,
-    )
-    return {
-        "name": name,
-        "address": socket_address("0.0.0.0", PORTS[phase]),  # noqa: S104 (the kubelet calls from outside the pod)
-        "per_connection_buffer_limit_bytes": 65536,
-        "filter_chains": [{"filters": [limit, manager]}],
-    }
 
 
 def _keep_framing() -> Json:
@@ -196,7 +258,8 @@ def _refused() -> list[Json]:
     return [{"match": {"prefix": "", "headers": [each]}, "direct_response": {"status": 404}} for each in none]
 
 
-def _route(probe: Probe) -> Json:
+def _route(probe: Probe, *, ipv6: bool) -> Json:
+    own = f"[{POD_ADDRESS}]" if ipv6 else POD_ADDRESS
     declared: dict[str, list[str]] = {}
     for name, value in probe.headers:
         declared.setdefault(name, []).append(value)
@@ -209,7 +272,7 @@ def _route(probe: Probe) -> Json:
             "cluster": probe.cluster,
             # The path matched as a whole, so all of it is replaced.
             "prefix_rewrite": probe.target,
-            "host_rewrite_literal": probe.host or f"{POD_ADDRESS}:{probe.port}",
+            "host_rewrite_literal": probe.host or f"{own}:{probe.port}",
             "timeout": duration(probe.timeout),
         },
         "request_headers_to_add": [

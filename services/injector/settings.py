@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from typing import Literal
 
 from services.injector.configuration import Installation
@@ -100,6 +101,7 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
             edge_port=self.edge_port,
             native_sidecars=self.native_sidecars,
             concurrency=self.concurrency,
+            ipv6=":" in os.environ.get("KUBERNETES_SERVICE_HOST", ""),
             proxy_mark=self.proxy_mark,
             proxy_uid=self.proxy_uid,
             refuse_net_admin=self.refuse_net_admin,

@@ -23,7 +23,7 @@ from services.injector.bootstrap import (
     trust_source,
 )
 from services.injector.configuration import Installation
-from services.injector.probe_listeners import POD_ADDRESS, READY_PATH
+from services.injector.probe_listeners import NODE_ADDRESS, POD_ADDRESS, READY_PATH
 from services.injector.probes import PORTS, Probe
 from shared.errors import BadInputError
 from shared.meshconfig.images import envoy_fails, init_fails, judged
@@ -116,6 +116,7 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
             _field("POD_NAMESPACE", "metadata.namespace"),
             _field("POD_UID", "metadata.uid"),
             _field("POD_IP", "status.podIP"),
+            _field("HOST_IP", "status.hostIP"),
             _field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
         ],
         "ports": [
@@ -199,10 +200,11 @@ def init(
 
 
 def _as_argument(config: Json) -> str:
-    """The bootstrap with the one variable that the kubelet shall replace. Raises `BadInputError` if it is too long."""
+    """The bootstrap with the two variables that the kubelet shall replace. Raises `BadInputError` if it is too long."""
     text = json.dumps(config, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
     # The kubelet reads `$(` and `$$`, whoever wrote them; JSON has another way to write a dollar sign.
-    argument = text.replace("$", "\\u0024").replace(POD_ADDRESS, "$(POD_IP)")
+    argument = text.replace("$", "\\u0024").replace(NODE_ADDRESS, "$(HOST_IP)")
+    argument = argument.replace(POD_ADDRESS, "$(POD_IP)")
     if len(argument.encode()) > MAX_BOOTSTRAP:
         raise BadInputError(
             "inject/probes",

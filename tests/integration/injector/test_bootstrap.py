@@ -23,7 +23,7 @@ from services.injector.patch import with_sidecar
 from services.injector.probes import Probe
 from shared.meshconfig.pods import MeshSpec
 from tests.integration.injector.edge import Authority, Edge, Volume, text_of
-from tests.integration.injector.sidecar import Sidecar
+from tests.integration.injector.sidecar import POD, Sidecar
 from tests.ports import free_port
 from tests.programs import envoy_binary
 from tests.unit.injector.pods import INSTALLATION, pod
@@ -78,7 +78,10 @@ def test_envoy_itself_finds_the_bootstrap_valid(tmp_path: Path) -> None:
             for each in with_sidecar(made, installation, MeshSpec())["spec"]["initContainers"]
             if each["name"] == "envoy"
         ]
-        arguments = [each.replace("/var/run/secrets/meshlog", str(volume.path)) for each in proxy["args"]]
+        variables = {"/var/run/secrets/meshlog": str(volume.path), "$(POD_IP)": "10.1.2.3", "$(HOST_IP)": "fd00::1"}
+        arguments: list[str] = proxy["args"]
+        for variable, value in variables.items():
+            arguments = [each.replace(variable, value) for each in arguments]
         done = subprocess.run(
             [envoy_binary(), *arguments, "--mode", "validate"], capture_output=True, text=True, check=False, timeout=60
         )
@@ -204,7 +207,7 @@ async def test_probes_reach_the_application_and_tell_the_truth(
     sidecar = Sidecar(serving.port, volume, tmp_path, probes)
     started.append(sidecar)
     await sidecar.answers(15902, "/meshlog/readiness/web", 200)
-    assert seen[-1] == ("/ready?deep=1", f"127.0.0.1:{port}")
+    assert seen[-1] == ("/ready?deep=1", f"{POD}:{port}")
     await sidecar.answers(15902, "/meshlog/readiness/not-well", 418)
     await sidecar.answers(15902, "/meshlog/readiness/dead", 503)
     await sidecar.answers(15901, "/meshlog/liveness/web", 200)

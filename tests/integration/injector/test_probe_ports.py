@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from services.injector import probes as probing
-from services.injector.probe_listeners import MAX_CONNECTIONS, REQUEST_SECONDS
+from services.injector.probe_listeners import MAX_CONNECTIONS, NODE_CONNECTIONS, REQUEST_SECONDS
 from shared.errors import BadInputError
 from tests.attacks.probe_bypass import answers, ask, bypassed, request, requests_like_the_kubelets, status_of
 from tests.integration.injector.applications import RawApplication
 from tests.integration.injector.edge import Authority, Edge, Volume
-from tests.integration.injector.sidecar import Sidecar
+from tests.integration.injector.sidecar import NODE, POD, Sidecar
 from tests.unit.injector.pods import INSTALLATION
 from tests.waiting import eventually
 
@@ -40,7 +40,7 @@ async def start(stack: AsyncExitStack, tmp_path: Path) -> Start:
     """Start a proxy for a container with these probes; its application, and the address of each probe port."""
 
     async def started(
-        application: RawApplication | None = None, **probes: dict[str, Any]
+        application: RawApplication | None = None, *, address: str = POD, **probes: dict[str, Any]
     ) -> tuple[RawApplication, dict[str, tuple[str, int]]]:
         authority = Authority()
         edge = await stack.enter_async_context(Edge(*authority.issue(INSTALLATION.edge_identity)))
@@ -54,7 +54,7 @@ async def start(stack: AsyncExitStack, tmp_path: Path) -> Start:
             **{f"{phase}Probe": {"httpGet": {"port": "http"} | action} for phase, action in probes.items()},
         }
         _, found = probing.rewrite(container)
-        sidecar = Sidecar(edge.port, volume, tmp_path, found)
+        sidecar = Sidecar(edge.port, volume, tmp_path, found, address=address, ipv6=":" in address)
         stack.callback(sidecar.envoy.stop)
         await sidecar.answers(15902, "/meshlog/ready", 200)
         known = {phase: sidecar.ports[port] for phase, port in probing.PORTS.items() if port in sidecar.ports}
@@ -66,7 +66,7 @@ async def start(stack: AsyncExitStack, tmp_path: Path) -> Start:
 def kubelets(target: str, application: RawApplication, *lines: str, host: str = "") -> bytes:
     """The request that the proxy makes; the order of headers and the case of their names are its own."""
     return "\r\n".join(
-        [f"GET {target} HTTP/1.1", f"host: {host or f'127.0.0.1:{application.port}'}", *lines, "", ""]
+        [f"GET {target} HTTP/1.1", f"host: {host or f'{POD}:{application.port}'}", *lines, "", ""]
     ).encode()
 
 
@@ -188,6 +188,71 @@ async def test_answers_say_nothing_about_the_proxy_or_its_identity(start: Start)
         answer = (await asyncio.to_thread(ask, addresses["readiness"], request(path))).lower()
         assert b"envoy" not in answer
         assert b"web.shop" not in answer, "the account and its namespace"
+
+
+async def test_what_others_hold_takes_nothing_from_the_nodes_kubelet(start: Start) -> None:
+    """They open a connection again for each that is closed; every probe of the node is answered meanwhile."""
+    _, addresses = await start(readiness={"path": "/ready"})
+    address = addresses["readiness"]
+    held: list[socket.socket] = []
+    opened = 0
+
+    def hold() -> None:
+        nonlocal opened
+        for connection in [each for each in held if _is_over(each)]:
+            held.remove(connection)
+            connection.close()
+        while len(held) < MAX_CONNECTIONS + 50:
+            held.append(socket.create_connection(address, timeout=3))
+            held[-1].setblocking(False)
+            opened += 1
+
+    def probe() -> str:
+        with socket.create_connection(address, timeout=3, source_address=(NODE, 0)) as connection:
+            connection.sendall(request(PATH))
+            with suppress(OSError):
+                return status_of(connection.recv(4096))
+        return "cut off"
+
+    try:
+        hold()
+        await eventually(lambda: sum(map(_is_over, held)) >= 50, within=5, what="those above the limit are closed")
+        answers = []
+        for _ in range(20):
+            hold()
+            answers.append(await asyncio.to_thread(probe))
+        assert answers == ["200"] * 20
+        assert opened >= MAX_CONNECTIONS + 50 + 20 * 40, "they came again and were refused"
+    finally:
+        for connection in held:
+            connection.close()
+
+
+async def test_the_nodes_connections_are_bounded_too(start: Start) -> None:
+    _, addresses = await start(readiness={"path": "/ready"})
+    most = MAX_CONNECTIONS + NODE_CONNECTIONS
+    held = [
+        socket.create_connection(addresses["readiness"], timeout=3, source_address=(NODE, 0)) for _ in range(most + 20)
+    ]
+    try:
+        for connection in held:
+            connection.setblocking(False)
+        await eventually(lambda: sum(map(_is_over, held)) == 20, within=5, what="those above the limit are closed")
+    finally:
+        for connection in held:
+            connection.close()
+
+
+async def test_a_pod_with_an_ipv6_address_is_probed_there(start: Start) -> None:
+    """From the pod's own address, which is not the node's; over IPv4 it is heard, too."""
+    application, addresses = await start(address="::1", readiness={"path": "/ready"})
+    port = addresses["readiness"][1]
+    for address in ("::1", "127.0.0.1"):
+        assert status_of(await asyncio.to_thread(ask, (address, port), request(PATH))) == "200"
+    host = f"[::1]:{application.port}"
+    plain = kubelets("/ready", application, "user-agent: kube-probe/1.0", "accept: */*", host=host)
+    assert [without(seen, b"connection") for seen in application.seen] == [plain] * 2
+    assert await asyncio.to_thread(bypassed, ("::1", port), PATH) == []
 
 
 async def test_connections_that_hold_on_are_ended_and_their_number_is_bounded(start: Start) -> None:

@@ -132,7 +132,10 @@ def test_the_kubelet_replaces_the_pods_address_and_nothing_that_the_author_wrote
     made["spec"]["containers"][0]["readinessProbe"] = {"httpGet": action}
     arguments = container(injected(made), "envoy")["args"]
     config = arguments[arguments.index("--config-yaml") + 1]
-    assert config.count("$") == config.count("$(POD_IP)") == 1
+    listeners, probes = 2, 1
+    assert config.count("$(HOST_IP)") == listeners
+    assert config.count("$(POD_IP)") == 4 * listeners + probes
+    assert config.count("$") == 5 * listeners + probes
     route = _routes(json.loads(config))[-1]
     assert route["route"]["prefix_rewrite"] == "/$$/$(POD_IP)"
     assert route["route"]["host_rewrite_literal"] == "$(POD_IP):80"
