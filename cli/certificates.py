@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 async def listing(desk: Desk) -> list[Row]:
-    """The roots, the signing one first, then what each proxy holds."""
+    """The roots, the signing one first, then what each proxy holds whose pod is there, or that is connected."""
     bundle, wanted, note = await desk.bundle(), await desk.roots(), await desk.note()
     rows: list[Row] = []
     for index, (member, pem) in enumerate(zip(bundle.members, bundle.roots, strict=True)):
@@ -42,7 +42,9 @@ async def listing(desk: Desk) -> list[Row]:
     ]
     if note is not None and note.code != "rotation/steady":
         rows.append({"what": "rotation", "step": note.code.partition("/")[2], "why": note.why, "waiting": note.waiting})
-    for proxy in sorted(await desk.proxies(), key=lambda one: (one.namespace, one.pod)):
+    pods = await desk.pods()
+    proxies = [one for one in await desk.proxies() if one.connected or one.uid in pods]
+    for proxy in sorted(proxies, key=lambda one: (one.namespace, one.pod)):
         rows.append(
             {
                 "what": "proxy",

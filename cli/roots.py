@@ -98,6 +98,10 @@ class Desk:
         except CorruptMessageError:
             return None
 
+    async def pods(self) -> set[str]:
+        """The uid of every pod that there is."""
+        return {one["metadata"]["uid"] for one in (await self._api.get("/api/v1/pods"))["items"]}
+
     async def proxies(self) -> list[ProxyStatus]:
         """The newest report of every proxy."""
         records = await self._status.last_per_subject(self.streams.all_status)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 
 from cli.health.facts import ClusterFacts, Facts, LogFacts, Workload
 from cli.health.finding import Check, Finding, Found, Result, Signal, Verdict
+from cli.moments import timestamp
 
 STUCK = 300.0
 """Seconds after which a rotation that waits for the same proxies counts as stuck."""
+_AWAY = frozenset({"gone", "never connected"})
 _NAMED = 5
 """Names in one sentence."""
 _LATE_LEADERS = {"ingestor": "changes in Kubernetes do not reach the log", "compiler": "changes reach no proxy"}
@@ -190,6 +192,21 @@ def _proxies(state: str, meaning: str) -> Callable[[Facts], Verdict]:
         return Verdict(tuple(found), f"none of {len(log.standing.proxies)} proxies is")
 
     return _log(over)
+
+
+def _ended(log: LogFacts, facts: Facts) -> Verdict:
+    """Of proxies that are connected: what a certificate of one that is gone says is of no use to anybody."""
+    held = [one for one in log.standing.proxies if one.certificate_until and one.state not in _AWAY]
+    found = [
+        Found(
+            one.proxy,
+            f"proxy {one.proxy} has a certificate that ended at {timestamp(one.certificate_until)}: it gets no new "
+            "one, and calls by it or to it fail",
+        )
+        for one in held
+        if one.certificate_until * 1_000_000_000 <= facts.now
+    ]
+    return Verdict(tuple(found), f"{len(held)} are")
 
 
 def _left_out(log: LogFacts, _: Facts) -> Verdict:
@@ -378,6 +395,14 @@ CHECKS: tuple[Check, ...] = (
         remedy="does its pod run? `meshlog logs NS/POD -c envoy`",
         readyz=_PROXIES,
         signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "never connected"),), above=0),),
+    ),
+    Check(
+        name="certificates",
+        what="the certificates of connected proxies are valid",
+        reads="log",
+        severity="error",
+        judge=_log(_ended),
+        remedy="`meshlog certificate audit` says why; recreate a pod whose ServiceAccount was deleted and made anew",
     ),
     Check(
         name="left-out",

@@ -35,6 +35,8 @@ class ProxyState(msgspec.Struct, frozen=True):
     acknowledged: int
     edge: str
     workload_class: str
+    certificate_until: int = 0
+    """When the certificate that it acknowledged ends, seconds since 1970; 0: it has none."""
 
 
 class CertificateState(msgspec.Struct, frozen=True):
@@ -155,6 +157,7 @@ def proxy_states(tracker: Tracker) -> list[ProxyState]:
                 acknowledged=status.acked if status else 0,
                 edge=status.edge if status else "",
                 workload_class=snapshot.proxies[key].workload_class,
+                certificate_until=status.certificate_until if status else 0,
             )
         )
     return found

@@ -167,6 +167,7 @@ def _of_log(log: LogFacts) -> dict[str, Any]:
                 "acknowledged": one.acknowledged,
                 "edge": one.edge,
                 "class": one.workload_class,
+                "certificateUntil": one.certificate_until,
             }
             for one in state.proxies
         ],

@@ -34,6 +34,9 @@ class Roots(Desk):
     async def roots(self) -> dict[str, Root]:
         return self._held
 
+    async def pods(self) -> set[str]:
+        return {"a", "b", "d"}
+
 
 async def issued(logs: MemoryLogs, count: int = 1) -> list[IssuedSvid]:
     """Certificates for the buyer, and one refusal that is in the audit trail."""
@@ -101,6 +104,8 @@ async def test_list_shows_the_roots_and_what_each_proxy_holds() -> None:
         await logs.stream(STREAMS.status).publish(
             Draft(STREAMS.status_subject("c", "bookstore", pod), encode_status(status))
         )
+    gone = ProxyStatus(pod="z", uid="z", connected=False, since=0, certificate_until=serial, **held)
+    await logs.stream(STREAMS.status).publish(Draft(STREAMS.status_subject("c", "bookstore", "z"), encode_status(gone)))
     # What a proxy says of itself may be nonsense; what no edge wrote is passed over.
     liar = ProxyStatus(pod="d", uid="d", connected=False, since=0, certificate_until=999_999_999_999, **held)
     for payload in (encode_status(liar), b'{"error": "what a server answers"}', b"\xff"):

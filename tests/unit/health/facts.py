@@ -61,9 +61,10 @@ def workload(name: str, **parts: Any) -> Facts:
     return cluster(workloads=every)
 
 
-def proxy(state: str, reason: str = "why") -> Facts:
+def proxy(state: str, reason: str = "why", *, certificate_until: int = 0) -> Facts:
     """All is well but for one more proxy."""
-    return standing(proxies=[*STANDING.proxies, ProxyState("shop/db", state, reason, 3, "edge-1", "c")])
+    one = ProxyState("shop/db", state, reason, 3, "edge-1", "c", certificate_until)
+    return standing(proxies=[*STANDING.proxies, one])
 
 
 def rotation(**parts: Any) -> Facts:

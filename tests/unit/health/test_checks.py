@@ -64,6 +64,11 @@ CASES: dict[str, tuple[Facts, str, str]] = {
     "behind": (proxy("behind"), "behind", "proxy shop/db is behind"),
     "gone": (proxy("gone"), "gone", "proxy shop/db is gone"),
     "never connected": (proxy("never connected"), "never-connected", "proxy shop/db is never connected"),
+    "a certificate has ended": (
+        proxy("in sync", certificate_until=NOW // 10**9 - 5),
+        "certificates",
+        "proxy shop/db has a certificate that ended at 2027-01-15T07:59:55Z: it gets no new one",
+    ),
     "left out": (
         standing(quarantine=[("TrafficTarget shop/t", "smi/x", "no such rule")]),
         "left-out",
@@ -95,6 +100,22 @@ def test_what_is_broken_is_found_by_the_check_that_is_there_for_it_and_by_no_oth
 def test_every_check_has_a_case_here() -> None:
     assert {check for _, check, _ in CASES.values()} == {check.name for check in CHECKS}
     assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("state", "until", "finds"),
+    [
+        ("in sync", 0, set[str]()),
+        ("in sync", 60, set[str]()),
+        ("in sync", -1, {"certificates"}),
+        ("behind", -1, {"behind", "certificates"}),
+        ("gone", -1, {"gone"}),
+    ],
+)
+def test_only_of_proxies_that_are_connected_the_certificate_counts(state: str, until: int, finds: set[str]) -> None:
+    """One that has none yet waits for its first, which is another check's business."""
+    facts = proxy(state, certificate_until=NOW // 10**9 + until if until else 0)
+    assert {one.check for one in findings(judged(facts))} == finds
 
 
 def test_all_is_well_is_said_only_if_every_check_has_looked() -> None:
