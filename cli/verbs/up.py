@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--edges must be at least 1")
 
     from cli import embedded
+    from shared import inotify
 
     began = time.monotonic()
 
@@ -63,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     except BaseException:
         mesh.stop()
         raise
+    if (most := inotify.limit()) is not None and (told := inotify.advice(most)):
+        output.note(f"note: {told}")
     host, port = mesh.listeners["api"]
     output.line(f"The mesh is up: Kubernetes API at https://{host}:{port}")
     output.line(f"export KUBECONFIG={embedded.state_directory() / embedded.KUBECONFIG}")

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import msgspec
 
-from shared import netfilter, ruleset
+from shared import inotify, netfilter, ruleset
 from shared.errors import BadInputError
 from shared.netfilter import TCP, BaseHook, Chain, Network, Rule, Statement, Table, rules, verdict
 from shared.netlink import NetlinkError
@@ -190,6 +190,8 @@ def main(argv: Sequence[str]) -> int:
     _say(f"TCP to this pod goes to port {wanted.inbound_port}, TCP from it to port {wanted.outbound_port},")
     _say(f"connections of the proxy ({known_by}) pass. In force:")
     _say(netfilter.describe(table))
+    if (most := inotify.limit()) is not None and (told := inotify.advice(most)):
+        _say(f"Note for the node: {told}")
     return 0
 
 

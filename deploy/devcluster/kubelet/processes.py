@@ -25,6 +25,7 @@ from deploy.devcluster.kubelet.events import EventRecorder
 from deploy.devcluster.kubelet.logs import PodLogs, size
 from deploy.devcluster.kubelet.volumes import PodVolumes
 from deploy.devcluster.runtime import Process, Runtime, Sandbox
+from shared import inotify
 from shared.errors import MeshlogError
 
 _LOG = logging.getLogger(__name__)
@@ -141,6 +142,12 @@ class PodProcesses:
         argv = environment.command_line(container, variables)
         if self._sandbox is None:
             raise UnresolvedError("the pod has no sandbox any more")
+        if Path(argv[0]).name == "envoy" and not inotify.room():
+            # It would end with an assertion, and nothing would say why.
+            raise UnresolvedError(
+                f"this machine's user has all inotify instances that it may have: {inotify.RAISE}",
+                reason="CreateContainerError",
+            )
         name: str = container["name"]
         log = self._node.logs.path(self._pod(), name)
         self._begins[name] = [*self._begins.get(name, [])[-1:], size(log)]

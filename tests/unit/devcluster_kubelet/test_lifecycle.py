@@ -9,6 +9,7 @@ import pytest
 
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import Obj
+from shared import inotify
 from tests.unit.devcluster_kubelet.machine import Node, PlayedProcess, container, node, pod, ready, status_of
 from tests.waiting import eventually
 
@@ -280,3 +281,16 @@ def _reason(found: Obj) -> str:
 def _condition(found: Obj, kind: str) -> str:
     condition = objects.condition(found, kind)
     return condition["status"] if condition else ""
+
+
+async def test_a_sidecar_that_would_find_no_inotify_instance_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An Envoy without one ends with an assertion that tells nobody what to do."""
+    free = [False]
+    monkeypatch.setattr(inotify, "room", lambda: free[0])
+    async with node(tmp_path) as stage:
+        await stage.run(pod(container(command=["envoy"])))
+        found = await stage.until("told", lambda found: _reason(found) == "CreateContainerError")
+        assert "fs.inotify.max_user_instances" in status_of(found, "main")["state"]["waiting"]["message"]
+        assert not stage.machine.started
