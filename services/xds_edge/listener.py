@@ -21,7 +21,7 @@ from collections.abc import Callable
 from services.xds_edge.doorstep import Doorstep
 from services.xds_edge.gently import gently
 from services.xds_edge.http2 import Connection
-from services.xds_edge.lobby import Guest, Lobby, Phase, Refusal
+from services.xds_edge.lobby import Guest, Lobby, Phase, Refusal, Source
 from shared.errors import BadInputError
 
 _LOGGER = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ _A_START = 0.001
 member that joins meanwhile needs ten rounds of the loop. After slow rounds as many are begun as time has passed."""
 _MOST_STARTED = 8
 """TLS handshakes begun in a round at most."""
+_AT_ONCE = 4
+"""TLS handshakes begun at once in a round, of addresses that have no other under way: members' most of all."""
 _LOOK_EVERY = 1.0
 _RECEIVED = 64 * 1024
 """Bytes that the kernel keeps of what a client sends, and that are charged to this process's memory limit."""
@@ -76,6 +78,8 @@ class Listener:
         self._starting: dict[Guest, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._starter: asyncio.Handle | None = None
+        self._at_once = 0
+        """Handshakes begun at once in this round of the loop."""
         self._began = 0.0
         """When the start that is due was asked for, seconds of the loop's clock."""
         self._later: asyncio.TimerHandle | None = None
@@ -183,8 +187,17 @@ class Listener:
             if first:
                 self._note("not-tls")
             return
-        self._lobby.begin(guest, self._loop.time())
-        self._start_soon()
+        now = self._loop.time()
+        self._lobby.begin(guest, now)
+        if guest.source.unproven or self._at_once >= _AT_ONCE or not self._admit(now, guest.source):
+            self._start_soon()
+        else:
+            self._at_once += 1
+            if self._at_once == 1:
+                self._loop.call_soon(self._next_round)
+
+    def _next_round(self) -> None:
+        self._at_once = 0
 
     # Starting
 
@@ -203,17 +216,23 @@ class Listener:
             return
         now = self._loop.time()
         for _ in range(max(1, min(_MOST_STARTED, int((now - self._began) / _A_START)))):
-            guest, displaced = self._lobby.admit(now)
-            if displaced is not None:
-                self._turn_away(displaced, Refusal.DISPLACED)
-            if guest is None:
+            if not self._admit(now):
                 pause = self._lobby.pause(now)
                 if pause is not None:
                     self._later = self._loop.call_later(pause, self._start_soon)
                 return
-            self._starting[guest] = task = self._loop.create_task(self._greet(guest), name="TLS handshake")
-            task.add_done_callback(lambda task, guest=guest: self._started(guest, task))
         self._start_soon()
+
+    def _admit(self, now: float, only: Source | None = None) -> bool:
+        """Begin one handshake, of all addresses or of one; whether there was any to begin."""
+        guest, displaced = self._lobby.admit(now, only)
+        if displaced is not None:
+            self._turn_away(displaced, Refusal.DISPLACED)
+        if guest is None:
+            return False
+        self._starting[guest] = task = self._loop.create_task(self._greet(guest), name="TLS handshake")
+        task.add_done_callback(lambda task, guest=guest: self._started(guest, task))
+        return True
 
     async def _greet(self, guest: Guest) -> None:
         sock = guest.sock

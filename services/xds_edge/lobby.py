@@ -178,11 +178,11 @@ class Lobby:
             guest.since = now
             self._enter(guest, Phase.READY)
 
-    def admit(self, now: float) -> tuple[Guest | None, Guest | None]:
-        """Who may begin TLS now, and who must go in its place."""
+    def admit(self, now: float, only: Source | None = None) -> tuple[Guest | None, Guest | None]:
+        """Who may begin TLS now, of all addresses or of one, and who must go in its place."""
         full = self._unproven.total + self.proven >= self._caps.connections
         crowded = full or self._unproven.total >= self._caps.unproven
-        for source in list(self._turns):
+        for source in [only] if only is not None else list(self._turns):
             if source.handshakes.left(now) < 1:
                 continue
             displaced = self._rival(source, now) if crowded else None

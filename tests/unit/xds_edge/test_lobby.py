@@ -226,3 +226,15 @@ def test_whatever_happens_the_counts_are_right_and_the_caps_hold() -> None:
         assert house.lobby.unproven + house.lobby.proven <= caps.connections
         for address in {guest.source.address for guest in guests}:
             assert sum(guest.source.address == address for guest in guests) <= caps.per_address
+
+
+def test_one_address_can_be_asked_for_alone_and_pays_as_in_its_turn() -> None:
+    """A member that comes while a crowd waits need not wait for the crowd."""
+    house = House(Caps(new_per_address=1.0, new_per_address_burst=1.0))
+    for _ in range(5):
+        house.ready(HOSTILE)
+    wanted = house.ready(MEMBER)
+    assert house.lobby.admit(house.now, wanted.source) == (wanted, None)
+    again = house.ready(MEMBER)
+    assert house.lobby.admit(house.now, again.source) == (None, None), "its allowance is spent"
+    assert again.phase is Phase.READY
