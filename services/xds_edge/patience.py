@@ -8,19 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Protocol
 
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.channel import Channel
 from services.xds_edge.metrics import EdgeCounters
-
-
-class Channel(Protocol):
-    """Where messages are written to."""
-
-    @property
-    def delay(self) -> float:
-        """Seconds that the message which is being written has waited for others: not its client's fault."""
-        ...
 
 
 class WritePatience:

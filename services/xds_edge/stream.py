@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
 from services.xds_edge.accounts import Account, PodLimits
 from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.channel import Channel
 from services.xds_edge.csds import Held, HeldType
 from services.xds_edge.dialect import Delta, Dialect
 from services.xds_edge.exchange import Exchange, UnknownTypeError
@@ -37,23 +37,6 @@ from shared.status import ProxyStatus
 from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
-
-
-class Channel(Protocol):
-    """The two directions of a stream."""
-
-    @property
-    def delay(self) -> float:
-        """Seconds that the message which is being written has waited for others: not its client's fault."""
-        ...
-
-    async def read(self) -> bytes | None:
-        """The next message; none: the client has ended its side."""
-        ...
-
-    async def write(self, *parts: bytes) -> None:
-        """Send a message, which may be in parts; waits while the client does not read."""
-        ...
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
