@@ -54,6 +54,8 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after which it is ended, and counts as broken."""
     short: bool = False
     """Whether it is part of `make test` (a few seconds at most)."""
+    rolls: str = ""
+    """Beginning of the names of pods that the row itself replaces, with their namespace: they are no restarts."""
     served: float = SERVED
     """Budget for a member's new stream, seconds. More than the default needs a comment that says why."""
 
@@ -112,7 +114,7 @@ async def tell(scene: AttackScene, attack: Attack) -> Outcome:
 
 @contextlib.asynccontextmanager
 async def _watched(scene: AttackScene, outcome: Outcome, attack: Attack) -> AsyncGenerator[Watch]:
-    watch = Watch(scene)
+    watch = Watch(scene, rolls=attack.rolls)
     async with watch.going():
         yield watch
     outcome.memory, outcome.restarts = watch.memory, watch.restarts

@@ -17,6 +17,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.swarm.http2 import GrpcStream
@@ -55,7 +56,15 @@ def token() -> str:
     return Path(DIRECTORY, TOKEN_FILE).read_text(encoding="ascii").strip()
 
 
-async def served(host: str, port: int, *, node: str, mark: int) -> None:
+async def served(
+    host: str,
+    port: int,
+    *,
+    node: str,
+    mark: int,
+    trust: Callable[[], ssl.SSLContext] = trusting,
+    bearer: Callable[[], str] = token,
+) -> None:
     """Return when a new stream was sent a resource; raises `OSError` if it ends before."""
     done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
@@ -68,13 +77,13 @@ async def served(host: str, port: int, *, node: str, mark: int) -> None:
             done.set_result(False)
 
     def made() -> GrpcStream:
-        metadata = [("authorization", f"Bearer {token()}")]
+        metadata = [("authorization", f"Bearer {bearer()}")]
         return GrpcStream(authority=host, path=DELTA_PATH, metadata=metadata, tls=True, message=take, ended=ended)
 
     line = await connected(host, port, mark)
     try:
         _, stream = await asyncio.get_running_loop().create_connection(
-            made, sock=line, ssl=trusting(), server_hostname=host
+            made, sock=line, ssl=trust(), server_hostname=host
         )
     except BaseException:
         line.close()

@@ -36,8 +36,10 @@ def limits() -> dict[str, int]:
 class Watch:
     """Looks at a mesh while it is attacked."""
 
-    def __init__(self, scene: AttackScene) -> None:
+    def __init__(self, scene: AttackScene, *, rolls: str = "") -> None:
+        """`rolls`: pods whose names begin so, with their namespace, may be replaced."""
         self._scene = scene
+        self._rolls = rolls
         self._streams: list[dict[str, Any]] = []
         self._failed_admissions: list[str] = []
         self.admitted: list[float] = []
@@ -146,5 +148,6 @@ class Watch:
     async def _see_restarts(self) -> None:
         now = await self._counts()
         self._restarted = [name for name, count in now.items() if count > self._first.get(name, 0)]
-        self._restarted += [name for name in self._first if name not in now]
+        gone = [name for name in self._first if name not in now]
+        self._restarted += [name for name in gone if not (self._rolls and name.startswith(self._rolls))]
         self.restarts = len(self._restarted)
