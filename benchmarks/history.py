@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.table import Result, Row
 from cli.history.archive import STATE_EVERY, About, ArchiveWriter
+from cli.history.back import version_back
 from cli.history.changes import between
 from cli.history.filelog import Archive
 from cli.history.planning import plan
@@ -263,7 +264,7 @@ async def _ask(path: Path) -> list[Row]:
     timeline = Timeline(of_archive(archive))
     versions = sum(block.count for block in archive.contents.streams["snapshots"])
     places = [versions // 7, versions // 2, versions * 6 // 7, max(1, versions - 3)]
-    chosen = [await timeline.version_back(versions - place) for place in places]
+    chosen = [await version_back(timeline, versions - place) for place in places]
     head = await timeline.head()
     archive.close()
     rows: list[Row] = []

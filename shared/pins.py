@@ -125,6 +125,16 @@ def in_force_by(event: Event) -> list[tuple[int, Event]] | None:
     ]
 
 
+def version_of(event: Event) -> int:
+    """The version that an event of kind `Pin` names; 0: none. Raises `events.CorruptEventError`."""
+    if event.operation == events.DELETED or event.object is None:
+        return 0
+    try:
+        return msgspec.json.decode(event.object, type=Pin).version
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise events.CorruptEventError("pin/corrupt", f"cannot be read as a pin ({error})") from error
+
+
 def _unpacked(packed: str) -> bytes:
     """The JSON of a pin's objects. Raises `ValueError` beyond what a pin may hold, before it takes the memory."""
     opened = zlib.decompressobj()

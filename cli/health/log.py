@@ -19,7 +19,7 @@ from shared.lease import TTL, Tenure
 LATER = 1.0
 """Seconds until the second look at what waits."""
 _LOOK = 0.1
-_LATE = 1.0
+_LATE = 0.4
 """Seconds that a renewal may be late."""
 _LONGEST = 2.0
 """Seconds that a renewal is waited for at most, whatever the record says."""

@@ -68,16 +68,12 @@ class Timeline:
                 break
         return min(found, default=0)
 
-    async def version_back(self, steps: int) -> int:
-        """The version so many commits before the newest."""
-        log, version = self.source.snapshots, await self.head()
-        for _ in range(steps):
-            limit = version
-            record = await _newest(log, lambda record, limit=limit: blob.version_of(record) < limit)
-            if record is None:
-                raise BadInputError("history/version", f"the log keeps fewer than {steps} versions before the newest")
-            version = blob.version_of(record)
-        return version
+    async def newest_below(self, version: int) -> int:
+        """The newest version that is lower; raises `BadInputError` if the log keeps none."""
+        before = await self.version_before(version)
+        if not before:
+            raise BadInputError("history/version", f"the log keeps no version before {version}")
+        return before
 
     async def version_at(self, moment: int) -> int:
         """The version in force at a time, nanoseconds since 1970."""

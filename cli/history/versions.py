@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from cli.history.back import version_back
 from cli.history.timeline import Timeline
 from shared.duration import parse_duration
 from shared.errors import BadInputError
@@ -38,7 +39,7 @@ async def resolve(timeline: Timeline, text: str) -> int:
     head = _HEAD.match(text)
     if head:
         steps = int(head.group(1) or 0)
-        return await (timeline.version_back(steps) if steps else timeline.head())
+        return await (version_back(timeline, steps) if steps else timeline.head())
     if text.startswith("@"):
         return await timeline.version_at(parse_moment(text[1:]))
     if not _NUMBER.match(text):

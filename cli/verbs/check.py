@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 from collections.abc import Sequence
 
 from cli import output
 from cli.verbs.compile import add_sources
 
+_AT_ONCE = 1.0
+"""Seconds for the log of the mesh that runs here."""
 _EPILOG = """\
 FROM and TO are NS/POD (the name of its workload will do), sa:NS/ACCOUNT or svc:NS/SERVICE. The answer is read from the
 configuration that the sidecars of both ends would hold.
@@ -75,7 +79,22 @@ def main(argv: Sequence[str]) -> int:
     told = [f"left out: {one.key}: {one.sentence} [{one.code}]" for one in compiled.snapshot.quarantine]
     for sentence in [*told, *(f"warning: {doubt}" for doubt in compiled.doubts)]:
         output.note(sentence)
+    if pin := asyncio.run(_pin_here()):
+        output.note(f"the mesh that runs here is {pin}; applied to it, policy would be recorded and not in force")
     return 0 if all(one.allowed for one in answers) else 1
+
+
+async def _pin_here() -> str:
+    """What pins the mesh of this machine, if one runs and its log answers at once: the files are not about it."""
+    from cli.history.source import LOG_VARIABLE, opened
+    from cli.history.standing import pinned
+    from shared.errors import MeshlogError
+
+    try:
+        async with asyncio.timeout(_AT_ONCE), opened(os.environ.get(LOG_VARIABLE, ""), within=_AT_ONCE) as source:
+            return await pinned(source) if source.archive is None else ""
+    except (MeshlogError, TimeoutError):
+        return ""
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -65,6 +65,7 @@ async def _answer(log: str, at: str, call: Call) -> int:
     from cli.history import source as sources
     from cli.history.decisions import decide, last_otherwise
     from cli.history.reality import remarks
+    from cli.history.standing import pinned
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 
@@ -74,6 +75,9 @@ async def _answer(log: str, at: str, call: Call) -> int:
         answers = await decide(timeline, await timeline.snapshot(version), call)
         output.line(f"at version {version}:")
         output.lines(f"  {line}" for answer in answers for line in answer.lines)
+        pin = await pinned(source) if source.archive is None else ""
+        if pin:
+            output.line(f"the mesh is {pin}; newer policy is recorded and not in force: `meshlog unpin`")
         doubts = await remarks(source, answers, version=version)
         if doubts:
             output.line("what the proxies do now may differ:")

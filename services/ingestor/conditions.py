@@ -2,7 +2,8 @@
 
 `Accepted`: the compiler uses it; else why not, in the compiler's words. `Programmed`: on how many of the proxies that
 it concerns; never true of an object that is not accepted. `Supported`: whether everything that it asks for exists in
-this build. Conditions of others are left as they are, and one that says the same as before keeps its time.
+this build. `Pinned`: its newest form is recorded and not in force, because a pin holds it back. Conditions of others are
+left as they are, and one that says the same as before keeps its time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from shared.visible import visible
 ACCEPTED = "Accepted"
 PROGRAMMED = "Programmed"
 SUPPORTED = "Supported"
-OURS = (ACCEPTED, PROGRAMMED, SUPPORTED)
+PINNED = "Pinned"
+OURS = (ACCEPTED, PROGRAMMED, SUPPORTED, PINNED)
 """Types of the conditions that are the ingestor's."""
 _NO_NEWS = ("Progressing", "NotAccepted", "Pinned", "NotAMember")
 """Reasons that pass by themselves, that follow from another condition, or that somebody has asked for."""
@@ -60,6 +62,8 @@ def reason(code: str) -> str:
 def conditions(verdict: Verdict, *, generation: int, before: Sequence[Mapping[str, Any]], now: str) -> list[Condition]:
     """All conditions of the object, those of others first. `now` is RFC 3339."""
     told = [_accepted(verdict), _programmed(verdict)]
+    if verdict.pinned and not verdict.outside:
+        told.append((PINNED, "True", "HeldBack", told[0][3]))
     if verdict.unsupported:
         told.append((SUPPORTED, "False", "NotSupportedYet", verdict.unsupported))
     earlier = {str(each.get("type")): each for each in before}
