@@ -56,16 +56,19 @@ async def arrived(source: Source, sequence: int, *, within: float) -> Rollout | 
 async def _before(source: Source, sequence: int) -> Tracker:
     """A tracker that begins at the newest version without the event at `sequence`.
 
-    If the log does not keep that version any more, it begins at the newest keyframe, as `status` does.
+    If the log does not keep that version any more, it begins at the newest keyframe. What had changed by then is not
+    known, so that every proxy in it is concerned.
     """
     timeline = Timeline(source)
     since = await timeline.version_before(sequence)
     try:
         if since:
             return await tracked(source, since=since)
-        return await tracked(source, from_nothing=await timeline.is_whole())
+        if await timeline.is_whole():
+            return await tracked(source, from_nothing=True)
     except LostHistoryError:
-        return await tracked(source)
+        pass
+    return await tracked(source, everybody=True)
 
 
 async def left_out(source: Source, keys: Collection[ObjectKey]) -> list[str]:
@@ -88,6 +91,8 @@ async def settled(source: Source, tracker: Tracker, *, after: int, until: int, w
 async def changes_nothing(source: Source) -> bool:
     """Whether the events after the newest version change nothing that is published."""
     timeline = Timeline(source)
+    if await source.snapshots.last(source.streams.snapshot_subject) is None:
+        return False  # nothing is published yet
     newest = await newest_event(source)
     compiler = compiler_of(source.about, await timeline.state(newest))
     ours, published = compiled(compiler), await timeline.snapshot(await timeline.head())

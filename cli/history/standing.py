@@ -84,12 +84,13 @@ class Standing(msgspec.Struct, frozen=True):
     """Stream, how many foreign records were met in it, and what the newest of them is."""
 
 
-async def tracked(source: Source, *, since: int = 0, from_nothing: bool = False) -> Tracker:
+async def tracked(source: Source, *, since: int = 0, from_nothing: bool = False, everybody: bool = False) -> Tracker:
     """A tracker that has seen the commits after version `since` (0: after the newest keyframe) and every status.
 
-    `from_nothing`: every commit that the log keeps, the first of which concerns every proxy in it.
+    `from_nothing`: every commit that the log keeps, the first of which concerns every proxy in it. `everybody`: the
+    keyframe does, because what it changed is not known.
     """
-    timeline, tracker = Timeline(source), Tracker(from_nothing=from_nothing)
+    timeline, tracker = Timeline(source), Tracker(from_nothing=from_nothing or everybody)
     if from_nothing:
         pass
     elif since:

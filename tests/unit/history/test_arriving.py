@@ -143,6 +143,24 @@ async def test_a_proxy_is_waited_for_though_a_newer_keyframe_holds_the_version(k
     assert exit_code(found) == 124
 
 
+async def test_where_the_log_has_forgotten_whom_a_change_concerned_everybody_is_waited_for() -> None:
+    source = await recorded(changed(), keyframe_every=1)
+    everybody = await tell(source, is_slow)
+    assert isinstance(source.snapshots, MemoryLog)
+    _, last = await source.snapshots.bounds()
+    await source.snapshots.trim(before=last)
+    for sequence in (await Timeline(source).head(), 1):
+        found = await arrived(source, sequence, within=0.1)
+        assert found is not None
+        assert found.concerned == len(everybody)
+        assert exit_code(found) == 124
+
+
+async def test_before_anything_is_published_nothing_has_arrived() -> None:
+    source = await recorded([])
+    assert await arrived(source, 1, within=0.1) is None
+
+
 async def test_the_first_version_of_all_concerns_every_proxy_in_it() -> None:
     source = await recorded([objects.bookstore()])
     everybody = await tell(source, is_slow)
