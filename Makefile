@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo up down test test-long docs-run simulate faults attack mutants fuzz-edge fuzz-ca lint format lock chart clean help
+.PHONY: install demo up down test test-long docs-run simulate faults health attack mutants fuzz-edge fuzz-ca lint format lock
+.PHONY: chart clean help
 .PHONY: bench-statuses compare-edge edge-clients bench bench-ca bench-compile bench-edge bench-history bench-ingest bench-inject
 
 help: ## what can be made
@@ -95,6 +96,9 @@ simulate: install ## the whole control plane under faults on a simulated clock, 
 
 faults: install ## break a highly available mesh in every way under traffic, 10 minutes; ROWS=kill for some, JSON=file
 	@$(BIN)/python -P -m tests.faults $(ROWS)
+
+health: install ## provoke each finding of `status` on a real mesh and see it named within 5 s, 3 minutes; ROWS=pin for some
+	@$(BIN)/python -P -m tests.health $(ROWS)
 
 attack: install ## attack a mesh in every way that strangers and tenants have, under traffic; ROWS=edge for some, JSON=file
 	@$(BIN)/python -P -m tests.attacks $(ROWS)

@@ -11,7 +11,7 @@ import asyncio
 from shared.lease import Lease
 from shared.process import C, Context
 
-PATIENCE = 3.0
+PATIENCE = 1.5
 """Seconds without a leader after which a replica is not ready: longer than a takeover takes."""
 _LOOK = 0.25
 _NAME = "lease"

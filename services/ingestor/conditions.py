@@ -2,8 +2,8 @@
 
 `Accepted`: the compiler uses it; else why not, in the compiler's words. `Programmed`: on how many of the proxies that
 it concerns; never true of an object that is not accepted. `Supported`: whether everything that it asks for exists in
-this build. `Pinned`: its newest form is recorded and not in force, because a pin holds it back. Conditions of others are
-left as they are, and one that says the same as before keeps its time.
+this build. `Pinned`: its newest form is recorded and not in force, because a pin holds it back. Conditions of others
+are left as they are, and one that says the same as before keeps its time.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ class Machine:
         prefixes = tuple(f"{service}-" if service == "nats" else f"meshlog-{service}-" for service in services)
         return sorted(pod for pod in self.containers() if pod.startswith(prefixes))
 
+    def processes(self, service: str) -> list[int]:
+        """First process of each container of a service, of `nats` or of the `sidecar`s, also of those without name."""
+        spawner = self._spawner()
+        return [pid for pid, parent in _parents().items() if parent == spawner and _service(_command(pid)) == service]
+
     def memory(self) -> dict[str, int]:
         """Resident memory of the largest container of each service, of `nats` and of the `sidecar`s, bytes."""
         spawner, parents = self._spawner(), _parents()
