@@ -69,7 +69,9 @@ def received(request: Request, manager: HttpConnectionManager, peer: Peer | None
         headers=manager.common_http_protocol_options.max_headers_count.value,
         header_bytes=manager.max_request_headers_kb.value * 1024,
     )
-    head = read(request.method, request.path, request.headers, limits)
+    # A sidecar that passes CONNECT on names the authority as its target again.
+    target = request.path or "".join(request.values(":authority"))
+    head = read(request.method, target, request.headers, limits)
     if isinstance(head, str):
         return Refused(head, _WHY[head])
     headers = [(name, value) for name, value in request.headers if name.lower() not in {"host", _CERTIFICATE}]

@@ -53,6 +53,17 @@ class Request(msgspec.Struct, frozen=True):
         return [",".join(found)] if found and wanted in _JOINED else found
 
 
+def target_of(method: str, path: str) -> str:
+    """The target of a request whose path a person wrote, who may leave the first slash out.
+
+    What is no path stays as it is: the authority of CONNECT, `OPTIONS *`, a whole URL.
+    """
+    whole = path.lower().startswith(("http://", "https://"))
+    if path.startswith("/") or whole or method == "CONNECT" or (method, path) == ("OPTIONS", "*"):
+        return path
+    return f"/{path}"
+
+
 _JOINED = frozenset(
     {
         *("accept", "accept-encoding", "access-control-request-headers", "access-control-request-method"),

@@ -42,13 +42,13 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     from cli.calls.asking import ask, explained
-    from cli.calls.matching import Request
+    from cli.calls.matching import Request, target_of
     from cli.calls.near_misses import policy_of
     from cli.offline.compiling import compile_files
 
     request = Request(
         method=options.method.upper(),
-        path=options.path if options.path.startswith("/") else f"/{options.path}",
+        path=target_of(options.method.upper(), options.path),
         headers=tuple(_header(text) for text in options.header),
     )
     compiled = compile_files(options.filename, mesh_name=options.mesh_name, trust_domain=options.trust_domain)

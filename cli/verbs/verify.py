@@ -112,7 +112,7 @@ async def _checks(options: argparse.Namespace) -> list[Check]:
     from cli.cluster.target import log_of, session
 
     async with asyncio.timeout(options.timeout), session(options) as api:
-        from cli.calls.matching import Request
+        from cli.calls.matching import Request, target_of
         from cli.cluster import connectivity
 
         wanted = connectivity.Wanted(
@@ -122,7 +122,7 @@ async def _checks(options: argparse.Namespace) -> list[Check]:
             host=options.to_ext_host,
             port=options.to_port,
             protocol=options.app_protocol.lower(),
-            request=Request(method=options.method.upper(), path=f"/{options.path.removeprefix('/')}"),
+            request=Request(method=options.method.upper(), path=target_of(options.method.upper(), options.path)),
         )
         names = {"mesh_name": options.mesh_name, "mesh_namespace": options.mesh_namespace}
         return await connectivity.verify(api, wanted, **names, log=log_of(options))

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     sources.add_arguments(parser)
     options = parser.parse_args(argv)
 
-    from cli.calls.matching import Request
+    from cli.calls.matching import Request, target_of
     from cli.history.decisions import Call
 
     headers = [text.partition("=") for text in options.header]
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--header takes NAME=VALUE")
     request = Request(
         method=options.method.upper(),
-        path=options.path if options.path.startswith("/") else f"/{options.path}",
+        path=target_of(options.method.upper(), options.path),
         headers=tuple((name, value) for name, _, value in headers),
     )
     call = Call(options.caller, options.called, request, options.port)
