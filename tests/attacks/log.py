@@ -13,12 +13,21 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import yaml
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from cli import credentials, embedded
+from deploy.install.workloads import NATS_SECRET
 from shared.eventlog.chain import forge
+from shared.eventlog.connection import api_prefix
 from shared.eventlog.protocol import Checkpoint, Draft
+from shared.subjects import Streams
+from tests.attacks.attack import Attack, Cost
+from tests.attacks.scene import AttackScene
 
+THIEF = "reader"
+"""The user of the log with the least rights."""
 API = "$JS.API"
 WITHIN = 1.0
 """Seconds that an answer may take; a server says nothing to who lacks the right."""
@@ -173,3 +182,47 @@ async def settle(client: Client, seconds: float = 0.5) -> None:
     """Let heartbeats come that were asked for."""
     await client.flush(timeout=2)
     await asyncio.sleep(seconds)
+
+
+def _password(user: str) -> str:
+    text = (embedded.state_directory() / credentials.SECRETS).read_text(encoding="utf-8")
+    secrets = {one["metadata"]["name"]: one["stringData"] for one in yaml.safe_load_all(text)}
+    return str(secrets[NATS_SECRET.format(user)]["password"])
+
+
+async def _server_writes(scene: AttackScene) -> Cost:
+    """A thief of the reader's password has the server write into each stream; none of it may arrive or harm."""
+    access, streams = embedded.log_access(embedded.running()), Streams()
+    names = (streams.events, streams.snapshots, streams.keyframes, streams.status)
+    targets = [
+        streams.event_subject(scene.cluster, "TrafficTarget", "bookstore", "everybody"),
+        streams.snapshots,
+        f"{streams.status}.evil",
+    ]
+    async with as_user(access.servers[0], THIEF, _password(THIEF), tls=access.tls) as client:
+        for stream in names:
+            for prefix in (api_prefix(stream), api_prefix("")):
+                await every_verb_into(client, stream, targets, prefix=prefix)
+            await acknowledge_into(client, stream, targets)
+        wanted = [
+            deliver_into(client, stream, target, name=f"evil-{number}", prefix=api_prefix(stream), within=0.5)
+            for stream in names
+            for number, target in enumerate(targets)
+        ]
+        made = await asyncio.gather(*wanted)
+        stored = [subject for subject in targets if await write(client, subject, b'{"kind":"TrafficTarget"}')]
+        await settle(client)
+    assert not stored, f"the reader of the log wrote {stored}"
+    taken = sum(answer is not None and "error" not in answer for answer in made)
+    requests = len(names) * 2 * len(VERBS) * len(targets) + len(wanted) + len(targets)
+    return Cost(connections=1, requests=requests, said=f"nothing written; {taken} of {len(wanted)} consumers made")
+
+
+ATTACKS = (
+    Attack(
+        name="log-server-writes",
+        what="a reader of the log has its server write into every stream",
+        run=_server_writes,
+        short=True,
+    ),
+)

@@ -47,7 +47,10 @@ class Machine:
         return [pid for pid, parent in _parents().items() if parent == spawner and _service(_command(pid)) == service]
 
     def memory(self) -> dict[str, int]:
-        """Resident memory of the largest container of each service, of `nats` and of the `sidecar`s, bytes."""
+        """Resident memory of the largest container of each service, of `nats` and of each namespace's sidecars, bytes.
+
+        The last are called `sidecar NAMESPACE`.
+        """
         spawner, parents = self._spawner(), _parents()
         found: dict[str, int] = {}
         for pid, parent in parents.items():
@@ -129,12 +132,14 @@ def _command(pid: int) -> str:
 
 
 def _service(command: str) -> str:
-    """Which service a command line is of: `xds-edge`, `nats`, `sidecar`; empty: of none."""
+    """Which service a command line is of: `xds-edge`, `nats`, `sidecar bookbuyer`; empty: of none."""
     words = command.split()
     if "run" in words[:-1] and any(Path(word).name == "meshlog" for word in words[:3]):
         return words[words.index("run") + 1]
-    names = {"nats-server": "nats", "envoy": "sidecar"}
-    return next((names[Path(word).name] for word in words[:2] if Path(word).name in names), "")
+    programs = {Path(word).name for word in words[:2]}
+    if "envoy" in programs and "--service-node" in words[:-1]:
+        return f"sidecar {words[words.index('--service-node') + 1].partition('/')[0]}"
+    return "nats" if "nats-server" in programs else ""
 
 
 def _resident(pid: int) -> int:
