@@ -85,6 +85,8 @@ class HttpServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What was cut off is closed in the next turn of the loop.
+        await asyncio.sleep(0)
         if self._listening is not None:
             self._listening.close()
 
@@ -138,6 +140,10 @@ class HttpServer:
             if cut.transport is None:
                 self._refused("handshake")
             _log.debug("a connection of %s ended: %s", visit.source, error)
+        except asyncio.CancelledError:
+            # The server stops: without the goodbye of TLS, for which nothing would wait.
+            cut()
+            raise
         finally:
             self._gate.leave(visit)
             if cut.transport is None:

@@ -20,7 +20,7 @@ HTTP, ODD, BYTES = 80, 81, 5432
 TARGETS = (8080, 9090, BYTES)
 """Ports of pods that those lead to."""
 METHODS = ("GET", "POST", "PUT")
-PATHS = ("/", "/a", "/a/b", "/b1", "/c?/a")
+PATHS = ("/", "/a", "/a/b", "/b1", "/x/a", "/c?/a")
 ODD_PATHS = (
     *("/a/../b1", "/c/%2e%2e/a", "//a//b", "/a/./b1/", "/c/..;x/a", "/a;v=1/b", "/b1;x", "/%61/b", "/c;/../a?x=/../"),
     *("/a%2Fb", "/a/..%2fb1", "/c%5Ca", "/a/%2e%2e%5cb1", "/a\\b", "/a%2F../b1", "/c/.%2F"),
@@ -72,7 +72,7 @@ class Offered(NamedTuple):
 
 @st.composite
 def namespace_events(draw: st.DrawFn, name: str) -> Event:
-    word = draw(st.sampled_from((None, None, None, None, "true", "false")))
+    word = draw(st.sampled_from((None, None, "true", "false", "false", "false")))
     mesh = draw(st.sampled_from(("meshlog",) * 7 + ("other",)))
     slashes = draw(st.sampled_from((None, None, None, "reject", "decode", "keep", "kept")))
     forwarders = draw(st.sampled_from((None, None, None, "red/ann, blue/bob", "blue/cid", "red/ann blue/bob")))
@@ -127,7 +127,7 @@ def target_events(draw: st.DrawFn) -> Event:
     rule = st.tuples(st.sampled_from(("HTTPRouteGroup", "HTTPRouteGroup", "TCPRoute", "UDPRoute")), routes, groups)
     rules = [
         {"kind": kind, "name": name} | ({"matches": matches} if matches and kind == "HTTPRouteGroup" else {})
-        for kind, name, matches in draw(st.lists(rule, min_size=1, max_size=3))
+        for kind, name, matches in draw(st.lists(rule, min_size=0 if draw(st.integers(0, 4)) == 4 else 1, max_size=3))
     ]
     spec = {"destination": destination, "sources": sources, "rules": rules}
     name = draw(st.sampled_from(("t1", "t2", "t3", "t4")))
@@ -293,9 +293,22 @@ def _service(
     return events, Offered(namespace, name, host, headless, tuple(ports))
 
 
+_OPENING: tuple[list[tuple[str, str, list[str]]], ...] = (
+    [("HTTPRouteGroup", "g1", ["one"])],
+    [("HTTPRouteGroup", "g1", []), ("HTTPRouteGroup", "g2", ["two"])],
+    [("TCPRoute", "g1", [])],
+    [("HTTPRouteGroup", "g2", []), ("TCPRoute", "g2", [])],
+)
+_CLOSED: tuple[list[tuple[str, str, list[str]]], ...] = (
+    [("TCPRoute", "missing", [])],
+    [("HTTPRouteGroup", "missing", [])],
+    [],
+)
+
+
 @st.composite
 def _standing(draw: st.DrawFn, namespace: str) -> list[Event]:
-    """Policy by which most calls mean something: every account is opened somehow to some others."""
+    """Policy by which most calls mean something: nearly every account is opened somehow to some others."""
     found = [
         objects.route_group(namespace, name, draw(match_specs("one")), draw(match_specs("two")))
         for name in ("g1", "g2")
@@ -305,16 +318,7 @@ def _standing(draw: st.DrawFn, namespace: str) -> list[Event]:
     everybody = [(where, who) for where in NAMESPACES for who in ACCOUNTS]
     for account in ACCOUNTS:
         sources = draw(st.lists(st.sampled_from(everybody), min_size=1, max_size=4, unique=True))
-        rules = draw(
-            st.sampled_from(
-                (
-                    [("HTTPRouteGroup", "g1", ["one"])],
-                    [("HTTPRouteGroup", "g1", []), ("HTTPRouteGroup", "g2", ["two"])],
-                    [("TCPRoute", "g1", [])],
-                    [("HTTPRouteGroup", "g2", []), ("TCPRoute", "g2", [])],
-                )
-            )
-        )
+        rules = draw(st.sampled_from(_OPENING if draw(st.integers(0, 9)) else _CLOSED))
         bound = draw(st.sampled_from((None, None, "source", "destination")))
         ends: dict[str, Any] = {}
         if bound == "source":
@@ -332,6 +336,19 @@ def _standing(draw: st.DrawFn, namespace: str) -> list[Event]:
             )
         )
         found.append(draw(binding_events(account)))
+    # Opens another namespace's account to everybody, if it is taken.
+    elsewhere = draw(st.sampled_from([name for name in NAMESPACES if name != namespace]))
+    opened = {"kind": "ServiceAccount", "name": draw(accounts), "namespace": elsewhere}
+    found.append(
+        objects.target(
+            namespace,
+            "foreign",
+            destination=opened["name"],
+            sources=everybody,
+            rules=[("TCPRoute", "g1", [])],
+            subjects={"destination": opened},
+        )
+    )
     return found
 
 
