@@ -9,6 +9,8 @@ from tests.integration.devcluster_node.programs import get
 
 pytestmark = pytest.mark.devcluster
 _MARK = 0x4D
+_INITS = _MAY_MARK = ("NET_ADMIN",)
+"""What the injector gives the init container and, where a mark tells its packets, the proxy; nothing else has it."""
 _INIT = "import sys; from services.injector.redirect import main; sys.exit(main(sys.argv[1:]))"
 
 _PROXY = """
@@ -62,7 +64,7 @@ with socket.socket(socket.AF_INET6 if ":" in {address!r} else socket.AF_INET) as
 def _meshed(node: Node, *options: str) -> Pod:
     pod = node.pod("meshed")
     for _ in range(2):  # a container that runs twice changes nothing
-        code, output = pod.run("python", "-c", _INIT, "--proxy-mark", str(_MARK), *options)
+        code, output = pod.run("python", "-c", _INIT, "--proxy-mark", str(_MARK), *options, capabilities=_INITS)
         assert code == 0, output
     pod.serve(_PROXY)
     return pod
@@ -88,8 +90,8 @@ def test_probe_listeners_are_reached_directly(node: Node) -> None:
 def test_the_proxys_own_connections_pass(node: Node) -> None:
     pod, other = _meshed(node), node.pod("other")
     other.serve(_PROXY)
-    assert pod.python(_as_proxy(other.ip, 80)) == f"app {other.ip} 80"
-    assert pod.python(_as_proxy("127.0.0.1", 80)) == "app 127.0.0.1 80"
+    assert pod.python(_as_proxy(other.ip, 80), capabilities=_MAY_MARK) == f"app {other.ip} 80"
+    assert pod.python(_as_proxy("127.0.0.1", 80), capabilities=_MAY_MARK) == "app 127.0.0.1 80"
 
 
 def test_within_the_pod_an_app_is_direct_and_the_proxy_comes_in_by_the_front_door(node: Node) -> None:
@@ -97,7 +99,7 @@ def test_within_the_pod_an_app_is_direct_and_the_proxy_comes_in_by_the_front_doo
     assert pod.python(get("127.0.0.1", 80)) == "app 127.0.0.1 80"
     assert pod.python(get("::1", 80)) == "app ::1 80"
     assert pod.python(get(pod.ip, 80)) == f"app {pod.ip} 80"
-    assert pod.python(_as_proxy(pod.ip, 80)) == f"inbound {pod.ip} 80"
+    assert pod.python(_as_proxy(pod.ip, 80), capabilities=_MAY_MARK) == f"inbound {pod.ip} 80"
 
 
 def test_what_is_excluded_is_direct(node: Node) -> None:
@@ -133,12 +135,15 @@ def test_an_excluded_interface_is_left_alone(node: Node) -> None:
 
 def test_the_proxy_reaches_an_app_that_listens_on_the_pods_address_only(node: Node) -> None:
     pod = node.pod("meshed")
-    assert pod.run("python", "-c", _INIT, "--proxy-mark", str(_MARK), "--local-proxy-ip", pod.ip)[0] == 0
+    assert (
+        pod.run("python", "-c", _INIT, "--proxy-mark", str(_MARK), "--local-proxy-ip", pod.ip, capabilities=_INITS)[0]
+        == 0
+    )
     pod.serve(
         f"import socket; server = socket.create_server(({pod.ip!r}, 81))\n"
         "print('listening'); server.accept()[0].sendall(b'app on the address')"
     )
-    assert pod.python(_as_proxy("127.0.0.1", 81)) == "app on the address"
+    assert pod.python(_as_proxy("127.0.0.1", 81), capabilities=_MAY_MARK) == "app on the address"
 
 
 def test_ipv6_goes_the_same_way(node: Node) -> None:
@@ -153,7 +158,7 @@ route.ask([
     Message(24, CREATE, struct.pack("=BBBBBBBBI", socket.AF_INET6, 0, 0, 0, 254, 4, 0, 1, 0) + u32(4, 2)),
 ])
 """
-    assert pod.python(program + get("fd00::99", 443)) == "outbound fd00::99 443"
+    assert pod.python(program + get("fd00::99", 443), capabilities=_INITS) == "outbound fd00::99 443"
 
 
 def test_by_user_the_proxy_passes_and_others_do_not(node: Node) -> None:
@@ -162,6 +167,6 @@ def test_by_user_the_proxy_passes_and_others_do_not(node: Node) -> None:
     other.serve(_PROXY)
     for uid, taker in (("0", "app"), ("1500", "outbound")):
         pod = node.pod("meshed")
-        assert pod.run("python", "-c", _INIT, "--proxy-uid", uid)[0] == 0
+        assert pod.run("python", "-c", _INIT, "--proxy-uid", uid, capabilities=_INITS)[0] == 0
         pod.serve(_PROXY)
         assert pod.python(get(other.ip, 80)) == f"{taker} {other.ip} 80"
