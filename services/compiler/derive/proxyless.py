@@ -96,7 +96,9 @@ def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
     found = route(mesh, service, number)
     if found is None:
         raise LookupError(f"{service} has no port {number}")
-    message = route_configurations.outbound(found._replace(sticky=False), names.outbound(service, number))
+    message = route_configurations.outbound(
+        found._replace(sticky=False), names.outbound(service, number), tunnels=False
+    )
     return rendered(message.name, message)
 
 
@@ -106,7 +108,9 @@ def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
     found = route(mesh, service, number)
     if found is None:
         raise LookupError(f"{service} has no port {number}")
-    message = route_configurations.outbound(found._replace(split=None, sticky=False), names.outbound(service, number))
+    message = route_configurations.outbound(
+        found._replace(split=None, sticky=False), names.outbound(service, number), tunnels=False
+    )
     return rendered(message.name, message)
 
 

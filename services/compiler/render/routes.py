@@ -128,19 +128,24 @@ def _one_host(name: str, routes: list[Route]) -> RouteConfiguration:
     )
 
 
-def outbound(route: RouteOf, own_cluster: str) -> RouteConfiguration:
-    """Requests to one port of a service; `own_cluster` leads to its own endpoints."""
-    own = [
-        Route(match=match, route=_action(sticky=route.sticky, cluster=own_cluster))
-        for match in (_everything(), _tunnels())
-    ]
+def outbound(route: RouteOf, own_cluster: str, *, tunnels: bool = True) -> RouteConfiguration:
+    """Requests to one port of a service; `own_cluster` leads to its own endpoints.
+
+    `tunnels`: also those by CONNECT; gRPC's own clients make none, and refuse a configuration that speaks of them.
+    """
+    everything = [_everything(), _tunnels()] if tunnels else [_everything()]
+    own = [Route(match=match, route=_action(sticky=route.sticky, cluster=own_cluster)) for match in everything]
     split = route.split
     if split is None:
         routes = own
     elif split.matches is None:
-        routes = [_spread(route, own_cluster, match) for match in (_everything(), _tunnels())]
+        routes = [_spread(route, own_cluster, match) for match in everything]
     else:
-        wanted = [one for match in split.matches for one in (_requests(match), *_requested_tunnels(match))]
+        wanted = [
+            one
+            for match in split.matches
+            for one in (_requests(match), *(_requested_tunnels(match) if tunnels else ()))
+        ]
         routes = [*(_spread(route, own_cluster, match) for match in wanted), *own]
     return _one_host(names.outbound(route.service, route.port), routes)
 
