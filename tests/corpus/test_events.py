@@ -83,7 +83,8 @@ def test_of_the_closed_forms_of_the_corpus_nothing_may_be_called(*, told: bool) 
     snapshot.apply(commit)
     assert list(snapshot.proxies) == [f"{recording.CLUSTER}/shop/web"], "it is a member and a pod with a sidecar still"
     names = {name for view in snapshot.views.values() for held in view.values() for name in held}
-    assert names == {"blackhole", "inbound"}
+    # The outbound listener denies: there is no cluster of a service that it could lead to.
+    assert names == {"blackhole", "inbound", "outbound"}
     if told:
         assert {one.key.kind for one in snapshot.quarantine if one.code == "object/too-large"} == {*KINDS}
 
