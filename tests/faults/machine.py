@@ -42,7 +42,7 @@ class Machine:
         return sorted(pod for pod in self.containers() if pod.startswith(prefixes))
 
     def processes(self, service: str) -> list[int]:
-        """First process of each container of a service, of `nats` or of the `sidecar`s, also of those without name."""
+        """First process of each container of a service, of `nats` or of a `sidecar NAMESPACE`, also without a name."""
         spawner = self._spawner()
         return [pid for pid, parent in _parents().items() if parent == spawner and _service(_command(pid)) == service]
 

@@ -106,8 +106,8 @@ def frozen(service: str) -> Provoke:
 
 async def no_room_for_leases(scene: Scene) -> Undo:
     """The stream of leases takes no more, as on a full disk."""
-    await scene.limit("MESH_LEASES", 1)
-    return lambda: scene.limit("MESH_LEASES", -1)
+    await scene.limit("MESH_LEASES", 1, of="max_msg_size")
+    return lambda: scene.limit("MESH_LEASES", -1, of="max_msg_size")
 
 
 async def no_room_for_events(scene: Scene) -> Undo:

@@ -87,8 +87,12 @@ class Scene:
         assert status == 200
         return int(before)
 
-    async def limit(self, stream: str, most: int) -> None:
-        """Have a stream of the log take so many bytes; -1: any number. As the service that owns it."""
+    async def limit(self, stream: str, most: int, *, of: str = "max_bytes") -> None:
+        """Have a stream of the log take so many bytes; -1: any number. As the service that owns it.
+
+        `of`: in all (`max_bytes`), or in one record (`max_msg_size`). A stream that keeps one record of each subject
+        takes a record beyond the first limit if it is shorter than the one it replaces.
+        """
         owner = "ingestor"
         file = self.state / f"{owner}.password"
         file.write_text(passwords()[NATS_SECRET.format(owner)], encoding="utf-8")
@@ -100,18 +104,16 @@ class Scene:
         try:
             line = await connection.line(within=5)
             info = await call(line, stream, f"STREAM.INFO.{stream}")
-            await call(line, stream, f"STREAM.UPDATE.{stream}", {**info["config"], "max_bytes": most})
+            await call(line, stream, f"STREAM.UPDATE.{stream}", {**info["config"], of: most})
         finally:
             await connection.close()
 
     def sidecar(self) -> int:
-        """Pid of the Envoy of the pod `web`."""
-        for pid in self.machine.processes("sidecar"):
-            place = Path(f"/proc/{pid}")
-            with contextlib.suppress(OSError):
-                if b"matrix" in place.joinpath("environ").read_bytes() + place.joinpath("cmdline").read_bytes():
-                    return pid
-        raise LookupError("the Envoy of matrix/web")
+        """Pid of the Envoy of the pod `web`. Raises `LookupError` if there is none."""
+        found = self.machine.processes(f"sidecar {HOME}")
+        if not found:
+            raise LookupError(f"no Envoy runs in namespace {HOME}")
+        return found[0]
 
     async def command(self, *words: str, within: float = 30.0) -> tuple[int, str]:
         """Run `meshlog`; its exit code and what it prints."""

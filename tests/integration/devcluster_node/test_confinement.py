@@ -102,7 +102,9 @@ def test_programs_and_the_kernels_switches_cannot_be_changed(node: Node) -> None
     paths += ["/sys/devices/system/cpu/online"]
     found = _ask(node, f"{{path: write(path) for path in {paths} if path.endswith('new') or os.path.exists(path)}}")
     assert len(found) >= 8
-    assert set(found.values()) == {"EROFS"}, found
+    # That a program runs is noticed first; beside it, everything is read-only.
+    assert {word for path, word in found.items() if path != "/bin/sh"} == {"EROFS"}, found
+    assert found.get("/bin/sh") in {None, "EROFS", "ETXTBSY"}
 
 
 def test_what_an_image_would_let_it_write_is_its_own(node: Node) -> None:
