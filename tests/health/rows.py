@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from shared.errors import MeshlogError
 from tests.health.scene import Scene
 
+EDGE = "meshlog-xds-edge.meshlog-system.svc.cluster.local:15128"
 Undo = Callable[[], Awaitable[None]]
 Provoke = Callable[[Scene], Awaitable[Undo]]
 
@@ -44,6 +46,27 @@ metadata:
   namespace: matrix
   annotations: {meshlog.io/proxyless: "true", openservicemesh.io/sidecar-injection: disabled}
 spec: {containers: [{name: main, image: any, command: [sleep, infinity]}]}
+"""
+REFUSER = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: refuser
+  namespace: matrix
+  annotations: {meshlog.io/proxyless: "true", openservicemesh.io/sidecar-injection: disabled}
+spec:
+  containers:
+    - name: main
+      image: any
+      command: [sleep, infinity]
+      volumeMounts:
+        - {name: token, mountPath: /var/run/secrets/meshlog, readOnly: true}
+        - {name: roots, mountPath: /var/run/secrets/meshlog-trust, readOnly: true}
+  volumes:
+    - name: token
+      projected:
+        sources: [{serviceAccountToken: {audience: meshlog, expirationSeconds: 3600, path: token}}]
+    - {name: roots, configMap: {name: meshlog-trust-bundle}}
 """
 BARE = """
 apiVersion: v1
@@ -155,6 +178,20 @@ async def never_connects(scene: Scene) -> Undo:
     return lambda: scene.delete(made)
 
 
+async def refusing(scene: Scene) -> Undo:
+    """A client of the edges that refuses what it is sent."""
+    made = await scene.apply(f"{GROUP.format(path='refused')}---{REFUSER}")
+    running = await scene.start("refuser", ("python", "-P", "-m", "tests.health.refuser", EDGE))
+    assert await running.line(within=30) == "refused"
+
+    async def undo() -> None:
+        await scene.delete(made)
+        with contextlib.suppress(MeshlogError):  # it ends with its pod
+            await running.finish(within=30)
+
+    return undo
+
+
 async def bare(scene: Scene) -> Undo:
     """A pod that is older than its namespace's membership."""
     made = await scene.apply(BARE)
@@ -235,6 +272,7 @@ ROWS: tuple[Row, ...] = (
         condition=("/apis/split.smi-spec.io/v1alpha2/namespaces/matrix/trafficsplits/canary", "Accepted", "False", ""),
     ),
     Row(name="never-connected", what="a proxy never connects", provoke=never_connects, checks=("never-connected",)),
+    Row(name="refusing", what="a proxy refuses what it is sent", provoke=refusing, checks=("refusing",)),
     Row(name="behind", what="an Envoy does not answer", provoke=behind, checks=("behind",)),
     Row(name="rotation", what="a rotation waits for a proxy", provoke=rotating, checks=("rotation",)),
     Row(name="bare", what="a pod without a sidecar", provoke=bare, checks=("sidecars",)),

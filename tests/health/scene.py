@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -114,6 +114,12 @@ class Scene:
         if not found:
             raise LookupError(f"no Envoy runs in namespace {HOME}")
         return found[0]
+
+    async def start(self, pod: str, argv: Sequence[str]) -> PodCommand:
+        """Start a command in a pod of the matrix, as soon as that runs."""
+        path = f"/api/v1/namespaces/{HOME}/pods/{pod}"
+        await self.api.wait(path, lambda one: one["status"].get("phase") == "Running", within=30, what="a pod to run")
+        return await PodCommand.start(self.state, HOME, pod, argv)
 
     async def command(self, *words: str, within: float = 30.0) -> tuple[int, str]:
         """Run `meshlog`; its exit code and what it prints."""
