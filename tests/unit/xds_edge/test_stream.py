@@ -202,6 +202,38 @@ class TestGatekeeper:
             gate.identify([("authorization", "Bearer x")])
         assert (refused.value.status, refused.value.code) == ("UNAVAILABLE", code)
 
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            [],
+            [("authorization", "Bearer x"), ("authorization", "Bearer x")],
+            [("authorization", "Bearer x"), ("authorization", "Bearer y")],
+            [("authorization", b"Bearer x")],
+            [("authorization", "Basic x")],
+            [("authorization", "x")],
+            [("authorization-bin", b"Bearer x")],
+            [("proxy-authorization", "Bearer x")],
+        ],
+    )
+    def test_there_is_one_token_and_in_one_place(self, metadata: list[tuple[str, str | bytes]]) -> None:
+        gate = Gatekeeper(Believing(), pace=Pace(rate=1, burst=1), version=lambda: 1)
+        assert gate.identify([("authorization", "Bearer x")]) == (CLAIMS, "x")
+        with pytest.raises(StreamRefusedError) as refused:
+            gate.identify(metadata)
+        assert (refused.value.status, refused.value.code) == ("UNAUTHENTICATED", "token/missing")
+
+
+class Believing:
+    """A verifier that takes every token."""
+
+    @property
+    def clusters(self) -> list[str]:
+        return ["c"]
+
+    def verify(self, token: str) -> WorkloadToken:
+        assert token
+        return CLAIMS
+
 
 @contextlib.asynccontextmanager
 async def streaming(services: Services, channel: Channel) -> AsyncGenerator[None]:
