@@ -138,11 +138,13 @@ class Exchange:
     def acked(self, type_url: str) -> int:
         """Newest version of which the proxy holds everything of this type.
 
-        A type that it has not asked for counts as held only if there is nothing of it.
+        A type that it has not asked for counts as held only if there is nothing of it. While names are unanswered
+        that it has asked for, no version is held that was not held before: what it has just accepted may be what made
+        it ask, as a new cluster does for its endpoints and a new listener for its routes.
         """
         subscription = self.subscriptions.get(type_url)
         if subscription is not None:
-            return subscription.acked
+            return min(subscription.acked, self.complete) if subscription.owes else subscription.acked
         return 0 if self.view is None or self.whole(type_url).resources else self.version
 
     def whole(self, type_url: str) -> Selection:
@@ -210,7 +212,7 @@ class Exchange:
         for type_url in SERVED:
             subscription = subscriptions.get(type_url)
             if subscription is not None:
-                acked = subscription.acked
+                acked = min(subscription.acked, self.complete) if subscription.owes else subscription.acked
             elif type_url == SDS:
                 continue
             else:

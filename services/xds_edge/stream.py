@@ -25,6 +25,7 @@ from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.names import NameLedgers, StreamNames
 from services.xds_edge.origin import Origin
 from services.xds_edge.patience import WritePatience
+from services.xds_edge.progress import Progress
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
@@ -33,7 +34,6 @@ from services.xds_edge.status import StatusReporter
 from services.xds_edge.subscriptions import Offer, Request, TooManyNamesError, Verdict
 from shared.snapshot import SDS, SECRET_WORKLOAD, Proxy, proxy_key
 from shared.spiffe import SpiffeId
-from shared.status import ProxyStatus
 from shared.tokens import WorkloadToken
 
 _LOGGER = logging.getLogger(__name__)
@@ -101,9 +101,15 @@ class ProxyStream:
         self._ended: StreamRefusedError | None = None
         self._client_done = False
         self._proxy: Proxy | None = None
-        self._standing = Standing(claims, services.clock)
-        self._reported = 0
-        self._reported_stuck = ""
+        self._progress = Progress(
+            self,
+            self._exchange,
+            Standing(claims, services.clock),
+            fleet=services.fleet,
+            secrets=services.secrets,
+            reporter=services.reporter,
+            edge=services.edge,
+        )
         self._asked = False
         self._came_with = False
         """Whether its first request named what it holds."""
@@ -132,7 +138,7 @@ class ProxyStream:
                 type_url,
                 subscription.held.resources,
                 subscription.refused,
-                refusal.message if (refusal := self._standing.refusals.get(type_url)) else "",
+                refusal.message if (refusal := self._progress.standing.refusals.get(type_url)) else "",
                 subscription.in_flight is None,
             )
             for type_url, subscription in self._exchange.subscriptions.items()
@@ -155,6 +161,7 @@ class ProxyStream:
         if self._proxy is None or self._proxy.workload_class != proxy.workload_class:
             fleet.assign(self, proxy.workload_class)
         self._proxy = proxy
+        self._progress.workload_class = proxy.workload_class
         self._secrets.refresh()
         exchange = self._exchange
         exchange.secrets, exchange.pending_secrets = self._secrets.selection, self._secrets.pending
@@ -196,7 +203,7 @@ class ProxyStream:
         try:
             self.refresh()
             await self._wait_for_view()
-            self._note(urgent=False)
+            self._progress.note(urgent=False)
             await self._write()
         finally:
             reader.cancel()
@@ -205,7 +212,7 @@ class ProxyStream:
             self._names.close()
             services.fleet.leave(self)
             services.counters.streams -= 1
-            self._report_end()
+            self._progress.end()
 
     async def _wait_for_view(self) -> None:
         """Wait until the pod is compiled: a proxy is never told that it should hold nothing."""
@@ -236,7 +243,7 @@ class ProxyStream:
                 counters.resources += len(offer.put)
                 counters.removals += len(offer.removed)
                 counters.pushed_bytes += sum(map(len, message))
-            self._note_progress()
+            self._progress.moved()
             await self._woken(exchange.wake_at)
         self._check_ended()
 
@@ -298,8 +305,7 @@ class ProxyStream:
             self._take_secrets_request(request)
         subscription = exchange.subscriptions.get(request.type_url)
         if subscription is None:
-            # A type that is new counts as not held until it was looked at: what is reported meanwhile is too low.
-            self._reported = -1
+            self._progress.doubt()
         offer = subscription.in_flight if subscription is not None else None
         named = subscription.names if subscription is not None else None
         verdict = exchange.request(request)
@@ -308,14 +314,15 @@ class ProxyStream:
             self._services.counters.acks += 1
             if request.type_url == SDS and offer is not None:
                 self._holds(dict(offer.put))
-            self._acked(request.type_url)
+            self._progress.acked(request.type_url)
         elif verdict is Verdict.NACK and offer is not None:
             self._services.counters.nacks += 1
             self._refused(offer, request.error or "")
         elif verdict is Verdict.STALE:
             self._services.counters.stale_answers += 1
-        # A request that answers nothing may move the watermark, also if all that it subscribes to is held.
-        if verdict is Verdict.NONE or not exchange.idle:
+        # A request that answers nothing may move the watermark, also if all that it subscribes to is held; so may the
+        # ACK of a response that denied a name, after which nothing is left to send.
+        if verdict is Verdict.NONE or not exchange.idle or exchange.complete < exchange.version:
             self._wake.set()
 
     def _book(self, request: Request, before: frozenset[str] | None) -> None:
@@ -327,7 +334,7 @@ class ProxyStream:
             self._count_names(request.type_url)
             if request.type_url == SDS:
                 # A rotation of the root waits for no proxy that asks for no bundle.
-                self._note(urgent=False)
+                self._progress.note(urgent=False)
 
     def _count_names(self, type_url: str) -> None:
         subscription = self._exchange.subscriptions[type_url]
@@ -346,7 +353,7 @@ class ProxyStream:
     def _take_secrets_request(self, request: Request) -> None:
         """See to the certificate when it is asked for; what the proxy holds decides whether it needs one."""
         if SDS not in self._exchange.subscriptions:
-            self._standing.came_with(request.initial_versions)
+            self._progress.standing.came_with(request.initial_versions)
             self._want_certificate(request.initial_versions.get(SECRET_WORKLOAD, ""))
         elif self._exchange.subscriptions[SDS].asks_for(SECRET_WORKLOAD, request):
             self._secrets.resend()
@@ -359,22 +366,13 @@ class ProxyStream:
 
     def _holds(self, secrets: dict[str, str]) -> None:
         """The proxy has these secrets: what a rotation of the root waits for."""
-        if self._standing.holds(secrets):
-            self._note(urgent=False)
-
-    def _acked(self, type_url: str) -> None:
-        self._standing.acked(type_url)
-        refusals = self._standing.refusals
-        if type_url in refusals and not self._exchange.subscriptions[type_url].refused:
-            del refusals[type_url]
-            self._note(urgent=True)
-        elif not self._note_progress():
-            self._note(urgent=False)
+        if self._progress.standing.holds(secrets):
+            self._progress.note(urgent=False)
 
     def _refused(self, offer: Offer, message: str) -> None:
         known = self._exchange.subscriptions[offer.type_url].refused
         named = dict(known) if known else dict(offer.put)
-        self._standing.refused(offer, named, message)
+        self._progress.refused(offer, named, message)
         _LOGGER.warning(
             "the proxy %s refuses %s of version %d: %s",
             self._key,
@@ -383,7 +381,6 @@ class ProxyStream:
             message,
             extra={"objects": self._causes(offer.type_url, named)},
         )
-        self._note(urgent=True)
 
     def _causes(self, type_url: str, named: dict[str, str]) -> list[str]:
         """The objects that refused resources come from."""
@@ -395,36 +392,6 @@ class ProxyStream:
             for cause in resource.causes
         }
         return sorted(found)[:20]
-
-    def _note_progress(self) -> bool:
-        """Report at once that a version is held completely; whether there was anything to report."""
-        complete, stuck = self._exchange.complete, self._services.fleet.stuck
-        if (complete, stuck) == (self._reported, self._reported_stuck):
-            return False
-        self._note(urgent=complete > self._reported)
-        self._reported, self._reported_stuck = complete, stuck
-        return True
-
-    def _note(self, *, urgent: bool) -> None:
-        # A half-open stream of the same proxy may linger: the newest one speaks for it.
-        if self._services.fleet.newest(self._key) is self:
-            self._services.reporter.note(self._key, self._status, urgent=urgent)
-
-    def _status(self) -> ProxyStatus:
-        services = self._services
-        return self._standing.status(
-            self._exchange,
-            services.secrets,
-            edge=services.edge,
-            workload_class=self._proxy.workload_class if self._proxy else "",
-            stuck=services.fleet.stuck,
-        )
-
-    def _report_end(self) -> None:
-        """Say that the proxy is gone, unless it has opened another stream here already."""
-        self._standing.end()
-        if self._proxy is not None and self._services.fleet.newest(self._key) is None:
-            self._services.reporter.note(self._key, self._status, urgent=False, ended=True)
 
     def _secrets_changed(self) -> None:
         exchange = self._exchange

@@ -84,6 +84,7 @@ class Subscription:
         "held",
         "in_flight",
         "names",
+        "owes",
         "refused",
         "sent",
         "settled_on",
@@ -103,6 +104,9 @@ class Subscription:
         """Name → hash that the proxy refused: not offered again until it changes."""
         self.sent = 0
         self.acked = 0
+        """Newest version of which the proxy holds all that it had asked for when that was found."""
+        self.owes = False
+        """Whether it has asked for more since, which is not answered and accepted yet."""
         self.settled_on: Selection | None = None
         """The selection about which there is nothing left to say: a look at it can be spared."""
         self._crossed = False
@@ -168,6 +172,7 @@ class Subscription:
         for name in asked:
             self.refused.pop(name, None)
         if asked:
+            self.owes = True
             first = self.held is NOTHING and len(self.names) == len(asked)
             self.held = asking(self.names) if first else self.held.altered(dict.fromkeys(asked, UNKNOWN))
 
@@ -214,6 +219,7 @@ class Subscription:
         if request.error is None:
             if offer.completes:
                 self.acked = offer.version
+                self.owes = self.owes and UNKNOWN in self.held.resources.values()
             return Verdict.ACK
         self._refuse(offer)
         return Verdict.NACK
@@ -296,7 +302,7 @@ class Subscription:
             return None
         goal = self.goal(whole)
         if self.held is goal:
-            self.acked = max(self.acked, version)
+            self.acked, self.owes = max(self.acked, version), False
             self.settled_on = whole
             return None
         if self.refused:
@@ -323,7 +329,7 @@ class Subscription:
         put, removed = change.put, change.removed
         if change.empty:
             self.held = goal
-            self.acked = max(self.acked, version)
+            self.acked, self.owes = max(self.acked, version), False
             return None
         if not self.refused and not pending and (removals or not removed):
             self.held = goal

@@ -66,6 +66,7 @@ class WorldSubscription:
         "held",
         "in_flight",
         "names",
+        "owes",
         "refused",
         "sent",
         "settled_on",
@@ -84,6 +85,8 @@ class WorldSubscription:
         """Name → hash that stands refused; of clusters and listeners, what was in the refused response."""
         self.sent = 0
         self.acked = 0
+        self.owes = False
+        """As of `Subscription`."""
         self.settled_on: Selection | None = None
         """As of `Subscription`; a look is never spared here."""
         self._nonce = ""
@@ -142,7 +145,7 @@ class WorldSubscription:
         self.names = interned(names)
         if added:
             # [Resource names] What is newly named must be answered, whatever the client had before.
-            self._owes = True
+            self._owes = self.owes = True
             self.held = self.held.altered({}, added)
         if not self.wildcard:
             self.held = self.held.restrict(self.names)
@@ -157,7 +160,7 @@ class WorldSubscription:
             if self.type_url in WHOLE:
                 self.refused = {}
             if offer.completes:
-                self.acked = offer.version
+                self.acked, self.owes = offer.version, self._owes
             return Verdict.ACK
         if self.type_url in WHOLE:
             self.refused = dict(offer.put)
@@ -230,7 +233,7 @@ class WorldSubscription:
         if not due:
             self.held = after
             if completes and not self.refused:
-                self.acked = max(self.acked, version)
+                self.acked, self.owes = max(self.acked, version), False
             return None
         put = tuple(sorted(after.resources.items()))
         return self._made(Offer(self.type_url, version, nonce, put, gone, completes), after)
@@ -251,7 +254,7 @@ class WorldSubscription:
         if not put:
             self.held = after
             if complete and not left:
-                self.acked = max(self.acked, version)
+                self.acked, self.owes = max(self.acked, version), False
             return None
         return self._made(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
 

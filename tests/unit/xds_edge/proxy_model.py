@@ -63,8 +63,11 @@ class ProxyModel:
         self.log += offers
         return offers
 
-    def answer(self, offer: Offer | None = None) -> Verdict:
-        """Accept or refuse the oldest response, or this one, whole."""
+    def answer(self, offer: Offer | None = None, *, asking: Callable[[], object] = lambda: None) -> Verdict:
+        """Accept or refuse the oldest response, or this one, whole.
+
+        `asking` is called in between: Envoy asks for what its new resources refer to before it acknowledges them.
+        """
         offer = offer or self.unanswered[0]
         self.unanswered.remove(offer)
         held = self.holds[offer.type_url]
@@ -76,6 +79,7 @@ class ProxyModel:
             for name, digest in offer.put:
                 if WILDCARD in wanted or name in wanted:
                     held[name] = digest
+        asking()
         error = f"no: {', '.join(bad)}" if bad else None
         return self.exchange.request(Request(type_url=offer.type_url, nonce=offer.nonce, error=error))
 

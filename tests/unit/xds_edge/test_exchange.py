@@ -439,6 +439,47 @@ class TestWatermarks:
         proxy.answer()
         assert proxy.exchange.acked(CDS) == 1
 
+    def test_a_version_is_not_held_before_the_names_that_it_made_the_proxy_ask_for_are_answered(self) -> None:
+        """Envoy asks for a new listener's routes before it acknowledges the listener; then both are on their way."""
+        proxy = started(view(1, lds={"l": "1"}, rds={"r": "1"}))
+        proxy.ask(LDS)
+        proxy.ask(RDS, ["r"])
+        proxy.settle()
+        assert proxy.exchange.complete == 1
+        proxy.exchange.show(view(2, lds={"l": "1", "m": "1"}, rds={"r": "1", "s": "1"}), 2)
+        proxy.pump()
+        proxy.answer(asking=lambda: proxy.ask(RDS, ["s"]))
+        assert (proxy.exchange.complete, proxy.exchange.acked(RDS)) == (1, 1)
+        proxy.pump()
+        assert (proxy.exchange.complete, proxy.exchange.acked(RDS)) == (1, 1)
+        proxy.answer()
+        assert (proxy.exchange.complete, proxy.exchange.acked(RDS)) == (2, 2)
+
+    def test_a_refused_resource_that_was_asked_for_holds_the_watermark_back(self) -> None:
+        proxy = started(view(1, lds={"l": "1"}, rds={"r": "1"}))
+        proxy.refuses = {"bad"}.__contains__
+        proxy.ask(LDS)
+        proxy.ask(RDS, ["r"])
+        proxy.settle()
+        proxy.exchange.show(view(2, lds={"l": "2"}, rds={"r": "1", "s": "bad"}), 2)
+        proxy.pump()
+        proxy.answer(asking=lambda: proxy.ask(RDS, ["s"]))
+        proxy.settle()
+        assert proxy.exchange.acked(RDS) == 1
+        proxy.exchange.show(view(3, lds={"l": "2"}, rds={"r": "1", "s": "2"}), 3)
+        proxy.settle()
+        assert proxy.exchange.complete == 3
+
+    def test_asking_for_more_of_a_version_that_is_held_does_not_take_it_back(self) -> None:
+        proxy = started(view(1, lds={"l": "1"}, rds={"r": "1", "s": "1"}))
+        proxy.ask(LDS)
+        proxy.ask(RDS, ["r"])
+        proxy.settle()
+        proxy.ask(RDS, ["s"])
+        assert proxy.exchange.complete == 1
+        proxy.settle()
+        assert proxy.exchange.complete == 1
+
     def test_it_never_moves_back(self) -> None:
         proxy = started(view(1, cds={"a": "1"}))
         seen = [0]

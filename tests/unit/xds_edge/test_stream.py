@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
-from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 from services.xds_edge.admission import TARGET, Gatekeeper, LoadWatch, Pace, StreamRefusedError
 from services.xds_edge.fleet import Fleet
@@ -350,3 +350,20 @@ async def test_names_beyond_what_a_pod_may_name_end_the_stream() -> None:
     refusal = await ended(ProxyStream(services, channel, CLAIMS, "t"))
     assert (refusal.status, refusal.code) == ("RESOURCE_EXHAUSTED", "stream/names")
     assert services.names.foreign.held == services.names.all.held == 0
+
+
+async def test_a_version_is_held_once_a_name_that_does_not_exist_is_denied() -> None:
+    """The last answer leaves nothing to send, but the watermark is still to move."""
+    services, channel = shared(), Channel()
+    services.fleet.apply(commit(1))
+    stream = ProxyStream(services, channel, CLAIMS, "t")
+    running = asyncio.ensure_future(stream.run())
+    for type_url, names in ((CDS, ()), (EDS, ("c", "missing"))):
+        heard = len(channel.heard)
+        channel.ask(type_url, *names)
+        await eventually(lambda heard=heard: len(channel.heard) > heard, within=5, what="a response")
+        response = DeltaDiscoveryResponse.FromString(channel.heard[-1])
+        answer = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+        channel.said.put_nowait(answer.SerializeToString())
+    await eventually(lambda: stream.synced, within=5, what="version 1 is held")
+    running.cancel()

@@ -168,6 +168,22 @@ class TestAnswers:
         assert client.answer() is Verdict.ACK
         assert client.exchange.acked(CDS) == 3
 
+    def test_a_version_is_not_held_before_the_names_that_it_made_the_client_ask_for_are_answered(self) -> None:
+        client = Client(view(1, lds={"l": "1"}, rds={"r": "1"}))
+        client.ask(LDS, "l")
+        client.ask(RDS, "r")
+        client.settle()
+        assert client.exchange.complete == 1
+        client.exchange.show(view(2, lds={"l": "2"}, rds={"r": "1", "s": "1"}), 2)
+        client.pump()
+        client.ask(RDS, "r", "s")
+        client.answer()
+        assert client.exchange.complete == 1
+        client.pump()
+        assert client.exchange.complete == 1
+        client.answer()
+        assert client.exchange.complete == 2
+
     def test_a_stale_nonce_is_passed_over_with_all_that_it_says(self) -> None:
         client = Client(view(1, eds={"a": "1", "b": "1"}))
         client.ask(EDS, "a")
