@@ -62,6 +62,8 @@ class Cluster:
         self.compacted = 0
         self.changed = asyncio.Event()
         self._incarnations = itertools.count(1)
+        self.touched: list[Key] = []
+        """Every object that was created, replaced or deleted, in order."""
         for namespace in NAMESPACES:
             self.apply(objects.namespace(namespace))
             self.apply(self._route_group(namespace))
@@ -142,6 +144,7 @@ class Cluster:
         assert event.object is not None
         value: dict[str, Any] = json.loads(bytes(event.object))
         key = (event.kind, event.namespace, event.name)
+        self.touched.append(key)
         before = self.living.get(key)
         self.version += 1
         uid = before["metadata"]["uid"] if before else f"{event.kind}-{next(self._incarnations)}"
@@ -155,6 +158,7 @@ class Cluster:
     def delete(self, key: Key) -> None:
         """Delete an object."""
         value = self.living.pop(key)
+        self.touched.append(key)
         self.version += 1
         value["metadata"]["resourceVersion"] = str(self.version)
         self._record("DELETED", key[0], value)

@@ -88,6 +88,7 @@ class Faults:
             (1, "machine clock jumps", self._machine_clock),
             (4, "foreign records", self._intrude),
             (4 if self.loses else 0, "data loss", self._lose_data),
+            (1 if self.loses else 0, "lost statuses", self._lose_statuses),
         ]
 
     def one(self) -> None:
@@ -228,7 +229,7 @@ class Faults:
 
     def _all_streams(self) -> list[RecordedLog]:
         streams = self._streams
-        names = streams.events, streams.snapshots, streams.keyframes, streams.leases
+        names = streams.events, streams.snapshots, streams.keyframes, streams.leases, streams.status
         return [self._logs.stream(name) for name in names]
 
     def _some_streams(self) -> list[RecordedLog]:
@@ -268,6 +269,8 @@ class Faults:
         subjects = [streams.snapshot_subject if log.name == streams.snapshots else streams.keyframe_subject]
         if log.name == streams.leases:
             subjects = [streams.lease_subject(name) for name in ("compiler", f"ingestor-{objects.CLUSTER}")]
+        if log.name == streams.status:
+            subjects = [streams.status_subject(objects.CLUSTER, "red", "p1")]
         if log is events_log:
             held = [log.subject(sequence) for sequence in log.sequences[-20:]]
             subjects = [streams.event_subject(objects.CLUSTER, "Pod", "x", "y"), *held]
@@ -345,6 +348,25 @@ class Faults:
                 sequence = chance.choice(order)
                 log.corrupt(sequence, flipped(log.payload(sequence), chance))
                 return f"a bit of {log.name} {sequence} is flipped"
+
+    def _lose_statuses(self, _process: Process, _seconds: float) -> str:
+        """No chain tells a reader of what is lost here, so that it has to be harmless."""
+        log = self._logs.stream(self._streams.status)
+        order = log.sequences
+        if not order:
+            return ""
+        match self._chance.randrange(3):
+            case 0:
+                log.recreate()
+                return f"{log.name} is deleted"
+            case 1:
+                last = self._chance.choice(order[-10:])
+                log.roll_back(last - 1)
+                return f"{log.name} is rolled back to {last - 1}"
+            case _:
+                sequence = self._chance.choice(order)
+                log.lose(sequence)
+                return f"{log.name} loses {sequence}"
 
     # Edges and proxies
 

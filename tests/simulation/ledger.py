@@ -123,6 +123,17 @@ class RecordedLog(StreamDisk):
 
     wrote: Wrote | None = None
 
+    def also(self, wrote: Wrote) -> None:
+        """Tell another of each record."""
+        first = self.wrote
+
+        def both(record: Record) -> None:
+            if first is not None:
+                first(record)
+            wrote(record)
+
+        self.wrote = both
+
     async def append_anyway(
         self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = ""
     ) -> Checkpoint:

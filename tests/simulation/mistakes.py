@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from cli.rollout import Tracker
 from services.compiler import publication
 from services.compiler.compiler import Compiler
 from services.ingestor import verdicts
@@ -27,7 +28,7 @@ from services.xds_edge.exchange import Exchange
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.selection import Selection
 from services.xds_edge.snapshots import SnapshotFollower
-from services.xds_edge.subscriptions import Offer
+from services.xds_edge.subscriptions import Offer, Subscription
 from shared import blob, events
 from shared.eventlog.chain import Verifier, checkpoint_at
 from shared.eventlog.foreign import Screen
@@ -35,6 +36,7 @@ from shared.eventlog.protocol import ChainBrokenError, Checkpoint, Draft, Record
 from shared.events import DELETED, Event
 from shared.lease import Lease
 from shared.snapshot import CDS, EDS, LDS, RDS, Commit
+from shared.status import ProxyStatus
 from tests.simulation.network import LinkedLog
 from tests.simulation.processes import STREAMS, CompilerProcess, EdgeProcess
 
@@ -185,6 +187,19 @@ async def _saved_ahead(edge: EdgeProcess) -> None:
     await edge.disk.write(lastgood.encode(state))
 
 
+def _sent_is_held(exchange: Exchange, _type_url: str) -> int:
+    return exchange.version
+
+
+def _sent_is_complete(exchange: Exchange) -> None:
+    exchange.complete = exchange.version
+
+
+def _owes_nothing(subscription: Subscription, subscribed: Iterable[str], **more: Any) -> None:
+    _SUBSCRIBE(subscription, subscribed, **more)
+    subscription.owes = False
+
+
 # Ingestors
 
 
@@ -233,6 +248,20 @@ def _whatever_it_says(record: Record) -> Event:
     return events.decode(record.payload)
 
 
+# Verbs
+
+
+def _waits_for_known(tracker: Tracker, commit: Commit) -> None:
+    _TAKE_COMMIT(tracker, commit)
+    for version in tracker._versions.values():  # pyright: ignore[reportPrivateUsage]
+        version.waiting.intersection_update(tracker.status)
+
+
+def _present_is_enough(_tracker: Tracker, _number: int, version: Any, key: str, status: ProxyStatus) -> None:
+    if status.connected:
+        version.waiting.discard(key)
+
+
 # Writers
 
 
@@ -259,6 +288,8 @@ _FOLD = SnapshotFollower._fold  # pyright: ignore[reportPrivateUsage]
 _VIEW: Any = Fleet._view  # pyright: ignore[reportPrivateUsage]
 _OFFERS = Exchange.offers
 _COMPARE = verdicts.compare
+_SUBSCRIBE = Subscription._subscribe  # pyright: ignore[reportPrivateUsage]
+_TAKE_COMMIT = Tracker.take_commit
 
 MISTAKES: dict[str, Mistake] = {
     "forgetful": Mistake(
@@ -329,6 +360,21 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "believing": Mistake(
         "what a record says counts under whatever subject it stands", lambda: [(events, "read", _whatever_it_says)]
+    ),
+    "sent-is-held": Mistake(
+        "an edge reports what it has sent before the proxy has acknowledged it",
+        lambda: [(Exchange, "acked", _sent_is_held), (Exchange, "_judge", _sent_is_complete)],
+    ),
+    "asked-is-held": Mistake(
+        "an edge reports a version while it owes the proxy what that made it ask for",
+        lambda: [(Subscription, "_subscribe", _owes_nothing)],
+    ),
+    "silence-is-arrival": Mistake(
+        "a verb waits for no proxy of which it has heard nothing", lambda: [(Tracker, "take_commit", _waits_for_known)]
+    ),
+    "present-is-arrival": Mistake(
+        "a verb counts a proxy that is connected, whatever it acknowledged",
+        lambda: [(Tracker, "_settle", _present_is_enough)],
     ),
     "headstrong": Mistake("no replica gives up a lease that is lost", lambda: [_HEADSTRONG], harmless=True),
 }

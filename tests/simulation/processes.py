@@ -20,12 +20,16 @@ from services.ingestor.writer import Patience, Writer
 from services.xds_edge import lastgood
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.lastgood import LastGood
+from services.xds_edge.secrets import WorkloadSecrets
 from services.xds_edge.snapshots import SnapshotFollower
+from services.xds_edge.status import StatusReporter
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import EMPTY
 from shared.lease import Lease
 from shared.snapshot import Commit
+from shared.spiffe import SpiffeId
 from shared.subjects import Streams
+from shared.svid import IssuedSvid
 from tests.simulation.cluster import KINDS, BadServer, Cluster
 from tests.simulation.disk import FileDisk
 from tests.simulation.ledger import RecordedLogs
@@ -38,6 +42,10 @@ STREAMS = Streams()
 SCOPE = STREAMS.cluster_scope(objects.CLUSTER)
 PATIENCE = Patience(gather=2.0, gather_epoch=10.0, retry=0.3, glance=4.0, scrub=15.0, stand_by=2.0)
 _LIMITS = ReflectorLimits(backoff_base=0.2, backoff_cap=5.0)
+
+
+async def _no_certificate(_token: str, spiffe_id: SpiffeId) -> IssuedSvid:
+    raise AssertionError(f"no simulated proxy asks for the certificate of {spiffe_id}")
 
 
 class Process:
@@ -118,6 +126,10 @@ class Process:
     def clock(self) -> float:
         """Its steady clock."""
         return asyncio.get_running_loop().time() - self.stood_still
+
+    def nanoseconds(self) -> int:
+        """Its clock, nanoseconds since 1970."""
+        return int((1_800_000_000 + self.skew + asyncio.get_running_loop().time()) * 1e9)
 
     def log(self, stream: str) -> LinkedLog:
         return LinkedLog(self.logs.stream(stream), self.link)
@@ -252,6 +264,7 @@ class EdgeProcess(Process):
     def __init__(self, *arguments: Any, witness: Witness) -> None:
         super().__init__(*arguments)
         self.disk = FileDisk(self.chance)
+        self.secrets = WorkloadSecrets(_no_certificate)
         self._witness = witness
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
@@ -275,7 +288,9 @@ class EdgeProcess(Process):
             checkpoint=checkpoint,
         )
         self._unsaved = asyncio.Event()
-        return [self.follower.run(), self._confirm(), self._save_for_ever()]
+        self.reporter = StatusReporter(streams=STREAMS, edge=f"{self.name}/{self.lives}")
+        reporting = self.reporter.run(self.log(STREAMS.status))
+        return [self.follower.run(), self._confirm(), self._save_for_ever(), reporting]
 
     async def leave(self) -> None:
         await self._save()

@@ -6,8 +6,12 @@ import asyncio
 import random
 
 from services.xds_edge.exchange import Exchange, Offer
+from services.xds_edge.progress import Progress
+from services.xds_edge.standing import Standing
+from services.xds_edge.subscriptions import Verdict
 from shared.eventlog.epoch import begins_later
 from shared.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
+from shared.tokens import WorkloadToken
 from tests.simulation.processes import EdgeProcess
 from tests.simulation.witness import Holds, Witness
 from tests.unit.xds_edge.proxy_model import ProxyModel
@@ -31,6 +35,15 @@ class Stream:
         self.key = proxy.key
         self.uid = proxy.uid
         self.exchange = Exchange()
+        self.progress = Progress(
+            self,
+            self.exchange,
+            Standing(proxy.claims, edge.nanoseconds),
+            fleet=edge.fleet,
+            secrets=edge.secrets,
+            reporter=edge.reporter,
+            edge=f"{edge.name}/{edge.lives}",
+        )
         self.ended = False
         self.shown: tuple[str, int, str] = ("", 0, "")
         """Epoch, version and class of what is shown to the proxy."""
@@ -65,6 +78,9 @@ class Stream:
         if view is None:
             return
         self.fleet.assign(self, proxy.workload_class)
+        self.progress.workload_class = proxy.workload_class
+        if self.exchange.view is None:
+            self.progress.note(urgent=False)
         self.exchange.show(view, self.fleet.version)
         self.shown = self.fleet.snapshot.epoch, self.fleet.version, proxy.workload_class
         self.wake.set()
@@ -76,6 +92,19 @@ class SimulatedProxy:
     def __init__(self, key: str, uid: str, edges: list[EdgeProcess], chance: random.Random, witness: Witness) -> None:
         self.key = key
         self.uid = uid
+        cluster, namespace, pod = key.split("/")
+        self.claims = WorkloadToken(
+            cluster=cluster,
+            namespace=namespace,
+            service_account="",
+            service_account_uid="",
+            pod_name=pod,
+            pod_uid=uid,
+            issued_at=0.0,
+            expires_at=0.0,
+            jti="",
+        )
+        """What its token would say."""
         self.holds: Holds = {}
         self.connections = 0
         self.resent = 0
@@ -103,6 +132,7 @@ class SimulatedProxy:
         self.connections += 1
         clock = asyncio.get_running_loop().time
         model = ProxyModel(stream.exchange)
+        stream.progress.doubt()
         for type_url in (CDS, LDS):
             model.ask(type_url, initial=self.holds.get(type_url, {}))
         for type_url in (EDS, RDS):
@@ -127,11 +157,11 @@ class SimulatedProxy:
                 stream.wake.clear()
                 if stream.may_speak:
                     version = self._pump(model, stream, version)
+                stream.progress.moved()
                 if model.unanswered:
                     await asyncio.sleep(self._chance.random() * (0.01 + self.slow))
                     if model.unanswered and not stream.edge.life.frozen:
-                        model.answer()
-                        self._check()
+                        self._answer(model, stream)
                     continue
                 if self._subscribe(model):
                     continue
@@ -144,6 +174,14 @@ class SimulatedProxy:
                     continue
         finally:
             stream.fleet.leave(stream)
+            stream.progress.end()
+
+    def _answer(self, model: ProxyModel, stream: Stream) -> None:
+        """Take the oldest response, whole; the edge reports it as `ProxyStream` does."""
+        type_url = model.unanswered[0].type_url
+        if model.answer(asking=lambda: self._subscribe(model)) is Verdict.ACK:
+            stream.progress.acked(type_url)
+        self._check()
 
     def _pump(self, model: ProxyModel, stream: Stream, version: int) -> int:
         for offer in model.pump(asyncio.get_running_loop().time()):

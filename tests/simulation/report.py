@@ -44,6 +44,7 @@ class Report:
             epochs=outcome.epochs > 1,
             compared=outcome.compared,
             awaits=outcome.awaits,
+            claims=outcome.claims,
         )
         if outcome.broken:
             self.failed.append(outcome)
@@ -57,6 +58,7 @@ class Report:
             f"{self.seeds} seeds, {len(self._schedules)} distinct fault schedules with {sums['faults']} faults and "
             f"{sums['changes']} changes, {sums['awaits']} awaits at which a crash could fall; {sums['epochs']} with "
             f"more than one epoch; {sums['compared']} commits compared with a compile from scratch; "
+            f"{sums['claims']} times a version was said to have arrived; "
             f"{self._seconds:.0f} s"
         )
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._kinds.items()))
@@ -89,6 +91,7 @@ class Report:
             "faults_by_kind": dict(sorted(self._kinds.items())),
             "changes": self._sums["changes"],
             "commits_compared": self._sums["compared"],
+            "arrivals_claimed": self._sums["claims"],
             "settled_median_s": settled[len(settled) // 2] if settled else None,
             "settled_longest_s": settled[-1] if settled else None,
             "seconds": self._seconds,

@@ -1,11 +1,12 @@
 """One run: faults and changes for a while, then peace, then every promise that can be checked.
 
-While it runs: P3 and P4 on every edge and proxy, P7 at every start of an edge. When everything rests: the log holds
+While it runs: P3 and P4 on every edge and proxy, P7 at every start of an edge, and at every commit and status that no
+verb says that a version arrived which a proxy concerned does not hold (P10, P13). When everything rests: the log holds
 what the cluster is (P1) under a whole chain (P11), nothing twice; the published snapshot, every edge and every proxy
-hold what a compile from scratch gives (P2, P4); the past can be rebuilt (P12). Afterwards, of all that ever was: each
-commit against a compile from scratch of the events up to it (P2, P6), each snapshot that an edge served and each state
-in which a proxy rested against the commit of that version (P2, P4), nothing sent that was held already (P5), and no
-epoch that no loss called for (P11). P8 to P10 need TLS, tokens and the status stream: not here.
+hold what a compile from scratch gives (P2, P4), and the statuses say so (P10); the past can be rebuilt (P12).
+Afterwards, of all that ever was: each commit against a compile from scratch of the events up to it (P2, P6), each
+snapshot that an edge served and each state in which a proxy rested against the commit of that version (P2, P4), nothing
+sent that was held already (P5), and no epoch that no loss called for (P11). P8 and P9 need TLS and tokens: not here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from services.xds_edge import snapshots as following
 from shared import withheld
 from shared.snapshot import proxy_key
 from tests.simulation import checks
+from tests.simulation.arrival import Arrivals, Person
 from tests.simulation.clock import SimulatedLoop
 from tests.simulation.cluster import MOST_BYTES, Cluster
 from tests.simulation.faults import Faults
@@ -61,6 +63,8 @@ class Outcome(msgspec.Struct):
     epochs: int = 0
     compared: int = 0
     """Published commits that were compared with a compile from scratch of the events up to them."""
+    claims: int = 0
+    """How often a verb said that a version arrived that concerns a proxy."""
     resent: int = 0
     awaits: int = 0
     """Awaits that processes came back from: the moments at which a crash may be drawn."""
@@ -86,6 +90,10 @@ class Simulation:
         self.compilers = [CompilerProcess(f"compiler-{n}", *common) for n in (1, 2)]
         self.edges = [EdgeProcess(f"edge-{n}", *common, witness=self.witness) for n in (1, 2)]
         self.proxies: dict[tuple[str, str], SimulatedProxy] = {}
+        self.arrivals = Arrivals(self.logs, self.proxies)
+        # A chance of its own: what a person asks changes nothing of what is drawn.
+        asking = random.Random(f"questions of {outcome.seed}")  # noqa: S311 (repeatable on purpose)
+        self.person = Person(self.logs, self.cluster, self.arrivals, asking, self._tell)
         self.complaints: list[str] = []
         self.went_back: list[str] = []
         self.faults = Faults(
@@ -113,6 +121,7 @@ class Simulation:
         loop = asyncio.get_running_loop()
         for process in self.processes:
             process.start()
+        asking = loop.create_task(self.person.ask_for_ever())
         while loop.time() < TROUBLE:
             await asyncio.sleep(self.chance.expovariate(2.0))
             if self.chance.random() < 0.6:
@@ -124,6 +133,7 @@ class Simulation:
         self.faults.heal()
         self._change()
         await self._settle()
+        self._dismiss(asking)
         for process in self.processes:
             process.retire()
         for proxy in self.proxies.values():
@@ -164,6 +174,11 @@ class Simulation:
         self.went_back += proxy.went_back
         self.outcome.resent += proxy.resent
 
+    def _dismiss(self, asking: asyncio.Task[None]) -> None:
+        if asking.done():
+            self.outcome.broken.append(f"a person who asks what arrived is answered by {asking.exception()!r}")
+        asking.cancel()
+
     # What must hold
 
     async def _settle(self) -> None:
@@ -181,14 +196,27 @@ class Simulation:
             if not why:
                 self.outcome.settled = loop.time() - began
                 self._tell(f"settled after {self.outcome.settled:.2f} s")
+                await self._all_said(began + PEACE)
                 return
         self.outcome.broken.append(f"not settled in {PEACE:.0f} s: {why}")
+
+    async def _all_said(self, until: float) -> None:
+        """What is true by now is said, too; unless the log has lost what was said: no edge says it twice."""
+        if self.outcome.kinds.get("lost statuses"):
+            return
+        while why := self.arrivals.unsaid():
+            if asyncio.get_running_loop().time() >= until:
+                self.outcome.broken.append(why)
+                return
+            await asyncio.sleep(0.25)
 
     async def _judge(self) -> None:
         """What can be said when all is over, but for what the ledger compares."""
         wrong = self.outcome.broken
         wrong += self.complaints
         wrong += self.witness.complaints
+        wrong += self.arrivals.complaints
+        self.outcome.claims = self.arrivals.claims
         told = await checks.read_events(self.logs)
         wrong += told.doubled
         self.outcome.epochs = self.ledger.epochs

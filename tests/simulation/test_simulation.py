@@ -30,8 +30,9 @@ def test_every_promise_holds_in_fifty_histories_of_faults() -> None:
 
 @pytest.mark.timeout(180)
 def test_mistakes_in_the_product_are_noticed_within_a_few_histories() -> None:
-    """One of each part: policy, epochs, leadership, the standby, the order of what an edge sends."""
+    """One of each part: policy, epochs, leadership, the standby, the order of what an edge sends, what arrived."""
     mistakes = ("late", "half-an-epoch", "two-leaders", "empty-standby", "talkative", "removals-first")
+    mistakes += ("sent-is-held", "silence-is-arrival")
     done = _simulated("--mistakes", *mistakes, "--seeds", "0:30")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "P6, commit " in done.stdout, done.stdout + done.stderr

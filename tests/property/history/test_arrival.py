@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import pytest
@@ -33,6 +32,7 @@ from shared.events import APPLIED, DELETED, Event, ObjectKey
 from shared.snapshot import TYPE_URLS, Snapshot
 from shared.status import ProxyStatus, Refusal, TypeStatus, encode_status
 from tests.property.history.worlds import STREAMS, source_of
+from tests.simulation.arrival import LivingApi
 from tests.simulation.clock import SimulatedLoop
 from tests.simulation.cluster import API_VERSIONS, Cluster, Key
 from tests.unit.compiler.objects import CLUSTER
@@ -201,7 +201,9 @@ class World:
         manifest: Manifest = {
             "apiVersion": API_VERSIONS.get(kind, "v1"), "kind": kind, "metadata": {"name": name, "namespace": namespace}
         }  # fmt: skip
-        recorder = Recorder(cast("Api", Server(self.cluster)), self.source.events, STREAMS, CLUSTER, "meshlog-system")
+        recorder = Recorder(
+            cast("Api", LivingApi(self.cluster)), self.source.events, STREAMS, CLUSTER, "meshlog-system"
+        )
         applied = Applied(kind=kind, namespace=namespace, name=name, uid="", resource_version="", manifest=manifest)
         sequence = 0
         with contextlib.suppress(TimeoutError):
@@ -247,23 +249,6 @@ def held(snapshot: Snapshot, key: str) -> object:
 
 def compiled(state: State) -> Snapshot:
     return compile_events(list(state.values()), MeshSettings())
-
-
-class Server:
-    """The API of the cluster, as far as `Recorder` asks."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    async def path_of(self, manifest: Manifest) -> str:
-        return json.dumps([manifest["kind"], manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]])
-
-    async def namespace_of(self, manifest: Manifest) -> str:
-        return str(manifest["metadata"].get("namespace", ""))
-
-    async def request(self, _method: str, path: str) -> tuple[int, Any]:
-        kept = self._cluster.living.get(tuple(json.loads(path)))
-        return (404, {}) if kept is None else (200, json.loads(json.dumps(kept)))
 
 
 def played(seed: int, steps: list[str]) -> World:
