@@ -33,8 +33,9 @@ class Rollout(msgspec.Struct, frozen=True):
 
 
 class _Version:
-    def __init__(self, concerned: list[str]) -> None:
+    def __init__(self, concerned: list[str], epoch: str) -> None:
         self.concerned = concerned
+        self.epoch = epoch
         self.waiting = set(concerned)
         self.last_ack = 0
 
@@ -55,7 +56,7 @@ class Tracker:
     def take_commit(self, commit: Commit) -> None:
         """Fold a commit (or a keyframe) in."""
         concerned = self._apply(commit)
-        version = _Version(concerned)
+        version = _Version(concerned, commit.epoch)
         self._versions[commit.version] = version
         gone = [key for key, proxy in commit.proxies.items() if proxy is None]
         for tracked in self._versions.values():
@@ -93,7 +94,7 @@ class Tracker:
                 self._settle(number, version, key, status)
 
     def _settle(self, number: int, version: _Version, key: str, status: ProxyStatus) -> None:
-        if status.connected and status.acked >= number:
+        if status.connected and status.acked_in(version.epoch) >= number:
             version.waiting.discard(key)
             # Secrets are acknowledged whenever they are renewed, which says nothing about a version.
             moments = (one.acked_at for type_url, one in status.types.items() if type_url != SDS)

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.eventlog.epoch import begins_later
 from shared.eventlog.protocol import Record
 from shared.subjects import Streams
+
+_AFTER_ALL = 2**63
+"""Above every sequence."""
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,6 +66,8 @@ class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     this stream, or an edge of an earlier build wrote this."""
     stuck: str = ""
     """Why its edge can bring it no newer version; empty: it can."""
+    epoch: str = ""
+    """Epoch of the versions above; empty: an edge of an earlier build wrote this."""
 
     def uses(self, secret: str) -> bool:
         """Whether it asks for this secret; a proxy of which that is not known may.
@@ -75,6 +81,16 @@ class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     def acked(self) -> int:
         """Newest version that the proxy holds completely, over all types; 0 before the first."""
         return min((status.acked for status in self.types.values()), default=0)
+
+    def acked_in(self, epoch: str) -> int:
+        """`acked`, as far as it says anything of the versions of this epoch.
+
+        After a loss of the whole log a later epoch begins at small versions again. What was acknowledged of an earlier
+        one is none of them then; what was acknowledged of a later one came after all of them.
+        """
+        if not self.epoch or self.epoch == epoch:
+            return self.acked
+        return _AFTER_ALL if self.acked and begins_later(self.epoch, epoch) else 0
 
 
 def state_of(status: ProxyStatus | None, *, behind: bool) -> str:

@@ -61,8 +61,8 @@ class FleetProgress:
         """Pod uid → serial of the bundle of its newest certificate, of those signed since the last change of signer."""
         self._read_to = 0
         self._signing_since = 0
-        self._told: dict[str, int] = {}
-        """Root → sequence of the event that told the compiler of it first."""
+        self._told: dict[str, tuple[int, str]] = {}
+        """Root → sequence and epoch of the event that told the compiler of it first."""
 
     async def refresh(self, held: TrustBundle) -> None:
         """Read the log. Raises `EventLogError`."""
@@ -85,7 +85,8 @@ class FleetProgress:
         told = self._told.get(root.name)
         if told is None:
             return [f"{root.name}: the log does not tell of it yet"]
-        late = [one for one in self._living() if one.acked < told]
+        sequence, epoch = told
+        late = [one for one in self._living() if one.acked_in(epoch) < sequence]
         return [_laggard(one, f"does not accept {root.trust_domain} yet") for one in late] + self._unheard()
 
     def untrusting(self, serial: int) -> list[str]:
@@ -150,7 +151,7 @@ class FleetProgress:
         if name in self._told:
             return
         cluster, namespace = self._home
-        first: dict[str, int] = {}
+        first: dict[str, tuple[int, str]] = {}
         newest = ""
         async for record in self._events.read(
             subjects=self._streams.event_subject(cluster, "MeshRootCertificate", namespace, name)
@@ -160,7 +161,7 @@ class FleetProgress:
             except MeshlogError:
                 # Damaged, or of a newer build: the ones before it tell.
                 continue
-            first.setdefault(newest, record.sequence)
+            first.setdefault(newest, (record.sequence, record.epoch))
         if newest:
             self._told[name] = first[newest]
 

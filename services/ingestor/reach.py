@@ -73,6 +73,7 @@ class Reach:
         self._kinds = frozenset(kinds)
         self._statuses: dict[str, ProxyStatus] = {}
         self._said = 0
+        self._epoch = ""
         self._clear()
 
     def _clear(self) -> None:
@@ -110,7 +111,7 @@ class Reach:
         if commit.mesh_namespaces is not None:
             self.namespaces = frozenset(commit.mesh_namespaces)
             self._stirred_all = True
-        self.version = commit.version
+        self.version, self._epoch = commit.version, commit.epoch
         for name in list(self._stirred_classes):
             self._count(name)
 
@@ -217,7 +218,7 @@ class Reach:
 
     def _holds(self, proxy: str, held: _Class, status: ProxyStatus) -> int | None:
         """Up to which event a proxy that lacks something holds all; none: it lacks nothing."""
-        acked = status.acked
+        acked = status.acked_in(self._epoch)
         lacks = [parent for parent, version in held.changes if version > acked]
         # What changed before the oldest commit that was read is not known, but whether it was sent more than it holds.
         unknown = acked < self._known_from and _owes(status)

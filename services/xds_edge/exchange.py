@@ -56,6 +56,7 @@ class Exchange:
         "_nonce",
         "_waits",
         "complete",
+        "epoch",
         "pending_secrets",
         "secrets",
         "subscriptions",
@@ -69,6 +70,8 @@ class Exchange:
         self.view: View | None = None
         self.version = 0
         """Snapshot version that `view` is known to be true for; 0: nothing to serve yet."""
+        self.epoch = ""
+        """Epoch of that version."""
         self.secrets = NOTHING
         self.pending_secrets: frozenset[str] = frozenset()
         """Secrets that exist but are not there yet: nothing is said about them."""
@@ -93,10 +96,16 @@ class Exchange:
             self._judge()
         return verdict
 
-    def show(self, view: View, version: int) -> None:
-        """Serve this view from now on; it is true for `version`."""
+    def show(self, view: View, version: int, epoch: str = "") -> None:
+        """Serve this view from now on; it is true for `version` of an epoch."""
         self.view = view
         self.version = version
+        if epoch != self.epoch:
+            # Versions of an epoch may be those of the one before again, for something else.
+            self.epoch = epoch
+            self.complete = 0
+            for subscription in self.subscriptions.values():
+                subscription.begin_anew()
 
     def offers(self, now: float) -> list[Offer]:
         """Every response that may be sent now, in order; they count as sent. `now`: seconds of a steady clock."""

@@ -91,4 +91,5 @@ class Standing:
             certificate_until=certificate_until,
             secrets=None if asked is None else tuple(name for name in _SECRETS if name in asked.names),
             stuck=stuck,
+            epoch=exchange.epoch,
         )

@@ -166,7 +166,7 @@ class ProxyStream:
         exchange = self._exchange
         exchange.secrets, exchange.pending_secrets = self._secrets.selection, self._secrets.pending
         first = exchange.view is None
-        exchange.show(view, fleet.version)
+        exchange.show(view, fleet.version, fleet.snapshot.epoch)
         if first:
             # What it named before its pod was compiled was of no snapshot.
             for type_url in exchange.subscriptions:

@@ -280,6 +280,12 @@ class Subscription:
             self.settled_on = None
             self.held = self.held.altered(again)
 
+    def begin_anew(self) -> None:
+        """Forget what was acknowledged, not what is held: other versions come from here on."""
+        self.acked = self.sent = 0
+        if self.in_flight is not None:
+            self.in_flight = msgspec.structs.replace(self.in_flight, completes=False)
+
     def asks_for(self, name: str, request: Request) -> bool:
         """Whether this request, not folded in yet, must be answered with that resource."""
         return self._started and name in request.subscribe

@@ -20,6 +20,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+import msgspec
+
 from services.xds_edge.selection import NOTHING, UNKNOWN, Selection, interned
 from services.xds_edge.subscriptions import (
     LEGACY_WILDCARD,
@@ -199,6 +201,12 @@ class WorldSubscription:
     def forget(self, names: Iterable[str]) -> None:
         """Treat these as not held, so that they are sent again."""
         self.held = self.held.altered({}, frozenset(names))
+
+    def begin_anew(self) -> None:
+        """Forget what was acknowledged, not what is held: other versions come from here on."""
+        self.acked = self.sent = 0
+        if self.in_flight is not None:
+            self.in_flight = msgspec.structs.replace(self.in_flight, completes=False)
 
     def asks_for(self, name: str, request: Request) -> bool:
         """Whether this request, not folded in yet, must be answered with that resource."""

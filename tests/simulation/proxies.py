@@ -81,7 +81,7 @@ class Stream:
         self.progress.workload_class = proxy.workload_class
         if self.exchange.view is None:
             self.progress.note(urgent=False)
-        self.exchange.show(view, self.fleet.version)
+        self.exchange.show(view, self.fleet.version, self.fleet.snapshot.epoch)
         self.shown = self.fleet.snapshot.epoch, self.fleet.version, proxy.workload_class
         self.wake.set()
 

@@ -140,3 +140,36 @@ def test_the_first_that_was_ever_published_concerns_all_of_it() -> None:
     tracker = Tracker(from_nothing=True)
     tracker.take_commit(keyframe())
     assert tracker.rollout(after=0, until=5).concerned == 3
+
+
+def test_what_was_acknowledged_of_an_earlier_epoch_is_no_version_of_a_later_one() -> None:
+    """After a loss of the whole log versions begin small again, while edges and statuses still tell of large ones."""
+    tracker = Tracker()
+    tracker.take_commit(msgspec.structs.replace(keyframe(), version=500, epoch="00000001-a"))
+    earlier = msgspec.structs.replace(status("a", 500, at=1), epoch="00000001-a")
+    for pod in ("a", "b"):
+        tracker.take_status(msgspec.structs.replace(earlier, pod=pod))
+    whole = keyframe()
+    cluster = resource("x", b"2")
+    changed = msgspec.structs.replace(
+        whole,
+        version=30,
+        epoch="00000002-b",
+        resources=[*whole.resources, cluster],
+        views={**whole.views, "red": ViewChange(put={CDS: {"x": cluster.hash}})},
+    )
+    tracker.take_commit(changed)
+    assert tracker.rollout(after=29, until=30).waiting == ("c/n/a", "c/n/b")
+    tracker.take_status(msgspec.structs.replace(earlier, types={CDS: TypeStatus(acked=30)}, epoch="00000002-b"))
+    assert tracker.rollout(after=29, until=30).waiting == ("c/n/b",)
+    # Of an edge of an earlier build only the number is known.
+    tracker.take_status(status("b", 31, at=1))
+    assert tracker.rollout(after=29, until=30).complete
+
+
+def test_what_was_acknowledged_of_a_later_epoch_came_after_all_of_an_earlier_one() -> None:
+    tracker = Tracker(from_nothing=True)
+    tracker.take_commit(msgspec.structs.replace(keyframe(), version=500, epoch="00000001-a"))
+    for pod in ("a", "b", "z"):
+        tracker.take_status(msgspec.structs.replace(status(pod, 3, at=1), epoch="00000002-b"))
+    assert tracker.rollout(after=499, until=500).complete

@@ -399,6 +399,20 @@ async def test_without_those_commits_a_proxy_lags_that_was_sent_more_than_it_hol
     assert reach.concern(KEY, 6) == Concern(2, ("c1/shop/b",))
 
 
+async def test_what_was_acknowledged_of_an_earlier_epoch_is_no_version_of_this_one() -> None:
+    reach = Reach(cluster="c1", kinds={"TrafficTarget"})
+    whole = commit(
+        9,
+        resources=[resource("h1")],
+        views={"k": ViewChange(put={CDS: {"web": "h1"}})},
+        proxies={"c1/shop/a": proxy("a"), "c1/shop/b": proxy("b")},
+    )
+    reach.take_commit(msgspec.structs.replace(whole, epoch="00000002-b"))
+    reach.take_status(msgspec.structs.replace(status("a", 500), epoch="00000001-a"))
+    reach.take_status(msgspec.structs.replace(status("b", 9), epoch="00000002-b"))
+    assert reach.concern(KEY, 6) == Concern(2, ("c1/shop/a",))
+
+
 async def test_a_proxy_that_comes_holds_nothing_until_it_says_so() -> None:
     reach = acknowledged(reached(), 5)
     reach.take_commit(commit(6, parent=5, proxies={"c1/shop/n": proxy("n")}))

@@ -480,6 +480,24 @@ class TestWatermarks:
         proxy.settle()
         assert proxy.exchange.complete == 1
 
+    def test_in_another_epoch_it_begins_anew_and_nothing_is_sent_again(self) -> None:
+        """Also the ACK of what was sent in the epoch before is none of a version of this one."""
+        proxy = started(view(500, cds={"a": "1"}, lds={"l": "1"}))
+        proxy.ask(CDS)
+        proxy.ask(LDS)
+        proxy.settle()
+        proxy.exchange.show(view(501, cds={"a": "2"}, lds={"l": "1"}), 501)
+        proxy.pump()
+        assert proxy.exchange.complete == 500
+        proxy.exchange.show(view(30, cds={"a": "3"}, lds={"l": "1"}), 30, "later")
+        assert (proxy.exchange.complete, proxy.exchange.acked(CDS), proxy.exchange.acked(LDS)) == (0, 0, 0)
+        proxy.answer()
+        assert proxy.exchange.complete == 0
+        assert said(proxy.pump()) == [("cds", ["a"], [])]
+        assert proxy.exchange.complete == 0
+        proxy.settle()
+        assert proxy.exchange.complete == 30
+
     def test_it_never_moves_back(self) -> None:
         proxy = started(view(1, cds={"a": "1"}))
         seen = [0]
