@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 
 from shared.eventlog.protocol import Draft, LogUnavailableError
+from shared.snapshot import CDS
 from shared.subjects import Streams
+from tests.simulation.arrival import lacking
 from tests.simulation.clock import NothingWillHappenError, SimulatedLoop, TooBusyError
 from tests.simulation.disk import FileDisk
 from tests.simulation.ledger import Ledger, RecordedLogs
@@ -149,3 +151,19 @@ def test_who_waits_for_ever_and_who_goes_round_in_circles_is_told(
     task.cancel()
     loop.run_until_complete(asyncio.wait({task}))
     loop.close()
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ({"a": "1"}, ""),
+        ({"a": "1", "b": "1"}, ""),
+        ({"a": "2", "b": "1"}, ""),
+        ({"b": "1"}, "has not Cluster a"),
+        ({"a": "0"}, "holds another Cluster a"),
+        ({"a": "1", "gone": "1"}, "holds another Cluster gone"),
+    ],
+)
+def test_a_version_is_held_also_on_the_way_to_a_later_one(held: dict[str, str], says: str) -> None:
+    """The version has `a`; the one after it changes that and adds `b`."""
+    assert lacking({CDS: held}, [{CDS: {"a": "1"}}, {CDS: {"a": "2", "b": "1"}}]) == says
