@@ -55,8 +55,13 @@ class Tracker:
 
     def take_commit(self, commit: Commit) -> None:
         """Fold a commit (or a keyframe) in."""
-        concerned = self._apply(commit)
-        version = _Version(concerned, commit.epoch)
+        version = _Version(self._apply(commit), commit.epoch)
+        said = self._versions.get(commit.version)
+        if said is not None and said.epoch == version.epoch:
+            # It is said again, as a whole, because a part of the log is damaged: it concerns whom it concerned.
+            version.concerned = sorted({*said.concerned, *version.concerned})
+            version.waiting |= said.waiting
+            version.last_ack = said.last_ack
         self._versions[commit.version] = version
         gone = [key for key, proxy in commit.proxies.items() if proxy is None]
         for tracked in self._versions.values():

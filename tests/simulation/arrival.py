@@ -72,14 +72,16 @@ class Arrivals:
         snapshot = copied(parent)
         snapshot.apply(commit)
         self._held[commit.version] = snapshot
-        self._published.append((parent, snapshot))
+        # What is said whole again concerns a proxy by what differs from what was said last.
+        before = self._published[-1][1] if self._published and not commit.parent else parent
+        self._published.append((before, snapshot))
         try:
             self._tracker.take_commit(commit)
         except SnapshotError:
             # Commits that it has read are lost. As a verb does it begins anew at the version before.
             known, self._tracker = self._tracker.status, Tracker()
             self._open.clear()
-            self._tracker.take_commit(parent.keyframe())
+            self._tracker.take_commit(before.keyframe())
             for status in known.values():
                 self._tracker.take_status(status)
             self._tracker.take_commit(commit)

@@ -135,9 +135,11 @@ class SimulatedProxy:
         stream.progress.doubt()
         for type_url in (CDS, LDS):
             model.ask(type_url, initial=self.holds.get(type_url, {}))
+        # It names all that it wants at once, as Envoy does, also what its last connection did not come to send.
+        referred = self._referred(CDS, LDS)
         for type_url in (EDS, RDS):
             held = self.holds.get(type_url, {})
-            model.ask(type_url, sorted(held), initial=held)
+            model.ask(type_url, sorted(referred[type_url] | held.keys()), initial=held)
         self.holds = model.holds
         stream.fleet.join(stream)
         until = heard = clock()

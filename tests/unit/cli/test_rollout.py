@@ -173,3 +173,13 @@ def test_what_was_acknowledged_of_a_later_epoch_came_after_all_of_an_earlier_one
     for pod in ("a", "b", "z"):
         tracker.take_status(msgspec.structs.replace(status(pod, 3, at=1), epoch="00000002-b"))
     assert tracker.rollout(after=499, until=500).complete
+
+
+def test_a_version_that_is_said_again_as_a_whole_still_waits_for_whom_it_concerned() -> None:
+    tracker = Tracker()
+    tracker.take_commit(keyframe())
+    tracker.take_commit(change(6, 5, b"2"))
+    tracker.take_status(status("a", 6, at=1))
+    tracker.take_commit(tracker.snapshot.keyframe())
+    found = tracker.rollout(after=5, until=6)
+    assert (found.concerned, found.waiting, found.last_ack) == (2, ("c/n/b",), 1)
