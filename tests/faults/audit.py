@@ -49,6 +49,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
     log = logs.existing(streams.events)
     verifier, book = Verifier(), Book()
     count = epochs = end = 0
+    resumed = 0  # the first record after the newest break: what was said before may have been unsaid in between
     broken = ""
     doubled: list[str] = []
     async for record in log.read(subjects=streams.cluster_scope(CLUSTER)):
@@ -57,7 +58,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
             begins = verifier.fold(record)
         except ChainBrokenError as error:
             # As every reader does: what is broken is void, up to the epoch that says it anew.
-            verifier, broken = Verifier(checkpoint_at(record)), str(error)
+            verifier, broken, resumed = Verifier(checkpoint_at(record)), str(error), record.sequence
             continue
         if begins:
             epochs, broken = epochs + 1, ""
@@ -66,7 +67,9 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
         before = _newest(book, event)
         book.fold(record)
         now = _newest(book, event)
-        if before is not None and now is not None and (before.uid, before.digest) == (now.uid, now.digest):
+        if before is None or now is None or before.sequence < resumed:
+            continue
+        if (before.uid, before.digest) == (now.uid, now.digest):
             doubled.append(f"{record.sequence} {record.subject} says what {before.sequence} said")
     missing = broken or verifier.headless
     lost = [missing] if missing else []
