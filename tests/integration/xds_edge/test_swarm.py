@@ -20,6 +20,8 @@ from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.world import world
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.alone
+
 PROXIES = 3
 
 
