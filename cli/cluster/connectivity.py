@@ -29,7 +29,7 @@ from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
 from shared.errors import BadInputError, MeshlogError
 from shared.events import Event
-from shared.membership import is_member
+from shared.membership import is_ignored, is_member
 from shared.model import ANNOTATION_PROXYLESS, ANNOTATION_SIDECAR, LABEL_IGNORE
 from shared.policy.names import ObjectName
 from shared.snapshot import Snapshot, proxy_key
@@ -109,7 +109,7 @@ async def _member(api: Api, namespace: str, mesh_name: str) -> Check:
     if status != 200:
         return Check(what, fine=False, found=_MISSING)
     labels: dict[str, str] = one["metadata"].get("labels") or {}
-    if LABEL_IGNORE in labels:
+    if is_ignored(labels):
         return Check(what, fine=False, found=f"is ignored (label {LABEL_IGNORE})")
     if not is_member(labels, mesh_name=mesh_name):
         return Check(what, fine=False, found=f"is no member of {mesh_name}: `meshlog namespace add {namespace}`")

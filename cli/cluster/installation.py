@@ -20,8 +20,7 @@ from deploy.install.control_plane import control_plane
 from deploy.install.profile import Profile
 from deploy.install.secrets import log_secrets
 from shared.errors import BadInputError
-from shared.membership import MESH_CONFIG, is_member
-from shared.model import LABEL_MONITORED_BY
+from shared.membership import MESH_CONFIG, is_member, naming_selector
 
 CRDS = Path(__file__).parents[2] / "deploy" / "crds"
 Progress = Callable[[str], None]
@@ -129,7 +128,7 @@ async def uninstall(
     # The webhook first: without an injector it would refuse every pod of the members.
     hooks = [path for path in _OURS if "webhook" in path]
     await _delete(api, await _labelled(api, hooks, mesh_name), progress)
-    listing = await api.get("/api/v1/namespaces", params={"labelSelector": f"{LABEL_MONITORED_BY}={mesh_name}"})
+    listing = await api.get("/api/v1/namespaces", params={"labelSelector": naming_selector(mesh_name)})
     from cli.cluster.membership import remove
 
     for member in listing["items"]:
@@ -150,7 +149,7 @@ async def meshes(api: Api) -> list[dict[str, Any]]:
     for one in (await api.get("/apis/apps/v1/deployments", params=selector))["items"]:
         name = one["metadata"]["labels"].get("app.kubernetes.io/instance", "")
         image = one["spec"]["template"]["spec"]["containers"][0].get("image", "")
-        query = {"labelSelector": f"{LABEL_MONITORED_BY}={name}"}
+        query = {"labelSelector": naming_selector(name)}
         listed = [each["metadata"] for each in (await api.get("/api/v1/namespaces", params=query))["items"]]
         members = [each["name"] for each in listed if is_member(each.get("labels") or {}, mesh_name=name)]
         version = image.rpartition(":")[2] if ":" in image.rpartition("/")[2] else "unknown"

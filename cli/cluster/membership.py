@@ -6,6 +6,7 @@ from typing import Any
 
 from cli.api import Api
 from shared.errors import BadInputError
+from shared.membership import is_ignored, named_mesh, naming_selector
 from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
 
 _METRICS = "openservicemesh.io/metrics"
@@ -15,10 +16,10 @@ _MERGE = "application/merge-patch+json"
 async def add(api: Api, name: str, mesh_name: str, *, injection: bool) -> None:
     """Make a namespace a member; raises `BadInputError` if it is not there, ignored, or another mesh's."""
     labels = (await _namespace(api, name)).get("labels") or {}
-    if LABEL_IGNORE in labels:
+    if is_ignored(labels):
         raise BadInputError("namespace/ignored", f"carries the label {LABEL_IGNORE}: take it off first", about=name)
-    if labels.get(LABEL_MONITORED_BY, mesh_name) != mesh_name:
-        raise BadInputError("namespace/other", f"is a member of {labels[LABEL_MONITORED_BY]!r} already", about=name)
+    if (named := named_mesh(labels)) not in (None, mesh_name):
+        raise BadInputError("namespace/other", f"is a member of {named!r} already", about=name)
     injected = "enabled" if injection else "disabled"
     await _patch(api, name, {LABEL_MONITORED_BY: mesh_name}, {ANNOTATION_INJECTION: injected})
 
@@ -26,7 +27,7 @@ async def add(api: Api, name: str, mesh_name: str, *, injection: bool) -> None:
 async def remove(api: Api, name: str, mesh_name: str) -> None:
     """Let a namespace leave, with all that only members have; raises `BadInputError` if it is none of this mesh."""
     labels = (await _namespace(api, name)).get("labels") or {}
-    if labels.get(LABEL_MONITORED_BY) != mesh_name:
+    if named_mesh(labels) != mesh_name:
         raise BadInputError("namespace/none", f"is no member of {mesh_name!r}", about=name)
     gone = {LABEL_MONITORED_BY: None, LABEL_IGNORE: None}
     await _patch(api, name, gone, {ANNOTATION_INJECTION: None, _METRICS: None})
@@ -40,14 +41,13 @@ async def ignore(api: Api, name: str) -> None:
 
 async def members(api: Api, mesh_name: str) -> list[dict[str, str]]:
     """Member namespaces, of all meshes if none is named: name, mesh, injection."""
-    selector = f"{LABEL_MONITORED_BY}={mesh_name}" if mesh_name else LABEL_MONITORED_BY
-    listing = await api.get("/api/v1/namespaces", params={"labelSelector": selector})
+    listing = await api.get("/api/v1/namespaces", params={"labelSelector": naming_selector(mesh_name)})
     return [
         {
             "namespace": one["metadata"]["name"],
-            "mesh": one["metadata"]["labels"][LABEL_MONITORED_BY],
+            "mesh": named_mesh(one["metadata"]["labels"]) or "",
             "injection": (one["metadata"].get("annotations") or {}).get(ANNOTATION_INJECTION, "-"),
-            "ignored": "yes" if LABEL_IGNORE in one["metadata"]["labels"] else "no",
+            "ignored": "yes" if is_ignored(one["metadata"]["labels"]) else "no",
         }
         for one in listing["items"]
     ]

@@ -13,7 +13,7 @@ from cli.api import Manifest
 from cli.migrate import chart, policy, settings, workloads
 from cli.migrate.scene import VERDICTS, Advice, Findings, Scene, labels_of, namespace_of
 from shared import support
-from shared.model import LABEL_MONITORED_BY
+from shared.membership import is_member
 
 _CLUSTER_KINDS = frozenset(
     {"Namespace", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", chart.HELM_VALUES}
@@ -53,7 +53,7 @@ def advise(objects: Sequence[Manifest], mesh_name: str, *, complete: bool = True
 
 
 def _has_moved(one: Manifest, mesh_name: str) -> bool:
-    return one["kind"] == "Namespace" and labels_of(one).get(LABEL_MONITORED_BY) == mesh_name
+    return one["kind"] == "Namespace" and is_member(labels_of(one), mesh_name=mesh_name)
 
 
 def _of(one: Manifest, scene: Scene) -> Iterator[Advice]:

@@ -10,7 +10,8 @@ import msgspec
 
 from cli.api import Manifest
 from services.compiler.derive.protocols import Protocol, protocol_of
-from shared.model import LABEL_MONITORED_BY, ServicePort
+from shared.membership import mesh_of
+from shared.model import ServicePort
 
 Verdict = Literal["carries over", "differs", "not yet", "to do"]
 VERDICTS: tuple[Verdict, ...] = ("to do", "not yet", "differs", "carries over")
@@ -62,7 +63,7 @@ class Scene:
         self.complete = complete
         namespaces = [one for one in objects if one["kind"] == "Namespace"]
         self._known = {one["metadata"]["name"] for one in namespaces}
-        self._members = {one["metadata"]["name"] for one in namespaces if LABEL_MONITORED_BY in labels_of(one)}
+        self._members = {one["metadata"]["name"] for one in namespaces if mesh_of(labels_of(one)) is not None}
         self._services: defaultdict[str, list[Manifest]] = defaultdict(list)
         self._pods: defaultdict[str, list[Manifest]] = defaultdict(list)
         for one in objects:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cli.api import Manifest
 from cli.migrate.scene import Finding, Findings, Scene, annotations_of, labels_of, namespace_of, ports_of
-from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.membership import is_ignored, mesh_of
 from shared.windows import runs_on_windows
 
 PROXY_USER = 1500
@@ -22,15 +22,15 @@ ADD_ON_ENDS = "2027-09-30"
 NO_SERIES = "sidecars here serve no metrics at port 15010 yet"
 
 
-def namespace(one: Manifest, scene: Scene) -> Findings:
+def namespace(one: Manifest, _scene: Scene) -> Findings:
     """A Namespace: a member moves with its label."""
     name = one["metadata"]["name"]
-    if LABEL_IGNORE in labels_of(one):
+    if is_ignored(labels_of(one)):
         yield Finding("carries over", "stays ignored")
         return
-    if LABEL_MONITORED_BY not in labels_of(one) or not scene.is_member(name):
+    mesh = mesh_of(labels_of(one))
+    if mesh is None:
         return
-    mesh = labels_of(one)[LABEL_MONITORED_BY]
     yield Finding(
         "to do",
         f"is a member of {mesh!r}; the label and the annotation for injection are the same here",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.install.profile import Manifest, Profile, labels
-from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.membership import match_expressions
 
 LABEL_INJECT_CA = "meshlog.io/inject-ca"
 """The CA writes the trust bundle into webhook configurations that carry this label."""
@@ -73,12 +73,7 @@ def _webhook(name: str, path: str, profile: Profile) -> dict[str, Any]:
 
 
 def _members(profile: Profile) -> dict[str, Any]:
-    return {
-        "matchExpressions": [
-            {"key": LABEL_MONITORED_BY, "operator": "In", "values": [profile.mesh_name]},
-            {"key": LABEL_IGNORE, "operator": "DoesNotExist"},
-        ]
-    }
+    return {"matchExpressions": match_expressions(profile.mesh_name)}
 
 
 def _configuration(which: str, name: str, webhooks: list[dict[str, Any]], profile: Profile) -> Manifest:

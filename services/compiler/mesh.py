@@ -57,7 +57,7 @@ class Mesh:
         """MeshRootCertificates: their trust domains are all accepted while they are there."""
 
         self.namespaces_of_mesh: Index[str, str] = Index(engine)
-        """Value of the monitored-by label → namespaces."""
+        """Mesh → its member namespaces."""
         self.services_of_namespace: Index[str, ObjectName] = Index(engine)
         self.services_by_selector: Index[tuple[str, str, str], ObjectName] = Index(engine)
         """(namespace, label, value) → services whose selector has that pair first: who looks up all pairs of a pod's

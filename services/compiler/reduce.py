@@ -16,9 +16,9 @@ from services.compiler import claims
 from services.compiler.engine import InputMap
 from services.compiler.mesh import Mesh
 from shared.events import Event
+from shared.membership import mesh_of
 from shared.model import (
     KINDS,
-    LABEL_MONITORED_BY,
     LABEL_SERVICE_NAME,
     EndpointSlice,
     Namespace,
@@ -124,7 +124,7 @@ def _store_namespace(mesh: Mesh, name: ObjectName, value: Namespace | None, caus
         mesh.namespaces.put(name.name, value, cause)
 
     def keys(namespace: Namespace | None) -> Iterable[str]:
-        mesh_name = namespace.metadata.labels.get(LABEL_MONITORED_BY) if namespace else None
+        mesh_name = mesh_of(namespace.metadata.labels) if namespace else None
         return () if mesh_name is None else (mesh_name,)
 
     mesh.namespaces_of_mesh.move(name.name, keys(before), keys(value))

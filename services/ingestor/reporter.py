@@ -25,6 +25,7 @@ from services.ingestor.facts import Fact, Listed, ObjectName, Observed, Projecte
 from services.ingestor.reach import Reach
 from shared import model, support
 from shared.events import ObjectKey
+from shared.membership import mesh_of
 
 _log = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ class Reporter:
 
     def _claim(self, namespace: Projected) -> None:
         labels = msgspec.json.decode(namespace.body, type=model.Namespace).metadata.labels
-        claimed = model.LABEL_MONITORED_BY in labels and model.LABEL_IGNORE not in labels
+        claimed = mesh_of(labels) is not None
         (self._unclaimed.discard if claimed else self._unclaimed.add)(namespace.name.name)
 
     def _stir_all(self) -> None:

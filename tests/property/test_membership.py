@@ -1,4 +1,4 @@
-"""Compiler, injector, CA, webhook selector and command agree on which namespaces are members, whatever their labels."""
+"""All services, the webhook selector and the command agree on which namespaces are members, whatever their labels."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import asyncio
 from typing import Any, cast
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.api import Api
 from cli.cluster.connectivity import _member  # pyright: ignore[reportPrivateUsage]
+from cli.migrate.scene import Scene
 from deploy.install.profile import Profile
 from deploy.install.webhooks import webhook
 from services.ca.facts import Facts
 from services.compiler.offline import compile_events
+from services.ingestor.facts import Observed
 from services.injector.decision import Namespace, decide
-from shared.membership import is_member
+from shared.membership import is_member, mesh_of
 from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
 from shared.tokens import TokenVerifier
 from tests.unit.compiler import objects
+from tests.unit.ingestor.test_reports import Written, acknowledged, commit, namespace, reached, reporter, target
 
 MESH = "meshlog"
 LABELS = st.fixed_dictionaries(
@@ -78,14 +82,63 @@ def told(labels: dict[str, str]) -> bool:
     return asyncio.run(_member(cast("Api", _Api()), "shop", MESH)).fine
 
 
+def moved(labels: dict[str, str]) -> bool:
+    """By `meshlog migrate`, which asks for members of any mesh."""
+    namespace = {"kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}
+    return Scene([namespace], complete=True).is_member("shop")
+
+
+def left(labels: dict[str, str]) -> bool:
+    """By the ingestor: whether an object in it that has conditions of ours is reported as outside of every mesh."""
+
+    async def judge() -> bool:
+        reach, written = acknowledged(reached(), 5), Written()
+        made = reporter(reach, written)
+        made.note(Observed(namespace(labels)))
+        made.note(Observed(target(conditions=[{"type": "Accepted", "status": "True", "reason": "Accepted"}])))
+        reach.take_commit(commit(reach.version + 1, parent=reach.version, mesh_namespaces=[]))
+        await made.turn()
+        return bool(written.reports)
+
+    return asyncio.run(judge())
+
+
+TABLE = (
+    ({}, None),
+    ({"app": "x"}, None),
+    ({LABEL_MONITORED_BY: MESH}, MESH),
+    ({LABEL_MONITORED_BY: "another"}, "another"),
+    ({LABEL_MONITORED_BY: "Meshlog"}, "Meshlog"),
+    ({LABEL_MONITORED_BY: ""}, ""),
+    ({LABEL_MONITORED_BY: MESH, LABEL_IGNORE: "true"}, None),
+    ({LABEL_MONITORED_BY: MESH, LABEL_IGNORE: "false"}, None),
+    ({LABEL_MONITORED_BY: MESH, LABEL_IGNORE: ""}, None),
+    ({LABEL_MONITORED_BY: "another", LABEL_IGNORE: "true"}, None),
+    ({LABEL_IGNORE: "true"}, None),
+)
+
+
+@pytest.mark.parametrize(("labels", "mesh"), TABLE)
+def test_the_table_of_namespaces_is_judged_alike(labels: dict[str, str], mesh: str | None) -> None:
+    assert mesh_of(labels) == mesh
+    assert is_member(labels, mesh_name=MESH) is (mesh == MESH)
+    _agree(labels)
+
+
 @given(LABELS)
-def test_every_part_agrees_on_who_is_a_member(labels: dict[str, str]) -> None:
+def test_every_part_agrees_on_which_namespace_is_a_member(labels: dict[str, str]) -> None:
+    _agree(labels)
+
+
+def _agree(labels: dict[str, str]) -> None:
     member = is_member(labels, mesh_name=MESH)
     assert compiled(labels) is member
     assert injected(labels) is member
     assert certified(labels) == (member, member)
     assert selected(labels) is member
     assert told(labels) is member
+    assert moved(labels) is (mesh_of(labels) is not None)
+    assert left(labels) is (mesh_of(labels) is None)
 
 
 def test_an_ignored_namespace_gets_neither_a_trust_bundle_nor_a_certificate() -> None:

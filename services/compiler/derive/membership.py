@@ -39,7 +39,7 @@ def is_member(mesh: Mesh, namespace: str) -> bool:
 @query
 def members(mesh: Mesh) -> tuple[str, ...]:
     """The namespaces of this mesh, sorted."""
-    return tuple(name for name in mesh.namespaces_of_mesh.get(mesh.settings.mesh_name) if is_member(mesh, name))
+    return mesh.namespaces_of_mesh.get(mesh.settings.mesh_name)
 
 
 @query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -474,8 +474,8 @@ async def test_what_a_pin_keeps_out_of_force_is_told_so_and_what_it_keeps_in_for
     assert written.told()["Accepted"][:2] == ("True", "Accepted")
 
 
-def namespace(**labels: str) -> Projected:
-    value = {"metadata": {"name": "shop", "uid": "n", "resourceVersion": "7", "labels": labels}}
+def namespace(labels: Mapping[str, str]) -> Projected:
+    value = {"metadata": {"name": "shop", "uid": "n", "resourceVersion": "7", "labels": dict(labels)}}
     return project("Namespace", json.dumps(value).encode(), api_version="v1", source="watch")
 
 
@@ -486,7 +486,7 @@ async def test_in_a_namespace_that_has_left_an_object_says_that_it_has_no_effect
     accepted = [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "x"}]
     for conditions_before in ([], accepted):
         made = reporter(reach, written)
-        made.note(Observed(namespace(**({model.LABEL_MONITORED_BY: monitored} if monitored else {}))))
+        made.note(Observed(namespace({model.LABEL_MONITORED_BY: monitored} if monitored else {})))
         made.note(Observed(target(conditions=conditions_before)))
         reach.take_commit(commit(reach.version + 1, parent=reach.version, mesh_namespaces=[]))
         await made.turn()
