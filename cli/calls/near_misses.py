@@ -14,13 +14,14 @@ import re2
 from cli.calls.matching import Request, matched_path
 from cli.calls.reading import Limits, normal
 from cli.patterns.automaton import example
-from services.compiler.derive.access import Grant, grant
+from services.compiler.derive.access import grant
 from services.compiler.derive.bindings import sources_of, targets_to
 from services.compiler.derive.membership import is_member
 from services.compiler.derive.offers import Port
 from services.compiler.derive.offers import port as port_of
 from services.compiler.derive.problems import target_problems
 from services.compiler.derive.reading import reading
+from services.compiler.ir import Grant
 from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.reduce import reduce
 from services.compiler.render.requests import STATEMENTS

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from cli.api import Manifest
-from services.compiler.derive.protocols import Protocol, protocol_of
+from services.compiler.derive.protocols import protocol_of
+from services.compiler.ir import Protocol
 from shared.membership import mesh_of
 from shared.model import ServicePort
 

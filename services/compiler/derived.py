@@ -14,11 +14,12 @@ from services.compiler.derive.fitting import FOREIGN, Item
 from services.compiler.derive.groups import Problem
 from services.compiler.derive.membership import members
 from services.compiler.derive.proxyless import left_out as proxyless_left_out
-from services.compiler.derive.views import FACTORIES, Ref, View, view
 from services.compiler.engine import Node
+from services.compiler.ir import Rendered
 from services.compiler.mesh import Mesh
-from services.compiler.render.packing import Rendered
 from services.compiler.slices import Steps
+from services.compiler.views.sidecar import Ref
+from services.compiler.views.view import FACTORIES, View, view
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Proxy, proxy_key
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.compiler.derive.classes import ProxyEntry, WorkloadClass, proxy
-from services.compiler.derive.views import Ref, view
+from services.compiler.ir import Rendered
 from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.names import ObjectName
 from services.compiler.reduce import reduce
-from services.compiler.render.packing import Rendered
+from services.compiler.views.sidecar import Ref
+from services.compiler.views.view import view
 from shared.events import Event
 from shared.snapshot import Cause
 

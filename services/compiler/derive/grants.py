@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from services.compiler.derive.bindings import sources_of
 from services.compiler.derive.groups import route_group
 from services.compiler.derive.membership import is_member, spiffe_ids, workload
 from services.compiler.derive.offers import accounts
 from services.compiler.engine import query
+from services.compiler.ir import Grant
 from services.compiler.mesh import Mesh
 from shared.policy.model import HttpMatch, Rule
 from shared.policy.names import ObjectName
-
-
-class Grant(NamedTuple):
-    """What one traffic target lets through to the pods of its destination."""
-
-    target: ObjectName
-    sources: tuple[str, ...]
-    """SPIFFE ids, sorted, at least one."""
-    ports: tuple[int, ...] | None
-    """Ports of the pod; none: all."""
-    requests: tuple[HttpMatch, ...] | None
-    """Only these HTTP requests, hence nothing on ports that are bytes to us; none: everything."""
 
 
 def _requests(mesh: Mesh, namespace: str, rules: list[Rule]) -> tuple[HttpMatch, ...]:

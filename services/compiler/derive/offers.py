@@ -8,8 +8,9 @@ from typing import NamedTuple
 from services.compiler.claims import pod_behind
 from services.compiler.derive.holding import addresses_of_pod, addresses_of_service
 from services.compiler.derive.membership import Workload, is_member, workload
-from services.compiler.derive.protocols import Protocol, protocol_of
+from services.compiler.derive.protocols import protocol_of
 from services.compiler.engine import Query, query
+from services.compiler.ir import Endpoint, Protocol
 from services.compiler.mesh import Mesh
 from shared.addresses import canonical
 from shared.model import EndpointSlice, SliceEndpoint
@@ -24,13 +25,6 @@ class Port(NamedTuple):
     protocol: Protocol
     target: int | str
     """Number, or name of a container port."""
-
-
-class Endpoint(NamedTuple):
-    """Where one pod answers for one port of a service."""
-
-    address: str
-    port: int
 
 
 class Addresses(NamedTuple):

@@ -7,19 +7,12 @@ from typing import NamedTuple
 
 from services.compiler.derive.membership import workload
 from services.compiler.derive.offers import accounts, age, ports
-from services.compiler.derive.protocols import Protocol
 from services.compiler.engine import exceptions, query
+from services.compiler.ir import OpenPort, Protocol
 from services.compiler.mesh import Mesh
 from shared.model import Pod
 from shared.policy.names import ObjectName
 from shared.reserved import LISTENING
-
-
-class OpenPort(NamedTuple):
-    """A port of a pod that some service leads to."""
-
-    number: int
-    protocol: Protocol
 
 
 @query

@@ -7,13 +7,10 @@ prefixes that Open Service Mesh users know.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from services.compiler.ir import Protocol
 from shared.model import ServicePort
-
-Protocol = Literal["http", "tcp"]
-"""How a proxy treats a port: HTTP (also HTTP/2, gRPC and WebSocket), or bytes. Server-first protocols are bytes like
-any other: no proxy of ours waits for the client to speak."""
 
 _HTTP = frozenset({"http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws"})
 _HTTP_NAMES = ("http", "http2", "grpc", "grpc-web", "h2c", "ws")

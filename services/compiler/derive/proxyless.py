@@ -1,4 +1,4 @@
-"""What proxyless workloads hold: pods whose gRPC library speaks xDS itself, in place of a sidecar.
+"""What proxyless workloads may call: pods whose gRPC library speaks xDS itself, in place of a sidecar.
 
 They are told of the ports of services that policy lets them call and behind which other proxyless pods answer. A
 pod with a sidecar takes mutual TLS only, so it is no endpoint of theirs, nor are they endpoints of sidecars.
@@ -6,20 +6,16 @@ pod with a sidecar takes mutual TLS only, so it is no endpoint of theirs, nor ar
 
 from __future__ import annotations
 
-from services.compiler import names
 from services.compiler.derive.access import grant, tell
 from services.compiler.derive.bindings import destinations_of, targets_from
-from services.compiler.derive.fitting import Item, beyond_for, fitting, offers_left_out, spreads
+from services.compiler.derive.fitting import Item, beyond_for, fitting, offers_left_out
 from services.compiler.derive.groups import Problem
 from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members
 from services.compiler.derive.membership import proxyless as proxyless_pod
-from services.compiler.derive.offers import Endpoint, answering, offered_by, ports
-from services.compiler.derive.splits import route
-from services.compiler.engine import Query, query
+from services.compiler.derive.offers import answering, offered_by
+from services.compiler.engine import query
+from services.compiler.ir import Endpoint
 from services.compiler.mesh import Mesh
-from services.compiler.render import proxyless as messages
-from services.compiler.render import routes as route_configurations
-from services.compiler.render.packing import Rendered, rendered
 from shared.policy.names import ObjectName
 
 
@@ -84,74 +80,6 @@ def reachable(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
 
 
 @query
-def listener(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
-    """What dialling a port of a service finds."""
-    message = messages.listener(dialled(mesh, service, number), names.outbound(service, number))
-    return rendered(message.name, message)
-
-
-@query
-def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
-    """Where calls to a port go."""
-    found = route(mesh, service, number)
-    if found is None:
-        raise LookupError(f"{service} has no port {number}")
-    message = route_configurations.outbound(
-        found._replace(sticky=False), names.outbound(service, number), tunnels=False
-    )
-    return rendered(message.name, message)
-
-
-@query
-def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
-    """The same as for a service without a split: for clients that do not take the split."""
-    found = route(mesh, service, number)
-    if found is None:
-        raise LookupError(f"{service} has no port {number}")
-    message = route_configurations.outbound(
-        found._replace(split=None, sticky=False), names.outbound(service, number), tunnels=False
-    )
-    return rendered(message.name, message)
-
-
-@query
-def cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:  # noqa: ARG001 (a query has a context)
-    """The cluster of a port."""
-    message = messages.cluster(names.outbound(service, number))
-    return rendered(message.name, message)
-
-
-@query
-def endpoints(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, ...]:
     """The proxyless pods that answer for a port now."""
-    name = names.outbound(service, number)
-    return rendered(name, messages.endpoints(name, _answering(mesh, service, number)))
-
-
-@query
-def _answering(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, ...]:
     return offered_by(mesh, service, number, proxyless_pod)
-
-
-@query
-def resources(mesh: Mesh, account: ObjectName) -> tuple[tuple[Query[Mesh, ..., Rendered], tuple[ObjectName, int]], ...]:
-    """Everything that proxyless pods of an account hold, by how it is made."""
-    refs: dict[tuple[Query[Mesh, ..., Rendered], tuple[ObjectName, int]], None] = {}
-    for service in reachable(mesh, account):
-        spread = spreads(mesh, service, {**left_out(mesh, account), **offers_left_out(mesh, service.namespace)})
-        for offered in ports(mesh, service):
-            found = route(mesh, service, offered.number)
-            # A split by requests has its root's own endpoints for the rest; a weight of 0 may become another.
-            shares = (
-                [share.service for share in found.split.shares] if found is not None and found.split and spread else []
-            )
-            for backend in dict.fromkeys([service, *shares]):
-                refs[cluster, (backend, offered.number)] = None
-                refs[endpoints, (backend, offered.number)] = None
-            refs[outbound_routes if spread else bare_routes, (service, offered.number)] = None
-            refs[listener, (service, offered.number)] = None
-    return tuple(refs)
-
-
-FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (listener, outbound_routes, bare_routes, cluster, endpoints)
-"""Every query here that renders a resource."""

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from services.compiler.derive.groups import route_group
 from services.compiler.derive.offers import is_sticky, port, ports
-from services.compiler.derive.protocols import Protocol
 from services.compiler.engine import query
+from services.compiler.ir import PortSplit, Route, Share
 from services.compiler.mesh import Mesh
 from shared.policy.model import HttpMatch
 from shared.policy.names import ObjectName
-
-
-class Share(NamedTuple):
-    """One backend of a port of a root service."""
-
-    service: ObjectName
-    weight: int
-
-
-class PortSplit(NamedTuple):
-    """How calls to one port of a root are spread."""
-
-    shares: tuple[Share, ...]
-    """Sorted; backends that lack the port are left out. May be empty, or weigh nothing: then nothing passes."""
-    matches: tuple[HttpMatch, ...] | None
-    """Only these HTTP requests are spread, all others go to the root itself; none: every call is spread."""
 
 
 @query
@@ -79,17 +61,6 @@ def roots_over(mesh: Mesh, backend: ObjectName) -> tuple[ObjectName, ...]:
             if split_of(mesh, root) == name:
                 found.add(root)
     return tuple(sorted(found))
-
-
-class Route(NamedTuple):
-    """Where calls to one port of a service go to: what its chain and its route configuration say."""
-
-    service: ObjectName
-    port: int
-    protocol: Protocol
-    split: PortSplit | None
-    sticky: bool = False
-    """Whether it, or a backend of it, wants the calls of a client at one endpoint."""
 
 
 @query

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
+from services.compiler.ir import Rendered
 from shared.snapshot import CDS, EDS, LDS, RDS, resource_hash
-
-
-class Rendered(NamedTuple):
-    """One resource in its final bytes."""
-
-    type_url: str
-    name: str
-    hash: str
-    body: bytes
-
 
 _TYPES = {
     "envoy.config.cluster.v3.Cluster": CDS,

@@ -12,7 +12,7 @@ from envoy.config.rbac.v3.rbac_pb2 import RBAC, Permission, Policy, Principal
 from envoy.type.matcher.v3.path_pb2 import PathMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
-from services.compiler.derive.access import Grant
+from services.compiler.ir import Grant
 from services.compiler.render.matchers import exact, header, method_headers, path_expression
 from shared.policy.model import HttpMatch
 

@@ -25,7 +25,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from services.compiler import names
-from services.compiler.derive.splits import Route as RouteOf
+from services.compiler.ir import Route as RouteOf
 from services.compiler.render import requests
 from services.compiler.render.matchers import header, method_headers, path_expression
 from services.compiler.render.packing import packed

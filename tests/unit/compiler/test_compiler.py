@@ -8,9 +8,9 @@ import pytest
 
 from services.compiler.compiler import Compiler
 from services.compiler.derive.classes import WorkloadClass
-from services.compiler.derive.views import View, view
 from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.offline import compile_events
+from services.compiler.views.view import View, view
 from shared.events import Event
 from shared.snapshot import CDS, Snapshot
 from tests.unit.compiler import objects

@@ -11,12 +11,13 @@ import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
 from services.compiler.compiler import Compiler
-from services.compiler.derive.views import service_cluster
+from services.compiler.ir import Rendered
 from services.compiler.mesh import Mesh, MeshSettings
 from services.compiler.offline import compile_events
 from services.compiler.publication import Publication
-from services.compiler.render.packing import Rendered, rendered
+from services.compiler.render.packing import rendered
 from services.compiler.snapshots import Snapshots
+from services.compiler.views.sidecar import service_cluster
 from services.xds_edge.exchange import Exchange
 from services.xds_edge.fleet import Fleet
 from shared import blob, events

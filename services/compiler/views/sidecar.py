@@ -1,8 +1,4 @@
-"""Views: which resources each workload class holds, and the bytes of each.
-
-A view names resources by the query that renders them (`Ref`), not by their bytes: when endpoints change, one
-resource is rendered again and no view is. Resources that say the same to every reader are the same query for all.
-"""
+"""Resources of workloads with a sidecar: the queries that render each, and which of them a class refers to."""
 
 from __future__ import annotations
 
@@ -11,19 +7,18 @@ from typing import NamedTuple
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
 
 from services.compiler import names
-from services.compiler.derive import proxyless
-from services.compiler.derive.access import Scope, bare, grant, grants_to, reachable, scope_of
+from services.compiler.derive.access import Scope, bare, grant, grants_to, reachable
 from services.compiler.derive.classes import WorkloadClass
 from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_ids, trust_domains
 from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, is_sticky, port
-from services.compiler.derive.opening import OpenPort
 from services.compiler.derive.reading import Reading, believed, reading
-from services.compiler.derive.splits import Route, route, routes
+from services.compiler.derive.splits import route, routes
 from services.compiler.engine import Query, query
+from services.compiler.ir import OpenPort, Rendered, Route
 from services.compiler.mesh import Mesh
 from services.compiler.render import clusters, listeners, rbac
 from services.compiler.render import routes as route_configurations
-from services.compiler.render.packing import Rendered, rendered
+from services.compiler.render.packing import rendered
 from shared.policy.names import ObjectName
 
 
@@ -32,14 +27,6 @@ class Ref(NamedTuple):
 
     factory: Query[Mesh, ..., Rendered]
     arguments: tuple[object, ...]
-
-
-class View(NamedTuple):
-    """What a class holds."""
-
-    outbound: tuple[Ref, ...]
-    """Shared with every class of the same scope."""
-    own: tuple[Ref, ...]
 
 
 def host_name(mesh: Mesh, service: ObjectName) -> str:
@@ -289,24 +276,16 @@ def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
     return tuple(refs)
 
 
-@query
-def view(mesh: Mesh, workload_class: WorkloadClass) -> View:
-    """What a workload class holds."""
+def own_refs(mesh: Mesh, workload_class: WorkloadClass) -> tuple[Ref, ...]:
+    """Resources that a class needs to be called."""
     account = workload_class.account
-    if workload_class.proxyless and account is not None:
-        refs = (Ref(factory, arguments) for factory, arguments in proxyless.resources(mesh, account))
-        return View(outbound=tuple(refs), own=())
     own = [_ref(inbound_listener, workload_class)]
     forwarders = _reading(mesh, workload_class).forwarders
     for opened in workload_class.open_ports:
         own.append(_ref(application_cluster, opened, workload_class.dual))
         if opened.protocol == "http":
             own.append(_ref(inbound_routes, account, opened.number, forwarders))
-    if account is None:
-        scope = Scope(None, workload_class.namespaces, workload_class.dual)
-    else:
-        scope = scope_of(mesh, account, workload_class.dual)
-    return View(outbound=outbound_refs(mesh, scope), own=tuple(own))
+    return tuple(own)
 
 
 FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (
@@ -321,6 +300,5 @@ FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (
     inbound_listener,
     blackhole,
     passthrough,
-    *proxyless.FACTORIES,
 )
-"""Every query that renders a resource."""
+"""Every query here that renders a resource."""

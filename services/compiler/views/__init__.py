@@ -1,0 +1,1 @@
+"""Views of workload classes: queries that render what `derive` found, each resource by itself."""
