@@ -23,9 +23,9 @@ from benchmarks.swarm.wire import (
     references,
     write_request,
 )
+from shared.backoff import Backoff
 
-_FIRST_RETRY = 0.1
-_LONGEST_RETRY = 1.0
+_BACKOFF = Backoff(first=0.1, longest=1.0, jitter=(0.0, 1.0))
 """As the bootstrap of our sidecars says."""
 
 
@@ -93,9 +93,8 @@ class SwarmProxy:
                 await self._serve()
             except OSError:
                 self.tally.failed += 1
-            failures = failures + 1 if time.monotonic() - began < _LONGEST_RETRY else 0
-            limit = min(_LONGEST_RETRY, _FIRST_RETRY * 2**failures)
-            await asyncio.sleep(limit * random.random())
+            failures = failures + 1 if time.monotonic() - began < _BACKOFF.longest else 0
+            await asyncio.sleep(_BACKOFF.delay(failures, random.random))
 
     def drop(self) -> None:
         """Close the connection; `run` opens another."""

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from services.ca.kube import KubeApi, KubeError
+from shared.backoff import Backoff
 from shared.certificates import TrustBundle
 from shared.latest import Latest
 
@@ -29,8 +30,8 @@ WEBHOOK_KINDS = ("mutatingwebhookconfigurations", "validatingwebhookconfiguratio
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 CLUSTER_BUNDLES = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles"
 _RESYNC_SECONDS = 300.0
-_FIRST_RETRY = 1.0
-_LONGEST_RETRY = 30.0
+_CONFIG_MAP_BACKOFF = Backoff(first=2.0, longest=30.0)
+_WEBHOOK_BACKOFF = Backoff(first=1.0, longest=30.0)
 _WATCH_SECONDS = 600
 _PACE_SECONDS = 0.5
 """Between two looks at the webhooks at least; what happens meanwhile is in the watch."""
@@ -145,13 +146,14 @@ class BundleDistributor:
 
     async def run_config_maps(self) -> None:
         """Reconcile whenever woken, after failures, and every five minutes."""
-        retry = _FIRST_RETRY
+        delays = _CONFIG_MAP_BACKOFF.delays()
         while True:
             self._woken.clear()
             complete = await self.reconcile_config_maps()
-            retry = _FIRST_RETRY if complete else min(_LONGEST_RETRY, retry * 2)
+            if complete:
+                delays.reset()
             try:
-                async with asyncio.timeout(_RESYNC_SECONDS if complete else retry):
+                async with asyncio.timeout(_RESYNC_SECONDS if complete else delays.next()):
                     await self._woken.wait()
             except TimeoutError:
                 if complete:
@@ -180,17 +182,16 @@ class BundleDistributor:
 
     async def run_webhooks(self, kind: str) -> None:
         """Keep the webhook configurations of one kind current: list, write, then watch for the next change."""
-        retry = _FIRST_RETRY
+        delays = _WEBHOOK_BACKOFF.delays()
         while True:
             try:
                 version = await self.reconcile_webhooks(kind)
-                retry = _FIRST_RETRY
+                delays.reset()
                 await asyncio.sleep(_PACE_SECONDS)
                 await self._wait_for_change(kind, version)
             except KubeError as error:
                 _LOGGER.warning("%s are not current: %s", kind, error)
-                await asyncio.sleep(retry)
-                retry = min(_LONGEST_RETRY, retry * 2)
+                await asyncio.sleep(delays.next())
 
     async def reconcile_webhooks(self, kind: str) -> str:
         """Give every labelled configuration the bundle; the resource version of the list. Raises `KubeError`."""

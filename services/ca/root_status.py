@@ -19,11 +19,11 @@ from services.ca.kube import KubeApi, KubeError
 from services.ca.roots import Roots
 from services.ca.rotation import Plan
 from services.ca.wishes import WantedRoot
+from shared.backoff import Backoff
 from shared.latest import Latest
 
 _LOGGER = logging.getLogger("meshlog.ca.status")
-_FIRST_RETRY = 1.0
-_LONGEST_RETRY = 30.0
+_BACKOFF = Backoff(first=1.0, longest=30.0)
 NAMED = 3
 """How many of those that are waited for a status names."""
 
@@ -95,10 +95,10 @@ class RootStatuses:
     async def run(self) -> None:
         """Write for ever what is new; failures are tried again, with what is true by then."""
         async for _ in self._seen.changes():
-            retry = _FIRST_RETRY
+            delays = _BACKOFF.delays()
             while not await self.write():
-                await asyncio.sleep(retry)
-                retry = min(_LONGEST_RETRY, retry * 2)
+                pause = delays.next()
+                await asyncio.sleep(pause)
 
     async def write(self) -> bool:
         """Write what differs from what was written last; whether all is written."""

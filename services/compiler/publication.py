@@ -22,6 +22,7 @@ from services.compiler.pinning import refuse_future
 from services.compiler.snapshots import Kept, Snapshots
 from services.compiler.turns import Turns
 from shared import events
+from shared.backoff import Backoff
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
     ChainBrokenError,
@@ -38,8 +39,7 @@ from shared.telemetry import traces
 
 _LOG = logging.getLogger("meshlog.compiler")
 
-_PAUSE = 0.1
-_LONGEST_PAUSE = 0.4
+_BACKOFF = Backoff(first=0.1, longest=0.4)
 GLANCE = 15.0
 """Seconds of silence after which a leader looks whether the log still has what it published."""
 _QUEUE = 20_000
@@ -141,18 +141,17 @@ class Publication:
 
     async def run(self) -> None:
         """Compile and publish for ever. Outages of the log are waited out."""
-        pause = _PAUSE
+        delays = _BACKOFF.delays()
         while True:
             try:
                 await self._refold()
-                pause = _PAUSE
+                delays.reset()
                 await self._follow()
             except (RefoldError, ChainBrokenError) as error:
                 _LOG.warning("reading all events again: %s", error)
             except LogUnavailableError as error:
                 _LOG.info("the log cannot be reached, trying again: %s", error)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(delays.next())
 
     async def _refold(self) -> None:
         """Fold every event there is, and publish what differs from the published snapshot."""
@@ -302,7 +301,7 @@ class Publication:
             self._wants(False)
 
     async def _say(self) -> None:
-        pause = _PAUSE
+        delays = _BACKOFF.delays()
         # An epoch that is not complete yet would take from proxies what nobody took away.
         while not self._broken and not self._missing and not self._halved and self.compiler.version:
             if not self._leads():
@@ -337,8 +336,7 @@ class Publication:
                 self._waits_for_room(str(error))
             except LogUnavailableError as error:
                 _LOG.info("the commit may not be written, trying again: %s", error)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(delays.next())
             await self._reload()
         lacks = self.snapshots.published.version > self.snapshots.keyframe_version
         if lacks and (self._keyframe_wanted or not self.snapshots.keyframe_version) and self._leads():
@@ -358,15 +356,14 @@ class Publication:
         self._ready("commits", not why, why)
 
     async def _reload(self) -> None:
-        pause = _PAUSE
+        delays = _BACKOFF.delays()
         while True:
             try:
                 await self.snapshots.refresh()
                 self.compiler.doubt()
                 self._keyframe_wanted |= self.snapshots.published.version < self.snapshots.highest
             except LogUnavailableError:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(delays.next())
             else:
                 return
 

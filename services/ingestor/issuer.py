@@ -14,6 +14,7 @@ from services.ingestor.facts import Fact, Listed
 from services.ingestor.kinds import TOKEN_ISSUER
 from services.ingestor.projection import project_issuer
 from services.ingestor.source import Source, SourceError
+from shared.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class IssuerPoller:
         self._source = source
         self._sink = sink
         self._every = every
-        self._retry = retry
+        self._backoff = Backoff(first=retry, longest=every)
         self._wanted = asyncio.Event()
         self.failing = "not read yet"
 
@@ -38,7 +39,7 @@ class IssuerPoller:
 
     async def run(self) -> None:
         """Read for ever."""
-        pause = self._retry
+        delays = self._backoff.delays()
         while True:
             self._wanted.clear()
             try:
@@ -47,10 +48,10 @@ class IssuerPoller:
                 if not self.failing:
                     _log.warning("the token issuer cannot be read", extra={"why": error.failure.why})
                 self.failing = error.failure.why
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, self._every)
+                await asyncio.sleep(delays.next())
                 continue
-            self.failing, pause = "", self._retry
+            self.failing = ""
+            delays.reset()
             await self._sink(
                 Listed(kind=TOKEN_ISSUER, resource_version="", objects=(project_issuer(issuer, jwks),), complete=False)
             )

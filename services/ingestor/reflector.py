@@ -15,6 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from services.ingestor.facts import Absent, Fact, Listed, ObjectName, Observed, Projected, Vanished
+from shared.backoff import Backoff
 
 
 class FetchPage(msgspec.Struct, frozen=True):
@@ -109,13 +110,11 @@ Line = Changed | Removed | Bookmark | Skipped
 class Limits(msgspec.Struct, frozen=True):
     """Seconds."""
 
-    backoff_base: float = 0.2
-    backoff_cap: float = 3.0
+    retry: Backoff = Backoff(first=0.2, longest=3.0, jitter=(0.5, 1.5))
     """An API that was gone for minutes is followed again within seconds of its return: half as much more at most."""
     retry_after_cap: float = 120.0
-    absent_base: float = 2.0
-    """A kind that the server does not serve is looked for again after this, doubling up to the cap."""
-    absent_cap: float = 30.0
+    absent: Backoff = Backoff(first=2.0, longest=30.0, jitter=(0.8, 1.2))
+    """Between two looks for a kind that the server does not serve."""
     absent_confirmed: float = 60.0
     """A kind gone for so long, by discovery's own word, is gone with all its objects."""
     lasting: float = 5.0
@@ -329,8 +328,8 @@ class Reflector:
         if self._absences > 2 and now - self._absent_since >= self._limits.absent_confirmed and not self._absence_told:
             self._absence_told = True
             facts = (Listed(kind=self.kind, resource_version="", objects=(), confirming=True),)
-        seconds = min(self._limits.absent_cap, self._limits.absent_base * 2 ** min(self._absences - 1, 10))
-        return Step(action=Wait(seconds * (0.8 + 0.4 * self._jitter()), self._whole(), "absent"), facts=facts)
+        seconds = self._limits.absent.delay(self._absences - 1, self._jitter)
+        return Step(action=Wait(seconds, self._whole(), "absent"), facts=facts)
 
     def again(self, *, confirming: bool = False) -> Step:
         """Somebody doubts the state: list again, after one step of back-off."""
@@ -349,8 +348,7 @@ class Reflector:
 
     def _back_off(self, then: FetchPage | StreamList | OpenWatch, failure: Failure) -> Wait:
         limits = self._limits
-        step = min(limits.backoff_cap, limits.backoff_base * 2 ** min(self._attempt, 16))
+        seconds = limits.retry.delay(self._attempt, self._jitter)
         self._attempt += 1
-        seconds = step * (0.5 + self._jitter())
         asked = min(failure.retry_after, limits.retry_after_cap)
         return Wait(max(seconds, asked), then, failure.why)

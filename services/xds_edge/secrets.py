@@ -29,6 +29,7 @@ from cryptography import x509
 
 from services.xds_edge import frames
 from services.xds_edge.selection import NOTHING, Selection
+from shared.backoff import Backoff
 from shared.certificates import TrustBundle
 from shared.errors import MeshlogError
 from shared.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, resource_hash
@@ -49,7 +50,7 @@ RESIGN_SHARE = 0.1
 RESIGN_WINDOW = 60.0
 """After a change of the signing root certificates are renewed within this many seconds, spread evenly, and within
 `RESIGN_SHARE` of their lifetime: a fleet never asks in one second, and a rotation waits no longer than it must."""
-_REFUSED_RETRY = 60.0
+_REFUSED = Backoff(first=60.0, longest=60.0, jitter=(0.5, 1.5))
 """Seconds until a request is repeated that the CA refused for good: its facts may have changed."""
 
 
@@ -317,7 +318,7 @@ class ProxySecrets:
             except SigningRefusedError as error:
                 _LOGGER.warning("no certificate for %s: %s", self._key, error)
                 shared.failed += 1
-                await asyncio.sleep(_REFUSED_RETRY * (0.5 + shared.chance()))
+                await asyncio.sleep(_REFUSED.delay(0, shared.chance))
             except MeshlogError as error:
                 failures += 1
                 shared.failed += 1

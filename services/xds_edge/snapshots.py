@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from services.xds_edge.detour import Detour, is_later
 from services.xds_edge.fleet import Fleet
 from shared import blob
+from shared.backoff import Backoff
 from shared.beside import beside
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
@@ -31,9 +32,8 @@ from shared.subjects import Streams
 
 _LOGGER = logging.getLogger(__name__)
 
-_FIRST_RETRY = 0.25
-_LONGEST_RETRY = 10.0
-_UNREACHABLE_RETRY = 0.4
+_DAMAGED = Backoff(first=0.25, longest=10.0)
+_UNREACHABLE = Backoff(first=0.25, longest=0.4)
 """Seconds at most between attempts while the log is away: whoever waits for it is to have it when it is back."""
 GLANCE = 5.0
 """Seconds between looks whether the log is there and has what was read: while nothing comes it says neither itself."""
@@ -117,8 +117,7 @@ class SnapshotFollower:
                 if not (unreachable and failures):
                     _LOGGER.warning("commits cannot be followed now: %s", error)
             failures = 0 if self._fleet.version != version else failures + 1
-            longest = _UNREACHABLE_RETRY if unreachable else _LONGEST_RETRY
-            await asyncio.sleep(min(longest, _FIRST_RETRY * 2 ** min(failures, 16)))
+            await asyncio.sleep((_UNREACHABLE if unreachable else _DAMAGED).delay(failures))
 
     async def follow(self) -> None:
         """Follow until the log is away, or was rolled back behind what was read: either is raised."""

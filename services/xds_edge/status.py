@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from shared.backoff import Backoff
 from shared.eventlog.protocol import Draft, EventLog, EventLogError
 from shared.status import ProxyStatus, decode_status, encode_status
 from shared.subjects import Streams
@@ -24,8 +25,7 @@ PARTIAL_DELAY = 0.05
 """Seconds that a watermark which moved in part waits for the rest."""
 AT_ONCE = 64
 """Records that are written concurrently."""
-_FIRST_RETRY = 0.5
-_LONGEST_RETRY = 5.0
+_BACKOFF = Backoff(first=1.0, longest=5.0)
 
 Report = Callable[[], ProxyStatus]
 
@@ -65,7 +65,7 @@ class StatusReporter:
 
     async def run(self, log: EventLog) -> None:
         """Write for ever; what cannot be written now is kept, one state a proxy, and tried again."""
-        failures = 0
+        delays = _BACKOFF.delays()
         while True:
             if not self._due and not self._partial:
                 self._idle.set()
@@ -76,15 +76,14 @@ class StatusReporter:
             self._ended -= ended
             failed = await self._write_all(log, due, ended)
             if not failed:
-                failures = 0
+                delays.reset()
                 continue
-            failures += 1
             for key, report in failed.items():
                 if key not in self._due:
                     self._due[key] = report
                     self._ended |= {key} & ended
             self._wake.set()
-            await asyncio.sleep(min(_LONGEST_RETRY, _FIRST_RETRY * 2**failures))
+            await asyncio.sleep(delays.next())
 
     async def flushed(self) -> None:
         """Wait until nothing is left to write."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from socket import socket
 
 from services.xds_edge.settings import EdgeSettings
+from shared.backoff import Backoff
 from shared.interpreter import module
 from shared.process import Context
 
@@ -24,7 +25,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _LOOK_EVERY = 2.0
 _FIRST_LOOK_EVERY = 0.5
-_LONGEST_PAUSE = 10.0
+_RESTARTS = Backoff(first=0.25, longest=10.0)
 _PREFIX = "meshlog_edge_"
 
 
@@ -58,8 +59,8 @@ class Worker:
             process = self._process = await asyncio.create_subprocess_exec(*self._command)
             code = await process.wait()
             lived = asyncio.get_running_loop().time() - began
-            failures = 0 if lived > _LONGEST_PAUSE else failures + 1
-            pause = min(_LONGEST_PAUSE, 0.25 * 2**failures)
+            failures = 0 if lived > _RESTARTS.longest else failures + 1
+            pause = _RESTARTS.delay(failures)
             _LOGGER.error("%s ended with code %d; it starts again in %.1f s", self.name, code, pause)
             await asyncio.sleep(pause)
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import msgspec
 
+from shared.backoff import Backoff
 from shared.eventlog.nats_client import Client, ConnectionClosedError, Msg, NatsError
 from shared.eventlog.protocol import LogUnavailableError
 
 _LOG = logging.getLogger("meshlog.eventlog")
 
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 0.5
+_BACKOFF = Backoff(first=0.05, longest=0.5, jitter=(0.5, 1.5))
 _PING = 2
 """Seconds between pings; a server that leaves two unanswered is given up for another: frozen, or cut off."""
 _GLANCE = 0.25
@@ -203,7 +203,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         assert self._line is not None
         reported = False
-        pause = _FIRST_PAUSE
+        delays = _BACKOFF.delays(self._jitter)
         # A cancellation can get lost inside (nats-py swallows some, and so does `asyncio.wait_for` of Python 3.11
         # when what it waits for ends at the same moment), hence the flag beside it.
         while not self._closed:
@@ -213,11 +213,11 @@ class Connection:
                 if not reported:
                     reported = True
                     _LOG.warning("the log cannot be reached, trying on: %s", error or type(error).__name__)
-                await asyncio.sleep(pause * (0.5 + self._jitter()))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await asyncio.sleep(delays.next())
                 continue
             _LOG.info("connected to the log" if not reported else "the log can be reached again")
-            reported, pause = False, _FIRST_PAUSE
+            reported = False
+            delays.reset()
             self._line.set_result(line)
             while not line.lost.done() and line.client.is_connected:
                 await asyncio.wait({line.lost}, timeout=_GLANCE)

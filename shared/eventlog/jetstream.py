@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
 import msgspec
 
+from shared.backoff import Backoff
 from shared.errors import BadInputError
 from shared.eventlog.behind import Behind
 from shared.eventlog.chain import Forged, check_size, checkpoint_at, forge
@@ -71,8 +72,9 @@ _LOG = logging.getLogger("meshlog.eventlog")
 
 _PUBLISH_FOR = 15.0
 """Seconds for which `publish` tries again; an election takes 5 to 6."""
-_PAUSE = 0.1
-_LONGEST_PAUSE = 0.4
+_BACKOFF = Backoff(first=0.1, longest=0.4)
+_RECREATE_WITHIN = 0.1
+"""Seconds to wait for a connection before a missing stream is left to the next attempt."""
 _IN_PASSING = 0.3
 """Seconds that a writer spends on looking whether its stream is still there, when it was not answered: if it is, and
 merely has no leader, nobody answers that either."""
@@ -155,18 +157,18 @@ class JetStreamLog:
         headers = {**draft.headers, MESSAGE_ID: draft.message_id or secrets.token_hex(12)}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _PUBLISH_FOR
-        pause = _PAUSE
+        delays = _BACKOFF.delays()
         while True:
             try:
                 line = await self._connection.line(within=max(deadline - loop.time(), 0.001))
                 message = await line.request(draft.subject, draft.payload, within=SMALL_WITHIN, headers=headers)
                 return int(answer_of(message, about=draft.subject)["seq"])
             except LogUnavailableError:
+                pause = delays.next()
                 if self._connection.closed or loop.time() + pause >= deadline:
                     raise
             await self._recreate_if_missing()
             await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
     # Reading
 
@@ -189,7 +191,7 @@ class JetStreamLog:
         """
         place = _Place(wanted=max(start, 1))
         sieve = self._behind.sieve(subjects)
-        pause = _PAUSE
+        delays = _BACKOFF.delays()
         while True:
             try:
                 line = await self._connection.line()
@@ -199,7 +201,7 @@ class JetStreamLog:
                     deliver(line, self.name, subjects=subjects, policy=_from_sequence(place.overlap))
                 ) as records:
                     async for record in records:
-                        pause = _PAUSE
+                        delays.reset()
                         if record is not None and place.advance(record) and await sieve.own(record):
                             yield record
             except LogUnavailableError as error:
@@ -211,8 +213,7 @@ class JetStreamLog:
                     raise
                 _LOG.warning("stream %s is gone; making it anew", self.name)
                 await self._recreate_if_missing()
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(delays.next())
 
     async def at(self, sequence: int) -> Record | None:
         """The first record at or after a sequence, as the stream's leader has it."""
@@ -291,13 +292,13 @@ class JetStreamLog:
         """Take records off this work queue for ever; see `EventLog.take`."""
         if self.spec.retention != "work_queue":
             raise EventLogError("log/no-queue", f"stream {self.name} is no work queue; follow it", about=group)
-        pause = _PAUSE
+        delays = _BACKOFF.delays()
         while True:
             try:
                 line = await self._connection.line()
                 async with contextlib.aclosing(take_jobs(line, self.spec, group)) as jobs:
                     async for job in jobs:
-                        pause = _PAUSE
+                        delays.reset()
                         if self._screen.outside(job.record):
                             await job.done()
                             continue
@@ -311,8 +312,7 @@ class JetStreamLog:
                     raise
                 _LOG.warning("stream %s is gone; making it anew", self.name)
                 await self._recreate_if_missing()
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(delays.next())
 
     # Inside
 
@@ -389,7 +389,7 @@ class JetStreamLog:
     async def _recreate_if_missing(self) -> None:
         """A stream that was deleted is made anew: readers see by epoch and chain that it is another one."""
         try:
-            line = await self._connection.line(within=_PAUSE)
+            line = await self._connection.line(within=_RECREATE_WITHIN)
             await ensure_stream(line, self.spec, within=_IN_PASSING, user=self._user)
         except LogUnavailableError as error:
             _LOG.debug("stream %s cannot be ensured now: %s", self.name, error)
@@ -511,7 +511,7 @@ class JetStreamLogs:
             spec = self._specs.get(name)
             if spec is None:
                 raise EventLogError("log/stream", "is no stream of this mesh", about=name)
-            pause = _PAUSE
+            delays = _BACKOFF.delays()
             while name not in self._ensured:
                 try:
                     await self._ensure(await self._connection.line(), spec)
@@ -520,8 +520,7 @@ class JetStreamLogs:
                     if self._connection.closed:
                         raise
                     _LOG.debug("stream %s cannot be created yet: %s", name, error)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LONGEST_PAUSE)
+                    await asyncio.sleep(delays.next())
 
     async def _ensure(self, line: Line, spec: StreamSpec) -> None:
         try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shared.backoff import Backoff
+
 RENEW_AT = 2 / 3
 SPREAD = 0.1
 """Renewal falls evenly into `RENEW_AT` ± this part of the lifetime."""
@@ -25,4 +27,4 @@ def retry_delay(attempt: int, lifetime: float, random: Callable[[], float]) -> f
     Never above a twelfth of the lifetime, so that a short-lived certificate gets several tries before it expires.
     """
     longest = min(LONGEST_RETRY, max(FIRST_RETRY, lifetime / 12))
-    return min(longest, FIRST_RETRY * 2 ** min(attempt - 1, 10)) * (0.5 + 0.5 * random())
+    return Backoff(FIRST_RETRY, longest, jitter=(0.5, 1.0)).delay(attempt - 1, random)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from shared.backoff import Backoff
 from shared.certificates import CorruptMessageError, SigningAnswer, SigningRequest, TrustBundle, decode_answer, encode
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Draft, EventLog, EventLogError
@@ -34,8 +35,10 @@ from shared.svid.validator import validate_svid
 
 _LOGGER = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.3
-_FIRST_WAIT = 10.0
-"""Seconds before an unanswered request is sent again; doubles with each time."""
+_UNSENT = Backoff(_RETRY_SECONDS, _RETRY_SECONDS, jitter=(0.5, 1.5))
+"""Before a request that could not be queued is queued again."""
+_UNANSWERED = Backoff(first=10.0, longest=160.0, jitter=(0.75, 1.25))
+"""Before an unanswered request is sent again."""
 CLOCK_SKEW = 300.0
 """Seconds that our clock may differ from the CA's when a certificate arrives."""
 
@@ -183,8 +186,8 @@ class CertificateRequester:
             await self._csrs.publish(draft)
         except EventLogError as error:
             _LOGGER.warning("a signing request cannot be sent now: %s", error)
-            return _RETRY_SECONDS * (0.5 + self._chance())
-        return _FIRST_WAIT * 2 ** min(attempt, 4) * (0.75 + 0.5 * self._chance())
+            return _UNSENT.delay(0, self._chance)
+        return _UNANSWERED.delay(attempt, self._chance)
 
     def _answered(self, answer: SigningAnswer) -> None:
         future = self._waiting.get(answer.id)

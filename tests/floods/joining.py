@@ -12,11 +12,11 @@ import msgspec
 
 from benchmarks.swarm.http2 import GrpcStream
 from benchmarks.swarm.wire import CDS, DELTA_PATH, read_response, write_request
+from shared.backoff import Backoff
 from tests.floods.assailant import client_context
 from tests.floods.dose import Target
 
-_FIRST_RETRY = 0.1
-_LONGEST_RETRY = 1.0
+_BACKOFF = Backoff(first=0.1, longest=1.0)
 """As the bootstrap of the sidecars says."""
 
 
@@ -46,12 +46,12 @@ async def join(target: Target, *, node: str, within: float = 10.0) -> float:
     """Join once as a sidecar does, with its retries, and leave; the seconds that it took, or `inf`."""
     context = client_context(target)
     began = time.monotonic()
-    pause = _FIRST_RETRY
+    delays = _BACKOFF.delays()
     try:
         async with asyncio.timeout(within):
             while not await _served(target, context, node):
+                pause = delays.next()
                 await asyncio.sleep(pause)
-                pause = min(_LONGEST_RETRY, 2 * pause)
     except TimeoutError:
         return math.inf
     return time.monotonic() - began

@@ -23,6 +23,7 @@ from services.xds_edge.lastgood import LastGood
 from services.xds_edge.secrets import WorkloadSecrets
 from services.xds_edge.snapshots import SnapshotFollower
 from services.xds_edge.status import StatusReporter
+from shared.backoff import Backoff
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import EMPTY
 from shared.lease import Lease
@@ -41,7 +42,7 @@ from tests.unit.compiler import objects
 STREAMS = Streams()
 SCOPE = STREAMS.cluster_scope(objects.CLUSTER)
 PATIENCE = Patience(gather=2.0, gather_epoch=10.0, retry=0.3, glance=4.0, scrub=15.0, stand_by=2.0)
-_LIMITS = ReflectorLimits(backoff_base=0.2, backoff_cap=5.0)
+_LIMITS = ReflectorLimits(retry=Backoff(0.2, 5.0, jitter=(0.5, 1.5)))
 
 
 async def _no_certificate(_token: str, spiffe_id: SpiffeId) -> IssuedSvid:

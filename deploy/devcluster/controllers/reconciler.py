@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable
 
 from deploy.devcluster.cluster import ApiError
 from deploy.devcluster.objects import Key
+from shared.backoff import Backoff, Delays
 
 _LOG = logging.getLogger(__name__)
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
 """One step for one key; the answer is after how many seconds to look again without being told, if at all."""
 
-_FIRST_PAUSE = 0.02
-_LONGEST_PAUSE = 1.0
+_BACKOFF = Backoff(first=0.02, longest=1.0)
 
 
 class Reconciler:
@@ -33,7 +33,7 @@ class Reconciler:
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._failures: dict[Key, int] = {}
+        self._failures: dict[Key, Delays] = {}
         self._told: dict[Key, str] = {}
         self._closed = False
 
@@ -94,5 +94,4 @@ class Reconciler:
             self._failures.pop(key, None)
             self._told.pop(key, None)
             return pause
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        return min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
+        return self._failures.setdefault(key, _BACKOFF.delays()).next()

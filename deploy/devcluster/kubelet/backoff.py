@@ -6,22 +6,25 @@ the first restart is immediate, then 0.5 s doubling to 30 s; a run of a minute e
 
 from __future__ import annotations
 
-_FIRST = 0.5
-_LONGEST = 30.0
+from shared.backoff import Backoff
+
+_BACKOFF = Backoff(first=0.5, longest=30.0)
 _FORGIVEN_AFTER = 60.0
 
 
-class Backoff:
+class Restarts:
     """The record of one container."""
 
     def __init__(self) -> None:
-        self._restarts = 0
+        self._immediate = True
+        self._delays = _BACKOFF.delays()
 
     def next(self, ran_for: float) -> float:
         """Seconds to wait after a run of that many seconds."""
         if ran_for >= _FORGIVEN_AFTER:
-            self._restarts = 0
-        self._restarts += 1
-        if self._restarts == 1:
+            self._immediate = True
+            self._delays.reset()
+        if self._immediate:
+            self._immediate = False
             return 0.0
-        return min(_FIRST * 2.0 ** min(self._restarts - 2, 16), _LONGEST)
+        return self._delays.next()

@@ -18,7 +18,7 @@ import msgspec
 
 from deploy.devcluster.cluster import Obj
 from deploy.devcluster.kubelet import probes, probing
-from deploy.devcluster.kubelet.backoff import Backoff
+from deploy.devcluster.kubelet.backoff import Restarts
 from deploy.devcluster.kubelet.environment import UnresolvedError
 from deploy.devcluster.kubelet.view import Role, Running, Terminated, View, Waiting
 from deploy.devcluster.runtime import Process
@@ -70,7 +70,7 @@ class Container:
         self._restart = "Always" if role == "sidecar" else restart
         self._grace = grace
         self._now = now
-        self._backoff = Backoff()
+        self._restarts = Restarts()
         self._process: Process | None = None
         self._stopping = asyncio.Event()
         self._kick = asyncio.Event()
@@ -169,7 +169,7 @@ class Container:
         return self._restart == "Never" or state.exit_code == 0
 
     async def _pause(self, ran_for: float) -> None:
-        delay = self._backoff.next(ran_for)
+        delay = self._restarts.next(ran_for)
         state = self._view.state
         if isinstance(state, Terminated):
             self._set(last=state, restarts=self._view.restarts + 1)

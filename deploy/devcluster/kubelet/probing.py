@@ -13,12 +13,15 @@ from collections.abc import Awaitable, Callable
 
 from deploy.devcluster.cluster import Obj
 from deploy.devcluster.kubelet.probes import Outcome
+from shared.backoff import Backoff
 
 Check = Callable[[], Awaitable[Outcome]]
 Sleep = Callable[[float], Awaitable[None]]
 
-_EAGER_FIRST = 0.1
-_EAGER_GROWTH = 1.1
+
+def _eager(period: float) -> Backoff:
+    """The pauses before the first success."""
+    return Backoff(first=min(0.1, period), longest=period, factor=1.1)
 
 
 class Rhythm:
@@ -36,14 +39,13 @@ async def until_started(probe: Obj, check: Check, *, sleep: Sleep, clock: Callab
     rhythm = Rhythm(probe)
     await sleep(rhythm.initial_delay)
     deadline = clock() + rhythm.failures * rhythm.period
-    pause = _EAGER_FIRST
+    pauses = _eager(rhythm.period).delays()
     while True:
         outcome = await check()
         left = deadline - clock()
         if outcome.success or left <= 0:
             return outcome
-        await sleep(min(pause, rhythm.period, left))
-        pause *= _EAGER_GROWTH
+        await sleep(min(pauses.next(), left))
 
 
 async def watch_readiness(
@@ -53,7 +55,7 @@ async def watch_readiness(
     rhythm = Rhythm(probe)
     await sleep(rhythm.initial_delay)
     ready, was_ready, row = False, False, 0
-    pause = _EAGER_FIRST
+    pauses = _eager(rhythm.period).delays()
     while True:
         outcome = await check()
         row = 0 if outcome.success is ready else row + 1
@@ -66,8 +68,7 @@ async def watch_readiness(
         if was_ready:
             await sleep(rhythm.period)
         else:
-            await sleep(min(pause, rhythm.period))
-            pause *= _EAGER_GROWTH
+            await sleep(pauses.next())
 
 
 async def until_dead(probe: Obj, check: Check, *, sleep: Sleep = asyncio.sleep) -> Outcome:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from deploy.devcluster.cluster import Obj
 from deploy.devcluster.kubelet import probing
-from deploy.devcluster.kubelet.backoff import Backoff
+from deploy.devcluster.kubelet.backoff import Restarts
 from deploy.devcluster.kubelet.probes import HttpClient, Outcome, Target, check
 
 
@@ -72,7 +72,7 @@ async def test_liveness_needs_failures_in_a_row() -> None:
 
 
 def test_the_first_restart_is_immediate_and_a_minute_of_running_is_forgiven() -> None:
-    record = Backoff()
+    record = Restarts()
     assert [record.next(1.0) for _ in range(9)] == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     assert record.next(61.0) == 0.0
 

@@ -17,6 +17,7 @@ from services.ingestor.source import Source
 from services.ingestor.standing import Witness
 from services.ingestor.writer import Patience, Writer
 from shared import events
+from shared.backoff import Backoff
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import EventLog
 from shared.subjects import Streams
@@ -25,7 +26,10 @@ STREAMS = Streams()
 POD = Kind("Pod", "", "pods", "v1")
 SPLIT = Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
 LIMITS = Limits(
-    backoff_base=0.001, backoff_cap=0.01, absent_base=0.002, absent_cap=0.01, absent_confirmed=0.05, lasting=0.02
+    retry=Backoff(0.001, 0.01, jitter=(0.5, 1.5)),
+    absent=Backoff(0.002, 0.01, jitter=(0.8, 1.2)),
+    absent_confirmed=0.05,
+    lasting=0.02,
 )
 PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02, warming=0.02)
 

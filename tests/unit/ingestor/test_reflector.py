@@ -18,9 +18,10 @@ from services.ingestor.reflector import (
     StreamList,
     Wait,
 )
+from shared.backoff import Backoff
 from tests.unit.ingestor.objects import projected
 
-LIMITS = Limits(backoff_base=1.0, backoff_cap=8.0)
+LIMITS = Limits(retry=Backoff(1.0, 8.0, jitter=(0.5, 1.5)))
 
 
 def reflector() -> Reflector:

@@ -13,6 +13,7 @@ from services.xds_edge.detour import Detour
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.snapshots import SnapshotFollower
 from shared import blob
+from shared.backoff import Backoff
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint, Record
 from shared.snapshot import FORMAT, Commit, Snapshot, encode_commit
@@ -90,7 +91,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshots, "GLANCE", 0.02)
     monkeypatch.setattr(snapshots, "_NEXT_GLANCE", 0.02)
     monkeypatch.setattr(snapshots, "GAP_LOOK", 0.02)
-    monkeypatch.setattr(snapshots, "_FIRST_RETRY", 0.01)
+    monkeypatch.setattr(snapshots, "_DAMAGED", Backoff(first=0.01, longest=10.0))
+    monkeypatch.setattr(snapshots, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
 
 
 async def test_a_log_that_went_back_behind_a_follower_that_has_read_nothing_yet_is_noticed() -> None:

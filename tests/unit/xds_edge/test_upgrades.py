@@ -10,6 +10,7 @@ import pytest
 
 from services.xds_edge import snapshots
 from shared import blob
+from shared.backoff import Backoff
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY
 from shared.snapshot import CDS, FORMAT, Commit, FutureSnapshotError, Resource, decode_commit, encode_commit
@@ -22,7 +23,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that take seconds in life take hundredths here."""
     monkeypatch.setattr(snapshots, "GLANCE", 0.02)
     monkeypatch.setattr(snapshots, "GAP_LOOK", 0.02)
-    monkeypatch.setattr(snapshots, "_FIRST_RETRY", 0.01)
+    monkeypatch.setattr(snapshots, "_DAMAGED", Backoff(first=0.01, longest=10.0))
+    monkeypatch.setattr(snapshots, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
 
 
 def fields(told: Commit) -> dict[str, Any]:
