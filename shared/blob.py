@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from shared.eventlog.protocol import MAX_BATCH, MAX_PAYLOAD, BatchTooLargeError, Draft, EventLog, EventLogError, Record
 
-_LOG = logging.getLogger("meshlog.blob")
+_log = logging.getLogger(__name__)
 
 HEADER_VERSION = "Meshlog-Version"
 HEADER_COMPILED = "Meshlog-Compiled"
@@ -136,7 +136,7 @@ async def newest(log: EventLog, subject: str) -> tuple[Record, bytes] | None:
     try:
         return await _ending_at(log, subject, last)
     except BlobError as error:
-        _LOG.error("the newest blob of %s cannot be used, looking for the one before: %s", subject, error)
+        _log.error("the newest blob of %s cannot be used, looking for the one before: %s", subject, error)
         found: tuple[Record, bytes] | None = None
         assembler = Assembler()
         async for record in log.read(subjects=subject):

@@ -37,7 +37,7 @@ from shared.eventlog.protocol import (
     StaleWriterError,
 )
 
-_LOG = logging.getLogger("meshlog.lease")
+_log = logging.getLogger(__name__)
 
 TTL = 1.5
 """Seconds after which a lease that is not renewed may be taken by another."""
@@ -182,7 +182,7 @@ class Lease:
             async with asyncio.timeout(self._ttl):
                 await self._write(msgspec.structs.replace(self._mine, ttl=0.0))
         except (EventLogError, TimeoutError) as error:
-            _LOG.info("the lease was not given back, it will run out: %s", error)
+            _log.info("the lease was not given back, it will run out: %s", error)
 
     # One turn
 
@@ -211,7 +211,7 @@ class Lease:
             return _AGAIN / 4
         except (LogUnavailableError, TimeoutError) as error:
             # It may be written all the same: the next attempt must know.
-            _LOG.debug("the lease cannot be written now: %s", error)
+            _log.debug("the lease cannot be written now: %s", error)
             await self._look()
             return _AGAIN
         if not self._warm.is_set():
@@ -254,7 +254,7 @@ class Lease:
                         await self._look()
                     self._stirred.set()
             except EventLogError as error:
-                _LOG.debug("the lease cannot be watched now: %s", error)
+                _log.debug("the lease cannot be watched now: %s", error)
             await asyncio.sleep(_AGAIN)
 
     async def _look(self) -> None:
@@ -289,5 +289,5 @@ class Lease:
     def _tell(self) -> None:
         if self.held != self._held:
             self._held = self.held
-            _LOG.info("leading" if self._held else "standing by", extra={"lease": self._subject})
+            _log.info("leading" if self._held else "standing by", extra={"lease": self._subject})
             self.changed()

@@ -37,6 +37,8 @@ from shared.telemetry.http import HealthServer, Readiness
 from shared.telemetry.metrics import Metrics
 from shared.visible import visible
 
+_log = logging.getLogger(__name__)
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
@@ -54,7 +56,6 @@ class Context(Generic[C]):
         self.settings = settings
         self.instance = settings.instance or socket.gethostname()
         """Unique name of this process in the log."""
-        self.log = logging.getLogger(f"meshlog.{service}")
         self.metrics = Metrics()
         self.readiness = Readiness()
         self.metrics.gauge(
@@ -131,6 +132,7 @@ def main(
         settings = settings_module.load(
             settings_type, argv, os.environ if environ is None else environ, command=f"meshlog run {name}"
         )
+        log_lines.levels_of(settings.log_levels)
     except BadInputError as error:
         print(visible(f"meshlog run {name}: {error}"), file=sys.stderr)  # noqa: T201 (logging is not set up yet)
         return EXIT_BAD_INPUT
@@ -140,7 +142,13 @@ def main(
 def run(service: Service[C], settings: C, *, name: str) -> int:
     """Run a service to its end in an event loop of its own; the result is the exit code."""
     instance = settings.instance or socket.gethostname()
-    log_lines.configure(service=name, instance=instance, level=settings.log_level, form=settings.log_format)
+    log_lines.configure(
+        service=name,
+        instance=instance,
+        level=settings.log_level,
+        levels=log_lines.levels_of(settings.log_levels),
+        form=settings.log_format,
+    )
     if settings.die_with_parent:
         _die_with_parent()
     with contextlib.ExitStack() as stack:
@@ -150,9 +158,7 @@ def run(service: Service[C], settings: C, *, name: str) -> int:
                     traces.exporting_to_file(Path(settings.trace_file), service=name, instance=instance)
                 )
             except OSError as error:
-                logging.getLogger("meshlog").error(  # noqa: TRY400 (bad input: no traceback)
-                    "the trace file cannot be written: %s", error
-                )
+                _log.error("the trace file cannot be written: %s", error)
                 return EXIT_BAD_INPUT
         watchdog = _Watchdog(after=2 * settings.stop_within + 2)
         stack.callback(watchdog.disarm)
@@ -192,7 +198,7 @@ async def _supervise(service: Service[C], settings: C, name: str, watchdog: _Wat
     try:
         if settings.http_port:
             await server.start(settings.http_host, settings.http_port)
-        context.log.info("started", extra={"pid": os.getpid()})
+        _log.info("started", extra={"pid": os.getpid()})
         failure = await _serve(service, context)
     except MeshlogError as error:
         failure = error
@@ -203,10 +209,10 @@ async def _supervise(service: Service[C], settings: C, name: str, watchdog: _Wat
         await server.stop()
         context.metrics.close()
     if failure is None:
-        context.log.info("stopped")
+        _log.info("stopped")
         return EXIT_OK
     expected = isinstance(failure, MeshlogError)
-    context.log.error("ended: %s", failure, exc_info=failure, extra={"code": failure.code} if expected else {})
+    _log.error("ended: %s", failure, exc_info=failure, extra={"code": failure.code} if expected else {})
     return EXIT_BAD_INPUT if isinstance(failure, BadInputError) else EXIT_FAILURE
 
 
@@ -222,7 +228,7 @@ async def _serve(service: Service[C], context: Context[C]) -> BaseException | No
             limit = context.settings.stop_within
             await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED, timeout=limit)
             if not serving.done() and not failing.done():
-                context.log.warning("the stop took longer than %g s; letting go", limit)
+                _log.warning("the stop took longer than %g s; letting go", limit)
         if not serving.done():
             serving.cancel()
             await asyncio.wait({serving}, timeout=context.settings.stop_within)
@@ -243,7 +249,7 @@ def _handle_signals(context: Context[C], watchdog: _Watchdog) -> None:
     def stop(number: signal.Signals) -> None:
         if context.stopping.is_set():
             os._exit(128 + number)
-        context.log.info("stopping", extra={"signal": number.name})
+        _log.info("stopping", extra={"signal": number.name})
         watchdog.arm()
         context.stopping.set()
 

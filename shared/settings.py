@@ -65,6 +65,9 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Port of those; 0: none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe line that is written."""
+    log_levels: tuple[str, ...] = ()
+    """Packages and modules whose level differs, PACKAGE=LEVEL each, as in `services.ca=debug`; it holds for everything
+    below that name, unless a longer name has a level of its own."""
     log_format: Literal["json", "text"] = "json"
     """One JSON object a line, or text for eyes."""
     trace_file: str = ""

@@ -14,7 +14,7 @@ from deploy.devcluster.settings import NODE, parse
 from shared.errors import BadInputError
 from shared.telemetry.logging import configure
 
-_LOG = logging.getLogger("devcluster")
+_log = logging.getLogger(__package__)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         if bad is not None:
             inherited.failed(bad.code, str(bad))
             return 2
-        _LOG.critical("the devcluster ends by an error", exc_info=error)
+        _log.critical("the devcluster ends by an error", exc_info=error)
         return 1
     return 0
 

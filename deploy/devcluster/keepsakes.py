@@ -21,7 +21,7 @@ from deploy.devcluster.cluster import ApiError, Obj
 from deploy.devcluster.settings import Kept
 from shared.errors import BadInputError
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _MANAGER = "meshlog"
 
 
@@ -66,7 +66,7 @@ class Keepsakes:
                         obj = None if event.type == "DELETED" else event.object
                         await asyncio.to_thread(self._keep, self._file(one, name), obj)
             except ApiError as error:
-                _LOG.warning("%s are looked at anew: %s", one.resource, error)
+                _log.warning("%s are looked at anew: %s", one.resource, error)
 
     def _keep(self, path: Path, obj: Obj | None) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

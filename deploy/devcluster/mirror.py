@@ -15,7 +15,7 @@ import msgspec
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import ApiError, Cluster, Obj, WatchEvent
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class Mirror:
             except ApiError as error:
                 if error.status != 410:
                     raise
-            _LOG.info("the watch of %s ended; listing again", resource)
+            _log.info("the watch of %s ended; listing again", resource)
 
     def replace(self, resource: str, listed: Sequence[Obj]) -> None:
         """Take a complete list: what it lacks is gone."""

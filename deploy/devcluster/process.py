@@ -45,7 +45,7 @@ from deploy.devcluster.settings import (
 )
 from shared.errors import BadInputError
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -112,10 +112,10 @@ async def run(settings: Settings, inherited: Inherited) -> None:
             path = inherited.state_dir / KUBECONFIG
             _write_private(path, api.kubeconfig(f"https://{host}:{port}"))
             applied = len(definitions) + len(objects)
-            _LOG.info("the cluster is ready: %d objects applied, %d of those kept", applied, restored)
+            _log.info("the cluster is ready: %d objects applied, %d of those kept", applied, restored)
             inherited.ready(kubeconfig=str(path), api=f"https://{host}:{port}")
     except* _StoppedError:
-        _LOG.info("the cluster ends")
+        _log.info("the cluster ends")
     finally:
         await api.stop()
         await runtime.close()

@@ -17,7 +17,7 @@ from typing import Any
 from deploy.devcluster.mirror import Mirror
 from deploy.devcluster.settings import Published
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _CHUNK = 64 * 1024
 
 
@@ -41,7 +41,7 @@ class Publication:
                 there, back = await asyncio.open_connection(self._address(), self._published.port)
             except OSError as error:
                 name = f"{self._published.namespace}/{self._published.service}"
-                _LOG.info("a connection to %s finds nobody there: %s", name, error)
+                _log.info("a connection to %s finds nobody there: %s", name, error)
                 return
             with contextlib.closing(back):
                 await _until_either(_pass_on(reader, back), _pass_on(there, writer))

@@ -13,7 +13,7 @@ from shared.certificates import AuditNote, encode
 from shared.eventlog.protocol import Draft, EventLog, EventLogError
 from shared.subjects import Streams
 
-_LOGGER = logging.getLogger("meshlog.ca.audit")
+_log = logging.getLogger(__name__)
 KEPT = 1000
 """Notes that wait for the log; beyond, the oldest are dropped, counted and said."""
 PACE_SECONDS = 0.05
@@ -50,12 +50,12 @@ class AuditTrail:
                         Draft(subject=self._streams.audit_subject(note.what), payload=encode(note))
                     )
                 except EventLogError as error:
-                    _LOGGER.warning("the audit trail cannot be written now: %s", error)
+                    _log.warning("the audit trail cannot be written now: %s", error)
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 if self._waiting and self._waiting[0] is note:
                     self._waiting.popleft()
                 if self._dropped:
-                    _LOGGER.warning("%d refusals are not in the audit trail: too many at once", self._dropped)
+                    _log.warning("%d refusals are not in the audit trail: too many at once", self._dropped)
                     self._dropped = 0
                 await asyncio.sleep(PACE_SECONDS)

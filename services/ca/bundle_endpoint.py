@@ -30,7 +30,7 @@ from shared.svid import IssuedSvid
 from shared.svid.document import parse_certificates
 from shared.svid.serving import load_into
 
-_LOGGER = logging.getLogger("meshlog.ca.bundle")
+_log = logging.getLogger(__name__)
 REFRESH_HINT = 300
 """Seconds after which whoever reads the bundle should look again."""
 ACCOUNT = "meshlog-ca"
@@ -116,7 +116,7 @@ class BundleEndpoint:
                 lifetime=_LIFETIME,
             )
         except MeshlogError as error:
-            _LOGGER.warning("no certificate for the bundle endpoint: %s", error)
+            _log.warning("no certificate for the bundle endpoint: %s", error)
             return False
         load_into(
             context,
@@ -139,7 +139,7 @@ class BundleEndpoint:
                 writer.write(self._response(head.partition(b"\r\n")[0].decode("latin-1")))
                 await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, TimeoutError) as error:
-            _LOGGER.debug("a request for the bundle failed: %s", error)
+            _log.debug("a request for the bundle failed: %s", error)
         finally:
             writer.close()
 

@@ -21,7 +21,7 @@ from shared.backoff import Backoff
 from shared.certificates import TrustBundle
 from shared.latest import Latest
 
-_LOGGER = logging.getLogger("meshlog.ca.distribution")
+_log = logging.getLogger(__name__)
 CONFIG_MAP = "meshlog-trust-bundle"
 CONFIG_MAP_KEY = "bundle.pem"
 INJECT_LABEL = "meshlog.io/inject-ca"
@@ -173,7 +173,7 @@ class BundleDistributor:
                 self._written[namespace] = (uid, bundle.serial)
             except KubeError as error:
                 complete = False
-                _LOGGER.warning("the trust bundle is not in namespace %s yet: %s", namespace, error)
+                _log.warning("the trust bundle is not in namespace %s yet: %s", namespace, error)
         if self._cluster_bundle and self._written.get(CLUSTER_BUNDLES) != ("", bundle.serial):
             complete = await self._write_cluster_bundle(bundle) and complete
         if complete:
@@ -190,7 +190,7 @@ class BundleDistributor:
                 await asyncio.sleep(_PACE_SECONDS)
                 await self._wait_for_change(kind, version)
             except KubeError as error:
-                _LOGGER.warning("%s are not current: %s", kind, error)
+                _log.warning("%s are not current: %s", kind, error)
                 await asyncio.sleep(delays.next())
 
     async def reconcile_webhooks(self, kind: str) -> str:
@@ -209,7 +209,7 @@ class BundleDistributor:
             patch = webhook_patch(configuration.webhooks, ca_bundle)
             if patch:
                 await self._patch(f"{path}/{configuration.metadata.name}", patch)
-                _LOGGER.info("wrote the trust bundle into %s", configuration.metadata.name)
+                _log.info("wrote the trust bundle into %s", configuration.metadata.name)
         self._shown[kind] = bundle
         self._note_held(kind, bundle.serial)
         return found.metadata.resource_version
@@ -263,7 +263,7 @@ class BundleDistributor:
             if answer.status not in {200, 201, 404}:
                 raise KubeError.of("PATCH", path, answer)
         except KubeError as error:
-            _LOGGER.warning("the ClusterTrustBundle is not current: %s", error)
+            _log.warning("the ClusterTrustBundle is not current: %s", error)
             return False
         self._written[CLUSTER_BUNDLES] = ("", bundle.serial)
         return True

@@ -31,7 +31,7 @@ from shared.model import (
 from shared.subjects import Streams, unescape
 from shared.tokens import TokenVerifier, WorkloadToken
 
-_LOGGER = logging.getLogger("meshlog.ca.facts")
+_log = logging.getLogger(__name__)
 KINDS = ("TokenIssuer", "MeshConfig", "MeshRootCertificate", "Namespace", "ServiceAccount", "Pod")
 _ENDED = {"Succeeded", "Failed"}
 _RETRY_SECONDS = 0.3
@@ -251,7 +251,7 @@ class FactsFollower:
             try:
                 await self._follow()
             except EventLogError as error:
-                _LOGGER.warning("the events cannot be followed now: %s", error)
+                _log.warning("the events cannot be followed now: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _follow(self) -> None:
@@ -280,7 +280,7 @@ class FactsFollower:
         try:
             self.facts.apply(read(record))
         except MeshlogError as error:
-            _LOGGER.error("event %d is left out: %s", record.sequence, error)  # noqa: TRY400 (no bug of ours)
+            _log.error("event %d is left out: %s", record.sequence, error)
 
     def _wake_soon(self) -> None:
         if self._waking is None:

@@ -23,7 +23,7 @@ from shared.latest import Latest
 from shared.meshconfig.certificates import GatewayWish
 from shared.subjects import Streams
 
-_LOGGER = logging.getLogger("meshlog.ca.gateway")
+_log = logging.getLogger(__name__)
 WHAT = "ingress-gateway"
 STORED = "ingress-gateway/stored"
 REMOVED = "ingress-gateway/removed"
@@ -66,7 +66,7 @@ class GatewayCertificate:
                 await self.reconcile()
             except MeshlogError as error:
                 pause = _RETRY_SECONDS
-                _LOGGER.warning("the ingress gateway's certificate is not current: %s", error)
+                _log.warning("the ingress gateway's certificate is not current: %s", error)
             try:
                 async with asyncio.timeout(pause):
                     while self._facts.gateway == seen:
@@ -154,7 +154,7 @@ class GatewayCertificate:
 
     async def _note(self, note: AuditNote) -> None:
         await self._certs.publish(Draft(subject=self._subject, payload=encode(note)))
-        _LOGGER.info("%s", note.code, extra={"secret": note.asked_for, "names": note.names, "until": note.until})
+        _log.info("%s", note.code, extra={"secret": note.asked_for, "names": note.names, "until": note.until})
 
 
 def _place(wish: GatewayWish) -> str:

@@ -27,7 +27,7 @@ from shared.spiffe import SpiffeId
 from shared.svid.document import BACKDATE
 from shared.tokens import TokenRefusedError, TokenVerifier, WorkloadToken
 
-_LOGGER = logging.getLogger("meshlog.ca")
+_log = logging.getLogger(__name__)
 SHORTEST_LIFETIME = 10.0
 """Seconds; below, a certificate could expire on its way."""
 ISSUER_MARGIN = 60.0
@@ -96,7 +96,7 @@ class Issuer:
             # A key that is not ours: the requester holds an old bundle, and reads the new one before it asks again.
             return self._refuse(request, refusal, _LATER if refusal.code == "sealing/unknown-key" else 0.0)
         except MeshlogError as failure:
-            _LOGGER.error("the provider failed: %s", failure, extra={"code": failure.code})  # noqa: TRY400
+            _log.error("the provider failed: %s", failure, extra={"code": failure.code})
             return self._refuse(request, RefusedError("ca/provider", str(failure)), 5.0)
 
     def seen(self, request: SigningRequest) -> bool:
@@ -137,7 +137,7 @@ class Issuer:
             requester=request.requester[:128],
             asked_for=request.spiffe_id[:300],
         )
-        _LOGGER.warning(
+        _log.warning(
             "refused: %s",
             refusal,
             extra={
@@ -191,9 +191,9 @@ class Issuer:
 
 def _log_issue(request: SigningRequest, token: WorkloadToken, template: LeafTemplate) -> None:
     # The answer in the log says all of it: a line for each certificate is for whoever looks for a fault.
-    if not _LOGGER.isEnabledFor(logging.DEBUG):
+    if not _log.isEnabledFor(logging.DEBUG):
         return
-    _LOGGER.debug(
+    _log.debug(
         "issued",
         extra={
             "identity": str(template.identity),

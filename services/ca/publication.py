@@ -18,7 +18,7 @@ from shared.latest import Latest
 from shared.subjects import Streams
 from shared.svid.trust import InvalidBundleError, check_bundle
 
-_LOGGER = logging.getLogger("meshlog.ca.publication")
+_log = logging.getLogger(__name__)
 AGAIN_SECONDS = 86400.0
 
 
@@ -48,7 +48,7 @@ class BundlePublisher:
             if held is not None:
                 check_bundle(held)
         except (CorruptMessageError, InvalidBundleError) as error:
-            _LOGGER.error("the bundle in the log is replaced: %s", error)  # noqa: TRY400 (no bug of ours)
+            _log.error("the bundle in the log is replaced: %s", error)
             return None
         if held is not None:
             self._highest = max(self._highest, held.serial)
@@ -75,4 +75,4 @@ class BundlePublisher:
         await self._certs.append([draft], scope=self.subject, after=self._tip, epoch=epoch)
         self._highest = max(self._highest, bundle.serial)
         self.published.set(bundle)
-        _LOGGER.info("published trust bundle %d with %d roots", bundle.serial, len(bundle.roots))
+        _log.info("published trust bundle %d with %d roots", bundle.serial, len(bundle.roots))

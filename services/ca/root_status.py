@@ -22,7 +22,7 @@ from services.ca.wishes import WantedRoot
 from shared.backoff import Backoff
 from shared.latest import Latest
 
-_LOGGER = logging.getLogger("meshlog.ca.status")
+_log = logging.getLogger(__name__)
 _BACKOFF = Backoff(first=1.0, longest=30.0)
 NAMED = 3
 """How many of those that are waited for a status names."""
@@ -115,7 +115,7 @@ class RootStatuses:
                 self._written[key] = status
             except KubeError as error:
                 complete = False
-                _LOGGER.warning("the status of root %s is not written yet: %s", root.name, error)
+                _log.warning("the status of root %s is not written yet: %s", root.name, error)
         return complete
 
     async def _patch(self, name: str, status: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from shared.errors import MeshlogError
 from shared.sealing import Opener
 from shared.svid.document import parse_certificates
 
-_LOGGER = logging.getLogger("meshlog.ca.roots")
+_log = logging.getLogger(__name__)
 DEFAULT_ROOT = "default"
 
 OpenStore = Callable[[WantedRoot], KeyStore]
@@ -88,7 +88,7 @@ class Roots:
                     # Looked for anew each time, and never signed with.
                     self._providers.pop(one.name, None)
                 if self.problems.get(one.name) != str(error):
-                    _LOGGER.warning("root %s cannot be used: %s", one.name, error)
+                    _log.warning("root %s cannot be used: %s", one.name, error)
                 self.problems[one.name] = str(error)
                 found += _unusable(one, held)
         return found
@@ -99,7 +99,7 @@ class Roots:
             try:
                 await provider.refresh()
             except MeshlogError as error:
-                _LOGGER.warning("root %s could not be refreshed: %s", name, error)
+                _log.warning("root %s could not be refreshed: %s", name, error)
 
     async def _provider(self, wanted: WantedRoot, *, trusted: bool) -> Provider:
         """`trusted`: members hold its certificate already, so its keys must be there; new ones would be others."""

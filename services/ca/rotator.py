@@ -21,7 +21,7 @@ from shared.certificates import AuditNote, TrustBundle, TrustedRoot, encode
 from shared.eventlog.protocol import Draft, DuplicateError, EventLog, EventLogError, StaleWriterError
 from shared.subjects import Streams
 
-_LOGGER = logging.getLogger("meshlog.ca.rotation")
+_log = logging.getLogger(__name__)
 PACE_SECONDS = 1.0
 """Between two looks while a rotation is under way."""
 IDLE_SECONDS = 60.0
@@ -92,7 +92,7 @@ class Rotator:
             except (StaleWriterError, DuplicateError):
                 delay = 0.0
             except EventLogError as error:
-                _LOGGER.warning("the trust bundle cannot be seen to now: %s", error)
+                _log.warning("the trust bundle cannot be seen to now: %s", error)
                 delay = PACE_SECONDS
             try:
                 async with asyncio.timeout(delay):
@@ -115,7 +115,7 @@ class Rotator:
             )
             if bundle is None:
                 reason = "; ".join(f"{name}: {why}" for name, why in sorted(self._roots.problems.items()))
-                _LOGGER.warning("there is no root to publish yet: %s", reason or "none is active")
+                _log.warning("there is no root to publish yet: %s", reason or "none is active")
                 return PACE_SECONDS
             await self._publisher.publish(bundle)
             first = Plan(bundle=bundle, step="first", why="the first trust bundle")
@@ -165,7 +165,7 @@ class Rotator:
         if note == self._told:
             return
         if self._told is not None or found.step != "steady":
-            _LOGGER.info("rotation: %s", found.step, extra={"why": found.why, "waiting": note.waiting_count})
+            _log.info("rotation: %s", found.step, extra={"why": found.why, "waiting": note.waiting_count})
         await self._certs.publish(Draft(subject=self._streams.audit_subject("rotation"), payload=encode(note)))
         self._told = note
 

@@ -24,7 +24,7 @@ from shared.eventlog.protocol import Draft, EventLog, EventLogError, Job
 from shared.latest import Latest
 from shared.subjects import Streams
 
-_LOGGER = logging.getLogger("meshlog.ca.queue")
+_log = logging.getLogger(__name__)
 GROUP = "ca"
 IN_FLIGHT = 256
 """Requests in hand at once: enough to hide the log's latency; the rest waits in the queue, for other replicas too."""
@@ -71,11 +71,11 @@ class SigningQueue:
         try:
             request = decode_request(job.record.payload)
         except CorruptMessageError as error:
-            _LOGGER.warning("request %d is dropped: %s", job.record.sequence, error)
+            _log.warning("request %d is dropped: %s", job.record.sequence, error)
             await self._finish(job)
             return
         if job.record.subject != self._streams.csr_subject(request.requester):
-            _LOGGER.warning("request %d is dropped: its subject is not its requester's", job.record.sequence)
+            _log.warning("request %d is dropped: its subject is not its requester's", job.record.sequence)
             await self._finish(job)
             return
         try:
@@ -87,16 +87,16 @@ class SigningQueue:
             await self._certs.publish(Draft(subject=subject, payload=encode(answer), message_id=f"answer-{request.id}"))
             self._answered(answer)
         except EventLogError as error:
-            _LOGGER.warning("request %s goes back to the queue: %s", request.id[:64], error)
+            _log.warning("request %s goes back to the queue: %s", request.id[:64], error)
             return
         await self._finish(job)
 
     async def _answer(self, request: SigningRequest) -> SigningAnswer:
         try:
             return await self._issuer.answer(request, await self._bundle.wait())
-        except Exception:
+        except Exception:  # noqa: BLE001 (logged, and the request refused)
             # A bug. One request must not end the CA, again and again, for all others: it is refused and logged.
-            _LOGGER.exception("request %s failed by a bug", request.id[:64])
+            _log.exception("request %s failed by a bug", request.id[:64])
             return SigningAnswer(id=request.id, refused="ca/internal", retry_after=30.0)
 
     async def _is_answered(self, request: SigningRequest) -> bool:
@@ -113,4 +113,4 @@ class SigningQueue:
         try:
             await job.done()
         except EventLogError as error:
-            _LOGGER.debug("a finished request may come again: %s", error)
+            _log.debug("a finished request may come again: %s", error)

@@ -37,7 +37,7 @@ from shared.events import Event
 from shared.snapshot import Commit
 from shared.telemetry import traces
 
-_LOG = logging.getLogger("meshlog.compiler")
+_log = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(first=0.1, longest=0.4)
 GLANCE = 15.0
@@ -148,9 +148,9 @@ class Publication:
                 delays.reset()
                 await self._follow()
             except (RefoldError, ChainBrokenError) as error:
-                _LOG.warning("reading all events again: %s", error)
+                _log.warning("reading all events again: %s", error)
             except LogUnavailableError as error:
-                _LOG.info("the log cannot be reached, trying again: %s", error)
+                _log.info("the log cannot be reached, trying again: %s", error)
             await asyncio.sleep(delays.next())
 
     async def _refold(self) -> None:
@@ -180,9 +180,9 @@ class Publication:
             folded += 1
         if not self._broken and self._verifier.headless:
             self._broken = f"the event log lost its beginning: {self._verifier.headless}"
-            _LOG.warning(self._broken)
+            _log.warning(self._broken)
             self._ready("events", False, self._broken)
-        _LOG.info("read %d events up to %d", folded, self.compiler.version)
+        _log.info("read %d events up to %d", folded, self.compiler.version)
 
     async def _follow(self) -> None:
         start = self._verifier.checkpoint.sequence + 1
@@ -219,12 +219,12 @@ class Publication:
                 continue
             try:
                 if not await self.snapshots.intact():
-                    _LOG.error("what was published is not in the log any more, or not all: it is said again")
+                    _log.error("what was published is not in the log any more, or not all: it is said again")
                     self._behind = True
                     return None
                 whole = clock() >= self._next_scrub
                 if self.snapshots.published.version and not await self.snapshots.leads_here(whole=whole):
-                    _LOG.error("what was published cannot be read from its newest keyframe on: another is written")
+                    _log.error("what was published cannot be read from its newest keyframe on: another is written")
                     await self._keyframe()
                 if whole:
                     self._next_scrub = clock() + self._limits.scrub
@@ -241,7 +241,7 @@ class Publication:
             # read again: who slept while the log was trimmed sees a hole where there is none.
             if not refolding:
                 raise
-            _LOG.warning("the event log is broken: %s", error)
+            _log.warning("the event log is broken: %s", error)
             self._broken = str(error)
             self._ready("events", False, self._broken)
             self._verifier = Verifier()
@@ -278,12 +278,12 @@ class Publication:
             except events.FutureEventError as error:
                 self.newer, self._halved = error.state(record.sequence), within_beginning
                 told = {"code": error.code}
-                _LOG.error("%s; nothing after event %d is in force", self.newer, self.compiler.version, extra=told)
+                _log.error("%s; nothing after event %d is in force", self.newer, self.compiler.version, extra=told)
                 self._ready("events", False, self.newer)
                 return
             except events.CorruptEventError as error:
                 self.tally.skipped += 1
-                _LOG.error("event %d is skipped: %s", record.sequence, error)
+                _log.error("event %d is skipped: %s", record.sequence, error)
                 continue
             readable.append((event, record))
             await turns.pause()
@@ -331,11 +331,11 @@ class Publication:
                 break
             except StaleWriterError:
                 self.tally.refused += 1
-                _LOG.warning("another compiler has published; reading on")
+                _log.warning("another compiler has published; reading on")
             except LogFullError as error:
                 self._waits_for_room(str(error))
             except LogUnavailableError as error:
-                _LOG.info("the commit may not be written, trying again: %s", error)
+                _log.info("the commit may not be written, trying again: %s", error)
             await asyncio.sleep(delays.next())
             await self._reload()
         lacks = self.snapshots.published.version > self.snapshots.keyframe_version
@@ -352,7 +352,7 @@ class Publication:
             return
         self._full = why
         if why:
-            _LOG.error("%s; the commit waits", why, extra={"code": "log/full"})
+            _log.error("%s; the commit waits", why, extra={"code": "log/full"})
         self._ready("commits", not why, why)
 
     async def _reload(self) -> None:
@@ -389,7 +389,7 @@ class Publication:
         self._compiled(asyncio.get_running_loop().time() - started)
         if len(self.compiler.failures) > failures_before:
             for (query, arguments), error in sorted(self.compiler.failures.items()):
-                _LOG.error("%s%s cannot be compiled, its former result stays: %s", query, arguments, error)
+                _log.error("%s%s cannot be compiled, its former result stays: %s", query, arguments, error)
         self.tally.failures = len(self.compiler.failures)
         if commit is None:
             self.compiler.accept()
@@ -401,7 +401,7 @@ class Publication:
             # The same events, compiled differently (another build), or a log that went back. Versions only grow, so
             # it waits for the next event.
             if self._held_back != commit.version:
-                _LOG.warning("version %d stands already; what differs waits for the next event", commit.version)
+                _log.warning("version %d stands already; what differs waits for the next event", commit.version)
             self._held_back = commit.version
             return None
         span.set(version=commit.version, resources=len(commit.resources), views=len(commit.views))
@@ -413,7 +413,7 @@ class Publication:
         self.tally.resources += len(commit.resources)
         self.tally.quarantined = len(self.snapshots.published.quarantine)
         self._commits_since_keyframe += 1
-        _LOG.info(
+        _log.info(
             "published",
             extra={
                 "version": commit.version,
@@ -441,7 +441,7 @@ class Publication:
                 self.tally.history_from = await self.snapshots.trim(self._limits.kept)
             self._commits_since_keyframe = 0
         except LogUnavailableError as error:
-            _LOG.info("no keyframe is written now: %s", error)
+            _log.info("no keyframe is written now: %s", error)
 
 
 def _ignore(_seconds: float) -> None:

@@ -29,7 +29,7 @@ from shared.snapshot import Commit, FutureSnapshotError, Snapshot, SnapshotError
 from shared.subjects import Streams
 from shared.telemetry import traces
 
-_LOG = logging.getLogger("meshlog.compiler")
+_log = logging.getLogger(__name__)
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -100,7 +100,7 @@ class Snapshots:
                     # What a newer build published counts, though it cannot be read: versions only grow.
                     self._rise(max(self.highest, blob.version_of(record)), blob.epoch_of(record), "")
                 if blob.version_of(record) > self.published.version:
-                    _LOG.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
+                    _log.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
                     self._broken = True
         self._note(self.published)
         # A sequence that was given, and of which there is no record: a commit that somebody may have read.
@@ -160,7 +160,7 @@ class Snapshots:
         except LogUnavailableError:
             raise
         except (EventLogError, SnapshotError) as error:
-            _LOG.warning("the newest keyframe cannot be used: %s", error)
+            _log.warning("the newest keyframe cannot be used: %s", error)
             self.published = Snapshot()
 
     def outdoes(self, commit: Commit) -> bool:
@@ -223,7 +223,7 @@ class Snapshots:
         except StaleWriterError:
             return False
         except BatchTooLargeError as error:
-            _LOG.warning("no keyframe is written: %s", error)
+            _log.warning("no keyframe is written: %s", error)
             return False
         self.keyframe_version = version
         self.since_keyframe = 0

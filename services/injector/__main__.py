@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from shared.eventlog.protocol import Logs
 from shared.policy.budgets import budgets_of
 from shared.spiffe import SpiffeId
 from shared.svid import BundleFollower, CertificateRequester, ServingCertificate
+
+_log = logging.getLogger(__package__)
 
 ACCOUNT = "meshlog-injector"
 
@@ -69,7 +72,7 @@ async def _serve(context: process.Context[InjectorSettings], logs: Logs) -> None
     context.spawn(tls.run(), "CAs of clients")
     port = await server.start(settings.webhook_host, settings.webhook_port)
     context.ready("certificate", ready=True)
-    context.log.info("answering reviews", extra={"port": port})
+    _log.info("answering reviews", extra={"port": port})
     try:
         await context.stopping.wait()
     finally:

@@ -41,7 +41,7 @@ from shared.svid import BundleFollower, CertificateRequester, IssuedSvid, Servin
 from shared.telemetry import traces
 from shared.tokens import TokenVerifier
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SAVE_DELAY = 1.0
 """Seconds that a change waits before it is saved, so that a burst is saved once."""
@@ -214,13 +214,13 @@ class Edge:
         settings = self.settings
         await self.server.start(settings.host, settings.port, lambda: self.serving.current)
         self._ready("certificate", True, "")
-        _LOGGER.info("serving on port %d", self.server.port)
+        _log.info("serving on port %d", self.server.port)
 
     async def confirm_or_trust_disk(self) -> None:
         """Serve the snapshot from disk if the log does not answer in time."""
         await asyncio.sleep(self.settings.confirm_within)
         if not self.may_serve and self.fleet.version:
-            _LOGGER.warning("the log is away: serving the last good snapshot, version %d", self.fleet.version)
+            _log.warning("the log is away: serving the last good snapshot, version %d", self.fleet.version)
             self._begin_serving()
 
     @property
@@ -241,7 +241,7 @@ class Edge:
                 async with asyncio.timeout(1.0):
                     await self.reporter.flushed()
             except TimeoutError:
-                _LOGGER.warning("some proxies' last status could not be written")
+                _log.warning("some proxies' last status could not be written")
         await self.save()
 
     async def save(self) -> None:
@@ -261,7 +261,7 @@ class Edge:
         try:
             await asyncio.to_thread(lastgood.write, self._directory, content)
         except OSError as error:
-            _LOGGER.warning("the last good state cannot be written: %s", error)
+            _log.warning("the last good state cannot be written: %s", error)
 
     async def _save_for_ever(self) -> None:
         while True:
@@ -291,7 +291,7 @@ class Edge:
         if any(proxy is None for proxy in commit.proxies.values()) or commit.parent == 0:
             self.secrets.forget(self._alive)
         self._changed.set()
-        _LOGGER.debug("version %d", commit.version)
+        _log.debug("version %d", commit.version)
 
     def _alive(self, key: str, uid: str) -> bool:
         proxy = self.fleet.proxy(key)
@@ -300,7 +300,7 @@ class Edge:
     def _caught_up(self) -> None:
         if not self.fleet.confirmed:
             self.fleet.confirmed = True
-            _LOGGER.info("caught up at version %d", self.fleet.version)
+            _log.info("caught up at version %d", self.fleet.version)
             self._begin_serving()
             self.fleet.wake_all()
 
@@ -325,7 +325,7 @@ class Edge:
 
     def _relieved(self, may_be_sent: bool) -> None:  # noqa: FBT001 (a `Tell`)
         if not may_be_sent:
-            _LOGGER.warning("busy with the proxies that it has: new ones should be sent to other edges for a while")
+            _log.warning("busy with the proxies that it has: new ones should be sent to other edges for a while")
         self._ready("load", may_be_sent, "busy with the proxies that it has")
 
     def _issuers_changed(self) -> None:

@@ -15,7 +15,7 @@ from shared.model import TokenIssuer
 from shared.subjects import Streams
 from shared.tokens import TokenVerifier
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.3
 _KIND = "TokenIssuer"
 
@@ -56,7 +56,7 @@ class IssuerFollower:
                 async for record in self._log.follow(start=start, subjects=self._scope):
                     self._take(record)
             except EventLogError as error:
-                _LOGGER.warning("token issuers cannot be followed now: %s", error)
+                _log.warning("token issuers cannot be followed now: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _take(self, record: Record) -> None:
@@ -64,11 +64,11 @@ class IssuerFollower:
             event = events.read(record)
             issuer = None if event.object is None else msgspec.json.decode(event.object, type=TokenIssuer)
         except (MeshlogError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _LOGGER.error("record %d is skipped: %s", record.sequence, error)  # noqa: TRY400 (no bug of ours)
+            _log.error("record %d is skipped: %s", record.sequence, error)
             return
         if issuer is None:
             # The object is not one that anybody deletes; with no issuer nobody could connect again.
-            _LOGGER.warning("the token issuer of %s was deleted; its last keys stay in force", event.cluster)
+            _log.warning("the token issuer of %s was deleted; its last keys stay in force", event.cluster)
             return
         if self.known.get(event.cluster) != issuer:
             self.known[event.cluster] = issuer

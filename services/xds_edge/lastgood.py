@@ -18,7 +18,7 @@ from shared.eventlog.protocol import EMPTY, Checkpoint
 from shared.model import TokenIssuer
 from shared.snapshot import Commit
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FORMAT = 1
 _MAGIC = b"meshlog-edge-1\n"
@@ -77,7 +77,7 @@ def read(directory: Path) -> LastGood | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        _LOGGER.warning("the last good state cannot be read: %s", error)
+        _log.warning("the last good state cannot be read: %s", error)
         return None
     return decode(content, str(path))
 
@@ -86,11 +86,11 @@ def decode(content: bytes, where: str = "a file") -> LastGood | None:
     """The state of these bytes; none if they are not whole, or of another format."""
     body = content[len(_MAGIC) :]
     if not content.startswith(_MAGIC) or hashlib.sha256(body[32:]).digest() != body[:32]:
-        _LOGGER.error("the last good state in %s is damaged; starting without it", where)
+        _log.error("the last good state in %s is damaged; starting without it", where)
         return None
     try:
         state = _DECODER.decode(body[32:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        _LOGGER.error("the last good state in %s cannot be understood: %s", where, error)  # noqa: TRY400
+        _log.error("the last good state in %s cannot be understood: %s", where, error)
         return None
     return state if state.format == FORMAT else None

@@ -24,7 +24,7 @@ from services.xds_edge.http2 import Connection
 from services.xds_edge.lobby import Guest, Lobby, Phase, Refusal, Source
 from shared.errors import BadInputError
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a storm is taken in, not turned away by the kernel."""
@@ -151,7 +151,7 @@ class Listener:
                 return
             except OSError as error:
                 # No file is left: asyncio's own server waits in this case too.
-                _LOGGER.warning("no connection can be accepted now: %s", error)
+                _log.warning("no connection can be accepted now: %s", error)
                 self._note("no-files")
                 self._loop.remove_reader(listening)
                 self._loop.call_later(_NO_MORE_FILES, self._accept_again, listening)
@@ -257,7 +257,7 @@ class Listener:
         except OSError as error:
             # TLS errors and its time-out are among these.
             self._note("tls")
-            _LOGGER.debug("TLS with %s failed: %s", guest.source.address, error)
+            _log.debug("TLS with %s failed: %s", guest.source.address, error)
             if guest.phase is not Phase.GONE:
                 self.gone(guest)
 
@@ -267,7 +267,7 @@ class Listener:
         guest.sock = None
         self._start_soon()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _LOGGER.error("a TLS handshake ended with a fault of the server's", exc_info=error)
+            _log.error("a TLS handshake ended with a fault of the server's", exc_info=error)
 
     # Letting go
 

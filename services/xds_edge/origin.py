@@ -14,7 +14,7 @@ from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.metrics import EdgeCounters
 from shared.addresses import canonical
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Policy = Literal["off", "count", "refuse"]
 
@@ -42,7 +42,7 @@ class Origin:
         if self._policy == "off" or not addresses or address is None or address in addresses:
             return True
         self._counters.address_mismatches += 1
-        _LOGGER.warning("the token of %s is used from %s; the pod has %s", key, address, ", ".join(addresses))
+        _log.warning("the token of %s is used from %s; the pod has %s", key, address, ", ".join(addresses))
         if self._policy == "refuse":
             raise StreamRefusedError(
                 "PERMISSION_DENIED", "stream/foreign-address", "the token is used from another address than its pod's"

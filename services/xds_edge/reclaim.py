@@ -11,7 +11,7 @@ import ctypes
 import logging
 from collections.abc import Callable
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 EVERY = 30.0
 """Seconds between two looks."""
@@ -36,4 +36,4 @@ async def reclaim(gone: Callable[[], int], trim: Trim | None, *, every: float = 
         if now - before >= MANY:
             before = now
             given_back = await asyncio.to_thread(trim, 0)
-            _LOGGER.debug("memory was %s", "given back" if given_back else "in use")
+            _log.debug("memory was %s", "given back" if given_back else "in use")

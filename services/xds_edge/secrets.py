@@ -38,7 +38,7 @@ from shared.svid import IssuedSvid, SigningRefusedError, renewal_delay
 from shared.svid.renewal import retry_delay
 from shared.tokens import WorkloadToken
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"w1\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{8})\.[0-9a-f]{16}")
 _LAST_DAY = 253_402_300_799
@@ -316,13 +316,13 @@ class ProxySecrets:
                 async with shared.signing:
                     svid = await shared.issue(self._token, identity)
             except SigningRefusedError as error:
-                _LOGGER.warning("no certificate for %s: %s", self._key, error)
+                _log.warning("no certificate for %s: %s", self._key, error)
                 shared.failed += 1
                 await asyncio.sleep(_REFUSED.delay(0, shared.chance))
             except MeshlogError as error:
                 failures += 1
                 shared.failed += 1
-                _LOGGER.warning("no certificate for %s (try %d): %s", self._key, failures, error)
+                _log.warning("no certificate for %s (try %d): %s", self._key, failures, error)
                 lifetime = self._certificate.lifetime if self._certificate is not None else 60.0
                 await asyncio.sleep(retry_delay(failures, lifetime, shared.chance))
             else:
@@ -361,4 +361,4 @@ def _last_end(roots: Iterable[str]) -> int:
 
 def _report_crash(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _LOGGER.error("%s ended: %r", task.get_name(), error, exc_info=error)
+        _log.error("%s ended: %r", task.get_name(), error, exc_info=error)

@@ -31,7 +31,7 @@ from services.xds_edge.turns import Turns
 from shared.telemetry.metrics import Metrics
 from shared.tokens import WorkloadToken
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA = "DeltaAggregatedResources"
@@ -78,7 +78,7 @@ class DiscoveryServer:
             caps = msgspec.structs.replace(
                 caps, connections=int(caps.connections * share), waiting=int(caps.waiting * share)
             )
-            _LOGGER.warning("open files are limited: %d connections are taken at most", caps.connections)
+            _log.warning("open files are limited: %d connections are taken at most", caps.connections)
         self.lobby = Lobby(caps)
         self._turns = Turns()
         self._inspection = Inspection(
@@ -263,7 +263,7 @@ class DiscoveryServer:
         self._services.counters.refused[refusal.code] += 1
         if not self._may_log():
             return
-        _LOGGER.info(
+        _log.info(
             "stream of %s refused or ended: %s",
             stream.key if stream is not None else call.peer,
             refusal.sentence,

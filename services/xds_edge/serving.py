@@ -17,7 +17,7 @@ from cryptography import x509
 from shared.latest import Latest
 from shared.svid import ServingCertificate
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _NAME = "serving"
 
 
@@ -58,7 +58,7 @@ class ServingPair:
         except FileNotFoundError:
             return False
         except (OSError, ValueError, msgspec.MsgspecError) as error:
-            _LOGGER.warning("the certificate that was kept cannot be used: %s", type(error).__name__)
+            _log.warning("the certificate that was kept cannot be used: %s", type(error).__name__)
             return False
         if leaf.not_valid_after_utc.timestamp() <= now:
             return False
@@ -73,7 +73,7 @@ class ServingPair:
             try:
                 self._save(pair)
             except OSError as error:
-                _LOGGER.warning("the certificate cannot be kept: %s", error)
+                _log.warning("the certificate cannot be kept: %s", error)
 
     def _save(self, pair: Pair) -> None:
         if self._path is None:

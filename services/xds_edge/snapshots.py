@@ -30,7 +30,7 @@ from shared.eventlog.protocol import (
 from shared.snapshot import Commit, FutureSnapshotError, Snapshot, SnapshotError, decode_commit
 from shared.subjects import Streams
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _DAMAGED = Backoff(first=0.25, longest=10.0)
 _UNREACHABLE = Backoff(first=0.25, longest=0.4)
@@ -115,7 +115,7 @@ class SnapshotFollower:
             except EventLogError as error:
                 unreachable = isinstance(error, LogUnavailableError)
                 if not (unreachable and failures):
-                    _LOGGER.warning("commits cannot be followed now: %s", error)
+                    _log.warning("commits cannot be followed now: %s", error)
             failures = 0 if self._fleet.version != version else failures + 1
             await asyncio.sleep((_UNREACHABLE if unreachable else _DAMAGED).delay(failures))
 
@@ -188,7 +188,7 @@ class SnapshotFollower:
         """Fold the next record in; what does not fit is noted, and read past."""
         try:
             if self._verifier.fold(record) and self.checkpoint != EMPTY:
-                _LOGGER.warning("commits start epoch %s", record.epoch)
+                _log.warning("commits start epoch %s", record.epoch)
             payload = self._assembler.feed(record)
             if payload is not None:
                 if self.gap:
@@ -207,7 +207,7 @@ class SnapshotFollower:
         self.restarts += 1
         self.gap = True
         self._lose_patience()
-        _LOGGER.error(
+        _log.error(
             "commits are lost or damaged, version %d stays in force until a whole one comes: %s",
             self._fleet.version,
             error,
@@ -219,7 +219,7 @@ class SnapshotFollower:
             return
         self.gap = True
         self._tell_stuck(f"needs a newer build: {error.what}; version {self._fleet.version} is served")
-        _LOGGER.error("%s", self._fleet.stuck)
+        _log.error("%s", self._fleet.stuck)
 
     def _tell_stuck(self, why: str) -> None:
         if self._fleet.stuck != why:
@@ -254,7 +254,7 @@ class SnapshotFollower:
             if version > self._fleet.version:
                 self._note_newer(error)
         except (blob.BlobError, SnapshotError) as error:
-            _LOGGER.warning("the newest keyframe cannot be used: %s", error)
+            _log.warning("the newest keyframe cannot be used: %s", error)
 
     async def _first_after(self, version: int) -> int:
         """The first sequence that stands for a later version. Versions grow along the stream, so it is searched."""

@@ -19,7 +19,7 @@ from shared.eventlog.protocol import Draft, EventLog, EventLogError
 from shared.status import ProxyStatus, decode_status, encode_status
 from shared.subjects import Streams
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 PARTIAL_DELAY = 0.05
 """Seconds that a watermark which moved in part waits for the rest."""
@@ -113,7 +113,7 @@ class StatusReporter:
             payload = encode_status(status)
             await log.publish(Draft(subject=subject, payload=payload, headers=self._trace_headers()))
         except EventLogError as error:
-            _LOGGER.warning("the status of %s cannot be written now: %s", subject, error)
+            _log.warning("the status of %s cannot be written now: %s", subject, error)
             return False
         self.written += 1
         self.written_bytes += len(payload)

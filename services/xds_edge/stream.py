@@ -36,7 +36,7 @@ from shared.snapshot import SDS, SECRET_WORKLOAD, Proxy, proxy_key
 from shared.spiffe import SpiffeId
 from shared.tokens import WorkloadToken
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -288,8 +288,8 @@ class ProxyStream:
             self.end(refusal)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
-            _LOGGER.exception("the stream of %s ends by a fault of ours", self._key)
+        except Exception as error:  # noqa: BLE001 (logged, and the stream ended)
+            _log.exception("the stream of %s ends by a fault of ours", self._key)
             self.end(StreamRefusedError("UNAVAILABLE", "stream/fault", type(error).__name__))
         finally:
             self._client_done = True
@@ -348,7 +348,7 @@ class ProxyStream:
         claims = self._claims
         if node and node not in {f"{claims.namespace}/{claims.pod_name}", claims.pod_name, claims.pod_uid}:
             self._services.counters.node_mismatches += 1
-            _LOGGER.warning("the proxy of %s calls itself %r", self._key, node[:200])
+            _log.warning("the proxy of %s calls itself %r", self._key, node[:200])
 
     def _take_secrets_request(self, request: Request) -> None:
         """See to the certificate when it is asked for; what the proxy holds decides whether it needs one."""
@@ -373,7 +373,7 @@ class ProxyStream:
         known = self._exchange.subscriptions[offer.type_url].refused
         named = dict(known) if known else dict(offer.put)
         self._progress.refused(offer, named, message)
-        _LOGGER.warning(
+        _log.warning(
             "the proxy %s refuses %s of version %d: %s",
             self._key,
             ", ".join(sorted(named)[:10]),

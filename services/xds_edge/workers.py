@@ -21,7 +21,7 @@ from shared.backoff import Backoff
 from shared.interpreter import module
 from shared.process import Context
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 2.0
 _FIRST_LOOK_EVERY = 0.5
@@ -61,7 +61,7 @@ class Worker:
             lived = asyncio.get_running_loop().time() - began
             failures = 0 if lived > _RESTARTS.longest else failures + 1
             pause = _RESTARTS.delay(failures)
-            _LOGGER.error("%s ended with code %d; it starts again in %.1f s", self.name, code, pause)
+            _log.error("%s ended with code %d; it starts again in %.1f s", self.name, code, pause)
             await asyncio.sleep(pause)
 
     async def ready(self) -> bool:

@@ -21,7 +21,7 @@ from shared.backoff import Backoff
 from shared.eventlog.nats_client import Client, ConnectionClosedError, Msg, NatsError
 from shared.eventlog.protocol import LogUnavailableError
 
-_LOG = logging.getLogger("meshlog.eventlog")
+_log = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(first=0.05, longest=0.5, jitter=(0.5, 1.5))
 _PING = 2
@@ -212,10 +212,10 @@ class Connection:
             except (NatsError, OSError, TimeoutError) as error:
                 if not reported:
                     reported = True
-                    _LOG.warning("the log cannot be reached, trying on: %s", error or type(error).__name__)
+                    _log.warning("the log cannot be reached, trying on: %s", error or type(error).__name__)
                 await asyncio.sleep(delays.next())
                 continue
-            _LOG.info("connected to the log" if not reported else "the log can be reached again")
+            _log.info("connected to the log" if not reported else "the log can be reached again")
             reported = False
             delays.reset()
             self._line.set_result(line)
@@ -223,7 +223,7 @@ class Connection:
                 await asyncio.wait({line.lost}, timeout=_GLANCE)
             self._line = loop.create_future()
             line.end()
-            _LOG.warning("the connection to the log was lost")
+            _log.warning("the connection to the log was lost")
             reported = True
             self._let_go(line.client)
 
@@ -253,7 +253,7 @@ class Connection:
         async def failed(error: Exception) -> None:
             # Connect failures are raised as well; what else comes here has no other way to be known.
             if line is not None and not self._closed:
-                _LOG.warning("the log reports an error: %s", error)
+                _log.warning("the log reports an error: %s", error)
 
         access = self._access
         password = await asyncio.to_thread(_read, access.password_file) if access.password_file else ""
@@ -305,4 +305,4 @@ async def _quietly(close: Callable[[], Awaitable[None]]) -> None:
     try:
         await close()
     except (NatsError, OSError) as error:
-        _LOG.debug("while closing a connection to the log: %s", error)
+        _log.debug("while closing a connection to the log: %s", error)

@@ -32,7 +32,7 @@ from shared.eventlog.chain import checkpoint_at
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Record
 from shared.eventlog.streams import StreamSpec, covering, matches
 
-_LOG = logging.getLogger("meshlog.eventlog")
+_log = logging.getLogger(__name__)
 
 OURS = "Meshlog-"
 """What the names of all headers of a chain begin with."""
@@ -81,7 +81,7 @@ class Foreign:
             return
         self._said[stream] = now
         more = self._unsaid.pop(stream, 0)
-        _LOG.warning(
+        _log.warning(
             "record %d of %s is passed over: it %s%s",
             record.sequence,
             stream,

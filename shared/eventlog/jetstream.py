@@ -68,7 +68,7 @@ from shared.eventlog.streams import StreamSettings, StreamSpec, specs
 from shared.settings import CommonSettings
 from shared.subjects import Streams
 
-_LOG = logging.getLogger("meshlog.eventlog")
+_log = logging.getLogger(__name__)
 
 _PUBLISH_FOR = 15.0
 """Seconds for which `publish` tries again; an election takes 5 to 6."""
@@ -207,11 +207,11 @@ class JetStreamLog:
             except LogUnavailableError as error:
                 if self._connection.closed:
                     return
-                _LOG.debug("following %s is interrupted: %s", self.name, error)
+                _log.debug("following %s is interrupted: %s", self.name, error)
             except ApiError as error:
                 if error.number != NO_STREAM:
                     raise
-                _LOG.warning("stream %s is gone; making it anew", self.name)
+                _log.warning("stream %s is gone; making it anew", self.name)
                 await self._recreate_if_missing()
             await asyncio.sleep(delays.next())
 
@@ -306,11 +306,11 @@ class JetStreamLog:
             except LogUnavailableError as error:
                 if self._connection.closed:
                     return
-                _LOG.debug("taking from %s is interrupted: %s", self.name, error)
+                _log.debug("taking from %s is interrupted: %s", self.name, error)
             except ApiError as error:
                 if error.number != NO_STREAM:
                     raise
-                _LOG.warning("stream %s is gone; making it anew", self.name)
+                _log.warning("stream %s is gone; making it anew", self.name)
                 await self._recreate_if_missing()
             await asyncio.sleep(delays.next())
 
@@ -382,7 +382,7 @@ class JetStreamLog:
         except ApiError as error:
             if error.number != NO_STREAM:
                 raise
-            _LOG.warning("stream %s is gone; making it anew", self.name)
+            _log.warning("stream %s is gone; making it anew", self.name)
             await self._recreate_if_missing()
             raise LogUnavailableError("log/stream-gone", "the stream was gone; try again", about=self.name) from error
 
@@ -392,7 +392,7 @@ class JetStreamLog:
             line = await self._connection.line(within=_RECREATE_WITHIN)
             await ensure_stream(line, self.spec, within=_IN_PASSING, user=self._user)
         except LogUnavailableError as error:
-            _LOG.debug("stream %s cannot be ensured now: %s", self.name, error)
+            _log.debug("stream %s cannot be ensured now: %s", self.name, error)
 
 
 class _Place:
@@ -519,7 +519,7 @@ class JetStreamLogs:
                 except LogUnavailableError as error:
                     if self._connection.closed:
                         raise
-                    _LOG.debug("stream %s cannot be created yet: %s", name, error)
+                    _log.debug("stream %s cannot be created yet: %s", name, error)
                     await asyncio.sleep(delays.next())
 
     async def _ensure(self, line: Line, spec: StreamSpec) -> None:

@@ -11,20 +11,23 @@ import contextlib
 import logging
 from collections.abc import Generator
 
-NAME = "meshlog.eventlog"
-"""The logger of everything in this package."""
+NAME = "shared.eventlog"
+"""The logger above those of all modules of this package."""
+
+_restored: list[int] = []
+"""The level to set when the last scope ends; one entry for each open scope."""
 
 
 @contextlib.contextmanager
 def hushed() -> Generator[None]:
     """Keep what is less than critical to itself while this lasts; scopes may overlap, each ends alone."""
-
-    def critical(record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.CRITICAL
-
     logger = logging.getLogger(NAME)
-    logger.addFilter(critical)
+    _restored.append(_restored[0] if _restored else logger.level)
+    # A level holds for the loggers below it; a filter would not.
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.removeFilter(critical)
+        level = _restored.pop()
+        if not _restored:
+            logger.setLevel(level)

@@ -16,7 +16,7 @@ from shared.latest import Latest
 from shared.subjects import Streams
 from shared.svid.trust import InvalidBundleError, check_bundle
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.3
 
 
@@ -60,7 +60,7 @@ class BundleFollower:
                 async for record in self._certs.follow(start=start, subjects=self._subject):
                     self._take(record)
             except EventLogError as error:
-                _LOGGER.warning("the trust bundle cannot be followed now: %s", error)
+                _log.warning("the trust bundle cannot be followed now: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
     def _take(self, record: Record) -> None:
@@ -68,6 +68,6 @@ class BundleFollower:
             bundle = decode_bundle(record.payload)
             check_bundle(bundle)
         except (CorruptMessageError, InvalidBundleError) as error:
-            _LOGGER.error("record %d is skipped: %s", record.sequence, error)  # noqa: TRY400 (no bug of ours)
+            _log.error("record %d is skipped: %s", record.sequence, error)
         else:
             self._latest.set(bundle)

@@ -33,7 +33,7 @@ from shared.svid.bundle import BundleFollower
 from shared.svid.document import IssuedSvid, parse_certificates
 from shared.svid.validator import validate_svid
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.3
 _UNSENT = Backoff(_RETRY_SECONDS, _RETRY_SECONDS, jitter=(0.5, 1.5))
 """Before a request that could not be queued is queued again."""
@@ -95,9 +95,9 @@ class CertificateRequester:
                     try:
                         self._answered(decode_answer(record.payload))
                     except CorruptMessageError as error:
-                        _LOGGER.error("record %d is skipped: %s", record.sequence, error)  # noqa: TRY400
+                        _log.error("record %d is skipped: %s", record.sequence, error)
             except EventLogError as error:
-                _LOGGER.warning("answers of the CA cannot be followed now: %s", error)
+                _log.warning("answers of the CA cannot be followed now: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def bundle(self) -> TrustBundle:
@@ -185,7 +185,7 @@ class CertificateRequester:
         try:
             await self._csrs.publish(draft)
         except EventLogError as error:
-            _LOGGER.warning("a signing request cannot be sent now: %s", error)
+            _log.warning("a signing request cannot be sent now: %s", error)
             return _UNSENT.delay(0, self._chance)
         return _UNANSWERED.delay(attempt, self._chance)
 

@@ -21,7 +21,7 @@ from shared.svid.document import IssuedSvid
 from shared.svid.renewal import renewal_delay, retry_delay
 from shared.svid.requester import CertificateRequester
 
-_LOGGER = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 RESIGN_WINDOW = 2.0
 """Seconds over which renewals are spread when another root signs."""
 
@@ -80,12 +80,12 @@ class ServingCertificate:
             except (MeshlogError, OSError, UnicodeDecodeError) as error:
                 failures += 1
                 held = self._latest.value
-                _LOGGER.warning("no certificate for %s (try %d): %s", self._spiffe_id, failures, error)
+                _log.warning("no certificate for %s (try %d): %s", self._spiffe_id, failures, error)
                 delay = retry_delay(failures, held.lifetime if held else 60.0, self._chance)
             else:
                 failures = 0
                 delay = renewal_delay(svid.lifetime, self._chance)
-                _LOGGER.info("certificate %s for %s, renewed in %.0f s", svid.serial, self._spiffe_id, delay)
+                _log.info("certificate %s for %s, renewed in %.0f s", svid.serial, self._spiffe_id, delay)
             await self._until(delay, held.bundle_serial if (held := self._latest.value) is not None else 0)
 
     async def _identity(self) -> SpiffeId:

@@ -14,7 +14,7 @@ import msgspec
 from shared.errors import BadInputError
 from shared.telemetry.metrics import Metrics
 
-_LOG = logging.getLogger("meshlog.http")
+_log = logging.getLogger(__name__)
 _LONGEST_REQUEST = 16 * 1024
 _REQUEST_WITHIN = 5.0
 _END = b"\r\n\r\n"
@@ -91,7 +91,7 @@ class HealthServer:
                 writer.write(self.answer(method, rest.partition(" ")[0]))
                 await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, TimeoutError) as error:
-            _LOG.debug("a request for health or metrics failed: %s", error)
+            _log.debug("a request for health or metrics failed: %s", error)
         finally:
             writer.close()
 

@@ -7,16 +7,18 @@ passwords is a net below that, for texts of errors that others wrote.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import msgspec
 
-from shared.errors import MeshlogError
+from shared.errors import BadInputError, MeshlogError
 from shared.telemetry.traces import current_traceparent
 from shared.visible import lines, visible
 
@@ -112,13 +114,56 @@ class TextFormatter(logging.Formatter):
         return "\n".join(told)
 
 
-def configure(*, service: str, instance: str, level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send every logger's lines to stderr in our form. Called once, by the process shell."""
+LEVELS = ("debug", "info", "warning", "error")
+
+_CHATTY = ("asyncio", "nats", "aiohttp.access", "kubernetes", "urllib3")
+"""Libraries whose lines below "warning" are about themselves; what matters of it reaches us as errors."""
+
+
+def levels_of(texts: Sequence[str]) -> dict[str, str]:
+    """Read levels by package, PACKAGE=LEVEL each: logger → level.
+
+    Raises `BadInputError` for an unknown level, and for a name that no module has: its level would have no effect.
+    """
+    levels: dict[str, str] = {}
+    for text in texts:
+        name, _, level = text.partition("=")
+        if level not in LEVELS:
+            raise BadInputError(
+                "settings/log-levels", f"needs PACKAGE=LEVEL, LEVEL one of {', '.join(LEVELS)}", about=text
+            )
+        if name not in _CHATTY and not _is_module(name):
+            raise BadInputError(
+                "settings/log-levels", "names no package or module; try services.ca or shared.eventlog", about=text
+            )
+        levels[name] = level
+    return levels
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def configure(
+    *,
+    service: str,
+    instance: str,
+    level: str,
+    form: str,
+    levels: Mapping[str, str] | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Send every logger's lines to stderr in our form. Called once, by the process shell.
+
+    Each module logs under its own import path, so `levels` (logger → level) sets the level of a package or module.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(TextFormatter() if form == "text" else JsonFormatter(service=service, instance=instance))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Their chatter at "info" is about themselves; what matters of it reaches us as errors.
-    for library in ("asyncio", "nats", "aiohttp.access", "kubernetes", "urllib3"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    for name, own in {**dict.fromkeys(_CHATTY, "warning"), **(levels or {})}.items():
+        logging.getLogger(name).setLevel(own.upper())

@@ -16,7 +16,7 @@ from deploy.devcluster.cluster import ApiError
 from deploy.devcluster.objects import Key
 from shared.backoff import Backoff, Delays
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
 """One step for one key; the answer is after how many seconds to look again without being told, if at all."""
@@ -87,9 +87,9 @@ class Reconciler:
         except ApiError as error:
             if error.status != 409 and self._told.get(key) != str(error):
                 self._told[key] = str(error)
-                _LOG.warning("%s %s/%s: %s", self._name, *key, error)
+                _log.warning("%s %s/%s: %s", self._name, *key, error)
         except Exception:  # noqa: BLE001 - a bug in one controller must not end the cluster; it is logged and retried
-            _LOG.exception("%s %s/%s failed", self._name, *key)
+            _log.exception("%s %s/%s failed", self._name, *key)
         else:
             self._failures.pop(key, None)
             self._told.pop(key, None)

@@ -15,7 +15,7 @@ from deploy.devcluster.cluster import ApiError, Cluster, Obj
 from deploy.devcluster.mirror import Mirror
 from deploy.devcluster.objects import Key
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _RESERVED = 256
 
 
@@ -61,7 +61,7 @@ class ServiceAddresses:
         if not address:
             address = self._take()
             self._given[objects.uid(found)] = address
-            _LOG.debug("service %s/%s has the address %s", *key, address)
+            _log.debug("service %s/%s has the address %s", *key, address)
         elif spec.get("clusterIPs"):
             return None
         merge = {"spec": {"clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"]}}

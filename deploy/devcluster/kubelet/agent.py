@@ -30,7 +30,7 @@ from deploy.devcluster.mirror import Change, Mirror
 from deploy.devcluster.runtime import Process, Runtime
 from shared.errors import BadInputError
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _CLAIMS = "persistentvolumeclaims"
 _BOUND_LOGS_EVERY = 30.0
 _NOTE_LOGS_EVERY = 0.2
@@ -244,7 +244,7 @@ class Kubelet:
                 await self._cluster.patch("pods", *objects.key(pod), {"spec": spec})
             except ApiError as error:
                 if error.status != 404:
-                    _LOG.warning("pod %s/%s cannot be bound: %s", *objects.key(pod), error)
+                    _log.warning("pod %s/%s cannot be bound: %s", *objects.key(pod), error)
                 await asyncio.sleep(_RETRY_BINDING)
             else:
                 break
@@ -254,7 +254,7 @@ class Kubelet:
         try:
             await worker.run()
         except Exception:  # noqa: BLE001 - one pod's failure, or a bug met by it, must not end all others
-            _LOG.exception("pod %s/%s ended by an error of the node agent", *objects.key(pod))
+            _log.exception("pod %s/%s ended by an error of the node agent", *objects.key(pod))
         finally:
             self._workers.pop(worker.uid, None)
             self._events.forget(pod)

@@ -23,7 +23,7 @@ from deploy.devcluster.kubelet.environment import UnresolvedError
 from deploy.devcluster.kubelet.view import Role, Running, Terminated, View, Waiting
 from deploy.devcluster.runtime import Process
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _CRASHING = "CrashLoopBackOff"
 _NEWS_FROM = 5
@@ -299,4 +299,4 @@ class Container:
 def complain(task: asyncio.Task[Any]) -> None:
     """A bug in the care of a container must be heard of: nobody awaits that task for its result."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        _LOG.error("%s ended by a bug", task.get_name(), exc_info=error)
+        _log.error("%s ended by a bug", task.get_name(), exc_info=error)

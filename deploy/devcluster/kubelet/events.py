@@ -13,7 +13,7 @@ import msgspec
 from deploy.devcluster import objects
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _KEPT_FOR = 600.0
 _WAITING_AT_MOST = 200
 
@@ -45,7 +45,7 @@ class EventRecorder:
         try:
             self._waiting.put_nowait(news)
         except asyncio.QueueFull:
-            _LOG.debug("dropped an event about %s/%s: %s", news.namespace, news.pod, reason)
+            _log.debug("dropped an event about %s/%s: %s", news.namespace, news.pod, reason)
 
     def forget(self, pod: Obj) -> None:
         """The pod is gone; its Events follow some minutes later."""
@@ -60,7 +60,7 @@ class EventRecorder:
             try:
                 await self._write(news)
             except ApiError as error:
-                _LOG.debug("no event about %s/%s: %s", news.namespace, news.pod, error)
+                _log.debug("no event about %s/%s: %s", news.namespace, news.pod, error)
 
     async def _write(self, news: News) -> None:
         stamp = objects.timestamp(self._now())

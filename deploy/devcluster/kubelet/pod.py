@@ -23,7 +23,7 @@ from deploy.devcluster.kubelet.status import PodView
 from deploy.devcluster.kubelet.view import Role, Running, Waiting
 from deploy.devcluster.kubelet.volumes import PodVolumes
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _SIDECAR_LEAST_GRACE = 2.0
 _RETRY_VOLUMES = 1.0
 _RETRY_DELETION = 0.5
@@ -204,10 +204,10 @@ class PodWorker:
                 pause = None if due is None else max(_RETRY_VOLUMES, due - self._now())
             except UnresolvedError as error:
                 # What was there is gone: the files stay, as in Kubernetes, until it is there again.
-                _LOG.debug("volumes of %s/%s: %s", *objects.key(self._pod), error)
+                _log.debug("volumes of %s/%s: %s", *objects.key(self._pod), error)
                 pause = None
             except (ApiError, OSError) as error:
-                _LOG.warning("volumes of %s/%s: %s", *objects.key(self._pod), error)
+                _log.warning("volumes of %s/%s: %s", *objects.key(self._pod), error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._refresh.wait()
@@ -255,7 +255,7 @@ class PodWorker:
                 if found is not None and objects.uid(found) == self.uid:
                     await self._node.cluster.delete("pods", *objects.key(self._pod), grace_seconds=0)
             except ApiError as error:
-                _LOG.warning("deleting %s/%s: %s", *objects.key(self._pod), error)
+                _log.warning("deleting %s/%s: %s", *objects.key(self._pod), error)
                 await asyncio.sleep(_RETRY_DELETION)
             else:
                 return

@@ -28,7 +28,7 @@ from deploy.devcluster.runtime import Process, Runtime, Sandbox
 from shared import inotify
 from shared.errors import MeshlogError
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _RETRY_SANDBOX = 1.0
 _PRINTED_AT_MOST = 1024
 
@@ -91,7 +91,7 @@ class PodProcesses:
             except (OSError, MeshlogError) as error:
                 self._creation = None
                 self.record("Warning", "FailedCreatePodSandBox", str(error))
-                _LOG.warning("no sandbox for %s/%s: %s", *objects.key(pod), error)
+                _log.warning("no sandbox for %s/%s: %s", *objects.key(pod), error)
                 await asyncio.sleep(_RETRY_SANDBOX)
             else:
                 self._sandbox, self.ip = sandbox, sandbox.ip

@@ -11,7 +11,7 @@ from deploy.devcluster import objects
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
 from deploy.devcluster.kubelet.status import PodView, status_of
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _RETRY = 0.5
 _OWN_CONDITIONS = frozenset({"PodScheduled", "Initialized", "ContainersReady", "Ready"})
 
@@ -48,7 +48,7 @@ class StatusReport:
             except ApiError as error:
                 if error.status in {404, 409}:
                     continue  # gone, or there is a namesake with another uid: the worker will hear of it
-                _LOG.warning("status of %s/%s: %s", *objects.key(self._pod()), error)
+                _log.warning("status of %s/%s: %s", *objects.key(self._pod()), error)
                 await asyncio.sleep(_RETRY)
                 self._dirty.set()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from shared.interpreter import module
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _DEPENDENCIES = (
     "aiohttp",
     "cryptography",
@@ -45,7 +45,7 @@ async def compile_ahead() -> None:
         return
     refused = sorted({str(path.parent) for path in stale if not _keepable(path)})
     if refused:
-        _LOG.info("no bytecode can be written in %s (%d places): containers start slower", refused[0], len(refused))
+        _log.info("no bytecode can be written in %s (%d places): containers start slower", refused[0], len(refused))
     if len(refused) == len({path.parent for path in stale}):
         return
     process = await asyncio.create_subprocess_exec(*module("deploy.devcluster.node.bytecode"))

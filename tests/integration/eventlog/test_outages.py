@@ -135,7 +135,7 @@ async def test_the_log_may_come_later_than_its_users_who_say_so_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = NatsServer(tmp_path)
-    caplog.set_level(logging.INFO, "meshlog.eventlog")
+    caplog.set_level(logging.INFO, "shared.eventlog")
     async with connected(server) as logs:
         opening = asyncio.create_task(logs.open(STREAMS.events))
         await eventually(lambda: caplog.records, within=5, what="the first failure is logged")

@@ -329,7 +329,7 @@ async def test_who_creates_no_stream_waits_for_it(guarded: NatsServer, tmp_path:
 async def test_a_wrong_password_is_told_without_telling_it(
     guarded: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, logger="meshlog.eventlog")
+    caplog.set_level(logging.WARNING, logger="shared.eventlog")
     (tmp_path / "wrong").write_text("another-word")
     async with of("ca", guarded, tmp_path / "wrong") as logs:
         with pytest.raises(LogUnavailableError):

@@ -11,7 +11,7 @@ from shared.eventlog.quiet import NAME, hushed
 
 def test_it_is_silent_inside_and_heard_before_and_after(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger=NAME)
-    logger = logging.getLogger(NAME)
+    logger = logging.getLogger(f"{NAME}.connection")
     logger.warning("before")
     with hushed():
         logger.warning("inside")
@@ -26,9 +26,9 @@ def test_scopes_that_overlap_end_alone(caplog: pytest.LogCaptureFixture) -> None
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
-    logging.getLogger(NAME).warning("the second still lasts")
+    logging.getLogger(f"{NAME}.connection").warning("the second still lasts")
     second.__exit__(None, None, None)
-    logging.getLogger(NAME).warning("nobody is quiet")
+    logging.getLogger(f"{NAME}.connection").warning("nobody is quiet")
     assert [record.message for record in caplog.records] == ["nobody is quiet"]
 
 
@@ -36,5 +36,5 @@ def test_it_ends_with_an_error_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger=NAME)
     with pytest.raises(RuntimeError), hushed():
         raise RuntimeError
-    logging.getLogger(NAME).warning("heard")
+    logging.getLogger(f"{NAME}.connection").warning("heard")
     assert caplog.messages == ["heard"]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import MeshlogError
+from shared.errors import BadInputError, MeshlogError
 from shared.telemetry import traces
-from shared.telemetry.logging import JsonFormatter, TextFormatter, redact
+from shared.telemetry.logging import JsonFormatter, TextFormatter, configure, levels_of, redact
 
 TOKEN = "eyJhbGciOiJSUzI1NiIs.eyJpc3MiOiJodHRwczovL2t1.c2lnbmF0dXJl-_x"
+PROJECT = Path(__file__).parents[4]
 KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----"
 
 
@@ -107,3 +110,60 @@ def test_passwords_in_addresses_are_hidden_and_the_rest_stays() -> None:
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     if "eyJ" not in text and "earer" not in text.lower() and "asic" not in text.lower():
         assert redact(text) == text
+
+
+@pytest.fixture
+def configured() -> Iterator[io.StringIO]:
+    """A stream that every logger writes to, and the loggers as they were, afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    before = {name: each.level for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
+    yield io.StringIO()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, each in root.manager.loggerDict.items():
+        if isinstance(each, logging.Logger):
+            each.setLevel(before.get(name, logging.NOTSET))
+
+
+def test_a_level_holds_for_a_package_and_a_longer_name_has_its_own(configured: io.StringIO) -> None:
+    levels = levels_of(["services.ca=debug", "services.ca.issuer=error", "asyncio=info"])
+    configure(service="ca", instance="ca-0", level="warning", form="json", levels=levels, stream=configured)
+    for name in ("services.ca.roots", "services.ca.issuer", "services.xds_edge.edge", "asyncio", "nats"):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            logging.getLogger(name).log(level, "x")
+    told: dict[str, list[str]] = {}
+    for line in map(json.loads, configured.getvalue().splitlines()):
+        told.setdefault(line["logger"], []).append(line["level"])
+    assert told == {
+        "services.ca.roots": ["debug", "info", "warning", "error"],
+        "services.ca.issuer": ["error"],
+        "services.xds_edge.edge": ["warning", "error"],
+        "asyncio": ["info", "warning", "error"],
+        "nats": ["warning", "error"],
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["debug", "services.ca=loud", "services.ca", "=debug", "service.ca=debug", "services.kä=debug", "..=info", ""],
+)
+def test_a_level_that_would_have_no_effect_is_refused(text: str) -> None:
+    with pytest.raises(BadInputError, match=r"PACKAGE=LEVEL|no package"):
+        levels_of([text])
+
+
+def test_each_module_logs_under_its_own_import_path() -> None:
+    """Levels are set by package, so no logger has another name; `__main__` has no path of its own."""
+    found: list[str] = []
+    for top in ("services", "shared", "cli", "deploy"):
+        for path in sorted((PROJECT / top).rglob("*.py")):
+            name = "__package__" if path.name == "__main__.py" else "__name__"
+            found += [
+                f"{path.relative_to(PROJECT)}: {line}"
+                for line in path.read_text().splitlines()
+                if re.search(r"= ?logging\.getLogger\(", line)
+                and line.strip() not in {f"_log = logging.getLogger({name})", "root = logging.getLogger()"}
+                and path != PROJECT / "shared/eventlog/quiet.py"
+            ]
+    assert found == []
