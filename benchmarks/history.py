@@ -32,6 +32,7 @@ from shared import blob, events
 from shared.eventlog.chain import forge
 from shared.eventlog.protocol import EMPTY, Checkpoint, Draft, Record
 from shared.events import Event
+from shared.files import replacing
 from shared.model import (
     ANNOTATION_SIDECAR,
     LABEL_MONITORED_BY,
@@ -193,8 +194,7 @@ class _Maker:
     def make(self) -> None:
         """Write the file; it appears when it is whole."""
         about = About(CLUSTER, "mesh", "meshlog", "meshlog-system", "cluster.local", "cluster.local", "bench", "")
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        with partial.open("wb") as file:
+        with replacing(self._path, mode=0o666, sync="none") as file:
             writer = ArchiveWriter(file, about)
             mesh = _mesh()
             for start in range(0, len(mesh), BATCH):
@@ -207,7 +207,6 @@ class _Maker:
                 turn += BATCH
                 self._batch(writer, batch, commit=True)
             writer.finish()
-        partial.replace(self._path)
 
     def _append(self, writer: ArchiveWriter, noun: str, drafts: list[Draft], scope: str) -> list[Record]:
         tip = self._tips[noun]

@@ -7,7 +7,6 @@ command is the user `operator`, who may read everything and write pins.
 
 from __future__ import annotations
 
-import os
 import shutil
 import ssl
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 from deploy.install.profile import Profile
 from shared.errors import BadInputError
 from shared.eventlog.connection import Access
+from shared.files import write_atomically
 
 SECRETS = "log-secrets.yaml"
 DIRECTORY = "access"
@@ -36,15 +36,15 @@ def prepare(state: Path, profile: Profile) -> Path | None:
 
     path = state / SECRETS
     if not path.exists():
-        _write(path, yaml.safe_dump_all(log_secrets(profile), sort_keys=False))
+        write_atomically(path, yaml.safe_dump_all(log_secrets(profile), sort_keys=False).encode())
     held = _read(path)
     directory = state / DIRECTORY
     directory.mkdir(mode=0o700, exist_ok=True)
     try:
         for name in PEOPLE:
             data = held[NATS_SECRET.format(name)]
-            _write(directory / f"{name}.password", data["password"])
-            _write(directory / _CA, data["ca.crt"])
+            write_atomically(directory / f"{name}.password", data["password"].encode(), sync="none")
+            write_atomically(directory / _CA, data["ca.crt"].encode(), sync="none")
     except KeyError as error:
         raise BadInputError("up/credentials", f"lacks {error}; restore it or remove it", about=str(path)) from error
     return path
@@ -97,12 +97,3 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
         raise BadInputError(
             "up/credentials", f"cannot be read ({type(error).__name__}); restore it or remove it", about=str(path)
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file, for its owner alone, whole or not at all."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(text)
-    draft.replace(path)

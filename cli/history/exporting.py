@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from shared import blob
 from shared.build import VERSION
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
+from shared.files import replacing
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -41,10 +40,9 @@ async def export(
     last = end if last is None else min(last, end)
     ends = {noun: (await source.stream(noun).bounds())[1] for noun in NOUNS}
     _refuse_what_is_no_file(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     records: dict[str, int] = {}
     try:
-        with partial.open("wb") as file:
+        with replacing(path, mode=0o666, sync="file") as file:
             about = msgspec.structs.replace(
                 source.about, build=VERSION, exported=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             )
@@ -53,15 +51,9 @@ async def export(
             for noun in NOUNS[1:]:
                 records[noun] = await _others(source.stream(noun), noun, writer, until=ends[noun], last=last)
             writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
             size = file.tell()
-        partial.replace(path)
     except OSError as error:
         raise BadInputError("export/unwritable", f"cannot be written: {error.strerror}", about=str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
     return Exported(path=str(path), bytes=size, records=records, first=first, last=last)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from deploy.devcluster.bootstrap import Applying
 from deploy.devcluster.cluster import ApiError, Obj
 from deploy.devcluster.settings import Kept
 from shared.errors import BadInputError
+from shared.files import sync_folder, write_atomically
 
 _log = logging.getLogger(__name__)
 _MANAGER = "meshlog"
@@ -72,20 +72,9 @@ class Keepsakes:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if obj is None:
             path.unlink(missing_ok=True)
+            sync_folder(path.parent)
         else:
-            draft = path.with_suffix(".new")
-            draft.unlink(missing_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(msgspec.json.encode(obj))
-                stream.flush()
-                os.fsync(descriptor)
-            draft.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            write_atomically(path, msgspec.json.encode(obj))
 
     def _place(self, one: Kept) -> Path:
         return self._directory / one.resource / one.namespace

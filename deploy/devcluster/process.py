@@ -44,6 +44,7 @@ from deploy.devcluster.settings import (
     Settings,
 )
 from shared.errors import BadInputError
+from shared.files import write_atomically
 
 _log = logging.getLogger(__name__)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -110,7 +111,7 @@ async def run(settings: Settings, inherited: Inherited) -> None:
             await bootstrap.apply(api.cluster, objects)
             host, port = inherited.listeners["api"].getsockname()[:2]
             path = inherited.state_dir / KUBECONFIG
-            _write_private(path, api.kubeconfig(f"https://{host}:{port}"))
+            write_atomically(path, api.kubeconfig(f"https://{host}:{port}").encode())
             applied = len(definitions) + len(objects)
             _log.info("the cluster is ready: %d objects applied, %d of those kept", applied, restored)
             inherited.ready(kubeconfig=str(path), api=f"https://{host}:{port}")
@@ -186,13 +187,3 @@ def _node_settings(state_dir: Path, pods: Path) -> NodeSettings:
             "KUBERNETES_SERVICE_PORT_HTTPS": str(API_SERVICE[1]),
         },
     )
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a secret, whole or not at all, for its owner only."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-    fresh.replace(path)

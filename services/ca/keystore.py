@@ -7,8 +7,6 @@ winner's keys. A root's keys are never written again; only an intermediate is re
 from __future__ import annotations
 
 import base64
-import os
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ import msgspec
 
 from services.ca.authority import Authority, AuthorityError, StoredAuthority, decode_authority, encode_authority
 from services.ca.kube import KubeApi, KubeError
+from shared.files import write_atomically
 
 SECRET_KEY = "authority.json"  # noqa: S105 (the name of a key in a Secret)
 _DAMAGED = "does not hold the CA's keys; restore it from a backup"
@@ -112,46 +111,25 @@ class FileKeyStore:
 
     async def create(self, stored: StoredAuthority) -> None:
         """See `KeyStore`."""
-        self._write(stored, os.link)
+        self._write(stored, replace=False)
 
     async def replace(self, stored: StoredAuthority) -> None:
         """See `KeyStore`."""
-        self._write(stored, os.replace)
+        self._write(stored, replace=True)
 
     async def load_or_create(self, trust_domain: str, create: Callable[[], StoredAuthority]) -> Authority:
         """See `KeyStore`."""
         return await _load_or_create(self, trust_domain, create)
 
-    def _write(self, stored: StoredAuthority, put: Callable[[Path, Path], None]) -> None:
+    def _write(self, stored: StoredAuthority, *, replace: bool) -> None:
         try:
-            _write(self._path, encode_authority(stored), put)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._path, encode_authority(stored), replace=replace)
         except OSError as error:
             raise self._unusable(error) from error
 
     def _unusable(self, error: OSError) -> AuthorityError:
         return AuthorityError("ca/keys-file", f"cannot be used: {error.strerror}", about=str(self._path))
-
-
-def _write(path: Path, content: bytes, put: Callable[[Path, Path], None]) -> None:
-    """Write beside and put in place, whole or not at all: by a link, which never replaces, or by a rename."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        put(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _check_mode(path: Path) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
 from shared.certificates import TrustBundle
 from shared.eventlog.protocol import EMPTY, Checkpoint
+from shared.files import write_atomically
 from shared.model import TokenIssuer
 from shared.snapshot import Commit
 
@@ -50,23 +50,7 @@ def encode(state: LastGood) -> bytes:
 def write(directory: Path, content: bytes) -> None:
     """Replace the file, whole or not at all; raises `OSError`."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    target = directory / _NAME
-    beside = directory / f".{_NAME}.{os.getpid()}"
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory_fd)
-    finally:
-        os.close(directory_fd)
+    write_atomically(directory / _NAME, content)
 
 
 def read(directory: Path) -> LastGood | None:

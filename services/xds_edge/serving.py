@@ -8,12 +8,12 @@ while NATS and the CA are down.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 from cryptography import x509
 
+from shared.files import write_atomically
 from shared.latest import Latest
 from shared.svid import ServingCertificate
 
@@ -79,8 +79,5 @@ class ServingPair:
         if self._path is None:
             return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside = self._path.with_name(f".{_NAME}.{os.getpid()}")
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.msgpack.encode(pair))
-        beside.replace(self._path)
+        # Without waiting for the disk, which would stop the event loop: `load` refuses what is not whole.
+        write_atomically(self._path, msgspec.msgpack.encode(pair), sync="none")

@@ -15,6 +15,7 @@ from typing import Any
 
 from deploy.devcluster.node import kernel
 from shared.errors import BadInputError
+from shared.files import write_atomically
 
 LOG = "devcluster.log"
 CONTROL = "control.sock"
@@ -72,9 +73,7 @@ class StateDir:
 
     def write(self, record: dict[str, Any]) -> None:
         """Replace the record, whole or not at all."""
-        fresh = self.path / f"{_RECORD}.new"
-        fresh.write_text(json.dumps(record))
-        fresh.replace(self.path / _RECORD)
+        write_atomically(self.path / _RECORD, json.dumps(record).encode(), sync="none")
 
     def read(self) -> dict[str, Any] | None:
         """The record; none if there is none."""
