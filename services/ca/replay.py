@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from services.ca.refusal import RefusedError
+from shared.token_bucket import TokenBucket
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -32,7 +33,9 @@ class ReplayGuard:
 
     def __init__(self) -> None:
         self._requests: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._seen: float | None = None
+        self._elapsed = 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,10 +52,11 @@ class ReplayGuard:
             if known[0] != request:
                 raise RefusedError("csr/replayed", "the CSR was used by another request")
             return
-        self._take(pod_uid, now)
+        steady = self._steady(now)
+        self._take(pod_uid, steady)
         self._requests[csr_digest] = (request, now)
         self._requests.move_to_end(csr_digest)
-        self._forget(now)
+        self._forget(now, steady)
 
     def remembers(self, request: str, csr_digest: bytes) -> bool:
         """Whether this very request was admitted before."""
@@ -64,21 +68,28 @@ class ReplayGuard:
         self._requests.pop(csr_digest, None)
 
     def _take(self, pod_uid: str, now: float) -> None:
-        tokens, at = self._buckets.get(pod_uid, (float(BURST), now))
-        tokens = min(float(BURST), tokens + max(0.0, now - at) / REFILL_SECONDS)
-        if tokens < 1:
-            wait = math.ceil((1 - tokens) * REFILL_SECONDS)
+        bucket = self._buckets.get(pod_uid)
+        if bucket is None:
+            bucket = self._buckets[pod_uid] = TokenBucket(1 / REFILL_SECONDS, BURST, now)
+        if not bucket.take(now):
+            wait = math.ceil(bucket.wait(now))
             raise RefusedError("csr/rate", "the pod asks for too many certificates", retry_after=float(wait))
-        self._buckets[pod_uid] = (tokens - 1, now)
         self._buckets.move_to_end(pod_uid)
 
-    def _forget(self, now: float) -> None:
+    def _steady(self, now: float) -> float:
+        """Seconds that have passed by a clock that may be set back: the buckets need one that is not."""
+        if self._seen is not None:
+            self._elapsed += max(0.0, now - self._seen)
+        self._seen = now
+        return self._elapsed
+
+    def _forget(self, now: float, steady: float) -> None:
         for digest, (_, at) in list(self._oldest(self._requests)):
             if now - at <= REMEMBERED_SECONDS and len(self._requests) <= REMEMBERED:
                 break
             del self._requests[digest]
-        for pod_uid, (_, at) in list(self._oldest(self._buckets)):
-            if now - at <= BURST * REFILL_SECONDS and len(self._buckets) <= REMEMBERED:
+        for pod_uid, bucket in self._oldest(self._buckets):
+            if not bucket.full(steady) and len(self._buckets) <= REMEMBERED:
                 break
             del self._buckets[pod_uid]
 

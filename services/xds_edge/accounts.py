@@ -13,8 +13,8 @@ import msgspec
 
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.ledger import Client
-from services.xds_edge.meter import Allowance
 from services.xds_edge.ranking import Ranking
+from shared.token_bucket import TokenBucket
 
 FRAME_RATE = 1000.0
 """Frames a second that a pod may send unasked; what it is sent entitles it to more."""
@@ -50,10 +50,10 @@ class Account:
     __slots__ = ("_opening", "foreign", "frames", "names", "streams", "unread")
 
     def __init__(self, limits: PodLimits, now: float) -> None:
-        self._opening = Allowance(limits.new_streams, limits.new_streams_burst, now)
+        self._opening = TokenBucket(limits.new_streams, limits.new_streams_burst, now)
         self.streams: dict[Stream, None] = {}
         """Oldest first."""
-        self.frames = Allowance(FRAME_RATE, FRAME_BURST, now)
+        self.frames = TokenBucket(FRAME_RATE, FRAME_BURST, now)
         self.unread = Client()
         """What was sent and waits to be read."""
         self.names = Client()
@@ -63,10 +63,7 @@ class Account:
 
     def opens(self, now: float) -> bool:
         """Whether the pod may open one more stream now; it counts as opened."""
-        if self._opening.left(now) < 1:
-            return False
-        self._opening.spend(1)
-        return True
+        return self._opening.take(now)
 
     def idle(self, now: float) -> bool:
         """Whether nothing would be lost if it were forgotten."""

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from services.xds_edge.relief import Relief
 from shared.errors import MeshlogError
+from shared.token_bucket import TokenBucket
 from shared.tokens import TokenRefusedError, WorkloadToken
 
 Status = Literal[
@@ -57,22 +58,21 @@ class Pace:
     """
 
     def __init__(self, *, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.rate = rate
-        """New streams a second; may be changed at any time."""
-        self._burst = burst
         self._clock = clock
-        self._level = burst
-        self._filled = clock()
+        self._bucket = TokenBucket(rate, burst, clock())
+
+    @property
+    def rate(self) -> float:
+        """New streams a second; may be changed at any time."""
+        return self._bucket.rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._bucket.rate = rate
 
     def take(self) -> bool:
         """Whether one more may be taken now."""
-        now = self._clock()
-        self._level = min(self._burst, self._level + (now - self._filled) * self.rate)
-        self._filled = now
-        if self._level < 1:
-            return False
-        self._level -= 1
-        return True
+        return self._bucket.take(self._clock())
 
 
 TARGET = 0.25

@@ -40,11 +40,11 @@ from services.xds_edge.headers import Headers, malformed, malformed_trailers, we
 from services.xds_edge.intake import Intake
 from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Duty, Lifetime, Limits
-from services.xds_edge.meter import Allowance
 from services.xds_edge.outbox import Outbox
 from services.xds_edge.outlet import Outlet
 from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS, Rules
 from services.xds_edge.turns import Turns
+from shared.token_bucket import TokenBucket
 
 MOST_REFUSED = 16
 """Calls without a good token that a connection may make."""
@@ -84,7 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         limits: Limits,
         *,
         ledger: Ledger | None = None,
-        strangers: Allowance | None = None,
+        strangers: TokenBucket | None = None,
         turns: Turns | None = None,
         proven: Callable[[Connection], None] = _nothing,
         closed: Callable[[Connection], None] = _nothing,

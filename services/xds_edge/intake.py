@@ -13,7 +13,8 @@ from typing import Protocol
 from h2.errors import ErrorCodes
 
 from services.xds_edge.gently import gently
-from services.xds_edge.meter import Allowance, FrameError, FrameMeter
+from services.xds_edge.meter import FrameError, FrameMeter
+from shared.token_bucket import TokenBucket
 
 STRANGER_RATE = 50.0
 """Frames a second of a connection that has not proven itself; a first call costs about 20."""
@@ -59,13 +60,13 @@ class Intake:
         "_transport",
     )
 
-    def __init__(self, reader: Reader, *, debt: float, strangers: Allowance | None) -> None:
+    def __init__(self, reader: Reader, *, debt: float, strangers: TokenBucket | None) -> None:
         """`strangers`: frames that all connections of its address may send together, unproven."""
         self._reader = reader
         self._debt = debt
         self._strangers = strangers
         self._loop = asyncio.get_running_loop()
-        self._allowance = Allowance(STRANGER_RATE, STRANGER_BURST, self._loop.time())
+        self._allowance = TokenBucket(STRANGER_RATE, STRANGER_BURST, self._loop.time())
         self._meter = FrameMeter()
         self._transport: asyncio.Transport | None = None
         self._indebted: float | None = None
@@ -84,7 +85,7 @@ class Intake:
         if self._resuming is not None:
             self._resuming.cancel()
 
-    def trust(self, frames: Allowance) -> None:
+    def trust(self, frames: TokenBucket) -> None:
         """The client has proven itself: this is what it may send from now on."""
         self._allowance, self._strangers = frames, None
 

@@ -18,8 +18,8 @@ from typing import Protocol
 
 import msgspec
 
-from services.xds_edge.meter import Allowance
 from services.xds_edge.ranking import Ranking
+from shared.token_bucket import TokenBucket
 
 _MIN_STAY = 0.25
 """Seconds that a stranger may stay in TLS before another address may have its place."""
@@ -96,8 +96,8 @@ class Source:
         self.unproven: OrderedDict[Guest, None] = OrderedDict()
         self.proven = 0
         rate, burst = caps.new_per_address, caps.new_per_address_burst
-        self.handshakes = Allowance(rate, burst, now)
-        self.frames = Allowance(rate * _STRANGER_FRAMES, burst * _STRANGER_FRAMES, now)
+        self.handshakes = TokenBucket(rate, burst, now)
+        self.frames = TokenBucket(rate * _STRANGER_FRAMES, burst * _STRANGER_FRAMES, now)
 
     @property
     def waiting(self) -> int:

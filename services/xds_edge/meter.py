@@ -4,7 +4,7 @@ A frame of nine bytes costs its sender nothing and us 10 to 30 µs, whatever its
 into whole frames here, by the nine bytes of each header alone, and only as many frames go on to the HTTP/2 library as
 the client's allowance pays for. The rest waits, at most one read of it, and the network behind it.
 
-`FrameMeter` cuts and counts; `Allowance` is what may be spent.
+`FrameMeter` cuts and counts; what may be spent is a `shared.token_bucket.TokenBucket`.
 """
 
 from __future__ import annotations
@@ -35,49 +35,6 @@ class FrameError(Exception):
     def __init__(self, code: ErrorCodes) -> None:
         super().__init__(code.name)
         self.code = code
-
-
-class Allowance:
-    """A bucket of frames: it fills at `rate` a second and holds `burst`. `now`: seconds of a steady clock."""
-
-    __slots__ = ("_burst", "_filled", "_level", "_rate")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._level = burst
-        self._filled = now
-
-    def left(self, now: float) -> float:
-        """What may be spent now; below zero: a debt."""
-        if now > self._filled:
-            self._level = min(self._burst, self._level + (now - self._filled) * self._rate)
-            self._filled = now
-        return self._level
-
-    def may(self, now: float) -> bool:
-        """Whether anything is left. What time has added is looked at only when the rest is spent."""
-        return self._level > 0 or self.left(now) > 0
-
-    def spend(self, amount: float) -> None:
-        """Take off; the last frame of many may lead into debt."""
-        self._level -= amount
-
-    def earn(self, amount: float) -> None:
-        """Add: what we send entitles a client to frames of its own."""
-        self._level = min(self._burst, self._level + amount)
-
-    def easy(self, now: float) -> bool:
-        """Whether half of it, or more, is left."""
-        return self.left(now) >= self._burst / 2
-
-    def full(self, now: float) -> bool:
-        """Whether nothing of it is spent."""
-        return self.left(now) >= self._burst
-
-    def wait(self, now: float) -> float:
-        """Seconds until a frame may be read again."""
-        return max(0.0, (1.0 - self.left(now)) / self._rate)
 
 
 class FrameMeter:

@@ -23,12 +23,12 @@ from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Limits
 from services.xds_edge.listener import Listener, allowed_files
 from services.xds_edge.lobby import Caps, Guest, Lobby
-from services.xds_edge.meter import Allowance
 from services.xds_edge.pods import Pods
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
 from services.xds_edge.turns import Turns
 from shared.telemetry.metrics import Metrics
+from shared.token_bucket import TokenBucket
 from shared.tokens import WorkloadToken
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class DiscoveryServer:
         self._running: dict[Call, ProxyStream] = {}
         self.gone = 0
         """Connections that were, since the start."""
-        self._lines = Allowance(_LINES, _LINES_BURST, asyncio.get_running_loop().time())
+        self._lines = TokenBucket(_LINES, _LINES_BURST, asyncio.get_running_loop().time())
         self.port = 0
         """The port that is listened on."""
 

@@ -52,6 +52,7 @@ def test_a_clock_that_jumps_back_grants_nothing_and_breaks_nothing() -> None:
         guard.admit(f"r{number}", digest(number), "pod", 1000.0)
     with pytest.raises(RefusedError):
         guard.admit("more", digest(1000), "pod", 0.0)
+    guard.admit("more", digest(1000), "pod", REFILL_SECONDS)
 
 
 def test_memory_is_bounded_by_time() -> None:

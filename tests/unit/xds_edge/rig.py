@@ -17,7 +17,7 @@ from services.xds_edge.calls import Call, Handler
 from services.xds_edge.http2 import Connection
 from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Limits
-from services.xds_edge.meter import Allowance
+from shared.token_bucket import TokenBucket
 from tests.waiting import eventually
 
 HEADERS = [
@@ -78,7 +78,7 @@ class Rig:
         chance: float = 0.5,
         known: bool = True,
         ledger: Ledger | None = None,
-        strangers: Allowance | None = None,
+        strangers: TokenBucket | None = None,
     ) -> None:
         """`known`: whether calls show a good token; else they are refused."""
         self.calls: list[Call] = []

@@ -8,7 +8,8 @@ import pytest
 from h2.errors import ErrorCodes
 
 from services.xds_edge.intake import EARNED, STRANGER_BURST, Intake
-from services.xds_edge.meter import PREFACE, Allowance
+from services.xds_edge.meter import PREFACE
+from shared.token_bucket import TokenBucket
 from tests.unit.xds_edge.rig import Wire
 from tests.unit.xds_edge.test_meter import DATA, frame
 from tests.waiting import eventually
@@ -19,7 +20,7 @@ EMPTY = frame(DATA)
 class Reader:
     """Counts what it is fed."""
 
-    def __init__(self, *, debt: float = 10.0, strangers: Allowance | None = None) -> None:
+    def __init__(self, *, debt: float = 10.0, strangers: TokenBucket | None = None) -> None:
         self.frames = 0
         self.rounds = 0
         self.failed: tuple[ErrorCodes, str] | None = None
@@ -65,7 +66,7 @@ async def test_more_frames_than_a_stranger_may_send_wait_and_so_does_the_network
 
 async def test_a_long_read_is_parsed_in_several_turns() -> None:
     reader = Reader()
-    reader.intake.trust(Allowance(1e6, 1e6, now()))
+    reader.intake.trust(TokenBucket(1e6, 1e6, now()))
     reader.intake.add(EMPTY * 1800, now())
     assert reader.frames < 50, "others have their turn first"
     await eventually(lambda: reader.frames == 1800, within=5, what="all are parsed")
@@ -75,7 +76,7 @@ async def test_a_long_read_is_parsed_in_several_turns() -> None:
 
 async def test_one_that_has_paid_its_debt_is_read_on() -> None:
     reader = Reader()
-    reader.intake.trust(Allowance(1000, 10, now()))
+    reader.intake.trust(TokenBucket(1000, 10, now()))
     reader.intake.add(EMPTY * 50, now())
     assert not reader.wire.reading
     await eventually(lambda: reader.frames == 50, within=5, what="all are parsed")
@@ -86,7 +87,7 @@ async def test_one_that_has_paid_its_debt_is_read_on() -> None:
 
 async def test_one_that_stays_in_debt_is_sent_away() -> None:
     reader = Reader(debt=0.2)
-    reader.intake.trust(Allowance(100, 10, now()))
+    reader.intake.trust(TokenBucket(100, 10, now()))
 
     async def flood() -> None:
         while reader.failed is None:
@@ -101,7 +102,7 @@ async def test_one_that_stays_in_debt_is_sent_away() -> None:
 async def test_what_is_sent_to_a_client_entitles_it_to_answers() -> None:
     """As a proxy does that acknowledges quickly, and widens its windows each time."""
     reader = Reader(debt=0.1)
-    reader.intake.trust(Allowance(1, 2 * EARNED, now()))
+    reader.intake.trust(TokenBucket(1, 2 * EARNED, now()))
     for _ in range(2000):
         reader.intake.earn()
         reader.intake.add(EMPTY * int(EARNED), now())
@@ -112,14 +113,14 @@ async def test_what_is_sent_to_a_client_entitles_it_to_answers() -> None:
 
 
 async def test_all_strangers_of_an_address_share_what_it_may_send() -> None:
-    shared = Allowance(1, 40, now())
+    shared = TokenBucket(1, 40, now())
     first, second = Reader(strangers=shared), Reader(strangers=shared)
     first.intake.add(EMPTY * 30, now())
     second.intake.add(EMPTY * 40, now())
     assert first.frames == 30
     assert second.frames < 15
     assert not second.wire.reading
-    second.intake.trust(Allowance(1000, 1000, now()))
+    second.intake.trust(TokenBucket(1000, 1000, now()))
     await eventually(lambda: second.frames == 40, within=5, what="one that has proven itself is no stranger")
     first.intake.close()
     second.intake.close()
@@ -137,7 +138,7 @@ async def test_a_client_that_does_not_read_is_not_read() -> None:
 @pytest.mark.parametrize("debt_first", [True, False])
 async def test_reading_goes_on_when_no_reason_against_it_is_left(debt_first: bool) -> None:  # noqa: FBT001
     reader = Reader()
-    reader.intake.trust(Allowance(200, 10, now()))
+    reader.intake.trust(TokenBucket(200, 10, now()))
     if debt_first:
         reader.intake.add(EMPTY * 30, now())
         reader.intake.pause(paused=True)

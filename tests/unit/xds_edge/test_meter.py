@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from h2.errors import ErrorCodes
 
-from services.xds_edge.meter import LONGEST_FRAME, MOST_CONTINUED, PREFACE, Allowance, FrameError, FrameMeter
+from services.xds_edge.meter import LONGEST_FRAME, MOST_CONTINUED, PREFACE, FrameError, FrameMeter
 
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION, ALTSVC = (
     0,
@@ -123,22 +123,3 @@ def test_headers_of_many_calls_in_some_frames_each_are_not() -> None:
     one = frame(HEADERS, b"h") + frame(CONTINUATION, b"h") + frame(CONTINUATION, b"h", flags=END_HEADERS)
     meter.add(PREFACE + one * 20)
     assert len(taken(meter)[0]) == 60
-
-
-def test_an_allowance_fills_with_time_to_its_burst_and_goes_into_debt() -> None:
-    allowance = Allowance(10, 5, 100.0)
-    assert allowance.left(100.0) == 5
-    allowance.spend(8)
-    assert allowance.left(100.0) == -3
-    assert allowance.wait(100.0) == pytest.approx(0.4)
-    assert allowance.left(100.4) == pytest.approx(1)
-    assert not allowance.easy(100.4)
-    assert allowance.left(1000.0) == 5
-    assert allowance.full(1000.0)
-
-
-def test_what_is_earned_never_goes_beyond_the_burst() -> None:
-    allowance = Allowance(10, 5, 100.0)
-    allowance.spend(2)
-    allowance.earn(100)
-    assert allowance.left(100.0) == 5
