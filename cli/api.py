@@ -20,6 +20,9 @@ FIELD_MANAGER = "meshlog"
 _WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 """A warning of RFC 9111, section 5.5: code, agent, text."""
 _MOST_WARNINGS = 20
+_ANSWERS = 30.0
+"""Seconds for one exchange."""
+_SILENT = f"silent for {_ANSWERS:g} s"
 
 
 class ApiRefusedError(MeshlogError):
@@ -74,7 +77,9 @@ class Api:
                 self._warnings += _WARNING.findall(", ".join(response.headers.getall("Warning", ())))[:_MOST_WARNINGS]
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ApiRefusedError(
-                "api/unreachable", f"the Kubernetes API does not answer ({error}); is the mesh up?", about=self._server
+                "api/unreachable",
+                f"the Kubernetes API does not answer ({error or _SILENT}); is the mesh up?",
+                about=self._server,
             ) from error
         try:
             return response.status, msgspec.json.decode(raw) if raw else None
@@ -197,5 +202,5 @@ def _applied(manifest: Manifest, status: int, answer: Any, warnings: tuple[str, 
 @asynccontextmanager
 async def connect(access: Access) -> AsyncGenerator[Api]:
     """A session with the API server, closed at the end."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWERS)) as session:
         yield Api(session, access)

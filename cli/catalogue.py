@@ -11,17 +11,43 @@ class Verb(NamedTuple):
     module: str
     group: str
     summary: str
+    unbounded: str = ""
+    """Why it has no `--timeout`; empty: it has one, which bounds all that it asks of peers."""
 
 
 VERBS: dict[str, Verb] = {
-    "demo": Verb("cli.verbs.demo", "Try it", "run a bookstore on a real mesh and check its promises, about a minute"),
-    "up": Verb("cli.verbs.up", "Try it", "start the embedded mesh on this machine and keep it running"),
-    "down": Verb("cli.verbs.down", "Try it", "stop it; nothing is left behind"),
+    "demo": Verb(
+        "cli.verbs.demo",
+        "Try it",
+        "run a bookstore on a real mesh and check its promises, about a minute",
+        "starts a mesh of its own, each step of which has a bound",
+    ),
+    "up": Verb(
+        "cli.verbs.up",
+        "Try it",
+        "start the embedded mesh on this machine and keep it running",
+        "each part of the control plane may take a minute",
+    ),
+    "down": Verb(
+        "cli.verbs.down",
+        "Try it",
+        "stop it; nothing is left behind",
+        "ends processes of this machine, and asks no peer",
+    ),
     "apply": Verb("cli.verbs.apply", "Use it", "apply YAML to the embedded mesh (kubectl works as well)"),
-    "exec": Verb("cli.verbs.exec", "Use it", "run a command inside a pod of the embedded mesh"),
+    "exec": Verb(
+        "cli.verbs.exec", "Use it", "run a command inside a pod of the embedded mesh", "runs the caller's command"
+    ),
     "logs": Verb("cli.verbs.logs", "Use it", "print what a pod of the embedded mesh wrote"),
-    "compile": Verb("cli.verbs.compile", "Use it", "what proxies would be told, from manifests, without a cluster"),
-    "check": Verb("cli.verbs.check", "Use it", "may this call pass, by which rule, what would the caller see"),
+    "compile": Verb(
+        "cli.verbs.compile", "Use it", "what proxies would be told, from manifests, without a cluster", "reads files"
+    ),
+    "check": Verb(
+        "cli.verbs.check",
+        "Use it",
+        "may this call pass, by which rule, what would the caller see",
+        "reads files; the log of a mesh here is asked for a second",
+    ),
     "status": Verb(
         "cli.verbs.status", "See it", "one screen: versions, proxies, services, certificates, what is left out"
     ),
@@ -39,7 +65,12 @@ VERBS: dict[str, Verb] = {
     ),
     "unpin": Verb("cli.verbs.unpin", "Ask the log", "end a rollback"),
     "export": Verb("cli.verbs.export", "Ask the log", "write the log, or a part of it, into one checksummed file"),
-    "replay": Verb("cli.verbs.replay", "Ask the log", "rebuild every version of an exported log and compare each hash"),
+    "replay": Verb(
+        "cli.verbs.replay",
+        "Ask the log",
+        "rebuild every version of an exported log and compare each hash",
+        "reads a file",
+    ),
     "certificate": Verb("cli.verbs.certificate", "Operate it", "list, show and audit certificates; rotate the root"),
     "install": Verb("cli.verbs.install", "Operate it", "a control plane for a Kubernetes cluster, as YAML or applied"),
     "upgrade": Verb("cli.verbs.upgrade", "Operate it", "bring a cluster's control plane to this build"),
@@ -48,14 +79,22 @@ VERBS: dict[str, Verb] = {
     "verify": Verb("cli.verbs.verify", "Operate it", "is the control plane well; can this pod call that one"),
     "migrate": Verb("cli.verbs.migrate", "Operate it", "what a move from Open Service Mesh means, object by object"),
     "mesh": Verb("cli.verbs.mesh", "Operate it", "list the meshes of a cluster"),
-    "run": Verb("cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector"),
+    "run": Verb(
+        "cli.verbs.run", "Operate it", "run one service: ingestor, compiler, xds-edge, ca or injector", "a service"
+    ),
     "grpc-bootstrap": Verb(
-        "cli.verbs.grpc_bootstrap", "Operate it", "print the xDS bootstrap of a gRPC workload without a sidecar"
+        "cli.verbs.grpc_bootstrap",
+        "Operate it",
+        "print the xDS bootstrap of a gRPC workload without a sidecar",
+        "prints",
     ),
     "sidecar-init": Verb(
-        "cli.verbs.sidecar_init", "Operate it", "redirect a pod's traffic to its sidecar (init container)"
+        "cli.verbs.sidecar_init",
+        "Operate it",
+        "redirect a pod's traffic to its sidecar (init container)",
+        "changes a pod's own network, and asks no peer",
     ),
-    "version": Verb("cli.verbs.version", "Operate it", "print the version of this build"),
+    "version": Verb("cli.verbs.version", "Operate it", "print the version of this build", "prints"),
 }
 
 

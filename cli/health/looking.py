@@ -14,6 +14,8 @@ from cli.history.source import NO_LOG, Source
 from shared.errors import BadInputError
 from shared.eventlog.protocol import EventLogError
 
+LOOK_GRACE = 2.5
+"""Seconds beyond its time in which a look lets go of peers that are silent, and what it did see is told."""
 ANSWERS = 2.0
 """Seconds for the first answer of the log, if there is more time than that."""
 

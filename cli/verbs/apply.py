@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import TIMED_OUT, Deadline, add_timeout, run
 
 if TYPE_CHECKING:
     from cli.api import Api, Applied, Manifest
@@ -23,7 +24,7 @@ exit code:
   0    applied; with --wait: in the log as the API keeps it, and acknowledged by every proxy that it concerns
   1    with --wait: a proxy refuses, or the mesh is pinned to a past version, so that policy is recorded only
   2    bad input; with --wait: an object is left out by the compiler, in whole or in part
-  124  with --wait: not in the log, in no version, or not acknowledged in time
+  124  not all applied in time; with --wait: not in the log, in no version, or not acknowledged in time
 
 examples:
   meshlog apply -f policy.yaml --wait
@@ -41,28 +42,28 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("-f", "--filename", type=Path, action="append", required=True, help="a file or a folder")
     parser.add_argument("--wait", action="store_true", help="wait until every proxy concerned has acknowledged")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that all of it may take (default 30)")
+    add_timeout(parser, 30.0)
     options = parser.parse_args(argv)
 
     from cli.manifests import read_manifests
 
     manifests: list[Manifest] = [one for path in options.filename for one in read_manifests(path)]
     mark_together(manifests)
-    return asyncio.run(_apply(manifests, options.timeout if options.wait else None))
+    peers = "the Kubernetes API or the log"
+    return run(lambda limit: _apply(manifests, limit, wait=options.wait), options.timeout, of=peers)
 
 
-async def _apply(manifests: list[Manifest], seconds: float | None) -> int:
-    """Apply; with `seconds` wait that long at most, from the first write on, for all of it to arrive."""
+async def _apply(manifests: list[Manifest], deadline: Deadline, *, wait: bool) -> int:
+    """Apply; with `wait` wait for all of it to arrive."""
     from cli import embedded, kubeconfig
     from cli.api import connect
-    from cli.history.arriving import TIMED_OUT
 
     embedded.running()
-    began, until = time.time_ns(), time.monotonic() + (seconds or 0.0)
+    began, until, seconds = time.time_ns(), time.monotonic() + deadline.left, deadline.seconds
     async with connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as api:
         applied: list[Applied] = []
         try:
-            async with asyncio.timeout(None if seconds is None else seconds):
+            async with asyncio.timeout(deadline.left):
                 for manifest in manifests:
                     applied.append(one := await api.apply(manifest))
                     output.line(f"{one.kind} {one.namespace}/{one.name}: applied".replace(" /", " "))
@@ -71,7 +72,7 @@ async def _apply(manifests: list[Manifest], seconds: float | None) -> int:
         except TimeoutError:
             output.line(f"{len(applied)} of {len(manifests)} objects applied after {seconds:g} s: the API is slow")
             return TIMED_OUT
-        if seconds is None:
+        if not wait:
             return 0
         output.note("waiting for acknowledgements")
         return await arrival(api, applied, began, until, seconds)
@@ -80,7 +81,7 @@ async def _apply(manifests: list[Manifest], seconds: float | None) -> int:
 async def arrival(api: Api, applied: Sequence[Applied], began: int, until: float, seconds: float) -> int:
     """Wait for the change set, and nothing else, to arrive; the exit code. `until`: a time of the monotonic clock."""
     from cli import embedded
-    from cli.history.arriving import TIMED_OUT, arrived
+    from cli.history.arriving import arrived
     from cli.history.source import NO_LOG, opened
     from cli.recorded import Recorder
     from shared.errors import BadInputError

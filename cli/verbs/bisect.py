@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.stage import Stage
     from cli.history.timeline import Timeline
 
@@ -27,7 +29,7 @@ COMMAND sees the version in files and in its environment:
 With --devcluster also $MESHLOG_STATE and $KUBECONFIG of the mesh that runs it.
 It exits with 0 for good, 125 for cannot tell, anything else for bad; as with `git bisect run`.
 
-exit code: 0 found, 1 it cannot be told, 2 bad input
+exit code: 0 found, 1 it cannot be told, 2 bad input, 124 the log did not answer in time
 
 example:
   meshlog bisect --good @-1h --bad HEAD -- meshlog why-not shop/web svc:shop/cart --path /items
@@ -55,31 +57,34 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 60.0, "seconds until the first run of COMMAND, which takes as long as it takes")
     options = parser.parse_args(argv)
 
     from cli.history.timeline import Timeline
 
-    async def run() -> int:
+    async def work(deadline: Deadline) -> int:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
             if options.devcluster is None:
-                return await _search(timeline, options, None)
+                return await _search(timeline, options, None, deadline)
             from cli.history.stage import Stage
             from cli.manifests import read_manifests
 
             workloads = read_manifests(options.devcluster)
+            await source.events.bounds()
+            deadline.lift()
             with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
                 stage = Stage(Path(folder) / "state")
                 try:
                     await stage.open(workloads)
-                    return await _search(timeline, options, stage)
+                    return await _search(timeline, options, stage, deadline)
                 finally:
                     await stage.close()
 
-    return asyncio.run(run())
+    return run(work, options.timeout)
 
 
-async def _search(timeline: Timeline, options: argparse.Namespace, stage: Stage | None) -> int:
+async def _search(timeline: Timeline, options: argparse.Namespace, stage: Stage | None, deadline: Deadline) -> int:
     from cli.history.versions import resolve
     from shared.errors import BadInputError
 
@@ -87,6 +92,7 @@ async def _search(timeline: Timeline, options: argparse.Namespace, stage: Stage 
     if good >= bad:
         raise BadInputError("bisect/order", f"the good version ({good}) must be before the bad one ({bad})")
     versions = [good, *[found.commit.version async for found in timeline.commits(after=good, until=bad)]]
+    deadline.lift()
     skipped: set[int] = set()
     low, high = 0, len(versions) - 1
     while high - low > 1:

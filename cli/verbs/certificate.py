@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 _EPILOG = """\
 examples:
@@ -37,20 +37,26 @@ def main(argv: Sequence[str]) -> int:
     audit.add_argument("-n", "--lines", type=int, default=30)
     for one in (listing, shown, audit):
         one.add_argument("-o", "--output", choices=["text", "json"], default="text")
+        add_timeout(one, 30.0)
     rotate = verbs.add_parser("rotate", help="change the root, its provider or the trust domain; continues if begun")
     rotate.add_argument("--provider", default="", help="builtin, vault, cert-manager; default: the one in force")
     rotate.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the provider")
     rotate.add_argument("--trust-domain", default="", help="default: the one in force")
     rotate.add_argument("--back", action="store_true", help="take back the rotation that is under way")
+    add_timeout(rotate, 30.0, "seconds until the mesh has answered; how long the steps take is up to the proxies")
     options = parser.parse_args(argv)
     if options.verb == "rotate":
         return _rotate(options)
-    rows = asyncio.run(_read(options))
-    if options.output == "json":
-        output.json(rows)
-    else:
-        tell(options.verb, rows)
-    return 0
+
+    async def work(_: Deadline) -> int:
+        rows = await _read(options)
+        if options.output == "json":
+            output.json(rows)
+        else:
+            tell(options.verb, rows)
+        return 0
+
+    return run(work, options.timeout, of="the log or the Kubernetes API")
 
 
 def _rotate(options: argparse.Namespace) -> int:
@@ -59,20 +65,24 @@ def _rotate(options: argparse.Namespace) -> int:
 
     provider = roots.provider_of(options.provider, options.set) if options.provider else None
 
-    async def walk() -> str:
+    async def walk(deadline: Deadline) -> int:
         async with roots.desk() as desk:
+            await desk.bundle()
+            await desk.roots()
+            deadline.lift()
             rotation = Rotation(desk, lambda sentence: output.line(sentence, flush=True))
             if options.back:
-                return await rotation.back()
-            return await rotation.forward(Wish(provider=provider, trust_domain=options.trust_domain))
+                name = await rotation.back()
+            else:
+                name = await rotation.forward(Wish(provider=provider, trust_domain=options.trust_domain))
+        output.line(f"{name} signs, and is the only root that is trusted")
+        return 0
 
     try:
-        name = asyncio.run(walk())
+        return run(walk, options.timeout, of="the log or the Kubernetes API", undone="begun")
     except KeyboardInterrupt:
         output.line("stopped; the mesh is as safe as before. The same command continues, --back takes it back.")
         return 130
-    output.line(f"{name} signs, and is the only root that is trusted")
-    return 0
 
 
 async def _read(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.changes import Changed
     from cli.history.timeline import Timeline
     from shared.snapshot import Snapshot
@@ -42,12 +43,13 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 60.0)
     options = parser.parse_args(argv)
 
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 
-    async def run() -> int:
+    async def work(_: Deadline) -> int:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
             a, b = await resolve(timeline, options.a), await resolve(timeline, options.b)
@@ -57,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
                 return await _view(timeline, a, b, options.proxy, options.workload_class)
             return await _all(timeline, a, b)
 
-    return asyncio.run(run())
+    return run(work, options.timeout)
 
 
 async def _object(timeline: Timeline, a: int, b: int, named: str) -> int:

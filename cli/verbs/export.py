@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 _EPILOG = """\
 The file is checksummed and holds no secret: events, commits, keyframes, status and public certificates. Every verb
@@ -33,21 +33,22 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 600.0)
     options = parser.parse_args(argv)
 
-    from cli.history.exporting import Exported, export
+    from cli.history.exporting import export
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 
-    async def run() -> Exported:
+    async def work(_: Deadline) -> int:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
             first = await resolve(timeline, options.first) + 1 if options.first else 1
             last = await resolve(timeline, options.last) if options.last else None
-            return await export(source, options.file, first=first, last=last)
+            done = await export(source, options.file, first=first, last=last)
+        counts = ", ".join(f"{count} {noun}" for noun, count in done.records.items() if count)
+        output.line(f"{done.path}: {counts}; {done.bytes / 1e6:.2f} MB")
+        output.note(f"prove it: meshlog replay {done.path} --verify")
+        return 0
 
-    done = asyncio.run(run())
-    counts = ", ".join(f"{count} {noun}" for noun, count in done.records.items() if count)
-    output.line(f"{done.path}: {counts}; {done.bytes / 1e6:.2f} MB")
-    output.note(f"prove it: meshlog replay {done.path} --verify")
-    return 0
+    return run(work, options.timeout, undone="written")

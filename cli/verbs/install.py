@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 _EPILOG = """
 examples:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--enforce-single-mesh", choices=["true", "false"], default="true", help="refuse beside another (default true)"
     )
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds to wait for each workload (default 300)")
+    add_timeout(parser, 300.0)
     add_target(parser)
     options = parser.parse_args(argv)
 
@@ -54,12 +54,16 @@ def main(argv: Sequence[str]) -> int:
         )
         output.yaml(*manifests)
         return 0
-    asyncio.run(_apply(options))
-    output.line(f"The mesh {wanted.mesh_name} runs in {wanted.namespace}. Next: meshlog namespace add NAMESPACE")
-    return 0
+
+    async def work(deadline: Deadline) -> int:
+        await _apply(options, deadline)
+        output.line(f"The mesh {wanted.mesh_name} runs in {wanted.namespace}. Next: meshlog namespace add NAMESPACE")
+        return 0
+
+    return run(work, options.timeout, of="the Kubernetes API", undone="installed")
 
 
-async def _apply(options: argparse.Namespace) -> None:
+async def _apply(options: argparse.Namespace, deadline: Deadline) -> None:
     from cli.cluster import installation
     from cli.cluster.options import profile
     from cli.cluster.target import session
@@ -72,4 +76,4 @@ async def _apply(options: argparse.Namespace) -> None:
         await installation.install(
             api, profile(options), permissive=options.permissive, single=single, progress=progress
         )
-        await installation.available(api, options.mesh_namespace, within=options.timeout, progress=progress)
+        await installation.available(api, options.mesh_namespace, within=deadline.left, progress=progress)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.source import Source
     from cli.history.timeline import Happened
 
@@ -43,14 +44,15 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 60.0, "seconds that all of it may take; with -f until it follows")
     options = parser.parse_args([f"--since={a}" if b == "--since" else a for a, b in _pairs(argv) if a != "--since"])
 
-    async def run() -> None:
+    async def work(deadline: Deadline) -> int:
         async with sources.opened(options.log) as source:
-            await _print(source, options)
+            await _print(source, options, deadline)
+        return 0
 
-    asyncio.run(run())
-    return 0
+    return run(work, options.timeout)
 
 
 def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
@@ -58,7 +60,7 @@ def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(argv, ["", *argv], strict=False))
 
 
-async def _print(source: Source, options: argparse.Namespace) -> None:
+async def _print(source: Source, options: argparse.Namespace, deadline: Deadline) -> None:
     from cli.history.timeline import Timeline
     from cli.history.versions import parse_moment
     from shared.subjects import escape
@@ -87,7 +89,9 @@ async def _print(source: Source, options: argparse.Namespace) -> None:
     for item in kept:
         _show(item, options.output)
     if options.follow:
-        await _follow(source, subjects, max(reached, (await source.events.bounds())[1]), options)
+        reached = max(reached, (await source.events.bounds())[1])
+        deadline.lift()
+        await _follow(source, subjects, reached, options)
 
 
 async def _follow(source: Source, subjects: str, reached: int, options: argparse.Namespace) -> None:

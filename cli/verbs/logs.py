@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="on a terminal, too, exactly what was written (default: visible, line by line)",
     )
+    add_timeout(parser, 60.0)
     options = parser.parse_args(argv)
 
     from cli import embedded, kubeconfig
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     namespace, name = pod_name(options.pod)
     embedded.running()
 
-    async def show() -> None:
+    async def work(_: Deadline) -> int:
         async with connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as api:
             listing = await api.get(f"/api/v1/namespaces/{namespace}/pods")
             names = [pod["metadata"]["name"] for pod in listing["items"]]
@@ -55,6 +56,6 @@ def main(argv: Sequence[str]) -> int:
                 if status != 200:
                     raise ApiRefusedError("logs/refused", str(text.get("message", text)), about=one)
                 output.log_of_a_container("" if text is None else str(text), raw=options.raw)
+        return 0
 
-    asyncio.run(show())
-    return 0
+    return run(work, options.timeout, of="the Kubernetes API")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,18 +22,23 @@ def main(argv: Sequence[str]) -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="every mesh, its version and its namespaces")
     listing.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    add_timeout(listing, 30.0)
     add_target(listing)
     actions.add_parser("upgrade", help="as `meshlog upgrade`", add_help=False)
     options = parser.parse_args(argv)
-    found = asyncio.run(_list(options))
-    if options.output == "json":
-        output.json(found)
+
+    async def work(_: Deadline) -> int:
+        found = await _list(options)
+        if options.output == "json":
+            output.json(found)
+            return 0
+        output.table(
+            ("MESH NAME", "MESH NAMESPACE", "VERSION", "ADDED NAMESPACES"),
+            [(one["name"], one["namespace"], one["version"], ",".join(one["namespaces"]) or "-") for one in found],
+        )
         return 0
-    output.table(
-        ("MESH NAME", "MESH NAMESPACE", "VERSION", "ADDED NAMESPACES"),
-        [(one["name"], one["namespace"], one["version"], ",".join(one["namespaces"]) or "-") for one in found],
-    )
-    return 0
+
+    return run(work, options.timeout, of="the Kubernetes API")
 
 
 async def _list(options: argparse.Namespace) -> list[dict[str, Any]]:

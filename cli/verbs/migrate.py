@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.migrate.scene import Advice
 
 _EPILOG = """\
@@ -38,9 +39,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-f", "--filename", type=Path, action="append", help="read a file or a folder, not a cluster")
     parser.add_argument("--only", choices=VERDICTS, action="append", help="only this verdict; may be repeated")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    add_timeout(parser, 60.0)
     add_target(parser)
     options = parser.parse_args(argv)
-    advice = asyncio.run(_advice(options))
+
+    async def work(_: Deadline) -> int:
+        return _told(await _advice(options), options)
+
+    return run(work, options.timeout, of="the Kubernetes API")
+
+
+def _told(advice: list[Advice], options: argparse.Namespace) -> int:
     found = [one for one in advice if not options.only or one.verdict in options.only]
     if options.output == "json":
         import msgspec

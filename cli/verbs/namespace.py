@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 _EPILOG = """\
 examples:
@@ -36,13 +36,21 @@ def main(argv: Sequence[str]) -> int:
         action.add_argument("names", nargs=count, metavar="NAMESPACE")
         if name == "add":
             action.add_argument("--disable-sidecar-injection", action="store_true", help="member, but no sidecars")
+        add_timeout(action, 30.0)
         add_target(action)
     listing = actions.add_parser("list", help="show the members", description="Show member namespaces.")
     listing.add_argument("-o", "--output", choices=["table", "json"], default="table")
     listing.add_argument("--all-meshes", action="store_true", help="members of every mesh")
+    add_timeout(listing, 30.0)
     add_target(listing)
-    asyncio.run(_run(parser.parse_args(argv)))
-    return 0
+    options = parser.parse_args(argv)
+
+    async def work(_: Deadline) -> int:
+        await _run(options)
+        return 0
+
+    undone = "known" if options.action == "list" else "done, but for what is said above,"
+    return run(work, options.timeout, of="the Kubernetes API", undone=undone)
 
 
 async def _run(options: argparse.Namespace) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.api import Manifest
+    from cli.deadline import Deadline
     from cli.history.changes import Changed
     from cli.history.draining import Drain
     from cli.history.planning import Plan
@@ -28,7 +29,8 @@ _EPILOG = """\
 Nothing is applied. Calls are asked with literal requests: for each method of each match of each route group a path
 that it takes; where its expression changes, paths that only the one or only the other takes; and GET /.
 
-exit code: 0 no proxy would see a change, 1 some would, 2 bad input, or Envoy would refuse, or objects would be left out
+exit code: 0 no proxy would see a change, 1 some would, 2 bad input, or Envoy would refuse, or objects would be left
+out, 124 not known in time
 
 examples:
   meshlog plan -f policy.yaml
@@ -67,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 120.0)
     options = parser.parse_args(argv)
     if not options.filename and not options.delete:
         parser.error("give -f FILE or --delete KIND/NS/NAME")
@@ -84,26 +87,26 @@ def main(argv: Sequence[str]) -> int:
     drop = [parse_object(text) for text in options.delete]
     seen = read_calls(options.calls) if options.calls is not None else []
 
-    async def run() -> Plan:
+    async def work(_: Deadline) -> int:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
             version = await resolve(timeline, options.at)
             if options.at == "HEAD":
                 version = max(version, await newest_event(source))
             admitted = await _admitted(options, source, put) if options.server else put
-            return await plan(timeline, version, admitted, drop, seen=seen)
+            found = await plan(timeline, version, admitted, drop, seen=seen)
+        refusals = _refusals(found, options.envoys)
+        if options.output == "json":
+            output.json(_as_json(found, refusals, diff=options.diff), indent=2)
+        else:
+            _tell(found, refusals)
+            if options.diff:
+                _lines(found)
+        if refusals or found.left_out:
+            return 2
+        return 0 if found.nothing else 1
 
-    found = asyncio.run(run())
-    refusals = _refusals(found, options.envoys)
-    if options.output == "json":
-        output.json(_as_json(found, refusals, diff=options.diff), indent=2)
-    else:
-        _tell(found, refusals)
-        if options.diff:
-            _lines(found)
-    if refusals or found.left_out:
-        return 2
-    return 0 if found.nothing else 1
+    return run(work, options.timeout, of="the log or the Kubernetes API" if options.server else "the log")
 
 
 async def _admitted(options: argparse.Namespace, source: Source, put: list[Manifest]) -> list[Manifest]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.standing import ProxyState
 
 
@@ -28,20 +29,21 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 30.0)
     options = parser.parse_args(argv)
 
     from cli.history.standing import proxy_states, tracked
 
-    async def look() -> list[ProxyState]:
+    async def work(_: Deadline) -> int:
         async with sources.opened(options.log) as source:
-            return proxy_states(await tracked(source))
+            found = proxy_states(await tracked(source))
+        if options.output == "json":
+            output.json([msgspec.to_builtins(one) for one in found])
+        else:
+            table(found, wide=options.output == "wide")
+        return 0 if all(proxy.state == "in sync" for proxy in found) else 1
 
-    found = asyncio.run(look())
-    if options.output == "json":
-        output.json([msgspec.to_builtins(one) for one in found])
-    else:
-        table(found, wide=options.output == "wide")
-    return 0 if all(proxy.state == "in sync" for proxy in found) else 1
+    return run(work, options.timeout)
 
 
 def table(proxies: Sequence[ProxyState], *, wide: bool) -> None:

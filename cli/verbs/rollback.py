@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.deadline import Deadline
@@ -41,13 +42,12 @@ def main(argv: Sequence[str]) -> int:
         "--dry-run", action="store_true", help="list the objects that would go back, and change nothing"
     )
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="of --dry-run")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that all of it may take (default 30)")
+    add_timeout(parser, 30.0)
     from cli.history import source as sources
 
     sources.add_arguments(parser)
     options = parser.parse_args(argv)
 
-    from cli.deadline import run
     from cli.history.pinning import pin_to
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve

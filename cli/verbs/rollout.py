@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.deadline import Deadline
@@ -34,9 +35,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("version", nargs="?", default="", metavar="VERSION")
     parser.add_argument("--last", action="store_true", help="the newest version")
     parser.add_argument("--wait", action="store_true", help="until it is complete, refused, or the time is over")
-    parser.add_argument(
-        "--timeout", type=float, default=30.0, metavar="T", help="seconds that all of it may take (default 30)"
-    )
+    add_timeout(parser, 30.0)
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     from cli.history import source as sources
 
@@ -44,8 +43,6 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     if bool(options.version) == options.last:
         parser.error("give a VERSION, or --last")
-
-    from cli.deadline import run
 
     async def work(deadline: Deadline) -> int:
         async with sources.opened(options.log) as source:

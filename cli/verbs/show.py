@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.timeline import Timeline
 
 _EPILOG = """\
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 60.0)
     options = parser.parse_intermixed_args(list(argv))
     if options.resource and not options.proxy:
         parser.error("TYPE/NAME needs --proxy")
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 
-    async def run() -> int:
+    async def work(_: Deadline) -> int:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
             version = await resolve(timeline, options.version)
@@ -55,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
                 return await _proxy(timeline, version, options.proxy, options.resource)
             return await _version(timeline, version)
 
-    return asyncio.run(run())
+    return run(work, options.timeout)
 
 
 async def _object(timeline: Timeline, version: int, named: str, asked: str) -> int:

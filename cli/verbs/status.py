@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.api import Api
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
         "-o", "--output", choices=["table", "json", "kubeconfig"], default="table", help="kubeconfig: only its path"
     )
     parser.add_argument("-w", "--watch", action="store_true", help="look again each second until Ctrl-C")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds that a look may take (default 10)")
+    add_timeout(parser, 10.0, "seconds that a look may take")
     from cli.cluster.target import add_target
     from cli.history import source as sources
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     if options.output == "kubeconfig":
         output.line(place.kubeconfig)
         return 0
-    return asyncio.run(_look(options, place))
+    return _look(options, place)
 
 
 def _place(options: argparse.Namespace) -> _Place:
@@ -96,35 +97,42 @@ def _place(options: argparse.Namespace) -> _Place:
     return _Place(asked, opened(""), found["listeners"], str(options.kubeconfig))
 
 
-async def _look(options: argparse.Namespace, place: _Place) -> int:
+def _look(options: argparse.Namespace, place: _Place) -> int:
+    from cli.health.looking import LOOK_GRACE
+
+    cache: dict[int, bool] = {}
+    while True:
+        of = "the Kubernetes API or the log"
+        code = run(lambda _: _once(options, place, cache), options.timeout, of=of, grace=LOOK_GRACE)
+        if not options.watch:
+            return code
+        time.sleep(_EVERY)
+
+
+async def _once(options: argparse.Namespace, place: _Place, cache: dict[int, bool]) -> int:
     from cli.health.checks import judged
     from cli.health.looking import look
     from cli.health.telling import well
 
-    cache: dict[int, bool] = {}
-    while True:
-        facts = await look(
-            place.session,
-            place.opening,
-            namespace=options.mesh_namespace,
-            mesh_name=options.mesh_name,
-            within=options.timeout,
-            cache=cache,
+    facts = await look(
+        place.session,
+        place.opening,
+        namespace=options.mesh_namespace,
+        mesh_name=options.mesh_name,
+        within=options.timeout,
+        cache=cache,
+    )
+    results = judged(facts)
+    if options.output == "json":
+        output.json(
+            {"running": True, "listeners": place.listeners, "kubeconfig": place.kubeconfig} | _as_json(facts, results),
+            flush=True,
         )
-        results = judged(facts)
-        if options.output == "json":
-            output.json(
-                {"running": True, "listeners": place.listeners, "kubeconfig": place.kubeconfig}
-                | _as_json(facts, results),
-                flush=True,
-            )
-        else:
-            if options.watch:
-                output.clear()
-            _table(facts, results, place)
-        if not options.watch:
-            return 0 if well(results) else 1
-        await asyncio.sleep(_EVERY)
+    else:
+        if options.watch:
+            output.clear()
+        _table(facts, results, place)
+    return 0 if well(results) else 1
 
 
 def _as_json(facts: Facts, results: Sequence[Result]) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Sequence
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,16 +27,21 @@ def main(argv: Sequence[str]) -> int:
         help="also the resource definitions, with every policy in them, and the CA's keys",
     )
     parser.add_argument("--delete-namespace", action="store_true", help="also the control plane's namespace")
+    add_timeout(parser, 300.0)
     add_target(parser)
     options = parser.parse_args(argv)
     if not options.force and not _agreed(options):
         output.line("nothing was changed")
         return 1
-    asyncio.run(_uninstall(options))
-    output.line(
-        f"The mesh {options.mesh_name} is gone. Restart the pods of its namespaces to take their sidecars away."
-    )
-    return 0
+
+    async def work(_: Deadline) -> int:
+        await _uninstall(options)
+        output.line(
+            f"The mesh {options.mesh_name} is gone. Restart the pods of its namespaces to take their sidecars away."
+        )
+        return 0
+
+    return run(work, options.timeout, of="the Kubernetes API", undone="uninstalled, but for what is said above,")
 
 
 def _agreed(options: argparse.Namespace) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.deadline import Deadline
@@ -20,13 +21,12 @@ def main(argv: Sequence[str]) -> int:
         description="End a rollback: put the newest policy in force.",
         epilog="Look first what that changes: meshlog log --after PINNED_VERSION --kind TrafficTarget",
     )
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds that all of it may take (default 30)")
+    add_timeout(parser, 30.0)
     from cli.history import source as sources
 
     sources.add_arguments(parser)
     options = parser.parse_args(argv)
 
-    from cli.deadline import run
     from cli.history.pinning import unpin
     from cli.history.standing import pinned
     from cli.verbs.rollback import arrival

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 
 from cli import output
+from cli.deadline import Deadline, add_timeout, run
 
 _EPILOG = """
 Settings of the last installation are not remembered: give the same --preset and --set again, or others. The log's
@@ -29,13 +29,18 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_installation(parser)
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds to wait for each workload (default 300)")
+    add_timeout(parser, 300.0)
     add_target(parser)
-    asyncio.run(_upgrade(parser.parse_args(argv)))
-    return 0
+    options = parser.parse_args(argv)
+
+    async def work(deadline: Deadline) -> int:
+        await _upgrade(options, deadline)
+        return 0
+
+    return run(work, options.timeout, of="the Kubernetes API", undone="upgraded")
 
 
-async def _upgrade(options: argparse.Namespace) -> None:
+async def _upgrade(options: argparse.Namespace, deadline: Deadline) -> None:
     from cli.cluster import installation
     from cli.cluster.options import profile
     from cli.cluster.target import session
@@ -46,5 +51,5 @@ async def _upgrade(options: argparse.Namespace) -> None:
     async with session(options) as api:
         for one in await installation.upgrade(api, profile(options), progress=progress):
             output.line(f"deleted, nothing needs it any more: {one}")
-        await installation.available(api, options.mesh_namespace, within=options.timeout, progress=progress)
+        await installation.available(api, options.mesh_namespace, within=deadline.left, progress=progress)
     output.line(f"The mesh {options.mesh_name} is upgraded.")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.cluster.check import Check
 
-TIMED_OUT = 124
-
+_PEERS = "the Kubernetes API or the log"
 _EPILOG = """\
 The checks of control-plane, and the shape of their -o json: docs/health.md. "all is well" is said if every check could
 look; without --log those of the log cannot.
@@ -31,6 +30,7 @@ examples:
 def main(argv: Sequence[str]) -> int:
     """Print each check; 0 if all are fine, 1 if not."""
     from cli.cluster.target import add_target
+    from cli.health.looking import LOOK_GRACE
 
     parser = argparse.ArgumentParser(
         prog="meshlog verify",
@@ -53,19 +53,19 @@ def main(argv: Sequence[str]) -> int:
         action.add_argument(
             "--log", default=None, metavar="FILE|URL", help="the log (default: $MESHLOG_LOG, or the mesh here)"
         )
-        action.add_argument("--timeout", type=float, default=10.0, help="seconds that all of it may take (default 10)")
+        add_timeout(action, 10.0)
         action.add_argument("-o", "--output", choices=["text", "json"], default="text")
         add_target(action)
     options = parser.parse_args(argv)
     if options.action == "connectivity" and not (options.to_pod or options.to_service or options.to_ext_host):
         parser.error("what is called? --to-pod, --to-service or --to-ext-host")
     if options.action != "connectivity":
-        return asyncio.run(_control_plane(options))
-    try:
-        checks = asyncio.run(_checks(options))
-    except TimeoutError:
-        output.line(f"not known after {options.timeout:g} s: the Kubernetes API or the log is slow; meshlog status")
-        return TIMED_OUT
+        return run(lambda _: _control_plane(options), options.timeout, of=_PEERS, grace=LOOK_GRACE)
+    return run(lambda _: _connectivity(options), options.timeout, of=_PEERS)
+
+
+async def _connectivity(options: argparse.Namespace) -> int:
+    checks = await _checks(options)
     fine = all(check.fine for check in checks)
     if options.output == "json":
         shown = [{"what": one.what, "fine": one.fine, "found": one.found} for one in checks]
@@ -111,7 +111,7 @@ async def _control_plane(options: argparse.Namespace) -> int:
 async def _checks(options: argparse.Namespace) -> list[Check]:
     from cli.cluster.target import log_of, session
 
-    async with asyncio.timeout(options.timeout), session(options) as api:
+    async with session(options) as api:
         from cli.calls.matching import Request, target_of
         from cli.cluster import connectivity
 

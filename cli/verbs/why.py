@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
+    from cli.deadline import Deadline
     from cli.history.why import Answer, Reason
 
 _EPILOG = """\
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 60.0)
     options = parser.parse_args(argv)
 
     from cli.history.naming import parse_proxy, parse_resource
@@ -47,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
     type_url, name = parse_resource(options.resource)
 
-    async def run() -> Answer:
+    async def work(_: Deadline) -> int:
         async with sources.opened(options.log) as source:
             timeline = Timeline(source)
             proxy = parse_proxy(options.proxy, source.about.cluster)
@@ -55,14 +57,14 @@ def main(argv: Sequence[str]) -> int:
             snapshot = await timeline.glance(version, proxy)
             if not snapshot.proxies:
                 snapshot = await timeline.snapshot(version)  # to say who else there is
-            return await why(timeline, snapshot, proxy, type_url, name)
+            answer = await why(timeline, snapshot, proxy, type_url, name)
+        if options.output == "json":
+            output.json(_as_json(answer), indent=2)
+        else:
+            _tell(answer)
+        return 0
 
-    answer = asyncio.run(run())
-    if options.output == "json":
-        output.json(_as_json(answer), indent=2)
-    else:
-        _tell(answer)
-    return 0
+    return run(work, options.timeout)
 
 
 def _tell(answer: Answer) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cli import output
+from cli.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.history.decisions import Call, Otherwise
@@ -18,7 +18,7 @@ answer is read from what the sidecars of both ends were told at that version.
 
 A proxy of the call that refuses the newest version, or has not acknowledged it, is named: it may do otherwise.
 
-exit code: 0 allowed, 1 denied (or allowed, and a proxy of the call is not in sync), 2 bad input
+exit code: 0 allowed, 1 denied (or allowed, and a proxy of the call is not in sync), 2 bad input, 124 not known in time
 
 examples:
   meshlog why-not bookthief/bookthief svc:bookstore/bookstore --path /buy-a-book
@@ -44,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     from cli.history import source as sources
 
     sources.add_arguments(parser)
+    add_timeout(parser, 60.0)
     options = parser.parse_args(argv)
 
     from cli.calls.matching import Request, target_of
@@ -58,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         headers=tuple((name, value) for name, _, value in headers),
     )
     call = Call(options.caller, options.called, request, options.port)
-    return asyncio.run(_answer(options.log, options.at, call))
+    return run(lambda _: _answer(options.log, options.at, call), options.timeout)
 
 
 async def _answer(log: str, at: str, call: Call) -> int:
