@@ -13,10 +13,16 @@ import msgspec
 from shared.errors import MeshlogError
 
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}\Z")
+TRUST_DOMAIN_RULE = "the trust domain must be 1 to 255 of a-z 0-9 . _ -"
 # A Kubernetes namespace is an RFC 1123 label; a service account an RFC 1123 subdomain. Neither can hold "/",
 # "%" or an upper-case letter, so no escaping exists and none is accepted.
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")
 _SUBDOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
+
+
+def is_trust_domain(text: str) -> bool:
+    """Whether identities can be of it."""
+    return _TRUST_DOMAIN.match(text) is not None
 
 
 class InvalidSpiffeIdError(MeshlogError):
@@ -35,7 +41,7 @@ class SpiffeId(msgspec.Struct, frozen=True, order=True):
 
     def __post_init__(self) -> None:
         if not _TRUST_DOMAIN.match(self.trust_domain):
-            raise InvalidSpiffeIdError(self.trust_domain, "the trust domain must be 1 to 255 of a-z 0-9 . _ -")
+            raise InvalidSpiffeIdError(self.trust_domain, TRUST_DOMAIN_RULE)
         if not _LABEL.match(self.namespace):
             raise InvalidSpiffeIdError(self.namespace, "the namespace is not a Kubernetes namespace name")
         if not _SUBDOMAIN.match(self.service_account):

@@ -55,7 +55,13 @@ def validator(profile: Profile) -> Manifest:
             policy | {"namespaceSelector": _members(profile), "rules": [rule(_POLICY_GROUPS, ["*"])]},
             # A deletion is let through, with a word on what is in force then.
             configuration
-            | {"namespaceSelector": home, "rules": [rule(["config.openservicemesh.io"], ["meshconfigs"], "DELETE")]},
+            | {
+                "namespaceSelector": home,
+                "rules": [
+                    rule(["config.openservicemesh.io"], ["meshconfigs"], "DELETE"),
+                    rule(["config.openservicemesh.io"], ["meshrootcertificates"]),
+                ],
+            },
             debug | {"namespaceSelector": _members(profile), "rules": [added]},
         ],
         profile,

@@ -20,6 +20,7 @@ from shared import process
 from shared.certificates import SigningAnswer
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.jetstream import JetStreamLogs
+from shared.meshroot import key_secret
 from shared.process import Context
 from shared.telemetry.metrics import Counter
 
@@ -99,11 +100,10 @@ def key_store(settings: CaSettings, kube: KubeApi | None, wanted: WantedRoot) ->
     """Where the keys of a root live: an entry of the CA's Secret (or of the one it names), or a file of its own."""
     default = wanted.name == DEFAULT_ROOT
     if kube is not None and settings.key_store == "secret":
-        reference = wanted.settings.get("ca", {}).get("secretRef", {}).get("name")
         return SecretKeyStore(
             kube,
             namespace=settings.namespace,
-            name=wanted.settings.get("secret") or reference or settings.key_secret,
+            name=key_secret(wanted.settings, about=wanted.name) or settings.key_secret,
             entry=SECRET_KEY if default else f"{wanted.name}.json",
         )
     path = Path(settings.key_file)

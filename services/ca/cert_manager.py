@@ -18,6 +18,7 @@ from services.ca.intermediate import IntermediateProvider
 from services.ca.kube import KubeApi, KubeError
 from services.ca.provider import Provider, ProviderContext
 from shared.errors import BadInputError, MeshlogError
+from shared.meshroot import CertManagerSettings, cert_manager_settings
 from shared.svid.document import UNREADABLE, parse_certificates
 
 WITHIN = 60.0
@@ -28,16 +29,6 @@ _GROUP = "cert-manager.io"
 
 class CertManagerError(MeshlogError):
     """cert-manager refused or did not answer; the same may work later."""
-
-
-class CertManagerSettings(msgspec.Struct, frozen=True, rename="camel"):
-    """What stands under `certManager` in a MeshRootCertificate; names are Open Service Mesh's where it has them."""
-
-    issuer_name: str
-    issuer_kind: str = "Issuer"
-    issuer_group: str = _GROUP
-    duration: str = "2160h"
-    ca_bundle: str = ""
 
 
 class _Condition(msgspec.Struct, frozen=True):
@@ -64,10 +55,7 @@ class _Request(msgspec.Struct, frozen=True):
 
 async def cert_manager(context: ProviderContext) -> Provider:
     """The factory; raises `BadInputError` for settings that cannot be, `CertManagerError` while nobody signs."""
-    try:
-        settings = msgspec.convert(context.settings, CertManagerSettings)
-    except msgspec.ValidationError as error:
-        raise BadInputError("cert-manager/settings", str(error), about=context.name) from error
+    settings = cert_manager_settings(context.settings, about=context.name)
     kube = context.kube
     if kube is None:
         raise BadInputError("cert-manager/settings", "needs the Kubernetes API", about=context.name)

@@ -21,9 +21,8 @@ from services.ca.authority import Authority, generate_authority
 from services.ca.keystore import KeyStore
 from services.ca.kube import KubeApi
 from services.ca.template import LeafTemplate, sign_leaf
-from shared.errors import BadInputError
+from shared.meshroot import ENTRY_POINTS, known_provider
 
-ENTRY_POINTS = "meshlog.ca.providers"
 _OURS = {
     "builtin": "services.ca.provider:builtin",
     "vault": "services.ca.vault:vault",
@@ -126,8 +125,5 @@ def find_provider(name: str) -> ProviderFactory:
         ours: ProviderFactory = getattr(import_module(module), attribute)
         return ours
     offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
-    if name not in offered:
-        known = ", ".join(sorted({"builtin", "cert-manager", "vault", *offered}))
-        raise BadInputError("ca/provider", f"is no CA provider; there are: {known}", about=name)
-    factory: ProviderFactory = offered[name].load()
+    factory: ProviderFactory = offered[known_provider(name)].load()
     return factory

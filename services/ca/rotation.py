@@ -14,13 +14,12 @@ machine: make the old root active again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import msgspec
 
 from shared.certificates import SealingKey, TrustBundle, TrustedRoot
+from shared.meshroot import Role
 
-Role = Literal["active", "passive", "inactive"]
 Obstacles = Callable[[int], Sequence[str]]
 """Who is in the way of a step, given the serial of a bundle; none: the step is safe."""
 

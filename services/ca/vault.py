@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.ca.intermediate import IntermediateProvider
 from services.ca.provider import Provider, ProviderContext
 from shared.errors import BadInputError, MeshlogError
+from shared.meshroot import SecretKey, VaultSettings, vault_settings
 from shared.svid.document import parse_certificates
 
 ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -27,33 +28,6 @@ _TIMEOUT = aiohttp.ClientTimeout(total=20)
 
 class VaultError(MeshlogError):
     """Vault cannot be reached, or refused; the same may work later."""
-
-
-class _Reference(msgspec.Struct, frozen=True):
-    name: str
-    key: str
-
-
-class _Token(msgspec.Struct, frozen=True, rename="camel"):
-    secret_key_ref: _Reference
-
-
-class VaultSettings(msgspec.Struct, frozen=True, rename="camel"):
-    """What stands under `vault` in a MeshRootCertificate; names and defaults are OSM's where it has them."""
-
-    host: str
-    port: int = 8200
-    protocol: str = "http"
-    mount: str = "pki"
-    role: str = ""
-    """Of the Kubernetes auth method."""
-    auth_mount: str = "kubernetes"
-    namespace: str = ""
-    """Vault Enterprise's."""
-    ttl: str = "2160h"
-    ca_bundle: str = ""
-    """PEM that Vault's own certificate leads to; empty: the system's roots."""
-    token: _Token | None = None
 
 
 class _Auth(msgspec.Struct, frozen=True):
@@ -80,12 +54,7 @@ class _Secret(msgspec.Struct, frozen=True):
 
 async def vault(context: ProviderContext) -> Provider:
     """The factory; raises `BadInputError` for settings that cannot be, `VaultError` while Vault does not sign."""
-    try:
-        settings = msgspec.convert(context.settings, VaultSettings)
-    except msgspec.ValidationError as error:
-        raise BadInputError("vault/settings", str(error), about=context.name) from error
-    if settings.token is None and not settings.role:
-        raise BadInputError("vault/settings", "needs a token's secretKeyRef or a role", about=context.name)
+    settings = vault_settings(context.settings, about=context.name)
     client = VaultClient(settings, context)
     return await IntermediateProvider.open(context, client.sign)
 
@@ -142,7 +111,7 @@ class VaultClient:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise VaultError("vault/answer", "its answer to the login has no token", about=self._address) from None
 
-    async def _stored_token(self, reference: _Reference) -> str:
+    async def _stored_token(self, reference: SecretKey) -> str:
         context = self._context
         if context.kube is None:
             raise BadInputError("vault/token", "a token in a Secret needs the Kubernetes API", about=context.name)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast, get_args
+from typing import Any
 
 import msgspec
 
-from services.ca.rotation import Role
-from shared.errors import MeshlogError
 from shared.events import Event
+from shared.meshroot import Role, read_root
 from shared.model import PolicyObject
-
-ROLES = get_args(Role)
 
 
 class WantedRoot(msgspec.Struct, frozen=True):
@@ -28,20 +25,13 @@ class WantedRoot(msgspec.Struct, frozen=True):
 
 
 def wanted_root(found: PolicyObject, event: Event) -> WantedRoot:
-    """A MeshRootCertificate; raises `MeshlogError` if it is none: the last good form stays in force."""
-    provider = found.spec.get("provider")
-    role, domain = found.spec.get("role"), found.spec.get("trustDomain")
-    if role not in ROLES or not isinstance(domain, str) or not isinstance(provider, dict):
-        raise MeshlogError("root/spec", "needs a role, a trustDomain and a provider", about=str(event.key))
-    named = cast("dict[str, Any]", provider)
-    if len(named) != 1:
-        raise MeshlogError("root/spec", "needs exactly one provider", about=str(event.key))
-    name, settings = next(iter(named.items()))
+    """A MeshRootCertificate; raises `BadInputError` if it is none: the last good form stays in force."""
+    root = read_root(found.spec, about=str(event.key))
     return WantedRoot(
         name=event.name,
-        role=cast("Role", role),
-        trust_domain=domain,
-        provider="builtin" if name == "tresor" else name,
-        settings=settings or {},
+        role=root.role,
+        trust_domain=root.trust_domain,
+        provider=root.provider,
+        settings=root.settings,
         created=found.metadata.creation_timestamp,
     )

@@ -1,7 +1,7 @@
 """Whether a policy object may be stored: not if a reader would leave it out, and then with its own sentence. Pure.
 
-Readers are the compiler, and of a MeshConfig also the injector and the CA. What may be stored and has no effect, or
-not the one that is meant, is answered by warnings.
+Readers are the compiler, of a MeshConfig also the injector and the CA, and of a MeshRootCertificate the CA. What may
+be stored and has no effect, or not the one that is meant, is answered by warnings.
 
 Only what an object says by itself is judged. What it refers to may be applied a moment later, in any order, so a
 reference to nothing is left to the compiler, which names it in the object's status. An update that leaves the
@@ -12,11 +12,12 @@ there must not be stopped.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
 from services.injector.review import Question
-from shared import support
+from shared import meshroot, support
 from shared.errors import BadInputError
 from shared.membership import MESH_CONFIG
 from shared.meshconfig.problems import doubts
@@ -26,6 +27,11 @@ from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import MeshConfig
 from shared.policy.reading import read_policy
+
+_READ = POLICY_KINDS | {"MeshRootCertificate"}
+"""Kinds of which one that cannot be read is refused."""
+_TOLD = 5
+"""Mistakes of one object that are told at once."""
 
 GROUPS = frozenset(
     {
@@ -52,14 +58,16 @@ def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
     try:
         policy = read_policy(question.object)
     except _READ_ERRORS as error:
-        if question.kind not in POLICY_KINDS:
+        if question.kind not in _READ:
             return []
         raise BadInputError(
             "object/unreadable", f"cannot be read as a {question.kind} ({error})", about=question.kind
         ) from error
-    if _is_unchanged(policy, question.before):
+    if _before(question) == policy.spec:
         return []
-    if question.kind in POLICY_KINDS:
+    if question.kind == "MeshRootCertificate":
+        _judge_root(question, policy)
+    elif question.kind in POLICY_KINDS:
         _judge(question, policy, budgets)
     return [*_warnings(question, policy)]
 
@@ -81,10 +89,24 @@ def _judge(question: Question, policy: PolicyObject, budgets: Budgets) -> None:
         raise BadInputError(code, sentence.partition("; until it is mended")[0], about=about)
 
 
+def _judge_root(question: Question, policy: PolicyObject) -> None:
+    """All that is wrong: a root is made seldom, by several people, and tried by nobody before."""
+    found = meshroot.problems(policy.spec)
+    if found:
+        about = f"MeshRootCertificate {question.namespace}/{policy.metadata.name}"
+        more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+        raise BadInputError(found[0][0], "; ".join(sentence for _, sentence in found[:_TOLD]) + more, about=about)
+
+
 def _warnings(question: Question, policy: PolicyObject) -> Iterator[str]:
     about = f"{question.kind} {question.namespace}/{policy.metadata.name}"
     if said := support.sentence(support.findings(question.kind, policy.spec)):
         yield f"{about}: {said}"
+    if question.kind == "MeshRootCertificate":
+        if (before := _before(question)) and (said := meshroot.changed(before, policy.spec)):
+            yield f"{about}: {said}"
+        for doubt in meshroot.doubts(policy.spec, question.namespace):
+            yield f"{about}: {doubt}"
     if question.kind != "MeshConfig":
         return
     if policy.metadata.name not in ("", MESH_CONFIG):
@@ -100,10 +122,11 @@ def _deleted(question: Question) -> list[str]:
     return [f"{about}: without it the defaults are in force, and what no TrafficTarget allows is denied"]
 
 
-def _is_unchanged(policy: PolicyObject, before: msgspec.Raw | None) -> bool:
-    if before is None:
-        return False
+def _before(question: Question) -> dict[str, Any] | None:
+    """The specification that is stored; none for a new object, or one that cannot be read."""
+    if question.before is None:
+        return None
     try:
-        return read_policy(before).spec == policy.spec
+        return read_policy(question.before).spec
     except _READ_ERRORS:
-        return False
+        return None

@@ -20,8 +20,9 @@ from services.ca.kube import KubeAnswer
 from services.ca.provider import ProviderContext, find_provider
 from services.ca.template import LeafTemplate
 from services.ca.validator import check_issued
-from services.ca.vault import VaultClient, VaultError, VaultSettings
+from services.ca.vault import VaultClient, VaultError
 from shared.errors import BadInputError
+from shared.meshroot import VaultSettings
 from shared.spiffe import SpiffeId
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
 from tests.unit.ca.outside import FakeVault, OutsideCa, served

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ca.rotation import Candidate, Facts, Plan, Role, first_bundle, plan
+from services.ca.rotation import Candidate, Facts, Plan, first_bundle, plan
 from shared.certificates import SealingKey, TrustBundle, TrustedRoot
+from shared.meshroot import Role
 
 
 def candidate(name: str, role: Role, domain: str = "cluster.local") -> Candidate:

@@ -9,10 +9,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from services.ca.cert_manager import CertManagerSettings
-from services.ca.vault import VaultSettings
 from services.ca.wishes import wanted_root
 from shared import model, support
+from shared.meshroot import CertManagerSettings, VaultSettings
 from tests.unit.compiler import objects
 from tests.unit.shared.outputs import CLUSTER, CRDS, Json, Mesh, leaves, schema_of
 
