@@ -30,7 +30,7 @@ down: install ## stop it; nothing is left behind
 	@$(BIN)/meshlog down
 
 test: install ## all tests: real NATS, real Envoys, the devcluster; those that measure time or memory come last, alone
-	@$(BIN)/python -P -m pytest -n 2 --dist loadfile -m 'not long and not alone' $(ARGS) || [ $$? -eq 5 ]
+	@$(BIN)/python -P -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long and not alone' $(ARGS) || [ $$? -eq 5 ]
 	@$(BIN)/python -P -m pytest -m 'alone and not long' $(ARGS) || [ $$? -eq 5 ]
 
 test-long: install ## the long forms: thousands of random meshes, long faults
