@@ -131,7 +131,9 @@ class Recorder:
             sentence = f"{error.sentence}: the mesh goes on with its last good form, if there is one"
             raise BadInputError("object/unreadable", sentence, about=_named(kept)) from error
         return (
-            event.object is not None and bytes(event.object) == projected.body and event.withheld == projected.withheld
+            event.object is not None
+            and bytes(event.object) == projected.body
+            and (event.withheld, event.why) == (projected.withheld, projected.why)
         )
 
 

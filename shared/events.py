@@ -93,6 +93,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     origin: Origin = _NO_ORIGIN
     withheld: int = 0
     """Bytes of the object, if its closed form stands here instead of it (`shared.withheld`); 0: it stands here."""
+    why: str = ""
+    """With a closed form: why the object cannot be read (`shared.unreadable`); empty: it can, or that is not told."""
 
     @property
     def key(self) -> ObjectKey:
@@ -118,6 +120,7 @@ class _Wire(msgspec.Struct):
     object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     origin: Origin = _NO_ORIGIN
     withheld: int = 0
+    why: str = ""
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -163,6 +166,7 @@ def decode(payload: bytes) -> Event:
         object=None if wire.object is msgspec.UNSET else wire.object,
         origin=wire.origin,
         withheld=wire.withheld,
+        why=wire.why,
     )
     _refuse_future(event.schema, about=str(event.key))
     if event.schema < 1:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from shared import model
+from shared import model, unreadable
 from shared.eventlog.protocol import MAX_PAYLOAD
 from shared.events import encode_object
 
@@ -94,13 +94,14 @@ def _closed_spec(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
             return {}
 
 
-def said(kind: str, size: int) -> tuple[str, str]:
-    """The code and the sentence of an event of a kind that withholds an object of `size` bytes."""
+def said(kind: str, size: int, why: str = "") -> tuple[str, str]:
+    """The code and the sentence of an event of a kind that withholds an object of `size` bytes; `why`: the parser's."""
     meanwhile = _MEANWHILE.get(kind, "nothing of it is in force")
     if size > MOST_BYTES:
         why = f"has {size} bytes, more than the {MOST_BYTES} that the log takes; until it is smaller {meanwhile}"
         return "object/too-large", why
-    return "object/unreadable", f"cannot be read as a {kind}; until it can be {meanwhile}"
+    reason = f" ({why[: unreadable.MOST]})" if why else ""
+    return "object/unreadable", f"cannot be read as a {kind}{reason}; until it can be {meanwhile}"
 
 
 def _as_member(bare: model.Meta, meta: model.Meta) -> model.Meta:

@@ -89,4 +89,5 @@ def _applied(key: ObjectKey, manifest: Manifest, held: Happened | None) -> Event
         api_version=found.api_version,
         object=msgspec.Raw(found.body),
         withheld=found.withheld,
+        why=found.why,
     )

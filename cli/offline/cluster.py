@@ -217,4 +217,5 @@ def _event(item: Manifest) -> Event:
         api_version=item.get("apiVersion", ""),
         object=msgspec.Raw(projected.body),
         withheld=projected.withheld,
+        why=projected.why,
     )

@@ -32,6 +32,7 @@ from shared.policy.errors import PolicyError
 from shared.policy.model import IdentityBinding, Policy, RouteGroup, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Quarantined
+from shared.unreadable import why
 from shared.withheld import GRANTING, closed, said
 
 V = TypeVar("V")
@@ -56,14 +57,14 @@ def reduce(mesh: Mesh, event: Event, sequence: int) -> None:
         _store(mesh, event, error.closed, cause)
         return
     except PolicyError as error:
-        code, sentence = said(event.kind, event.withheld) if event.withheld else (error.code, error.sentence)
+        code, sentence = said(event.kind, event.withheld, event.why) if event.withheld else (error.code, error.sentence)
         mesh.rejected[key] = Quarantined(key=key, code=code, sentence=sentence)
         if event.kind in GRANTING:
             _store(mesh, event, None, None)
         return
     mesh.rejected.pop(key, None)
     if event.withheld:
-        code, sentence = said(event.kind, event.withheld)
+        code, sentence = said(event.kind, event.withheld, event.why)
         mesh.rejected[key] = Quarantined(key=key, code=code, sentence=sentence)
     _store(mesh, event, value, cause)
 
@@ -84,7 +85,7 @@ def _read(event: Event, budgets: Budgets) -> Any:
     try:
         value = decoder.decode(event.object)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise PolicyError("object/unreadable", f"cannot be read as a {event.kind} ({error})") from error
+        raise PolicyError("object/unreadable", f"cannot be read as a {event.kind} ({why(error)})") from error
     if event.kind not in POLICY_KINDS:
         try:
             judge_object(value, budgets)

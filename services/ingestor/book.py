@@ -63,7 +63,11 @@ class Book:
         """
         event = events.read(record)
         name = ObjectName(namespace=event.namespace, name=event.name)
-        digest = digest_of(event.api_version, bytes(event.object), event.withheld) if event.object is not None else ""
+        digest = (
+            digest_of(event.api_version, bytes(event.object), event.withheld, event.why)
+            if event.object is not None
+            else ""
+        )
         known = Known(
             uid=event.uid,
             resource_version=event.resource_version,

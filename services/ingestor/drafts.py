@@ -32,6 +32,7 @@ def draft(change: Change, traceparent: str, *, cluster: str, streams: Streams, t
             object=msgspec.Raw(item.body),
             origin=item.origin,
             withheld=item.withheld,
+            why=item.why,
         )
         mark = item.digest
     else:

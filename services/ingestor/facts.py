@@ -50,6 +50,8 @@ class Projected(msgspec.Struct, frozen=True):
     """`status` of a policy object as it stands in the cluster, JSON. Never in the log: it is what we report there."""
     withheld: int = 0
     """Bytes of the projection, if `body` is its closed form instead (`shared.withheld`); 0: it is not."""
+    why: str = ""
+    """With a closed form: why the object cannot be read; empty: it is too large."""
 
 
 class Listed(msgspec.Struct, frozen=True):

@@ -141,7 +141,7 @@ def _pinned(record: Record) -> Pinned | None:
     forms = {
         (one.kind, ObjectName(namespace=one.namespace, name=one.name)): (
             one.uid,
-            digest_of(one.api_version, bytes(one.object or b""), one.withheld),
+            digest_of(one.api_version, bytes(one.object or b""), one.withheld, one.why),
         )
         for _, one in found
     }

@@ -21,6 +21,7 @@ from shared import model, withheld
 from shared.errors import MeshlogError
 from shared.events import Origin, encode_object
 from shared.policy.reading import read_policy, without_nulls
+from shared.unreadable import why
 from shared.withheld import GRANTING, closed
 
 _MAX_CHANGE_SET = 100_000
@@ -91,9 +92,9 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
     """
     try:
         head = _HEAD.decode(payload)
-        body, instead_of = _body(kind, payload, head.metadata)
+        body, instead_of, reason = _body(kind, payload, head.metadata)
     except _READ_ERRORS as error:
-        raise UnreadableObjectError(kind, _short(error), name=name_of(payload)) from error
+        raise UnreadableObjectError(kind, why(error), name=name_of(payload)) from error
     meta = head.metadata
     change_set = parse_change_set((meta.annotations or {}).get(model.ANNOTATION_CHANGE_SET, ""))
     version = head.api_version or api_version
@@ -104,12 +105,13 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
         resource_version=meta.resource_version or "",
         api_version=version,
         body=body,
-        digest=digest_of(version, body, instead_of),
+        digest=digest_of(version, body, instead_of, reason),
         origin=_origin(meta.managed_fields or [], source=source, change_set=change_set),
         change_set=change_set,
         generation=meta.generation or 0,
         status=_status(kind, head.status),
         withheld=instead_of,
+        why=reason,
     )
 
 
@@ -129,12 +131,14 @@ def project_issuer(issuer: str, jwks: dict[str, Any]) -> Projected:
     )
 
 
-def digest_of(api_version: str, body: bytes, instead_of: int) -> str:
+def digest_of(api_version: str, body: bytes, instead_of: int, reason: str = "") -> str:
     """What two projections are compared by: 32 hex digits over the version it was read in and the bytes.
 
     `instead_of`: bytes of the object of which this is the closed form. It is never the object that says the same.
+    `reason`: why that cannot be read; another one is news.
     """
-    mark = f"withheld {instead_of}\n".encode() if instead_of else b""
+    told = f"{reason}\n" if reason else ""
+    mark = f"withheld {instead_of}\n{told}".encode() if instead_of else b""
     return hashlib.sha256(mark + api_version.encode() + b"\n" + body).hexdigest()[:32]
 
 
@@ -176,21 +180,21 @@ def _size(text: str) -> int:
     return int(text[:9]) if text.isascii() and text.isdigit() else 0
 
 
-def _body(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int]:
-    """The projection, and 0; or the closed form, and how many bytes it stands for."""
+def _body(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int, str]:
+    """The projection, 0 and nothing; or the closed form, how many bytes it stands for, and why it cannot be read."""
     struct = model.KINDS[kind]
     if kind in GRANTING:
         try:
-            return _fitted(kind, _trimmed(read_policy(payload)))
-        except _READ_ERRORS:
-            return _closed_policy(kind, payload, head)
+            return *_fitted(kind, _trimmed(read_policy(payload))), ""
+        except _READ_ERRORS as error:
+            return *_closed_policy(kind, payload, head), why(error)
     if struct is model.PolicyObject:
-        return _fitted(kind, _trimmed(read_policy(payload)))
+        return *_fitted(kind, _trimmed(read_policy(payload))), ""
     try:
         decoded: Any = _DECODERS[kind].decode(payload)
     except msgspec.ValidationError:
         decoded = msgspec.convert(without_nulls(msgspec.json.decode(payload)), type=struct)
-    return _fitted(kind, _trimmed(decoded))
+    return *_fitted(kind, _trimmed(decoded)), ""
 
 
 def _fitted(kind: str, projected: Any) -> tuple[bytes, int]:
@@ -239,7 +243,3 @@ def _origin(managed: list[_ManagedFields], *, source: str, change_set: ChangeSet
         if entry.subresource != "status" and (entry.time or "") >= time:
             manager, time = entry.manager[:_MAX_ID], (entry.time or "")[:_MAX_ID]
     return Origin(source=source, manager=manager, time=time, change_set=change_set.id if change_set else "")
-
-
-def _short(error: Exception) -> str:
-    return str(error)[:300] or type(error).__name__

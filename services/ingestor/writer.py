@@ -304,7 +304,7 @@ class Writer:
         if isinstance(change, Applied) and change.object.withheld:
             item = change.object
             self.counts.withheld += 1
-            code, sentence = said(item.kind, item.withheld)
+            code, sentence = said(item.kind, item.withheld, item.why)
             _log.error("%s %s %s", item.kind, item.name, sentence, extra={"code": code})
 
     def _later_id(self) -> str:

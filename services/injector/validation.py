@@ -27,6 +27,7 @@ from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import MeshConfig
 from shared.policy.reading import read_policy
+from shared.unreadable import why
 
 _READ = POLICY_KINDS | {"MeshRootCertificate"}
 """Kinds of which one that cannot be read is refused."""
@@ -61,7 +62,7 @@ def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
         if question.kind not in _READ:
             return []
         raise BadInputError(
-            "object/unreadable", f"cannot be read as a {question.kind} ({error})", about=question.kind
+            "object/unreadable", f"cannot be read as a {question.kind} ({why(error)})", about=question.kind
         ) from error
     if _before(question) == policy.spec:
         return []

@@ -188,6 +188,7 @@ class Cluster:
                     api_version=item.api_version,
                     object=msgspec.Raw(item.body),
                     withheld=item.withheld,
+                    why=item.why,
                 )
             )
         return found
