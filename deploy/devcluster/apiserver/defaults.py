@@ -152,6 +152,8 @@ def _stateful_set(obj: Obj) -> None:
     if spec["updateStrategy"]["type"] == "RollingUpdate":
         _set(spec["updateStrategy"], rollingUpdate={})
         _set(spec["updateStrategy"]["rollingUpdate"], partition=0)
+    _set(spec, persistentVolumeClaimRetentionPolicy={})
+    _set(spec["persistentVolumeClaimRetentionPolicy"], whenDeleted="Retain", whenScaled="Retain")
 
 
 def _service(obj: Obj) -> None:

@@ -274,6 +274,10 @@ def _workload(obj: Obj, old: Obj | None) -> Iterable[Cause]:
 
 def _stateful_set(obj: Obj, old: Obj | None) -> Iterable[Cause]:
     yield from _workload(obj, old)
+    policy = obj["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+    for when in ("whenDeleted", "whenScaled"):
+        if policy.get(when, "Retain") not in ("Retain", "Delete"):
+            yield unsupported(f"spec.persistentVolumeClaimRetentionPolicy.{when}", policy[when], ("Retain", "Delete"))
     if old is not None:
         free = {
             "replicas",

@@ -178,6 +178,10 @@ class Controllers:
     def _on_claim(self, change: Change) -> None:
         if change.new is not None:
             self.claims.enqueue(objects.key(change.new))
+            return
+        for each in self._mirror.all("statefulsets.apps", objects.namespace(change.object)):
+            if each["spec"].get("volumeClaimTemplates"):
+                self.statefulsets.enqueue(objects.key(each))  # it may wait for this one to be gone
 
     def _on_statefulset(self, change: Change) -> None:
         self.statefulsets.enqueue(objects.key(change.object))

@@ -65,12 +65,18 @@ class Claims:
         shutil.rmtree(self._directory / key[0] / key[1], ignore_errors=True)
 
 
-async def ensure(cluster: Cluster, owner: Obj, ordinal_name: str) -> None:
-    """Make the claims of a StatefulSet's pod that are not there, from its templates."""
+async def ensure(cluster: Cluster, owner: Obj, ordinal_name: str) -> bool:
+    """Make the claims of a StatefulSet's pod that are not there, from its templates.
+
+    False while one of an earlier pod of that name is on its way out: a pod must not begin with files that end.
+    """
     for template in owner["spec"].get("volumeClaimTemplates") or []:
         metadata: Obj = template.get("metadata") or {}
         name = f"{metadata['name']}-{ordinal_name}"
-        if await cluster.get(RESOURCE, objects.namespace(owner), name) is not None:
+        there = await cluster.get(RESOURCE, objects.namespace(owner), name)
+        if there is not None:
+            if objects.is_terminating(there) or any(_is_pod(one, ordinal_name) for one in _references(there)):
+                return False
             continue
         labels = {**(metadata.get("labels") or {}), **(owner["spec"]["selector"].get("matchLabels") or {})}
         claim: Obj = {
@@ -81,8 +87,49 @@ async def ensure(cluster: Cluster, owner: Obj, ordinal_name: str) -> None:
         }
         if metadata.get("annotations"):
             claim["metadata"]["annotations"] = metadata["annotations"]
+        if references := _wanted(owner, None):
+            claim["metadata"]["ownerReferences"] = references
         try:
             await cluster.create(RESOURCE, claim)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
+    return True
+
+
+async def own(cluster: Cluster, owner: Obj, pod: Obj, *, surplus: bool) -> None:
+    """Say by owner references with whom the claims of a StatefulSet's pod go (`persistentVolumeClaimRetentionPolicy`).
+
+    `surplus`: the pod is beyond the number of replicas. A claim that another controller owns is left alone.
+    """
+    name = objects.name(pod)
+    for template in owner["spec"].get("volumeClaimTemplates") or []:
+        key = (objects.namespace(owner), f"{template['metadata']['name']}-{name}")
+        claim = await cluster.get(RESOURCE, *key)
+        if claim is None or objects.is_terminating(claim):
+            continue
+        before = _references(claim)
+        others = [one for one in before if one["uid"] != objects.uid(owner) and not _is_pod(one, name)]
+        if any(one.get("controller") for one in others):
+            continue
+        after = others + _wanted(owner, pod if surplus else None)
+        if after != before:
+            await cluster.patch(RESOURCE, *key, {"metadata": {"ownerReferences": after}})
+
+
+def _wanted(owner: Obj, surplus: Obj | None) -> list[Obj]:
+    policy: Obj = owner["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+    if surplus is not None and policy.get("whenScaled") == "Delete":
+        return [objects.controller_reference({"apiVersion": "v1", "kind": "Pod", "metadata": surplus["metadata"]})]
+    if policy.get("whenDeleted") == "Delete":
+        kind = {"apiVersion": "apps/v1", "kind": "StatefulSet"}
+        return [objects.controller_reference({**kind, "metadata": owner["metadata"]})]
+    return []
+
+
+def _references(claim: Obj) -> list[Obj]:
+    return claim["metadata"].get("ownerReferences") or []
+
+
+def _is_pod(reference: Obj, name: str) -> bool:
+    return (reference["kind"], reference["name"]) == ("Pod", name)

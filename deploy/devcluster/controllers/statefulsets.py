@@ -45,6 +45,8 @@ class StatefulSets:
         spec: Obj = found["spec"]
         start: int = (spec.get("ordinals") or {}).get("start", 0)
         ordinals = range(start, start + spec.get("replicas", 1))
+        for ordinal, pod in owned.items():
+            await claims.own(self._cluster, found, pod, surplus=ordinal not in ordinals)
         parallel = spec.get("podManagementPolicy") == "Parallel"
         filled = await self._fill(found, owned, ordinals, revision)
         if not (filled or parallel):
@@ -62,7 +64,8 @@ class StatefulSets:
         for ordinal in ordinals:
             pod = owned.get(ordinal)
             if pod is None:
-                await claims.ensure(self._cluster, found, f"{objects.name(found)}-{ordinal}")
+                if not await claims.ensure(self._cluster, found, f"{objects.name(found)}-{ordinal}"):
+                    return False  # looked at again when the claim has gone
                 owned[ordinal] = await self._cluster.create("pods", _pod_of(found, ordinal, revision))
             elif objects.is_pod_finished(pod) and not objects.is_terminating(pod):
                 await self._cluster.delete("pods", *objects.key(pod))

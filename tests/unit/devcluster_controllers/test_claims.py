@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.devcluster import objects
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster import ApiError, Obj
 from tests.unit.devcluster_controllers.scene import Scene, scene
 from tests.unit.devcluster_controllers.test_statefulsets import stateful
 from tests.waiting import eventually
@@ -135,3 +135,122 @@ async def test_a_stateful_set_makes_claims_for_its_pods_and_leaves_them(tmp_path
 
         await eventually(none, within=WITHIN, what="the pods are gone")
         await bound(stage, "data-web-1")
+
+
+def keeping(replicas: int = 2, **policy: str) -> Obj:
+    templates = [{"metadata": {"name": "data"}, "spec": SPEC}]
+    return stateful(
+        replicas,
+        podManagementPolicy="Parallel",
+        volumeClaimTemplates=templates,
+        persistentVolumeClaimRetentionPolicy=policy,
+    )
+
+
+async def owners(stage: Scene, name: str) -> list[tuple[str, str]]:
+    found = await stage.cluster.get("persistentvolumeclaims", "default", name)
+    assert found is not None
+    return [(one["kind"], one["name"]) for one in found["metadata"].get("ownerReferences") or []]
+
+
+async def owned_by(stage: Scene, name: str, *wanted: tuple[str, str]) -> None:
+    async def so() -> bool:
+        return await owners(stage, name) == list(wanted)
+
+    await eventually(so, within=WITHIN, what=f"the claim {name} is owned by {wanted}")
+
+
+async def scaled(stage: Scene, replicas: int) -> None:
+    await stage.cluster.patch("statefulsets.apps", "default", "web", {"spec": {"replicas": replicas}})
+
+
+SET = ("StatefulSet", "web")
+
+
+@pytest.mark.parametrize("deleted", ["Retain", "Delete"])
+@pytest.mark.parametrize("scaling", ["Retain", "Delete"])
+async def test_claims_go_with_their_set_or_with_the_pod_beyond_its_replicas_as_the_policy_says(
+    deleted: str, scaling: str, tmp_path: Path
+) -> None:
+    by_set = [SET] if deleted == "Delete" else []
+    async with scene(claims=tmp_path) as stage:
+        await stage.cluster.create("statefulsets.apps", keeping(whenDeleted=deleted, whenScaled=scaling))
+        await bound(stage, "data-web-1")
+        await running(stage)
+        await owned_by(stage, "data-web-0", *by_set)
+        await owned_by(stage, "data-web-1", *by_set)
+        await scaled(stage, 1)
+        if scaling == "Delete":
+            await owned_by(stage, "data-web-1", ("Pod", "web-1"))
+        await eventually(lambda: terminating(stage, "web-1"), within=WITHIN, what="the pod beyond the replicas ends")
+        await stage.bury()
+        if scaling == "Delete":
+            await gone(stage, "data-web-1")
+        await stage.cluster.delete("statefulsets.apps", "default", "web")
+        await eventually(lambda: terminating(stage, "web-0"), within=WITHIN, what="the pods of the set end")
+        await stage.bury()
+        if deleted == "Delete":
+            await gone(stage, "data-web-0")
+            left = [] if scaling == "Delete" else ["data-web-1"]
+            assert await names_of_claims(stage, left) == []
+        else:
+            left = ["data-web-0"] if scaling == "Delete" else ["data-web-0", "data-web-1"]
+            assert await names_of_claims(stage) == left
+
+
+async def test_a_policy_that_changes_changes_whose_the_claims_are(tmp_path: Path) -> None:
+    async with scene(claims=tmp_path) as stage:
+        await stage.cluster.create("statefulsets.apps", keeping())
+        await bound(stage, "data-web-1")
+        assert await owners(stage, "data-web-0") == []
+        for policy, wanted in (("Delete", [SET]), ("Retain", [])):
+            spec = {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": policy}}
+            await stage.cluster.patch("statefulsets.apps", "default", "web", {"spec": spec})
+            for name in ("data-web-0", "data-web-1"):
+                await owned_by(stage, name, *wanted)
+
+
+async def test_a_pod_that_comes_back_does_not_begin_with_the_files_that_were_to_go(tmp_path: Path) -> None:
+    async with scene(claims=tmp_path) as stage:
+        await stage.cluster.create("statefulsets.apps", keeping(whenScaled="Delete"))
+        first = await bound(stage, "data-web-1")
+        await running(stage)
+        await scaled(stage, 1)
+        await eventually(lambda: terminating(stage, "web-1"), within=WITHIN, what="the pod beyond the replicas ends")
+        await owned_by(stage, "data-web-1", ("Pod", "web-1"))
+        await scaled(stage, 2)
+        await stage.bury()
+
+        async def anew() -> bool:
+            found = await stage.cluster.get("persistentvolumeclaims", "default", "data-web-1")
+            pods = {objects.name(pod) for pod in await stage.pods()}
+            return found is not None and objects.uid(found) != objects.uid(first) and "web-1" in pods
+
+        await eventually(anew, within=WITHIN, what="the pod is there again, with a claim of its own")
+
+
+async def test_a_policy_that_there_is_not_is_refused() -> None:
+    async with scene() as stage:
+        with pytest.raises(ApiError, match="whenScaled"):
+            await stage.cluster.create("statefulsets.apps", keeping(whenScaled="Sometimes"))
+
+
+async def running(stage: Scene) -> None:
+    """Both pods run on the node: they do not end at once."""
+
+    async def so() -> bool:
+        await stage.make_all_ready()
+        pods = await stage.pods()
+        return len(pods) == 2 and all(objects.is_pod_ready(pod) for pod in pods)
+
+    await eventually(so, within=WITHIN, what="the pods run")
+
+
+async def terminating(stage: Scene, name: str) -> bool:
+    found = await stage.cluster.get("pods", "default", name)
+    return found is None or objects.is_terminating(found)
+
+
+async def names_of_claims(stage: Scene, besides: list[str] | None = None) -> list[str]:
+    claims, _ = await stage.cluster.list("persistentvolumeclaims", "default")
+    return sorted(objects.name(one) for one in claims if objects.name(one) not in (besides or []))
