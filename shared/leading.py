@@ -1,6 +1,6 @@
 """What a service whose replicas take turns tells of its lease: by `/readyz`, by its metrics and in the lease itself.
 
-A service without a leader does nothing, however many replicas of it run. So a replica is not ready while nobody leads;
+A service without a leader does nothing, however many replicas of it run. So a replica is not ready while none leads;
 and the leader's lease says what keeps it from its work, because the log is what people can read from anywhere.
 """
 
@@ -20,7 +20,7 @@ _NAME = "lease"
 def say(context: Context[C], claim: Lease, *, leads: str) -> None:
     """Have health and metrics tell of the lease; `leads`: the family that says whether this process leads."""
     service = (("service", context.service),)
-    context.ready(_NAME, ready=False, why="nobody leads yet")
+    context.ready(_NAME, ready=False, why="no replica leads yet")
     claim.trouble = lambda: "; ".join(
         sentence for name, sentence in sorted(context.readiness.why_not.items()) if name != _NAME
     )
@@ -45,5 +45,5 @@ async def _watch(context: Context[C], claim: Lease) -> None:
         if not vacant:
             context.ready(_NAME, ready=True)
         elif vacant > PATIENCE:
-            context.ready(_NAME, ready=False, why=f"nobody has led for {vacant:.0f} s: the lease is not renewed")
+            context.ready(_NAME, ready=False, why=f"no replica has led for {vacant:.0f} s: the lease is not renewed")
         await asyncio.sleep(_LOOK)

@@ -229,7 +229,7 @@ def _parse(token: str) -> tuple[dict[str, Any], bytes, bytes]:
         # Their texts may quote the token; they stop here.
         raise _refused("malformed", "it is not a JSON web token") from None
     if "crit" in fields:
-        raise _refused("malformed", "its header demands extensions that nobody here knows")
+        raise _refused("malformed", "its header demands extensions that this build does not know")
     return fields, payload, signature
 
 

@@ -91,7 +91,7 @@ def ask(
     callers = _one_of_each_class(snapshot, directory, directory.pods_of(*directory.named(caller)))
     kind, name = directory.named(called)
     if not callers:
-        raise BadInputError("check/caller", f"no pod is behind {caller}, so nobody calls")
+        raise BadInputError("check/caller", f"no pod is behind {caller}, so there is no caller")
     if kind == "svc":
         service = directory.services[name]
         return [_answer(snapshot, directory, one, (service, _port(service, port)), request) for one in callers]

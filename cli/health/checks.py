@@ -6,18 +6,12 @@ and condition of objects the services themselves say so. docs/health.md is this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from cli.health.facts import ClusterFacts, Facts, LogFacts, Workload
-from cli.health.finding import Check, Finding, Found, Result, Signal, Verdict
-from cli.moments import timestamp
-
-STUCK = 300.0
-"""Seconds after which a rotation that waits for the same proxies counts as stuck."""
-_AWAY = frozenset({"gone", "never connected"})
-_NAMED = 5
-"""Names in one sentence."""
-_LATE_LEADERS = {"ingestor": "changes in Kubernetes do not reach the log", "compiler": "changes reach no proxy"}
+from cli.health import judges
+from cli.health.facts import Facts
+from cli.health.finding import Check, Finding, Result, Signal
+from cli.health.judges import STUCK
 
 
 def judged(facts: Facts, checks: Iterable[Check] | None = None) -> list[Result]:
@@ -61,200 +55,6 @@ def _missing(check: Check, facts: Facts) -> str:
     return ""
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
-def _cluster(judge: Callable[[ClusterFacts], Verdict]) -> Callable[[Facts], Verdict]:
-    def over(facts: Facts) -> Verdict:
-        assert facts.cluster is not None
-        return judge(facts.cluster)
-
-    return over
-
-
-def _log(judge: Callable[[LogFacts, Facts], Verdict]) -> Callable[[Facts], Verdict]:
-    def over(facts: Facts) -> Verdict:
-        assert facts.log is not None
-        return judge(facts.log, facts)
-
-    return over
-
-
-# Kubernetes
-
-
-def _api(facts: Facts) -> Verdict:
-    found = (Found("", facts.cluster_away),) if facts.cluster_away else ()
-    return Verdict(found, "answers")
-
-
-def _replicas(cluster: ClusterFacts) -> Verdict:
-    found = [Found(one.name, _lacking(one, cluster)) for one in cluster.workloads if _lacks(one)]
-    seen = [f"{one.name} {one.ready}/{one.wanted}" for one in cluster.workloads]
-    external = ["the log is an external one: look at it where it runs"] if cluster.external_log else []
-    return Verdict(tuple(found), ", ".join([*seen, *external]))
-
-
-def _lacks(one: Workload) -> bool:
-    return not one.installed or not one.wanted or one.ready < one.wanted
-
-
-def _lacking(one: Workload, cluster: ClusterFacts) -> str:
-    if not one.installed:
-        return f"{one.name} is not installed in {cluster.namespace}; `meshlog upgrade` brings it back"
-    if not one.wanted:
-        return f"{one.name}: 0 of 0 ready: it is scaled to zero; `kubectl scale` brings it back"
-    return f"{one.name}: {one.ready} of {one.wanted} ready: {one.trouble or 'no pod says why'}"
-
-
-def _webhook(cluster: ClusterFacts) -> Verdict:
-    return Verdict((Found("", cluster.webhook),) if cluster.webhook else (), "trusts the mesh's CA")
-
-
-def _bundle(cluster: ClusterFacts) -> Verdict:
-    found = (Found("", "the CA has published no trust bundle"),) if not cluster.roots else ()
-    return Verdict(found, f"{cluster.roots} root{'s' * (cluster.roots != 1)}")
-
-
-def _mesh_config(cluster: ClusterFacts) -> Verdict:
-    return Verdict((Found("", f"MeshConfig {cluster.mesh_config}"),) if cluster.mesh_config else (), "is there")
-
-
-def _sidecars(cluster: ClusterFacts) -> Verdict:
-    found = (Found("", f"{_some(cluster.bare)} run without a sidecar: created before"),) if cluster.bare else ()
-    return Verdict(found, "every pod of the members that wants one has one")
-
-
-def _probe_ports(cluster: ClusterFacts) -> Verdict:
-    sentence = (
-        f"those of {_some(cluster.opened)} let any request of anybody through to the application, past the policy: an "
-        "older build injected these pods"
-    )
-    return Verdict((Found("", sentence),) if cluster.opened else (), "let nothing but probes through")
-
-
-# The log
-
-
-def _readable(facts: Facts) -> Verdict:
-    found = (Found("", facts.log_away),) if facts.log_away else ()
-    return Verdict(found, "answers")
-
-
-def _working(log: LogFacts, _: Facts) -> Verdict:
-    found = [
-        Found(one.service, f"the leading {one.service} {one.holder} cannot go on: {one.trouble}")
-        for one in log.leases or ()
-        if one.trouble
-    ]
-    return Verdict(tuple(found), "say of themselves that they can work")
-
-
-def _leader(log: LogFacts, facts: Facts) -> Verdict:
-    vacant = [one for one in log.leases or () if one.vacant]
-    found: list[Found] = []
-    for one in vacant:
-        was = f", {one.holder} was the last" if one.holder else ""
-        found.append(Found(one.service, f"nobody leads the {one.service}s{was}: {_LATE_LEADERS[one.service]}"))
-    if len(vacant) > 1 and _runs(facts):
-        found.append(Found("log", "no service renews its lease though some run: the log takes no writes"))
-    return Verdict(tuple(found), ", ".join(f"{one.holder} leads the {one.service}s" for one in log.leases or ()))
-
-
-def _runs(facts: Facts) -> bool:
-    leading = {f"meshlog-{name}" for name in _LATE_LEADERS}
-    return facts.cluster is not None and any(one.name in leading and one.wanted for one in facts.cluster.workloads)
-
-
-def _published(log: LogFacts, _: Facts) -> Verdict:
-    found = [
-        Found(one.service, f"{one.service}: {one.sentence}")
-        for one in log.lags
-        if one.service == "compiler" and log.unpublished
-    ]
-    return Verdict(tuple(found), "every event that changes configuration is published")
-
-
-def _signed(log: LogFacts, _: Facts) -> Verdict:
-    sentence = f"ca: up to {log.unsigned} signing requests wait for an answer: who has no certificate gets none"
-    return Verdict((Found("ca", sentence),) if log.unsigned else (), "no signing request waits")
-
-
-def _proxies(state: str, meaning: str) -> Callable[[Facts], Verdict]:
-    def over(log: LogFacts, _: Facts) -> Verdict:
-        found = [
-            Found(one.proxy, f"proxy {one.proxy} is {state} ({one.reason}): {meaning}")
-            for one in log.standing.proxies
-            if one.state == state
-        ]
-        return Verdict(tuple(found), f"none of {len(log.standing.proxies)} proxies is")
-
-    return _log(over)
-
-
-def _ended(log: LogFacts, facts: Facts) -> Verdict:
-    """Of proxies that are connected: what a certificate of one that is gone says is of no use to anybody."""
-    held = [one for one in log.standing.proxies if one.certificate_until and one.state not in _AWAY]
-    found = [
-        Found(
-            one.proxy,
-            f"proxy {one.proxy} has a certificate that ended at {timestamp(one.certificate_until)}: it gets no new "
-            "one, and calls by it or to it fail",
-        )
-        for one in held
-        if one.certificate_until * 1_000_000_000 <= facts.now
-    ]
-    return Verdict(tuple(found), f"{len(held)} are")
-
-
-def _left_out(log: LogFacts, _: Facts) -> Verdict:
-    found = [Found(name, f"left out: {name}: {why} [{code}]") for name, code, why in log.standing.quarantine]
-    return Verdict(tuple(found), "every object is in force")
-
-
-def _pin(log: LogFacts, _: Facts) -> Verdict:
-    pinned = log.standing.pinned
-    sentence = f"the mesh is {pinned}; newer policy is recorded and not in force"
-    return Verdict((Found("", sentence),) if pinned else (), "the newest policy is in force")
-
-
-def _rotation(log: LogFacts, facts: Facts) -> Verdict:
-    now = log.rotation
-    if now is None or not now.under_way or _is_stuck(log, facts):
-        return Verdict((), f"{now.roots[0]} signs" if now is not None and now.roots else "no root was published")
-    return Verdict((Found("", f"a rotation is under way: {_waits(log)}"),))
-
-
-def _stuck(log: LogFacts, facts: Facts) -> Verdict:
-    if not _is_stuck(log, facts):
-        return Verdict((), "no rotation waits for long")
-    assert log.rotation is not None
-    refused = log.rotation.step == "refused"
-    minutes = (facts.now - log.rotation.since) / 60e9
-    head = "the CA cannot go on" if refused else f"a rotation has waited for {minutes:.0f} minutes"
-    return Verdict((Found("", f"{head}: {_waits(log)}"),))
-
-
-def _is_stuck(log: LogFacts, facts: Facts) -> bool:
-    now = log.rotation
-    if now is None:
-        return False
-    if now.step == "refused":
-        return True
-    return now.under_way and bool(now.waiting) and facts.now - now.since > STUCK * 1e9
-
-
-def _waits(log: LogFacts) -> str:
-    now = log.rotation
-    assert now is not None
-    names = "; ".join(now.waiting[:_NAMED])
-    more = f" and {now.count - _NAMED} more" if now.count > _NAMED else ""
-    waits = f"; it waits for: {names}{more}" if names else ""
-    return f"roots {', '.join(now.roots)} are trusted; step {now.step}{f': {now.why}' if now.why else ''}{waits}"
-
-
 _PROXIES = (("ingestor", "proxies"),)
 _LOGS = "`meshlog logs meshlog-system/NAME` says more"
 
@@ -264,7 +64,7 @@ CHECKS: tuple[Check, ...] = (
         what="the Kubernetes API answers",
         reads="cluster",
         severity="error",
-        judge=_api,
+        judge=judges.api,
         remedy="proxies keep what they have; changes wait until it answers again",
         readyz=(("ingestor", "cluster"),),
         signals=(Signal(family="meshlog_ready", labels=(("service", "ingestor"),), total="sum", below=1),),
@@ -274,7 +74,7 @@ CHECKS: tuple[Check, ...] = (
         what="the log answers",
         reads="log",
         severity="error",
-        judge=_readable,
+        judge=judges.readable,
         remedy="proxies keep what they have; changes wait: look at the servers of NATS",
         readyz=(("ingestor", "lease"), ("compiler", "lease")),
         signals=(Signal(family="meshlog_lease_vacant", above=0),),
@@ -284,7 +84,7 @@ CHECKS: tuple[Check, ...] = (
         what="every service has its replicas",
         reads="cluster",
         severity="error",
-        judge=_cluster(_replicas),
+        judge=judges.of_cluster(judges.replicas),
         remedy=_LOGS,
         signals=tuple(
             Signal(family="meshlog_ready", labels=(("service", name),), total="sum", below=1)
@@ -296,7 +96,7 @@ CHECKS: tuple[Check, ...] = (
         what="an ingestor and a compiler lead",
         reads="log",
         severity="error",
-        judge=_log(_leader),
+        judge=judges.of_log(judges.leader),
         remedy="`kubectl -n meshlog-system get pods`; their `/readyz` says why each stands by",
         readyz=(("ingestor", "lease"), ("compiler", "lease")),
         signals=(
@@ -309,7 +109,7 @@ CHECKS: tuple[Check, ...] = (
         what="the replicas that lead can work",
         reads="log",
         severity="error",
-        judge=_log(_working),
+        judge=judges.of_log(judges.working),
         remedy="changes wait, none is lost: mend what the sentence names (docs/reliability.md)",
         readyz=(("ingestor", "cluster"), ("compiler", "events"), ("compiler", "commits")),
         signals=(Signal(family="meshlog_leader_trouble", above=0), Signal(family="meshlog_ingestor_log_full", above=0)),
@@ -319,47 +119,60 @@ CHECKS: tuple[Check, ...] = (
         what="every event is published",
         reads="log",
         severity="error",
-        judge=_log(_published),
+        judge=judges.of_log(judges.published),
         remedy="`meshlog logs meshlog-system/meshlog-compiler` says more",
+        readyz=(("ingestor", "published"), ("compiler", "events"), ("compiler", "commits")),
+        signals=(Signal(family="meshlog_mesh_unpublished_seconds", above=2),),
     ),
     Check(
         name="signing",
         what="signing requests are answered",
         reads="log",
         severity="error",
-        judge=_log(_signed),
+        judge=judges.of_log(judges.signed),
         remedy="`meshlog certificate audit`; `meshlog logs meshlog-system/meshlog-ca`",
+        readyz=(("xds-edge", "signing"), ("ca", "log")),
+        signals=(
+            Signal(family="meshlog_edge_unanswered_requests", above=0),
+            Signal(family="meshlog_ca_log_unwritable", above=0),
+        ),
     ),
     Check(
         name="webhook",
         what="the injector's webhook",
         reads="cluster",
         severity="error",
-        judge=_cluster(_webhook),
+        judge=judges.of_cluster(judges.webhook),
         remedy="`meshlog upgrade` brings it back",
+        readyz=(("ca", "webhook"),),
+        signals=(Signal(family="meshlog_ca_webhook_missing", above=0),),
     ),
     Check(
         name="trust-bundle",
         what="the trust bundle is published",
         reads="cluster",
         severity="error",
-        judge=_cluster(_bundle),
+        judge=judges.of_cluster(judges.bundle),
         remedy="`meshlog logs meshlog-system/meshlog-ca` says more",
+        readyz=(("ca", "trust-bundle"),),
+        signals=(Signal(family="meshlog_ca_bundles_unwritten", above=0),),
     ),
     Check(
         name="mesh-config",
         what="the mesh has its MeshConfig",
         reads="cluster",
         severity="warning",
-        judge=_cluster(_mesh_config),
+        judge=judges.of_cluster(judges.mesh_config),
         remedy="`kubectl -n meshlog-system edit meshconfig osm-mesh-config` (docs/mesh-config.md)",
+        readyz=(("compiler", "mesh-config"),),
+        signals=(Signal(family="meshlog_compiler_mesh_config_missing", above=0),),
     ),
     Check(
         name="refusing",
         what="no proxy refuses its configuration",
         reads="log",
         severity="error",
-        judge=_proxies("refusing", "it goes on with what it held before"),
+        judge=judges.proxies("refusing", "it goes on with what it held before"),
         remedy="`meshlog why NS/POD` names the objects it comes from; `meshlog rollback HEAD~1` takes them back",
         readyz=_PROXIES,
         signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "refusing"),), above=0),),
@@ -370,7 +183,7 @@ CHECKS: tuple[Check, ...] = (
         what="no proxy is behind",
         reads="log",
         severity="warning",
-        judge=_proxies("behind", "until it has acknowledged, it goes on with what it holds"),
+        judge=judges.proxies("behind", "until it has acknowledged, it goes on with what it holds"),
         remedy="`meshlog rollout --last`",
         readyz=_PROXIES,
         signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "behind"),), above=0),),
@@ -381,7 +194,7 @@ CHECKS: tuple[Check, ...] = (
         what="no proxy is gone",
         reads="log",
         severity="error",
-        judge=_proxies("gone", "no edge can reach it: it goes on with what it held, if it still runs"),
+        judge=judges.proxies("gone", "no edge can reach it: it goes on with what it held, if it still runs"),
         remedy="does its pod run, and does an edge? `meshlog logs NS/POD -c envoy`",
         readyz=_PROXIES,
         signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "gone"),), above=0),),
@@ -391,7 +204,7 @@ CHECKS: tuple[Check, ...] = (
         what="every proxy has connected",
         reads="log",
         severity="warning",
-        judge=_proxies("never connected", "it has received nothing, so calls by it or to it fail"),
+        judge=judges.proxies("never connected", "it has received nothing, so calls by it or to it fail"),
         remedy="does its pod run? `meshlog logs NS/POD -c envoy`",
         readyz=_PROXIES,
         signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "never connected"),), above=0),),
@@ -401,15 +214,17 @@ CHECKS: tuple[Check, ...] = (
         what="the certificates of connected proxies are valid",
         reads="log",
         severity="error",
-        judge=_log(_ended),
+        judge=judges.of_log(judges.ended),
         remedy="`meshlog certificate audit` says why; recreate a pod whose ServiceAccount was deleted and made anew",
+        readyz=(("ingestor", "certificates"),),
+        signals=(Signal(family="meshlog_mesh_ended_certificates", above=0),),
     ),
     Check(
         name="left-out",
         what="no object is left out",
         reads="log",
         severity="warning",
-        judge=_log(_left_out),
+        judge=judges.of_log(judges.left_out),
         remedy="mend the object as the sentence says; its status in Kubernetes says the same",
         readyz=(("compiler", "left out"),),
         signals=(Signal(family="meshlog_compiler_quarantined", above=0),),
@@ -420,7 +235,7 @@ CHECKS: tuple[Check, ...] = (
         what="the mesh is not pinned",
         reads="log",
         severity="warning",
-        judge=_log(_pin),
+        judge=judges.of_log(judges.pin),
         remedy="`meshlog unpin` puts the newest policy in force",
         readyz=(("compiler", "pin"),),
         signals=(Signal(family="meshlog_compiler_pinned", above=0),),
@@ -431,7 +246,7 @@ CHECKS: tuple[Check, ...] = (
         what="no rotation of the root is under way",
         reads="log",
         severity="warning",
-        judge=_log(_rotation),
+        judge=judges.of_log(judges.rotation),
         remedy="`meshlog certificate rotate` goes on with it, `rotate --back` takes it back",
         readyz=(("ca", "rotation"),),
         signals=(Signal(family="meshlog_ca_trusted_roots", above=1),),
@@ -442,10 +257,13 @@ CHECKS: tuple[Check, ...] = (
         what="no rotation of the root is stuck",
         reads="log",
         severity="error",
-        judge=_log(_stuck),
+        judge=judges.of_log(judges.stuck),
         remedy="bring back or delete the pods that it waits for, or `meshlog certificate rotate --back`",
         readyz=(("ca", "rotation"),),
-        signals=(Signal(family="meshlog_ca_rotation_waits_seconds", above=STUCK),),
+        signals=(
+            Signal(family="meshlog_ca_rotation_waits_seconds", above=STUCK),
+            Signal(family="meshlog_ca_broken_roots", above=0),
+        ),
         condition="of the MeshRootCertificate",
     ),
     Check(
@@ -453,7 +271,7 @@ CHECKS: tuple[Check, ...] = (
         what="pods that want a sidecar have one",
         reads="cluster",
         severity="warning",
-        judge=_cluster(_sidecars),
+        judge=judges.of_cluster(judges.sidecars),
         remedy="recreate them",
     ),
     Check(
@@ -461,7 +279,7 @@ CHECKS: tuple[Check, ...] = (
         what="probe ports let nothing but probes through",
         reads="cluster",
         severity="error",
-        judge=_cluster(_probe_ports),
+        judge=judges.of_cluster(judges.probe_ports),
         remedy="restart these pods",
     ),
 )

@@ -92,7 +92,7 @@ async def _mesh_config(api: Api, namespace: str) -> str:
 
 
 async def _sidecars(api: Api, mesh_name: str) -> tuple[list[str], list[str]]:
-    """Pods that should have a sidecar and run without, and pods whose sidecar lets strangers past the policy."""
+    """Pods that should have a sidecar and run without, and pods whose sidecar lets requests past the policy."""
     bare: list[str] = []
     opened: list[str] = []
     for member in await members(api, mesh_name):

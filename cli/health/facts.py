@@ -35,7 +35,7 @@ class ClusterFacts(msgspec.Struct, frozen=True):
     bare: list[str] = []
     """Pods that want a sidecar and have none, sorted."""
     opened: list[str] = []
-    """Pods whose probe ports let anybody through, sorted."""
+    """Pods whose probe ports let more than probes through, sorted."""
 
 
 class LeaseState(msgspec.Struct, frozen=True):
@@ -43,9 +43,9 @@ class LeaseState(msgspec.Struct, frozen=True):
 
     service: str
     holder: str
-    """Who holds it, or held it last; empty: it was never taken, or given back."""
+    """The replica that holds it, or held it last; empty: it was never taken, or given back."""
     vacant: bool
-    """Nobody has renewed it for longer than it lasts."""
+    """It was not renewed for longer than it lasts."""
     trouble: str = ""
     """What keeps the holder from its work, in its own words; empty: nothing."""
 
@@ -59,7 +59,7 @@ class Rotation(msgspec.Struct, frozen=True):
     """`steady`, `trust`, `distributing`, `sign`, `renewing`, `drop` or `refused`."""
     why: str
     waiting: list[str]
-    """Whom it waits for, each with the reason; the first of them."""
+    """The proxies that it waits for, each with the reason; the first of them."""
     count: int
     """How many that are."""
     since: int

@@ -96,7 +96,7 @@ async def request_intermediate(
                 _check_conditions(status, path)
                 await asyncio.sleep(_PACE)
     except TimeoutError:
-        raise CertManagerError("cert-manager/silent", f"nobody signed it within {WITHIN:g} s", about=path) from None
+        raise CertManagerError("cert-manager/silent", f"it was not signed within {WITHIN:g} s", about=path) from None
     finally:
         await kube.request("DELETE", path)
     return _chain(status, settings, path)

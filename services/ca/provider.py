@@ -119,7 +119,7 @@ async def builtin(context: ProviderContext) -> Provider:
 
 
 def find_provider(name: str) -> ProviderFactory:
-    """The factory of that name; raises `BadInputError` if nobody offers it."""
+    """The factory of that name; raises `BadInputError` if there is none."""
     if name in _OURS:
         module, _, attribute = _OURS[name].partition(":")
         ours: ProviderFactory = getattr(import_module(module), attribute)

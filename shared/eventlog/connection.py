@@ -101,7 +101,7 @@ class Line:
             if answer.done() and not answer.cancelled():
                 answer.exception()
         if message.headers and message.headers.get(_STATUS) == "503":
-            raise LogUnavailableError("log/no-responders", "nobody serves this subject now; try again", about=subject)
+            raise LogUnavailableError("log/no-responders", "nothing serves this subject now; try again", about=subject)
         return message
 
     async def publish(

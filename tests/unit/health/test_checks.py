@@ -40,11 +40,11 @@ CASES: dict[str, tuple[Facts, str, str]] = {
         "replicas",
         "1 of 2 ready: e-1 waits",
     ),
-    "no compiler leads": (log(leases=[LEADS, VACANT]), "leader", "nobody leads the compilers, compiler-0 was the last"),
+    "no compiler leads": (log(leases=[LEADS, VACANT]), "leader", "no compiler leads, compiler-0 was the last"),
     "no ingestor ever led": (
         log(leases=[LeaseState("ingestor", "", vacant=True)]),
         "leader",
-        "nobody leads the ingestors: changes in Kubernetes",
+        "no ingestor leads: changes in Kubernetes",
     ),
     "the leader cannot write": (
         log(leases=[msgspec.structs.replace(LEADS, trouble="cluster: the log is full")]),
@@ -128,7 +128,7 @@ def test_all_is_well_is_said_only_if_every_check_has_looked() -> None:
 
 
 def test_a_log_that_takes_no_writes_is_told_from_services_that_do_not_run() -> None:
-    """Nobody renews a lease in both cases."""
+    """No lease is renewed in both cases."""
     vacant = [LeaseState("ingestor", "a", vacant=True), VACANT]
     assert "takes no writes" in findings(judged(log(leases=vacant)))[-1].sentence
     gone = msgspec.structs.replace(log(leases=vacant), cluster=cluster(workloads=[]).cluster)
