@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli import embedded
-from tests.attacks.__main__ import run
+from tests.attacks.__main__ import SUITE
 from tests.attacks.rows import attacks
 
 pytestmark = [pytest.mark.alone, pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
@@ -30,6 +30,6 @@ def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_members_notice_nothing_of_the_quick_attacks(mesh: None) -> None:
-    outcomes = asyncio.run(run([attack for attack in attacks() if attack.short]))
+    outcomes = asyncio.run(SUITE.run([attack for attack in attacks() if attack.short]))
     assert {outcome.name: outcome.wrong for outcome in outcomes} == {outcome.name: [] for outcome in outcomes}
     assert all(outcome.requests > 10 and outcome.streams for outcome in outcomes)

@@ -1,7 +1,4 @@
-"""The table of `make faults`: a line for each fault, on the terminal and in docs/reliability.md.
-
-python -m tests.faults.table FILE      what `JSON=FILE make faults` wrote, as docs/reliability.md has it
-"""
+"""The table of `make faults`: a line for each fault, on the terminal and in docs/reliability.md."""
 
 from __future__ import annotations
 

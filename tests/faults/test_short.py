@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cli import embedded
-from tests.faults.__main__ import chosen, run
+from tests.faults.__main__ import SUITE
 from tests.faults.strangers import are_refused, passwords, shown
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
@@ -51,7 +51,7 @@ def replays(file: Path) -> None:
 
 
 def holds(names: tuple[str, ...], file: Path) -> None:
-    outcomes = asyncio.run(run(chosen(names)))
+    outcomes = asyncio.run(SUITE.run(SUITE.chosen(names)))
     assert {outcome.name: outcome.wrong for outcome in outcomes} == {name: [] for name in names}
     assert all(outcome.requests > 10 for outcome in outcomes)
     replays(file)
