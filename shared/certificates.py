@@ -101,7 +101,7 @@ class AuditNote(msgspec.Struct, frozen=True, omit_defaults=True):
     """What happened beside certificates: a refusal with its reason, a step of a rotation. For people."""
 
     what: str
-    """`refused`, `rotation`, `ingress-gateway`."""
+    """`refused`, `rotation`, `ingress-gateway`, `log`."""
     code: str
     """Stable code of the refusal or step."""
     why: str = ""

@@ -155,7 +155,7 @@ class Streams(msgspec.Struct, frozen=True):
         return f"{self.prefix}.certs.issued.{escape(requester)}.>"
 
     def audit_subject(self, what: str) -> str:
-        """Notes of the CA's audit trail: `refused`, `rotation`, `ingress-gateway`."""
+        """Notes of the CA's audit trail: `refused`, `rotation`, `ingress-gateway`, `log`."""
         return f"{self.prefix}.certs.audit.{escape(what)}"
 
     @property

@@ -81,19 +81,46 @@ def _measure(context: Context[CaSettings], ca: CertificateAuthority) -> None:
         "Seconds for which a rotation of the root has waited for the same proxies; 0: it waits for none.",
         ca.waited,
     )
+    gauge(
+        "meshlog_ca_log_unwritable",
+        "1 while the log takes no answer of this process.",
+        lambda: float(ca.writes is not None and bool(ca.writes.trouble)),
+    )
+    gauge(
+        "meshlog_ca_webhook_missing",
+        "1 while the injector's webhook is not there: new pods get no sidecar.",
+        lambda: float(bool(ca.webhook_missing())),
+    )
+    gauge(
+        "meshlog_ca_bundles_unwritten",
+        "Namespaces into which the newest trust bundle cannot be written.",
+        lambda: float(len(ca.distributor.unwritten) if ca.distributor is not None else 0),
+    )
 
 
 async def _remark(context: Context[CaSettings], ca: CertificateAuthority) -> None:
-    """Have `/readyz` tell of a rotation that is under way."""
+    """Have `/readyz` tell of roots, and of what Kubernetes lacks."""
     while True:
-        plan, bundle = ca.plan, ca.bundle.value
-        trusted = len(bundle.roots) if bundle is not None else 0
-        text = ""
-        if plan is not None and (trusted > 1 or plan.waiting):
-            names = "; ".join(plan.waiting[:_NAMED]) + (" and more" if len(plan.waiting) > _NAMED else "")
-            text = f"{trusted} roots are trusted; {plan.step}: {plan.why}{f': {names}' if names else ''}"
-        context.remark("rotation", text)
+        context.remark("rotation", _rotation(ca))
+        context.remark("webhook", ca.webhook_missing())
+        unwritten = ca.distributor.unwritten if ca.distributor is not None else {}
+        context.remark("trust-bundle", _some([f"not in namespace {name}: {why}" for name, why in unwritten.items()]))
         await asyncio.sleep(1.0)
+
+
+def _rotation(ca: CertificateAuthority) -> str:
+    """A rotation that is under way, and roots that cannot be used; empty: none is."""
+    plan, bundle = ca.plan, ca.bundle.value
+    trusted = len(bundle.roots) if bundle is not None else 0
+    broken = [f"root {name} cannot be used: {why}" for name, why in sorted(ca.roots.problems.items())]
+    if plan is None or not (trusted > 1 or plan.waiting or broken):
+        return ""
+    names = _some([*broken, *plan.waiting])
+    return f"{trusted} roots are trusted; {plan.step}: {plan.why}{f': {names}' if names else ''}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return "; ".join(names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
 
 
 def key_store(settings: CaSettings, kube: KubeApi | None, wanted: WantedRoot) -> KeyStore:

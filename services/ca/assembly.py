@@ -26,6 +26,7 @@ from services.ca.rotator import Rotator
 from services.ca.settings import CaSettings
 from services.ca.signing_queue import SigningQueue
 from services.ca.wishes import WantedRoot
+from services.ca.writes import Writes
 from shared.certificates import SigningAnswer
 from shared.eventlog.protocol import Logs
 from shared.latest import Latest
@@ -88,6 +89,10 @@ class CertificateAuthority:
         self.bundle: Latest[Any] = Latest()
         self.plan: Plan | None = None
         """What the state machine of the roots saw last."""
+        self.distributor: BundleDistributor | None = None
+        """Who writes the bundle into Kubernetes; none: nothing does."""
+        self.writes: Writes | None = None
+        """Whether the log can be written; none before `parts`."""
         self._waits_since = 0.0
 
     async def parts(
@@ -104,7 +109,8 @@ class CertificateAuthority:
         publisher = BundlePublisher(certs, streams=streams, trust_domain=settings.trust_domain, clock=self._clock)
         bundles = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
         self.bundle = publisher.published
-        trail = AuditTrail(certs, streams=streams)
+        writes = self.writes = Writes(certs, streams=streams, ready=ready)
+        trail = AuditTrail(certs, streams=streams, failed=writes.failed)
         issuer = Issuer(
             signer=self.roots.signer,
             opener=self._opener,
@@ -123,9 +129,15 @@ class CertificateAuthority:
             refused=trail.note,
         )
         queue = SigningQueue(
-            csrs=csrs, certs=certs, streams=streams, issuer=issuer, bundle=publisher.published, answered=self._answered
+            csrs=csrs,
+            certs=certs,
+            streams=streams,
+            issuer=issuer,
+            bundle=publisher.published,
+            answered=self._answered,
+            failed=writes.failed,
         )
-        distributor = self._distributor(publisher)
+        distributor = self.distributor = self._distributor(publisher)
         statuses = self._statuses()
         rotator = Rotator(
             roots=self.roots,
@@ -150,6 +162,7 @@ class CertificateAuthority:
             streams=streams,
             trust_domain=settings.trust_domain,
             looked=partial(self._looked, statuses),
+            failed=writes.failed,
         )
 
         async def sign() -> None:
@@ -173,6 +186,7 @@ class CertificateAuthority:
             ("bundles", bundles.run()),
             ("bundles-learnt", learn_bundles()),
             ("audit", trail.run()),
+            ("writes", writes.run()),
             ("refresh", self._refresh()),
             ("signing", sign()),
         ]
@@ -209,6 +223,12 @@ class CertificateAuthority:
     def waited(self) -> float:
         """Seconds for which a rotation has waited for the same; 0: it waits for nothing."""
         return max(0.0, self._clock() - self._waits_since) if self._waits_since else 0.0
+
+    def webhook_missing(self) -> str:
+        """That the injector's webhook is not there; empty: it is, or was not looked for yet."""
+        seen = self.distributor.webhooks.get(WEBHOOK_KINDS[0]) if self.distributor is not None else None
+        name = f"meshlog-webhook-{self._settings.mesh_name}"
+        return "" if seen is None or name in seen else f"{name} is not there: new pods get no sidecar"
 
     def _looked(self, statuses: RootStatuses | None, plan: Plan) -> None:
         before, self.plan = self.plan, plan

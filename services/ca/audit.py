@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 
 from shared.certificates import AuditNote, encode
 from shared.eventlog.protocol import Draft, EventLog, EventLogError
@@ -23,8 +24,12 @@ _RETRY_SECONDS = 1.0
 class AuditTrail:
     """Writes notes to the log; `run` it as a task."""
 
-    def __init__(self, certs: EventLog, *, streams: Streams) -> None:
+    def __init__(
+        self, certs: EventLog, *, streams: Streams, failed: Callable[[EventLogError], None] = lambda _: None
+    ) -> None:
+        """`failed` is told of each write that was not taken."""
         self._certs = certs
+        self._failed = failed
         self._streams = streams
         self._waiting: deque[AuditNote] = deque()
         self._dropped = 0
@@ -51,6 +56,7 @@ class AuditTrail:
                     )
                 except EventLogError as error:
                     _log.warning("the audit trail cannot be written now: %s", error)
+                    self._failed(error)
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 if self._waiting and self._waiting[0] is note:

@@ -122,6 +122,10 @@ class BundleDistributor:
         self._held: dict[str, tuple[int, float]] = {}
         self._shown: dict[str, TrustBundle] = {}
         """Kind of webhooks → the bundle that they were given last."""
+        self.webhooks: dict[str, frozenset[str]] = {}
+        """Kind → names of those that hold the bundle, as last seen; a kind that was not looked at yet is not in it."""
+        self.unwritten: dict[str, str] = {}
+        """Namespaces that lack the newest bundle because it cannot be written there, with the reason."""
         self._woken = asyncio.Event()
 
     def undistributed(self, serial: int) -> list[str]:
@@ -164,6 +168,7 @@ class BundleDistributor:
         bundle, members = await self._bundle.wait(), self._members()
         for gone in self._written.keys() - members.keys() - {CLUSTER_BUNDLES}:
             del self._written[gone]
+        self.unwritten = {name: why for name, why in self.unwritten.items() if name in members}
         complete = True
         for namespace, uid in sorted(members.items()):
             if self._written.get(namespace) == (uid, bundle.serial):
@@ -171,8 +176,10 @@ class BundleDistributor:
             try:
                 await self._write(namespace, bundle)
                 self._written[namespace] = (uid, bundle.serial)
+                self.unwritten.pop(namespace, None)
             except KubeError as error:
                 complete = False
+                self.unwritten[namespace] = str(error)
                 _log.warning("the trust bundle is not in namespace %s yet: %s", namespace, error)
         if self._cluster_bundle and self._written.get(CLUSTER_BUNDLES) != ("", bundle.serial):
             complete = await self._write_cluster_bundle(bundle) and complete
@@ -211,6 +218,7 @@ class BundleDistributor:
                 await self._patch(f"{path}/{configuration.metadata.name}", patch)
                 _log.info("wrote the trust bundle into %s", configuration.metadata.name)
         self._shown[kind] = bundle
+        self.webhooks[kind] = frozenset(one.metadata.name for one in found.items if one.webhooks)
         self._note_held(kind, bundle.serial)
         return found.metadata.resource_version
 

@@ -96,7 +96,7 @@ def plan(
         if heir.trust_domain != signer.trust_domain:
             waiting += tuple(facts.uncompiled(heir))
         if waiting:
-            why = f"{heir.name} signs as soon as everybody trusts it"
+            why = f"{heir.name} signs as soon as every proxy trusts it"
             return _stay(held, candidates, serial, key_type, step="distributing", why=why, waiting=waiting)
         order = [heir, *(member for member in members if member is not heir)]
         bundle = _bundle(held, order, candidates, serial=serial, signing_since=serial, key_type=key_type)

@@ -65,10 +65,11 @@ class Rotator:
         streams: Streams,
         trust_domain: str,
         looked: Callable[[Plan], None] = lambda _: None,
+        failed: Callable[[EventLogError], None] = lambda _: None,
     ) -> None:
         """`undistributed` names places outside the log that do not hold a bundle yet.
 
-        `looked` is told of each look and what came of it.
+        `looked` is told of each look and what came of it, `failed` of each that the log did not let end.
         """
         self._roots = roots
         self._facts = facts
@@ -80,6 +81,7 @@ class Rotator:
         self._streams = streams
         self._trust_domain = trust_domain
         self._looked = looked
+        self._failed = failed
         self._told: AuditNote | None = None
 
     async def run(self) -> None:
@@ -93,6 +95,7 @@ class Rotator:
                 delay = 0.0
             except EventLogError as error:
                 _log.warning("the trust bundle cannot be seen to now: %s", error)
+                self._failed(error)
                 delay = PACE_SECONDS
             try:
                 async with asyncio.timeout(delay):

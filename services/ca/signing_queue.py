@@ -42,14 +42,19 @@ class SigningQueue:
         issuer: Issuer,
         bundle: Latest[TrustBundle],
         answered: Callable[[SigningAnswer], None] = lambda _: None,
+        failed: Callable[[EventLogError], None] = lambda _: None,
     ) -> None:
-        """`bundle` holds the newest published bundle; `answered` is told of every answer, for metrics."""
+        """`bundle` holds the newest published bundle; `answered` is told of every answer, for metrics.
+
+        `failed` is told of each answer that the log did not take.
+        """
         self._csrs = csrs
         self._certs = certs
         self._streams = streams
         self._issuer = issuer
         self._bundle = bundle
         self._answered = answered
+        self._failed = failed
 
     async def run(self) -> None:
         """Take and answer; ends only by cancellation or by a bug."""
@@ -88,6 +93,7 @@ class SigningQueue:
             self._answered(answer)
         except EventLogError as error:
             _log.warning("request %s goes back to the queue: %s", request.id[:64], error)
+            self._failed(error)
             return
         await self._finish(job)
 

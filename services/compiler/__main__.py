@@ -13,6 +13,7 @@ from services.compiler.snapshots import Kept, Snapshots
 from shared import leading, process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.lease import TTL, Lease
+from shared.membership import MESH_CONFIG
 from shared.policy.budgets import budgets_of
 from shared.process import Context
 from shared.settings import CommonSettings
@@ -120,6 +121,11 @@ def _measure(context: Context[CompilerSettings], publication: Publication, claim
     metrics.gauge(
         "meshlog_compiler_pinned", "1 while a pin holds newer policy back.", lambda: float(publication.compiler.pinned)
     )
+    metrics.gauge(
+        "meshlog_compiler_mesh_config_missing",
+        "1 while the mesh has no MeshConfig: the defaults are in force.",
+        lambda: float(_lacks_mesh_config(publication)),
+    )
     context.spawn(_remark(context, publication), "remarks")
     metrics.gauge("meshlog_compiler_failures", "Queries that failed by a bug of ours.", lambda: tally.failures)
     metrics.gauge("meshlog_compiler_keyframes", "Whole snapshots written by this process.", lambda: tally.keyframes)
@@ -140,7 +146,14 @@ async def _remark(context: Context[CompilerSettings], publication: Publication) 
         context.remark("left out", f"{len(out)}: {names}" if out else "")
         pinned = publication.compiler.pinned
         context.remark("pin", "policy of the past is in force, newer is recorded only" if pinned else "")
+        missing = _lacks_mesh_config(publication)
+        context.remark("mesh-config", f"{MESH_CONFIG} is not there: the defaults are in force" if missing else "")
         await asyncio.sleep(1.0)
+
+
+def _lacks_mesh_config(publication: Publication) -> bool:
+    """Whether it is known not to be there: the events have been read."""
+    return bool(publication.reached) and publication.compiler.lacks_mesh_config
 
 
 def main(argv: Sequence[str]) -> int:

@@ -31,6 +31,7 @@ from services.compiler.reduce import reduce
 from services.compiler.slices import Steps, finished
 from shared.build import VERSION
 from shared.events import Event, ObjectKey
+from shared.membership import MESH_CONFIG
 from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Commit, Quarantined, Snapshot
@@ -105,6 +106,11 @@ class Compiler:
     def pinned(self) -> bool:
         """Whether a pin holds newer policy back."""
         return self._pinning.in_force
+
+    @property
+    def lacks_mesh_config(self) -> bool:
+        """Whether the mesh has no MeshConfig, so that the defaults are in force."""
+        return self._mesh.mesh_configs.peek(ObjectName(self.settings.namespace, MESH_CONFIG)) is None
 
     @property
     def oldest_traceparent(self) -> str:

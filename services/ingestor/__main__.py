@@ -12,6 +12,7 @@ from services.ingestor.facts import Fact
 from services.ingestor.issuer import IssuerPoller
 from services.ingestor.kinds import TOKEN_ISSUER, kinds
 from services.ingestor.kube import KubernetesSource
+from services.ingestor.pulse import Pulse
 from services.ingestor.reflector import Reflector
 from services.ingestor.reporting import report
 from services.ingestor.retention import Retention
@@ -143,7 +144,10 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
         await logs.ensure(streams.pins)
         carried = pins_of(logs, streams, settings.cluster)
         ingestor = Ingestor(source, await logs.open(streams.events), settings, claim, compiled, carried=carried)
-        ingestor.observe = await report(context, logs, source, ingestor.writer.book, leads=lambda: claim.held)
+        writer = ingestor.writer
+        ingestor.observe = await report(
+            context, logs, source, writer.book, leads=lambda: claim.held, newest=lambda: writer.newest
+        )
         _instruments(context, ingestor)
         leading.say(context, claim, leads="meshlog_ingestor_leads")
         context.spawn(claim.run(), "lease")
@@ -151,7 +155,9 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
         context.spawn(ingestor.issuer.run(), "token issuer")
         for name, runner in ingestor.runners.items():
             context.spawn(runner.run(), f"reflector {name}")
-        context.spawn(_watch_readiness(context, ingestor), "readiness")
+        pulse = Pulse(source.answers)
+        context.spawn(pulse.run(), "pulse")
+        context.spawn(_watch_readiness(context, ingestor, pulse), "readiness")
         await context.stopping.wait()
         await claim.release()
     finally:
@@ -160,16 +166,17 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
         await source.close()
 
 
-async def _watch_readiness(context: process.Context[IngestorSettings], ingestor: Ingestor) -> None:
+async def _watch_readiness(context: process.Context[IngestorSettings], ingestor: Ingestor, pulse: Pulse) -> None:
     """Say whether the log is what the cluster is: at once when that comes true, soon when it ceases to be."""
     progress = ingestor.writer.progress
     while True:
         progress.clear()
-        why = ingestor.unready()
+        pulse.changed.clear()
+        why = pulse.trouble or ingestor.unready()
         context.ready("cluster", ready=not why, why=why)
         try:
             async with asyncio.timeout(_LOOK):
-                await (progress.wait() if why else asyncio.get_running_loop().create_future())
+                await (progress if why else pulse.changed).wait()
         except TimeoutError:
             continue
 

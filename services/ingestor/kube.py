@@ -131,6 +131,13 @@ class KubernetesSource:
             raise SourceError(Failure("malformed OpenID document")) from error
         return found.issuer, keys
 
+    async def answers(self) -> None:
+        """Ask the server for its version, which any client may: a refusal is an answer too. Raises `SourceError`."""
+        response = await self._send("/version", {}, _REQUEST)
+        response.close()
+        if response.status >= 500:
+            raise SourceError(Failure(f"http {response.status}", status=response.status))
+
     def _api_version(self, kind: Kind) -> str:
         version = self._versions[kind.name]
         return f"{kind.group}/{version}" if kind.group else version

@@ -164,6 +164,16 @@ class Reach:
             found.setdefault(state_of(status, behind=behind), []).append(key.partition("/")[2])
         return found
 
+    def ended(self, now: float) -> list[str]:
+        """Connected proxies whose certificate has ended (`now`: seconds since 1970), sorted."""
+        return [
+            key.partition("/")[2]
+            for key in sorted(self._proxies)
+            if (status := self._statuses.get(key)) is not None
+            and status.connected
+            and 0 < status.certificate_until <= now
+        ]
+
     def left_out(self, key: ObjectKey) -> list[Quarantined]:
         """Why the object, or a part of it, is left out; empty: it is not."""
         return self._quarantine.get(key, [])

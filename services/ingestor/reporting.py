@@ -21,23 +21,26 @@ from services.ingestor.reach import Reach
 from services.ingestor.reporter import News, Outcome, Report, Reporter
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import SourceError
+from services.ingestor.telling import tell
 from shared import process
 from shared.eventlog.protocol import Logs
-from shared.status import STATES
-from shared.telemetry.metrics import Labels
 
 _log = logging.getLogger(__name__)
 
 MANAGER = "meshlog-ingestor"
 _MAX_NOTE = 1024
-_NAMED = 5
-"""Proxies that a remark names."""
 
 
 async def report(
-    context: process.Context[IngestorSettings], logs: Logs, api: Writing, book: Book, *, leads: Callable[[], bool]
+    context: process.Context[IngestorSettings],
+    logs: Logs,
+    api: Writing,
+    book: Book,
+    *,
+    leads: Callable[[], bool],
+    newest: Callable[[], int],
 ) -> Callable[[Fact], None]:
-    """Start reporting beside the ingestor; what has to be told of every fact."""
+    """Start reporting beside the ingestor; what has to be told of every fact. `newest`: of the events in the log."""
     settings = context.settings
     streams = settings.streams
     watched = {kind.name: kind for kind in kinds(mesh_namespace=settings.namespace)}
@@ -71,11 +74,6 @@ async def report(
         lambda: {(("outcome", outcome),): float(count) for outcome, count in reporter.counts.items()},
     )
     context.metrics.gauge(
-        "meshlog_mesh_proxies",
-        "Proxies by how they stand, as the ingestor that leads sees them.",
-        lambda: _standing(reach) if leads() else {},
-    )
-    context.metrics.gauge(
         "meshlog_ingestor_reports_waiting",
         "Policy objects whose status is to be looked at",
         lambda: float(reporter.waiting),
@@ -88,26 +86,8 @@ async def report(
             (("outcome", "dropped"),): float(reporter.events_dropped),
         },
     )
-    context.spawn(_remark(context, reach), "remarks")
+    tell(context, reach, leads=leads, newest=newest)
     return reporter.note
-
-
-def _standing(reach: Reach) -> dict[Labels, float]:
-    states = reach.states()
-    return {(("state", state),): float(len(states.get(state, ()))) for state in STATES}
-
-
-async def _remark(context: process.Context[IngestorSettings], reach: Reach) -> None:
-    """Have `/readyz` name the proxies that are not in sync."""
-    while True:
-        states = reach.states()
-        said = [f"{len(states[state])} {state}: {_some(states[state])}" for state in STATES[1:] if state in states]
-        context.remark("proxies", "; ".join(said))
-        await asyncio.sleep(1.0)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _now() -> str:

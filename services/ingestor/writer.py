@@ -141,6 +141,11 @@ class Writer:
         return self._standing.book
 
     @property
+    def newest(self) -> int:
+        """Sequence of the newest event, as far as this process has seen; the leader wrote it."""
+        return self._standing.tip.sequence
+
+    @property
     def trouble(self) -> str:
         """Why nothing can be written now; empty while all is well."""
         return self._standing.newer or self._refused or self._standing.trouble

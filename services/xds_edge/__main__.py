@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,11 @@ async def serve(context: Context[EdgeSettings]) -> None:
         "1 while the last good snapshot is served because newer ones are of a newer build's format.",
         lambda: int(bool(edge.fleet.stuck)),
     )
+    context.metrics.gauge(
+        "meshlog_edge_unanswered_requests",
+        "Signing requests that have waited for an answer of the CA for more than 2 s.",
+        lambda: edge.unanswered,
+    )
     logs = JetStreamLogs.from_settings(context.settings, name=f"xds-edge {context.instance}")
     context.count_foreign(logs.foreign)
     edge.load()
@@ -49,9 +55,18 @@ async def serve(context: Context[EdgeSettings]) -> None:
     context.spawn(edge.listen(), "server")
     context.spawn(reclaim(lambda: edge.server.gone + edge.server.ledger.overflows, trimmer()), "memory")
     context.spawn(edge.confirm_or_trust_disk(), "last good snapshot")
+    context.spawn(_remark(context, edge), "remarks")
     await context.stopping.wait()
     await edge.stop()
     await logs.close()
+
+
+async def _remark(context: Context[EdgeSettings], edge: Edge) -> None:
+    """Have `/readyz` tell of proxies that wait for a certificate."""
+    while True:
+        waiting = edge.unanswered
+        context.remark("signing", f"{waiting} signing requests wait: no CA answers them" if waiting else "")
+        await asyncio.sleep(1.0)
 
 
 def _spare_the_collector() -> None:

@@ -229,6 +229,11 @@ class Edge:
         return self._snapshots.restarts if self._snapshots is not None else 0
 
     @property
+    def unanswered(self) -> int:
+        """How many signing requests wait for their answer longer than they should."""
+        return self._requester.unanswered() if self._requester is not None else 0
+
+    @property
     def behind(self) -> bool:
         """Whether commits are missing: the snapshot is the last good one, and newer ones cannot be reached."""
         return self._snapshots is not None and self._snapshots.gap
@@ -334,7 +339,7 @@ class Edge:
             self._ready("snapshot", True, "")
 
     def _unready(self) -> None:
-        self._ready("snapshot", False, "no snapshot, or nobody's tokens to check, yet")
+        self._ready("snapshot", False, "no snapshot, or no issuer of tokens is known, yet")
         self._ready("certificate", False, "no certificate to serve with yet")
 
     def _trace_headers(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ class Worker:
     def __init__(self, number: int, argv: Sequence[str], settings: EdgeSettings, instance: str) -> None:
         self.name = f"worker {number}"
         self.metrics: dict[str, float] = {}
+        self.remarks: dict[str, str] = {}
         self._http_port = _free_port()
         own = {
             "workers": "1",
@@ -65,13 +67,13 @@ class Worker:
             await asyncio.sleep(pause)
 
     async def ready(self) -> bool:
-        """Whether it is; its metrics are taken up beside."""
+        """Whether it is; its metrics and remarks are taken up beside."""
         try:
-            status, _ = await self._get("/readyz")
+            status, said = await self._get("/readyz")
             _, text = await self._get("/metrics")
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
             return False
-        self.metrics = read_metrics(text)
+        self.metrics, self.remarks = read_metrics(text), json.loads(said).get("remarks", {})
         return status == 200
 
     async def stop(self) -> None:
@@ -110,6 +112,15 @@ def together(metrics: Sequence[Mapping[str, float]], name: str) -> float:
     return min(values, default=0.0) if name.endswith("_version") else sum(values)
 
 
+def remarked(workers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What the workers, by name, remark, together: each remark says whose it is."""
+    names = sorted({name for remarks in workers.values() for name in remarks})
+    return {
+        name: "; ".join(f"{worker}: {remarks[name]}" for worker, remarks in workers.items() if name in remarks)
+        for name in names
+    }
+
+
 async def supervise(context: Context[EdgeSettings], argv: Sequence[str]) -> None:
     """Run the workers until told to stop."""
     settings = context.settings
@@ -126,6 +137,7 @@ async def supervise(context: Context[EdgeSettings], argv: Sequence[str]) -> None
 
 async def _watch(context: Context[EdgeSettings], workers: Sequence[Worker]) -> None:
     exposed: set[str] = {"meshlog_ready"}  # whether the workers are is what makes this process ready
+    said: set[str] = set()
     while True:
         states = await asyncio.gather(*(worker.ready() for worker in workers))
         for worker, ready in zip(workers, states, strict=True):
@@ -137,6 +149,10 @@ async def _watch(context: Context[EdgeSettings], workers: Sequence[Worker]) -> N
                     "Of all workers together.",
                     lambda name=name: together([one.metrics for one in workers], name),
                 )
+        remarks = remarked({worker.name: worker.remarks for worker in workers})
+        for name in said | remarks.keys():
+            context.remark(name, remarks.get(name, ""))
+        said = set(remarks)
         await asyncio.sleep(_LOOK_EVERY if all(states) else _FIRST_LOOK_EVERY)
 
 

@@ -39,6 +39,8 @@ _UNSENT = Backoff(_RETRY_SECONDS, _RETRY_SECONDS, jitter=(0.5, 1.5))
 """Before a request that could not be queued is queued again."""
 _UNANSWERED = Backoff(first=10.0, longest=160.0, jitter=(0.75, 1.25))
 """Before an unanswered request is sent again."""
+PATIENCE = 2.0
+"""Seconds without an answer after which a request counts as waiting: a CA that works takes milliseconds."""
 CLOCK_SKEW = 300.0
 """Seconds that our clock may differ from the CA's when a certificate arrives."""
 
@@ -82,6 +84,8 @@ class CertificateRequester:
         self._clock = clock
         self._chance = chance
         self._waiting: dict[str, asyncio.Future[SigningAnswer]] = {}
+        self._since: dict[str, float] = {}
+        """When each request that waits was asked first, by the loop's clock."""
         self._following = asyncio.Event()
 
     async def run(self) -> None:
@@ -99,6 +103,11 @@ class CertificateRequester:
             except EventLogError as error:
                 _log.warning("answers of the CA cannot be followed now: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
+
+    def unanswered(self) -> int:
+        """How many requests have waited for an answer for longer than `PATIENCE`."""
+        now = asyncio.get_running_loop().time()
+        return sum(now - since > PATIENCE for since in self._since.values())
 
     async def bundle(self) -> TrustBundle:
         """The newest trust bundle, as soon as there is one."""
@@ -164,6 +173,7 @@ class CertificateRequester:
         )
         answered: asyncio.Future[SigningAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[request.id] = answered
+        self._since[request.id] = asyncio.get_running_loop().time()
         try:
             attempt = 0
             while True:
@@ -173,7 +183,7 @@ class CertificateRequester:
                     return answered.result()
                 attempt += 1
         finally:
-            del self._waiting[request.id]
+            del self._waiting[request.id], self._since[request.id]
 
     async def _send(self, request: SigningRequest, attempt: int) -> float:
         """Queue the request; how many seconds to wait for the answer before it is sent again."""

@@ -132,9 +132,34 @@ async def test_a_namespace_that_refuses_holds_up_no_other() -> None:
     writing, _ = distributor(kube, {"bookstore": "u1", "meshlog-system": "u2"})
     assert not await writing.reconcile_config_maps()
     assert config_map_path("meshlog-system") in kube.objects
+    assert writing.unwritten.keys() == {"bookstore"}
+    assert "answered 403" in writing.unwritten["bookstore"]
     kube.refusing.clear()
     assert await writing.reconcile_config_maps()
+    assert writing.unwritten == {}
     assert config_map_path("bookstore") in kube.objects
+
+
+async def test_a_namespace_that_refuses_and_leaves_is_not_waited_for() -> None:
+    kube, members = FakeKubernetes(), {"bookstore": "u1"}
+    kube.refusing.add(config_map_path("bookstore"))
+    writing, _ = distributor(kube, members)
+    assert not await writing.reconcile_config_maps()
+    members.clear()
+    assert await writing.reconcile_config_maps()
+    assert writing.unwritten == {}
+
+
+async def test_it_is_known_which_webhooks_are_there_once_it_was_looked() -> None:
+    kube = FakeKubernetes()
+    writing, _ = distributor(kube, {})
+    kind = "mutatingwebhookconfigurations"
+    assert writing.webhooks == {}
+    await writing.reconcile_webhooks(kind)
+    assert writing.webhooks == {kind: frozenset()}
+    kube.put(HOOK, webhook())
+    await writing.reconcile_webhooks(kind)
+    assert writing.webhooks == {kind: frozenset({"meshlog-webhook-meshlog"})}
 
 
 async def test_a_new_member_gets_its_bundle_when_it_is_woken() -> None:

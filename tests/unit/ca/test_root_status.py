@@ -25,7 +25,7 @@ WAITING = Plan(
         "cluster.local", 30, ["A", "B"], [], [TrustedRoot("a", "cluster.local", 10), TrustedRoot("b", "x.org", 20)], 15
     ),
     "distributing",
-    why="b signs as soon as everybody trusts it",
+    why="b signs as soon as every proxy trusts it",
     waiting=("shop/1: late", "shop/2: late", "shop/3: late", "shop/4: late", "shop/5: late"),
 )
 
@@ -69,7 +69,7 @@ def test_a_root_is_ready_when_it_is_what_its_role_asks_for(name: str, role: Role
 def test_who_is_waited_for_is_named_and_counted() -> None:
     status = root_status(wanted("b", "active"), RootsSeen(WAITING, (), {}))
     assert status["message"] == (
-        "b signs as soon as everybody trusts it: shop/1: late; shop/2: late; shop/3: late and 2 more"
+        "b signs as soon as every proxy trusts it: shop/1: late; shop/2: late; shop/3: late and 2 more"
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 from envoy.config.listener.v3.listener_pb2 import Listener
 
+from services.compiler.compiler import Compiler
+from services.compiler.mesh import MeshSettings
 from services.compiler.offline import compile_events
-from shared.events import Event
+from shared.events import DELETED, Event
 from shared.model import (
     ANNOTATION_CALLS,
     ANNOTATION_PERMISSIVE,
@@ -144,3 +147,12 @@ def test_a_pod_of_two_families_listens_on_both() -> None:
 def test_a_service_whose_first_family_is_ipv6_is_called_by_it() -> None:
     service = objects.service("store", "store-v1", ip="fd00:96::2", cluster_ips=["fd00:96::2"])
     assert told("buy/buyer-0", *dual_stack(), service).endpoints("outbound|store/store-v1|80") == ["fd00::21"]
+
+
+def test_it_is_known_whether_the_mesh_has_its_mesh_config() -> None:
+    compiler, config = Compiler(MeshSettings()), objects.mesh_config()
+    assert compiler.lacks_mesh_config
+    compiler.fold(config, 1, epoch="e")
+    assert not compiler.lacks_mesh_config
+    compiler.fold(msgspec.structs.replace(config, operation=DELETED, object=None), 2, epoch="e")
+    assert compiler.lacks_mesh_config

@@ -70,6 +70,19 @@ async def test_whoever_used_an_old_bundle_asks_again_as_soon_as_there_is_another
         await eventually(lambda: ca.asked > 1, within=5, what="it asks again")
 
 
+async def test_a_request_that_no_ca_answers_counts_as_waiting_and_one_that_is_given_up_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.svid.requester.PATIENCE", 0.05)
+    logs = MemoryLogs()
+    await Ca(logs, "").publish(9)
+    async with requester(logs) as asking:
+        async with tasks(asking.request("token", BUYER, within=600)):
+            assert asking.unanswered() == 0
+            await eventually(lambda: asking.unanswered() == 1, within=5, what="it waits")
+        assert asking.unanswered() == 0
+
+
 async def test_whoever_asked_too_often_waits_as_long_as_it_was_told() -> None:
     async with refused("csr/rate") as ca:
         with pytest.raises(AssertionError):
