@@ -83,7 +83,7 @@ async def _services(scene: Scene, row: Row) -> list[str]:
             found.append(f"/readyz: {name}")
         if check.signals and not any(signal.breached(samples) for signal in check.signals):
             found.append(f"metrics: {name}")
-    return found
+    return found + [f"/readyz of {service}: {name}" for service, name in row.readyz if name not in ready[service]]
 
 
 async def _condition(scene: Scene, row: Row) -> list[str]:
@@ -98,11 +98,3 @@ _SPEAKERS: dict[str, Missing] = {
     "verify": _verb("verify", "control-plane"),
     "services": _services,
 }
-
-
-def line(outcome: Outcome) -> str:
-    """One row of the table."""
-    parts = "  ".join(f"{name} {took:.1f} s" for name, took in outcome.seconds.items())
-    verdict = f"   MISSING: {', '.join(outcome.missing)}" if outcome.missing else ""
-    late = "   LATE" if not outcome.missing and outcome.slowest > WITHIN else ""
-    return f"{outcome.name:<18} {outcome.what:<32} {parts}{late}{verdict}"

@@ -17,7 +17,7 @@ from cli import embedded, kubeconfig
 from cli.api import Api, Manifest, connect
 from cli.pods import PodCommand
 from deploy.install.workloads import NATS_SECRET
-from shared.eventlog.connection import Connection
+from shared.eventlog.connection import Connection, Line
 from shared.eventlog.jetstream_api import call
 from tests.faults.machine import Machine
 from tests.faults.strangers import passwords
@@ -67,9 +67,18 @@ class Scene:
     async def apply(self, text: str) -> list[Manifest]:
         """Apply YAML."""
         found: list[Manifest] = [one for one in yaml.safe_load_all(text) if one]
-        for one in found:
-            await self.api.apply(one)
+        await self.apply_all(found)
         return found
+
+    async def apply_all(self, manifests: Sequence[Manifest]) -> None:
+        """Apply objects."""
+        for one in manifests:
+            await self.api.apply(one)
+
+    async def patch(self, path: str, change: Manifest) -> None:
+        """Merge a change into an object (RFC 7386)."""
+        status, answer = await self.api.request("PATCH", path, body=change, content_type="application/merge-patch+json")
+        assert status == 200, answer
 
     async def delete(self, manifests: list[Manifest]) -> None:
         """Delete objects; those that are gone are fine."""
@@ -87,13 +96,24 @@ class Scene:
         assert status == 200
         return int(before)
 
-    async def limit(self, stream: str, most: int, *, of: str = "max_bytes") -> None:
+    async def limit(self, stream: str, most: int, *, of: str = "max_bytes", owner: str = "ingestor") -> None:
         """Have a stream of the log take so many bytes; -1: any number. As the service that owns it.
 
         `of`: in all (`max_bytes`), or in one record (`max_msg_size`). A stream that keeps one record of each subject
         takes a record beyond the first limit if it is shorter than the one it replaces.
         """
-        owner = "ingestor"
+        async with self._line(owner) as line:
+            info = await call(line, stream, f"STREAM.INFO.{stream}")
+            await call(line, stream, f"STREAM.UPDATE.{stream}", {**info["config"], of: most})
+
+    async def asked(self) -> bool:
+        """Whether a signing request waits in the log."""
+        async with self._line("ca") as line:
+            return (await call(line, "MESH_CSRS", "STREAM.INFO.MESH_CSRS"))["state"]["messages"] > 0
+
+    @contextlib.asynccontextmanager
+    async def _line(self, owner: str) -> AsyncGenerator[Line]:
+        """To the log, as this service."""
         file = self.state / f"{owner}.password"
         file.write_text(passwords()[NATS_SECRET.format(owner)], encoding="utf-8")
         access = msgspec.structs.replace(
@@ -102,9 +122,7 @@ class Scene:
         connection = Connection(access)
         connection.open()
         try:
-            line = await connection.line(within=5)
-            info = await call(line, stream, f"STREAM.INFO.{stream}")
-            await call(line, stream, f"STREAM.UPDATE.{stream}", {**info["config"], of: most})
+            yield await connection.line(within=5)
         finally:
             await connection.close()
 
