@@ -20,9 +20,13 @@ async def explained(line: Line, stream: str, error: LogFullError) -> LogFullErro
         info = await call(line, stream, f"STREAM.INFO.{stream}")
     except EventLogError:
         return error
-    met = [
+    longest = int(info["config"].get("max_msg_size", -1))
+    raised = f"nats stream edit {stream}"
+    shorter = f"a record is longer than it takes, max_msg_size is {longest:,}: raise it ({raised} --max-msg-size=…)"
+    met = [shorter] if error.of_stream and longest > 0 else []
+    met += [
         f"it holds {int(info['state'][counted]):,} {counted}, {limit} is {int(info['config'][limit]):,}: "
-        f"raise it (nats stream edit {stream} {option}=…) or keep less history"
+        f"raise it ({raised} {option}=…) or keep less history"
         for limit, counted, option in _LIMITS
         if error.of_stream and int(info["config"].get(limit, -1)) > 0
     ]

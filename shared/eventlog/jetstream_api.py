@@ -54,6 +54,8 @@ NANOSECONDS = 1_000_000_000
 
 
 _STORE_FAILED = 10077
+RECORD_TOO_LARGE = 10054
+"""A stream whose operator allows shorter records only than we write: it takes them once its limit is raised."""
 _NO_STORAGE = frozenset({10002, 10023, 10028, 10047})
 """Resources of the account or of the server are used up."""
 
@@ -121,7 +123,8 @@ def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
 def _full(number: int, description: str) -> str:
     if number in _NO_STORAGE or (number == _STORE_FAILED and "no space" in description):
         return "log/storage-full"
-    return "log/stream-full" if number == _STORE_FAILED and description.startswith("maximum ") else ""
+    limited = number == RECORD_TOO_LARGE or (number == _STORE_FAILED and description.startswith("maximum "))
+    return "log/stream-full" if limited else ""
 
 
 async def stream_state(line: Line, stream: str) -> StreamState:

@@ -38,8 +38,8 @@ async def limit(log: JetStreamLog, **limits: int) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "hint"),
-    [({"max_bytes": 6_000}, "--max-bytes"), ({"max_msgs": 8}, "--max-msgs")],
-    ids=["bytes", "records"],
+    [({"max_bytes": 6_000}, "--max-bytes"), ({"max_msgs": 8}, "--max-msgs"), ({"max_msg_size": 1}, "--max-msg-size")],
+    ids=["bytes", "records", "bytes of a record"],
 )
 async def test_changes_wait_at_a_full_stream_which_is_named_and_arrive_once_its_limit_is_raised(
     logs: JetStreamLogs, limits: dict[str, int], hint: str
