@@ -7,25 +7,21 @@ machine with it, as a real nats-server does. Times end when a reader of the log 
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.service import running
 from benchmarks.table import Result, Row
 from deploy.devcluster.apiserver import ApiServer
 from shared import events
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
-from shared.interpreter import module
 from shared.subjects import Streams
 from tests.nats_server import NatsServer
-from tests.ports import free_port
 from tests.waiting import eventually
 
 PODS = 10_000
@@ -59,7 +55,7 @@ async def _run() -> Result:
         try:
             await _populate(api)
             began = time.perf_counter()
-            async with _ingestor(nats.url, kubeconfig) as (pid, port):
+            async with running("ingestor", nats.url, "--kubeconfig", str(kubeconfig)) as (pid, port):
                 rows += await _initial(pid, port, began)
                 rows += await _burst(api, log)
                 rows += await _single(api, log)
@@ -183,22 +179,6 @@ async def _populate(api: ApiServer) -> None:
         )
     for number in range(PODS):
         await api.cluster.create("pods", _pod(f"web-{number}", number=number))
-
-
-@asynccontextmanager
-async def _ingestor(nats_url: str, kubeconfig: Path) -> AsyncGenerator[tuple[int, int]]:
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *module("services.ingestor"),
-        *("--nats-url", nats_url, "--kubeconfig", str(kubeconfig), "--cluster", "bench"),
-        *("--http-port", str(port), "--log-level", "error"),
-        env={key: value for key, value in os.environ.items() if not key.startswith("KUBERNETES_")},
-    )
-    try:
-        yield process.pid, port
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 def _ready(port: int) -> bool:

@@ -17,6 +17,8 @@ K = TypeVar("K", bound=Hashable)
 
 class _Entry(msgspec.Struct):
     ready: float
+    wanted: float
+    """When it would be, were it not held."""
     since: float
     """When it began to wait."""
 
@@ -53,10 +55,10 @@ class Due(Generic[K]):
         self._set(key, until, until if held is None else held.since)
 
     def hold(self, key: K, until: float) -> None:
-        """Do not look at it before."""
+        """Do not look at it before; what was said of that earlier does not count any more."""
         self._hold[key] = until
         if key in self._entries:
-            self._set(key, self._entries[key].ready, self._entries[key].since)
+            self._set(key, self._entries[key].wanted, self._entries[key].since)
 
     def forget(self, key: K) -> None:
         """The object is gone."""
@@ -88,12 +90,13 @@ class Due(Generic[K]):
             heapq.heappop(self._heap)
         return None
 
-    def _set(self, key: K, ready: float, since: float) -> None:
-        ready = max(ready, self._hold.get(key, ready))
+    def _set(self, key: K, wanted: float, since: float) -> None:
+        ready = max(wanted, self._hold.get(key, wanted))
         held = self._entries.get(key)
         if held is not None and held.ready == ready:
+            held.wanted = wanted
             return
-        self._entries[key] = _Entry(ready, since)
+        self._entries[key] = _Entry(ready, wanted, since)
         self._number += 1
         heapq.heappush(self._heap, (ready, self._number, key))
         if len(self._heap) > 4 * len(self._entries) + 64:

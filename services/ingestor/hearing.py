@@ -11,7 +11,8 @@ import msgspec
 from services.ingestor.facts import ObjectName
 from services.ingestor.projection import digest_of
 from services.ingestor.reach import Reach
-from services.ingestor.reporter import Pinned, Reporter
+from services.ingestor.reporter import Reporter
+from services.ingestor.reports import Pinned
 from shared import blob, events, pins
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError, Record

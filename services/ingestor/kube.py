@@ -37,6 +37,9 @@ MAX_LINE = 64 * 1024 * 1024
 _TAKES = "application/json, application/jwk-set+json"
 """The API server refuses to tell its token keys (406) to whoever takes nothing but plain JSON."""
 
+_ANSWER = 65536
+"""Bytes that are read of an answer of which the status matters."""
+
 _REQUEST = aiohttp.ClientTimeout(total=60.0, sock_connect=3.0)
 _WATCH = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
 
@@ -171,12 +174,12 @@ class KubernetesSource:
         """See `reporting.Writing`."""
         for attempt in (1, 2):
             response = await self._send(path, {}, _REQUEST, method=method, body=body, content_type=content_type)
-            response.close()
+            answer = await _beginning(response)
             if response.status != 401 or attempt == 2:
                 break
             await self._reload()
         if response.status in (401, 429) or response.status >= 500:
-            raise SourceError(Failure(f"http {response.status}", status=response.status))
+            raise SourceError(failure_of(response.status, answer, _seconds(response.headers.get("Retry-After", ""))))
         return response.status
 
     async def _request(
@@ -189,11 +192,7 @@ class KubernetesSource:
             await self._reload()
             response = await self._send(path, query, limit)
         if response.status != 200:
-            try:
-                body = await response.content.read(65536)
-            except (aiohttp.ClientError, OSError, TimeoutError):
-                body = b""
-            response.close()
+            body = await _beginning(response)
             raise SourceError(failure_of(response.status, body, _seconds(response.headers.get("Retry-After", ""))))
         return response
 
@@ -256,6 +255,20 @@ def _selection(kind: Kind) -> dict[str, str]:
 
 def _seconds(header: str) -> float:
     return float(header) if header.isascii() and header.isdigit() else 0.0
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """As much of an answer as matters if it is a refusal. One that ends with it leaves its connection to others."""
+    body = bytearray()
+    try:
+        while len(body) < _ANSWER and (chunk := await response.content.read(_ANSWER - len(body))):
+            body += chunk
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        pass
+    finally:
+        # If the answer has been read to its end, its connection is not the answer's any more.
+        response.close()
+    return bytes(body)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:

@@ -13,8 +13,7 @@ import functools
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
@@ -23,6 +22,8 @@ from services.ingestor.conditions import OURS, Condition, Verdict, conditions, n
 from services.ingestor.due import Due
 from services.ingestor.facts import Fact, Listed, ObjectName, Observed, Projected, Vanished
 from services.ingestor.reach import Reach
+from services.ingestor.reports import Key, Later, News, Outcome, Pace, Pinned, Report
+from services.ingestor.tempo import Tempo
 from shared import model, support
 from shared.events import ObjectKey
 from shared.membership import mesh_of
@@ -31,82 +32,14 @@ _log = logging.getLogger(__name__)
 
 NOT_SUPPORTED = "mesh/not-supported-yet"
 
-Key = tuple[str, ObjectName]
-"""Kind and name."""
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What is to be written on one object."""
-
-    object: Projected
-    conditions: tuple[Condition, ...]
-
-
-class News(msgspec.Struct, frozen=True):
-    """What is worth an event beside an object."""
-
-    kind: str
-    name: ObjectName
-    uid: str
-    resource_version: str
-    api_version: str
-    """Empty: as the kind is served."""
-    reason: str
-    message: str
-
-
-Outcome = Literal["written", "refused", "later"]
-"""Of writing: `refused` is the object's own fault, `later` everybody's."""
-
-
-class Pinned(msgspec.Struct, frozen=True):
-    """What a pin keeps in force instead of the newest policy."""
-
-    version: int
-    """The version whose policy it is."""
-    forms: Mapping[Key, tuple[str, str]]
-    """Object → uid and digest of the form that is in force."""
-
-
-class Pace(msgspec.Struct, frozen=True):
-    """Seconds, unless it says otherwise."""
-
-    look: float = 0.2
-    """Between two looks at what has changed, at least."""
-    settle: float = 0.5
-    """How long an object has to rest after a change before it is told anything."""
-    overdue: float = 30.0
-    """How long one waits at most that never rests."""
-    patience: float = 1.0
-    """How long a proxy may lag before that is said: most have acknowledged by then, and are never mentioned."""
-    again: float = 2.0
-    """Until the same object is written again."""
-    drain: float = 2.0
-    """In which all that waits is written, within the bounds that follow."""
-    most: float = 800.0
-    """Objects a second, at most."""
-    least: float = 20.0
-    """Objects a second that are never too many."""
-    at_once: int = 16
-    """Requests at the same time."""
-    news: float = 20.0
-    """Events a second, at most."""
-    refused: float = 600.0
-    """Until an object is tried again whose status the API server does not take."""
-    stand_by: float = 1.0
-    """As a standby: between looks at whether to write."""
-    outage: float = 5.0
-    """After a failure of the API server or of the log."""
-
-
 _MOST_NEWS = 2000
 """Events that wait; of more the oldest are not told."""
 _LOOK_AGAIN = 0.5
 """Seconds between looks at objects of which it is not known yet what became of them."""
-_GRAIN = 0.004
-"""Seconds that a write may be early: to sleep for less costs more than it spreads."""
+_GLANCE = 0.1
+"""Seconds between looks at what has come meanwhile, while statuses are written."""
 _SLICE = 200
-"""Objects that are judged without a pause."""
+"""Objects that are judged without a pause, at most."""
 
 
 class Reporter:
@@ -116,8 +49,8 @@ class Reporter:
         self,
         reach: Reach,
         book: Book,
-        write: Callable[[Report], Awaitable[Outcome]],
-        tell: Callable[[News], Awaitable[Outcome]],
+        write: Callable[[Report], Awaitable[Outcome | Later]],
+        tell: Callable[[News], Awaitable[Outcome | Later]],
         *,
         cluster: str,
         kinds: Collection[str],
@@ -154,8 +87,9 @@ class Reporter:
         """Namespaces that no mesh claims by their label."""
         self._news: deque[News] = deque()
         self._mentioned: dict[ObjectKey, tuple[tuple[str, str], ...]] = {}
-        self._next_slot = 0.0
-        self._rate = 0.0
+        self._tempo = Tempo(least=pace.least, most=pace.most, drain=pace.drain)
+        self._writing: set[asyncio.Task[None]] = set()
+        self._failure: Later | None = None
         self._stirred = asyncio.Event()
         self._newsworthy = asyncio.Event()
 
@@ -243,22 +177,36 @@ class Reporter:
             await asyncio.sleep(self._pace.look)
 
     async def turn(self) -> None:
-        """Write what is due now."""
-        self._rate = 0.0
-        while self._leads():
-            self._gather()
-            now = self._clock()
-            # What waits grows while it is written; as fast as it was to go at its most, so fast it goes to the end.
-            wanted = max(self._rate, self._pace.least, self._due.ripe(now) / self._pace.drain)
-            self._rate = min(self._pace.most, wanted)
-            keys = self._due.take(now, _SLICE)
-            if not keys:
-                return
-            reports = [(key, report) for key in keys if (report := self._judge(key, now)) is not None]
-            if not await self._write_all(reports):
-                await asyncio.sleep(self._pace.outage)
-                return
-            await asyncio.sleep(0)
+        """Write what is due now, and what comes to be due meanwhile."""
+        self._tempo.rest()
+        self._failure = None
+        async with asyncio.TaskGroup() as group:
+            next_glance = -math.inf
+            while self._goes_on():
+                fresh = self._clock() >= next_glance
+                if fresh:
+                    self._gather()
+                    self._tempo.aim(self._due.ripe(self._clock()))
+                    next_glance = self._clock() + _GLANCE
+                keys = self._due.take(self._clock(), min(_SLICE, 1 + int(self._tempo.rate * _GLANCE)))
+                if keys:
+                    await self._write_all(keys, group)
+                    await asyncio.sleep(0)
+                elif not fresh:
+                    next_glance = -math.inf
+                elif self._writing:
+                    # One that the server keeps waiting does not keep the others.
+                    await asyncio.wait(self._writing, timeout=_GLANCE, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    break
+        if self._failure is not None:
+            await asyncio.sleep(self._wait_after(self._failure))
+
+    def _goes_on(self) -> bool:
+        return self._failure is None and self._leads()
+
+    def _wait_after(self, failure: Later) -> float:
+        return min(failure.seconds, self._pace.asked) or self._pace.outage
 
     def _gather(self) -> None:
         """Put into the queue what something else may be to be said about."""
@@ -282,40 +230,54 @@ class Reporter:
             return 0
         return known.sequence if known.sequence <= self._reach.compiled else 0
 
-    async def _write_all(self, reports: Sequence[tuple[Key, Report]]) -> bool:
-        """Write these at the pace; false: nothing can be written now, and what was not waits again."""
-        free = asyncio.Semaphore(self._pace.at_once)
-        later: list[Key] = []
+    async def _write_all(self, keys: Sequence[Key], group: asyncio.TaskGroup) -> None:
+        """Begin to write these at the pace, each judged when its turn has come; what cannot be written waits again."""
+        items = [(key, self._seen.get(key)) for key in keys]
+        for key, item in items:
+            await self._turn_to_write()
+            now = self._clock()
+            if not self._goes_on() or self._seen.get(key) is not item:
+                self._due.stir(key, now)
+                continue
+            report = self._judge(key, now)
+            if report is None:
+                continue
+            self._tempo.begin(now)
+            # Not judged again before it is known what became of this.
+            self._due.hold(key, math.inf)
+            task = group.create_task(self._write_one(key, report))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
 
-        async def write(key: Key, report: Report) -> None:
-            async with free:
-                outcome: Outcome = "later" if later else await self._write(report)
-            self._wrote(key, report, outcome)
-            if outcome == "later":
-                later.append(key)
+    async def _turn_to_write(self) -> None:
+        """Wait until one more request may begin, or none may."""
+        while self._goes_on():
+            if len(self._writing) >= self._pace.at_once:
+                await asyncio.wait(self._writing, return_when=asyncio.FIRST_COMPLETED)
+            elif delay := self._tempo.delay(self._clock()):
+                await asyncio.sleep(delay)
+            else:
+                return
 
-        async with asyncio.TaskGroup() as group:
-            for key, report in reports:
-                await self._slot()
-                if later or not self._leads() or self._seen.get(key) is not report.object:
-                    self._due.stir(key, self._clock())
-                    continue
-                group.create_task(write(key, report))
-        return not later
+    async def _write_one(self, key: Key, report: Report) -> None:
+        self._wrote(key, report, await self._write(report))
 
-    async def _slot(self) -> None:
-        """Wait for the turn of the next write."""
-        now = self._clock()
-        self._next_slot = max(self._next_slot, now)
-        if self._next_slot > now + _GRAIN:
-            await asyncio.sleep(self._next_slot - now)
-        self._next_slot += 1 / self._rate
+    def _fail(self, failure: Later) -> None:
+        if failure.seconds and self._failure is None:
+            self._tempo.ease()
+        if self._failure is None or failure.seconds > self._failure.seconds:
+            self._failure = failure
 
-    def _wrote(self, key: Key, report: Report, outcome: Outcome) -> None:
-        self.counts[outcome] += 1
+    def _wrote(self, key: Key, report: Report, outcome: Outcome | Later) -> None:
         if outcome == "later":
+            outcome = Later(0.0)
+        self.counts["later" if isinstance(outcome, Later) else outcome] += 1
+        if isinstance(outcome, Later):
+            self._due.hold(key, self._clock())
             self._due.stir(key, self._clock())
+            self._fail(outcome)
             return
+        self._tempo.succeeded()
         # What was written is seen by the watch. If it is to be written again all the same, the server takes it
         # and keeps something else (its schema prunes, say).
         told = _told(report.conditions)
@@ -404,9 +366,12 @@ class Reporter:
             self._newsworthy.clear()
             while self._news:
                 one = self._news.popleft()
-                if await self._tell(one) == "later":
+                outcome = await self._tell(one)
+                if outcome == "later":
+                    outcome = Later(0.0)
+                if isinstance(outcome, Later):
                     self._news.appendleft(one)
-                    await asyncio.sleep(self._pace.outage)
+                    await asyncio.sleep(self._wait_after(outcome))
                     continue
                 self.events_told += 1
                 await asyncio.sleep(1 / self._pace.news)

@@ -18,7 +18,8 @@ from services.ingestor.facts import Fact, Projected
 from services.ingestor.hearing import Hearing
 from services.ingestor.kinds import REPORTED, Kind, kinds
 from services.ingestor.reach import Reach
-from services.ingestor.reporter import News, Outcome, Report, Reporter
+from services.ingestor.reporter import Reporter
+from services.ingestor.reports import Later, News, Outcome, Report
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.source import SourceError
 from services.ingestor.telling import tell
@@ -111,14 +112,14 @@ class ReportWriter:
         self._kinds = kinds
         self._now = now
 
-    async def __call__(self, report: Report) -> Outcome:
+    async def __call__(self, report: Report) -> Outcome | Later:
         """Write one report."""
         item = report.object
         try:
             status = await self._patch(report)
         except SourceError as error:
             _log.warning("a status cannot be written now", extra={"why": error.failure.why})
-            return "later"
+            return Later(error.failure.retry_after)
         if status < 300:
             return "written"
         _log.info("a status was not taken", extra={"kind": item.kind, "object": str(item.name), "status": status})
@@ -130,7 +131,7 @@ class ReportWriter:
         path = f"/apis/{kind.group}/{version}/namespaces/{item.name.namespace}/{kind.plural}/{item.name.name}/status"
         return await self._api.send("PATCH", path, _patch(item, report.conditions), "application/json-patch+json")
 
-    async def tell(self, news: News) -> Outcome:
+    async def tell(self, news: News) -> Outcome | Later:
         """Tell one event beside its object."""
         kind = self._kinds[news.kind]
         built_in = f"{kind.group}/{kind.version}" if kind.group else kind.version
@@ -164,7 +165,7 @@ class ReportWriter:
             status = await self._api.send("POST", f"/api/v1/namespaces/{namespace}/events", event, "application/json")
         except SourceError as error:
             _log.warning("an event cannot be written now", extra={"why": error.failure.why})
-            return "later"
+            return Later(error.failure.retry_after)
         return "written" if status < 300 else "refused"
 
 

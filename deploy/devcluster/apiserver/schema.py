@@ -88,14 +88,23 @@ def _fit_typed(schema: Schema, value: Any, path: str, found: Fitting, parent: st
     return value
 
 
+_TYPES = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    dict: "object",
+    list: "array",
+    type(None): "null",
+}
+
+
 def json_type(value: Any) -> str:
     """Name of the JSON type of a value."""
-    if isinstance(value, bool):
-        return "boolean"
-    for kind, name in ((str, "string"), (int, "integer"), (float, "number"), (dict, "object"), (list, "array")):
-        if isinstance(value, kind):
-            return name
-    return "null"
+    name = _TYPES.get(type(value))
+    if name is not None:
+        return name
+    return next((name for kind, name in _TYPES.items() if isinstance(value, kind)), "null")
 
 
 def _is(value: Any, wanted: str) -> bool:

@@ -23,8 +23,8 @@ from services.ingestor.conditions import Condition
 from services.ingestor.facts import ObjectName, Projected
 from services.ingestor.kinds import REPORTED, kinds
 from services.ingestor.kube import PAGE, KubernetesSource
-from services.ingestor.reporter import News, Report
 from services.ingestor.reporting import ReportWriter
+from services.ingestor.reports import News, Report
 from services.ingestor.settings import IngestorSettings
 from shared import events
 from shared.eventlog.memory import MemoryLog

@@ -18,8 +18,9 @@ from services.ingestor.__main__ import Ingestor
 from services.ingestor.kinds import REPORTED, kinds
 from services.ingestor.kube import KubernetesSource
 from services.ingestor.reach import Reach
-from services.ingestor.reporter import Pace, Reporter
+from services.ingestor.reporter import Reporter
 from services.ingestor.reporting import ReportWriter
+from services.ingestor.reports import Pace
 from services.ingestor.settings import IngestorSettings
 from shared import events, model
 from shared.beside import beside

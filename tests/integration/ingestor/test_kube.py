@@ -161,6 +161,65 @@ async def test_retry_after_is_taken_from_the_header_or_the_status(api: Api, sour
     assert waits == [(429, 17.0), (429, 3.0), (503, 0.0)]
 
 
+async def test_what_a_refused_write_is_told_of_waiting_is_handed_on(api: Api, source: KubernetesSource) -> None:
+    api.says(
+        "/status",
+        body({}, 429, **{"Retry-After": "17"}),
+        body({"details": {"retryAfterSeconds": 3}}, 503),
+        body({}, 500),
+    )
+    waits: list[float] = []
+    for _ in range(3):
+        with pytest.raises(SourceError) as caught:
+            await source.send("PATCH", "/status", [], "application/json-patch+json")
+        waits.append(caught.value.failure.retry_after)
+    assert waits == [17.0, 3.0, 0.0]
+
+
+async def test_writes_share_a_connection_though_their_answers_come_in_pieces(
+    api: Api, source: KubernetesSource
+) -> None:
+    peers: set[object] = set()
+
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        peers.add(request.transport.get_extra_info("peername"))
+        return await chunks(b"{", b'"a":1', b"}")(request)
+
+    api.says("/status", slowly)
+    for _ in range(5):
+        assert await source.send("PATCH", "/status", [], "application/json-patch+json") == 200
+    assert len(peers) == 1
+
+
+async def test_what_netrc_holds_for_the_servers_host_is_not_used(
+    api: Api, source: KubernetesSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    api.says("/api/v1/pods", body({"items": []}))
+    await source.page(POD, "")
+    assert api.requests[0][2].lower() == "bearer first"
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["by the proxy", "NO_PROXY names the host"])
+async def test_the_environments_proxy_is_used(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, direct: bool
+) -> None:
+    host = "127.0.0.1" if direct else "cluster.invalid"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1" if direct else api.url)
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    api.says("/api/v1/pods", body({"items": []}))
+    url = api.url if direct else f"http://{host}:7"
+    source = await KubernetesSource.connect(write_kubeconfig(tmp_path / "kubeconfig", url, token="first"))
+    try:
+        await source.page(POD, "")
+    finally:
+        await source.close()
+    assert [path for path, *_ in api.requests] == ["/api/v1/pods"]
+
+
 async def test_the_version_that_the_server_prefers_is_read_and_one_that_serves_the_kind(
     api: Api, source: KubernetesSource
 ) -> None:

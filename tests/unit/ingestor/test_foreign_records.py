@@ -11,7 +11,8 @@ import pytest
 from services.ingestor.book import Book
 from services.ingestor.hearing import Hearing
 from services.ingestor.reach import Reach
-from services.ingestor.reporter import News, Outcome, Report, Reporter
+from services.ingestor.reporter import Reporter
+from services.ingestor.reports import News, Outcome, Report
 from services.ingestor.retention import Retention
 from services.ingestor.standing import Standing
 from shared import blob, events

@@ -17,7 +17,8 @@ from services.ingestor.facts import Listed, Observed, Projected, Vanished
 from services.ingestor.hearing import Hearing
 from services.ingestor.projection import project
 from services.ingestor.reach import Concern, Reach
-from services.ingestor.reporter import News, Outcome, Pace, Pinned, Report, Reporter
+from services.ingestor.reporter import Reporter
+from services.ingestor.reports import News, Outcome, Pace, Pinned, Report
 from shared import model, support
 from shared.beside import beside
 from shared.eventlog.memory import MemoryLogs
