@@ -122,20 +122,19 @@ def key_secret(settings: Mapping[str, Any], *, about: str = _ABOUT) -> str:
 def vault_settings(settings: Mapping[str, Any], *, about: str = _ABOUT) -> VaultSettings:
     """Raises `BadInputError` for settings with which Vault cannot sign."""
     found = _converted(settings, VaultSettings, "vault/settings", about)
-    if found.token is None and not found.role:
-        raise BadInputError("vault/settings", "needs a token's secretKeyRef or a role", about=about)
-    _lifetime(found.ttl, "ttl", "vault/settings", about)
-    if found.ca_bundle and found.protocol == "https":
-        _bundle(found.ca_bundle, "vault/ca-bundle", about)
+    wrong = [] if found.token is not None or found.role else ["needs a token's secretKeyRef or a role"]
+    wrong += _lifetime(_DAYS.sub(_hours, found.ttl) if not found.ttl.isdecimal() else "0", "ttl", found.ttl)
+    wrong += _bundle(found.ca_bundle) if found.protocol == "https" else []
+    if wrong:
+        raise BadInputError("vault/settings", "; ".join(wrong), about=about)
     return found
 
 
 def cert_manager_settings(settings: Mapping[str, Any], *, about: str = _ABOUT) -> CertManagerSettings:
     """Raises `BadInputError` for settings with which cert-manager cannot sign."""
     found = _converted(settings, CertManagerSettings, "cert-manager/settings", about)
-    _lifetime(found.duration, "duration", "cert-manager/settings", about)
-    if found.ca_bundle:
-        _bundle(found.ca_bundle, "cert-manager/ca-bundle", about)
+    if wrong := [*_lifetime(found.duration, "duration", found.duration), *_bundle(found.ca_bundle)]:
+        raise BadInputError("cert-manager/settings", "; ".join(wrong), about=about)
     return found
 
 
@@ -214,22 +213,24 @@ def _converted(settings: Mapping[str, Any], kind: type[T], code: str, about: str
         raise BadInputError(code, str(error), about=about) from error
 
 
-def _lifetime(text: str, field: str, code: str, about: str) -> None:
-    """Vault and cert-manager take Go's durations; Vault seconds and days as well."""
-    if code == "vault/settings":
-        if text.isascii() and text.isdigit():
-            return
-        text = _DAYS.sub(lambda found: f"{int(found[1]) * 24}h", text)
+def _lifetime(duration: str, field: str, written: str) -> list[str]:
+    """What is wrong with a duration of Go's, which was `written` so."""
     try:
-        parse_duration(text)
-    except ValueError as error:
-        raise BadInputError(code, f"{field}: {error}", about=about) from error
+        parse_duration(duration)
+    except ValueError:
+        return [f"{field}: {written[:40]!r} is not a duration such as 24h or 1h30m"]
+    return []
 
 
-def _bundle(pem: str, code: str, about: str) -> None:
+def _hours(days: re.Match[str]) -> str:
+    """Vault takes days as well (and seconds without a unit)."""
+    return f"{int(days[1]) * 24}h"
+
+
+def _bundle(pem: str) -> list[str]:
+    """What is wrong with certificates in PEM, if there are any."""
     try:
-        if parse_certificates([pem]):
-            return
+        fine = not pem or parse_certificates([pem])
     except MeshlogError:
-        pass
-    raise BadInputError(code, "caBundle holds no certificates", about=about)
+        fine = False
+    return [] if fine else ["caBundle holds no certificates"]

@@ -107,6 +107,10 @@ async def test_every_mistake_is_told_at_once() -> None:
     message = (await answered(review(*GROUP, body, namespace=HOME)))["status"]["message"]
     assert "trustDomain: " in message
     assert "spire: is no CA provider" in message
+    both = spec(vault={"host": "v", "ttl": "long", "protocol": "https", "caBundle": "x"})
+    message = (await answered(review(*GROUP, both, namespace=HOME)))["status"]["message"]
+    for mistake in ("needs a token's secretKeyRef", "ttl: 'long'", "caBundle holds no certificates"):
+        assert mistake in message
 
 
 async def test_what_may_not_be_meant_is_warned_of() -> None:
