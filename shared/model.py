@@ -23,6 +23,8 @@ LABEL_MONITORED_BY = "openservicemesh.io/monitored-by"
 LABEL_IGNORE = "openservicemesh.io/ignore"
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 """Label of an EndpointSlice: whose it is."""
+AFFINITY_SECONDS = 10_800
+"""How long a client keeps its endpoint where a Service with `sessionAffinity: ClientIP` does not say."""
 ANNOTATION_INJECTION = "openservicemesh.io/sidecar-injection"
 ANNOTATION_CHANGE_SET = "meshlog.io/change-set"
 ANNOTATION_PERMISSIVE = "meshlog.io/permissive"
@@ -78,6 +80,18 @@ class ServicePort(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
     """Number, or name of a container port; 0: the same as `port`."""
 
 
+class ClientIpAffinity(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """How `sessionAffinity: ClientIP` is meant."""
+
+    timeout_seconds: int = AFFINITY_SECONDS
+
+
+class SessionAffinityConfig(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`spec.sessionAffinityConfig` of a Service."""
+
+    client_ip: ClientIpAffinity | None = msgspec.field(name="clientIP", default=None)
+
+
 class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """`spec` of a Service."""
 
@@ -93,6 +107,9 @@ class ServiceSpec(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
     """Or `ClientIP`: a client's connections go to one endpoint."""
     internal_traffic_policy: str = "Cluster"
     """Or `Local`: to endpoints of the caller's node only, which the mesh does not do."""
+    traffic_distribution: str = ""
+    """Endpoints that are preferred (`PreferClose`, …), which the mesh does not do."""
+    session_affinity_config: SessionAffinityConfig | None = None
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):

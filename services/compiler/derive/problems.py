@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from services.compiler import claims
 from services.compiler.derive.bindings import account_of, selected_accounts
@@ -20,10 +20,12 @@ from services.compiler.mesh import Mesh
 from shared.addresses import canonical, reserved
 from shared.membership import MESH_CONFIG
 from shared.model import (
+    AFFINITY_SECONDS,
     ANNOTATION_CALLS,
     ANNOTATION_ESCAPED_SLASHES,
     ANNOTATION_FORWARDERS,
     ANNOTATION_PERMISSIVE,
+    ServiceSpec,
 )
 from shared.policy.model import Rule
 from shared.policy.names import ObjectName
@@ -136,6 +138,7 @@ def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
         problems.append(("budget/open-ports", _OPEN_PORTS.format(namespace=name.namespace, most=most)))
     if found.spec.internal_traffic_policy == "Local":
         problems.append(("service/local", _LOCAL))
+    problems.extend(_not_followed(found.spec))
     problems.extend(
         ("service/proxy-port", _PROXY_PORT.format(port=one.number, target=one.target))
         for one in ports(mesh, name)
@@ -162,6 +165,21 @@ def _refused(mesh: Mesh, service: ObjectName) -> tuple[str, ...]:
     )
 
 
+def _not_followed(spec: ServiceSpec) -> Iterator[Problem]:
+    """Preferences of a Service that sidecars do not have; calls arrive all the same."""
+    if spec.traffic_distribution:
+        yield "service/distribution", _DISTRIBUTION.format(spec.traffic_distribution[:40])
+    config = spec.session_affinity_config
+    seconds = config.client_ip.timeout_seconds if config is not None and config.client_ip is not None else None
+    if spec.session_affinity == "ClientIP" and seconds not in (None, AFFINITY_SECONDS):
+        yield "service/affinity-timeout", _AFFINITY.format(seconds)
+
+
+_DISTRIBUTION = "has trafficDistribution: {}, which sidecars do not follow: they call all endpoints alike"
+_AFFINITY = (
+    "has sessionAffinityConfig.clientIP.timeoutSeconds: {}, which sidecars do not follow: a client keeps its endpoint "
+    "until the endpoints change"
+)
 _LOCAL = (
     "has internalTrafficPolicy: Local, which sidecars do not follow: they call the endpoints of all nodes, and only "
     "pods without a sidecar stay on their own"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from kubernetes.client import V1ServiceSpec
 
 from services.compiler.derive.protocols import Spoken, spoken
+from services.ingestor.projection import project
 from shared.events import Event
-from shared.model import ServicePort
+from shared.model import Service, ServicePort
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import told
 
@@ -150,3 +154,53 @@ def test_no_service_opens_a_port_where_the_proxy_itself_listens(number: int, *, 
     assert told("shop/db-0", mesh=mesh).chains("inbound").keys() == {"never"}
     sentences = said(mesh).get("own", [])
     assert [code for code, _ in sentences] == ([] if named else ["service/proxy-port"])
+
+
+_FIELDS: dict[str, list[tuple[Any, str]]] = {
+    "internal_traffic_policy": [("Cluster", ""), ("Local", "service/local")],
+    "traffic_distribution": [("PreferClose", "service/distribution"), ("PreferSameNode", "service/distribution")],
+    "session_affinity": [("None", ""), ("ClientIP", "")],
+    "session_affinity_config": [
+        ({"clientIP": {"timeoutSeconds": 10800}}, ""),
+        ({"clientIP": {}}, ""),
+        ({"clientIP": {"timeoutSeconds": 60}}, "service/affinity-timeout"),
+    ],
+    "type": [("ClusterIP", ""), ("NodePort", ""), ("LoadBalancer", ""), ("ExternalName", "service/external-name")],
+}
+"""What a Service may ask of those who call it → what is told of it; nothing: it is done."""
+_DONE = {"cluster_ip", "cluster_ips", "selector", "ports", "external_name", "publish_not_ready_addresses"}
+"""Other tests show it."""
+_OUTSIDE = {
+    "allocate_load_balancer_node_ports",
+    "external_ips",
+    "external_traffic_policy",
+    "health_check_node_port",
+    "ip_families",
+    "ip_family_policy",
+    "load_balancer_class",
+    "load_balancer_ip",
+    "load_balancer_source_ranges",
+}
+"""Calls from outside of the cluster, or what the cluster has made of it by the time that it is read."""
+
+
+def test_each_field_of_a_service_is_followed_or_has_a_row() -> None:
+    """A field that a later Kubernetes brings is looked at by someone."""
+    known = set(V1ServiceSpec.attribute_map)
+    assert known == {*_FIELDS, *_DONE, *_OUTSIDE}
+
+
+@pytest.mark.parametrize(("field", "value", "code"), [(f, v, c) for f, rows in _FIELDS.items() for v, c in rows])
+def test_what_is_not_followed_is_named_at_the_service(field: str, value: Any, code: str) -> None:
+    """As it comes from the API server: the ingestor keeps what the compiler has to tell of."""
+    name = V1ServiceSpec.attribute_map[field]
+    spec: dict[str, Any] = {"clusterIP": "10.96.3.1", "selector": {"app": "db"}, "ports": [{"port": 80}], name: value}
+    if field == "session_affinity_config":
+        spec["sessionAffinity"] = "ClientIP"
+    meta = {"name": "asked", "namespace": "shop", "uid": "u", "creationTimestamp": LATER}
+    body = json.dumps({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}).encode()
+    kept = project("Service", body, api_version="v1", source="list").body
+    found = said([*shop(), objects.event("Service", "shop", "asked", msgspec.json.decode(kept, type=Service))])
+    assert [one for one, _ in found.get("asked", [])] == ([code] if code else [])
+    if code and field != "type":
+        assert name in found["asked"][0][1]
