@@ -151,7 +151,8 @@ class JetStreamLog:
     async def publish(self, draft: Draft) -> int:
         """Append one unchained record; see `EventLog.publish`.
 
-        Tried again for some seconds under one message id while the log is unavailable, so it is written once.
+        Tried again for some seconds under one message id while the log is unavailable, so it is written once. A log
+        that takes no more takes none in some seconds either: that is raised at once.
         """
         check_size([draft])
         headers = {**draft.headers, MESSAGE_ID: draft.message_id or secrets.token_hex(12)}
@@ -161,14 +162,22 @@ class JetStreamLog:
         while True:
             try:
                 line = await self._connection.line(within=max(deadline - loop.time(), 0.001))
-                message = await line.request(draft.subject, draft.payload, within=SMALL_WITHIN, headers=headers)
-                return int(answer_of(message, about=draft.subject)["seq"])
+                return await self._publish_once(line, draft, headers)
+            except LogFullError:
+                raise
             except LogUnavailableError:
                 pause = delays.next()
                 if self._connection.closed or loop.time() + pause >= deadline:
                     raise
             await self._recreate_if_missing()
             await asyncio.sleep(pause)
+
+    async def _publish_once(self, line: Line, draft: Draft, headers: dict[str, str]) -> int:
+        message = await line.request(draft.subject, draft.payload, within=SMALL_WITHIN, headers=headers)
+        try:
+            return int(answer_of(message, about=draft.subject)["seq"])
+        except LogFullError as error:
+            raise await explained(line, self.name, error) from error
 
     # Reading
 

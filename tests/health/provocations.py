@@ -204,6 +204,14 @@ async def ended(scene: Scene) -> Undo:
     before = await scene.api.get(MESH_CONFIG)
     spec = {"certificate": {**before["spec"].get("certificate", {}), "serviceCertValidityDuration": "10s"}}
     await scene.patch(MESH_CONFIG, {"spec": spec})
+
+    async def heard() -> bool:
+        one = await scene.api.get(MESH_CONFIG)
+        seen = [each.get("observedGeneration") for each in one["status"]["conditions"]]
+        assert set(seen) == {one["metadata"]["generation"]}, seen
+        return True
+
+    await eventually(heard, within=30, what="the MeshConfig is in the log")
     made = await scene.apply(NEWCOMER)
 
     async def until() -> float:

@@ -78,6 +78,16 @@ async def test_one_record_is_refused_by_a_full_stream_as_a_batch_is(logs: JetStr
     assert await log.tip(scope) == tip
 
 
+@pytest.mark.parametrize("limits", [{"max_bytes": 1_000}, {"max_msg_size": 1}], ids=["bytes", "bytes of a record"])
+async def test_a_record_outside_of_every_chain_is_refused_at_once(logs: JetStreamLogs, limits: dict[str, int]) -> None:
+    """Its writer has to say that it cannot write; other outages are waited out for some seconds."""
+    log = await logs.open(STREAMS.certs)
+    await limit(log, **limits)
+    async with asyncio.timeout(1):
+        with pytest.raises(LogFullError, match=f"{STREAMS.certs}: the log is full"):
+            await log.publish(Draft(STREAMS.audit_subject("log"), bytes(2_000)))
+
+
 @contextlib.asynccontextmanager
 async def small(directory: Path) -> AsyncGenerator[tuple[NatsServer, JetStreamLog]]:
     """A server that may store little, and its log of events."""
