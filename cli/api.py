@@ -14,6 +14,7 @@ import msgspec
 
 from cli.kubeconfig import Access
 from cli.manifests import Manifest
+from shared.decoding import UndecodableError, decode_any
 from shared.errors import BadInputError, MeshlogError
 
 FIELD_MANAGER = "meshlog"
@@ -82,8 +83,8 @@ class Api:
                 about=self._server,
             ) from error
         try:
-            return response.status, msgspec.json.decode(raw) if raw else None
-        except msgspec.DecodeError:
+            return response.status, decode_any(raw) if raw else None
+        except UndecodableError:
             return response.status, raw.decode("utf-8", "replace")
 
     async def path_of(self, manifest: Manifest, *, collection: bool = False) -> str:

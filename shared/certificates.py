@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from shared.decoding import UndecodableError, decode
 from shared.errors import MeshlogError
 
 
@@ -152,7 +153,7 @@ _Message = TypeVar("_Message", TrustBundle, SigningRequest, SigningAnswer, Audit
 
 def _decode(payload: bytes, kind: type[_Message]) -> _Message:
     try:
-        return msgspec.json.decode(payload, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        return decode(kind, payload)
+    except UndecodableError as error:
         # msgspec names the place, never the value: nothing secret can be in its text.
         raise CorruptMessageError("certificates/corrupt", f"cannot be read as a {kind.__name__} ({error})") from error

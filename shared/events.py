@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from shared import model
+from shared.decoding import UndecodableError, decode_by
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Record
 from shared.subjects import Streams, escape
@@ -134,7 +135,6 @@ class _Head(msgspec.Struct):
 
 _HEAD = msgspec.json.Decoder(_Head)
 _KEY = msgspec.json.Decoder(ObjectKey)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 def encode(event: Event) -> bytes:
@@ -149,8 +149,8 @@ def decode(payload: bytes) -> Event:
     kind that this build does not know: to pass over it would be to guess that it means nothing.
     """
     try:
-        wire = _DECODER.decode(payload)
-    except _UNREADABLE as error:
+        wire = decode_by(_DECODER, payload)
+    except UndecodableError as error:
         _refuse_future(_schema_of(payload))
         raise CorruptEventError("event/corrupt", f"cannot be read as an event ({error})") from error
     event = Event(
@@ -185,8 +185,8 @@ def read(record: Record) -> Event:
     try:
         event = decode(record.payload)
     except FutureEventError:
-        with contextlib.suppress(*_UNREADABLE):
-            _check_subject(record, _KEY.decode(record.payload))
+        with contextlib.suppress(UndecodableError):
+            _check_subject(record, decode_by(_KEY, record.payload))
         raise
     _check_subject(record, event.key)
     return event
@@ -202,8 +202,8 @@ def _check_subject(record: Record, key: ObjectKey) -> None:
 def _schema_of(payload: bytes) -> int:
     """The schema of bytes that cannot be read as an event of this build; 0 if they name none."""
     try:
-        return _HEAD.decode(payload).schema
-    except _UNREADABLE:
+        return decode_by(_HEAD, payload).schema
+    except UndecodableError:
         return 0
 
 

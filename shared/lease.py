@@ -22,6 +22,7 @@ from collections.abc import Callable
 import msgspec
 
 from shared.beside import beside
+from shared.decoding import UndecodableError, decode
 from shared.eventlog.chain import checkpoint_at
 from shared.eventlog.protocol import (
     EMPTY,
@@ -81,8 +82,8 @@ def _says_nothing() -> int:
 def tenure_in(record: Record) -> Tenure | None:
     """What a record of a lease says; none if no build of ours wrote it."""
     try:
-        return msgspec.json.decode(record.payload, type=Tenure)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return decode(Tenure, record.payload)
+    except UndecodableError:
         return None
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
+from shared.decoding import UndecodableError, convert
 from shared.duration import parse_duration
 from shared.errors import BadInputError, MeshlogError
 from shared.spiffe import TRUST_DOMAIN_RULE, is_trust_domain
@@ -208,8 +209,8 @@ def _inside(settings: Mapping[str, Any], name: str, about: str) -> dict[str, Any
 
 def _converted(settings: Mapping[str, Any], kind: type[T], code: str, about: str) -> T:
     try:
-        return msgspec.convert(settings, kind)
-    except msgspec.ValidationError as error:
+        return convert(kind, settings)
+    except UndecodableError as error:
         raise BadInputError(code, str(error), about=about) from error
 
 

@@ -16,6 +16,7 @@ import zlib
 import msgspec
 
 from shared import events
+from shared.decoding import UndecodableError, decode
 from shared.errors import BadInputError
 from shared.events import Event
 from shared.subjects import EMPTY_TOKEN
@@ -98,8 +99,8 @@ def objects_of(pin: Pin) -> list[tuple[int, Event]]:
     objects = pin.objects
     try:
         if pin.packed:
-            objects = msgspec.json.decode(_unpacked(pin.packed), type=list[PinnedObject])
-    except (msgspec.MsgspecError, zlib.error, RecursionError, ValueError) as error:
+            objects = decode(list[PinnedObject], _unpacked(pin.packed))
+    except (zlib.error, ValueError) as error:
         raise events.CorruptEventError("pin/corrupt", f"cannot be read as a pin ({error})") from error
     if len(objects) > MAX_OBJECTS:
         raise events.CorruptEventError("pin/too-large", f"holds {len(objects)} objects, a pin may hold {MAX_OBJECTS}")
@@ -115,8 +116,8 @@ def in_force_by(event: Event) -> list[tuple[int, Event]] | None:
     if event.operation == events.DELETED or event.object is None:
         return None
     try:
-        pin = msgspec.json.decode(event.object, type=Pin)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        pin = decode(Pin, event.object)
+    except UndecodableError as error:
         raise events.CorruptEventError("pin/corrupt", f"cannot be read as a pin ({error})") from error
     return [
         (sequence, one)
@@ -130,8 +131,8 @@ def version_of(event: Event) -> int:
     if event.operation == events.DELETED or event.object is None:
         return 0
     try:
-        return msgspec.json.decode(event.object, type=Pin).version
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        return decode(Pin, event.object).version
+    except UndecodableError as error:
         raise events.CorruptEventError("pin/corrupt", f"cannot be read as a pin ({error})") from error
 
 

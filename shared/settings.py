@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 
 import msgspec
 
+from shared.decoding import UndecodableError, convert
 from shared.errors import BadInputError
 from shared.subjects import Streams
 
@@ -198,8 +199,8 @@ def _convert(source: str, value: Any, wanted: Any) -> Any:
         elif wanted is bool and value.lower() in ("true", "yes", "on", "1", "false", "no", "off", "0"):
             value = value.lower() in ("true", "yes", "on", "1")
     try:
-        return msgspec.convert(value, wanted, strict=not isinstance(value, str | list))
-    except (msgspec.ValidationError, ValueError) as error:
+        return convert(wanted, value, strict=not isinstance(value, str | list))
+    except UndecodableError as error:
         allowed = get_args(wanted) if get_origin(wanted) is Literal else ()
         reason = (
             f"must be one of {', '.join(map(str, allowed))}"

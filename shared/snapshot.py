@@ -13,6 +13,7 @@ import hashlib
 
 import msgspec
 
+from shared.decoding import UndecodableError, decode_by
 from shared.errors import MeshlogError
 from shared.events import ObjectKey
 
@@ -71,8 +72,8 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
     def causes(self) -> list[Cause]:
         """What the bytes depend on, sorted; raises `SnapshotError` if that cannot be read."""
         try:
-            return _CAUSES.decode(self.recorded)
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+            return decode_by(_CAUSES, self.recorded)
+        except UndecodableError as error:
             raise SnapshotError("snapshot/corrupt", f"the causes of {self.name} cannot be read ({error})") from error
 
 
@@ -272,7 +273,6 @@ class Head(msgspec.Struct):
 
 
 _HEAD = msgspec.msgpack.Decoder(Head)
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 def refuse_future(head: Head | Commit) -> None:
@@ -283,8 +283,8 @@ def refuse_future(head: Head | Commit) -> None:
 
 def refuse_future_bytes(payload: bytes) -> None:
     """The same for bytes that cannot be read as a commit; does nothing if they are none of any format."""
-    with contextlib.suppress(*_UNREADABLE):
-        refuse_future(_HEAD.decode(payload))
+    with contextlib.suppress(UndecodableError):
+        refuse_future(decode_by(_HEAD, payload))
 
 
 def decode_commit(payload: bytes) -> Commit:
@@ -293,8 +293,8 @@ def decode_commit(payload: bytes) -> Commit:
     Within a format fields are only added, with defaults: older commits lack them, and older builds pass over them.
     """
     try:
-        commit = _DECODER.decode(payload)
-    except _UNREADABLE as error:
+        commit = decode_by(_DECODER, payload)
+    except UndecodableError as error:
         refuse_future_bytes(payload)
         raise SnapshotError("snapshot/corrupt", f"cannot be read as a commit ({error})") from error
     refuse_future(commit)

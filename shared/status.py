@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.decoding import UndecodableError, decode
 from shared.eventlog.epoch import begins_later
 from shared.eventlog.protocol import Record
 from shared.subjects import Streams
@@ -114,8 +115,8 @@ def encode_status(status: ProxyStatus) -> bytes:
 
 
 def decode_status(payload: bytes) -> ProxyStatus:
-    """Raises `msgspec.MsgspecError`, `UnicodeDecodeError` or `RecursionError` for bytes that are none."""
-    return msgspec.json.decode(payload, type=ProxyStatus)
+    """Raises `UndecodableError` for bytes that are none."""
+    return decode(ProxyStatus, payload)
 
 
 def status_in(record: Record, streams: Streams) -> ProxyStatus | None:
@@ -126,7 +127,7 @@ def status_in(record: Record, streams: Streams) -> ProxyStatus | None:
     """
     try:
         found = decode_status(record.payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+    except UndecodableError:
         return None
     mine = streams.status_subject(found.cluster, found.namespace, found.pod)
     return found if record.subject == mine else None

@@ -22,6 +22,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from shared.decoding import UndecodableError, decode, decode_by
 from shared.errors import MeshlogError
 from shared.model import TokenIssuer
 
@@ -165,8 +166,8 @@ class TokenVerifier:
         header, payload, signature = _parse(token)
         signed = token.rpartition(".")[0].encode("ascii")
         try:
-            issuer = _UNVERIFIED.decode(payload).iss
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            issuer = decode_by(_UNVERIFIED, payload).iss
+        except UndecodableError as error:
             raise _refused("malformed", "its payload names no issuer") from error
         trusted = [
             (name, keys)
@@ -178,8 +179,8 @@ class TokenVerifier:
         for name, keys in trusted:
             if any(_signed_by(key, header, signed, signature) for key in keys):
                 try:
-                    return name, _CLAIMS.decode(payload)
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                    return name, decode_by(_CLAIMS, payload)
+                except UndecodableError as error:
                     raise _refused("malformed", "its claims are not those of a service-account token") from error
         raise _refused("signature", "no key of its issuer made its signature")
 
@@ -224,8 +225,8 @@ def _parse(token: str) -> tuple[dict[str, Any], bytes, bytes]:
     parts = _COMPACT.fullmatch(token)
     try:
         header, payload, signature = (_base64url(part) for part in parts.groups()) if parts is not None else (b"",) * 3
-        fields = msgspec.json.decode(header, type=dict[str, Any])
-    except (ValueError, msgspec.MsgspecError, RecursionError):
+        fields = decode(dict[str, Any], header)
+    except ValueError:
         # Their texts may quote the token; they stop here.
         raise _refused("malformed", "it is not a JSON web token") from None
     if "crit" in fields:

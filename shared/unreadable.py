@@ -10,6 +10,8 @@ import re
 
 import msgspec
 
+from shared.decoding import UndecodableError
+
 MOST = 200
 """Characters of a reason."""
 _PLACE = re.compile(r"(.*) - at `(?:key in )?\$\.?([^`]*)`", re.DOTALL)
@@ -19,6 +21,8 @@ _VALUE = re.compile(r"""\bvalue (['"]).*\1""", re.DOTALL)
 
 def why(error: Exception) -> str:
     """The parser's reason: `spec.rules: Expected object, got array`."""
+    if isinstance(error, UndecodableError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     match error:
         case msgspec.ValidationError():
             text = _VALUE.sub("value", str(error))

@@ -12,6 +12,7 @@ import msgspec
 
 from services.compiler.claims import of_service, pod_behind
 from services.compiler.derive.protocols import spoken
+from shared.decoding import UndecodableError, decode
 from shared.errors import BadInputError
 from shared.events import Event
 from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
@@ -130,8 +131,8 @@ def _keep(objects: dict[ObjectName, S], name: ObjectName, event: Event, kind: ty
         objects.pop(name, None)
     else:
         try:
-            objects[name] = msgspec.json.decode(event.object, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            objects[name] = decode(kind, event.object)
+        except UndecodableError:
             objects.pop(name, None)  # the compiler left it out as well
 
 

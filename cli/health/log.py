@@ -6,14 +6,13 @@ import asyncio
 import time
 from typing import NamedTuple
 
-import msgspec
-
 from cli.health.facts import LeaseState, LogFacts, Rotation
 from cli.history.lag import Lag, lags
 from cli.history.source import Source
 from cli.history.standing import standing, tracked
 from cli.rollout import Tracker
 from shared.certificates import AuditNote, CorruptMessageError, decode_bundle, decode_note
+from shared.decoding import UndecodableError, decode
 from shared.lease import TTL, Tenure
 
 LATER = 1.0
@@ -87,8 +86,8 @@ async def _lease(source: Source, service: str) -> _Lease:
     if record is None:
         return _Lease(service, 0, None, renewed=False)
     try:
-        tenure = msgspec.json.decode(record.payload, type=Tenure)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        tenure = decode(Tenure, record.payload)
+    except UndecodableError:
         tenure = None
     ttl = tenure.ttl if tenure is not None else 0.0
     age = (time.time_ns() - record.time) / 1e9

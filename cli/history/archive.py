@@ -22,6 +22,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 from msgspec import Meta
 
+from shared.decoding import UndecodableError, decode_by
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
 
@@ -206,8 +207,8 @@ def read_contents(file: BinaryIO, path: str) -> Contents:
     if hashlib.sha256(body).digest() != tail[_LENGTH : _LENGTH + _DIGEST]:
         raise BrokenArchiveError("archive/digest", "was changed: its table of contents has another digest", about=path)
     try:
-        contents = _CONTENTS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        contents = decode_by(_CONTENTS, body)
+    except UndecodableError as error:
         raise BrokenArchiveError("archive/contents", f"cannot be read ({error})", about=path) from error
     _check(contents, size, path)
     return contents
@@ -241,8 +242,8 @@ def read_block(file: BinaryIO, block: Block, path: str) -> list[Item]:
             "archive/digest", f"was changed: records {block.first} to {block.last} have another digest", about=path
         )
     try:
-        items = _ITEMS.decode(_decompressed(body))
-    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        items = decode_by(_ITEMS, _decompressed(body))
+    except (zlib.error, UndecodableError) as error:
         sentence = f"records {block.first} to {block.last} cannot be read ({error})"
         raise BrokenArchiveError("archive/block", sentence, about=path) from error
     sequences = [item[1] for item in items]

@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from cli.history.timeline import Happened
+from shared.decoding import UndecodableError, decode
 from shared.errors import MeshlogError
 from shared.snapshot import CDS, EDS, LDS, RDS, Resource
 
@@ -46,8 +47,8 @@ def object_of(happened: Happened | None) -> dict[str, Any]:
         return {}
     event = happened.event
     try:
-        body = msgspec.json.decode(event.object, type=dict[str, Any])  # type: ignore[arg-type]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        body = decode(dict[str, Any], happened.event.object)
+    except UndecodableError as error:
         sentence = f"the event at {happened.sequence} holds an object that cannot be read ({error})"
         raise MeshlogError("history/object", sentence, about=str(event.key)) from error
     return {"apiVersion": event.api_version, "kind": event.kind, **body}

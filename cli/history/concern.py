@@ -17,6 +17,8 @@ import msgspec
 from cli.history.archive import About
 from cli.history.states import Part
 from cli.history.timeline import Happened
+from shared.decoding import UndecodableError
+from shared.decoding import decode as decode_json
 from shared.events import Event, ObjectKey
 from shared.membership import MESH_CONFIG
 from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace, Pod, PolicyObject
@@ -115,7 +117,7 @@ def _reaches_far(about: About, event: Event) -> bool:
         if event.kind != "MeshConfig" or (event.namespace, event.name) != (about.namespace, MESH_CONFIG):
             return False
         config = decode(event.kind, event.api_version, _read(event, PolicyObject))
-    except (PolicyError, msgspec.MsgspecError):
+    except (PolicyError, UndecodableError):
         return True
     return not isinstance(config, MeshConfig) or config.permissive
 
@@ -127,7 +129,7 @@ def _targets(events: Iterable[Event]) -> Iterable[tuple[ObjectName, TrafficTarge
             continue
         try:
             target = decode(event.kind, event.api_version, _read(event, PolicyObject))
-        except (PolicyError, msgspec.MsgspecError):
+        except (PolicyError, UndecodableError):
             continue
         if isinstance(target, TrafficTarget):
             yield ObjectName(event.namespace, event.name), target
@@ -144,13 +146,10 @@ def _account(event: Event) -> ObjectName | None:
         return None
     try:
         return ObjectName(event.namespace, _read(event, Pod).spec.service_account_name or "default")
-    except msgspec.MsgspecError:
+    except UndecodableError:
         return None
 
 
 def _read(event: Event, kind: type[S]) -> S:
-    """Raises `msgspec.MsgspecError`."""
-    try:
-        return msgspec.json.decode(event.object or b"", type=kind)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise msgspec.DecodeError(str(error)) from error
+    """Raises `UndecodableError`."""
+    return decode_json(kind, event.object or b"")

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from shared.decoding import UndecodableError, decode_by
 from shared.snapshot import (
     FORMAT,
     Commit,
@@ -117,6 +118,6 @@ def _view(changes: Iterable[msgspec.Raw]) -> dict[str, dict[str, str]]:
 
 def _decoded(decoder: msgspec.msgpack.Decoder[T], raw: bytes | msgspec.Raw) -> T:
     try:
-        return decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        return decode_by(decoder, raw)
+    except UndecodableError as error:
         raise SnapshotError("snapshot/corrupt", f"cannot be read as a commit ({error})") from error

@@ -15,6 +15,7 @@ import msgspec
 from cli.calls.asking import ask
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
+from shared.decoding import UndecodableError, decode
 from shared.errors import BadInputError
 from shared.reading import read_bytes
 from shared.snapshot import Snapshot
@@ -57,8 +58,8 @@ def read_calls(path: Path) -> list[SeenCall]:
         if not line.strip():
             continue
         try:
-            call = msgspec.json.decode(line, type=SeenCall)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            call = decode(SeenCall, line)
+        except UndecodableError as error:
             raise BadInputError("calls/line", f"is no call ({error})", about=f"{path}:{number}") from error
         if len(found) >= MOST_CALLS:
             raise BadInputError("calls/many", f"holds more than {MOST_CALLS} different calls", about=f"{path}:{number}")

@@ -13,6 +13,7 @@ from cli.history.states import complete_from, newest_event
 from cli.history.timeline import Timeline, happened_in
 from cli.rollout import Tracker
 from shared import blob, certificates
+from shared.decoding import UndecodableError, decode
 from shared.events import APPLIED
 from shared.membership import MESH_CONFIG
 from shared.pins import PIN_KIND, PIN_NAME, Pin
@@ -194,8 +195,8 @@ async def pinned(source: Source) -> str:
     if found is None or found.event.operation != APPLIED or found.event.object is None:
         return ""
     try:
-        pin = msgspec.json.decode(found.event.object, type=Pin)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        pin = decode(Pin, found.event.object)
+    except UndecodableError:
         return ""
     return f"pinned to version {pin.version} at {found.sequence} by {who(found)}: {pin.why or 'no reason given'}"
 

@@ -18,6 +18,7 @@ import msgspec
 from deploy.devcluster.bootstrap import Applying
 from deploy.devcluster.cluster import ApiError, Obj
 from deploy.devcluster.settings import Kept
+from shared.decoding import UndecodableError, decode_any
 from shared.errors import BadInputError
 from shared.files import sync_folder, write_atomically
 
@@ -85,8 +86,8 @@ class Keepsakes:
 
 def _read(path: Path) -> Obj:
     try:
-        obj: Any = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        obj: Any = decode_any(path.read_bytes())
+    except (OSError, UndecodableError) as error:
         # Never its content: it may be a key.
         raise BadInputError(
             "devcluster/kept", f"cannot be read ({type(error).__name__}); restore it or remove it", about=str(path)

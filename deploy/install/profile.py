@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from shared.build import NATS_VERSION, VERSION
+from shared.decoding import UndecodableError, convert
 from shared.errors import BadInputError
 from shared.eventlog.durable import COPIES
 
@@ -178,8 +179,8 @@ def chosen(preset: str, settings: dict[str, str]) -> Profile:
             raise BadInputError("install/setting", f"is no setting; one of {', '.join(sorted(known))}", about=name)
         known[field] = value if isinstance(known[field], str) else _scalar(name, value)
     try:
-        profile = msgspec.convert(known, Profile)
-    except msgspec.ValidationError as error:
+        profile = convert(Profile, known)
+    except UndecodableError as error:
         raise BadInputError("install/setting", str(error)) from error
     return _checked(profile)
 

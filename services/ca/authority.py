@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from services.ca.template import self_signed_root
+from shared.decoding import UndecodableError, decode
 from shared.errors import MeshlogError
 from shared.sealing import generate_sealing_key
 from shared.svid.document import UNREADABLE
@@ -101,13 +102,13 @@ def decode_authority(raw: bytes, *, trust_domain: str, about: str) -> Authority:
     `about` names the place for people. Raises `AuthorityError` (`ca/keys`), whose text holds nothing of the content.
     """
     try:
-        stored = msgspec.json.decode(raw, type=StoredAuthority)
+        stored = decode(StoredAuthority, raw)
         certificate = x509.load_pem_x509_certificate(stored.certificate.encode())
         certified = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         key = load_pem_private_key(stored.key.encode(), password=None)
         above = [x509.load_pem_x509_certificate(pem.encode()) for pem in stored.above]
         root = x509.load_pem_x509_certificate(stored.root.encode()) if stored.root else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, *UNREADABLE):
+    except (UndecodableError, *UNREADABLE):
         raise AuthorityError("ca/keys", "does not hold the CA's keys; restore it from a backup", about=about) from None
     if not isinstance(key, EllipticCurvePrivateKey) or _spki(key) != certified:
         raise AuthorityError("ca/keys", "holds a key that is not the one of its certificate", about=about)

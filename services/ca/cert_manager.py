@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.ca.intermediate import IntermediateProvider
 from services.ca.kube import KubeApi, KubeError
 from services.ca.provider import Provider, ProviderContext
+from shared.decoding import UndecodableError, decode
 from shared.errors import BadInputError, MeshlogError
 from shared.meshroot import CertManagerSettings, cert_manager_settings
 from shared.svid.document import UNREADABLE, parse_certificates
@@ -128,6 +129,6 @@ async def _expect(kube: KubeApi, method: str, path: str, fine: set[int], *, body
     if answer.status not in fine:
         raise KubeError.of(method, path, answer)
     try:
-        return msgspec.json.decode(answer.body, type=_Request)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return decode(_Request, answer.body)
+    except UndecodableError as error:
         raise CertManagerError("cert-manager/answer", "the API's answer cannot be read", about=path) from error

@@ -19,6 +19,7 @@ import msgspec
 from services.ca.kube import KubeApi, KubeError
 from shared.backoff import Backoff
 from shared.certificates import TrustBundle
+from shared.decoding import UndecodableError, decode
 from shared.latest import Latest
 
 _log = logging.getLogger(__name__)
@@ -207,8 +208,8 @@ class BundleDistributor:
         if answer.status != 200:
             raise KubeError.of("GET", path, answer)
         try:
-            found = msgspec.json.decode(answer.body, type=_WebhookList)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            found = decode(_WebhookList, answer.body)
+        except UndecodableError as error:
             raise KubeError("kube/answer", "the list cannot be read", about=path) from error
         bundle = await self._bundle.wait()
         ca_bundle = base64.b64encode(bundle_pem(bundle).encode()).decode()

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from services.ca.wishes import WantedRoot, wanted_root
+from shared.decoding import UndecodableError, decode
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
 from shared.events import DELETED, Event, read
@@ -84,7 +85,7 @@ class Facts:
         """Fold one event in. Raises `MeshlogError` if its object cannot be used: the last good one stays in force."""
         try:
             self._apply(event, None if event.operation == DELETED else event.object)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UndecodableError as error:
             raise MeshlogError("event/object", f"cannot be read ({error})", about=str(event.key)) from error
 
     def clear(self, cluster: str = "") -> None:
@@ -170,13 +171,13 @@ class Facts:
                 self._apply_pod(place, raw)
             case "ServiceAccount":
                 # A deleted account keeps an entry that no uid equals: its tokens live on, its certificates must not.
-                self._accounts[place] = _decode(raw, ServiceAccount).metadata.uid if raw else ""
+                self._accounts[place] = decode(ServiceAccount, raw).metadata.uid if raw else ""
             case "Namespace":
                 self._apply_namespace(event, raw)
             case "TokenIssuer":
-                self._verifier.set_issuer(event.cluster, _decode(raw, TokenIssuer) if raw else None)
+                self._verifier.set_issuer(event.cluster, decode(TokenIssuer, raw) if raw else None)
             case "MeshConfig" if place == (self._cluster, self._mesh_namespace, MESH_CONFIG):
-                spec = _decode(raw, PolicyObject).spec if raw else {}
+                spec = decode(PolicyObject, raw).spec if raw else {}
                 self._apply_config(spec, event)
             case "MeshRootCertificate" if place[:2] == (self._cluster, self._mesh_namespace):
                 self._apply_root(event, raw)
@@ -192,13 +193,13 @@ class Facts:
         if raw is None:
             self._roots.pop(event.name, None)
         else:
-            self._roots[event.name] = wanted_root(_decode(raw, PolicyObject), event)
+            self._roots[event.name] = wanted_root(decode(PolicyObject, raw), event)
 
     def _apply_pod(self, place: tuple[str, str, str], raw: msgspec.Raw | None) -> None:
         if raw is None:
             self._pods.pop(place, None)
             return
-        pod = _decode(raw, Pod)
+        pod = decode(Pod, raw)
         self._pods[place] = PodFact(
             uid=pod.metadata.uid,
             service_account=pod.spec.service_account_name,
@@ -210,7 +211,7 @@ class Facts:
         if raw is None:
             self._namespaces.pop((event.cluster, event.name), None)
             return
-        metadata = _decode(raw, Namespace).metadata
+        metadata = decode(Namespace, raw).metadata
         self._namespaces[event.cluster, event.name] = NamespaceFact(
             uid=metadata.uid,
             member=is_member(metadata.labels, mesh_name=self._mesh_name),
@@ -292,13 +293,6 @@ class FactsFollower:
         changed.set()
 
 
-_T = TypeVar("_T", bound=msgspec.Struct)
-
-
 def _cluster_and_kind(record: Record) -> tuple[str, str]:
     _, _, cluster, kind, *_ = record.subject.split(".")
     return unescape(cluster), kind
-
-
-def _decode(raw: msgspec.Raw, kind: type[_T]) -> _T:
-    return msgspec.json.decode(raw, type=kind)

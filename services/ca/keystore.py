@@ -16,6 +16,7 @@ import msgspec
 
 from services.ca.authority import Authority, AuthorityError, StoredAuthority, decode_authority, encode_authority
 from services.ca.kube import KubeApi, KubeError
+from shared.decoding import UndecodableError, decode
 from shared.files import write_atomically
 
 SECRET_KEY = "authority.json"  # noqa: S105 (the name of a key in a Secret)
@@ -219,6 +220,6 @@ class SecretKeyStore:
         if answer.status != 200:
             raise KubeError.of("GET", self._path, answer)
         try:
-            return msgspec.json.decode(answer.body, type=_Secret)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return decode(_Secret, answer.body)
+        except UndecodableError:
             raise AuthorityError("ca/keys", _DAMAGED, about=f"Secret {self._namespace}/{self._name}") from None

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.ca.intermediate import IntermediateProvider
 from services.ca.provider import Provider, ProviderContext
+from shared.decoding import UndecodableError, decode
 from shared.errors import BadInputError, MeshlogError
 from shared.meshroot import SecretKey, VaultSettings, vault_settings
 from shared.svid.document import parse_certificates
@@ -85,8 +86,8 @@ class VaultClient:
             headers = {"X-Vault-Token": await self._token(session), "X-Vault-Request": "true"}
             raw = await self._post(session, f"{self._settings.mount}/root/sign-intermediate", body, headers)
         try:
-            signed = msgspec.json.decode(raw, type=_Answer).data
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            signed = decode(_Answer, raw).data
+        except UndecodableError as error:
             raise VaultError("vault/answer", "its answer is no signed certificate", about=self._address) from error
         # From 1.11 on `ca_chain` begins with the certificate itself, before it was empty where a root signs.
         return list(dict.fromkeys(parse_certificates([signed.certificate, *signed.ca_chain, signed.issuing_ca])))
@@ -107,8 +108,8 @@ class VaultClient:
             ) from error
         raw = await self._post(session, f"auth/{settings.auth_mount}/login", {"role": settings.role, "jwt": jwt}, {})
         try:
-            return msgspec.json.decode(raw, type=_Login).auth.client_token
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return decode(_Login, raw).auth.client_token
+        except UndecodableError:
             raise VaultError("vault/answer", "its answer to the login has no token", about=self._address) from None
 
     async def _stored_token(self, reference: SecretKey) -> str:
@@ -120,9 +121,9 @@ class VaultClient:
         if answer.status != 200:
             raise VaultError("vault/token", f"the Secret cannot be read ({answer.status})", about=path)
         try:
-            held = msgspec.json.decode(answer.body, type=_Secret).data[reference.key]
+            held = decode(_Secret, answer.body).data[reference.key]
             return base64.b64decode(held).decode("ascii").strip()
-        except (msgspec.MsgspecError, KeyError, ValueError):
+        except (KeyError, ValueError):
             raise VaultError("vault/token", f"the Secret has no usable {reference.key}", about=path) from None
 
     async def _post(
@@ -159,6 +160,6 @@ class _Errors(msgspec.Struct, frozen=True):
 def _errors(raw: bytes) -> str:
     """Vault's own sentences; they hold no secret of a request."""
     try:
-        return "; ".join(msgspec.json.decode(raw, type=_Errors).errors)[:300] or "no reason given"
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "; ".join(decode(_Errors, raw).errors)[:300] or "no reason given"
+    except UndecodableError:
         return "no reason given"

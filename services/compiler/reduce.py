@@ -15,6 +15,7 @@ import msgspec
 from services.compiler import claims
 from services.compiler.engine import InputMap
 from services.compiler.mesh import Mesh
+from shared.decoding import UndecodableError, decode_by
 from shared.events import Event
 from shared.membership import mesh_of
 from shared.model import (
@@ -83,8 +84,8 @@ def _read(event: Event, budgets: Budgets) -> Any:
     if decoder is None or event.object is None:
         return None
     try:
-        value = decoder.decode(event.object)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        value = decode_by(decoder, event.object)
+    except UndecodableError as error:
         raise PolicyError("object/unreadable", f"cannot be read as a {event.kind} ({why(error)})") from error
     if event.kind not in POLICY_KINDS:
         try:

@@ -25,6 +25,7 @@ from services.ingestor.kinds import Kind
 from services.ingestor.reflector import Failure
 from services.ingestor.source import KindAbsentError, ListAnswer, SourceError
 from services.ingestor.wire import failure_of
+from shared.decoding import UndecodableError, decode
 from shared.errors import BadInputError
 from shared.kube_transport import api_client
 
@@ -128,9 +129,9 @@ class KubernetesSource:
     async def issuer(self) -> tuple[str, dict[str, Any]]:
         """Issuer and keys, from the API server's OpenID documents."""
         try:
-            found = msgspec.json.decode(await self._get("/.well-known/openid-configuration", {}), type=_Discovery)
-            keys = msgspec.json.decode(await self._get("/openid/v1/jwks", {}), type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            found = decode(_Discovery, await self._get("/.well-known/openid-configuration", {}))
+            keys = decode(dict[str, Any], await self._get("/openid/v1/jwks", {}))
+        except UndecodableError as error:
             raise SourceError(Failure("malformed OpenID document")) from error
         return found.issuer, keys
 
@@ -147,14 +148,14 @@ class KubernetesSource:
 
     async def _preferred(self, kind: Kind) -> str:
         try:
-            group = msgspec.json.decode(await self._get(f"/apis/{kind.group}", {}), type=_Group)
+            group = decode(_Group, await self._get(f"/apis/{kind.group}", {}))
             served = [each.version for each in group.versions]
             first = group.preferred_version.version if group.preferred_version else ""
             for version in sorted(served, key=lambda each: each != first):
                 body = await self._get(f"/apis/{kind.group}/{version}", {})
-                if any(each.name == kind.plural for each in msgspec.json.decode(body, type=_Resources).resources):
+                if any(each.name == kind.plural for each in decode(_Resources, body).resources):
                     return version
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except UndecodableError as error:
             raise SourceError(Failure("malformed discovery")) from error
         except SourceError as error:
             if error.failure.status != 404:

@@ -18,6 +18,7 @@ import msgspec
 
 from services.ingestor.facts import ChangeSet, ObjectName, Projected
 from shared import model, withheld
+from shared.decoding import UndecodableError, convert, decode, decode_any, decode_by, decoding
 from shared.errors import MeshlogError
 from shared.events import Origin, encode_object
 from shared.policy.reading import read_policy, without_nulls
@@ -31,7 +32,6 @@ _MAX_ANNOTATION = 65_536
 """Characters of a change set's annotation."""
 _MAX_SHARES = 512
 """Namespaces that a change set counts apart."""
-_READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 class UnreadableObjectError(MeshlogError):
@@ -91,9 +91,9 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
     Raises `UnreadableObjectError`.
     """
     try:
-        head = _HEAD.decode(payload)
+        head = decode_by(_HEAD, payload)
         body, instead_of, reason = _body(kind, payload, head.metadata)
-    except _READ_ERRORS as error:
+    except UndecodableError as error:
         raise UnreadableObjectError(kind, why(error), name=name_of(payload)) from error
     meta = head.metadata
     change_set = parse_change_set((meta.annotations or {}).get(model.ANNOTATION_CHANGE_SET, ""))
@@ -145,8 +145,8 @@ def digest_of(api_version: str, body: bytes, instead_of: int, reason: str = "") 
 def name_of(payload: bytes | msgspec.Raw) -> ObjectName | None:
     """The name in an object that may be unreadable otherwise; none if that cannot be read either."""
     try:
-        meta = _NAME.decode(payload).metadata
-    except _READ_ERRORS:
+        meta = decode_by(_NAME, payload).metadata
+    except UndecodableError:
         return None
     return ObjectName(namespace=meta.namespace or "", name=meta.name)
 
@@ -186,14 +186,16 @@ def _body(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[byt
     if kind in GRANTING:
         try:
             return *_fitted(kind, _trimmed(read_policy(payload))), ""
-        except _READ_ERRORS as error:
+        except UndecodableError as error:
             return *_closed_policy(kind, payload, head), why(error)
     if struct is model.PolicyObject:
         return *_fitted(kind, _trimmed(read_policy(payload))), ""
     try:
-        decoded: Any = _DECODERS[kind].decode(payload)
-    except msgspec.ValidationError:
-        decoded = msgspec.convert(without_nulls(msgspec.json.decode(payload)), type=struct)
+        decoded: Any = decode_by(_DECODERS[kind], payload)
+    except UndecodableError:
+        with decoding():
+            whole = without_nulls(decode_any(payload))
+        decoded = convert(struct, whole)
     return *_fitted(kind, _trimmed(decoded)), ""
 
 
@@ -213,7 +215,7 @@ def _closed_policy(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> 
         creation_timestamp=head.creation_timestamp or "",
         deletion_timestamp=head.deletion_timestamp or "",
     )
-    size = len(bytes(msgspec.json.decode(payload, type=_Spec).spec))
+    size = len(bytes(decode(_Spec, payload).spec))
     return bytes(encode_object(closed(kind, model.PolicyObject(meta)))), max(1, size)
 
 

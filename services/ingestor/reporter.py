@@ -25,6 +25,7 @@ from services.ingestor.reach import Reach
 from services.ingestor.reports import Key, Later, News, Outcome, Pace, Pinned, Report
 from services.ingestor.tempo import Tempo
 from shared import model, support
+from shared.decoding import UndecodableError, decode
 from shared.events import ObjectKey
 from shared.membership import mesh_of
 
@@ -401,6 +402,6 @@ class _Status(msgspec.Struct):
 def conditions_in(status: bytes) -> list[Condition]:
     """The conditions in a status; whatever else somebody wrote there counts as none."""
     try:
-        return msgspec.json.decode(status, type=_Status).conditions if status else []
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return decode(_Status, status).conditions if status else []
+    except UndecodableError:
         return []

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.decoding import UndecodableError, decode_by
+
 
 class _Conditions(msgspec.Struct, frozen=True):
     ready: bool | None = None
@@ -28,6 +30,6 @@ def serves(kind: str, body: bytes) -> bool:
     if kind != "EndpointSlice":
         return False
     try:
-        return any(one.conditions.ready is not False for one in _SLICE.decode(body).endpoints)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return any(one.conditions.ready is not False for one in decode_by(_SLICE, body).endpoints)
+    except UndecodableError:
         return False

@@ -11,8 +11,7 @@ import msgspec
 from services.ingestor.facts import ObjectName, Projected, Vanished
 from services.ingestor.projection import UnreadableObjectError, project
 from services.ingestor.reflector import Bookmark, Changed, Failure, Line, Page, Removed, Skipped
-
-_READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+from shared.decoding import UndecodableError, decode, decode_by
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -62,8 +61,8 @@ def read_page(
 ) -> tuple[Page, list[UnreadableObjectError]] | Failure:
     """A page, and what in it could not be read. `only`: the one name that counts."""
     try:
-        frame = _LIST.decode(body)
-    except _READ_ERRORS:
+        frame = decode_by(_LIST, body)
+    except UndecodableError:
         return Failure("malformed list")
     objects: list[Projected] = []
     errors: list[UnreadableObjectError] = []
@@ -91,8 +90,8 @@ def read_line(
 ) -> tuple[Line, UnreadableObjectError | None] | Failure:
     """A line of a watch, and the object in it that could not be read, if so."""
     try:
-        frame = _LINE.decode(line)
-    except _READ_ERRORS:
+        frame = decode_by(_LINE, line)
+    except UndecodableError:
         return Failure("malformed line")
     match frame.type:
         case "BOOKMARK":
@@ -138,32 +137,32 @@ class _Gone(msgspec.Struct):
 
 def _vanished(kind: str, name: ObjectName, payload: msgspec.Raw) -> Vanished:
     try:
-        meta = msgspec.json.decode(payload, type=_Gone).metadata
-    except _READ_ERRORS:
+        meta = decode(_Gone, payload).metadata
+    except UndecodableError:
         meta = _GoneMeta()
     return Vanished(kind=kind, name=name, uid=meta.uid, resource_version=meta.resource_version)
 
 
 def _bookmark(payload: msgspec.Raw) -> Bookmark:
     try:
-        meta = _BOOKMARK.decode(payload).metadata
-    except _READ_ERRORS:
+        meta = decode_by(_BOOKMARK, payload).metadata
+    except UndecodableError:
         return Bookmark("")
     return Bookmark(meta.resource_version, ends_list=(meta.annotations or {}).get(_END_OF_LIST) == "true")
 
 
 def _version(payload: msgspec.Raw) -> str:
     try:
-        return _BOOKMARK.decode(payload).metadata.resource_version
-    except _READ_ERRORS:
+        return decode_by(_BOOKMARK, payload).metadata.resource_version
+    except UndecodableError:
         return ""
 
 
 def failure_of(status: int, body: bytes, retry_after: float) -> Failure:
     """What an HTTP answer that is no success means."""
     try:
-        told = _STATUS.decode(body)
-    except _READ_ERRORS:
+        told = decode_by(_STATUS, body)
+    except UndecodableError:
         told = _Status()
     seconds = (told.details.retry_after_seconds if told.details else None) or 0.0
     return Failure(f"http {status}", status=status, retry_after=max(retry_after, seconds))
@@ -171,8 +170,8 @@ def failure_of(status: int, body: bytes, retry_after: float) -> Failure:
 
 def _failure(payload: msgspec.Raw) -> Failure:
     try:
-        told = _STATUS.decode(payload)
-    except _READ_ERRORS:
+        told = decode_by(_STATUS, payload)
+    except UndecodableError:
         return Failure("error line")
     code = 410 if told.reason in ("Expired", "Gone") else told.code or 0
     seconds = (told.details.retry_after_seconds if told.details else None) or 0.0

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from shared.decoding import UndecodableError, decode, decode_by
 from shared.errors import BadInputError, MeshlogError
 
 MAX_POD = 1_572_864
@@ -127,21 +128,20 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         if size > MAX_POD:
             raise BadInputError("review/pod", f"has {size} bytes; at most {MAX_POD} can be reviewed", about="the pod")
         try:
-            msgspec.json.decode(self.object, type=_PodShape)
-            return msgspec.json.decode(self.object, type=dict[str, Any])
-        except _READ_ERRORS as error:
+            decode(_PodShape, self.object)
+            return decode(dict[str, Any], self.object)
+        except UndecodableError as error:
             raise BadInputError("review/pod", f"is no pod ({error})", about="the object") from error
 
 
 _DECODER = msgspec.json.Decoder(_Review)
-_READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 def read(body: bytes) -> Question:
     """The question in a request's body. Raises `BadInputError` if there is none."""
     try:
-        review = _DECODER.decode(body)
-    except _READ_ERRORS as error:
+        review = decode_by(_DECODER, body)
+    except UndecodableError as error:
         raise BadInputError("review/malformed", "the body is no AdmissionReview") from error
     request = review.request
     if review.api_version not in _VERSIONS or not request.uid:

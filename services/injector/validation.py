@@ -18,6 +18,7 @@ import msgspec
 
 from services.injector.review import Question
 from shared import meshroot, support
+from shared.decoding import UndecodableError
 from shared.errors import BadInputError
 from shared.membership import MESH_CONFIG
 from shared.meshconfig.problems import doubts
@@ -45,8 +46,6 @@ GROUPS = frozenset(
 )
 """API groups of the kinds that are judged."""
 
-_READ_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
-
 
 def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
     """Warnings about the object. Raises `BadInputError` if it is one that a reader would leave out."""
@@ -58,7 +57,7 @@ def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
         return []
     try:
         policy = read_policy(question.object)
-    except _READ_ERRORS as error:
+    except UndecodableError as error:
         if question.kind not in _READ:
             return []
         raise BadInputError(
@@ -129,5 +128,5 @@ def _before(question: Question) -> dict[str, Any] | None:
         return None
     try:
         return read_policy(question.before).spec
-    except _READ_ERRORS:
+    except UndecodableError:
         return None

@@ -6,9 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import msgspec
-
 from shared import events
+from shared.decoding import UndecodableError, decode
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog, EventLogError, Record
 from shared.model import TokenIssuer
@@ -62,8 +61,8 @@ class IssuerFollower:
     def _take(self, record: Record) -> None:
         try:
             event = events.read(record)
-            issuer = None if event.object is None else msgspec.json.decode(event.object, type=TokenIssuer)
-        except (MeshlogError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            issuer = None if event.object is None else decode(TokenIssuer, event.object)
+        except (MeshlogError, UndecodableError) as error:
             _log.error("record %d is skipped: %s", record.sequence, error)
             return
         if issuer is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from shared.certificates import TrustBundle
+from shared.decoding import UndecodableError, decode_by
 from shared.eventlog.protocol import EMPTY, Checkpoint
 from shared.files import write_atomically
 from shared.model import TokenIssuer
@@ -73,8 +74,8 @@ def decode(content: bytes, where: str = "a file") -> LastGood | None:
         _log.error("the last good state in %s is damaged; starting without it", where)
         return None
     try:
-        state = _DECODER.decode(body[32:])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        state = decode_by(_DECODER, body[32:])
+    except UndecodableError as error:
         _log.error("the last good state in %s cannot be understood: %s", where, error)
         return None
     return state if state.format == FORMAT else None

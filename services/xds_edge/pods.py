@@ -12,13 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
-
 from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.origin import Origin
 from shared import events
 from shared.addresses import canonical
+from shared.decoding import UndecodableError, decode
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog, EventLogError
 from shared.model import Pod
@@ -92,8 +91,8 @@ class Pods:
         if event is None or event.uid != uid or event.object is None:
             return None
         try:
-            return _found(msgspec.json.decode(event.object, type=Pod))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _found(decode(Pod, event.object))
+        except UndecodableError:
             return None
 
 

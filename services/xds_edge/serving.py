@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from cryptography import x509
 
+from shared.decoding import decode_msgpack
 from shared.files import write_atomically
 from shared.latest import Latest
 from shared.svid import ServingCertificate
@@ -53,11 +54,11 @@ class ServingPair:
         if self._path is None:
             return False
         try:
-            pair = msgspec.msgpack.decode(self._path.read_bytes(), type=Pair)
+            pair = decode_msgpack(Pair, self._path.read_bytes())
             leaf = x509.load_pem_x509_certificate(pair.chain)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError, msgspec.MsgspecError) as error:
+        except (OSError, ValueError) as error:
             _log.warning("the certificate that was kept cannot be used: %s", type(error).__name__)
             return False
         if leaf.not_valid_after_utc.timestamp() <= now:

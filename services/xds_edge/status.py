@@ -12,9 +12,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import msgspec
-
 from shared.backoff import Backoff
+from shared.decoding import UndecodableError
 from shared.eventlog.protocol import Draft, EventLog, EventLogError
 from shared.status import ProxyStatus, decode_status, encode_status
 from shared.subjects import Streams
@@ -126,6 +125,6 @@ class StatusReporter:
             return False
         try:
             status = decode_status(last.payload)
-        except msgspec.MsgspecError:
+        except UndecodableError:
             return False
         return status.connected and status.edge != self._edge

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from shared.decoding import UndecodableError, decode
 from shared.eventlog.connection import Line
 from shared.eventlog.foreign import COPIED_FROM
 from shared.eventlog.nats_client import Msg
@@ -105,8 +106,8 @@ async def ask(line: Line, stream: str, subject: str, request: Any = None) -> dic
 def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
     """The JSON answer to an API request or an append; raises as `call` does."""
     try:
-        answer = msgspec.json.decode(message.data, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+        answer = decode(dict[str, Any], message.data)
+    except UndecodableError as error:
         raise EventLogError("log/answer", f"the log server's answer cannot be read ({error})", about=about) from error
     error = answer.get("error")
     if error:

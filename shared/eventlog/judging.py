@@ -6,17 +6,16 @@ foreign: readers that cannot read it decide what that means for them.
 
 from __future__ import annotations
 
-import msgspec
-
 from shared import certificates, events, pins
 from shared.certificates import CorruptMessageError
+from shared.decoding import UndecodableError
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Record
 from shared.events import CorruptEventError, FutureEventError
 from shared.status import decode_status
 from shared.subjects import escape
 
-_UNREADABLE = (MeshlogError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+_UNREADABLE = (MeshlogError, UndecodableError)
 
 
 def event(record: Record) -> str:

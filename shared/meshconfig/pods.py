@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
+from shared.decoding import UndecodableError, convert, decoding
 from shared.errors import BadInputError
 
 T = TypeVar("T")
@@ -74,8 +75,10 @@ class MeshSpec(msgspec.Struct, frozen=True):
 def read_mesh_spec(spec: Mapping[str, Any]) -> MeshSpec:
     """Read a MeshConfig's `spec`; unknown fields belong to others. Raises `BadInputError`."""
     try:
-        mesh = msgspec.convert(_without_nulls(spec), type=MeshSpec, strict=False)
-    except (msgspec.ValidationError, RecursionError) as error:
+        with decoding():
+            whole = _without_nulls(spec)
+        mesh = convert(MeshSpec, whole, strict=False)
+    except UndecodableError as error:
         raise _bad("inject/mesh-config", f"cannot be used for new pods ({error})") from error
     if mesh.sidecar.log_level not in LOG_LEVELS:
         raise _bad("inject/log-level", f"sidecar.logLevel is none of {', '.join(LOG_LEVELS)}")

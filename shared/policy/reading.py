@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from shared import model
+from shared.decoding import convert, decode, decoding
 
 _NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status", "spec"})
 
@@ -20,12 +21,13 @@ def read_policy(payload: bytes | msgspec.Raw) -> model.PolicyObject:
 
     `spec` may be missing (early SMI has its fields beside the metadata) or null, and metadata may hold nulls.
     """
-    whole = msgspec.json.decode(payload, type=dict[str, Any])
+    whole = decode(dict[str, Any], payload)
     spec = whole.get("spec")
     if spec is None:
         spec = {key: value for key, value in whole.items() if key not in _NOT_SPEC}
-    meta = without_nulls(whole.get("metadata"))
-    return msgspec.convert({"metadata": meta, "spec": spec}, type=model.PolicyObject)
+    with decoding():
+        meta = without_nulls(whole.get("metadata"))
+    return convert(model.PolicyObject, {"metadata": meta, "spec": spec})
 
 
 def without_nulls(value: Any) -> Any:

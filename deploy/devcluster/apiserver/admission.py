@@ -23,6 +23,7 @@ from deploy.devcluster.apiserver.refusals import RefusedError, bad_request, inte
 from deploy.devcluster.apiserver.selecting import structured_selector
 from deploy.devcluster.apiserver.store import Store
 from deploy.devcluster.cluster import Obj
+from shared.decoding import decode_any
 
 MUTATING = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
 VALIDATING = "validatingwebhookconfigurations.admissionregistration.k8s.io"
@@ -98,9 +99,9 @@ class Admission:
             if response.get("patchType") != "JSONPatch":
                 raise internal(f'admission webhook "{webhook["name"]}" returned a patch that is no JSONPatch')
             try:
-                patch = msgspec.json.decode(base64.b64decode(str(response["patch"]), validate=True))
+                patch = decode_any(base64.b64decode(str(response["patch"]), validate=True))
                 patched = json_patch(obj, patch)
-            except (ValueError, msgspec.MsgspecError, RefusedError) as error:
+            except (ValueError, RefusedError) as error:
                 raise internal(f'admission webhook "{webhook["name"]}" returned an unusable patch: {error}') from error
             if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
                 raise internal(f'admission webhook "{webhook["name"]}" made something else of the object')
@@ -159,7 +160,7 @@ class Admission:
         uid = str(uuid.uuid4())
         try:
             response = await self._call(webhook, _request(uid, review, obj, old), uid)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError, ssl.SSLError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, ssl.SSLError) as error:
             why = _why(webhook, error)
             if webhook.get("failurePolicy") == "Ignore":
                 _log.warning("admission webhook ignored: it could not be asked", extra={"webhook": name, "why": why})
@@ -196,7 +197,7 @@ class Admission:
             raw = await answer.read()
             if answer.status != 200:
                 raise ValueError(f"it answered {answer.status}")
-        review = msgspec.json.decode(raw)
+        review = decode_any(raw)
         response = review.get("response") if isinstance(review, dict) else None
         if (
             not isinstance(response, dict)

@@ -15,6 +15,7 @@ from deploy.devcluster.apiserver.conforming import Validation, body_object
 from deploy.devcluster.apiserver.options import Deletion, Options
 from deploy.devcluster.apiserver.refusals import Cause, RefusedError, bad_request, invalid, unsupported, wrong
 from deploy.devcluster.apiserver.targets import flag, whole
+from shared.decoding import UndecodableError, decode_any
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request, as Kubernetes has it."""
@@ -67,14 +68,14 @@ async def read_object(request: web.Request, *media: str) -> Any:
 def from_yaml(raw: bytes) -> Any:
     """YAML (or JSON, which `kubectl` sends under YAML's name). Raises 400."""
     try:
-        return _shallow(msgspec.json.decode(raw))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return _shallow(decode_any(raw))
+    except UndecodableError:
         pass
     try:
         loaded = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506 (derived from SafeLoader)
         # Timestamps and the like become what JSON can say; what it cannot is refused.
-        return _shallow(msgspec.json.decode(msgspec.json.encode(loaded)))
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        return _shallow(decode_any(msgspec.json.encode(loaded)))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise bad_request(f"error decoding YAML: {str(error)[:300]}") from error
 
 

@@ -9,13 +9,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import msgspec
-
 from deploy.devcluster.apiserver import custom, defaults, rules
 from deploy.devcluster.apiserver.kinds import Kind, Version, metadata_schema
 from deploy.devcluster.apiserver.refusals import Cause, RefusedError, bad_request, invalid
 from deploy.devcluster.apiserver.schema import Fitting, fit
 from deploy.devcluster.cluster import Obj
+from shared.decoding import UndecodableError, decode_any
 
 Validation = Literal["Strict", "Warn", "Ignore"]
 """What happens to fields that a kind does not have: refused, dropped with a warning, dropped."""
@@ -126,8 +125,8 @@ def check_rules(kind: Kind, obj: Obj, old: Obj | None) -> None:
 def body_object(raw: bytes) -> Any:
     """JSON from a request. Raises 400."""
     try:
-        return msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        return decode_any(raw)
+    except UndecodableError as error:
         raise bad_request(f"the body is not valid JSON: {error}") from error
 
 

@@ -22,6 +22,7 @@ from deploy.devcluster.apiserver.kinds import Kind, Version
 from deploy.devcluster.apiserver.refusals import Cause, RefusedError, bad_request, expired, invalid
 from deploy.devcluster.apiserver.selecting import Matches
 from deploy.devcluster.apiserver.store import Change, Store, Stored
+from shared.decoding import decode
 
 _SNAPSHOTS, _SNAPSHOT_SECONDS = 32, 300.0
 _BATCH = 64 * 1024
@@ -149,8 +150,8 @@ class Reader:
 
     def _resume(self, token: str) -> tuple[str, int, list[Stored], int]:
         try:
-            name, start = msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[str, int])
-        except (msgspec.MsgspecError, ValueError) as error:
+            name, start = decode(tuple[str, int], base64.urlsafe_b64decode(token))
+        except ValueError as error:
             raise bad_request("continue key is not valid") from error
         snapshot = self._snapshots.get(name)
         if snapshot is None or snapshot.until < time.monotonic() or start < 0:
