@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -109,14 +109,14 @@ class FileLog:
         """First and last sequence; (1, 0) if it is empty."""
         return (self._blocks[0].first, self._blocks[-1].last) if self._blocks else (1, 0)
 
-    async def read(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
+    async def read(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncGenerator[Record]:
         """Yield the records from `start` on."""
         covers, sieve = covering([subjects]), self._behind.sieve(subjects)
         for item in self._items(start):
             if covers(item[0]) and await sieve.own(record := record_of(item)):
                 yield record
 
-    async def follow(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncIterator[Record]:
+    async def follow(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncGenerator[Record]:
         """The same as `read`: a file does not grow."""
         async for record in self.read(start=start, subjects=subjects):
             yield record

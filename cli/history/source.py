@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import gc
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -36,11 +36,11 @@ class Reader(Protocol):
         """The stream's name."""
         ...
 
-    def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    def read(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """See `EventLog.read`."""
         ...
 
-    def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """See `EventLog.follow`."""
         ...
 

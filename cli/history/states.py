@@ -10,7 +10,7 @@ a state is told only where all that lived then is known to be in the log, and re
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
@@ -206,8 +206,8 @@ def _in_file(source: Source, archive: Archive, version: int) -> tuple[dict[str, 
     return newest, last[3].get(HEADER_EPOCH, "")
 
 
-async def _until(records: AsyncIterator[Record], last: int) -> AsyncGenerator[Record]:
-    async with contextlib.aclosing(records) as opened:  # type: ignore[type-var]
+async def _until(records: AsyncGenerator[Record], last: int) -> AsyncGenerator[Record]:
+    async with contextlib.aclosing(records) as opened:
         async for record in opened:
             if record.sequence > last:
                 return

@@ -109,9 +109,7 @@ class Timeline:
     async def _payloads(self, *, after: int, until: int | None) -> AsyncGenerator[tuple[int, bytes]]:
         log, start = self.source.snapshots, await self.place_after(after)
         assembler = blob.Assembler()
-        async with contextlib.aclosing(
-            log.read(start=start, subjects=self.source.streams.snapshot_subject)  # type: ignore[type-var]
-        ) as records:
+        async with contextlib.aclosing(log.read(start=start, subjects=self.source.streams.snapshot_subject)) as records:
             async for record in records:
                 if until is not None and blob.version_of(record) > until:
                     return
@@ -194,7 +192,7 @@ class Timeline:
     async def _blob_at(self, log: Reader, chunk: Record) -> bytes | None:
         """The blob that a chunk is of; none if it is not whole. Raises `BlobError`."""
         assembler = blob.Assembler()
-        async with contextlib.aclosing(log.read(start=chunk.sequence - chunk.batch[0] + 1)) as records:  # type: ignore[type-var]
+        async with contextlib.aclosing(log.read(start=chunk.sequence - chunk.batch[0] + 1)) as records:
             async for record in records:
                 payload = assembler.feed(record)
                 if payload is not None or record.sequence > chunk.sequence:
@@ -226,7 +224,7 @@ class Timeline:
         With `holds` only of subjects for which it does.
         """
         async with contextlib.aclosing(
-            self.source.events.read(start=after + 1, subjects=subjects or self.source.scope)  # type: ignore[type-var]
+            self.source.events.read(start=after + 1, subjects=subjects or self.source.scope)
         ) as records:
             async for record in records:
                 if until is not None and record.sequence > until:

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from deploy.devcluster import bootstrap, manifests, operations
@@ -150,7 +150,7 @@ def _issuer(api: ApiServer) -> TokenIssuer:
 
 
 def _log_source(kubelet: Kubelet) -> LogSource:
-    def source(namespace: str, pod: str, options: LogOptions) -> AsyncIterator[bytes]:
+    def source(namespace: str, pod: str, options: LogOptions) -> AsyncGenerator[bytes]:
         return kubelet.log(
             namespace,
             pod,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import Callable
 
 from services.xds_edge.detour import Detour, is_later
 from services.xds_edge.fleet import Fleet
@@ -128,7 +128,7 @@ class SnapshotFollower:
             self._tell_caught_up()
         async with (
             beside(self._glance()),
-            contextlib.aclosing(_closable(self._snapshots.follow(start=start, subjects=self._subject))) as all_,
+            contextlib.aclosing(self._snapshots.follow(start=start, subjects=self._subject)) as all_,
         ):
             async for record in all_:
                 await self._take(record)
@@ -279,9 +279,7 @@ class SnapshotFollower:
 
     async def _at(self, sequence: int) -> Record | None:
         """The first record from a sequence on."""
-        async with contextlib.aclosing(
-            _closable(self._snapshots.read(start=sequence, subjects=self._subject))
-        ) as records:
+        async with contextlib.aclosing(self._snapshots.read(start=sequence, subjects=self._subject)) as records:
             async for record in records:
                 return record
         return None
@@ -317,14 +315,3 @@ class SnapshotFollower:
     def _tell_caught_up(self) -> None:
         if self._fleet.version and not self.gap:
             self._caught_up()
-
-
-async def _closable(records: AsyncIterator[Record]) -> AsyncGenerator[Record]:
-    """The same records from an iterator that can be closed, whichever implementation they come from."""
-    try:
-        async for record in records:
-            yield record
-    finally:
-        close = getattr(records, "aclose", None)
-        if close is not None:
-            await close()

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 import msgspec
 
@@ -181,7 +181,7 @@ class JetStreamLog:
 
     # Reading
 
-    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield what is there from `start` on; see `EventLog.read`."""
         line = await self._connection.line(within=WITHIN)
         async with self._there():
@@ -192,7 +192,7 @@ class JetStreamLog:
                 if await sieve.own(record):
                     yield record
 
-    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield records from `start` on for ever; see `EventLog.follow`.
 
         Raises `ChainBrokenError` when the stream is seen to have been rolled back behind what was yielded. A stream
@@ -230,7 +230,7 @@ class JetStreamLog:
             found = await record_at(await self._connection.line(within=WITHIN), self.name, sequence)
         if found is None or await self._behind.counts(found, content=False):
             return found
-        async with contextlib.aclosing(self.read(start=found.sequence + 1)) as records:  # type: ignore[type-var]
+        async with contextlib.aclosing(self.read(start=found.sequence + 1)) as records:
             async for record in records:
                 return record
         return None
@@ -297,7 +297,7 @@ class JetStreamLog:
         if (await stream_state(line, self.name)).last < beyond:
             await call(line, self.name, f"STREAM.PURGE.{self.name}", {"seq": beyond + 1}, within=WITHIN)
 
-    async def take(self, group: str) -> AsyncIterator[Job]:
+    async def take(self, group: str) -> AsyncGenerator[Job]:
         """Take records off this work queue for ever; see `EventLog.take`."""
         if self.spec.retention != "work_queue":
             raise EventLogError("log/no-queue", f"stream {self.name} is no work queue; follow it", about=group)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -114,7 +114,7 @@ class MemoryLog:
 
     # Reading
 
-    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield what is there from `start` on; see `EventLog.read`."""
         self._check_up()
         sieve = self._behind.sieve(subjects)
@@ -122,7 +122,7 @@ class MemoryLog:
             if await sieve.own(record):
                 yield record
 
-    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield records from `start` on for ever; see `EventLog.follow`."""
         wanted, delivered, incarnation = max(start, 1), 0, self._incarnation
         sieve = self._behind.sieve(subjects)
@@ -207,7 +207,7 @@ class MemoryLog:
             self._next = beyond + 1
             self._wake()
 
-    async def take(self, group: str) -> AsyncIterator[Job]:
+    async def take(self, group: str) -> AsyncGenerator[Job]:
         """Take records off this work queue for ever; each is with one taker at a time, whatever the `group`."""
         if self.spec.retention != "work_queue":
             raise EventLogError("log/no-queue", f"stream {self.name} is no work queue; follow it", about=group)

@@ -14,7 +14,7 @@ raises `ChainBrokenError` at a hole, a rollback or a changed byte.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -237,11 +237,11 @@ class EventLog(Protocol):
         """Append one unchained record; returns its sequence (the earlier one if its message id was seen)."""
         ...
 
-    def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    def read(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield the records from sequence `start` on that are there now, in order, then end."""
         ...
 
-    def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield records from sequence `start` on, in order, until the `Logs` is closed; outages are waited out inside.
 
         `start` may lie beyond the end. Never skips and never repeats a record that the stream still holds. Raises
@@ -294,7 +294,7 @@ class EventLog(Protocol):
         """
         ...
 
-    def take(self, group: str) -> AsyncIterator[Job]:
+    def take(self, group: str) -> AsyncGenerator[Job]:
         """Take records off a work-queue stream until `Logs` is closed, each with one taker of the group at a time."""
         ...
 

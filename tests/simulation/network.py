@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from shared.eventlog.protocol import Checkpoint, Draft, EventLogError, Extent, Job, LogUnavailableError, Record
@@ -158,14 +158,14 @@ class LinkedLog:
 
     # What only looks
 
-    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         await self._link.ask()
         async for record in self.stream.read(start=start, subjects=subjects):
             if self._link.chance.random() < 0.02:
                 await self._link.ask()
             yield record
 
-    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         link, told = self._link, deque[Record](maxlen=20)
         async for record in self.stream.follow(start=start, subjects=subjects):
             await link.hears()
@@ -203,7 +203,7 @@ class LinkedLog:
         await self._link.ask()
         return await self.stream.lacks_after(sequence)
 
-    def take(self, group: str) -> AsyncIterator[Job]:
+    def take(self, group: str) -> AsyncGenerator[Job]:
         return self.stream.take(group)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -184,21 +184,18 @@ async def read_deletion(request: web.Request, caller: Caller) -> tuple[Options, 
 
 
 async def stream(
-    request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes], first: bytes = b""
+    request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes], first: bytes = b""
 ) -> web.StreamResponse:
     """Send pieces as they come; headers at once, for clients wait for them, and the first event may be hours away."""
-    waiting = pieces.__aiter__()
     try:
         await response.prepare(request)
         if first:
             await response.write(first)
-        async for piece in waiting:
+        async for piece in pieces:
             await response.write(piece)
         await response.write_eof()
     except (ConnectionError, TimeoutError):
         pass  # the client went away
     finally:
-        close = getattr(waiting, "aclose", None)
-        if close is not None:
-            await close()
+        await pieces.aclose()
     return response

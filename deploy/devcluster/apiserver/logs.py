@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -28,7 +28,7 @@ class LogOptions(msgspec.Struct, frozen=True):
     limit_bytes: int | None = None
 
 
-LogSource = Callable[[str, str, LogOptions], AsyncIterator[bytes]]
+LogSource = Callable[[str, str, LogOptions], AsyncGenerator[bytes]]
 """(namespace, pod, options) → pieces of the log; ends when the log does, with `follow` when the container does."""
 
 

@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -165,7 +165,7 @@ class Reader:
 
     def watch(
         self, query: Query, *, revision: str, bookmarks: bool, seconds: float, initial: bool | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Lines of a watch, several at a time, until it times out. Raises 400, 422 and 504 at once."""
         if initial is not None and not self._streaming_lists:
             why = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
@@ -177,7 +177,7 @@ class Reader:
 
     async def _watch(
         self, query: Query, wanted: int, seconds: float, *, bookmarks: bool, initial: bool | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         journal = self._store.journal(query.kind.resource)
         lines = _Lines(query, self._clock)
         everything = initial if initial is not None else not wanted

@@ -104,7 +104,7 @@ class Subresources:
         if self.log_source is None:
             raise RefusedError(501, "NotImplemented", "nobody here keeps logs")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        pieces = self.log_source(target.namespace, target.name, options).__aiter__()
+        pieces = self.log_source(target.namespace, target.name, options)
         # A refusal ("no such previous container") comes with the first piece, and needs the status line.
         first = await anext(pieces, b"")
         return await bodies.stream(request, response, pieces, first)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ class Kubelet:
         wanted: logs.Wanted = logs.ALL,
         follow: bool = False,
         previous: bool = False,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """What a container printed in all its runs, or in the previous one; also of a pod that is gone, for a while.
 
         Raises `BadInputError` if there is no such log, `ApiError` if there was no previous run.

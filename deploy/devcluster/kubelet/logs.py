@@ -10,7 +10,7 @@ import asyncio
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -91,7 +91,7 @@ class PodLogs:
 
     async def read(
         self, path: Path, wanted: Wanted = ALL, *, follow: Callable[[], bool] | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """A log's bytes, as far as they are wanted; then what comes while `follow()` is true."""
         moments = self._of(path)
         moments.note(size(path), self._now())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TypeVar
 
 import pytest
@@ -70,10 +70,10 @@ async def everything(log: EventLog, *, start: int = 1, subjects: str = ">") -> l
     return [record async for record in log.read(start=start, subjects=subjects)]
 
 
-async def first(count: int, items: AsyncIterator[T]) -> list[T]:
+async def first(count: int, items: AsyncGenerator[T]) -> list[T]:
     """The first so many items of an endless iterator."""
     found: list[T] = []
-    async with asyncio.timeout(WITHIN), contextlib.aclosing(items) as open_items:  # type: ignore[type-var]
+    async with asyncio.timeout(WITHIN), contextlib.aclosing(items) as open_items:
         async for item in open_items:
             found.append(item)
             if len(found) == count:
@@ -326,7 +326,7 @@ async def test_a_job_is_with_one_taker_until_it_is_done(logs: Logs, streams: Str
     seen: list[bytes] = []
 
     async def work() -> None:
-        jobs: AsyncIterator[Job] = queue.take("ca")
+        jobs: AsyncGenerator[Job] = queue.take("ca")
         async for job in jobs:
             seen.append(job.record.payload)
             await job.done()

@@ -96,7 +96,7 @@ async def verified(log: EventLog, streams: Streams) -> Checkpoint:
 
 async def followed(log: EventLog, count: int, subjects: str) -> list[Record]:
     found: list[Record] = []
-    async with asyncio.timeout(10), contextlib.aclosing(log.follow(subjects=subjects)) as records:  # type: ignore[type-var]
+    async with asyncio.timeout(10), contextlib.aclosing(log.follow(subjects=subjects)) as records:
         async for record in records:
             found.append(record)
             if len(found) == count:

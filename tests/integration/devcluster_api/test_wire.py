@@ -7,7 +7,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
@@ -141,7 +141,7 @@ async def test_a_body_over_three_mebibytes_is_refused(client: Client) -> None:
     status, said = await client.call("POST", MAPS, b" " * (3 * 1024 * 1024 + 1))
     assert (status, said["reason"]) == (413, "RequestEntityTooLarge")
 
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes]:
         for _ in range(64):
             yield b" " * 65536
 
@@ -348,7 +348,7 @@ async def test_a_log_is_streamed_from_who_keeps_it(client: Client) -> None:
     await client.call("POST", PODS, pod())
     assert (await client.call("GET", f"{PODS}/p/log"))[0] == 501
 
-    async def source(namespace: str, name: str, options: LogOptions) -> AsyncIterator[bytes]:
+    async def source(namespace: str, name: str, options: LogOptions) -> AsyncGenerator[bytes]:
         yield f"{namespace}/{name}/{options.container}/{options.tail_lines}\n".encode()
         yield b"end\n"
 
@@ -362,7 +362,7 @@ async def test_options_of_a_log_are_checked_and_moments_passed_on(client: Client
     await client.call("POST", PODS, pod())
     asked: list[LogOptions] = []
 
-    async def source(_namespace: str, _name: str, options: LogOptions) -> AsyncIterator[bytes]:
+    async def source(_namespace: str, _name: str, options: LogOptions) -> AsyncGenerator[bytes]:
         asked.append(options)
         yield b""
 

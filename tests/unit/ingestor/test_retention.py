@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -162,7 +162,7 @@ async def test_a_trim_under_a_reader_is_no_damage(monkeypatch: pytest.MonkeyPatc
     leader = await recovered(log)
     read, trimmed_once = log.read, False
 
-    async def overtaken(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def overtaken(*, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         nonlocal trimmed_once
         async for record in read(start=start, subjects=subjects):
             if record.sequence > 3 and not trimmed_once:
@@ -211,7 +211,7 @@ async def test_what_is_written_and_compiled_while_a_standby_reads_is_no_sign_of_
     read = log.read
     draft = [Draft(record.subject, record.payload) async for record in read()][-1]
 
-    async def overtaken(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def overtaken(*, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         async for record in read(start=start, subjects=subjects):
             yield record
         await log.append([draft], scope=SCOPE, after=await log.tip(SCOPE))
@@ -246,7 +246,7 @@ async def test_a_log_that_goes_away_while_it_is_read_leaves_the_book_as_it_was(m
     before = standing.book.counts()
     read = log.read
 
-    async def interrupted(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def interrupted(*, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         async for record in read(start=start, subjects=subjects):
             if record.sequence > 3:
                 raise LogUnavailableError("log/timeout", "gone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
@@ -196,7 +196,7 @@ class WatchedLog(MemoryLog):
     pause = 0.0
     """Seconds that each record takes."""
 
-    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         self.followed += 1
         async for record in super().follow(start=start, subjects=subjects):
             await asyncio.sleep(self.pause)
@@ -310,7 +310,7 @@ async def test_an_edge_to_which_commits_come_late_knows_that_it_is_behind(monkey
     log, arrives = logs.stream(STREAMS.snapshots), asyncio.Event()
     on_time = log.follow
 
-    async def late(*, start: int = 1, subjects: str = ">") -> AsyncIterator[Record]:
+    async def late(*, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         async for record in on_time(start=start, subjects=subjects):
             if blob.version_of(record) > 10:
                 await arrives.wait()
