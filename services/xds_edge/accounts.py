@@ -11,9 +11,9 @@ from typing import Protocol
 
 import msgspec
 
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.ledger import Client
 from services.xds_edge.ranking import Ranking
+from services.xds_edge.refusal import Code, StreamRefusedError
 from shared.token_bucket import TokenBucket
 
 FRAME_RATE = 1000.0
@@ -96,7 +96,7 @@ class Accounts:
         if self._ranking.total >= self._limits.all_streams:
             most, crowd = self._ranking.most()
             if crowd is None or most <= len(account.streams) + 1:
-                raise StreamRefusedError("UNAVAILABLE", "stream/full", "this edge serves as many streams as it may")
+                raise StreamRefusedError(Code.UNAVAILABLE, "stream/full", "this edge serves as many streams as it may")
             self._crowd_out(crowd)
         elif len(account.streams) >= self._limits.streams:
             self._crowd_out(account)

@@ -10,31 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol
+from typing import Protocol
 
+from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.relief import Relief
-from shared.errors import MeshlogError
 from shared.token_bucket import TokenBucket
 from shared.tokens import TokenRefusedError, WorkloadToken
 
-Status = Literal[
-    "UNAUTHENTICATED",
-    "PERMISSION_DENIED",
-    "UNAVAILABLE",
-    "INVALID_ARGUMENT",
-    "RESOURCE_EXHAUSTED",
-    "UNIMPLEMENTED",
-]
-
 _BEARER = "Bearer "
-
-
-class StreamRefusedError(MeshlogError):
-    """A stream is not opened, or ends, with this gRPC status."""
-
-    def __init__(self, status: Status, code: str, sentence: str) -> None:
-        super().__init__(code, sentence)
-        self.status: Status = status
 
 
 class Verifier(Protocol):
@@ -139,7 +122,7 @@ class Gatekeeper:
         if self.watch is not None:
             self.watch.admitted()
         if not self._pace.take():
-            raise StreamRefusedError("UNAVAILABLE", "stream/paced", "too many new streams at once; come back")
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/paced", "too many new streams at once; come back")
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[WorkloadToken, str]:
         """Who a token proves its bearer to be, and the token; raises `StreamRefusedError`.
@@ -147,14 +130,14 @@ class Gatekeeper:
         It comes first: a call without a good token takes nothing of the pace, and of it nothing is read.
         """
         if self.draining:
-            raise StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another")
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/draining", "this edge is stopping; use another")
         if not self._version() or not self._verifier.clusters:
-            raise StreamRefusedError("UNAVAILABLE", "stream/not-ready", "this edge has no snapshot to serve yet")
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/not-ready", "this edge has no snapshot to serve yet")
         token = _bearer(metadata)
         try:
             return self._verifier.verify(token), token
         except TokenRefusedError as error:
-            raise StreamRefusedError("UNAUTHENTICATED", error.code, "the token is refused") from error
+            raise StreamRefusedError(Code.UNAUTHENTICATED, error.code, "the token is refused") from error
 
 
 def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str:
@@ -163,5 +146,5 @@ def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     if len(found) == 1 and isinstance(found[0], str) and found[0].startswith(_BEARER):
         return found[0].removeprefix(_BEARER).strip()
     raise StreamRefusedError(
-        "UNAUTHENTICATED", "token/missing", "the stream must carry one `authorization: Bearer` header"
+        Code.UNAUTHENTICATED, "token/missing", "the stream must carry one `authorization: Bearer` header"
     )

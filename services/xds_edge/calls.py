@@ -12,16 +12,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from enum import IntEnum
 from typing import Protocol
 from urllib.parse import quote
 
 from services.xds_edge import headers as headers_
 from services.xds_edge.accounts import Account
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.gently import give_way
 from services.xds_edge.headers import Headers, TimeoutFormatError
 from services.xds_edge.outbox import Outbox, pieces
+from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.turns import LONG
 
 _PREFIX = 5
@@ -40,21 +39,6 @@ RESPONSE: Headers = (
     ("content-type", "application/grpc"),
     ("grpc-accept-encoding", "identity"),
 )
-
-
-class Code(IntEnum):
-    """The status codes that the edge gives (gRPC, "Status codes and their use")."""
-
-    OK = 0
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    UNAUTHENTICATED = 16
 
 
 class Carrier(Protocol):
@@ -205,7 +189,7 @@ class Call:
         A long one is written in turns with others. Raises `StreamRefusedError`.
         """
         if self.ended:
-            raise StreamRefusedError("UNAVAILABLE", "stream/gone", "the client has gone")
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/gone", "the client has gone")
         size = sum(map(len, parts))
         prefix = b"\0" + size.to_bytes(4, "big")
         if not self._opened:
@@ -248,7 +232,7 @@ class Call:
             handler = router(self)
             seconds = headers_.timeout(self.metadata)
         except StreamRefusedError as refusal:
-            self.finish(Code[refusal.status], refusal.sentence)
+            self.finish(refusal.status, refusal.sentence)
             raise
         except TimeoutFormatError:
             self.finish(Code.INTERNAL, "the grpc-timeout cannot be read")
@@ -302,7 +286,7 @@ class Call:
         self._partial = self._arrived = None
         self.unread = 0
         self._break(
-            StreamRefusedError("RESOURCE_EXHAUSTED", "stream/unread", "too much of what was sent waits to be read")
+            StreamRefusedError(Code.RESOURCE_EXHAUSTED, "stream/unread", "too much of what was sent waits to be read")
         )
 
     def writable(self) -> None:
@@ -341,10 +325,10 @@ class Call:
 
     def _objection(self, flag: int, length: int) -> StreamRefusedError | None:
         if flag:
-            return StreamRefusedError("UNIMPLEMENTED", "stream/compressed", "messages must not be compressed")
+            return StreamRefusedError(Code.UNIMPLEMENTED, "stream/compressed", "messages must not be compressed")
         if length > self._limit:
             return StreamRefusedError(
-                "RESOURCE_EXHAUSTED",
+                Code.RESOURCE_EXHAUSTED,
                 "stream/message-too-long",
                 f"a message of {length} bytes; {self._limit} are the most",
             )
@@ -403,7 +387,7 @@ class Call:
             self._count(-len(watched))
             self._break(
                 StreamRefusedError(
-                    "RESOURCE_EXHAUSTED",
+                    Code.RESOURCE_EXHAUSTED,
                     "stream/message-too-slow",
                     f"a message was not whole after {self._patience:g} s",
                 )
@@ -426,7 +410,7 @@ async def _run(handler: Handler, call: Call) -> None:
     try:
         await handler(call)
     except StreamRefusedError as refusal:
-        call.finish(Code[refusal.status], refusal.sentence)
+        call.finish(refusal.status, refusal.sentence)
     except asyncio.CancelledError:
         call.finish(Code.UNAVAILABLE, "the server is stopping")
         raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.requests import BadRequestError
 from shared.tokens import WorkloadToken
 
@@ -86,7 +86,7 @@ def answer(
 
 
 def _too_much(sentence: str) -> StreamRefusedError:
-    return StreamRefusedError("RESOURCE_EXHAUSTED", "csds/too-many", sentence)
+    return StreamRefusedError(Code.RESOURCE_EXHAUSTED, "csds/too-many", sentence)
 
 
 def _matches(request: Any, node: str) -> bool:

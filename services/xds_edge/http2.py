@@ -33,7 +33,6 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from services.xds_edge.accounts import Account
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call, Router
 from services.xds_edge.farewell import Farewell
 from services.xds_edge.headers import Headers, malformed, malformed_trailers, weight
@@ -42,6 +41,7 @@ from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Duty, Lifetime, Limits
 from services.xds_edge.outbox import Outbox
 from services.xds_edge.outlet import Outlet
+from services.xds_edge.refusal import StreamRefusedError
 from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS, Rules
 from services.xds_edge.turns import Turns
 from shared.token_bucket import TokenBucket

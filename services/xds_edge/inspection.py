@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 
 from services.xds_edge import csds
 from services.xds_edge.accounts import Account
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call
 from services.xds_edge.intake import EARNED
 from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.patience import WritePatience
 from services.xds_edge.pods import Pods
+from services.xds_edge.refusal import Code, StreamRefusedError
 from shared.tokens import WorkloadToken
 
 MOST_REQUEST = 64 * 1024
@@ -61,7 +61,7 @@ class Inspection:
         await self._pods.require(claims, call.address)
         payload = await call.read()
         if payload is None:
-            raise StreamRefusedError("INVALID_ARGUMENT", "csds/malformed", "there is no request")
+            raise StreamRefusedError(Code.INVALID_ARGUMENT, "csds/malformed", "there is no request")
         await self._answer(call, claims, account, payload)
 
     async def stream(self, call: Call, claims: WorkloadToken, account: Account) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.refusal import Code, StreamRefusedError
 from shared.addresses import canonical
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ class Origin:
         _log.warning("the token of %s is used from %s; the pod has %s", key, address, ", ".join(addresses))
         if self._policy == "refuse":
             raise StreamRefusedError(
-                "PERMISSION_DENIED", "stream/foreign-address", "the token is used from another address than its pod's"
+                Code.PERMISSION_DENIED,
+                "stream/foreign-address",
+                "the token is used from another address than its pod's",
             )
         return False

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.channel import Channel
 from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.refusal import Code, StreamRefusedError
 
 
 class WritePatience:
@@ -47,7 +47,7 @@ class WritePatience:
         if self._expired and kind is asyncio.CancelledError and self._task is not None and self._task.uncancel() <= 0:
             self._counters.write_timeouts += 1
             raise StreamRefusedError(
-                "UNAVAILABLE", "stream/slow", f"a response was not read in {self._limit:g} s"
+                Code.UNAVAILABLE, "stream/slow", f"a response was not read in {self._limit:g} s"
             ) from None
 
     def close(self) -> None:

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.origin import Origin
+from services.xds_edge.refusal import Code, StreamRefusedError
 from shared import events
 from shared.addresses import canonical
 from shared.decoding import UndecodableError, decode
@@ -62,7 +62,7 @@ class Pods:
         else:
             found = await self._asked(claims)
         if found is None:
-            raise StreamRefusedError("PERMISSION_DENIED", "stream/pod-gone", "the pod is gone")
+            raise StreamRefusedError(Code.PERMISSION_DENIED, "stream/pod-gone", "the pod is gone")
         self._origin.check(key, address, found.addresses)
 
     async def _asked(self, claims: WorkloadToken) -> Found | None:
@@ -106,4 +106,4 @@ def _found(pod: Pod) -> Found | None:
 
 
 def _away() -> StreamRefusedError:
-    return StreamRefusedError("UNAVAILABLE", "stream/log-away", "the log that knows the pod cannot be reached")
+    return StreamRefusedError(Code.UNAVAILABLE, "stream/log-away", "the log that knows the pod cannot be reached")

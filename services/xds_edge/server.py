@@ -14,7 +14,7 @@ import msgspec
 
 from services.xds_edge import csds, tls
 from services.xds_edge.accounts import Account, Accounts, PodLimits
-from services.xds_edge.admission import Gatekeeper, StreamRefusedError
+from services.xds_edge.admission import Gatekeeper
 from services.xds_edge.calls import Call, Handler
 from services.xds_edge.dialect import Delta, Dialect, World
 from services.xds_edge.http2 import Connection
@@ -24,6 +24,7 @@ from services.xds_edge.lifetime import Limits
 from services.xds_edge.listener import Listener, allowed_files
 from services.xds_edge.lobby import Caps, Guest, Lobby
 from services.xds_edge.pods import Pods
+from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
 from services.xds_edge.turns import Turns
@@ -152,7 +153,7 @@ class DiscoveryServer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         for number, stream in enumerate(leaving):
-            stream.end(StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another"))
+            stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/draining", "this edge is stopping; use another"))
             # A sleep takes a millisecond at least: of thousands of streams many end between two of them.
             early = began + within * number / len(leaving) - loop.time()
             if early > 0 or number % 100 == 0:
@@ -212,7 +213,7 @@ class DiscoveryServer:
     def _aged(self, connection: Connection) -> None:
         for call in connection.calls.values():
             if (stream := self._running.get(call)) is not None:
-                stream.end(StreamRefusedError("UNAVAILABLE", "stream/aged", "the connection is old; open another"))
+                stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/aged", "the connection is old; open another"))
 
     def _route(self, call: Call) -> Handler:
         """The handler of a call, once its token says whose it is; raises `StreamRefusedError`."""
@@ -230,13 +231,13 @@ class DiscoveryServer:
     def _admit(self, call: Call) -> tuple[Serve, WorkloadToken, str, Account]:
         serve = self._methods.get(call.path)
         if serve is None:
-            raise StreamRefusedError("UNIMPLEMENTED", "call/method", "there is no such method")
+            raise StreamRefusedError(Code.UNIMPLEMENTED, "call/method", "there is no such method")
         claims, token = self._gatekeeper.identify(call.metadata)
         now = asyncio.get_running_loop().time()
         account = self.accounts.of(claims.pod_uid, now)
         call.prove(account)
         if not account.opens(now):
-            raise StreamRefusedError("UNAVAILABLE", "stream/pod-paced", "the pod opens too many streams; come back")
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/pod-paced", "the pod opens too many streams; come back")
         self._gatekeeper.admit()
         return serve, claims, token, account
 
@@ -247,7 +248,7 @@ class DiscoveryServer:
             self._say(call, refusal)
             raise
         except BadRequestError as error:
-            raise StreamRefusedError("INVALID_ARGUMENT", error.code, error.sentence) from error
+            raise StreamRefusedError(Code.INVALID_ARGUMENT, error.code, error.sentence) from error
         finally:
             self._running.pop(call, None)
 
@@ -267,7 +268,7 @@ class DiscoveryServer:
             "stream of %s refused or ended: %s",
             stream.key if stream is not None else call.peer,
             refusal.sentence,
-            extra={"code": refusal.code, "status": refusal.status, "cause": str(refusal.__cause__ or "")},
+            extra={"code": refusal.code, "status": refusal.status.name, "cause": str(refusal.__cause__ or "")},
         )
 
     async def _fetch_status(self, call: Call, claims: WorkloadToken, _token: str, account: Account) -> None:

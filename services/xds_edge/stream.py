@@ -15,7 +15,6 @@ from collections.abc import Callable
 import msgspec
 
 from services.xds_edge.accounts import Account, PodLimits
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.channel import Channel
 from services.xds_edge.csds import Held, HeldType
 from services.xds_edge.dialect import Delta, Dialect
@@ -26,6 +25,7 @@ from services.xds_edge.names import NameLedgers, StreamNames
 from services.xds_edge.origin import Origin
 from services.xds_edge.patience import WritePatience
 from services.xds_edge.progress import Progress
+from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
@@ -151,7 +151,7 @@ class ProxyStream:
         proxy = fleet.proxy(self._key)
         if proxy is None or proxy.uid != self._claims.pod_uid:
             if self._proxy is not None:
-                self.end(StreamRefusedError("PERMISSION_DENIED", "stream/pod-gone", "the pod is gone"))
+                self.end(StreamRefusedError(Code.PERMISSION_DENIED, "stream/pod-gone", "the pod is gone"))
             return
         view = fleet.view(proxy.workload_class)
         if view is None or not self._services.origin.settled(proxy.addresses):
@@ -191,7 +191,7 @@ class ProxyStream:
 
     def crowd_out(self) -> None:
         """End: the pod has opened too many streams since."""
-        self.end(StreamRefusedError("RESOURCE_EXHAUSTED", "stream/too-many", "the pod has opened too many streams"))
+        self.end(StreamRefusedError(Code.RESOURCE_EXHAUSTED, "stream/too-many", "the pod has opened too many streams"))
 
     async def run(self) -> None:
         """Serve until the client leaves or the stream is ended; raises `StreamRefusedError` in the second case."""
@@ -224,7 +224,7 @@ class ProxyStream:
                     await self._wake.wait()
         except TimeoutError:
             raise StreamRefusedError(
-                "UNAVAILABLE", "stream/not-compiled", "the pod is in no snapshot yet; come back"
+                Code.UNAVAILABLE, "stream/not-compiled", "the pod is in no snapshot yet; come back"
             ) from None
 
     async def _write(self) -> None:
@@ -281,16 +281,16 @@ class ProxyStream:
                 request, node = self._dialect.decode(payload)
                 self._take(request, node)
         except (BadRequestError, UnknownTypeError) as error:
-            self.end(StreamRefusedError("INVALID_ARGUMENT", error.code, error.sentence))
+            self.end(StreamRefusedError(Code.INVALID_ARGUMENT, error.code, error.sentence))
         except TooManyNamesError as error:
-            self.end(StreamRefusedError("RESOURCE_EXHAUSTED", error.code, error.sentence))
+            self.end(StreamRefusedError(Code.RESOURCE_EXHAUSTED, error.code, error.sentence))
         except StreamRefusedError as refusal:
             self.end(refusal)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 (logged, and the stream ended)
             _log.exception("the stream of %s ends by a fault of ours", self._key)
-            self.end(StreamRefusedError("UNAVAILABLE", "stream/fault", type(error).__name__))
+            self.end(StreamRefusedError(Code.UNAVAILABLE, "stream/fault", type(error).__name__))
         finally:
             self._client_done = True
             self._wake.set()
@@ -341,7 +341,7 @@ class ProxyStream:
         self._names.book(type_url, subscription.names, subscription.held, self._exchange.whole(type_url))
 
     def _name_too_much(self) -> None:
-        self.end(StreamRefusedError("RESOURCE_EXHAUSTED", "stream/names", "the pod names more than it may"))
+        self.end(StreamRefusedError(Code.RESOURCE_EXHAUSTED, "stream/names", "the pod names more than it may"))
 
     def _check_node(self, node: str) -> None:
         """Count proxies that say they are another pod: the token alone decides, but somebody should look."""
@@ -400,5 +400,7 @@ class ProxyStream:
 
     def _token_stale(self) -> None:
         self.end(
-            StreamRefusedError("UNAVAILABLE", "stream/token-expired", "the token expired; come back with a fresh one")
+            StreamRefusedError(
+                Code.UNAVAILABLE, "stream/token-expired", "the token expired; come back with a fresh one"
+            )
         )

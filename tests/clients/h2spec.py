@@ -18,9 +18,9 @@ from xml.etree import ElementTree as ET
 import msgspec
 
 from services.xds_edge import edge, server
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call, Handler
 from services.xds_edge.http2 import Connection
+from services.xds_edge.refusal import StreamRefusedError
 from services.xds_edge.server import DiscoveryServer
 from tests.grpcio_edge.running import grpcio_edges
 from tests.grpcio_edge.server import GrpcioServer

@@ -14,9 +14,9 @@ import grpc
 import grpc.aio
 
 from services.xds_edge import tls
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call
 from services.xds_edge.lifetime import Limits
+from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS
 from services.xds_edge.server import DiscoveryServer
 from services.xds_edge.turns import LONG, Turns
@@ -105,7 +105,7 @@ class ServicerCall:
         try:
             await self._context.write(message)
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
-            raise StreamRefusedError("UNAVAILABLE", "stream/gone", "the client has gone") from error
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/gone", "the client has gone") from error
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -166,7 +166,7 @@ class GrpcioServer(DiscoveryServer):
         stopping = asyncio.ensure_future(self._grpc.stop(within + 1.0))
         leaving = list(self._running.values())
         for stream in leaving:
-            stream.end(StreamRefusedError("UNAVAILABLE", "stream/draining", "this edge is stopping; use another"))
+            stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/draining", "this edge is stopping; use another"))
             await asyncio.sleep(within / len(leaving))
         await stopping
 
@@ -184,4 +184,4 @@ class GrpcioServer(DiscoveryServer):
             call = cast("Call", ServicerCall(path, context, self._turns))
             await self._route(call)(call)
         except StreamRefusedError as refusal:
-            await context.abort(grpc.StatusCode[refusal.status], refusal.sentence)
+            await context.abort(grpc.StatusCode[refusal.status.name], refusal.sentence)

@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call
 from services.xds_edge.http2 import Connection
 from services.xds_edge.lifetime import Limits
+from services.xds_edge.refusal import StreamRefusedError
 from services.xds_edge.tls import server_context
 from shared.errors import BadInputError
 from shared.snapshot import CDS

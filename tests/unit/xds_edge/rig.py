@@ -12,11 +12,11 @@ from h2.connection import H2Connection
 from h2.events import Event
 
 from services.xds_edge.accounts import Account, PodLimits
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.calls import Call, Handler
 from services.xds_edge.http2 import Connection
 from services.xds_edge.ledger import Ledger
 from services.xds_edge.lifetime import Limits
+from services.xds_edge.refusal import Code, StreamRefusedError
 from shared.token_bucket import TokenBucket
 from tests.waiting import eventually
 
@@ -109,7 +109,7 @@ class Rig:
 
     def _route(self, call: Call) -> Handler:
         if not self.known:
-            raise StreamRefusedError("UNAUTHENTICATED", "token/missing", "there is no token")
+            raise StreamRefusedError(Code.UNAUTHENTICATED, "token/missing", "there is no token")
         call.prove(self.account)
         return self._handle
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.xds_edge import accounts as accounts_
 from services.xds_edge.accounts import Accounts, PodLimits
-from services.xds_edge.admission import StreamRefusedError
+from services.xds_edge.refusal import Code, StreamRefusedError
 
 
 class Stream:
@@ -41,7 +41,7 @@ def test_when_there_are_too_many_streams_the_pod_with_most_loses_its_oldest() ->
     assert not mine.ended
     with pytest.raises(StreamRefusedError) as refused:
         accounts.join(greedy, Stream())
-    assert refused.value.status == "UNAVAILABLE"
+    assert refused.value.status == Code.UNAVAILABLE
 
 
 def test_a_pod_that_is_full_of_single_streams_takes_no_more() -> None:

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from services.xds_edge.accounts import Account
-from services.xds_edge.admission import StreamRefusedError
-from services.xds_edge.calls import RESPONSE, Call, Code, Handler, Headers
+from services.xds_edge.calls import RESPONSE, Call, Handler, Headers
 from services.xds_edge.outbox import Outbox
+from services.xds_edge.refusal import Code, StreamRefusedError
 
 LIMIT = 100
 
@@ -92,12 +92,12 @@ async def test_a_call_knows_its_path_and_its_metadata() -> None:
 @pytest.mark.parametrize(
     ("content", "status"),
     [
-        (b"\1" + framed(b"x")[1:], "UNIMPLEMENTED"),
-        (b"\0" + (LIMIT + 1).to_bytes(4, "big"), "RESOURCE_EXHAUSTED"),
-        (framed(b"y" * (LIMIT + 1)), "RESOURCE_EXHAUSTED"),
+        (b"\1" + framed(b"x")[1:], Code.UNIMPLEMENTED),
+        (b"\0" + (LIMIT + 1).to_bytes(4, "big"), Code.RESOURCE_EXHAUSTED),
+        (framed(b"y" * (LIMIT + 1)), Code.RESOURCE_EXHAUSTED),
     ],
 )
-async def test_what_cannot_be_taken_is_refused_before_it_is_kept(content: bytes, status: str) -> None:
+async def test_what_cannot_be_taken_is_refused_before_it_is_kept(content: bytes, status: Code) -> None:
     carrier = Carrier()
     one = call(carrier)
     one.receive(framed(b"good") + content, 50)
@@ -189,7 +189,7 @@ async def test_a_call_that_holds_too_much_ends_with_that() -> None:
     assert one.unread == 0
     with pytest.raises(StreamRefusedError) as refused:
         await one.read()
-    assert refused.value.status == "RESOURCE_EXHAUSTED"
+    assert refused.value.status == Code.RESOURCE_EXHAUSTED
 
 
 async def test_a_message_that_is_never_whole_ends_the_call() -> None:
@@ -266,7 +266,7 @@ async def test_a_call_that_is_refused_by_its_headers_starts_nothing_and_keeps_no
     one = call(carrier)
 
     def refuse(_call: Call) -> Handler:
-        raise StreamRefusedError("UNAUTHENTICATED", "token/missing", "no token")
+        raise StreamRefusedError(Code.UNAUTHENTICATED, "token/missing", "no token")
 
     with pytest.raises(StreamRefusedError):
         one.route(refuse)

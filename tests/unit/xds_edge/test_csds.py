@@ -6,8 +6,8 @@ import pytest
 from envoy.service.status.v3.csds_pb2 import ClientStatusRequest, ClientStatusResponse
 
 from services.xds_edge import csds
-from services.xds_edge.admission import StreamRefusedError
 from services.xds_edge.csds import Held, HeldType
+from services.xds_edge.refusal import Code, StreamRefusedError
 from shared.snapshot import CDS
 from shared.tokens import WorkloadToken
 from tests.unit.xds_edge.test_stream import CLAIMS
@@ -35,7 +35,7 @@ def test_resources_beyond_the_limit_are_refused_and_may_be_left_out() -> None:
     many = [held("n", f"p{number}", *(f"c{one}" for one in range(10))) for number in range(4)]
     with pytest.raises(StreamRefusedError) as refused:
         ask(many)
-    assert refused.value.status == "RESOURCE_EXHAUSTED"
+    assert refused.value.status == Code.RESOURCE_EXHAUSTED
     assert "exclude_resource_contents" in refused.value.sentence
     assert len(ask(many, bare=True).config) == 4
     assert len(ask(many[:3]).config) == 3

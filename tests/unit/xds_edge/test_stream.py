@@ -10,11 +10,12 @@ import msgspec
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from services.xds_edge.admission import TARGET, Gatekeeper, LoadWatch, Pace, StreamRefusedError
+from services.xds_edge.admission import TARGET, Gatekeeper, LoadWatch, Pace
 from services.xds_edge.fleet import Fleet
 from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.names import NameLedgers
 from services.xds_edge.origin import Origin, Policy
+from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.responses import Responses
 from services.xds_edge.secrets import WorkloadSecrets
 from services.xds_edge.status import StatusReporter
@@ -152,7 +153,7 @@ async def test_a_stream_ends_with_its_pod(change: Commit) -> None:
     services.fleet.apply(change)
     with pytest.raises(StreamRefusedError) as refused:
         await asyncio.wait_for(running, 5)
-    assert refused.value.status == "PERMISSION_DENIED"
+    assert refused.value.status == Code.PERMISSION_DENIED
 
 
 async def test_a_cancelled_stream_is_not_swallowed() -> None:
@@ -200,7 +201,7 @@ class TestGatekeeper:
         gate.draining = draining
         with pytest.raises(StreamRefusedError) as refused:
             gate.identify([("authorization", "Bearer x")])
-        assert (refused.value.status, refused.value.code) == ("UNAVAILABLE", code)
+        assert (refused.value.status, refused.value.code) == (Code.UNAVAILABLE, code)
 
     @pytest.mark.parametrize(
         "metadata",
@@ -220,7 +221,7 @@ class TestGatekeeper:
         assert gate.identify([("authorization", "Bearer x")]) == (CLAIMS, "x")
         with pytest.raises(StreamRefusedError) as refused:
             gate.identify(metadata)
-        assert (refused.value.status, refused.value.code) == ("UNAUTHENTICATED", "token/missing")
+        assert (refused.value.status, refused.value.code) == (Code.UNAUTHENTICATED, "token/missing")
 
 
 class Believing:
@@ -311,7 +312,7 @@ async def test_a_token_that_is_used_elsewhere_is_refused_where_that_is_wanted() 
     services.fleet.apply(commit(1, addresses=(HERE,)))
     channel.ask(CDS)
     refusal = await ended(ProxyStream(services, channel, CLAIMS, "t", address=ELSEWHERE))
-    assert (refusal.status, refusal.code) == ("PERMISSION_DENIED", "stream/foreign-address")
+    assert (refusal.status, refusal.code) == (Code.PERMISSION_DENIED, "stream/foreign-address")
     assert not channel.heard
 
 
@@ -348,7 +349,7 @@ async def test_names_beyond_what_a_pod_may_name_end_the_stream() -> None:
     for number in range(3):
         channel.ask(EDS, f"{number}-" + "n" * 4000)
     refusal = await ended(ProxyStream(services, channel, CLAIMS, "t"))
-    assert (refusal.status, refusal.code) == ("RESOURCE_EXHAUSTED", "stream/names")
+    assert (refusal.status, refusal.code) == (Code.RESOURCE_EXHAUSTED, "stream/names")
     assert services.names.foreign.held == services.names.all.held == 0
 
 
