@@ -185,7 +185,7 @@ class Snapshot:
         """
         refuse_future(commit)
         if commit.parent == 0:
-            self.__init__()
+            self._clear()
         elif commit.parent != self.version:
             raise SnapshotError(
                 "snapshot/gap",
@@ -204,6 +204,12 @@ class Snapshot:
             self.mesh_namespaces = commit.mesh_namespaces
         self.version, self.epoch, self.build = commit.version, commit.epoch, commit.build
         self.trust_domain = commit.trust_domain
+
+    def _clear(self) -> None:
+        """Be as new: nothing is held. Readers of the old dictionaries keep them as they are."""
+        self.version, self.epoch, self.build, self.trust_domain = 0, "", "", "cluster.local"
+        self.resources, self.views, self.proxies = {}, {}, {}
+        self.quarantine, self.mesh_namespaces = [], []
 
     def _apply_proxies(self, proxies: dict[str, Proxy | None]) -> None:
         for key, proxy in proxies.items():

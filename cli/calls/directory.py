@@ -14,7 +14,7 @@ from services.compiler.claims import of_service, pod_behind
 from services.compiler.derive.protocols import spoken
 from shared.decoding import UndecodableError, decode
 from shared.errors import BadInputError
-from shared.events import Event
+from shared.events import DELETED, Event
 from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
 from shared.policy.names import ObjectName
 from shared.snapshot import proxy_key
@@ -127,7 +127,7 @@ class Directory:
 
 
 def _keep(objects: dict[ObjectName, S], name: ObjectName, event: Event, kind: type[S]) -> None:
-    if event.operation == "deleted" or event.object is None:
+    if event.operation == DELETED or event.object is None:
         objects.pop(name, None)
     else:
         try:

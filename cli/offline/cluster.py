@@ -16,7 +16,7 @@ import msgspec
 from services.ingestor.projection import UnreadableObjectError, project
 from services.injector.decision import Namespace, decide
 from shared.errors import BadInputError
-from shared.events import SCHEMA, Event
+from shared.events import APPLIED, SCHEMA, Event
 from shared.model import ANNOTATION_SIDECAR, KINDS
 
 Manifest = dict[str, Any]
@@ -213,7 +213,7 @@ def _event(item: Manifest) -> Event:
         name=meta["name"],
         uid=meta["uid"],
         resource_version="1",
-        operation="applied",
+        operation=APPLIED,
         api_version=item.get("apiVersion", ""),
         object=msgspec.Raw(projected.body),
         withheld=projected.withheld,

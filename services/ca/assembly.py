@@ -27,7 +27,7 @@ from services.ca.settings import CaSettings
 from services.ca.signing_queue import SigningQueue
 from services.ca.wishes import WantedRoot
 from services.ca.writes import Writes
-from shared.certificates import SigningAnswer
+from shared.certificates import SigningAnswer, TrustBundle
 from shared.eventlog.protocol import Logs
 from shared.latest import Latest
 from shared.sealing import Opener
@@ -86,7 +86,7 @@ class CertificateAuthority:
             namespace=settings.namespace,
             clock=clock,
         )
-        self.bundle: Latest[Any] = Latest()
+        self.bundle: Latest[TrustBundle] = Latest()
         self.plan: Plan | None = None
         """What the state machine of the roots saw last."""
         self.distributor: BundleDistributor | None = None

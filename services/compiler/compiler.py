@@ -30,7 +30,7 @@ from services.compiler.pinning import Pinning
 from services.compiler.reduce import reduce
 from services.compiler.slices import Steps, finished
 from shared.build import VERSION
-from shared.events import Event, ObjectKey
+from shared.events import APPLIED, Event, ObjectKey
 from shared.membership import MESH_CONFIG
 from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
 from shared.policy.names import ObjectName
@@ -133,7 +133,7 @@ class Compiler:
         reduce(self._mesh, event, sequence)
         if event.kind == "HTTPRouteGroup":
             self._unjudged.add(event.namespace)
-        exists = event.operation == "applied"
+        exists = event.operation == APPLIED
         if event.kind == "Pod":
             pod = ObjectName(event.namespace, event.name)
             if exists and self._serves(pod):

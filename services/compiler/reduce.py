@@ -16,7 +16,7 @@ from services.compiler import claims
 from services.compiler.engine import InputMap
 from services.compiler.mesh import Mesh
 from shared.decoding import UndecodableError, decode_by
-from shared.events import Event
+from shared.events import DELETED, Event
 from shared.membership import mesh_of
 from shared.model import (
     KINDS,
@@ -44,7 +44,7 @@ _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items(
 def reduce(mesh: Mesh, event: Event, sequence: int) -> None:
     """Fold one event in. Kinds that change no configuration are noted and change nothing."""
     key = event.key
-    if event.operation == "deleted" or event.object is None:
+    if event.operation == DELETED or event.object is None:
         mesh.causes.pop(key, None)
         mesh.rejected.pop(key, None)
         _store(mesh, event, None, None)
@@ -78,7 +78,7 @@ class _BeyondBudgetError(PolicyError):
         self.closed = stands_for_it
 
 
-def _read(event: Event, budgets: Budgets) -> Any:
+def _read(event: Event, budgets: Budgets) -> object:
     """The object of an event, policy already in its model; none for kinds that the compiler does not know."""
     decoder = _DECODERS.get(event.kind)
     if decoder is None or event.object is None:
@@ -102,7 +102,7 @@ def _read(event: Event, budgets: Budgets) -> Any:
         raise PolicyError("compiler/failed", f"cannot be compiled ({type(error).__name__}: {error})") from error
 
 
-def _store(mesh: Mesh, event: Event, value: Any, cause: Cause | None) -> None:
+def _store(mesh: Mesh, event: Event, value: object, cause: Cause | None) -> None:
     store = _STORES.get(event.kind)
     if store is not None:
         store(mesh, ObjectName(event.namespace, event.name), value, cause)

@@ -38,6 +38,13 @@ class Counts(msgspec.Struct):
     sets: int = 0
     sets_incomplete: int = 0
 
+    def undo_decisions(self, before: Counts) -> None:
+        """Take back what deciding a round has counted: the round is decided anew."""
+        self.unchanged = before.unchanged
+        self.older = before.older
+        self.spared = before.spared
+        self.doubts = before.doubts
+
 
 class Verdicts:
     """Decides rounds; owned by the writer."""

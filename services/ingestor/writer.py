@@ -252,8 +252,7 @@ class Writer:
             try:
                 await self._attempt(groups)
             except (StaleWriterError, DuplicateError, LogUnavailableError) as error:
-                for field in ("unchanged", "older", "spared", "doubts"):
-                    setattr(self.counts, field, getattr(before, field))
+                self.counts.undo_decisions(before)
                 self.book.undo()
                 groups = await self._reread(groups, start, error)
                 if not self._may_lead():

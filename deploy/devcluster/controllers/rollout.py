@@ -8,7 +8,7 @@ are available, and broken pods of old sets go first since they serve nobody.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -39,13 +39,12 @@ def resolve_bounds(replicas: int, surge: int | str, unavailable: int | str) -> B
     return Bounds(most, 1 if most == 0 and fewest == 0 else min(fewest, replicas))
 
 
-def _part(value: int | str, whole: int, rounding: object) -> int:
+def _part(value: int | str, whole: int, rounding: Callable[[float], int]) -> int:
     if isinstance(value, int):
         return value
     if not value.endswith("%"):
         return int(value)
-    exact = whole * int(value[:-1]) / 100
-    return math.ceil(exact) if rounding is math.ceil else math.floor(exact)
+    return rounding(whole * int(value[:-1]) / 100)
 
 
 def next_sizes(replicas: int, bounds: Bounds, new: SetSize, old: Sequence[SetSize]) -> dict[str, int]:
