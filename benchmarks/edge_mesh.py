@@ -45,6 +45,7 @@ from shared.snapshot import (
     Commit,
     Proxy,
     Resource,
+    ResourceId,
     Snapshot,
     ViewChange,
     encode_commit,
@@ -113,7 +114,7 @@ class Publisher:
     async def begin(self, proxies: int) -> None:
         """The first commit: all classes, all proxies."""
         shared = [f"shared-{number}" for number in range(SHARED)]
-        resources: dict[tuple[str, str, str], Resource] = {}
+        resources: dict[ResourceId, Resource] = {}
         views: dict[str, ViewChange | None] = {}
 
         def add(put: dict[str, dict[str, str]], type_url: str, name: str, body: bytes) -> None:
@@ -156,7 +157,7 @@ class Publisher:
         everybody = classes >= CLASSES
         names = ["shared-0"] if everybody else [f"own-{number}" for number in range(classes)]
         resources: list[Resource] = []
-        retired: list[tuple[str, str, str]] = []
+        retired: list[ResourceId] = []
         views: dict[str, ViewChange | None] = {}
         for number, name in enumerate(names):
             body = _endpoints(name, self._turn)

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from shared.documents import documents
 from shared.errors import BadInputError
 from shared.reading import read_text
 
 Manifest = dict[str, Any]
+
+
+class ObjectId(NamedTuple):
+    """An object of one cluster."""
+
+    kind: str
+    namespace: str
+    """Empty: it is in none."""
+    name: str
+
+
+def id_of(manifest: Manifest) -> ObjectId:
+    """Which object a manifest describes."""
+    metadata = manifest["metadata"]
+    return ObjectId(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+
 
 _TEXTS = ("name", "namespace", "generateName", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
 _MAPS = ("labels", "annotations")

@@ -56,6 +56,10 @@ class Cause(msgspec.Struct, frozen=True, array_like=True, order=True):
     """Sequence in `MESH_EVENTS`."""
 
 
+ResourceId = tuple[str, str, str]
+"""Type URL, name and hash of a resource. A plain tuple: each fold makes one for every resource that it names."""
+
+
 class Resource(msgspec.Struct, frozen=True, array_like=True):
     """One xDS resource in its final bytes."""
 
@@ -143,7 +147,7 @@ class Commit(msgspec.Struct, frozen=True):
     """Which compiler made it."""
     resources: list[Resource] = []
     """Bodies that the parent does not have."""
-    retired: list[tuple[str, str, str]] = []
+    retired: list[ResourceId] = []
     """(type, name, hash) of bodies that no view names any more."""
     views: dict[str, ViewChange | None] = {}
     """Changed views by class; none: the class is gone."""
@@ -168,7 +172,7 @@ class Snapshot:
         self.epoch = ""
         self.build = ""
         self.trust_domain = "cluster.local"
-        self.resources: dict[tuple[str, str, str], Resource] = {}
+        self.resources: dict[ResourceId, Resource] = {}
         """(type, name, hash) → resource."""
         self.views: dict[str, dict[str, dict[str, str]]] = {}
         """Class → type URL → name → hash."""

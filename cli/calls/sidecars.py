@@ -27,7 +27,7 @@ from cli.calls.http import Peer, Refused, decided, received, taken
 from cli.calls.matching import Request, UnknownConfigurationError, allowing, trusted
 from services.compiler.names import DENIED, MESH_PROTOCOL
 from shared.policy.names import ObjectName
-from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
+from shared.snapshot import CDS, EDS, LDS, RDS, ResourceId, Snapshot
 
 M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
 _TYPES = {Cluster: CDS, ClusterLoadAssignment: EDS, Listener: LDS, RouteConfiguration: RDS}
@@ -73,7 +73,7 @@ class Verdict(msgspec.Struct, frozen=True):
 class _Told:
     """What one proxy is told, parsed when it is asked for."""
 
-    def __init__(self, snapshot: Snapshot, key: str, parsed: dict[tuple[str, str, str], object]) -> None:
+    def __init__(self, snapshot: Snapshot, key: str, parsed: dict[ResourceId, object]) -> None:
         proxy = snapshot.proxies[key]
         self.snapshot = snapshot
         self.key = key
@@ -132,7 +132,7 @@ class Sidecars:
         """Address → key of the proxy behind it."""
         self.servers = snapshot if servers is None else servers
         self._address_of = {key: address for address, key in pods.items()}
-        self._parsed: dict[tuple[str, str, str], object] = {}
+        self._parsed: dict[ResourceId, object] = {}
         """Resources that were looked at: many ways lead through the same."""
 
     def _caller(self, key: str) -> _Told:

@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from cli.api import Api, Manifest
+from cli.manifests import id_of
 from deploy.install.control_plane import control_plane
 from deploy.install.profile import Profile
 from deploy.install.secrets import log_secrets
@@ -112,10 +113,10 @@ async def upgrade(api: Api, profile: Profile, *, progress: Progress) -> list[str
     await _apply(api, [*wanted[: len(definitions()) + 1], *fresh, *wanted[len(definitions()) + 1 :]], progress)
     if not await has_mesh_config(api, profile.namespace):
         await _apply(api, [mesh_config(profile, permissive=False)], progress)
-    keep = {_identity(one) for one in wanted}
+    keep = {id_of(one) for one in wanted}
     gone: list[str] = []
     for one in await _labelled(api, _OURS, profile.mesh_name):
-        if _identity(one) not in keep and not _made_by_others(one):
+        if id_of(one) not in keep and not _made_by_others(one):
             await api.delete(one)
             gone.append(f"{one['kind']} {one['metadata']['name']}")
     return gone
@@ -198,7 +199,3 @@ async def _delete(api: Api, manifests: Sequence[Manifest], progress: Progress) -
 
 def _made_by_others(one: Manifest) -> bool:
     return bool(one["metadata"].get("ownerReferences"))
-
-
-def _identity(one: Manifest) -> tuple[str, str, str]:
-    return one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]

@@ -55,7 +55,7 @@ def draining(before: Snapshot, after: Snapshot) -> Drains:
     for (was, becomes), proxies in moves.items():
         old, new = before.views[was].get(LDS, {}), after.views[becomes].get(LDS, {})
         for name, digest in sorted(old.items()):
-            chains = _ended_by(before, after, (name, digest, new.get(name, "")))
+            chains = _ended_by(before, after, name, digest, new.get(name, ""))
             if chains is not None:
                 found.append(Drain(was, becomes, proxies, name, chains, goes=name not in new))
     return Drains(found, leaving)
@@ -72,8 +72,7 @@ def ended(old: Listener, new: Listener | None) -> tuple[str, ...] | None:
     return chains or None
 
 
-def _ended_by(before: Snapshot, after: Snapshot, change: tuple[str, str, str]) -> tuple[str, ...] | None:
-    name, old, new = change
+def _ended_by(before: Snapshot, after: Snapshot, name: str, old: str, new: str) -> tuple[str, ...] | None:
     if old == new:
         return None
     listener = Listener.FromString(before.resources[LDS, name, old].body)

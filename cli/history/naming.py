@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli.history.timeline import Happened
+from cli.manifests import ObjectId
 from cli.moments import clock
 from shared.errors import BadInputError
 from shared.events import ObjectKey
@@ -37,12 +38,12 @@ def parse_proxy(text: str, cluster: str) -> str:
     return proxy_key(cluster, namespace, pod)
 
 
-def parse_object(text: str) -> tuple[str, str, str]:
+def parse_object(text: str) -> ObjectId:
     """Kind, namespace and name of `KIND/NS/NAME` (or `KIND/NAME`); raises `BadInputError`."""
     parts = text.split("/")
     if len(parts) not in {2, 3} or not all(parts):
         raise BadInputError("history/object", "is no object: write KIND/NAMESPACE/NAME", about=repr(text))
-    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else (parts[0], "", parts[1])
+    return ObjectId(parts[0], "" if len(parts) == 2 else parts[1], parts[-1])
 
 
 def class_of(snapshot: Snapshot, key: str) -> str:

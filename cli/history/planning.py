@@ -16,6 +16,7 @@ from cli.history.reachability import Calls, changed_calls
 from cli.history.recompile import compiled, compiler_of
 from cli.history.seen import Seen, SeenCall, judged
 from cli.history.timeline import Timeline, in_force, living
+from cli.manifests import ObjectId
 from cli.offline.compiling import admission_warnings
 from shared.pins import PIN_KIND
 from shared.snapshot import Quarantined, Snapshot
@@ -50,7 +51,7 @@ async def plan(
     timeline: Timeline,
     version: int,
     put: list[Manifest],
-    drop: list[tuple[str, str, str]],
+    drop: list[ObjectId],
     *,
     whole: bool = False,
     seen: Sequence[SeenCall] = (),

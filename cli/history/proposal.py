@@ -10,6 +10,7 @@ import msgspec
 from cli.api import Manifest
 from cli.history.archive import About
 from cli.history.timeline import Happened
+from cli.manifests import ObjectId
 from services.ingestor.kinds import is_followed
 from services.ingestor.projection import UnreadableObjectError, project
 from shared.errors import BadInputError
@@ -28,7 +29,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 def propose(
-    about: About, state: Mapping[ObjectKey, Happened], put: Sequence[Manifest], drop: Sequence[tuple[str, str, str]]
+    about: About, state: Mapping[ObjectKey, Happened], put: Sequence[Manifest], drop: Sequence[ObjectId]
 ) -> Proposal:
     """The events of applying `put` and deleting `drop`; raises `BadInputError`."""
     events: list[Event] = []
@@ -48,7 +49,7 @@ def propose(
     return Proposal(events, ignored)
 
 
-def keys_of(about: About, put: Sequence[Manifest], drop: Sequence[tuple[str, str, str]]) -> list[ObjectKey]:
+def keys_of(about: About, put: Sequence[Manifest], drop: Sequence[ObjectId]) -> list[ObjectKey]:
     """Of the objects that are applied or deleted."""
     return [*(_key(about, manifest) for manifest in put), *(ObjectKey(about.cluster, *one) for one in drop)]
 

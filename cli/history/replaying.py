@@ -19,7 +19,7 @@ from services.compiler.compiler import Compiler
 from shared import events
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import ChainBrokenError, Record
-from shared.snapshot import Commit, Snapshot, SnapshotError
+from shared.snapshot import Commit, ResourceId, Snapshot, SnapshotError
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Difference(msgspec.Struct, frozen=True):
     """The query or part that differs."""
     published: str
     replayed: str
-    replayed_resource: tuple[str, str, str] | None = None
+    replayed_resource: ResourceId | None = None
     """Type URL, name and hash of what the replay made, if it is a resource."""
 
 
@@ -201,7 +201,7 @@ class Replay:
             self.outcome.difference = msgspec.structs.replace(found, version=commit.version, what=what)
         return found is None
 
-    def _made_by(self, resource: tuple[str, str, str] | None) -> str:
+    def _made_by(self, resource: ResourceId | None) -> str:
         """Which query made a resource of ours."""
         query = self._compiler.result().made_by(resource) if resource is not None else ""
         return f", made by query {query}" if query else ""

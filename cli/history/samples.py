@@ -7,7 +7,7 @@ expression, a path that only the one of them takes and one that only the other t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -29,15 +29,23 @@ class Samples(msgspec.Struct, frozen=True):
     """Matches whose expressions this package does not judge, as `HTTPRouteGroup NS/NAME match NAME`."""
 
 
+class _Form(NamedTuple):
+    """A match of a route group."""
+
+    namespace: str
+    group: str
+    match: str
+
+
 def samples(policy: Iterable[Event]) -> Samples:
     """Requests for every form of every route group, before and after a change."""
     groups = [event for event in policy if event.kind == "HTTPRouteGroup" and event.object is not None]
-    forms: dict[tuple[str, str, str], list[Match]] = {}
+    forms: dict[_Form, list[Match]] = {}
     for event in groups:
         for number, match in enumerate(_matches(event)):
             named = match.get("name")
             name = named if isinstance(named, str) else f"number {number + 1}"
-            forms.setdefault((event.namespace, event.name, name), []).append(match)
+            forms.setdefault(_Form(event.namespace, event.name, name), []).append(match)
     every = sorted({method for found in forms.values() for match in found for method in _said_methods(match)} - {"*"})
     requests: dict[Request, None] = {Request(): None}
     unasked: list[str] = []

@@ -18,6 +18,7 @@ from cli import embedded, kubeconfig
 from cli.api import Api, Manifest, connect
 from cli.history import bodies
 from cli.history.timeline import Happened
+from cli.manifests import ObjectId, id_of
 from shared.errors import MeshlogError
 from shared.interpreter import module
 from shared.pins import PINNED_KINDS
@@ -32,7 +33,7 @@ class Stage:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        self._there: dict[tuple[str, str, str], Manifest] = {}
+        self._there: dict[ObjectId, Manifest] = {}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -52,7 +53,7 @@ class Stage:
     async def put_on(self, version: int, state: Iterable[Happened]) -> None:
         """Make policy and routing those of a version, and wait until every proxy has them; raises `MeshlogError`."""
         policy = [_manifest(item) for item in state if item.event.kind in PINNED_KINDS]
-        wanted = {_key(one): one for one in policy}
+        wanted = {id_of(one): one for one in policy}
         async with self._api() as api:
             for key in self._there.keys() - wanted.keys():
                 await api.delete(self._there[key])
@@ -102,8 +103,3 @@ def _manifest(item: Happened) -> Manifest:
     body = bodies.object_of(item)
     kept = ("name", "namespace", "labels", "annotations")
     return {**body, "metadata": {name: body["metadata"][name] for name in kept if name in body["metadata"]}}
-
-
-def _key(manifest: Manifest) -> tuple[str, str, str]:
-    metadata = manifest["metadata"]
-    return manifest["kind"], metadata.get("namespace", ""), metadata["name"]

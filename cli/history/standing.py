@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from typing import NamedTuple
 
 import msgspec
 
@@ -59,6 +60,14 @@ class StreamState(msgspec.Struct, frozen=True):
     last: int
 
 
+class LeftOut(NamedTuple):
+    """An object that the compiler has left out."""
+
+    object: str
+    code: str
+    sentence: str
+
+
 class Standing(msgspec.Struct, frozen=True):
     """All of it."""
 
@@ -69,8 +78,7 @@ class Standing(msgspec.Struct, frozen=True):
     events: int
     """Sequence of the newest event: those after `version` changed no configuration, or are being compiled."""
     proxies: list[ProxyState]
-    quarantine: list[tuple[str, str, str]]
-    """Object, code, sentence."""
+    quarantine: list[LeftOut]
     certificates: CertificateState
     streams: list[StreamState]
     rebuilt_from: int
@@ -125,7 +133,7 @@ async def standing(source: Source, tracker: Tracker) -> Standing:
         build=tracker.snapshot.build,
         events=await newest_event(source),
         proxies=proxy_states(tracker),
-        quarantine=[(str(one.key), one.code, one.sentence) for one in tracker.snapshot.quarantine],
+        quarantine=[LeftOut(str(one.key), one.code, one.sentence) for one in tracker.snapshot.quarantine],
         certificates=await _certificates(source, tracker),
         streams=streams,
         rebuilt_from=await Timeline(source).oldest(),

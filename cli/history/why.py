@@ -24,7 +24,7 @@ from services.compiler.names import INBOUND_LISTENER, OUTBOUND_LISTENER, ObjectN
 from shared import events
 from shared.errors import BadInputError
 from shared.events import ObjectKey
-from shared.snapshot import LDS, Cause, Resource, Snapshot
+from shared.snapshot import LDS, Cause, Resource, ResourceId, Snapshot
 
 MOST_TRIED = 400
 """Objects that are taken out one by one; an answer with more of them is not split."""
@@ -136,7 +136,7 @@ def _part(about: About, snapshot: Snapshot, view: dict[str, dict[str, str]], res
 class Trial:
     """Whether a proxy would hold exactly this resource, were there other objects."""
 
-    def __init__(self, about: About, proxy: str, identity: tuple[str, str, str]) -> None:
+    def __init__(self, about: About, proxy: str, identity: ResourceId) -> None:
         self.proxy = proxy
         _, namespace, pod = proxy.split("/")
         self.pod = ObjectName(namespace, pod)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from cli.manifests import id_of
 from services.ingestor.projection import UnreadableObjectError, project
 from services.injector.decision import Namespace, decide
 from shared.errors import BadInputError
@@ -34,7 +35,7 @@ def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace:
 
     Raises `BadInputError` for an object that cannot be read as its kind.
     """
-    objects = sorted((_named(copy.deepcopy(item)) for item in manifests), key=_key)
+    objects = sorted((_named(copy.deepcopy(item)) for item in manifests), key=id_of)
     namespaces = {
         name: Namespace(name=name, labels=meta.get("labels") or {}, annotations=meta.get("annotations") or {})
         for item in objects
@@ -65,13 +66,13 @@ def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace:
     ]
     made = {"Pod", "Service", "EndpointSlice"}
     rest = [item for item in objects if item["kind"] in KINDS and item["kind"] not in made]
-    return [_event(item) for item in sorted([*rest, *pods, *services, *slices], key=_key)]
+    return [_event(item) for item in sorted([*rest, *pods, *services, *slices], key=id_of)]
 
 
 def as_they_are(objects: Sequence[Manifest]) -> list[Event]:
     """The events of objects of a running cluster, in a fixed order: nothing is made up."""
     known = (copy.deepcopy(item) for item in objects if item["kind"] in KINDS)
-    return [_event(item) for item in sorted(map(_named, known), key=_key)]
+    return [_event(item) for item in sorted(map(_named, known), key=id_of)]
 
 
 def _named(item: Manifest) -> Manifest:
@@ -81,10 +82,6 @@ def _named(item: Manifest) -> Manifest:
     meta["namespace"] = "" if item["kind"] in _CLUSTER_SCOPED else meta.get("namespace") or "default"
     meta.setdefault("uid", f"{item['kind']}-{meta['namespace']}-{meta['name']}")
     return item
-
-
-def _key(item: Manifest) -> tuple[str, str, str]:
-    return item["kind"], item["metadata"]["namespace"], item["metadata"]["name"]
 
 
 class _Addresses:

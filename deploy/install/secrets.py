@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 import string
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -52,7 +52,15 @@ def _password() -> str:
     return secrets.choice(string.ascii_letters) + "".join(secrets.choice(alphabet) for _ in range(31))
 
 
-def _certificates(profile: Profile, now: dt.datetime) -> tuple[str, str, str]:
+class _Certificates(NamedTuple):
+    """PEM."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
+def _certificates(profile: Profile, now: dt.datetime) -> _Certificates:
     """PEM of a CA whose key is forgotten at once, of the servers' certificate, and of its key."""
     ca_key = ec.generate_private_key(ec.SECP256R1())
     key = ec.generate_private_key(ec.SECP256R1())
@@ -80,7 +88,7 @@ def _certificates(profile: Profile, now: dt.datetime) -> tuple[str, str, str]:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return _pem(authority), _pem(certificate), private.decode()
+    return _Certificates(_pem(authority), _pem(certificate), private.decode())
 
 
 def _builder(

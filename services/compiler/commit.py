@@ -8,7 +8,17 @@ import msgspec
 
 from services.compiler.derived import Derived, Names, Touched
 from services.compiler.slices import Steps
-from shared.snapshot import FORMAT, Cause, Commit, Quarantined, Resource, Snapshot, ViewChange, record_causes
+from shared.snapshot import (
+    FORMAT,
+    Cause,
+    Commit,
+    Quarantined,
+    Resource,
+    ResourceId,
+    Snapshot,
+    ViewChange,
+    record_causes,
+)
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -77,7 +87,7 @@ def difference(
     The first commit of all is made even if it is empty: from then on edges know that there is nothing to serve.
     """
     resources: list[Resource] = []
-    retired: list[tuple[str, str, str]] = []
+    retired: list[ResourceId] = []
     for identity in sorted(touched.bodies):
         body = derived.body(identity)
         held = identity in published.resources

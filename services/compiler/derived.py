@@ -21,10 +21,8 @@ from services.compiler.slices import Steps
 from services.compiler.views.sidecar import Ref
 from services.compiler.views.view import FACTORIES, View, view
 from shared.policy.names import ObjectName
-from shared.snapshot import Cause, Proxy, proxy_key
+from shared.snapshot import Cause, Proxy, ResourceId, proxy_key
 
-Identity = tuple[str, str, str]
-"""Type URL, name, hash."""
 Names = dict[str, dict[str, str]]
 """Type URL → name → hash."""
 
@@ -37,7 +35,7 @@ class Touched(msgspec.Struct):
     )
     """Class → (type URL, name) of what its view may hold otherwise; none: anything."""
     proxies: set[str] = msgspec.field(default_factory=set[str])
-    bodies: set[Identity] = msgspec.field(default_factory=set[Identity])
+    bodies: set[ResourceId] = msgspec.field(default_factory=set[ResourceId])
 
     def name(self, workload_class: str, found: Rendered) -> None:
         """A class may hold something else, or nothing, under the name of this resource."""
@@ -75,7 +73,7 @@ class Derived:
         """What of other namespaces does not fit into proxies, by the query that says so."""
         self._left_out_nodes: dict[WorkloadClass, Node] = {}
         self._rendered: dict[Ref, Rendered] = {}
-        self._refs_of_body: dict[Identity, dict[Ref, None]] = {}
+        self._refs_of_body: dict[ResourceId, dict[Ref, None]] = {}
 
     # Which pods there are
 
@@ -249,22 +247,22 @@ class Derived:
 
     # Reading
 
-    def body(self, identity: Identity) -> bytes | None:
+    def body(self, identity: ResourceId) -> bytes | None:
         """The bytes of a resource, if some view holds it."""
         refs = self._refs_of_body.get(identity)
         return self._rendered[next(iter(refs))].body if refs else None
 
-    def bodies(self) -> set[Identity]:
+    def bodies(self) -> set[ResourceId]:
         """Every resource that some view holds."""
         return set(self._refs_of_body)
 
-    def made_by(self, identity: Identity) -> str:
+    def made_by(self, identity: ResourceId) -> str:
         """The query that made a resource, with its arguments; empty if no view holds it."""
         refs = self._refs_of_body.get(identity)
         ref = next(iter(refs)) if refs else None
         return "" if ref is None else f"{ref.factory.name}({', '.join(map(str, ref.arguments))})"
 
-    def causes(self, identity: Identity) -> list[Cause]:
+    def causes(self, identity: ResourceId) -> list[Cause]:
         """The events that the bytes of a resource were made from, sorted."""
         found: set[Cause] = set()
         for ref in self._refs_of_body.get(identity, ()):

@@ -16,10 +16,7 @@ from services.compiler.reduce import reduce
 from services.compiler.views.sidecar import Ref
 from services.compiler.views.view import view
 from shared.events import Event
-from shared.snapshot import Cause
-
-Identity = tuple[str, str, str]
-"""Type URL, name, hash."""
+from shared.snapshot import Cause, ResourceId
 
 
 class Looking:
@@ -34,7 +31,7 @@ class Looking:
         for event, sequence in events:
             reduce(self._mesh, event, sequence)
 
-    def find(self, identity: Identity) -> Ref | None:
+    def find(self, identity: ResourceId) -> Ref | None:
         """How a resource of the proxy is made, if the proxy holds exactly this one."""
         entry: ProxyEntry | None = proxy(self._mesh, self.pod)
         if entry is None:

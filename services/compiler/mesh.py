@@ -7,6 +7,8 @@ form of the few kinds that keep it): the order of events about different objects
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from services.compiler.engine import Engine, Index, InputMap
@@ -36,6 +38,14 @@ class MeshSettings(msgspec.Struct, frozen=True):
     """Whether pods may have loopback addresses: only in tests, which run pods without a network of their own."""
 
 
+class SelectorPair(NamedTuple):
+    """A label that a Service's selector asks for."""
+
+    namespace: str
+    label: str
+    value: str
+
+
 class Mesh:
     """The inputs of one mesh in one cluster, and the engine that answers queries over them."""
 
@@ -59,7 +69,7 @@ class Mesh:
         self.namespaces_of_mesh: Index[str, str] = Index(engine)
         """Mesh → its member namespaces."""
         self.services_of_namespace: Index[str, ObjectName] = Index(engine)
-        self.services_by_selector: Index[tuple[str, str, str], ObjectName] = Index(engine)
+        self.services_by_selector: Index[SelectorPair, ObjectName] = Index(engine)
         """(namespace, label, value) → services whose selector has that pair first: who looks up all pairs of a pod's
         labels finds each service that may select it once."""
         self.services_by_address: Index[str, ObjectName] = Index(engine)

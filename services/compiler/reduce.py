@@ -14,7 +14,7 @@ import msgspec
 
 from services.compiler import claims
 from services.compiler.engine import InputMap
-from services.compiler.mesh import Mesh
+from services.compiler.mesh import Mesh, SelectorPair
 from shared.decoding import UndecodableError, decode_by
 from shared.events import DELETED, Event
 from shared.membership import mesh_of
@@ -132,11 +132,11 @@ def _store_namespace(mesh: Mesh, name: ObjectName, value: Namespace | None, caus
     mesh.namespaces_of_mesh.move(name.name, keys(before), keys(value))
 
 
-def selector_key(service: Service | None) -> Iterable[tuple[str, str, str]]:
+def selector_key(service: Service | None) -> Iterable[SelectorPair]:
     """Under which label of a pod a service is looked up: the first pair of its selector."""
     if service is None or not service.spec.selector:
         return ()
-    return ((service.metadata.namespace, *min(service.spec.selector.items())),)
+    return (SelectorPair(service.metadata.namespace, *min(service.spec.selector.items())),)
 
 
 def _store_service(mesh: Mesh, name: ObjectName, value: Service | None, cause: Cause | None) -> None:

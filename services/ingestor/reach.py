@@ -15,10 +15,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from shared.events import ObjectKey
-from shared.snapshot import Commit, Proxy, Quarantined, Resource, SnapshotError, ViewChange
+from shared.snapshot import Commit, Proxy, Quarantined, Resource, ResourceId, SnapshotError, ViewChange
 from shared.status import ProxyStatus, state_of
-
-_Identity = tuple[str, str, str]
 
 _MOST_CHANGES = 64
 """Changes of a class that are remembered; a proxy that lacks an older one lacks all since."""
@@ -77,9 +75,9 @@ class Reach:
         self._clear()
 
     def _clear(self) -> None:
-        self._causes: dict[_Identity, tuple[ObjectKey, ...]] = {}
-        self._resources: dict[ObjectKey, set[_Identity]] = {}
-        self._classes_of: dict[_Identity, set[str]] = {}
+        self._causes: dict[ResourceId, tuple[ObjectKey, ...]] = {}
+        self._resources: dict[ObjectKey, set[ResourceId]] = {}
+        self._classes_of: dict[ResourceId, set[str]] = {}
         self._views: dict[str, dict[tuple[str, str], str]] = {}
         self._proxies: dict[str, tuple[str, str]] = {}
         self._moved: dict[str, int] = {}
@@ -251,7 +249,7 @@ class Reach:
             self._resources.setdefault(key, set()).add(identity)
         self._stirred.update(keys)
 
-    def _drop_resource(self, identity: _Identity) -> None:
+    def _drop_resource(self, identity: ResourceId) -> None:
         keys = self._causes.pop(identity, ())
         self._stirred.update(keys)
         for key in keys:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from deploy.devcluster.apiserver import columns
-from deploy.devcluster.apiserver.kinds import Kind, Version
+from deploy.devcluster.apiserver.kinds import Kind, ScalePaths, Version
 from deploy.devcluster.apiserver.shapes import shapes
 
-_REPLICAS = (".spec.replicas", ".status.replicas", ".status.selector")
+_REPLICAS = ScalePaths(".spec.replicas", ".status.replicas", ".status.selector")
 
 
 def _kind(

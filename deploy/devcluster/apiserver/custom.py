@@ -12,7 +12,7 @@ from typing import Any
 import re2
 
 from deploy.devcluster.apiserver.columns import AGE, NAME, age
-from deploy.devcluster.apiserver.kinds import Cell, Column, Kind, Version
+from deploy.devcluster.apiserver.kinds import Cell, Column, Kind, ScalePaths, Version
 from deploy.devcluster.apiserver.refusals import Cause, required, shown, wrong
 from deploy.devcluster.cluster import Obj
 
@@ -42,7 +42,7 @@ def kind_of(crd: Obj) -> Kind:
         status=any("status" in one for one in subresources),
         scale=None
         if scale is None
-        else (scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath", "")),
+        else ScalePaths(scale["specReplicasPath"], scale["statusReplicasPath"], scale.get("labelSelectorPath", "")),
         generation=True,
         custom=True,
     )

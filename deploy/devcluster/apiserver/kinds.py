@@ -8,7 +8,7 @@ conversion only rewrites `apiVersion`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -42,6 +42,17 @@ class Version(msgspec.Struct, frozen=True):
     """Warning that its use is answered with; empty: not deprecated."""
 
 
+class ScalePaths(NamedTuple):
+    """Where an object has what its `scale` subresource shows; JSON paths."""
+
+    replicas: str
+    """In spec."""
+    current: str
+    """Replicas in status."""
+    selector: str
+    """In status; empty: it shows none."""
+
+
 class Kind(msgspec.Struct, frozen=True, eq=False):
     """One kind of object."""
 
@@ -57,8 +68,8 @@ class Kind(msgspec.Struct, frozen=True, eq=False):
     categories: tuple[str, ...] = ()
     status: bool = False
     """Has a `status` subresource: a main write leaves `status` alone, a status write everything else."""
-    scale: tuple[str, str, str] | None = None
-    """Paths of replicas in spec, replicas in status and the selector in status, if it has a `scale` subresource."""
+    scale: ScalePaths | None = None
+    """If it has a `scale` subresource."""
     generation: bool = False
     """`metadata.generation` counts changes of everything but `metadata` and `status`."""
     custom: bool = False

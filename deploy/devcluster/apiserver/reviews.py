@@ -142,7 +142,7 @@ def scaled(kind: Kind, obj: Obj, scale: Any) -> Obj:
         name = obj["metadata"]["name"]
         detail = wrong("spec.replicas", replicas, "must be greater than or equal to 0")
         raise invalid("Scale", "autoscaling", name, [detail])
-    *path, last = kind.scale[0].removeprefix(".").split(".")
+    *path, last = kind.scale.replicas.removeprefix(".").split(".")
     made = dict(obj)
     place = made
     for step in path:

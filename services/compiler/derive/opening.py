@@ -9,7 +9,7 @@ from services.compiler.derive.membership import workload
 from services.compiler.derive.offers import accounts, age, ports
 from services.compiler.engine import exceptions, query
 from services.compiler.ir import OpenPort, Protocol
-from services.compiler.mesh import Mesh
+from services.compiler.mesh import Mesh, SelectorPair
 from shared.model import Pod
 from shared.policy.names import ObjectName
 from shared.reserved import LISTENING
@@ -24,7 +24,7 @@ def services_of_pod(mesh: Mesh, pod: ObjectName) -> tuple[ObjectName, ...]:
     labels = found.metadata.labels
     services: set[ObjectName] = set()
     for pair in labels.items():
-        for name in mesh.services_by_selector.get((pod.namespace, *pair)):
+        for name in mesh.services_by_selector.get(SelectorPair(pod.namespace, *pair)):
             service = mesh.services.get(name)
             if service is not None and service.spec.selector.items() <= labels.items():
                 services.add(name)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from shared import blob
 from shared.eventlog.protocol import Logs
-from shared.snapshot import FORMAT, Commit, Proxy, Resource, Snapshot, ViewChange, encode_commit, resource_hash
+from shared.snapshot import (
+    FORMAT,
+    Commit,
+    Proxy,
+    Resource,
+    ResourceId,
+    Snapshot,
+    ViewChange,
+    encode_commit,
+    resource_hash,
+)
 from tests.integration.xds_edge.names import CLUSTER, STREAMS
 
 
@@ -28,7 +38,7 @@ class TestCompiler:
     ) -> int:
         """`classes`: class → type → name → body; `proxies`: namespace/pod → (uid, class)."""
         self.version += 1
-        resources: dict[tuple[str, str, str], Resource] = {}
+        resources: dict[ResourceId, Resource] = {}
         views: dict[str, dict[str, dict[str, str]]] = {}
         for name, types in classes.items():
             views[name] = {}
@@ -90,7 +100,7 @@ class TestCompiler:
 
     def _difference(
         self,
-        resources: dict[tuple[str, str, str], Resource],
+        resources: dict[ResourceId, Resource],
         views: dict[str, dict[str, dict[str, str]]],
         proxies: dict[str, Proxy],
     ) -> Commit:

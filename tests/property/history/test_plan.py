@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cli.history.planning import Plan, plan
 from cli.history.timeline import Timeline
+from cli.manifests import ObjectId
 from shared.errors import BadInputError
 from shared.events import Event
 from tests.property.compiler.worlds import applied, flat, histories
@@ -40,12 +41,12 @@ def test_what_is_predicted_is_what_applying_does(batches: list[list[Event]], eve
         head = len(history)
         newest = {one.key: one for one in history}
         put: list[dict[str, object]] = []
-        drop: list[tuple[str, str, str]] = []
+        drop: list[ObjectId] = []
         if deletes:
             alive = [key for key, one in newest.items() if one.operation == "applied"]
             assume(alive)
             key = alive[len(history) % len(alive)]
-            drop = [(key.kind, key.namespace, key.name)]
+            drop = [ObjectId(key.kind, key.namespace, key.name)]
             change = msgspec.structs.replace(there[key], operation="deleted", object=None)
         else:
             if event.key in newest and newest[event.key].operation == "applied":
