@@ -97,7 +97,7 @@ simulate: install ## the whole control plane under faults on a simulated clock, 
 faults: install ## break a highly available mesh in every way under traffic, 10 minutes; ROWS=kill for some, JSON=file
 	@$(BIN)/python -P -m tests.faults $(ROWS)
 
-health: install ## provoke each finding of `status` on a real mesh and see it named within 5 s, 3 minutes; ROWS=pin for some
+health: install ## provoke each finding of `status` on a real mesh and see it named within 5 s, 5 minutes; ROWS=pin for some
 	@$(BIN)/python -P -m tests.health $(ROWS)
 
 attack: install ## attack a mesh in every way that strangers and tenants have, under traffic; ROWS=edge for some, JSON=file
