@@ -24,14 +24,17 @@ from deploy.install.access import CA_SECRET
 from deploy.install.control_plane import NATS_PORT, Profile, control_plane
 from deploy.install.profile import PRESETS
 from shared import blob
+from shared.commits import CommitFold
 from shared.errors import BadInputError
 from shared.eventlog.connection import Access
+from shared.eventlog.fold import Epoch
 from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
-from shared.eventlog.protocol import EventLog, EventLogError
+from shared.eventlog.protocol import EventLog, EventLogError, Record
 from shared.eventlog.quiet import hushed
 from shared.eventlog.streams import specs
+from shared.eventlog.view import Begin, LogView
 from shared.interpreter import module
-from shared.snapshot import decode_commit
+from shared.snapshot import Commit, decode_commit
 from shared.status import status_in
 from shared.subjects import Streams
 
@@ -222,11 +225,8 @@ async def attached() -> AsyncGenerator[Mesh]:
                 mesh = Mesh(
                     api=api, events_log=events_log, status_log=status, streams=streams, cluster=CLUSTER, state_dir=state
                 )
-                mesh.ends = (await _end(snapshots), await _end(status))
-                tasks = [
-                    asyncio.create_task(_follow_commits(mesh, snapshots, keyframes, streams)),
-                    asyncio.create_task(_follow_status(mesh, status, streams)),
-                ]
+                mesh.views = (_commits(mesh, snapshots, keyframes, streams), _statuses(mesh, status, streams))
+                tasks = [asyncio.create_task(view.run()) for view in mesh.views]
                 try:
                     await mesh.caught_up(within=READY_WITHIN)
                     yield mesh
@@ -238,30 +238,53 @@ async def attached() -> AsyncGenerator[Mesh]:
             await logs.close()
 
 
-async def _end(log: EventLog) -> int:
-    """Sequence of the newest record; 0 if there is none."""
-    newest = await log.last(">")
-    return newest.sequence if newest is not None else 0
+def _commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> LogView:
+    """The view of the commits that feeds the tracker, from the newest keyframe on."""
 
-
-async def _follow_commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> None:
-    newest = await blob.newest(keyframes, streams.keyframe_subject)
-    if newest is not None:
-        mesh.tracker.take_commit(decode_commit(newest[1]))
-    assembler = blob.Assembler()
-    async for record in snapshots.follow(subjects=streams.snapshot_subject):
-        payload = assembler.feed(record)
-        commit = decode_commit(payload) if payload is not None else None
-        if commit is not None and commit.version > mesh.tracker.snapshot.version:
-            mesh.tracker.take_commit(commit)
-        mesh.reached = (record.sequence, mesh.reached[1])
+    def take(commit: Commit) -> None:
+        mesh.tracker.take_commit(commit)
         mesh.wake()
 
+    commits = CommitFold(take)
 
-async def _follow_status(mesh: Mesh, status: EventLog, streams: Streams) -> None:
-    async for record in status.follow(subjects=streams.all_status):
-        found = status_in(record, streams)
-        if found is not None:
-            mesh.tracker.take_status(found)
-        mesh.reached = (mesh.reached[0], record.sequence)
-        mesh.wake()
+    async def seed() -> None:
+        newest = await blob.newest(keyframes, streams.keyframe_subject)
+        keyframe = decode_commit(newest[1]) if newest is not None else None
+        if keyframe is not None and keyframe.version > mesh.tracker.snapshot.version:
+            take(keyframe)
+            commits.begin(keyframe.version)
+        else:
+            commits.begin()
+
+    return LogView(
+        snapshots,
+        commits,
+        name="commits",
+        subjects=(streams.snapshot_subject,),
+        streams=streams,
+        begin=Begin.FIRST,
+        seed=seed,
+    )
+
+
+def _statuses(mesh: Mesh, status: EventLog, streams: Streams) -> LogView:
+    """The view of the proxies' statuses that feeds the tracker."""
+    return LogView(status, _StatusFold(mesh, streams), name="statuses", subjects=(streams.all_status,), streams=streams)
+
+
+class _StatusFold:
+    def __init__(self, mesh: Mesh, streams: Streams) -> None:
+        self._mesh = mesh
+        self._streams = streams
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Do nothing: statuses are not chained."""
+
+    def fold(self, record: Record) -> bool:
+        """Take a status; one that cannot be read is passed over."""
+        found = status_in(record, self._streams)
+        if found is None:
+            return False
+        self._mesh.tracker.take_status(found)
+        self._mesh.wake()
+        return found.connected

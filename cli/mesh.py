@@ -17,6 +17,7 @@ from deploy.devcluster.launch import control
 from deploy.install.profile import Profile
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog, Record
+from shared.eventlog.view import LogView
 from shared.subjects import Streams
 
 
@@ -44,18 +45,15 @@ class Mesh:
         self._logs = (events_log, status_log)
         self._state_dir = state_dir
         self._news = asyncio.Event()
-        self.ends: tuple[int, int] = (0, 0)
-        """Last sequences of commits and of statuses when following began."""
-        self.reached: tuple[int, int] = (0, 0)
-        """How far following has come in each."""
+        self.views: tuple[LogView, ...] = ()
+        """What feeds the tracker."""
 
     async def caught_up(self, *, within: float) -> None:
         """Wait until all is folded that was there when following began; raises `NotArrivedError` if it takes longer."""
         try:
             async with asyncio.timeout(within):
-                while not all(here >= end for here, end in zip(self.reached, self.ends, strict=True)):
-                    self._news.clear()
-                    await self._news.wait()
+                for view in self.views:
+                    await view.caught_up.wait()
         except TimeoutError as error:
             raise NotArrivedError("log/slow", f"the log could not be read within {within:g} s") from error
 

@@ -128,6 +128,16 @@ class Streams(msgspec.Struct, frozen=True):
         """Every event of every cluster."""
         return f"{self.prefix}.events.>"
 
+    def chain_scope(self, subject: str) -> str:
+        """The scope of the hash chain that a record of this subject belongs to, if it is chained.
+
+        The events of one cluster are one chain; every other chain is one subject.
+        """
+        start = f"{self.prefix}.events."
+        if not subject.startswith(start):
+            return subject
+        return f"{start}{subject[len(start) :].partition('.')[0]}.>"
+
     @property
     def snapshot_subject(self) -> str:
         """Subject of all commits."""

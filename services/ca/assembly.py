@@ -12,7 +12,8 @@ from services.ca.audit import AuditTrail
 from services.ca.authority import new_serial
 from services.ca.bundle_endpoint import BundleEndpoint
 from services.ca.distribution import WEBHOOK_KINDS, BundleDistributor
-from services.ca.facts import Facts, FactsFollower
+from services.ca.facts import Facts
+from services.ca.facts_view import facts_view
 from services.ca.gateway import GatewayCertificate
 from services.ca.issuer import Issuer, SigningPolicy
 from services.ca.kube import KubeApi
@@ -29,6 +30,7 @@ from services.ca.wishes import WantedRoot
 from services.ca.writes import Writes
 from shared.certificates import SigningAnswer, TrustBundle
 from shared.eventlog.protocol import Logs
+from shared.eventlog.view import LogView
 from shared.latest import Latest
 from shared.sealing import Opener
 from shared.svid import BundleFollower
@@ -105,7 +107,7 @@ class CertificateAuthority:
         certs = await logs.open(streams.certs)
         csrs = await logs.open(streams.csrs)
         events = await logs.open(streams.events)
-        follower = FactsFollower(events, self.facts, streams=streams)
+        view = facts_view(events, self.facts, streams=streams)
         publisher = BundlePublisher(certs, streams=streams, trust_domain=settings.trust_domain, clock=self._clock)
         bundles = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
         self.bundle = publisher.published
@@ -125,7 +127,7 @@ class CertificateAuthority:
             ),
             clock=self._clock,
             serials=new_serial,
-            settle=lambda condition: _settle(follower, condition),
+            settle=lambda condition: _settle(view, condition),
             refused=trail.note,
         )
         queue = SigningQueue(
@@ -142,7 +144,7 @@ class CertificateAuthority:
         rotator = Rotator(
             roots=self.roots,
             facts=self.facts,
-            follower=follower,
+            view=view,
             publisher=publisher,
             progress=FleetProgress(
                 status=await logs.open(streams.status),
@@ -167,7 +169,7 @@ class CertificateAuthority:
 
         async def sign() -> None:
             # Before the facts are there every request would be refused; before the bundle is, no request can come.
-            await follower.caught_up.wait()
+            await view.caught_up.wait()
             ready("facts", True, "")
             await publisher.published.wait()
             ready("bundle", True, "")
@@ -181,7 +183,7 @@ class CertificateAuthority:
                     publisher.published.set(bundle)
 
         parts: list[Part] = [
-            ("facts", follower.run()),
+            ("facts", view.run()),
             ("rotation", rotator.run()),
             ("bundles", bundles.run()),
             ("bundles-learnt", learn_bundles()),
@@ -191,7 +193,7 @@ class CertificateAuthority:
             ("signing", sign()),
         ]
         if distributor is not None:
-            parts += _distribution(distributor, follower, publisher)
+            parts += _distribution(distributor, view, publisher)
         if self._kube is not None and statuses is not None:
             parts.append(("root-statuses", statuses.run()))
             gateway = GatewayCertificate(
@@ -203,7 +205,7 @@ class CertificateAuthority:
                 streams=streams,
                 clock=self._clock,
             )
-            parts.append(("ingress-gateway", gateway.run(follower)))
+            parts.append(("ingress-gateway", gateway.run(view)))
         if settings.bundle_port:
             endpoint = BundleEndpoint(
                 roots=self.roots,
@@ -257,9 +259,9 @@ class CertificateAuthority:
         )
 
 
-def _distribution(distributor: BundleDistributor, follower: FactsFollower, publisher: BundlePublisher) -> list[Part]:
+def _distribution(distributor: BundleDistributor, view: LogView, publisher: BundlePublisher) -> list[Part]:
     async def wake_by_facts() -> None:
-        async for _ in follower.changes():
+        async for _ in view.changes():
             distributor.wake()
 
     async def wake_by_bundle() -> None:
@@ -274,10 +276,10 @@ def _distribution(distributor: BundleDistributor, follower: FactsFollower, publi
     ]
 
 
-async def _settle(follower: FactsFollower, condition: Callable[[], bool]) -> None:
+async def _settle(view: LogView, condition: Callable[[], bool]) -> None:
     try:
         async with asyncio.timeout(SETTLE_SECONDS):
             while not condition():
-                await follower.changed()
+                await view.changed()
     except TimeoutError:
         return

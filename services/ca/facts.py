@@ -1,15 +1,12 @@
 """What the CA must know of the cluster, folded from the log: who signs tokens, which pods and namespaces are in.
 
-`Facts` is the pure fold. `FactsFollower` feeds it from `MESH_EVENTS`: the newest record of each object first, then
-every change. The chain is not verified here, because nothing is compiled of it: an epoch that starts anew (the answer
-to a broken log) clears the facts, and requests wait until they are there again.
+`Facts` is the pure fold of a view of `MESH_EVENTS` (`services.ca.facts_view`). A new epoch of a cluster (the answer to
+a broken log) clears the facts of that cluster, and requests wait until they are there again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -17,7 +14,8 @@ import msgspec
 from services.ca.wishes import WantedRoot, wanted_root
 from shared.decoding import UndecodableError, decode
 from shared.errors import MeshlogError
-from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, EventLog, EventLogError, Record
+from shared.eventlog.fold import Epoch
+from shared.eventlog.protocol import Record
 from shared.events import DELETED, Event, read
 from shared.membership import MESH_CONFIG, is_member
 from shared.meshconfig.certificates import DEFAULT_KEY, GatewayWish, read_certificates
@@ -29,15 +27,11 @@ from shared.model import (
     ServiceAccount,
     TokenIssuer,
 )
-from shared.subjects import Streams, unescape
+from shared.subjects import unescape
 from shared.tokens import TokenVerifier, WorkloadToken
 
-_log = logging.getLogger(__name__)
 KINDS = ("TokenIssuer", "MeshConfig", "MeshRootCertificate", "Namespace", "ServiceAccount", "Pod")
 _ENDED = {"Succeeded", "Failed"}
-_RETRY_SECONDS = 0.3
-_WAKE_SECONDS = 0.02
-"""Waiting requests look again at most this often, however fast events come."""
 
 
 class PodFact(msgspec.Struct, frozen=True):
@@ -60,7 +54,7 @@ class NamespaceFact(msgspec.Struct, frozen=True):
 
 
 class Facts:
-    """The fold. Mutable: one owner applies events."""
+    """The fold. Mutable: one view feeds it."""
 
     def __init__(self, verifier: TokenVerifier, *, cluster: str, mesh_name: str, mesh_namespace: str) -> None:
         """`verifier` is kept current with the issuers of all clusters; the MeshConfig is that of `cluster`."""
@@ -80,6 +74,20 @@ class Facts:
         self.gateway: GatewayWish | None = None
         """The certificate that MeshConfig wants for an ingress gateway."""
         self._roots: dict[str, WantedRoot] = {}
+
+    def reset(self, epoch: Epoch) -> None:
+        """Forget everything of the cluster whose events are this chain."""
+        try:
+            cluster = unescape(epoch.chain.split(".")[2])
+        except MeshlogError:
+            return  # no event of such a chain can be read: nothing is known of it
+        self.clear(cluster)
+
+    def fold(self, record: Record) -> bool:
+        """Take a record of an event. Raises `MeshlogError` as `apply` does, and if the record is no event."""
+        event = read(record)
+        self.apply(event)
+        return event.operation != DELETED
 
     def apply(self, event: Event) -> None:
         """Fold one event in. Raises `MeshlogError` if its object cannot be used: the last good one stays in force."""
@@ -217,82 +225,3 @@ class Facts:
             member=is_member(metadata.labels, mesh_name=self._mesh_name),
             leaving=bool(metadata.deletion_timestamp),
         )
-
-
-class FactsFollower:
-    """Feeds `Facts` from the log; `run` it as a task."""
-
-    def __init__(self, events: EventLog, facts: Facts, *, streams: Streams) -> None:
-        self._events = events
-        self._streams = streams
-        self.facts = facts
-        self.caught_up = asyncio.Event()
-        """Set once everything that stood in the log at the start is folded in."""
-        self._changed = asyncio.Event()
-        self._waking: asyncio.TimerHandle | None = None
-
-    async def changed(self) -> None:
-        """Wait until facts changed."""
-        await self._changed.wait()
-
-    def next_change(self) -> asyncio.Event:
-        """Set at the next change of facts; take it before you look at them."""
-        return self._changed
-
-    async def changes(self) -> AsyncIterator[None]:
-        """Yield now and whenever facts changed, for ever; many changes may be one."""
-        while True:
-            changed = self._changed
-            yield
-            await changed.wait()
-
-    async def run(self) -> None:
-        """Follow for ever; outages are waited out, facts stay in force meanwhile."""
-        while True:
-            try:
-                await self._follow()
-            except EventLogError as error:
-                _log.warning("the events cannot be followed now: %s", error)
-            await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _follow(self) -> None:
-        _, last = await self._events.bounds()
-        newest: list[Record] = []
-        for kind in KINDS:
-            newest += await self._events.last_per_subject(f"{self._streams.prefix}.events.*.{kind}.>")
-        clusters = {_cluster_and_kind(record)[0] for record in newest}
-        epochs = {cluster: (await self._events.tip(self._streams.cluster_scope(cluster))).epoch for cluster in clusters}
-        self.facts.clear()
-        for record in newest:
-            # An object that vanished while the log was broken has its last record in an epoch that is over.
-            if record.epoch == epochs[_cluster_and_kind(record)[0]]:
-                self._fold(record)
-        self._wake_soon()
-        self.caught_up.set()
-        async for record in self._events.follow(start=last + 1, subjects=self._streams.all_events):
-            cluster, kind = _cluster_and_kind(record)
-            if record.headers.get(HEADER_CHAIN) == GENESIS:
-                self.facts.clear(cluster)
-            if kind in KINDS:
-                self._fold(record)
-                self._wake_soon()
-
-    def _fold(self, record: Record) -> None:
-        try:
-            self.facts.apply(read(record))
-        except MeshlogError as error:
-            _log.error("event %d is left out: %s", record.sequence, error)
-
-    def _wake_soon(self) -> None:
-        if self._waking is None:
-            self._waking = asyncio.get_running_loop().call_later(_WAKE_SECONDS, self._wake)
-
-    def _wake(self) -> None:
-        self._waking = None
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-
-def _cluster_and_kind(record: Record) -> tuple[str, str]:
-    _, _, cluster, kind, *_ = record.subject.split(".")
-    return unescape(cluster), kind

@@ -12,13 +12,14 @@ import logging
 from collections.abc import Callable
 
 from services.ca.distribution import MANAGER, bundle_pem
-from services.ca.facts import Facts, FactsFollower
+from services.ca.facts import Facts
 from services.ca.kube import KubeApi, KubeError
 from services.ca.own_leaf import own_leaf
 from services.ca.roots import Roots
 from shared.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_note, encode
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Draft, EventLog
+from shared.eventlog.view import LogView
 from shared.latest import Latest
 from shared.meshconfig.certificates import GatewayWish
 from shared.subjects import Streams
@@ -54,12 +55,12 @@ class GatewayCertificate:
         self._subject = streams.audit_subject(WHAT)
         self._clock = clock
 
-    async def run(self, follower: FactsFollower) -> None:
+    async def run(self, view: LogView) -> None:
         """Look whenever the MeshConfig changed, twice a minute while there is a certificate, soon after a failure."""
-        await follower.caught_up.wait()
+        await view.caught_up.wait()
         await self._bundle.wait()
         while True:
-            changed = follower.next_change()
+            changed = view.next_change()
             seen = self._facts.gateway
             pause = _PACE_SECONDS if seen is not None else None
             try:
@@ -71,7 +72,7 @@ class GatewayCertificate:
                 async with asyncio.timeout(pause):
                     while self._facts.gateway == seen:
                         await changed.wait()
-                        changed = follower.next_change()
+                        changed = view.next_change()
             except TimeoutError:
                 continue
 

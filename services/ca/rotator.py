@@ -12,13 +12,14 @@ from typing import Protocol
 
 import msgspec
 
-from services.ca.facts import Facts, FactsFollower
+from services.ca.facts import Facts
 from services.ca.publication import BundlePublisher
 from services.ca.roots import Roots
 from services.ca.rotation import Facts as StepFacts
 from services.ca.rotation import Plan, first_bundle, plan
 from shared.certificates import AuditNote, TrustBundle, TrustedRoot, encode
 from shared.eventlog.protocol import Draft, DuplicateError, EventLog, EventLogError, StaleWriterError
+from shared.eventlog.view import LogView
 from shared.subjects import Streams
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class Rotator:
         *,
         roots: Roots,
         facts: Facts,
-        follower: FactsFollower,
+        view: LogView,
         publisher: BundlePublisher,
         progress: Progress,
         undistributed: Callable[[int], list[str]],
@@ -73,7 +74,7 @@ class Rotator:
         """
         self._roots = roots
         self._facts = facts
-        self._follower = follower
+        self._view = view
         self._publisher = publisher
         self._progress = progress
         self._undistributed = undistributed
@@ -86,9 +87,9 @@ class Rotator:
 
     async def run(self) -> None:
         """Walk for ever."""
-        await self._follower.caught_up.wait()
+        await self._view.caught_up.wait()
         while True:
-            changed = self._follower.next_change()
+            changed = self._view.next_change()
             try:
                 delay = await self.step()
             except (StaleWriterError, DuplicateError):

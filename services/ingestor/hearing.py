@@ -1,10 +1,8 @@
-"""What a reporter hears from the log: commits, how far the compiler is, the proxies' statuses, and the pin."""
+"""What a reporter learns from the log: commits, how far the compiler is, the proxies' statuses, and the pin."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
 
 import msgspec
 
@@ -14,8 +12,12 @@ from services.ingestor.reach import Reach
 from services.ingestor.reporter import Reporter
 from services.ingestor.reports import Pinned
 from shared import blob, events, pins
+from shared.backoff import Backoff
+from shared.commits import CommitFold
 from shared.errors import MeshlogError
-from shared.eventlog.protocol import ChainBrokenError, EventLog, LogUnavailableError, Record
+from shared.eventlog.fold import Epoch, Fold, ViewRestartError
+from shared.eventlog.protocol import EventLog, Record
+from shared.eventlog.view import Begin, LogView
 from shared.lease import tenure_in
 from shared.snapshot import Commit, SnapshotError, decode_commit
 from shared.status import status_in
@@ -36,26 +38,40 @@ class Hearing:
         self._reach = reach
         self._reporter = reporter
         self._streams = streams
-        self._outage = outage
+        self._backoff = Backoff(outage, outage)
 
     async def follow_commits(self, snapshots: EventLog, keyframes: EventLog) -> None:
         """Fold commits, from the newest keyframe on; what cannot be folded leads back to it."""
-        while True:
+
+        def take(commit: Commit) -> None:
+            self._reach.take_commit(commit)
+            self._reporter.stir()
+
+        commits = CommitFold(take)
+
+        async def seed() -> None:
+            newest = await blob.newest(keyframes, self._streams.keyframe_subject)
+            if newest is None:
+                commits.begin()
+                return
             try:
-                newest = await blob.newest(keyframes, self._streams.keyframe_subject)
-                if newest is not None:
-                    self._reach.take_commit(decode_commit(newest[1]))
-                    self._reach.recall(await self._before(snapshots, self._reach.version))
-                    self._reporter.stir()
-                assembler = blob.Assembler()
-                async for record in snapshots.follow(subjects=self._streams.snapshot_subject):
-                    commit = _commit(assembler, record)
-                    if commit is not None and commit.version > self._reach.version:
-                        self._reach.take_commit(commit)
-                        self._reporter.stir()
-            except (SnapshotError, blob.BlobError, ChainBrokenError, LogUnavailableError) as error:
-                _log.warning("commits cannot be followed for reports now: %s", error)
-            await asyncio.sleep(self._outage)
+                self._reach.take_commit(decode_commit(newest[1]))
+                self._reach.recall(await self._before(snapshots, self._reach.version))
+            except SnapshotError as error:
+                raise ViewRestartError("view/keyframe", error.sentence, about=error.about) from error
+            commits.begin(self._reach.version)
+            self._reporter.stir()
+
+        await LogView(
+            snapshots,
+            commits,
+            name="commits for reports",
+            subjects=(self._streams.snapshot_subject,),
+            streams=self._streams,
+            begin=Begin.FIRST,
+            seed=seed,
+            backoff=self._backoff,
+        ).run()
 
     async def _before(self, snapshots: EventLog, version: int) -> list[Commit]:
         """The last commits up to a version, as far as they follow each other."""
@@ -74,49 +90,81 @@ class Hearing:
 
     async def follow_statuses(self, statuses: EventLog) -> None:
         """Fold the proxies' statuses."""
-        while True:
-            try:
-                for record in await statuses.last_per_subject(self._streams.all_status):
-                    self._take_status(record)
-                _, last = await statuses.bounds()
-                async for record in statuses.follow(start=last + 1, subjects=self._streams.all_status):
-                    self._take_status(record)
-            except (ChainBrokenError, LogUnavailableError) as error:
-                _log.warning("statuses cannot be followed for reports now: %s", error)
-            await asyncio.sleep(self._outage)
-
-    def _take_status(self, record: Record) -> None:
-        status = status_in(record, self._streams)
-        if status is not None:
-            self._reach.take_status(status)
-            self._reporter.stir()
+        await self._newest(statuses, self._streams.all_status, StatusFold(self._reach, self._reporter, self._streams))
 
     async def follow_progress(self, leases: EventLog) -> None:
-        """Hear how far the compiler is: what changes nothing is in no commit."""
-
-        def take(record: Record) -> None:
-            tenure = tenure_in(record)
-            if tenure is not None and tenure.ttl and self._reach.take_progress(tenure.reached):
-                self._reporter.stir()
-
-        await self._follow_newest(leases, self._streams.lease_subject("compiler"), take)
+        """Learn how far the compiler is: what changes nothing is in no commit."""
+        await self._newest(leases, self._streams.lease_subject("compiler"), ProgressFold(self._reach, self._reporter))
 
     async def follow_pin(self, log: EventLog, cluster: str) -> None:
-        """Hear which policy is pinned."""
+        """Learn which policy is pinned."""
         subject = self._streams.event_subject(cluster, pins.PIN_KIND, "", pins.PIN_NAME)
-        await self._follow_newest(log, subject, lambda record: self._reporter.pin(_pinned(record)))
+        await self._newest(log, subject, PinFold(self._reporter))
 
-    async def _follow_newest(self, log: EventLog, subject: str, take: Callable[[Record], None]) -> None:
-        while True:
-            try:
-                newest = await log.last(subject)
-                if newest is not None:
-                    take(newest)
-                async for record in log.follow(start=newest.sequence + 1 if newest else 1, subjects=subject):
-                    take(record)
-            except (ChainBrokenError, LogUnavailableError) as error:
-                _log.warning("%s cannot be followed for reports now: %s", subject, error)
-            await asyncio.sleep(self._outage)
+    async def _newest(self, log: EventLog, subjects: str, fold: Fold) -> None:
+        await LogView(
+            log,
+            fold,
+            name=f"{subjects} for reports",
+            subjects=(subjects,),
+            streams=self._streams,
+            backoff=self._backoff,
+        ).run()
+
+
+class StatusFold:
+    """The fold of the newest status of each proxy. Only connected proxies count against the limits of the view."""
+
+    def __init__(self, reach: Reach, reporter: Reporter, streams: Streams) -> None:
+        self._reach = reach
+        self._reporter = reporter
+        self._streams = streams
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Do nothing: statuses are not chained."""
+
+    def fold(self, record: Record) -> bool:
+        """Take a status; one that cannot be read is passed over."""
+        status = status_in(record, self._streams)
+        if status is None:
+            return False
+        self._reach.take_status(status)
+        self._reporter.stir()
+        return status.connected
+
+
+class ProgressFold:
+    """The fold of the compiler's lease, which names the newest event that is compiled."""
+
+    def __init__(self, reach: Reach, reporter: Reporter) -> None:
+        self._reach = reach
+        self._reporter = reporter
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Keep what is known: the next record replaces it."""
+
+    def fold(self, record: Record) -> bool:
+        """Take a renewal; one that names no holder, or cannot be read, is passed over."""
+        tenure = tenure_in(record)
+        if tenure is not None and tenure.ttl and self._reach.take_progress(tenure.reached):
+            self._reporter.stir()
+        return True
+
+
+class PinFold:
+    """The fold of the pin of one cluster."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Nothing is pinned until an event of the epoch pins it."""
+        self._reporter.pin(None)
+
+    def fold(self, record: Record) -> bool:
+        """Take an event of the pin."""
+        self._reporter.pin(_pinned(record))
+        return True
 
 
 def _commit(assembler: blob.Assembler, record: Record) -> Commit | None:

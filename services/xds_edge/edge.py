@@ -17,7 +17,7 @@ from services.xds_edge import lastgood
 from services.xds_edge.accounts import PodLimits
 from services.xds_edge.admission import Gatekeeper, LoadWatch, Pace
 from services.xds_edge.fleet import Fleet
-from services.xds_edge.issuers import IssuerFollower
+from services.xds_edge.issuers import IssuerFold, issuers_view
 from services.xds_edge.lastgood import LastGood
 from services.xds_edge.lifetime import Limits as ConnectionLimits
 from services.xds_edge.lobby import Caps
@@ -133,7 +133,7 @@ class Edge:
         self._requester: CertificateRequester | None = None
         self._attached = asyncio.Event()
         self._snapshots: SnapshotFollower | None = None
-        self._issuers: IssuerFollower | None = None
+        self._issuers: IssuerFold | None = None
         self._changed = asyncio.Event()
         self._unready()
 
@@ -169,14 +169,9 @@ class Edge:
             stuck=self._say_stuck,
         )
         self.pods.log = events = await logs.open(streams.events)
-        issuers = IssuerFollower(
-            events,
-            streams=streams,
-            cluster=settings.cluster,
-            verifier=self.verifier,
-            changed=self._issuers_changed,
-        )
-        issuers.learn(self._known_issuers)
+        issuers = IssuerFold(self.verifier, changed=self._issuers_changed)
+        issuers.restore(self._known_issuers)
+        issuers_current = issuers_view(events, issuers, streams=streams, cluster=settings.cluster)
         self._snapshots, self._issuers = snapshots, issuers
         certs = await logs.open(streams.certs)
         bundles = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
@@ -198,7 +193,7 @@ class Edge:
             ),
         )
         self._attached.set()
-        spawn(issuers.run(), "token issuers")
+        spawn(issuers_current.run(), "token issuers")
         spawn(snapshots.run(), "snapshots")
         spawn(bundles.run(), "trust bundle")
         spawn(self._follow_bundles(bundles), "trust bundle to proxies")

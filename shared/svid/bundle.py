@@ -1,32 +1,46 @@
 """The newest trust bundle, as the CA publishes it in the log.
 
-The newest record of the subject is the truth, whatever its serial: after a loss of the log the CA publishes again. One
-that nobody could trust by (`shared.svid.trust`) is skipped, and the last good one stays in force.
+The newest record of the subject is the truth, whatever its serial: after a loss of the log the CA publishes again. An
+invalid bundle (`shared.svid.trust`) is skipped, and the last good one stays in force.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator
 
-from shared.certificates import CorruptMessageError, TrustBundle, decode_bundle
-from shared.eventlog.protocol import EventLog, EventLogError, Record
+from shared.certificates import TrustBundle, decode_bundle
+from shared.eventlog.fold import Epoch
+from shared.eventlog.protocol import EventLog, Record
+from shared.eventlog.view import LogView
 from shared.latest import Latest
 from shared.subjects import Streams
-from shared.svid.trust import InvalidBundleError, check_bundle
+from shared.svid.trust import check_bundle
 
-_log = logging.getLogger(__name__)
-_RETRY_SECONDS = 0.3
+
+class BundleFold:
+    """The fold."""
+
+    def __init__(self) -> None:
+        self.latest: Latest[TrustBundle] = Latest()
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Keep the bundle until the CA publishes again: without one no certificate could be checked."""
+
+    def fold(self, record: Record) -> bool:
+        """Take a bundle. Raises `CorruptMessageError`, `InvalidBundleError`."""
+        bundle = decode_bundle(record.payload)
+        check_bundle(bundle)
+        self.latest.set(bundle)
+        return True
 
 
 class BundleFollower:
     """Follows the bundle of one trust domain; `run` it as a task."""
 
     def __init__(self, certs: EventLog, *, streams: Streams, trust_domain: str) -> None:
-        self._certs = certs
-        self._subject = streams.bundle_subject(trust_domain)
-        self._latest: Latest[TrustBundle] = Latest()
+        newest, subject = BundleFold(), streams.bundle_subject(trust_domain)
+        self._latest = newest.latest
+        self._view = LogView(certs, newest, name="the trust bundle", subjects=(subject,), streams=streams)
 
     @property
     def current(self) -> TrustBundle | None:
@@ -51,23 +65,4 @@ class BundleFollower:
 
     async def run(self) -> None:
         """Follow for ever; outages and a lost stream are waited out, the last bundle stays in force."""
-        while True:
-            try:
-                newest = await self._certs.last(self._subject)
-                if newest is not None:
-                    self._take(newest)
-                start = newest.sequence + 1 if newest is not None else 1
-                async for record in self._certs.follow(start=start, subjects=self._subject):
-                    self._take(record)
-            except EventLogError as error:
-                _log.warning("the trust bundle cannot be followed now: %s", error)
-            await asyncio.sleep(_RETRY_SECONDS)
-
-    def _take(self, record: Record) -> None:
-        try:
-            bundle = decode_bundle(record.payload)
-            check_bundle(bundle)
-        except (CorruptMessageError, InvalidBundleError) as error:
-            _log.error("record %d is skipped: %s", record.sequence, error)
-        else:
-            self._latest.set(bundle)
+        await self._view.run()

@@ -23,9 +23,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from shared.backoff import Backoff
-from shared.certificates import CorruptMessageError, SigningAnswer, SigningRequest, TrustBundle, decode_answer, encode
+from shared.certificates import SigningAnswer, SigningRequest, TrustBundle, decode_answer, encode
 from shared.errors import MeshlogError
-from shared.eventlog.protocol import Draft, EventLog, EventLogError
+from shared.eventlog.fold import Epoch
+from shared.eventlog.protocol import Draft, EventLog, EventLogError, Record
+from shared.eventlog.view import Begin, LogView
 from shared.sealing import seal_token
 from shared.spiffe import SpiffeId
 from shared.subjects import Streams
@@ -59,6 +61,25 @@ class _Key(msgspec.Struct, frozen=True):
     public: bytes
 
 
+class AnswerFold:
+    """The fold of the CA's answers to one requester: each ends a request that waits, and nothing is kept."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, asyncio.Future[SigningAnswer]] = {}
+        """By id of the request."""
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Do nothing: answers are not chained."""
+
+    def fold(self, record: Record) -> bool:
+        """Take an answer. Raises `CorruptMessageError`."""
+        answer = decode_answer(record.payload)
+        future = self.waiting.get(answer.id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+        return False
+
+
 class CertificateRequester:
     """Requests for any number of identities; `run` it as a task before the first answer can arrive."""
 
@@ -76,33 +97,27 @@ class CertificateRequester:
     ) -> None:
         """`instance` must be this process's alone among those alive; `cluster` is whose tokens it presents."""
         self._csrs = csrs
-        self._certs = certs
         self._streams = streams
         self._instance = instance
         self._cluster = cluster
         self._bundles = bundles
         self._clock = clock
         self._chance = chance
-        self._waiting: dict[str, asyncio.Future[SigningAnswer]] = {}
+        self._answers = AnswerFold()
+        self._view = LogView(
+            certs,
+            self._answers,
+            name="answers of the CA",
+            subjects=(streams.issued_scope(instance),),
+            streams=streams,
+            begin=Begin.NEXT,
+        )
         self._since: dict[str, float] = {}
         """When each request that waits was asked first, by the loop's clock."""
-        self._following = asyncio.Event()
 
     async def run(self) -> None:
         """Follow the answers for ever; outages are waited out."""
-        while True:
-            try:
-                _, last = await self._certs.bounds()
-                self._following.set()
-                scope = self._streams.issued_scope(self._instance)
-                async for record in self._certs.follow(start=last + 1, subjects=scope):
-                    try:
-                        self._answered(decode_answer(record.payload))
-                    except CorruptMessageError as error:
-                        _log.error("record %d is skipped: %s", record.sequence, error)
-            except EventLogError as error:
-                _log.warning("answers of the CA cannot be followed now: %s", error)
-            await asyncio.sleep(_RETRY_SECONDS)
+        await self._view.run()
 
     def unanswered(self) -> int:
         """How many requests have waited for an answer for longer than `PATIENCE`."""
@@ -128,7 +143,7 @@ class CertificateRequester:
         reason = "the CA did not answer"
         try:
             async with asyncio.timeout(within):
-                await self._following.wait()
+                await self._view.caught_up.wait()
                 key = await _generate((await self._bundles.wait()).key_type)
                 while True:
                     bundle = await self._bundles.wait()
@@ -172,7 +187,7 @@ class CertificateRequester:
             spiffe_id=str(spiffe_id),
         )
         answered: asyncio.Future[SigningAnswer] = asyncio.get_running_loop().create_future()
-        self._waiting[request.id] = answered
+        self._answers.waiting[request.id] = answered
         self._since[request.id] = asyncio.get_running_loop().time()
         try:
             attempt = 0
@@ -183,7 +198,7 @@ class CertificateRequester:
                     return answered.result()
                 attempt += 1
         finally:
-            del self._waiting[request.id], self._since[request.id]
+            del self._answers.waiting[request.id], self._since[request.id]
 
     async def _send(self, request: SigningRequest, attempt: int) -> float:
         """Queue the request; how many seconds to wait for the answer before it is sent again."""
@@ -198,11 +213,6 @@ class CertificateRequester:
             _log.warning("a signing request cannot be sent now: %s", error)
             return _UNSENT.delay(0, self._chance)
         return _UNANSWERED.delay(attempt, self._chance)
-
-    def _answered(self, answer: SigningAnswer) -> None:
-        future = self._waiting.get(answer.id)
-        if future is not None and not future.done():
-            future.set_result(answer)
 
     async def _accept(self, answer: SigningAnswer, key: _Key, spiffe_id: SpiffeId) -> IssuedSvid:
         bundle = await self._bundles.at_least(answer.bundle_serial)

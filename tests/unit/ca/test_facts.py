@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.ca.facts import Facts, FactsFollower
+from services.ca.facts import Facts
+from services.ca.facts_view import facts_view
 from shared.errors import MeshlogError
 from shared.eventlog.memory import MemoryLogs
 from shared.events import Event
@@ -81,15 +82,15 @@ def test_mesh_config_sets_the_lifetime_and_nonsense_keeps_the_last_good_one() ->
     assert facts.lifetime is None
 
 
-async def test_the_follower_reads_what_is_there_then_what_comes() -> None:
+async def test_the_view_reads_what_is_there_then_what_comes() -> None:
     logs = MemoryLogs()
     log = logs.stream(Streams().events)
     await write(log, CLUSTER.bookstore())
     facts, verifier = folded(CLUSTER)
     facts.clear()
-    follower = FactsFollower(log, facts, streams=Streams())
-    async with tasks(follower.run()):
-        await follower.caught_up.wait()
+    view = facts_view(log, facts, streams=Streams())
+    async with tasks(view.run()):
+        await view.caught_up.wait()
         token = verifier.verify(CLUSTER.token())
         assert facts.objection(token) is None
         await write(log, [CLUSTER.gone("Pod", "bookstore", "bookbuyer-1")])
@@ -102,14 +103,14 @@ async def test_a_new_epoch_forgets_what_it_does_not_tell_again() -> None:
     await write(log, CLUSTER.bookstore())
     facts, verifier = folded(CLUSTER)
     token = verifier.verify(CLUSTER.token())
-    follower = FactsFollower(log, facts, streams=Streams())
+    view = facts_view(log, facts, streams=Streams())
     again = [event for event in CLUSTER.bookstore() if event.name != "bookbuyer-1"]
-    async with tasks(follower.run()):
-        await follower.caught_up.wait()
+    async with tasks(view.run()):
+        await view.caught_up.wait()
         await write(log, again, epoch="epoch-2")
         await eventually(lambda: facts.objection(token), within=5, what="the pod of the old epoch is gone")
     late, _ = folded(CLUSTER)
-    other = FactsFollower(log, late, streams=Streams())
+    other = facts_view(log, late, streams=Streams())
     async with tasks(other.run()):
         await other.caught_up.wait()
         assert late.objection(token) is not None

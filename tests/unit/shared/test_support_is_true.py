@@ -19,7 +19,7 @@ from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
 from services.injector.decision import Namespace as InjectedNamespace
 from services.injector.decision import decide
-from services.injector.membership import Membership
+from services.injector.membership import ClusterFold
 from shared import model, support
 from shared.errors import MeshlogError
 from shared.eventlog.memory import MemoryLog
@@ -27,7 +27,6 @@ from shared.events import Event
 from shared.meshconfig.pods import MeshSpec
 from shared.meshconfig.problems import problems
 from shared.snapshot import Snapshot
-from shared.subjects import Streams
 from shared.tokens import TokenVerifier
 from tests.unit.compiler import objects
 from tests.unit.identity.cluster import write
@@ -313,11 +312,11 @@ async def test_without_a_mesh_config_every_reader_falls_back_to_its_defaults(mes
     facts.apply(CLUSTER.gone("MeshConfig", "meshlog-system", "osm-mesh-config"))
     assert facts.lifetime is None
     log = MemoryLog()
-    known = Membership(log, streams=Streams(), cluster=CLUSTER.name, mesh_namespace="meshlog-system")
+    known = ClusterFold(mesh_namespace="meshlog-system")
     for sequence, event in enumerate(
         [CLUSTER.config_event(spec), CLUSTER.gone("MeshConfig", "meshlog-system", "osm-mesh-config")], 1
     ):
         await write(log, [event])
         found = [record async for record in log.read()][-1]
-        known.take(found)
+        known.fold(found)
         assert (known.mesh == MeshSpec()) == (sequence == 2)
