@@ -7,7 +7,7 @@ What is compared is the change where both sides come from the same parent, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -17,6 +17,7 @@ from cli.history.states import LostHistoryError, complete_from
 from cli.history.timeline import Published, Timeline
 from services.compiler.compiler import Compiler
 from shared import events
+from shared.consistency import Checker
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import ChainBrokenError, Record
 from shared.snapshot import Commit, ResourceId, Snapshot, SnapshotError
@@ -53,6 +54,10 @@ class Replayed(msgspec.Struct):
     broken: str = ""
     """Where the log's chain does not hold; empty: it does."""
     difference: Difference | None = None
+    inconsistent: list[str] = []
+    """What is inconsistent in the first version that is, one sentence each; see `shared.consistency`."""
+    inconsistent_at: int = 0
+    """That version; 0: all that were compiled and compared are consistent."""
     builds: list[str] = []
     """Of the compilers that published what was compared."""
 
@@ -75,6 +80,7 @@ class Replay:
         self._settings = settings_of(source.about)
         self._compiler = Compiler(self._settings, recording=False)
         self._verifier = Verifier()
+        self._checker = Checker()
 
     async def run(self) -> Replayed:
         """Replay; stops at the first difference."""
@@ -96,6 +102,8 @@ class Replay:
             self.outcome.broken = self.outcome.broken or self._verifier.headless
         if await self._reach(self._compiler.version) and not self._verify:
             self._compile()
+        if self._verify:
+            self._check(None)
         self.outcome.last = self.snapshot.version
         self.outcome.foreign = sum(self._source.foreign.counts.values())
         return self.outcome
@@ -186,6 +194,8 @@ class Replay:
             return True
         parent = self.snapshot.version
         ours = self._compile()
+        if ours is not None:
+            self._check(ours.views)
         await self._take(commit)
         if self._published.version != commit.version:
             return True
@@ -200,6 +210,14 @@ class Replay:
             what = f"{found.what}{self._made_by(found.replayed_resource)}"
             self.outcome.difference = msgspec.structs.replace(found, version=commit.version, what=what)
         return found is None
+
+    def _check(self, classes: Collection[str] | None) -> None:
+        """Note what is inconsistent in these classes, or in all, of the version that was compiled last."""
+        if self.outcome.inconsistent_at:
+            return
+        found = self._checker.check(self.snapshot, classes)
+        if found:
+            self.outcome.inconsistent, self.outcome.inconsistent_at = found, self.snapshot.version
 
     def _made_by(self, resource: ResourceId | None) -> str:
         """Which query made a resource of ours."""

@@ -22,6 +22,7 @@ from cli.history.timeline import Happened, Timeline, in_force
 from services.compiler.looking import Looking
 from services.compiler.names import INBOUND_LISTENER, OUTBOUND_LISTENER, ObjectName
 from shared import events
+from shared.consistency import inconsistencies
 from shared.errors import BadInputError
 from shared.events import ObjectKey
 from shared.snapshot import LDS, Cause, Resource, ResourceId, Snapshot
@@ -57,6 +58,8 @@ class Answer(msgspec.Struct, frozen=True):
     rules: list[Rule]
     split: bool
     """Whether what decides was told from what was read."""
+    inconsistent: list[str] = []
+    """What is inconsistent in all that the proxy holds at this version, one sentence each; usually nothing."""
 
 
 async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str, name: str) -> Answer:
@@ -77,13 +80,13 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
         state = in_force(await timeline.state(snapshot.version, part))
         looking = trial.begin(state.values())
         if trial.holds(looking):
-            return _explained(trial, looking, state, resource, snapshot.version)
+            return _explained(trial, looking, state, resource, snapshot)
     # An object that cannot be read leaves its last good form in force, which only the events before it tell.
     events_before = [item async for item in timeline.history(until=snapshot.version)]
     looking = trial.begin(events_before)
     if trial.holds(looking):
         state = {item.event.key: item for item in events_before}
-        return _explained(trial, looking, state, resource, snapshot.version, most_tried=0)
+        return _explained(trial, looking, state, resource, snapshot, most_tried=0)
     raise LostHistoryError(
         "history/build",
         f"version {snapshot.version} was made by build {snapshot.build}, and this one makes other bytes",
@@ -95,7 +98,7 @@ def _explained(
     looking: Looking,
     state: dict[ObjectKey, Happened],
     resource: Resource,
-    version: int,
+    snapshot: Snapshot,
     *,
     most_tried: int = MOST_TRIED,
 ) -> Answer:
@@ -110,11 +113,12 @@ def _explained(
     return Answer(
         proxy=trial.proxy,
         resource=resource,
-        version=version,
+        version=snapshot.version,
         decides=[Reason(causes[key], state[key]) for key in sorted(deciding)],
         read=[Reason(causes[key], state[key]) for key in sorted(made.keys() - deciding)],
         rules=rules(resource, state.values()),
         split=split,
+        inconsistent=inconsistencies(snapshot, [class_of(snapshot, trial.proxy)]),
     )
 
 

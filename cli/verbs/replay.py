@@ -14,8 +14,11 @@ from cli import output
 if TYPE_CHECKING:
     from cli.history.replaying import Replayed
 
+_MOST_INCONSISTENT = 20
+"""Inconsistencies of a version that are printed."""
 _EPILOG = """\
-exit code: 0 the same, 1 a version differs or the chain of the log is broken, 2 the file cannot be used
+exit code: 0 the same, 1 a version differs or is inconsistent, or the chain of the log is broken,
+           2 the file cannot be used
 
 examples:
   meshlog replay incident.meshlog --verify        every version, hash by hash
@@ -58,6 +61,11 @@ def _tell(outcome: Replayed, seconds: float, *, verify: bool) -> int:
             f"version {found.version} differs: {found.what}: published {found.published}, here {found.replayed}"
         )
         output.note(f"compiled by {', '.join(outcome.builds)}. This is a bug: please report it with the file.")
+        return 1
+    if outcome.inconsistent_at:
+        output.line(f"version {outcome.inconsistent_at} is inconsistent:")
+        output.lines(f"  {sentence}" for sentence in outcome.inconsistent[:_MOST_INCONSISTENT])
+        output.note("This is a bug of the compiler: please report it with the file.")
         return 1
     if outcome.broken:
         output.line(f"the chain of the log does not hold: {outcome.broken}")

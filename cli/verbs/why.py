@@ -73,6 +73,7 @@ def _tell(answer: Answer) -> None:
     resource, proxy = answer.resource, answer.proxy.partition("/")[2]
     output.line(f"{type_name(resource.type_url)}/{resource.name} of {proxy} at version {answer.version}")
     deciding = answer.decides
+    _tell_inconsistent(answer.inconsistent)
     output.line()
     output.line("decided by:" if answer.split else "made from (too many to try each):")
     for reason in deciding:
@@ -95,6 +96,16 @@ def _tell(answer: Answer) -> None:
         newest = max(deciding, key=lambda reason: reason.cause.sequence).cause.sequence
         output.line()
         output.line(f"the newest of these: meshlog show {newest}")
+
+
+def _tell_inconsistent(sentences: Sequence[str]) -> None:
+    if not sentences:
+        return
+    output.line()
+    output.line("what this proxy holds is inconsistent (a bug of the compiler: please report it):")
+    output.lines(f"  {sentence}" for sentence in sentences[:10])
+    if len(sentences) > 10:
+        output.line(f"  and {len(sentences) - 10} more (-o json lists them)")
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
@@ -120,6 +131,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "tried": answer.split,
         "decides": [reason(one) for one in answer.decides],
         "read": [reason(one) for one in answer.read],
+        "inconsistent": answer.inconsistent,
         "rules": [
             {"name": one.name, "objects": [str(key) for key in one.objects], "text": one.text} for one in answer.rules
         ],

@@ -5,11 +5,12 @@ Names that Envoy sees are stable: they say which service and port, never which p
 
 from __future__ import annotations
 
+from shared.names import DENIED_CLUSTER
 from shared.policy.names import ObjectName
 
 BLACKHOLE = "blackhole"
 """Cluster without endpoints: connections to it are closed at once."""
-DENIED = "denied"
+DENIED = DENIED_CLUSTER
 """Where calls go that no policy lets pass: a cluster of the proxy's own bootstrap, which answers HTTP with 403 and
 closes all else. A proxy that was injected without it closes at once."""
 PASSTHROUGH = "passthrough"

@@ -9,9 +9,8 @@ servers that speak first, which are called by allowed connections.
 from __future__ import annotations
 
 from services.injector.envoy_config import Json, duration, extension
+from shared.names import DENIED_CLUSTER
 
-CLUSTER = "denied"
-"""As `services.compiler.names.DENIED`: a test compares them."""
 STATUS = 403
 BODY = "denied by the mesh: no policy lets this workload call this address\n"
 WAIT = 1.0
@@ -33,10 +32,10 @@ def denied_cluster() -> Json:
     """The cluster that leads to `denied_listener`."""
     endpoint = {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": _LISTENER}}}}
     return {
-        "name": CLUSTER,
+        "name": DENIED_CLUSTER,
         "type": "STATIC",
         "connect_timeout": duration(WAIT),
-        "load_assignment": {"cluster_name": CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": DENIED_CLUSTER, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
 
 

@@ -34,6 +34,7 @@ from services.xds_edge.snapshots import SnapshotFollower
 from services.xds_edge.status import StatusReporter
 from services.xds_edge.stream import Limits, Services
 from shared.certificates import TrustBundle
+from shared.consistency import Checker
 from shared.eventlog.protocol import EMPTY, Logs
 from shared.snapshot import Commit
 from shared.spiffe import SpiffeId
@@ -47,6 +48,9 @@ SAVE_DELAY = 1.0
 """Seconds that a change waits before it is saved, so that a burst is saved once."""
 SAVE_SHARE = 50
 """A save is followed by a pause of this many times its duration: at most 2 % of the time goes into saving."""
+
+MOST_LOGGED = 20
+"""Inconsistencies of one version that are logged."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 Ready = Callable[[str, bool, str], None]
@@ -84,6 +88,7 @@ class Edge:
         streams = settings.streams
         self.counters = EdgeCounters()
         self.fleet = Fleet()
+        self._checker = Checker() if settings.check_snapshots else None
         self.verifier = TokenVerifier()
         self.secrets = WorkloadSecrets(self._issue)
         self.reporter = StatusReporter(streams=streams, edge=instance, trace_headers=self._trace_headers)
@@ -146,6 +151,7 @@ class Edge:
             return False
         if state.keyframe is not None:
             self.fleet.apply(state.keyframe)
+            self._check(state.keyframe)
             self._checkpoint = state.checkpoint
         self._known_issuers = dict(state.issuers)
         for cluster, issuer in state.issuers.items():
@@ -290,8 +296,21 @@ class Edge:
     def _applied(self, commit: Commit) -> None:
         if any(proxy is None for proxy in commit.proxies.values()) or commit.parent == 0:
             self.secrets.forget(self._alive)
+        self._check(commit)
         self._changed.set()
         _log.debug("version %d", commit.version)
+
+    def _check(self, commit: Commit) -> None:
+        """Log and count what is inconsistent in a snapshot since this commit, if the settings ask for that.
+
+        It is served all the same: a proxy takes what it can of it, and no older version is there to go back to.
+        """
+        if self._checker is None:
+            return
+        found = self._checker.check(self.fleet.snapshot, commit.views.keys() if commit.parent else None)
+        self.counters.inconsistencies += len(found)
+        for sentence in found[:MOST_LOGGED]:
+            _log.error("version %d is inconsistent: %s", commit.version, sentence)
 
     def _alive(self, key: str, uid: str) -> bool:
         proxy = self.fleet.proxy(key)

@@ -24,6 +24,7 @@ class EdgeCounters:
         self.node_mismatches = 0
         self.address_mismatches = 0
         self.write_timeouts = 0
+        self.inconsistencies = 0
         self.refused: Counter[str] = Counter()
         """Streams that were refused or ended by us, by code."""
         self.closed: Counter[str] = Counter()
@@ -46,6 +47,7 @@ class EdgeCounters:
             ("node_mismatches", "Streams whose node id was not that of their token's pod."),
             ("address_mismatches", "Streams that came from another address than their token's pod has."),
             ("write_timeouts", "Streams ended because their proxy did not read."),
+            ("inconsistencies", "Inconsistencies found in snapshots, with check_snapshots."),
         ):
             # Counters by nature; read like gauges, because the numbers live in plain attributes.
             gauge(f"meshlog_edge_{name}_total", description, lambda name=name: int(getattr(self, name)))

@@ -69,5 +69,8 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     peer_address: Literal["off", "count", "refuse"] = "count"
     """What to do about a stream whose peer has another address than its token's pod: nothing, count and log it, or
     refuse it. Refuse where the network between proxies and edges keeps addresses: a stolen token is then of no use."""
+    check_snapshots: bool = False
+    """Whether each snapshot is checked for consistency, and what is wrong is logged and counted: for tests and while a
+    fault is looked for; it reads every changed resource."""
     unread_bytes: int = 134217728
     """Bytes of requests of all clients that have arrived and wait to be whole or read; of one pod, four requests."""

@@ -9,21 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.listener.v3.listener_pb2 import Listener
-from envoy.config.route.v3.route_pb2 import RouteConfiguration
-from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
-    HttpConnectionManager,
-)
-from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from hypothesis import HealthCheck, given, settings
 
 from services.compiler.compiler import Compiler
 from services.compiler.mesh import MeshSettings
-from services.compiler.names import DENIED
 from services.compiler.offline import compile_events
+from shared.consistency import inconsistencies
 from shared.events import Event
-from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot, resource_hash
+from shared.snapshot import LDS, Snapshot
 from tests.property.compiler.worlds import flat, histories
 from tests.unit.compiler import objects
 
@@ -43,48 +36,10 @@ def bodies(snapshot: Snapshot, view: dict[str, dict[str, str]], type_url: str) -
 
 
 def assert_whole(snapshot: Snapshot, *, proxyless: bool = False) -> None:
-    """Every name that a view uses is in the view, and every body is used by one. `proxyless`: some have no sidecar."""
-    used: set[tuple[str, str, str]] = set()
+    """A consistent snapshot, of sidecars alone unless `proxyless`."""
+    assert inconsistencies(snapshot) == []
     for view in snapshot.views.values():
-        used.update((kind, name, digest) for kind, held in view.items() for name, digest in held.items())
-        if proxyless and "inbound" not in view.get(LDS, {}):
-            continue  # of pods without a sidecar: a listener for each port that may be called
-        clusters, wanted_clusters = set(view.get(CDS, {})), set[str]()
-        wanted_endpoints, wanted_routes = set[str](), set[str]()
-        for body in bodies(snapshot, view, CDS):
-            cluster = Cluster.FromString(body)
-            if cluster.eds_cluster_config.service_name:
-                wanted_endpoints.add(cluster.eds_cluster_config.service_name)
-        for body in bodies(snapshot, view, LDS):
-            listener = Listener.FromString(body)
-            matches = [
-                chain.filter_chain_match.SerializeToString(deterministic=True) for chain in listener.filter_chains
-            ]
-            assert len(matches) == len(set(matches)), "Envoy refuses a listener with two equal matches"
-            for chain in (*listener.filter_chains, listener.default_filter_chain):
-                for item in chain.filters:
-                    if item.typed_config.type_url.endswith("HttpConnectionManager"):
-                        wanted_routes.add(
-                            HttpConnectionManager.FromString(item.typed_config.value).rds.route_config_name
-                        )
-                    elif item.typed_config.type_url.endswith("TcpProxy"):
-                        proxy = TcpProxy.FromString(item.typed_config.value)
-                        wanted_clusters.update(part.name for part in proxy.weighted_clusters.clusters)
-                        wanted_clusters.update([proxy.cluster] if proxy.cluster else [])
-        for body in bodies(snapshot, view, RDS):
-            for route in RouteConfiguration.FromString(body).virtual_hosts[0].routes:
-                wanted_clusters.update(part.name for part in route.route.weighted_clusters.clusters)
-                wanted_clusters.update([route.route.cluster] if route.route.cluster else [])
-        # Where a call is denied the bootstrap says.
-        assert wanted_clusters - {DENIED} <= clusters
-        assert wanted_endpoints == set(view.get(EDS, {}))
-        assert wanted_routes == set(view.get(RDS, {}))
-        assert set(view.get(LDS, {})) == {"inbound", "outbound"}
-    assert used == set(snapshot.resources)
-    assert {proxy.workload_class for proxy in snapshot.proxies.values()} == set(snapshot.views)
-    for (type_url, name, digest), resource in snapshot.resources.items():
-        assert (resource.type_url, resource.name, resource.hash) == (type_url, name, digest)
-        assert digest == resource_hash(type_url, resource.body)
+        assert proxyless or set(view.get(LDS, {})) == {"inbound", "outbound"}
 
 
 def incremental(batches: list[list[Event]], settings: MeshSettings | None = None) -> Snapshot:

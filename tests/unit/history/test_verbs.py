@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from envoy.config.listener.v3.listener_components_pb2 import Filter
 
 from cli.__main__ import main
+from services.compiler.render import listeners
 from tests.property.history.worlds import exported, recorded
 from tests.unit.compiler import objects
 
@@ -24,6 +27,24 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         gone = objects.deleted("TrafficTarget", last.namespace, last.name)
         archive = await exported(await recorded([[event] for event in [*history, gone]]), tmp_path / "log")
         archive.close()
+
+    asyncio.run(make())
+    monkeypatch.setenv("MESHLOG_LOG", str(tmp_path / "log"))
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def dangling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bookstore, by a compiler whose listeners refer to a cluster that no view holds."""
+    real = listeners._tcp  # pyright: ignore[reportPrivateUsage]
+
+    def elsewhere(name: str, clusters: Sequence[tuple[str, int]], *, sticky: bool = False) -> Filter:
+        return real(name, clusters or [("nowhere", 1)], sticky=sticky)
+
+    monkeypatch.setattr(listeners, "_tcp", elsewhere)
+
+    async def make() -> None:
+        (await exported(await recorded([[event] for event in objects.bookstore()]), tmp_path / "log")).close()
 
     asyncio.run(make())
     monkeypatch.setenv("MESHLOG_LOG", str(tmp_path / "log"))
@@ -59,8 +80,26 @@ def test_why_names_what_decides_down_to_the_rule(log: Path, capsys: pytest.Captu
             code, text = run(capsys, "why", proxy, resource)
             assert code == 0
             assert "decided by:" in text
+            assert "inconsistent" not in text
     assert main(["why", proxies[0], "cluster/none"]) == 2
     assert "it holds" in capsys.readouterr().err
+
+
+def test_replay_and_why_tell_of_a_snapshot_that_is_inconsistent(
+    dangling: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The replay makes the same bytes, so there is no difference: it is the snapshot itself that is wrong."""
+    code, text = run(capsys, "replay", str(dangling), "--verify")
+    assert code == 1
+    assert "is inconsistent:\n  class " in text
+    assert "refers to cluster nowhere, which is not there" in text
+    assert run(capsys, "replay", str(dangling))[0] == 0, "not asked for"
+    proxy = run(capsys, "proxies")[1].splitlines()[1].split()[0]
+    code, text = run(capsys, "why", proxy, "listener/inbound")
+    assert code == 0
+    assert "what this proxy holds is inconsistent" in text
+    assert "refers to cluster nowhere, which is not there" in text
+    assert json.loads(run(capsys, "why", proxy, "listener/inbound", "-o", "json")[1])["inconsistent"]
 
 
 def test_a_plan_of_nothing_is_nothing_and_of_a_deletion_is_not(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
