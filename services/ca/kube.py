@@ -1,29 +1,21 @@
-"""The Kubernetes API as the CA uses it: a few raw requests, through `kubernetes.aio`'s configuration and transport.
-
-Its models and their deserialisation are not used: what is read is decoded by the caller into structs of its own.
-"""
+"""The Kubernetes API as the CA uses it: single requests and watches, over `shared.kubernetes.client`."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlencode
-
-import aiohttp
-import msgspec
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.errors import MeshlogError
+from shared.kubernetes.answers import JSON, RequestError, WatchRefusedError
+from shared.kubernetes.answers import Answer as KubeAnswer
+
+if TYPE_CHECKING:
+    from shared.kubernetes.client import KubernetesClient
 
 _TIMEOUT_SECONDS = 15.0
-
-
-class KubeAnswer(msgspec.Struct, frozen=True):
-    """Status and body of an answer, whatever the status."""
-
-    status: int
-    body: bytes
+_WATCH_SECONDS = 3600.0
+"""Seconds after which a watch ends that the server has not ended: it is asked for 600."""
 
 
 class KubeError(MeshlogError):
@@ -45,7 +37,7 @@ class KubeApi(Protocol):
         *,
         query: Mapping[str, str] | None = None,
         body: Any = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
     ) -> KubeAnswer:
         """One request; raises `KubeError` if there is no answer."""
         ...
@@ -58,27 +50,16 @@ class KubeApi(Protocol):
 class KubeClient:
     """`KubeApi` over HTTPS."""
 
-    def __init__(self, client: Any) -> None:
-        """Take a `kubernetes.aio.client.ApiClient`; `connect` makes one."""
+    def __init__(self, client: KubernetesClient) -> None:
         self._client = client
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None = None) -> KubeClient:
-        """With a kubeconfig, or as the pod's service account. Raises `KubeError` if neither can be read."""
-        from kubernetes.aio import client, config
+        """With a kubeconfig, or as the pod's service account. Raises `BadInputError` if neither can be read."""
+        # The library that it stands on takes 0.4 s to import, and a CA with a key file does not need it.
+        from shared.kubernetes.client import KubernetesClient
 
-        from shared.kube_transport import api_client
-
-        configuration = client.Configuration()
-        try:
-            if kubeconfig is not None:
-                await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
-            else:
-                config.load_incluster_config(client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
-            raise KubeError("kube/configuration", f"no way to the Kubernetes API: {error}") from error
-        configuration.retries = None
-        return cls(api_client(configuration))
+        return cls(await KubernetesClient.connect(str(kubeconfig or ""), agent="meshlog-ca"))
 
     async def request(
         self,
@@ -87,38 +68,34 @@ class KubeClient:
         *,
         query: Mapping[str, str] | None = None,
         body: Any = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
     ) -> KubeAnswer:
         """See `KubeApi`."""
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                response = await self._send(method, path, query or {}, body, content_type)
-                return KubeAnswer(status=int(response.status), body=await response.read())
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _unreachable(method, path, error) from error
+            return await self._client.request(
+                method, path, query=query, body=body, content_type=content_type, seconds=_TIMEOUT_SECONDS, wait=True
+            )
+        except RequestError as error:
+            raise _unreachable(error) from error
 
     async def watch(self, path: str, *, query: Mapping[str, str]) -> AsyncIterator[bytes]:
         """See `KubeApi`."""
         try:
-            response = (await self._send("GET", path, query, None, "application/json")).response
-            async with response:
-                if response.status != 200:
-                    raise KubeError.of("GET", path, KubeAnswer(status=response.status, body=b""))
-                async for chunk in response.content.iter_any():
+            async with self._client.watch(path, query=query, seconds=_WATCH_SECONDS) as chunks:
+                async for chunk in chunks:
                     yield chunk
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _unreachable("GET", path, error) from error
+        except WatchRefusedError as error:
+            raise KubeError.of("GET", path, error.answer) from error
+        except RequestError as error:
+            raise _unreachable(error) from error
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _send(self, method: str, path: str, query: Mapping[str, str], body: Any, content_type: str) -> Any:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
-        await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        return await self._client.rest_client.request(method, url, headers=headers, body=body, _request_timeout=3600)
+
+def _unreachable(error: RequestError) -> KubeError:
+    return KubeError("kube/unreachable", f"no answer ({error.details})", about=error.about)
 
 
-def _unreachable(method: str, path: str, error: BaseException) -> KubeError:
-    return KubeError("kube/unreachable", f"no answer ({type(error).__name__}: {error})", about=f"{method} {path}")
+__all__ = ["KubeAnswer", "KubeApi", "KubeClient", "KubeError"]

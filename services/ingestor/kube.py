@@ -1,33 +1,26 @@
-"""The API server through `kubernetes.aio`: its configuration, authentication and transport, and nothing else.
+"""The API server as the ingestor reads it: lists and watches by kind, discovery, and the keys of tokens.
 
-Its models and its watch are left alone (a list of 5,000 Pods takes 2.2 s and 200 MB in them): answers are read as
-bytes, watches split into lines here, because a line may be longer than any buffer and end inside a character.
+Over `shared.kubernetes.client`, which gives answers as bytes. Watches are split into lines here, because a line may be
+longer than any buffer and end inside a character.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any, cast
-from urllib.parse import urlencode
+from typing import Any
 
-import aiohttp
 import msgspec
-import yaml
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from services.ingestor.kinds import Kind
 from services.ingestor.reflector import Failure
 from services.ingestor.source import KindAbsentError, ListAnswer, SourceError
 from services.ingestor.wire import failure_of
 from shared.decoding import UndecodableError, decode
-from shared.errors import BadInputError
-from shared.kube_transport import api_client
+from shared.kubernetes.answers import MOST_ANSWER, Answer, RequestError, WatchRefusedError
+from shared.kubernetes.client import KubernetesClient
+from shared.names import INGESTOR
 
 PAGE = 500
 """Objects in a page of a list."""
@@ -41,8 +34,8 @@ _TAKES = "application/json, application/jwk-set+json"
 _ANSWER = 65536
 """Bytes that are read of an answer of which the status matters."""
 
-_REQUEST = aiohttp.ClientTimeout(total=60.0, sock_connect=3.0)
-_WATCH = aiohttp.ClientTimeout(total=None, sock_connect=3.0)
+_MOST_PAGE = PAGE * 2 * 1024 * 1024
+"""Bytes of a page: as many as so many of the largest objects have."""
 
 
 class _Version(msgspec.Struct):
@@ -69,11 +62,9 @@ class _Discovery(msgspec.Struct):
 class KubernetesSource:
     """A `Source` over HTTPS. Made by `connect`."""
 
-    def __init__(self, client: ApiClient, kubeconfig: str) -> None:
+    def __init__(self, client: KubernetesClient) -> None:
         self._client = client
-        self._kubeconfig = kubeconfig
         self._versions: dict[str, str] = {}
-        self._reloading = asyncio.Lock()
 
     @classmethod
     async def connect(cls, kubeconfig: str) -> KubernetesSource:
@@ -81,7 +72,7 @@ class KubernetesSource:
 
         Raises `BadInputError` if there is neither.
         """
-        return cls(api_client(await _configuration(kubeconfig)), kubeconfig)
+        return cls(await KubernetesClient.connect(kubeconfig, agent=INGESTOR))
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -92,7 +83,7 @@ class KubernetesSource:
         if not continue_token or kind.name not in self._versions:
             self._versions[kind.name] = kind.version or await self._preferred(kind)
         query = {"limit": str(PAGE), **({"continue": continue_token} if continue_token else {}), **_selection(kind)}
-        body = await self._get(kind.path(self._versions[kind.name]), query)
+        body = await self._get(kind.path(self._versions[kind.name]), query, most=_MOST_PAGE)
         return ListAnswer(body=body, api_version=self._api_version(kind))
 
     @contextlib.asynccontextmanager
@@ -120,11 +111,13 @@ class KubernetesSource:
             **_selection(kind),
         }
         path = kind.path(self._versions.get(kind.name, kind.version))
-        response = await self._request(path, query, _WATCH)
         try:
-            yield _lines(response)
-        finally:
-            response.close()
+            async with self._client.watch(path, query=query, accept=_TAKES) as chunks:
+                yield _lines(chunks)
+        except WatchRefusedError as error:
+            raise _refused(error.answer) from error
+        except RequestError as error:
+            raise SourceError(Failure(error.why)) from error
 
     async def issuer(self) -> tuple[str, dict[str, Any]]:
         """Issuer and keys, from the API server's OpenID documents."""
@@ -137,10 +130,9 @@ class KubernetesSource:
 
     async def answers(self) -> None:
         """Ask the server for its version, which any client may: a refusal is an answer too. Raises `SourceError`."""
-        response = await self._send("/version", {}, _REQUEST)
-        response.close()
-        if response.status >= 500:
-            raise SourceError(Failure(f"http {response.status}", status=response.status))
+        answer = await self._request("GET", "/version")
+        if answer.status >= 500:
+            raise SourceError(Failure(f"http {answer.status}", status=answer.status))
 
     def _api_version(self, kind: Kind) -> str:
         version = self._versions[kind.name]
@@ -162,120 +154,38 @@ class KubernetesSource:
                 raise
         raise KindAbsentError("kubernetes/kind-absent", "the cluster does not serve it", about=kind.name)
 
-    async def _get(self, path: str, query: Mapping[str, str]) -> bytes:
-        response = await self._request(path, query, _REQUEST)
-        try:
-            return await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise SourceError(Failure(f"connection ({type(error).__name__})")) from error
-        finally:
-            response.close()
+    async def _get(self, path: str, query: Mapping[str, str], *, most: int = MOST_ANSWER) -> bytes:
+        answer = await self._request("GET", path, query=query, accept=_TAKES, most=most)
+        if answer.status != 200:
+            raise _refused(answer)
+        return answer.body
 
     async def send(self, method: str, path: str, body: Any, content_type: str) -> int:
         """See `reporting.Writing`."""
-        for attempt in (1, 2):
-            response = await self._send(path, {}, _REQUEST, method=method, body=body, content_type=content_type)
-            answer = await _beginning(response)
-            if response.status != 401 or attempt == 2:
-                break
-            await self._reload()
-        if response.status in (401, 429) or response.status >= 500:
-            raise SourceError(failure_of(response.status, answer, _seconds(response.headers.get("Retry-After", ""))))
-        return response.status
+        answer = await self._request(method, path, body=body, content_type=content_type, most=_ANSWER, cut=True)
+        if answer.status in (401, 429) or answer.status >= 500:
+            raise _refused(answer)
+        return answer.status
 
-    async def _request(
-        self, path: str, query: Mapping[str, str], limit: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
-        response = await self._send(path, query, limit)
-        if response.status == 401:
-            # The token has expired or was rotated: read it again, and try once more.
-            response.close()
-            await self._reload()
-            response = await self._send(path, query, limit)
-        if response.status != 200:
-            body = await _beginning(response)
-            raise SourceError(failure_of(response.status, body, _seconds(response.headers.get("Retry-After", ""))))
-        return response
-
-    async def _send(
-        self,
-        path: str,
-        query: Mapping[str, str],
-        limit: aiohttp.ClientTimeout,
-        *,
-        method: str = "GET",
-        body: Any = None,
-        content_type: str = "application/json",
-    ) -> aiohttp.ClientResponse:
-        client = self._client
-        headers = {"Accept": _TAKES, "User-Agent": "meshlog-ingestor", "Content-Type": content_type}
-        url = f"{client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+    async def _request(self, method: str, path: str, **details: Any) -> Answer:
         try:
-            await client.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
-            answer = await client.rest_client.request(method, url, headers=headers, body=body, _request_timeout=limit)
-        except (ssl.SSLError, aiohttp.ClientSSLError) as error:
-            # The cluster's CA may have been replaced.
-            await self._reload(transport=True)
-            raise SourceError(Failure(f"connection ({type(error).__name__})")) from error
-        except (aiohttp.ClientError, OSError, TimeoutError, ConfigException) as error:
-            raise SourceError(Failure(f"connection ({type(error).__name__})")) from error
-        return cast("aiohttp.ClientResponse", answer.response)
-
-    async def _reload(self, *, transport: bool = False) -> None:
-        async with self._reloading:
-            try:
-                configuration = await _configuration(self._kubeconfig)
-            except BadInputError as error:
-                raise SourceError(Failure("no credentials")) from error
-            if not transport:
-                self._client.configuration.api_key = configuration.api_key
-                self._client.configuration.refresh_api_key_hook = configuration.refresh_api_key_hook
-                return
-            old, self._client = self._client, api_client(configuration)
-            await old.close()
+            return await self._client.request(method, path, **details)
+        except RequestError as error:
+            raise SourceError(Failure(error.why)) from error
 
 
-async def _configuration(kubeconfig: str) -> Configuration:
-    configuration = Configuration()
-    try:
-        if kubeconfig:
-            await load_kube_config(config_file=kubeconfig, client_configuration=configuration)
-        else:
-            load_incluster_config(client_configuration=configuration)
-    except (ConfigException, OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
-        # The loader takes the file's shape for granted; whatever it trips over, the file is to blame.
-        raise BadInputError(
-            "kubernetes/config", f"no access to a cluster ({error}); give --kubeconfig FILE, or run inside a pod"
-        ) from error
-    return configuration
+def _refused(answer: Answer) -> SourceError:
+    return SourceError(failure_of(answer.status, answer.body, answer.retry_after))
 
 
 def _selection(kind: Kind) -> dict[str, str]:
     return {"fieldSelector": f"metadata.name={kind.object_name}"} if kind.object_name else {}
 
 
-def _seconds(header: str) -> float:
-    return float(header) if header.isascii() and header.isdigit() else 0.0
-
-
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """As much of an answer as matters if it is a refusal. One that ends with it leaves its connection to others."""
-    body = bytearray()
-    try:
-        while len(body) < _ANSWER and (chunk := await response.content.read(_ANSWER - len(body))):
-            body += chunk
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        pass
-    finally:
-        # If the answer has been read to its end, its connection is not the answer's any more.
-        response.close()
-    return bytes(body)
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     rest = bytearray()
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in chunks:
             searched = len(rest)
             rest += chunk
             start = 0
@@ -287,5 +197,5 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
                 del rest[:start]
             if len(rest) > MAX_LINE:
                 raise SourceError(Failure("line too long"))
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise SourceError(Failure(f"connection ({type(error).__name__})")) from error
+    except RequestError as error:
+        raise SourceError(Failure(error.why)) from error

@@ -1,7 +1,7 @@
 """One reflector over one source: performs its actions and feeds the outcomes back, for ever.
 
-A watch whose other end is gone is ended by the kernel within seconds (`shared.kube_transport`) and resumed. One that
-stays silent for longer than the server's bookmarks are apart is taken for dead, too: its host answers, and whoever
+A watch whose other end is gone is ended by the kernel within seconds (`shared.kubernetes.transport`) and resumed. One
+that stays silent for longer than the server's bookmarks are apart is taken for dead, too: its host answers, and whoever
 should speak does not. Time that the writer makes us wait does not count as silence.
 """
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from services.ingestor.kinds import Kind
 from services.ingestor.kube import KubernetesSource
 from services.ingestor.source import KindAbsentError, SourceError
-from tests.integration.ingestor.test_kube import write_kubeconfig
+from tests.scripted_api import write_kubeconfig
 from tests.unit.ingestor.objects import encoded
 from tests.unit.ingestor.rig import POD, SPLIT
 from tests.unit.ingestor.scripted import ScriptedServer

@@ -6,11 +6,10 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-import yaml
 from aiohttp import web
 
 from services.ingestor.kinds import Kind
@@ -18,81 +17,16 @@ from services.ingestor.kube import KubernetesSource
 from services.ingestor.source import KindAbsentError, SourceError
 from services.ingestor.wire import read_line
 from shared.errors import BadInputError
+from tests.scripted_api import Api, body, chunks, serving, write_kubeconfig
 
 POD = Kind("Pod", "", "pods", "v1")
 SPLIT = Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Api:
-    """An HTTP server whose answers are given one by one, by path; the last one is repeated."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[Answer]] = {}
-        self.requests: list[tuple[str, str, str]] = []
-        """Path, query, authorization."""
-        self.url = ""
-
-    def says(self, path: str, *answers: Answer) -> None:
-        """The next answers on a path."""
-        self.answers[path] = list(answers)
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer."""
-        self.requests.append((request.path, request.query_string, request.headers.get("Authorization", "")))
-        answers = self.answers.get(request.path)
-        if not answers:
-            return web.Response(status=404, text="{}")
-        return await (answers.pop(0) if len(answers) > 1 else answers[0])(request)
-
-
-def body(value: object, status: int = 200, **headers: str) -> Answer:
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(status=status, body=json.dumps(value).encode(), headers=headers)
-
-    return answer
-
-
-def chunks(*pieces: bytes) -> Answer:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        for piece in pieces:
-            await response.write(piece)
-            await asyncio.sleep(0)
-        return response
-
-    return answer
-
 
 @pytest.fixture
 async def api() -> AsyncGenerator[Api]:
-    made = Api()
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", made.handle)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield made
-    await runner.cleanup()
-
-
-def write_kubeconfig(path: Path, url: str, *, token: str) -> str:
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "c", "cluster": {"server": url}}],
-                "users": [{"name": "u", "user": {"token": token}}],
-                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                "current-context": "x",
-            }
-        )
-    )
-    return str(path)
+    async with serving() as made:
+        yield made
 
 
 @pytest.fixture

@@ -22,11 +22,11 @@ from deploy.devcluster.node import kernel, links
 from services.ingestor.kinds import Kind
 from services.ingestor.kube import KubernetesSource
 from services.ingestor.source import SourceError
-from shared import kube_transport
+from shared.kubernetes import transport as sockets
 from shared.netfilter import TCP, BaseHook, Chain, Rule, Table, destination_port, rules, transport, verdict
 from shared.netlink import ROUTE, NetlinkSocket
 from shared.ruleset import commit, replace_table
-from tests.integration.ingestor.test_kube import write_kubeconfig
+from tests.scripted_api import write_kubeconfig
 
 POD = Kind("Pod", "", "pods", "v1")
 PATIENCE = 15.0
@@ -84,5 +84,5 @@ if __name__ == "__main__":
     kernel.map_only_user(user, group)
     with NetlinkSocket(ROUTE) as route:
         links.set_up_node(route, ["10.0.0.1"], [ipaddress.IPv4Network("10.0.1.0/24")])
-    kube_transport.IDLE, kube_transport.EVERY, kube_transport.GIVEN_UP = 1, 1, 1
+    sockets.IDLE, sockets.EVERY, sockets.GIVEN_UP = 1, 1, 1
     asyncio.run(main(Path(sys.argv[1])))
