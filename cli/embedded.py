@@ -20,8 +20,7 @@ from deploy.devcluster.launch import mesh as launch
 from deploy.devcluster.objects import API_SERVER
 from deploy.devcluster.settings import KEPT as KEPT_DIRECTORY
 from deploy.devcluster.settings import LOG_DATA
-from deploy.install.access import CA_SECRET
-from deploy.install.control_plane import NATS_PORT, Profile, control_plane
+from deploy.install.control_plane import Profile, control_plane
 from deploy.install.profile import PRESETS
 from shared import blob
 from shared.commits import CommitFold
@@ -34,6 +33,7 @@ from shared.eventlog.quiet import hushed
 from shared.eventlog.streams import specs
 from shared.eventlog.view import Begin, LogView
 from shared.interpreter import module
+from shared.names import CA_SECRET, NATS_PORT
 from shared.snapshot import Commit, decode_commit
 from shared.status import status_in
 from shared.subjects import Streams

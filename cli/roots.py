@@ -15,10 +15,11 @@ from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.eventlog.quiet import hushed
+from shared.names import MESH_NAMESPACE
 from shared.status import ProxyStatus, status_in
 from shared.subjects import Streams
 
-NAMESPACE = "meshlog-system"
+NAMESPACE = MESH_NAMESPACE
 TRUST_DOMAIN = "cluster.local"
 API_VERSION = "config.openservicemesh.io/v1alpha2"
 KIND = "MeshRootCertificate"

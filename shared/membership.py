@@ -15,9 +15,6 @@ from typing import Any
 
 from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
 
-MESH_CONFIG = "osm-mesh-config"
-"""Name of the MeshConfig that is in force, in the mesh's own namespace."""
-
 
 def is_ignored(labels: Mapping[str, str]) -> bool:
     """Whether a namespace with these labels is kept out of every mesh."""

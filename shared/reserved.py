@@ -4,7 +4,16 @@ from __future__ import annotations
 
 PROXY_PORTS = (range(15000, 15011), range(15900, 16000))
 """The proxy's admin, its listeners, and some that are kept for later."""
-LISTENING = frozenset({15000, 15001, 15003, 15901, 15902, 15903})
+ADMIN_PORT = 15000
+"""Envoy's admin, on the loopback address."""
+OUTBOUND_PORT = 15001
+"""Listener that takes connections of the pod."""
+INBOUND_PORT = 15003
+"""Listener that takes connections to the pod."""
+LIVENESS_PORT, READINESS_PORT, STARTUP_PORT = 15901, 15902, 15903
+"""Listeners that the kubelet calls, one for each kind of probe."""
+PROBE_PORTS = (LIVENESS_PORT, READINESS_PORT, STARTUP_PORT)
+LISTENING = frozenset({ADMIN_PORT, OUTBOUND_PORT, INBOUND_PORT, *PROBE_PORTS})
 """Those that a proxy of this build may listen on: admin, outbound, inbound, probes."""
 
 

@@ -21,6 +21,7 @@ import msgspec
 
 from shared.decoding import UndecodableError, convert
 from shared.errors import BadInputError
+from shared.names import HTTP_PORT, MESH_NAMESPACE, NATS_PORT
 from shared.subjects import Streams
 
 PREFIX = "MESHLOG_"
@@ -30,7 +31,7 @@ _MOST_FILE_BYTES = 1_000_000
 class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every service has."""
 
-    nats_url: str = "nats://127.0.0.1:4222"
+    nats_url: str = f"nats://127.0.0.1:{NATS_PORT}"
     """Servers of the log, separated by commas."""
     nats_user: str = ""
     """User at the log; empty: none is given."""
@@ -51,7 +52,7 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Name of this Kubernetes cluster in the log."""
     mesh_name: str = "meshlog"
     """Namespaces labelled `openservicemesh.io/monitored-by` with this name are members."""
-    namespace: str = "meshlog-system"
+    namespace: str = MESH_NAMESPACE
     """Namespace of the control plane."""
     trust_domain: str = "cluster.local"
     """Trust domain of the SPIFFE identities."""
@@ -62,7 +63,7 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Unique name of this process, the pod's name on Kubernetes; empty: the host's name."""
     http_host: str = "127.0.0.1"
     """Address of `/healthz`, `/readyz` and `/metrics`."""
-    http_port: int = 9091
+    http_port: int = HTTP_PORT
     """Port of those; 0: none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe line that is written."""

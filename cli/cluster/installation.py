@@ -21,7 +21,8 @@ from deploy.install.control_plane import control_plane
 from deploy.install.profile import Profile
 from deploy.install.secrets import log_secrets
 from shared.errors import BadInputError
-from shared.membership import MESH_CONFIG, is_member, naming_selector
+from shared.membership import is_member, naming_selector
+from shared.names import CA_SECRET, MESH_CONFIG
 
 CRDS = Path(__file__).parents[2] / "deploy" / "crds"
 Progress = Callable[[str], None]
@@ -137,7 +138,7 @@ async def uninstall(
         await remove(api, member["metadata"]["name"], mesh_name)
     await _delete(api, await _labelled(api, (*_OURS, *_SECRETS), mesh_name), progress)
     if everything:
-        keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "meshlog-ca", "namespace": namespace}}
+        keys = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": CA_SECRET, "namespace": namespace}}
         await _delete(api, [keys, *definitions()], progress)
     if delete_namespace:
         await _delete(api, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}], progress)

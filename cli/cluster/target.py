@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cli import kubeconfig
 from cli.api import Api, connect
+from shared.names import MESH_NAMESPACE
 
 MESH_NAME = "meshlog"
-NAMESPACE = "meshlog-system"
+NAMESPACE = MESH_NAMESPACE
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

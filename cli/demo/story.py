@@ -18,6 +18,7 @@ from cli.demo.report import Check, Report
 from cli.demo.view import View
 from cli.manifests import Manifest, read_manifests
 from cli.mesh import Mesh, NotArrivedError
+from shared.names import CA, COMPILER, INGESTOR, MESH_NAMESPACE, XDS_EDGE
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "demo" / "manifests"
 STORE = "http://bookstore.bookstore.svc.cluster.local:14001"
@@ -35,7 +36,7 @@ WORKLOADS = (
     ("database", "database"),
     ("outside", "passerby"),
 )
-VICTIMS = ("meshlog-xds-edge", "meshlog-compiler", "meshlog-ingestor", "meshlog-ca", "nats")
+VICTIMS = (XDS_EDGE, COMPILER, INGESTOR, CA, "nats")
 LOAD_RATE = 50
 """Requests a second during the killing."""
 
@@ -43,7 +44,7 @@ LOAD_RATE = 50
 class Story:
     """The demo against one running mesh."""
 
-    def __init__(self, mesh: Mesh, view: View, *, system_namespace: str = "meshlog-system") -> None:
+    def __init__(self, mesh: Mesh, view: View, *, system_namespace: str = MESH_NAMESPACE) -> None:
         self._mesh = mesh
         self._view = view
         self._system = system_namespace

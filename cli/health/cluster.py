@@ -7,9 +7,9 @@ from typing import Any
 from cli.api import Api
 from cli.cluster.membership import members
 from cli.health.facts import ClusterFacts, Workload
-from shared.membership import MESH_CONFIG
 from shared.meshconfig.problems import problems
 from shared.model import ANNOTATION_INJECTION
+from shared.names import MESH_CONFIG, TRUST_BUNDLE, TRUST_BUNDLE_KEY, mutating_webhook
 
 SERVICES = ("ingestor", "compiler", "ca", "xds-edge", "injector")
 
@@ -64,7 +64,7 @@ def _trouble(pod: dict[str, Any]) -> str:
 
 async def _webhook(api: Api, mesh_name: str) -> str:
     """What is wrong with the injector's webhook; empty: nothing."""
-    name = f"meshlog-webhook-{mesh_name}"
+    name = mutating_webhook(mesh_name)
     path = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{name}"
     status, one = await api.request("GET", path)
     if status != 200:
@@ -75,8 +75,8 @@ async def _webhook(api: Api, mesh_name: str) -> str:
 
 
 async def _roots(api: Api, namespace: str) -> int:
-    status, one = await api.request("GET", f"/api/v1/namespaces/{namespace}/configmaps/meshlog-trust-bundle")
-    return one["data"].get("bundle.pem", "").count("BEGIN CERTIFICATE") if status == 200 else 0
+    status, one = await api.request("GET", f"/api/v1/namespaces/{namespace}/configmaps/{TRUST_BUNDLE}")
+    return one["data"].get(TRUST_BUNDLE_KEY, "").count("BEGIN CERTIFICATE") if status == 200 else 0
 
 
 async def _mesh_config(api: Api, namespace: str) -> str:

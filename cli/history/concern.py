@@ -20,8 +20,8 @@ from cli.history.timeline import Happened
 from shared.decoding import UndecodableError
 from shared.decoding import decode as decode_json
 from shared.events import Event, ObjectKey
-from shared.membership import MESH_CONFIG
 from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace, Pod, PolicyObject
+from shared.names import MESH_CONFIG
 from shared.pins import PIN_KIND
 from shared.policy.decode import decode
 from shared.policy.errors import PolicyError

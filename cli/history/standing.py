@@ -16,7 +16,7 @@ from cli.rollout import Tracker
 from shared import blob, certificates
 from shared.decoding import UndecodableError, decode
 from shared.events import APPLIED
-from shared.membership import MESH_CONFIG
+from shared.names import MESH_CONFIG
 from shared.pins import PIN_KIND, PIN_NAME, Pin
 from shared.snapshot import Snapshot
 from shared.status import ProxyStatus, state_of, status_in

@@ -18,8 +18,8 @@ from services.compiler.offline import compile_events
 from shared import support
 from shared.errors import BadInputError
 from shared.events import Event
-from shared.membership import MESH_CONFIG
 from shared.meshconfig.problems import doubts
+from shared.names import MESH_CONFIG, MESH_NAMESPACE
 from shared.policy.budgets import budgets_of
 from shared.settings import CommonSettings, load
 from shared.snapshot import Proxy, Snapshot
@@ -55,7 +55,7 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
     manifests: list[Manifest] = shaped([one for path in paths for one in read_manifests(path)])
     configs = [one for one in manifests if one["kind"] == "MeshConfig" and one["metadata"]["name"] == MESH_CONFIG]
     # The mesh is where its MeshConfig is.
-    namespace = (configs[0]["metadata"].get("namespace") if configs else "") or "meshlog-system"
+    namespace = (configs[0]["metadata"].get("namespace") if configs else "") or MESH_NAMESPACE
     events = cluster_of(manifests, mesh_name=mesh_name, mesh_namespace=namespace)
     told = load(
         CommonSettings, [], {_BUDGETS: os.environ[_BUDGETS]} if _BUDGETS in os.environ else {}, command="meshlog"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cli import output
+from shared.names import MESH_NAMESPACE, XDS_EDGE, XDS_PORT, service_host
 
-EDGE = "dns:///meshlog-xds-edge.meshlog-system.svc.cluster.local:15128"
+EDGE = f"dns:///{service_host(XDS_EDGE, MESH_NAMESPACE)}:{XDS_PORT}"
 ROOTS = "/var/run/secrets/meshlog-trust/bundle.pem"
 TOKEN = "/var/run/secrets/meshlog/token"  # noqa: S105 (a path)
 

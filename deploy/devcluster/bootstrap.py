@@ -8,8 +8,9 @@ from typing import Protocol
 
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
 from deploy.devcluster.manifests import Manifest
-from deploy.devcluster.settings import API_PORT, API_SERVICE, MESH_NAMESPACE
+from deploy.devcluster.settings import API_PORT, API_SERVICE
 from shared.errors import BadInputError
+from shared.names import MESH_NAMESPACE
 
 DEFINITIONS = Path(__file__).parent.parent / "crds"
 _MANAGER = "meshlog"

@@ -38,13 +38,13 @@ from deploy.devcluster.settings import (
     HALT_GRACE,
     KEPT,
     KUBECONFIG,
-    MESH_NAMESPACE,
     NODE,
     SERVICE_NETWORK,
     Settings,
 )
 from shared.errors import BadInputError
 from shared.files import write_atomically
+from shared.names import MESH_NAMESPACE
 
 _log = logging.getLogger(__name__)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -17,7 +17,6 @@ API_SERVICE = ("10.96.0.1", 443)
 """The Service `kubernetes`: where pods find the API."""
 API_PORT = 6443
 """Port of the API on the node's own address, inside the devcluster."""
-MESH_NAMESPACE = "meshlog-system"
 KUBECONFIG = "kubeconfig"
 """Name of the administrator's kubeconfig in the state directory."""
 KEPT = "kept"

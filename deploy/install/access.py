@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.install.profile import Manifest, Profile, labels
+from shared.names import CA, CA_SECRET, INGESTOR, TRUST_BUNDLE, mutating_webhook, validating_webhook
 
 RBAC = "rbac.authorization.k8s.io"
-CA_SECRET = "meshlog-ca"  # noqa: S105 (the name of a Secret)
-TRUST_BUNDLE = "meshlog-trust-bundle"
 
 _READ = ["list", "watch"]
 SMI_KINDS = {
@@ -58,9 +57,7 @@ def _ca_everywhere(profile: Profile) -> list[dict[str, Any]]:
         # Server-side apply of one ConfigMap by name, in members' namespaces; it can read none.
         _rule([""], ["configmaps"], ["create", "patch"], TRUST_BUNDLE),
         _rule(group, hooks, _READ),
-        _rule(
-            group, hooks, ["patch"], f"meshlog-webhook-{profile.mesh_name}", f"meshlog-validator-{profile.mesh_name}"
-        ),
+        _rule(group, hooks, ["patch"], mutating_webhook(profile.mesh_name), validating_webhook(profile.mesh_name)),
     ]
     if profile.cluster_trust_bundle:
         bundles = ["clustertrustbundles"]
@@ -92,16 +89,16 @@ def _ca_at_the_gateway(profile: Profile) -> list[Manifest]:
         return []
     # By server-side apply, which creates by name.
     rules = [_rule([""], ["secrets"], ["create", "patch", "delete"], name)]
-    return _role("meshlog-ca-gateway", rules, profile, namespace=namespace, account="meshlog-ca")
+    return _role("meshlog-ca-gateway", rules, profile, namespace=namespace, account=CA)
 
 
 def roles(profile: Profile) -> list[Manifest]:
     """Roles and bindings of every service that has any."""
     return [
-        *_cluster_role("meshlog-ingestor", _ingestor_everywhere(), profile),
-        *_role("meshlog-ingestor", _ingestor_at_home(), profile),
-        *_cluster_role("meshlog-ca", _ca_everywhere(profile), profile),
-        *_role("meshlog-ca", _ca_at_home(profile), profile),
+        *_cluster_role(INGESTOR, _ingestor_everywhere(), profile),
+        *_role(INGESTOR, _ingestor_at_home(), profile),
+        *_cluster_role(CA, _ca_everywhere(profile), profile),
+        *_role(CA, _ca_at_home(profile), profile),
         *_ca_at_the_gateway(profile),
     ]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.install.log import MONITORING_PORT, NATS_PORT
+from deploy.install.log import MONITORING_PORT
 from deploy.install.profile import Manifest, Profile, metadata
-from deploy.install.workloads import HTTP_PORT, SERVICES, WEBHOOK_PORT, XDS_PORT
+from deploy.install.workloads import SERVICES
 from deploy.nats import ROUTE_PORT
+from shared.names import HTTP_PORT, INJECTOR, NATS_PORT, WEBHOOK_PORT, XDS_EDGE, XDS_PORT
 
 
 def budgets(profile: Profile) -> list[Manifest]:
@@ -31,7 +32,7 @@ def autoscaler(profile: Profile) -> list[Manifest]:
     """More edges when they work hard; slowly fewer, because each one less makes its proxies connect anew."""
     if not profile.autoscale:
         return []
-    name = "meshlog-xds-edge"
+    name = XDS_EDGE
     return [
         {
             "apiVersion": "autoscaling/v2",
@@ -73,8 +74,8 @@ def network_policies(profile: Profile) -> list[Manifest]:
         # Nothing that no other policy names. Probes come from the node, which a policy cannot keep out.
         _policy("meshlog", every, [], profile),
         # From anywhere: sidecars of all namespaces, and the API server (which is no pod).
-        _policy("meshlog-xds-edge", {"app.kubernetes.io/name": "meshlog-xds-edge"}, [_from(None, XDS_PORT)], profile),
-        _policy("meshlog-injector", {"app.kubernetes.io/name": "meshlog-injector"}, [webhook], profile),
+        _policy(XDS_EDGE, {"app.kubernetes.io/name": XDS_EDGE}, [_from(None, XDS_PORT)], profile),
+        _policy(INJECTOR, {"app.kubernetes.io/name": INJECTOR}, [webhook], profile),
     ]
     if not profile.nats_url:
         rules = [_from(ours, NATS_PORT), _from(nats, ROUTE_PORT)]

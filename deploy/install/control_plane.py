@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from deploy.install.access import roles
 from deploy.install.availability import autoscaler, budgets, network_policies
-from deploy.install.log import NATS_PORT, log_objects
+from deploy.install.log import log_objects
 from deploy.install.profile import Manifest, Profile, labels
-from deploy.install.webhooks import LABEL_INJECT_CA, validator, webhook
-from deploy.install.workloads import HTTP_PORT, SERVICES, XDS_PORT, service_objects
+from deploy.install.webhooks import validator, webhook
+from deploy.install.workloads import SERVICES, service_objects
 from shared.model import LABEL_IGNORE
+from shared.names import HTTP_PORT, LABEL_INJECT_CA, NATS_PORT, XDS_PORT
 
 __all__ = ["HTTP_PORT", "LABEL_INJECT_CA", "NATS_PORT", "XDS_PORT", "Manifest", "Profile", "control_plane", "webhook"]
 

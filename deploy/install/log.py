@@ -12,9 +12,9 @@ from typing import Any
 from deploy.install.profile import SERVICES, Manifest, Profile, labels, metadata
 from deploy.install.workloads import hardened, pod_of, service_object
 from deploy.nats import PEOPLE, ROUTE_PORT, NatsConfig, render, service_users
+from shared.names import NATS_PORT
 from shared.subjects import Streams
 
-NATS_PORT = 4222
 MONITORING_PORT = 8222
 HEADLESS = "nats-headless"
 SERVER_SECRET = "meshlog-nats-server"  # noqa: S105 (the name of a Secret)

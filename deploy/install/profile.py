@@ -14,6 +14,7 @@ from shared.build import NATS_VERSION, VERSION
 from shared.decoding import UndecodableError, convert
 from shared.errors import BadInputError
 from shared.eventlog.durable import COPIES
+from shared.names import MESH_NAMESPACE, NATS_PORT
 
 Manifest = dict[str, Any]
 
@@ -32,7 +33,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What differs from one installation to another."""
 
     mesh_name: str = "meshlog"
-    namespace: str = "meshlog-system"
+    namespace: str = MESH_NAMESPACE
     cluster: str = "local"
     """Name of the cluster in the log."""
     trust_domain: str = "cluster.local"
@@ -125,7 +126,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         if self.nats_url:
             return self.nats_url
         scheme = "tls" if self.nats_secured else "nats"
-        return f"{scheme}://nats.{self.namespace}.svc.cluster.local:4222"
+        return f"{scheme}://nats.{self.namespace}.svc.cluster.local:{NATS_PORT}"
 
 
 _USUAL = {

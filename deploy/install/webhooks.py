@@ -10,9 +10,7 @@ from typing import Any
 
 from deploy.install.profile import Manifest, Profile, labels
 from shared.membership import match_expressions
-
-LABEL_INJECT_CA = "meshlog.io/inject-ca"
-"""The CA writes the trust bundle into webhook configurations that carry this label."""
+from shared.names import INJECTOR, LABEL_INJECT_CA, mutating_webhook, validating_webhook
 
 _POLICY_GROUPS = ["access.smi-spec.io", "policy.openservicemesh.io", "specs.smi-spec.io", "split.smi-spec.io"]
 
@@ -26,7 +24,7 @@ def webhook(profile: Profile) -> Manifest:
         "namespaceSelector": _members(profile),
         "rules": [rule],
     }
-    return _configuration("Mutating", f"meshlog-webhook-{profile.mesh_name}", [one], profile)
+    return _configuration("Mutating", mutating_webhook(profile.mesh_name), [one], profile)
 
 
 def validator(profile: Profile) -> Manifest:
@@ -50,7 +48,7 @@ def validator(profile: Profile) -> Manifest:
     home = {"matchLabels": {"kubernetes.io/metadata.name": profile.namespace}}
     return _configuration(
         "Validating",
-        f"meshlog-validator-{profile.mesh_name}",
+        validating_webhook(profile.mesh_name),
         [
             policy | {"namespaceSelector": _members(profile), "rules": [rule(_POLICY_GROUPS, ["*"])]},
             # A deletion is let through, with a word on what is in force then.
@@ -69,7 +67,7 @@ def validator(profile: Profile) -> Manifest:
 
 
 def _webhook(name: str, path: str, profile: Profile) -> dict[str, Any]:
-    service = {"name": "meshlog-injector", "namespace": profile.namespace, "path": path, "port": 443}
+    service = {"name": INJECTOR, "namespace": profile.namespace, "path": path, "port": 443}
     return {
         "name": name,
         "admissionReviewVersions": ["v1"],
@@ -86,6 +84,6 @@ def _configuration(which: str, name: str, webhooks: list[dict[str, Any]], profil
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": f"{which}WebhookConfiguration",
-        "metadata": {"name": name, "labels": {LABEL_INJECT_CA: "true", **labels("meshlog-injector", profile)}},
+        "metadata": {"name": name, "labels": {LABEL_INJECT_CA: "true", **labels(INJECTOR, profile)}},
         "webhooks": webhooks,
     }

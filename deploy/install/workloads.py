@@ -7,15 +7,13 @@ from typing import Any
 import msgspec
 
 from deploy.install.profile import Manifest, Profile, Resources, labels, metadata
+from shared.names import HTTP_PORT, WEBHOOK_PORT, XDS_PORT
 
 TOKEN_DIRECTORY = "/var/run/secrets/meshlog"  # noqa: S105 (a path)
 NATS_DIRECTORY = "/etc/meshlog/nats"
 STATE_DIRECTORY = "/var/lib/meshlog"
 KEY_DIRECTORY = "/run/meshlog"
 CLIENT_CA_DIRECTORY = "/etc/meshlog/client-ca"
-HTTP_PORT = 9091
-XDS_PORT = 15128
-WEBHOOK_PORT = 9090
 USER = 1337
 """The user of every process of the control plane; not the proxy's, 1500."""
 NATS_SECRET = "meshlog-nats-{}"  # noqa: S105 (the name of a Secret)

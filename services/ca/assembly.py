@@ -32,6 +32,7 @@ from shared.certificates import SigningAnswer, TrustBundle
 from shared.eventlog.protocol import Logs
 from shared.eventlog.view import LogView
 from shared.latest import Latest
+from shared.names import mutating_webhook
 from shared.sealing import Opener
 from shared.svid import BundleFollower
 from shared.tokens import TokenVerifier
@@ -229,7 +230,7 @@ class CertificateAuthority:
     def webhook_missing(self) -> str:
         """That the injector's webhook is not there; empty: it is, or was not looked for yet."""
         seen = self.distributor.webhooks.get(WEBHOOK_KINDS[0]) if self.distributor is not None else None
-        name = f"meshlog-webhook-{self._settings.mesh_name}"
+        name = mutating_webhook(self._settings.mesh_name)
         return "" if seen is None or name in seen else f"{name} is not there: new pods get no sidecar"
 
     def _looked(self, statuses: RootStatuses | None, plan: Plan) -> None:

@@ -25,6 +25,7 @@ from services.ca.roots import Roots
 from shared.certificates import TrustBundle
 from shared.errors import MeshlogError
 from shared.latest import Latest
+from shared.names import CA
 from shared.spiffe import SpiffeId
 from shared.svid import IssuedSvid
 from shared.svid.document import parse_certificates
@@ -33,7 +34,6 @@ from shared.svid.serving import load_into
 _log = logging.getLogger(__name__)
 REFRESH_HINT = 300
 """Seconds after which whoever reads the bundle should look again."""
-ACCOUNT = "meshlog-ca"
 _LIFETIME = 86400
 _RENEW_SECONDS = 3600.0
 _RETRY_SECONDS = 5.0
@@ -105,8 +105,8 @@ class BundleEndpoint:
 
     async def _renew(self, context: ssl.SSLContext) -> bool:
         bundle = await self._bundle.wait()
-        identity = SpiffeId(bundle.trust_domain, self._namespace, ACCOUNT)
-        name = f"{ACCOUNT}.{self._namespace}.svc"
+        identity = SpiffeId(bundle.trust_domain, self._namespace, CA)
+        name = f"{CA}.{self._namespace}.svc"
         try:
             leaf = await own_leaf(
                 self._roots.signer(bundle),

@@ -21,12 +21,10 @@ from shared.backoff import Backoff
 from shared.certificates import TrustBundle
 from shared.decoding import UndecodableError, decode
 from shared.latest import Latest
+from shared.names import CA, LABEL_INJECT_CA, TRUST_BUNDLE, TRUST_BUNDLE_KEY
 
 _log = logging.getLogger(__name__)
-CONFIG_MAP = "meshlog-trust-bundle"
-CONFIG_MAP_KEY = "bundle.pem"
-INJECT_LABEL = "meshlog.io/inject-ca"
-MANAGER = "meshlog-ca"
+MANAGER = CA
 WEBHOOK_KINDS = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 CLUSTER_BUNDLES = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles"
@@ -76,11 +74,11 @@ def config_map(namespace: str, bundle: TrustBundle) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": CONFIG_MAP,
+            "name": TRUST_BUNDLE,
             "namespace": namespace,
             "labels": {"app.kubernetes.io/managed-by": MANAGER},
         },
-        "data": {CONFIG_MAP_KEY: bundle_pem(bundle)},
+        "data": {TRUST_BUNDLE_KEY: bundle_pem(bundle)},
     }
 
 
@@ -204,7 +202,7 @@ class BundleDistributor:
     async def reconcile_webhooks(self, kind: str) -> str:
         """Give every labelled configuration the bundle; the resource version of the list. Raises `KubeError`."""
         path = f"{_ADMISSION}/{kind}"
-        answer = await self._kube.request("GET", path, query={"labelSelector": f"{INJECT_LABEL}=true"})
+        answer = await self._kube.request("GET", path, query={"labelSelector": f"{LABEL_INJECT_CA}=true"})
         if answer.status != 200:
             raise KubeError.of("GET", path, answer)
         try:
@@ -226,7 +224,7 @@ class BundleDistributor:
     async def _wait_for_change(self, kind: str, version: str) -> None:
         query: Mapping[str, str] = {
             "watch": "1",
-            "labelSelector": f"{INJECT_LABEL}=true",
+            "labelSelector": f"{LABEL_INJECT_CA}=true",
             "resourceVersion": version,
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
@@ -278,7 +276,7 @@ class BundleDistributor:
         return True
 
     async def _write(self, namespace: str, bundle: TrustBundle) -> None:
-        path = f"/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}"
+        path = f"/api/v1/namespaces/{namespace}/configmaps/{TRUST_BUNDLE}"
         answer = await self._kube.request(
             "PATCH",
             path,

@@ -17,7 +17,7 @@ from shared.errors import MeshlogError
 from shared.eventlog.fold import Epoch
 from shared.eventlog.protocol import Record
 from shared.events import DELETED, Event, read
-from shared.membership import MESH_CONFIG, is_member
+from shared.membership import is_member
 from shared.meshconfig.certificates import DEFAULT_KEY, GatewayWish, read_certificates
 from shared.model import (
     ANNOTATION_SIDECAR,
@@ -27,6 +27,7 @@ from shared.model import (
     ServiceAccount,
     TokenIssuer,
 )
+from shared.names import MESH_CONFIG
 from shared.subjects import unescape
 from shared.tokens import TokenVerifier, WorkloadToken
 

@@ -18,6 +18,7 @@ from services.ca.authority import Authority, AuthorityError, StoredAuthority, de
 from services.ca.kube import KubeApi, KubeError
 from shared.decoding import UndecodableError, decode
 from shared.files import write_atomically
+from shared.names import CA_SECRET
 
 SECRET_KEY = "authority.json"  # noqa: S105 (the name of a key in a Secret)
 _DAMAGED = "does not hold the CA's keys; restore it from a backup"
@@ -155,7 +156,7 @@ class SecretKeyStore:
     """
 
     def __init__(
-        self, kube: KubeApi, *, namespace: str, name: str = "meshlog-ca", entry: str = SECRET_KEY, attempts: int = 5
+        self, kube: KubeApi, *, namespace: str, name: str = CA_SECRET, entry: str = SECRET_KEY, attempts: int = 5
     ) -> None:
         """`attempts`: how often to look again when others write the Secret at the same time."""
         self._kube = kube

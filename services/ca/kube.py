@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shared.errors import MeshlogError
 from shared.kubernetes.answers import JSON, RequestError, WatchRefusedError
 from shared.kubernetes.answers import Answer as KubeAnswer
+from shared.names import CA
 
 if TYPE_CHECKING:
     from shared.kubernetes.client import KubernetesClient
@@ -59,7 +60,7 @@ class KubeClient:
         # The library that it stands on takes 0.4 s to import, and a CA with a key file does not need it.
         from shared.kubernetes.client import KubernetesClient
 
-        return cls(await KubernetesClient.connect(str(kubeconfig or ""), agent="meshlog-ca"))
+        return cls(await KubernetesClient.connect(str(kubeconfig or ""), agent=CA))
 
     async def request(
         self,

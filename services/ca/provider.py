@@ -22,6 +22,7 @@ from services.ca.keystore import KeyStore
 from services.ca.kube import KubeApi
 from services.ca.template import LeafTemplate, sign_leaf
 from shared.meshroot import ENTRY_POINTS, known_provider
+from shared.names import MESH_NAMESPACE
 
 _OURS = {
     "builtin": "services.ca.provider:builtin",
@@ -72,7 +73,7 @@ class ProviderContext(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
     """What stands under the provider's name in the MeshRootCertificate."""
     kube: KubeApi | None = None
-    namespace: str = "meshlog-system"
+    namespace: str = MESH_NAMESPACE
     """The control plane's."""
     clock: Callable[[], float] = time.time
 

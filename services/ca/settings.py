@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from shared.names import CA_SECRET, INJECTOR, XDS_EDGE
 from shared.settings import CommonSettings
 
 
@@ -14,7 +15,7 @@ class CaSettings(CommonSettings, frozen=True, kw_only=True):
     """Who signs: `builtin`, or the name of an installed provider."""
     key_store: Literal["secret", "file"] = "secret"
     """Where the CA's keys live: the Kubernetes Secret, or the key file."""
-    key_secret: str = "meshlog-ca"  # noqa: S105 (the name of a Secret)
+    key_secret: str = CA_SECRET
     """Name of that Secret in the control plane's namespace; created once, never replaced."""
     key_file: str = ""
     """Path of that file, made with mode 0600; needed with `--key-store file`."""
@@ -35,7 +36,7 @@ class CaSettings(CommonSettings, frozen=True, kw_only=True):
     """Name of a ClusterTrustBundle that is kept current where the API has that kind; empty: none is."""
     lifetime: float = 86400.0
     """Seconds that certificates live where MeshConfig says nothing; never below 10."""
-    serving_accounts: tuple[str, ...] = ("meshlog-xds-edge", "meshlog-injector")
+    serving_accounts: tuple[str, ...] = (XDS_EDGE, INJECTOR)
     """Service accounts of the control plane whose certificates also name the Service of the same name."""
     service_domain: str = "cluster.local"
     """DNS domain of Services."""

@@ -13,7 +13,7 @@ from services.compiler.snapshots import Kept, Snapshots
 from shared import leading, process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.lease import TTL, Lease
-from shared.membership import MESH_CONFIG
+from shared.names import MESH_CONFIG
 from shared.policy.budgets import budgets_of
 from shared.process import Context
 from shared.settings import CommonSettings

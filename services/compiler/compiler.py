@@ -31,8 +31,8 @@ from services.compiler.reduce import reduce
 from services.compiler.slices import Steps, finished
 from shared.build import VERSION
 from shared.events import APPLIED, Event, ObjectKey
-from shared.membership import MESH_CONFIG
 from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
+from shared.names import MESH_CONFIG
 from shared.policy.names import ObjectName
 from shared.snapshot import Cause, Commit, Quarantined, Snapshot
 

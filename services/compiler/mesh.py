@@ -14,6 +14,7 @@ import msgspec
 from services.compiler.engine import Engine, Index, InputMap
 from shared.events import ObjectKey
 from shared.model import EndpointSlice, Namespace, Pod, PolicyObject, Service
+from shared.names import MESH_NAMESPACE
 from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.model import IdentityBinding, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget, UdpRoute
 from shared.policy.names import ObjectName
@@ -27,7 +28,7 @@ class MeshSettings(msgspec.Struct, frozen=True):
     """The cluster whose events are compiled."""
     mesh_name: str = "meshlog"
     """Value of the monitored-by label of member namespaces."""
-    namespace: str = "meshlog-system"
+    namespace: str = MESH_NAMESPACE
     """The mesh's own namespace, where its MeshConfig is."""
     trust_domain: str = "cluster.local"
     service_domain: str = "cluster.local"

@@ -17,8 +17,6 @@ PASSTHROUGH = "passthrough"
 """Cluster that goes where the application wanted to, outside the mesh."""
 OUTBOUND_LISTENER = "outbound"
 INBOUND_LISTENER = "inbound"
-OUTBOUND_PORT = 15001
-INBOUND_PORT = 15003
 MESH_PROTOCOL = "meshlog"
 """ALPN name that mesh clients offer and inbound chains match. Servers do not select it, so that HTTP/2 is still told
 from HTTP/1 by its preface."""

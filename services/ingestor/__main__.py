@@ -26,6 +26,7 @@ from shared.eventlog.epoch import new_epoch
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.lease import Lease
+from shared.names import INGESTOR
 from shared.telemetry import traces
 
 _LOOK = 2.0
@@ -126,7 +127,7 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
     settings = context.settings
     context.ready("cluster", ready=False, why="starting")
     source = await KubernetesSource.connect(settings.kubeconfig)
-    logs = JetStreamLogs.from_settings(settings, name="meshlog-ingestor")
+    logs = JetStreamLogs.from_settings(settings, name=INGESTOR)
     context.count_foreign(logs.foreign)
     try:
         streams = settings.streams

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.membership import MESH_CONFIG
+from shared.names import MESH_CONFIG
 from shared.pins import PINNED_KINDS
 
 

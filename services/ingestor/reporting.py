@@ -25,10 +25,11 @@ from services.ingestor.source import SourceError
 from services.ingestor.telling import tell
 from shared import process
 from shared.eventlog.protocol import Logs
+from shared.names import INGESTOR
 
 _log = logging.getLogger(__name__)
 
-MANAGER = "meshlog-ingestor"
+MANAGER = INGESTOR
 _MAX_NOTE = 1024
 
 

@@ -15,18 +15,17 @@ from services.injector.webhook import Webhook
 from shared import process
 from shared.eventlog.jetstream import JetStreamLogs
 from shared.eventlog.protocol import Logs
+from shared.names import INJECTOR
 from shared.policy.budgets import budgets_of
 from shared.spiffe import SpiffeId
 from shared.svid import BundleFollower, CertificateRequester, ServingCertificate
 
 _log = logging.getLogger(__package__)
 
-ACCOUNT = "meshlog-injector"
-
 
 async def serve(context: process.Context[InjectorSettings]) -> None:
     """Answer reviews until told to stop."""
-    logs = JetStreamLogs.from_settings(context.settings, name=ACCOUNT)
+    logs = JetStreamLogs.from_settings(context.settings, name=INJECTOR)
     context.count_foreign(logs.foreign)
     try:
         await _serve(context, logs)
@@ -103,7 +102,7 @@ async def _certificate(context: process.Context[InjectorSettings], logs: Logs) -
         cluster=settings.cluster,
         bundles=bundle,
     )
-    identity = SpiffeId(trust_domain=settings.trust_domain, namespace=settings.namespace, service_account=ACCOUNT)
+    identity = SpiffeId(trust_domain=settings.trust_domain, namespace=settings.namespace, service_account=INJECTOR)
     certificate = ServingCertificate(requester, token_path=Path(settings.token_file), spiffe_id=identity)
     context.spawn(bundle.run(), "trust bundle")
     context.spawn(requester.run(), "certificate requester")

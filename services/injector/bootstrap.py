@@ -18,12 +18,13 @@ from services.injector.envoy_config import TYPE, Json, extension, http_options, 
 from services.injector.probe_listeners import listener_clusters, probe_cluster, probe_listeners
 from services.injector.probes import Probe
 from shared.meshconfig.pods import Sidecar
+from shared.names import TRUST_BUNDLE_KEY
+from shared.reserved import ADMIN_PORT
 
-ADMIN_PORT = 15000
 DIRECTORY = "/var/run/secrets/meshlog"
 """Where the projected volume is mounted in the proxy's container."""
 TOKEN_FILE = "token"  # noqa: S105 (a file name)
-BUNDLE_FILE = "bundle.pem"
+BUNDLE_FILE = TRUST_BUNDLE_KEY
 TOKEN_SOURCE_FILE = "token-source.json"  # noqa: S105 (a file name)
 TRUST_SOURCE_FILE = "trust-source.json"
 

@@ -6,12 +6,14 @@ from typing import Literal
 
 import msgspec
 
+from shared.names import MESH_NAMESPACE, TRUST_BUNDLE, XDS_EDGE, XDS_PORT
+
 
 class Installation(msgspec.Struct, frozen=True, kw_only=True):
     """What is the same for all pods until the injector is configured anew."""
 
     mesh_name: str = "meshlog"
-    namespace: str = "meshlog-system"
+    namespace: str = MESH_NAMESPACE
     trust_domain: str = "cluster.local"
     build: str
     envoy_image: str
@@ -20,7 +22,7 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     pull_secret: str = ""
     """Of both images; empty: none."""
     edge_host: str
-    edge_port: int = 15128
+    edge_port: int = XDS_PORT
     native_sidecars: bool = True
     concurrency: int = 2
     ipv6: bool = False
@@ -30,7 +32,7 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     proxy_uid: int = 1500
     refuse_net_admin: bool = False
     token_seconds: int = 3600
-    trust_bundle: str = "meshlog-trust-bundle"
+    trust_bundle: str = TRUST_BUNDLE
     """ConfigMap in each member namespace, written by the CA, key `bundle.pem`."""
 
     @property
@@ -46,4 +48,4 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def edge_identity(self) -> str:
         """SPIFFE id that the edge must prove."""
-        return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/meshlog-xds-edge"
+        return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{XDS_EDGE}"

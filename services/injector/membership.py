@@ -14,8 +14,8 @@ from shared.decoding import decode_by
 from shared.eventlog.fold import Epoch
 from shared.eventlog.protocol import EventLog, Record
 from shared.eventlog.view import LogView
-from shared.membership import MESH_CONFIG
 from shared.meshconfig.pods import MeshSpec, read_mesh_spec
+from shared.names import MESH_CONFIG
 from shared.subjects import Streams
 
 _NAMESPACE = msgspec.json.Decoder(model.Namespace)

@@ -21,11 +21,11 @@ import msgspec
 
 from services.injector import probe_request
 from shared.errors import BadInputError
-from shared.reserved import is_proxys, proxys_own
+from shared.reserved import LIVENESS_PORT, READINESS_PORT, STARTUP_PORT, is_proxys, proxys_own
 
 Phase = Literal["liveness", "readiness", "startup"]
 
-PORTS: dict[Phase, int] = {"liveness": 15901, "readiness": 15902, "startup": 15903}
+PORTS: dict[Phase, int] = {"liveness": LIVENESS_PORT, "readiness": READINESS_PORT, "startup": STARTUP_PORT}
 """Listener of the proxy for each kind of probe."""
 
 

@@ -20,10 +20,8 @@ from shared import inotify, netfilter, ruleset
 from shared.errors import BadInputError
 from shared.netfilter import TCP, BaseHook, Chain, Network, Rule, Statement, Table, rules, verdict
 from shared.netlink import NetlinkError
+from shared.reserved import ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT, PROBE_PORTS
 
-PROBE_PORTS = (15901, 15902, 15903)
-"""Listeners of Envoy that the kubelet calls: liveness, readiness and startup probes."""
-ADMIN_PORT = 15000
 _TABLE = "meshlog-sidecar"
 _DESTINATION_NAT = -100
 _LOOPBACK_4 = ipaddress.IPv4Network("127.0.0.1")
@@ -33,9 +31,9 @@ _LOOPBACK_6 = ipaddress.IPv6Network("::1")
 class RedirectRules(msgspec.Struct, frozen=True, kw_only=True):
     """What of a pod's traffic goes through its sidecar. Exactly one of `proxy_mark` and `proxy_uid` is set."""
 
-    inbound_port: int = 15003
+    inbound_port: int = INBOUND_PORT
     """Where Envoy takes connections to the pod."""
-    outbound_port: int = 15001
+    outbound_port: int = OUTBOUND_PORT
     """Where Envoy takes connections of the pod."""
     proxy_mark: int | None = None
     """The mark (SO_MARK) of Envoy's own connections."""

@@ -12,6 +12,7 @@ from services.injector.http_request import Limits
 from services.injector.http_server import Access
 from shared.build import ENVOY_VERSION, VERSION
 from shared.errors import BadInputError
+from shared.names import WEBHOOK_PORT, XDS_EDGE, XDS_PORT, service_host
 from shared.settings import CommonSettings
 
 
@@ -20,7 +21,7 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
 
     webhook_host: str = "0.0.0.0"  # noqa: S104 (the API server calls from outside the pod)
     """Address of the webhook."""
-    webhook_port: int = 9090
+    webhook_port: int = WEBHOOK_PORT
     """Port of the webhook (HTTPS)."""
     webhook_connections: int = 384
     """Connections to the webhook that may be open, of all sources."""
@@ -47,7 +48,7 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     """Name of a Secret in each member namespace with credentials for their registry; empty: none."""
     edge_host: str = ""
     """Name of the xDS edge's Service; empty: `meshlog-xds-edge` in the mesh's namespace."""
-    edge_port: int = 15128
+    edge_port: int = XDS_PORT
     """Port of the edge."""
     cluster_domain: str = "cluster.local"
     """Domain of the cluster's Services."""
@@ -87,7 +88,7 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     @property
     def installation(self) -> Installation:
         """What is the same for all pods."""
-        host = self.edge_host or f"meshlog-xds-edge.{self.namespace}.svc.{self.cluster_domain}"
+        host = self.edge_host or service_host(XDS_EDGE, self.namespace, self.cluster_domain)
         return Installation(
             mesh_name=self.mesh_name,
             namespace=self.namespace,

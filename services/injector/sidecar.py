@@ -29,6 +29,7 @@ from shared.errors import BadInputError
 from shared.meshconfig.images import envoy_fails, init_fails, judged
 from shared.meshconfig.pods import MAX_LISTED, MeshSpec, address_range, interface_name, port_number, read_all
 from shared.model import OSM_PREFIX
+from shared.reserved import INBOUND_PORT
 
 INIT_CONTAINER = "meshlog-init"
 PROXY_CONTAINER = "envoy"
@@ -120,7 +121,7 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
             _field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
         ],
         "ports": [
-            {"name": "proxy-inbound", "containerPort": 15003},
+            {"name": "proxy-inbound", "containerPort": INBOUND_PORT},
             {"name": "readiness-port", "containerPort": PORTS["readiness"]},
         ],
         "volumeMounts": [{"name": VOLUME, "mountPath": DIRECTORY, "readOnly": True}],

@@ -20,9 +20,9 @@ from services.injector.review import Question
 from shared import meshroot, support
 from shared.decoding import UndecodableError
 from shared.errors import BadInputError
-from shared.membership import MESH_CONFIG
 from shared.meshconfig.problems import doubts
 from shared.model import PolicyObject
+from shared.names import MESH_CONFIG
 from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError

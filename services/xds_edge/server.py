@@ -28,6 +28,7 @@ from services.xds_edge.refusal import Code, StreamRefusedError
 from services.xds_edge.requests import BadRequestError
 from services.xds_edge.stream import ProxyStream, Services
 from services.xds_edge.turns import Turns
+from shared.names import MESH_NAMESPACE
 from shared.telemetry.metrics import Metrics
 from shared.token_bucket import TokenBucket
 from shared.tokens import WorkloadToken
@@ -61,7 +62,7 @@ class DiscoveryServer:
         unread: int = 128 * 1024 * 1024,
         handshake_within: float = 5.0,
         reuse_port: bool = False,
-        mesh_namespace: str = "meshlog-system",
+        mesh_namespace: str = MESH_NAMESPACE,
         pods: Pods,
     ) -> None:
         """`unread`: bytes of all clients that may wait to be read; `reuse_port`: others may listen on the port too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from shared.names import XDS_EDGE, XDS_PORT
 from shared.settings import CommonSettings
 
 
@@ -12,7 +13,7 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
 
     host: str = "0.0.0.0"  # noqa: S104 (its pod's own network; every stream needs a token)
     """Address that proxies reach."""
-    port: int = 15128
+    port: int = XDS_PORT
     """Port that proxies reach."""
     state_dir: str = ""
     """Directory of the last good state; empty: nothing is kept on disk."""
@@ -21,7 +22,7 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     down; empty: a start waits for the CA."""
     token_file: str = "/var/run/secrets/meshlog/token"  # noqa: S105 (a path)
     """The edge's own service-account token, for its own certificate."""
-    service_account: str = "meshlog-xds-edge"
+    service_account: str = XDS_EDGE
     """Account that the edge runs as."""
     workers: int = 1
     """Processes that share the port, one for each core that may be used."""

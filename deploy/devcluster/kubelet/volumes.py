@@ -23,7 +23,8 @@ from deploy.devcluster.kubelet.atomic import AtomicDirectory
 from deploy.devcluster.kubelet.environment import Lookup, UnresolvedError
 from deploy.devcluster.kubelet.payload import File
 from deploy.devcluster.runtime import Mount
-from deploy.devcluster.settings import LOG_DATA, MESH_NAMESPACE
+from deploy.devcluster.settings import LOG_DATA
+from shared.names import MESH_NAMESPACE
 
 API_ACCESS_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 _API_ACCESS = "kube-api-access"

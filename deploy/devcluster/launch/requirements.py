@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 
 from deploy.devcluster.node import kernel
+from shared.reserved import OUTBOUND_PORT
 
 OURS = (
     kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
@@ -114,7 +115,7 @@ def _netfilter() -> None:
     route = ServiceRoute(cluster_ip="10.96.0.2", port=80, protocol="TCP", backends=backends)
     ruleset.commit([*made, *(message for batch in services.change(table, [], [route]) for message in batch)])
     hook = netfilter.BaseHook("nat", "output", -100)
-    chain = netfilter.Chain("try", ((netfilter.transport(netfilter.TCP), netfilter.redirect(15001)),), hook)
+    chain = netfilter.Chain("try", ((netfilter.transport(netfilter.TCP), netfilter.redirect(OUTBOUND_PORT)),), hook)
     ruleset.commit(ruleset.replace_table(netfilter.Table("meshlog-try", (chain,))))
 
 

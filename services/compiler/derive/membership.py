@@ -15,6 +15,7 @@ from shared.model import (
     ANNOTATION_SIDECAR,
     Pod,
 )
+from shared.names import MESH_CONFIG
 from shared.policy.model import MeshConfig
 from shared.policy.names import ObjectName
 from shared.spiffe import InvalidSpiffeIdError, SpiffeId
@@ -45,7 +46,7 @@ def members(mesh: Mesh) -> tuple[str, ...]:
 @query
 def mesh_config(mesh: Mesh) -> MeshConfig:
     """The settings in force; without a MeshConfig the mesh is in SMI mode, default deny."""
-    return mesh.mesh_configs.get(ObjectName(mesh.settings.namespace, membership.MESH_CONFIG)) or MeshConfig()
+    return mesh.mesh_configs.get(ObjectName(mesh.settings.namespace, MESH_CONFIG)) or MeshConfig()
 
 
 @query

@@ -18,7 +18,6 @@ from services.compiler.derive.splits import split_of
 from services.compiler.engine import query
 from services.compiler.mesh import Mesh
 from shared.addresses import canonical, reserved
-from shared.membership import MESH_CONFIG
 from shared.model import (
     AFFINITY_SECONDS,
     ANNOTATION_CALLS,
@@ -27,6 +26,7 @@ from shared.model import (
     ANNOTATION_PERMISSIVE,
     ServiceSpec,
 )
+from shared.names import MESH_CONFIG
 from shared.policy.model import Rule
 from shared.policy.names import ObjectName
 from shared.policy.requests import escaped_slashes, listed_forwarders

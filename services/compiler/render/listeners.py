@@ -39,6 +39,7 @@ from services.compiler.render.routes import HTTP_RBAC
 from services.compiler.render.tls import ads, server_side
 from shared.policy.model import EscapedSlashes
 from shared.policy.names import ObjectName
+from shared.reserved import INBOUND_PORT, OUTBOUND_PORT
 
 _UPGRADES = ("websocket", "CONNECT")
 _HANDSHAKE = 10
@@ -158,11 +159,11 @@ def _original_destination() -> ListenerFilter:
 def outbound(chains: Sequence[OutboundChain], *, egress: bool, dual: bool) -> Listener:
     """What the application sends: to services by their addresses, else to where it wanted (egress) or is denied."""
     listener = _listener(
-        names.OUTBOUND_LISTENER, names.OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()], dual=dual
+        names.OUTBOUND_LISTENER, OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()], dual=dual
     )
     listener.filter_chains.extend(_outbound_chain(chain) for chain in chains)
     # A connection to the listener's own port would be passed through to itself, for ever.
-    own = FilterChainMatch(destination_port=UInt32Value(value=names.OUTBOUND_PORT))
+    own = FilterChainMatch(destination_port=UInt32Value(value=OUTBOUND_PORT))
     listener.filter_chains.append(
         FilterChain(name="own-port", filter_chain_match=own, filters=[_tcp("own-port", [])]),
     )
@@ -217,7 +218,7 @@ def inbound(chains: Sequence[InboundChain], *, trust_domains: Sequence[str], dua
     inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
     listener = _listener(
         names.INBOUND_LISTENER,
-        names.INBOUND_PORT,
+        INBOUND_PORT,
         TrafficDirection.INBOUND,
         [_original_destination(), inspector],
         dual=dual,

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from deploy.install.control_plane import control_plane
-from deploy.install.log import MONITORING_PORT, NATS_PORT
+from deploy.install.log import MONITORING_PORT
 from deploy.install.profile import PRESETS, Manifest, Profile
-from deploy.install.workloads import HTTP_PORT, WEBHOOK_PORT, XDS_PORT
 from deploy.nats import ROUTE_PORT
 from services.injector.settings import InjectorSettings
 from shared.build import ENVOY_VERSION, NATS_VERSION
+from shared.names import HTTP_PORT, NATS_PORT, WEBHOOK_PORT, XDS_PORT
 
 ROOT = Path(__file__).parents[3]
 OPEN_TO_ALL = {("meshlog-xds-edge", XDS_PORT), ("meshlog-injector", WEBHOOK_PORT)}
