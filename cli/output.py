@@ -8,12 +8,13 @@ for machines, in ASCII, which escapes the same characters. `tests/unit/cli/test_
 from __future__ import annotations
 
 import io
+import itertools
 import json as _json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -58,10 +59,23 @@ def block(text: str) -> None:
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Columns as wide as what is in them; blanks in a cell are drawn together, so that none can look like a column."""
     shown = [list(headings), *([cell(each) for each in row] for row in rows)]
-    widths = [max(map(width, column)) for column in zip(*shown, strict=True)]
-    for row in shown:
-        padded = (text + " " * (most - width(text)) for text, most in zip(row, widths, strict=True))
-        _write(sys.stdout, "  ".join(padded).rstrip())
+    for text in _padded(shown):
+        _write(sys.stdout, text)
+
+
+def columns(rows: Iterable[Sequence[object]], *, least: Sequence[int] = (), indent: int = 2) -> None:
+    """Rows without headings, as parts of a longer text: like `table`, each column at least as wide as `least` says."""
+    shown = [[cell(each) for each in row] for row in rows]
+    for row in _padded(shown, least):
+        _write(sys.stdout, " " * indent + row)
+
+
+def _padded(rows: Sequence[Sequence[str]], least: Sequence[int] = ()) -> Iterator[str]:
+    """Rows as lines, in columns as wide as what is in them and as `least` says, two blanks apart."""
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(pair) for pair in itertools.zip_longest(widths, least, fillvalue=0)]
+    for one in rows:
+        yield "  ".join(text + " " * (most - width(text)) for text, most in zip(one, widths, strict=True)).rstrip()
 
 
 def cell(value: object) -> str:

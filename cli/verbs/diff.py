@@ -135,11 +135,12 @@ def _resources(changes: dict[Changed, list[str]], after: Snapshot) -> None:
     if changes:
         output.line()
         output.line("configuration:")
+    rows: list[tuple[str, str, str]] = []
     for change, classes in list(changes.items())[:60]:
         proxies = sum(counts.get(name, 0) for name in classes)
         where = classes[0] if len(classes) == 1 else f"{len(classes)} classes"
-        output.line(
-            f"  {change.verb:<7}  {naming.type_name(change.type_url)}/{change.name}  ({where}, {proxies} proxies)"
-        )
+        name = f"{naming.type_name(change.type_url)}/{change.name}"
+        rows.append((change.verb, name, f"({where}, {proxies} proxies)"))
+    output.columns(rows, least=(7,))
     if len(changes) > 60:
         output.line(f"  and {len(changes) - 60} more")

@@ -157,8 +157,9 @@ def _tell(found: Plan, refusals: dict[str, str]) -> None:
     concerned = [one for one in found.after.proxies.values() if one.workload_class in difference.classes]
     counts = f"{len(concerned)} of {len(found.after.proxies)} proxies" if found.whole else f"{len(concerned)} proxies"
     output.line(f"{counts} would see a change, in {len(difference.classes)} classes")
-    for change, classes in list(distinct(difference).items())[:40]:
-        output.line(f"  {change.verb:<7}  {type_name(change.type_url)}/{change.name}  ({_where(classes)})")
+    changes = list(distinct(difference).items())[:40]
+    rows = [(one.verb, f"{type_name(one.type_url)}/{one.name}", f"({_where(classes)})") for one, classes in changes]
+    output.columns(rows, least=(7,))
     for sentence in membership(difference):
         output.line(f"  {sentence}")
     _consequences(found)

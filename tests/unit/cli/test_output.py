@@ -238,6 +238,14 @@ def test_yaml_keeps_what_it_holds_and_is_harmless(capsys: pytest.CaptureFixture[
     assert text.replace("\n", "").isprintable()
 
 
+def test_rows_inside_a_text_stand_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns end at the widest cell, or where an earlier part of the text had them."""
+    output.columns([("added", "a|80", "(2 classes)"), ("gone", "bcdef", "x\ny")], least=(7,))
+    assert capsys.readouterr().out == "  added    a|80   (2 classes)\n  gone     bcdef  x\\ny\n"
+    output.columns([])
+    assert capsys.readouterr().out == ""
+
+
 def test_blanks_and_wide_characters_make_no_column(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("NAME", "WHY"), [("漢", "a" + " " * 200 + "in sync"), ("ab", "b")])
     assert capsys.readouterr().out == "NAME  WHY\n漢    a in sync\nab    b\n"
