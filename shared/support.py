@@ -86,9 +86,7 @@ MESH_CONFIG: Mapping[str, Support] = {
         "differs", "for new pods; the image must hold the meshlog command; Open Service Mesh's are refused", "injector"
     ),
     "sidecar.maxDataPlaneConnections": _NOT_YET,
-    "sidecar.maxInboundConnections": Support(
-        "works", "for pods created from then on; 10000 where nothing is said", "injector"
-    ),
+    "sidecar.maxInboundConnections": Support("works", "for pods created from then on; default: 10000", "injector"),
     "sidecar.configResyncInterval": Support("needless", "what a proxy holds is known from its acknowledgements"),
     "sidecar.resources.limits": _NEW_PODS,
     "sidecar.resources.requests": _NEW_PODS,
@@ -99,11 +97,11 @@ MESH_CONFIG: Mapping[str, Support] = {
     "sidecar.localProxyMode": _NEW_PODS,
     "traffic.enableEgress": Support(
         "works",
-        "live; true opens every destination outside the mesh, unmeshed Services too; false where nothing is said",
+        "live; true opens every destination outside the mesh, unmeshed Services too; default: false",
         "compiler",
     ),
-    "traffic.enablePermissiveTrafficPolicyMode": Support("works", "live; false where nothing is said", "compiler"),
-    "traffic.escapedSlashes": Support("works", "live; Reject where nothing is said; see policy.md, Paths", "compiler"),
+    "traffic.enablePermissiveTrafficPolicyMode": Support("works", "live; default: false", "compiler"),
+    "traffic.escapedSlashes": Support("works", "live; default: Reject; see policy.md, Paths", "compiler"),
     "traffic.trustedForwarders": Support("works", "live; see policy.md, Headers that are not believed", "compiler"),
     "traffic.outboundIPRangeExclusionList": _NEW_PODS,
     "traffic.outboundIPRangeInclusionList": _NEW_PODS,
@@ -115,7 +113,7 @@ MESH_CONFIG: Mapping[str, Support] = {
     "observability.enableDebugServer": Support("needless", "`meshlog status` and the log answer"),
     "observability.tracing": _NOT_YET,
     "certificate.serviceCertValidityDuration": Support("works", "live, at the next renewal", "CA"),
-    "certificate.certKeyBitSize": Support("works", "live, at the next renewal; P-256 where nothing is said", "CA"),
+    "certificate.certKeyBitSize": Support("works", "live, at the next renewal; default: P-256", "CA"),
     "certificate.ingressGateway": Support(
         "differs", "all its names are used; the setting gateway_secret lets the CA write it", "CA"
     ),

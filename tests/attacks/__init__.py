@@ -8,7 +8,7 @@ How to add a row: a module of this package that holds `ATTACKS: tuple[Attack, ..
     async def silent(scene: AttackScene) -> Cost:
         return await scene.program(STRANGER, "tests.attacks.floods", "silent", scene.edge, "--seconds", "8")
 
-    ATTACKS = (Attack(name="edge-silent", what="2,000 connections that say nothing", run=silent),)
+    ATTACKS = (Attack(name="edge-silent", what="2,000 connections that stay silent", run=silent),)
 
 `run` attacks and returns what that cost the attacker. It takes back what it made (objects, connections). It raises
 `AssertionError` with a sentence if the attack got what it wanted (a foreign answer, a written record). Everything

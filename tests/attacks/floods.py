@@ -66,9 +66,9 @@ def _row(name: str, what: str, target: str, connections: int, *, short: bool = F
 
 
 ATTACKS = (
-    _row("edge-silent", "20,000 connections to the edges that say nothing", "edge", 20_000),
-    _row("injector-silent", "2,000 connections to the webhook that say nothing", "injector", 2_000, short=True),
-    _row("log-silent", "2,000 connections to the log that say nothing", "nats", 2_000),
+    _row("edge-silent", "20,000 connections to the edges that stay silent", "edge", 20_000),
+    _row("injector-silent", "2,000 connections to the webhook that stay silent", "injector", 2_000, short=True),
+    _row("log-silent", "2,000 connections to the log that stay silent", "nats", 2_000),
 )
 
 

@@ -54,7 +54,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 def markdown(outcomes: Sequence[Outcome]) -> str:
     """The table of docs/security.md."""
     columns = (
-        *("Attack", "Cost to the attacker", "What became of it", "A member is served: p50, longest"),
+        *("Attack", "Cost to the attacker", "Result", "A member is served: p50, longest"),
         *("A pod is admitted", "A change arrives", "Requests failed", "Most memory, MB", "`make attack ROWS=`"),
     )
     lines = [f"| {' | '.join(columns)} |", "|---|---|---|---:|---:|---:|---:|---|---|"]

@@ -234,7 +234,7 @@ def kinds() -> dict[str, tuple[str, Callable[[], Each]]]:
             lambda: _holding(head(PODS, "Transfer-Encoding: chunked"), b"8000\r\n" + b"a" * 0x8000 + b"\r\n", 0.01),
         ),
         "heads": ("heads of a megabyte", lambda: _posting(head(PODS, f"X-A: {'a' * 1_000_000}"))),
-        "idle": ("connections that agree on TLS and say nothing", lambda: _holding(b"")),
+        "idle": ("connections that complete TLS and stay silent", lambda: _holding(b"")),
         "slow-heads": ("a byte of a head every half second", lambda: _holding(b"POST", b"a")),
         "slow-bodies": (
             "a byte of a body of 5 MB every half second",

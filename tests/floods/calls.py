@@ -36,7 +36,7 @@ async def tokenless_status_calls(target: Target, dose: Dose) -> Count:
 
 
 async def forged_tokens(target: Target, dose: Dose) -> Count:
-    """ADS calls whose token is well formed, of the right issuer, and signed by nobody: each costs a verification."""
+    """ADS calls whose token is well formed, of the right issuer, and wrongly signed: each costs a verification."""
     block = wire.call_headers(wire.DELTA, authority=target.authority, token=forged(target.token))
     return await _calls(target, dose, lambda stream: wire.opening(stream, block, ends=True))
 

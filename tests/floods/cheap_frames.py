@@ -36,12 +36,12 @@ async def window_updates(target: Target, dose: Dose) -> Count:
 
 
 async def unknown_frames(target: Target, dose: Dose) -> Count:
-    """Frames of a type that nobody knows, without content."""
+    """Frames of an unknown type, without content."""
     return await _pour(target, dose, lambda _: wire.frame(wire.UNKNOWN, 0, 0))
 
 
 async def long_unknown_frames(target: Target, dose: Dose) -> Count:
-    """Frames of a type that nobody knows, as long as frames may be."""
+    """Frames of an unknown type, as long as frames may be."""
     return await _pour(target, dose, lambda _: wire.frame(wire.UNKNOWN, 0, 0, bytes(wire.LONGEST_FRAME)), at_once=8)
 
 
@@ -67,7 +67,7 @@ async def empty_data(target: Target, dose: Dose) -> Count:
 
 
 async def padded_data(target: Target, dose: Dose) -> Count:
-    """DATA that is padding alone: it takes window and says nothing."""
+    """DATA that is padding alone: it uses window and carries nothing."""
     return await _pour(target, dose, lambda _: wire.frame(wire.DATA, 0x8, 1, b"\x03\0\0\0"))
 
 

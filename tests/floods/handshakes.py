@@ -16,7 +16,7 @@ _AT_ONCE = 200
 
 
 async def silent(target: Target, dose: Dose) -> Count:
-    """TCP connections that say nothing."""
+    """TCP connections that stay silent."""
     return await _crowd(target, dose, None, _say_nothing)
 
 
@@ -40,7 +40,7 @@ async def stalled_hellos(target: Target, dose: Dose) -> Count:
 
 
 async def idle(target: Target, dose: Dose) -> Count:
-    """TLS connections that say nothing."""
+    """TLS connections that stay silent."""
     return await _crowd(target, dose, client_context(target), _say_nothing)
 
 
