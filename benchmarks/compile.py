@@ -24,11 +24,11 @@ from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 
 from benchmarks.table import Result, Row
 from cli.offline.bootstrap import bootstrap, stand_in
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from shared.events import Event
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
 from shared.model import ServicePort
-from shared.snapshot import LDS, Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import LDS, Snapshot
 from tests.unit.compiler import objects
 
 SIZES = (100, 1000)

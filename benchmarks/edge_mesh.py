@@ -30,13 +30,12 @@ from google.protobuf.message import Message
 
 from benchmarks import compile as compile_
 from benchmarks.swarm.proxy import Target
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from shared import blob
-from shared.eventlog.jetstream import JetStreamLogs
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint
-from shared.interpreter import module
-from shared.snapshot import (
+from shared.records import chunked_payload
+from shared.records.snapshot import (
     CDS,
     EDS,
     FORMAT,
@@ -51,6 +50,7 @@ from shared.snapshot import (
     encode_commit,
     resource_hash,
 )
+from shared.service.interpreter import module
 from tests.integration.xds_edge.names import CLUSTER, EDGE_DNS, STREAMS
 from tests.integration.xds_edge.world import World
 from tests.nats_server import NatsServer, running_nats
@@ -210,14 +210,14 @@ class Publisher:
         """Write the whole snapshot."""
         log = await self._logs.open(STREAMS.keyframes)
         subject = STREAMS.keyframe_subject
-        drafts = blob.split(encode_commit(self.snapshot.keyframe()), subject, version=self.snapshot.version)
+        drafts = chunked_payload.split(encode_commit(self.snapshot.keyframe()), subject, version=self.snapshot.version)
         tip = await log.tip(subject)
         await log.append(drafts, scope=subject, after=tip, epoch="" if tip.epoch else "keyframes")
 
     async def _append(self, commit: Commit) -> int:
         log = await self._logs.open(STREAMS.snapshots)
         subject = STREAMS.snapshot_subject
-        drafts = blob.split(encode_commit(commit), subject, version=commit.version)
+        drafts = chunked_payload.split(encode_commit(commit), subject, version=commit.version)
         moment = time.time_ns()
         self._tip = await log.append(drafts, scope=subject, after=self._tip, epoch="" if self._tip.epoch else "commits")
         self.snapshot.apply(commit)

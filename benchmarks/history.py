@@ -16,23 +16,21 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks.table import Result, Row
+from cli.explain.why import why
 from cli.history.archive import STATE_EVERY, About, ArchiveWriter
-from cli.history.back import version_back
+from cli.history.archive_stream import Archive
 from cli.history.changes import between
-from cli.history.filelog import Archive
-from cli.history.planning import plan
-from cli.history.replaying import Replay
+from cli.history.head_offset import version_back
 from cli.history.source import collect_rarely, of_archive
 from cli.history.timeline import Timeline
-from cli.history.why import why
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.publication import Limits
-from shared import blob, events
+from cli.plan.planner import plan
+from cli.replay.verification import Replay
+from services.compiler.core.compiler import Compiler
+from services.compiler.log.publisher import Limits
+from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.chain import forge
 from shared.eventlog.protocol import EMPTY, Checkpoint, Draft, Record
-from shared.events import Event
-from shared.files import replacing
+from shared.io.atomic_file import replacing
 from shared.model import (
     ANNOTATION_SIDECAR,
     LABEL_MONITORED_BY,
@@ -51,8 +49,10 @@ from shared.model import (
     SlicePort,
     TargetRef,
 )
-from shared.snapshot import CDS, Snapshot, encode_commit
-from shared.subjects import Streams
+from shared.records import chunked_payload, events
+from shared.records.events import Event
+from shared.records.snapshot import CDS, Snapshot, encode_commit
+from shared.records.subjects import Streams
 
 EVENTS = int(os.environ.get("EVENTS", "1000000"))
 KEPT = os.environ.get("LOG", "")
@@ -238,13 +238,13 @@ class _Maker:
         self._compiler.accept()
         self._versions += 1
         subject, payload = STREAMS.snapshot_subject, encode_commit(found)
-        self._append(writer, "snapshots", blob.split(payload, subject, version=found.version), subject)
+        self._append(writer, "snapshots", chunked_payload.split(payload, subject, version=found.version), subject)
         self._since_keyframe += len(payload)
         self._commits_since_keyframe += 1
         due = self._since_keyframe >= LIMITS.bytes or self._commits_since_keyframe >= LIMITS.commits
         if due or self._versions == 1:
             subject, whole = STREAMS.keyframe_subject, encode_commit(self._snapshot.keyframe())
-            self._append(writer, "keyframes", blob.split(whole, subject, version=found.version), subject)
+            self._append(writer, "keyframes", chunked_payload.split(whole, subject, version=found.version), subject)
             self._since_keyframe = self._commits_since_keyframe = 0
 
 

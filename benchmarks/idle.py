@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Result, Row
-from cli import embedded
 from cli.demo.story import Story
 from cli.demo.view import Lines
-from cli.mesh import Mesh
+from cli.embedded import lifecycle
+from cli.embedded.mesh import Mesh
 
 WINDOW = 30.0
 """Seconds of idling that are measured."""
@@ -27,8 +27,8 @@ SETTLE = 5.0
 def run() -> Result:
     """Start the demo's mesh with its workloads, let it idle, and measure."""
     with tempfile.TemporaryDirectory(prefix="meshlog-bench-") as scratch:
-        os.environ[embedded.STATE_VARIABLE] = scratch
-        mesh = embedded.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
+        os.environ[lifecycle.STATE_VARIABLE] = scratch
+        mesh = lifecycle.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
         try:
             return asyncio.run(_measure(mesh.pid, Lines(lambda _: None)))
         finally:
@@ -36,8 +36,8 @@ def run() -> Result:
 
 
 async def _measure(launcher: int, view: Lines) -> Result:
-    async with embedded.attached() as mesh:
-        await embedded.control_plane_available(mesh.api, view.doing)
+    async with lifecycle.attached() as mesh:
+        await lifecycle.control_plane_available(mesh.api, view.doing)
         await _workloads(mesh, view)
     await asyncio.sleep(SETTLE)
     processes = {pid: name for pid in below(launcher) if (name := role(pid))}

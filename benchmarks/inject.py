@@ -19,16 +19,16 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.table import Result, Row
-from services.injector import review
-from services.injector.membership import Membership
-from services.injector.patch import json_patch, with_sidecar
-from services.injector.webhook import PATH, Webhook
+from services.injector.core import review
+from services.injector.core.patch import json_patch, with_sidecar
+from services.injector.http.webhook import PATH, Webhook
+from services.injector.log.namespaces import Membership
 from shared.eventlog.memory import MemoryLog
 from shared.meshconfig.pods import MeshSpec
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.served import served
+from tests.unit.injector.http.test_webhook import STREAMS, asked, namespace, write
 from tests.unit.injector.pods import INSTALLATION
-from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 
 PURE = 2_000
 REVIEWS = 3_000

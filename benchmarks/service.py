@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from shared.interpreter import module
+from shared.service.interpreter import module
 from tests.ports import free_port
 
 

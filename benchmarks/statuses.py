@@ -22,13 +22,13 @@ import yaml
 from benchmarks.service import running
 from benchmarks.table import Result, Row
 from deploy.devcluster.apiserver import ApiServer
-from shared import blob
-from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft
 from shared.model import ANNOTATION_SIDECAR, LABEL_MONITORED_BY
-from shared.snapshot import CDS, Snapshot, decode_commit
-from shared.status import ProxyStatus, TypeStatus, encode_status
-from shared.subjects import Streams
+from shared.records import chunked_payload
+from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status
+from shared.records.snapshot import CDS, Snapshot, decode_commit
+from shared.records.subjects import Streams
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
 
@@ -278,7 +278,7 @@ def _pod(name: str, number: int) -> dict[str, Any]:
 async def _acknowledge(logs: JetStreamLogs) -> None:
     """What edges report of proxies that take all at once: of those only that a version concerns."""
     snapshots, statuses = await logs.open(_STREAMS.snapshots), await logs.open(_STREAMS.status)
-    snapshot, assembler = Snapshot(), blob.Assembler()
+    snapshot, assembler = Snapshot(), chunked_payload.Assembler()
     async for record in snapshots.follow(subjects=_STREAMS.snapshot_subject):
         payload = assembler.feed(record)
         if payload is None:

@@ -6,9 +6,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from cli import output
 from cli.catalogue import VERBS, overview
-from cli.counterparts import counterpart
+from cli.osm_verbs import counterpart
+from cli.terminal import output
 from shared.errors import BadInputError, MeshlogError
 
 BAD_INPUT = 2

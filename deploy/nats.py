@@ -22,10 +22,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from shared.eventlog.connection import api_prefix
+from shared.eventlog.jetstream.connection import api_prefix
 from shared.eventlog.streams import LOOKING, StreamSpec, specs
-from shared.pins import SUBJECT_END
-from shared.subjects import Streams
+from shared.records.pins import SUBJECT_END
+from shared.records.subjects import Streams
 
 PEOPLE = ("operator", "reader")
 """Users that are no service: who may pin the mesh to a past version, and who may look at everything."""

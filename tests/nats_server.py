@@ -15,9 +15,9 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 from deploy.nats import ROUTE_PORT, NatsConfig, NatsUser, render
-from shared.eventlog.connection import Access
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.subjects import Streams
+from shared.eventlog.jetstream.connection import Access
+from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.records.subjects import Streams
 from tests.ports import free_port
 
 

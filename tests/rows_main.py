@@ -23,7 +23,8 @@ from typing import Generic, Protocol, TextIO, TypeVar
 
 import msgspec
 
-from cli import api, embedded, kubeconfig
+from cli.embedded import lifecycle
+from cli.kubernetes import api, kubeconfig
 from deploy.devcluster.launch import mesh
 from shared.errors import MeshlogError
 
@@ -91,8 +92,8 @@ class Suite(msgspec.Struct, Generic[S, R, T], frozen=True, kw_only=True):
     async def run(self, rows: Sequence[R]) -> list[T]:
         """Tell them one after the other, on the mesh that runs."""
         found: list[T] = []
-        async with api.connect(kubeconfig.read(embedded.state_directory() / embedded.KUBECONFIG)) as session:
-            await embedded.control_plane_available(session, lambda _: None)
+        async with api.connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as session:
+            await lifecycle.control_plane_available(session, lambda _: None)
         if self.title:
             _say(self.title)
         async with self.opened() as scene:
@@ -112,17 +113,17 @@ class Suite(msgspec.Struct, Generic[S, R, T], frozen=True, kw_only=True):
         rows = self.chosen(arguments)
         with tempfile.TemporaryDirectory(prefix=f"meshlog-{self.name}-") as fresh:
             given = os.environ.get(f"{self.name.upper()}_STATE")
-            os.environ[embedded.STATE_VARIABLE] = given or fresh
+            os.environ[lifecycle.STATE_VARIABLE] = given or fresh
             try:
                 if not given:
                     ha = self.ha or bool(os.environ.get("HA"))
-                    embedded.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None, ha=ha)
+                    lifecycle.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None, ha=ha)
                 found = asyncio.run(self.run(rows))
             except MeshlogError as error:
                 _say(f"{self.name}: {error}", sys.stderr)
                 return 2
             finally:
                 if not given:
-                    mesh.down(embedded.state_directory())
+                    mesh.down(lifecycle.state_directory())
         _say(self.summary(found))
         return 1 if any(self.wrong(outcome) for outcome in found) else 0

@@ -1,4 +1,4 @@
-"""Write `deploy/devcluster/apiserver/shapes.txt`: the fields of the built-in kinds that the devcluster serves.
+"""Write `deploy/devcluster/apiserver/kinds/shapes.txt`: the fields of the built-in kinds that the devcluster serves.
 
 The types come from the models of the `kubernetes` package, which are generated from Kubernetes' own OpenAPI
 document; merge keys are not in those models and stand here, from the Go types' `patchMergeKey` and `listMapKey`

@@ -1,4 +1,4 @@
-"""Write `deploy/devcluster/apiserver/wire.txt`: the protobuf numbers of a pod's fields.
+"""Write `deploy/devcluster/apiserver/http/wire.txt`: the protobuf numbers of a pod's fields.
 
 From the Go types of the module k8s.io/api, whose tags hold the number and the JSON name of each field. Run it again
 when `kubectl` sends a field that is not known:

@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 
-from cli import files_limits
+from cli.terminal import file_limits
 from deploy.install.control_plane import control_plane
 from deploy.install.profile import PRESETS
 from deploy.nats import NatsUser, service_users
 from services.ca.settings import CaSettings
 from services.injector.settings import InjectorSettings
 from services.xds_edge.settings import EdgeSettings
-from shared.settings import documented
-from shared.subjects import Streams
+from shared.records.subjects import Streams
+from shared.service.settings import documented
 
 PAGE = Path(__file__).parents[1] / "docs" / "security.md"
 LIMITS: tuple[tuple[str, type[msgspec.Struct], tuple[str, ...]], ...] = (
@@ -90,7 +90,7 @@ def limits() -> list[list[str]]:
             [service, f"`--{name.replace('_', '-')}`", str(defaults[name]), texts[name].replace("|", "\\|")]
             for name in names
         ]
-    return [*rows, *([f"`meshlog {verbs}`", name, value, what] for verbs, name, value, what in files_limits.LIMITS)]
+    return [*rows, *([f"`meshlog {verbs}`", name, value, what] for verbs, name, value, what in file_limits.LIMITS)]
 
 
 TABLES: dict[str, tuple[tuple[str, ...], Any]] = {

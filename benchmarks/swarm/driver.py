@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks.swarm.fleet import Command, Plan, Report
 from benchmarks.swarm.proxy import Target
-from shared.interpreter import module
+from shared.service.interpreter import module
 
 
 class Swarm:

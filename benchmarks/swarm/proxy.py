@@ -23,7 +23,7 @@ from benchmarks.swarm.wire import (
     references,
     write_request,
 )
-from shared.backoff import Backoff
+from shared.timing.backoff import Backoff
 
 _BACKOFF = Backoff(first=0.1, longest=1.0, jitter=(0.0, 1.0))
 """As the bootstrap of our sidecars says."""

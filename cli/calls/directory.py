@@ -11,14 +11,14 @@ from typing import TypeVar
 import msgspec
 
 from services.compiler.claims import of_service, pod_behind
-from services.compiler.derive.protocols import spoken
-from shared.decoding import UndecodableError, decode
+from services.compiler.derive.services.protocols import spoken
 from shared.errors import BadInputError
-from shared.events import DELETED, Event
+from shared.io.decoding import UndecodableError, decode
 from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
 from shared.policy.names import ObjectName
-from shared.snapshot import proxy_key
-from shared.withheld import said
+from shared.records.events import DELETED, Event
+from shared.records.snapshot import proxy_key
+from shared.records.withheld import said
 
 _SERVICE_NAME = "kubernetes.io/service-name"
 _OVER = frozenset({"Succeeded", "Failed"})

@@ -16,7 +16,7 @@ from envoy.extensions.transport_sockets.tls.v3.common_pb2 import SubjectAltNameM
 from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
-from cli.calls.reading import without_parameters
+from cli.calls.request_head import without_parameters
 
 
 def _bytes() -> re2.Options:

@@ -12,24 +12,24 @@ from typing import NamedTuple
 import re2
 
 from cli.calls.matching import Request, matched_path
-from cli.calls.reading import Limits, normal
+from cli.calls.request_head import Limits, normal
 from cli.patterns.automaton import example
-from services.compiler.derive.access import grant
-from services.compiler.derive.bindings import sources_of, targets_to
 from services.compiler.derive.membership import is_member
-from services.compiler.derive.offers import Port
-from services.compiler.derive.offers import port as port_of
-from services.compiler.derive.problems import target_problems
-from services.compiler.derive.reading import reading
+from services.compiler.derive.policy.access import grant
+from services.compiler.derive.policy.identity_bindings import sources_of, targets_to
+from services.compiler.derive.policy.problems import target_problems
+from services.compiler.derive.request_handling import reading
+from services.compiler.derive.services.offers import Port
+from services.compiler.derive.services.offers import port as port_of
 from services.compiler.ir import Grant
-from services.compiler.mesh import Mesh, MeshSettings
+from services.compiler.mesh_state import Mesh, MeshSettings
 from services.compiler.reduce import reduce
 from services.compiler.render.requests import STATEMENTS
-from shared.events import Event
 from shared.policy.model import HttpMatch
 from shared.policy.names import ObjectName
 from shared.policy.regexes import anchored_at_start
-from shared.withheld import GRANTING
+from shared.records.events import Event
+from shared.records.withheld import GRANTING
 
 _POLICY = frozenset(
     {"Namespace", "TrafficTarget", "IdentityBinding", "HTTPRouteGroup", "TCPRoute", "MeshConfig", "MeshRootCertificate"}

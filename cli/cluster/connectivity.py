@@ -12,27 +12,27 @@ import ipaddress
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
-from cli.api import Api
-from cli.calls.asking import Answer, ask, explained
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
 from cli.calls.near_misses import policy_of
-from cli.calls.sidecars import Sidecars
+from cli.calls.path import Sidecars
+from cli.calls.question import Answer, ask, explained
 from cli.cluster import objects
 from cli.cluster.check import Check
+from cli.explain.proxy_reality import remarks
 from cli.history import recompile
-from cli.history.reality import remarks
 from cli.history.source import Source, opened
-from cli.history.standing import pinned
 from cli.history.timeline import Timeline, living
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
+from cli.kubernetes.api import Api
+from cli.state.mesh_status import pinned
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
 from shared.errors import BadInputError, MeshlogError
-from shared.events import Event
 from shared.membership import is_ignored, is_member
 from shared.model import ANNOTATION_PROXYLESS, ANNOTATION_SIDECAR, LABEL_IGNORE
 from shared.policy.names import ObjectName
-from shared.snapshot import Snapshot, proxy_key
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot, proxy_key
 
 _ELSEWHERE = ("192.0.2.1", "2001:db8::1")
 """Addresses for documentation (RFC 5737, RFC 3849), which no Service has: where a host outside the cluster may be."""

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from cli.api import Api, Manifest
-from cli.manifests import id_of
+from cli.kubernetes.api import Api, Manifest
+from cli.kubernetes.manifests import id_of
 from deploy.install.control_plane import control_plane
 from deploy.install.profile import Profile
 from deploy.install.secrets import log_secrets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cli.api import Api
+from cli.kubernetes.api import Api
 from shared.errors import BadInputError
 from shared.membership import is_ignored, named_mesh, naming_selector
 from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY

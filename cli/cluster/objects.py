@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cli.api import Api
+from cli.kubernetes.api import Api
 from cli.migrate.inventory import custom, listed
 from cli.offline.cluster import CLUSTER, as_they_are
-from shared.events import Event
+from shared.records.events import Event
 
 __all__ = ["CLUSTER", "read"]
 

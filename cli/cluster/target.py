@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from cli import kubeconfig
-from cli.api import Api, connect
+from cli.kubernetes import kubeconfig
+from cli.kubernetes.api import Api, connect
 from shared.names import MESH_NAMESPACE
 
 MESH_NAME = "meshlog"
@@ -36,9 +36,9 @@ def found(options: argparse.Namespace) -> Path:
         return options.kubeconfig
     if paths := os.environ.get("KUBECONFIG"):
         return Path(paths.split(os.pathsep)[0])
-    from cli import embedded
+    from cli.embedded import lifecycle
 
-    own = embedded.state_directory() / embedded.KUBECONFIG
+    own = lifecycle.state_directory() / lifecycle.KUBECONFIG
     return own if own.exists() else Path.home() / ".kube" / "config"
 
 
@@ -51,11 +51,11 @@ async def session(options: argparse.Namespace) -> AsyncGenerator[Api]:
 
 def log_of(options: argparse.Namespace) -> str | None:
     """Where the log of that cluster is; None if it is not known. The embedded mesh's is its own cluster's only."""
-    from cli import embedded
+    from cli.embedded import lifecycle
     from cli.history.source import LOG_VARIABLE
 
     said: str | None = options.log if options.log is not None else os.environ.get(LOG_VARIABLE)
     if said:
         return said
-    own = embedded.state_directory() / embedded.KUBECONFIG
+    own = lifecycle.state_directory() / lifecycle.KUBECONFIG
     return "" if own.exists() and found(options).resolve() == own.resolve() else None

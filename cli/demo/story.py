@@ -16,8 +16,8 @@ from typing import Any
 
 from cli.demo.report import Check, Report
 from cli.demo.view import View
-from cli.manifests import Manifest, read_manifests
-from cli.mesh import Mesh, NotArrivedError
+from cli.embedded.mesh import Mesh, NotArrivedError
+from cli.kubernetes.manifests import Manifest, read_manifests
 from shared.names import CA, COMPILER, INGESTOR, MESH_NAMESPACE, XDS_EDGE
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "demo" / "manifests"

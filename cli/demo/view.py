@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from cli import output
 from cli.demo.report import Check
-from shared.visible import visible
+from cli.terminal import output
+from shared.io.visible_text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

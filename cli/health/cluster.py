@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cli.api import Api
 from cli.cluster.membership import members
 from cli.health.facts import ClusterFacts, Workload
-from shared.meshconfig.problems import problems
+from cli.kubernetes.api import Api
+from shared.meshconfig.validation import problems
 from shared.model import ANNOTATION_INJECTION
 from shared.names import MESH_CONFIG, TRUST_BUNDLE, TRUST_BUNDLE_KEY, mutating_webhook
 

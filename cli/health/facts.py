@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.history.lag import Lag
-from cli.history.standing import Standing
+from cli.state.mesh_status import Standing
+from cli.state.service_lag import Lag
 
 
 class Workload(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cli.health.facts import ClusterFacts, Facts, LogFacts, Workload
 from cli.health.finding import Found, Verdict
-from cli.moments import timestamp
+from cli.terminal.times import timestamp
 
 STUCK = 300.0
 """Seconds after which a rotation that waits for the same proxies counts as stuck."""

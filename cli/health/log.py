@@ -6,14 +6,14 @@ import asyncio
 import time
 from typing import NamedTuple
 
+from cli.arrival.rollout import Tracker
 from cli.health.facts import LeaseState, LogFacts, Rotation
-from cli.history.lag import Lag, lags
 from cli.history.source import Source
-from cli.history.standing import standing, tracked
-from cli.rollout import Tracker
-from shared.certificates import AuditNote, CorruptMessageError, decode_bundle, decode_note
-from shared.decoding import UndecodableError, decode
-from shared.lease import TTL, Tenure
+from cli.state.mesh_status import standing, tracked
+from cli.state.service_lag import Lag, lags
+from shared.io.decoding import UndecodableError, decode
+from shared.records.certificates import AuditNote, CorruptMessageError, decode_bundle, decode_note
+from shared.service.lease import TTL, Tenure
 
 LATER = 1.0
 """Seconds until the second look at what waits."""

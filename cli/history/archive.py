@@ -22,9 +22,9 @@ from typing import Annotated, BinaryIO
 import msgspec
 from msgspec import Meta
 
-from shared.decoding import UndecodableError, decode_by
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
+from shared.io.decoding import UndecodableError, decode_by
 
 MAGIC = b"meshlog-log/1\n"
 BLOCK_RECORDS = 500

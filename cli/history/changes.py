@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.history.states import LostHistoryError, Part
+from cli.history.object_states import LostHistoryError, Part
 from cli.history.timeline import Happened, Timeline
-from shared.events import ObjectKey
-from shared.snapshot import Quarantined, Snapshot
+from shared.records.events import ObjectKey
+from shared.records.snapshot import Quarantined, Snapshot
 
 
 class Changed(msgspec.Struct, frozen=True):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cli.history.timeline import Happened
-from cli.manifests import ObjectId
-from cli.moments import clock
+from cli.kubernetes.manifests import ObjectId
+from cli.terminal.times import clock
 from shared.errors import BadInputError
-from shared.events import ObjectKey
-from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot, proxy_key
+from shared.records.events import ObjectKey
+from shared.records.snapshot import CDS, EDS, LDS, RDS, Snapshot, proxy_key
 
 TYPES = {"cluster": CDS, "endpoints": EDS, "listener": LDS, "route": RDS}
 """What a person writes → type URL."""

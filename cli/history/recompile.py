@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 
 from cli.history.archive import About
 from cli.history.timeline import Happened
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
 from shared.policy.budgets import budgets_from
 from shared.policy.names import ObjectName
-from shared.snapshot import Snapshot
+from shared.records.snapshot import Snapshot
 
 
 def settings_of(about: About) -> MeshSettings:

@@ -17,11 +17,11 @@ from typing import Protocol
 import msgspec
 
 from cli.history.archive import NOUNS, About
-from cli.history.filelog import Archive
+from cli.history.archive_stream import Archive
 from shared.errors import BadInputError
 from shared.eventlog.foreign import Foreign
 from shared.eventlog.protocol import EventLog, Record
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 
 LOG_VARIABLE = "MESHLOG_LOG"
 NO_LOG = "log/none"
@@ -161,11 +161,11 @@ def of_archive(archive: Archive) -> Source:
 
 @contextlib.asynccontextmanager
 async def _embedded(within: float) -> AsyncGenerator[Source]:
-    from cli import credentials, embedded
+    from cli.embedded import lifecycle, log_credentials
 
-    host, port = embedded.running()["listeners"]["nats"]
-    flags = credentials.settings(embedded.state_directory(), (host, port))
-    async with _remote(flags, cluster=embedded.CLUSTER, within=within) as source:
+    host, port = lifecycle.running()["listeners"]["nats"]
+    flags = log_credentials.settings(lifecycle.state_directory(), (host, port))
+    async with _remote(flags, cluster=lifecycle.CLUSTER, within=within) as source:
         yield source
 
 
@@ -174,10 +174,10 @@ async def _remote(flags: Sequence[str], *, within: float, cluster: str = "") -> 
     import asyncio
 
     from shared.build import VERSION
-    from shared.eventlog.jetstream import JetStreamLogs
-    from shared.eventlog.quiet import hushed
+    from shared.eventlog.jetstream.log import JetStreamLogs
+    from shared.eventlog.jetstream.silence import hushed
     from shared.policy.budgets import budgets_of, changed_from_defaults
-    from shared.settings import CommonSettings, load
+    from shared.service.settings import CommonSettings, load
 
     settings = load(CommonSettings, flags, os.environ, command="meshlog")
     streams = settings.streams

@@ -11,15 +11,15 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 
 import msgspec
 
-from cli.history.glance import glance, read_outline
+from cli.explain.single_proxy_view import glance, read_outline
+from cli.history.object_states import LostHistoryError, Part, records_at
 from cli.history.source import Reader, Source
-from cli.history.states import LostHistoryError, Part, records_at
-from shared import blob, events
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
-from shared.events import Event
-from shared.pins import PIN_KIND, PINNED_KINDS, in_force_by
-from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
+from shared.records import chunked_payload, events
+from shared.records.events import Event
+from shared.records.pins import PIN_KIND, PINNED_KINDS, in_force_by
+from shared.records.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -51,20 +51,20 @@ class Timeline:
         last = await self.source.snapshots.last(self.source.streams.snapshot_subject)
         if last is None:
             raise LostHistoryError("history/empty", "no version was ever published in this log")
-        return blob.version_of(last)
+        return chunked_payload.version_of(last)
 
     async def oldest(self) -> int:
         """The oldest version that can be rebuilt; 0 if there is none."""
         found: list[int] = []
         first, _ = await self.source.snapshots.bounds()
         record = await self.source.snapshots.at(first)
-        async for _, payload in self._payloads(after=0, until=blob.version_of(record) if record else 0):
+        async for _, payload in self._payloads(after=0, until=chunked_payload.version_of(record) if record else 0):
             outline = read_outline(payload)
             if outline.parent == 0:
                 found.append(outline.version)
         async for record in self.source.keyframes.read():
             if record.batch[0] == 1:
-                found.append(blob.version_of(record))
+                found.append(chunked_payload.version_of(record))
                 break
         return min(found, default=0)
 
@@ -80,14 +80,14 @@ class Timeline:
         record = await _newest(self.source.snapshots, lambda record: record.time <= moment)
         if record is None:
             raise BadInputError("history/time", "nothing was published yet at that time, or it is no longer kept")
-        return blob.version_of(record)
+        return chunked_payload.version_of(record)
 
     async def version_in_force(self, sequence: int) -> int:
         """The newest version that holds no event after `sequence`."""
-        record = await _newest(self.source.snapshots, lambda record: blob.version_of(record) <= sequence)
+        record = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) <= sequence)
         if record is None:
             raise BadInputError("history/version", f"the log keeps no version as old as {sequence}")
-        return blob.version_of(record)
+        return chunked_payload.version_of(record)
 
     async def is_whole(self) -> bool:
         """Whether the log keeps the first commit that was ever published, or one that begins anew."""
@@ -98,8 +98,8 @@ class Timeline:
 
     async def version_before(self, sequence: int) -> int:
         """The newest version that does not hold the event at `sequence`; 0 if the log keeps none as old."""
-        record = await _newest(self.source.snapshots, lambda record: blob.version_of(record) < sequence)
-        return 0 if record is None else blob.version_of(record)
+        record = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) < sequence)
+        return 0 if record is None else chunked_payload.version_of(record)
 
     async def commits(self, *, after: int = 0, until: int | None = None) -> AsyncGenerator[Published]:
         """The commits of versions above `after`, up to `until`, in order."""
@@ -108,14 +108,14 @@ class Timeline:
 
     async def _payloads(self, *, after: int, until: int | None) -> AsyncGenerator[tuple[int, bytes]]:
         log, start = self.source.snapshots, await self.place_after(after)
-        assembler = blob.Assembler()
+        assembler = chunked_payload.Assembler()
         async with contextlib.aclosing(log.read(start=start, subjects=self.source.streams.snapshot_subject)) as records:
             async for record in records:
-                if until is not None and blob.version_of(record) > until:
+                if until is not None and chunked_payload.version_of(record) > until:
                     return
                 try:
                     payload = assembler.feed(record)
-                except blob.BlobError:
+                except chunked_payload.BlobError:
                     continue  # a commit that is damaged is missing: whoever needs it sees the gap
                 if payload is not None:
                     yield record.time, payload
@@ -124,7 +124,7 @@ class Timeline:
         """Sequence in the stream of commits from which on all are of later versions."""
         if not version:
             return 1
-        before = await _newest(self.source.snapshots, lambda record: blob.version_of(record) <= version)
+        before = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) <= version)
         return before.sequence + before.batch[1] - before.batch[0] + 1 if before is not None else 1
 
     async def commit(self, version: int) -> Published:
@@ -181,17 +181,17 @@ class Timeline:
         log = self.source.keyframes
         while True:
             limit = version
-            found = await _newest(log, lambda record, limit=limit: blob.version_of(record) <= limit)
+            found = await _newest(log, lambda record, limit=limit: chunked_payload.version_of(record) <= limit)
             if found is None:
                 return None
             try:
                 return await self._blob_at(log, found)
-            except blob.BlobError:
-                version = blob.version_of(found) - 1
+            except chunked_payload.BlobError:
+                version = chunked_payload.version_of(found) - 1
 
     async def _blob_at(self, log: Reader, chunk: Record) -> bytes | None:
         """The blob that a chunk is of; none if it is not whole. Raises `BlobError`."""
-        assembler = blob.Assembler()
+        assembler = chunked_payload.Assembler()
         async with contextlib.aclosing(log.read(start=chunk.sequence - chunk.batch[0] + 1)) as records:
             async for record in records:
                 payload = assembler.feed(record)

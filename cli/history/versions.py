@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from cli.history.back import version_back
+from cli.history.head_offset import version_back
 from cli.history.timeline import Timeline
-from shared.duration import parse_duration
 from shared.errors import BadInputError
+from shared.timing.duration import parse_duration
 
 TEACH = "a number, HEAD, HEAD~3, @2026-11-20T03:12 (UTC) or @-10m"
 

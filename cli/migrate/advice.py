@@ -1,19 +1,19 @@
 """What becomes of each object of an Open Service Mesh installation: carries over, differs, is missing, or must go.
 
-Pure: objects in, advice out. What is in force here is `shared.support`'s to say; what Open Service Mesh does with an
-object that it half understands (a rule without matches, a target in the wrong namespace) is said by the modules
-beside this one, because those are the places where a migration changes who may call whom.
+Pure: objects in, advice out. What is in force here is `shared.policy.support_matrix`'s to say; what Open Service Mesh
+does with an object that it half understands (a rule without matches, a target in the wrong namespace) is said by the
+modules beside this one, because those are the places where a migration changes who may call whom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from cli.api import Manifest
+from cli.kubernetes.api import Manifest
 from cli.migrate import chart, policy, settings, workloads
-from cli.migrate.scene import VERDICTS, Advice, Findings, Scene, labels_of, namespace_of
-from shared import support
+from cli.migrate.surroundings import VERDICTS, Advice, Findings, Scene, labels_of, namespace_of
 from shared.membership import is_member
+from shared.policy import support_matrix
 
 _CLUSTER_KINDS = frozenset(
     {"Namespace", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", chart.HELM_VALUES}
@@ -61,7 +61,7 @@ def _of(one: Manifest, scene: Scene) -> Iterator[Advice]:
     title = f"{one['kind']} {_place(one)}"
     if rule is not None:
         found = rule(one, scene)
-    elif one["kind"] in support.KINDS:
+    elif one["kind"] in support_matrix.KINDS:
         found = settings.by_table(one)
     else:
         return

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from cli.api import Manifest
-from cli.migrate.scene import Finding, Findings, Scene
+from cli.kubernetes.api import Manifest
 from cli.migrate.settings import fields
+from cli.migrate.surroundings import Finding, Findings, Scene
 
 HELM_VALUES = "HelmValues"
 """Kind that values of the chart are given, so that they have a place among objects."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cli.api import Manifest
-from cli.migrate.scene import Finding, Findings, Scene, namespace_of
+from cli.kubernetes.api import Manifest
+from cli.migrate.surroundings import Finding, Findings, Scene, namespace_of
 from cli.patterns.automaton import matched_beyond
 from cli.patterns.syntax import UnjudgedError
 from shared.policy.errors import PolicyError

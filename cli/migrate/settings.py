@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import yaml
 
-from cli.api import Manifest
-from cli.migrate.scene import Finding, Findings, Scene
-from shared import support
+from cli.kubernetes.api import Manifest
+from cli.migrate.surroundings import Finding, Findings, Scene
 from shared.meshconfig import images
-from shared.meshconfig.problems import problems
+from shared.meshconfig.validation import problems
+from shared.policy import support_matrix
 
 PRESETS = {
     "preset-mesh-config": ("preset-mesh-config.json", "MeshConfig"),
@@ -42,7 +42,7 @@ def preset(one: Manifest, _scene: Scene) -> Findings:
 
 
 def by_table(one: Manifest) -> Findings:
-    """An object of another kind, by `shared.support`."""
+    """An object of another kind, by `shared.policy.support_matrix`."""
     found = [*_from_table(one["kind"], one.get("spec") or {})]
     yield from found or [Finding("carries over", "means the same here")]
 
@@ -70,7 +70,7 @@ def _images(spec: Mapping[str, Any]) -> Iterator[tuple[str, Finding]]:
 
 
 def _from_table(kind: str, spec: Mapping[str, Any]) -> Findings:
-    for each in support.findings(kind, spec):
+    for each in support_matrix.findings(kind, spec):
         where = each.path or "the whole object"
         note = f" ({each.support.note})" if each.support.note else ""
         match each.support.state:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cli.api import Manifest
-from cli.migrate.scene import Finding, Findings, Scene, annotations_of, labels_of, namespace_of, ports_of
+from cli.kubernetes.api import Manifest
+from cli.migrate.surroundings import Finding, Findings, Scene, annotations_of, labels_of, namespace_of, ports_of
+from shared.kubernetes.windows_nodes import runs_on_windows
 from shared.membership import is_ignored, mesh_of
-from shared.windows import runs_on_windows
 
 PROXY_USER = 1500
 _SIDECAR_LABEL = "osm-proxy-uuid"

@@ -23,7 +23,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
 
-from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
+from shared.records.snapshot import CDS, EDS, LDS, RDS, Snapshot
 
 
 class Material:

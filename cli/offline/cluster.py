@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from cli.manifests import id_of
-from services.ingestor.projection import UnreadableObjectError, project
-from services.injector.decision import Namespace, decide
+from cli.kubernetes.manifests import id_of
+from services.ingestor.core.projection import UnreadableObjectError, project
+from services.injector.core.decision import Namespace, decide
 from shared.errors import BadInputError
-from shared.events import APPLIED, SCHEMA, Event
 from shared.model import ANNOTATION_SIDECAR, KINDS
+from shared.records.events import APPLIED, SCHEMA, Event
 
 Manifest = dict[str, Any]
 

@@ -12,7 +12,7 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from google.protobuf.json_format import MessageToDict
 
-from shared.snapshot import CDS, EDS, LDS, RDS, Proxy, Snapshot
+from shared.records.snapshot import CDS, EDS, LDS, RDS, Proxy, Snapshot
 
 _KINDS = {
     CDS: ("clusters", Cluster),

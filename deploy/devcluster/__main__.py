@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import uvloop
 
-from deploy.devcluster import process
+from deploy.devcluster import app
 from deploy.devcluster.launch.handover import Inherited
 from deploy.devcluster.settings import NODE, parse
 from shared.errors import BadInputError
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         settings = parse(argv)
         configure(service="devcluster", instance=NODE, level=settings.log_level, form="text")
-        uvloop.run(process.run(settings, inherited))
+        uvloop.run(app.run(settings, inherited))
     except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for readiness must hear of it
         bad = next((each for each in _leaves(error) if isinstance(each, BadInputError)), None)
         if bad is not None:

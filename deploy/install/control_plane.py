@@ -1,7 +1,7 @@
 """The Kubernetes objects of the control plane: namespace, accounts and roles, the log, the services, the webhooks.
 
 `meshlog up` applies them to the devcluster exactly as they would be applied to a cluster; what differs between the
-two is in `Profile`. Each service reads its settings from `MESHLOG_*` variables (`shared.settings`).
+two is in `Profile`. Each service reads its settings from `MESHLOG_*` variables (`shared.service.settings`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from deploy.install.profile import SERVICES, Manifest, Profile, labels, metadata
 from deploy.install.workloads import hardened, pod_of, service_object
 from deploy.nats import PEOPLE, ROUTE_PORT, NatsConfig, render, service_users
 from shared.names import NATS_PORT
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 
 MONITORING_PORT = 8222
 HEADLESS = "nats-headless"

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from shared.build import NATS_VERSION, VERSION
-from shared.decoding import UndecodableError, convert
 from shared.errors import BadInputError
 from shared.eventlog.durable import COPIES
+from shared.io.decoding import UndecodableError, convert
 from shared.names import MESH_NAMESPACE, NATS_PORT
 
 Manifest = dict[str, Any]

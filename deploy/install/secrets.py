@@ -1,7 +1,7 @@
 """What the log's servers and users know of each other: certificates and passwords, made new by each installation.
 
 Made here and not by a Job in the cluster: nothing that runs there needs a right to write such Secrets. An upgrade
-keeps those that are there (`cli.verbs.upgrade`).
+keeps those that are there (`cli.verbs.cluster.upgrade`).
 """
 
 from __future__ import annotations

@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from services.ca.assembly import CertificateAuthority
-from services.ca.keystore import SECRET_KEY, FileKeyStore, KeyStore, SecretKeyStore
-from services.ca.kube import KubeApi, KubeClient
-from services.ca.provider import find_provider
-from services.ca.roots import DEFAULT_ROOT
+from services.ca.app import CertificateAuthority
+from services.ca.core.root_certificates import WantedRoot
+from services.ca.keys.store import SECRET_KEY, FileKeyStore, KeyStore, SecretKeyStore
+from services.ca.kubernetes.client import KubeApi, KubeClient
+from services.ca.providers.base import find_provider
+from services.ca.providers.registry import DEFAULT_ROOT
 from services.ca.settings import CaSettings
-from services.ca.wishes import WantedRoot
-from shared import process
-from shared.certificates import SigningAnswer
 from shared.errors import BadInputError, MeshlogError
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.meshroot import key_secret
-from shared.process import Context
+from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.meshconfig.root_certificate import key_secret
+from shared.records.certificates import SigningAnswer
+from shared.service import process
+from shared.service.process import Context
 from shared.telemetry.metrics import Counter
 
 _NAMED = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from shared.names import CA_SECRET, INJECTOR, XDS_EDGE
-from shared.settings import CommonSettings
+from shared.service.settings import CommonSettings
 
 
 class CaSettings(CommonSettings, frozen=True, kw_only=True):

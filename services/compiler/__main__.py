@@ -6,17 +6,17 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.publication import Limits, Publication
-from services.compiler.snapshots import Kept, Snapshots
-from shared import leading, process
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.lease import TTL, Lease
+from services.compiler.core.compiler import Compiler
+from services.compiler.log.publisher import Limits, Publication
+from services.compiler.log.snapshot_store import Kept, Snapshots
+from services.compiler.mesh_state import MeshSettings
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.names import MESH_CONFIG
 from shared.policy.budgets import budgets_of
-from shared.process import Context
-from shared.settings import CommonSettings
+from shared.service import lease_report, process
+from shared.service.lease import TTL, Lease
+from shared.service.process import Context
+from shared.service.settings import CommonSettings
 
 _NAMED = 5
 """Objects that a remark names."""
@@ -101,7 +101,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
 
 def _measure(context: Context[CompilerSettings], publication: Publication, claim: Lease) -> None:
     metrics, tally = context.metrics, publication.tally
-    leading.say(context, claim, leads="meshlog_compiler_leads")
+    lease_report.say(context, claim, leads="meshlog_compiler_leads")
     metrics.gauge("meshlog_compiler_events", "Events folded by this process.", lambda: tally.events)
     metrics.gauge("meshlog_compiler_events_skipped", "Events that could not be read.", lambda: tally.skipped)
     metrics.gauge(

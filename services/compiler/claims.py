@@ -1,14 +1,14 @@
 """What objects claim, read from each object alone: the addresses of a pod and of a Service, the pods of a slice.
 
-A claim is not a right: `services.compiler.derive.holding` says whose an address is. Apart from it, because the
-indexes that queries look claims up in are kept while events are folded.
+A claim is not a right: `services.compiler.derive.services.address_owner` says whose an address is. Apart from it,
+because the indexes that queries look claims up in are kept while events are folded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shared.addresses import canonical
+from shared.io.addresses import canonical
 from shared.model import EndpointSlice, Pod, Service, SliceEndpoint
 from shared.policy.names import ObjectName
 

@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
-from services.compiler.slices import Steps, finished
+from services.compiler.time_slices import Steps, finished
 
 P = ParamSpec("P")
 R = TypeVar("R")

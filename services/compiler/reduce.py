@@ -14,9 +14,8 @@ import msgspec
 
 from services.compiler import claims
 from services.compiler.engine import InputMap
-from services.compiler.mesh import Mesh, SelectorPair
-from shared.decoding import UndecodableError, decode_by
-from shared.events import DELETED, Event
+from services.compiler.mesh_state import Mesh, SelectorPair
+from shared.io.decoding import UndecodableError, decode_by
 from shared.membership import mesh_of
 from shared.model import (
     KINDS,
@@ -32,9 +31,10 @@ from shared.policy.decode import POLICY_KINDS, outline
 from shared.policy.errors import PolicyError
 from shared.policy.model import IdentityBinding, Policy, RouteGroup, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
-from shared.snapshot import Cause, Quarantined
-from shared.unreadable import why
-from shared.withheld import GRANTING, closed, said
+from shared.records.events import DELETED, Event
+from shared.records.snapshot import Cause, Quarantined
+from shared.records.unreadable import why
+from shared.records.withheld import GRANTING, closed, said
 
 V = TypeVar("V")
 

@@ -7,26 +7,26 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 
-from services.ingestor.carried import Carried, nothing, pins_of
-from services.ingestor.facts import Fact
-from services.ingestor.issuer import IssuerPoller
-from services.ingestor.kinds import TOKEN_ISSUER, kinds
-from services.ingestor.kube import KubernetesSource
-from services.ingestor.pulse import Pulse
-from services.ingestor.reflector import Reflector
-from services.ingestor.reporting import report
-from services.ingestor.retention import Retention
-from services.ingestor.runner import Runner
+from services.ingestor.core.kinds import TOKEN_ISSUER, kinds
+from services.ingestor.core.observations import Fact
+from services.ingestor.core.reflector import Reflector
+from services.ingestor.kubernetes.api_probe import Pulse
+from services.ingestor.kubernetes.client import KubernetesSource
+from services.ingestor.kubernetes.reflector_runner import Runner
+from services.ingestor.kubernetes.source import Source
+from services.ingestor.kubernetes.status_client import report
+from services.ingestor.kubernetes.token_issuer import IssuerPoller
+from services.ingestor.log.chain_position import Compiled, Witness, newest_version
+from services.ingestor.log.compaction import Retention
+from services.ingestor.log.epoch_carryover import Carried, nothing, pins_of
+from services.ingestor.log.writer import Patience, Writer
 from services.ingestor.settings import IngestorSettings
-from services.ingestor.source import Source
-from services.ingestor.standing import Compiled, Witness, newest_version
-from services.ingestor.writer import Patience, Writer
-from shared import leading, process
 from shared.eventlog.epoch import new_epoch
-from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EventLog
-from shared.lease import Lease
 from shared.names import INGESTOR
+from shared.service import lease_report, process
+from shared.service.lease import Lease
 from shared.telemetry import traces
 
 _LOOK = 2.0
@@ -150,7 +150,7 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
             context, logs, source, writer.book, leads=lambda: claim.held, newest=lambda: writer.newest
         )
         _instruments(context, ingestor)
-        leading.say(context, claim, leads="meshlog_ingestor_leads")
+        lease_report.say(context, claim, leads="meshlog_ingestor_leads")
         context.spawn(claim.run(), "lease")
         context.spawn(ingestor.writer.run(), "writer")
         context.spawn(ingestor.issuer.run(), "token issuer")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.ingestor.difference import PANIC
-from services.ingestor.retention import SLACK, WINDOW
-from shared.lease import TTL
-from shared.settings import CommonSettings
+from services.ingestor.core.diff import PANIC
+from services.ingestor.log.compaction import SLACK, WINDOW
+from shared.service.lease import TTL
+from shared.service.settings import CommonSettings
 
 
 class IngestorSettings(CommonSettings, frozen=True, kw_only=True):

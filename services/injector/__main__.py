@@ -7,17 +7,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from services.injector.http_server import HttpServer
-from services.injector.membership import Membership
+from services.injector.http.server import HttpServer
+from services.injector.http.tls import ServerContext
+from services.injector.http.webhook import Webhook
+from services.injector.log.namespaces import Membership
 from services.injector.settings import InjectorSettings
-from services.injector.tls import ServerContext
-from services.injector.webhook import Webhook
-from shared import process
-from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Logs
+from shared.identity.spiffe import SpiffeId
 from shared.names import INJECTOR
 from shared.policy.budgets import budgets_of
-from shared.spiffe import SpiffeId
+from shared.service import process
 from shared.svid import BundleFollower, CertificateRequester, ServingCertificate
 
 _log = logging.getLogger(__package__)

@@ -16,11 +16,12 @@ from typing import NoReturn
 
 import msgspec
 
-from shared import inotify, netfilter, ruleset
 from shared.errors import BadInputError
-from shared.netfilter import TCP, BaseHook, Chain, Network, Rule, Statement, Table, rules, verdict
-from shared.netlink import NetlinkError
-from shared.reserved import ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT, PROBE_PORTS
+from shared.kubernetes.reserved_ports import ADMIN_PORT, INBOUND_PORT, OUTBOUND_PORT, PROBE_PORTS
+from shared.netfilter import tables, transaction
+from shared.netfilter.netlink import NetlinkError
+from shared.netfilter.tables import TCP, BaseHook, Chain, Network, Rule, Statement, Table, rules, verdict
+from shared.service import inotify
 
 _TABLE = "meshlog-sidecar"
 _DESTINATION_NAT = -100
@@ -55,13 +56,13 @@ class RedirectRules(msgspec.Struct, frozen=True, kw_only=True):
 
 def compile_redirect(wanted: RedirectRules) -> Table:
     """The table of these settings. Raises `BadInputError` for a port, CIDR, interface or address that is none."""
-    tcp = netfilter.transport(TCP)
+    tcp = tables.transport(TCP)
     inbound, outbound = _port(wanted.inbound_port), _port(wanted.outbound_port)
     return Table(
         _TABLE,
         (
-            Chain("redirect-inbound", rules([tcp, netfilter.redirect(inbound)])),
-            Chain("redirect-outbound", rules([tcp, netfilter.redirect(outbound)])),
+            Chain("redirect-inbound", rules([tcp, tables.redirect(inbound)])),
+            Chain("redirect-outbound", rules([tcp, tables.redirect(outbound)])),
             Chain("inbound", tuple(_inbound(wanted))),
             Chain("outbound", tuple(_outbound(wanted))),
             Chain(
@@ -77,24 +78,24 @@ def compile_redirect(wanted: RedirectRules) -> Table:
 def apply(wanted: RedirectRules) -> None:
     """Put the redirect in force in this network namespace, instead of whatever redirect of ours is there.
 
-    Raises `BadInputError`, and `shared.netlink.NetlinkError` if the kernel refuses.
+    Raises `BadInputError`, and `shared.netfilter.netlink.NetlinkError` if the kernel refuses.
     """
-    ruleset.commit(ruleset.replace_table(compile_redirect(wanted)))
+    transaction.commit(transaction.replace_table(compile_redirect(wanted)))
 
 
 def _inbound(wanted: RedirectRules) -> list[Rule]:
-    tcp, past = netfilter.transport(TCP), verdict("return")
+    tcp, past = tables.transport(TCP), verdict("return")
     return [
-        *((netfilter.in_interface(_interface(name)), past) for name in wanted.excluded_interfaces),
-        *((tcp, netfilter.destination_port(_port(port)), past) for port in wanted.excluded_inbound_ports),
-        *((tcp, netfilter.destination_port(_port(port)), past) for port in wanted.probe_ports),
+        *((tables.in_interface(_interface(name)), past) for name in wanted.excluded_interfaces),
+        *((tcp, tables.destination_port(_port(port)), past) for port in wanted.excluded_inbound_ports),
+        *((tcp, tables.destination_port(_port(port)), past) for port in wanted.probe_ports),
         (verdict("goto", "redirect-inbound"),),
     ]
 
 
 def _outbound(wanted: RedirectRules) -> list[Rule]:
-    tcp, past = netfilter.transport(TCP), verdict("return")
-    loopback = netfilter.out_interface("lo")
+    tcp, past = tables.transport(TCP), verdict("return")
+    loopback = tables.out_interface("lo")
     to_proxy = verdict("goto", "redirect-outbound")
     excluded = [_network(text) for text in wanted.excluded_outbound_networks]
     included = [_network(text) for text in wanted.included_outbound_networks]
@@ -102,16 +103,16 @@ def _outbound(wanted: RedirectRules) -> list[Rule]:
         *_to_local_proxy_ip(wanted, loopback),
         # Envoy calls the pod's own address: a call to itself is a call like any other, and passes its own policy.
         *(
-            (loopback, _proxy(wanted), netfilter.destination(local, negated=True), verdict("goto", "redirect-inbound"))
+            (loopback, _proxy(wanted), tables.destination(local, negated=True), verdict("goto", "redirect-inbound"))
             for local in (_LOOPBACK_4, _LOOPBACK_6)
         ),
         (loopback, _proxy(wanted, negated=True), past),
         (_proxy(wanted), past),
-        *((netfilter.destination(local), past) for local in (_LOOPBACK_4, _LOOPBACK_6)),
-        *((netfilter.out_interface(_interface(name)), past) for name in wanted.excluded_interfaces),
-        *((netfilter.destination(network), past) for network in excluded),
-        *((tcp, netfilter.destination_port(_port(port)), past) for port in wanted.excluded_outbound_ports),
-        *((netfilter.destination(network), to_proxy) for network in included),
+        *((tables.destination(local), past) for local in (_LOOPBACK_4, _LOOPBACK_6)),
+        *((tables.out_interface(_interface(name)), past) for name in wanted.excluded_interfaces),
+        *((tables.destination(network), past) for network in excluded),
+        *((tcp, tables.destination_port(_port(port)), past) for port in wanted.excluded_outbound_ports),
+        *((tables.destination(network), to_proxy) for network in included),
         (past if included else to_proxy,),
     ]
 
@@ -123,10 +124,10 @@ def _to_local_proxy_ip(wanted: RedirectRules, loopback: Statement) -> list[Rule]
         address = str(ipaddress.IPv4Address(wanted.local_proxy_ip))
     except ValueError as error:
         raise BadInputError("redirect/address", f"{wanted.local_proxy_ip!r} is no IPv4 address") from error
-    to_pod = netfilter.translate_destination(address)
-    own = (loopback, netfilter.destination(_LOOPBACK_4), _proxy(wanted))
+    to_pod = tables.translate_destination(address)
+    own = (loopback, tables.destination(_LOOPBACK_4), _proxy(wanted))
     # Envoy answers "am I ready" by asking its own admin, which is on 127.0.0.1 and nowhere else.
-    admin = (netfilter.transport(TCP), netfilter.destination_port(ADMIN_PORT), verdict("return"))
+    admin = (tables.transport(TCP), tables.destination_port(ADMIN_PORT), verdict("return"))
     return [(*own, *admin), (*own, to_pod)]
 
 
@@ -134,9 +135,9 @@ def _proxy(wanted: RedirectRules, *, negated: bool = False) -> Statement:
     if (wanted.proxy_mark is None) == (wanted.proxy_uid is None):
         raise BadInputError("redirect/proxy", "say by what Envoy is known: by --proxy-mark or by --proxy-uid")
     if wanted.proxy_mark is not None:
-        return netfilter.socket_mark(_number(wanted.proxy_mark, "mark", 1), negated=negated)
+        return tables.socket_mark(_number(wanted.proxy_mark, "mark", 1), negated=negated)
     assert wanted.proxy_uid is not None
-    return netfilter.socket_user(_number(wanted.proxy_uid, "user", 0), negated=negated)
+    return tables.socket_user(_number(wanted.proxy_uid, "user", 0), negated=negated)
 
 
 def _number(value: int, what: str, least: int) -> int:
@@ -174,7 +175,7 @@ def main(argv: Sequence[str]) -> int:
         wanted = _settings(arguments)
         table = compile_redirect(wanted)
         if arguments.dry_run:
-            _say(netfilter.describe(table))
+            _say(tables.describe(table))
             return 0
         apply(wanted)
     except BadInputError as error:
@@ -187,7 +188,7 @@ def main(argv: Sequence[str]) -> int:
     known_by = f"mark {wanted.proxy_mark:#x}" if wanted.proxy_mark is not None else f"user {wanted.proxy_uid}"
     _say(f"TCP to this pod goes to port {wanted.inbound_port}, TCP from it to port {wanted.outbound_port},")
     _say(f"connections of the proxy ({known_by}) pass. In force:")
-    _say(netfilter.describe(table))
+    _say(tables.describe(table))
     if (most := inotify.limit()) is not None and (told := inotify.advice(most)):
         _say(f"Note for the node: {told}")
     return 0

@@ -6,14 +6,14 @@ import ipaddress
 import os
 from typing import Literal
 
-from services.injector.configuration import Installation
-from services.injector.gate import Caps
-from services.injector.http_request import Limits
-from services.injector.http_server import Access
+from services.injector.core.configuration import Installation
+from services.injector.http.connection_gate import Caps
+from services.injector.http.request import Limits
+from services.injector.http.server import Access
 from shared.build import ENVOY_VERSION, VERSION
 from shared.errors import BadInputError
 from shared.names import WEBHOOK_PORT, XDS_EDGE, XDS_PORT, service_host
-from shared.settings import CommonSettings
+from shared.service.settings import CommonSettings
 
 
 class InjectorSettings(CommonSettings, frozen=True, kw_only=True):

@@ -7,13 +7,13 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from services.xds_edge.edge import Edge
-from services.xds_edge.reclaim import reclaim, trimmer
+from services.xds_edge.app import Edge
+from services.xds_edge.limits.memory_trim import reclaim, trimmer
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.workers import supervise
-from shared import process
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.process import Context
+from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.service import process
+from shared.service.process import Context
 
 
 async def serve(context: Context[EdgeSettings]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from shared.names import XDS_EDGE, XDS_PORT
-from shared.settings import CommonSettings
+from shared.service.settings import CommonSettings
 
 
 class EdgeSettings(CommonSettings, frozen=True, kw_only=True):

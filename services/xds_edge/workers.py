@@ -18,9 +18,9 @@ from pathlib import Path
 from socket import socket
 
 from services.xds_edge.settings import EdgeSettings
-from shared.backoff import Backoff
-from shared.interpreter import module
-from shared.process import Context
+from shared.service.interpreter import module
+from shared.service.process import Context
+from shared.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 

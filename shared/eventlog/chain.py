@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shared.eventlog.beginning import Beginning, sealed
 from shared.eventlog.protocol import (
     GENESIS,
     HEADER_AFTER,
@@ -28,6 +27,7 @@ from shared.eventlog.protocol import (
     chain_after,
 )
 from shared.eventlog.streams import matches
+from shared.eventlog.trim_marker import Beginning, sealed
 
 
 class Forged(msgspec.Struct, frozen=True):

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import msgspec
 
-from shared.decoding import UndecodableError
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLogError, Record
+from shared.io.decoding import UndecodableError
 
 UNREADABLE = (MeshlogError, UndecodableError)
 """What a fold may raise for a record that it cannot use. The record is skipped."""

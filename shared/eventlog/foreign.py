@@ -18,7 +18,7 @@ What is foreign:
 Foreign records are no part of a chain: a writer continues the chain behind them, and readers never see them.
 
 A record that continues the chain is part of it, whatever it says. If its content belongs under another subject, it is
-counted here, and readers that decode it (`shared.events.read`) pass over it.
+counted here, and readers that decode it (`shared.records.events.read`) pass over it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ on. But nobody may have to guess why changes do not arrive.
 
 from __future__ import annotations
 
-from shared.eventlog.connection import Line
-from shared.eventlog.jetstream_api import call
+from shared.eventlog.jetstream.api import call
+from shared.eventlog.jetstream.connection import Line
 from shared.eventlog.protocol import EventLogError, LogFullError
 
 _LIMITS = (("max_bytes", "bytes", "--max-bytes"), ("max_msgs", "messages", "--max-msgs"))

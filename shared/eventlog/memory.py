@@ -13,9 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
 
-from shared.eventlog.behind import Behind
 from shared.eventlog.chain import check_size, checkpoint_at, forge
 from shared.eventlog.foreign import Foreign, Screen
+from shared.eventlog.look_behind import Behind
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -31,7 +31,7 @@ from shared.eventlog.protocol import (
     StaleWriterError,
 )
 from shared.eventlog.streams import StreamSpec, matches, specs
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 
 
 class MemoryLog:

@@ -1,6 +1,6 @@
 """The log as services see it: a handful of methods over one stream, and the facts that a reader may rely on.
 
-Two implementations, `shared.eventlog.memory` and `shared.eventlog.jetstream`, pass one conformance suite
+Two implementations, `shared.eventlog.memory` and `shared.eventlog.jetstream.log`, pass one conformance suite
 (`tests/conformance/eventlog`). Services import from here and are handed an implementation.
 
 **Chains.** JetStream can lose acknowledged messages to disk corruption without a word, so a writer of a chained
@@ -39,7 +39,7 @@ HEADER_KEPT = "Meshlog-Kept"
 
 HEADER_BEGINS = "Meshlog-Begins"
 """On a record that was written before a trim: the sequence with which the scope may begin from now on, and a seal. A
-draft gives the sequence only; see `shared.eventlog.beginning`."""
+draft gives the sequence only; see `shared.eventlog.trim_marker`."""
 
 GENESIS = "0" * 32
 """The hash before the first record of an epoch."""

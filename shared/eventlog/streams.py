@@ -11,10 +11,10 @@ from typing import Literal
 
 import msgspec
 
-from shared.eventlog import judging
+from shared.eventlog import record_rules
 from shared.eventlog.protocol import Record
-from shared.pins import SUBJECT_END
-from shared.subjects import Streams
+from shared.records.pins import SUBJECT_END
+from shared.records.subjects import Streams
 
 Retention = Literal["limits", "work_queue"]
 
@@ -100,7 +100,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             chained=(streams.all_events,),
             chain_tokens=3,
             guests=(f"{prefix}.events.*{SUBJECT_END}",),
-            judge=judging.event,
+            judge=record_rules.event,
             replicas=replicas,
         ),
         StreamSpec(
@@ -128,7 +128,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             description="Signing requests that wait for a CA.",
             retention="work_queue",
             max_age=settings.requests_kept,
-            judge=judging.request,
+            judge=record_rules.request,
             replicas=replicas,
         ),
         StreamSpec(
@@ -138,7 +138,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             description="Certificates and trust bundles, public parts only.",
             max_age=settings.certificates_kept,
             chained=(streams.all_bundles,),
-            judge=judging.certificate,
+            judge=record_rules.certificate,
             replicas=replicas,
         ),
         StreamSpec(
@@ -148,7 +148,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             description="What each proxy holds and refused; the last few reports of each.",
             max_per_subject=5,
             max_age=7 * _DAY,
-            judge=judging.status,
+            judge=record_rules.status,
             replicas=replicas,
         ),
         StreamSpec(
@@ -157,7 +157,7 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
             subjects=(streams.all_pins,),
             description="Which pin is in force: what Kubernetes cannot tell when the events are derived anew.",
             max_per_subject=5,
-            judge=judging.pin,
+            judge=record_rules.pin,
             replicas=replicas,
         ),
         StreamSpec(

@@ -31,10 +31,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
-from shared.backoff import Backoff
 from shared.eventlog.fold import UNREADABLE, Epoch, Fold, ViewRestartError
 from shared.eventlog.protocol import ChainBrokenError, EventLog, EventLogError, LogUnavailableError, Record
-from shared.subjects import Streams
+from shared.records.subjects import Streams
+from shared.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 

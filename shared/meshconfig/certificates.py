@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import msgspec
 
-from shared.duration import parse_duration
 from shared.errors import BadInputError
+from shared.timing.duration import parse_duration
 
 DEFAULT_KEY = "P-256"
 RSA_BITS = (2048, 3072, 4096)

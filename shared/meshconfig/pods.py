@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 
-from shared.decoding import UndecodableError, convert, decoding
 from shared.errors import BadInputError
+from shared.io.decoding import UndecodableError, convert, decoding
 
 T = TypeVar("T")
 

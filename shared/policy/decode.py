@@ -12,8 +12,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
-from shared.events import encode_object
-from shared.meshconfig.problems import problems
+from shared.meshconfig.validation import problems
 from shared.model import PolicyObject
 from shared.policy import shapes
 from shared.policy.budgets import DEFAULTS, Budgets, within
@@ -34,6 +33,7 @@ from shared.policy.model import (
 from shared.policy.names import ObjectName
 from shared.policy.requests import escaped_slashes, forwarders
 from shared.policy.route_groups import program_of, route_group
+from shared.records.events import encode_object
 
 SMI_VERSIONS = frozenset({"v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"})
 MAX_WEIGHT = 1_000_000

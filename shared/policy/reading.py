@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from shared import model
-from shared.decoding import convert, decode, decoding
+from shared.io.decoding import convert, decode, decoding
 
 _NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status", "spec"})
 

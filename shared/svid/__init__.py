@@ -5,12 +5,12 @@ Edges ask for the workloads that they serve (`CertificateRequester`), control-pl
 same rules (`validate_svid`).
 """
 
-from shared.svid.bundle import BundleFollower
-from shared.svid.document import BACKDATE, IssuedSvid
-from shared.svid.renewal import renewal_delay
-from shared.svid.requester import CertificateRequester, SigningRefusedError, SvidUnavailableError
-from shared.svid.serving import ServingCertificate
-from shared.svid.validator import InvalidSvidError, validate_svid
+from shared.identity.bundle import BundleFollower
+from shared.identity.renewal import renewal_delay
+from shared.identity.serving_certificate import ServingCertificate
+from shared.identity.svid import BACKDATE, IssuedSvid
+from shared.identity.svid_requester import CertificateRequester, SigningRefusedError, SvidUnavailableError
+from shared.identity.svid_validator import InvalidSvidError, validate_svid
 
 __all__ = [
     "BACKDATE",

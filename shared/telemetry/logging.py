@@ -19,8 +19,8 @@ from typing import Any, TextIO
 import msgspec
 
 from shared.errors import BadInputError, MeshlogError
+from shared.io.visible_text import lines, visible
 from shared.telemetry.traces import current_traceparent
-from shared.visible import lines, visible
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

@@ -17,12 +17,12 @@ import yaml
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from cli import credentials, embedded
+from cli.embedded import lifecycle, log_credentials
 from deploy.install.workloads import NATS_SECRET
 from shared.eventlog.chain import forge
-from shared.eventlog.connection import api_prefix
+from shared.eventlog.jetstream.connection import api_prefix
 from shared.eventlog.protocol import Checkpoint, Draft
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 from tests.attacks.attack import Attack, Cost
 from tests.attacks.scene import AttackScene
 
@@ -185,14 +185,14 @@ async def settle(client: Client, seconds: float = 0.5) -> None:
 
 
 def _password(user: str) -> str:
-    text = (embedded.state_directory() / credentials.SECRETS).read_text(encoding="utf-8")
+    text = (lifecycle.state_directory() / log_credentials.SECRETS).read_text(encoding="utf-8")
     secrets = {one["metadata"]["name"]: one["stringData"] for one in yaml.safe_load_all(text)}
     return str(secrets[NATS_SECRET.format(user)]["password"])
 
 
 async def _server_writes(scene: AttackScene) -> Cost:
     """A thief of the reader's password has the server write into each stream; none of it may arrive or harm."""
-    access, streams = embedded.log_access(embedded.running()), Streams()
+    access, streams = lifecycle.log_access(lifecycle.running()), Streams()
     names = (streams.events, streams.snapshots, streams.keyframes, streams.status)
     targets = [
         streams.event_subject(scene.cluster, "TrafficTarget", "bookstore", "everybody"),

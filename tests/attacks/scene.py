@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cli.embedded import CLUSTER, PROXY_MARK
+from cli.embedded.lifecycle import CLUSTER, PROXY_MARK
 from tests.faults.scene import SYSTEM, Scene
 
 if TYPE_CHECKING:

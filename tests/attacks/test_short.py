@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import embedded
+from cli.embedded import lifecycle
 from tests.attacks.__main__ import SUITE
 from tests.attacks.rows import attacks
 
@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.alone, pytest.mark.devcluster, pytest.mark.envoy, pyte
 @pytest.fixture
 def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A mesh of this test's own."""
-    monkeypatch.setenv(embedded.STATE_VARIABLE, str(tmp_path))
-    started = embedded.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
+    monkeypatch.setenv(lifecycle.STATE_VARIABLE, str(tmp_path))
+    started = lifecycle.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
     try:
         yield
     finally:

@@ -17,11 +17,12 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
-from services.xds_edge import edge, server
-from services.xds_edge.calls import Call, Handler
-from services.xds_edge.http2 import Connection
-from services.xds_edge.refusal import StreamRefusedError
-from services.xds_edge.server import DiscoveryServer
+from services.xds_edge import app
+from services.xds_edge.errors import StreamRefusedError
+from services.xds_edge.grpc import server
+from services.xds_edge.grpc.server import DiscoveryServer
+from services.xds_edge.http2.call import Call, Handler
+from services.xds_edge.http2.connection import Connection
 from tests.grpcio_edge.running import grpcio_edges
 from tests.grpcio_edge.server import GrpcioServer
 
@@ -70,7 +71,7 @@ class _GrpcioAnswers(GrpcioServer):
 @contextlib.contextmanager
 def answering() -> Generator[None]:
     """Every edge that is made within the block answers whatever it is asked."""
-    with mock.patch.object(server, "Connection", _any_request), mock.patch.object(edge, "DiscoveryServer", _Answers):
+    with mock.patch.object(server, "Connection", _any_request), mock.patch.object(app, "DiscoveryServer", _Answers):
         yield
 
 

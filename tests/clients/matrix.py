@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from shared.snapshot import CDS
+from shared.records.snapshot import CDS
 from tests.clients.plan import PODS, Plan, Row, write_messages
 from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.world import World, world

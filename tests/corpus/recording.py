@@ -17,13 +17,13 @@ from typing import Any
 
 import msgspec
 
-from services.ingestor.difference import Applied, Change, Deleted
-from services.ingestor.drafts import draft
-from services.ingestor.facts import Projected
-from services.ingestor.projection import project, project_issuer
-from shared import events
-from shared.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, pin_of
-from shared.subjects import Streams
+from services.ingestor.core.diff import Applied, Change, Deleted
+from services.ingestor.core.observations import Projected
+from services.ingestor.core.projection import project, project_issuer
+from services.ingestor.core.records import draft
+from shared.records import events
+from shared.records.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, pin_of
+from shared.records.subjects import Streams
 
 FOLDER = Path(__file__).parent
 CLUSTER = "recorded"

@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.ingestor.kinds import TOKEN_ISSUER, kinds
-from shared import events
-from shared.events import APPLIED, DELETED, Event
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
+from services.ingestor.core.kinds import TOKEN_ISSUER, kinds
 from shared.model import KINDS
-from shared.pins import PIN_KIND, Pin, objects_of
-from shared.snapshot import Snapshot
-from shared.withheld import MOST_BYTES
+from shared.records import events
+from shared.records.events import APPLIED, DELETED, Event
+from shared.records.pins import PIN_KIND, Pin, objects_of
+from shared.records.snapshot import Snapshot
+from shared.records.withheld import MOST_BYTES
 from tests.corpus import recording
 
 FILES = {

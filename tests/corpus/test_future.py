@@ -11,16 +11,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.publication import Publication
-from services.compiler.snapshots import Snapshots
-from services.ingestor.book import Book
-from shared import events, pins
+from services.compiler.core.compiler import Compiler
+from services.compiler.log.publisher import Publication
+from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.mesh_state import MeshSettings
+from services.ingestor.core.object_index import Book
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Draft
-from shared.snapshot import Snapshot
-from shared.subjects import Streams
+from shared.records import events, pins
+from shared.records.snapshot import Snapshot
+from shared.records.subjects import Streams
 from tests.corpus import recording
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer

@@ -13,9 +13,9 @@ from typing import cast
 import msgspec
 
 from shared.eventlog.protocol import Draft, EventLog
-from shared.events import Event, Origin
-from shared.snapshot import CDS, EDS, LDS, RDS
-from shared.status import ProxyStatus, TypeStatus, encode_status
+from shared.records.events import Event, Origin
+from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status
+from shared.records.snapshot import CDS, EDS, LDS, RDS
 from tests.property.history.worlds import STREAMS, exported, recorded
 from tests.unit.compiler import objects
 

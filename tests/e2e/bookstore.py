@@ -14,13 +14,14 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cli import embedded, roots
-from cli.manifests import Manifest, read_manifests
-from cli.mesh import Mesh
-from cli.pods import PodCommand
-from cli.rotating import Rotation, Wish
+from cli.certificates import roots
+from cli.certificates.rotation import Rotation, Wish
+from cli.embedded import lifecycle
+from cli.embedded.mesh import Mesh
+from cli.embedded.pod_commands import PodCommand
+from cli.kubernetes.manifests import Manifest, read_manifests
 from deploy.devcluster.launch import control
-from shared.status import ProxyStatus
+from shared.records.proxy_status import ProxyStatus
 from tests.e2e.command import Command
 from tests.waiting import eventually
 
@@ -155,7 +156,7 @@ async def bookstore(state: Path) -> AsyncGenerator[Scene]:
     up = meshlog("up")
     assert up.returncode == 0, up.stderr
     try:
-        async with embedded.attached() as mesh, roots.desk() as desk:
+        async with lifecycle.attached() as mesh, roots.desk() as desk:
             for file in ("00-mesh", "10-workloads", "20-access", "30-database", "40-split"):
                 await mesh.apply(read_manifests(MANIFESTS / f"{file}.yaml"))
             made = Scene(mesh, desk, state)

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from cli import embedded
-from cli.api import Manifest
-from cli.mesh import Mesh, NotArrivedError
-from cli.pods import PodCommand
+from cli.embedded import lifecycle
+from cli.embedded.mesh import Mesh, NotArrivedError
+from cli.embedded.pod_commands import PodCommand
+from cli.kubernetes.api import Manifest
 
 APPS = str(Path(__file__).with_name("apps.py"))
 PATIENCE = 4.0
@@ -289,8 +289,8 @@ class Rows:
 @contextlib.asynccontextmanager
 async def opened() -> AsyncGenerator[Rows]:
     """A handle on the running mesh."""
-    async with embedded.attached() as mesh:
-        yield Rows(mesh, embedded.state_directory())
+    async with lifecycle.attached() as mesh:
+        yield Rows(mesh, lifecycle.state_directory())
 
 
 def start_workloads() -> None:
@@ -298,7 +298,7 @@ def start_workloads() -> None:
 
     async def start() -> None:
         async with opened() as rows:
-            await embedded.control_plane_available(rows.mesh.api, lambda _: None)
+            await lifecycle.control_plane_available(rows.mesh.api, lambda _: None)
             await rows.mesh.apply(workloads())
             await rows.available(*(item["name"] for item in yaml.safe_load(_WORKLOADS)))
             await rows.available("plain", namespace="far")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cli.demo.story import MANIFESTS
-from cli.history.proposal import propose
-from cli.manifests import read_manifests
-from shared.events import Event
+from cli.kubernetes.manifests import read_manifests
+from cli.plan.proposal import propose
+from shared.records.events import Event
 from tests.e2e.command import Command
 from tests.property.history.worlds import ABOUT, exported, recorded
 from tests.unit.compiler import objects
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytes
 
 CALLS = """
 import asyncio, json, sys
-from cli import embedded
+from cli.embedded import lifecycle as embedded
 from cli.demo.story import LOAD, STORE
 
 async def call():

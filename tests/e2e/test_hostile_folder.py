@@ -114,7 +114,7 @@ def test_a_plain_python_m_lets_go_of_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["benchmarks", "cli", "deploy", "services", "shared", "tools"])
 def test_every_python_is_started_in_one_way(part: str) -> None:
-    """By `shared.interpreter.module`; commands for pods say `-P` themselves."""
+    """By `shared.service.interpreter.module`; commands for pods say `-P` themselves."""
     found: list[str] = []
     for path in (ROOT / part).rglob("*.py"):
         if path == ROOT / "shared" / "interpreter.py":

@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from cli import embedded
+from cli.arrival.wait import arrived
 from cli.demo.story import LOAD, MANIFESTS, STORE, Story
 from cli.demo.view import Lines
-from cli.history.arriving import arrived
-from cli.history.exporting import export
-from cli.history.filelog import Archive
-from cli.history.pinning import unpin
-from cli.history.planning import plan
-from cli.history.replaying import Replay
+from cli.embedded import lifecycle
+from cli.embedded.mesh import Mesh
+from cli.history.archive_stream import Archive
+from cli.history.export import export
+from cli.history.pin import unpin
 from cli.history.source import of_archive, opened
-from cli.history.standing import pinned
 from cli.history.timeline import Timeline, living
-from cli.manifests import Manifest, read_manifests
-from cli.mesh import Mesh
-from shared.events import ObjectKey
-from shared.snapshot import RDS, Snapshot
+from cli.kubernetes.manifests import Manifest, read_manifests
+from cli.plan.planner import plan
+from cli.replay.verification import Replay
+from cli.state.mesh_status import pinned
+from shared.records.events import ObjectKey
+from shared.records.snapshot import RDS, Snapshot
 from tests.e2e.command import Command
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytest.mark.timeout(180)]
@@ -35,8 +35,8 @@ pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytes
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A mesh of this test's own."""
-    monkeypatch.setenv(embedded.STATE_VARIABLE, str(tmp_path))
-    mesh = embedded.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
+    monkeypatch.setenv(lifecycle.STATE_VARIABLE, str(tmp_path))
+    mesh = lifecycle.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
     try:
         yield tmp_path
     finally:
@@ -46,8 +46,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 async def mesh(state: Path) -> AsyncIterator[Mesh]:
     """The bookstore on it, with its access policy."""
-    async with embedded.attached() as handle:
-        await embedded.control_plane_available(handle.api, lambda _: None)
+    async with lifecycle.attached() as handle:
+        await lifecycle.control_plane_available(handle.api, lambda _: None)
         story = Story(handle, Lines(lambda _: None))
         await story.open()
         await story.access()

@@ -9,8 +9,8 @@ import asyncio
 
 import pytest
 
-from cli.rotating import Rotation, Wish
-from shared.certificates import decode_note
+from cli.certificates.rotation import Rotation, Wish
+from shared.records.certificates import decode_note
 from tests.e2e.bookstore import Scene, none_failed
 from tests.waiting import eventually
 

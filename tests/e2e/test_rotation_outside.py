@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from cli import roots
-from cli.api import Manifest
-from cli.rotating import Wish
+from cli.certificates import roots
+from cli.certificates.rotation import Wish
+from cli.kubernetes.api import Manifest
 from tests.e2e.bookstore import Scene, none_failed
 from tests.unit.ca.outside import OutsideCa
 from tests.unit.ca.test_providers import sign_request

@@ -17,13 +17,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from cli import embedded
-from cli.pods import PodCommand
-from services.ca.authority import StoredAuthority
-from shared.certificates import AuditNote, encode
-from shared.eventlog.jetstream import JetStreamLogs
+from cli.embedded import lifecycle
+from cli.embedded.pod_commands import PodCommand
+from services.ca.keys.authority import StoredAuthority
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft
-from shared.subjects import Streams
+from shared.records.certificates import AuditNote, encode
+from shared.records.subjects import Streams
 from tests.e2e.bookstore import LOAD, PODS, Scene, none_failed
 from tests.e2e.command import Command
 from tests.e2e.secret_search import SecretSearch
@@ -102,7 +102,7 @@ def files(state: Path) -> Iterator[tuple[str, bytes]]:
 
 async def records(state: Path) -> list[tuple[str, bytes]]:
     streams = Streams()
-    logs = JetStreamLogs.connect(embedded.log_access(embedded.running(), name="search"), streams)
+    logs = JetStreamLogs.connect(lifecycle.log_access(lifecycle.running(), name="search"), streams)
     found: list[tuple[str, bytes]] = []
     try:
         for name in (streams.events, streams.snapshots, streams.keyframes, streams.csrs, streams.certs, streams.status):

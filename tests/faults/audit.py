@@ -9,18 +9,18 @@ from typing import Any
 
 import msgspec
 
-from cli.api import Api
-from cli.embedded import CLUSTER
-from services.ingestor.book import Book
-from services.ingestor.difference import Known, compare
-from services.ingestor.facts import Listed, ObjectName
-from services.ingestor.kinds import Kind, kinds
-from services.ingestor.projection import project
-from shared import events
+from cli.embedded.lifecycle import CLUSTER
+from cli.kubernetes.api import Api
+from services.ingestor.core.diff import Known, compare
+from services.ingestor.core.kinds import Kind, kinds
+from services.ingestor.core.object_index import Book
+from services.ingestor.core.observations import Listed, ObjectName
+from services.ingestor.core.projection import project
 from shared.eventlog.chain import Verifier, checkpoint_at
-from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import ChainBrokenError
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.subjects import Streams
 
 
 class Verdict(msgspec.Struct, frozen=True):

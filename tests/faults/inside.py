@@ -20,8 +20,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.devcluster.node import kernel
-from shared.netfilter import (
+from deploy.devcluster.node import syscalls
+from shared.netfilter.tables import (
     TCP,
     BaseHook,
     Chain,
@@ -35,7 +35,7 @@ from shared.netfilter import (
     transport,
     verdict,
 )
-from shared.ruleset import commit, replace_table
+from shared.netfilter.transaction import commit, replace_table
 
 _NAME = "faults"
 _FIRST = -400
@@ -48,8 +48,8 @@ def enter(pid: int, flags: int) -> None:
     pidfd = os.pidfd_open(pid)
     try:
         if Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink():
-            kernel.enter(pidfd, kernel.CLONE_NEWUSER)
-        kernel.enter(pidfd, flags)
+            syscalls.enter(pidfd, syscalls.CLONE_NEWUSER)
+        syscalls.enter(pidfd, flags)
     finally:
         os.close(pidfd)
 
@@ -66,36 +66,36 @@ def _table(into: tuple[Rule, ...], out: tuple[Rule, ...]) -> Table:
 
 def cut(pid: int) -> None:
     """The pod is alone: a host whose cable was pulled."""
-    enter(pid, kernel.CLONE_NEWNET)
+    enter(pid, syscalls.CLONE_NEWNET)
     drop: Statement = verdict("drop")
     commit(replace_table(_table(rules((in_interface("eth0"), drop)), rules((out_interface("eth0"), drop)))))
 
 
 def refuse(pid: int, port: str) -> None:
     """Nobody is heard on this port any more."""
-    enter(pid, kernel.CLONE_NEWNET)
+    enter(pid, syscalls.CLONE_NEWNET)
     heard = (transport(TCP), destination_port(int(port)), verdict("drop"))
     commit(replace_table(_table(rules(heard), ())))
 
 
 def heal(pid: int) -> None:
     """The network is as it was."""
-    enter(pid, kernel.CLONE_NEWNET)
+    enter(pid, syscalls.CLONE_NEWNET)
     commit(replace_table(Table(name=_NAME, chains=())))
 
 
 def shrink(pid: int, directory: str, size: str) -> None:
     """A disk of `size` MiB where the directory is, for what mounts it from now on."""
-    enter(pid, kernel.CLONE_NEWNS)
+    enter(pid, syscalls.CLONE_NEWNS)
     with tempfile.TemporaryDirectory() as aside:
         shutil.copytree(directory, aside, dirs_exist_ok=True)
-        kernel.mount("small", directory, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"mode=0700,size={size}m")
+        syscalls.mount("small", directory, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, f"mode=0700,size={size}m")
         shutil.copytree(aside, directory, dirs_exist_ok=True)
 
 
 def fill(pid: int, directory: str) -> None:
     """Write until there is no space left."""
-    enter(pid, kernel.CLONE_NEWNS)
+    enter(pid, syscalls.CLONE_NEWNS)
     descriptor = os.open(Path(directory) / _FILL, os.O_WRONLY | os.O_CREAT, 0o600)
     for size in (1 << 20, 4096, 1):
         while True:
@@ -108,7 +108,7 @@ def fill(pid: int, directory: str) -> None:
 
 def drain(pid: int, directory: str) -> None:
     """Give the space back."""
-    enter(pid, kernel.CLONE_NEWNS)
+    enter(pid, syscalls.CLONE_NEWNS)
     (Path(directory) / _FILL).unlink(missing_ok=True)
 
 

@@ -19,17 +19,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cli import embedded, kubeconfig
-from cli.api import Api, connect
-from cli.manifests import Manifest, read_manifests
-from cli.pods import PodCommand
+from cli.embedded import lifecycle
+from cli.embedded.pod_commands import PodCommand
+from cli.kubernetes import kubeconfig
+from cli.kubernetes.api import Api, connect
+from cli.kubernetes.manifests import Manifest, read_manifests
 from shared.errors import MeshlogError
-from shared.eventlog.connection import Access, Connection
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.eventlog.jetstream_api import call
+from shared.eventlog.jetstream.api import call
+from shared.eventlog.jetstream.connection import Access, Connection
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import LogUnavailableError
-from shared.lease import Tenure
-from shared.subjects import Streams
+from shared.records.subjects import Streams
+from shared.service.lease import Tenure
 from tests.faults.audit import Verdict, audit
 from tests.faults.machine import Machine
 from tests.waiting import eventually
@@ -213,10 +214,10 @@ class Scene:
         return found
 
     def _access(self) -> Access:
-        return embedded.log_access(embedded.running(), name="faults")
+        return lifecycle.log_access(lifecycle.running(), name="faults")
 
     def _lease(self, service: str) -> str:
-        return Streams().lease_subject(service if service == "compiler" else f"ingestor-{embedded.CLUSTER}")
+        return Streams().lease_subject(service if service == "compiler" else f"ingestor-{lifecycle.CLUSTER}")
 
     def led_since(self, service: str, moment: float) -> float | None:
         """Seconds from `moment` (Unix time) until a replica of the service said that it leads; none: it did not."""
@@ -346,10 +347,10 @@ S = TypeVar("S", bound=Scene)
 @contextlib.asynccontextmanager
 async def opened(make: Callable[[Path, Api], S]) -> AsyncGenerator[S]:
     """The running mesh, with the bookstore brought up on it, as the scene that `make` makes."""
-    state = embedded.state_directory()
+    state = lifecycle.state_directory()
     # Each command in a pod holds a thread for as long as it runs.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(64))
-    async with connect(kubeconfig.read(state / embedded.KUBECONFIG)) as api:
+    async with connect(kubeconfig.read(state / lifecycle.KUBECONFIG)) as api:
         scene = make(state, api)
         await api.apply(_config(egress=False))
         for file in ("10-workloads", "20-access", "30-database", "40-split"):

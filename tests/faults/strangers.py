@@ -14,22 +14,22 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from cli import credentials, embedded
+from cli.embedded import lifecycle, log_credentials
 from deploy.install.workloads import NATS_SECRET
-from shared.eventlog.connection import Access, Connection
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.eventlog.nats_client import Client, NatsError
+from shared.eventlog.jetstream.connection import Access, Connection
+from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.jetstream.nats_client import Client, NatsError
 from shared.eventlog.protocol import LogUnavailableError
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 from tests.waiting import eventually
 
-FORGED = Streams().event_subject(embedded.CLUSTER, "TrafficTarget", "bookstore", "everybody")
+FORGED = Streams().event_subject(lifecycle.CLUSTER, "TrafficTarget", "bookstore", "everybody")
 THIEF = "xds-edge"
 
 
 async def refused_without_a_name() -> str:
     """What the server says to who has no user."""
-    operator = embedded.log_access(embedded.running())
+    operator = lifecycle.log_access(lifecycle.running())
     client = Client()
     try:
         await client.connect(list(operator.servers), tls=operator.tls, allow_reconnect=False, connect_timeout=5)
@@ -42,14 +42,14 @@ async def refused_without_a_name() -> str:
 
 def passwords() -> dict[str, str]:
     """The password of each user of the log, by the name of its Secret."""
-    text = (embedded.state_directory() / credentials.SECRETS).read_text(encoding="utf-8")
+    text = (lifecycle.state_directory() / log_credentials.SECRETS).read_text(encoding="utf-8")
     secrets = {one["metadata"]["name"]: one["stringData"] for one in yaml.safe_load_all(text)}
     return {name: data["password"] for name, data in secrets.items() if "password" in data}
 
 
 def _stolen(file: Path) -> Access:
     file.write_text(passwords()[NATS_SECRET.format(THIEF)], encoding="utf-8")
-    operator = embedded.log_access(embedded.running())
+    operator = lifecycle.log_access(lifecycle.running())
     return msgspec.structs.replace(operator, user=THIEF, password_file=str(file), inbox=f"_INBOX_{THIEF}")
 
 
@@ -70,7 +70,7 @@ async def forge() -> bool:
 
 def shown() -> list[str]:
     """Where a password of the log can be seen by others than its owner: a log, an open file, a command line."""
-    known, state = [one.encode() for one in passwords().values()], embedded.state_directory()
+    known, state = [one.encode() for one in passwords().values()], lifecycle.state_directory()
     assert len(known) > len(("ingestor", "compiler", "xds-edge", "ca", "injector"))
     places: list[str] = []
     for path in sorted(one for one in state.rglob("*") if one.is_file() and not one.is_symlink()):
@@ -86,7 +86,7 @@ def shown() -> list[str]:
 
 async def in_the_clear() -> bool:
     """Whether somebody without the servers' CA is let in."""
-    operator = embedded.log_access(embedded.running())
+    operator = lifecycle.log_access(lifecycle.running())
     trusting_others = ssl.create_default_context()
     connection = Connection(Access(servers=operator.servers, tls=trusting_others, user="operator"))
     connection.open()
@@ -104,14 +104,14 @@ async def are_refused() -> None:
     assert "authorization violation" in (await refused_without_a_name()).lower()
     assert not await in_the_clear()
     assert not await forge()
-    logs = JetStreamLogs.connect(embedded.log_access(embedded.running()), Streams())
+    logs = JetStreamLogs.connect(lifecycle.log_access(lifecycle.running()), Streams())
     try:
         assert await logs.existing(Streams().events).last(FORGED) is None
     finally:
         await logs.close()
 
     def said(*words: str) -> bool:
-        files = [file for file in (embedded.state_directory() / "logs").rglob("*.log") if "nats-" in str(file)]
+        files = [file for file in (lifecycle.state_directory() / "logs").rglob("*.log") if "nats-" in str(file)]
         lines = [line for file in files for line in file.read_text("utf-8", "replace").splitlines()]
         return any(all(word in line for word in words) for line in lines)
 

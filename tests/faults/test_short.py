@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import embedded
+from cli.embedded import lifecycle
 from tests.faults.__main__ import SUITE
 from tests.faults.strangers import are_refused, passwords, shown
 
@@ -27,8 +27,8 @@ EVERYTHING = ("kill-everything",)
 @pytest.fixture
 def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A highly available mesh of this test's own."""
-    monkeypatch.setenv(embedded.STATE_VARIABLE, str(tmp_path))
-    started = embedded.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None, ha=True)
+    monkeypatch.setenv(lifecycle.STATE_VARIABLE, str(tmp_path))
+    started = lifecycle.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None, ha=True)
     try:
         yield
     finally:

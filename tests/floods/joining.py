@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks.swarm.http2 import GrpcStream
 from benchmarks.swarm.wire import CDS, DELTA_PATH, read_response, write_request
-from shared.backoff import Backoff
+from shared.timing.backoff import Backoff
 from tests.floods.assailant import client_context
 from tests.floods.dose import Target
 

@@ -23,7 +23,7 @@ def load() -> tuple[Callable[[bytes], object], Iterable[bytes]]:
 
 def conversations() -> Iterator[bytes]:
     """What well-behaved proxies say, to start from: random bytes alone are rarely a request."""
-    from shared.snapshot import SDS, TYPE_URLS
+    from shared.records.snapshot import SDS, TYPE_URLS
 
     kinds: list[tuple[bytes, Any]] = [(b"\x00", DeltaDiscoveryRequest), (b"\xff", DiscoveryRequest)]
     for first, make in kinds:

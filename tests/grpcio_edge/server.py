@@ -13,13 +13,13 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from services.xds_edge import tls
-from services.xds_edge.calls import Call
-from services.xds_edge.lifetime import Limits
-from services.xds_edge.refusal import Code, StreamRefusedError
-from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS
-from services.xds_edge.server import DiscoveryServer
-from services.xds_edge.turns import LONG, Turns
+from services.xds_edge.errors import Code, StreamRefusedError
+from services.xds_edge.grpc.server import DiscoveryServer
+from services.xds_edge.http2.call import Call
+from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS
+from services.xds_edge.http2.keepalive import Limits
+from services.xds_edge.http2.write_scheduler import LONG, Turns
+from services.xds_edge.tcp import tls
 from shared.errors import BadInputError
 
 CONNECTIONS = 10_000
@@ -51,7 +51,7 @@ def options(limits: Limits, *, reuse_port: bool) -> list[tuple[str, int]]:
 
 
 class ServicerCall:
-    """A call of gRPC's with the methods of `services.xds_edge.calls.Call` that handlers use."""
+    """A call of gRPC's with the methods of `services.xds_edge.http2.call.Call` that handlers use."""
 
     def __init__(self, path: str, context: Any, turns: Turns) -> None:
         """`context`: the `ServicerContext`."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from cli import embedded
+from cli.embedded import lifecycle
 from shared.errors import MeshlogError
 from tests.health.scene import Scene
 from tests.waiting import eventually
@@ -239,7 +239,7 @@ async def ended(scene: Scene) -> Undo:
 async def api_away(scene: Scene) -> Undo:
     """Neither pods nor commands reach the Kubernetes API."""
     await scene.machine.on_node("refuse", "6443")
-    file = scene.state / embedded.KUBECONFIG
+    file = scene.state / lifecycle.KUBECONFIG
     text = file.read_text(encoding="utf-8")
     file.write_text(re.sub(r"server: \S+", "server: https://127.0.0.1:9", text), encoding="utf-8")
 

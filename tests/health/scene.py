@@ -13,12 +13,13 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from cli import embedded, kubeconfig
-from cli.api import Api, Manifest, connect
-from cli.pods import PodCommand
+from cli.embedded import lifecycle
+from cli.embedded.pod_commands import PodCommand
+from cli.kubernetes import kubeconfig
+from cli.kubernetes.api import Api, Manifest, connect
 from deploy.install.workloads import NATS_SECRET
-from shared.eventlog.connection import Connection, Line
-from shared.eventlog.jetstream_api import call
+from shared.eventlog.jetstream.api import call
+from shared.eventlog.jetstream.connection import Connection, Line
 from tests.faults.machine import Machine
 from tests.faults.strangers import passwords
 from tests.waiting import eventually
@@ -117,7 +118,7 @@ class Scene:
         file = self.state / f"{owner}.password"
         file.write_text(passwords()[NATS_SECRET.format(owner)], encoding="utf-8")
         access = msgspec.structs.replace(
-            embedded.log_access(embedded.running()), user=owner, password_file=str(file), inbox=f"_INBOX_{owner}"
+            lifecycle.log_access(lifecycle.running()), user=owner, password_file=str(file), inbox=f"_INBOX_{owner}"
         )
         connection = Connection(access)
         connection.open()
@@ -198,9 +199,9 @@ class Scene:
 @contextlib.asynccontextmanager
 async def opened() -> AsyncGenerator[Scene]:
     """The mesh that `$MESHLOG_STATE` names, with the matrix's workloads on it for as long as this lasts."""
-    state = embedded.state_directory()
-    async with connect(kubeconfig.read(state / embedded.KUBECONFIG)) as api:
-        await embedded.control_plane_available(api, lambda _: None)
+    state = lifecycle.state_directory()
+    async with connect(kubeconfig.read(state / lifecycle.KUBECONFIG)) as api:
+        await lifecycle.control_plane_available(api, lambda _: None)
         scene = Scene(state, api)
         made = await scene.apply(WORKLOADS)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
+from shared.records.snapshot import CDS, EDS, LDS, RDS, Snapshot
 
 ADDED, REPLACED = (CDS, EDS, LDS, RDS), (LDS, CDS, RDS, EDS)
 STAGES = 1 + len(ADDED) + len(REPLACED) - 1

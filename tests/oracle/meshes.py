@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from shared.events import Event
 from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE, ServicePort
+from shared.records.events import Event
 from tests.oracle.smi import Ask
 from tests.unit.compiler import objects
 

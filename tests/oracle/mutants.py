@@ -87,8 +87,8 @@ def _properties() -> dict[str, Callable[[], None]]:
     from hypothesis import Phase, given, seed, settings
     from hypothesis import strategies as st
 
-    from shared.events import Event
     from shared.policy.budgets import Budgets
+    from shared.records.events import Event
     from tests.oracle.meshes import Mesh, meshes
     from tests.property.compiler import test_budgets, test_incremental, test_oracle, test_steps, test_tenants
     from tests.property.compiler.tenants import World

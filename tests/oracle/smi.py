@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from shared.events import Event
+from shared.records.events import Event
 
 Name = tuple[str, str]
 """Namespace, name."""

@@ -32,7 +32,7 @@ from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBACPerRoute
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
-from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
+from shared.records.snapshot import CDS, EDS, LDS, RDS, Snapshot
 from tests.oracle.smi import Cluster, Name
 
 Held = dict[tuple[str, str], bytes]

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.api import Api
 from cli.cluster.connectivity import _member  # pyright: ignore[reportPrivateUsage]
-from cli.migrate.scene import Scene
+from cli.kubernetes.api import Api
+from cli.migrate.surroundings import Scene
 from deploy.install.profile import Profile
 from deploy.install.webhooks import webhook
-from services.ca.facts import Facts
-from services.compiler.offline import compile_events
-from services.ingestor.facts import Observed
-from services.injector.decision import Namespace, decide
+from services.ca.core.cluster_state import Facts
+from services.compiler.core.offline import compile_events
+from services.ingestor.core.observations import Observed
+from services.injector.core.decision import Namespace, decide
+from shared.identity.service_account_tokens import TokenVerifier
 from shared.membership import is_member, mesh_of
 from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
-from shared.tokens import TokenVerifier
 from tests.unit.compiler import objects
-from tests.unit.ingestor.test_reports import Written, acknowledged, commit, namespace, reached, reporter, target
+from tests.unit.ingestor.status.test_reports import Written, acknowledged, commit, namespace, reached, reporter, target
 
 MESH = "meshlog"
 LABELS = st.fixed_dictionaries(

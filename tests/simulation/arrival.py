@@ -15,17 +15,17 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from cli.api import Api, Applied, Manifest
+from cli.arrival.recorded import Recorder
+from cli.arrival.rollout import Tracker
+from cli.arrival.wait import arrived
 from cli.history.archive import About
-from cli.history.arriving import arrived
 from cli.history.source import Source
-from cli.recorded import Recorder
-from cli.rollout import Tracker
-from shared import blob
+from cli.kubernetes.api import Api, Applied, Manifest
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Record
-from shared.snapshot import TYPE_URLS, Snapshot, SnapshotError, decode_commit
-from shared.status import status_in
+from shared.records import chunked_payload
+from shared.records.proxy_status import status_in
+from shared.records.snapshot import TYPE_URLS, Snapshot, SnapshotError, decode_commit
 from tests.simulation.cluster import API_VERSIONS, Cluster
 from tests.simulation.ledger import RecordedLogs
 from tests.simulation.processes import STREAMS
@@ -51,7 +51,7 @@ class Arrivals:
         self.claims = 0
         """How often a reader said of a version that concerns a proxy that it arrived."""
         self._proxies = proxies
-        self._assembler = blob.Assembler()
+        self._assembler = chunked_payload.Assembler()
         self._published: list[tuple[Snapshot, Snapshot]] = []
         """Each version with the one that it follows, as they were published."""
         self._held: dict[int, Snapshot] = {0: Snapshot()}

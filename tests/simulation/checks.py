@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-from services.compiler.offline import compile_events
-from services.compiler.snapshots import Snapshots
-from shared import blob, events
+from services.compiler.core.offline import compile_events
+from services.compiler.log.snapshot_store import Snapshots
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import HEADER_KEPT, Record
-from shared.events import Event
-from shared.pins import SUBJECT_END
-from shared.snapshot import Snapshot, SnapshotError, decode_commit
+from shared.records import chunked_payload, events
+from shared.records.events import Event
+from shared.records.pins import SUBJECT_END
+from shared.records.snapshot import Snapshot, SnapshotError, decode_commit
 from tests.simulation.cluster import Cluster
 from tests.simulation.ledger import RecordedLogs
 from tests.simulation.processes import SCOPE, STREAMS, EdgeProcess
@@ -130,7 +130,7 @@ async def history(logs: RecordedLogs, published: Published) -> list[str]:
 
 
 async def _blobs(records: AsyncIterator[Record]) -> AsyncIterator[bytes]:
-    assembler = blob.Assembler()
+    assembler = chunked_payload.Assembler()
     async for record in records:
         payload = assembler.feed(record)
         if payload is not None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from services.ingestor.kinds import Kind
-from services.ingestor.projection import project
-from services.ingestor.reflector import Failure
-from services.ingestor.source import ListAnswer, SourceError
-from shared.events import SCHEMA, Event
+from services.ingestor.core.kinds import Kind
+from services.ingestor.core.projection import project
+from services.ingestor.core.reflector import Failure
+from services.ingestor.kubernetes.source import ListAnswer, SourceError
 from shared.model import ServicePort
+from shared.records.events import SCHEMA, Event
 from tests.simulation.network import Link
 from tests.unit.compiler import objects
 from tests.unit.ingestor.objects import listing

@@ -11,10 +11,10 @@ import contextlib
 import random
 from collections.abc import Callable
 
-from shared import events
 from shared.eventlog.protocol import GENESIS, HEADER_BATCH, HEADER_CHAIN, HEADER_EPOCH, Draft, EventLogError
-from shared.pins import PIN_KIND, PIN_NAME
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.pins import PIN_KIND, PIN_NAME
+from shared.records.subjects import Streams
 from tests.simulation.cluster import Cluster
 from tests.simulation.disk import flipped
 from tests.simulation.ledger import RecordedLog, RecordedLogs

@@ -11,14 +11,14 @@ import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-from services.compiler.offline import compile_events
-from shared import blob, events
+from services.compiler.core.offline import compile_events
 from shared.eventlog.chain import checkpoint_at, forge
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Draft, Record, epoch_records
-from shared.events import Event
-from shared.snapshot import Commit, Snapshot, SnapshotError, decode_commit
-from shared.subjects import Streams
+from shared.records import chunked_payload, events
+from shared.records.events import Event
+from shared.records.snapshot import Commit, Snapshot, SnapshotError, decode_commit
+from shared.records.subjects import Streams
 from tests.simulation.disk import StreamDisk
 from tests.simulation.witness import contents, copied
 
@@ -39,7 +39,7 @@ class Ledger:
         self._epochs: dict[str, bool] = {}
         """Every epoch that ever began → whether all was said that it was announced with."""
         self._commits: list[Commit] = []
-        self._assembler = blob.Assembler()
+        self._assembler = chunked_payload.Assembler()
         self._published: dict[tuple[str, int], list[Snapshot]] = {}
 
     def listener(self, stream: str) -> Wrote | None:

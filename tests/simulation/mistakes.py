@@ -12,31 +12,31 @@ from typing import Any
 
 import msgspec
 
-from cli.rollout import Tracker
-from services.compiler import publication
-from services.compiler.compiler import Compiler
-from services.ingestor import verdicts
-from services.ingestor.book import Book
-from services.ingestor.difference import Applied, Change, Deleted, Known, ListDifference, observe
-from services.ingestor.facts import Fact, Projected
-from services.ingestor.retention import Retention
-from services.ingestor.standby import Standby
-from services.ingestor.standing import Standing
-from services.xds_edge import lastgood
-from services.xds_edge import snapshots as following
-from services.xds_edge.exchange import Exchange
-from services.xds_edge.fleet import Fleet
-from services.xds_edge.selection import Selection
-from services.xds_edge.snapshots import SnapshotFollower
-from services.xds_edge.subscriptions import Offer, Subscription
-from shared import blob, events
+from cli.arrival.rollout import Tracker
+from services.compiler.core.compiler import Compiler
+from services.compiler.log import publisher
+from services.ingestor.core import decide
+from services.ingestor.core.diff import Applied, Change, Deleted, Known, ListDifference, observe
+from services.ingestor.core.object_index import Book
+from services.ingestor.core.observations import Fact, Projected
+from services.ingestor.core.standby_buffer import Standby
+from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.compaction import Retention
+from services.xds_edge.snapshot import disk_cache
+from services.xds_edge.snapshot import follower as following
+from services.xds_edge.snapshot.fleet import Fleet
+from services.xds_edge.snapshot.follower import SnapshotFollower
+from services.xds_edge.xds.ads import Exchange
+from services.xds_edge.xds.delta import Offer, Subscription
+from services.xds_edge.xds.resource_set import Selection
 from shared.eventlog.chain import Verifier, checkpoint_at
 from shared.eventlog.foreign import Screen
 from shared.eventlog.protocol import ChainBrokenError, Checkpoint, Draft, Record
-from shared.events import DELETED, Event
-from shared.lease import Lease
-from shared.snapshot import CDS, EDS, LDS, RDS, Commit
-from shared.status import ProxyStatus
+from shared.records import chunked_payload, events
+from shared.records.events import DELETED, Event
+from shared.records.proxy_status import ProxyStatus
+from shared.records.snapshot import CDS, EDS, LDS, RDS, Commit
+from shared.service.lease import Lease
 from tests.simulation.network import LinkedLog
 from tests.simulation.processes import STREAMS, CompilerProcess, EdgeProcess
 
@@ -132,14 +132,14 @@ def _same_epoch_only(follower: SnapshotFollower, commit: Commit) -> None:
         _FOLD(follower, commit)
 
 
-def _unchecked_blob(_assembler: blob.Assembler, _record: Record, payload: bytes) -> bytes:
+def _unchecked_blob(_assembler: chunked_payload.Assembler, _record: Record, payload: bytes) -> bytes:
     return payload
 
 
-def _unchecked_file(content: bytes, where: str = "") -> lastgood.LastGood | None:
+def _unchecked_file(content: bytes, where: str = "") -> disk_cache.LastGood | None:
     del where
     try:
-        return msgspec.msgpack.decode(content[len(b"meshlog-edge-1\n") + 32 :], type=lastgood.LastGood)
+        return msgspec.msgpack.decode(content[len(b"meshlog-edge-1\n") + 32 :], type=disk_cache.LastGood)
     except (msgspec.MsgspecError, ValueError):
         return None
 
@@ -183,8 +183,8 @@ def _half_a_view(fleet: Fleet, workload_class: str, held: Any, touched: Any) -> 
 async def _saved_ahead(edge: EdgeProcess) -> None:
     keyframe = edge.fleet.snapshot.keyframe()
     await asyncio.sleep(1.0)
-    state = lastgood.LastGood(format=lastgood.FORMAT, checkpoint=edge.follower.checkpoint, keyframe=keyframe)
-    await edge.disk.write(lastgood.encode(state))
+    state = disk_cache.LastGood(format=disk_cache.FORMAT, checkpoint=edge.follower.checkpoint, keyframe=keyframe)
+    await edge.disk.write(disk_cache.encode(state))
 
 
 def _sent_is_held(exchange: Exchange, _type_url: str) -> int:
@@ -287,7 +287,7 @@ _APPLY = Fleet.apply
 _FOLD = SnapshotFollower._fold  # pyright: ignore[reportPrivateUsage]
 _VIEW: Any = Fleet._view  # pyright: ignore[reportPrivateUsage]
 _OFFERS = Exchange.offers
-_COMPARE = verdicts.compare
+_COMPARE = decide.compare
 _SUBSCRIBE = Subscription._subscribe  # pyright: ignore[reportPrivateUsage]
 _TAKE_COMMIT = Tracker.take_commit
 
@@ -299,16 +299,16 @@ MISTAKES: dict[str, Mistake] = {
         "the compiler takes the deletions of policy five events late", lambda: [(CompilerProcess, "compiler", Late)]
     ),
     "trusting-compiler": Mistake(
-        "the compiler does not verify the chain of events", lambda: [(publication, "Verifier", Trusting)]
+        "the compiler does not verify the chain of events", lambda: [(publisher, "Verifier", Trusting)]
     ),
     "repeating-compiler": Mistake(
-        "the compiler folds a second time what is delivered twice", lambda: [(publication, "Verifier", Repeating)]
+        "the compiler folds a second time what is delivered twice", lambda: [(publisher, "Verifier", Repeating)]
     ),
     "unguarded-compiler": Mistake(
         "the compiler appends without saying which commit it follows", lambda: [_unguarded(STREAMS.snapshots)]
     ),
     "half-an-epoch": Mistake(
-        "the compiler compiles an epoch that is not complete", lambda: [(publication, "epoch_records", _one)]
+        "the compiler compiles an epoch that is not complete", lambda: [(publisher, "epoch_records", _one)]
     ),
     "unguarded-ingestor": Mistake(
         "the ingestor appends without saying which record it follows", lambda: [_unguarded(STREAMS.events)]
@@ -323,13 +323,13 @@ MISTAKES: dict[str, Mistake] = {
         "a new epoch begins at sequences that were read before", lambda: [(Standing, "begin_anew", _stays)]
     ),
     "deaf-relist": Mistake(
-        "the ingestor does not delete what a list no longer has", lambda: [(verdicts, "compare", _without_deletions)]
+        "the ingestor does not delete what a list no longer has", lambda: [(decide, "compare", _without_deletions)]
     ),
     "booked-before-written": Mistake(
         "facts whose append was refused count as written", lambda: [(Book, "undo", Book.keep)]
     ),
     "empty-standby": Mistake("a standby drops what it learns", lambda: [(Standby, "keep", _keeps_nothing)]),
-    "talkative": Mistake("the ingestor writes what did not change", lambda: [(verdicts, "observe", _talkative)]),
+    "talkative": Mistake("the ingestor writes what did not change", lambda: [(decide, "observe", _talkative)]),
     "trim-by-age": Mistake("old events are forgotten, living or not", lambda: [(Retention, "run", _by_age)]),
     "trusting-edge": Mistake(
         "an edge folds a commit onto whatever it holds",
@@ -347,10 +347,11 @@ MISTAKES: dict[str, Mistake] = {
         "an edge sends routes before the clusters that they name", lambda: [(Exchange, "offers", _listeners_first)]
     ),
     "unchecked-blob": Mistake(
-        "commits and keyframes are taken without their digest", lambda: [(blob.Assembler, "_checked", _unchecked_blob)]
+        "commits and keyframes are taken without their digest",
+        lambda: [(chunked_payload.Assembler, "_checked", _unchecked_blob)],
     ),
     "unchecked-file": Mistake(
-        "an edge takes its last good file without its digest", lambda: [(lastgood, "decode", _unchecked_file)]
+        "an edge takes its last good file without its digest", lambda: [(disk_cache, "decode", _unchecked_file)]
     ),
     "checkpoint-ahead": Mistake(
         "an edge saves where it stands later than what it holds", lambda: [(EdgeProcess, "_save", _saved_ahead)]

@@ -7,30 +7,30 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.publication import Limits, Publication
-from services.compiler.snapshots import Kept, Snapshots
-from services.ingestor.reflector import Limits as ReflectorLimits
-from services.ingestor.reflector import Reflector
-from services.ingestor.retention import Retention
-from services.ingestor.runner import Runner
-from services.ingestor.standing import Compiled, newest_version
-from services.ingestor.writer import Patience, Writer
-from services.xds_edge import lastgood
-from services.xds_edge.fleet import Fleet
-from services.xds_edge.lastgood import LastGood
-from services.xds_edge.secrets import WorkloadSecrets
-from services.xds_edge.snapshots import SnapshotFollower
-from services.xds_edge.status import StatusReporter
-from shared.backoff import Backoff
+from services.compiler.core.compiler import Compiler
+from services.compiler.log.publisher import Limits, Publication
+from services.compiler.log.snapshot_store import Kept, Snapshots
+from services.compiler.mesh_state import MeshSettings
+from services.ingestor.core.reflector import Limits as ReflectorLimits
+from services.ingestor.core.reflector import Reflector
+from services.ingestor.kubernetes.reflector_runner import Runner
+from services.ingestor.log.chain_position import Compiled, newest_version
+from services.ingestor.log.compaction import Retention
+from services.ingestor.log.writer import Patience, Writer
+from services.xds_edge.proxy_status.reporter import StatusReporter
+from services.xds_edge.sds.workload_secrets import WorkloadSecrets
+from services.xds_edge.snapshot import disk_cache
+from services.xds_edge.snapshot.disk_cache import LastGood
+from services.xds_edge.snapshot.fleet import Fleet
+from services.xds_edge.snapshot.follower import SnapshotFollower
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import EMPTY
-from shared.lease import Lease
-from shared.snapshot import Commit
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
+from shared.identity.spiffe import SpiffeId
+from shared.records.snapshot import Commit
+from shared.records.subjects import Streams
+from shared.service.lease import Lease
 from shared.svid import IssuedSvid
+from shared.timing.backoff import Backoff
 from tests.simulation.cluster import KINDS, BadServer, Cluster
 from tests.simulation.disk import FileDisk
 from tests.simulation.ledger import RecordedLogs
@@ -273,7 +273,7 @@ class EdgeProcess(Process):
         self.may_serve = False
         self._witness.begins(self)
         content, checkpoint = self.disk.read(), EMPTY
-        state = lastgood.decode(content) if content is not None else None
+        state = disk_cache.decode(content) if content is not None else None
         if state is not None and state.keyframe is not None:
             self.fleet.apply(state.keyframe)
             checkpoint = state.checkpoint
@@ -328,5 +328,5 @@ class EdgeProcess(Process):
         if not self.fleet.version:
             return
         keyframe = self.fleet.snapshot.keyframe()
-        state = LastGood(format=lastgood.FORMAT, checkpoint=self.follower.checkpoint, keyframe=keyframe)
-        await self.disk.write(lastgood.encode(state))
+        state = LastGood(format=disk_cache.FORMAT, checkpoint=self.follower.checkpoint, keyframe=keyframe)
+        await self.disk.write(disk_cache.encode(state))

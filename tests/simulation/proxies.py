@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 
-from services.xds_edge.exchange import Exchange, Offer
-from services.xds_edge.progress import Progress
-from services.xds_edge.standing import Standing
-from services.xds_edge.subscriptions import Verdict
+from services.xds_edge.proxy_status.proxy_record import Standing
+from services.xds_edge.proxy_status.schedule import Progress
+from services.xds_edge.xds.ads import Exchange, Offer
+from services.xds_edge.xds.delta import Verdict
 from shared.eventlog.epoch import begins_later
-from shared.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
-from shared.tokens import WorkloadToken
+from shared.identity.service_account_tokens import WorkloadToken
+from shared.records.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
 from tests.simulation.processes import EdgeProcess
 from tests.simulation.witness import Holds, Witness
 from tests.unit.xds_edge.proxy_model import ProxyModel

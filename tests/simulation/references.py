@@ -10,7 +10,7 @@ from google.protobuf import symbol_database
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
-from shared.snapshot import CDS, EDS, RDS
+from shared.records.snapshot import CDS, EDS, RDS
 
 Reference = tuple[str, str]
 """Type URL and name."""

@@ -20,10 +20,10 @@ from typing import Any, cast
 
 import msgspec
 
-from services.ingestor import drafts
-from services.xds_edge import snapshots as following
-from shared import withheld
-from shared.snapshot import proxy_key
+from services.ingestor.core import records
+from services.xds_edge.snapshot import follower as following
+from shared.records import withheld
+from shared.records.snapshot import proxy_key
 from tests.simulation import checks
 from tests.simulation.arrival import Arrivals, Person
 from tests.simulation.clock import SimulatedLoop
@@ -254,7 +254,7 @@ def simulate(
 
     async def main() -> None:
         simulation = Simulation(outcome, say)
-        small = [(drafts, "MAX_BATCH", SMALL)] if simulation.small else []
+        small = [(records, "MAX_BATCH", SMALL)] if simulation.small else []
         with patched([(withheld, "MOST_BYTES", MOST_BYTES)]):
             with patched([(following, "GLANCE", GLANCE), *small]):
                 await simulation.run()

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from shared.eventlog.protocol import Draft, LogUnavailableError
-from shared.snapshot import CDS
-from shared.subjects import Streams
+from shared.records.snapshot import CDS
+from shared.records.subjects import Streams
 from tests.simulation.arrival import lacking
 from tests.simulation.clock import NothingWillHappenError, SimulatedLoop, TooBusyError
 from tests.simulation.disk import FileDisk

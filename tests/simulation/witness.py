@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from services.xds_edge.fleet import Fleet
+from services.xds_edge.snapshot.fleet import Fleet
 from shared.eventlog.epoch import begins_later
-from shared.snapshot import CDS, Snapshot
+from shared.records.snapshot import CDS, Snapshot
 from tests.simulation.references import Reference, references
 
 Published = Callable[[str, int], list[Snapshot]]

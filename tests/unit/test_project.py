@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.catalogue import VERBS, overview
-from cli.verbs.run import SERVICES
+from cli.verbs.process.run import SERVICES
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

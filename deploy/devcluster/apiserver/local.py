@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from deploy.devcluster.apiserver import patching
-from deploy.devcluster.apiserver.kinds import Kind, Kinds, Target, Version
-from deploy.devcluster.apiserver.options import Deletion, Options
-from deploy.devcluster.apiserver.refusals import RefusedError, expired, no_such_path
-from deploy.devcluster.apiserver.schema import clone
-from deploy.devcluster.apiserver.selecting import labels_of
+from deploy.devcluster.apiserver.errors import RefusedError, expired, no_such_path
+from deploy.devcluster.apiserver.kinds.registry import Kind, Kinds, Target, Version
+from deploy.devcluster.apiserver.kinds.schema import clone
+from deploy.devcluster.apiserver.read.selectors import labels_of
 from deploy.devcluster.apiserver.store import Store, Stored
-from deploy.devcluster.apiserver.writing import Writer
+from deploy.devcluster.apiserver.write import patching
+from deploy.devcluster.apiserver.write.options import Deletion, Options
+from deploy.devcluster.apiserver.write.writer import Writer
 from deploy.devcluster.cluster import Obj, WatchEvent
 
 

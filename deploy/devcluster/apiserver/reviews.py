@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.devcluster.apiserver.accounts import Accounts
-from deploy.devcluster.apiserver.admission import Caller
-from deploy.devcluster.apiserver.authorization import Attributes, Authorizer
-from deploy.devcluster.apiserver.columns import at
-from deploy.devcluster.apiserver.kinds import Kind
-from deploy.devcluster.apiserver.options import timestamp
-from deploy.devcluster.apiserver.refusals import bad_request, invalid, required, wrong
+from deploy.devcluster.apiserver.access.authentication import Accounts
+from deploy.devcluster.apiserver.access.authorization import Attributes, Authorizer
+from deploy.devcluster.apiserver.errors import bad_request, invalid, required, wrong
+from deploy.devcluster.apiserver.http.columns import at
+from deploy.devcluster.apiserver.kinds.registry import Kind
+from deploy.devcluster.apiserver.write.admission import Caller
+from deploy.devcluster.apiserver.write.options import timestamp
 from deploy.devcluster.cluster import Obj
 
 

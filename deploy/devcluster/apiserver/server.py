@@ -12,21 +12,21 @@ from collections.abc import Callable, Sequence
 import yaml
 from aiohttp import web
 
-from deploy.devcluster import objects
-from deploy.devcluster.apiserver.accounts import ISSUER, Accounts, Issued
-from deploy.devcluster.apiserver.admission import Admission, ResolveService
-from deploy.devcluster.apiserver.authorization import Authorizer
-from deploy.devcluster.apiserver.builtin import built_in
-from deploy.devcluster.apiserver.certificates import ClusterCa
-from deploy.devcluster.apiserver.clusterips import ClusterIps
-from deploy.devcluster.apiserver.handlers import Handlers
-from deploy.devcluster.apiserver.kinds import Kinds
+from deploy.devcluster import object_fields
+from deploy.devcluster.apiserver.access.authentication import ISSUER, Accounts, Issued
+from deploy.devcluster.apiserver.access.authorization import Authorizer
+from deploy.devcluster.apiserver.access.certificates import ClusterCa
+from deploy.devcluster.apiserver.access.default_roles import default_roles
+from deploy.devcluster.apiserver.http.container_logs import LogSource
+from deploy.devcluster.apiserver.http.handlers import Handlers
+from deploy.devcluster.apiserver.kinds.builtin import built_in
+from deploy.devcluster.apiserver.kinds.registry import Kinds
 from deploy.devcluster.apiserver.local import LocalCluster
-from deploy.devcluster.apiserver.logs import LogSource
-from deploy.devcluster.apiserver.reading import Reader
-from deploy.devcluster.apiserver.roles import default_roles
+from deploy.devcluster.apiserver.read.reader import Reader
 from deploy.devcluster.apiserver.store import Store
-from deploy.devcluster.apiserver.writing import Writer
+from deploy.devcluster.apiserver.write.admission import Admission, ResolveService
+from deploy.devcluster.apiserver.write.cluster_ips import ClusterIps
+from deploy.devcluster.apiserver.write.writer import Writer
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _EPOCH = 1_735_689_600
@@ -89,7 +89,7 @@ class ApiServer:
         return self._cluster
 
     def _identify(self, context: ssl.SSLContext) -> None:
-        self._ca.identify(context, objects.API_SERVER)
+        self._ca.identify(context, object_fields.API_SERVER)
 
     @property
     def ca_pem(self) -> str:

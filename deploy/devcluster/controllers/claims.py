@@ -11,9 +11,9 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_fields import Key
 
 RESOURCE = "persistentvolumeclaims"
 PROTECTION = "kubernetes.io/pvc-protection"
@@ -33,7 +33,7 @@ class Claims:
         found = await self._cluster.get(RESOURCE, *key)
         if found is None:
             return None
-        if objects.is_terminating(found):
+        if object_fields.is_terminating(found):
             if not await self._used(key):
                 await asyncio.to_thread(self._empty, key)
                 left = [each for each in found["metadata"].get("finalizers") or [] if each != PROTECTION]
@@ -48,12 +48,12 @@ class Claims:
 
     async def _used(self, key: Key) -> bool:
         pods, _ = await self._cluster.list("pods", key[0])
-        return any(key[1] in objects.claims_of(pod) for pod in pods if not objects.is_pod_finished(pod))
+        return any(key[1] in object_fields.claims_of(pod) for pod in pods if not object_fields.is_pod_finished(pod))
 
     async def _bind(self, found: Obj) -> None:
-        key, spec = objects.key(found), found.get("spec") or {}
+        key, spec = object_fields.key(found), found.get("spec") or {}
         if not spec.get("volumeName"):
-            await self._cluster.patch(RESOURCE, *key, {"spec": {"volumeName": f"pvc-{objects.uid(found)}"}})
+            await self._cluster.patch(RESOURCE, *key, {"spec": {"volumeName": f"pvc-{object_fields.uid(found)}"}})
         status = {
             "phase": "Bound",
             "accessModes": spec.get("accessModes") or [],
@@ -73,16 +73,16 @@ async def ensure(cluster: Cluster, owner: Obj, ordinal_name: str) -> bool:
     for template in owner["spec"].get("volumeClaimTemplates") or []:
         metadata: Obj = template.get("metadata") or {}
         name = f"{metadata['name']}-{ordinal_name}"
-        there = await cluster.get(RESOURCE, objects.namespace(owner), name)
+        there = await cluster.get(RESOURCE, object_fields.namespace(owner), name)
         if there is not None:
-            if objects.is_terminating(there) or any(_is_pod(one, ordinal_name) for one in _references(there)):
+            if object_fields.is_terminating(there) or any(_is_pod(one, ordinal_name) for one in _references(there)):
                 return False
             continue
         labels = {**(metadata.get("labels") or {}), **(owner["spec"]["selector"].get("matchLabels") or {})}
         claim: Obj = {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "namespace": objects.namespace(owner), "labels": labels},
+            "metadata": {"name": name, "namespace": object_fields.namespace(owner), "labels": labels},
             "spec": template.get("spec") or {},
         }
         if metadata.get("annotations"):
@@ -102,14 +102,14 @@ async def own(cluster: Cluster, owner: Obj, pod: Obj, *, surplus: bool) -> None:
 
     `surplus`: the pod is beyond the number of replicas. A claim that another controller owns is left alone.
     """
-    name = objects.name(pod)
+    name = object_fields.name(pod)
     for template in owner["spec"].get("volumeClaimTemplates") or []:
-        key = (objects.namespace(owner), f"{template['metadata']['name']}-{name}")
+        key = (object_fields.namespace(owner), f"{template['metadata']['name']}-{name}")
         claim = await cluster.get(RESOURCE, *key)
-        if claim is None or objects.is_terminating(claim):
+        if claim is None or object_fields.is_terminating(claim):
             continue
         before = _references(claim)
-        others = [one for one in before if one["uid"] != objects.uid(owner) and not _is_pod(one, name)]
+        others = [one for one in before if one["uid"] != object_fields.uid(owner) and not _is_pod(one, name)]
         if any(one.get("controller") for one in others):
             continue
         after = others + _wanted(owner, pod if surplus else None)
@@ -120,10 +120,12 @@ async def own(cluster: Cluster, owner: Obj, pod: Obj, *, surplus: bool) -> None:
 def _wanted(owner: Obj, surplus: Obj | None) -> list[Obj]:
     policy: Obj = owner["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
     if surplus is not None and policy.get("whenScaled") == "Delete":
-        return [objects.controller_reference({"apiVersion": "v1", "kind": "Pod", "metadata": surplus["metadata"]})]
+        return [
+            object_fields.controller_reference({"apiVersion": "v1", "kind": "Pod", "metadata": surplus["metadata"]})
+        ]
     if policy.get("whenDeleted") == "Delete":
         kind = {"apiVersion": "apps/v1", "kind": "StatefulSet"}
-        return [objects.controller_reference({**kind, "metadata": owner["metadata"]})]
+        return [object_fields.controller_reference({**kind, "metadata": owner["metadata"]})]
     return []
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Cluster, Obj
 from deploy.devcluster.controllers import rollout
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_fields import Key
 
 _SETS = "replicasets.apps"
 _HASH = "pod-template-hash"
@@ -31,12 +31,12 @@ class Deployments:
     async def reconcile(self, key: Key) -> float | None:
         """Move the rollout one step on and report it."""
         found = await self._cluster.get("deployments.apps", *key)
-        if found is None or objects.is_terminating(found):
+        if found is None or object_fields.is_terminating(found):
             return None
         listed, _ = await self._cluster.list(_SETS, key[0])
-        owned = sorted((each for each in listed if objects.is_controlled_by(each, found)), key=_revision)
-        template_hash = objects.safe_hash(found["spec"]["template"], 10)
-        new = next((each for each in owned if objects.labels(each).get(_HASH) == template_hash), None)
+        owned = sorted((each for each in listed if object_fields.is_controlled_by(each, found)), key=_revision)
+        template_hash = object_fields.safe_hash(found["spec"]["template"], 10)
+        new = next((each for each in owned if object_fields.labels(each).get(_HASH) == template_hash), None)
         old = [each for each in owned if each is not new]
         if not found["spec"].get("paused"):
             new = await self._newest(found, new, old, template_hash)
@@ -44,10 +44,10 @@ class Deployments:
         if _is_recreate(found) and sizes and await self._any_pod_of(old):
             sizes = {name: size for name, size in sizes.items() if size == 0}
         for each in [*old, *([new] if new else [])]:
-            wanted = sizes.get(objects.name(each))
+            wanted = sizes.get(object_fields.name(each))
             if wanted is not None and wanted != _wanted(each):
                 each["spec"]["replicas"] = wanted
-                await self._cluster.patch(_SETS, *objects.key(each), {"spec": {"replicas": wanted}})
+                await self._cluster.patch(_SETS, *object_fields.key(each), {"spec": {"replicas": wanted}})
         pause = await self._report(found, new, old)
         await self._forget(found, old)
         return pause
@@ -59,24 +59,24 @@ class Deployments:
             new = await self._cluster.create(_SETS, _set_of(found, template_hash, revision))
         elif _revision(new) < int(revision):
             new = await self._cluster.patch(
-                _SETS, *objects.key(new), {"metadata": {"annotations": {_REVISION: revision}}}
+                _SETS, *object_fields.key(new), {"metadata": {"annotations": {_REVISION: revision}}}
             )
-        newest = objects.annotations(new).get(_REVISION, "1")
-        if objects.annotations(found).get(_REVISION) != newest:
+        newest = object_fields.annotations(new).get(_REVISION, "1")
+        if object_fields.annotations(found).get(_REVISION) != newest:
             merge = {"metadata": {"annotations": {_REVISION: newest}}}
-            await self._cluster.patch("deployments.apps", *objects.key(found), merge)
+            await self._cluster.patch("deployments.apps", *object_fields.key(found), merge)
         return new
 
     async def _any_pod_of(self, sets: Sequence[Obj]) -> bool:
         """Whether a pod of these sets still runs, also one on its way out."""
         if not sets:
             return False
-        pods, _ = await self._cluster.list("pods", objects.namespace(sets[0]))
-        owners = {objects.uid(each) for each in sets}
+        pods, _ = await self._cluster.list("pods", object_fields.namespace(sets[0]))
+        owners = {object_fields.uid(each) for each in sets}
         return any(
-            owner["uid"] in owners and not objects.is_pod_finished(pod)
+            owner["uid"] in owners and not object_fields.is_pod_finished(pod)
             for pod in pods
-            if (owner := objects.controller_of(pod)) is not None
+            if (owner := object_fields.controller_of(pod)) is not None
         )
 
     def _sizes(self, found: Obj, new: Obj | None, old: Sequence[Obj]) -> dict[str, int]:
@@ -84,11 +84,11 @@ class Deployments:
         populated = [each for each in old if _wanted(each) > 0 or _present(each) > 0]
         if found["spec"].get("paused"):
             active = [*populated, *([new] if new and _wanted(new) else [])]
-            return {objects.name(active[-1]): replicas} if len(active) == 1 else {}
+            return {object_fields.name(active[-1]): replicas} if len(active) == 1 else {}
         assert new is not None
         if _is_recreate(found):
-            sizes = {objects.name(each): 0 for each in populated}
-            return sizes or {objects.name(new): replicas}
+            sizes = {object_fields.name(each): 0 for each in populated}
+            return sizes or {object_fields.name(new): replicas}
         return rollout.next_sizes(replicas, _bounds(found), _size(new), [_size(each) for each in populated])
 
     async def _report(self, found: Obj, new: Obj | None, old: Sequence[Obj]) -> float | None:
@@ -105,7 +105,7 @@ class Deployments:
             "unavailableReplicas": max(0, _wanted(found) - available),
         }
         enough = available >= _wanted(found) - (0 if _is_recreate(found) else _bounds(found).unavailable)
-        conditions = objects.with_condition(
+        conditions = object_fields.with_condition(
             before.get("conditions") or [],
             "Available",
             "True" if enough else "False",
@@ -113,37 +113,37 @@ class Deployments:
             reason="MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
             message=f"Deployment {'has' if enough else 'does not have'} minimum availability.",
         )
-        failure = objects.condition(new, "ReplicaFailure") if new else None
+        failure = object_fields.condition(new, "ReplicaFailure") if new else None
         conditions = [each for each in conditions if each["type"] != "ReplicaFailure"]
         if failure is not None:
             conditions.append(failure)
         progress, pause = self._progress(found, status, now)
-        conditions = objects.with_condition(conditions, "Progressing", now=now, **progress)
+        conditions = object_fields.with_condition(conditions, "Progressing", now=now, **progress)
         for each in conditions:
-            earlier = objects.condition(found, each["type"])
+            earlier = object_fields.condition(found, each["type"])
             unmoved = earlier is not None and all(earlier.get(k) == each.get(k) for k in ("status", "reason"))
             moved = each["type"] == "Progressing" and _advanced(before, status)
             each["lastUpdateTime"] = (
                 earlier["lastUpdateTime"]
                 if earlier is not None and unmoved and not moved and "lastUpdateTime" in earlier
-                else objects.timestamp(now)
+                else object_fields.timestamp(now)
             )
         status["conditions"] = conditions
-        await objects.write_status(self._cluster, "deployments.apps", found, status)
+        await object_fields.write_status(self._cluster, "deployments.apps", found, status)
         return pause
 
     def _progress(self, found: Obj, status: Obj, now: float) -> tuple[dict[str, str], float | None]:
         """The `Progressing` condition, and when its deadline wants to be looked at."""
         wanted = _wanted(found)
-        described = f'Deployment "{objects.name(found)}"'
+        described = f'Deployment "{object_fields.name(found)}"'
         if status["updatedReplicas"] == status["replicas"] == status["availableReplicas"] == wanted:
             done = f"{described} has successfully progressed."
             return {"status": "True", "reason": "NewReplicaSetAvailable", "message": done}, None
         deadline = found["spec"].get("progressDeadlineSeconds", 600)
-        earlier = objects.condition(found, "Progressing")
+        earlier = object_fields.condition(found, "Progressing")
         if earlier is not None and earlier["reason"] in {"ReplicaSetUpdated", "ProgressDeadlineExceeded"}:
             advanced = _advanced(found.get("status") or {}, status)
-            left = objects.parse_timestamp(earlier["lastUpdateTime"]) + deadline - now
+            left = object_fields.parse_timestamp(earlier["lastUpdateTime"]) + deadline - now
             if left <= 0 and not advanced and not found["spec"].get("paused"):
                 late = f"{described} has timed out progressing."
                 return {"status": "False", "reason": "ProgressDeadlineExceeded", "message": late}, None
@@ -156,7 +156,7 @@ class Deployments:
         empty = [each for each in old if _wanted(each) == 0 and _present(each) == 0]
         surplus = len(empty) - found["spec"].get("revisionHistoryLimit", 10)
         for each in empty[: max(0, surplus)]:
-            await self._cluster.delete(_SETS, *objects.key(each))
+            await self._cluster.delete(_SETS, *object_fields.key(each))
 
 
 def _set_of(found: Obj, template_hash: str, revision: str) -> Obj:
@@ -169,14 +169,14 @@ def _set_of(found: Obj, template_hash: str, revision: str) -> Obj:
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
         "metadata": {
-            "name": f"{objects.name(found)}-{template_hash}",
-            "namespace": objects.namespace(found),
+            "name": f"{object_fields.name(found)}-{template_hash}",
+            "namespace": object_fields.namespace(found),
             "labels": metadata["labels"],
             "annotations": {
                 _REVISION: revision,
                 "deployment.kubernetes.io/desired-replicas": str(_wanted(found)),
             },
-            "ownerReferences": [objects.controller_reference(found)],
+            "ownerReferences": [object_fields.controller_reference(found)],
         },
         "spec": {
             "replicas": 0,
@@ -201,12 +201,12 @@ def _available(each: Obj) -> int:
 
 def _size(each: Obj) -> rollout.SetSize:
     return rollout.SetSize(
-        name=objects.name(each), wanted=_wanted(each), available=_available(each), present=_present(each)
+        name=object_fields.name(each), wanted=_wanted(each), available=_available(each), present=_present(each)
     )
 
 
 def _revision(each: Obj) -> int:
-    return int(objects.annotations(each).get(_REVISION, "0"))
+    return int(object_fields.annotations(each).get(_REVISION, "0"))
 
 
 def _is_recreate(found: Obj) -> bool:

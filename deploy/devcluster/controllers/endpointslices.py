@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.mirror import Mirror
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.object_fields import Key
 
 _SLICES = "endpointslices.discovery.k8s.io"
 _SERVICE_NAME = "kubernetes.io/service-name"
@@ -29,11 +29,11 @@ class EndpointSlices:
 
     def concerned(self, pod: Obj) -> list[Key]:
         """The Services that select this pod."""
-        namespace = objects.namespace(pod)
+        namespace = object_fields.namespace(pod)
         return [
-            objects.key(service)
+            object_fields.key(service)
             for service in self._mirror.all("services", namespace)
-            if _selects(service, objects.labels(pod))
+            if _selects(service, object_fields.labels(pod))
         ]
 
     async def reconcile(self, key: Key) -> float | None:
@@ -43,16 +43,17 @@ class EndpointSlices:
             return None
         wanted: dict[str, Obj] = {}
         if service is not None:
-            pods = [pod for pod in self._mirror.all("pods", key[0]) if _selects(service, objects.labels(pod))]
-            wanted = {objects.name(each): each for each in slices_of(service, pods)}
+            pods = [pod for pod in self._mirror.all("pods", key[0]) if _selects(service, object_fields.labels(pod))]
+            wanted = {object_fields.name(each): each for each in slices_of(service, pods)}
         present = {
-            objects.name(each): each
+            object_fields.name(each): each
             for each in self._mirror.all(_SLICES, key[0])
-            if objects.labels(each).get(_SERVICE_NAME) == key[1] and objects.labels(each).get(_MANAGED_BY) == _MANAGER
+            if object_fields.labels(each).get(_SERVICE_NAME) == key[1]
+            and object_fields.labels(each).get(_MANAGED_BY) == _MANAGER
         }
         for name, each in wanted.items():
             before = present.get(name)
-            if before is None or objects.uid(before) == "":
+            if before is None or object_fields.uid(before) == "":
                 await self._cluster.create(_SLICES, each)
             elif not _holds(before, each):
                 await self._replace(before, each)
@@ -62,17 +63,17 @@ class EndpointSlices:
 
     async def _replace(self, before: Obj, wanted: Obj) -> None:
         if before["metadata"].get("ownerReferences") != wanted["metadata"]["ownerReferences"]:
-            await self._cluster.delete(_SLICES, *objects.key(before))
+            await self._cluster.delete(_SLICES, *object_fields.key(before))
             await self._cluster.create(_SLICES, wanted)
             return
         labels = wanted["metadata"]["labels"]
         merge: Obj = {
-            "metadata": {"labels": labels | dict.fromkeys(objects.labels(before).keys() - labels.keys())},
+            "metadata": {"labels": labels | dict.fromkeys(object_fields.labels(before).keys() - labels.keys())},
             "endpoints": wanted["endpoints"],
             "ports": wanted["ports"],
         }
         try:
-            await self._cluster.patch(_SLICES, *objects.key(before), merge)
+            await self._cluster.patch(_SLICES, *object_fields.key(before), merge)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -82,9 +83,9 @@ class EndpointSlices:
 def slices_of(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
     """The slices that a Service should have, given the pods that it selects. Pure."""
     groups: dict[tuple[tuple[str, int, str, str], ...], list[Obj]] = {}
-    for pod in sorted(pods, key=objects.name):
+    for pod in sorted(pods, key=object_fields.name):
         status: Obj = pod.get("status") or {}
-        if status.get("podIP") and not objects.is_pod_finished(pod):
+        if status.get("podIP") and not object_fields.is_pod_finished(pod):
             groups.setdefault(_ports_of(service, pod), []).append(_endpoint(service, pod))
     if not groups:
         groups[_ports_of(service, None)] = []
@@ -92,22 +93,22 @@ def slices_of(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
 
 
 def _slice(service: Obj, ports: Sequence[tuple[str, int, str, str]], endpoints: Sequence[Obj]) -> Obj:
-    labels = {name: value for name, value in objects.labels(service).items() if name != _HEADLESS}
-    labels |= {_SERVICE_NAME: objects.name(service), _MANAGED_BY: _MANAGER}
+    labels = {name: value for name, value in object_fields.labels(service).items() if name != _HEADLESS}
+    labels |= {_SERVICE_NAME: object_fields.name(service), _MANAGED_BY: _MANAGER}
     if service["spec"].get("clusterIP") == "None":
         labels[_HEADLESS] = ""
     # The name must outlive changes of who is in it, so it depends on the Service and, where there are several
     # groups of ports, on the group; a Service whose ports are plain numbers has one name for life.
     named = any(isinstance(each.get("targetPort"), str) for each in service["spec"].get("ports") or [])
-    suffix = objects.safe_hash([objects.uid(service), ports if named else []], 5)
+    suffix = object_fields.safe_hash([object_fields.uid(service), ports if named else []], 5)
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{objects.name(service)}-{suffix}",
-            "namespace": objects.namespace(service),
+            "name": f"{object_fields.name(service)}-{suffix}",
+            "namespace": object_fields.namespace(service),
             "labels": labels,
-            "ownerReferences": [objects.controller_reference({"apiVersion": "v1", "kind": "Service"} | service)],
+            "ownerReferences": [object_fields.controller_reference({"apiVersion": "v1", "kind": "Service"} | service)],
         },
         "addressType": "IPv4",
         "endpoints": list(endpoints),
@@ -119,8 +120,8 @@ def _slice(service: Obj, ports: Sequence[tuple[str, int, str, str]], endpoints: 
 
 
 def _endpoint(service: Obj, pod: Obj) -> Obj:
-    serving = objects.is_pod_ready(pod)
-    terminating = objects.is_terminating(pod)
+    serving = object_fields.is_pod_ready(pod)
+    terminating = object_fields.is_terminating(pod)
     always = bool(service["spec"].get("publishNotReadyAddresses"))
     endpoint: Obj = {
         "addresses": [pod["status"]["podIP"]],
@@ -132,12 +133,12 @@ def _endpoint(service: Obj, pod: Obj) -> Obj:
         "nodeName": pod["spec"].get("nodeName", ""),
         "targetRef": {
             "kind": "Pod",
-            "name": objects.name(pod),
-            "namespace": objects.namespace(pod),
-            "uid": objects.uid(pod),
+            "name": object_fields.name(pod),
+            "namespace": object_fields.namespace(pod),
+            "uid": object_fields.uid(pod),
         },
     }
-    if pod["spec"].get("hostname") and pod["spec"].get("subdomain") == objects.name(service):
+    if pod["spec"].get("hostname") and pod["spec"].get("subdomain") == object_fields.name(service):
         endpoint["hostname"] = pod["spec"]["hostname"]
     return endpoint
 
@@ -172,7 +173,7 @@ def _selects(service: Obj, candidate: dict[str, str]) -> bool:
 
 def _holds(before: Obj, wanted: Obj) -> bool:
     return (
-        objects.labels(before) == wanted["metadata"]["labels"]
+        object_fields.labels(before) == wanted["metadata"]["labels"]
         and before["metadata"].get("ownerReferences") == wanted["metadata"]["ownerReferences"]
         and (before.get("endpoints") or []) == wanted["endpoints"]
         and (before.get("ports") or []) == wanted["ports"]

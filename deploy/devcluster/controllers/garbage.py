@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Cluster, Obj
-from deploy.devcluster.mirror import Change, Mirror
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_cache import Change, Mirror
+from deploy.devcluster.object_fields import Key
 
 
 class Garbage:
@@ -26,16 +26,16 @@ class Garbage:
 
     def note(self, resource: str, change: Change) -> Iterable[Key]:
         """Remember who depends on whom, and name what is to be looked at."""
-        where = objects.key(change.object)
+        where = object_fields.key(change.object)
         looked_at: set[tuple[str, Key]] = set()
         if change.old is not None:
             for owner in _owners(change.old):
                 self._dependents.get(owner, set()).discard((resource, where))
         if change.new is None:
-            self._uids.discard(objects.uid(change.object))
-            looked_at = self._dependents.pop(objects.uid(change.object), set())
+            self._uids.discard(object_fields.uid(change.object))
+            looked_at = self._dependents.pop(object_fields.uid(change.object), set())
         else:
-            self._uids.add(objects.uid(change.new))
+            self._uids.add(object_fields.uid(change.new))
             for owner in _owners(change.new):
                 self._dependents.setdefault(owner, set()).add((resource, where))
                 if owner not in self._uids:
@@ -47,7 +47,7 @@ class Garbage:
         resource = key[0]
         namespace, _, name = key[1].partition("/")
         found = await self._cluster.get(resource, namespace, name)
-        if found is None or objects.is_terminating(found):
+        if found is None or object_fields.is_terminating(found):
             return None
         owners = _owners(found)
         if owners and owners.isdisjoint(self._uids) and not await self._is_owned(found):
@@ -60,9 +60,9 @@ class Garbage:
             resource = self._resource_of(reference)
             if resource is None:
                 return True
-            namespace = "" if reference["kind"] == "Namespace" else objects.namespace(found)
+            namespace = "" if reference["kind"] == "Namespace" else object_fields.namespace(found)
             owner = await self._cluster.get(resource, namespace, reference["name"])
-            if owner is not None and objects.uid(owner) == reference["uid"]:
+            if owner is not None and object_fields.uid(owner) == reference["uid"]:
                 return True
         return False
 

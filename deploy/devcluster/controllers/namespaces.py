@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_fields import Key
 
 ROOT_CA = "kube-root-ca.crt"
 
@@ -21,7 +21,7 @@ class NamespaceDefaults:
     async def reconcile(self, key: Key) -> float | None:
         """Make what is missing again, also after somebody deleted or changed it."""
         found = await self._cluster.get("namespaces", "", key[1])
-        if found is None or objects.is_terminating(found):
+        if found is None or object_fields.is_terminating(found):
             return None
         await asyncio.gather(self._account(key[1]), self._root_ca(key[1]))
         return None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
-from deploy.devcluster.mirror import Mirror
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.object_fields import Key
 from deploy.devcluster.runtime import Runtime, ServiceRoute
 
 _SLICES = "endpointslices.discovery.k8s.io"
@@ -63,14 +63,14 @@ def routes_of(services: Iterable[Obj], slices: Iterable[Obj]) -> list[ServiceRou
     by_service = _by_service(slices)
     routes: dict[tuple[str, int, str], ServiceRoute] = {}
     for service in sorted(
-        services, key=lambda each: (each["metadata"].get("creationTimestamp", ""), objects.key(each))
+        services, key=lambda each: (each["metadata"].get("creationTimestamp", ""), object_fields.key(each))
     ):
         address = service["spec"].get("clusterIP") or ""
         if not address or address == "None":
             continue
         for port in service["spec"].get("ports") or []:
             protocol = port.get("protocol", "TCP")
-            backends = _backends(by_service.get(objects.key(service), []), port.get("name", ""), protocol)
+            backends = _backends(by_service.get(object_fields.key(service), []), port.get("name", ""), protocol)
             route = ServiceRoute(
                 cluster_ip=address, port=port["port"], protocol=protocol, backends=tuple(sorted(backends))
             )
@@ -101,7 +101,7 @@ def names_of(services: Iterable[Obj], slices: Iterable[Obj], domain: str) -> dic
     by_service = _by_service(slices)
     names: dict[str, tuple[str, ...]] = {}
     for service in services:
-        namespace, name = objects.key(service)
+        namespace, name = object_fields.key(service)
         full = f"{name}.{namespace}.svc.{domain}"
         address = service["spec"].get("clusterIP") or ""
         if address and address != "None":
@@ -128,7 +128,7 @@ def _ready_endpoints(slices: Iterable[Obj]) -> Iterator[Obj]:
 def _by_service(slices: Iterable[Obj]) -> Mapping[Key, list[Obj]]:
     grouped: dict[Key, list[Obj]] = {}
     for each in slices:
-        service = objects.labels(each).get(_SERVICE_NAME)
+        service = object_fields.labels(each).get(_SERVICE_NAME)
         if service and each.get("addressType", "IPv4") == "IPv4":
-            grouped.setdefault((objects.namespace(each), service), []).append(each)
+            grouped.setdefault((object_fields.namespace(each), service), []).append(each)
     return grouped

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_fields import Key
 
 
 class ReplicaSets:
@@ -27,9 +27,9 @@ class ReplicaSets:
     async def reconcile(self, key: Key) -> float | None:
         """Create or delete what is missing or too much, then say in the status what there is."""
         found = await self._cluster.get("replicasets.apps", *key)
-        if found is None or objects.is_terminating(found):
+        if found is None or object_fields.is_terminating(found):
             return None
-        active = [pod for pod in await self._claimed(found) if objects.is_pod_active(pod)]
+        active = [pod for pod in await self._claimed(found) if object_fields.is_pod_active(pod)]
         wanted: int = found["spec"].get("replicas", 1)
         failure = ""
         if len(active) < wanted:
@@ -37,9 +37,9 @@ class ReplicaSets:
             active += created
         elif len(active) > wanted:
             surplus = sorted(active, key=_keep_order)[wanted:]
-            await asyncio.gather(*(self._cluster.delete("pods", *objects.key(pod)) for pod in surplus))
-            gone = {objects.uid(pod) for pod in surplus}
-            active = [pod for pod in active if objects.uid(pod) not in gone]
+            await asyncio.gather(*(self._cluster.delete("pods", *object_fields.key(pod)) for pod in surplus))
+            gone = {object_fields.uid(pod) for pod in surplus}
+            active = [pod for pod in active if object_fields.uid(pod) not in gone]
         soonest = await self._report(found, active, failure)
         if failure:
             raise ApiError(500, "FailedCreate", failure)
@@ -47,23 +47,25 @@ class ReplicaSets:
 
     async def _claimed(self, found: Obj) -> list[Obj]:
         """The set's pods; orphans that it selects are adopted, own pods that it no longer selects released."""
-        pods, _ = await self._cluster.list("pods", objects.namespace(found))
+        pods, _ = await self._cluster.list("pods", object_fields.namespace(found))
         claimed: list[Obj] = []
         for pod in pods:
-            selected = objects.selects(found["spec"]["selector"], objects.labels(pod))
-            if objects.is_controlled_by(pod, found):
-                if selected or objects.is_terminating(pod):
+            selected = object_fields.selects(found["spec"]["selector"], object_fields.labels(pod))
+            if object_fields.is_controlled_by(pod, found):
+                if selected or object_fields.is_terminating(pod):
                     claimed.append(pod)
                 else:
-                    others = [ref for ref in pod["metadata"]["ownerReferences"] if ref["uid"] != objects.uid(found)]
+                    others = [
+                        ref for ref in pod["metadata"]["ownerReferences"] if ref["uid"] != object_fields.uid(found)
+                    ]
                     await self._own(pod, others)
-            elif selected and objects.controller_of(pod) is None and objects.is_pod_active(pod):
-                own = [*(pod["metadata"].get("ownerReferences") or []), objects.controller_reference(found)]
+            elif selected and object_fields.controller_of(pod) is None and object_fields.is_pod_active(pod):
+                own = [*(pod["metadata"].get("ownerReferences") or []), object_fields.controller_reference(found)]
                 claimed.append(await self._own(pod, own))
         return claimed
 
     async def _own(self, pod: Obj, references: list[Obj]) -> Obj:
-        return await self._cluster.patch("pods", *objects.key(pod), {"metadata": {"ownerReferences": references}})
+        return await self._cluster.patch("pods", *object_fields.key(pod), {"metadata": {"ownerReferences": references}})
 
     async def _create(self, found: Obj, count: int) -> tuple[list[Obj], str]:
         """One first: if admission refuses it, it would refuse the others too."""
@@ -83,11 +85,11 @@ class ReplicaSets:
     async def _report(self, found: Obj, active: Sequence[Obj], failure: str) -> float | None:
         now = self._now()
         minimum = found["spec"].get("minReadySeconds", 0)
-        waits = [wait for pod in active if (wait := objects.available_in(pod, minimum, now)) is not None]
+        waits = [wait for pod in active if (wait := object_fields.available_in(pod, minimum, now)) is not None]
         before: Obj = found.get("status") or {}
         conditions: list[Obj] = before.get("conditions") or []
         if failure:
-            conditions = objects.with_condition(
+            conditions = object_fields.with_condition(
                 conditions, "ReplicaFailure", "True", now=now, reason="FailedCreate", message=failure
             )
         else:
@@ -95,14 +97,14 @@ class ReplicaSets:
         template_labels = (found["spec"]["template"].get("metadata") or {}).get("labels") or {}
         status: Obj = {
             "replicas": len(active),
-            "fullyLabeledReplicas": sum(template_labels.items() <= objects.labels(pod).items() for pod in active),
+            "fullyLabeledReplicas": sum(template_labels.items() <= object_fields.labels(pod).items() for pod in active),
             "readyReplicas": len(waits),
             "availableReplicas": waits.count(0.0),
             "observedGeneration": found["metadata"].get("generation", 0),
         }
         if conditions:
             status["conditions"] = conditions
-        await objects.write_status(self._cluster, "replicasets.apps", found, status)
+        await object_fields.write_status(self._cluster, "replicasets.apps", found, status)
         return min((wait for wait in waits if wait > 0), default=None)
 
 
@@ -111,9 +113,9 @@ def _pod_of(found: Obj) -> Obj:
     metadata: Obj = template.get("metadata") or {}
     metadata.pop("creationTimestamp", None)
     metadata |= {
-        "generateName": f"{objects.name(found)}-",
-        "namespace": objects.namespace(found),
-        "ownerReferences": [objects.controller_reference(found)],
+        "generateName": f"{object_fields.name(found)}-",
+        "namespace": object_fields.namespace(found),
+        "ownerReferences": [object_fields.controller_reference(found)],
     }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
@@ -121,8 +123,8 @@ def _pod_of(found: Obj) -> Obj:
 def _keep_order(pod: Obj) -> tuple[bool, bool, str, str]:
     """Sorts the pods worth keeping first: ready ones, then running ones, then the older."""
     return (
-        not objects.is_pod_ready(pod),
+        not object_fields.is_pod_ready(pod),
         (pod.get("status") or {}).get("phase") != "Running",
         pod["metadata"].get("creationTimestamp", ""),
-        objects.name(pod),
+        object_fields.name(pod),
     )

@@ -10,10 +10,10 @@ import ipaddress
 import logging
 from collections.abc import Iterable
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.mirror import Mirror
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.object_fields import Key
 
 _log = logging.getLogger(__name__)
 _RESERVED = 256
@@ -52,7 +52,7 @@ class ServiceAddresses:
     async def reconcile(self, key: Key) -> float | None:
         """Give the Service an address if it wants one and has none."""
         found = await self._cluster.get("services", *key)
-        if found is None or objects.is_terminating(found):
+        if found is None or object_fields.is_terminating(found):
             return None
         spec: Obj = found["spec"]
         if spec.get("type") == "ExternalName":
@@ -60,7 +60,7 @@ class ServiceAddresses:
         address: str = spec.get("clusterIP") or ""
         if not address:
             address = self._take()
-            self._given[objects.uid(found)] = address
+            self._given[object_fields.uid(found)] = address
             _log.debug("service %s/%s has the address %s", *key, address)
         elif spec.get("clusterIPs"):
             return None
@@ -68,7 +68,7 @@ class ServiceAddresses:
         try:
             await self._cluster.patch("services", *key, merge)
         except ApiError as error:
-            if error.status != 422 or self._given.pop(objects.uid(found), None) is None:
+            if error.status != 422 or self._given.pop(object_fields.uid(found), None) is None:
                 raise
             # Another Service asked for it by number meanwhile: the next in the circle.
             return 0.0
@@ -76,6 +76,6 @@ class ServiceAddresses:
 
     def _take(self) -> str:
         services = self._mirror.all("services")
-        present = {objects.uid(each): each["spec"].get("clusterIP") for each in services}
+        present = {object_fields.uid(each): each["spec"].get("clusterIP") for each in services}
         self._given = {uid: address for uid, address in self._given.items() if not present.get(uid)}
         return self._pool.take([*(address for address in present.values() if address), *self._given.values()])

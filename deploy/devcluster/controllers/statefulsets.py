@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Cluster, Obj
 from deploy.devcluster.controllers import claims
-from deploy.devcluster.objects import Key
+from deploy.devcluster.object_fields import Key
 
 _REVISION = "controller-revision-hash"
 
@@ -29,15 +29,15 @@ class StatefulSets:
     async def reconcile(self, key: Key) -> float | None:
         """Do the next thing that the order allows, then report."""
         found = await self._cluster.get("statefulsets.apps", *key)
-        if found is None or objects.is_terminating(found):
+        if found is None or object_fields.is_terminating(found):
             return None
         listed, _ = await self._cluster.list("pods", key[0])
         owned = {
             ordinal: pod
             for pod in listed
-            if objects.is_controlled_by(pod, found) and (ordinal := _ordinal(found, pod)) is not None
+            if object_fields.is_controlled_by(pod, found) and (ordinal := _ordinal(found, pod)) is not None
         }
-        revision = f"{key[1]}-{objects.safe_hash(found['spec']['template'], 10)}"
+        revision = f"{key[1]}-{object_fields.safe_hash(found['spec']['template'], 10)}"
         await self._step(found, owned, revision)
         return await self._report(found, owned, revision)
 
@@ -64,11 +64,11 @@ class StatefulSets:
         for ordinal in ordinals:
             pod = owned.get(ordinal)
             if pod is None:
-                if not await claims.ensure(self._cluster, found, f"{objects.name(found)}-{ordinal}"):
+                if not await claims.ensure(self._cluster, found, f"{object_fields.name(found)}-{ordinal}"):
                     return False  # looked at again when the claim has gone
                 owned[ordinal] = await self._cluster.create("pods", _pod_of(found, ordinal, revision))
-            elif objects.is_pod_finished(pod) and not objects.is_terminating(pod):
-                await self._cluster.delete("pods", *objects.key(pod))
+            elif object_fields.is_pod_finished(pod) and not object_fields.is_terminating(pod):
+                await self._cluster.delete("pods", *object_fields.key(pod))
             elif self._is_healthy(found, pod):
                 continue
             settled = False
@@ -80,8 +80,8 @@ class StatefulSets:
         """Remove the pods beyond the number of replicas, the highest first."""
         surplus = sorted(set(owned) - set(ordinals), reverse=True)
         for ordinal in surplus:
-            if not objects.is_terminating(owned[ordinal]):
-                await self._cluster.delete("pods", *objects.key(owned[ordinal]))
+            if not object_fields.is_terminating(owned[ordinal]):
+                await self._cluster.delete("pods", *object_fields.key(owned[ordinal]))
             if not at_once:
                 return False
         return not surplus
@@ -90,20 +90,20 @@ class StatefulSets:
         """Replace pods of an older template, the highest first, one at a time."""
         for ordinal in reversed(ordinals):
             pod = owned[ordinal]
-            if objects.labels(pod).get(_REVISION) != revision and not objects.is_terminating(pod):
-                await self._cluster.delete("pods", *objects.key(pod))
+            if object_fields.labels(pod).get(_REVISION) != revision and not object_fields.is_terminating(pod):
+                await self._cluster.delete("pods", *object_fields.key(pod))
                 return
             if not self._is_healthy(found, pod):
                 return
 
     def _is_healthy(self, found: Obj, pod: Obj) -> bool:
-        return objects.available_in(pod, found["spec"].get("minReadySeconds", 0), self._now()) == 0.0
+        return object_fields.available_in(pod, found["spec"].get("minReadySeconds", 0), self._now()) == 0.0
 
     async def _report(self, found: Obj, owned: dict[int, Obj], revision: str) -> float | None:
         now = self._now()
         minimum = found["spec"].get("minReadySeconds", 0)
-        waits = [wait for pod in owned.values() if (wait := objects.available_in(pod, minimum, now)) is not None]
-        updated = sum(objects.labels(pod).get(_REVISION) == revision for pod in owned.values())
+        waits = [wait for pod in owned.values() if (wait := object_fields.available_in(pod, minimum, now)) is not None]
+        updated = sum(object_fields.labels(pod).get(_REVISION) == revision for pod in owned.values())
         before: Obj = found.get("status") or {}
         current: str = before.get("currentRevision") or revision
         wanted: int = found["spec"].get("replicas", 1)
@@ -114,30 +114,30 @@ class StatefulSets:
             "replicas": len(owned),
             "readyReplicas": len(waits),
             "availableReplicas": waits.count(0.0),
-            "currentReplicas": sum(objects.labels(pod).get(_REVISION) == current for pod in owned.values()),
+            "currentReplicas": sum(object_fields.labels(pod).get(_REVISION) == current for pod in owned.values()),
             "updatedReplicas": updated,
             "currentRevision": current,
             "updateRevision": revision,
             "collisionCount": 0,
         }
-        await objects.write_status(self._cluster, "statefulsets.apps", found, status)
+        await object_fields.write_status(self._cluster, "statefulsets.apps", found, status)
         return min((wait for wait in waits if wait > 0), default=None)
 
 
 def _ordinal(found: Obj, pod: Obj) -> int | None:
-    prefix, _, ordinal = objects.name(pod).rpartition("-")
-    return int(ordinal) if prefix == objects.name(found) and ordinal.isdecimal() else None
+    prefix, _, ordinal = object_fields.name(pod).rpartition("-")
+    return int(ordinal) if prefix == object_fields.name(found) and ordinal.isdecimal() else None
 
 
 def _pod_of(found: Obj, ordinal: int, revision: str) -> Obj:
     template: Obj = msgspec.json.decode(msgspec.json.encode(found["spec"]["template"]))
-    name = f"{objects.name(found)}-{ordinal}"
+    name = f"{object_fields.name(found)}-{ordinal}"
     metadata: Obj = template.get("metadata") or {}
     metadata.pop("creationTimestamp", None)
     metadata |= {
         "name": name,
-        "namespace": objects.namespace(found),
-        "ownerReferences": [objects.controller_reference(found)],
+        "namespace": object_fields.namespace(found),
+        "ownerReferences": [object_fields.controller_reference(found)],
         "labels": (metadata.get("labels") or {})
         | {
             _REVISION: revision,

@@ -16,17 +16,18 @@ from typing import Any
 
 import msgspec
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
 from deploy.devcluster.controllers.namespaces import ROOT_CA
-from deploy.devcluster.kubelet import logs, probes
-from deploy.devcluster.kubelet.environment import Lookup
+from deploy.devcluster.kubelet.container import log_files as logs
+from deploy.devcluster.kubelet.container import probe_check
 from deploy.devcluster.kubelet.events import EventRecorder
-from deploy.devcluster.kubelet.pod import PodWorker
-from deploy.devcluster.kubelet.processes import Node
+from deploy.devcluster.kubelet.pod.environment import Lookup
+from deploy.devcluster.kubelet.pod.processes import Node
+from deploy.devcluster.kubelet.pod.volumes import PodVolumes, TokenIssuer
+from deploy.devcluster.kubelet.pod.worker import PodWorker
 from deploy.devcluster.kubelet.registration import node_object, node_status
-from deploy.devcluster.kubelet.volumes import PodVolumes, TokenIssuer
-from deploy.devcluster.mirror import Change, Mirror
+from deploy.devcluster.object_cache import Change, Mirror
 from deploy.devcluster.runtime import Process, Runtime
 from shared.errors import BadInputError
 
@@ -73,7 +74,7 @@ class Kubelet:
         self._now = now
         self._logs = logs.PodLogs(settings.logs)
         self._events = EventRecorder(cluster, node=settings.name, now=now)
-        self._http = probes.HttpClient()
+        self._http = probe_check.HttpClient()
         self._node = Node(cluster, runtime, self._logs, self._events, self._http, settings.variables)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,7 +131,7 @@ class Kubelet:
         pod = self._mirror.get("pods", namespace, name)
         if pod is None:
             raise BadInputError("devcluster/no-pod", f"there is no pod {namespace}/{name}")
-        worker = self._workers.get(objects.uid(pod))
+        worker = self._workers.get(object_fields.uid(pod))
         container = self._chosen(pod, container)
         if worker is None or not worker.is_running(container):
             raise BadInputError("devcluster/not-running", f"container {container} of {namespace}/{name} does not run")
@@ -140,7 +141,7 @@ class Kubelet:
         """The container that is meant: the first if none is named. Raises `BadInputError` for one that is not there."""
         known = [each["name"] for each in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]]
         if container and container not in known:
-            about = f"pod {objects.namespace(pod)}/{objects.name(pod)}"
+            about = f"pod {object_fields.namespace(pod)}/{object_fields.name(pod)}"
             raise BadInputError(
                 "devcluster/no-container", f"it has no {container}, but {', '.join(known)}", about=about
             )
@@ -166,7 +167,7 @@ class Kubelet:
         path = self._logs.path(pod, container) if pod is not None else self._logs.find(namespace, name, container)
         if path is None:
             raise BadInputError("devcluster/no-pod", f"there is no log of pod {namespace}/{name}")
-        worker = self._workers.get(objects.uid(pod)) if pod is not None else None
+        worker = self._workers.get(object_fields.uid(pod)) if pod is not None else None
 
         def going() -> bool:
             return worker is not None and worker.uid in self._workers and not worker.has_ended(container)
@@ -189,7 +190,7 @@ class Kubelet:
         await self._cluster.patch("nodes", "", name, {"status": status}, subresource="status")
 
     def _on_pod(self, change: Change) -> None:
-        pod, uid = change.object, objects.uid(change.object)
+        pod, uid = change.object, object_fields.uid(change.object)
         worker = self._workers.get(uid)
         if change.new is None:
             if worker is not None:
@@ -199,7 +200,7 @@ class Kubelet:
             worker.update(pod)
             return
         bound_to = pod["spec"].get("nodeName")
-        if self._closed or (objects.is_pod_finished(pod) and not objects.is_terminating(pod)):
+        if self._closed or (object_fields.is_pod_finished(pod) and not object_fields.is_terminating(pod)):
             return
         if not bound_to:
             if uid not in self._binding:
@@ -211,11 +212,11 @@ class Kubelet:
             self._spawn(self._tend(pod, worker))
 
     def _worker(self, pod: Obj) -> PodWorker:
-        namespace = objects.namespace(pod)
+        namespace = object_fields.namespace(pod)
         lookup: Lookup = lambda resource, name: self._mirror.get(resource, namespace, name)  # noqa: E731
         volumes = PodVolumes(
             pod,
-            directory=self._settings.volumes / objects.uid(pod),
+            directory=self._settings.volumes / object_fields.uid(pod),
             claims=self._settings.claims,
             state=self._settings.state,
             lookup=lookup,
@@ -231,7 +232,7 @@ class Kubelet:
         if own is not None:
             return own
         name = pod["spec"].get("serviceAccountName") or "default"
-        account = self._mirror.get("serviceaccounts", objects.namespace(pod), name)
+        account = self._mirror.get("serviceaccounts", object_fields.namespace(pod), name)
         return account is None or account.get("automountServiceAccountToken") is not False
 
     async def _bind(self, pod: Obj) -> None:
@@ -239,29 +240,29 @@ class Kubelet:
         spec: Obj = {"nodeName": self._settings.name}
         if not pod["spec"].get("serviceAccountName"):
             spec["serviceAccountName"] = "default"
-        while self._mirror.get("pods", *objects.key(pod)) is not None:
+        while self._mirror.get("pods", *object_fields.key(pod)) is not None:
             try:
-                await self._cluster.patch("pods", *objects.key(pod), {"spec": spec})
+                await self._cluster.patch("pods", *object_fields.key(pod), {"spec": spec})
             except ApiError as error:
                 if error.status != 404:
-                    _log.warning("pod %s/%s cannot be bound: %s", *objects.key(pod), error)
+                    _log.warning("pod %s/%s cannot be bound: %s", *object_fields.key(pod), error)
                 await asyncio.sleep(_RETRY_BINDING)
             else:
                 break
-        self._binding.discard(objects.uid(pod))
+        self._binding.discard(object_fields.uid(pod))
 
     async def _tend(self, pod: Obj, worker: PodWorker) -> None:
         try:
             await worker.run()
         except Exception:  # noqa: BLE001 - one pod's failure, or a bug met by it, must not end all others
-            _log.exception("pod %s/%s ended by an error of the node agent", *objects.key(pod))
+            _log.exception("pod %s/%s ended by an error of the node agent", *object_fields.key(pod))
         finally:
             self._workers.pop(worker.uid, None)
             self._events.forget(pod)
             self._logs.forget()
 
     def _on_configuration(self, resource: str, change: Change) -> None:
-        namespace, name = objects.key(change.object)
+        namespace, name = object_fields.key(change.object)
         for worker in self._workers.values():
             if worker.namespace == namespace:
                 worker.configuration_changed(resource, name)

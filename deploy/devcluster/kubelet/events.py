@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Cluster, Obj
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,9 @@ class EventRecorder:
 
     def record(self, pod: Obj, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Something happened to this pod."""
-        news = News(objects.namespace(pod), objects.name(pod), objects.uid(pod), kind, reason, message[:1024])
+        news = News(
+            object_fields.namespace(pod), object_fields.name(pod), object_fields.uid(pod), kind, reason, message[:1024]
+        )
         try:
             self._waiting.put_nowait(news)
         except asyncio.QueueFull:
@@ -49,7 +51,7 @@ class EventRecorder:
 
     def forget(self, pod: Obj) -> None:
         """The pod is gone; its Events follow some minutes later."""
-        for news in [news for news in self._counts if news.uid == objects.uid(pod)]:
+        for news in [news for news in self._counts if news.uid == object_fields.uid(pod)]:
             name, _ = self._counts.pop(news)
             asyncio.get_running_loop().call_later(_KEPT_FOR, self._schedule_removal, news.namespace, name)
 
@@ -63,14 +65,14 @@ class EventRecorder:
                 _log.debug("no event about %s/%s: %s", news.namespace, news.pod, error)
 
     async def _write(self, news: News) -> None:
-        stamp = objects.timestamp(self._now())
+        stamp = object_fields.timestamp(self._now())
         name, count = self._counts.get(news, ("", 0))
         if name:
             self._counts[news] = name, count + 1
             merge = {"count": count + 1, "lastTimestamp": stamp}
             await self._cluster.patch("events", news.namespace, name, merge)
             return
-        name = f"{news.pod}.{objects.safe_hash([news.uid, news.reason, news.message], 16)}"
+        name = f"{news.pod}.{object_fields.safe_hash([news.uid, news.reason, news.message], 16)}"
         self._counts[news] = name, 1
         event: Obj = {
             "apiVersion": "v1",

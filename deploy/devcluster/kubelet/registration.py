@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
 
 
@@ -21,7 +21,7 @@ def node_object(name: str) -> Obj:
 
 def node_status(name: str, address: str, now: float) -> Obj:
     """Its status: ready, at this address."""
-    stamp = objects.timestamp(now)
+    stamp = object_fields.timestamp(now)
     return {
         "addresses": [
             {"type": "InternalIP", "address": address},

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from deploy.devcluster.launch.statedir import CONTROL
-from deploy.devcluster.node.descriptors import MOST_BYTES, receive
+from deploy.devcluster.node.fd_passing import MOST_BYTES, receive
 from deploy.devcluster.runtime import Process
 from shared.errors import BadInputError, MeshlogError
 

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from deploy.devcluster.launch.handover import VARIABLE
-from deploy.devcluster.node import kernel
+from deploy.devcluster.node import syscalls
 
 
 def run(spec: dict[str, Any], line: int) -> NoReturn:
@@ -32,16 +32,16 @@ def run(spec: dict[str, Any], line: int) -> NoReturn:
 
 def _run(spec: dict[str, Any], line: int) -> int:
     signal.set_wakeup_fd(-1)
-    kernel.die_with_parent()
+    syscalls.die_with_parent()
     # The launcher may have died before the line above took effect: then its end of the pipe is closed.
     if os.read(line, 1) != b"!":
         return 70
     if select.select([line], [], [], 0)[0]:
         return 70
-    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     # Where parts of /proc are masked the kernel grants no fresh one; the old one serves, with the host's numbers.
     with contextlib.suppress(PermissionError):
-        kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

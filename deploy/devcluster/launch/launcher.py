@@ -24,7 +24,7 @@ from typing import Any
 from deploy.devcluster.launch import init, requirements
 from deploy.devcluster.launch.handover import tell_failure
 from deploy.devcluster.launch.statedir import StateDir, named
-from deploy.devcluster.node import kernel
+from deploy.devcluster.node import syscalls
 
 GRACE_SECONDS = 8.0
 """How long the devcluster has to end by itself after SIGTERM."""
@@ -51,9 +51,9 @@ def main() -> int:
         signal.signal(number, _wake)
 
     user, group = os.getuid(), os.getgid()
-    kernel.unshare(kernel.CLONE_NEWUSER)
-    kernel.map_only_user(user, group)
-    kernel.unshare(requirements.OURS)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
+    syscalls.map_only_user(user, group)
+    syscalls.unshare(requirements.OURS)
     # Pid 1 waits until it is on record; when this end closes, the launcher is gone.
     line, lifeline = os.pipe2(os.O_CLOEXEC)
     child = os.fork()

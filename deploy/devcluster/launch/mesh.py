@@ -21,7 +21,7 @@ from typing import Any
 
 from deploy.devcluster.launch.statedir import StateDir, hold
 from shared.errors import BadInputError, MeshlogError
-from shared.interpreter import module
+from shared.service.interpreter import module
 
 _DOWN_SECONDS = 12.0
 _LOG_LINES = 5

@@ -14,11 +14,11 @@ import tempfile
 import traceback
 from collections.abc import Callable
 
-from deploy.devcluster.node import kernel
-from shared.reserved import OUTBOUND_PORT
+from deploy.devcluster.node import syscalls
+from shared.kubernetes.reserved_ports import OUTBOUND_PORT
 
 OURS = (
-    kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+    syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
 )  # fmt: skip
 """The namespaces of the mesh, besides the user namespace that allows them."""
 
@@ -57,12 +57,12 @@ def _try_all() -> tuple[str, str] | None:
         (
             "up/no-user-map",
             "a user namespace can be made, but your user cannot be mapped into it",
-            lambda: kernel.map_only_user(user, group),
+            lambda: syscalls.map_only_user(user, group),
         ),
         (
             "up/no-namespaces",
             "a user namespace can be made, but no process, network and mount namespaces in it (a security module?)",
-            lambda: kernel.unshare(OURS),
+            lambda: syscalls.unshare(OURS),
         ),
         ("up/no-veth", "the kernel makes no veth pairs (is the module `veth` there?)", _veth),
         (
@@ -82,41 +82,41 @@ def _try_all() -> tuple[str, str] | None:
 
 
 def _user_namespace() -> None:
-    kernel.unshare(kernel.CLONE_NEWUSER)
+    syscalls.unshare(syscalls.CLONE_NEWUSER)
 
 
 def _mounts() -> None:
-    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("meshlog", tempfile.gettempdir(), "tmpfs")
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount("meshlog", tempfile.gettempdir(), "tmpfs")
 
 
 def _veth() -> None:
-    from deploy.devcluster.node import links
-    from shared.netlink import ROUTE, NetlinkSocket
+    from deploy.devcluster.node import veth
+    from shared.netfilter.netlink import ROUTE, NetlinkSocket
 
     here = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    kernel.unshare(kernel.CLONE_NEWNET)
+    syscalls.unshare(syscalls.CLONE_NEWNET)
     with NetlinkSocket(ROUTE) as pod:
         there = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        kernel.enter(here, 0)
+        syscalls.enter(here, 0)
         with NetlinkSocket(ROUTE) as node:
-            links.connect_pod(node, pod, there, "try", "10.244.0.2")
+            veth.connect_pod(node, pod, there, "try", "10.244.0.2")
 
 
 def _netfilter() -> None:
     import ipaddress
 
-    from deploy.devcluster.node import services
+    from deploy.devcluster.node import service_routes
     from deploy.devcluster.runtime import ServiceRoute
-    from shared import netfilter, ruleset
+    from shared.netfilter import tables, transaction
 
-    table, made = services.set_up("10.244.0.1", ["10.244.0.1"], [ipaddress.IPv4Network("10.96.0.0/16")])
+    table, made = service_routes.set_up("10.244.0.1", ["10.244.0.1"], [ipaddress.IPv4Network("10.96.0.0/16")])
     backends = (("10.244.0.2", 80), ("10.244.0.3", 80))
     route = ServiceRoute(cluster_ip="10.96.0.2", port=80, protocol="TCP", backends=backends)
-    ruleset.commit([*made, *(message for batch in services.change(table, [], [route]) for message in batch)])
-    hook = netfilter.BaseHook("nat", "output", -100)
-    chain = netfilter.Chain("try", ((netfilter.transport(netfilter.TCP), netfilter.redirect(OUTBOUND_PORT)),), hook)
-    ruleset.commit(ruleset.replace_table(netfilter.Table("meshlog-try", (chain,))))
+    transaction.commit([*made, *(message for batch in service_routes.change(table, [], [route]) for message in batch)])
+    hook = tables.BaseHook("nat", "output", -100)
+    chain = tables.Chain("try", ((tables.transport(tables.TCP), tables.redirect(OUTBOUND_PORT)),), hook)
+    transaction.commit(transaction.replace_table(tables.Table("meshlog-try", (chain,))))
 
 
 def _advice(code: str, number: int | None) -> str:

@@ -13,9 +13,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deploy.devcluster.node import kernel
+from deploy.devcluster.node import syscalls
 from shared.errors import BadInputError
-from shared.files import write_atomically
+from shared.io.atomic_file import write_atomically
 
 LOG = "devcluster.log"
 CONTROL = "control.sock"
@@ -90,7 +90,7 @@ class StateDir:
 
 def named(pid: int) -> dict[str, Any]:
     """A process of now, for the record."""
-    return {"pid": pid, "started": kernel.start_time(pid)}
+    return {"pid": pid, "started": syscalls.start_time(pid)}
 
 
 def hold(entry: dict[str, Any] | None) -> int | None:
@@ -102,7 +102,7 @@ def hold(entry: dict[str, Any] | None) -> int | None:
     except ProcessLookupError:
         return None
     # Checked after opening: from here on the descriptor cannot come to mean another process.
-    if entry["started"] is None or kernel.start_time(entry["pid"]) != entry["started"]:
+    if entry["started"] is None or syscalls.start_time(entry["pid"]) != entry["started"]:
         os.close(pidfd)
         return None
     return pidfd

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from shared.interpreter import module
+from shared.service.interpreter import module
 
 _log = logging.getLogger(__name__)
 _DEPENDENCIES = (

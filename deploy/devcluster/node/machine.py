@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deploy.devcluster.dns import DOMAIN, DnsServer, Zone
-from deploy.devcluster.node import links, services
+from deploy.devcluster.node import service_routes, veth
 from deploy.devcluster.node.addresses import AddressPool
 from deploy.devcluster.node.sandbox import LinuxSandbox, PodFiles, Seen
-from deploy.devcluster.node.shown import shown
-from deploy.devcluster.node.spawning import Spawner
+from deploy.devcluster.node.spawner_client import Spawner
+from deploy.devcluster.node.visible_files import shown
 from deploy.devcluster.runtime import ServiceRoute
-from shared import ruleset
-from shared.netlink import NETFILTER, ROUTE, Message, NetlinkSocket
+from shared.netfilter import transaction as ruleset
+from shared.netfilter.netlink import NETFILTER, ROUTE, Message, NetlinkSocket
 
 POD_NETWORK = ipaddress.IPv4Network("10.244.0.0/16")
 SERVICE_NETWORK = ipaddress.IPv4Network("10.96.0.0/16")
@@ -43,8 +43,8 @@ class LinuxRuntime:
         self._rules = rules
         own = (NODE_IP, API_IP, DNS_IP)
         guarded = (SERVICE_NETWORK, POD_NETWORK)
-        links.set_up_node(route, list(own), list(guarded))
-        self._table, made = services.set_up(NODE_IP, own, guarded)
+        veth.set_up_node(route, list(own), list(guarded))
+        self._table, made = service_routes.set_up(NODE_IP, own, guarded)
         ruleset.commit(made, through=rules)
         self._addresses = AddressPool(POD_NETWORK, now=time.monotonic)
         self._routes: tuple[ServiceRoute, ...] = ()
@@ -93,8 +93,8 @@ class LinuxRuntime:
         async def take_back() -> None:
             if not host_network:
                 async with self._changing:
-                    await asyncio.to_thread(links.disconnect_pod, self._route, wire)
-                    await self._transact(services.pod_removed(self._table, ip))
+                    await asyncio.to_thread(veth.disconnect_pod, self._route, wire)
+                    await self._transact(service_routes.pod_removed(self._table, ip))
                 self._addresses.give_back(ip)
 
         return LinuxSandbox(
@@ -111,8 +111,8 @@ class LinuxRuntime:
         try:
             with NetlinkSocket(ROUTE, made=socket.socket(fileno=route)) as pod:
                 async with self._changing:
-                    links.connect_pod(self._route, pod, namespaces[0], wire, ip)
-                    await self._transact(services.pod_added(self._table, ip))
+                    veth.connect_pod(self._route, pod, namespaces[0], wire, ip)
+                    await self._transact(service_routes.pod_added(self._table, ip))
         except BaseException:
             for descriptor in namespaces:
                 os.close(descriptor)
@@ -125,7 +125,7 @@ class LinuxRuntime:
             wanted = tuple(sorted(routes))
             if wanted == self._routes:
                 return
-            for transaction in services.change(self._table, self._routes, wanted):
+            for transaction in service_routes.change(self._table, self._routes, wanted):
                 await self._transact(transaction)
             self._routes = wanted
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 
-from deploy.devcluster.node import interfaces, kernel
+from deploy.devcluster.node import kernel_filesystems, syscalls
 
 _OWN = {
     "/etc": 0o755, "/home": 0o755, "/mnt": 0o755, "/opt": 0o755, "/root": 0o700, "/run": 0o755, "/run/lock": 0o1777,
@@ -25,7 +25,7 @@ _OWN = {
 """Directories that each container has for itself, empty at the start, with their modes."""
 _LINKS = {"/var/run": "/run", "/var/lock": "/run/lock"}
 _SETTINGS = "/etc/"
-_SHOWN_SO = kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV
+_SHOWN_SO = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV
 
 
 def build(staging: str, mounts: list[tuple[str, str, bool]], shown: list[str], hidden: str) -> None:
@@ -34,16 +34,16 @@ def build(staging: str, mounts: list[tuple[str, str, bool]], shown: list[str], h
     `shown` are paths of the machine, parents first; `hidden` is a directory that nothing may show, whatever it lies in.
     The caller is in its own mount namespace. Raises `OSError` naming the mount that failed.
     """
-    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     # Parents before children, so that a volume may lie inside another.
     volumes = sorted(
         ((os.path.realpath(source), _target(target, shown), read_only) for source, target, read_only in mounts),
         key=lambda volume: volume[1].count("/"),
     )
     targets = {target for _, target, _ in volumes}
-    kernel.mount("meshlog", staging, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+    syscalls.mount("meshlog", staging, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755")
     # Binding the directory that holds `staging` must not bind the new root into itself.
-    kernel.mount("none", staging, flags=kernel.MS_UNBINDABLE)
+    syscalls.mount("none", staging, flags=syscalls.MS_UNBINDABLE)
     for path, mode in _OWN.items():
         os.mkdir(staging + path)
         os.chmod(staging + path, mode)
@@ -53,21 +53,21 @@ def build(staging: str, mounts: list[tuple[str, str, bool]], shown: list[str], h
     for path in shown:
         if not targets.intersection([path, *_ancestors(path)]):
             _show(path, staging, opened, targets, hidden)
-    interfaces.make(staging)
+    kernel_filesystems.make(staging)
     for source, target, read_only in volumes:
         _make_place(staging, target, directory=os.path.isdir(source))
-        _bind(source, staging + target, kernel.ATTR_RDONLY if read_only else 0, hidden)
+        _bind(source, staging + target, syscalls.ATTR_RDONLY if read_only else 0, hidden)
     for path in shown:
         if not path.startswith(_SETTINGS) and path not in targets and targets.intersection(_ancestors(path)):
             _show_in_volume(path, staging, hidden)
-    kernel.change_root(staging)
-    kernel.mount("none", "/", flags=kernel.MS_PRIVATE)
+    syscalls.change_root(staging)
+    syscalls.mount("none", "/", flags=syscalls.MS_PRIVATE)
 
 
 def make_read_only() -> None:
     """Take the container's own files from it, as `readOnlyRootFilesystem` wants; volumes are mounts of their own."""
-    flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
-    kernel.mount("none", "/", flags=flags)
+    flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount("none", "/", flags=flags)
 
 
 def _ancestors(path: str) -> list[str]:
@@ -152,10 +152,10 @@ def _show_in_volume(path: str, made: str, hidden: str) -> None:
 
 
 def _bind(source: str, place: str, attributes: int, hidden: str) -> None:
-    kernel.bind(source, place, attributes=attributes)
+    syscalls.bind(source, place, attributes=attributes)
     if hidden == source or hidden.startswith(source.rstrip("/") + "/"):
         covered = place + hidden[len(source.rstrip("/")) :]
-        kernel.mount("meshlog", covered, "tmpfs", kernel.MS_RDONLY, "mode=000,size=0")
+        syscalls.mount("meshlog", covered, "tmpfs", syscalls.MS_RDONLY, "mode=000,size=0")
 
 
 def _make_place(staging: str, target: str, *, directory: bool) -> None:

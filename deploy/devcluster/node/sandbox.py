@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from deploy.devcluster.node.capabilities import numbers
-from deploy.devcluster.node.spawning import ContainerProcess, Order, Spawner
+from deploy.devcluster.node.spawner_client import ContainerProcess, Order, Spawner
 from deploy.devcluster.runtime import DEFAULT_CONFINEMENT, Confinement, Mount
 
 

@@ -24,10 +24,10 @@ import sys
 from types import FrameType
 from typing import Any
 
-from deploy.devcluster.node import kernel, rootfs
-from deploy.devcluster.node.descriptors import receive
+from deploy.devcluster.node import rootfs, syscalls
+from deploy.devcluster.node.fd_passing import receive
 
-POD = kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
+POD = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
 _ROUTE = 0
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     """Serve the socket whose descriptor is the argument, until its other end is gone."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(requests.fileno(), False)
-    kernel.die_with_parent()
+    syscalls.die_with_parent()
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, _wake)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -101,29 +101,29 @@ def _serve(requests: socket.socket, header: dict[str, Any], received: list[int],
 def _make_namespaces(hostname: str, own: dict[str, int]) -> list[int]:
     """New net, uts and ipc namespaces as descriptors, and a route socket of the new network."""
     try:
-        kernel.unshare(POD)
+        syscalls.unshare(POD)
         socket.sethostname(hostname)
         made = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("net", "uts", "ipc")]
         made.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _ROUTE).detach())
         return made
     finally:
         for name in ("net", "uts", "ipc"):
-            kernel.enter(own[name], 0)
+            syscalls.enter(own[name], 0)
 
 
 def _fork(header: dict[str, Any], received: list[int], own: dict[str, int]) -> int:
     """A child in a new pid namespace, or in that of the container it joins."""
     try:
         if header["op"] == "join":
-            kernel.enter(received[5], kernel.CLONE_NEWPID)
+            syscalls.enter(received[5], syscalls.CLONE_NEWPID)
         else:
-            kernel.unshare(kernel.CLONE_NEWPID)
+            syscalls.unshare(syscalls.CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             _become(header, received)
         return pid
     finally:
-        kernel.enter(own["pid"], kernel.CLONE_NEWPID)
+        syscalls.enter(own["pid"], syscalls.CLONE_NEWPID)
 
 
 def _become(header: dict[str, Any], received: list[int]) -> None:
@@ -138,19 +138,19 @@ def _become(header: dict[str, Any], received: list[int]) -> None:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
-        kernel.die_with_parent()
+        syscalls.die_with_parent()
         os.umask(0o022)
         if header["op"] == "join":
-            kernel.enter(received[5], POD | kernel.CLONE_NEWNS)
+            syscalls.enter(received[5], POD | syscalls.CLONE_NEWNS)
         else:
             for namespace in received[5:]:
-                kernel.enter(namespace, 0)
-            kernel.unshare(kernel.CLONE_NEWNS)
+                syscalls.enter(namespace, 0)
+            syscalls.unshare(syscalls.CLONE_NEWNS)
             rootfs.build(spec["staging"], spec["mounts"], spec["shown"], spec["hidden"])
         _enter_directory(spec["directory"])
         if spec["read_only"] and header["op"] != "join":
             rootfs.make_read_only()
-        kernel.keep_capabilities(spec["capabilities"])
+        syscalls.keep_capabilities(spec["capabilities"])
         os.setsid()
         for number, descriptor in enumerate(standard):
             os.dup2(descriptor, number)

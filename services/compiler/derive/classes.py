@@ -12,12 +12,12 @@ import hashlib
 from typing import NamedTuple
 
 from services.compiler import claims
-from services.compiler.derive.access import scope_of
 from services.compiler.derive.membership import is_permissive, proxyless, workload
-from services.compiler.derive.opening import OpenPort, open_ports
-from services.compiler.derive.reading import Reading, reading
+from services.compiler.derive.policy.access import scope_of
+from services.compiler.derive.request_handling import Reading, reading
+from services.compiler.derive.services.open_ports import OpenPort, open_ports
 from services.compiler.engine import query
-from services.compiler.mesh import Mesh
+from services.compiler.mesh_state import Mesh
 from shared.policy.names import ObjectName
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from services.compiler.claims import ENDED
 from services.compiler.engine import query
-from services.compiler.mesh import Mesh
+from services.compiler.mesh_state import Mesh
 from shared import membership
+from shared.identity.spiffe import InvalidSpiffeIdError, SpiffeId
 from shared.model import (
     ANNOTATION_CALLS,
     ANNOTATION_PERMISSIVE,
@@ -18,7 +19,6 @@ from shared.model import (
 from shared.names import MESH_CONFIG
 from shared.policy.model import MeshConfig
 from shared.policy.names import ObjectName
-from shared.spiffe import InvalidSpiffeIdError, SpiffeId
 
 
 class Workload(NamedTuple):

@@ -6,16 +6,16 @@ pod with a sidecar takes mutual TLS only, so it is no endpoint of theirs, nor ar
 
 from __future__ import annotations
 
-from services.compiler.derive.access import grant, tell
-from services.compiler.derive.bindings import destinations_of, targets_from
-from services.compiler.derive.fitting import Item, beyond_for, fitting, offers_left_out
-from services.compiler.derive.groups import Problem
+from services.compiler.derive.budgets.fit import Item, beyond_for, fitting, offers_left_out
 from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members
 from services.compiler.derive.membership import proxyless as proxyless_pod
-from services.compiler.derive.offers import answering, offered_by
+from services.compiler.derive.policy.access import grant, tell
+from services.compiler.derive.policy.identity_bindings import destinations_of, targets_from
+from services.compiler.derive.policy.route_groups import Problem
+from services.compiler.derive.services.offers import answering, offered_by
 from services.compiler.engine import query
 from services.compiler.ir import Endpoint
-from services.compiler.mesh import Mesh
+from services.compiler.mesh_state import Mesh
 from shared.policy.names import ObjectName
 
 

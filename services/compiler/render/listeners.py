@@ -37,9 +37,9 @@ from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
 from services.compiler.render.routes import HTTP_RBAC
 from services.compiler.render.tls import ads, server_side
+from shared.kubernetes.reserved_ports import INBOUND_PORT, OUTBOUND_PORT
 from shared.policy.model import EscapedSlashes
 from shared.policy.names import ObjectName
-from shared.reserved import INBOUND_PORT, OUTBOUND_PORT
 
 _UPGRADES = ("websocket", "CONNECT")
 _HANDSHAKE = 10

@@ -8,7 +8,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from services.compiler.ir import Rendered
-from shared.snapshot import CDS, EDS, LDS, RDS, resource_hash
+from shared.records.snapshot import CDS, EDS, LDS, RDS, resource_hash
 
 _TYPES = {
     "envoy.config.cluster.v3.Cluster": CDS,

@@ -24,7 +24,7 @@ from google.protobuf.wrappers_pb2 import BoolValue
 
 from services.compiler.names import MESH_PROTOCOL
 from services.compiler.render.packing import packed
-from shared.snapshot import SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
+from shared.records.snapshot import SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
 
 
 def ads(*, patience: int = 0) -> ConfigSource:

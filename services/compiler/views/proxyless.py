@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from services.compiler import names
 from services.compiler.derive import proxyless as derived
-from services.compiler.derive.fitting import offers_left_out, spreads
-from services.compiler.derive.offers import ports
-from services.compiler.derive.splits import route
+from services.compiler.derive.budgets.fit import offers_left_out, spreads
+from services.compiler.derive.policy.splits import route
+from services.compiler.derive.services.offers import ports
 from services.compiler.engine import Query, query
 from services.compiler.ir import Rendered
-from services.compiler.mesh import Mesh
+from services.compiler.mesh_state import Mesh
 from services.compiler.render import proxyless as messages
 from services.compiler.render import routes as route_configurations
 from services.compiler.render.packing import rendered

@@ -7,15 +7,15 @@ from typing import NamedTuple
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
 
 from services.compiler import names
-from services.compiler.derive.access import Scope, bare, grant, grants_to, reachable
 from services.compiler.derive.classes import WorkloadClass
 from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_ids, trust_domains
-from services.compiler.derive.offers import Port, accounts, addresses, age, endpoints, is_sticky, port
-from services.compiler.derive.reading import Reading, believed, reading
-from services.compiler.derive.splits import route, routes
+from services.compiler.derive.policy.access import Scope, bare, grant, grants_to, reachable
+from services.compiler.derive.policy.splits import route, routes
+from services.compiler.derive.request_handling import Reading, believed, reading
+from services.compiler.derive.services.offers import Port, accounts, addresses, age, endpoints, is_sticky, port
 from services.compiler.engine import Query, query
 from services.compiler.ir import OpenPort, Rendered, Route
-from services.compiler.mesh import Mesh
+from services.compiler.mesh_state import Mesh
 from services.compiler.render import clusters, listeners, rbac
 from services.compiler.render import routes as route_configurations
 from services.compiler.render.packing import rendered

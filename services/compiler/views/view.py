@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.compiler.derive.access import Scope, scope_of
 from services.compiler.derive.classes import WorkloadClass
+from services.compiler.derive.policy.access import Scope, scope_of
 from services.compiler.engine import Query, query
 from services.compiler.ir import Rendered
-from services.compiler.mesh import Mesh
+from services.compiler.mesh_state import Mesh
 from services.compiler.views import proxyless, sidecar
 from services.compiler.views.sidecar import Ref
 

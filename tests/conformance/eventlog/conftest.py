@@ -9,7 +9,7 @@ import pytest
 
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EventLog, Logs
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 from tests.nats_server import NatsServer, connected, running_nats
 
 Intrude = Callable[..., Awaitable[None]]

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import pytest
 
-from shared.certificates import SigningRequest, encode
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
     EMPTY,
@@ -31,8 +30,9 @@ from shared.eventlog.protocol import (
     Record,
     StaleWriterError,
 )
-from shared.status import ProxyStatus, decode_status, encode_status
-from shared.subjects import Streams
+from shared.records.certificates import SigningRequest, encode
+from shared.records.proxy_status import ProxyStatus, decode_status, encode_status
+from shared.records.subjects import Streams
 from tests.waiting import eventually
 
 T = TypeVar("T")

@@ -8,10 +8,8 @@ import contextlib
 import msgspec
 import pytest
 
-from shared import blob, certificates, events
-from shared.certificates import AuditNote, SigningAnswer, SigningRequest, TrustBundle
 from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import (
     EMPTY,
@@ -29,10 +27,12 @@ from shared.eventlog.protocol import (
     StaleWriterError,
     chain_after,
 )
-from shared.events import Event
-from shared.pins import PIN_KIND, PIN_NAME, Pin, in_force_by
-from shared.status import ProxyStatus, decode_status, encode_status
-from shared.subjects import Streams
+from shared.records import certificates, chunked_payload, events
+from shared.records.certificates import AuditNote, SigningAnswer, SigningRequest, TrustBundle
+from shared.records.events import Event
+from shared.records.pins import PIN_KIND, PIN_NAME, Pin, in_force_by
+from shared.records.proxy_status import ProxyStatus, decode_status, encode_status
+from shared.records.subjects import Streams
 from tests.chained import write_chained
 from tests.conformance.eventlog.conftest import Intrude
 from tests.waiting import eventually
@@ -422,10 +422,10 @@ async def test_blobs_are_put_together_around_it(logs: Logs, streams: Streams, in
     for version in (1, 2):
         content = bytes(str(version), "ascii") * 40
         await intrude(streams.keyframes, subject, b"", HEARTBEAT)
-        await write_chained(log, *blob.split(content, subject, version=version, chunk=16))
+        await write_chained(log, *chunked_payload.split(content, subject, version=version, chunk=16))
     for _ in range(3):
         await intrude(streams.keyframes, subject, b"", HEARTBEAT)
-    found = await blob.newest(log, subject)
+    found = await chunked_payload.newest(log, subject)
     assert found is not None
     assert found[1] == b"2" * 40
     assert await log.lacks_after(8) is False

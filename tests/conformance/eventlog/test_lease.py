@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from shared.beside import beside
 from shared.eventlog.protocol import EventLog, Logs, Record
-from shared.lease import Lease, Tenure
-from shared.subjects import Streams
+from shared.records.subjects import Streams
+from shared.service.background_task import beside
+from shared.service.lease import Lease, Tenure
 from tests.conformance.eventlog.conftest import Intrude
 from tests.waiting import eventually
 

@@ -14,12 +14,12 @@ import yaml
 from deploy.devcluster.apiserver import ApiServer
 from deploy.install.access import roles
 from deploy.install.profile import Profile
-from services.ca.authority import generate_authority
-from services.ca.distribution import CLUSTER_BUNDLES, BundleDistributor, bundle_pem
-from services.ca.keystore import SecretKeyStore
-from services.ca.kube import KubeClient, KubeError
-from shared.certificates import TrustBundle
-from shared.latest import Latest
+from services.ca.keys.authority import generate_authority
+from services.ca.keys.store import SecretKeyStore
+from services.ca.kubernetes.bundle_distributor import CLUSTER_BUNDLES, BundleDistributor, bundle_pem
+from services.ca.kubernetes.client import KubeClient, KubeError
+from shared.records.certificates import TrustBundle
+from shared.service.watch_value import Latest
 from tests.ports import free_port
 from tests.unit.ca.running import tasks
 from tests.waiting import eventually

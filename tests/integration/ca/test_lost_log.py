@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from services.ca import rotator
-from shared.certificates import TrustBundle, decode_bundle
+from services.ca import rotation_controller
 from shared.eventlog.protocol import EventLog, EventLogError, Logs
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
-from shared.svid.document import parse_certificates
-from shared.svid.validator import validate_svid
+from shared.identity.spiffe import SpiffeId
+from shared.identity.svid import parse_certificates
+from shared.identity.svid_validator import validate_svid
+from shared.records.certificates import TrustBundle, decode_bundle
+from shared.records.subjects import Streams
 from tests.nats_server import connected, running_nats
 from tests.unit.ca.running import MemoryKeyStore, certificate_authority, requester, wanted_event
 from tests.unit.identity.cluster import Cluster, write
@@ -31,7 +31,7 @@ OLD, NEW = ("default", "cluster.local"), ("root-2", "cluster.local")
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The state machine looks often: nobody here is spared by a pause."""
-    monkeypatch.setattr(rotator, "PACE_SECONDS", 0.05)
+    monkeypatch.setattr(rotation_controller, "PACE_SECONDS", 0.05)
 
 
 async def bundles(logs: Logs) -> list[TrustBundle]:

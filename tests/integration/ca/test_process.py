@@ -15,8 +15,8 @@ import pytest
 import yaml
 from aiohttp import ClientError, ClientSession
 
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
+from shared.identity.spiffe import SpiffeId
+from shared.records.subjects import Streams
 from tests.nats_server import NatsServer, connected, running_nats
 from tests.ports import free_port
 from tests.unit.ca.fake_kubernetes import FakeKubernetes, served

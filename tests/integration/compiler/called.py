@@ -13,9 +13,9 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.json_format import ParseDict
 
 from cli.offline.bootstrap import bootstrap
-from services.compiler.offline import compile_events
-from services.injector.bootstrap import bootstrap as injected
-from shared.events import Event
+from services.compiler.core.offline import compile_events
+from services.injector.core.bootstrap import bootstrap as injected
+from shared.records.events import Event
 from tests.integration.compiler.envoys import Authority, running
 from tests.ports import free_port
 from tests.unit.compiler import objects

@@ -25,12 +25,12 @@ from envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
 from envoy.extensions.filters.listener.proxy_protocol.v3.proxy_protocol_pb2 import ProxyProtocol
 
 from cli.offline.bootstrap import Material, bootstrap
-from services.compiler.mesh import MeshSettings
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
 from services.compiler.names import INBOUND_LISTENER, MESH_PROTOCOL
-from services.compiler.offline import compile_events
 from services.compiler.render.packing import packed
-from shared.events import Event
-from shared.snapshot import Proxy, Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import Proxy, Snapshot
 from tests.integration.compiler.envoys import Authority, running
 from tests.oracle.meshes import BYTES, TARGETS, Mesh, Placed
 from tests.oracle.smi import Ask, Name

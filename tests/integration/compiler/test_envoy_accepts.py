@@ -10,10 +10,10 @@ from google.protobuf.json_format import MessageToJson
 from hypothesis import HealthCheck, given, settings
 
 from cli.offline.bootstrap import Material, bootstrap, stand_in
-from services.compiler.offline import compile_events
-from shared.events import Event
+from services.compiler.core.offline import compile_events
 from shared.model import ServicePort
-from shared.snapshot import Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
 from tests.oracle.meshes import Mesh, meshes
 from tests.programs import envoy_binary
 from tests.unit.compiler import objects

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from cli.calls.sidecars import Sidecars
+from cli.calls.path import Sidecars
 from tests.integration.compiler.realised import DENIED, Realised, realised
 from tests.oracle.deciding import expected, request_of
 from tests.oracle.meshes import (

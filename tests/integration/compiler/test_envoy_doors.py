@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.events import Event
 from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
+from shared.records.events import Event
 from tests.attacks.sidecar import SPELLINGS, asked, trusting_nobody
 from tests.integration.compiler.called import Called, called
 from tests.integration.compiler.envoys import Authority

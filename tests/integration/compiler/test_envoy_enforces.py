@@ -16,9 +16,9 @@ from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
 from cli.offline.bootstrap import bootstrap
-from services.compiler.offline import compile_events
-from services.injector.denial import BODY
-from shared.snapshot import Snapshot
+from services.compiler.core.offline import compile_events
+from services.injector.core.denial_response import BODY
+from shared.records.snapshot import Snapshot
 from tests.integration.compiler.envoys import Authority, running, with_denial
 from tests.ports import free_port
 from tests.unit.compiler import objects

@@ -1,4 +1,4 @@
-"""The reading of requests in `cli/calls/reading.py` is Envoy's own: generated requests are read by both."""
+"""The reading of requests in `cli/calls/request_head.py` is Envoy's own: generated requests are read by both."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
 )
 
-from cli.calls.http import Refused, received
+from cli.calls.http_routing import Refused, received
 from cli.calls.matching import Request
-from cli.calls.reading import METHODS
+from cli.calls.request_head import METHODS
 from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
 from tests.integration.compiler.envoys import running

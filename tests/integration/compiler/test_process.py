@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from services.compiler.offline import compile_events
-from services.compiler.snapshots import Snapshots
-from shared import events
-from shared.eventlog.jetstream import JetStreamLogs
+from services.compiler.core.offline import compile_events
+from services.compiler.log.snapshot_store import Snapshots
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
-from shared.events import Event
-from shared.snapshot import Snapshot
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
+from shared.records.subjects import Streams
 from tests.nats_server import NatsServer, connected, running_nats
 from tests.unit.compiler import objects
 from tests.waiting import eventually

@@ -17,14 +17,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.compiler.snapshots import Snapshots
-from shared import events
+from services.compiler.log.snapshot_store import Snapshots
 from shared.build import VERSION
-from shared.eventlog.jetstream import JetStreamLogs
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Draft
-from shared.events import Event
-from shared.snapshot import Snapshot
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
+from shared.records.subjects import Streams
 from tests.nats_server import NatsServer, connected, running_nats
 from tests.ports import free_port
 from tests.unit.compiler import objects
@@ -35,7 +35,10 @@ pytestmark = pytest.mark.nats
 STREAMS = Streams()
 SCOPE = STREAMS.cluster_scope(objects.CLUSTER)
 OLD = "import sys; from services.compiler.__main__ import main; sys.exit(main(sys.argv[1:]))"
-NEW = "import shared.build, shared.events; shared.build.VERSION = '9.0.0'; shared.events.SCHEMA += 1; " + OLD
+NEW = (
+    "import shared.build, shared.records.events; shared.build.VERSION = '9.0.0'; shared.records.events.SCHEMA += 1; "
+    + OLD
+)
 """The next build, as far as its name and the events that it reads are concerned."""
 
 

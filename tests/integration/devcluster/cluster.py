@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
 from deploy.devcluster.launch.control import ask
 from deploy.devcluster.launch.mesh import Mesh, start
@@ -94,8 +94,8 @@ class Cluster:
 
     async def until_ready(self, app: str, count: int = 1) -> list[Obj]:
         async def probe() -> list[Obj] | None:
-            pods = [pod for pod in await self.pods(app) if not objects.is_terminating(pod)]
-            return pods if len(pods) == count and all(map(objects.is_pod_ready, pods)) else None
+            pods = [pod for pod in await self.pods(app) if not object_fields.is_terminating(pod)]
+            return pods if len(pods) == count and all(map(object_fields.is_pod_ready, pods)) else None
 
         return await eventually(probe, within=WITHIN, what=f"{count} pods of {app} are ready")
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
 from tests.integration.devcluster.cluster import WITHIN, Cluster, pod, processes, service, workload
 from tests.waiting import eventually
@@ -29,7 +29,7 @@ async def test_a_deployment_serves_under_its_name_survives_a_kill_and_goes_witho
     for address in ("http://shop/", "http://shop.default.svc.cluster.local/"):
         assert await cluster.run_in("client", "python", "-c", FETCH, address) == "200"
 
-    victim = objects.name(shops[0])
+    victim = object_fields.name(shops[0])
     await cluster.kill(victim)
 
     async def restarted() -> bool:
@@ -42,7 +42,7 @@ async def test_a_deployment_serves_under_its_name_survives_a_kill_and_goes_witho
     assert len(await cluster.endpoints("shop")) == 2
     assert "GET / " in await cluster.log(victim), "the log holds the runs before and after"
 
-    uids = [objects.uid(each) for each in shops]
+    uids = [object_fields.uid(each) for each in shops]
     await cluster.delete("Deployment", "shop")
     await cluster.delete("Service", "shop")
     await cluster.delete("Pod", "client")
@@ -71,7 +71,7 @@ async def test_a_killed_container_is_no_endpoint_until_it_is_ready_again(cluster
         found = await cluster.get("Pod", "gate")
         container = found["status"]["containerStatuses"][0]
         restarted = container["restartCount"] == 1 and "running" in container["state"]
-        return restarted and not objects.is_pod_ready(found) and await cluster.endpoints("gate") == []
+        return restarted and not object_fields.is_pod_ready(found) and await cluster.endpoints("gate") == []
 
     await eventually(out_of_service, within=WITHIN, what="the restarted pod is no endpoint")
     await cluster.run_in("gate", "touch", "/data/ready")
@@ -123,7 +123,7 @@ async def test_pods_of_a_stateful_set_have_names_in_dns_and_keep_their_claims(cl
         "StatefulSet", "db", 2, "sleep", "1000", container=mount, serviceName="db", volumeClaimTemplates=claims
     )
     await cluster.create(service("db", 80, 8080, clusterIP="None"), stateful)
-    pods = {objects.name(each): each["status"]["podIP"] for each in await cluster.until_ready("db", 2)}
+    pods = {object_fields.name(each): each["status"]["podIP"] for each in await cluster.until_ready("db", 2)}
     look_up = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
 
     async def named() -> bool:
@@ -131,12 +131,12 @@ async def test_pods_of_a_stateful_set_have_names_in_dns_and_keep_their_claims(cl
 
     await eventually(named, within=WITHIN, what="db-1 has a name")
     await cluster.run_in("db-1", "sh", "-c", "echo kept > /data/file")
-    first = objects.uid(await cluster.get("Pod", "db-1"))
+    first = object_fields.uid(await cluster.get("Pod", "db-1"))
     await cluster.delete("Pod", "db-1")
 
     async def replaced() -> bool:
-        found = [each for each in await cluster.pods("db") if objects.name(each) == "db-1"]
-        return any(objects.uid(each) != first and objects.is_pod_ready(each) for each in found)
+        found = [each for each in await cluster.pods("db") if object_fields.name(each) == "db-1"]
+        return any(object_fields.uid(each) != first and object_fields.is_pod_ready(each) for each in found)
 
     await eventually(replaced, within=WITHIN, what="db-1 is there again")
     assert await cluster.run_in("db-1", "cat", "/data/file") == "kept"
@@ -144,7 +144,7 @@ async def test_pods_of_a_stateful_set_have_names_in_dns_and_keep_their_claims(cl
     await cluster.delete("Service", "db")
     await cluster.until_gone("db")
     path = "api/v1/namespaces/default/persistentvolumeclaims"
-    claimed = {objects.name(each): each["status"]["phase"] for each in (await cluster.call("GET", path))["items"]}
+    claimed = {object_fields.name(each): each["status"]["phase"] for each in (await cluster.call("GET", path))["items"]}
     assert claimed == {"data-db-0": "Bound", "data-db-1": "Bound"}
     await cluster.call("DELETE", path)
 
@@ -162,9 +162,9 @@ async def test_kubectl_sees_a_rollout_through(cluster: Cluster) -> None:
     cluster.kubectl("set", "env", "deployment/rolled", "COLOR=green")
     cluster.kubectl("rollout", "status", "deployment/rolled", "--timeout=15s")
     cluster.kubectl("wait", "--for=condition=Available", "deployment/rolled", "--timeout=15s")
-    pods = [each for each in await cluster.pods("rolled") if not objects.is_terminating(each)]
+    pods = [each for each in await cluster.pods("rolled") if not object_fields.is_terminating(each)]
     assert all(each["spec"]["containers"][0]["env"] == [{"name": "COLOR", "value": "green"}] for each in pods)
-    assert "Started container main" in cluster.kubectl("describe", "pod", objects.name(pods[0]))
+    assert "Started container main" in cluster.kubectl("describe", "pod", object_fields.name(pods[0]))
     assert "Serving HTTP" in cluster.kubectl("logs", "deployment/rolled")
     stamped = cluster.kubectl("logs", "deployment/rolled", "--timestamps", "--tail=1", "--since=1h")
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \S", stamped)

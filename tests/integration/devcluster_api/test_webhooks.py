@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.certificates import ClusterCa
+from deploy.devcluster.apiserver.access.certificates import ClusterCa
 from deploy.devcluster.cluster import ApiError, Obj
 from tests.unit.devcluster_api.objects import config_map, pod
 

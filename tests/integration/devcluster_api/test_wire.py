@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.logs import LogOptions
+from deploy.devcluster.apiserver.http.container_logs import LogOptions
 from tests.integration.devcluster_api.client import MAPS, PODS, Client, serving
 from tests.unit.devcluster_api.objects import config_map, definition, deployment, pod, thing
 from tests.waiting import eventually

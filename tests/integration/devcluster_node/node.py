@@ -22,7 +22,7 @@ from deploy.devcluster.launch.handover import Inherited
 from deploy.devcluster.launch.mesh import Mesh, start
 from deploy.devcluster.node.machine import LinuxRuntime
 from deploy.devcluster.node.sandbox import LinuxSandbox
-from deploy.devcluster.node.spawning import ContainerProcess
+from deploy.devcluster.node.spawner_client import ContainerProcess
 from deploy.devcluster.runtime import DEFAULT_CAPABILITIES, Confinement, Mount, Process, ServiceRoute
 from shared.errors import BadInputError
 

@@ -153,7 +153,7 @@ def test_a_kernel_that_will_not_is_told_in_a_sentence(tmp_path: Path, without: s
     broken = tmp_path / "broken" / "sitecustomize.py"
     broken.parent.mkdir()
     broken.write_text(
-        "import shared.ruleset as f\n"
+        "import shared.netfilter.transaction as f\n"
         "def commit(*_, **__): raise OSError(95, 'Operation not supported')\n"
         "f.commit = commit\n"
     )
@@ -162,7 +162,7 @@ import os, sys
 from os import environ
 from pathlib import Path
 from deploy.devcluster.launch.mesh import start
-from deploy.devcluster.node import kernel
+from deploy.devcluster.node import syscalls as kernel
 user, group = os.getuid(), os.getgid()
 kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
 kernel.map_only_user(user, group)
@@ -185,7 +185,7 @@ def test_where_parts_of_proc_are_masked_the_mesh_runs_all_the_same(tmp_path: Pat
     program = """
 import os, signal, sys
 from pathlib import Path
-from deploy.devcluster.node import kernel
+from deploy.devcluster.node import syscalls as kernel
 from tests.integration.devcluster_node.node import Node
 user, group = os.getuid(), os.getgid()
 kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)

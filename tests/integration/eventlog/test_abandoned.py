@@ -11,16 +11,16 @@ import pytest
 
 from deploy import nats
 from shared.eventlog.chain import Verifier
-from shared.eventlog.connection import Line
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.eventlog.jetstream_api import BATCH_ID, BATCH_SEQUENCE
-from shared.eventlog.nats_client import Msg
+from shared.eventlog.jetstream.api import BATCH_ID, BATCH_SEQUENCE
+from shared.eventlog.jetstream.connection import Line
+from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.jetstream.nats_client import Msg
 from shared.eventlog.protocol import EMPTY, BatchAbandonedError
 from tests.integration.eventlog.test_outages import SCOPE, STREAMS, event
 from tests.nats_server import NatsServer, connected
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats

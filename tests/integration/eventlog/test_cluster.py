@@ -10,14 +10,14 @@ import aiohttp
 import pytest
 
 from deploy.nats import service_users
-from shared.certificates import SigningRequest, encode
-from shared.eventlog.connection import Access
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.eventlog.jetstream_api import call
+from shared.eventlog.jetstream.api import call
+from shared.eventlog.jetstream.connection import Access
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft, LogUnavailableError, Record
 from shared.eventlog.streams import StreamSettings
-from shared.settings import CommonSettings
-from shared.subjects import Streams
+from shared.records.certificates import SigningRequest, encode
+from shared.records.subjects import Streams
+from shared.service.settings import CommonSettings
 from tests.integration.eventlog.test_outages import background, collect, write, write_once
 from tests.nats_server import NatsServer, running_cluster
 from tests.waiting import eventually

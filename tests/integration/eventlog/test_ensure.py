@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.eventlog.nats_client import Msg
+from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.jetstream.nats_client import Msg
 from tests.integration.eventlog.test_full import limit
 from tests.integration.eventlog.test_outages import STREAMS
 from tests.nats_server import NatsServer, connected

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.publication import Publication
-from services.compiler.snapshots import Snapshots
-from services.ingestor.standing import Standing
-from shared import blob, events
-from shared.eventlog.jetstream import JetStreamLogs
+from services.compiler.core.compiler import Compiler
+from services.compiler.log.publisher import Publication
+from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.mesh_state import MeshSettings
+from services.ingestor.log.chain_position import Standing
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft
-from shared.lease import Lease
-from shared.snapshot import decode_commit
-from shared.subjects import Streams
+from shared.records import chunked_payload, events
+from shared.records.snapshot import decode_commit
+from shared.records.subjects import Streams
+from shared.service.lease import Lease
 from tests.attacks import log as attacks
 from tests.chained import write_chained
 from tests.nats_server import connected, running_nats
@@ -106,7 +106,7 @@ async def test_what_the_server_writes_of_itself_stops_nobody(tmp_path: Path) -> 
             again = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
             await again.load()
             assert again.published.version == tip.sequence
-            keyframe = await blob.newest(await logs.open(STREAMS.keyframes), STREAMS.keyframe_subject)
+            keyframe = await chunked_payload.newest(await logs.open(STREAMS.keyframes), STREAMS.keyframe_subject)
             assert keyframe is not None
             assert decode_commit(keyframe[1]).views
 

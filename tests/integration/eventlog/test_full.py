@@ -12,16 +12,16 @@ import msgspec
 import pytest
 
 from deploy.nats import NatsConfig
-from services.ingestor.writer import Patience
-from shared.eventlog.jetstream import JetStreamLog, JetStreamLogs
-from shared.eventlog.jetstream_api import call
+from services.ingestor.log.writer import Patience
+from shared.eventlog.jetstream.api import call
+from shared.eventlog.jetstream.log import JetStreamLog, JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Draft, LogFullError
 from tests.integration.eventlog.test_outages import background, collect, write
 from tests.nats_server import NatsServer, connected
 from tests.ports import free_port
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats

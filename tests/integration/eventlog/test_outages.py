@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from shared.certificates import SigningRequest, decode_request, encode
 from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.eventlog.jetstream_api import call
+from shared.eventlog.jetstream.api import call
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -27,7 +26,8 @@ from shared.eventlog.protocol import (
     Record,
     StaleWriterError,
 )
-from shared.subjects import Streams
+from shared.records.certificates import SigningRequest, decode_request, encode
+from shared.records.subjects import Streams
 from tests.nats_server import NatsServer, connected
 from tests.waiting import eventually
 

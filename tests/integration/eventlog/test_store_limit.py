@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from deploy.nats import NatsConfig
-from shared.eventlog.jetstream import JetStreamLog
+from shared.eventlog.jetstream.log import JetStreamLog
 from shared.eventlog.protocol import Draft, LogUnavailableError
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 from tests.integration.eventlog.test_outages import SCOPE, event
 from tests.nats_server import NatsServer, connected
 from tests.ports import free_port

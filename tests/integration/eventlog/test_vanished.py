@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from services.ingestor.standing import Standing
-from services.ingestor.writer import Patience
-from shared.eventlog.jetstream import JetStreamLogs
+from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.writer import Patience
+from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from tests.integration.eventlog.test_outages import SCOPE, STREAMS
 from tests.nats_server import NatsServer

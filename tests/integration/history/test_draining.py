@@ -19,8 +19,8 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from google.protobuf.json_format import MessageToDict
 
-from cli.history.draining import DEFAULT_CHAIN, ended
-from cli.history.refusing import find_envoy
+from cli.plan.draining import DEFAULT_CHAIN, ended
+from cli.plan.envoy_validation import find_envoy
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.envoy

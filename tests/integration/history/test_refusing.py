@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from envoy.config.listener.v3.listener_pb2 import Listener
 
-from cli.history.refusing import find_envoy, refusal
-from services.compiler.offline import compile_events
-from shared.snapshot import LDS
+from cli.plan.envoy_validation import find_envoy, refusal
+from services.compiler.core.offline import compile_events
+from shared.records.snapshot import LDS
 from tests.unit.compiler import objects
 
 pytestmark = pytest.mark.envoy

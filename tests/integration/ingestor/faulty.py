@@ -10,9 +10,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from services.ingestor.kinds import Kind
-from services.ingestor.kube import KubernetesSource
-from services.ingestor.source import KindAbsentError, SourceError
+from services.ingestor.core.kinds import Kind
+from services.ingestor.kubernetes.client import KubernetesSource
+from services.ingestor.kubernetes.source import KindAbsentError, SourceError
 from tests.scripted_api import write_kubeconfig
 from tests.unit.ingestor.objects import encoded
 from tests.unit.ingestor.rig import POD, SPLIT

@@ -14,20 +14,20 @@ from typing import cast
 import pytest
 import yaml
 
-from cli import kubeconfig as access
-from cli.api import Api, Manifest, connect
+from cli.kubernetes import kubeconfig as access
+from cli.kubernetes.api import Api, Manifest, connect
 from deploy.install.access import roles
 from deploy.install.profile import Profile
 from services.ingestor.__main__ import Ingestor
-from services.ingestor.conditions import Condition
-from services.ingestor.facts import ObjectName, Projected
-from services.ingestor.kinds import REPORTED, kinds
-from services.ingestor.kube import PAGE, KubernetesSource
-from services.ingestor.reporting import ReportWriter
-from services.ingestor.reports import News, Report
+from services.ingestor.core.kinds import REPORTED, kinds
+from services.ingestor.core.observations import ObjectName, Projected
+from services.ingestor.kubernetes.client import PAGE, KubernetesSource
+from services.ingestor.kubernetes.status_client import ReportWriter
 from services.ingestor.settings import IngestorSettings
-from shared import events
+from services.ingestor.status.conditions import Condition
+from services.ingestor.status.reports import News, Report
 from shared.eventlog.memory import MemoryLog
+from shared.records import events
 from tests.apiservers import KINDS, apiserver, write_kubeconfig
 from tests.waiting import eventually
 

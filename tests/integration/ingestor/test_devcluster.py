@@ -15,20 +15,21 @@ from msgspec import structs
 
 from deploy.devcluster.apiserver import ApiServer
 from services.ingestor.__main__ import Ingestor
-from services.ingestor.kinds import REPORTED, kinds
-from services.ingestor.kube import KubernetesSource
-from services.ingestor.reach import Reach
-from services.ingestor.reporter import Reporter
-from services.ingestor.reporting import ReportWriter
-from services.ingestor.reports import Pace
+from services.ingestor.core.kinds import REPORTED, kinds
+from services.ingestor.kubernetes.client import KubernetesSource
+from services.ingestor.kubernetes.status_client import ReportWriter
 from services.ingestor.settings import IngestorSettings
-from shared import events, model
-from shared.beside import beside
+from services.ingestor.status.ack_progress import Reach
+from services.ingestor.status.reporter import Reporter
+from services.ingestor.status.reports import Pace
+from shared import model
 from shared.eventlog.chain import Verifier
 from shared.eventlog.memory import MemoryLog
-from shared.events import ObjectKey
-from shared.snapshot import Commit, Quarantined
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.events import ObjectKey
+from shared.records.snapshot import Commit, Quarantined
+from shared.records.subjects import Streams
+from shared.service.background_task import beside
 from tests.waiting import eventually
 
 STREAMS = Streams()

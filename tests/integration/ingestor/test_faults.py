@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from services.ingestor.reflector import Failure
+from services.ingestor.core.reflector import Failure
 from shared.eventlog.memory import MemoryLog
 from tests.integration.ingestor.faulty import FaultyApi, nothing, refusal
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 SPLIT: dict[str, Any] = {"metadata": {"name": "s", "namespace": "shop", "uid": "us"}, "spec": {"service": "x"}}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from shared import events
 from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream import JetStreamLogs
-from shared.subjects import Streams
+from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.records import events
+from shared.records.subjects import Streams
 from tests.integration.ingestor.test_process import Process
 from tests.nats_server import NatsServer
 from tests.waiting import eventually

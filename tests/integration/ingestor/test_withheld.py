@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 from tests.nats_server import connected, running_nats
 from tests.unit.ingestor.test_withheld import closes_and_comes_back
 

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from aiohttp import web
 
-from deploy.devcluster.node import kernel, links
-from services.ingestor.kinds import Kind
-from services.ingestor.kube import KubernetesSource
-from services.ingestor.source import SourceError
+from deploy.devcluster.node import syscalls, veth
+from services.ingestor.core.kinds import Kind
+from services.ingestor.kubernetes.client import KubernetesSource
+from services.ingestor.kubernetes.source import SourceError
 from shared.kubernetes import transport as sockets
-from shared.netfilter import TCP, BaseHook, Chain, Rule, Table, destination_port, rules, transport, verdict
-from shared.netlink import ROUTE, NetlinkSocket
-from shared.ruleset import commit, replace_table
+from shared.netfilter.netlink import ROUTE, NetlinkSocket
+from shared.netfilter.tables import TCP, BaseHook, Chain, Rule, Table, destination_port, rules, transport, verdict
+from shared.netfilter.transaction import commit, replace_table
 from tests.scripted_api import write_kubeconfig
 
 POD = Kind("Pod", "", "pods", "v1")
@@ -80,9 +80,9 @@ async def main(kubeconfig: Path) -> None:
 
 if __name__ == "__main__":
     user, group = os.getuid(), os.getgid()
-    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET)
-    kernel.map_only_user(user, group)
+    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNET)
+    syscalls.map_only_user(user, group)
     with NetlinkSocket(ROUTE) as route:
-        links.set_up_node(route, ["10.0.0.1"], [ipaddress.IPv4Network("10.0.1.0/24")])
+        veth.set_up_node(route, ["10.0.0.1"], [ipaddress.IPv4Network("10.0.1.0/24")])
     sockets.IDLE, sockets.EVERY, sockets.GIVEN_UP = 1, 1, 1
     asyncio.run(main(Path(sys.argv[1])))

@@ -6,9 +6,9 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from services.injector.http_request import Limits
-from services.injector.http_server import Access, HttpServer
-from services.injector.webhook import Webhook
+from services.injector.http.request import Limits
+from services.injector.http.server import Access, HttpServer
+from services.injector.http.webhook import Webhook
 
 
 @asynccontextmanager

@@ -18,16 +18,16 @@ from cryptography import x509
 from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import ApiError
 from deploy.install.control_plane import Profile, webhook
-from services.injector.membership import Membership
-from services.injector.webhook import PATH, VALIDATION_PATH, Webhook
+from services.injector.http.webhook import PATH, VALIDATION_PATH, Webhook
+from services.injector.log.namespaces import Membership
 from shared.eventlog.memory import MemoryLog
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.policy import traffic_target
 from tests.integration.injector.served import served
 from tests.ports import free_port
+from tests.unit.injector.http.test_webhook import STREAMS, asked, namespace, write
 from tests.unit.injector.pods import INSTALLATION, pod
-from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 from tests.waiting import eventually
 
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"

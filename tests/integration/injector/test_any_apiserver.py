@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import kubeconfig as access
-from cli.api import Api, Manifest, connect
+from cli.kubernetes import kubeconfig as access
+from cli.kubernetes.api import Api, Manifest, connect
 from deploy.install.control_plane import Profile, webhook
 from deploy.install.webhooks import validator
-from services.injector.webhook import PATH, VALIDATION_PATH
+from services.injector.http.webhook import PATH, VALIDATION_PATH
 from shared.errors import MeshlogError
 from shared.model import ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.apiservers import KINDS, apiserver

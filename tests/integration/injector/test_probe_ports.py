@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from services.injector import probes as probing
-from services.injector.probe_listeners import MAX_CONNECTIONS, NODE_CONNECTIONS, REQUEST_SECONDS
+from services.injector.core import probes as probing
+from services.injector.core.probe_listeners import MAX_CONNECTIONS, NODE_CONNECTIONS, REQUEST_SECONDS
 from shared.errors import BadInputError
 from tests.attacks.probe_bypass import answers, ask, bypassed, request, requests_like_the_kubelets, status_of
 from tests.integration.injector.applications import RawApplication

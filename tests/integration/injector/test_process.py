@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cli import kubeconfig as access
-from cli.api import Api, connect
+from cli.kubernetes import kubeconfig as access
+from cli.kubernetes.api import Api, connect
 from deploy.install.control_plane import Profile, webhook
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.apiservers import KINDS, apiserver

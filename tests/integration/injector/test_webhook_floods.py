@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.injector.membership import Membership
-from services.injector.webhook import PATH, VALIDATION_PATH, Webhook
+from services.injector.http.webhook import PATH, VALIDATION_PATH, Webhook
+from services.injector.log.namespaces import Membership
 from shared.eventlog.memory import MemoryLog
 from tests.attacks.attack import Cost
 from tests.attacks.webhook import kinds, posted, review
@@ -27,8 +27,8 @@ from tests.integration.injector.edge import Authority
 from tests.integration.injector.policy import traffic_target
 from tests.integration.injector.served import served
 from tests.integration.injector.test_admission import IDENTITY
+from tests.unit.injector.http.test_webhook import STREAMS, asked, namespace, write
 from tests.unit.injector.pods import INSTALLATION
-from tests.unit.injector.test_webhook import STREAMS, asked, namespace, write
 
 pytestmark = pytest.mark.alone
 SHORT = ("handshakes", "matches", "pods", "slow-heads")

@@ -20,20 +20,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import ApiError
-from deploy.devcluster.objects import API_SERVER
-from services.injector import gate
-from services.injector.http_request import Limits, RefusedError, read_head
-from services.injector.http_server import Access, HttpServer
+from deploy.devcluster.object_fields import API_SERVER
+from services.injector.http import connection_gate
+from services.injector.http.request import Limits, RefusedError, read_head
+from services.injector.http.server import Access, HttpServer
+from services.injector.http.tls import ServerContext, require_client
+from services.injector.http.webhook import PATH, Webhook
 from services.injector.settings import InjectorSettings
-from services.injector.tls import ServerContext, require_client
-from services.injector.webhook import PATH, Webhook
 from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
 from tests.attacks.webhook import head, posted
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.served import served
+from tests.unit.injector.http.test_webhook import asked, membership
 from tests.unit.injector.pods import INSTALLATION, pod
-from tests.unit.injector.test_webhook import asked, membership
 from tests.waiting import eventually
 
 REVIEW = asked(operation="DELETE")
@@ -218,7 +218,7 @@ async def test_a_connection_that_says_nothing_or_too_slowly_is_ended(start: Star
 
 async def test_idle_connections_of_one_source_give_way_to_anothers(start: Start) -> None:
     """200 of a stranger; the API server is served, and its own connection stays."""
-    caps = gate.Caps(connections=64, per_source=64)
+    caps = connection_gate.Caps(connections=64, per_source=64)
     async with start(Limits(connections=caps)) as side:
         held = await asyncio.gather(*(side.open("127.0.0.2") for _ in range(64)))
         reader, writer = await side.open()
@@ -296,7 +296,7 @@ class _Certificate:
 async def test_a_new_file_of_cas_is_followed_and_a_bad_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("services.injector.tls._LOOK", 0.01)
+    monkeypatch.setattr("services.injector.http.tls._LOOK", 0.01)
     file = tmp_path / "ca.crt"
     file.write_bytes(ClientAuthority(tmp_path, "first").pem)
     certificate: Any = _Certificate()

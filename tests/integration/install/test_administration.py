@@ -11,14 +11,14 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from cli import kubeconfig
-from cli.api import Api, connect
 from cli.calls.matching import Request
 from cli.cluster import connectivity, installation, membership
 from cli.health import cluster
 from cli.health.checks import judged
 from cli.health.facts import Facts
 from cli.health.finding import Result
+from cli.kubernetes import kubeconfig
+from cli.kubernetes.api import Api, connect
 from cli.migrate import inventory
 from deploy.devcluster.apiserver import ApiServer
 from deploy.install.control_plane import control_plane

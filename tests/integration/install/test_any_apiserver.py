@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import kubeconfig as access
-from cli.api import Api, Manifest, connect
 from cli.cluster import installation
+from cli.kubernetes import kubeconfig as access
+from cli.kubernetes.api import Api, Manifest, connect
 from deploy.install.profile import PRESETS
 from tests.apiservers import KINDS, apiserver
 from tests.programs import helm_binary, needs_helm

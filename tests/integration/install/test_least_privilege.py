@@ -23,7 +23,7 @@ from deploy.install.profile import SERVICES, Manifest, Profile
 from deploy.install.secrets import log_secrets
 from deploy.nats import NatsConfig, service_users
 from shared.model import LABEL_MONITORED_BY
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 from tests.nats_server import NatsServer
 from tests.ports import free_port
 from tests.unit.devcluster_api.test_policy_crds import WRITTEN

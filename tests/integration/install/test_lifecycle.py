@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cli import kubeconfig
-from cli.api import Api, connect
+from cli.kubernetes import kubeconfig
+from cli.kubernetes.api import Api, connect
 from deploy.devcluster.launch.mesh import start
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.nats, pytest.mark.envoy]

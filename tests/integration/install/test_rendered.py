@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cli import kubeconfig
-from cli.api import Api, Manifest, connect
 from cli.cluster import installation
-from cli.pods import PodCommand
+from cli.embedded.pod_commands import PodCommand
+from cli.kubernetes import kubeconfig
+from cli.kubernetes.api import Api, Manifest, connect
 from deploy.devcluster.launch.mesh import start
 from tests.e2e.injected import container, part, pod, ready
 from tests.e2e.rows import APPS

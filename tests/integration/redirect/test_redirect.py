@@ -150,7 +150,7 @@ def test_ipv6_goes_the_same_way(node: Node) -> None:
     pod = _meshed(node)
     program = """
 import socket, struct
-from shared.netlink import *
+from shared.netfilter.netlink import *
 route = NetlinkSocket(ROUTE)
 mine = socket.inet_pton(socket.AF_INET6, "fd00::2")
 route.ask([

@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc.aio
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from shared.snapshot import CDS, EDS, LDS, RDS, SDS
+from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS
 from tests.integration.xds_edge.names import EDGE_DNS, POD
 
 

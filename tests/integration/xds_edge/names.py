@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared.snapshot import CDS, EDS, LDS, RDS
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
+from shared.identity.spiffe import SpiffeId
+from shared.records.snapshot import CDS, EDS, LDS, RDS
+from shared.records.subjects import Streams
 
 STREAMS = Streams()
 CLUSTER = "devcluster"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shared import blob
 from shared.eventlog.protocol import Logs
-from shared.snapshot import (
+from shared.records import chunked_payload
+from shared.records.snapshot import (
     FORMAT,
     Commit,
     Proxy,
@@ -80,7 +80,7 @@ class TestCompiler:
         starts = self._alone or not tip.epoch
         self._alone = False
         await log.append(
-            blob.split(encode_commit(commit), STREAMS.snapshot_subject, version=self.version),
+            chunked_payload.split(encode_commit(commit), STREAMS.snapshot_subject, version=self.version),
             scope=STREAMS.snapshot_subject,
             after=tip,
             epoch=f"{epoch}-{self.version}" if starts else "",
@@ -90,7 +90,7 @@ class TestCompiler:
         log = await self._logs.open(STREAMS.keyframes)
         tip = await log.tip(STREAMS.keyframe_subject)
         await log.append(
-            blob.split(
+            chunked_payload.split(
                 encode_commit(self.snapshot.keyframe()), STREAMS.keyframe_subject, version=self.snapshot.version
             ),
             scope=STREAMS.keyframe_subject,

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared.certificates import SigningAnswer, TrustBundle, decode_request, encode
 from shared.eventlog.protocol import Draft, Logs
+from shared.identity.token_sealing import Opener, binding, generate_sealing_key
 from shared.model import TokenIssuer
-from shared.sealing import Opener, binding, generate_sealing_key
+from shared.records.certificates import SigningAnswer, TrustBundle, decode_request, encode
 from tests.chained import write_chained
 from tests.integration.xds_edge.names import EDGE_DNS, STREAMS
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from services.xds_edge.accounts import FRAME_BURST, Account
-from services.xds_edge.edge import Edge
-from services.xds_edge.intake import EARNED, Intake
-from services.xds_edge.meter import FrameMeter
-from shared.snapshot import CDS, EDS, LDS, RDS
+from services.xds_edge.app import Edge
+from services.xds_edge.http2.frame_meter import FrameMeter
+from services.xds_edge.http2.frame_reader import EARNED, Intake
+from services.xds_edge.limits.pod_usage import FRAME_BURST, Account
+from shared.records.snapshot import CDS, EDS, LDS, RDS
 from tests.integration.xds_edge.names import spiffe
 from tests.integration.xds_edge.real_envoy import running
 from tests.integration.xds_edge.test_real_envoy import cluster, endpoints, listener, routes

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shared.snapshot import CDS, EDS
+from shared.records.snapshot import CDS, EDS
 from tests.floods.catalogue import ELSEWHERE, FLOODS, launch
 from tests.floods.dose import Target
 from tests.floods.joining import joins

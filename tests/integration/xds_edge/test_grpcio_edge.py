@@ -7,8 +7,8 @@ from pathlib import Path
 import grpc
 from envoy.service.status.v3.csds_pb2 import ClientStatusRequest, ClientStatusResponse
 
-from services.xds_edge import csds
-from shared.snapshot import CDS, EDS, SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
+from services.xds_edge.grpc import csds
+from shared.records.snapshot import CDS, EDS, SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
 from tests.grpcio_edge.running import grpcio_edges
 from tests.grpcio_edge.server import GrpcioServer
 from tests.integration.xds_edge.client import Client

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from shared.snapshot import CDS, EDS
+from shared.records.snapshot import CDS, EDS
 from tests.integration.xds_edge.world import World, world
 from tests.waiting import eventually
 

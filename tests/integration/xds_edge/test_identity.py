@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from shared.snapshot import CDS
+from shared.records.snapshot import CDS
 from tests.integration.xds_edge.names import CLASS, POD
 from tests.integration.xds_edge.world import World
 

@@ -12,7 +12,7 @@ import aiohttp
 import grpc.aio
 import pytest
 
-from shared.snapshot import CDS
+from shared.records.snapshot import CDS
 from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.real_envoy import RealEnvoy, running
 from tests.integration.xds_edge.test_process import CLASS, POD, mesh_and_edge

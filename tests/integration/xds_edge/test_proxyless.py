@@ -14,12 +14,12 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from cli.verbs.grpc_bootstrap import bootstrap, main
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
-from shared.events import Event
+from cli.verbs.process.grpc_bootstrap import bootstrap, main
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
 from shared.model import ANNOTATION_PROXYLESS, Container, ContainerPort, Meta, Pod, PodSpec, PodStatus, ServicePort
-from shared.snapshot import EDS, LDS, SDS
+from shared.records.events import Event
+from shared.records.snapshot import EDS, LDS, SDS
 from tests.integration.xds_edge.world import World, world
 from tests.ports import free_port
 from tests.unit.compiler import objects

@@ -16,8 +16,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from google.protobuf import json_format
 
-from services.xds_edge.edge import Edge
-from shared.snapshot import CDS, EDS, LDS, RDS, SDS
+from services.xds_edge.app import Edge
+from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS
 from tests.integration.xds_edge.real_envoy import RealEnvoy, running
 from tests.integration.xds_edge.world import World, world
 from tests.waiting import eventually

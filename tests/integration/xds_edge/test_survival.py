@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from shared.eventlog.memory import MemoryLogs
-from shared.snapshot import CDS, EDS, LDS, RDS, SDS
+from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS
 from tests.integration.xds_edge.names import CLASS, POD, STREAMS
 from tests.integration.xds_edge.world import World
 from tests.waiting import eventually

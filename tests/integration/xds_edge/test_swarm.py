@@ -15,7 +15,7 @@ import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from shared.snapshot import CDS, EDS, LDS
+from shared.records.snapshot import CDS, EDS, LDS
 from tests.integration.xds_edge.names import EDGE_DNS
 from tests.integration.xds_edge.world import world
 from tests.waiting import eventually

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from services.xds_edge.edge import Edge
+from services.xds_edge.app import Edge
 from services.xds_edge.settings import EdgeSettings
-from shared import blob
-from shared.snapshot import CDS, FORMAT, resource_hash
+from shared.records import chunked_payload
+from shared.records.snapshot import CDS, FORMAT, resource_hash
 from tests.integration.xds_edge.names import CLASS, POD, STREAMS
 from tests.integration.xds_edge.world import World
 from tests.waiting import eventually
@@ -21,7 +21,7 @@ async def publish_of_a_newer_build(mesh: World) -> int:
     version = mesh.compiler.version
     log = await mesh.logs.open(STREAMS.snapshots)
     payload = msgspec.msgpack.encode({"format": FORMAT + 1, "version": version, "views": 7})
-    drafts = blob.split(payload, STREAMS.snapshot_subject, version=version)
+    drafts = chunked_payload.split(payload, STREAMS.snapshot_subject, version=version)
     await log.append(drafts, scope=STREAMS.snapshot_subject, after=await log.tip(STREAMS.snapshot_subject))
     return version
 

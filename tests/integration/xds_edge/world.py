@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from services.xds_edge.edge import Edge
+from services.xds_edge.app import Edge
 from services.xds_edge.settings import EdgeSettings
-from shared import events
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import Draft, Logs
 from shared.model import Meta, Pod, PodStatus
-from shared.status import ProxyStatus, decode_status
+from shared.records import events
+from shared.records.proxy_status import ProxyStatus, decode_status
 from tests.integration.xds_edge.client import Client
 from tests.integration.xds_edge.names import CLUSTER, STREAMS
 from tests.integration.xds_edge.publishing import TestCompiler

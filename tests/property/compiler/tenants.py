@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from shared.events import Event
 from shared.model import (
     ANNOTATION_CALLS,
     ANNOTATION_CHANGE_SET,
@@ -24,6 +23,7 @@ from shared.model import (
     PolicyObject,
     ServicePort,
 )
+from shared.records.events import Event
 from tests.unit.compiler import objects
 
 TENANT = "red"

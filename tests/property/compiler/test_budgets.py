@@ -11,13 +11,13 @@ from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
 from services.compiler.render.routes import HTTP_RBAC
-from shared.events import Event
 from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace
 from shared.policy.budgets import DEFAULTS, ENDPOINT_KB, PORT_KB, PRINCIPAL_KB, Budgets
-from shared.snapshot import LDS, RDS, Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import LDS, RDS, Snapshot
 from tests.property.compiler.test_incremental import SLOW, assert_whole, bodies, contents, incremental
 from tests.property.compiler.worlds import NAMESPACES, flat, histories
 

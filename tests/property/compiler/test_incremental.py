@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
-from shared.consistency import inconsistencies
-from shared.events import Event
-from shared.snapshot import LDS, Snapshot
+from services.compiler.core.compiler import Compiler
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
+from shared.records.consistency import inconsistencies
+from shared.records.events import Event
+from shared.records.snapshot import LDS, Snapshot
 from tests.property.compiler.worlds import flat, histories
 from tests.unit.compiler import objects
 

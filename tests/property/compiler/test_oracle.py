@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli.calls.sidecars import Sidecars, Way
-from services.compiler.offline import compile_events
-from shared.snapshot import Snapshot
+from cli.calls.path import Sidecars, Way
+from services.compiler.core.offline import compile_events
+from shared.records.snapshot import Snapshot
 from tests.oracle import meshes
 from tests.oracle.deciding import expected, identity_of, request_of, split_key
 from tests.oracle.smi import Ask, Cluster

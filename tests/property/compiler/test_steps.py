@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli.calls.sidecars import Sidecars, Way
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from shared.events import Event
-from shared.snapshot import Snapshot
+from cli.calls.path import Sidecars, Way
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
 from tests.oracle import meshes
 from tests.oracle.between import STAGES, between
 from tests.oracle.deciding import identity_of, request_of, split_key

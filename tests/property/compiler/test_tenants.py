@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from shared.events import Event
-from shared.snapshot import Snapshot
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
 from tests.oracle import tenancy
 from tests.oracle.smi import Cluster
 from tests.property.compiler.tenants import TENANT, World, worlds

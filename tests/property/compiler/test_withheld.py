@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.calls.sidecars import Sidecars
-from services.compiler.offline import compile_events
-from shared.events import Event, encode_object
+from cli.calls.path import Sidecars
+from services.compiler.core.offline import compile_events
 from shared.model import KINDS
-from shared.snapshot import Snapshot
-from shared.withheld import MOST_BYTES, closed
+from shared.records.events import Event, encode_object
+from shared.records.snapshot import Snapshot
+from shared.records.withheld import MOST_BYTES, closed
 from tests.oracle import meshes
 from tests.oracle.deciding import identity_of, request_of
 from tests.oracle.smi import Ask

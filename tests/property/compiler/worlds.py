@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from shared.events import Event
 from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Meta, PolicyObject, ServicePort
+from shared.records.events import Event
 from tests.unit.compiler import objects
 
 NAMESPACES = ("red", "blue")

@@ -16,21 +16,21 @@ from typing import cast
 import msgspec
 import pytest
 
-from cli.api import Api, Applied, Manifest
-from cli.history.arriving import arrived
+from cli.arrival.recorded import Recorder
+from cli.arrival.wait import arrived
 from cli.history.source import Source
 from cli.history.timeline import Timeline
-from cli.recorded import Recorder
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
-from services.compiler.snapshots import Snapshots
-from shared import events
+from cli.kubernetes.api import Api, Applied, Manifest
+from services.compiler.core.compiler import Compiler
+from services.compiler.core.offline import compile_events
+from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, Draft
-from shared.events import APPLIED, DELETED, Event, ObjectKey
-from shared.snapshot import TYPE_URLS, Snapshot
-from shared.status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records import events
+from shared.records.events import APPLIED, DELETED, Event, ObjectKey
+from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records.snapshot import TYPE_URLS, Snapshot
 from tests.property.history.worlds import STREAMS, source_of
 from tests.simulation.arrival import LivingApi
 from tests.simulation.clock import SimulatedLoop

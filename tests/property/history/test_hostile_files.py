@@ -18,10 +18,10 @@ import pytest
 
 from cli.__main__ import main
 from cli.history.archive import NOUNS, About, ArchiveWriter, record_of
-from shared.certificates import SigningAnswer, encode
 from shared.eventlog.protocol import Draft, Record
-from shared.snapshot import CDS
-from shared.status import ProxyStatus, TypeStatus, encode_status
+from shared.records.certificates import SigningAnswer, encode
+from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status
+from shared.records.snapshot import CDS
 from tests.property.history.worlds import STREAMS, exported, recorded
 from tests.unit.compiler import objects
 

@@ -6,12 +6,12 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
-from shared.events import APPLIED, DELETED, SCHEMA, Event, encode_object
-from shared.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, Pin, pin_of
-from shared.snapshot import Snapshot
+from services.compiler.core.compiler import Compiler
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
+from shared.records.events import APPLIED, DELETED, SCHEMA, Event, encode_object
+from shared.records.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, Pin, pin_of
+from shared.records.snapshot import Snapshot
 from tests.property.compiler.worlds import flat, histories
 from tests.property.history.worlds import contents
 from tests.unit.compiler.objects import CLUSTER
@@ -83,7 +83,7 @@ def test_after_the_pin_it_is_as_if_there_had_been_none(batches: list[list[Event]
 
 
 def test_a_large_pin_is_packed_and_a_broken_one_changes_nothing() -> None:
-    from shared.pins import objects_of
+    from shared.records.pins import objects_of
     from tests.unit.compiler import objects
 
     past = [(number, objects.tcp_route("shop", f"r{number}", number)) for number in range(1, 2000)]

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cli.history.planning import Plan, plan
 from cli.history.timeline import Timeline
-from cli.manifests import ObjectId
+from cli.kubernetes.manifests import ObjectId
+from cli.plan.planner import Plan, plan
 from shared.errors import BadInputError
-from shared.events import Event
+from shared.records.events import Event
 from tests.property.compiler.worlds import applied, flat, histories
 from tests.property.history.worlds import contents, recorded
 from tests.unit.compiler import objects

@@ -15,16 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli.history.filelog import Archive
-from cli.history.replaying import Replay
+from cli.history.archive_stream import Archive
 from cli.history.source import of_archive
 from cli.history.timeline import Timeline
+from cli.replay.verification import Replay
+from services.compiler.core.offline import compile_events
 from services.compiler.names import BLACKHOLE
-from services.compiler.offline import compile_events
 from services.compiler.render import clusters
 from shared.eventlog.memory import MemoryLog
-from shared.events import Event
-from shared.snapshot import CDS
+from shared.records.events import Event
+from shared.records.snapshot import CDS
 from tests.property.compiler.worlds import flat, histories, standing
 from tests.property.history.worlds import contents, exported, recorded, source_of
 from tests.simulation.clock import SimulatedLoop

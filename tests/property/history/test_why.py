@@ -8,14 +8,14 @@ import msgspec
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from cli.explain.why import why
 from cli.history.timeline import Timeline, living
-from cli.history.why import why
-from services.compiler.compiler import Compiler
-from services.compiler.looking import Looking
-from services.compiler.mesh import MeshSettings
+from services.compiler.core.compiler import Compiler
+from services.compiler.core.explain import Looking
+from services.compiler.mesh_state import MeshSettings
 from services.compiler.names import ObjectName
-from shared import events
-from shared.events import Event, ObjectKey
+from shared.records import events
+from shared.records.events import Event, ObjectKey
 from tests.property.compiler.worlds import applied, flat, histories
 from tests.property.history.worlds import recorded
 

@@ -7,18 +7,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cli.history.archive import About
-from cli.history.exporting import export
-from cli.history.filelog import Archive
+from cli.history.archive_stream import Archive
+from cli.history.export import export
 from cli.history.source import Source
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.snapshots import Snapshots
-from shared import events
+from services.compiler.core.compiler import Compiler
+from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Checkpoint, Draft, EventLog
-from shared.events import Event
-from shared.snapshot import Snapshot
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
+from shared.records.subjects import Streams
 from tests.unit.compiler.objects import CLUSTER
 
 STREAMS = Streams()

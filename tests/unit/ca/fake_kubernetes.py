@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from services.ca.kube import KubeAnswer, KubeError
+from services.ca.kubernetes.client import KubeAnswer, KubeError
 
 
 class FakeKubernetes:

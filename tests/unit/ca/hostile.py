@@ -17,11 +17,19 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.ca.authority import AuthorityError, decode_authority, encode_authority, generate_authority
-from services.ca.csr import read_csr
-from services.ca.refusal import RefusedError
-from services.ca.template import LeafTemplate, sign_leaf
-from shared.certificates import (
+from services.ca.core.csr import read_csr
+from services.ca.core.errors import RefusedError
+from services.ca.core.template import LeafTemplate, sign_leaf
+from services.ca.keys.authority import AuthorityError, decode_authority, encode_authority, generate_authority
+from shared.errors import MeshlogError
+from shared.identity.bundle_rules import InvalidBundleError, check_bundle
+from shared.identity.service_account_tokens import TokenRefusedError, TokenVerifier
+from shared.identity.spiffe import InvalidSpiffeIdError, SpiffeId
+from shared.identity.svid import UNREADABLE, parse_certificates
+from shared.identity.svid_validator import InvalidSvidError, validate_svid
+from shared.identity.token_sealing import LABEL, Opener, SealingError, seal_token
+from shared.model import TokenIssuer
+from shared.records.certificates import (
     CorruptMessageError,
     SigningRequest,
     TrustBundle,
@@ -31,14 +39,6 @@ from shared.certificates import (
     decode_request,
     encode,
 )
-from shared.errors import MeshlogError
-from shared.model import TokenIssuer
-from shared.sealing import LABEL, Opener, SealingError, seal_token
-from shared.spiffe import InvalidSpiffeIdError, SpiffeId
-from shared.svid.document import UNREADABLE, parse_certificates
-from shared.svid.trust import InvalidBundleError, check_bundle
-from shared.svid.validator import InvalidSvidError, validate_svid
-from shared.tokens import TokenRefusedError, TokenVerifier
 from tests.unit.identity.cluster import ISSUER, Cluster
 
 NOW = 1_800_000_000

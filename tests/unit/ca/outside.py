@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from services.ca.authority import new_serial
-from services.ca.template import self_signed_root
+from services.ca.core.template import self_signed_root
+from services.ca.keys.authority import new_serial
 
 
 class OutsideCa:

@@ -8,16 +8,22 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from services.ca.assembly import CertificateAuthority, default_root
-from services.ca.authority import Authority, StoredAuthority, decode_authority, encode_authority, generate_authority
-from services.ca.kube import KubeApi
-from services.ca.provider import BuiltinProvider, Provider
+from services.ca.app import CertificateAuthority, default_root
+from services.ca.core.root_certificates import WantedRoot
+from services.ca.keys.authority import (
+    Authority,
+    StoredAuthority,
+    decode_authority,
+    encode_authority,
+    generate_authority,
+)
+from services.ca.kubernetes.client import KubeApi
+from services.ca.providers.base import BuiltinProvider, Provider
 from services.ca.settings import CaSettings
-from services.ca.wishes import WantedRoot
 from shared.eventlog.protocol import Logs
-from shared.events import Event
 from shared.model import Meta, PolicyObject
-from shared.subjects import Streams
+from shared.records.events import Event
+from shared.records.subjects import Streams
 from shared.svid import BundleFollower, CertificateRequester
 from tests.unit.identity.cluster import Cluster
 

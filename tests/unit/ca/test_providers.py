@@ -13,17 +13,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.ca.authority import AuthorityError, new_serial
-from services.ca.cert_manager import CertManagerError, cert_manager
-from services.ca.intermediate import IntermediateProvider
-from services.ca.kube import KubeAnswer
-from services.ca.provider import ProviderContext, find_provider
-from services.ca.template import LeafTemplate
-from services.ca.validator import check_issued
-from services.ca.vault import VaultClient, VaultError
+from services.ca.core.template import LeafTemplate
+from services.ca.core.validator import check_issued
+from services.ca.keys.authority import AuthorityError, new_serial
+from services.ca.kubernetes.client import KubeAnswer
+from services.ca.providers.base import ProviderContext, find_provider
+from services.ca.providers.cert_manager import CertManagerError, cert_manager
+from services.ca.providers.intermediate import IntermediateProvider
+from services.ca.providers.vault import VaultClient, VaultError
 from shared.errors import BadInputError
-from shared.meshroot import VaultSettings
-from shared.spiffe import SpiffeId
+from shared.identity.spiffe import SpiffeId
+from shared.meshconfig.root_certificate import VaultSettings
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
 from tests.unit.ca.outside import FakeVault, OutsideCa, served
 from tests.unit.ca.running import MemoryKeys, MemoryKeyStore

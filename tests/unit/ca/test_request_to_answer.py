@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from shared.certificates import SigningRequest, encode
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import Draft
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
+from shared.identity.spiffe import SpiffeId
+from shared.records.certificates import SigningRequest, encode
+from shared.records.subjects import Streams
 from shared.svid import SigningRefusedError
 from tests.unit.ca.running import certificate_authority, new_authority, requester
 from tests.unit.identity.cluster import Cluster, write

@@ -12,7 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.certificates import (
+from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.protocol import Draft
+from shared.identity.spiffe import SpiffeId
+from shared.identity.token_sealing import seal_token
+from shared.records.certificates import (
     AuditNote,
     SigningAnswer,
     SigningRequest,
@@ -22,11 +26,7 @@ from shared.certificates import (
     decode_request,
     encode,
 )
-from shared.eventlog.memory import MemoryLogs
-from shared.eventlog.protocol import Draft
-from shared.sealing import seal_token
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 from tests.unit.ca.running import certificate_authority, requester
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.__main__ import main
-from shared import reading
+from shared.io import bounded_read
 from tests.property.history.worlds import exported, recorded
 from tests.unit.cli.bad_files import ANYWHERE, CALLS, EXPORTS, KUBECONFIGS, YAML, Make
 from tests.unit.compiler import objects
@@ -76,7 +76,7 @@ def bounds(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("MESHLOG_LOG", str(log))
     monkeypatch.setenv("MESHLOG_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("MESHLOG_FILE_MB", "8")
-    for function in (reading.read_bytes,):
+    for function in (bounded_read.read_bytes,):
         assert function.__kwdefaults__ is not None
         monkeypatch.setitem(function.__kwdefaults__, "silent", 0.05)
     began = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cli.verbs.apply import mark_together
+from cli.verbs.embedded.apply import mark_together
 from shared.model import ANNOTATION_CHANGE_SET
 
 

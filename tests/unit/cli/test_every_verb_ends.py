@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cli import embedded
 from cli.__main__ import main
 from cli.catalogue import VERBS
+from cli.embedded import lifecycle
 
 _TIMEOUT = 0.1
 _MARGIN = 5.0
@@ -136,7 +136,7 @@ def places(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     log = _greeting(_INFO, {b"PING": b"PONG\r\n"}) if begins else _silent()
     api = _greeting(b"", {b"HTTP/1.1\r\n": _BEGINNING}) if begins else _silent()
     with log as nats, api as server:
-        kubeconfig = tmp_path / embedded.KUBECONFIG
+        kubeconfig = tmp_path / lifecycle.KUBECONFIG
         scheme = "http" if begins else "https"
         kubeconfig.write_text(
             f"{{contexts: [{{name: c, context: {{cluster: c, user: u}}}}], current-context: c, users: [{{name: u, "
@@ -144,9 +144,9 @@ def places(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         )
         manifest = tmp_path / "policy.yaml"
         manifest.write_text("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n")
-        monkeypatch.setenv(embedded.STATE_VARIABLE, str(tmp_path))
+        monkeypatch.setenv(lifecycle.STATE_VARIABLE, str(tmp_path))
         monkeypatch.setattr(
-            embedded, "running", lambda: {"running": True, "listeners": {"nats": ("127.0.0.1", nats), "api": ("", 0)}}
+            lifecycle, "running", lambda: {"running": True, "listeners": {"nats": ("127.0.0.1", nats), "api": ("", 0)}}
         )
         yield {
             "log": f"nats://127.0.0.1:{nats}",

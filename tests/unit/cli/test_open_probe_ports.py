@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from cli.api import Api
 from cli.health import cluster
 from cli.health.checks import judged
 from cli.health.facts import Facts
 from cli.health.finding import Result
-from services.injector.patch import with_sidecar
+from cli.kubernetes.api import Api
+from services.injector.core.patch import with_sidecar
 from shared.meshconfig.pods import MeshSpec
 from shared.model import LABEL_MONITORED_BY
 from tests.unit.injector.pods import INSTALLATION, pod

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cli.calls.asking import ask, explained
 from cli.calls.directory import Directory
 from cli.calls.matching import Request
 from cli.calls.near_misses import policy_of
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
+from cli.calls.question import ask, explained
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
 from shared.errors import BadInputError
-from shared.events import Event
+from shared.records.events import Event
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_withheld import SIZE, one_of, withheld
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared.events import Event, encode_object
 from shared.model import (
     ANNOTATION_SIDECAR,
     LABEL_MONITORED_BY,
@@ -27,6 +26,7 @@ from shared.model import (
     SlicePort,
     TargetRef,
 )
+from shared.records.events import Event, encode_object
 
 CLUSTER = "cluster"
 ACCESS = "access.smi-spec.io/v1alpha3"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.events import Event
-from shared.snapshot import Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import Told, told, without_policy
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import re2
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
-from shared.events import Event
+from services.compiler.core.compiler import Compiler
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
 from shared.model import ANNOTATION_CALLS, ServicePort
 from shared.policy import regexes
 from shared.policy.budgets import ENDPOINT_KB, PORT_KB, PRINCIPAL_KB, Budgets
-from shared.snapshot import Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_bindings import THIEF, codes, mesh, principals
 from tests.unit.compiler.test_views import Told, told

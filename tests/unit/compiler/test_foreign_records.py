@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared import events
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import GENESIS, HEADER_AFTER, HEADER_BATCH, HEADER_CHAIN, HEADER_EPOCH, Draft, chain_after
-from shared.events import Event
-from shared.pins import PIN_KIND, PIN_NAME
+from shared.records import events
+from shared.records.events import Event
+from shared.records.pins import PIN_KIND, PIN_NAME
 from tests.chained import write_chained
 from tests.unit.compiler import objects
-from tests.unit.compiler.test_publication import SCOPE, STREAMS, Running, read_back, recorded, running, write
+from tests.unit.compiler.log.test_publisher import SCOPE, STREAMS, Running, read_back, recorded, running, write
 
 ANSWER = b'{"type":"io.nats.jetstream.api.v1.stream_info_response","total":0}'
 PIN_SUBJECT = STREAMS.event_subject(objects.CLUSTER, PIN_KIND, "", PIN_NAME)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import msgspec
 from envoy.config.listener.v3.listener_pb2 import Listener
 
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.compiler.offline import compile_events
-from shared.events import DELETED, Event
+from services.compiler.core.compiler import Compiler
+from services.compiler.core.offline import compile_events
+from services.compiler.mesh_state import MeshSettings
 from shared.model import (
     ANNOTATION_CALLS,
     ANNOTATION_PERMISSIVE,
@@ -18,6 +17,7 @@ from shared.model import (
     SlicePort,
     TargetRef,
 )
+from shared.records.events import DELETED, Event
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import told, without_policy
 

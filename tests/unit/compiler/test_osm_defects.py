@@ -2,7 +2,7 @@
 
 Numbers are those of the list. Not here: 6, 7 and 15 (Telemetry, ingress and WASM render nothing in this mesh, which
 `test_kinds_that_are_not_compiled_open_nothing` holds to), and 11 (certificates and probes: `tests/unit/ca`,
-`tests/unit/injector/test_patch.py`).
+`tests/unit/injector/core/test_patch.py`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from envoy.extensions.filters.network.rbac.v3.rbac_pb2 import RBAC as NETWORK_RB
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
 from cli.calls.matching import Request
-from cli.calls.sidecars import Sidecars
-from services.compiler.derive.protocols import protocol_of
-from services.compiler.offline import compile_events
-from shared.events import Event
+from cli.calls.path import Sidecars
+from services.compiler.core.offline import compile_events
+from services.compiler.derive.services.protocols import protocol_of
 from shared.model import ServicePort
-from shared.snapshot import CDS, Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import CDS, Snapshot
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import Told, told, without_policy
 

@@ -11,10 +11,10 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from kubernetes.client import V1ServiceSpec
 
-from services.compiler.derive.protocols import Spoken, spoken
-from services.ingestor.projection import project
-from shared.events import Event
+from services.compiler.derive.services.protocols import Spoken, spoken
+from services.ingestor.core.projection import project
 from shared.model import Service, ServicePort
+from shared.records.events import Event
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import told
 

@@ -10,23 +10,23 @@ import msgspec
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
-from services.compiler.compiler import Compiler
+from services.compiler.core.compiler import Compiler
+from services.compiler.core.offline import compile_events
 from services.compiler.ir import Rendered
-from services.compiler.mesh import Mesh, MeshSettings
-from services.compiler.offline import compile_events
-from services.compiler.publication import Publication
+from services.compiler.log.publisher import Publication
+from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.mesh_state import Mesh, MeshSettings
 from services.compiler.render.packing import rendered
-from services.compiler.snapshots import Snapshots
 from services.compiler.views.sidecar import service_cluster
-from services.xds_edge.exchange import Exchange
-from services.xds_edge.fleet import Fleet
-from shared import blob, events
+from services.xds_edge.snapshot.fleet import Fleet
+from services.xds_edge.xds.ads import Exchange
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, Draft
-from shared.events import Event
 from shared.policy.names import ObjectName
-from shared.snapshot import CDS, EDS, FORMAT, RDS, TYPE_URLS, Commit, decode_commit, encode_commit
-from shared.subjects import Streams
+from shared.records import chunked_payload, events
+from shared.records.events import Event
+from shared.records.snapshot import CDS, EDS, FORMAT, RDS, TYPE_URLS, Commit, decode_commit, encode_commit
+from shared.records.subjects import Streams
 from tests.unit.compiler import objects
 from tests.unit.xds_edge.proxy_model import ProxyModel
 from tests.waiting import eventually
@@ -110,13 +110,13 @@ class Mesh3:
     async def published(self, version: int) -> None:
         async def probe() -> bool:
             last = await self.logs.stream(STREAMS.snapshots).last(STREAMS.snapshot_subject)
-            return last is not None and blob.version_of(last) == version
+            return last is not None and chunked_payload.version_of(last) == version
 
         await eventually(probe, within=5, what=f"version {version} is published")
 
     async def sent(self) -> set[tuple[str, str]]:
         """Type and name of all that proxies are sent now, once the edge has read what is published."""
-        assembler = blob.Assembler()
+        assembler = chunked_payload.Assembler()
         log = self.logs.stream(STREAMS.snapshots)
         async for record in log.read(start=self._read + 1, subjects=STREAMS.snapshot_subject):
             self._read = record.sequence
@@ -229,7 +229,7 @@ async def test_a_build_before_commits_of_a_newer_format_says_all_anew_at_a_highe
     log = mesh.logs.stream(STREAMS.snapshots)
     told = Commit(format=FORMAT, version=version, parent=0, epoch="e1", build=NEW)
     payload = msgspec.msgpack.encode({**msgspec.msgpack.decode(encode_commit(told)), "format": FORMAT + 1, "views": 7})
-    drafts = blob.split(payload, STREAMS.snapshot_subject, version=version)
+    drafts = chunked_payload.split(payload, STREAMS.snapshot_subject, version=version)
     await log.append(drafts, scope=STREAMS.snapshot_subject, after=EMPTY, epoch="s1")
     mesh.leader = OLD
     async with mesh.compiler(OLD) as compiler:
@@ -237,7 +237,7 @@ async def test_a_build_before_commits_of_a_newer_format_says_all_anew_at_a_highe
         await mesh.write([moved(78)])
         await mesh.published(version + 1)
         assert compiler.snapshots.published.build == OLD
-    assembler, whole = blob.Assembler(), None
+    assembler, whole = chunked_payload.Assembler(), None
     async for record in log.read(start=2, subjects=STREAMS.snapshot_subject):
         payload = assembler.feed(record)
         whole = decode_commit(payload) if payload is not None else whole

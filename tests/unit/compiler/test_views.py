@@ -17,11 +17,11 @@ from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
 from services.compiler import names
-from services.compiler.offline import compile_events
-from services.injector import denial
-from shared.events import Event
+from services.compiler.core.offline import compile_events
+from services.injector.core import denial_response
 from shared.model import ServicePort
-from shared.snapshot import CDS, EDS, LDS, RDS, Snapshot
+from shared.records.events import Event
+from shared.records.snapshot import CDS, EDS, LDS, RDS, Snapshot
 from tests.unit.compiler import objects
 
 M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
@@ -147,7 +147,7 @@ def test_who_may_call_something_is_denied_elsewhere() -> None:
 
 def test_the_injector_and_the_compiler_mean_one_cluster() -> None:
     """The compiler leads denied calls to a cluster that only the bootstrap has."""
-    assert denial.denied_cluster()["name"] == names.DENIED
+    assert denial_response.denied_cluster()["name"] == names.DENIED
 
 
 def test_an_account_of_a_namespace_that_has_left_calls_nobody_though_its_certificate_is_good() -> None:

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from cli.calls.matching import Request
-from cli.calls.sidecars import Sidecars
-from services.compiler.offline import compile_events
-from shared import events
-from shared.events import Event, encode_object
+from cli.calls.path import Sidecars
+from services.compiler.core.offline import compile_events
 from shared.model import ANNOTATION_PERMISSIVE, KINDS, ServicePort, TokenIssuer
-from shared.snapshot import Snapshot
-from shared.withheld import MOST_BYTES, closed, said
+from shared.records import events
+from shared.records.events import Event, encode_object
+from shared.records.snapshot import Snapshot
+from shared.records.withheld import MOST_BYTES, closed, said
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_bindings import mesh as bound
 

@@ -13,7 +13,7 @@ import pytest
 from deploy.devcluster import bootstrap, manifests
 from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import Obj
-from deploy.devcluster.keepsakes import Keepsakes
+from deploy.devcluster.persisted_objects import Keepsakes
 from deploy.devcluster.settings import Kept, parse
 from shared.errors import BadInputError
 from tests.waiting import eventually

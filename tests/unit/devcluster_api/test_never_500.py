@@ -8,15 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.kinds import Target
-from deploy.devcluster.apiserver.options import Options
-from deploy.devcluster.apiserver.patching import json_patch, merge, strategic
-from deploy.devcluster.apiserver.protobuf import decode
-from deploy.devcluster.apiserver.refusals import RefusedError
-from deploy.devcluster.apiserver.schema import clone
+from deploy.devcluster.apiserver.errors import RefusedError
+from deploy.devcluster.apiserver.http.protobuf import decode
+from deploy.devcluster.apiserver.kinds.registry import Target
+from deploy.devcluster.apiserver.kinds.schema import clone
+from deploy.devcluster.apiserver.write.options import Options
+from deploy.devcluster.apiserver.write.patching import json_patch, merge, strategic
 from deploy.devcluster.cluster import Obj
+from tests.unit.devcluster_api.kinds.test_builtin_rules import service, webhook
 from tests.unit.devcluster_api.objects import config_map, definition, deployment, pod
-from tests.unit.devcluster_api.test_rules import service, webhook
 
 JUNK = st.sampled_from(
     [

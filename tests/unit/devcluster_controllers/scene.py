@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import Cluster, Obj
 from deploy.devcluster.controllers import MIRRORED, Controllers
-from deploy.devcluster.mirror import Mirror
+from deploy.devcluster.object_cache import Mirror
 from deploy.devcluster.runtime import Sandbox, ServiceRoute
 
 
@@ -56,21 +56,21 @@ class Scene:
             self._addresses += 1
             address = f"10.244.1.{self._addresses}"
         if not pod["spec"].get("nodeName"):
-            await self.cluster.patch("pods", *objects.key(pod), {"spec": {"nodeName": "devcluster"}})
-        conditions = objects.with_condition([], "Ready", "True" if ready else "False", now=1.0)
+            await self.cluster.patch("pods", *object_fields.key(pod), {"spec": {"nodeName": "devcluster"}})
+        conditions = object_fields.with_condition([], "Ready", "True" if ready else "False", now=1.0)
         status = {"phase": "Running", "podIP": address, "conditions": conditions}
-        await self.cluster.patch("pods", *objects.key(pod), {"status": status}, subresource="status")
+        await self.cluster.patch("pods", *object_fields.key(pod), {"status": status}, subresource="status")
 
     async def make_all_ready(self, namespace: str = "default") -> None:
         for pod in await self.pods(namespace):
-            if not objects.is_pod_ready(pod) and not objects.is_terminating(pod):
+            if not object_fields.is_pod_ready(pod) and not object_fields.is_terminating(pod):
                 await self.make_ready(pod)
 
     async def bury(self, namespace: str = "default") -> None:
         """Act as the node agent: pods that are to go are gone."""
         for pod in await self.pods(namespace):
-            if objects.is_terminating(pod):
-                await self.cluster.delete("pods", *objects.key(pod), grace_seconds=0)
+            if object_fields.is_terminating(pod):
+                await self.cluster.delete("pods", *object_fields.key(pod), grace_seconds=0)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Obj
 from tests.unit.devcluster_controllers.scene import Scene, scene
 from tests.unit.devcluster_controllers.test_statefulsets import stateful
@@ -60,7 +60,7 @@ async def test_a_claim_is_bound_to_an_empty_directory_and_both_go_together(tmp_p
         assert found["status"] | {"phase": "Bound"} == {
             "phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "250M"},
         }  # fmt: skip
-        assert found["spec"]["volumeName"] == f"pvc-{objects.uid(found)}"
+        assert found["spec"]["volumeName"] == f"pvc-{object_fields.uid(found)}"
         assert list((tmp_path / "default" / "data").iterdir()) == []
         (tmp_path / "default" / "data" / "file").touch()
         await stage.cluster.delete("persistentvolumeclaims", "default", "data")
@@ -95,7 +95,7 @@ async def test_a_deleted_claim_waits_for_its_last_pod(tmp_path: Path, how: str) 
 
         async def marked() -> bool:
             found = await stage.cluster.get("persistentvolumeclaims", "shop", "data")
-            return found is not None and objects.is_terminating(found)
+            return found is not None and object_fields.is_terminating(found)
 
         await eventually(marked, within=WITHIN, what="the claim is on its way out")
         assert (tmp_path / "shop" / "data" / "file").exists()
@@ -125,7 +125,7 @@ async def test_a_stateful_set_makes_claims_for_its_pods_and_leaves_them(tmp_path
 
         await eventually(both, within=WITHIN, what="both pods are there")
         for pod in await stage.pods():
-            claimed = [{"name": "data", "persistentVolumeClaim": {"claimName": f"data-{objects.name(pod)}"}}]
+            claimed = [{"name": "data", "persistentVolumeClaim": {"claimName": f"data-{object_fields.name(pod)}"}}]
             assert pod["spec"]["volumes"] == claimed
         await stage.cluster.delete("statefulsets.apps", "default", "web")
 
@@ -223,8 +223,8 @@ async def test_a_pod_that_comes_back_does_not_begin_with_the_files_that_were_to_
 
         async def anew() -> bool:
             found = await stage.cluster.get("persistentvolumeclaims", "default", "data-web-1")
-            pods = {objects.name(pod) for pod in await stage.pods()}
-            return found is not None and objects.uid(found) != objects.uid(first) and "web-1" in pods
+            pods = {object_fields.name(pod) for pod in await stage.pods()}
+            return found is not None and object_fields.uid(found) != object_fields.uid(first) and "web-1" in pods
 
         await eventually(anew, within=WITHIN, what="the pod is there again, with a claim of its own")
 
@@ -241,16 +241,16 @@ async def running(stage: Scene) -> None:
     async def so() -> bool:
         await stage.make_all_ready()
         pods = await stage.pods()
-        return len(pods) == 2 and all(objects.is_pod_ready(pod) for pod in pods)
+        return len(pods) == 2 and all(object_fields.is_pod_ready(pod) for pod in pods)
 
     await eventually(so, within=WITHIN, what="the pods run")
 
 
 async def terminating(stage: Scene, name: str) -> bool:
     found = await stage.cluster.get("pods", "default", name)
-    return found is None or objects.is_terminating(found)
+    return found is None or object_fields.is_terminating(found)
 
 
 async def names_of_claims(stage: Scene, besides: list[str] | None = None) -> list[str]:
     claims, _ = await stage.cluster.list("persistentvolumeclaims", "default")
-    return sorted(objects.name(one) for one in claims if objects.name(one) not in (besides or []))
+    return sorted(object_fields.name(one) for one in claims if object_fields.name(one) not in (besides or []))

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
 from tests.unit.devcluster_controllers.scene import Scene, deployment, scene, template
 from tests.waiting import eventually
@@ -17,7 +17,7 @@ WITHIN = 5.0
 
 async def count(stage: Scene, wanted: int) -> list[Obj]:
     async def there() -> list[Obj] | None:
-        pods = [pod for pod in await stage.pods() if not objects.is_terminating(pod)]
+        pods = [pod for pod in await stage.pods() if not object_fields.is_terminating(pod)]
         assert len(pods) == wanted
         return pods or [{}]
 
@@ -33,7 +33,7 @@ async def settled(stage: Scene, name: str = "web") -> Obj:
         await stage.bury()
         found = await stage.cluster.get("deployments.apps", "default", name)
         assert found is not None
-        progressing = objects.condition(found, "Progressing")
+        progressing = object_fields.condition(found, "Progressing")
         status = found.get("status") or {}
         if status.get("observedGeneration") != found["metadata"]["generation"] or progressing is None:
             return None
@@ -49,9 +49,9 @@ async def test_pods_have_the_names_and_owners_that_kubernetes_gives_them() -> No
         await stage.cluster.create("deployments.apps", deployment())
         pods = await count(stage, 3)
         for pod in pods:
-            assert re.fullmatch(r"web-[bcdf-hj-np-tv-xz0-9]{10}-[bcdf-hj-np-tv-z0-9]{5}", objects.name(pod))
-            assert objects.labels(pod)["pod-template-hash"] in objects.name(pod)
-            owner = objects.controller_of(pod)
+            assert re.fullmatch(r"web-[bcdf-hj-np-tv-xz0-9]{10}-[bcdf-hj-np-tv-z0-9]{5}", object_fields.name(pod))
+            assert object_fields.labels(pod)["pod-template-hash"] in object_fields.name(pod)
+            owner = object_fields.controller_of(pod)
             assert owner is not None
             assert owner["kind"] == "ReplicaSet"
 
@@ -64,7 +64,7 @@ async def test_it_is_available_when_enough_pods_are_ready() -> None:
 
         async def available() -> str | None:
             found = await stage.cluster.get("deployments.apps", "default", "web")
-            condition = objects.condition(found or {}, "Available")
+            condition = object_fields.condition(found or {}, "Available")
             ready = ((found or {}).get("status") or {}).get("readyReplicas")
             return f"{condition['status']} {ready}" if condition else None
 
@@ -91,7 +91,7 @@ async def test_a_changed_template_rolls_pod_by_pod_and_history_can_be_undone() -
         sets, _ = await stage.cluster.list("replicasets.apps", "default")
         assert len(sets) == 2, "the old set is used again"
         revision = "deployment.kubernetes.io/revision"
-        assert [objects.annotations(each)[revision] for each in (first, second, third)] == ["1", "2", "3"]
+        assert [object_fields.annotations(each)[revision] for each in (first, second, third)] == ["1", "2", "3"]
 
 
 async def test_while_it_rolls_enough_pods_stay() -> None:
@@ -101,7 +101,7 @@ async def test_while_it_rolls_enough_pods_stay() -> None:
         await settled(stage)
         await stage.cluster.patch("deployments.apps", "default", "web", {"spec": {"template": template(image="two")}})
         pods = await count(stage, 3)
-        ready = [pod for pod in pods if objects.is_pod_ready(pod)]
+        ready = [pod for pod in pods if object_fields.is_pod_ready(pod)]
         assert len(ready) == 2
         await stage.make_all_ready()
         await settled(stage)
@@ -112,7 +112,7 @@ async def test_recreate_ends_all_old_pods_before_it_starts_new_ones() -> None:
         await stage.cluster.create("deployments.apps", deployment(replicas=2, strategy={"type": "Recreate"}))
         await settled(stage)
         await stage.cluster.patch("deployments.apps", "default", "web", {"spec": {"template": template(image="two")}})
-        assert all(map(objects.is_terminating, await leaving(stage, 2)))
+        assert all(map(object_fields.is_terminating, await leaving(stage, 2)))
         await stage.bury()
         await settled(stage)
         assert {pod["spec"]["containers"][0]["image"] for pod in await stage.pods()} == {"two"}
@@ -121,7 +121,7 @@ async def test_recreate_ends_all_old_pods_before_it_starts_new_ones() -> None:
 async def leaving(stage: Scene, wanted: int) -> list[Obj]:
     async def there() -> list[Obj] | None:
         pods = await stage.pods()
-        return pods if sum(map(objects.is_terminating, pods)) == wanted else None
+        return pods if sum(map(object_fields.is_terminating, pods)) == wanted else None
 
     return await eventually(there, within=WITHIN, what=f"{wanted} pods are on their way out")
 
@@ -143,11 +143,11 @@ async def test_a_lost_pod_is_replaced_and_a_relabelled_one_let_go() -> None:
     async with scene() as stage:
         await stage.cluster.create("deployments.apps", deployment(replicas=2))
         pods = await count(stage, 2)
-        await stage.cluster.delete("pods", *objects.key(pods[0]), grace_seconds=0)
+        await stage.cluster.delete("pods", *object_fields.key(pods[0]), grace_seconds=0)
         await count(stage, 2)
-        await stage.cluster.patch("pods", *objects.key(pods[1]), {"metadata": {"labels": {"app": "other"}}})
+        await stage.cluster.patch("pods", *object_fields.key(pods[1]), {"metadata": {"labels": {"app": "other"}}})
         pods = await count(stage, 3)
-        assert sum(objects.controller_of(pod) is None for pod in pods) == 1
+        assert sum(object_fields.controller_of(pod) is None for pod in pods) == 1
 
 
 async def test_deleting_it_takes_its_sets_and_pods_away() -> None:
@@ -205,7 +205,7 @@ async def test_pods_that_admission_refuses_are_told_once_and_not_asked_for_in_a_
 
         async def refused() -> Obj | None:
             found = await stage.cluster.get("deployments.apps", "default", "web")
-            return objects.condition(found or {}, "ReplicaFailure")
+            return object_fields.condition(found or {}, "ReplicaFailure")
 
         condition = await eventually(refused, within=WITHIN, what="the failure is told")
         assert "inject.meshlog.io" in condition["message"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
 from deploy.devcluster.controllers.endpointslices import slices_of
 from deploy.devcluster.controllers.network import names_of, routes_of
@@ -27,7 +27,7 @@ def pod(name: str, address: str, *, ready: bool = True, leaving: bool = False, *
         "status": {
             "phase": "Running",
             "podIP": address,
-            "conditions": objects.with_condition([], "Ready", "True" if ready else "False", now=0),
+            "conditions": object_fields.with_condition([], "Ready", "True" if ready else "False", now=0),
         },
     }
 
@@ -71,14 +71,14 @@ def test_named_ports_are_resolved_for_each_pod() -> None:
     pods = [pod("a", "10.0.0.1", containers=old), pod("b", "10.0.0.2", initContainers=new)]
     slices = slices_of(made(ports=[{"name": "web", "port": 80, "targetPort": "http"}]), pods)
     assert {each["ports"][0]["port"] for each in slices} == {8080, 9090}
-    assert len({objects.name(each) for each in slices}) == 2
+    assert len({object_fields.name(each) for each in slices}) == 2
 
 
 def test_the_name_of_a_slice_outlives_its_pods() -> None:
     (empty,) = slices_of(made(), [])
     (full,) = slices_of(made(), [pod("a", "10.0.0.1")])
-    assert objects.name(empty) == objects.name(full)
-    assert objects.name(full).startswith("web-")
+    assert object_fields.name(empty) == object_fields.name(full)
+    assert object_fields.name(full).startswith("web-")
 
 
 def test_pods_of_a_subdomain_have_names_under_a_headless_service() -> None:

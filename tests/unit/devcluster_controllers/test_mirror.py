@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import ApiError, Obj, WatchEvent
-from deploy.devcluster.mirror import Change, Mirror
+from deploy.devcluster.object_cache import Change, Mirror
 from tests.waiting import eventually
 
 
@@ -39,7 +39,7 @@ async def test_after_a_gap_it_tells_what_was_slept_through() -> None:
     mirror = Mirror(cluster, ["pods"])
     told: list[tuple[str, bool, bool]] = []
     mirror.subscribe(
-        "pods", lambda change: told.append((objects.name(change.object), change.old is None, change.new is None))
+        "pods", lambda change: told.append((object_fields.name(change.object), change.old is None, change.new is None))
     )
     task = asyncio.create_task(mirror.run())
     await eventually(lambda: len(told) == 6, within=5, what="all changes are told")
@@ -50,7 +50,7 @@ async def test_after_a_gap_it_tells_what_was_slept_through() -> None:
         ("a", *added), ("b", *added), ("a", *gone), ("b", *changed), ("c", *added), ("c", *gone)
     ]  # fmt: skip
     assert cluster.since == ["2", "6"]
-    assert [objects.name(obj) for obj in mirror.all("pods")] == ["b"]
+    assert [object_fields.name(obj) for obj in mirror.all("pods")] == ["b"]
 
 
 def test_a_namesake_with_another_uid_is_a_deletion_and_an_addition() -> None:

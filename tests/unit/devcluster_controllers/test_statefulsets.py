@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
 from tests.unit.devcluster_controllers.scene import Scene, scene, template
 from tests.waiting import eventually
@@ -29,7 +29,7 @@ def stateful(replicas: int = 3, **spec: Any) -> Obj:
 
 async def names(stage: Scene, wanted: list[str]) -> None:
     async def there() -> bool:
-        return sorted(objects.name(pod) for pod in await stage.pods()) == wanted
+        return sorted(object_fields.name(pod) for pod in await stage.pods()) == wanted
 
     await eventually(there, within=WITHIN, what=f"the pods are {wanted}")
 
@@ -62,7 +62,7 @@ async def test_scaling_down_takes_the_highest_first_and_waits_for_it() -> None:
 
         async def only_leaving() -> list[str]:
             await stage.bury()
-            return ([objects.name(pod) for pod in await stage.pods()] == ["web-0"] and ["web-0"]) or []
+            return ([object_fields.name(pod) for pod in await stage.pods()] == ["web-0"] and ["web-0"]) or []
 
         await eventually(only_leaving, within=WITHIN, what="only web-0 is left")
 

@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import Cluster, Obj
 from deploy.devcluster.controllers import MIRRORED
 from deploy.devcluster.kubelet import Kubelet, NodeSettings, Token
-from deploy.devcluster.mirror import Mirror
+from deploy.devcluster.object_cache import Mirror
 from deploy.devcluster.runtime import DEFAULT_CONFINEMENT, Confinement, Mount, ServiceRoute
 from tests.waiting import eventually
 
@@ -222,7 +222,7 @@ def pod(*containers: Obj, name: str = "pod", **spec: Any) -> Obj:
 
 
 def ready(pod: Obj) -> bool:
-    return objects.is_pod_ready(pod)
+    return object_fields.is_pod_ready(pod)
 
 
 def status_of(pod: Obj, name: str) -> Obj:

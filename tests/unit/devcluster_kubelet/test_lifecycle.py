@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.devcluster import objects
+from deploy.devcluster import object_fields
 from deploy.devcluster.cluster import Obj
-from shared import inotify
+from shared.service import inotify
 from tests.unit.devcluster_kubelet.machine import Node, PlayedProcess, container, node, pod, ready, status_of
 from tests.waiting import eventually
 
@@ -249,7 +249,7 @@ async def test_a_namesake_that_follows_at_once_gets_a_life_of_its_own(tmp_path: 
         await stage.until_gone()
         await stage.run(pod())
         found = await stage.until("ready", ready)
-        assert objects.uid(found) in stage.machine.sandboxes
+        assert object_fields.uid(found) in stage.machine.sandboxes
         assert len(stage.machine.sandboxes) == 2
 
 
@@ -279,7 +279,7 @@ def _reason(found: Obj) -> str:
 
 
 def _condition(found: Obj, kind: str) -> str:
-    condition = objects.condition(found, kind)
+    condition = object_fields.condition(found, kind)
     return condition["status"] if condition else ""
 
 

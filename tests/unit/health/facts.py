@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from cli.health.facts import ClusterFacts, Facts, LeaseState, LogFacts, Rotation, Workload
-from cli.history.lag import Lag
-from cli.history.standing import CertificateState, ProxyState, Standing
+from cli.state.mesh_status import CertificateState, ProxyState, Standing
+from cli.state.service_lag import Lag
 
 NOW = 1_800_000_000 * 10**9
 SERVICES = ("meshlog-ingestor", "meshlog-compiler", "meshlog-ca", "meshlog-xds-edge", "meshlog-injector")

@@ -7,10 +7,10 @@ import json
 import msgspec
 import pytest
 
-from cli.health import checks, telling
+from cli.health import checks, output
 from cli.health.checks import CHECKS, STUCK, findings, judged
 from cli.health.facts import Facts, LeaseState
-from cli.history.lag import Lag
+from cli.state.service_lag import Lag
 from tests.unit.health.facts import LOG, NOW, WELL, cluster, log, proxy, rotation, standing, workload
 
 VACANT = LeaseState("compiler", "compiler-0", vacant=True)
@@ -119,12 +119,12 @@ def test_only_of_proxies_that_are_connected_the_certificate_counts(state: str, u
 
 
 def test_all_is_well_is_said_only_if_every_check_has_looked() -> None:
-    assert telling.headline(judged(WELL)) == f"all is well: {len(CHECKS)} checks"
-    assert telling.well(judged(WELL))
+    assert output.headline(judged(WELL)) == f"all is well: {len(CHECKS)} checks"
+    assert output.well(judged(WELL))
     for unseen in (Facts(cluster=WELL.cluster), Facts(log=LOG), log(leases=None)):
-        said = telling.headline(judged(unseen))
+        said = output.headline(judged(unseen))
         assert said.startswith("nothing wrong in what was looked at; not looked at: ")
-        assert not telling.as_json(judged(unseen))["complete"]
+        assert not output.as_json(judged(unseen))["complete"]
 
 
 def test_a_log_that_takes_no_writes_is_told_from_services_that_do_not_run() -> None:
@@ -139,7 +139,7 @@ def test_what_the_log_cannot_say_kubernetes_still_says(capsys: pytest.CaptureFix
     away = msgspec.structs.replace(
         workload("nats", ready=0), log=None, log_away="the log cannot be read now: no answer"
     )
-    telling.tell(judged(away))
+    output.tell(judged(away))
     told = capsys.readouterr().out
     assert "the log cannot be read now: no answer" in told
     assert "nats: 0 of 1 ready" in told
@@ -150,12 +150,12 @@ def test_errors_come_first_and_many_of_a_kind_are_counted(capsys: pytest.Capture
     facts = msgspec.structs.replace(
         standing(quarantine=many), cluster=workload("meshlog-ca", wanted=0, ready=0).cluster
     )
-    telling.tell(judged(facts))
+    output.tell(judged(facts))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["error", "replicas"]
     assert [line for line in lines if line.split()[0] == "warning"] == lines[2:7]
     assert lines[7].strip() == "and 4 more"
-    assert len(json.loads(json.dumps(telling.as_json(judged(facts))))["findings"]) == 10
+    assert len(json.loads(json.dumps(output.as_json(judged(facts))))["findings"]) == 10
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 
-from cli.health import telling
-from cli.verbs import status
+from cli.health import output
+from cli.verbs.state import status
 from tests.unit.health.facts import WELL
 from tools.health_page import PAGE, page
 
@@ -22,7 +22,7 @@ def test_every_field_of_the_json_is_on_the_page() -> None:
     (returned,) = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
     assert isinstance(returned, ast.Dict)
     fields = [str(key.value) for key in returned.keys if isinstance(key, ast.Constant)]
-    fields += telling.as_json([])
+    fields += output.as_json([])
     assert len(fields) > 15
     assert [name for name in fields if f"`{name}`" not in text] == []
     assert WELL.log is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.history.archive import BrokenArchiveError
-from cli.history.filelog import Archive
+from cli.history.archive_stream import Archive
 from shared.eventlog.protocol import Record
 from tests.property.history.worlds import STREAMS, exported, recorded
 from tests.unit.compiler import objects

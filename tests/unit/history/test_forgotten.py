@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from cli.explain.why import why
 from cli.history.changes import object_at, objects_between
-from cli.history.replaying import Replay
+from cli.history.object_states import LostHistoryError, complete_from
 from cli.history.source import Source, of_archive
-from cli.history.standing import standing as standing_of
-from cli.history.standing import tracked
-from cli.history.states import LostHistoryError, complete_from
 from cli.history.timeline import Timeline, living
-from cli.history.why import why
-from services.ingestor.retention import Retention
-from services.ingestor.standing import Standing
+from cli.replay.verification import Replay
+from cli.state.mesh_status import standing as standing_of
+from cli.state.mesh_status import tracked
+from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.compaction import Retention
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_KEPT, Checkpoint, EventLog
-from shared.events import ObjectKey
-from shared.snapshot import CDS
+from shared.records.events import ObjectKey
+from shared.records.snapshot import CDS
 from tests.property.history.worlds import STREAMS, exported, recorded
 from tests.unit.compiler import objects
 from tests.unit.compiler.objects import CLUSTER

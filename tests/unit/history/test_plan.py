@@ -13,14 +13,14 @@ import re2
 import yaml
 
 from cli.__main__ import main
-from cli.history.draining import Drain, Drains, draining
-from cli.history.planning import copied
-from cli.history.samples import samples
-from cli.verbs.plan import drained
-from services.compiler.offline import compile_events
-from shared.events import Event
+from cli.plan.draining import Drain, Drains, draining
+from cli.plan.planner import copied
+from cli.plan.sample_requests import samples
+from cli.verbs.policy.plan import drained
+from services.compiler.core.offline import compile_events
 from shared.policy.regexes import anchored_at_start
-from shared.snapshot import LDS
+from shared.records.events import Event
+from shared.records.snapshot import LDS
 from tests.property.history.worlds import exported, recorded
 from tests.unit.compiler import objects
 

@@ -11,15 +11,15 @@ import pytest
 
 from cli.__main__ import main
 from cli.calls.matching import Request
-from cli.history.decisions import Call, decide, last_otherwise
-from cli.history.reality import remarks
+from cli.explain.call_history import Call, decide, last_otherwise
+from cli.explain.proxy_reality import remarks
 from cli.history.timeline import Timeline
 from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
-from shared.events import Event
-from shared.snapshot import CDS
-from shared.status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records.events import Event
+from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records.snapshot import CDS
 from tests.property.history.worlds import exported, recorded
 from tests.unit.compiler import objects
 

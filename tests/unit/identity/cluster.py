@@ -11,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from shared.eventlog.protocol import Draft, EventLog
-from shared.events import APPLIED, DELETED, SCHEMA, Event, encode, encode_object
 from shared.model import (
     LABEL_MONITORED_BY,
     Meta,
@@ -23,7 +22,8 @@ from shared.model import (
     ServiceAccount,
     TokenIssuer,
 )
-from shared.subjects import Streams
+from shared.records.events import APPLIED, DELETED, SCHEMA, Event, encode, encode_object
+from shared.records.subjects import Streams
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 

@@ -16,16 +16,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ca.authority import new_serial
-from services.ca.template import LeafTemplate, self_signed_root, sign_leaf
-from shared.certificates import CorruptMessageError, SealingKey, TrustBundle, TrustedRoot, decode_bundle, encode
+from services.ca.core.template import LeafTemplate, self_signed_root, sign_leaf
+from services.ca.keys.authority import new_serial
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft
-from shared.sealing import Opener, generate_sealing_key
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
+from shared.identity.bundle_rules import InvalidBundleError, check_bundle
+from shared.identity.spiffe import SpiffeId
+from shared.identity.token_sealing import Opener, generate_sealing_key
+from shared.records.certificates import CorruptMessageError, SealingKey, TrustBundle, TrustedRoot, decode_bundle, encode
+from shared.records.subjects import Streams
 from shared.svid import BundleFollower
-from shared.svid.trust import InvalidBundleError, check_bundle
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks
 from tests.waiting import eventually

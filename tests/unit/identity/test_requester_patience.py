@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator
 import msgspec
 import pytest
 
-from shared.certificates import SigningAnswer, decode_request, encode
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft, Job
-from shared.spiffe import SpiffeId
-from shared.subjects import Streams
+from shared.identity.spiffe import SpiffeId
+from shared.records.certificates import SigningAnswer, decode_request, encode
+from shared.records.subjects import Streams
 from tests.chained import write_chained
 from tests.unit.ca.running import requester, tasks
 from tests.unit.identity.test_bundles import VALID
@@ -73,7 +73,7 @@ async def test_whoever_used_an_old_bundle_asks_again_as_soon_as_there_is_another
 async def test_a_request_that_no_ca_answers_counts_as_waiting_and_one_that_is_given_up_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shared.svid.requester.PATIENCE", 0.05)
+    monkeypatch.setattr("shared.identity.svid_requester.PATIENCE", 0.05)
     logs = MemoryLogs()
     await Ca(logs, "").publish(9)
     async with requester(logs) as asking:

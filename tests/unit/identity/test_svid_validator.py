@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared.spiffe import SpiffeId
+from shared.identity.spiffe import SpiffeId
 from shared.svid import InvalidSvidError, validate_svid
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)

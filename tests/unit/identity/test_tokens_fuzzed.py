@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.tokens import TokenRefusedError, TokenVerifier
+from shared.identity.service_account_tokens import TokenRefusedError, TokenVerifier
 from tests.unit.identity.cluster import Cluster
 
 NOW = 1_700_000_000.0

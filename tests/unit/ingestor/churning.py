@@ -9,16 +9,16 @@ from typing import Any
 
 import msgspec
 
-from services.ingestor.book import Book
-from services.ingestor.conditions import Condition
-from services.ingestor.difference import Applied
-from services.ingestor.facts import ObjectName, Observed, Projected
-from services.ingestor.reach import Reach
-from services.ingestor.reporter import Reporter, conditions_in
-from services.ingestor.reports import News, Outcome, Report
-from shared.events import ObjectKey
-from shared.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange, record_causes
-from shared.status import ProxyStatus, TypeStatus
+from services.ingestor.core.diff import Applied
+from services.ingestor.core.object_index import Book
+from services.ingestor.core.observations import ObjectName, Observed, Projected
+from services.ingestor.status.ack_progress import Reach
+from services.ingestor.status.conditions import Condition
+from services.ingestor.status.reporter import Reporter, conditions_in
+from services.ingestor.status.reports import News, Outcome, Report
+from shared.records.events import ObjectKey
+from shared.records.proxy_status import ProxyStatus, TypeStatus
+from shared.records.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange, record_causes
 from tests.simulation.clock import SimulatedLoop
 
 OBJECTS, PROXIES, CLASSES = 2000, 100, 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.ingestor.facts import Projected
-from services.ingestor.projection import project
+from services.ingestor.core.observations import Projected
+from services.ingestor.core.projection import project
 
 
 def pod(name: str = "web-1", **changes: Any) -> dict[str, Any]:

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from services.ingestor.carried import Carried, nothing
-from services.ingestor.changesets import ChangeSets
-from services.ingestor.kinds import Kind
-from services.ingestor.reflector import Limits, Reflector
-from services.ingestor.runner import Runner
-from services.ingestor.source import Source
-from services.ingestor.standing import Witness
-from services.ingestor.writer import Patience, Writer
-from shared import events
-from shared.backoff import Backoff
+from services.ingestor.core.change_sets import ChangeSets
+from services.ingestor.core.kinds import Kind
+from services.ingestor.core.reflector import Limits, Reflector
+from services.ingestor.kubernetes.reflector_runner import Runner
+from services.ingestor.kubernetes.source import Source
+from services.ingestor.log.chain_position import Witness
+from services.ingestor.log.epoch_carryover import Carried, nothing
+from services.ingestor.log.writer import Patience, Writer
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import EventLog
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.subjects import Streams
+from shared.timing.backoff import Backoff
 
 STREAMS = Streams()
 POD = Kind("Pod", "", "pods", "v1")

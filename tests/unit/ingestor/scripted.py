@@ -8,9 +8,9 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from services.ingestor.kinds import Kind
-from services.ingestor.reflector import Failure
-from services.ingestor.source import KindAbsentError, ListAnswer, SourceError
+from services.ingestor.core.kinds import Kind
+from services.ingestor.core.reflector import Failure
+from services.ingestor.kubernetes.source import KindAbsentError, ListAnswer, SourceError
 from tests.unit.ingestor.objects import encoded, listing, pod
 
 

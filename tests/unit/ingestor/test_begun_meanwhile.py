@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.ingestor.standing import Standing
-from shared import events
+from services.ingestor.log.chain_position import Standing
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Checkpoint, Draft
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.subjects import Streams
 from tests.unit.compiler import objects
 
 STREAMS = Streams()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingestor.standing import Standing
-from shared import events
+from services.ingestor.log.chain_position import Standing
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, Draft
-from shared.subjects import Streams
+from shared.records import events
+from shared.records.subjects import Streams
 from tests.unit.compiler import objects
 
 STREAMS = Streams()

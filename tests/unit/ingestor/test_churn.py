@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from services.ingestor.facts import ObjectName
-from services.ingestor.reports import Later, Outcome, Pace, Report
+from services.ingestor.core.observations import ObjectName
+from services.ingestor.status.reports import Later, Outcome, Pace, Report
 from tests.unit.ingestor.churning import OBJECTS, SOON, Mesh, busiest_second, churn, running, simulated
 
 

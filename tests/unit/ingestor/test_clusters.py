@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.eventlog.beginning import with_marks
 from shared.eventlog.memory import MemoryLog
+from shared.eventlog.trim_marker import with_marks
 from tests.unit.ingestor.rig import STREAMS, Rig, history
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Checkpoint, Draft, LogUnavailableError
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import Rig, history
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 

@@ -6,14 +6,14 @@ that is behind would count as the older, and its edges would go back.
 
 from __future__ import annotations
 
-from services.compiler.snapshots import Snapshots
-from services.ingestor.standing import Compiled, newest_version
+from services.compiler.log.snapshot_store import Snapshots
+from services.ingestor.log.chain_position import Compiled, newest_version
 from shared.eventlog.epoch import begins_later, new_epoch
 from shared.eventlog.memory import MemoryLog, MemoryLogs
-from shared.snapshot import FORMAT, Commit
+from shared.records.snapshot import FORMAT, Commit
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 EARLY, LATE = 1_800_000_000.0, 1_800_000_300.0

@@ -8,26 +8,26 @@ import itertools
 import msgspec
 import pytest
 
-from services.ingestor.book import Book
-from services.ingestor.hearing import Hearing
-from services.ingestor.reach import Reach
-from services.ingestor.reporter import Reporter
-from services.ingestor.reports import News, Outcome, Report
-from services.ingestor.retention import Retention
-from services.ingestor.standing import Standing
-from shared import blob, events
+from services.ingestor.core.object_index import Book
+from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.compaction import Retention
+from services.ingestor.status.ack_progress import Reach
+from services.ingestor.status.log_follower import Hearing
+from services.ingestor.status.reporter import Reporter
+from services.ingestor.status.reports import News, Outcome, Report
 from shared.eventlog.chain import Verifier
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Draft
-from shared.events import Event
-from shared.pins import PIN_KIND, PIN_NAME, Pin
-from shared.snapshot import Commit, Proxy, encode_commit
-from shared.status import ProxyStatus, encode_status
+from shared.records import chunked_payload, events
+from shared.records.events import Event
+from shared.records.pins import PIN_KIND, PIN_NAME, Pin
+from shared.records.proxy_status import ProxyStatus, encode_status
+from shared.records.snapshot import Commit, Proxy, encode_commit
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import PATIENCE, STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 SCOPE = STREAMS.cluster_scope("c1")
@@ -167,7 +167,7 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
         if version > 1:
             proxy = Proxy(cluster="c1", namespace="shop", pod="p", uid="u", service_account="s", workload_class="k")
             commit = msgspec.structs.replace(commit, proxies={"c1/shop/p": proxy})
-        drafts = blob.split(encode_commit(commit), STREAMS.snapshot_subject, version=version)
+        drafts = chunked_payload.split(encode_commit(commit), STREAMS.snapshot_subject, version=version)
         await write_chained(snapshots, *drafts)
 
     async with tasks(
@@ -176,7 +176,7 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
     ):
         await publish(1, 0)
         snapshots.intrude(STREAMS.snapshot_subject)
-        damaged = blob.split(b"damaged", STREAMS.snapshot_subject, version=2)
+        damaged = chunked_payload.split(b"damaged", STREAMS.snapshot_subject, version=2)
         await write_chained(snapshots, msgspec.structs.replace(damaged[0], payload=b"changed"))
         await publish(3, 1)
         await eventually(lambda: reach.version == 3, within=5, what="the commit behind it is taken")

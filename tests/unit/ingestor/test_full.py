@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from services.ingestor.writer import Patience
+from services.ingestor.log.writer import Patience
 from shared.eventlog.memory import MemoryLog
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 QUICK = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, full=0.01, glance=0.02, scrub=60.0, stand_by=0.02)

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 
-from services.ingestor.facts import Listed, Observed, Projected
-from services.ingestor.writer import Patience, Writer
-from shared import events
+from services.ingestor.core.observations import Listed, Observed, Projected
+from services.ingestor.log.writer import Patience, Writer
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_EPOCH_RECORDS, Draft
+from shared.records import events
 from tests.unit.ingestor.objects import projected
 from tests.unit.ingestor.rig import STREAMS
 from tests.waiting import eventually

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from shared.eventlog.memory import MemoryLog
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 

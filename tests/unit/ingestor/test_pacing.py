@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from services.ingestor.conditions import Condition
-from services.ingestor.facts import ObjectName
-from services.ingestor.reporter import conditions_in
-from services.ingestor.reports import Later, News, Outcome, Pace, Report
+from services.ingestor.core.observations import ObjectName
+from services.ingestor.status.conditions import Condition
+from services.ingestor.status.reporter import conditions_in
+from services.ingestor.status.reports import Later, News, Outcome, Pace, Report
 from tests.unit.ingestor.churning import CLASSES, OBJECTS, PROXIES, SOON, Mesh, busiest_second, running, simulated
 
 PACE = Pace()

@@ -6,15 +6,15 @@ import logging
 
 import pytest
 
-from services.ingestor.retention import Retention
-from services.ingestor.standing import Standing
-from services.ingestor.writer import Patience
+from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.compaction import Retention
+from services.ingestor.log.writer import Patience
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Extent
+from tests.unit.ingestor.log.test_compaction import SCOPE, grown, recovered
+from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
-from tests.unit.ingestor.test_retention import SCOPE, grown, recovered
-from tests.unit.ingestor.test_writer import agrees
 from tests.waiting import eventually
 
 LOOKS_OFTEN = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=0.02, scrub=60.0, stand_by=0.02)

@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.ingestor.difference import Applied
-from services.ingestor.drafts import draft
-from services.ingestor.kinds import TOKEN_ISSUER, Kind, kinds
-from services.ingestor.projection import UnreadableObjectError, project, project_issuer
+from services.ingestor.core.diff import Applied
+from services.ingestor.core.kinds import TOKEN_ISSUER, Kind, kinds
+from services.ingestor.core.projection import UnreadableObjectError, project, project_issuer
+from services.ingestor.core.records import draft
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import MAX_PAYLOAD, EventLog
-from shared.events import Event
 from shared.model import KINDS
-from shared.subjects import Streams
-from shared.withheld import GRANTING, MOST_BYTES, closed
+from shared.records.events import Event
+from shared.records.subjects import Streams
+from shared.records.withheld import GRANTING, MOST_BYTES, closed
 from tests.corpus.recording import SPECS
 from tests.unit.ingestor.rig import Rig, history
 from tests.unit.ingestor.scripted import ScriptedServer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from services.injector.configuration import Installation
-from services.injector.decision import Namespace
+from services.injector.core.configuration import Installation
+from services.injector.core.decision import Namespace
 from shared.model import ANNOTATION_INJECTION, LABEL_MONITORED_BY
 
 INSTALLATION = Installation(

@@ -10,7 +10,7 @@ import yaml
 
 from cli.migrate.advice import advise
 from cli.migrate.chart import helm_values
-from cli.migrate.scene import Advice
+from cli.migrate.surroundings import Advice
 from shared.policy.regexes import anchored_at_start
 
 MEMBER = """

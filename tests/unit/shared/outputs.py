@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from services.ca.facts import Facts
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.injector.patch import with_sidecar
-from shared.events import Event
+from services.ca.core.cluster_state import Facts
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
+from services.injector.core.patch import with_sidecar
+from shared.identity.service_account_tokens import TokenVerifier
 from shared.meshconfig.pods import read_mesh_spec
-from shared.snapshot import Snapshot
-from shared.tokens import TokenVerifier
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
 from tests.unit.compiler import objects
 from tests.unit.identity.cluster import Cluster
 from tests.unit.injector import pods

@@ -3,8 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shared import events
-from shared.events import Event, Origin
+from shared.records import events
+from shared.records.events import Event, Origin
 
 
 @pytest.mark.parametrize("origin", [None, Origin(), Origin(source="list", manager="kubectl")])

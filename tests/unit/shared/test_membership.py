@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[3]
 WRITE_THEM = {
     "shared/model.py",  # names them
     "shared/membership.py",  # judges them
-    "shared/withheld.py",  # copies them into the small form of a large Namespace
-    "shared/support.py",  # documents them
+    "shared/records/withheld.py",  # copies them into the small form of a large Namespace
+    "shared/policy/support_matrix.py",  # documents them
     "cli/cluster/membership.py",  # sets and removes them
     "cli/cluster/connectivity.py",  # prints the name of one
     "deploy/install/control_plane.py",  # sets one on the mesh's own namespace

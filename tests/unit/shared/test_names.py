@@ -6,14 +6,15 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared import names, reserved
+from shared import names
+from shared.kubernetes import reserved_ports
 
 ROOT = Path(__file__).parents[3]
-HOMES = {"shared/names.py", "shared/reserved.py"}
+HOMES = {"shared/names.py", "shared/kubernetes/reserved_ports.py"}
 COMMON = {"denied"}
 """A word that means other things elsewhere."""
 TEXTS = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)} - COMMON
-PORTS = {value for home in (names, reserved) for name, value in vars(home).items() if name.endswith("_PORT")}
+PORTS = {value for home in (names, reserved_ports) for name, value in vars(home).items() if name.endswith("_PORT")}
 BUILT = ("meshlog-webhook-", "meshlog-validator-", "/meshlog-trust-bundle", ":15128", "/osm-mesh-config")
 """Parts of texts that are put together from a shared name."""
 
@@ -30,7 +31,7 @@ def values(path: Path) -> Iterator[object]:
 def test_no_other_module_writes_a_shared_name_or_port() -> None:
     """It would go on working until one of the two changes: import it from `shared.names`."""
     assert names.MESH_CONFIG in TEXTS
-    assert {names.XDS_PORT, reserved.INBOUND_PORT} <= PORTS
+    assert {names.XDS_PORT, reserved_ports.INBOUND_PORT} <= PORTS
     modules = [path for package in ("services", "shared", "cli", "deploy") for path in (ROOT / package).rglob("*.py")]
     found = {
         f"{path.relative_to(ROOT)}: {value}"

@@ -14,20 +14,21 @@ from typing import Any
 
 import pytest
 
-from services.ca.facts import Facts
-from services.compiler.compiler import Compiler
-from services.compiler.mesh import MeshSettings
-from services.injector.decision import Namespace as InjectedNamespace
-from services.injector.decision import decide
-from services.injector.membership import ClusterFold
-from shared import model, support
+from services.ca.core.cluster_state import Facts
+from services.compiler.core.compiler import Compiler
+from services.compiler.mesh_state import MeshSettings
+from services.injector.core.decision import Namespace as InjectedNamespace
+from services.injector.core.decision import decide
+from services.injector.log.namespaces import ClusterFold
+from shared import model
 from shared.errors import MeshlogError
 from shared.eventlog.memory import MemoryLog
-from shared.events import Event
+from shared.identity.service_account_tokens import TokenVerifier
 from shared.meshconfig.pods import MeshSpec
-from shared.meshconfig.problems import problems
-from shared.snapshot import Snapshot
-from shared.tokens import TokenVerifier
+from shared.meshconfig.validation import problems
+from shared.policy import support_matrix
+from shared.records.events import Event
+from shared.records.snapshot import Snapshot
 from tests.unit.compiler import objects
 from tests.unit.identity.cluster import write
 from tests.unit.injector import pods
@@ -131,7 +132,7 @@ def _readers(mesh: Mesh, base: Json, spec: Json) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(_mesh_config_fields()))
 def test_a_field_of_the_mesh_config_has_the_effect_that_its_row_says(mesh: Mesh, path: str) -> None:
-    row = support.MESH_CONFIG[support.row(path)]
+    row = support_matrix.MESH_CONFIG[support_matrix.row(path)]
     base: Json = {}
     for part, rest in WITH.items():
         if path.startswith(f"{part}."):
@@ -165,7 +166,7 @@ MARKED: Mapping[tuple[str, str], Sequence[str]] = {
 
 
 def _marks() -> list[tuple[str, str]]:
-    return [(kind, name) for kind, rows in support.MARKS.items() if kind != "any" for name in rows]
+    return [(kind, name) for kind, rows in support_matrix.MARKS.items() if kind != "any" for name in rows]
 
 
 def _new_pod(namespace: Mapping[str, Mapping[str, str]], annotations: Mapping[str, str]) -> str:
@@ -184,7 +185,7 @@ def _marked_pod(name: str, annotations: Mapping[str, str]) -> Event:
 
 @pytest.mark.parametrize(("kind", "name"), _marks())
 def test_a_label_or_annotation_has_the_effect_that_its_row_says(kind: str, name: str) -> None:
-    row = support.MARKS[kind][name]
+    row = support_matrix.MARKS[kind][name]
     seen: set[str] = set()
     for value in MARKED[kind, name]:
         is_label = row.note.startswith("label")
@@ -218,7 +219,7 @@ def test_a_label_or_annotation_has_the_effect_that_its_row_says(kind: str, name:
 
 def test_every_annotation_and_label_that_a_service_reads_has_a_row() -> None:
     """But the one that the injector sets itself, and that of Kubernetes' own slices."""
-    known = {name for rows in support.MARKS.values() for name in rows}
+    known = {name for rows in support_matrix.MARKS.values() for name in rows}
     read = {
         value
         for name, value in vars(model).items()
@@ -269,7 +270,8 @@ def _fails(read: Callable[[Json], object], spec: Json) -> bool:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(path for path in _mesh_config_fields() if support.MESH_CONFIG[support.row(path)].reader)
+    "path",
+    sorted(path for path in _mesh_config_fields() if support_matrix.MESH_CONFIG[support_matrix.row(path)].reader),
 )
 def test_what_a_reader_cannot_use_is_a_problem_of_the_object_and_nothing_else_is(mesh: Mesh, path: str) -> None:
     """Whatever is stored without a word can be used by all: admission and statuses are no looser than the readers."""

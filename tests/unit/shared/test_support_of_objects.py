@@ -9,9 +9,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from services.ca.wishes import wanted_root
-from shared import model, support
-from shared.meshroot import CertManagerSettings, VaultSettings
+from services.ca.core.root_certificates import wanted_root
+from shared import model
+from shared.meshconfig.root_certificate import CertManagerSettings, VaultSettings
+from shared.policy import support_matrix
 from tests.unit.compiler import objects
 from tests.unit.shared.outputs import CLUSTER, CRDS, Json, Mesh, leaves, schema_of
 
@@ -147,7 +148,7 @@ def test_a_field_of_an_object_has_the_effect_that_its_row_says(kind: str, field:
     base = next((base for start, base in BASES.items() if field.startswith(start)), usual)
     flipped = json.loads(json.dumps(base))
     flips[field](flipped)
-    row = support.FIELDS.get(kind, {}).get(field, support.KINDS[kind])
+    row = support_matrix.FIELDS.get(kind, {}).get(field, support_matrix.KINDS[kind])
     version = {"TrafficTarget": objects.ACCESS, "TrafficSplit": objects.SPLIT}.get(kind, objects.SPECS)
     made = Mesh([*objects.bookstore(), *BUYERS, ANY_PORT, BY_BINDING])
 
@@ -159,7 +160,7 @@ def test_a_field_of_an_object_has_the_effect_that_its_row_says(kind: str, field:
     assert (sent(base) != sent(flipped)) == (row.state in {"works", "differs"})
 
 
-@pytest.mark.parametrize("kind", [kind for kind, row in support.KINDS.items() if row.state == "not yet"])
+@pytest.mark.parametrize("kind", [kind for kind, row in support_matrix.KINDS.items() if row.state == "not yet"])
 def test_a_kind_that_has_no_effect_yet_changes_no_byte(kind: str) -> None:
     made = Mesh(objects.bookstore())
     before = made.take()
@@ -173,7 +174,7 @@ def test_a_kind_that_has_no_effect_yet_changes_no_byte(kind: str) -> None:
 
 def test_what_providers_of_roots_do_not_read_has_a_row() -> None:
     """A field of a root's provider that its settings do not hold has no effect."""
-    rows = support.FIELDS["MeshRootCertificate"]
+    rows = support_matrix.FIELDS["MeshRootCertificate"]
     for provider, settings in (("vault", VaultSettings), ("certManager", CertManagerSettings)):
         known = {field.encode_name for field in msgspec.structs.fields(cast("type[msgspec.Struct]", settings))}
         for field in _fields_of("MeshRootCertificate"):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
-from services.ingestor.book import Book
-from services.ingestor.hearing import Hearing
-from services.ingestor.reach import Reach
-from services.ingestor.reporter import News, Outcome, Report, Reporter
-from services.injector.membership import Membership
-from services.xds_edge.issuers import IssuerFold, issuers_view
-from shared import blob
-from shared.commits import CommitFold
+from services.ingestor.core.object_index import Book
+from services.ingestor.status.ack_progress import Reach
+from services.ingestor.status.log_follower import Hearing
+from services.ingestor.status.reporter import News, Outcome, Report, Reporter
+from services.injector.log.namespaces import Membership
+from services.xds_edge.admission.token_issuers import IssuerFold, issuers_view
 from shared.eventlog.fold import Epoch
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import Draft, Record
-from shared.snapshot import Commit, encode_commit
-from shared.subjects import Streams
-from shared.tokens import TokenVerifier
+from shared.identity.service_account_tokens import TokenVerifier
+from shared.records import chunked_payload
+from shared.records.commits import CommitFold
+from shared.records.snapshot import Commit, encode_commit
+from shared.records.subjects import Streams
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks
 from tests.unit.identity.cluster import Cluster, write
@@ -100,7 +100,7 @@ def reporter(reach: Reach) -> Reporter:
 
 def commit(version: int, *, parent: int = 0, subject: str = STREAMS.snapshot_subject) -> list[Draft]:
     value = Commit(format=1, version=version, parent=parent, epoch="e", build="b")
-    return blob.split(encode_commit(value), subject, version=version)
+    return chunked_payload.split(encode_commit(value), subject, version=version)
 
 
 async def test_after_the_loss_of_everything_reports_go_on_with_lower_versions() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from services.xds_edge.dialect import Delta, Dialect, World
-from services.xds_edge.exchange import Exchange, UnknownTypeError
-from services.xds_edge.requests import BadRequestError
-from services.xds_edge.responses import Responses
-from services.xds_edge.selection import Selection
-from services.xds_edge.subscriptions import TooManyNamesError
-from shared.snapshot import SDS, TYPE_URLS
+from services.xds_edge.xds.ads import Exchange, UnknownTypeError
+from services.xds_edge.xds.decode import BadRequestError
+from services.xds_edge.xds.delta import TooManyNamesError
+from services.xds_edge.xds.protocol import Delta, Dialect, World
+from services.xds_edge.xds.resource_set import Selection
+from services.xds_edge.xds.response_cache import Responses
+from shared.records.snapshot import SDS, TYPE_URLS
 from tests.unit.xds_edge.proxy_model import view
 
 NAMES = {"a": "1", "b": "1", "*": "1", "": "1"}

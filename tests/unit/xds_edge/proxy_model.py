@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from services.xds_edge.exchange import Exchange, View
-from services.xds_edge.selection import Selection
-from services.xds_edge.subscriptions import WILDCARD, Offer, Request, Verdict
-from shared.snapshot import TYPE_URLS
+from services.xds_edge.xds.ads import Exchange, View
+from services.xds_edge.xds.delta import WILDCARD, Offer, Request, Verdict
+from services.xds_edge.xds.resource_set import Selection
+from shared.records.snapshot import TYPE_URLS
 
 
 def view(version: int, **types: dict[str, str]) -> View:

@@ -11,13 +11,13 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import Event
 
-from services.xds_edge.accounts import Account, PodLimits
-from services.xds_edge.calls import Call, Handler
-from services.xds_edge.http2 import Connection
-from services.xds_edge.ledger import Ledger
-from services.xds_edge.lifetime import Limits
-from services.xds_edge.refusal import Code, StreamRefusedError
-from shared.token_bucket import TokenBucket
+from services.xds_edge.errors import Code, StreamRefusedError
+from services.xds_edge.http2.call import Call, Handler
+from services.xds_edge.http2.connection import Connection
+from services.xds_edge.http2.keepalive import Limits
+from services.xds_edge.limits.memory_ledger import Ledger
+from services.xds_edge.limits.pod_usage import Account, PodLimits
+from shared.timing.token_bucket import TokenBucket
 from tests.waiting import eventually
 
 HEADERS = [

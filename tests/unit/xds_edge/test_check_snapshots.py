@@ -8,12 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.compiler.offline import compile_events
-from services.xds_edge import lastgood
-from services.xds_edge.edge import MOST_LOGGED, Edge
+from services.compiler.core.offline import compile_events
+from services.xds_edge.app import MOST_LOGGED, Edge
 from services.xds_edge.settings import EdgeSettings
+from services.xds_edge.snapshot import disk_cache
 from shared.eventlog.protocol import EMPTY
-from shared.snapshot import CDS, RDS, Commit, ViewChange
+from shared.records.snapshot import CDS, RDS, Commit, ViewChange
 from tests.unit.compiler import objects
 
 
@@ -78,8 +78,8 @@ async def test_what_comes_from_disk_is_checked_too(monkeypatch: pytest.MonkeyPat
         views={**views},
         proxies=held.proxies,
     )
-    state = lastgood.LastGood(format=lastgood.FORMAT, checkpoint=EMPTY, keyframe=broken, issuers={}, bundle=None)
-    monkeypatch.setattr(lastgood, "read", lambda _: state)  # pyright: ignore[reportUnknownLambdaType]
+    state = disk_cache.LastGood(format=disk_cache.FORMAT, checkpoint=EMPTY, keyframe=broken, issuers={}, bundle=None)
+    monkeypatch.setattr(disk_cache, "read", lambda _: state)  # pyright: ignore[reportUnknownLambdaType]
     edge = Edge(EdgeSettings(check_snapshots=True, state_dir=str(tmp_path)), instance="e")
     edge.load()
     assert edge.counters.inconsistencies > 0

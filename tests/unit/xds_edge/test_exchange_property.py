@@ -7,9 +7,9 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.xds_edge.exchange import Exchange
-from services.xds_edge.subscriptions import WILDCARD
-from shared.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
+from services.xds_edge.xds.ads import Exchange
+from services.xds_edge.xds.delta import WILDCARD
+from shared.records.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
 from tests.unit.xds_edge.proxy_model import ProxyModel, view
 
 NAMES = ["a", "b", "c", "d"]

@@ -8,16 +8,16 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from services.xds_edge import snapshots
-from services.xds_edge.detour import Detour
-from services.xds_edge.fleet import Fleet
-from services.xds_edge.snapshots import SnapshotFollower
-from shared import blob
-from shared.backoff import Backoff
+from services.xds_edge.snapshot import follower
+from services.xds_edge.snapshot.fleet import Fleet
+from services.xds_edge.snapshot.follower import SnapshotFollower
+from services.xds_edge.snapshot.gap_recovery import Detour
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint, Record
-from shared.snapshot import FORMAT, Commit, Snapshot, encode_commit
-from shared.subjects import Streams
+from shared.records import chunked_payload
+from shared.records.snapshot import FORMAT, Commit, Snapshot, encode_commit
+from shared.records.subjects import Streams
+from shared.timing.backoff import Backoff
 from tests.waiting import eventually
 
 STREAMS = Streams()
@@ -36,7 +36,7 @@ async def say(logs: MemoryLogs, told: Commit, *, keyframe: bool = False) -> None
     subject = STREAMS.keyframe_subject if keyframe else STREAMS.snapshot_subject
     log = logs.stream(STREAMS.keyframes if keyframe else STREAMS.snapshots)
     after = await log.tip(subject)
-    drafts = blob.split(encode_commit(told), subject, version=told.version)
+    drafts = chunked_payload.split(encode_commit(told), subject, version=told.version)
     await log.append(drafts, scope=subject, after=after, epoch="" if after != EMPTY else f"chain-{told.version}")
 
 
@@ -88,11 +88,11 @@ class Edge:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that take seconds in life take hundredths here."""
-    monkeypatch.setattr(snapshots, "GLANCE", 0.02)
-    monkeypatch.setattr(snapshots, "_NEXT_GLANCE", 0.02)
-    monkeypatch.setattr(snapshots, "GAP_LOOK", 0.02)
-    monkeypatch.setattr(snapshots, "_DAMAGED", Backoff(first=0.01, longest=10.0))
-    monkeypatch.setattr(snapshots, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
+    monkeypatch.setattr(follower, "GLANCE", 0.02)
+    monkeypatch.setattr(follower, "_NEXT_GLANCE", 0.02)
+    monkeypatch.setattr(follower, "GAP_LOOK", 0.02)
+    monkeypatch.setattr(follower, "_DAMAGED", Backoff(first=0.01, longest=10.0))
+    monkeypatch.setattr(follower, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
 
 
 async def test_a_log_that_went_back_behind_a_follower_that_has_read_nothing_yet_is_noticed() -> None:
@@ -212,7 +212,7 @@ class WatchedLogs(MemoryLogs):
 
 
 async def test_a_long_way_around_a_gap_is_gone_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshots, "GAP_LOOK", 0.05)
+    monkeypatch.setattr(follower, "GAP_LOOK", 0.05)
     logs = WatchedLogs()
     logs.commits.pause = 0.03
     await say(logs, commit(10, 0))
@@ -292,7 +292,7 @@ async def test_a_commit_that_a_full_log_took_in_part_is_no_gap_and_the_same_once
     logs = MemoryLogs(STREAMS)
     await say(logs, commit(10, 0))
     log = logs.stream(STREAMS.snapshots)
-    drafts = blob.split(encode_commit(commit(11, 10)), STREAMS.snapshot_subject, version=11, chunk=20)
+    drafts = chunked_payload.split(encode_commit(commit(11, 10)), STREAMS.snapshot_subject, version=11, chunk=20)
     whole = await log.append(drafts, scope=STREAMS.snapshot_subject, after=await log.tip(STREAMS.snapshot_subject))
     log.roll_back(whole.sequence - 1)
     edge = Edge(logs)
@@ -312,7 +312,7 @@ async def test_an_edge_to_which_commits_come_late_knows_that_it_is_behind(monkey
 
     async def late(*, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         async for record in on_time(start=start, subjects=subjects):
-            if blob.version_of(record) > 10:
+            if chunked_payload.version_of(record) > 10:
                 await arrives.wait()
             yield record
 

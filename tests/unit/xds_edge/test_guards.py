@@ -8,13 +8,12 @@ import pytest
 from h2.events import ConnectionTerminated, DataReceived, RemoteSettingsChanged, StreamReset
 from h2.settings import SettingCodes
 
-from services.xds_edge.http2 import MOST_REFUSED
-from services.xds_edge.intake import STRANGER_BURST
-from services.xds_edge.ledger import Ledger
-from services.xds_edge.lifetime import Limits
-from services.xds_edge.rules import MOST_CALLS, MOST_HEADERS
-from tests.unit.xds_edge.rig import HEADERS, Rig
-from tests.unit.xds_edge.test_meter import (
+from services.xds_edge.http2.connection import MOST_REFUSED
+from services.xds_edge.http2.frame_reader import STRANGER_BURST
+from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS
+from services.xds_edge.http2.keepalive import Limits
+from services.xds_edge.limits.memory_ledger import Ledger
+from tests.unit.xds_edge.http2.test_frame_meter import (
     ALTSVC,
     CONTINUATION,
     DATA,
@@ -25,6 +24,7 @@ from tests.unit.xds_edge.test_meter import (
     WINDOW_UPDATE,
     frame,
 )
+from tests.unit.xds_edge.rig import HEADERS, Rig
 from tests.waiting import eventually
 
 CHEAP = {

@@ -9,8 +9,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.xds_edge.requests import BadRequestError, decode_delta, decode_world
-from shared.snapshot import SDS, TYPE_URLS
+from services.xds_edge.xds.decode import BadRequestError, decode_delta, decode_world
+from shared.records.snapshot import SDS, TYPE_URLS
 from tests.unit.xds_edge.hostile import converse
 
 

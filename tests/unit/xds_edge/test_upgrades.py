@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.xds_edge import snapshots
-from shared import blob
-from shared.backoff import Backoff
+from services.xds_edge.snapshot import follower
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY
-from shared.snapshot import CDS, FORMAT, Commit, FutureSnapshotError, Resource, decode_commit, encode_commit
+from shared.records import chunked_payload
+from shared.records.snapshot import CDS, FORMAT, Commit, FutureSnapshotError, Resource, decode_commit, encode_commit
+from shared.timing.backoff import Backoff
 from tests.unit.xds_edge.test_following import STREAMS, Edge, commit, say
 from tests.waiting import eventually
 
@@ -21,10 +21,10 @@ from tests.waiting import eventually
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that take seconds in life take hundredths here."""
-    monkeypatch.setattr(snapshots, "GLANCE", 0.02)
-    monkeypatch.setattr(snapshots, "GAP_LOOK", 0.02)
-    monkeypatch.setattr(snapshots, "_DAMAGED", Backoff(first=0.01, longest=10.0))
-    monkeypatch.setattr(snapshots, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
+    monkeypatch.setattr(follower, "GLANCE", 0.02)
+    monkeypatch.setattr(follower, "GAP_LOOK", 0.02)
+    monkeypatch.setattr(follower, "_DAMAGED", Backoff(first=0.01, longest=10.0))
+    monkeypatch.setattr(follower, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
 
 
 def fields(told: Commit) -> dict[str, Any]:
@@ -44,7 +44,7 @@ async def append(logs: MemoryLogs, version: int, payload: bytes, *, keyframe: bo
     subject = STREAMS.keyframe_subject if keyframe else STREAMS.snapshot_subject
     log = logs.stream(STREAMS.keyframes if keyframe else STREAMS.snapshots)
     after = await log.tip(subject)
-    drafts = blob.split(payload, subject, version=version)
+    drafts = chunked_payload.split(payload, subject, version=version)
     await log.append(drafts, scope=subject, after=after, epoch="" if after != EMPTY else "chain")
 
 

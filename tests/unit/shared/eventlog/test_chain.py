@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.eventlog.beginning import with_marks
 from shared.eventlog.chain import Verifier
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, HEADER_AFTER, HEADER_BEGINS, ChainBrokenError, Checkpoint, Draft, Record
+from shared.eventlog.trim_marker import with_marks
 
 SCOPE = "mesh.events.c1.>"
 

@@ -7,8 +7,8 @@ import pytest
 from shared.eventlog.foreign import Foreign
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import GENESIS, HEADER_BATCH, HEADER_CHAIN, HEADER_EPOCH, Draft, Record, StaleWriterError
-from shared.pins import PIN_KIND, PIN_NAME
-from shared.subjects import Streams
+from shared.records.pins import PIN_KIND, PIN_NAME
+from shared.records.subjects import Streams
 from tests.chained import write_chained
 
 STREAMS = Streams()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.eventlog.streams import matches, specs
-from shared.subjects import Streams
+from shared.records.subjects import Streams
 
 
 @pytest.mark.parametrize(

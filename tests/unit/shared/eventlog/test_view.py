@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.backoff import Backoff
 from shared.errors import MeshlogError
 from shared.eventlog.fold import Epoch, ViewRestartError
 from shared.eventlog.foreign import Foreign, Screen
@@ -20,7 +19,8 @@ from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft, Record
 from shared.eventlog.streams import specs
 from shared.eventlog.view import Begin, LogView, ViewLimits
-from shared.subjects import Streams
+from shared.records.subjects import Streams
+from shared.timing.backoff import Backoff
 from tests.chained import write_chained
 from tests.waiting import eventually
 

@@ -127,18 +127,24 @@ def configured() -> Iterator[io.StringIO]:
 
 
 def test_a_level_holds_for_a_package_and_a_longer_name_has_its_own(configured: io.StringIO) -> None:
-    levels = levels_of(["services.ca=debug", "services.ca.issuer=error", "asyncio=info"])
+    levels = levels_of(["services.ca=debug", "services.ca.core.issuer=error", "asyncio=info"])
     configure(service="ca", instance="ca-0", level="warning", form="json", levels=levels, stream=configured)
-    for name in ("services.ca.roots", "services.ca.issuer", "services.xds_edge.edge", "asyncio", "nats"):
+    for name in (
+        "services.ca.providers.registry",
+        "services.ca.core.issuer",
+        "services.xds_edge.app",
+        "asyncio",
+        "nats",
+    ):
         for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
             logging.getLogger(name).log(level, "x")
     told: dict[str, list[str]] = {}
     for line in map(json.loads, configured.getvalue().splitlines()):
         told.setdefault(line["logger"], []).append(line["level"])
     assert told == {
-        "services.ca.roots": ["debug", "info", "warning", "error"],
-        "services.ca.issuer": ["error"],
-        "services.xds_edge.edge": ["warning", "error"],
+        "services.ca.providers.registry": ["debug", "info", "warning", "error"],
+        "services.ca.core.issuer": ["error"],
+        "services.xds_edge.app": ["warning", "error"],
         "asyncio": ["info", "warning", "error"],
         "nats": ["warning", "error"],
     }
@@ -164,6 +170,6 @@ def test_each_module_logs_under_its_own_import_path() -> None:
                 for line in path.read_text().splitlines()
                 if re.search(r"= ?logging\.getLogger\(", line)
                 and line.strip() not in {f"_log = logging.getLogger({name})", "root = logging.getLogger()"}
-                and path != PROJECT / "shared/eventlog/quiet.py"
+                and path != PROJECT / "shared/eventlog/jetstream/silence.py"
             ]
     assert found == []

@@ -1,0 +1,177 @@
+"""Ask whether one may call another, by the names that people use: what `meshlog check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from cli.calls.directory import Directory, PodEntry, ServiceEntry
+from cli.calls.matching import Request
+from cli.calls.near_misses import Ends, near_misses
+from cli.calls.path import Sidecars, Verdict, Way
+from services.compiler.mesh_state import Mesh
+from shared.errors import BadInputError
+from shared.policy.names import ObjectName
+from shared.records.snapshot import Snapshot
+
+_RULES = {"permissive": "permissive mode: every member may call it"}
+"""What a rule of the configuration that is no object is called."""
+_ASSUMED = (
+    "port {port} is read as HTTP because its Service says nothing else: if it speaks another protocol, set appProtocol "
+    "(tcp, say), or its clients wait for ever"
+)
+_NOT_READ = frozenset({"400", "404", "431"})
+"""What is seen of a request that no policy would let through."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What becomes of one call."""
+
+    caller: str
+    called: str
+    """Service and port."""
+    asked: str
+    """What was judged: `GET /books`, or `a connection` where the port is bytes to the mesh."""
+    allowed: bool
+    sees: str
+    """What the caller sees."""
+    ways: tuple[Way, ...]
+    ends: Ends
+    hints: tuple[str, ...] = ()
+    """What would have let a denied call through, nearly; of an allowed one, what it rests on that nobody has said."""
+
+    @property
+    def sentence(self) -> str:
+        """In words."""
+        head = f"{self.caller} -> {self.called}, {self.asked}: "
+        if self.allowed:
+            rules = ", ".join(sorted({_RULES.get(way.rule, way.rule) for way in self.ways}))
+            return f"{head}allowed by {rules}{_shares(self.ways)}"
+        reasons = dict.fromkeys(way.rule for way in self.ways if not way.passes)
+        partly = ", on some of its ways" if any(way.passes for way in self.ways) else ""
+        return f"{head}denied{partly}; the caller sees {self.sees}: {'; '.join(reasons)}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The sentence, and a line for each hint."""
+        return (self.sentence, *(f"  {hint}" for hint in self.hints))
+
+
+def _shares(ways: tuple[Way, ...]) -> str:
+    weights = {way.cluster: way.weight for way in ways}
+    if len(weights) < 2:
+        return ""
+    total = sum(weights.values())
+    parts = [f"{100 * weight / total:g} % to {name.split('|')[1]}" for name, weight in sorted(weights.items())]
+    return f" ({', '.join(parts)})"
+
+
+def explained(answers: list[Answer], request: Request, policy: Callable[[set[str]], Mesh]) -> list[Answer]:
+    """The answers, with hints for those that deny. `policy` makes the policy of some namespaces; it may be costly."""
+    denied = [answer for answer in answers if not answer.allowed and answer.sees not in _NOT_READ]
+    if not denied:
+        return answers
+    mesh = policy({name.namespace for answer in denied for name in (answer.ends.caller, answer.ends.service)})
+    return [
+        answer
+        if answer not in denied
+        else msgspec.structs.replace(answer, hints=tuple(near_misses(mesh, answer.ends, request)))
+        for answer in answers
+    ]
+
+
+def ask(
+    snapshot: Snapshot, directory: Directory, caller: str, called: str, request: Request, *, port: int | None = None
+) -> list[Answer]:
+    """One answer for each service and each kind of caller that the names mean.
+
+    Raises `BadInputError` for names that are not there, and for a port that must be chosen.
+    """
+    callers = _one_of_each_class(snapshot, directory, directory.pods_of(*directory.named(caller)))
+    kind, name = directory.named(called)
+    if not callers:
+        raise BadInputError("check/caller", f"no pod is behind {caller}, so there is no caller")
+    if kind == "svc":
+        service = directory.services[name]
+        return [_answer(snapshot, directory, one, (service, _port(service, port)), request) for one in callers]
+    pods = tuple(pod.name for pod in directory.pods_of(kind, name))
+    wanted = [
+        (service, number)
+        for service in dict.fromkeys(service for pod in pods for service in directory.services_over(pod))
+        for number in service.ports
+        if port in {None, number}
+    ]
+    if not wanted:
+        raise BadInputError(
+            "check/unreachable", f"no Service leads to {called}{'' if port is None else f' by port {port}'}"
+        )
+    return [_answer(snapshot, directory, one, place, request, only=pods) for one in callers for place in wanted]
+
+
+def _one_of_each_class(snapshot: Snapshot, directory: Directory, pods: list[PodEntry]) -> list[PodEntry]:
+    found: dict[str, PodEntry] = {}
+    for pod in pods:
+        proxy = snapshot.proxies.get(directory.key(pod.name))
+        found.setdefault(proxy.workload_class if proxy else "without a sidecar", pod)
+    return list(found.values())
+
+
+def _port(service: ServiceEntry, port: int | None) -> int:
+    if port is None and len(service.ports) == 1:
+        return service.ports[0]
+    if port in service.ports:
+        assert port is not None
+        return port
+    if service.withheld:
+        raise BadInputError("check/withheld", f"no call leads to Service {service.name}: it {service.withheld}")
+    offered = ", ".join(map(str, service.ports)) or "none"
+    raise BadInputError("check/port", f"choose a port of Service {service.name} with --port: {offered}")
+
+
+def _answer(
+    snapshot: Snapshot,
+    directory: Directory,
+    caller: PodEntry,
+    place: tuple[ServiceEntry, int],
+    request: Request,
+    *,
+    only: tuple[ObjectName, ...] = (),
+) -> Answer:
+    service, port = place
+    sidecars = Sidecars(snapshot, directory.sidecars)
+    key = directory.key(caller.name)
+    pods = [directory.pods[pod] for pod in service.pods if pod in directory.pods]
+    if key not in snapshot.proxies:
+        verdicts = [sidecars.plain(address, port) for pod in pods for address in pod.addresses[:1]]
+    elif not caller.sidecar:
+        verdicts = [sidecars.dial(key, service.name, port, request)]
+    else:
+        http = port in service.http
+        verdicts = [sidecars.decide(key, address, port, request, http=http) for address in service.addresses]
+    ways = _ways(verdicts, frozenset(directory.key(pod) for pod in only))
+    refused = [way.sees for way in ways if not way.passes]
+    return Answer(
+        caller=str(caller.name),
+        called=f"{service.name}:{port}",
+        asked=f"{request.method} {request.path}" if port in service.http else "a connection",
+        allowed=not refused,
+        sees=refused[0] if refused else "an answer",
+        ways=ways,
+        ends=Ends(
+            caller=caller.account,
+            service=service.name,
+            port=port,
+            called=tuple(dict.fromkeys(pod.account for pod in pods)),
+            pod=pods[0].name if pods else None,
+        ),
+        hints=(_ASSUMED.format(port=port),) if not refused and port in service.assumed else (),
+    )
+
+
+def _ways(verdicts: list[Verdict], only: frozenset[str]) -> tuple[Way, ...]:
+    """The ways of a call; if certain pods are asked for, those that arrive there, or else why none does."""
+    ways = tuple(way for verdict in verdicts for way in verdict.ways)
+    if not ways:
+        return (Way(cluster="", weight=1, pod="", port=0, sees="closed", rule="no pod is behind the service"),)
+    return tuple(way for way in ways if way.pod in only) if any(way.pod in only for way in ways) else ways

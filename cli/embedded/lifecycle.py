@@ -1,0 +1,291 @@
+"""The embedded mesh of this machine: where it lives, how it is started, and a handle on it once it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.cluster.installation import mesh_config
+from cli.embedded import log_credentials
+from cli.embedded.mesh import Mesh
+from cli.kubernetes import kubeconfig
+from cli.kubernetes.api import Api, connect
+from deploy.devcluster.controllers.namespaces import ROOT_CA
+from deploy.devcluster.launch import mesh as launch
+from deploy.devcluster.object_fields import API_SERVER
+from deploy.devcluster.settings import KEPT as KEPT_DIRECTORY
+from deploy.devcluster.settings import LOG_DATA
+from deploy.install.control_plane import Profile, control_plane
+from deploy.install.profile import PRESETS
+from shared.errors import BadInputError
+from shared.eventlog.fold import Epoch
+from shared.eventlog.jetstream.connection import Access
+from shared.eventlog.jetstream.log import JetStreamLog, JetStreamLogs
+from shared.eventlog.jetstream.silence import hushed
+from shared.eventlog.protocol import EventLog, EventLogError, Record
+from shared.eventlog.streams import specs
+from shared.eventlog.view import Begin, LogView
+from shared.names import CA_SECRET, NATS_PORT
+from shared.records import chunked_payload
+from shared.records.commits import CommitFold
+from shared.records.proxy_status import status_in
+from shared.records.snapshot import Commit, decode_commit
+from shared.records.subjects import Streams
+from shared.service.interpreter import module
+
+STATE_VARIABLE = "MESHLOG_STATE"
+KUBECONFIG = "kubeconfig"
+LOG = LOG_DATA
+"""Directory of the log's files."""
+MANIFESTS = "control-plane.yaml"
+"""What the control plane was made of, beside the kubeconfig."""
+KEPT = ("secrets", "meshrootcertificates.config.openservicemesh.io")
+"""What the log cannot tell again, of the mesh's namespace: the keys of the CA, and which roots were wished for."""
+CLUSTER = "devcluster"
+PROXY_MARK = 1337
+SETTLE_SECONDS = 2
+"""The devcluster's kubelet refreshes a mounted trust bundle at once."""
+READY_WITHIN = 60.0
+"""Seconds for the control plane to become available."""
+_LOOK = 0.1
+"""Seconds between looks for a stream that is not there yet."""
+
+
+def state_directory() -> Path:
+    """Where the embedded mesh keeps its files: `$MESHLOG_STATE`, else below the user's state directory."""
+    if chosen := os.environ.get(STATE_VARIABLE):
+        return Path(chosen).absolute()
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "meshlog"
+
+
+def running() -> dict[str, Any]:
+    """What is known of the running mesh; raises `BadInputError` if there is none."""
+    found = launch.status(state_directory())
+    if not found["running"]:
+        raise BadInputError("mesh/none", "no mesh of yours runs here; `meshlog up` starts one")
+    return found
+
+
+def profile(state: Path, *, edges: int = 0, ha: bool = False) -> Profile:
+    """The control plane as the embedded mesh runs it; `ha`: as many of everything as the chart's preset `ha`."""
+    if not ha:
+        return Profile(
+            cluster=CLUSTER,
+            edges=edges or 2,
+            proxy_mark=PROXY_MARK,
+            webhook_client_ca=ROOT_CA,
+            webhook_client_name=API_SERVER,
+            nats_data=str(state / LOG),
+            nats_secured=True,
+            distribution_settle=SETTLE_SECONDS,
+        )
+    preset = PRESETS["ha"]
+    return Profile(
+        cluster=CLUSTER,
+        ingestors=preset.ingestors,
+        compilers=preset.compilers,
+        cas=preset.cas,
+        edges=edges or preset.edges,
+        injectors=preset.injectors,
+        nats_nodes=preset.nats_nodes,
+        durable=preset.durable,
+        nats_secured=preset.nats_secured,
+        nats_size=preset.nats_size,
+        proxy_mark=PROXY_MARK,
+        webhook_client_ca=ROOT_CA,
+        webhook_client_name=API_SERVER,
+        distribution_settle=SETTLE_SECONDS,
+    )
+
+
+def start(
+    *,
+    api_port: int,
+    nats_port: int,
+    detached: bool,
+    progress: Callable[[str], None],
+    edges: int = 0,
+    ha: bool = False,
+) -> launch.Mesh:
+    """Start the devcluster and hand it the control plane's objects; returns when its API is ready.
+
+    Raises `BadInputError` for what the user can change: a port in use, a second mesh, a kernel that will not.
+    """
+    state = state_directory()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    manifests = state / MANIFESTS
+    chosen = profile(state, edges=edges, ha=ha)
+    home, *parts = control_plane(chosen)
+    # Before the webhooks, which nobody answers yet.
+    objects = [home, mesh_config(chosen, permissive=False), *parts]
+    rendered = yaml.dump_all(objects, Dumper=yaml.CSafeDumper, sort_keys=False)
+    argv = module("deploy.devcluster", "--manifest", str(manifests))
+    argv += [f"--keep={each}/{chosen.namespace}" for each in KEPT]
+    argv += ["--publish", f"nats={chosen.namespace}/nats:{NATS_PORT}"]
+    _refuse_second(state)
+    if (state / LOG).exists() and not (
+        state / KEPT_DIRECTORY / "secrets" / chosen.namespace / f"{CA_SECRET}.json"
+    ).exists():
+        progress("there is a log but no key of its CA: if it does not come up, `meshlog down --forget` begins anew")
+    move_into_accounts(state / LOG)
+    manifests.write_text(rendered)
+    if (secrets := log_credentials.prepare(state, chosen)) is not None:
+        argv += ["--manifest", str(secrets)]
+    return launch.start(
+        state,
+        argv,
+        listeners={"api": ("127.0.0.1", api_port), "nats": ("127.0.0.1", nats_port)},
+        detached=detached,
+        progress=progress,
+    )
+
+
+def move_into_accounts(directory: Path) -> None:
+    """Move the streams of a log of an older build, which knew no accounts, into those that they have now.
+
+    Nothing happens if there are none, or if no server has written there. A stream is a directory below that of its
+    account, and does not name it.
+    """
+    root = directory / "jetstream"
+    older = root / "$G" / "streams"
+    if not older.is_dir():
+        return
+    for stream in specs(Streams()):
+        home = root / stream / "streams"
+        if (older / stream).is_dir() and not (home / stream).exists():
+            home.mkdir(parents=True, exist_ok=True)
+            (older / stream).rename(home / stream)
+
+
+def _refuse_second(state: Path) -> None:
+    found = launch.status(state)
+    if found["running"]:
+        raise BadInputError(
+            "up/running", f"a mesh runs already (pid {found['pid']}); `meshlog down` ends it", about=str(state)
+        )
+
+
+async def control_plane_available(api: Api, progress: Callable[[str], None]) -> None:
+    """Wait until all of the control plane is available; raises `ApiRefusedError` if a part is not in time."""
+    chosen = Profile()
+    text = (state_directory() / MANIFESTS).read_text(encoding="utf-8")
+    for manifest in yaml.load_all(text, Loader=yaml.CSafeLoader):
+        if manifest["kind"] in {"Deployment", "StatefulSet"}:
+            name = manifest["metadata"]["name"]
+            progress(f"waiting for {name}")
+            await api.wait(
+                f"/apis/apps/v1/namespaces/{chosen.namespace}/{manifest['kind'].lower()}s/{name}",
+                lambda one: one.get("status", {}).get("availableReplicas", 0) >= one["spec"]["replicas"],
+                within=READY_WITHIN,
+                what=f"{name} is not available; `meshlog logs {chosen.namespace}/{name}` says more",
+            )
+
+
+def log_access(found: dict[str, Any], *, name: str = "meshlog") -> Access:
+    """How to connect to the log of the mesh that runs (`running`); `name` is for the log's monitoring."""
+    host, port = found["listeners"]["nats"]
+    return log_credentials.access(state_directory(), (host, port), name=name)
+
+
+async def existing(logs: JetStreamLogs, stream: str) -> JetStreamLog:
+    """A stream as soon as it is there: people make none."""
+    log = logs.existing(stream)
+    while True:
+        try:
+            await log.bounds()
+        except EventLogError:
+            await asyncio.sleep(_LOOK)
+        else:
+            return log
+
+
+@contextlib.asynccontextmanager
+async def attached() -> AsyncGenerator[Mesh]:
+    """A handle on the running mesh, with its commits and statuses followed while it is open."""
+    found = running()
+    state = state_directory()
+    streams = Streams()
+    # An outage of the log is waited out, and what waits for it has a deadline and a sentence of its own.
+    with hushed():
+        logs = JetStreamLogs.connect(log_access(found), streams)
+        try:
+            async with connect(kubeconfig.read(state / KUBECONFIG)) as api, asyncio.timeout(READY_WITHIN) as limit:
+                opened = [
+                    await existing(logs, name)
+                    for name in (streams.events, streams.snapshots, streams.keyframes, streams.status)
+                ]
+                limit.reschedule(None)
+                events_log, snapshots, keyframes, status = opened
+                mesh = Mesh(
+                    api=api, events_log=events_log, status_log=status, streams=streams, cluster=CLUSTER, state_dir=state
+                )
+                mesh.views = (_commits(mesh, snapshots, keyframes, streams), _statuses(mesh, status, streams))
+                tasks = [asyncio.create_task(view.run()) for view in mesh.views]
+                try:
+                    await mesh.caught_up(within=READY_WITHIN)
+                    yield mesh
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await logs.close()
+
+
+def _commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> LogView:
+    """The view of the commits that feeds the tracker, from the newest keyframe on."""
+
+    def take(commit: Commit) -> None:
+        mesh.tracker.take_commit(commit)
+        mesh.wake()
+
+    commits = CommitFold(take)
+
+    async def seed() -> None:
+        newest = await chunked_payload.newest(keyframes, streams.keyframe_subject)
+        keyframe = decode_commit(newest[1]) if newest is not None else None
+        if keyframe is not None and keyframe.version > mesh.tracker.snapshot.version:
+            take(keyframe)
+            commits.begin(keyframe.version)
+        else:
+            commits.begin()
+
+    return LogView(
+        snapshots,
+        commits,
+        name="commits",
+        subjects=(streams.snapshot_subject,),
+        streams=streams,
+        begin=Begin.FIRST,
+        seed=seed,
+    )
+
+
+def _statuses(mesh: Mesh, status: EventLog, streams: Streams) -> LogView:
+    """The view of the proxies' statuses that feeds the tracker."""
+    return LogView(status, _StatusFold(mesh, streams), name="statuses", subjects=(streams.all_status,), streams=streams)
+
+
+class _StatusFold:
+    def __init__(self, mesh: Mesh, streams: Streams) -> None:
+        self._mesh = mesh
+        self._streams = streams
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Do nothing: statuses are not chained."""
+
+    def fold(self, record: Record) -> bool:
+        """Take a status; one that cannot be read is passed over."""
+        found = status_in(record, self._streams)
+        if found is None:
+            return False
+        self._mesh.tracker.take_status(found)
+        self._mesh.wake()
+        return found.connected

@@ -1,0 +1,176 @@
+"""May this call pass, at any time in history; and when it was last otherwise, by which event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from cli.calls.directory import Directory
+from cli.calls.matching import Request
+from cli.calls.near_misses import policy_of
+from cli.calls.question import Answer, ask, explained
+from cli.history import recompile
+from cli.history.object_states import LostHistoryError, Part, complete_from
+from cli.history.timeline import Happened, Timeline, living
+from shared.errors import BadInputError
+from shared.records.events import APPLIED, Event, ObjectKey
+from shared.records.snapshot import Commit, Snapshot
+
+_MOST_COMPILED = 200
+"""Events of one version that are compiled one by one to find the one that decided."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """The call that is asked about; names as in `meshlog check`."""
+
+    caller: str
+    called: str
+    request: Request
+    port: int | None = None
+
+
+class Otherwise(msgspec.Struct, frozen=True):
+    """The commit before which the decision was another."""
+
+    version: int
+    before: bool
+    """Whether the call was allowed before."""
+    events: list[Happened]
+    """What was in that version."""
+    decisive: Happened | None = None
+    """The one event of these that turned the decision; None if it was not looked for, or there is no one."""
+
+
+async def decide(timeline: Timeline, snapshot: Snapshot, call: Call) -> list[Answer]:
+    """The decision by the configuration that was published; raises `BadInputError` for names that are not there."""
+    about = timeline.source.about
+    state = living(await timeline.state(snapshot.version))
+    events = [item.event for item in state.values()]
+    answers = ask(
+        snapshot, Directory(events, cluster=about.cluster), call.caller, call.called, call.request, port=call.port
+    )
+    return explained(
+        answers, call.request, lambda namespaces: policy_of(events, recompile.settings_of(about), namespaces)
+    )
+
+
+async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherwise | None:
+    """When the decision was last another than at `version`; none if it never was, in what the log keeps.
+
+    The published versions are gone through once, forwards, and the newest turn is remembered. Where one of the two ends
+    does not exist there is no decision, and no turn; nor where the log has forgotten who was there.
+    """
+    about = timeline.source.about
+    known = await complete_from(timeline.source)
+    namespaces = {text.rpartition(":")[2].partition("/")[0] for text in (call.caller, call.called)}
+    there = _There(timeline, namespaces, until=version)
+    snapshot, previous = Snapshot(), 0
+    last: bool | None = None
+    turn: tuple[int, int, bool] | None = None
+    async for found in timeline.commits(until=version):
+        commit = found.commit
+        before, since = snapshot.version, previous
+        if not await _advance(timeline, snapshot, commit):
+            continue
+        previous = commit.version
+        moved = await there.advance(commit.version)
+        if commit.version < known or not (moved or commit.parent != before or _may_matter(commit, namespaces)):
+            continue
+        directory = Directory(there.events.values(), cluster=about.cluster)
+        try:
+            answers = ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
+        except BadInputError:
+            continue
+        now = all(answer.allowed for answer in answers)
+        if last is not None and now != last:
+            turn = (commit.version, since, last)
+        last = now
+    if turn is None:
+        return None
+    at, since, before_it = turn
+    events = [one async for one in timeline.history(after=since, until=at)]
+    decisive = events[0] if len(events) == 1 else await _decisive(timeline, call, since, events)
+    return Otherwise(at, before_it, events, decisive)
+
+
+async def _decisive(timeline: Timeline, call: Call, since: int, events: list[Happened]) -> Happened | None:
+    """The event after which the decision was its last: found by compiling after each one, from the version before."""
+    if len(events) > _MOST_COMPILED:
+        return None
+    about = timeline.source.about
+    namespaces = {text.rpartition(":")[2].partition("/")[0] for text in (call.caller, call.called)}
+    try:
+        there = {item.event.key: item for item in living(await timeline.state(since)).values()}
+    except LostHistoryError:
+        return None
+    compiler = recompile.compiler_of(about, there.values(), serves=lambda pod: pod.namespace in namespaces)
+    snapshot = recompile.compiled(compiler)
+    turned: Happened | None = None
+    last = _allowed(snapshot, there, call, about.cluster)
+    for item in events:
+        compiler.fold(item.event, item.sequence, epoch="history")
+        snapshot = recompile.compiled(compiler, snapshot)
+        if item.event.operation == APPLIED:
+            there[item.event.key] = item
+        else:
+            there.pop(item.event.key, None)
+        now = _allowed(snapshot, there, call, about.cluster)
+        if now is not None and now != last:
+            turned, last = item, now
+    return turned
+
+
+def _allowed(snapshot: Snapshot, there: Mapping[ObjectKey, Happened], call: Call, cluster: str) -> bool | None:
+    """Whether the call is allowed; None while one of its ends is not there."""
+    directory = Directory((item.event for item in there.values()), cluster=cluster)
+    try:
+        answers = ask(snapshot, directory, call.caller, call.called, call.request, port=call.port)
+    except BadInputError:
+        return None
+    return all(answer.allowed for answer in answers)
+
+
+def _may_matter(commit: Commit, namespaces: set[str]) -> bool:
+    """Whether a commit changes what the sidecars of some namespaces are told; permissive classes are of any."""
+    homes = {name.partition("/")[0] for name in commit.views} | {key.split("/")[1] for key in commit.proxies}
+    return bool(homes & namespaces) or any("/" not in name for name in commit.views)
+
+
+class _There:
+    """The pods and services of some namespaces, as they come and go."""
+
+    def __init__(self, timeline: Timeline, namespaces: set[str], *, until: int) -> None:
+        self.events: dict[ObjectKey, Event] = {}
+        holds = Part(frozenset(namespaces)).holds(timeline.source)
+        self._history = (item async for item in timeline.history(until=until, holds=holds))
+        self._next: Happened | None = None
+        self._begun = False
+
+    async def advance(self, version: int) -> bool:
+        """Take the events up to a version; whether there was any about a pod, a service or its endpoints."""
+        moved = False
+        if not self._begun:
+            self._next, self._begun = await anext(self._history, None), True
+        while self._next is not None and self._next.sequence <= version:
+            event = self._next.event
+            if event.kind in {"Pod", "Service", "EndpointSlice"}:
+                moved = True
+                if event.operation == APPLIED:
+                    self.events[event.key] = event
+                else:
+                    self.events.pop(event.key, None)
+            self._next = await anext(self._history, None)
+        return moved
+
+
+async def _advance(timeline: Timeline, snapshot: Snapshot, commit: Commit) -> bool:
+    """Fold the next commit in; false if the log has forgotten what it stands on."""
+    if commit.parent in {0, snapshot.version}:
+        snapshot.apply(commit)
+        return True
+    try:
+        snapshot.apply((await timeline.snapshot(commit.version)).keyframe())
+    except LostHistoryError:
+        return False
+    return True

@@ -1,0 +1,50 @@
+"""Whether the proxies of a call do what the decision says: what they last acknowledged, refused, or never received.
+
+A decision is read from what was published. A proxy that refuses a version, or has not acknowledged it, goes on with
+what it holds, and may do otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cli.calls.question import Answer
+from cli.history.source import Source
+from cli.state.mesh_status import ProxyState, proxy_states, tracked
+
+_NAMED = 5
+
+
+async def remarks(source: Source, answers: Sequence[Answer], *, version: int) -> list[str]:
+    """A sentence for each proxy of the calls that is not in sync.
+
+    Empty if all are, if `version` is not the newest, and of an exported file: its proxies have gone on since.
+    """
+    if source.archive is not None:
+        return []
+    tracker = await tracked(source)
+    if tracker.snapshot.version != version:
+        return []
+    states = {state.proxy: state for state in proxy_states(tracker)}
+    found = [states[proxy] for proxy in _proxies(answers) if proxy in states and states[proxy].state != "in sync"]
+    sentences = [_sentence(state) for state in found[:_NAMED]]
+    if len(found) > _NAMED:
+        sentences.append(f"{len(found) - _NAMED} more proxies of this call are not in sync: `meshlog proxies`")
+    return sentences
+
+
+def _proxies(answers: Sequence[Answer]) -> list[str]:
+    """`namespace/pod` of both ends of every way, each once, callers first."""
+    callers = [answer.caller for answer in answers]
+    called = [way.pod.partition("/")[2] for answer in answers for way in answer.ways if way.pod]
+    return list(dict.fromkeys([*callers, *called]))
+
+
+def _sentence(state: ProxyState) -> str:
+    meaning = {
+        "refusing": "it goes on with what it held before",
+        "behind": "until it has acknowledged, it goes on with what it holds",
+        "gone": "no edge can reach it: it goes on with what it held, if it still runs",
+        "never connected": "it has received nothing, so calls by it or to it fail",
+    }.get(state.state, "it may do otherwise")
+    return f"proxy {state.proxy} is {state.state} ({state.reason}): {meaning}"

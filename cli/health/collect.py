@@ -1,0 +1,74 @@
+"""Look at a mesh: Kubernetes and the log side by side, each bounded, each without the other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from cli.health import cluster, log
+from cli.health.facts import ClusterFacts, Facts, LogFacts
+from cli.history.source import NO_LOG, Source
+from cli.kubernetes.api import Api, ApiRefusedError
+from shared.errors import BadInputError
+from shared.eventlog.protocol import EventLogError
+
+LOOK_GRACE = 2.5
+"""Seconds beyond its time in which a look lets go of peers that are silent, and what it did see is told."""
+ANSWERS = 2.0
+"""Seconds for the first answer of the log, if there is more time than that."""
+
+Session = Callable[[], AbstractAsyncContextManager[Api]]
+Opening = Callable[[float], AbstractAsyncContextManager[Source]]
+"""Opens the log, with so many seconds for its first answer."""
+
+
+async def look(
+    session: Session | None,
+    opening: Opening | None,
+    *,
+    namespace: str,
+    mesh_name: str,
+    within: float,
+    cache: dict[int, bool] | None = None,
+) -> Facts:
+    """All facts that can be had `within` so many seconds. None: that side is not asked.
+
+    Raises `BadInputError` for a kubeconfig or a file that cannot be read; what does not answer is a fact.
+    """
+    (of_cluster, cluster_away), (of_log, live, log_away) = await asyncio.gather(
+        _cluster(session, namespace, mesh_name, within), _log(opening, within, {} if cache is None else cache)
+    )
+    return Facts(
+        cluster=of_cluster, cluster_away=cluster_away, log=of_log, log_away=log_away, live=live, now=time.time_ns()
+    )
+
+
+async def _cluster(
+    session: Session | None, namespace: str, mesh_name: str, within: float
+) -> tuple[ClusterFacts | None, str]:
+    if session is None:
+        return None, ""
+    try:
+        async with asyncio.timeout(within), session() as api:
+            return await cluster.read(api, namespace, mesh_name), ""
+    except TimeoutError:
+        return None, f"the Kubernetes API did not answer within {within:g} s"
+    except ApiRefusedError as error:
+        return None, str(error)
+
+
+async def _log(opening: Opening | None, within: float, cache: dict[int, bool]) -> tuple[LogFacts | None, bool, str]:
+    if opening is None:
+        return None, False, ""
+    try:
+        async with asyncio.timeout(within), opening(min(ANSWERS, within)) as source:
+            return await log.read(source, cache), source.archive is None, ""
+    except TimeoutError:
+        return None, True, f"the log did not answer within {within:g} s"
+    except (EventLogError, BadInputError) as error:
+        if isinstance(error, BadInputError) and error.code != NO_LOG:
+            raise
+        # Without what it is about: a subject of the log, which is nothing that a person asked for.
+        return None, True, f"the log cannot be read now: {error.sentence}"

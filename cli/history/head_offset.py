@@ -1,0 +1,79 @@
+"""`HEAD~n`: so many versions back, where pins are no versions of their own.
+
+A pin says nothing new: it puts an old version's policy in force again. So going back from a pinned mesh leads to the
+version before the one that the pin names; otherwise a second `rollback HEAD~1` would put in force what the first took
+back. The end of a pin is passed over as well, with all that was published meanwhile, unless policy was recorded then.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cli.history.timeline import Timeline
+from shared.errors import BadInputError
+from shared.records import events
+from shared.records.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, in_force_by, version_of
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """An event of the pin."""
+
+    sequence: int
+    version: int
+    """What it pins the mesh to; 0: it ends the pin."""
+
+
+async def version_back(timeline: Timeline, steps: int) -> int:
+    """The version so many before the newest; raises `BadInputError` if the log keeps fewer."""
+    turns, version = await _turns(timeline), await timeline.head()
+    for _ in range(steps):
+        try:
+            version = await _one_back(timeline, turns, version)
+        except BadInputError as error:
+            sentence = f"the log keeps fewer than {steps} versions before the newest (pins are not counted)"
+            raise BadInputError("history/version", sentence) from error
+    return version
+
+
+async def _one_back(timeline: Timeline, turns: list[Turn], version: int) -> int:
+    before = await timeline.version_before(version)
+    crossed = [turn for turn in turns if before < turn.sequence <= version]
+    if not crossed:
+        return before or await timeline.newest_below(version)
+    last = crossed[-1]
+    if last.version:
+        return await timeline.newest_below(min(last.version, version))
+    began = _began(turns, last)
+    untouched = not await _recorded(timeline, began, last.sequence)
+    outside = await timeline.newest_below(began)
+    return await _one_back(timeline, turns, outside) if untouched else outside
+
+
+def _began(turns: list[Turn], end: Turn) -> int:
+    """Sequence of the pin that an event ended, of the first if several followed each other."""
+    began = end.sequence
+    for turn in reversed([turn for turn in turns if turn.sequence < end.sequence]):
+        if not turn.version:
+            break
+        began = turn.sequence
+    return began
+
+
+async def _recorded(timeline: Timeline, after: int, until: int) -> bool:
+    """Whether policy was recorded meanwhile."""
+    async for item in timeline.history(after=after, until=until):
+        if item.event.kind in PINNED_KINDS:
+            return True
+    return False
+
+
+async def _turns(timeline: Timeline) -> list[Turn]:
+    source, found = timeline.source, list[Turn]()
+    subject = source.streams.event_subject(source.about.cluster, PIN_KIND, "", PIN_NAME)
+    async for item in timeline.history(subjects=subject):
+        try:
+            version = version_of(item.event) if in_force_by(item.event) is not None else 0
+        except events.CorruptEventError:
+            continue  # compilers pass over it too
+        found.append(Turn(item.sequence, version))
+    return found

@@ -1,0 +1,110 @@
+"""Put a past version's policy in force, and let go of it again: events that a person writes."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+from datetime import UTC, datetime
+
+import msgspec
+
+from cli.history.object_states import newest_event
+from cli.history.source import Source
+from cli.history.timeline import Timeline, in_force
+from cli.terminal import output
+from shared.build import VERSION
+from shared.errors import BadInputError
+from shared.eventlog.protocol import BatchTooLargeError, Draft, EventLog, EventLogError, StaleWriterError
+from shared.records import events
+from shared.records.events import Event, ObjectKey, Origin
+from shared.records.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, Pin, pin_of
+
+_ATTEMPTS = 50
+
+
+async def pin_to(timeline: Timeline, version: int, why: str) -> tuple[int, Pin]:
+    """Write the pin to a version; the sequence of its event, and the pin.
+
+    Raises `BadInputError` for a log that cannot be written, or policy that does not fit into one record.
+    """
+    past = [
+        (item.sequence, item.event)
+        for key, item in sorted(in_force(await timeline.state(version)).items())
+        if key.kind in PINNED_KINDS
+    ]
+    pin = pin_of(version, why, past)
+    try:
+        return await _append(timeline.source, events.encode_object(pin)), pin
+    except BatchTooLargeError as error:
+        raise BadInputError("pin/too-large", f"the policy of version {version} does not fit: {error}") from error
+
+
+async def going_back(timeline: Timeline, version: int) -> list[tuple[ObjectKey, str]]:
+    """The policy objects that would change if the mesh were pinned to a version, and how, sorted.
+
+    Compared with what is in force now: that of another pin, if there is one.
+    """
+    now = in_force(await timeline.state(await newest_event(timeline.source)))
+    then = in_force(await timeline.state(version))
+    found: list[tuple[ObjectKey, str]] = []
+    for key in sorted(key for key in {*now, *then} if key.kind in PINNED_KINDS):
+        before, after = now.get(key), then.get(key)
+        if after is None:
+            found.append((key, "goes"))
+        elif before is None:
+            found.append((key, f"comes back as of event {after.sequence}"))
+        elif before.event.object != after.event.object:
+            found.append((key, f"goes back to event {after.sequence}"))
+    return found
+
+
+async def unpin(source: Source) -> int:
+    """Delete the pin; the sequence of the event."""
+    return await _append(source, None)
+
+
+async def _append(source: Source, body: msgspec.Raw | None) -> int:
+    log = source.writable
+    if log is None:
+        raise BadInputError("history/read-only", "an exported file cannot be written; name the live log")
+    identity = secrets.token_hex(8)
+    event = Event(
+        schema=events.SCHEMA,
+        cluster=source.about.cluster,
+        kind=PIN_KIND,
+        namespace="",
+        name=PIN_NAME,
+        uid=identity,
+        resource_version=identity,
+        operation=events.DELETED if body is None else events.APPLIED,
+        api_version="" if body is None else f"meshlog.io/{VERSION}",
+        object=body,
+        origin=Origin(
+            source="operator", manager=getpass.getuser(), time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ),
+    )
+    payload = events.encode(event)
+    sequence = await _after_whatever_comes(log, source.scope, Draft(event.subject(source.streams), payload, identity))
+    await _keep_copy(source, payload)
+    return sequence
+
+
+async def _after_whatever_comes(log: EventLog, scope: str, draft: Draft) -> int:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return (await log.append([draft], scope=scope, after=await log.tip(scope))).sequence
+        except StaleWriterError:
+            # The ingestor was faster: the pin is about no object of its, so it goes after whatever came.
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _keep_copy(source: Source, payload: bytes) -> None:
+    """For the day on which the events are derived anew: Kubernetes does not know of pins."""
+    if source.pins is None:
+        return
+    try:
+        await source.pins.publish(Draft(source.streams.pin_subject(source.about.cluster), payload))
+    except EventLogError as error:
+        output.note(f"it is in force, but its copy was not written: a log derived anew would forget it ({error})")

@@ -1,0 +1,94 @@
+"""Calls that were seen, from an access log or a tracing system: which of them a plan would deny, or newly allow.
+
+One JSON object a line: `{"from": "shop/web-7c9d", "to": "svc:shop/cart", "port": 80, "path": "/items"}`, with names as
+in `meshlog check`; `port`, `method`, `path` and `headers` may be missing. Calls between names that are not in the mesh,
+before or after, are counted and not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from cli.calls.directory import Directory
+from cli.calls.matching import Request
+from cli.calls.question import ask
+from shared.errors import BadInputError
+from shared.io.bounded_read import read_bytes
+from shared.io.decoding import UndecodableError, decode
+from shared.records.snapshot import Snapshot
+
+MOST_CALLS = 100_000
+"""Different calls of a file: each is asked twice, before and after."""
+
+
+class SeenCall(msgspec.Struct, frozen=True, rename={"caller": "from", "called": "to"}, forbid_unknown_fields=True):
+    """One call."""
+
+    caller: str
+    called: str
+    port: int | None = None
+    method: str = "GET"
+    path: str = "/"
+    headers: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        port = f":{self.port}" if self.port else ""
+        return f"{self.caller} -> {self.called}{port} {self.method} {self.path}"
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What becomes of the calls that were seen."""
+
+    asked: int
+    unknown: int
+    """Of names that are not in the mesh."""
+    allowed: list[str]
+    """Newly."""
+    denied: list[str]
+    """Newly."""
+
+
+def read_calls(path: Path) -> list[SeenCall]:
+    """The calls in a file, each once; raises `BadInputError` that names the line."""
+    found: dict[str, SeenCall] = {}
+    for number, line in enumerate(read_bytes(path, code="calls/unreadable").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            call = decode(SeenCall, line)
+        except UndecodableError as error:
+            raise BadInputError("calls/line", f"is no call ({error})", about=f"{path}:{number}") from error
+        if len(found) >= MOST_CALLS:
+            raise BadInputError("calls/many", f"holds more than {MOST_CALLS} different calls", about=f"{path}:{number}")
+        found[f"{call} {call.headers}"] = call
+    return list(found.values())
+
+
+def judged(calls: Iterable[SeenCall], before: tuple[Snapshot, Directory], after: tuple[Snapshot, Directory]) -> Seen:
+    """Ask each before and after."""
+    asked = unknown = 0
+    allowed: list[str] = []
+    denied: list[str] = []
+    for call in calls:
+        asked += 1
+        was, now = _passes(call, *before), _passes(call, *after)
+        if was is None and now is None:
+            unknown += 1
+        elif now and not was:
+            allowed.append(str(call))
+        elif was and not now:
+            denied.append(str(call))
+    return Seen(asked, unknown, allowed, denied)
+
+
+def _passes(call: SeenCall, snapshot: Snapshot, directory: Directory) -> bool | None:
+    """None if there is nobody of these names."""
+    request = Request(method=call.method.upper(), path=call.path, headers=tuple(sorted(call.headers.items())))
+    try:
+        answers = ask(snapshot, directory, call.caller, call.called, request, port=call.port)
+    except BadInputError:
+        return None
+    return all(answer.allowed for answer in answers)

@@ -1,0 +1,88 @@
+"""How far each service is behind, as far as the log tells; only what is true of it now.
+
+The ingestor's own distance to Kubernetes is not in the log: its readiness says it, which stands beside (`services`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cli.arrival.rollout import Tracker
+from cli.arrival.wait import changes_nothing
+from cli.history.object_states import newest_event
+from cli.history.source import Source
+from shared.errors import MeshlogError
+from shared.records import events
+from shared.records.events import FutureEventError
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """One service, or one edge."""
+
+    service: str
+    behind: int
+    """Events, proxies or requests that wait for it; 0: none."""
+    sentence: str
+
+
+async def lags(source: Source, tracker: Tracker, cache: dict[int, bool] | None = None) -> list[Lag]:
+    """The compiler, each edge, the CA. `cache` remembers which events change nothing, for who looks again and again."""
+    return [
+        await _compiler(source, tracker.snapshot.version, {} if cache is None else cache),
+        *_edges(tracker),
+        *await _authority(source),
+    ]
+
+
+async def _compiler(source: Source, head: int, cache: dict[int, bool]) -> Lag:
+    newest = await newest_event(source)
+    waiting = newest - head
+    if waiting <= 0:
+        return Lag("compiler", 0, "compiled every event")
+    if newest not in cache:
+        cache.clear()
+        if stops := await _stops_at(source, head):
+            return Lag("compiler", waiting, f"{stops}; version {head} is in force")
+        try:
+            cache[newest] = bool(head) and await changes_nothing(source)
+        except FutureEventError as error:
+            return Lag("compiler", waiting, f"this command cannot say what waits: an event {error.what}")
+    if cache[newest]:
+        return Lag("compiler", 0, f"compiled every event; the newest {waiting} change no configuration")
+    return Lag("compiler", waiting, f"{waiting} events after version {head} are not published")
+
+
+async def _stops_at(source: Source, head: int) -> str:
+    """Why a compiler of this command's build would go no further; empty: it would."""
+    async for record in source.events.read(start=head + 1, subjects=source.scope):
+        try:
+            events.read(record)
+        except FutureEventError as error:
+            return error.state(record.sequence)
+        except MeshlogError:
+            continue
+    return ""
+
+
+def _edges(tracker: Tracker) -> list[Lag]:
+    version = tracker.snapshot.version
+    waiting = set(tracker.rollout(after=0, until=version).waiting)
+    served: dict[str, list[str]] = {}
+    for key, status in tracker.status.items():
+        if status.connected and key in tracker.snapshot.proxies:
+            served.setdefault(status.edge, []).append(key)
+    found: list[Lag] = []
+    for edge, proxies in sorted(served.items()):
+        late = [key for key in proxies if key in waiting]
+        oldest = min((tracker.status[key].acked for key in late), default=version)
+        behind = f"{len(late)} behind, the last at version {oldest}" if late else "none behind"
+        found.append(Lag(edge, len(late), f"serves {len(proxies)} proxies, {behind}"))
+    return found
+
+
+async def _authority(source: Source) -> list[Lag]:
+    if source.requests is None:
+        return []
+    first, last = await source.requests.bounds()
+    waiting = max(0, last - first + 1)
+    return [Lag("ca", waiting, f"up to {waiting} signing requests wait" if waiting else "no signing request waits")]

@@ -1,0 +1,186 @@
+"""What a caller may do: Kubernetes' RBAC, evaluated over the Roles and bindings that are stored.
+
+A service account may do here what it may do on a cluster, so that a rule that is missing from an installation is
+missing here first. `usage` remembers which rules were needed, so that a rule that nobody needs is found as well.
+Not evaluated: aggregated ClusterRoles, impersonation, and the check that nobody hands out more than he has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from deploy.devcluster.apiserver.errors import RefusedError
+from deploy.devcluster.apiserver.http.request_target import Path
+from deploy.devcluster.apiserver.store import Store
+from deploy.devcluster.apiserver.write.admission import Caller
+from deploy.devcluster.cluster import Obj
+
+GROUP = "rbac.authorization.k8s.io"
+_MASTERS = "system:masters"
+
+
+class Attributes(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for: a verb on a resource, or on a path that is none."""
+
+    verb: str
+    group: str = ""
+    resource: str = ""
+    """Plural, with its subresource behind a slash; empty: a path."""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+    def sentence(self, caller: Caller) -> str:
+        """Kubernetes' own refusal."""
+        if not self.resource:
+            return f'forbidden: User "{caller.username}" cannot {self.verb} path "{self.path}"'
+        shown = f"{self.resource.partition('/')[0]}{f'.{self.group}' if self.group else ''}"
+        about = f'{shown} "{self.name}"' if self.name else shown
+        where = f'in the namespace "{self.namespace}"' if self.namespace else "at the cluster scope"
+        return (
+            f'{about} is forbidden: User "{caller.username}" cannot {self.verb} resource "{self.resource}" '
+            f'in API group "{self.group}" {where}'
+        )
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """The rule that allows a request."""
+
+    role: str
+    """`ClusterRole/meshlog-ingestor`, `Role/meshlog-system/meshlog-ca`."""
+    rule: int
+    """Its place in the role, from 0."""
+
+
+class Authorizer:
+    """Decides over the store as it is at this moment."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.usage: dict[Granted, set[str]] = {}
+        """What each rule allowed so far, as `verb resource`, or `verb path`."""
+        self.refused: set[str] = set()
+        """What was refused, as sentences."""
+
+    def check(self, caller: Caller, wanted: Attributes) -> None:
+        """Raises 403 in Kubernetes' words unless some rule allows it."""
+        if not self.allowed(caller, wanted):
+            self.refused.add(wanted.sentence(caller))
+            plural = wanted.resource.partition("/")[0]
+            details = {"kind": plural, "name": wanted.name, "group": wanted.group}
+            shown = {key: value for key, value in details.items() if value}
+            raise RefusedError(403, "Forbidden", wanted.sentence(caller), details=shown)
+
+    def allowed(self, caller: Caller, wanted: Attributes) -> bool:
+        """Whether some rule allows it; the rule is noted in `usage`."""
+        if _MASTERS in caller.groups:
+            return True
+        granted = self.grant(caller, wanted)
+        if granted is not None:
+            self.usage.setdefault(granted, set()).add(f"{wanted.verb} {wanted.resource or wanted.path}")
+        return granted is not None
+
+    def grant(self, caller: Caller, wanted: Attributes) -> Granted | None:
+        """The first rule that allows it."""
+        for role, rules in self._roles(caller, wanted.namespace):
+            for index, rule in enumerate(rules):
+                if _covers(rule, wanted):
+                    return Granted(role, index)
+        return None
+
+    def rules(self, caller: Caller, namespace: str) -> list[dict[str, Any]]:
+        """Every rule that holds for the caller in a namespace."""
+        if _MASTERS in caller.groups:
+            return [
+                {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+                {"verbs": ["*"], "nonResourceURLs": ["*"]},
+            ]
+        return [rule for _role, rules in self._roles(caller, namespace) for rule in rules]
+
+    def _roles(self, caller: Caller, namespace: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        for stored in self._store.items(f"clusterrolebindings.{GROUP}"):
+            if _binds(stored.obj, caller, ""):
+                yield from self._role(stored.obj, "")
+        if namespace:
+            for stored in self._store.items(f"rolebindings.{GROUP}", namespace):
+                if _binds(stored.obj, caller, namespace):
+                    yield from self._role(stored.obj, namespace)
+
+    def _role(self, binding: Obj, namespace: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        reference = binding.get("roleRef") or {}
+        kind, name = reference.get("kind", ""), reference.get("name", "")
+        if kind == "ClusterRole":
+            found, title = self._store.get(f"clusterroles.{GROUP}", "", name), f"ClusterRole/{name}"
+        else:
+            found, title = self._store.get(f"roles.{GROUP}", namespace, name), f"Role/{namespace}/{name}"
+        if found is not None:
+            yield title, found.obj.get("rules") or []
+
+
+_METHODS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def of_resource(request: web.Request, path: Path, namespace: str) -> Attributes:
+    """What a request below `/api/v1` or `/apis/GROUP/VERSION` asks for; raises nothing, whatever the path.
+
+    A list, a watch or a deletion of the one object that `fieldSelector=metadata.name=…` names is about that object.
+    """
+    plural, name, subresource = (*path.parts, "", "", "")[:3]
+    verb = _METHODS.get(request.method, request.method.lower())
+    if not name and verb in {"get", "delete"}:
+        verb = {"get": "list", "delete": "deletecollection"}[verb]
+        if verb == "list" and request.query.get("watch", "").lower() in {"1", "t", "true"}:
+            verb = "watch"
+        for field in request.query.get("fieldSelector", "").split(","):
+            if field.startswith("metadata.name="):
+                name = field.removeprefix("metadata.name=").removeprefix("=")
+    if (path.group, plural) == ("", "namespaces"):
+        namespace = name
+    resource = f"{plural}/{subresource}" if subresource else plural
+    return Attributes(verb=verb, group=path.group, resource=resource, namespace=namespace, name=name)
+
+
+def of_path(request: web.Request) -> Attributes:
+    """What a request for a document asks for."""
+    return Attributes(verb=_METHODS.get(request.method, request.method.lower()), path=request.path)
+
+
+def _binds(binding: Obj, caller: Caller, namespace: str) -> bool:
+    for subject in binding.get("subjects") or []:
+        kind, name = subject.get("kind"), subject.get("name", "")
+        if kind == "Group" and name in caller.groups:
+            return True
+        if kind == "User" and name == caller.username:
+            return True
+        if kind == "ServiceAccount":
+            home = subject.get("namespace") or namespace
+            if caller.username == f"system:serviceaccount:{home}:{name}":
+                return True
+    return False
+
+
+def _covers(rule: dict[str, Any], wanted: Attributes) -> bool:
+    if not _names(rule, "verbs", wanted.verb):
+        return False
+    if not wanted.resource:
+        return any(_path_fits(pattern, wanted.path) for pattern in rule.get("nonResourceURLs") or [])
+    if not _names(rule, "apiGroups", wanted.group):
+        return False
+    resources: list[str] = rule.get("resources") or []
+    _plural, slash, subresource = wanted.resource.partition("/")
+    fits = "*" in resources or wanted.resource in resources or (slash and f"*/{subresource}" in resources)
+    only: list[str] = rule.get("resourceNames") or []
+    return bool(fits) and (not only or wanted.name in only)
+
+
+def _names(rule: dict[str, Any], field: str, value: str) -> bool:
+    values: list[str] = rule.get(field) or []
+    return "*" in values or value in values
+
+
+def _path_fits(pattern: str, path: str) -> bool:
+    return pattern in {"*", path} or (pattern.endswith("*") and path.startswith(pattern[:-1]))

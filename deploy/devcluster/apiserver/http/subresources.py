@@ -1,0 +1,112 @@
+"""HTTP for what hangs below an object: `scale`, `log`, `token`, `binding`, `eviction`, `finalize`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from deploy.devcluster.apiserver import reviews
+from deploy.devcluster.apiserver.access.authentication import Accounts
+from deploy.devcluster.apiserver.errors import RefusedError, no_such_path, not_found
+from deploy.devcluster.apiserver.http import bodies, container_logs
+from deploy.devcluster.apiserver.kinds.registry import Target
+from deploy.devcluster.apiserver.store import Store, Stored
+from deploy.devcluster.apiserver.write import patching
+from deploy.devcluster.apiserver.write.admission import Caller
+from deploy.devcluster.apiserver.write.options import Deletion
+from deploy.devcluster.apiserver.write.writer import Writer
+from deploy.devcluster.cluster import Obj
+
+_SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+class Subresources:
+    """Answers requests for subresources; `status` is none of them, it is a part of the object."""
+
+    def __init__(self, store: Store, writer: Writer, accounts: Accounts, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._writer = writer
+        self._accounts = accounts
+        self._clock = clock
+        self.log_source: container_logs.LogSource | None = None
+        """Where logs come from; none: requests for logs are answered 501."""
+
+    def _stored(self, target: Target) -> Stored:
+        stored = self._store.get(target.kind.resource, *target.key)
+        if stored is None:
+            raise not_found(target.kind.resource, target.name)
+        return stored
+
+    async def answer(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+        """Raises 404 for what there is not, and what the subresource raises."""
+        match (target.kind.resource, target.subresource, request.method):
+            case (_, "scale", "GET" | "PUT" | "PATCH") if target.kind.scale:
+                return await self._scale(request, caller, target)
+            case ("pods", "log", "GET"):
+                return await self._logs(request, target)
+            case ("pods", "binding", "POST"):
+                return await self._bind(request, caller, target)
+            case ("pods", "eviction", "POST"):
+                await bodies.read_object(request)
+                await self._writer.deleter.delete(target, bodies.options_of(request, caller), Deletion())
+                return bodies.reply_object(_SUCCESS, status=201)
+            case ("serviceaccounts", "token", "POST"):
+                body = await bodies.read_object(request)
+                made = reviews.token_request(self._accounts, target.namespace, target.name, body, self._clock())
+                return bodies.reply_object(made, status=201)
+            case ("namespaces", "finalize", "PUT"):
+                await bodies.read_object(request)
+                return bodies.reply(self._stored(target).encoded(target.api_version))
+            case ("pods", "exec" | "attach" | "portforward", _):
+                self._stored(target)
+                raise RefusedError(
+                    501, "NotImplemented", f"the devcluster has no pods/{target.subresource}; use `meshlog exec`"
+                )
+            case _:
+                raise no_such_path()
+
+    async def _bind(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+        body = await bodies.read_object(request)
+        node = body.get("target") if isinstance(body, dict) else None
+        name = str(node.get("name") or "") if isinstance(node, dict) else ""
+        await self._writer.modify(
+            Target(target.kind, target.version, target.namespace, target.name),
+            lambda old: {**old, "spec": {**old["spec"], "nodeName": name}},
+            bodies.options_of(request, caller),
+        )
+        return bodies.reply_object(_SUCCESS, status=201)
+
+    async def _scale(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+        kind = target.kind
+        if request.method == "GET":
+            return bodies.reply_object(reviews.scale_of(kind, self._stored(target).obj))
+        patch = await bodies.read_object(request, "application/json", *bodies.PATCHES)
+        media = request.content_type
+
+        def change(old: Obj) -> Any:
+            scale = patch
+            if request.method == "PATCH":
+                current = reviews.scale_of(kind, old)
+                if media == "application/json-patch+json":
+                    scale = patching.json_patch(current, patch)
+                else:
+                    scale = patching.merge(current, patch)
+                    scale["metadata"] = (patch.get("metadata") or {}) if isinstance(patch, dict) else {}
+            return reviews.scaled(kind, old, scale)
+
+        options = bodies.options_of(request, caller)
+        main = Target(kind, target.version, target.namespace, target.name)
+        stored = await self._writer.modify(main, change, options)
+        return bodies.reply_object(reviews.scale_of(kind, stored.obj))
+
+    async def _logs(self, request: web.Request, target: Target) -> web.StreamResponse:
+        options = container_logs.options(request, self._stored(target).obj, self._clock())
+        if self.log_source is None:
+            raise RefusedError(501, "NotImplemented", "nobody here keeps logs")
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        pieces = self.log_source(target.namespace, target.name, options)
+        # A refusal ("no such previous container") comes with the first piece, and needs the status line.
+        first = await anext(pieces, b"")
+        return await bodies.stream(request, response, pieces, first)

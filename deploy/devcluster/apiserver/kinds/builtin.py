@@ -1,0 +1,88 @@
+"""The built-in kinds, as a table."""
+
+from __future__ import annotations
+
+from deploy.devcluster.apiserver.http import columns
+from deploy.devcluster.apiserver.kinds.registry import Kind, ScalePaths, Version
+from deploy.devcluster.apiserver.kinds.shapes import shapes
+
+_REPLICAS = ScalePaths(".spec.replicas", ".status.replicas", ".status.selector")
+
+
+def _kind(
+    group: str,
+    name: str,
+    plural: str,
+    short: str = "",
+    *,
+    namespaced: bool = True,
+    status: bool = False,
+    scale: bool = False,
+    generation: bool = False,
+    everything: bool = False,
+    shape: str = "",
+    version: str = "v1",
+) -> Kind:
+    resource = f"{plural}.{group}" if group else plural
+    return Kind(
+        group=group,
+        kind=name,
+        plural=plural,
+        singular=name.lower(),
+        versions=(Version(version, shapes()[shape or name], columns.BUILT_IN.get(resource, columns.DEFAULT)),),
+        namespaced=namespaced,
+        short_names=tuple(short.split()),
+        categories=("all",) if everything else (),
+        status=status,
+        scale=_REPLICAS if scale else None,
+        generation=generation,
+    )
+
+
+def built_in() -> tuple[Kind, ...]:
+    """All of them, in the order in which discovery names them."""
+    hooks, rbac = "admissionregistration.k8s.io", "rbac.authorization.k8s.io"
+    return (
+        _kind("", "Namespace", "namespaces", "ns", namespaced=False, status=True),
+        _kind("", "Node", "nodes", "no", namespaced=False, status=True),
+        _kind("", "ServiceAccount", "serviceaccounts", "sa"),
+        _kind("", "Service", "services", "svc", status=True, everything=True),
+        _kind("", "Endpoints", "endpoints", "ep"),
+        _kind("", "Pod", "pods", "po", status=True, generation=True, everything=True),
+        _kind("", "Event", "events", "ev"),
+        _kind("", "ConfigMap", "configmaps", "cm"),
+        _kind("", "Secret", "secrets"),
+        _kind("", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc", status=True),
+        _kind("apps", "Deployment", "deployments", "deploy", status=True, scale=True, generation=True, everything=True),
+        _kind("apps", "ReplicaSet", "replicasets", "rs", status=True, scale=True, generation=True, everything=True),
+        _kind("apps", "StatefulSet", "statefulsets", "sts", status=True, scale=True, generation=True, everything=True),
+        _kind("discovery.k8s.io", "EndpointSlice", "endpointslices", generation=True),
+        _kind("coordination.k8s.io", "Lease", "leases"),
+        _kind("policy", "PodDisruptionBudget", "poddisruptionbudgets", "pdb", status=True, generation=True),
+        _kind(
+            "apiextensions.k8s.io",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+            "crd crds",
+            namespaced=False,
+            status=True,
+            generation=True,
+        ),
+        _kind(
+            hooks, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", namespaced=False, generation=True
+        ),
+        _kind(
+            hooks,
+            "ValidatingWebhookConfiguration",
+            "validatingwebhookconfigurations",
+            namespaced=False,
+            generation=True,
+        ),
+        # Kept, and acted on by nobody: here is one node, and every pod may reach every other.
+        _kind("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", status=True, version="v2"),
+        _kind("networking.k8s.io", "NetworkPolicy", "networkpolicies", "netpol", generation=True),
+        _kind(rbac, "Role", "roles"),
+        _kind(rbac, "RoleBinding", "rolebindings"),
+        _kind(rbac, "ClusterRole", "clusterroles", namespaced=False),
+        _kind(rbac, "ClusterRoleBinding", "clusterrolebindings", namespaced=False),
+    )

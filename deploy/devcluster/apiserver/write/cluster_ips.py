@@ -1,0 +1,65 @@
+"""ClusterIPs of Services: each one's own, as on Kubernetes, where the API server gives them.
+
+Apart from the rules of a single object (`rules`): whether an address is free depends on every other Service.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from deploy.devcluster.apiserver.errors import Cause, invalid, wrong
+from deploy.devcluster.apiserver.store import Key, Store, Write
+from deploy.devcluster.cluster import Obj
+
+SERVICES = "services"
+
+
+def asked_for(service: Obj) -> tuple[str, ...]:
+    """Addresses that a Service has or asks for; none if it is headless, or of a type without any."""
+    spec = service.get("spec") or {}
+    if spec.get("type") == "ExternalName":
+        return ()
+    texts = (spec.get("clusterIP"), *(spec.get("clusterIPs") or ()))
+    return tuple(dict.fromkeys(text for text in texts if text and text != "None"))
+
+
+class ClusterIps:
+    """Which addresses are taken."""
+
+    def __init__(self, store: Store, network: str = "", reserved: Iterable[str] = ()) -> None:
+        """`network`: the only one that addresses may be of, if any; `reserved`: addresses of it that no Service has."""
+        self._store = store
+        self._network = ipaddress.ip_network(network) if network else None
+        self._reserved = frozenset(reserved)
+
+    def check(self, writes: Sequence[Write]) -> None:
+        """Check writes that are committed together. Raises 422 if one would take an address that it cannot have."""
+        changing = {write.key: write for write in writes if write.resource == SERVICES}
+        if not any(asked_for(write.obj) for write in changing.values() if not write.remove):
+            return
+        taken: dict[str, Key] = dict.fromkeys(self._reserved, ("", ""))
+        for stored in self._store.items(SERVICES):
+            metadata = stored.obj["metadata"]
+            key = (metadata["namespace"], metadata["name"])
+            if key not in changing:
+                taken.update(dict.fromkeys(asked_for(stored.obj), key))
+        for key, write in changing.items():
+            if not write.remove:
+                self._take(taken, key, write.obj)
+
+    def _take(self, taken: dict[str, Key], key: Key, service: Obj) -> None:
+        causes = [cause for address in asked_for(service) if (cause := self._refusal(taken, address)) is not None]
+        if causes:
+            raise invalid("Service", "", key[1], causes)
+        taken.update(dict.fromkeys(asked_for(service), key))
+
+    def _refusal(self, taken: dict[str, Key], address: str) -> Cause | None:
+        network = self._network
+        if network is not None and ipaddress.ip_address(address) not in network:
+            why = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {network}"
+        elif address in taken:
+            why = "provided IP is already allocated"
+        else:
+            return None
+        return wrong("spec.clusterIPs", [address], f"failed to allocate IP {address}: {why}")

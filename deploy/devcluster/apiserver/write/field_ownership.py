@@ -1,0 +1,337 @@
+"""Who set which field: `metadata.managedFields`, and server-side apply, which stands on it.
+
+Fields are a trie in Kubernetes' own notation (`f:spec` → `f:replicas` → {}; items of keyed lists are `k:{…}`, members
+of sets `v:…`; `.` is the entry itself). Every write hands the fields that it changed to its manager; an apply
+owns what it mentions, gives up what it no longer mentions (if nobody else owns that, it is removed), and is refused if
+it would change what somebody else owns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from deploy.devcluster.apiserver.kinds.schema import clone
+from deploy.devcluster.apiserver.kinds.shapes import Schema
+from deploy.devcluster.cluster import Obj
+
+Trie = dict[str, Any]
+Entry = dict[str, Any]
+
+_TOP = {"apiVersion", "kind"}
+_KEY_DEFAULTS = {"protocol": "TCP"}
+"""A port that does not name its protocol is the same list item as the one that was filled in."""
+_SYSTEM = {
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "selfLink",
+    "generateName",
+}
+"""Parts of `metadata` that nobody owns."""
+
+
+def strip(obj: Obj) -> Obj:
+    """The object without what nobody owns."""
+    bare = {key: value for key, value in obj.items() if key not in _TOP}
+    metadata = {key: value for key, value in (obj.get("metadata") or {}).items() if key not in _SYSTEM}
+    if metadata:
+        bare["metadata"] = metadata
+    else:
+        bare.pop("metadata", None)
+    return bare
+
+
+def _below(schema: Schema, key: str) -> Schema:
+    found = (schema.get("properties") or {}).get(key)
+    if found is None:
+        found = schema.get("additionalProperties")
+    return found if isinstance(found, dict) else {}
+
+
+def _keyed(schema: Schema, items: list[Any]) -> dict[str, Any] | None:
+    """The items of an associative list by their step in a trie; none if the list is one value."""
+    listed = schema.get("x-kubernetes-list-type")
+    if listed == "set":
+        return {f"v:{msgspec.json.encode(item).decode()}": item for item in items}
+    if listed != "map":
+        return None
+    steps: dict[str, Any] = {}
+    for item in items:
+        if not isinstance(item, dict):
+            return None
+        key: dict[str, Any] = {}
+        for name in schema.get("x-kubernetes-list-map-keys") or ():
+            value = item.get(name, _KEY_DEFAULTS.get(name))
+            if value is not None:
+                key[name] = value
+        steps[f"k:{msgspec.json.encode(key, order='sorted').decode()}"] = item
+    return steps if len(steps) == len(items) else None
+
+
+def fields_of(value: Any, schema: Schema) -> Trie:
+    """Every field that a value mentions."""
+    if isinstance(value, dict) and value and schema.get("x-kubernetes-map-type") != "atomic":
+        return {f"f:{key}": fields_of(item, _below(schema, key)) for key, item in value.items()}
+    if isinstance(value, list) and value:
+        steps = _keyed(schema, value)
+        if steps is not None:
+            items = schema.get("items") or {}
+            return {
+                step: {".": {}, **fields_of(item, items)} if step.startswith("k:") else {}
+                for step, item in steps.items()
+            }
+    return {}
+
+
+def changed(old: Any, new: Any, schema: Schema) -> Trie | None:
+    """Fields of `new` that differ from `old`; none if there is no difference that `new` shows."""
+    if isinstance(old, dict) and isinstance(new, dict) and new and schema.get("x-kubernetes-map-type") != "atomic":
+        trie: Trie = {}
+        for key, item in new.items():
+            if key not in old:
+                trie[f"f:{key}"] = fields_of(item, _below(schema, key))
+            elif (below := changed(old[key], item, _below(schema, key))) is not None:
+                trie[f"f:{key}"] = below
+        return trie or None
+    if isinstance(old, list) and isinstance(new, list):
+        before, after = _keyed(schema, old), _keyed(schema, new)
+        if before is not None and after is not None and after:
+            items = schema.get("items") or {}
+            trie = {}
+            for step, item in after.items():
+                if step not in before:
+                    trie[step] = {".": {}, **fields_of(item, items)} if step.startswith("k:") else {}
+                elif (below := changed(before[step], item, items)) is not None:
+                    trie[step] = below
+            return trie or None
+    return None if old == new else {}
+
+
+def union(first: Trie, second: Trie) -> Trie:
+    """Fields of either."""
+    joined = dict(first)
+    for step, below in second.items():
+        joined[step] = union(joined[step], below) if step in joined else below
+    return joined
+
+
+def without(first: Trie, second: Trie) -> Trie:
+    """Fields of the first that are not in the second."""
+    rest: Trie = {}
+    for step, below in first.items():
+        if step not in second:
+            rest[step] = below
+        elif below and (left := without(below, second[step])):
+            rest[step] = left
+    return rest
+
+
+def within(trie: Trie, value: Any, schema: Schema) -> Trie:
+    """The fields that a value still has: what was removed is owned by nobody."""
+    kept: Trie = {}
+    steps: dict[str, tuple[Any, Schema]] = {}
+    if isinstance(value, dict):
+        steps = {f"f:{key}": (item, _below(schema, key)) for key, item in value.items()}
+    elif isinstance(value, list):
+        items = schema.get("items") or {}
+        steps = {step: (item, items) for step, item in (_keyed(schema, value) or {}).items()}
+    for step, below in trie.items():
+        if step == ".":
+            kept[step] = below
+        elif step in steps:
+            left = within(below, *steps[step])
+            if left or not below:
+                kept[step] = left
+    return kept
+
+
+def _paths(trie: Trie, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not trie:
+        return [at]
+    return [path for step, below in trie.items() for path in _paths(below, (*at, step))]
+
+
+def _spell(path: tuple[str, ...]) -> str:
+    parts: list[str] = []
+    for step in path:
+        if step.startswith("f:"):
+            parts.append(f".{step[2:]}")
+        elif step.startswith("k:"):
+            key = msgspec.json.decode(step[2:])
+            parts.append("[" + ",".join(f"{k}={msgspec.json.encode(v).decode()}" for k, v in key.items()) + "]")
+        elif step.startswith("v:"):
+            parts.append(f"[={step[2:]}]")
+    return "".join(parts)
+
+
+def _remove(value: Any, trie: Trie, schema: Schema) -> Any:
+    """The value without these fields."""
+    if isinstance(value, dict):
+        return _remove_keys(value, trie, schema)
+    keyed = _keyed(schema, value) if isinstance(value, list) else None
+    if keyed is None:
+        return value
+    items = schema.get("items") or {}
+    kept: list[Any] = []
+    for step, item in keyed.items():
+        if step not in trie:
+            kept.append(item)
+        elif trie[step] and "." not in trie[step]:
+            kept.append(_remove(item, trie[step], items))
+    return kept
+
+
+def _remove_keys(value: dict[str, Any], trie: Trie, schema: Schema) -> dict[str, Any]:
+    left = dict(value)
+    for step, below in trie.items():
+        key = step[2:]
+        if not step.startswith("f:") or key not in left:
+            continue
+        trimmed = _remove(left[key], below, _below(schema, key)) if below else None
+        if trimmed is None or (trimmed in ({}, []) and left[key] not in ({}, [])):
+            left.pop(key)
+        else:
+            left[key] = trimmed
+    return left
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """Who writes, where and when."""
+
+    manager: str
+    subresource: str
+    api_version: str
+    now: str
+
+
+class Fields:
+    """`managedFields` of one object while a write works on it."""
+
+    def __init__(self, entries: list[Entry] | None, schema: Schema) -> None:
+        self.entries: list[Entry] = [dict(entry) for entry in entries or ()]
+        self._schema = schema
+
+    def _find(self, writer: Writer, operation: str) -> Entry | None:
+        wanted = (writer.manager, operation, writer.subresource)
+        for entry in self.entries:
+            if (entry.get("manager"), entry.get("operation"), entry.get("subresource", "")) == wanted:
+                return entry
+        return None
+
+    def _put(self, writer: Writer, operation: str, trie: Trie) -> None:
+        entry = self._find(writer, operation)
+        if entry is not None:
+            self.entries.remove(entry)
+        if not trie:
+            return
+        fresh: Entry = {
+            "manager": writer.manager,
+            "operation": operation,
+            "apiVersion": writer.api_version,
+            "time": writer.now,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": trie,
+        }
+        if writer.subresource:
+            fresh["subresource"] = writer.subresource
+        # The newest writer last: readers take the last entry as "who changed it".
+        self.entries.append(fresh)
+
+    def _take(self, trie: Trie, *, keep: Entry | None = None) -> None:
+        for entry in list(self.entries):
+            if entry is keep:
+                continue
+            entry["fieldsV1"] = without(entry.get("fieldsV1") or {}, trie)
+            if not entry["fieldsV1"]:
+                self.entries.remove(entry)
+
+    def _prune(self, new: Obj) -> None:
+        bare = strip(new)
+        for entry in list(self.entries):
+            entry["fieldsV1"] = within(entry.get("fieldsV1") or {}, bare, self._schema)
+            if not entry["fieldsV1"]:
+                self.entries.remove(entry)
+
+    def update(self, old: Obj | None, new: Obj, writer: Writer) -> None:
+        """A write made `new` of `old`."""
+        touched = changed(strip(old), strip(new), self._schema) if old else fields_of(strip(new), self._schema)
+        self._prune(new)
+        mine = self._find(writer, "Update")
+        if touched is None:
+            # It only removed something. It still is the newest writer.
+            self._put(writer, "Update", (mine or {}).get("fieldsV1") or {})
+            return
+        self._take(touched, keep=mine)
+        self._put(writer, "Update", union((mine or {}).get("fieldsV1") or {}, touched))
+
+    def apply(self, old: Obj | None, applied: Obj, writer: Writer, *, force: bool) -> tuple[Obj, list[tuple[str, str]]]:
+        """Server-side apply: the merged object, and the (field, manager) pairs that stand against it."""
+        wanted = fields_of(strip(applied), self._schema)
+        mine = self._find(writer, "Apply")
+        live = old or {}
+        differing = changed(strip(live), strip(merge_applied(live, applied, self._schema)), self._schema) or {}
+        contested = _shared(wanted, differing)
+        conflicts = [
+            (_spell(path), str(entry.get("manager")))
+            for entry in self.entries
+            if entry is not mine and entry.get("subresource", "") == writer.subresource
+            for path in _paths(_shared(contested, entry.get("fieldsV1") or {}))
+            if path
+        ]
+        if conflicts and not force:
+            return live, conflicts
+        merged = merge_applied(self._without_abandoned(live, mine, wanted), applied, self._schema)
+        if conflicts:
+            self._take(contested, keep=mine)
+        self._prune(merged)
+        self._put(writer, "Apply", wanted)
+        return merged, []
+
+    def _without_abandoned(self, live: Obj, mine: Entry | None, wanted: Trie) -> Obj:
+        """The object without what this manager applied before, no longer does, and nobody else owns."""
+        if mine is None:
+            return live
+        abandoned = without(mine.get("fieldsV1") or {}, wanted)
+        for entry in self.entries:
+            if entry is not mine:
+                abandoned = without(abandoned, entry.get("fieldsV1") or {})
+        return _remove(live, abandoned, self._schema)
+
+
+def _shared(first: Trie, second: Trie) -> Trie:
+    """Fields of both (a leaf of one stands for all that the other has below it)."""
+    both: Trie = {}
+    for step, below in first.items():
+        if step not in second:
+            continue
+        other = second[step]
+        if not below or not other:
+            both[step] = {}
+        elif deeper := _shared(below, other):
+            both[step] = deeper
+    both.pop(".", None) if len(both) > 1 else None
+    return both
+
+
+def merge_applied(live: Any, applied: Any, schema: Schema) -> Any:
+    """The applied configuration laid over the live one: objects and keyed lists merge, all else replaces."""
+    if isinstance(live, dict) and isinstance(applied, dict) and schema.get("x-kubernetes-map-type") != "atomic":
+        merged = dict(live)
+        for key, item in applied.items():
+            merged[key] = merge_applied(live.get(key), item, _below(schema, key))
+        return merged
+    if isinstance(live, list) and isinstance(applied, list):
+        before, after = _keyed(schema, live), _keyed(schema, applied)
+        if before is not None and after is not None:
+            items = schema.get("items") or {}
+            kept = [merge_applied(item, after[step], items) if step in after else item for step, item in before.items()]
+            return [*kept, *(clone(item) for step, item in after.items() if step not in before)]
+    return clone(applied)

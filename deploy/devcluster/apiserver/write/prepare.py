@@ -1,0 +1,320 @@
+"""Drafts: what a write would store, worked out against the object as it is now.
+
+Identity, types, defaults, admission, rules, managed fields, in Kubernetes' order. A draft stores nothing; asking
+webhooks takes time, so who commits it makes sure that the object has not moved on.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from deploy.devcluster.apiserver.errors import (
+    Cause,
+    already_exists,
+    apply_conflict,
+    bad_request,
+    conflict,
+    forbidden,
+    invalid,
+    not_found,
+    other_uid,
+)
+from deploy.devcluster.apiserver.kinds import custom, validation
+from deploy.devcluster.apiserver.kinds.builtin_rules import check_name
+from deploy.devcluster.apiserver.kinds.registry import Kind, Kinds, Target, metadata_schema
+from deploy.devcluster.apiserver.kinds.shapes import Schema
+from deploy.devcluster.apiserver.store import Key, Store, Stored, Write
+from deploy.devcluster.apiserver.write import field_ownership
+from deploy.devcluster.apiserver.write.admission import Admission, Review
+from deploy.devcluster.apiserver.write.options import Options, timestamp
+from deploy.devcluster.cluster import Obj
+
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_IDENTITY = ("name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "generateName")
+_MARKED = ("deletionTimestamp", "deletionGracePeriodSeconds")
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """One write, ready to be committed."""
+
+    kind: Kind
+    write: Write
+    base: Stored | None
+    """The object that it was drafted against; none: there was none."""
+    unchanged: bool = False
+    """There is nothing to store."""
+
+
+class Drafter:
+    """Makes drafts."""
+
+    def __init__(self, store: Store, kinds: Kinds, admission: Admission, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._kinds = kinds
+        self._admission = admission
+        self._clock = clock
+        self._random = random.SystemRandom()
+
+    async def create(
+        self,
+        target: Target,
+        body: Any,
+        options: Options,
+        *,
+        promised: frozenset[str] = frozenset(),
+        applied: bool = False,
+    ) -> Draft:
+        """A new object. `promised` namespaces are created by the same commit; `applied`: by server-side apply.
+
+        Raises 400, 403, 404 (namespace), 409 `AlreadyExists`, 422.
+        """
+        kind = target.kind
+        obj = validation.check_identity(kind, target.version, body)
+        said = obj
+        metadata = dict(obj["metadata"])
+        obj = {**obj, "metadata": metadata}
+        if metadata.get("resourceVersion"):
+            raise validation.refuse_resource_version()
+        _place(kind, metadata, target.namespace)
+        self._bear(kind, metadata)
+        self._check_namespace(kind, metadata, promised)
+        if kind.status:
+            obj.pop("status", None)
+        obj = validation.conform(kind, target.version, obj, validation=options.validation, warnings=options.warnings)
+        name = str(obj["metadata"].get("name", ""))
+        if not name:
+            raise invalid(kind.kind, kind.group, "", check_name(kind.resource, ""))
+        if self._store.get(kind.resource, metadata.get("namespace", ""), name):
+            raise already_exists(kind.resource, name)
+        review = _review(target, "CREATE", obj, options)
+        admitted = await self._admission.mutate(review, obj, None, options.warnings)
+        if admitted is not obj:
+            obj = validation.conform(kind, target.version, _keep(admitted or obj, metadata))
+        validation.check_rules(kind, obj, None)
+        await self._admission.validate(review, obj, None, options.warnings)
+        self._finish(kind, obj)
+        fields = field_ownership.Fields(None, fields_schema(target))
+        writer = self._writer(target, options)
+        if applied:
+            fields.apply(None, said, writer, force=True)
+        else:
+            fields.update(None, obj, writer)
+        obj["metadata"]["managedFields"] = fields.entries
+        return Draft(kind, Write(kind.resource, _key(obj), obj), None)
+
+    async def update(
+        self, target: Target, base: Stored, body: Obj, options: Options, fields: field_ownership.Fields | None = None
+    ) -> Draft:
+        """A new state of an object; `fields` are given by who knows better whose they are (apply).
+
+        Raises 400, 403, 409 `Conflict`, 422.
+        """
+        kind = target.kind
+        old: Obj = {**base.obj, "apiVersion": target.api_version}
+        was: dict[str, Any] = old["metadata"]
+        _check_same(kind, was, body["metadata"])
+        obj = _status_only(old, body) if target.subresource == "status" else _main_only(kind, old, body)
+        obj = validation.conform(kind, target.version, obj, validation=options.validation, warnings=options.warnings)
+        review = _review(target, "UPDATE", obj, options)
+        admitted = await self._admission.mutate(review, obj, old, options.warnings)
+        if admitted is not obj:
+            obj = validation.conform(kind, target.version, _keep(admitted or obj, was))
+        if kind.generation and validation.main_part(kind, obj) != validation.main_part(kind, old):
+            obj["metadata"]["generation"] = was.get("generation", 0) + 1
+        if not target.subresource:
+            validation.check_rules(kind, obj, old)
+        await self._admission.validate(review, obj, old, options.warnings)
+        self._finish(kind, obj)
+        same = _bare(obj) == _bare(old)
+        before = was.get("managedFields") or []
+        if same and (fields is None or _untimed(fields.entries) == _untimed(before)):
+            return Draft(kind, Write(kind.resource, target.key, base.obj), base, unchanged=True)
+        if fields is None:
+            fields = field_ownership.Fields(before, fields_schema(target))
+            fields.update(old, obj, self._writer(target, options))
+        obj["metadata"]["managedFields"] = fields.entries
+        return Draft(kind, Write(kind.resource, target.key, obj), base)
+
+    async def apply(
+        self, target: Target, body: Any, options: Options, *, promised: frozenset[str] = frozenset()
+    ) -> Draft:
+        """Server-side apply. Raises what `create` and `update` raise, and 409 with the conflicting fields."""
+        kind, key = target.kind, target.key
+        applied = validation.check_identity(kind, target.version, body)
+        if applied["metadata"].get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        if applied["metadata"].get("name", key[1]) != key[1]:
+            raise bad_request("the name of the object does not match the name on the URL")
+        applied["metadata"] = {**applied["metadata"], "name": key[1]}
+        base = self._store.get(kind.resource, *key)
+        if base is None:
+            if target.subresource:
+                raise not_found(kind.resource, key[1])
+            if applied["metadata"].get("uid"):
+                raise conflict(kind.resource, key[1], "the object to be applied no longer exists")
+            return await self.create(target, applied, options, promised=promised, applied=True)
+        _check_same(kind, base.obj["metadata"], applied["metadata"])
+        fields = field_ownership.Fields(base.obj["metadata"].get("managedFields"), fields_schema(target))
+        old: Obj = {**base.obj, "apiVersion": applied["apiVersion"]}
+        merged, conflicts = fields.apply(old, applied, self._writer(target, options), force=options.force)
+        if conflicts:
+            raise apply_conflict(kind.resource, key[1], conflicts)
+        return await self.update(target, base, merged, options, fields)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _writer(self, target: Target, options: Options) -> field_ownership.Writer:
+        return field_ownership.Writer(options.manager, target.subresource, target.api_version, timestamp(self._clock()))
+
+    def _bear(self, kind: Kind, metadata: dict[str, Any]) -> None:
+        """Give a new object its name, uid and time."""
+        for gone in ("selfLink", "managedFields", "generation", *_MARKED):
+            metadata.pop(gone, None)
+        prefix = metadata.get("generateName")
+        if prefix and isinstance(prefix, str) and not metadata.get("name"):
+            if causes := check_name(kind.resource, prefix, generated=True):
+                raise invalid(kind.kind, kind.group, prefix, causes)
+            longest = 63 if kind.resource in {"pods", "services", "namespaces"} else 253
+            metadata["name"] = prefix[: longest - 5] + "".join(self._random.choices(_SUFFIX, k=5))
+        metadata["uid"] = str(uuid.uuid4())
+        metadata["creationTimestamp"] = timestamp(self._clock())
+        if kind.generation:
+            metadata["generation"] = 1
+
+    def _check_namespace(self, kind: Kind, metadata: dict[str, Any], promised: frozenset[str]) -> None:
+        if not kind.namespaced or metadata["namespace"] in promised:
+            return
+        name = metadata["namespace"]
+        namespace = self._store.get("namespaces", "", name)
+        if namespace is None:
+            raise not_found("namespaces", name)
+        if "deletionTimestamp" in namespace.obj["metadata"]:
+            why = f"unable to create new content in namespace {name} because it is being terminated"
+            refusal = forbidden(kind.resource, str(metadata.get("name", "")), why)
+            cause = {"reason": "NamespaceTerminating", "message": f"namespace {name} is being terminated"}
+            refusal.details["causes"] = [{**cause, "field": "metadata.namespace"}]
+            raise refusal
+
+    def _finish(self, kind: Kind, obj: Obj) -> None:
+        """What the API itself says of an object."""
+        if kind.resource == custom.CRDS:
+            obj["status"] = custom.established(obj, timestamp(self._clock()))
+            taken = self._kinds.get(f"{obj['spec']['names']['plural']}.{obj['spec']['group']}")
+            if taken and not taken.custom:
+                cause = Cause("FieldValueForbidden", "spec.group", "Forbidden: the kind is built in")
+                raise invalid(kind.kind, kind.group, obj["metadata"]["name"], [cause])
+
+
+def fields_schema(target: Target) -> Schema:
+    """The schema of all of an object, `metadata` included."""
+    if not target.kind.custom:
+        return target.version.schema
+    properties = {**(target.version.schema.get("properties") or {}), "metadata": metadata_schema()}
+    return {**target.version.schema, "properties": properties}
+
+
+def _key(obj: Obj) -> Key:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def _place(kind: Kind, metadata: dict[str, Any], namespace: str) -> None:
+    said = metadata.get("namespace")
+    if kind.namespaced:
+        if said and said != namespace:
+            raise bad_request(
+                f"the namespace of the provided object does not match the namespace sent on the request ({namespace})"
+            )
+        metadata["namespace"] = namespace
+    elif said:
+        raise bad_request("namespace may not be set on a cluster-scoped object")
+
+
+def _keep(obj: Obj, was: dict[str, Any]) -> Obj:
+    """An object that a webhook changed, with the identity that it may not change."""
+    return {**obj, "metadata": {**obj["metadata"], **{key: was[key] for key in _IDENTITY if key in was}}}
+
+
+def _review(target: Target, operation: Literal["CREATE", "UPDATE"], obj: Obj, options: Options) -> Review:
+    metadata = obj["metadata"]
+    said = {"kind": f"{operation.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
+    return Review(
+        target=msgspec.structs.replace(target, namespace=metadata.get("namespace", ""), name=metadata["name"]),
+        operation=operation,
+        caller=options.caller,
+        dry_run=options.dry_run,
+        options=said,
+    )
+
+
+def _status_only(old: Obj, body: Obj) -> Obj:
+    obj = {**old, "metadata": dict(old["metadata"])}
+    obj.pop("status", None)
+    if body.get("status") is not None:
+        obj["status"] = body["status"]
+    return obj
+
+
+def _main_only(kind: Kind, old: Obj, body: Obj) -> Obj:
+    """The body, with what is not the caller's to set from the old object."""
+    was = old["metadata"]
+    metadata = dict(body["metadata"])
+    for key in ("selfLink", "managedFields", "generation", *_MARKED):
+        metadata.pop(key, None)
+    metadata |= {key: was[key] for key in (*_IDENTITY, *_MARKED, "managedFields") if key in was}
+    obj = {**body, "metadata": metadata}
+    if kind.status:
+        obj.pop("status", None)
+        if "status" in old:
+            obj["status"] = old["status"]
+    if kind.resource == "services":
+        _keep_cluster_ip(obj, old)
+    return obj
+
+
+def _keep_cluster_ip(obj: Obj, old: Obj) -> None:
+    """An update that does not mention the address keeps the one that was allocated."""
+    spec, before = obj.get("spec"), old.get("spec") or {}
+    if not isinstance(spec, dict):
+        return  # it is refused later
+    spec = dict(spec)
+    if spec.get("type", "ClusterIP") != "ExternalName" and before.get("clusterIP"):
+        for key in ("clusterIP", "clusterIPs"):
+            if not spec.get(key) and before.get(key):
+                spec[key] = before[key]
+        obj["spec"] = spec
+
+
+def _check_same(kind: Kind, was: dict[str, Any], said: dict[str, Any]) -> None:
+    """The body is about this object, in the state that the caller knows."""
+    if said.get("name", was["name"]) != was["name"]:
+        raise bad_request(
+            f"the name of the object ({said.get('name')}) does not match the name on the URL ({was['name']})"
+        )
+    if said.get("namespace") not in {None, "", was.get("namespace")}:
+        raise bad_request(
+            f"the namespace of the object ({said.get('namespace')}) does not match the namespace on the request "
+            f"({was.get('namespace', '')})"
+        )
+    if said.get("resourceVersion") not in {None, "", "0", was["resourceVersion"]}:
+        raise conflict(kind.resource, was["name"])
+    if said.get("uid") not in {None, "", was["uid"]}:
+        raise conflict(kind.resource, was["name"], other_uid(str(said["uid"]), was["uid"]))
+    if "deletionTimestamp" in was and set(said.get("finalizers") or ()) - set(was.get("finalizers") or ()):
+        what = "Forbidden: no new finalizers can be added if the object is being deleted"
+        raise invalid(kind.kind, kind.group, was["name"], [Cause("FieldValueForbidden", "metadata.finalizers", what)])
+
+
+def _bare(obj: Obj) -> Obj:
+    """An object without what changes with every write."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
+    return {**{key: value for key, value in obj.items() if key != "apiVersion"}, "metadata": metadata}
+
+
+def _untimed(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    bare = [{key: value for key, value in one.items() if key != "time"} for one in entries]
+    return sorted(bare, key=lambda one: (one["manager"], one["operation"], one.get("subresource", "")))

@@ -1,0 +1,97 @@
+"""A work queue of keys: at most one reconcile per key at a time, and what happens meanwhile is one more.
+
+Controllers are level-triggered: `reconcile(key)` looks at how things are and moves them one step on. It is an
+ordinary coroutine that tests call; this loop adds only when. A failure is logged, once for the same words, and tried
+again with growing pauses, which news does not cut short: the news may be what the failing step itself wrote. A
+conflict, the usual answer to two writers, is tried again without a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.object_fields import Key
+from shared.timing.backoff import Backoff, Delays
+
+_log = logging.getLogger(__name__)
+
+Reconcile = Callable[[Key], Awaitable[float | None]]
+"""One step for one key; the answer is after how many seconds to look again without being told, if at all."""
+
+_BACKOFF = Backoff(first=0.02, longest=1.0)
+
+
+class Reconciler:
+    """Runs a controller's `reconcile` for the keys that are enqueued."""
+
+    def __init__(self, name: str, reconcile: Reconcile) -> None:
+        self._name = name
+        self._reconcile = reconcile
+        self._running: dict[Key, asyncio.Task[None]] = {}
+        self._again: set[Key] = set()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, Delays] = {}
+        self._told: dict[Key, str] = {}
+        self._closed = False
+
+    def enqueue(self, key: Key) -> None:
+        """Look at this key soon."""
+        if self._closed:
+            return
+        if key in self._running:
+            self._again.add(key)
+            return
+        if key in self._failures and key in self._timers:
+            return
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        self._running[key] = asyncio.create_task(self._work(key), name=f"{self._name} {key[0]}/{key[1]}")
+
+    async def close(self) -> None:
+        """Stop, in the middle if need be."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, key: Key) -> None:
+        try:
+            while True:
+                self._again.discard(key)
+                pause = await self._step(key)
+                if key not in self._again:
+                    break
+                if key in self._failures and pause:
+                    # A failing key that is also noisy must not spin: the pause holds for it as well.
+                    await asyncio.sleep(pause)
+                    pause = None
+        finally:
+            self._running.pop(key, None)
+        if pause is not None and not self._closed:
+            self._timers[key] = asyncio.get_running_loop().call_later(pause, self._wake, key)
+
+    def _wake(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.enqueue(key)
+
+    async def _step(self, key: Key) -> float | None:
+        try:
+            pause = await self._reconcile(key)
+        except ApiError as error:
+            if error.status != 409 and self._told.get(key) != str(error):
+                self._told[key] = str(error)
+                _log.warning("%s %s/%s: %s", self._name, *key, error)
+        except Exception:  # noqa: BLE001 - a bug in one controller must not end the cluster; it is logged and retried
+            _log.exception("%s %s/%s failed", self._name, *key)
+        else:
+            self._failures.pop(key, None)
+            self._told.pop(key, None)
+            return pause
+        return self._failures.setdefault(key, _BACKOFF.delays()).next()

@@ -1,0 +1,71 @@
+"""A socket of the host whose connections lead to a Service inside: how the host's commands reach the log.
+
+The socket was made on the host, so it stays in the host's network; the other half of each connection is made in the
+devcluster's network, to the Service's address. Bytes are passed on as they come; a Service without endpoints refuses,
+and the caller's connection is closed at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.settings import Published
+
+_log = logging.getLogger(__name__)
+_CHUNK = 64 * 1024
+
+
+class Publication:
+    """One published Service."""
+
+    def __init__(self, listener: socket.socket, mirror: Mirror, published: Published) -> None:
+        self._listener = listener
+        self._mirror = mirror
+        self._published = published
+
+    async def serve(self) -> None:
+        """Accept for ever."""
+        server = await asyncio.start_server(self._connected, sock=self._listener)
+        async with server:
+            await server.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            try:
+                there, back = await asyncio.open_connection(self._address(), self._published.port)
+            except OSError as error:
+                name = f"{self._published.namespace}/{self._published.service}"
+                _log.info("a connection to %s finds nobody there: %s", name, error)
+                return
+            with contextlib.closing(back):
+                await _until_either(_pass_on(reader, back), _pass_on(there, writer))
+
+    def _address(self) -> str:
+        service = self._mirror.get("services", self._published.namespace, self._published.service)
+        address = (service or {"spec": {}})["spec"].get("clusterIP") or "None"
+        if address == "None":
+            raise ConnectionRefusedError("the Service does not exist or has no address")
+        return address
+
+
+async def _until_either(*directions: Coroutine[Any, Any, None]) -> None:
+    tasks = [asyncio.create_task(each) for each in directions]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while chunk := await source.read(_CHUNK):
+            sink.write(chunk)
+            await sink.drain()

@@ -1,0 +1,84 @@
+"""When a probe is asked, and what a row of answers means.
+
+As in Kubernetes (periods, thresholds, initial delays) with one difference: until a startup or readiness probe
+succeeds for the first time it is asked more often than its period says, from every 100 ms on, growing to the period.
+A cluster on one machine starts in milliseconds, and nobody should wait ten seconds to hear of it. The time that a
+container is given to start stays what its probe says: failureThreshold times periodSeconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from deploy.devcluster.cluster import Obj
+from deploy.devcluster.kubelet.container.probe_check import Outcome
+from shared.timing.backoff import Backoff
+
+Check = Callable[[], Awaitable[Outcome]]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+def _eager(period: float) -> Backoff:
+    """The pauses before the first success."""
+    return Backoff(first=min(0.1, period), longest=period, factor=1.1)
+
+
+class Rhythm:
+    """The numbers of a probe, with Kubernetes' defaults."""
+
+    def __init__(self, probe: Obj) -> None:
+        self.initial_delay: float = probe.get("initialDelaySeconds") or 0
+        self.period: float = probe.get("periodSeconds") or 10
+        self.successes: int = probe.get("successThreshold") or 1
+        self.failures: int = probe.get("failureThreshold") or 3
+
+
+async def until_started(probe: Obj, check: Check, *, sleep: Sleep, clock: Callable[[], float]) -> Outcome:
+    """Ask until the container has started, or its time is up; the last answer."""
+    rhythm = Rhythm(probe)
+    await sleep(rhythm.initial_delay)
+    deadline = clock() + rhythm.failures * rhythm.period
+    pauses = _eager(rhythm.period).delays()
+    while True:
+        outcome = await check()
+        left = deadline - clock()
+        if outcome.success or left <= 0:
+            return outcome
+        await sleep(min(pauses.next(), left))
+
+
+async def watch_readiness(
+    probe: Obj, check: Check, report: Callable[[bool, str], None], *, sleep: Sleep = asyncio.sleep
+) -> None:
+    """Ask for ever; `report` hears of every turn, and of every failure that is none yet."""
+    rhythm = Rhythm(probe)
+    await sleep(rhythm.initial_delay)
+    ready, was_ready, row = False, False, 0
+    pauses = _eager(rhythm.period).delays()
+    while True:
+        outcome = await check()
+        row = 0 if outcome.success is ready else row + 1
+        if row >= (rhythm.successes if outcome.success else rhythm.failures):
+            ready, row = outcome.success, 0
+            was_ready = was_ready or ready
+            report(ready, outcome.message)
+        elif not outcome.success:
+            report(ready, outcome.message)
+        if was_ready:
+            await sleep(rhythm.period)
+        else:
+            await sleep(pauses.next())
+
+
+async def until_dead(probe: Obj, check: Check, *, sleep: Sleep = asyncio.sleep) -> Outcome:
+    """Ask until the liveness probe has failed as often in a row as its threshold says; the last answer."""
+    rhythm = Rhythm(probe)
+    await sleep(rhythm.initial_delay)
+    row = 0
+    while True:
+        outcome = await check()
+        row = 0 if outcome.success else row + 1
+        if row >= rhythm.failures:
+            return outcome
+        await sleep(rhythm.period)

@@ -1,0 +1,135 @@
+"""What only the CA knows: the root's key and the keys that tokens are sealed to, and how they are written down.
+
+JSON with PEM inside, so that a person can take a key out in an emergency. Nothing here prints a key.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from services.ca.core.template import self_signed_root
+from shared.errors import MeshlogError
+from shared.identity.svid import UNREADABLE
+from shared.identity.token_sealing import generate_sealing_key
+from shared.io.decoding import UndecodableError, decode
+
+
+class AuthorityError(MeshlogError):
+    """The CA's keys cannot be used as they are stored."""
+
+
+class StoredAuthority(msgspec.Struct, frozen=True):
+    """The keys as they are stored, in a file or a Secret."""
+
+    trust_domain: str
+    certificate: str
+    """What signs leaves, PEM: the root, or an intermediate that somebody else's CA signed."""
+    key: str
+    """Its private key, PKCS #8 PEM."""
+    sealing_keys: list[bytes]
+    """Raw X25519 private keys, newest first."""
+    above: list[str] = []
+    """Certificates between an intermediate and its root, PEM, from below."""
+    root: str = ""
+    """The root of an intermediate, PEM; empty: `certificate` is the root."""
+
+    def __repr__(self) -> str:
+        return f"StoredAuthority({self.trust_domain})"
+
+
+class Authority(msgspec.Struct, frozen=True):
+    """The keys, ready for use."""
+
+    trust_domain: str
+    certificate: x509.Certificate
+    certificate_pem: str
+    key: EllipticCurvePrivateKey
+    sealing_keys: tuple[bytes, ...]
+    above: tuple[x509.Certificate, ...] = ()
+    root: x509.Certificate | None = None
+
+    @property
+    def anchor(self) -> x509.Certificate:
+        """What members must trust."""
+        return self.root or self.certificate
+
+    @property
+    def intermediates(self) -> list[x509.Certificate]:
+        """What a leaf needs between itself and the root."""
+        return [self.certificate, *self.above] if self.root is not None else []
+
+    def __repr__(self) -> str:
+        return f"Authority({self.trust_domain})"
+
+
+def generate_authority(trust_domain: str, *, clock: Callable[[], float]) -> StoredAuthority:
+    """A new root (P-256) with a new sealing key."""
+    key = generate_private_key(SECP256R1())
+    root = self_signed_root(trust_domain, key, now=int(clock()), serial=new_serial())
+    return StoredAuthority(
+        trust_domain=trust_domain,
+        certificate=root.public_bytes(Encoding.PEM).decode(),
+        key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        sealing_keys=[generate_sealing_key()],
+    )
+
+
+def new_serial() -> int:
+    """128 random bits, never zero, the highest set so that all have one length."""
+    return secrets.randbits(128) | 1 << 127
+
+
+def encode_authority(stored: StoredAuthority) -> bytes:
+    """The bytes to store: secret."""
+    return msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n"
+
+
+def decode_authority(raw: bytes, *, trust_domain: str, about: str) -> Authority:
+    """Read stored keys and check that they belong together.
+
+    `about` names the place for people. Raises `AuthorityError` (`ca/keys`), whose text holds nothing of the content.
+    """
+    try:
+        stored = decode(StoredAuthority, raw)
+        certificate = x509.load_pem_x509_certificate(stored.certificate.encode())
+        certified = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        key = load_pem_private_key(stored.key.encode(), password=None)
+        above = [x509.load_pem_x509_certificate(pem.encode()) for pem in stored.above]
+        root = x509.load_pem_x509_certificate(stored.root.encode()) if stored.root else None
+    except (UndecodableError, *UNREADABLE):
+        raise AuthorityError("ca/keys", "does not hold the CA's keys; restore it from a backup", about=about) from None
+    if not isinstance(key, EllipticCurvePrivateKey) or _spki(key) != certified:
+        raise AuthorityError("ca/keys", "holds a key that is not the one of its certificate", about=about)
+    if stored.trust_domain != trust_domain:
+        raise AuthorityError(
+            "ca/trust-domain",
+            f"holds the CA of trust domain {stored.trust_domain}, but the settings say {trust_domain}",
+            about=about,
+        )
+    if not stored.sealing_keys or any(len(raw_key) != 32 for raw_key in stored.sealing_keys):
+        raise AuthorityError("ca/keys", "holds no usable sealing key; restore it from a backup", about=about)
+    return Authority(
+        trust_domain=trust_domain,
+        certificate=certificate,
+        certificate_pem=stored.certificate,
+        key=key,
+        sealing_keys=tuple(stored.sealing_keys),
+        above=tuple(above),
+        root=root,
+    )
+
+
+def _spki(key: EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,171 @@
+"""The roots that this CA can sign with: one provider for each MeshRootCertificate, made when it is first wanted.
+
+Where nobody made a MeshRootCertificate there is one root, called `default`, from the settings. It stays while the
+bundle holds it, whatever MeshRootCertificates come.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from services.ca.core.root_certificates import WantedRoot
+from services.ca.core.rotation_plan import Candidate
+from services.ca.keys.store import KeysLostError, KeyStore, StoredKeys
+from services.ca.kubernetes.client import KubeApi
+from services.ca.providers.base import Provider, ProviderContext, find_provider
+from shared.errors import MeshlogError
+from shared.identity.svid import parse_certificates
+from shared.identity.token_sealing import Opener
+from shared.records.certificates import TrustBundle
+
+_log = logging.getLogger(__name__)
+DEFAULT_ROOT = "default"
+
+OpenStore = Callable[[WantedRoot], KeyStore]
+
+
+class Roots:
+    """Providers by the name of their root."""
+
+    def __init__(
+        self,
+        *,
+        default: WantedRoot,
+        store: OpenStore,
+        opener: Opener,
+        kube: KubeApi | None,
+        namespace: str,
+        clock: Callable[[], float],
+    ) -> None:
+        """`default` is the root where there is no MeshRootCertificate; `store` says where a root's keys live."""
+        self._default = default
+        self._store = store
+        self._opener = opener
+        self._kube = kube
+        self._namespace = namespace
+        self._clock = clock
+        self._providers: dict[str, tuple[WantedRoot, Provider]] = {}
+        self.problems: dict[str, str] = {}
+        """Roots that cannot be used now, with the reason."""
+
+    def add(self, wanted: WantedRoot, provider: Provider) -> None:
+        """Take a provider that is made already."""
+        self._opener.hold(provider.sealing_keys)
+        self._providers[wanted.name] = (wanted, provider)
+
+    def signer(self, bundle: TrustBundle) -> Provider:
+        """The provider of the root that signs; raises `MeshlogError` while it is not there."""
+        name = bundle.members[0].name if bundle.members else self._default.name
+        found = self._providers.get(name)
+        if found is None:
+            why = self.problems.get(name, "its MeshRootCertificate is gone")
+            raise MeshlogError("ca/root", f"cannot sign: {why}", about=name)
+        return found[1]
+
+    async def candidates(self, wanted: Sequence[WantedRoot], held: TrustBundle | None) -> list[Candidate]:
+        """The roots wanted, oldest first; what does not work is in `problems`, and counts only if it is trusted."""
+        names = {one.name for one in wanted}
+        every = list(wanted)
+        if DEFAULT_ROOT not in names and (not wanted or _holds(held, DEFAULT_ROOT)):
+            # Nobody says anything about it once others are wanted: then it is on its way out.
+            role = "inactive" if wanted else "active"
+            every.insert(0, _with_role(self._default, role))
+        self.problems = {name: why for name, why in self.problems.items() if name in {one.name for one in every}}
+        found: list[Candidate] = []
+        for one in every:
+            if one.role == "inactive" and not _holds(held, one.name):
+                continue
+            try:
+                candidate = _candidate(one, await self._provider(one, trusted=_holds(held, one.name)))
+                _check_same(candidate, held)
+                found.append(candidate)
+                self.problems.pop(one.name, None)
+            except MeshlogError as error:
+                if isinstance(error, KeysLostError):
+                    # Looked for anew each time, and never signed with.
+                    self._providers.pop(one.name, None)
+                if self.problems.get(one.name) != str(error):
+                    _log.warning("root %s cannot be used: %s", one.name, error)
+                self.problems[one.name] = str(error)
+                found += _unusable(one, held)
+        return found
+
+    async def refresh(self) -> None:
+        """Let each provider see to itself."""
+        for name, (_, provider) in list(self._providers.items()):
+            try:
+                await provider.refresh()
+            except MeshlogError as error:
+                _log.warning("root %s could not be refreshed: %s", name, error)
+
+    async def _provider(self, wanted: WantedRoot, *, trusted: bool) -> Provider:
+        """`trusted`: members hold its certificate already, so its keys must be there; new ones would be others."""
+        held = self._providers.get(wanted.name)
+        if held is not None:
+            before, provider = held
+            if (before.trust_domain, before.provider) != (wanted.trust_domain, wanted.provider):
+                raise MeshlogError(
+                    "root/changed", "its trust domain and provider cannot change; make another root", about=wanted.name
+                )
+            return provider
+        context = ProviderContext(
+            name=wanted.name,
+            trust_domain=wanted.trust_domain,
+            store=StoredKeys(self._store(wanted), wanted.name) if trusted else self._store(wanted),
+            settings=wanted.settings,
+            kube=self._kube,
+            namespace=self._namespace,
+            clock=self._clock,
+        )
+        provider = await find_provider(wanted.provider)(context)
+        self.add(wanted, provider)
+        return provider
+
+
+def _holds(held: TrustBundle | None, name: str) -> bool:
+    return held is not None and any(member.name == name for member in held.members)
+
+
+def _unusable(wanted: WantedRoot, held: TrustBundle | None) -> list[Candidate]:
+    """A root that cannot be used now but is trusted: an outage must not look as if nobody wanted it."""
+    if held is None:
+        return []
+    return [
+        Candidate(wanted.name, wanted.role, wanted.trust_domain, pem, sealing_keys=(), usable=False)
+        for member, pem in zip(held.members, held.roots, strict=True)
+        if member.name == wanted.name
+    ]
+
+
+def _check_same(candidate: Candidate, held: TrustBundle | None) -> None:
+    """Raise unless the root is the one that members trust by this name: what another key signs, nobody believes."""
+    if held is None:
+        return
+    for member, pem in zip(held.members, held.roots, strict=True):
+        if member.name == candidate.name and parse_certificates([pem]) != parse_certificates([candidate.root]):
+            raise KeysLostError(
+                "ca/other-keys",
+                "the keys in the key store are not those of the root that the mesh trusts: restore them, "
+                "or rotate to a new root",
+                about=candidate.name,
+            )
+
+
+def _with_role(wanted: WantedRoot, role: str) -> WantedRoot:
+    return WantedRoot(
+        name=wanted.name,
+        role="inactive" if role == "inactive" else "active",
+        trust_domain=wanted.trust_domain,
+        provider=wanted.provider,
+        settings=wanted.settings,
+        created=wanted.created,
+    )
+
+
+def _candidate(wanted: WantedRoot, provider: Provider) -> Candidate:
+    pem = "".join(root.public_bytes(Encoding.PEM).decode() for root in provider.roots)
+    keys = tuple(Opener(provider.sealing_keys).public_keys)
+    return Candidate(name=wanted.name, role=wanted.role, trust_domain=wanted.trust_domain, root=pem, sealing_keys=keys)

@@ -1,0 +1,122 @@
+"""Who may call whom: traffic targets read against the routes that exist, from the server's side and the client's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from services.compiler.derive.budgets.fit import Item, beyond_for, fitting, offers_left_out, targets_left_out
+from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members
+from services.compiler.derive.policy.grants import Grant, granting, services_of_account
+from services.compiler.derive.policy.identity_bindings import destinations_of, targets_from, targets_to
+from services.compiler.derive.policy.route_groups import Problem
+from services.compiler.derive.policy.splits import roots_over
+from services.compiler.derive.services.offers import accounts
+from services.compiler.engine import query
+from services.compiler.mesh_state import Mesh
+from shared.policy.names import ObjectName
+
+
+@query
+def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
+    """What a traffic target grants, if it is within its namespace's budget; none: nothing."""
+    return None if name in targets_left_out(mesh, name.namespace) else granting(mesh, name)
+
+
+@query
+def grants_to(mesh: Mesh, account: ObjectName) -> tuple[Grant, ...]:
+    """Everything that traffic targets let through to the pods of a service account."""
+    found = (grant(mesh, name) for name in targets_to(mesh, account))
+    return tuple(item for item in found if item is not None)
+
+
+@query
+def _opened(mesh: Mesh, namespace: str) -> tuple[ObjectName, ...]:
+    """Services of a namespace with pods that have sidecars, and the roots over them, if it is permissive."""
+    if not is_permissive(mesh, namespace):
+        return ()
+    found: dict[ObjectName, bool] = {}
+    for service in mesh.services_of_namespace.get(namespace):
+        if accounts(mesh, service):
+            tell(mesh, found, service)
+    return fitting(mesh, tuple(sorted(found.items())), offers_left_out(mesh, namespace))
+
+
+def tell(mesh: Mesh, found: dict[ObjectName, bool], service: ObjectName) -> None:
+    """Note a service with pods behind it, and the roots over it, which are only told of because of their splits."""
+    found[service] = True
+    for root in roots_over(mesh, service):
+        found.setdefault(root, False)
+
+
+@query
+def opened(mesh: Mesh, namespaces: tuple[str, ...] | None) -> tuple[ObjectName, ...]:
+    """Services that every member may call, of these namespaces or (none) of all. Sorted."""
+    chosen = members(mesh) if namespaces is None else [name for name in namespaces if is_member(mesh, name)]
+    return tuple(service for namespace in chosen for service in _opened(mesh, namespace))
+
+
+@query
+def _entitled(mesh: Mesh, account: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
+    """Services that some traffic target lets an account call, sorted, and whether because of their own pods.
+
+    These are the services with pods of a destination behind them, and the roots over these. A target is written by its
+    destination: it tells a caller nothing whose namespace says that it calls others.
+    """
+    found: dict[ObjectName, bool] = {}
+    for name in targets_from(mesh, account):
+        target = mesh.targets.get(name)
+        if target is None or not hears(mesh, account.namespace, name.namespace) or grant(mesh, name) is None:
+            continue
+        for destination in destinations_of(mesh, target):
+            for service in services_of_account(mesh, destination):
+                tell(mesh, found, service)
+    return tuple(sorted(found.items()))
+
+
+@query
+def left_out(mesh: Mesh, account: ObjectName) -> dict[Item, Problem]:
+    """Services, and splits of them, that an account may call and that are beyond what its sidecars take."""
+    return beyond_for(mesh, account, tuple(service for service, _ in _entitled(mesh, account)))
+
+
+@query
+def granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+    """Services that some traffic target lets an account call, and that its sidecars are told of. Sorted."""
+    return fitting(mesh, _entitled(mesh, account), left_out(mesh, account))
+
+
+class Scope(NamedTuple):
+    """Whose outbound configuration it is: shared by all that may call the same."""
+
+    account: ObjectName | None
+    """Whose traffic targets count; none: nobody's, what is permissive is all there is to call."""
+    namespaces: tuple[str, ...] | None
+    """Permissive namespaces that it is told of; none: all."""
+    dual: bool
+    """Whether its pods have IPv6 addresses too."""
+
+
+@query
+def scope_of(mesh: Mesh, account: ObjectName, dual: bool) -> Scope:  # noqa: FBT001 (arguments of a query are its identity)
+    """Whose outbound configuration the pods of an account have."""
+    namespaces = calls(mesh, account.namespace)
+    # Accounts whose traffic targets add nothing to what is permissive share one configuration.
+    adds = any(not is_permissive(mesh, service.namespace) for service in granted(mesh, account))
+    return Scope(account if adds else None, namespaces, dual)
+
+
+@query
+def reachable(mesh: Mesh, scope: Scope) -> tuple[ObjectName, ...]:
+    """Services that a client of this scope gets configuration for. Sorted."""
+    shared = opened(mesh, scope.namespaces)
+    return shared if scope.account is None else tuple(sorted({*shared, *granted(mesh, scope.account)}))
+
+
+@query
+def bare(mesh: Mesh, scope: Scope) -> frozenset[ObjectName]:
+    """Services whose split is left out for a client of this scope."""
+    left = dict(left_out(mesh, scope.account)) if scope.account is not None else dict[Item, Problem]()
+    for namespace in dict.fromkeys(service.namespace for service in reachable(mesh, scope)):
+        left.update(offers_left_out(mesh, namespace))
+    splits = ((name, mesh.splits.get(name)) for kind, name in left if kind == "TrafficSplit")
+    return frozenset(ObjectName(name.namespace, split.root) for name, split in splits if split is not None)

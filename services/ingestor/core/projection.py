@@ -1,0 +1,248 @@
+"""From the API server's bytes to the projection of `shared.model`: only the fields that can change a proxy.
+
+What is not a field of the struct falls away, so a heartbeat, a condition or `managedFields` makes no event. The
+change-set annotation is taken out as well: it says how an object arrived, not what it is. Decoding is typed and
+fast; an object that the types refuse is tried once more with its JSON nulls left out (Go writes empty lists as
+null), and only then given up, alone.
+
+What cannot stand in the log, because it is too large for it or is policy that grants and cannot be read, is projected
+to its closed form (`shared.records.withheld`): what it said before may be what its user took back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from services.ingestor.core.observations import ChangeSet, ObjectName, Projected
+from shared import model
+from shared.errors import MeshlogError
+from shared.io.decoding import UndecodableError, convert, decode, decode_any, decode_by, decoding
+from shared.policy.reading import read_policy, without_nulls
+from shared.records import withheld
+from shared.records.events import Origin, encode_object
+from shared.records.unreadable import why
+from shared.records.withheld import GRANTING, closed
+
+_MAX_CHANGE_SET = 100_000
+_MAX_ID = 253
+"""Characters of a change set's id."""
+_MAX_ANNOTATION = 65_536
+"""Characters of a change set's annotation."""
+_MAX_SHARES = 512
+"""Namespaces that a change set counts apart."""
+
+
+class UnreadableObjectError(MeshlogError):
+    """An object cannot be read as its kind; `name` is none if not even that is known."""
+
+    def __init__(self, kind: str, why: str, *, name: ObjectName | None) -> None:
+        super().__init__("object/unreadable", f"cannot be read ({why})", about=f"{kind} {name or '(no name)'}")
+        self.kind = kind
+        self.name = name
+
+
+class _ManagedFields(msgspec.Struct):
+    manager: str = ""
+    time: str | None = None
+    subresource: str | None = None
+
+
+class _HeadMeta(msgspec.Struct, rename="camel"):
+    name: str
+    namespace: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    annotations: dict[str, str] | None = None
+    managed_fields: list[_ManagedFields] | None = None
+    generation: int | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+
+class _Head(msgspec.Struct, rename="camel"):
+    metadata: _HeadMeta
+    api_version: str = ""
+    status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _NameMeta(msgspec.Struct):
+    name: str
+    namespace: str | None = None
+
+
+class _NameOnly(msgspec.Struct):
+    metadata: _NameMeta
+
+
+class _Spec(msgspec.Struct):
+    spec: msgspec.Raw = msgspec.Raw(b"")
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_NAME = msgspec.json.Decoder(_NameOnly)
+_DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in model.KINDS.items()}
+
+
+def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source: str) -> Projected:
+    """Reduce one object; `api_version` is used where the object does not say (items of a list).
+
+    Raises `UnreadableObjectError`.
+    """
+    try:
+        head = decode_by(_HEAD, payload)
+        body, instead_of, reason = _body(kind, payload, head.metadata)
+    except UndecodableError as error:
+        raise UnreadableObjectError(kind, why(error), name=name_of(payload)) from error
+    meta = head.metadata
+    change_set = parse_change_set((meta.annotations or {}).get(model.ANNOTATION_CHANGE_SET, ""))
+    version = head.api_version or api_version
+    return Projected(
+        kind=kind,
+        name=ObjectName(namespace=meta.namespace or "", name=meta.name),
+        uid=meta.uid or "",
+        resource_version=meta.resource_version or "",
+        api_version=version,
+        body=body,
+        digest=digest_of(version, body, instead_of, reason),
+        origin=_origin(meta.managed_fields or [], source=source, change_set=change_set),
+        change_set=change_set,
+        generation=meta.generation or 0,
+        status=_status(kind, head.status),
+        withheld=instead_of,
+        why=reason,
+    )
+
+
+def project_issuer(issuer: str, jwks: dict[str, Any]) -> Projected:
+    """The cluster's token issuer as an object: it has no uid and no resource version, its digest tells a change."""
+    body, instead_of = _fitted("TokenIssuer", model.TokenIssuer(issuer=issuer, jwks=jwks))
+    return Projected(
+        kind="TokenIssuer",
+        name=ObjectName(namespace="", name="cluster"),
+        uid="",
+        resource_version="",
+        api_version="",
+        body=body,
+        digest=digest_of("", body, instead_of),
+        origin=Origin(source="list"),
+        withheld=instead_of,
+    )
+
+
+def digest_of(api_version: str, body: bytes, instead_of: int, reason: str = "") -> str:
+    """What two projections are compared by: 32 hex digits over the version it was read in and the bytes.
+
+    `instead_of`: bytes of the object of which this is the closed form. It is never the object that says the same.
+    `reason`: why that cannot be read; another one is news.
+    """
+    told = f"{reason}\n" if reason else ""
+    mark = f"withheld {instead_of}\n{told}".encode() if instead_of else b""
+    return hashlib.sha256(mark + api_version.encode() + b"\n" + body).hexdigest()[:32]
+
+
+def name_of(payload: bytes | msgspec.Raw) -> ObjectName | None:
+    """The name in an object that may be unreadable otherwise; none if that cannot be read either."""
+    try:
+        meta = decode_by(_NAME, payload).metadata
+    except UndecodableError:
+        return None
+    return ObjectName(namespace=meta.namespace or "", name=meta.name)
+
+
+def parse_change_set(annotation: str) -> ChangeSet | None:
+    """Read `<id>/<size>` or `<id>/<namespace>=<size>,…` (see `shared.records.change_sets`).
+
+    Nonsense is no change set, because holding an object back for it would help nobody.
+    """
+    identity, slash, rest = annotation.rpartition("/")
+    if not slash or not 0 < len(identity) <= _MAX_ID or len(annotation) > _MAX_ANNOTATION:
+        return None
+    if "=" not in rest:
+        size = _size(rest)
+        return ChangeSet(id=identity, size=size) if 1 < size <= _MAX_CHANGE_SET else None
+    parts = [part.partition("=") for part in rest.split(",")]
+    shares = {namespace: _size(size) for namespace, _, size in parts}
+    size = sum(shares.values())
+    if (
+        len(shares) < len(parts)
+        or len(shares) > _MAX_SHARES
+        or not all(shares.values())
+        or not 1 < size <= _MAX_CHANGE_SET
+    ):
+        return None
+    return ChangeSet(id=identity, size=size, shares=tuple(sorted(shares.items())))
+
+
+def _size(text: str) -> int:
+    """A number of objects; 0: none."""
+    return int(text[:9]) if text.isascii() and text.isdigit() else 0
+
+
+def _body(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int, str]:
+    """The projection, 0 and nothing; or the closed form, how many bytes it stands for, and why it cannot be read."""
+    struct = model.KINDS[kind]
+    if kind in GRANTING:
+        try:
+            return *_fitted(kind, _trimmed(read_policy(payload))), ""
+        except UndecodableError as error:
+            return *_closed_policy(kind, payload, head), why(error)
+    if struct is model.PolicyObject:
+        return *_fitted(kind, _trimmed(read_policy(payload))), ""
+    try:
+        decoded: Any = decode_by(_DECODERS[kind], payload)
+    except UndecodableError:
+        with decoding():
+            whole = without_nulls(decode_any(payload))
+        decoded = convert(struct, whole)
+    return *_fitted(kind, _trimmed(decoded)), ""
+
+
+def _fitted(kind: str, projected: Any) -> tuple[bytes, int]:
+    body = bytes(encode_object(projected))
+    if len(body) <= withheld.MOST_BYTES:
+        return body, 0
+    return bytes(encode_object(closed(kind, projected))), len(body)
+
+
+def _closed_policy(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int]:
+    """Of policy that cannot be read. Its size is that of its specification: what is written back into it is no news."""
+    meta = model.Meta(
+        name=head.name,
+        namespace=head.namespace or "",
+        uid=head.uid or "",
+        creation_timestamp=head.creation_timestamp or "",
+        deletion_timestamp=head.deletion_timestamp or "",
+    )
+    size = len(bytes(decode(_Spec, payload).spec))
+    return bytes(encode_object(closed(kind, model.PolicyObject(meta)))), max(1, size)
+
+
+def _status(kind: str, status: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    return bytes(status) if status is not msgspec.UNSET and model.KINDS[kind] is model.PolicyObject else b""
+
+
+def _trimmed(decoded: Any) -> Any:
+    meta: model.Meta = decoded.metadata
+    if not meta.annotations:
+        return decoded
+    kept = {
+        key: value
+        for key, value in meta.annotations.items()
+        if key.startswith((model.MESHLOG_PREFIX, model.OSM_PREFIX)) and key != model.ANNOTATION_CHANGE_SET
+    }
+    if len(kept) == len(meta.annotations):
+        return decoded
+    return msgspec.structs.replace(decoded, metadata=msgspec.structs.replace(meta, annotations=kept))
+
+
+def _origin(managed: list[_ManagedFields], *, source: str, change_set: ChangeSet | None) -> Origin:
+    # The newest entry says who wrote last; times have one-second steps, so of equals the later in the list counts.
+    # Entries of the status sub-resource are controllers reporting, not people changing.
+    manager, time = "", ""
+    for entry in managed:
+        if entry.subresource != "status" and (entry.time or "") >= time:
+            manager, time = entry.manager[:_MAX_ID], (entry.time or "")[:_MAX_ID]
+    return Origin(source=source, manager=manager, time=time, change_set=change_set.id if change_set else "")

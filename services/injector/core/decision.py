@@ -1,0 +1,75 @@
+"""Whether a pod gets a sidecar. Pure; the rules are those that Open Service Mesh users know.
+
+A pod gets one if its namespace is a member, neither ignored nor one of the cluster's own, it is not on the host's
+network nor for Windows, and it, or else its namespace, says so. A pod's own word outweighs its namespace's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from shared.errors import BadInputError
+from shared.kubernetes.windows_nodes import runs_on_windows
+from shared.membership import is_member
+from shared.model import ANNOTATION_INJECTION
+
+_YES = frozenset({"enabled", "yes", "true"})
+_NO = frozenset({"disabled", "no", "false"})
+_ON_HOST, _ON_WINDOWS = "the pod is on the host's network", "the pod is for nodes that run Windows"
+_CLUSTERS_OWN = frozenset({"kube-system", "kube-public"})
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    """What counts of a namespace."""
+
+    name: str
+    labels: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Whether, and why."""
+
+    inject: bool
+    why: str
+    warning: str = ""
+    """What the pod's author should know of it."""
+
+
+def decide(pod: Mapping[str, Any], namespace: Namespace, *, mesh_name: str, mesh_namespace: str) -> Decision:
+    """Whether this pod gets a sidecar. Raises `BadInputError` for an annotation that is neither yes nor no."""
+    if namespace.name in _CLUSTERS_OWN or namespace.name == mesh_namespace:
+        return Decision(inject=False, why=f"namespace {namespace.name} never has sidecars")
+    if not is_member(namespace.labels, mesh_name=mesh_name):
+        return Decision(inject=False, why=f"namespace {namespace.name} is no member of mesh {mesh_name}")
+    wish = _wish((pod.get("metadata") or {}).get("annotations") or {}, about="the pod")
+    spec = pod.get("spec") or {}
+    for hindered, why in ((spec.get("hostNetwork"), _ON_HOST), (runs_on_windows(spec), _ON_WINDOWS)):
+        if hindered:
+            told = f"{why}, so it gets no sidecar: it is outside of the mesh, and members do not take its calls"
+            asked = (
+                namespace.annotations.get(ANNOTATION_INJECTION, "").strip().lower() in _YES if wish is None else wish
+            )
+            return Decision(inject=False, why=why, warning=told if asked else "")
+    if wish is not None:
+        return Decision(inject=wish, why=f"the pod's annotation {ANNOTATION_INJECTION} says so")
+    if _wish(namespace.annotations, about=f"namespace {namespace.name}"):
+        return Decision(inject=True, why="its namespace says so")
+    return Decision(inject=False, why="neither the pod nor its namespace asks for a sidecar")
+
+
+def _wish(annotations: Mapping[str, str], *, about: str) -> bool | None:
+    value = annotations.get(ANNOTATION_INJECTION)
+    if value is None:
+        return None
+    word = value.strip().lower()
+    if word in _YES or word in _NO:
+        return word in _YES
+    raise BadInputError(
+        "inject/annotation",
+        f"annotation {ANNOTATION_INJECTION} is {value[:60]!r}; use enabled or disabled",
+        about=about,
+    )

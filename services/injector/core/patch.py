@@ -1,0 +1,186 @@
+"""The pod with its sidecar, and the JSON patch (RFC 6902) that makes it. Pure.
+
+Mutating twice gives what mutating once gives: whatever is ours in a pod is taken out first (`without_sidecar`), its
+probes restored from the annotation that keeps them, and then all is put in anew. So a pod that another webhook changed
+in between, and a copy of a running pod (`kubectl debug --copy-to`), come out right as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from services.injector.core import privileges, sidecar
+from services.injector.core import probes as probing
+from services.injector.core.configuration import Installation
+from shared.errors import BadInputError
+from shared.kubernetes.reserved_ports import LISTENING, is_proxys, proxys_own
+from shared.meshconfig.pods import MeshSpec
+from shared.model import ANNOTATION_SIDECAR
+
+Json = dict[str, Any]
+
+MAX_CONTAINERS = 256
+"""Containers of a pod, init containers counted."""
+
+_OURS = frozenset({sidecar.INIT_CONTAINER, sidecar.PROXY_CONTAINER})
+_OUR_ANNOTATIONS = frozenset(
+    {
+        ANNOTATION_SIDECAR,
+        sidecar.ANNOTATION_TOKEN_SOURCE,
+        sidecar.ANNOTATION_TRUST_SOURCE,
+        sidecar.ANNOTATION_PROBES,
+    }
+)
+
+
+def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshSpec) -> Json:
+    """The pod as it shall be; `pod` is not changed. Raises `BadInputError`."""
+    bare = without_sidecar(pod)
+    spec: Json = bare["spec"]
+    own: list[Json] = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    _refuse_too_many(own)
+    _refuse_collisions(own, spec)
+    annotations: dict[str, str] = dict(bare["metadata"].get("annotations") or {})
+    rewritten: dict[str, Json] = {}
+    found: list[probing.Probe] = []
+    for container in own:
+        rewritten[container["name"]], some = probing.rewrite(container)
+        found += some
+    init_containers = [rewritten[each["name"]] for each in spec.get("initContainers") or []]
+    containers = [rewritten[each["name"]] for each in spec.get("containers") or []]
+    redirect = sidecar.init(installation, mesh, annotations, found)
+    proxy = sidecar.proxy(installation, mesh, found)
+    if installation.native_sidecars:
+        spec["initContainers"] = [redirect, proxy, *init_containers]
+        spec["containers"] = containers
+    else:
+        # Last of the init containers: those before it still have the plain network, the proxy does not run yet.
+        spec["initContainers"] = [*init_containers, redirect]
+        spec["containers"] = [proxy, *containers]
+    secrets: list[Any] = spec.get("imagePullSecrets") or []
+    wanted = {"name": installation.pull_secret}
+    if installation.pull_secret and wanted not in secrets:
+        spec["imagePullSecrets"] = [*secrets, wanted]
+    spec["volumes"] = [*(spec.get("volumes") or []), sidecar.volume(installation)]
+    annotations |= {ANNOTATION_SIDECAR: installation.build, **sidecar.source_annotations()}
+    if found:
+        kept = probing.originals(own, found)
+        annotations[sidecar.ANNOTATION_PROBES] = json.dumps(kept, separators=(",", ":"), sort_keys=True)
+    bare["metadata"]["annotations"] = annotations
+    return bare
+
+
+def warnings(pod: Mapping[str, Any], installation: Installation) -> list[str]:
+    """What the pod's author should know. Raises `BadInputError` for what is refused."""
+    spec: Json = without_sidecar(pod)["spec"]
+    found = privileges.check(spec, installation)
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+        found += probing.warnings(container, probing.rewrite(container)[1])
+        found += [
+            f"container {container.get('name')}: port {port} is kept for the proxy ({proxys_own()}), "
+            "a later version of which may listen there"
+            for port in _ports(container)
+            if is_proxys(port)
+        ]
+    return found
+
+
+def unclaimed(pod: Mapping[str, Any]) -> Json | None:
+    """A pod without a sidecar that claims to have one, without that claim; `None` if it claims nothing."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    if ANNOTATION_SIDECAR not in annotations:
+        return None
+    rest = {key: value for key, value in annotations.items() if key != ANNOTATION_SIDECAR}
+    return {**pod, "metadata": {**pod["metadata"], "annotations": rest}}
+
+
+def without_sidecar(pod: Mapping[str, Any]) -> Json:
+    """The pod as its author wrote it, in a copy that shares what is not ours."""
+    bare: Json = {**pod, "metadata": dict(pod.get("metadata") or {}), "spec": dict(pod.get("spec") or {})}
+    annotations: dict[str, str] = bare["metadata"].get("annotations") or {}
+    if ANNOTATION_SIDECAR not in annotations:
+        return bare
+    kept = _kept_probes(annotations.get(sidecar.ANNOTATION_PROBES, ""))
+    rest = {key: value for key, value in annotations.items() if key not in _OUR_ANNOTATIONS}
+    bare["metadata"]["annotations"] = rest
+    spec: Json = bare["spec"]
+    for field in ("initContainers", "containers"):
+        if spec.get(field):
+            spec[field] = [
+                probing.restore(each, kept.get(each.get("name", ""), {}))
+                for each in spec[field]
+                if each.get("name") not in _OURS
+            ]
+    if spec.get("volumes"):
+        spec["volumes"] = [each for each in spec["volumes"] if each.get("name") != sidecar.VOLUME]
+    return bare
+
+
+def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Json]:
+    """The operations that turn a pod into another; only what an injection touches is compared."""
+    operations: list[Json] = []
+    fields = ("volumes", "initContainers", "containers", "imagePullSecrets")
+    places = (("metadata", "annotations"), *(("spec", field) for field in fields))
+    for part, field in places:
+        old, new = (before.get(part) or {}).get(field), (after.get(part) or {}).get(field)
+        if new == old:
+            continue
+        # A whole list replaced is a sound operation: the patch is applied to the very object that was sent.
+        operations.append({"op": "add" if old is None else "replace", "path": f"/{part}/{field}", "value": new})
+    if operations and "metadata" not in before:
+        operations.insert(0, {"op": "add", "path": "/metadata", "value": {}})
+    return operations
+
+
+def _refuse_too_many(containers: list[Json]) -> None:
+    if len(containers) > MAX_CONTAINERS:
+        raise BadInputError(
+            "inject/containers",
+            f"has {len(containers)} containers; at most {MAX_CONTAINERS} can be given a sidecar",
+            about="the pod",
+        )
+
+
+def _ports(container: Mapping[str, Any]) -> list[int]:
+    """Ports of TCP that a container says it listens on."""
+    listed = container.get("ports") or []
+    return [
+        each["containerPort"]
+        for each in listed
+        if each.get("protocol") in (None, "", "TCP") and "containerPort" in each
+    ]
+
+
+def _refuse_collisions(containers: list[Json], spec: Mapping[str, Any]) -> None:
+    for container in containers:
+        for port in _ports(container):
+            if port in LISTENING:
+                raise BadInputError(
+                    "inject/container-port",
+                    f"container {container.get('name')!r} has port {port}, where its proxy listens: one of the two "
+                    "could not start; use another port",
+                    about="the pod",
+                )
+        if container.get("name") in _OURS:
+            raise BadInputError(
+                "inject/container-name",
+                f"container {container['name']!r} has the name of one that the mesh adds; rename it",
+                about="the pod",
+            )
+    if any(each.get("name") == sidecar.VOLUME for each in spec.get("volumes") or []):
+        raise BadInputError(
+            "inject/volume-name", f"volume {sidecar.VOLUME!r} has the name of the mesh's; rename it", about="the pod"
+        )
+
+
+def _kept_probes(annotation: str) -> dict[str, Json]:
+    """What the annotation keeps; a pod's author may have written anything into it, and then it keeps nothing."""
+    try:
+        kept = json.loads(annotation) if annotation else {}
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(kept, dict):
+        return {}
+    return {key: cast("Json", value) for key, value in cast("Json", kept).items() if isinstance(value, dict)}

@@ -1,0 +1,193 @@
+"""What the API server asks of an admission webhook, and what it is answered. Pure.
+
+An answer is always a valid AdmissionReview with the uid that was asked about, whatever the object in it: errors of
+content are refusals with a sentence, never a failure of the webhook, which would stop every pod of the namespace.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from shared.errors import BadInputError, MeshlogError
+from shared.io.decoding import UndecodableError, decode, decode_by
+
+MAX_POD = 1_572_864
+"""Bytes of a pod, as JSON: what etcd stores at most. The answer repeats lists of it, so this bounds the patch too."""
+
+_MOST_WARNINGS = 10
+
+_VERSIONS = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1")
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    kind: str = ""
+    group: str = ""
+    version: str = ""
+
+
+class _Request(msgspec.Struct, rename="camel"):
+    uid: str
+    kind: _Kind = _Kind()
+    namespace: str = ""
+    name: str = ""
+    operation: str = ""
+    dry_run: bool | None = None
+    sub_resource: str = ""
+    object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    old_object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Review(msgspec.Struct, rename="camel"):
+    request: _Request
+    api_version: str = _VERSIONS[0]
+    kind: str = ""
+
+
+class _Port(msgspec.Struct, rename="camel"):
+    container_port: int
+    name: str | None = None
+    protocol: str | None = None
+
+
+class _Probe(msgspec.Struct, rename="camel"):
+    http_get: dict[str, Any] | None = None
+    tcp_socket: dict[str, Any] | None = None
+    grpc: dict[str, Any] | None = None
+    timeout_seconds: int | None = None
+    period_seconds: int | None = None
+
+
+class _Container(msgspec.Struct, rename="camel"):
+    name: str
+    ports: list[_Port] | None = None
+    liveness_probe: _Probe | None = None
+    readiness_probe: _Probe | None = None
+    startup_probe: _Probe | None = None
+
+
+class _Volume(msgspec.Struct):
+    name: str
+
+
+class _Meta(msgspec.Struct):
+    annotations: dict[str, str] | None = None
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    containers: list[_Container]
+    init_containers: list[_Container] | None = None
+    volumes: list[_Volume] | None = None
+
+
+class _PodShape(msgspec.Struct):
+    """What the rest of the injector relies on; the API server checks all else after us."""
+
+    spec: _Spec
+    metadata: _Meta | None = None
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A review to be answered."""
+
+    api_version: str
+    """Of the review itself."""
+    uid: str
+    namespace: str
+    name: str
+    """Empty where the API server makes one."""
+    kind: str
+    group: str
+    version: str
+    operation: str
+    sub_resource: str
+    object: msgspec.Raw | None
+    """What is to be stored, as JSON; none for a deletion."""
+    before: msgspec.Raw | None
+    """What is stored now, if it is an update."""
+
+    @property
+    def creates_pod(self) -> bool:
+        """Whether it is about a pod that does not exist yet."""
+        about_pod = self.kind == "Pod" and not self.group and not self.sub_resource
+        return about_pod and self.operation in ("", "CREATE") and self.object is not None
+
+    @property
+    def adds_container(self) -> bool:
+        """Whether it is about an ephemeral container of a pod that runs."""
+        about_pod = self.kind == "Pod" and not self.group and self.sub_resource == "ephemeralcontainers"
+        return about_pod and self.object is not None
+
+    def pod(self) -> dict[str, Any]:
+        """The pod. Raises `BadInputError` if it is none, or too large to be read."""
+        assert self.object is not None
+        size = memoryview(self.object).nbytes
+        if size > MAX_POD:
+            raise BadInputError("review/pod", f"has {size} bytes; at most {MAX_POD} can be reviewed", about="the pod")
+        try:
+            decode(_PodShape, self.object)
+            return decode(dict[str, Any], self.object)
+        except UndecodableError as error:
+            raise BadInputError("review/pod", f"is no pod ({error})", about="the object") from error
+
+
+_DECODER = msgspec.json.Decoder(_Review)
+
+
+def read(body: bytes) -> Question:
+    """The question in a request's body. Raises `BadInputError` if there is none."""
+    try:
+        review = decode_by(_DECODER, body)
+    except UndecodableError as error:
+        raise BadInputError("review/malformed", "the body is no AdmissionReview") from error
+    request = review.request
+    if review.api_version not in _VERSIONS or not request.uid:
+        raise BadInputError("review/malformed", f"{review.api_version[:80]!r} is no AdmissionReview with a request")
+    return Question(
+        api_version=review.api_version,
+        uid=request.uid,
+        namespace=request.namespace,
+        name=request.name,
+        kind=request.kind.kind,
+        group=request.kind.group,
+        version=request.kind.version,
+        operation=request.operation,
+        sub_resource=request.sub_resource,
+        object=_given(request.object),
+        before=_given(request.old_object),
+    )
+
+
+def allow(
+    question: Question, patch: list[dict[str, Any]] | None = None, *, warning: str = "", warnings: Sequence[str] = ()
+) -> bytes:
+    """Let the object pass, changed by `patch`."""
+    response: dict[str, Any] = {"uid": question.uid, "allowed": True}
+    if patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
+    told = [*([warning] if warning else []), *warnings][:_MOST_WARNINGS]
+    if told:
+        response["warnings"] = [one[:256] for one in told]
+    return _answer(question, response)
+
+
+def refuse(question: Question, error: MeshlogError, *, status: int = 403) -> bytes:
+    """Refuse the object with the error's sentence."""
+    told = {
+        "code": status,
+        "message": f"meshlog: {error}",
+        "reason": "Forbidden" if status == 403 else "ServiceUnavailable",
+    }
+    return _answer(question, {"uid": question.uid, "allowed": False, "status": told})
+
+
+def _answer(question: Question, response: dict[str, Any]) -> bytes:
+    return msgspec.json.encode({"apiVersion": question.api_version, "kind": "AdmissionReview", "response": response})
+
+
+def _given(value: msgspec.Raw | msgspec.UnsetType) -> msgspec.Raw | None:
+    return None if value is msgspec.UNSET or bytes(value) == b"null" else value

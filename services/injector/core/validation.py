@@ -1,0 +1,133 @@
+"""Whether a policy object may be stored: not if a reader would leave it out, and then with its own sentence. Pure.
+
+Readers are the compiler, of a MeshConfig also the injector and the CA, and of a MeshRootCertificate the CA. What may
+be stored and has no effect, or not the one that is meant, is answered by warnings.
+
+Only what an object says by itself is judged. What it refers to may be applied a moment later, in any order, so a
+reference to nothing is left to the compiler, which names it in the object's status. An update that leaves the
+specification as it was always passes: whoever labels or deletes an object that was stored before this webhook was
+there must not be stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from services.injector.core.review import Question
+from shared.errors import BadInputError
+from shared.io.decoding import UndecodableError
+from shared.meshconfig import root_certificate
+from shared.meshconfig.validation import doubts
+from shared.model import PolicyObject
+from shared.names import MESH_CONFIG
+from shared.policy import support_matrix
+from shared.policy.budgets import DEFAULTS, Budgets
+from shared.policy.decode import POLICY_KINDS, decode
+from shared.policy.errors import PolicyError
+from shared.policy.model import MeshConfig
+from shared.policy.reading import read_policy
+from shared.records.unreadable import why
+
+_READ = POLICY_KINDS | {"MeshRootCertificate"}
+"""Kinds of which one that cannot be read is refused."""
+_TOLD = 5
+"""Mistakes of one object that are told at once."""
+
+GROUPS = frozenset(
+    {
+        "access.smi-spec.io",
+        "config.openservicemesh.io",
+        "policy.openservicemesh.io",
+        "specs.smi-spec.io",
+        "split.smi-spec.io",
+    }
+)
+"""API groups of the kinds that are judged."""
+
+
+def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
+    """Warnings about the object. Raises `BadInputError` if it is one that a reader would leave out."""
+    if question.sub_resource or question.group not in GROUPS:
+        return []
+    if question.operation == "DELETE":
+        return _deleted(question)
+    if question.object is None or question.kind not in support_matrix.KINDS:
+        return []
+    try:
+        policy = read_policy(question.object)
+    except UndecodableError as error:
+        if question.kind not in _READ:
+            return []
+        raise BadInputError(
+            "object/unreadable", f"cannot be read as a {question.kind} ({why(error)})", about=question.kind
+        ) from error
+    if _before(question) == policy.spec:
+        return []
+    if question.kind == "MeshRootCertificate":
+        _judge_root(question, policy)
+    elif question.kind in POLICY_KINDS:
+        _judge(question, policy, budgets)
+    return [*_warnings(question, policy)]
+
+
+def _judge(question: Question, policy: PolicyObject, budgets: Budgets) -> None:
+    name = policy.metadata.name or "(no name yet)"
+    # A namespaced object may leave its namespace to the request's path.
+    if not policy.metadata.namespace:
+        policy = msgspec.structs.replace(
+            policy, metadata=msgspec.structs.replace(policy.metadata, namespace=question.namespace)
+        )
+    about = f"{question.kind} {question.namespace}/{name}"
+    try:
+        found = decode(question.kind, f"{question.group}/{question.version}", policy, budgets)
+    except PolicyError as error:
+        raise BadInputError(error.code, error.sentence, about=about) from error
+    if isinstance(found, MeshConfig) and found.problems:
+        code, sentence = found.problems[0]
+        raise BadInputError(code, sentence.partition("; until it is mended")[0], about=about)
+
+
+def _judge_root(question: Question, policy: PolicyObject) -> None:
+    """All that is wrong: a root is made seldom, by several people, and tried by nobody before."""
+    found = root_certificate.problems(policy.spec)
+    if found:
+        about = f"MeshRootCertificate {question.namespace}/{policy.metadata.name}"
+        more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+        raise BadInputError(found[0][0], "; ".join(sentence for _, sentence in found[:_TOLD]) + more, about=about)
+
+
+def _warnings(question: Question, policy: PolicyObject) -> Iterator[str]:
+    about = f"{question.kind} {question.namespace}/{policy.metadata.name}"
+    if said := support_matrix.sentence(support_matrix.findings(question.kind, policy.spec)):
+        yield f"{about}: {said}"
+    if question.kind == "MeshRootCertificate":
+        if (before := _before(question)) and (said := root_certificate.changed(before, policy.spec)):
+            yield f"{about}: {said}"
+        for doubt in root_certificate.doubts(policy.spec, question.namespace):
+            yield f"{about}: {doubt}"
+    if question.kind != "MeshConfig":
+        return
+    if policy.metadata.name not in ("", MESH_CONFIG):
+        yield f"{about}: is not in force: the mesh's is MeshConfig {question.namespace}/{MESH_CONFIG}"
+    for doubt in doubts(policy.spec):
+        yield f"{about}: {doubt}"
+
+
+def _deleted(question: Question) -> list[str]:
+    if question.kind != "MeshConfig" or question.name != MESH_CONFIG:
+        return []
+    about = f"MeshConfig {question.namespace}/{MESH_CONFIG}"
+    return [f"{about}: without it the defaults are in force, and what no TrafficTarget allows is denied"]
+
+
+def _before(question: Question) -> dict[str, Any] | None:
+    """The specification that is stored; none for a new object, or one that cannot be read."""
+    if question.before is None:
+        return None
+    try:
+        return read_policy(question.before).spec
+    except UndecodableError:
+        return None

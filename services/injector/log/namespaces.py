@@ -1,0 +1,88 @@
+"""Namespaces and the MeshConfig, from the log, in memory: what the injector knows about the cluster.
+
+`ClusterFold` is the pure fold of the events of just these two kinds. A new epoch voids what was known before it; what
+is known stays in use while the log is away.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.injector.core.decision import Namespace
+from shared import model
+from shared.eventlog.fold import Epoch
+from shared.eventlog.protocol import EventLog, Record
+from shared.eventlog.view import LogView
+from shared.io.decoding import decode_by
+from shared.meshconfig.pods import MeshSpec, read_mesh_spec
+from shared.names import MESH_CONFIG
+from shared.records import events
+from shared.records.subjects import Streams
+
+_NAMESPACE = msgspec.json.Decoder(model.Namespace)
+_POLICY = msgspec.json.Decoder(model.PolicyObject)
+KINDS = ("Namespace", "MeshConfig")
+
+
+class ClusterFold:
+    """The fold. An event that cannot be used leaves the last good form of its object in force."""
+
+    def __init__(self, *, mesh_namespace: str) -> None:
+        self._mesh_namespace = mesh_namespace
+        self.namespaces: dict[str, Namespace] = {}
+        self.mesh = MeshSpec()
+
+    def reset(self, _epoch: Epoch) -> None:
+        """Forget everything."""
+        self.namespaces.clear()
+        self.mesh = MeshSpec()
+
+    def fold(self, record: Record) -> bool:
+        """Take a record of an event. Raises `MeshlogError` or `UndecodableError` if it cannot be used."""
+        event = events.read(record)
+        if event.kind == "Namespace":
+            self._take_namespace(event)
+        elif event.kind == "MeshConfig" and (event.namespace, event.name) == (self._mesh_namespace, MESH_CONFIG):
+            self.mesh = MeshSpec() if event.object is None else read_mesh_spec(decode_by(_POLICY, event.object).spec)
+        return event.object is not None
+
+    def _take_namespace(self, event: events.Event) -> None:
+        if event.object is None:
+            self.namespaces.pop(event.name, None)
+            return
+        meta = decode_by(_NAMESPACE, event.object).metadata
+        self.namespaces[event.name] = Namespace(name=event.name, labels=meta.labels, annotations=meta.annotations)
+
+
+class Membership:
+    """The newest state; `run` keeps it so."""
+
+    def __init__(self, log: EventLog, *, streams: Streams, cluster: str, mesh_namespace: str) -> None:
+        self._state = ClusterFold(mesh_namespace=mesh_namespace)
+        self._view = LogView(
+            log,
+            self._state,
+            name="membership",
+            subjects=[streams.kind_scope(cluster, kind) for kind in KINDS],
+            streams=streams,
+        )
+        self.caught_up = self._view.caught_up
+        """Set once the log was read to its end as it was at the start."""
+
+    @property
+    def namespaces(self) -> dict[str, Namespace]:
+        """By name."""
+        return self._state.namespaces
+
+    @property
+    def mesh(self) -> MeshSpec:
+        """What the MeshConfig wants of pods."""
+        return self._state.mesh
+
+    async def changed(self) -> None:
+        """Wait for the next change."""
+        await self._view.changed()
+
+    async def run(self) -> None:
+        """Read what is there, then follow for ever."""
+        await self._view.run()

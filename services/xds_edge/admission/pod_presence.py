@@ -1,0 +1,109 @@
+"""Whether the pod of a token is still there, also of a pod without a proxy: the snapshot says, or the log.
+
+A token outlives its pod by up to an hour. Streams of discovery follow the snapshot, which has every pod with a proxy.
+Who asks for client status may be a pod without one (a console), which only the log knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from services.xds_edge.admission.token_origin import Origin
+from services.xds_edge.errors import Code, StreamRefusedError
+from services.xds_edge.snapshot.fleet import Fleet
+from shared.errors import MeshlogError
+from shared.eventlog.protocol import EventLog, EventLogError
+from shared.identity.service_account_tokens import WorkloadToken
+from shared.io.addresses import canonical
+from shared.io.decoding import UndecodableError, decode
+from shared.model import Pod
+from shared.records import events
+from shared.records.snapshot import proxy_key
+from shared.records.subjects import Streams
+
+_BELIEVED = 2.0
+"""Seconds that an answer of the log is believed."""
+_KEPT = 1024
+_ANSWER_WITHIN = 3.0
+_ENDED = {"Succeeded", "Failed"}
+
+
+class Found(NamedTuple):
+    """A pod that is there."""
+
+    addresses: tuple[str, ...] | None
+    """None: it uses its node's network."""
+
+
+class Pods:
+    """The pods of all clusters."""
+
+    def __init__(
+        self, fleet: Fleet, origin: Origin, *, streams: Streams, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._fleet = fleet
+        self._origin = origin
+        self._streams = streams
+        self._clock = clock
+        self._known: OrderedDict[tuple[str, str], tuple[float, Found | None]] = OrderedDict()
+        self.log: EventLog | None = None
+        """The events; none before the log was reached."""
+
+    async def require(self, claims: WorkloadToken, address: str = "") -> None:
+        """Raise `StreamRefusedError` unless the pod of a token is there, and may be at the address that is given."""
+        key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
+        proxy = self._fleet.proxy(key)
+        if proxy is not None:
+            found = Found(proxy.addresses) if proxy.uid == claims.pod_uid else None
+        else:
+            found = await self._asked(claims)
+        if found is None:
+            raise StreamRefusedError(Code.PERMISSION_DENIED, "stream/pod-gone", "the pod is gone")
+        self._origin.check(key, address, found.addresses)
+
+    async def _asked(self, claims: WorkloadToken) -> Found | None:
+        subject = self._streams.event_subject(claims.cluster, "Pod", claims.namespace, claims.pod_name)
+        key, now = (subject, claims.pod_uid), self._clock()
+        at, found = self._known.get(key, (float("-inf"), None))
+        if now - at >= _BELIEVED:
+            found = await self._ask(subject, claims.pod_uid)
+            self._known[key] = (now, found)
+            self._known.move_to_end(key)
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return found
+
+    async def _ask(self, subject: str, uid: str) -> Found | None:
+        if self.log is None:
+            raise _away()
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                record = await self.log.last(subject)
+            event = events.decode(record.payload) if record is not None else None
+        except (EventLogError, TimeoutError) as error:
+            raise _away() from error
+        except MeshlogError:
+            return None
+        if event is None or event.uid != uid or event.object is None:
+            return None
+        try:
+            return _found(decode(Pod, event.object))
+        except UndecodableError:
+            return None
+
+
+def _found(pod: Pod) -> Found | None:
+    if pod.status.phase in _ENDED:
+        return None
+    if pod.spec.host_network:
+        return Found(None)
+    said = (pod.status.pod_ip, *(each.ip for each in pod.status.pod_ips))
+    return Found(tuple(one for text in said if (one := canonical(text)) is not None))
+
+
+def _away() -> StreamRefusedError:
+    return StreamRefusedError(Code.UNAVAILABLE, "stream/log-away", "the log that knows the pod cannot be reached")

@@ -1,0 +1,300 @@
+"""Aggregated discovery over TLS: gRPC calls in, bytes in and bytes out.
+
+Messages pass through as they are. The TLS certificate is asked for at every new connection, so it is renewed without
+a restart. A call is routed by its headers: its token first, and nothing of a call without one is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from services.xds_edge.admission.authentication import Gatekeeper
+from services.xds_edge.admission.pod_presence import Pods
+from services.xds_edge.errors import Code, StreamRefusedError
+from services.xds_edge.grpc import csds
+from services.xds_edge.grpc.ads_stream import ProxyStream, Services
+from services.xds_edge.grpc.csds_service import MOST_REQUEST, Inspection
+from services.xds_edge.http2.call import Call, Handler
+from services.xds_edge.http2.connection import Connection
+from services.xds_edge.http2.keepalive import Limits
+from services.xds_edge.http2.write_scheduler import Turns
+from services.xds_edge.limits.memory_ledger import Ledger
+from services.xds_edge.limits.pod_usage import Account, Accounts, PodLimits
+from services.xds_edge.tcp import tls
+from services.xds_edge.tcp.connection_gate import Caps, Guest, Lobby
+from services.xds_edge.tcp.listener import Listener, allowed_files
+from services.xds_edge.xds.decode import BadRequestError
+from services.xds_edge.xds.protocol import Delta, Dialect, World
+from shared.identity.service_account_tokens import WorkloadToken
+from shared.names import MESH_NAMESPACE
+from shared.telemetry.metrics import Metrics
+from shared.timing.token_bucket import TokenBucket
+
+_log = logging.getLogger(__name__)
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+DELTA = "DeltaAggregatedResources"
+WORLD = "StreamAggregatedResources"
+
+_UNREAD_OF_A_POD = 4
+"""Requests of the greatest size that one pod may have unread."""
+
+_LINES, _LINES_BURST = 20.0, 500.0
+"""Lines about refusals that are logged, a second and at once; all are counted."""
+
+Serve = Callable[[Call, WorkloadToken, str, Account], Awaitable[None]]
+
+
+class DiscoveryServer:
+    """Serves aggregated discovery, incremental and state of the world, on one port."""
+
+    def __init__(
+        self,
+        services: Services,
+        gatekeeper: Gatekeeper,
+        limits: Limits | None = None,
+        *,
+        caps: Caps | None = None,
+        pod_limits: PodLimits | None = None,
+        unread: int = 128 * 1024 * 1024,
+        handshake_within: float = 5.0,
+        reuse_port: bool = False,
+        mesh_namespace: str = MESH_NAMESPACE,
+        pods: Pods,
+    ) -> None:
+        """`unread`: bytes of all clients that may wait to be read; `reuse_port`: others may listen on the port too."""
+        self._services = services
+        self._gatekeeper = gatekeeper
+        self._limits = limits or Limits()
+        self._handshake_within = handshake_within
+        self._reuse_port = reuse_port
+        self.accounts = Accounts(pod_limits)
+        self.ledger = Ledger(each=_UNREAD_OF_A_POD * self._limits.max_request, total=unread)
+        caps = caps or Caps()
+        files = allowed_files()
+        if caps.connections + caps.waiting > files:
+            share = files / (caps.connections + caps.waiting)
+            caps = msgspec.structs.replace(
+                caps, connections=int(caps.connections * share), waiting=int(caps.waiting * share)
+            )
+            _log.warning("open files are limited: %d connections are taken at most", caps.connections)
+        self.lobby = Lobby(caps)
+        self._turns = Turns()
+        self._inspection = Inspection(
+            pods,
+            lambda: [stream.held() for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
+            services.fleet.body,
+            mesh_namespace=mesh_namespace,
+            write_timeout=services.limits.write_timeout,
+            counters=services.counters,
+        )
+        self._methods: dict[str, Serve] = {
+            f"/{SERVICE}/{DELTA}": self._delta,
+            f"/{SERVICE}/{WORLD}": self._world,
+            f"/{csds.SERVICE}/{csds.FETCH}": self._fetch_status,
+            f"/{csds.SERVICE}/{csds.STREAM}": self._stream_status,
+        }
+        self._listener: Listener | None = None
+        self._connections: set[Connection] = set()
+        self._deserted = asyncio.Event()
+        """Set while there is no connection."""
+        self._deserted.set()
+        self._running: dict[Call, ProxyStream] = {}
+        self.gone = 0
+        """Connections that were, since the start."""
+        self._lines = TokenBucket(_LINES, _LINES_BURST, asyncio.get_running_loop().time())
+        self.port = 0
+        """The port that is listened on."""
+
+    async def start(self, host: str, port: int, certificate: Callable[[], tls.Presented | None]) -> None:
+        """Listen. `certificate` gives the newest (key, chain), both PEM; raises `BadInputError`."""
+        self._listener = Listener(
+            self.lobby,
+            self._connection,
+            tls.server_context(certificate),
+            handshake_within=self._handshake_within,
+            note=self._note,
+        )
+        await self._listener.start(host, port, reuse_port=self._reuse_port)
+        self.port = self._listener.port
+
+    def expose(self, metrics: Metrics) -> None:
+        """Show what clients take, and how much of it there may be."""
+        lobby, names = self.lobby, self._services.names
+        metrics.gauge(
+            "meshlog_edge_connections",
+            "Connections: waiting outside of TLS, in TLS without a token yet, and proven by one.",
+            lambda: {
+                (("phase", "waiting"),): float(lobby.waiting),
+                (("phase", "unproven"),): float(lobby.unproven),
+                (("phase", "proven"),): float(lobby.proven),
+            },
+        )
+        metrics.gauge(
+            "meshlog_edge_unread_bytes", "Bytes of requests that wait to be whole or read.", lambda: self.ledger.held
+        )
+        metrics.gauge("meshlog_edge_named_bytes", "Bytes of names that streams keep.", lambda: names.all.held)
+        metrics.gauge(
+            "meshlog_edge_foreign_named_bytes",
+            "Bytes of names that streams keep and that are in no snapshot.",
+            lambda: names.foreign.held,
+        )
+
+    async def drain(self, within: float) -> None:
+        """Stop: take no new streams, send GOAWAY, end the streams spread over `within` seconds, then all the rest."""
+        self._gatekeeper.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self._connections):
+            connection.leave()
+        leaving = list(self._running.values())
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number, stream in enumerate(leaving):
+            stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/draining", "this edge is stopping; use another"))
+            # A sleep takes a millisecond at least: of thousands of streams many end between two of them.
+            early = began + within * number / len(leaving) - loop.time()
+            if early > 0 or number % 100 == 0:
+                await asyncio.sleep(max(0.0, early))
+        await self._closed(within=1.0)
+
+    async def abandon(self) -> None:
+        """Stop at once, as a process that is killed does."""
+        if self._listener is not None:
+            self._listener.close()
+        await self._closed(within=0.0)
+
+    async def _closed(self, *, within: float) -> None:
+        """Wait until every call has ended; after `within` seconds they are cut off."""
+        tasks = [call.task for connection in self._connections for call in connection.calls.values() if call.task]
+        if tasks and within:
+            await asyncio.wait(tasks, timeout=within)
+        for connection in list(self._connections):
+            connection.abort()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._listener is not None:
+            await self._listener.closed()
+        for connection in list(self._connections):
+            connection.abort()
+        await self._deserted.wait()
+
+    def _connection(self, guest: Guest) -> Connection:
+        assert self._listener is not None
+        listener = self._listener
+
+        def lost(connection: Connection) -> None:
+            self.gone += 1
+            self._connections.discard(connection)
+            if not self._connections:
+                self._deserted.set()
+            listener.gone(guest)
+
+        connection = Connection(
+            self._route,
+            self._limits,
+            ledger=self.ledger,
+            strangers=guest.source.frames,
+            turns=self._turns,
+            proven=lambda _: listener.proven(guest),
+            closed=lost,
+            aged=self._aged,
+            note=self._note,
+        )
+        self._connections.add(connection)
+        self._deserted.clear()
+        return connection
+
+    def _note(self, reason: str) -> None:
+        self._services.counters.closed[reason] += 1
+
+    def _aged(self, connection: Connection) -> None:
+        for call in connection.calls.values():
+            if (stream := self._running.get(call)) is not None:
+                stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/aged", "the connection is old; open another"))
+
+    def _route(self, call: Call) -> Handler:
+        """The handler of a call, once its token says whose it is; raises `StreamRefusedError`."""
+        try:
+            serve, claims, token, account = self._admit(call)
+        except StreamRefusedError as refusal:
+            self._say(call, refusal)
+            raise
+
+        async def handle(call: Call) -> None:
+            await self._serve(serve, call, claims, token, account)
+
+        return handle
+
+    def _admit(self, call: Call) -> tuple[Serve, WorkloadToken, str, Account]:
+        serve = self._methods.get(call.path)
+        if serve is None:
+            raise StreamRefusedError(Code.UNIMPLEMENTED, "call/method", "there is no such method")
+        claims, token = self._gatekeeper.identify(call.metadata)
+        now = asyncio.get_running_loop().time()
+        account = self.accounts.of(claims.pod_uid, now)
+        call.prove(account)
+        if not account.opens(now):
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/pod-paced", "the pod opens too many streams; come back")
+        self._gatekeeper.admit()
+        return serve, claims, token, account
+
+    async def _serve(self, serve: Serve, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
+        try:
+            await serve(call, claims, token, account)
+        except StreamRefusedError as refusal:
+            self._say(call, refusal)
+            raise
+        except BadRequestError as error:
+            raise StreamRefusedError(Code.INVALID_ARGUMENT, error.code, error.sentence) from error
+        finally:
+            self._running.pop(call, None)
+
+    def _may_log(self) -> bool:
+        """Whether one more line about a refusal may be written: their number is a stranger's choice."""
+        if self._lines.left(asyncio.get_running_loop().time()) < 1:
+            return False
+        self._lines.spend(1)
+        return True
+
+    def _say(self, call: Call, refusal: StreamRefusedError) -> None:
+        stream = self._running.get(call)
+        self._services.counters.refused[refusal.code] += 1
+        if not self._may_log():
+            return
+        _log.info(
+            "stream of %s refused or ended: %s",
+            stream.key if stream is not None else call.peer,
+            refusal.sentence,
+            extra={"code": refusal.code, "status": refusal.status.name, "cause": str(refusal.__cause__ or "")},
+        )
+
+    async def _fetch_status(self, call: Call, claims: WorkloadToken, _token: str, account: Account) -> None:
+        """What proxies hold, once."""
+        call.narrow(MOST_REQUEST)
+        await self._inspection.fetch(call, claims, account)
+
+    async def _stream_status(self, call: Call, claims: WorkloadToken, _token: str, account: Account) -> None:
+        """The same, for each request of a stream."""
+        call.narrow(MOST_REQUEST)
+        await self._inspection.stream(call, claims, account)
+
+    async def _delta(self, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
+        await self._stream(call, claims, token, account, Delta(self._services.responses))
+
+    async def _world(self, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
+        await self._stream(call, claims, token, account, World(self._services.responses))
+
+    async def _stream(self, call: Call, claims: WorkloadToken, token: str, account: Account, dialect: Dialect) -> None:
+        stream = self._running[call] = ProxyStream(
+            self._services, call, claims, token, dialect, account=account, address=call.address
+        )
+        self.accounts.join(account, stream)
+        try:
+            await stream.run()
+        finally:
+            self.accounts.leave(account, stream)

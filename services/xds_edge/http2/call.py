@@ -1,0 +1,421 @@
+"""One gRPC call as the server sees it: messages out of a stream of bytes, messages into it, and a status at its end.
+
+The rules are those of gRPC's "PROTOCOL-HTTP2": each message is preceded by a flag for compression and by its length,
+the status travels in the trailers. What carries the bytes is `http2`'s business.
+
+A call is routed by its headers alone, before one byte of it is kept: a client that does not prove itself in them is
+answered at once, and what it sends afterwards is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+from urllib.parse import quote
+
+from services.xds_edge.errors import Code, StreamRefusedError
+from services.xds_edge.http2 import headers as headers_
+from services.xds_edge.http2.headers import Headers, TimeoutFormatError
+from services.xds_edge.http2.send_queue import Outbox, pieces
+from services.xds_edge.http2.write_scheduler import LONG
+from services.xds_edge.limits.loop_pacing import give_way
+from services.xds_edge.limits.pod_usage import Account
+
+_PREFIX = 5
+_ACKNOWLEDGE = 16 * 1024
+"""Bytes read after which the window of the call's own stream is opened again."""
+_PASSING = 4096
+"""Bytes of a message that nothing counts while it is the only one: its handler reads it in the same moment."""
+_IN_A_ROW = 4
+"""Messages that a handler reads one after the other before others have their turn: each may be a tenth of a
+millisecond's work."""
+_KEEPING = 128
+"""Bytes that a message takes beside its own, so that empty ones count too."""
+
+RESPONSE: Headers = (
+    (":status", "200"),
+    ("content-type", "application/grpc"),
+    ("grpc-accept-encoding", "identity"),
+)
+
+
+class Carrier(Protocol):
+    """The connection below a call."""
+
+    @property
+    def peer(self) -> str:
+        """Address and port of the client, for people."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """IP address of the client; empty: it is gone, or has none."""
+        ...
+
+    def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
+        """Send headers, or trailers that end our side."""
+        ...
+
+    def send(self, stream: int, content: bytes | memoryview) -> int:
+        """Send as much as may be sent now; returns the number of bytes."""
+        ...
+
+    def queue(self, outbox: Outbox) -> None:
+        """Have it proceed when it is its turn to write."""
+        ...
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        """Let the client send that many bytes more on this stream."""
+        ...
+
+    def prove(self, account: Account) -> None:
+        """A call showed a token of this pod."""
+        ...
+
+    def hold(self, call: Call, size: int) -> None:
+        """Count so many bytes more, or less, that the call keeps unread.
+
+        If they are too many, `Call.overflow` is called, and none of the call's count any more.
+        """
+        ...
+
+    def finished(self, stream: int, *, whole: bool) -> None:
+        """The call is over on our side. `whole`: not in the middle of a message."""
+        ...
+
+
+class Call:
+    """One call."""
+
+    __slots__ = (
+        "_arrived",
+        "_broken",
+        "_carrier",
+        "_client_done",
+        "_deadline",
+        "_in_a_row",
+        "_limit",
+        "_opened",
+        "_outbox",
+        "_owed",
+        "_partial",
+        "_patience",
+        "_reader",
+        "_stream",
+        "_watch",
+        "ended",
+        "metadata",
+        "path",
+        "task",
+        "unread",
+    )
+
+    def __init__(self, carrier: Carrier, stream: int, headers: Headers, *, limit: int, patience: float = 30.0) -> None:
+        """`limit`: bytes that a message of the client may have; `patience`: seconds that it may take to arrive."""
+        self._carrier = carrier
+        self._stream = stream
+        self._limit = limit
+        self._patience = patience
+        self.path = next((value for name, value in headers if name == ":path"), "")
+        self.metadata: Headers = [pair for pair in headers if not pair[0].startswith(":")]
+        self.task: asyncio.Task[None] | None = None
+        self.ended = False
+        """Whether nothing can be sent any more."""
+        self.unread = 0
+        """Bytes that the carrier counts for it."""
+        self._arrived: deque[tuple[bytes, int, int]] | None = None
+        """Messages, what each took of the window, and what is counted for it."""
+        self._outbox: Outbox | None = None
+        """Set while a message waits to be sent whole."""
+        self._partial: bytearray | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._client_done = False
+        self._broken: StreamRefusedError | None = None
+        self._opened = False
+        self._in_a_row = 0
+        self._owed = 0
+        self._reader: asyncio.Future[None] | None = None
+
+    @property
+    def peer(self) -> str:
+        """Address and port of the client, for people."""
+        return self._carrier.peer
+
+    @property
+    def address(self) -> str:
+        """IP address of the client; empty: it is gone, or has none."""
+        return self._carrier.address
+
+    @property
+    def delay(self) -> float:
+        """Seconds that the message which is being written has waited for its turn."""
+        return self._outbox.delay if self._outbox is not None else 0.0
+
+    def prove(self, account: Account) -> None:
+        """Its token is of this pod."""
+        self._carrier.prove(account)
+
+    def narrow(self, limit: int) -> None:
+        """Take messages of at most `limit` bytes."""
+        self._limit = min(limit, self._limit)
+
+    # What the handler does
+
+    async def read(self) -> bytes | None:
+        """The next message; none: the client has ended its side. Raises `StreamRefusedError`."""
+        while not self._arrived or self._in_a_row >= _IN_A_ROW:
+            self._in_a_row = 0
+            if self._arrived:
+                await give_way()
+                continue
+            if self._broken is not None:
+                raise self._broken
+            if self._client_done:
+                return None
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        self._in_a_row += 1
+        message, size, counted = self._arrived.popleft()
+        self._count(-counted)
+        self._acknowledge(size)
+        return message
+
+    async def write(self, *parts: bytes) -> None:
+        """Send a message, which may be in parts; waits while the client, or the network, takes no more.
+
+        A long one is written in turns with others. Raises `StreamRefusedError`.
+        """
+        if self.ended:
+            raise StreamRefusedError(Code.UNAVAILABLE, "stream/gone", "the client has gone")
+        size = sum(map(len, parts))
+        prefix = b"\0" + size.to_bytes(4, "big")
+        if not self._opened:
+            self._opened = True
+            self._carrier.headers(self._stream, RESPONSE, ends=False)
+        if size < LONG:
+            content = b"".join((prefix, *parts))
+            sent = self._carrier.send(self._stream, content)
+            if sent == len(content):
+                return
+            # What is left waits for the client, and then takes its turn.
+            self._outbox = outbox = Outbox(self._carrier, self._stream, [memoryview(content)[sent:]], begun=True)
+        else:
+            self._outbox = outbox = Outbox(self._carrier, self._stream, pieces(prefix, parts), begun=False)
+            outbox.queue()
+        await outbox.sent
+        self._outbox = None
+
+    def finish(self, code: Code, sentence: str = "") -> None:
+        """End the call with this status; a second time it does nothing."""
+        if self.ended:
+            return
+        self.ended = True
+        whole = self._outbox is None or not self._outbox.begun
+        if whole:
+            status = (("grpc-status", str(int(code))), ("grpc-message", quote(sentence, safe=_PLAIN)))
+            self._carrier.headers(self._stream, status if self._opened else (*RESPONSE, *status), ends=True)
+        self._release()
+        self._carrier.finished(self._stream, whole=whole)
+
+    # What the connection does
+
+    def route(self, router: Router) -> None:
+        """Find the handler by the headers and run it, or end the call at once.
+
+        Raises `StreamRefusedError` after it has ended the call with that. The handler is cancelled if the client goes
+        away, and when the time that the client gave the call is over.
+        """
+        try:
+            handler = router(self)
+            seconds = headers_.timeout(self.metadata)
+        except StreamRefusedError as refusal:
+            self.finish(refusal.status, refusal.sentence)
+            raise
+        except TimeoutFormatError:
+            self.finish(Code.INTERNAL, "the grpc-timeout cannot be read")
+            return
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._expire)
+        self.task = asyncio.ensure_future(_run(handler, self))
+
+    def receive(self, content: bytes, size: int) -> int:
+        """Take bytes of the client's; `size`: what they took of its window. Returns how many messages they ended."""
+        before = len(self._arrived or ())
+        self._receive(content, size)
+        return len(self._arrived or ()) - before
+
+    def _receive(self, content: bytes, size: int) -> None:
+        if self._broken is not None:
+            self._acknowledge(size)
+            return
+        if self._partial is None and len(content) >= _PREFIX:
+            length = int.from_bytes(content[1:_PREFIX], "big")
+            if len(content) == _PREFIX + length and not content[0] and length <= self._limit:
+                self._count(self._deliver(content[_PREFIX:], size))
+                return
+        partial = self._partial = self._partial or bytearray()
+        counted = -len(partial)
+        partial += content
+        rest, delivered, size, error = self._split(partial, size)
+        self._partial = rest
+        if error is not None:
+            self._break(error)
+        elif rest is not None and self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(self._patience, self._look, rest)
+        # The window opens for what belongs to no whole message: a message may be larger than the window.
+        self._acknowledge(size)
+        self._count(counted + delivered + len(rest or b""))
+
+    def close(self) -> None:
+        """The client has ended its side."""
+        self._client_done = True
+        self._wake()
+
+    def lose(self) -> None:
+        """The client has gone, and its stream with it."""
+        self.ended = True
+        self._release()
+        if self.task is not None:
+            self.task.cancel()
+
+    def overflow(self) -> None:
+        """Keep nothing more of what the client sends: it is too much."""
+        self._partial = self._arrived = None
+        self.unread = 0
+        self._break(
+            StreamRefusedError(Code.RESOURCE_EXHAUSTED, "stream/unread", "too much of what was sent waits to be read")
+        )
+
+    def writable(self) -> None:
+        """More may be sent."""
+        if self._outbox is not None:
+            self._outbox.queue()
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the client has ended its side."""
+        return self._client_done
+
+    def _split(self, partial: bytearray, size: int) -> tuple[bytearray | None, int, int, StreamRefusedError | None]:
+        """Take whole messages off the front.
+
+        Returns what is left, what is to be counted for them, how much of `size` belongs to none of them, and what ends
+        the call.
+        """
+        at = counted = 0
+        error: StreamRefusedError | None = None
+        while len(partial) - at >= _PREFIX:
+            if error := self._objection(partial[at], length := int.from_bytes(partial[at + 1 : at + _PREFIX], "big")):
+                break
+            end = at + _PREFIX + length
+            if len(partial) < end:
+                break
+            weight = min(size, end - at)
+            size -= weight
+            with memoryview(partial) as whole:
+                # The slice of a bytearray is a copy already, and a message may be megabytes.
+                message = bytes(whole[at + _PREFIX : end])
+            counted += self._deliver(message, weight)
+            at = end
+        rest = (partial[at:] or None) if at else partial
+        return None if error is not None else rest, counted, size, error
+
+    def _objection(self, flag: int, length: int) -> StreamRefusedError | None:
+        if flag:
+            return StreamRefusedError(Code.UNIMPLEMENTED, "stream/compressed", "messages must not be compressed")
+        if length > self._limit:
+            return StreamRefusedError(
+                Code.RESOURCE_EXHAUSTED,
+                "stream/message-too-long",
+                f"a message of {length} bytes; {self._limit} are the most",
+            )
+        return None
+
+    def _deliver(self, message: bytes, size: int) -> int:
+        # The stream's window opens when it is read: a client cannot fill us with what nothing reads.
+        arrived = self._arrived
+        if arrived is None:
+            arrived = self._arrived = deque()
+        counted = 0 if not arrived and len(message) <= _PASSING else len(message) + _KEEPING
+        arrived.append((message, size, counted))
+        self._wake()
+        return counted
+
+    def _count(self, size: int) -> None:
+        """Have the carrier count that much more, or less; it may call `overflow`, so this comes last."""
+        if size:
+            self.unread += size
+            self._carrier.hold(self, size)
+
+    def _acknowledge(self, size: int) -> None:
+        self._owed += size
+        if self._owed >= _ACKNOWLEDGE:
+            owed, self._owed = self._owed, 0
+            self._carrier.acknowledge(self._stream, owed)
+
+    def _break(self, error: StreamRefusedError) -> None:
+        """Take nothing more; the handler is told once it has read what is whole."""
+        self._broken = self._broken or error
+        self._wake()
+
+    def _forget(self) -> None:
+        self._partial = self._arrived = None
+        self._count(-self.unread)
+
+    def _release(self) -> None:
+        for timer in (self._watch, self._deadline):
+            if timer is not None:
+                timer.cancel()
+        if self._outbox is not None:
+            self._outbox.drop()
+        self._forget()
+
+    def _expire(self) -> None:
+        if not self.ended:
+            self.finish(Code.DEADLINE_EXCEEDED, "the time that the client gave the call is over")
+            if self.task is not None:
+                self.task.cancel()
+
+    def _look(self, watched: bytearray) -> None:
+        """End the call if the message that was arriving then has not arrived yet."""
+        self._watch = None
+        if self._partial is watched:
+            self._partial = None
+            self._count(-len(watched))
+            self._break(
+                StreamRefusedError(
+                    Code.RESOURCE_EXHAUSTED,
+                    "stream/message-too-slow",
+                    f"a message was not whole after {self._patience:g} s",
+                )
+            )
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+Handler = Callable[[Call], Awaitable[None]]
+Router = Callable[[Call], Handler]
+"""Which handler serves a call, decided by its path and metadata; raises `StreamRefusedError`."""
+
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+"""What a status message holds as it is; all else is percent-encoded."""
+
+
+async def _run(handler: Handler, call: Call) -> None:
+    try:
+        await handler(call)
+    except StreamRefusedError as refusal:
+        call.finish(refusal.status, refusal.sentence)
+    except asyncio.CancelledError:
+        call.finish(Code.UNAVAILABLE, "the server is stopping")
+        raise
+    except BaseException:
+        call.finish(Code.UNKNOWN, "a fault of the server's")
+        raise
+    else:
+        call.finish(Code.OK)

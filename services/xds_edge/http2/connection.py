@@ -1,0 +1,400 @@
+"""One HTTP/2 connection of a client, as an asyncio protocol: `h2` keeps the rules, here bytes and calls change hands.
+
+Everything happens on the event loop's thread. A response that fits is written in the turn that made it, without a
+task, a queue or another thread between: that, and a few kilobytes a connection, is why the edge does not use gRPC's
+own server (docs/xds.md has the figures).
+
+What a client cannot do: make us parse more frames than it is allowed (`intake`), keep more unread than it is allowed
+(`ledger`), have anything of a call kept before the call is routed by its headers (`calls`), stay without a proven call
+(`lifetime`), make us write without reading what we wrote (`outlet`), keep others waiting for what is written to it
+(`turns`), or end other calls by a malformed one (`rules`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import cast
+
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+
+from services.xds_edge.errors import StreamRefusedError
+from services.xds_edge.http2.call import Call, Router
+from services.xds_edge.http2.frame_reader import Intake
+from services.xds_edge.http2.goaway import Farewell
+from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS, Rules
+from services.xds_edge.http2.headers import Headers, malformed, malformed_trailers, weight
+from services.xds_edge.http2.keepalive import Duty, Lifetime, Limits
+from services.xds_edge.http2.send_queue import Outbox
+from services.xds_edge.http2.write_scheduler import Turns
+from services.xds_edge.http2.writer import Outlet
+from services.xds_edge.limits.memory_ledger import Ledger
+from services.xds_edge.limits.pod_usage import Account
+from shared.timing.token_bucket import TokenBucket
+
+MOST_REFUSED = 16
+"""Calls without a good token that a connection may make."""
+_UNDECRYPTED = 32 * 1024
+"""Bytes that TLS takes from the network before a connection that is not read is not read there either."""
+_REOPEN = 16 * 1024
+"""Bytes after which the connection's window is opened again, whatever calls have read."""
+_BUFFER = memoryview(bytearray(16 * 1024))
+"""What one read brings, of all connections: it is copied out before the next."""
+
+
+def _grpc_only(headers: Headers) -> str:
+    """The status for a request that is no gRPC call; empty if it is one."""
+    method, content = "", ""
+    for name, value in headers:
+        if name == ":method":
+            method = value
+        elif name == "content-type":
+            content = value
+    return "" if method == "POST" and content.startswith("application/grpc") else "415"
+
+
+def _nothing(_connection: Connection) -> None:
+    pass
+
+
+def _no_note(_reason: str) -> None:
+    pass
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection; a `calls.Carrier`."""
+
+    def __init__(
+        self,
+        router: Router,
+        limits: Limits,
+        *,
+        ledger: Ledger | None = None,
+        strangers: TokenBucket | None = None,
+        turns: Turns | None = None,
+        proven: Callable[[Connection], None] = _nothing,
+        closed: Callable[[Connection], None] = _nothing,
+        aged: Callable[[Connection], None] = _nothing,
+        note: Callable[[str], None] = _no_note,
+        objection: Callable[[Headers], str] = _grpc_only,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`strangers`: frames that all connections of its address may send together, unproven.
+
+        `turns`: in which the connections of this process write what is long. `aged`: its calls must end within
+        `farewell.GRACE` seconds; the client was asked to go elsewhere. `note`: why we ended it. `objection`: the HTTP
+        status for a request that is none of ours; empty: it is one.
+        """
+        self._router = router
+        self._limits = limits
+        self._ledger = ledger or Ledger(each=limits.max_request * 2, total=limits.max_request * 8)
+        self._proven, self._closed, self._aged, self._note = proven, closed, aged, note
+        self._objection = objection
+        self._h2 = Rules()
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._socket: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._lifetime = Lifetime(limits, now, chance=chance())
+        self._intake = Intake(self, debt=limits.debt, strangers=strangers)
+        self._outlet = Outlet(self._h2, self._intake, within=limits.write_timeout, given_up=self._give_up)
+        self._farewell = Farewell(self._h2, self._outlet, busy=lambda: bool(self.calls), close=self.close)
+        self._turns = turns or Turns()
+        self._account: Account | None = None
+        self._refused = 0
+        self._owed = 0
+        self.calls: dict[int, Call] = {}
+        """Calls that are open, by stream."""
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        self._socket = cast("asyncio.Transport", transport)
+        self._outlet.open(self._socket)
+        if (limit := getattr(transport, "set_read_buffer_limits", None)) is not None:  # TLS alone has it
+            limit(high=_UNDECRYPTED)
+        self._intake.open(self._socket)
+        self._h2.greet()
+        self._outlet.flush()
+        self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+        """The client has gone."""
+        self._socket = self._outlet.transport = None
+        self._intake.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._lose_calls()
+        self._closed(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
+        """Where the next read goes."""
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much was read."""
+        self.data_received(bytes(_BUFFER[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, as far as it is allowed."""
+        if self._live:
+            now = self._lifetime.heard = self._loop.time()
+            self._intake.add(data, now)
+
+    def pause_writing(self) -> None:
+        """The network takes no more for now: neither do we."""
+        self._outlet.pause()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._outlet.resume()
+        self._let_write()
+
+    # Calls
+
+    @property
+    def peer(self) -> str:
+        """Address and port of the client, for people."""
+        return str(self._socket.get_extra_info("peername")) if self._socket is not None else "gone"
+
+    @property
+    def address(self) -> str:
+        """IP address of the client; empty: it is gone, or has none."""
+        peer = self._socket.get_extra_info("peername") if self._socket is not None else None
+        return str(peer[0]) if isinstance(peer, tuple) and peer else ""
+
+    def prove(self, account: Account) -> None:
+        """A call showed a token of this pod: the connection counts as that pod's from now on."""
+        if self._account is None:
+            self._account = account
+            self._intake.trust(account.frames)
+            self._lifetime.prove()
+            self._proven(self)
+
+    def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
+        """Send headers, or trailers."""
+        if self._live:
+            self._h2.send_headers(stream, list(headers), end_stream=ends)
+            self._outlet.flush()
+
+    def send(self, stream: int, content: bytes | memoryview) -> int:
+        """Send as much as the client's windows and the network take now."""
+        return self._outlet.data(stream, content)
+
+    def queue(self, outbox: Outbox) -> None:
+        """Have it proceed when it is the pod's turn to write."""
+        self._turns.ask(self._account or self, outbox)
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        """Open the window of one stream again."""
+        if self._live and stream in self.calls and not self.calls[stream].half_closed:
+            self._h2.increment_flow_control_window(size, stream)
+            self._outlet.flush()
+
+    def hold(self, call: Call, size: int) -> None:
+        """Count what the call keeps unread, or no more; only a call that was routed receives anything."""
+        if self._account is not None:
+            self._ledger.add(self._account.unread, call, size)
+
+    def finished(self, stream: int, *, whole: bool) -> None:
+        """The call is over on our side, whatever the client still says in it."""
+        call = self.calls.pop(stream, None)
+        if call is None or self._socket is None or not self._live:
+            return
+        if not whole and self._outlet.paused:
+            # It reads nothing: a farewell would wait for ever behind what it has not read.
+            self._socket.abort()
+            return
+        if not call.half_closed or not whole:
+            self._h2.reset_stream(stream, ErrorCodes.NO_ERROR if whole else ErrorCodes.INTERNAL_ERROR)
+            self._outlet.flush()
+        self._call_is_over()
+
+    # The end
+
+    @property
+    def _live(self) -> bool:
+        return self._outlet.transport is not None
+
+    def leave(self) -> None:
+        """Ask the client to go elsewhere; it closes with the last call, or after `farewell.GRACE`."""
+        self._farewell.begin()
+
+    def close(self) -> None:
+        """Close, once what is buffered is written; its calls are cancelled."""
+        if self._live:
+            self._outlet.close()
+            self._lose_calls()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._socket is not None:
+            self._socket.abort()
+
+    # Reading
+
+    def feed(self, frame: bytes) -> None:
+        """Parse a whole frame."""
+        self._outlet.held = True
+        try:
+            for event in self._h2.receive_data(frame):
+                if not self._live:
+                    return
+                self._take(event)
+        except ProtocolError:
+            # The GOAWAY that says so is in the buffer.
+            self._note("protocol")
+            self.fed()
+            self.close()
+
+    def fed(self) -> None:
+        """Write what the frames made us say, at once for all of them."""
+        self._outlet.held = False
+        self._outlet.flush()
+
+    def fail(self, code: ErrorCodes, reason: str) -> None:
+        """End the connection for what the client did."""
+        self._note(reason)
+        self._h2.close_connection(code)
+        self.fed()
+        self.close()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, DataReceived):
+            self._take_data(event.stream_id or 0, event.data or b"", event.flow_controlled_length or 0)
+        elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
+            self._let_write()
+        elif isinstance(event, RequestReceived):
+            self._open(event.stream_id or 0, cast("Headers", event.headers or ()), ends=event.stream_ended is not None)
+        elif isinstance(event, StreamEnded):
+            self._end(event.stream_id or 0)
+        elif isinstance(event, StreamReset):
+            self._lose(event.stream_id or 0)
+        elif isinstance(event, TrailersReceived):
+            if malformed_trailers(cast("Headers", event.headers or ())):
+                self._h2.reset_stream(event.stream_id or 0, ErrorCodes.PROTOCOL_ERROR)
+                self._lose(event.stream_id or 0)
+        elif isinstance(event, PingAckReceived):
+            self._farewell.answered(event.ping_data or b"")
+        elif isinstance(event, ConnectionTerminated):
+            self.close()
+
+    def _take_data(self, stream: int, content: bytes, size: int) -> None:
+        self._owed += size
+        if self._owed >= _REOPEN:
+            # At once, and for all calls: one that waits to be read must not keep others from arriving.
+            owed, self._owed = self._owed, 0
+            self._h2.increment_flow_control_window(owed)
+        call = self.calls.get(stream)
+        if call is not None and (messages := call.receive(content, size)) > 1 and self._account is not None:
+            # A frame may hold two thousand, and each is work.
+            self._account.frames.spend(messages - 1)
+
+    def _end(self, stream: int) -> None:
+        if (call := self.calls.get(stream)) is not None:
+            call.close()
+
+    def _open(self, stream: int, headers: Headers, *, ends: bool) -> None:
+        if malformed(headers):
+            self._h2.reset_stream(stream, ErrorCodes.PROTOCOL_ERROR)
+            return
+        if self._farewell.refuses(stream) or len(self.calls) >= MOST_CALLS:
+            self._h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
+            return
+        status = "431" if weight(headers) > MOST_HEADERS else self._objection(headers)
+        if status:
+            self._h2.send_headers(stream, [(":status", status)], end_stream=True)
+            if not ends:
+                self._h2.reset_stream(stream, ErrorCodes.NO_ERROR)
+            self._count_refused()
+            return
+        limits = self._limits
+        call = Call(self, stream, headers, limit=limits.max_request, patience=limits.request_within)
+        self.calls[stream] = call
+        if ends:
+            call.close()
+        try:
+            call.route(self._router)
+        except StreamRefusedError:
+            self._count_refused()
+        else:
+            if stream in self.calls:
+                self._lifetime.use()
+
+    def _count_refused(self) -> None:
+        """Let go of a stranger that tries on."""
+        if self._account is None:
+            self._refused += 1
+            if self._refused >= MOST_REFUSED:
+                self.fail(ErrorCodes.ENHANCE_YOUR_CALM, "refused")
+
+    # Inside
+
+    def _lose(self, stream: int) -> None:
+        call = self.calls.pop(stream, None)
+        if call is not None:
+            call.lose()
+            self._call_is_over()
+
+    def _lose_calls(self) -> None:
+        calls, self.calls = list(self.calls.values()), {}
+        for call in calls:
+            call.lose()
+
+    def _let_write(self) -> None:
+        for call in self.calls.values():
+            call.writable()
+
+    def _call_is_over(self) -> None:
+        if not self.calls:
+            self._lifetime.rest(self._loop.time())
+            self._farewell.rest()
+
+    def _give_up(self) -> None:
+        """Cut off a client that reads nothing."""
+        if self._socket is not None:
+            self._note("unread")
+            self._socket.abort()
+
+    def _look_again(self) -> None:
+        self._timer = self._loop.call_at(self._lifetime.due, self._look)
+
+    def _look(self) -> None:
+        """Probe a silent client, let go of one that is of no use, and of one that has been here for long."""
+        if not self._live:
+            return
+        match self._lifetime.look(self._loop.time()):
+            case Duty.ABORT:
+                self._note("silent")
+                self.abort()
+                return
+            case Duty.UNPROVEN:
+                self.fail(ErrorCodes.NO_ERROR, "unproven")
+                return
+            case Duty.IDLE:
+                self._note("idle")
+                self.leave()
+            case Duty.PROBE if not self._farewell.begun:
+                self._h2.ping(b"meshlog?")
+                self._outlet.flush()
+            case Duty.LEAVE if not self._farewell.begun:
+                self.leave()
+                self._aged(self)
+            case Duty.PROBE | Duty.LEAVE | Duty.NONE:
+                pass
+        self._look_again()

@@ -1,0 +1,158 @@
+"""What is read of one connection, and when: as many frames as its allowance pays for, and no more than one read ahead.
+
+A connection that is in debt is not read, so what it sends waits in the network. One that wants to send more than it is
+allowed for `debt` seconds on end is sent away. Nor is one read that does not read: what it would make us answer waits
+with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from h2.errors import ErrorCodes
+
+from services.xds_edge.http2.frame_meter import FrameError, FrameMeter
+from services.xds_edge.limits.loop_pacing import gently
+from shared.timing.token_bucket import TokenBucket
+
+STRANGER_RATE = 50.0
+"""Frames a second of a connection that has not proven itself; a first call costs about 20."""
+STRANGER_BURST = 150.0
+EARNED = 16.0
+"""Frames that a client may send for each that it is sent. An Envoy that names its node in each acknowledgement (61 kB)
+sends 5, which cost 12; gRPC widens its windows and probes beside it."""
+_A_TURN = 32.0
+"""Frames of a connection that are parsed before others have their turn."""
+_SHORTEST_PAUSE = 0.05
+
+
+class Reader(Protocol):
+    """The connection whose intake it is."""
+
+    def feed(self, frame: bytes) -> None:
+        """Parse this whole frame."""
+        ...
+
+    def fed(self) -> None:
+        """That was all for now."""
+        ...
+
+    def fail(self, code: ErrorCodes, reason: str) -> None:
+        """End the connection for what its client did."""
+        ...
+
+
+class Intake:
+    """The reading side of one connection."""
+
+    __slots__ = (
+        "_allowance",
+        "_debt",
+        "_indebted",
+        "_loop",
+        "_meter",
+        "_paused",
+        "_reader",
+        "_reading",
+        "_resuming",
+        "_strangers",
+        "_transport",
+    )
+
+    def __init__(self, reader: Reader, *, debt: float, strangers: TokenBucket | None) -> None:
+        """`strangers`: frames that all connections of its address may send together, unproven."""
+        self._reader = reader
+        self._debt = debt
+        self._strangers = strangers
+        self._loop = asyncio.get_running_loop()
+        self._allowance = TokenBucket(STRANGER_RATE, STRANGER_BURST, self._loop.time())
+        self._meter = FrameMeter()
+        self._transport: asyncio.Transport | None = None
+        self._indebted: float | None = None
+        """Since when more has been wanted than allowed."""
+        self._resuming: asyncio.Handle | None = None
+        self._paused = False
+        self._reading = True
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """Reading begins."""
+        self._transport = transport
+
+    def close(self) -> None:
+        """It is over."""
+        self._transport = None
+        if self._resuming is not None:
+            self._resuming.cancel()
+
+    def trust(self, frames: TokenBucket) -> None:
+        """The client has proven itself: this is what it may send from now on."""
+        self._allowance, self._strangers = frames, None
+
+    def earn(self) -> None:
+        """A frame was sent to the client."""
+        self._allowance.earn(EARNED)
+
+    def pause(self, *, paused: bool) -> None:
+        """Read nothing while the client does not read either."""
+        self._paused = paused
+        self._adjust()
+
+    def add(self, content: bytes, now: float) -> None:
+        """Take what the network brought; `now` by the loop's clock."""
+        self._meter.add(content)
+        if self._resuming is None:
+            self._pump(now)
+
+    def _pump(self, now: float) -> None:
+        room, meter = _A_TURN, self._meter
+        while self._transport is not None:
+            # Both may change meanwhile: the first call may prove the client.
+            allowance, strangers = self._allowance, self._strangers
+            allowed = room > 0 and allowance.may(now) and (strangers is None or strangers.may(now))
+            try:
+                frame, price = meter.next(allowed=allowed)
+            except FrameError as error:
+                self._reader.fail(error.code, "frame")
+                return
+            if not frame:
+                break
+            room -= price
+            allowance.spend(price)
+            if strangers is not None:
+                strangers.spend(price)
+            # One at a time, so that what the library knows is never ahead of what we do about it.
+            self._reader.feed(frame)
+            if not meter.rest:
+                break
+        if self._transport is None:
+            return
+        self._reader.fed()
+        if meter.waiting:
+            self._hold_back(now, may_go_on=room <= 0)
+        elif self._indebted is not None and self._allowance.easy(now):
+            self._indebted = None
+
+    def _hold_back(self, now: float, *, may_go_on: bool) -> None:
+        wait = max(self._allowance.wait(now), self._strangers.wait(now) if self._strangers is not None else 0.0)
+        if wait <= 0 and may_go_on:
+            self._resuming = gently(self._resume)
+        elif self._indebted is not None and now - self._indebted >= self._debt:
+            self._reader.fail(ErrorCodes.ENHANCE_YOUR_CALM, "flood")
+            return
+        else:
+            if self._indebted is None:
+                self._indebted = now
+            self._resuming = self._loop.call_later(max(_SHORTEST_PAUSE, wait), self._resume)
+        self._adjust()
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._pump(self._loop.time())
+        self._adjust()
+
+    def _adjust(self) -> None:
+        wanted = not self._paused and self._resuming is None
+        if self._transport is not None and wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            (self._transport.resume_reading if wanted else self._transport.pause_reading)()

@@ -1,0 +1,73 @@
+"""How a connection is asked to go elsewhere, in two steps (RFC 9113, section 6.8).
+
+The first GOAWAY refuses nothing, and a PING follows it: when that is answered, or after a second, the client knows. The
+second one names the last call that is taken, so calls that were on their way are served. It closes with its last call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from hyperframe.frame import GoAwayFrame
+
+from services.xds_edge.http2.h2_rules import Rules
+from services.xds_edge.http2.writer import Outlet
+
+GRACE = 5.0
+"""Seconds that the calls of a connection that is asked to leave may take to end."""
+_PARTING = 1.0
+"""Seconds that the answer to the first GOAWAY may take."""
+_QUESTION = b"leaving?"
+_ALL_STREAMS = 2**31 - 1
+
+
+class Farewell:
+    """The leaving of one connection."""
+
+    __slots__ = ("_busy", "_close", "_last", "_outlet", "_rules", "begun")
+
+    def __init__(self, rules: Rules, outlet: Outlet, *, busy: Callable[[], bool], close: Callable[[], None]) -> None:
+        """`busy`: whether there are calls; `close` the connection."""
+        self._rules = rules
+        self._outlet = outlet
+        self._busy = busy
+        self._close = close
+        self._last: int | None = None
+        """The last stream that is taken."""
+        self.begun = False
+        """Whether the client was asked to leave."""
+
+    def begin(self) -> None:
+        """Ask the client to go elsewhere; the second time it does nothing."""
+        if self.begun or self._outlet.transport is None:
+            return
+        self.begun = True
+        self._rules.ping(_QUESTION)
+        self._outlet.flush()
+        # Not by h2: it takes a GOAWAY for the end of everything.
+        self._outlet.write(GoAwayFrame(0, last_stream_id=_ALL_STREAMS).serialize())
+        asyncio.get_running_loop().call_later(_PARTING, self._conclude)
+
+    def answered(self, ping: bytes) -> None:
+        """The client has answered a PING."""
+        if ping == _QUESTION:
+            self._conclude()
+
+    def refuses(self, stream: int) -> bool:
+        """Whether a call came too late."""
+        return self._last is not None and stream > self._last
+
+    def rest(self) -> None:
+        """The last call is over."""
+        if self._last is not None:
+            self._close()
+
+    def _conclude(self) -> None:
+        if self._last is not None or self._outlet.transport is None:
+            return
+        self._last = self._rules.highest_inbound_stream_id
+        self._outlet.write(GoAwayFrame(0, last_stream_id=self._last).serialize())
+        asyncio.get_running_loop().call_later(GRACE, self._close)
+        if not self._busy():
+            self._close()

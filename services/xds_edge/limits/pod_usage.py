@@ -1,0 +1,121 @@
+"""What one pod takes of this edge, over all its streams and connections.
+
+A token may be used on any number of connections, so what a client may take is counted for its pod: streams, frames,
+bytes that are not read yet, and how often it may open streams. Each limit is the pod's own: reaching it harms nothing
+else.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from services.xds_edge.errors import Code, StreamRefusedError
+from services.xds_edge.limits.largest_first import Ranking
+from services.xds_edge.limits.memory_ledger import Client
+from shared.timing.token_bucket import TokenBucket
+
+FRAME_RATE = 1000.0
+"""Frames a second that a pod may send unasked; what it is sent entitles it to more."""
+FRAME_BURST = 4000.0
+_FORGET_ABOVE = 4096
+"""Pods without a stream that are remembered, so that leaving is no way to a new burst."""
+
+
+class Stream(Protocol):
+    """A stream of a pod, as its account sees it."""
+
+    def crowd_out(self) -> None:
+        """End: the pod has opened too many since."""
+        ...
+
+
+class PodLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one pod may take."""
+
+    streams: int = 256
+    """Streams at a time; one more ends the oldest."""
+    new_streams: float = 10.0
+    """New streams a second."""
+    new_streams_burst: float = 40.0
+    """New streams at once."""
+    all_streams: int = 12_000
+    """Streams of all pods; one more ends the oldest of the pod that has most."""
+
+
+class Account:
+    """One pod."""
+
+    __slots__ = ("_opening", "foreign", "frames", "names", "streams", "unread")
+
+    def __init__(self, limits: PodLimits, now: float) -> None:
+        self._opening = TokenBucket(limits.new_streams, limits.new_streams_burst, now)
+        self.streams: dict[Stream, None] = {}
+        """Oldest first."""
+        self.frames = TokenBucket(FRAME_RATE, FRAME_BURST, now)
+        self.unread = Client()
+        """What was sent and waits to be read."""
+        self.names = Client()
+        """What its streams name."""
+        self.foreign = Client()
+        """What its streams name that is in no snapshot."""
+
+    def opens(self, now: float) -> bool:
+        """Whether the pod may open one more stream now; it counts as opened."""
+        return self._opening.take(now)
+
+    def idle(self, now: float) -> bool:
+        """Whether nothing would be lost if it were forgotten."""
+        return not self.streams and not self.unread.held and self._opening.full(now) and self.frames.full(now)
+
+
+class Accounts:
+    """All pods that have shown a token."""
+
+    def __init__(self, limits: PodLimits | None = None) -> None:
+        self._limits = limits or PodLimits()
+        self._of: dict[str, Account] = {}
+        self._forget_at = _FORGET_ABOVE
+        self._ranking: Ranking[Account] = Ranking()
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def of(self, uid: str, now: float) -> Account:
+        """The account of a pod. `now`: seconds of a steady clock."""
+        account = self._of.get(uid)
+        if account is None:
+            if len(self._of) >= self._forget_at:
+                self._forget(now)
+            account = self._of[uid] = Account(self._limits, now)
+        return account
+
+    def join(self, account: Account, stream: Stream) -> None:
+        """Count a stream; another may have to end for it. Raises `StreamRefusedError` if none has to."""
+        if self._ranking.total >= self._limits.all_streams:
+            most, crowd = self._ranking.most()
+            if crowd is None or most <= len(account.streams) + 1:
+                raise StreamRefusedError(Code.UNAVAILABLE, "stream/full", "this edge serves as many streams as it may")
+            self._crowd_out(crowd)
+        elif len(account.streams) >= self._limits.streams:
+            self._crowd_out(account)
+        self._ranking.move(account, len(account.streams), len(account.streams) + 1)
+        account.streams[stream] = None
+
+    def leave(self, account: Account, stream: Stream) -> None:
+        """Count it no more."""
+        if stream in account.streams:
+            self._ranking.move(account, len(account.streams), len(account.streams) - 1)
+            del account.streams[stream]
+
+    def _crowd_out(self, account: Account) -> None:
+        oldest = next(iter(account.streams))
+        self.leave(account, oldest)
+        oldest.crowd_out()
+
+    def _forget(self, now: float) -> None:
+        for uid in [uid for uid, account in self._of.items() if account.idle(now)]:
+            del self._of[uid]
+        # Those that are left have streams: their number is bounded elsewhere, and looking at all is not free.
+        self._forget_at = max(_FORGET_ABOVE, 2 * len(self._of))

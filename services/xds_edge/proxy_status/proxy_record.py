@@ -1,0 +1,95 @@
+"""What is told of one proxy in `MESH_STATUS`: what it holds and asks for, what it refused, and since when.
+
+It is apart from the stream because it outlives what the stream does: the secrets that a proxy took on are its own until
+it takes others, whatever it subscribes to meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from services.xds_edge.sds.workload_secrets import WorkloadSecrets
+from services.xds_edge.xds.ads import Exchange
+from services.xds_edge.xds.delta import Offer
+from shared.identity.service_account_tokens import WorkloadToken
+from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus
+from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, TYPE_URLS
+
+_SECRETS = (SECRET_TRUST_BUNDLE, SECRET_WORKLOAD)
+
+
+class Standing:
+    """One proxy, as its stream sees it."""
+
+    __slots__ = ("_acked_at", "_claims", "_clock", "_connected", "_held", "_since", "refusals")
+
+    def __init__(self, claims: WorkloadToken, clock: Callable[[], int]) -> None:
+        """`clock`: nanoseconds since 1970."""
+        self._claims = claims
+        self._clock = clock
+        self._since = clock()
+        self._connected = True
+        self._acked_at: dict[str, int] = {}
+        self._held: dict[str, str] = {}
+        """Secrets that the proxy is known to hold: name → version."""
+        self.refusals: dict[str, Refusal] = {}
+        """By type."""
+
+    def came_with(self, secrets: Mapping[str, str]) -> None:
+        """It says that it holds these."""
+        self._held.update((name, version) for name, version in secrets.items() if name in _SECRETS)
+
+    def holds(self, secrets: Mapping[str, str]) -> bool:
+        """It took these secrets on; whether that is news."""
+        before = dict(self._held)
+        self._held.update(secrets)
+        return before != self._held
+
+    def acked(self, type_url: str) -> None:
+        """It accepted a response."""
+        self._acked_at[type_url] = self._clock()
+
+    def refused(self, offer: Offer, named: dict[str, str], message: str) -> None:
+        """It refused these resources of a response, with this sentence."""
+        self.refusals[offer.type_url] = Refusal(version=offer.version, resources=named, message=message)
+
+    def end(self) -> None:
+        """Its stream is over."""
+        self._connected = False
+        self._since = self._clock()
+
+    def status(
+        self, exchange: Exchange, secrets: WorkloadSecrets, *, edge: str, workload_class: str, stuck: str
+    ) -> ProxyStatus:
+        """The record."""
+        claims = self._claims
+        types = {
+            type_url: TypeStatus(
+                sent=subscription.sent if (subscription := exchange.subscriptions.get(type_url)) else 0,
+                acked=exchange.acked(type_url),
+                acked_at=self._acked_at.get(type_url, 0),
+                refusal=self.refusals.get(type_url),
+            )
+            for type_url in (*TYPE_URLS, SDS)
+            if type_url != SDS or SDS in exchange.subscriptions
+        }
+        asked = exchange.subscriptions.get(SDS)
+        certificate_bundle, certificate_until = secrets.certified(self._held.get(SECRET_WORKLOAD, ""))
+        return ProxyStatus(
+            cluster=claims.cluster,
+            namespace=claims.namespace,
+            pod=claims.pod_name,
+            uid=claims.pod_uid,
+            service_account=claims.service_account,
+            edge=edge,
+            connected=self._connected,
+            since=self._since,
+            workload_class=workload_class,
+            types=types,
+            bundle=secrets.serial_of(self._held.get(SECRET_TRUST_BUNDLE, "")),
+            certificate_bundle=certificate_bundle,
+            certificate_until=certificate_until,
+            secrets=None if asked is None else tuple(name for name in _SECRETS if name in asked.names),
+            stuck=stuck,
+            epoch=exchange.epoch,
+        )

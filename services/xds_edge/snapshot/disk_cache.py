@@ -1,0 +1,81 @@
+"""The last good state on disk: what an edge needs to serve with everything else down.
+
+Snapshot, the issuers of tokens, the roots: nothing secret. One file, replaced as a whole (written beside, synced,
+renamed), with a checksum, readable by its owner alone. A file that cannot be believed is as good as none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import msgspec
+
+from shared.eventlog.protocol import EMPTY, Checkpoint
+from shared.io.atomic_file import write_atomically
+from shared.io.decoding import UndecodableError, decode_by
+from shared.model import TokenIssuer
+from shared.records.certificates import TrustBundle
+from shared.records.snapshot import Commit
+
+_log = logging.getLogger(__name__)
+
+FORMAT = 1
+_MAGIC = b"meshlog-edge-1\n"
+_NAME = "last-good"
+
+
+class LastGood(msgspec.Struct, frozen=True):
+    """What was known when it was written."""
+
+    format: int
+    checkpoint: Checkpoint = EMPTY
+    """Where in the stream of commits the keyframe stands."""
+    keyframe: Commit | None = None
+    issuers: dict[str, TokenIssuer] = {}
+    """By cluster."""
+    bundle: TrustBundle | None = None
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(LastGood)
+
+
+def encode(state: LastGood) -> bytes:
+    """The bytes of the file."""
+    payload = _ENCODER.encode(state)
+    return _MAGIC + hashlib.sha256(payload).digest() + payload
+
+
+def write(directory: Path, content: bytes) -> None:
+    """Replace the file, whole or not at all; raises `OSError`."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(directory / _NAME, content)
+
+
+def read(directory: Path) -> LastGood | None:
+    """The state written last; none if there is no file, or none that can be believed."""
+    path = directory / _NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _log.warning("the last good state cannot be read: %s", error)
+        return None
+    return decode(content, str(path))
+
+
+def decode(content: bytes, where: str = "a file") -> LastGood | None:
+    """The state of these bytes; none if they are not whole, or of another format."""
+    body = content[len(_MAGIC) :]
+    if not content.startswith(_MAGIC) or hashlib.sha256(body[32:]).digest() != body[:32]:
+        _log.error("the last good state in %s is damaged; starting without it", where)
+        return None
+    try:
+        state = decode_by(_DECODER, body[32:])
+    except UndecodableError as error:
+        _log.error("the last good state in %s cannot be understood: %s", where, error)
+        return None
+    return state if state.format == FORMAT else None

@@ -1,0 +1,148 @@
+"""The proxies of this edge: which view each should hold, and which streams to wake when a commit changes it.
+
+Folds the snapshot and keeps one immutable `View` per workload class, so that all streams of a class compare and send
+the same objects. A commit wakes only the streams whose class, or whose own entry, it changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from services.xds_edge.xds.ads import View
+from services.xds_edge.xds.resource_set import NOTHING, Selection
+from shared.records.snapshot import Commit, Proxy, Snapshot
+
+
+class Follower(Protocol):
+    """A stream, as the fleet sees it."""
+
+    @property
+    def key(self) -> str:
+        """`Proxy.key` of its proxy."""
+        ...
+
+    @property
+    def synced(self) -> bool:
+        """Whether its proxy holds all of the newest view of its class."""
+        ...
+
+    def refresh(self) -> None:
+        """Something that this stream serves changed: look again."""
+        ...
+
+
+class Fleet:
+    """Snapshot, views and streams."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self.confirmed = False
+        """Whether the log has been read to its end since this process started, or since the log was last away."""
+        self.views: dict[str, View] = {}
+        self.stuck = ""
+        """Why no newer version can be taken up: it needs a newer build; empty: nothing is known of that."""
+        self.traceparent = ""
+        """Trace context of the newest commit that carried one."""
+        self._streams: dict[str, list[Follower]] = {}
+        self._classes: dict[Follower, str] = {}
+        self._members: dict[str, set[Follower]] = {}
+
+    @property
+    def version(self) -> int:
+        """Version of the snapshot; 0: none yet."""
+        return self.snapshot.version
+
+    def apply(self, commit: Commit) -> None:
+        """Fold a commit in and wake the streams concerned.
+
+        Raises `SnapshotError` as `Snapshot.apply` does; then nothing may be served from here until a keyframe came.
+        """
+        whole = commit.parent == 0
+        before = self.views if whole else {}
+        self.snapshot.apply(commit)
+        if whole:
+            self.views = {}
+        for workload_class, change in commit.views.items():
+            if change is None:
+                self.views.pop(workload_class, None)
+                continue
+            held = before.get(workload_class) if whole else self.views.get(workload_class)
+            touched = None if whole else change.put.keys() | change.dropped.keys()
+            self.views[workload_class] = self._view(workload_class, held, touched)
+        if commit.traceparents:
+            self.traceparent = commit.traceparents[0]
+        for stream in self.streams if whole else self._concerned(commit):
+            stream.refresh()
+
+    def proxy(self, key: str) -> Proxy | None:
+        """The proxy's entry in the snapshot."""
+        return self.snapshot.proxies.get(key)
+
+    def view(self, workload_class: str) -> View | None:
+        """What the proxies of a class should hold."""
+        return self.views.get(workload_class)
+
+    def body(self, type_url: str, name: str, digest: str) -> bytes:
+        """The bytes of a resource that a view names."""
+        return self.snapshot.resources[type_url, name, digest].body
+
+    def join(self, stream: Follower) -> None:
+        """Wake this stream from now on."""
+        self._streams.setdefault(stream.key, []).append(stream)
+
+    def assign(self, stream: Follower, workload_class: str) -> None:
+        """Wake it when this class changes, and no longer for the class before; empty: for none."""
+        before = self._classes.pop(stream, "")
+        if before:
+            members = self._members[before]
+            members.discard(stream)
+            if not members:
+                del self._members[before]
+        if workload_class:
+            self._classes[stream] = workload_class
+            self._members.setdefault(workload_class, set()).add(stream)
+
+    def leave(self, stream: Follower) -> None:
+        """Wake it no more."""
+        self.assign(stream, "")
+        streams = self._streams.get(stream.key, [])
+        if stream in streams:
+            streams.remove(stream)
+        if not streams:
+            self._streams.pop(stream.key, None)
+
+    def newest(self, key: str) -> Follower | None:
+        """The stream that a proxy opened last."""
+        streams = self._streams.get(key)
+        return streams[-1] if streams else None
+
+    def wake_all(self) -> None:
+        """Make every stream look again."""
+        for stream in self.streams:
+            stream.refresh()
+
+    @property
+    def synced(self) -> int:
+        """How many streams have a proxy that holds all that it should."""
+        return sum(stream.synced for stream in self.streams)
+
+    @property
+    def streams(self) -> list[Follower]:
+        """Every stream."""
+        return [stream for streams in self._streams.values() for stream in streams]
+
+    def _view(self, workload_class: str, held: View | None, touched: Iterable[str] | None) -> View:
+        """The view of a class at the snapshot's version; types that did not change keep their very selection."""
+        selections: dict[str, Selection] = {}
+        for type_url, names in self.snapshot.views[workload_class].items():
+            before = held.of(type_url) if held is not None else NOTHING
+            same = before.resources == names if touched is None else type_url not in touched
+            selections[type_url] = before if same else Selection(dict(names))
+        return View(workload_class, self.snapshot.version, selections)
+
+    def _concerned(self, commit: Commit) -> set[Follower]:
+        concerned = {stream for name in commit.views for stream in self._members.get(name, ())}
+        for key in commit.proxies:
+            concerned.update(self._streams.get(key, ()))
+        return concerned

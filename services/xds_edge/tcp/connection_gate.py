@@ -1,0 +1,294 @@
+"""Who among the TCP connections may begin TLS, and who must go when there are too many; pure.
+
+A connection that has said nothing costs a socket. One that is in TLS costs 60 kB and a millisecond, and until it has
+shown a token it is a stranger's. So connections wait outside of TLS for their client's first bytes, and strangers in
+TLS have a fixed number of places.
+
+Places are fair by source address, not by order of arrival: addresses take turns, and when all places are taken, the
+address that holds most of them gives one up to an address that holds fewer. One address can therefore fill the house,
+and keep no other out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import Enum
+from socket import socket
+from typing import Protocol
+
+import msgspec
+
+from services.xds_edge.limits.largest_first import Ranking
+from shared.timing.token_bucket import TokenBucket
+
+_MIN_STAY = 0.25
+"""Seconds that a stranger may stay in TLS before another address may have its place."""
+_FORGET_ABOVE = 4096
+"""Addresses without a connection that are remembered, so that leaving is no way to a new burst."""
+_STRANGER_FRAMES = 40.0
+"""Frames that an address may send for each connection that it may open: 20 are needed for a first call."""
+
+
+class Caps(msgspec.Struct, frozen=True, kw_only=True):
+    """How many connections there may be; all of one process."""
+
+    connections: int = 12_000
+    """Connections in TLS."""
+    per_address: int = 4096
+    """Connections of one address."""
+    waiting: int = 4096
+    """Connections whose client has not begun, or that wait for a place."""
+    unproven: int = 512
+    """Connections in TLS that have not shown a token."""
+    new_per_address: float = 50.0
+    """TLS handshakes that one address may begin a second."""
+    new_per_address_burst: float = 200.0
+    """TLS handshakes that it may begin at once."""
+    hello_within: float = 5.0
+    """Seconds until a client has begun."""
+    start_within: float = 10.0
+    """Seconds that one that has begun may wait for a place."""
+
+    @property
+    def waiting_per_address(self) -> int:
+        """Waiting connections of one address."""
+        return max(1, self.waiting // 8)
+
+
+class Refusal(Enum):
+    """Why a connection is closed before TLS."""
+
+    ADDRESS = "address-full"
+    WAITING = "waiting-full"
+    FULL = "full"
+    SILENT = "hello-timeout"
+    LATE = "start-timeout"
+    DISPLACED = "displaced"
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    SILENT = "silent"
+    READY = "ready"
+    UNPROVEN = "unproven"
+    PROVEN = "proven"
+    GONE = "gone"
+
+
+class Abortable(Protocol):
+    """What can be cut off."""
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+class Source:
+    """One address."""
+
+    __slots__ = ("address", "frames", "handshakes", "proven", "ready", "silent", "unproven")
+
+    def __init__(self, address: str, caps: Caps, now: float) -> None:
+        self.address = address
+        self.silent: OrderedDict[Guest, None] = OrderedDict()
+        self.ready: OrderedDict[Guest, None] = OrderedDict()
+        self.unproven: OrderedDict[Guest, None] = OrderedDict()
+        self.proven = 0
+        rate, burst = caps.new_per_address, caps.new_per_address_burst
+        self.handshakes = TokenBucket(rate, burst, now)
+        self.frames = TokenBucket(rate * _STRANGER_FRAMES, burst * _STRANGER_FRAMES, now)
+
+    @property
+    def waiting(self) -> int:
+        """Connections outside of TLS."""
+        return len(self.silent) + len(self.ready)
+
+    @property
+    def held(self) -> int:
+        """All its connections."""
+        return self.waiting + len(self.unproven) + self.proven
+
+    def idle(self, now: float) -> bool:
+        """Whether nothing would be lost if it were forgotten."""
+        return not self.held and self.handshakes.full(now) and self.frames.full(now)
+
+
+class Guest:
+    """One connection."""
+
+    __slots__ = ("connection", "phase", "since", "sock", "source")
+
+    def __init__(self, sock: socket | None, source: Source, since: float) -> None:
+        self.sock = sock
+        """Set until TLS has it."""
+        self.connection: Abortable | None = None
+        """Set once TLS is agreed."""
+        self.source = source
+        self.since = since
+        self.phase = Phase.SILENT
+
+
+class Lobby:
+    """All connections. `now`: seconds of a steady clock."""
+
+    def __init__(self, caps: Caps) -> None:
+        self._caps = caps
+        self._sources: dict[str, Source] = {}
+        self._forget_at = _FORGET_ABOVE
+        self._silent: OrderedDict[Guest, None] = OrderedDict()
+        self._turns: OrderedDict[Source, None] = OrderedDict()
+        """Addresses with a connection that is ready, in the order of their turns."""
+        self._waiting: Ranking[Source] = Ranking()
+        self._unproven: Ranking[Source] = Ranking()
+        self.proven = 0
+        """Connections that have shown a token."""
+
+    @property
+    def waiting(self) -> int:
+        """Connections outside of TLS."""
+        return self._waiting.total
+
+    @property
+    def unproven(self) -> int:
+        """Connections in TLS that have not shown a token."""
+        return self._unproven.total
+
+    def arrive(self, sock: socket | None, address: str, now: float) -> tuple[Guest | Refusal, Guest | None]:
+        """A connection was accepted: its guest or why it is refused, and who must go in its place."""
+        source = self._source(address, now)
+        caps = self._caps
+        if source.held >= caps.per_address or source.waiting >= caps.waiting_per_address:
+            return Refusal.ADDRESS, None
+        displaced: Guest | None = None
+        if self._waiting.total >= caps.waiting:
+            most, crowd = self._waiting.most()
+            if crowd is None or most <= source.waiting + 1:
+                return Refusal.WAITING, None
+            displaced = next(iter(crowd.silent or crowd.ready))
+            self.leave(displaced)
+        guest = Guest(sock, source, now)
+        self._enter(guest, Phase.SILENT)
+        return guest, displaced
+
+    def begin(self, guest: Guest, now: float) -> None:
+        """Its client has said something: it wants a place in TLS."""
+        if guest.phase is Phase.SILENT:
+            self._exit(guest)
+            guest.since = now
+            self._enter(guest, Phase.READY)
+
+    def admit(self, now: float, only: Source | None = None) -> tuple[Guest | None, Guest | None]:
+        """Who may begin TLS now, of all addresses or of one, and who must go in its place."""
+        full = self._unproven.total + self.proven >= self._caps.connections
+        crowded = full or self._unproven.total >= self._caps.unproven
+        for source in [only] if only is not None else list(self._turns):
+            if source.handshakes.left(now) < 1:
+                continue
+            displaced = self._rival(source, now) if crowded else None
+            if crowded and displaced is None:
+                continue
+            if displaced is not None:
+                self.leave(displaced)
+            guest = next(iter(source.ready))
+            source.handshakes.spend(1)
+            self._turns.move_to_end(source)
+            self._exit(guest)
+            guest.since = now
+            self._enter(guest, Phase.UNPROVEN)
+            return guest, displaced
+        return None, None
+
+    def _rival(self, source: Source, now: float) -> Guest | None:
+        """The stranger whose place this address may have; none: it holds as many places as any other."""
+        most, crowd = self._unproven.most()
+        if crowd is None or most <= len(source.unproven) + 1:
+            return None
+        oldest = next(iter(crowd.unproven))
+        return oldest if now - oldest.since >= _MIN_STAY else None
+
+    def prove(self, guest: Guest) -> None:
+        """It has shown a token."""
+        if guest.phase is Phase.UNPROVEN:
+            self._exit(guest)
+            self._enter(guest, Phase.PROVEN)
+
+    def leave(self, guest: Guest) -> None:
+        """It is gone, or must go."""
+        self._exit(guest)
+        guest.phase = Phase.GONE
+
+    def overdue(self, now: float) -> list[tuple[Guest, Refusal]]:
+        """Who has waited for too long; they count as gone."""
+        found: list[tuple[Guest, Refusal]] = []
+        for guest in self._silent:
+            if now - guest.since < self._caps.hello_within:
+                break
+            found.append((guest, Refusal.SILENT))
+        full = self._unproven.total + self.proven >= self._caps.connections and not self._unproven.total
+        for source in self._turns:
+            for guest in source.ready:
+                if not full and now - guest.since < self._caps.start_within:
+                    break
+                found.append((guest, Refusal.FULL if full else Refusal.LATE))
+        for guest, _ in found:
+            self.leave(guest)
+        return found
+
+    def pause(self, now: float) -> float | None:
+        """Seconds until `admit` may have somebody; none: nobody waits."""
+        if not self._turns:
+            return None
+        return max(0.02, min(source.handshakes.wait(now) for source in self._turns))
+
+    def _source(self, address: str, now: float) -> Source:
+        source = self._sources.get(address)
+        if source is None:
+            if len(self._sources) >= self._forget_at:
+                for name in [name for name, one in self._sources.items() if one.idle(now)]:
+                    del self._sources[name]
+                self._forget_at = max(_FORGET_ABOVE, 2 * len(self._sources))
+            source = self._sources[address] = Source(address, self._caps, now)
+        return source
+
+    def _enter(self, guest: Guest, phase: Phase) -> None:
+        source = guest.source
+        guest.phase = phase
+        match phase:
+            case Phase.SILENT | Phase.READY:
+                self._waiting.move(source, source.waiting, source.waiting + 1)
+                if phase is Phase.SILENT:
+                    source.silent[guest] = None
+                    self._silent[guest] = None
+                else:
+                    source.ready[guest] = None
+                    self._turns.setdefault(source)
+            case Phase.UNPROVEN:
+                self._unproven.move(source, len(source.unproven), len(source.unproven) + 1)
+                source.unproven[guest] = None
+            case Phase.PROVEN:
+                source.proven += 1
+                self.proven += 1
+            case Phase.GONE:
+                pass
+
+    def _exit(self, guest: Guest) -> None:
+        source = guest.source
+        match guest.phase:
+            case Phase.SILENT | Phase.READY:
+                self._waiting.move(source, source.waiting, source.waiting - 1)
+                if guest.phase is Phase.SILENT:
+                    del source.silent[guest]
+                    del self._silent[guest]
+                else:
+                    del source.ready[guest]
+                    if not source.ready:
+                        self._turns.pop(source, None)
+            case Phase.UNPROVEN:
+                self._unproven.move(source, len(source.unproven), len(source.unproven) - 1)
+                del source.unproven[guest]
+            case Phase.PROVEN:
+                source.proven -= 1
+                self.proven -= 1
+            case Phase.GONE:
+                pass

@@ -1,0 +1,312 @@
+"""Accepts connections, and starts TLS for those that the lobby lets in.
+
+asyncio's own server would give each connection its TLS objects, 60 kB, in the moment that it is accepted. Here a
+connection is a bare socket until its client has sent the beginning of a TLS handshake, and one too many is reset
+without a word: that costs 20 µs.
+
+Each process that shares the port (SO_REUSEPORT) has a listener, and caps, of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+
+from services.xds_edge.http2.connection import Connection
+from services.xds_edge.limits.loop_pacing import gently
+from services.xds_edge.tcp.connection_gate import Guest, Lobby, Phase, Refusal, Source
+from services.xds_edge.tcp.tls_handshake import Doorstep
+from shared.errors import BadInputError
+
+_log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: a storm is taken in, not turned away by the kernel."""
+_ACCEPTED_A_TURN = 16
+_A_START = 0.001
+"""Seconds in which one TLS handshake is begun, so that others have their turn: each takes half a millisecond, and a
+member that joins meanwhile needs ten rounds of the loop. After slow rounds as many are begun as time has passed."""
+_MOST_STARTED = 8
+"""TLS handshakes begun in a round at most."""
+_AT_ONCE = 4
+"""TLS handshakes begun at once in a round, of addresses that have no other under way: members' most of all."""
+_LOOK_EVERY = 1.0
+_RECEIVED = 64 * 1024
+"""Bytes that the kernel keeps of what a client sends, and that are charged to this process's memory limit."""
+_UNSENT = 128 * 1024
+"""The same of what is sent to a client that does not read; the kernel would let it grow to 4 MB a connection."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER that makes a close a reset: no farewell, and nothing kept of the connection."""
+_SPARE_FILES = 256
+"""Files that connections must leave to everything else."""
+_TLS_HANDSHAKE = 0x16
+"""First byte of a TLS handshake (RFC 8446, section 5.1)."""
+_NO_MORE_FILES = 0.2
+"""Seconds until it is tried again when there are no file descriptors left."""
+
+Make = Callable[[Guest], Connection]
+
+
+class Listener:
+    """One port."""
+
+    def __init__(
+        self,
+        lobby: Lobby,
+        make: Make,
+        context: ssl.SSLContext,
+        *,
+        handshake_within: float,
+        note: Callable[[str], None],
+    ) -> None:
+        """`make` a connection of a guest; `note` why one was closed before there was a connection."""
+        self._lobby = lobby
+        self._make = make
+        self._context = context
+        self._handshake_within = handshake_within
+        self._note = note
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._guests: set[Guest] = set()
+        """Those outside of TLS, or in its handshake."""
+        self._starting: dict[Guest, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._starter: asyncio.Handle | None = None
+        self._at_once = 0
+        """Handshakes begun at once in this round of the loop."""
+        self._began = 0.0
+        """When the start that is due was asked for, seconds of the loop's clock."""
+        self._later: asyncio.TimerHandle | None = None
+        self.port = 0
+        """The port that is listened on."""
+
+    async def start(self, host: str, port: int, *, reuse_port: bool) -> None:
+        """Listen; raises `BadInputError`."""
+        try:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                self._sockets.append(sock := socket.socket(family, kind, protocol))
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # Connections inherit both.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)
+                if reuse_port:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(address)
+                sock.listen(BACKLOG)
+        except OSError as error:
+            self.close()
+            raise BadInputError(
+                "edge/address", "cannot be listened on; choose another --port", about=f"{host}:{port}"
+            ) from error
+        for sock in self._sockets:
+            self._loop.add_reader(sock, self._accept, sock)
+        self.port = self._sockets[0].getsockname()[1]
+        self._timer = self._loop.call_later(_LOOK_EVERY, self._look)
+
+    def close(self) -> None:
+        """Accept nothing more, and let go of all that are not through TLS."""
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+        for timer in (self._timer, self._starter, self._later):
+            if timer is not None:
+                timer.cancel()
+        for guest in list(self._guests):
+            self._lobby.leave(guest)
+            self._dismiss(guest)
+
+    async def closed(self) -> None:
+        """Wait until no handshake is under way."""
+        if self._starting:
+            await asyncio.wait(list(self._starting.values()))
+
+    def proven(self, guest: Guest) -> None:
+        """It has shown a token."""
+        self._lobby.prove(guest)
+
+    def gone(self, guest: Guest) -> None:
+        """Its connection is over."""
+        self._lobby.leave(guest)
+        self._start_soon()
+
+    # Accepting
+
+    def _accept(self, listening: socket.socket) -> None:
+        now = self._loop.time()
+        for _ in range(_ACCEPTED_A_TURN):
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No file is left: asyncio's own server waits in this case too.
+                _log.warning("no connection can be accepted now: %s", error)
+                self._note("no-files")
+                self._loop.remove_reader(listening)
+                self._loop.call_later(_NO_MORE_FILES, self._accept_again, listening)
+                return
+            sock.setblocking(False)
+            guest, displaced = self._lobby.arrive(sock, address[0], now)
+            if displaced is not None:
+                self._turn_away(displaced, Refusal.DISPLACED)
+            if isinstance(guest, Refusal):
+                _reset(sock)
+                self._note(guest.value)
+                continue
+            self._guests.add(guest)
+            self._loop.add_reader(sock, self._readable, guest)
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _readable(self, guest: Guest) -> None:
+        """Its client has begun, or has gone."""
+        sock = guest.sock
+        assert sock is not None
+        self._loop.remove_reader(sock)
+        try:
+            first = sock.recv(1, socket.MSG_PEEK)
+        except OSError:
+            first = b""
+        if not first or first[0] != _TLS_HANDSHAKE:
+            self._lobby.leave(guest)
+            self._guests.discard(guest)
+            _reset(sock)
+            if first:
+                self._note("not-tls")
+            return
+        now = self._loop.time()
+        self._lobby.begin(guest, now)
+        if guest.source.unproven or self._at_once >= _AT_ONCE or not self._admit(now, guest.source):
+            self._start_soon()
+        else:
+            self._at_once += 1
+            if self._at_once == 1:
+                self._loop.call_soon(self._next_round)
+
+    def _next_round(self) -> None:
+        self._at_once = 0
+
+    # Starting
+
+    def _start_soon(self) -> None:
+        if self._starter is None and self._sockets:
+            self._began = self._loop.time()
+            self._starter = gently(self._start)
+
+    def _start(self) -> None:
+        """Give places to those whose turn it is."""
+        self._starter = None
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        if not self._sockets:
+            return
+        now = self._loop.time()
+        for _ in range(max(1, min(_MOST_STARTED, int((now - self._began) / _A_START)))):
+            if not self._admit(now):
+                pause = self._lobby.pause(now)
+                if pause is not None:
+                    self._later = self._loop.call_later(pause, self._start_soon)
+                return
+        self._start_soon()
+
+    def _admit(self, now: float, only: Source | None = None) -> bool:
+        """Begin one handshake, of all addresses or of one; whether there was any to begin."""
+        guest, displaced = self._lobby.admit(now, only)
+        if displaced is not None:
+            self._turn_away(displaced, Refusal.DISPLACED)
+        if guest is None:
+            return False
+        self._starting[guest] = task = self._loop.create_task(self._greet(guest), name="TLS handshake")
+        task.add_done_callback(lambda task, guest=guest: self._started(guest, task))
+        return True
+
+    async def _greet(self, guest: Guest) -> None:
+        sock = guest.sock
+        assert sock is not None
+
+        def make() -> Connection:
+            guest.connection = connection = self._make(guest)
+            return connection
+
+        def refuse() -> None:
+            self._note("alpn")
+            self.gone(guest)
+
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: Doorstep(make, refuse),
+                sock,
+                ssl=self._context,
+                ssl_handshake_timeout=self._handshake_within,
+                ssl_shutdown_timeout=1.0,
+            )
+        except OSError as error:
+            # TLS errors and its time-out are among these.
+            self._note("tls")
+            _log.debug("TLS with %s failed: %s", guest.source.address, error)
+            if guest.phase is not Phase.GONE:
+                self.gone(guest)
+
+    def _started(self, guest: Guest, task: asyncio.Task[None]) -> None:
+        self._starting.pop(guest, None)
+        self._guests.discard(guest)
+        guest.sock = None
+        self._start_soon()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a TLS handshake ended with a fault of the server's", exc_info=error)
+
+    # Letting go
+
+    def _turn_away(self, guest: Guest, why: Refusal) -> None:
+        self._note(why.value)
+        self._dismiss(guest)
+
+    def _dismiss(self, guest: Guest) -> None:
+        """End it, wherever it stands."""
+        sock = guest.sock
+        if guest not in self._starting and sock is not None:
+            self._guests.discard(guest)
+            self._loop.remove_reader(sock)
+            _reset(sock)
+        elif sock is not None:
+            # TLS holds the socket; it sees the end of it and gives up.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        elif guest.connection is not None:
+            guest.connection.abort()
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_EVERY, self._look)
+        for guest, why in self._lobby.overdue(self._loop.time()):
+            self._turn_away(guest, why)
+
+
+def _reset(sock: socket.socket) -> None:
+    """Close so that nothing of it stays, here or in the kernel."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    sock.close()
+
+
+def allowed_files() -> int:
+    """Connections that this process has file descriptors for; the limit is raised as far as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(64, soft - _SPARE_FILES)

@@ -1,0 +1,119 @@
+"""Requests of proxies: bytes to the few fields that matter. What cannot be read is refused, never guessed at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+from google.protobuf.message import DecodeError
+
+from services.xds_edge.xds.delta import Request
+from services.xds_edge.xds.name_budget import check_count, check_names
+from services.xds_edge.xds.sotw import read_version_info
+from shared.errors import MeshlogError
+from shared.records.snapshot import SDS, TYPE_URLS
+
+MAX_ERROR_TEXT = 4096
+"""Characters kept of what a proxy says about a refused response."""
+MAX_VERSION = 200
+"""Characters of the version of one resource; ours are below 100. A longer one is of nothing that we have served."""
+MAX_VERSION_INFO = 4096
+"""The same of the version of all resources of a type."""
+_FOREIGN_VERSION = "?"
+
+
+class BadRequestError(MeshlogError):
+    """The bytes are no request of the protocol."""
+
+
+def _versions(initial: Mapping[str, str]) -> dict[str, str]:
+    """What a proxy says that it holds; what cannot be of ours is kept as that alone."""
+    found = dict(initial)
+    if max(map(len, found.values()), default=0) > MAX_VERSION:
+        found = {name: one if len(one) <= MAX_VERSION else _FOREIGN_VERSION for name, one in found.items()}
+    return found
+
+
+_TYPES = {type_url.encode(): type_url for type_url in (*TYPE_URLS, SDS)}
+_TYPE_URL, _RESPONSE_NONCE = b"\x12", b"\x32"
+"""Tags of fields 2 and 6, both length-delimited (discovery.proto, `DeltaDiscoveryRequest`)."""
+
+
+def _plain_ack(payload: bytes) -> Request | None:
+    """A request that holds a type and a nonce and nothing else, as nearly all do; none if it is another."""
+    if len(payload) < 2 or payload[:1] != _TYPE_URL:
+        return None
+    end = 2 + payload[1]
+    type_url = _TYPES.get(payload[2:end])
+    # A length of one byte is below 128: the bytes after it must be exactly the nonce.
+    if type_url is None or payload[end : end + 1] != _RESPONSE_NONCE or len(payload) - end < 3:
+        return None
+    nonce = payload[end + 2 :]
+    if payload[end + 1] != len(nonce) or len(nonce) > 127 or not nonce.isascii():
+        return None
+    return Request(type_url, nonce=nonce.decode())
+
+
+def decode_delta(payload: bytes) -> tuple[Request, str]:
+    """A `DeltaDiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
+
+    Raises `BadRequestError` and `TooManyNamesError`.
+    """
+    if (ack := _plain_ack(payload)) is not None:
+        return ack, ""
+    try:
+        message = DeltaDiscoveryRequest.FromString(payload)
+    except DecodeError as error:
+        raise BadRequestError("xds/malformed", "the request is not a DeltaDiscoveryRequest") from error
+    check_count(
+        len(message.resource_names_subscribe)
+        + len(message.resource_names_unsubscribe)
+        + len(message.resource_locators_subscribe)
+        + len(message.resource_locators_unsubscribe)
+        + len(message.initial_resource_versions)
+    )
+    subscribe = tuple(message.resource_names_subscribe)
+    if message.resource_locators_subscribe:
+        subscribe += tuple(locator.name for locator in message.resource_locators_subscribe)
+    unsubscribe = tuple(message.resource_names_unsubscribe)
+    if message.resource_locators_unsubscribe:
+        unsubscribe += tuple(locator.name for locator in message.resource_locators_unsubscribe)
+    initial = _versions(message.initial_resource_versions)
+    for named in (subscribe, unsubscribe, initial):
+        check_names(named)
+    request = Request(
+        type_url=message.type_url,
+        subscribe=subscribe,
+        unsubscribe=unsubscribe,
+        initial_versions=initial,
+        nonce=message.response_nonce,
+        error=message.error_detail.message[:MAX_ERROR_TEXT] if message.HasField("error_detail") else None,
+    )
+    return request, message.node.id if message.HasField("node") else ""
+
+
+def decode_world(payload: bytes) -> tuple[Request, str]:
+    """A `DiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
+
+    Raises `BadRequestError` and `TooManyNamesError`.
+    """
+    try:
+        message = DiscoveryRequest.FromString(payload)
+    except DecodeError as error:
+        raise BadRequestError("xds/malformed", "the request is not a DiscoveryRequest") from error
+    check_count(len(message.resource_names) + len(message.resource_locators))
+    names = tuple(message.resource_names)
+    if message.resource_locators:
+        names += tuple(locator.name for locator in message.resource_locators)
+    check_names(names)
+    version = message.version_info if len(message.version_info) <= MAX_VERSION_INFO else ""
+    request = Request(
+        type_url=message.type_url,
+        subscribe=names,
+        # Of secrets the version says which certificate is held: it is adopted as an incremental client's is.
+        initial_versions=read_version_info(version) if message.type_url == SDS else {},
+        nonce=message.response_nonce,
+        error=message.error_detail.message[:MAX_ERROR_TEXT] if message.HasField("error_detail") else None,
+        version=version,
+    )
+    return request, message.node.id if message.HasField("node") else ""

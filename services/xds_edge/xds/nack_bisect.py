@@ -1,0 +1,40 @@
+"""Which resource of a refused response is at fault; pure.
+
+A NACK refuses a response, not a resource, and clients differ in what they keep of it. So halves of it are sent again,
+until a response of one resource is refused.
+"""
+
+from __future__ import annotations
+
+from services.xds_edge.xds.resource_set import UNKNOWN, Selection
+
+Group = tuple[tuple[str, str], ...]
+"""(name, hash) of resources that were, or are to be, in one response."""
+
+
+def doubted(held: Selection, put: Group) -> Selection:
+    """What a client holds that refused these: it may have some of them or none."""
+    unknown = {name: UNKNOWN for name, _ in put if name in held.resources}
+    return held.altered(unknown) if unknown else held
+
+
+def narrowed(put: Group, suspects: list[Group]) -> Group:
+    """The resource at fault, if it was alone in the response; else the halves come first among the suspects."""
+    if len(put) <= 1:
+        return put
+    middle = len(put) // 2
+    suspects += [put[middle:], put[:middle]]
+    return ()
+
+
+def next_group(suspects: list[Group], goal: Selection, held: Selection) -> Group:
+    """What of the suspects to send next: those that are still wanted, and still in doubt."""
+    while suspects:
+        group = tuple(
+            (name, digest)
+            for name, digest in suspects.pop()
+            if goal.resources.get(name) == digest and held.resources.get(name) == UNKNOWN
+        )
+        if group:
+            return group
+    return ()

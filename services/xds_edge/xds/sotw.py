@@ -1,0 +1,267 @@
+"""State-of-the-world xDS for one resource type of one stream: the counterpart of `subscriptions`; pure.
+
+gRPC's own xDS clients speak nothing else, and Envoys may. The rules are those of Envoy's "xDS REST and gRPC protocol"
+(api-docs/xds_protocol), cited as [section]. What differs from the incremental protocol:
+
+* A request names everything that the client wants; a response of clusters or listeners holds everything that it
+  should have, and what is missing there is thereby removed. Of other types only what changed is sent, and nothing is
+  ever said about what is gone: the client drops it when nothing refers to it any more.
+* A client that reconnects names one version for all it holds. So `version_info` is a digest of exactly those names
+  and hashes: if it is that of the goal, nothing needs to be sent.
+* A refusal is of a response. Of endpoints, routes and secrets the resource at fault is found in halves, as for an
+  incremental client. Of clusters and listeners it cannot be: what is left out of a response is deleted, and the last
+  good form of it may be gone here. So nothing of these is sent until something of them changes. The others of the
+  response arrive all the same: Envoy takes up each cluster and listener that is good, whatever it says of the rest, and
+  so does gRPC (gRFC A46).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+
+from services.xds_edge.xds.delta import LEGACY_WILDCARD, MAX_NAMES, WILDCARD, Offer, Request, TooManyNamesError, Verdict
+from services.xds_edge.xds.nack_bisect import Group, doubted, narrowed, next_group
+from services.xds_edge.xds.resource_set import NOTHING, UNKNOWN, Selection, interned
+from shared.records.snapshot import SDS
+
+WHOLE = LEGACY_WILDCARD
+"""Types whose responses hold everything: what is missing is removed."""
+
+
+def version_info(type_url: str, held: Selection) -> str:
+    """The version of a state. Of secrets it is readable: another edge learns from it which certificate is held."""
+    pairs = sorted(held.resources.items())
+    if type_url == SDS:
+        return ",".join(f"{name}={version}" for name, version in pairs)
+    return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
+
+
+def read_version_info(text: str) -> dict[str, str]:
+    """Names and versions of secrets out of a `version_info`; nothing if it is none of ours."""
+    pairs = [part.partition("=") for part in text.split(",")] if "=" in text else []
+    return {name: version for name, _, version in pairs[:16] if name and version}
+
+
+class WorldSubscription:
+    """One type of one stream."""
+
+    __slots__ = (
+        "_claimed",
+        "_goal",
+        "_named",
+        "_nonce",
+        "_owes",
+        "_started",
+        "_suspects",
+        "acked",
+        "held",
+        "in_flight",
+        "names",
+        "owes",
+        "refused",
+        "sent",
+        "settled_on",
+        "type_url",
+        "wildcard",
+    )
+
+    def __init__(self, type_url: str) -> None:
+        self.type_url = type_url
+        self.wildcard = False
+        self.names: frozenset[str] = interned(frozenset())
+        self.held = NOTHING
+        """What the client has once it accepts what is in flight."""
+        self.in_flight: Offer | None = None
+        self.refused: dict[str, str] = {}
+        """Name → hash that stands refused; of clusters and listeners, what was in the refused response."""
+        self.sent = 0
+        self.acked = 0
+        self.owes = False
+        """As of `Subscription`."""
+        self.settled_on: Selection | None = None
+        """As of `Subscription`; a look is never spared here."""
+        self._nonce = ""
+        self._claimed = ""
+        self._owes = False
+        self._started = False
+        self._suspects: list[Group] = []
+        self._named = False
+        self._goal: tuple[Selection, frozenset[str], Selection] | None = None
+
+    def request(self, request: Request) -> Verdict:
+        """Fold a request in; raises `TooManyNamesError`.
+
+        [ACK and NACK; When to send an update] A request with a nonce that is not the newest was made before the
+        newest response was seen. It is passed over as a whole: the client's answer to that response names again
+        what it wants.
+        """
+        if request.nonce and request.nonce != self._nonce:
+            return Verdict.STALE
+        verdict = self._answer(request)
+        if not self._started:
+            self._started = True
+            # [Resource versions] The first request of a stream carries the version accepted on an earlier one.
+            self._claimed = request.version
+            # [Wildcard] A client that never named anything of the type wants everything.
+            self.wildcard = self.type_url in LEGACY_WILDCARD and not request.subscribe
+            self._owes = True
+            self._want(request.subscribe)
+            if request.initial_versions:
+                self._claimed = ""
+                known = {name: held for name, held in request.initial_versions.items() if name in self.names}
+                self.held, self._owes = Selection(known), False
+        else:
+            self._want(request.subscribe)
+        return verdict
+
+    def _want(self, subscribed: tuple[str, ...]) -> None:
+        """[How the client specifies what resources to return] Each request holds all names.
+
+        An empty list goes on meaning everything only as long as none was ever named; later it means nothing.
+        """
+        names = frozenset(subscribed)
+        if len(names) > MAX_NAMES:
+            raise TooManyNamesError(
+                "xds/too-many-names", f"subscribes to more than {MAX_NAMES} names", about=self.type_url
+            )
+        if names:
+            self._named = True
+            self.wildcard = WILDCARD in names
+            names -= {WILDCARD}
+        elif self._named:
+            self.wildcard = False
+        if names == self.names:
+            return
+        added = names - self.names
+        self.names = interned(names)
+        if added:
+            # [Resource names] What is newly named must be answered, whatever the client had before.
+            self._owes = self.owes = True
+            self.held = self.held.altered({}, added)
+        if not self.wildcard:
+            self.held = self.held.restrict(self.names)
+
+    def _answer(self, request: Request) -> Verdict:
+        offer = self.in_flight
+        if not request.nonce or offer is None:
+            # It only changes what it wants.
+            return Verdict.NONE
+        self.in_flight = None
+        if request.error is None:
+            if self.type_url in WHOLE:
+                self.refused = {}
+            if offer.completes:
+                self.acked, self.owes = offer.version, self._owes
+            return Verdict.ACK
+        if self.type_url in WHOLE:
+            self.refused = dict(offer.put)
+        else:
+            self._refuse(offer)
+        return Verdict.NACK
+
+    def _refuse(self, offer: Offer) -> None:
+        """Find the resource that is at fault, as `Subscription` does: in halves, until one is refused alone."""
+        self.held = doubted(self.held, offer.put)
+        self.refused.update(narrowed(offer.put, self._suspects))
+
+    def goal(self, whole: Selection) -> Selection:
+        """The part of what there is that the client is subscribed to."""
+        if self.wildcard:
+            return whole
+        if self._goal is None or self._goal[0] is not whole or self._goal[1] is not self.names:
+            self._goal = (whole, self.names, whole.restrict(self.names))
+        return self._goal[2]
+
+    def settled(self, whole: Selection) -> bool:
+        """Whether the client is known to hold exactly what it should, with nothing in flight."""
+        goal = self.goal(whole)
+        return self.in_flight is None and not self._owes and (self.held is goal or goal.change_from(self.held).empty)
+
+    def additions_done(self, whole: Selection, *, pending: frozenset[str] = frozenset()) -> bool:
+        """Whether every addition and change was accepted; removals may be left."""
+        if self.in_flight is not None or self.refused or self._suspects:
+            return False
+        return all(name in pending for name, _ in self.goal(whole).change_from(self.held).put)
+
+    def lacks(self, whole: Selection) -> bool:
+        """Whether something was added or changed that is not even on its way."""
+        return bool(self.goal(whole).change_from(self.held).put)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Treat these as not held, so that they are sent again."""
+        self.held = self.held.altered({}, frozenset(names))
+
+    def begin_anew(self) -> None:
+        """Forget what was acknowledged, not what is held: other versions come from here on."""
+        self.acked = self.sent = 0
+        if self.in_flight is not None:
+            self.in_flight = msgspec.structs.replace(self.in_flight, completes=False)
+
+    def asks_for(self, name: str, request: Request) -> bool:
+        """Whether this request, not folded in yet, must be answered with that resource."""
+        return name in request.subscribe and name not in self.names
+
+    def offer(
+        self,
+        whole: Selection,
+        *,
+        version: int,
+        nonce: str,
+        removals: bool = True,
+        pending: frozenset[str] = frozenset(),
+    ) -> Offer | None:
+        """The next response, or none if nothing is due; it counts as sent. See `Subscription.offer`."""
+        if self.in_flight is not None:
+            return None
+        goal = self.goal(whole)
+        if self._claimed:
+            if not pending and version_info(self.type_url, goal) == self._claimed:
+                self.held, self._owes = goal, False
+            self._claimed = ""
+        if self.refused:
+            self.refused = {name: digest for name, digest in self.refused.items() if goal.resources.get(name) == digest}
+        if self.type_url not in WHOLE:
+            return self._offer_parts(goal, version, nonce, complete=not (pending & self.names))
+        change = goal.change_from(self.held)
+        after = goal if removals else change.kept
+        gone = change.removed if removals else ()
+        due = self._owes or bool(change.put) or bool(gone)
+        completes = after is goal and not (pending & self.names)
+        if not due:
+            self.held = after
+            if completes and not self.refused:
+                self.acked, self.owes = max(self.acked, version), False
+            return None
+        put = tuple(sorted(after.resources.items()))
+        return self._made(Offer(self.type_url, version, nonce, put, gone, completes), after)
+
+    def _offer_parts(self, goal: Selection, version: int, nonce: str, *, complete: bool) -> Offer | None:
+        """Of a type whose responses hold what changed.
+
+        Nothing can be said about what is gone or never was: the client finds out by waiting.
+        """
+        self._owes = False
+        if group := next_group(self._suspects, goal, self.held):
+            offer = Offer(self.type_url, version, nonce, group, (), completes=False)
+            return self._made(offer, self.held.altered(dict(group)))
+        change = goal.change_from(self.held)
+        put = tuple(pair for pair in change.put if self.refused.get(pair[0]) != pair[1])
+        left = {name: UNKNOWN for name, digest in change.put if self.refused.get(name) == digest}
+        after = goal.altered(left) if left else goal
+        if not put:
+            self.held = after
+            if complete and not left:
+                self.acked, self.owes = max(self.acked, version), False
+            return None
+        return self._made(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
+
+    def _made(self, offer: Offer, held: Selection) -> Offer:
+        self._owes = False
+        self.held = held
+        self._nonce = offer.nonce
+        self.in_flight = offer
+        self.sent = offer.version
+        return offer

@@ -1,0 +1,275 @@
+"""The part of the JetStream wire protocol that the log needs: requests, errors, and how a record looks.
+
+Spoken over the plain connection, because nats-py's JetStream context cannot send atomic batches, keeps a push
+consumer's heartbeats to itself, and its types leave out what newer servers understand (`allow_atomic`). The
+protocol: NATS ADR-1 (JSON API), ADR-13 (pull), ADR-17 (ordered consumers), ADR-50 (atomic batches).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from email.parser import BytesHeaderParser
+from typing import Any
+
+import msgspec
+
+from shared.eventlog.foreign import COPIED_FROM
+from shared.eventlog.jetstream.connection import Line
+from shared.eventlog.jetstream.nats_client import Msg
+from shared.eventlog.protocol import EventLogError, LogFullError, LogUnavailableError, Record
+from shared.eventlog.streams import LOOKING, StreamSpec
+from shared.io.decoding import UndecodableError, decode
+
+WITHIN = 5.0
+"""Seconds that the answer to a write may take: if it is given up, what was written must be read again."""
+SMALL_WITHIN = 2.5
+"""The same for one record, and for a stream that is made: both are done again without harm."""
+ANSWERED_WITHIN = 1.0
+"""Seconds that the answer to a question may take."""
+AGAIN = 0.2
+"""Seconds after which a question is asked again. While a stream has no leader nobody answers at all, and who waits on
+does not notice that there is one: measured after `kill -9`, that cost more than the election."""
+
+MESSAGE_ID = "Nats-Msg-Id"
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
+BATCH_ID = "Nats-Batch-Id"
+BATCH_SEQUENCE = "Nats-Batch-Sequence"
+BATCH_COMMIT = "Nats-Batch-Commit"
+LAST_CONSUMER = "Nats-Last-Consumer"
+STALLED = "Nats-Consumer-Stalled"
+STATUS = "Status"
+
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+DUPLICATE_IN_BATCH = 10201
+BATCH_ABANDONED = frozenset({10176, 10210})
+"""A batch of which the server holds nothing (any more), and one too many at the same time."""
+NO_MESSAGE = 10037
+NO_STREAM = 10059
+NO_CONSUMER = 10014
+NAME_IN_USE = 10058
+
+NANOSECONDS = 1_000_000_000
+
+
+_STORE_FAILED = 10077
+RECORD_TOO_LARGE = 10054
+"""A stream whose operator allows shorter records only than we write: it takes them once its limit is raised."""
+_NO_STORAGE = frozenset({10002, 10023, 10028, 10047})
+"""Resources of the account or of the server are used up."""
+
+
+class ApiError(EventLogError):
+    """The server refused a request."""
+
+    def __init__(self, number: int, status: int, description: str, *, about: str) -> None:
+        super().__init__(f"log/nats-{number}", f"the log server refuses: {description}", about=about)
+        self.number = number
+        self.reason = description
+        self.status = status
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """Where a stream begins and ends, and which incarnation of it that is."""
+
+    first: int
+    last: int
+    count: int
+    created: str
+
+
+async def call(
+    line: Line,
+    stream: str,
+    subject: str,
+    request: Any = None,
+    *,
+    within: float = ANSWERED_WITHIN,
+    again: float | None = None,
+) -> dict[str, Any]:
+    """One request of the JSON API about a stream; see `Line.request` for `within` and `again` (seconds).
+
+    Raises `ApiError` where the server refuses, `LogUnavailableError` where it cannot answer now.
+    """
+    payload = msgspec.json.encode(request) if request is not None else b""
+    message = await line.request(f"{line.api(stream)}.{subject}", payload, within=within, again=again)
+    return answer_of(message, about=subject)
+
+
+async def ask(line: Line, stream: str, subject: str, request: Any = None) -> dict[str, Any]:
+    """The same for what changes nothing: it is asked again until somebody is there who knows."""
+    return await call(line, stream, subject, request, again=AGAIN)
+
+
+def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
+    """The JSON answer to an API request or an append; raises as `call` does."""
+    try:
+        answer = decode(dict[str, Any], message.data)
+    except UndecodableError as error:
+        raise EventLogError("log/answer", f"the log server's answer cannot be read ({error})", about=about) from error
+    error = answer.get("error")
+    if error:
+        status, number = int(error.get("code", 0)), int(error.get("err_code", 0))
+        description = str(error.get("description", ""))
+        if full := _full(number, description):
+            raise LogFullError(full, f"takes no more ({description}); try again", about=about, reason=description)
+        if status == 503:
+            raise LogUnavailableError("log/unavailable", f"{description}; try again", about=about)
+        raise ApiError(number, status, description, about=about)
+    return answer
+
+
+def _full(number: int, description: str) -> str:
+    if number in _NO_STORAGE or (number == _STORE_FAILED and "no space" in description):
+        return "log/storage-full"
+    limited = number == RECORD_TOO_LARGE or (number == _STORE_FAILED and description.startswith("maximum "))
+    return "log/stream-full" if limited else ""
+
+
+async def stream_state(line: Line, stream: str) -> StreamState:
+    """Ask the stream's leader."""
+    answer = await ask(line, stream, f"STREAM.INFO.{stream}")
+    state = answer["state"]
+    first, last = int(state["first_seq"]), int(state["last_seq"])
+    count = int(state["messages"])
+    if not count:
+        first = last + 1
+    return StreamState(first=first, last=last, count=count, created=str(answer["created"]))
+
+
+async def ensure_stream(
+    line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN, user: str = ""
+) -> dict[str, Any]:
+    """Create a stream, or leave it as it is; its configuration. What an operator tuned on an older one stays.
+
+    Whether it is there is asked first: its own leader says so, as soon as there is one, whether or not the servers
+    have a leader of all streams, who would have to create it. What was asked for and not answered `within` seconds may
+    be done all the same: asking again does no harm. Creating is idempotent on the server, so services that start at
+    once may race. Only what the log's correctness rests on is added to a stream that exists: its subjects, atomic
+    batches, the duplicate window.
+
+    `user` is who asks: some may create no stream, and only its owner may change one (`StreamSpec.owner`). They raise
+    `LogUnavailableError` while it is missing, and take it as it is.
+    """
+    wanted = stream_config(spec)
+    there = await _there(line, spec.name, within=min(within, ANSWERED_WITHIN))
+    if there is None:
+        if user in LOOKING:
+            raise LogUnavailableError("log/no-stream", "is not there yet; another service creates it", about=spec.name)
+        try:
+            return (await call(line, spec.name, f"STREAM.CREATE.{spec.name}", wanted, within=within))["config"]
+        except ApiError as error:
+            if error.number != NAME_IN_USE:
+                raise
+        there = (await ask(line, spec.name, f"STREAM.INFO.{spec.name}"))["config"]
+    needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
+    # What is false the server leaves out.
+    lacks = any(there.get(key, False) != value for key, value in needed.items())
+    if lacks and user in {"", spec.owner}:
+        update = f"STREAM.UPDATE.{spec.name}"
+        return (await call(line, spec.name, update, {**there, **needed}, within=WITHIN))["config"]
+    return there
+
+
+async def _there(line: Line, stream: str, *, within: float) -> dict[str, Any] | None:
+    """The configuration of a stream; none if there is no such stream."""
+    try:
+        return (await call(line, stream, f"STREAM.INFO.{stream}", within=within, again=AGAIN))["config"]
+    except ApiError as error:
+        if error.number != NO_STREAM:
+            raise
+        return None
+
+
+def stream_config(spec: StreamSpec) -> dict[str, Any]:
+    """How a stream is described to the server."""
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "subjects": list(spec.subjects),
+        "retention": "workqueue" if spec.retention == "work_queue" else "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": int(spec.max_age * NANOSECONDS),
+        "max_msgs_per_subject": spec.max_per_subject or -1,
+        "max_msg_size": -1,
+        "num_replicas": spec.replicas,
+        "duplicate_window": int(spec.duplicate_window * NANOSECONDS),
+        "allow_direct": True,
+        "allow_atomic": spec.retention == "limits",
+    }
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What the reply subject of a delivered message says (ADR-15): `$JS.ACK.….stream.consumer.n.seq.cseq.time.left`."""
+
+    stream_sequence: int
+    consumer_sequence: int
+    time: int
+    pending: int
+
+
+def delivery_of(message: Msg) -> Delivery:
+    """Read the reply subject; the form with a domain has two tokens more in front and one behind."""
+    parts = message.reply.split(".")
+    numbers = parts[5:9] if len(parts) == 9 else parts[7:11]
+    stream_sequence, consumer_sequence, time, pending = map(int, numbers)
+    return Delivery(stream_sequence=stream_sequence, consumer_sequence=consumer_sequence, time=time, pending=pending)
+
+
+def record_of(message: Msg, delivery: Delivery) -> Record:
+    """A delivered message as a record."""
+    return Record(
+        subject=message.subject,
+        sequence=delivery.stream_sequence,
+        payload=message.data,
+        time=delivery.time,
+        headers=_ours(message.headers or {}),
+        pending=delivery.pending,
+    )
+
+
+async def last_record(line: Line, stream: str, subject: str) -> Record | None:
+    """The newest record of a subject or wildcard, from the stream's leader."""
+    return await _stored(line, stream, {"last_by_subj": subject})
+
+
+async def record_at(line: Line, stream: str, sequence: int) -> Record | None:
+    """The first record at or after a sequence, from the stream's leader."""
+    return await _stored(line, stream, {"seq": max(sequence, 1), "next_by_subj": ">"})
+
+
+async def _stored(line: Line, stream: str, which: Mapping[str, Any]) -> Record | None:
+    try:
+        answer = await ask(line, stream, f"STREAM.MSG.GET.{stream}", which)
+    except ApiError as error:
+        if error.number == NO_MESSAGE:
+            return None
+        raise
+    stored = answer["message"]
+    raw = base64.b64decode(stored.get("hdrs", ""))
+    parsed = BytesHeaderParser().parsebytes(raw.partition(b"\r\n")[2]) if raw else {}
+    return Record(
+        subject=stored["subject"],
+        sequence=int(stored["seq"]),
+        payload=base64.b64decode(stored.get("data", "")),
+        time=_nanoseconds(stored["time"]),
+        headers=_ours({key: str(value) for key, value in parsed.items()}),
+    )
+
+
+def _ours(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the writer meant for readers; the server's own stay below, but its mark on a copy."""
+    return {key: value for key, value in headers.items() if not key.startswith("Nats-") or key == COPIED_FROM}
+
+
+def _nanoseconds(moment: str) -> int:
+    """RFC 3339 with up to nine decimals, in nanoseconds since 1970."""
+    whole, _, rest = moment.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * NANOSECONDS + int(rest.ljust(9, "0")[:9] or 0)

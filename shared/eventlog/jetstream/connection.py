@@ -1,0 +1,308 @@
+"""One connection to NATS that heals itself, and requests that end when it breaks.
+
+nats-py's own reconnect is switched off: it replays what was buffered (an append that was given up would be written
+later all the same), stays closed for good after some errors that a server sends, and tells a waiting request nothing.
+So a lost connection here is replaced by a new client, and whoever waited for an answer on the old one hears at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from shared.eventlog.jetstream.nats_client import Client, ConnectionClosedError, Msg, NatsError
+from shared.eventlog.protocol import LogUnavailableError
+from shared.timing.backoff import Backoff
+
+_log = logging.getLogger(__name__)
+
+_BACKOFF = Backoff(first=0.05, longest=0.5, jitter=(0.5, 1.5))
+_PING = 2
+"""Seconds between pings; a server that leaves two unanswered is given up for another: frozen, or cut off."""
+_GLANCE = 0.25
+"""Seconds between looks whether nats-py has given its server up. It says so only once the connection is closed, and
+TLS takes up to 30 s to close one whose other end is silent."""
+_CLOSED_WITHIN = 1.0
+"""Seconds that a connection which is let go of has to close."""
+_STATUS = "Status"
+_PENDING_BYTES = 64 * 1024 * 1024
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the log is and as whom to speak to it."""
+
+    servers: tuple[str, ...]
+    """Addresses, `nats://host:port`."""
+    name: str = "meshlog"
+    """How the server's monitoring shows this connection."""
+    user: str = ""
+    password_file: str = ""
+    """Read at each connect."""
+    tls: ssl.SSLContext | None = None
+    inbox: str = "_INBOX"
+    """Prefix of reply subjects; a user that may subscribe to its own answers only has its own."""
+    accounts: bool = False
+    """Whether each stream is in an account of its own, so that its API has a prefix of its own (`deploy.nats`)."""
+
+
+class Line:
+    """One client for as long as it lives; a `Connection` replaces it."""
+
+    def __init__(self, client: Client, *, accounts: bool = False) -> None:
+        """`accounts`: see `Access`."""
+        self.client = client
+        self._accounts = accounts
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when this line is of no use any more."""
+        self._answers: dict[str, asyncio.Future[Msg]] = {}
+        self._prefix = client.new_inbox() + "."
+        self._numbers = itertools.count(1)
+
+    def api(self, stream: str) -> str:
+        """The prefix of JetStream's API for a stream."""
+        return api_prefix(stream if self._accounts else "")
+
+    async def prepare(self) -> None:
+        """Listen for answers."""
+        await self.client.subscribe(self._prefix + "*", cb=self._answer, pending_bytes_limit=_PENDING_BYTES)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        within: float,
+        headers: Mapping[str, str] | None = None,
+        again: float | None = None,
+    ) -> Msg:
+        """Publish and wait for the answer; `LogUnavailableError` if nobody listens, none comes, or the line breaks.
+
+        What may be said twice is said again each `again` seconds meanwhile, and the first answer counts.
+        """
+        reply = f"{self._prefix}{next(self._numbers)}"
+        answer = self._answers[reply] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(within):
+                await self.publish(subject, payload, reply=reply, headers=headers)
+                while again is not None and not (await asyncio.wait({answer}, timeout=again))[0]:
+                    await self.publish(subject, payload, reply=reply, headers=headers)
+                message = await answer
+        except TimeoutError as error:
+            raise LogUnavailableError("log/timeout", f"no answer within {within:g} s", about=subject) from error
+        finally:
+            self._answers.pop(reply, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()
+        if message.headers and message.headers.get(_STATUS) == "503":
+            raise LogUnavailableError("log/no-responders", "nothing serves this subject now; try again", about=subject)
+        return message
+
+    async def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send without waiting; `LogUnavailableError` if the line is broken."""
+        if self.lost.done():
+            raise _unavailable(subject)
+        try:
+            await self.client.publish(subject, payload, reply=reply, headers=dict(headers) if headers else None)
+        except (NatsError, OSError) as error:
+            raise _unavailable(subject) from error
+
+    def end(self) -> None:
+        """Tell everybody who waits that no answer will come."""
+        if not self.lost.done():
+            self.lost.set_result(None)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(_unavailable("the connection was lost"))
+        self._answers.clear()
+
+    async def _answer(self, message: Msg) -> None:
+        answer = self._answers.get(message.subject)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+
+class Connection:
+    """Keeps a `Line` to one of the servers, for ever, until it is closed."""
+
+    def __init__(self, access: Access, *, jitter: Callable[[], float] = random.random) -> None:
+        self._access = access
+        self._jitter = jitter
+        self._line: asyncio.Future[Line] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: nothing will work again."""
+        return self._closed
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a line at this moment."""
+        line = self._line
+        if self._closed or line is None or not line.done() or line.exception() is not None:
+            return False
+        return not line.result().lost.done()
+
+    def open(self) -> None:
+        """Begin to connect; does not wait."""
+        loop = asyncio.get_running_loop()
+        self._line = loop.create_future()
+        self._keeper = loop.create_task(self._keep(), name="log connection")
+
+    async def line(self, *, within: float | None = None) -> Line:
+        """The line as soon as there is one; `LogUnavailableError` after `within` seconds or when closed."""
+        future = self._line
+        if future is not None and future.done() and not self._closed and future.exception() is None:
+            line = future.result()
+            if not line.lost.done():
+                return line
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    if self._closed or self._line is None:
+                        raise LogUnavailableError("log/closed", "this connection to the log was closed")
+                    line = await asyncio.shield(self._line)
+                    if not line.lost.done():
+                        return line
+                    await asyncio.sleep(0)
+        except TimeoutError as error:
+            raise _unavailable(", ".join(self._access.servers)) from error
+
+    async def close(self) -> None:
+        """Let go of the connection; everybody who waits on it gets `LogUnavailableError`."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        future = self._line
+        if future is None:
+            return
+        line: Line | None = None
+        if not future.done():
+            future.set_exception(LogUnavailableError("log/closed", "this connection to the log was closed"))
+            future.exception()
+        elif future.exception() is None:
+            line = future.result()
+            self._let_go(line.client)
+        await self._all_closed()
+        if line is not None:
+            line.end()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._line is not None
+        reported = False
+        delays = _BACKOFF.delays(self._jitter)
+        # A cancellation can get lost inside (nats-py swallows some, and so does `asyncio.wait_for` of Python 3.11
+        # when what it waits for ends at the same moment), hence the flag beside it.
+        while not self._closed:
+            try:
+                line = await self._dial()
+            except (NatsError, OSError, TimeoutError) as error:
+                if not reported:
+                    reported = True
+                    _log.warning("the log cannot be reached, trying on: %s", error or type(error).__name__)
+                await asyncio.sleep(delays.next())
+                continue
+            _log.info("connected to the log" if not reported else "the log can be reached again")
+            reported = False
+            delays.reset()
+            self._line.set_result(line)
+            while not line.lost.done() and line.client.is_connected:
+                await asyncio.wait({line.lost}, timeout=_GLANCE)
+            self._line = loop.create_future()
+            line.end()
+            _log.warning("the connection to the log was lost")
+            reported = True
+            self._let_go(line.client)
+
+    async def _all_closed(self) -> None:
+        """Wait a little for what is being closed, then leave it to the kernel."""
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSED_WITHIN)
+        for closing in self._closing:
+            closing.cancel()
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSED_WITHIN)
+
+    def _let_go(self, client: Client) -> None:
+        """Close it beside what goes on: a silent peer is not waited for."""
+        closing = asyncio.get_running_loop().create_task(_quietly(client.close), name="closing a log connection")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _dial(self) -> Line:
+        client = Client()
+        line: Line | None = None
+
+        async def lost() -> None:
+            if line is not None:
+                line.end()
+
+        async def failed(error: Exception) -> None:
+            # Connect failures are raised as well; what else comes here has no other way to be known.
+            if line is not None and not self._closed:
+                _log.warning("the log reports an error: %s", error)
+
+        access = self._access
+        password = await asyncio.to_thread(_read, access.password_file) if access.password_file else ""
+        try:
+            async with asyncio.timeout(5.0):
+                await client.connect(
+                    list(access.servers),
+                    name=access.name,
+                    user=access.user or None,
+                    password=password or None,
+                    tls=access.tls,
+                    inbox_prefix=access.inbox,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=2,
+                    ping_interval=_PING,
+                    max_outstanding_pings=2,
+                    error_cb=failed,
+                    disconnected_cb=lost,
+                    closed_cb=lost,
+                )
+                line = Line(client, accounts=access.accounts)
+                await line.prepare()
+                await client.flush(timeout=2)
+        except BaseException:
+            self._let_go(client)
+            raise
+        if client.is_closed:
+            raise ConnectionClosedError
+        return line
+
+
+def api_prefix(account: str) -> str:
+    """The prefix of JetStream's API of an account, as clients of other accounts see it; empty: of their own."""
+    return f"$JS.{account}.API" if account else "$JS.API"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8").strip()
+
+
+def _unavailable(about: str) -> LogUnavailableError:
+    return LogUnavailableError("log/unavailable", "the log cannot be reached now; try again", about=about)
+
+
+async def _quietly(close: Callable[[], Awaitable[None]]) -> None:
+    """Close a client that may be broken already: how it breaks further tells nobody anything."""
+    try:
+        await close()
+    except (NatsError, OSError) as error:
+        _log.debug("while closing a connection to the log: %s", error)
