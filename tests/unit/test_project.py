@@ -75,3 +75,13 @@ def test_paths_and_targets_that_documents_name_are_there(document: str) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`make ([a-z-]+)|\$ make ([a-z-]+)", text))
     assert {one or other for one, other in named} <= targets
+
+
+def test_ten_questions_of_a_newcomer_are_answered_by_paths() -> None:
+    """That the paths are there is seen above, as for every document."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = text.partition("### Ten questions")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|") and "?" in line]
+    assert len(rows) == 10
+    for row in rows:
+        assert re.search(r"`(?:services|shared|cli)/[\w/]+\.py`", row), row

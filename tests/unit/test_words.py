@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = (
     "docs",
     "README.md",
+    "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
 )
