@@ -22,7 +22,7 @@ from benchmarks.table import Result, Row
 from services.injector.core import review
 from services.injector.core.patch import json_patch, with_sidecar
 from services.injector.http.webhook import PATH, Webhook
-from services.injector.log.namespaces import Membership
+from services.injector.log.namespace_follower import NamespaceFollower
 from shared.eventlog.memory import MemoryLog
 from shared.meshconfig.pods import MeshSpec
 from tests.integration.injector.edge import Authority
@@ -115,7 +115,7 @@ async def _served(directory: Path) -> AsyncGenerator[str]:
     context.load_cert_chain(directory / "serving.pem")
     log = MemoryLog()
     await write(log, "Namespace", "", "shop", namespace())
-    membership = Membership(log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
+    membership = NamespaceFollower(log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
     following = asyncio.create_task(membership.run())
     try:
         async with served(Webhook(membership, INSTALLATION), context) as (_, port):

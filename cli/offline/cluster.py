@@ -15,7 +15,7 @@ import msgspec
 
 from cli.kubernetes.manifests import id_of
 from services.ingestor.core.projection import UnreadableObjectError, project
-from services.injector.core.decision import Namespace, decide
+from services.injector.core.decision import NamespaceMeta, decide
 from shared.errors import BadInputError
 from shared.model import ANNOTATION_SIDECAR, KINDS
 from shared.records.events import APPLIED, SCHEMA, Event
@@ -37,7 +37,7 @@ def cluster_of(manifests: Sequence[Manifest], *, mesh_name: str, mesh_namespace:
     """
     objects = sorted((_named(copy.deepcopy(item)) for item in manifests), key=id_of)
     namespaces = {
-        name: Namespace(name=name, labels=meta.get("labels") or {}, annotations=meta.get("annotations") or {})
+        name: NamespaceMeta(name=name, labels=meta.get("labels") or {}, annotations=meta.get("annotations") or {})
         for item in objects
         if item["kind"] == "Namespace" and (meta := item["metadata"]) and (name := meta["name"])
     }

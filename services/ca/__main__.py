@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from services.ca.app import CertificateAuthority
+from services.ca.app import App
 from services.ca.core.root_certificates import WantedRoot
 from services.ca.keys.store import SECRET_KEY, FileKeyStore, KeyStore, SecretKeyStore
 from services.ca.kubernetes.client import KubeApi, KubeClient
 from services.ca.providers.base import find_provider
-from services.ca.providers.registry import DEFAULT_ROOT
+from services.ca.providers.root_registry import DEFAULT_ROOT
 from services.ca.settings import CaSettings
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.jetstream.log import JetStreamLogs
@@ -38,7 +38,7 @@ async def serve(context: Context[CaSettings]) -> None:
     logs = JetStreamLogs.from_settings(settings, name=f"ca {context.instance}")
     context.count_foreign(logs.foreign)
     try:
-        ca = CertificateAuthority(
+        ca = App(
             settings,
             store=partial(key_store, settings, kube),
             kube=kube if settings.kubernetes else None,
@@ -56,7 +56,7 @@ async def serve(context: Context[CaSettings]) -> None:
             await kube.close()
 
 
-def _measure(context: Context[CaSettings], ca: CertificateAuthority) -> None:
+def _measure(context: Context[CaSettings], ca: App) -> None:
     """What is to be seen of the CA's roots: how long they last, how many are trusted, what does not work."""
 
     def expiry() -> float:
@@ -98,7 +98,7 @@ def _measure(context: Context[CaSettings], ca: CertificateAuthority) -> None:
     )
 
 
-async def _remark(context: Context[CaSettings], ca: CertificateAuthority) -> None:
+async def _remark(context: Context[CaSettings], ca: App) -> None:
     """Have `/readyz` tell of roots, and of what Kubernetes lacks."""
     while True:
         context.remark("rotation", _rotation(ca))
@@ -108,7 +108,7 @@ async def _remark(context: Context[CaSettings], ca: CertificateAuthority) -> Non
         await asyncio.sleep(1.0)
 
 
-def _rotation(ca: CertificateAuthority) -> str:
+def _rotation(ca: App) -> str:
     """A rotation that is under way, and roots that cannot be used; empty: none is."""
     plan, bundle = ca.plan, ca.bundle.value
     trusted = len(bundle.roots) if bundle is not None else 0

@@ -8,25 +8,25 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.ca.core.issuer import Issuer, SigningPolicy
 from services.ca.core.replay_guard import ReplayGuard
 from services.ca.core.root_certificates import WantedRoot
-from services.ca.core.rotation_plan import Plan
+from services.ca.core.rotation_plan import RotationPlan
 from services.ca.http.bundle_endpoint import BundleEndpoint
 from services.ca.keys.authority import new_serial
 from services.ca.kubernetes.bundle_distributor import WEBHOOK_KINDS, BundleDistributor
 from services.ca.kubernetes.client import KubeApi
 from services.ca.kubernetes.gateway_certificate import GatewayCertificate
-from services.ca.kubernetes.root_status import RootStatuses
+from services.ca.kubernetes.root_status import RootStatusWriter
 from services.ca.log.audit import AuditTrail
 from services.ca.log.bundle_publisher import BundlePublisher
-from services.ca.log.cluster_state_follower import facts_view
+from services.ca.log.cluster_state_follower import cluster_state_view
 from services.ca.log.rotation_progress import FleetProgress
 from services.ca.log.signing_queue import SigningQueue
-from services.ca.log.write_probe import Writes
-from services.ca.providers.registry import DEFAULT_ROOT, OpenStore, Roots
-from services.ca.rotation_controller import Rotator
+from services.ca.log.write_probe import WriteProbe
+from services.ca.providers.root_registry import DEFAULT_ROOT, OpenStore, RootRegistry
+from services.ca.rotation_controller import RotationController
 from services.ca.settings import CaSettings
 from shared.eventlog.protocol import Logs
 from shared.eventlog.view import LogView
@@ -56,7 +56,7 @@ def default_root(settings: CaSettings) -> WantedRoot:
     )
 
 
-class CertificateAuthority:
+class App:
     """One replica of the CA."""
 
     def __init__(
@@ -75,13 +75,13 @@ class CertificateAuthority:
         self._clock = clock
         self._answered = answered
         self.verifier = TokenVerifier(clock=clock)
-        self.facts = Facts(
+        self.facts = ClusterState(
             self.verifier,
             cluster=settings.cluster,
             mesh_name=settings.mesh_name,
             mesh_namespace=settings.namespace,
         )
-        self.roots = Roots(
+        self.roots = RootRegistry(
             default=default_root(settings),
             store=store,
             opener=self._opener,
@@ -90,11 +90,11 @@ class CertificateAuthority:
             clock=clock,
         )
         self.bundle: Latest[TrustBundle] = Latest()
-        self.plan: Plan | None = None
+        self.plan: RotationPlan | None = None
         """What the state machine of the roots saw last."""
         self.distributor: BundleDistributor | None = None
         """Who writes the bundle into Kubernetes; none: nothing does."""
-        self.writes: Writes | None = None
+        self.writes: WriteProbe | None = None
         """Whether the log can be written; none before `parts`."""
         self._waits_since = 0.0
 
@@ -108,11 +108,11 @@ class CertificateAuthority:
         certs = await logs.open(streams.certs)
         csrs = await logs.open(streams.csrs)
         events = await logs.open(streams.events)
-        view = facts_view(events, self.facts, streams=streams)
+        view = cluster_state_view(events, self.facts, streams=streams)
         publisher = BundlePublisher(certs, streams=streams, trust_domain=settings.trust_domain, clock=self._clock)
         bundles = BundleFollower(certs, streams=streams, trust_domain=settings.trust_domain)
         self.bundle = publisher.published
-        writes = self.writes = Writes(certs, streams=streams, ready=ready)
+        writes = self.writes = WriteProbe(certs, streams=streams, ready=ready)
         trail = AuditTrail(certs, streams=streams, failed=writes.failed)
         issuer = Issuer(
             signer=self.roots.signer,
@@ -142,7 +142,7 @@ class CertificateAuthority:
         )
         distributor = self.distributor = self._distributor(publisher)
         statuses = self._statuses()
-        rotator = Rotator(
+        rotator = RotationController(
             roots=self.roots,
             facts=self.facts,
             view=view,
@@ -233,7 +233,7 @@ class CertificateAuthority:
         name = mutating_webhook(self._settings.mesh_name)
         return "" if seen is None or name in seen else f"{name} is not there: new pods get no sidecar"
 
-    def _looked(self, statuses: RootStatuses | None, plan: Plan) -> None:
+    def _looked(self, statuses: RootStatusWriter | None, plan: RotationPlan) -> None:
         before, self.plan = self.plan, plan
         if not plan.waiting:
             self._waits_since = 0.0
@@ -242,10 +242,10 @@ class CertificateAuthority:
         if statuses is not None:
             statuses.look(plan)
 
-    def _statuses(self) -> RootStatuses | None:
+    def _statuses(self) -> RootStatusWriter | None:
         if self._kube is None:
             return None
-        return RootStatuses(self._kube, namespace=self._settings.namespace, facts=self.facts, roots=self.roots)
+        return RootStatusWriter(self._kube, namespace=self._settings.namespace, facts=self.facts, roots=self.roots)
 
     def _distributor(self, publisher: BundlePublisher) -> BundleDistributor | None:
         if self._kube is None:

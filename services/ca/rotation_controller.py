@@ -12,11 +12,10 @@ from typing import Protocol
 
 import msgspec
 
-from services.ca.core.cluster_state import Facts
-from services.ca.core.rotation_plan import Facts as StepFacts
-from services.ca.core.rotation_plan import Plan, first_bundle, plan
+from services.ca.core.cluster_state import ClusterState
+from services.ca.core.rotation_plan import RotationFacts, RotationPlan, first_bundle, plan
 from services.ca.log.bundle_publisher import BundlePublisher
-from services.ca.providers.registry import Roots
+from services.ca.providers.root_registry import RootRegistry
 from shared.eventlog.protocol import Draft, DuplicateError, EventLog, EventLogError, StaleWriterError
 from shared.eventlog.view import LogView
 from shared.records.certificates import AuditNote, TrustBundle, TrustedRoot, encode
@@ -30,7 +29,7 @@ NAMED = 20
 """How many of those that are waited for a note names."""
 
 
-class Progress(Protocol):
+class RotationProgress(Protocol):
     """What steps wait for: `progress.FleetProgress`."""
 
     async def refresh(self, held: TrustBundle) -> None:
@@ -50,22 +49,22 @@ class Progress(Protocol):
         ...
 
 
-class Rotator:
+class RotationController:
     """`run` it as a task; the bundle is in `publisher.published`."""
 
     def __init__(
         self,
         *,
-        roots: Roots,
-        facts: Facts,
+        roots: RootRegistry,
+        facts: ClusterState,
         view: LogView,
         publisher: BundlePublisher,
-        progress: Progress,
+        progress: RotationProgress,
         undistributed: Callable[[int], list[str]],
         certs: EventLog,
         streams: Streams,
         trust_domain: str,
-        looked: Callable[[Plan], None] = lambda _: None,
+        looked: Callable[[RotationPlan], None] = lambda _: None,
         failed: Callable[[EventLogError], None] = lambda _: None,
     ) -> None:
         """`undistributed` names places outside the log that do not hold a bundle yet.
@@ -122,7 +121,7 @@ class Rotator:
                 _log.warning("there is no root to publish yet: %s", reason or "none is active")
                 return PACE_SECONDS
             await self._publisher.publish(bundle)
-            first = Plan(bundle=bundle, step="first", why="the first trust bundle")
+            first = RotationPlan(bundle=bundle, step="first", why="the first trust bundle")
             self._looked(first)
             await self._tell(first)
             return 0.0
@@ -131,7 +130,7 @@ class Rotator:
         found = plan(
             held,
             candidates,
-            StepFacts(
+            RotationFacts(
                 untrusting=self._untrusting,
                 uncompiled=self._progress.uncompiled,
                 unrenewed=self._progress.unrenewed,
@@ -148,7 +147,7 @@ class Rotator:
     def _untrusting(self, serial: int) -> list[str]:
         return self._undistributed(serial) + self._progress.untrusting(serial)
 
-    def _with_problems(self, found: Plan) -> Plan:
+    def _with_problems(self, found: RotationPlan) -> RotationPlan:
         broken = [f"{name}: {why}" for name, why in sorted(self._roots.problems.items())]
         if not broken:
             return found
@@ -156,7 +155,7 @@ class Rotator:
             found, step="refused" if found.step == "steady" else found.step, waiting=(*broken, *found.waiting)
         )
 
-    async def _tell(self, found: Plan) -> None:
+    async def _tell(self, found: RotationPlan) -> None:
         """Note a step, and what is waited for whenever that changes."""
         note = AuditNote(
             what="rotation",
@@ -174,7 +173,7 @@ class Rotator:
         self._told = note
 
 
-def _differ(held: TrustBundle, facts: Facts) -> bool:
+def _differ(held: TrustBundle, facts: ClusterState) -> bool:
     return {member.name for member in held.members} != {one.name for one in facts.roots if one.role != "inactive"}
 
 

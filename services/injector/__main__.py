@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from services.injector.http.server import HttpServer
-from services.injector.http.tls import ServerContext
+from services.injector.http.tls_context import ServerContext
 from services.injector.http.webhook import Webhook
-from services.injector.log.namespaces import Membership
+from services.injector.log.namespace_follower import NamespaceFollower
 from services.injector.settings import InjectorSettings
 from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Logs
@@ -39,7 +39,7 @@ async def _serve(context: process.Context[InjectorSettings], logs: Logs) -> None
     access = settings.access
     context.ready("log", ready=False, why="the log has not been read")
     context.ready("certificate", ready=False, why="there is no serving certificate yet")
-    membership = Membership(
+    membership = NamespaceFollower(
         await logs.open(streams.events), streams=streams, cluster=settings.cluster, mesh_namespace=settings.namespace
     )
     context.spawn(membership.run(), "membership")

@@ -7,9 +7,9 @@ import os
 from typing import Literal
 
 from services.injector.core.configuration import Installation
-from services.injector.http.connection_gate import Caps
-from services.injector.http.request import Limits
-from services.injector.http.server import Access
+from services.injector.http.connection_gate import ConnectionLimits
+from services.injector.http.request import HttpLimits
+from services.injector.http.server import ClientAccess
 from shared.build import ENVOY_VERSION, VERSION
 from shared.errors import BadInputError
 from shared.names import WEBHOOK_PORT, XDS_EDGE, XDS_PORT, service_host
@@ -69,13 +69,13 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
     """Seconds to wait for a namespace that the log does not have yet."""
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> HttpLimits:
         """What connections and requests may cost."""
-        caps = Caps(connections=self.webhook_connections, per_source=self.webhook_connections_per_source)
-        return Limits(connections=caps, body_bytes=self.webhook_body_bytes)
+        caps = ConnectionLimits(connections=self.webhook_connections, per_source=self.webhook_connections_per_source)
+        return HttpLimits(connections=caps, body_bytes=self.webhook_body_bytes)
 
     @property
-    def access(self) -> Access:
+    def access(self) -> ClientAccess:
         """Who may ask. Raises `BadInputError` for settings that cannot be."""
         if self.client_names and not self.client_ca_file:
             raise BadInputError("inject/client-names", "needs client_ca_file as well", about="client_names")
@@ -83,7 +83,7 @@ class InjectorSettings(CommonSettings, frozen=True, kw_only=True):
             networks = tuple(ipaddress.ip_network(one, strict=False) for one in self.client_networks)
         except ValueError as error:
             raise BadInputError("inject/networks", f"{error}; write 10.0.0.0/28", about="client_networks") from error
-        return Access(networks=networks, names=self.client_names)
+        return ClientAccess(networks=networks, names=self.client_names)
 
     @property
     def installation(self) -> Installation:

@@ -1,8 +1,8 @@
 """A MeshRootCertificate as the CA reads it: role, trust domain, and the settings of its provider.
 
-Here and not in the CA, since it is judged where it is stored, too (`services/injector/core/validation.py`), and there
-is no second reader. The CA takes the shape (`read_root`) apart from the settings (`vault_settings`, …): a root whose
-settings cannot be used is still wanted, and its status says what is wrong.
+Here and not in the CA, since it is judged where it is stored, too (`services/injector/core/policy_validation.py`), and
+there is no second reader. The CA takes the shape (`read_root`) apart from the settings (`vault_settings`, …): a root
+whose settings cannot be used is still wanted, and its status says what is wrong.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.injector.core.bootstrap import DIRECTORY, TOKEN_FILE
+from services.injector.core.proxy_bootstrap import DIRECTORY, TOKEN_FILE
 from tests.attacks.attack import Attack, Cost, told
 from tests.attacks.scene import MARK, MEMBER, PROXY, STRANGER, AttackScene
 from tests.floods.catalogue import FLOODS

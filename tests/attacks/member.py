@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.swarm.http2 import GrpcStream
 from benchmarks.swarm.wire import CDS, DELTA_PATH, LDS, read_response, write_request
-from services.injector.core.bootstrap import BUNDLE_FILE, DIRECTORY, TOKEN_FILE
+from services.injector.core.proxy_bootstrap import BUNDLE_FILE, DIRECTORY, TOKEN_FILE
 
 _MARK = 36
 """SO_MARK (asm-generic/socket.h)."""

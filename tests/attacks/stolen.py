@@ -12,7 +12,7 @@ import asyncio
 import ssl
 import time
 
-from services.injector.core.bootstrap import BUNDLE_FILE, DIRECTORY, TOKEN_FILE
+from services.injector.core.proxy_bootstrap import BUNDLE_FILE, DIRECTORY, TOKEN_FILE
 from tests.attacks import member
 from tests.attacks.attack import Attack, Cost, told
 from tests.attacks.scene import PROXY, STRANGER, VICTIM, AttackScene

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.swarm.http2 import GrpcStream
 from benchmarks.swarm.wire import DELTA_PATH, LDS, field, read_response, write_request
-from services.injector.core.bootstrap import DIRECTORY, TOKEN_FILE
+from services.injector.core.proxy_bootstrap import DIRECTORY, TOKEN_FILE
 
 TRUST = "/var/run/secrets/meshlog-trust/bundle.pem"
 LISTENER = "web.matrix.svc.cluster.local:80"

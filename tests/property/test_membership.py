@@ -15,10 +15,10 @@ from cli.kubernetes.api import Api
 from cli.migrate.surroundings import Scene
 from deploy.install.profile import Profile
 from deploy.install.webhooks import webhook
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.compiler.core.offline import compile_events
 from services.ingestor.core.observations import Observed
-from services.injector.core.decision import Namespace, decide
+from services.injector.core.decision import NamespaceMeta, decide
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.membership import is_member, mesh_of
 from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
@@ -46,14 +46,16 @@ def compiled(labels: dict[str, str]) -> bool:
 
 def certified(labels: dict[str, str]) -> tuple[bool, bool]:
     """Whether the CA writes the trust bundle there, and whether it counts a sidecar of it for rotations."""
-    facts = Facts(TokenVerifier(clock=lambda: 0.0), cluster="cluster", mesh_name=MESH, mesh_namespace="meshlog-system")
+    facts = ClusterState(
+        TokenVerifier(clock=lambda: 0.0), cluster="cluster", mesh_name=MESH, mesh_namespace="meshlog-system"
+    )
     facts.apply(objects.namespace("shop", mesh=None, labels=labels))
     facts.apply(objects.pod("shop", "web", account="web", ip="10.0.0.1"))
     return "shop" in facts.members(), bool(facts.sidecars())
 
 
 def injected(labels: dict[str, str]) -> bool:
-    namespace = Namespace(name="shop", labels=labels, annotations={ANNOTATION_INJECTION: "enabled"})
+    namespace = NamespaceMeta(name="shop", labels=labels, annotations={ANNOTATION_INJECTION: "enabled"})
     return decide({}, namespace, mesh_name=MESH, mesh_namespace="meshlog-system").inject
 
 
@@ -149,7 +151,9 @@ def test_an_ignored_namespace_gets_neither_a_trust_bundle_nor_a_certificate() ->
 
 def test_a_namespace_that_is_being_deleted_stays_a_member_and_is_written_nothing_new() -> None:
     """Its pods still run; the API server takes no new object there."""
-    facts = Facts(TokenVerifier(clock=lambda: 0.0), cluster="cluster", mesh_name=MESH, mesh_namespace="meshlog-system")
+    facts = ClusterState(
+        TokenVerifier(clock=lambda: 0.0), cluster="cluster", mesh_name=MESH, mesh_namespace="meshlog-system"
+    )
     event = objects.namespace("shop")
     leaving = msgspec.json.decode(cast("msgspec.Raw", event.object))
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"

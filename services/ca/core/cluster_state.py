@@ -1,7 +1,7 @@
-"""What the CA must know of the cluster, folded from the log: who signs tokens, which pods and namespaces are in.
+"""The state of the cluster that the CA needs, folded from the log: token issuers, pods, accounts, namespaces, roots.
 
-`Facts` is the pure fold of a view of `MESH_EVENTS` (`services.ca.log.cluster_state_follower`). A new epoch of a cluster
-(the answer to a broken log) clears the facts of that cluster, and requests wait until they are there again.
+`ClusterState` is the pure fold of a view of `MESH_EVENTS` (`services.ca.log.cluster_state_follower`). A new epoch of a
+cluster replaces a broken log: the fold clears the state of that cluster, and requests wait until it is complete again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class NamespaceFact(msgspec.Struct, frozen=True):
     """Being deleted: nothing can be written into it any more."""
 
 
-class Facts:
+class ClusterState:
     """The fold. Mutable: one view feeds it."""
 
     def __init__(self, verifier: TokenVerifier, *, cluster: str, mesh_name: str, mesh_namespace: str) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, E
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from services.ca.core.errors import RefusedError
+from services.ca.core.errors import IssuanceRefusedError
 from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import UNREADABLE
 
@@ -38,24 +38,24 @@ class RequestedKey(msgspec.Struct, frozen=True):
 def read_csr(der: bytes, identity: SpiffeId) -> RequestedKey:
     """The key to certify for `identity`; raises `RefusedError` with a `csr/…` code."""
     if len(der) > MAX_BYTES:
-        raise RefusedError("csr/too-large", f"the CSR has {len(der)} bytes, more than {MAX_BYTES}")
+        raise IssuanceRefusedError("csr/too-large", f"the CSR has {len(der)} bytes, more than {MAX_BYTES}")
     try:
         csr = x509.load_der_x509_csr(der)
         key = csr.public_key()
         algorithm = csr.signature_hash_algorithm
     except UNREADABLE as error:
-        raise RefusedError("csr/malformed", f"the CSR cannot be read: {error}") from error
+        raise IssuanceRefusedError("csr/malformed", f"the CSR cannot be read: {error}") from error
     if not isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
-        raise RefusedError("csr/key", "the CSR's key is neither elliptic nor RSA")
+        raise IssuanceRefusedError("csr/key", "the CSR's key is neither elliptic nor RSA")
     _check_key(key)
     if algorithm is None or algorithm.name not in _HASHES:
-        raise RefusedError("csr/signature", "the CSR is not signed with SHA-256, SHA-384 or SHA-512")
+        raise IssuanceRefusedError("csr/signature", "the CSR is not signed with SHA-256, SHA-384 or SHA-512")
     try:
         proven = csr.is_signature_valid
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise RefusedError("csr/signature", f"the CSR's signature cannot be checked: {error}") from error
+        raise IssuanceRefusedError("csr/signature", f"the CSR's signature cannot be checked: {error}") from error
     if not proven:
-        raise RefusedError("csr/signature", "the CSR is not signed with the key that it holds")
+        raise IssuanceRefusedError("csr/signature", "the CSR is not signed with the key that it holds")
     _check_wishes(csr, identity)
     return RequestedKey(key=key, spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
@@ -63,25 +63,29 @@ def read_csr(der: bytes, identity: SpiffeId) -> RequestedKey:
 def _check_key(key: PublicKey) -> None:
     if isinstance(key, RSAPublicKey):
         if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
-            raise RefusedError("csr/key", f"the CSR's RSA key has {key.key_size} bits, not {MIN_RSA_BITS} to 4096")
+            raise IssuanceRefusedError(
+                "csr/key", f"the CSR's RSA key has {key.key_size} bits, not {MIN_RSA_BITS} to 4096"
+            )
         if key.public_numbers().e < MIN_RSA_EXPONENT:
-            raise RefusedError("csr/key", "the CSR's RSA key has a public exponent below 65537 (FIPS 186-5, A.1.1)")
+            raise IssuanceRefusedError(
+                "csr/key", "the CSR's RSA key has a public exponent below 65537 (FIPS 186-5, A.1.1)"
+            )
     elif not isinstance(key.curve, SECP256R1 | SECP384R1):
-        raise RefusedError("csr/key", f"the CSR's key is on curve {key.curve.name}, not P-256 or P-384")
+        raise IssuanceRefusedError("csr/key", f"the CSR's key is on curve {key.curve.name}, not P-256 or P-384")
 
 
 def _check_wishes(csr: x509.CertificateSigningRequest, identity: SpiffeId) -> None:
     try:
         extensions = list(csr.extensions)
     except UNREADABLE as error:
-        raise RefusedError("csr/malformed", "the CSR's extensions cannot be read") from error
+        raise IssuanceRefusedError("csr/malformed", "the CSR's extensions cannot be read") from error
     for extension in extensions:
         value = extension.value
         if isinstance(value, x509.BasicConstraints) and value.ca:
-            raise RefusedError("csr/ca", "the CSR asks for the CA flag")
+            raise IssuanceRefusedError("csr/ca", "the CSR asks for the CA flag")
         if isinstance(value, x509.KeyUsage) and (value.key_cert_sign or value.crl_sign):
-            raise RefusedError("csr/ca", "the CSR asks for the right to sign certificates")
+            raise IssuanceRefusedError("csr/ca", "the CSR asks for the right to sign certificates")
         if isinstance(value, x509.SubjectAlternativeName):
             names = value.get_values_for_type(x509.UniformResourceIdentifier)
             if len(names) != len(value) or any(name != str(identity) for name in names):
-                raise RefusedError("csr/san", "the CSR asks for names other than the token's identity")
+                raise IssuanceRefusedError("csr/san", "the CSR asks for names other than the token's identity")

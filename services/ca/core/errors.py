@@ -5,7 +5,7 @@ from __future__ import annotations
 from shared.errors import MeshlogError
 
 
-class RefusedError(MeshlogError):
+class IssuanceRefusedError(MeshlogError):
     """The CA does not sign, or not now."""
 
     def __init__(self, code: str, sentence: str, *, about: str = "", retry_after: float = 0.0) -> None:

@@ -13,9 +13,9 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.ca.core.csr import RequestedKey, read_csr
-from services.ca.core.errors import RefusedError
+from services.ca.core.errors import IssuanceRefusedError
 from services.ca.core.replay_guard import ReplayGuard
 from services.ca.core.template import LeafTemplate
 from services.ca.core.validator import check_issued
@@ -63,7 +63,7 @@ class Issuer:
         signer: Callable[[TrustBundle], Provider],
         opener: Opener,
         verifier: TokenVerifier,
-        facts: Facts,
+        facts: ClusterState,
         guard: ReplayGuard,
         policy: SigningPolicy,
         clock: Callable[[], float],
@@ -90,14 +90,14 @@ class Issuer:
         """The certificate, or a refusal that tells the caller a code and the log the reason."""
         try:
             return await self._issue(request, bundle)
-        except RefusedError as refusal:
+        except IssuanceRefusedError as refusal:
             return self._refuse(request, refusal, refusal.retry_after)
         except (TokenRefusedError, SealingError) as refusal:
             # A key that is not ours: the requester holds an old bundle, and reads the new one before it asks again.
             return self._refuse(request, refusal, _LATER if refusal.code == "sealing/unknown-key" else 0.0)
         except MeshlogError as failure:
             _log.error("the provider failed: %s", failure, extra={"code": failure.code})
-            return self._refuse(request, RefusedError("ca/provider", str(failure)), 5.0)
+            return self._refuse(request, IssuanceRefusedError("ca/provider", str(failure)), 5.0)
 
     def seen(self, request: SigningRequest) -> bool:
         """Whether this very request was signed here before."""
@@ -111,7 +111,7 @@ class Issuer:
         if request.spiffe_id != str(identity):
             # Whoever asks for another trust domain reads a bundle that is about to change.
             retry = _LATER if _other_domain(request.spiffe_id, identity, bundle) else 0.0
-            raise RefusedError(
+            raise IssuanceRefusedError(
                 "csr/identity", f"the token proves {identity}, not what was asked for", retry_after=retry
             )
         provider = self._signer(bundle)
@@ -156,25 +156,25 @@ class Issuer:
         if not self._verifier.knows(request.cluster):
             await self._settle(lambda: self._verifier.knows(request.cluster))
         if not self._verifier.knows(request.cluster):
-            raise RefusedError("token/issuer", "the log does not say who issues its tokens", retry_after=_LATER)
+            raise IssuanceRefusedError("token/issuer", "the log does not say who issues its tokens", retry_after=_LATER)
         try:
             text = raw.decode("ascii")
         except UnicodeDecodeError:
-            raise RefusedError("token/malformed", "the sealed text is no token") from None
+            raise IssuanceRefusedError("token/malformed", "the sealed text is no token") from None
         token = self._verifier.verify(text, cluster=request.cluster)
         if self._facts.objection(token) is not None:
             await self._settle(lambda: self._facts.objection(token) is None)
         objection = self._facts.objection(token)
         if objection is not None:
             code, sentence = objection
-            raise RefusedError(code, sentence, about=f"{token.namespace}/{token.pod_name}", retry_after=_LATER)
+            raise IssuanceRefusedError(code, sentence, about=f"{token.namespace}/{token.pod_name}", retry_after=_LATER)
         return token
 
     def _template(self, identity: SpiffeId, requested: RequestedKey, not_after: float) -> LeafTemplate:
         now = self._clock()
         remaining = not_after - now
         if remaining < ISSUER_MARGIN:
-            raise RefusedError(
+            raise IssuanceRefusedError(
                 "ca/issuer-expiring", "the CA's own certificate is at its end: rotate the root", retry_after=60.0
             )
         lifetime = max(SHORTEST_LIFETIME, self._facts.lifetime or self._policy.lifetime)

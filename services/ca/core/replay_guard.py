@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from typing import TypeVar
 
-from services.ca.core.errors import RefusedError
+from services.ca.core.errors import IssuanceRefusedError
 from shared.timing.token_bucket import TokenBucket
 
 _K = TypeVar("_K")
@@ -50,7 +50,7 @@ class ReplayGuard:
         known = self._requests.get(csr_digest)
         if known is not None and now - known[1] <= REMEMBERED_SECONDS:
             if known[0] != request:
-                raise RefusedError("csr/replayed", "the CSR was used by another request")
+                raise IssuanceRefusedError("csr/replayed", "the CSR was used by another request")
             return
         steady = self._steady(now)
         self._take(pod_uid, steady)
@@ -73,7 +73,7 @@ class ReplayGuard:
             bucket = self._buckets[pod_uid] = TokenBucket(1 / REFILL_SECONDS, BURST, now)
         if not bucket.take(now):
             wait = math.ceil(bucket.wait(now))
-            raise RefusedError("csr/rate", "the pod asks for too many certificates", retry_after=float(wait))
+            raise IssuanceRefusedError("csr/rate", "the pod asks for too many certificates", retry_after=float(wait))
         self._buckets.move_to_end(pod_uid)
 
     def _steady(self, now: float) -> float:

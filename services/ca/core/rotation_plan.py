@@ -37,7 +37,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """Whether it can sign now. One that cannot stays what it is: it is neither trusted anew nor made to sign."""
 
 
-class Facts(msgspec.Struct, frozen=True):
+class RotationFacts(msgspec.Struct, frozen=True):
     """What the step must wait for. Asked only where it matters: some of the answers cost."""
 
     untrusting: Obstacles
@@ -48,7 +48,7 @@ class Facts(msgspec.Struct, frozen=True):
     """Workloads that may still use a certificate signed under a bundle older than this one."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class RotationPlan(msgspec.Struct, frozen=True):
     """The bundle that should be in force, and what the next step waits for."""
 
     bundle: TrustBundle
@@ -72,8 +72,8 @@ def first_bundle(
 
 
 def plan(
-    held: TrustBundle, candidates: Sequence[Candidate], facts: Facts, *, serial: int, key_type: str = "P-256"
-) -> Plan:
+    held: TrustBundle, candidates: Sequence[Candidate], facts: RotationFacts, *, serial: int, key_type: str = "P-256"
+) -> RotationPlan:
     """The next step from the bundle held; `candidates` oldest first, `serial` for a bundle that differs."""
     wanted = {one.name: one for one in candidates}
     members = list(held.members)
@@ -85,7 +85,7 @@ def plan(
     if new:
         names = ", ".join(one.name for one in new)
         bundle = _bundle(held, members + new, candidates, serial=serial, key_type=key_type)
-        return Plan(bundle=bundle, step="trust", why=f"{names}: trusted from now on")
+        return RotationPlan(bundle=bundle, step="trust", why=f"{names}: trusted from now on")
     signer = members[0]
     heir = _heir(signer, members, wanted)
     if heir is None:
@@ -100,7 +100,7 @@ def plan(
             return _stay(held, candidates, serial, key_type, step="distributing", why=why, waiting=waiting)
         order = [heir, *(member for member in members if member is not heir)]
         bundle = _bundle(held, order, candidates, serial=serial, signing_since=serial, key_type=key_type)
-        return Plan(bundle=bundle, step="sign", why=f"{heir.name} signs from now on, {signer.name} does not")
+        return RotationPlan(bundle=bundle, step="sign", why=f"{heir.name} signs from now on, {signer.name} does not")
     leaving = [one for one in members[1:] if one.name not in wanted or wanted[one.name].role == "inactive"]
     if leaving:
         names = ", ".join(one.name for one in leaving)
@@ -110,7 +110,7 @@ def plan(
             return _stay(held, candidates, serial, key_type, step="renewing", why=why, waiting=waiting)
         kept = [one for one in members if one not in leaving]
         bundle = _bundle(held, kept, candidates, serial=serial, key_type=key_type)
-        return Plan(bundle=bundle, step="drop", why=f"{names}: trusted no more")
+        return RotationPlan(bundle=bundle, step="drop", why=f"{names}: trusted no more")
     return _stay(held, candidates, serial, key_type, step="steady")
 
 
@@ -135,12 +135,12 @@ def _stay(
     step: str,
     why: str = "",
     waiting: tuple[str, ...] = (),
-) -> Plan:
+) -> RotationPlan:
     """No step, but keys and settings of the roots that are there may have changed."""
     bundle = _bundle(held, held.members, candidates, serial=serial, key_type=key_type)
     if msgspec.structs.replace(bundle, serial=held.serial) == held:
         bundle = held
-    return Plan(bundle=bundle, step=step, why=why, waiting=waiting)
+    return RotationPlan(bundle=bundle, step=step, why=why, waiting=waiting)
 
 
 def _bundle(

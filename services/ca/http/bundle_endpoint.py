@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca.providers.leaf import own_leaf
-from services.ca.providers.registry import Roots
+from services.ca.providers.leaf import issue_leaf
+from services.ca.providers.root_registry import RootRegistry
 from shared.errors import MeshlogError
 from shared.identity.serving_certificate import load_into
 from shared.identity.spiffe import SpiffeId
@@ -71,7 +71,7 @@ class BundleEndpoint:
     def __init__(
         self,
         *,
-        roots: Roots,
+        roots: RootRegistry,
         bundle: Latest[TrustBundle],
         namespace: str,
         service_domain: str,
@@ -108,7 +108,7 @@ class BundleEndpoint:
         identity = SpiffeId(bundle.trust_domain, self._namespace, CA)
         name = f"{CA}.{self._namespace}.svc"
         try:
-            leaf = await own_leaf(
+            leaf = await issue_leaf(
                 self._roots.signer(bundle),
                 identity=identity,
                 dns_names=(name, f"{name}.{self._service_domain}"),

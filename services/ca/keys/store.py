@@ -58,7 +58,7 @@ async def _load_or_create(store: KeyStore, trust_domain: str, create: Callable[[
     return found
 
 
-class StoredKeys:
+class ExistingKeyStore:
     """Another store, for a root that the mesh trusts already: reads and renews its keys, and never makes first ones.
 
     Keys that were deleted behind the CA's back would otherwise be made anew in silence, and every certificate signed
@@ -140,12 +140,12 @@ def _check_mode(path: Path) -> None:
         raise AuthorityError("ca/keys-mode", f"has mode {mode:04o}, others can read it: chmod 600", about=str(path))
 
 
-class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
+class _SecretMetadata(msgspec.Struct, frozen=True, rename="camel"):
     resource_version: str = ""
 
 
-class _Secret(msgspec.Struct, frozen=True):
-    metadata: _Metadata = _Metadata()
+class _KeySecret(msgspec.Struct, frozen=True):
+    metadata: _SecretMetadata = _SecretMetadata()
     data: dict[str, str] = {}
 
 
@@ -214,13 +214,13 @@ class SecretKeyStore:
                 raise KubeError.of(method, path, answer)
         raise KubeError("kube/conflict", "others write it all the time; trying again later", about=self._path)
 
-    async def _read(self) -> _Secret | None:
+    async def _read(self) -> _KeySecret | None:
         answer = await self._kube.request("GET", self._path)
         if answer.status == 404:
             return None
         if answer.status != 200:
             raise KubeError.of("GET", self._path, answer)
         try:
-            return decode(_Secret, answer.body)
+            return decode(_KeySecret, answer.body)
         except UndecodableError:
             raise AuthorityError("ca/keys", _DAMAGED, about=f"Secret {self._namespace}/{self._name}") from None

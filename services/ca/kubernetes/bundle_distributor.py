@@ -36,7 +36,7 @@ _PACE_SECONDS = 0.5
 """Between two looks at the webhooks at least; what happens meanwhile is in the watch."""
 
 
-class _Name(msgspec.Struct, frozen=True):
+class _NamedMeta(msgspec.Struct, frozen=True):
     name: str
 
 
@@ -44,22 +44,22 @@ class _ClientConfig(msgspec.Struct, frozen=True, rename="camel"):
     ca_bundle: str = ""
 
 
-class _Webhook(msgspec.Struct, frozen=True, rename="camel"):
+class _ConfiguredWebhook(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     client_config: _ClientConfig = _ClientConfig()
 
 
 class _WebhookConfiguration(msgspec.Struct, frozen=True):
-    metadata: _Name
-    webhooks: list[_Webhook] = []
+    metadata: _NamedMeta
+    webhooks: list[_ConfiguredWebhook] = []
 
 
-class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+class _WebhookListMeta(msgspec.Struct, frozen=True, rename="camel"):
     resource_version: str = ""
 
 
 class _WebhookList(msgspec.Struct, frozen=True):
-    metadata: _ListMeta = _ListMeta()
+    metadata: _WebhookListMeta = _WebhookListMeta()
     items: list[_WebhookConfiguration] = []
 
 
@@ -82,7 +82,7 @@ def config_map(namespace: str, bundle: TrustBundle) -> dict[str, Any]:
     }
 
 
-def webhook_patch(webhooks: list[_Webhook], ca_bundle: str) -> list[dict[str, Any]]:
+def webhook_patch(webhooks: list[_ConfiguredWebhook], ca_bundle: str) -> list[dict[str, Any]]:
     """JSON patch that gives every webhook this bundle; empty if all have it. Tests guard against a reordered list."""
     patch: list[dict[str, Any]] = []
     for index, webhook in enumerate(webhooks):

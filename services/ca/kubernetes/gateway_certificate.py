@@ -11,11 +11,11 @@ import base64
 import logging
 from collections.abc import Callable
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.ca.kubernetes.bundle_distributor import MANAGER, bundle_pem
 from services.ca.kubernetes.client import KubeApi, KubeError
-from services.ca.providers.leaf import own_leaf
-from services.ca.providers.registry import Roots
+from services.ca.providers.leaf import issue_leaf
+from services.ca.providers.root_registry import RootRegistry
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Draft, EventLog
 from shared.eventlog.view import LogView
@@ -40,8 +40,8 @@ class GatewayCertificate:
         self,
         kube: KubeApi,
         *,
-        facts: Facts,
-        roots: Roots,
+        facts: ClusterState,
+        roots: RootRegistry,
         bundle: Latest[TrustBundle],
         certs: EventLog,
         streams: Streams,
@@ -100,7 +100,7 @@ class GatewayCertificate:
 
     async def _store(self, wish: GatewayWish) -> None:
         bundle = await self._bundle.wait()
-        leaf = await own_leaf(
+        leaf = await issue_leaf(
             self._roots.signer(bundle),
             identity=None,
             dns_names=wish.names,

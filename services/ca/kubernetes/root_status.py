@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.ca.core.root_certificates import WantedRoot
-from services.ca.core.rotation_plan import Plan
+from services.ca.core.rotation_plan import RotationPlan
 from services.ca.kubernetes.bundle_distributor import MANAGER
 from services.ca.kubernetes.client import KubeApi, KubeError
-from services.ca.providers.registry import Roots
+from services.ca.providers.root_registry import RootRegistry
 from shared.service.watch_value import Latest
 from shared.timing.backoff import Backoff
 
@@ -28,16 +28,16 @@ NAMED = 3
 """How many of those that are waited for a status names."""
 
 
-class RootsSeen(msgspec.Struct, frozen=True):
+class RotationOutcome(msgspec.Struct, frozen=True):
     """One look of the state machine."""
 
-    plan: Plan
+    plan: RotationPlan
     wanted: tuple[WantedRoot, ...]
     problems: dict[str, str]
     """Roots that cannot be used now, with the reason."""
 
 
-def root_status(root: WantedRoot, seen: RootsSeen) -> dict[str, Any]:
+def root_status(root: WantedRoot, seen: RotationOutcome) -> dict[str, Any]:
     """The `status` of one MeshRootCertificate."""
     bundle, problem = seen.plan.bundle, seen.problems.get(root.name, "")
     places = [member.name for member in bundle.members]
@@ -60,7 +60,7 @@ def root_status(root: WantedRoot, seen: RootsSeen) -> dict[str, Any]:
     }
 
 
-def _waiting(plan: Plan) -> str:
+def _waiting(plan: RotationPlan) -> str:
     names = "; ".join(plan.waiting[:NAMED])
     more = f" and {len(plan.waiting) - NAMED} more" if len(plan.waiting) > NAMED else ""
     return f"{plan.why}: {names}{more}" if plan.why and names else plan.why or f"{names}{more}"
@@ -77,20 +77,20 @@ def _condition(kind: str, holds: bool, since: int, message: str = "", reason: st
     }
 
 
-class RootStatuses:
+class RootStatusWriter:
     """Writes them; `run` it as a task, `look` at each step."""
 
-    def __init__(self, kube: KubeApi, *, namespace: str, facts: Facts, roots: Roots) -> None:
+    def __init__(self, kube: KubeApi, *, namespace: str, facts: ClusterState, roots: RootRegistry) -> None:
         self._kube = kube
         self._facts = facts
         self._roots = roots
         self._collection = f"/apis/config.openservicemesh.io/v1alpha2/namespaces/{namespace}/meshrootcertificates"
-        self._seen: Latest[RootsSeen] = Latest()
+        self._seen: Latest[RotationOutcome] = Latest()
         self._written: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def look(self, plan: Plan) -> None:
+    def look(self, plan: RotationPlan) -> None:
         """The state machine has looked; what it saw is written soon."""
-        self._seen.set(RootsSeen(plan, tuple(self._facts.roots), dict(self._roots.problems)))
+        self._seen.set(RotationOutcome(plan, tuple(self._facts.roots), dict(self._roots.problems)))
 
     async def run(self) -> None:
         """Write for ever what is new; failures are tried again, with what is true by then."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.ca.core.cluster_state import KINDS, Facts
+from services.ca.core.cluster_state import KINDS, ClusterState
 from shared.eventlog.protocol import EventLog
 from shared.eventlog.view import LogView
 from shared.records.subjects import Streams
@@ -11,7 +11,7 @@ _SETTLE_SECONDS = 0.02
 """Waiting requests look again at most this often, however fast events come."""
 
 
-def facts_view(events: EventLog, facts: Facts, *, streams: Streams) -> LogView:
+def cluster_state_view(events: EventLog, facts: ClusterState, *, streams: Streams) -> LogView:
     """A view of the objects of all clusters that the CA must know; `run` it as a task."""
     return LogView(
         events,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog
 from shared.records.certificates import CorruptMessageError, TrustBundle, TrustedRoot, decode_answer, decode_bundle
@@ -30,7 +30,7 @@ class FleetProgress:
         certs: EventLog,
         events: EventLog,
         streams: Streams,
-        facts: Facts,
+        facts: ClusterState,
         home: tuple[str, str],
         bundle_subject: str,
         serving: tuple[str, Sequence[str]],

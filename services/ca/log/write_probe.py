@@ -20,7 +20,7 @@ RETRY_SECONDS = 0.5
 _WHAT = "log"
 
 
-class Writes:
+class WriteProbe:
     """Told of each write by those who write; `run` it as a task."""
 
     def __init__(self, certs: EventLog, *, streams: Streams, ready: Callable[[str, bool, str], None]) -> None:

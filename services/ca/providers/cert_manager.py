@@ -32,26 +32,26 @@ class CertManagerError(MeshlogError):
     """cert-manager refused or did not answer; the same may work later."""
 
 
-class _Condition(msgspec.Struct, frozen=True):
+class _RequestCondition(msgspec.Struct, frozen=True):
     type: str
     status: str
     reason: str = ""
     message: str = ""
 
 
-class _Status(msgspec.Struct, frozen=True):
-    conditions: list[_Condition] = []
+class _RequestStatus(msgspec.Struct, frozen=True):
+    conditions: list[_RequestCondition] = []
     certificate: str = ""
     ca: str = ""
 
 
-class _Metadata(msgspec.Struct, frozen=True):
+class _RequestMetadata(msgspec.Struct, frozen=True):
     name: str
 
 
-class _Request(msgspec.Struct, frozen=True):
-    metadata: _Metadata
-    status: _Status = _Status()
+class _CertificateRequest(msgspec.Struct, frozen=True):
+    metadata: _RequestMetadata
+    status: _RequestStatus = _RequestStatus()
 
 
 async def cert_manager(context: ProviderContext) -> Provider:
@@ -103,14 +103,14 @@ async def request_intermediate(
     return _chain(status, settings, path)
 
 
-def _check_conditions(status: _Status, path: str) -> None:
+def _check_conditions(status: _RequestStatus, path: str) -> None:
     for condition in status.conditions:
         failed = condition.type == "Ready" and condition.status == "False" and condition.reason in {"Failed", "Denied"}
         if failed or (condition.type in {"Denied", "InvalidRequest"} and condition.status == "True"):
             raise CertManagerError("cert-manager/refused", condition.message[:300] or condition.reason, about=path)
 
 
-def _chain(status: _Status, settings: CertManagerSettings, path: str) -> list[x509.Certificate]:
+def _chain(status: _RequestStatus, settings: CertManagerSettings, path: str) -> list[x509.Certificate]:
     try:
         texts = [base64.b64decode(text).decode("ascii") for text in (status.certificate, status.ca) if text]
     except ValueError as error:
@@ -124,11 +124,11 @@ def _chain(status: _Status, settings: CertManagerSettings, path: str) -> list[x5
     return [one for one in chain if one not in roots] + roots[-1:]
 
 
-async def _expect(kube: KubeApi, method: str, path: str, fine: set[int], *, body: Any = None) -> _Request:
+async def _expect(kube: KubeApi, method: str, path: str, fine: set[int], *, body: Any = None) -> _CertificateRequest:
     answer = await kube.request(method, path, body=body)
     if answer.status not in fine:
         raise KubeError.of(method, path, answer)
     try:
-        return decode(_Request, answer.body)
+        return decode(_CertificateRequest, answer.body)
     except UndecodableError as error:
         raise CertManagerError("cert-manager/answer", "the API's answer cannot be read", about=path) from error

@@ -13,7 +13,7 @@ from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import BACKDATE
 
 
-class OwnLeaf(msgspec.Struct, frozen=True):
+class LeafWithKey(msgspec.Struct, frozen=True):
     """The certificate and its key."""
 
     template: LeafTemplate
@@ -26,9 +26,9 @@ class OwnLeaf(msgspec.Struct, frozen=True):
         return f"OwnLeaf({self.template.identity or self.template.dns_names}, serial={self.template.serial:x})"
 
 
-async def own_leaf(
+async def issue_leaf(
     provider: Provider, *, identity: SpiffeId | None, dns_names: tuple[str, ...], now: float, lifetime: float
-) -> OwnLeaf:
+) -> LeafWithKey:
     """Make a key and have it certified for `lifetime` seconds, or until its issuer ends. Raises `MeshlogError`."""
     key = generate_private_key(SECP256R1())
     template = LeafTemplate(
@@ -41,7 +41,7 @@ async def own_leaf(
         serial=new_serial(),
     )
     chain = await provider.sign(template)
-    return OwnLeaf(
+    return LeafWithKey(
         template=template,
         key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         chain=tuple(certificate.public_bytes(Encoding.PEM).decode() for certificate in chain),

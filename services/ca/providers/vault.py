@@ -45,11 +45,11 @@ class _Signed(msgspec.Struct, frozen=True):
     ca_chain: list[str] = []
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _SignedAnswer(msgspec.Struct, frozen=True):
     data: _Signed
 
 
-class _Secret(msgspec.Struct, frozen=True):
+class _TokenSecret(msgspec.Struct, frozen=True):
     data: dict[str, str] = {}
 
 
@@ -86,7 +86,7 @@ class VaultClient:
             headers = {"X-Vault-Token": await self._token(session), "X-Vault-Request": "true"}
             raw = await self._post(session, f"{self._settings.mount}/root/sign-intermediate", body, headers)
         try:
-            signed = decode(_Answer, raw).data
+            signed = decode(_SignedAnswer, raw).data
         except UndecodableError as error:
             raise VaultError("vault/answer", "its answer is no signed certificate", about=self._address) from error
         # From 1.11 on `ca_chain` begins with the certificate itself, before it was empty where a root signs.
@@ -121,7 +121,7 @@ class VaultClient:
         if answer.status != 200:
             raise VaultError("vault/token", f"the Secret cannot be read ({answer.status})", about=path)
         try:
-            held = decode(_Secret, answer.body).data[reference.key]
+            held = decode(_TokenSecret, answer.body).data[reference.key]
             return base64.b64decode(held).decode("ascii").strip()
         except (KeyError, ValueError):
             raise VaultError("vault/token", f"the Secret has no usable {reference.key}", about=path) from None

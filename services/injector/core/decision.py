@@ -22,7 +22,7 @@ _ON_HOST, _ON_WINDOWS = "the pod is on the host's network", "the pod is for node
 _CLUSTERS_OWN = frozenset({"kube-system", "kube-public"})
 
 
-class Namespace(msgspec.Struct, frozen=True):
+class NamespaceMeta(msgspec.Struct, frozen=True):
     """What counts of a namespace."""
 
     name: str
@@ -30,7 +30,7 @@ class Namespace(msgspec.Struct, frozen=True):
     annotations: Mapping[str, str] = {}
 
 
-class Decision(msgspec.Struct, frozen=True):
+class InjectionDecision(msgspec.Struct, frozen=True):
     """Whether, and why."""
 
     inject: bool
@@ -39,12 +39,14 @@ class Decision(msgspec.Struct, frozen=True):
     """What the pod's author should know of it."""
 
 
-def decide(pod: Mapping[str, Any], namespace: Namespace, *, mesh_name: str, mesh_namespace: str) -> Decision:
+def decide(
+    pod: Mapping[str, Any], namespace: NamespaceMeta, *, mesh_name: str, mesh_namespace: str
+) -> InjectionDecision:
     """Whether this pod gets a sidecar. Raises `BadInputError` for an annotation that is neither yes nor no."""
     if namespace.name in _CLUSTERS_OWN or namespace.name == mesh_namespace:
-        return Decision(inject=False, why=f"namespace {namespace.name} never has sidecars")
+        return InjectionDecision(inject=False, why=f"namespace {namespace.name} never has sidecars")
     if not is_member(namespace.labels, mesh_name=mesh_name):
-        return Decision(inject=False, why=f"namespace {namespace.name} is no member of mesh {mesh_name}")
+        return InjectionDecision(inject=False, why=f"namespace {namespace.name} is no member of mesh {mesh_name}")
     wish = _wish((pod.get("metadata") or {}).get("annotations") or {}, about="the pod")
     spec = pod.get("spec") or {}
     for hindered, why in ((spec.get("hostNetwork"), _ON_HOST), (runs_on_windows(spec), _ON_WINDOWS)):
@@ -53,12 +55,12 @@ def decide(pod: Mapping[str, Any], namespace: Namespace, *, mesh_name: str, mesh
             asked = (
                 namespace.annotations.get(ANNOTATION_INJECTION, "").strip().lower() in _YES if wish is None else wish
             )
-            return Decision(inject=False, why=why, warning=told if asked else "")
+            return InjectionDecision(inject=False, why=why, warning=told if asked else "")
     if wish is not None:
-        return Decision(inject=wish, why=f"the pod's annotation {ANNOTATION_INJECTION} says so")
+        return InjectionDecision(inject=wish, why=f"the pod's annotation {ANNOTATION_INJECTION} says so")
     if _wish(namespace.annotations, about=f"namespace {namespace.name}"):
-        return Decision(inject=True, why="its namespace says so")
-    return Decision(inject=False, why="neither the pod nor its namespace asks for a sidecar")
+        return InjectionDecision(inject=True, why="its namespace says so")
+    return InjectionDecision(inject=False, why="neither the pod nor its namespace asks for a sidecar")
 
 
 def _wish(annotations: Mapping[str, str], *, about: str) -> bool | None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from services.injector.core import privileges, sidecar
+from services.injector.core import privileges, sidecar_containers
 from services.injector.core import probes as probing
 from services.injector.core.configuration import Installation
 from shared.errors import BadInputError
@@ -24,13 +24,13 @@ Json = dict[str, Any]
 MAX_CONTAINERS = 256
 """Containers of a pod, init containers counted."""
 
-_OURS = frozenset({sidecar.INIT_CONTAINER, sidecar.PROXY_CONTAINER})
+_OURS = frozenset({sidecar_containers.INIT_CONTAINER, sidecar_containers.PROXY_CONTAINER})
 _OUR_ANNOTATIONS = frozenset(
     {
         ANNOTATION_SIDECAR,
-        sidecar.ANNOTATION_TOKEN_SOURCE,
-        sidecar.ANNOTATION_TRUST_SOURCE,
-        sidecar.ANNOTATION_PROBES,
+        sidecar_containers.ANNOTATION_TOKEN_SOURCE,
+        sidecar_containers.ANNOTATION_TRUST_SOURCE,
+        sidecar_containers.ANNOTATION_PROBES,
     }
 )
 
@@ -50,8 +50,8 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
         found += some
     init_containers = [rewritten[each["name"]] for each in spec.get("initContainers") or []]
     containers = [rewritten[each["name"]] for each in spec.get("containers") or []]
-    redirect = sidecar.init(installation, mesh, annotations, found)
-    proxy = sidecar.proxy(installation, mesh, found)
+    redirect = sidecar_containers.init(installation, mesh, annotations, found)
+    proxy = sidecar_containers.proxy(installation, mesh, found)
     if installation.native_sidecars:
         spec["initContainers"] = [redirect, proxy, *init_containers]
         spec["containers"] = containers
@@ -63,11 +63,11 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
     wanted = {"name": installation.pull_secret}
     if installation.pull_secret and wanted not in secrets:
         spec["imagePullSecrets"] = [*secrets, wanted]
-    spec["volumes"] = [*(spec.get("volumes") or []), sidecar.volume(installation)]
-    annotations |= {ANNOTATION_SIDECAR: installation.build, **sidecar.source_annotations()}
+    spec["volumes"] = [*(spec.get("volumes") or []), sidecar_containers.volume(installation)]
+    annotations |= {ANNOTATION_SIDECAR: installation.build, **sidecar_containers.source_annotations()}
     if found:
         kept = probing.originals(own, found)
-        annotations[sidecar.ANNOTATION_PROBES] = json.dumps(kept, separators=(",", ":"), sort_keys=True)
+        annotations[sidecar_containers.ANNOTATION_PROBES] = json.dumps(kept, separators=(",", ":"), sort_keys=True)
     bare["metadata"]["annotations"] = annotations
     return bare
 
@@ -102,7 +102,7 @@ def without_sidecar(pod: Mapping[str, Any]) -> Json:
     annotations: dict[str, str] = bare["metadata"].get("annotations") or {}
     if ANNOTATION_SIDECAR not in annotations:
         return bare
-    kept = _kept_probes(annotations.get(sidecar.ANNOTATION_PROBES, ""))
+    kept = _kept_probes(annotations.get(sidecar_containers.ANNOTATION_PROBES, ""))
     rest = {key: value for key, value in annotations.items() if key not in _OUR_ANNOTATIONS}
     bare["metadata"]["annotations"] = rest
     spec: Json = bare["spec"]
@@ -114,7 +114,7 @@ def without_sidecar(pod: Mapping[str, Any]) -> Json:
                 if each.get("name") not in _OURS
             ]
     if spec.get("volumes"):
-        spec["volumes"] = [each for each in spec["volumes"] if each.get("name") != sidecar.VOLUME]
+        spec["volumes"] = [each for each in spec["volumes"] if each.get("name") != sidecar_containers.VOLUME]
     return bare
 
 
@@ -169,9 +169,11 @@ def _refuse_collisions(containers: list[Json], spec: Mapping[str, Any]) -> None:
                 f"container {container['name']!r} has the name of one that the mesh adds; rename it",
                 about="the pod",
             )
-    if any(each.get("name") == sidecar.VOLUME for each in spec.get("volumes") or []):
+    if any(each.get("name") == sidecar_containers.VOLUME for each in spec.get("volumes") or []):
         raise BadInputError(
-            "inject/volume-name", f"volume {sidecar.VOLUME!r} has the name of the mesh's; rename it", about="the pod"
+            "inject/volume-name",
+            f"volume {sidecar_containers.VOLUME!r} has the name of the mesh's; rename it",
+            about="the pod",
         )
 
 

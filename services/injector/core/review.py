@@ -23,15 +23,15 @@ _MOST_WARNINGS = 10
 _VERSIONS = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1")
 
 
-class _Kind(msgspec.Struct, frozen=True):
+class _GroupVersionKind(msgspec.Struct, frozen=True):
     kind: str = ""
     group: str = ""
     version: str = ""
 
 
-class _Request(msgspec.Struct, rename="camel"):
+class _ReviewRequest(msgspec.Struct, rename="camel"):
     uid: str
-    kind: _Kind = _Kind()
+    kind: _GroupVersionKind = _GroupVersionKind()
     namespace: str = ""
     name: str = ""
     operation: str = ""
@@ -41,19 +41,19 @@ class _Request(msgspec.Struct, rename="camel"):
     old_object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Review(msgspec.Struct, rename="camel"):
-    request: _Request
+class _AdmissionReview(msgspec.Struct, rename="camel"):
+    request: _ReviewRequest
     api_version: str = _VERSIONS[0]
     kind: str = ""
 
 
-class _Port(msgspec.Struct, rename="camel"):
+class _PortShape(msgspec.Struct, rename="camel"):
     container_port: int
     name: str | None = None
     protocol: str | None = None
 
 
-class _Probe(msgspec.Struct, rename="camel"):
+class _ProbeShape(msgspec.Struct, rename="camel"):
     http_get: dict[str, Any] | None = None
     tcp_socket: dict[str, Any] | None = None
     grpc: dict[str, Any] | None = None
@@ -61,36 +61,36 @@ class _Probe(msgspec.Struct, rename="camel"):
     period_seconds: int | None = None
 
 
-class _Container(msgspec.Struct, rename="camel"):
+class _ContainerShape(msgspec.Struct, rename="camel"):
     name: str
-    ports: list[_Port] | None = None
-    liveness_probe: _Probe | None = None
-    readiness_probe: _Probe | None = None
-    startup_probe: _Probe | None = None
+    ports: list[_PortShape] | None = None
+    liveness_probe: _ProbeShape | None = None
+    readiness_probe: _ProbeShape | None = None
+    startup_probe: _ProbeShape | None = None
 
 
-class _Volume(msgspec.Struct):
+class _VolumeShape(msgspec.Struct):
     name: str
 
 
-class _Meta(msgspec.Struct):
+class _MetaShape(msgspec.Struct):
     annotations: dict[str, str] | None = None
 
 
-class _Spec(msgspec.Struct, rename="camel"):
-    containers: list[_Container]
-    init_containers: list[_Container] | None = None
-    volumes: list[_Volume] | None = None
+class _PodSpecShape(msgspec.Struct, rename="camel"):
+    containers: list[_ContainerShape]
+    init_containers: list[_ContainerShape] | None = None
+    volumes: list[_VolumeShape] | None = None
 
 
 class _PodShape(msgspec.Struct):
     """What the rest of the injector relies on; the API server checks all else after us."""
 
-    spec: _Spec
-    metadata: _Meta | None = None
+    spec: _PodSpecShape
+    metadata: _MetaShape | None = None
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A review to be answered."""
 
     api_version: str
@@ -134,10 +134,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             raise BadInputError("review/pod", f"is no pod ({error})", about="the object") from error
 
 
-_DECODER = msgspec.json.Decoder(_Review)
+_DECODER = msgspec.json.Decoder(_AdmissionReview)
 
 
-def read(body: bytes) -> Question:
+def read(body: bytes) -> AdmissionRequest:
     """The question in a request's body. Raises `BadInputError` if there is none."""
     try:
         review = decode_by(_DECODER, body)
@@ -146,7 +146,7 @@ def read(body: bytes) -> Question:
     request = review.request
     if review.api_version not in _VERSIONS or not request.uid:
         raise BadInputError("review/malformed", f"{review.api_version[:80]!r} is no AdmissionReview with a request")
-    return Question(
+    return AdmissionRequest(
         api_version=review.api_version,
         uid=request.uid,
         namespace=request.namespace,
@@ -162,7 +162,11 @@ def read(body: bytes) -> Question:
 
 
 def allow(
-    question: Question, patch: list[dict[str, Any]] | None = None, *, warning: str = "", warnings: Sequence[str] = ()
+    question: AdmissionRequest,
+    patch: list[dict[str, Any]] | None = None,
+    *,
+    warning: str = "",
+    warnings: Sequence[str] = (),
 ) -> bytes:
     """Let the object pass, changed by `patch`."""
     response: dict[str, Any] = {"uid": question.uid, "allowed": True}
@@ -175,7 +179,7 @@ def allow(
     return _answer(question, response)
 
 
-def refuse(question: Question, error: MeshlogError, *, status: int = 403) -> bytes:
+def refuse(question: AdmissionRequest, error: MeshlogError, *, status: int = 403) -> bytes:
     """Refuse the object with the error's sentence."""
     told = {
         "code": status,
@@ -185,7 +189,7 @@ def refuse(question: Question, error: MeshlogError, *, status: int = 403) -> byt
     return _answer(question, {"uid": question.uid, "allowed": False, "status": told})
 
 
-def _answer(question: Question, response: dict[str, Any]) -> bytes:
+def _answer(question: AdmissionRequest, response: dict[str, Any]) -> bytes:
     return msgspec.json.encode({"apiVersion": question.api_version, "kind": "AdmissionReview", "response": response})
 
 

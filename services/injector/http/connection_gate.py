@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 
-class Caps(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How many connections there may be."""
 
     connections: int = 384
@@ -21,7 +21,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
     """Open connections of one source."""
 
 
-class Visit:
+class OpenConnection:
     """One open connection."""
 
     __slots__ = ("busy", "close", "source")
@@ -34,23 +34,23 @@ class Visit:
         """Whether a request is being read or answered; one that waits for a request gives way first."""
 
 
-class Gate:
+class ConnectionGate:
     """All open connections."""
 
-    def __init__(self, caps: Caps) -> None:
+    def __init__(self, caps: ConnectionLimits) -> None:
         self._caps = caps
-        self._visits: dict[str, dict[Visit, None]] = {}
+        self._visits: dict[str, dict[OpenConnection, None]] = {}
         """By source, in the order of arrival."""
         self.open = 0
         """How many there are."""
 
-    def enter(self, source: str, close: Callable[[], None]) -> tuple[Visit | None, Visit | None]:
+    def enter(self, source: str, close: Callable[[], None]) -> tuple[OpenConnection | None, OpenConnection | None]:
         """The new connection's visit (`None` if it is refused), and the visit that has to give way to it.
 
         The caller closes that one; it has left already.
         """
         own = self._visits.get(source, {})
-        leaving: Visit | None = None
+        leaving: OpenConnection | None = None
         if len(own) >= self._caps.per_source:
             leaving = next((visit for visit in own if not visit.busy), None)
             if leaving is None:
@@ -62,12 +62,12 @@ class Gate:
             leaving = next((visit for visit in largest if not visit.busy), next(iter(largest)))
         if leaving is not None:
             self.leave(leaving)
-        visit = Visit(source, close)
+        visit = OpenConnection(source, close)
         self._visits.setdefault(source, {})[visit] = None
         self.open += 1
         return visit, leaving
 
-    def leave(self, visit: Visit) -> None:
+    def leave(self, visit: OpenConnection) -> None:
         """The connection is closed; said twice, it counts once."""
         own = self._visits.get(visit.source, {})
         if visit in own:

@@ -18,7 +18,7 @@ import msgspec
 from shared.errors import MeshlogError
 
 
-class Caps(msgspec.Struct, frozen=True, kw_only=True):
+class SlotLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How much may be held, and how much may wait."""
 
     slots: int = 1
@@ -39,10 +39,10 @@ class BusyError(MeshlogError):
 _Waiting = deque[asyncio.Future[None]]
 
 
-class Turns:
+class FairSlots:
     """The slots of one kind of work."""
 
-    def __init__(self, caps: Caps) -> None:
+    def __init__(self, caps: SlotLimits) -> None:
         self._caps = caps
         self._held: Counter[str] = Counter()
         self._queues: OrderedDict[str, OrderedDict[str, _Waiting]] = OrderedDict()

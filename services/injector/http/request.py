@@ -16,13 +16,13 @@ from services.injector.http import connection_gate, fair_slots
 from shared.errors import MeshlogError
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What one request and one connection may cost."""
 
-    connections: connection_gate.Caps = connection_gate.Caps()
+    connections: connection_gate.ConnectionLimits = connection_gate.ConnectionLimits()
     hello_seconds: float = 5.0
     """Until a client begins TLS."""
-    handshakes: fair_slots.Caps = fair_slots.Caps(
+    handshakes: fair_slots.SlotLimits = fair_slots.SlotLimits(
         slots=64, slots_of_source=16, waiting=512, waiting_of_source=256, waiting_of_namespace=256, seconds=5.0
     )
     """Handshakes under way; each takes the processor for a millisecond."""
@@ -37,7 +37,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int = 5 * 1024 * 1024
     large_bytes: int = 64 * 1024
     """Bodies above this size share `large`."""
-    large: fair_slots.Caps = fair_slots.Caps(slots=4, slots_of_source=2, waiting=64, waiting_of_source=16, seconds=4.0)
+    large: fair_slots.SlotLimits = fair_slots.SlotLimits(
+        slots=4, slots_of_source=2, waiting=64, waiting_of_source=16, seconds=4.0
+    )
     body_seconds: float = 2.0
     """For a body, besides a second for each MiB of it."""
     answer_seconds: float = 5.0
@@ -46,7 +48,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After a refusal, for the other side to stop sending and read it."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True):
     """A whole request."""
 
     source: str
@@ -54,11 +56,11 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes
 
 
-Handler = Callable[[Request], Awaitable[bytes]]
+Handler = Callable[[HttpRequest], Awaitable[bytes]]
 """Answers with JSON. Raises `BadInputError` if the body cannot be answered."""
 
 
-class RefusedError(MeshlogError):
+class HttpRequestRefusedError(MeshlogError):
     """A request that is not answered: a status, and a word to count it by."""
 
     def __init__(self, status: HTTPStatus, word: str, sentence: str) -> None:
@@ -67,7 +69,7 @@ class RefusedError(MeshlogError):
         self.word = word
 
 
-class Head(msgspec.Struct, frozen=True):
+class HttpRequestHead(msgspec.Struct, frozen=True):
     """What counts of a request's head."""
 
     path: str
@@ -84,29 +86,31 @@ _LINE = re.compile(r"([!-~]+) (/[!-~]*) HTTP/1\.([01])")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
-def read_head(raw: bytes) -> Head:
-    """The head of a request that can be read. Raises `RefusedError`."""
+def read_head(raw: bytes) -> HttpRequestHead:
+    """The head of a request that can be read. Raises `HttpRequestRefusedError`."""
     line, *lines = raw[:-4].decode("latin-1").split("\r\n")
     request = _LINE.fullmatch(line)
     fields = [_FIELD.fullmatch(each) for each in lines]
     if request is None or not all(fields) or len(fields) > _MOST_FIELDS:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "malformed", "this is no request of HTTP/1.1")
+        raise HttpRequestRefusedError(HTTPStatus.BAD_REQUEST, "malformed", "this is no request of HTTP/1.1")
     given: dict[str, list[str]] = {}
     for field in fields:
         assert field is not None
         given.setdefault(field[1].lower(), []).append(field[2].strip())
     if request[1] != "POST":
-        raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "method", "reviews are sent by POST")
+        raise HttpRequestRefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "method", "reviews are sent by POST")
     if "transfer-encoding" in given or "content-length" not in given:
-        raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "length", "a review is sent with its Content-Length")
+        raise HttpRequestRefusedError(HTTPStatus.LENGTH_REQUIRED, "length", "a review is sent with its Content-Length")
     if any(each.lower() != "identity" for each in given.get("content-encoding", ())):
-        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "encoding", "a review is sent without a Content-Encoding")
+        raise HttpRequestRefusedError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "encoding", "a review is sent without a Content-Encoding"
+        )
     lengths = set(given["content-length"])
     length = lengths.pop()
     if lengths or not re.fullmatch(r"[0-9]{1,12}", length):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "malformed", "Content-Length is no number of bytes")
+        raise HttpRequestRefusedError(HTTPStatus.BAD_REQUEST, "malformed", "Content-Length is no number of bytes")
     closes = request[3] == "0" or "close" in ",".join(given.get("connection", ())).lower()
-    return Head(
+    return HttpRequestHead(
         path=request[2].partition("?")[0],
         length=int(length),
         keep=not closes,

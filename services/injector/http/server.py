@@ -18,9 +18,9 @@ from typing import Any, cast
 import msgspec
 
 from services.injector.http import connection_gate
-from services.injector.http.connection import Conversation
-from services.injector.http.fair_slots import BusyError, Turns
-from services.injector.http.request import Handler, Limits
+from services.injector.http.connection_handler import ConnectionHandler
+from services.injector.http.fair_slots import BusyError, FairSlots
+from services.injector.http.request import Handler, HttpLimits
 from shared.errors import BadInputError
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _PAUSE = 0.05
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Access(msgspec.Struct, frozen=True, kw_only=True):
+class ClientAccess(msgspec.Struct, frozen=True, kw_only=True):
     """Who may ask, as far as it is known."""
 
     networks: tuple[Network, ...] = ()
@@ -47,17 +47,17 @@ class HttpServer:
         handlers: Mapping[str, Handler],
         *,
         context: Callable[[], ssl.SSLContext],
-        limits: Limits = Limits(),  # noqa: B008 (frozen)
-        access: Access = Access(),  # noqa: B008 (frozen)
+        limits: HttpLimits = HttpLimits(),  # noqa: B008 (frozen)
+        access: ClientAccess = ClientAccess(),  # noqa: B008 (frozen)
         refused: Callable[[str], None] = lambda _word: None,
     ) -> None:
         self._context = context
         self._limits = limits
         self._networks = access.networks
         self._refused = refused
-        self._conversation = Conversation(handlers, limits, names=access.names, refused=refused)
-        self._gate = connection_gate.Gate(limits.connections)
-        self._handshakes = Turns(limits.handshakes)
+        self._conversation = ConnectionHandler(handlers, limits, names=access.names, refused=refused)
+        self._gate = connection_gate.ConnectionGate(limits.connections)
+        self._handshakes = FairSlots(limits.handshakes)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: socket.socket | None = None
 
@@ -112,7 +112,7 @@ class HttpServer:
             self._refused("source")
             connection.close()
             return
-        cut = _Cut(connection)
+        cut = _Abort(connection)
         visit, displaced = self._gate.enter(source, cut)
         if displaced is not None:
             self._refused("displaced")
@@ -131,7 +131,7 @@ class HttpServer:
         plain = getattr(address, "ipv4_mapped", None) or address
         return any(plain in network for network in self._networks)
 
-    async def _serve(self, connection: socket.socket, visit: connection_gate.Visit, cut: _Cut) -> None:
+    async def _serve(self, connection: socket.socket, visit: connection_gate.OpenConnection, cut: _Abort) -> None:
         try:
             with contextlib.closing(await self._handshake(connection, visit.source)) as stream:
                 cut.transport = stream.writer.transport
@@ -149,14 +149,14 @@ class HttpServer:
             if cut.transport is None:
                 connection.close()
 
-    async def _handshake(self, connection: socket.socket, source: str) -> _Stream:
+    async def _handshake(self, connection: socket.socket, source: str) -> _TlsStream:
         """Agree on TLS. A client that says nothing costs a socket; the others take turns, by source."""
         async with asyncio.timeout(self._limits.hello_seconds):
             await _readable(connection)
         async with self._handshakes.turn(source):
             return await self._agreed(connection)
 
-    async def _agreed(self, connection: socket.socket) -> _Stream:
+    async def _agreed(self, connection: socket.socket) -> _TlsStream:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=self._limits.head_bytes, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -169,7 +169,7 @@ class HttpServer:
         )
         # uvloop's transports are subclasses of none of asyncio's.
         writing = cast("asyncio.WriteTransport", transport)
-        return _Stream(reader, asyncio.StreamWriter(writing, protocol, reader, loop))
+        return _TlsStream(reader, asyncio.StreamWriter(writing, protocol, reader, loop))
 
 
 async def _readable(connection: socket.socket) -> None:
@@ -188,7 +188,7 @@ async def _readable(connection: socket.socket) -> None:
         loop.remove_reader(connection)
 
 
-class _Stream:
+class _TlsStream:
     """Both directions of a connection in TLS."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,7 +199,7 @@ class _Stream:
         self.writer.close()
 
 
-class _Cut:
+class _Abort:
     """Ends a connection at once."""
 
     def __init__(self, connection: socket.socket) -> None:

@@ -15,15 +15,15 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from services.injector.core import privileges, review, validation
+from services.injector.core import policy_validation, privileges, review
 from services.injector.core.configuration import Installation
-from services.injector.core.decision import Namespace, decide
+from services.injector.core.decision import NamespaceMeta, decide
 from services.injector.core.patch import json_patch, unclaimed, warnings, with_sidecar
-from services.injector.core.sidecar import unused_images
+from services.injector.core.sidecar_containers import unused_images
 from services.injector.http import fair_slots
-from services.injector.http.request import Handler, Request
-from services.injector.http.worker_thread import Bench
-from services.injector.log.namespaces import Membership
+from services.injector.http.request import Handler, HttpRequest
+from services.injector.http.worker_thread import WorkerThread
+from services.injector.log.namespace_follower import NamespaceFollower
 from shared.errors import BadInputError, MeshlogError
 from shared.membership import is_member
 from shared.model import ANNOTATION_SIDECAR
@@ -33,8 +33,8 @@ PATH = "/mutate-pod-creation"
 VALIDATION_PATH = "/validate-policy"
 SMALL = 64 * 1024
 """Bytes of a review that the event loop reads itself, in less than it takes to ask a thread."""
-PODS = fair_slots.Caps(waiting=512, waiting_of_source=256, waiting_of_namespace=128)
-POLICIES = fair_slots.Caps(waiting=256, waiting_of_source=64, waiting_of_namespace=8)
+PODS = fair_slots.SlotLimits(waiting=512, waiting_of_source=256, waiting_of_namespace=128)
+POLICIES = fair_slots.SlotLimits(waiting=256, waiting_of_source=64, waiting_of_namespace=8)
 """What waits for the two threads; the API server has 200 writes under way at most, unless it is told otherwise."""
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Webhook:
 
     def __init__(
         self,
-        membership: Membership,
+        membership: NamespaceFollower,
         installation: Installation,
         *,
         patience: float = 2.0,
@@ -57,8 +57,8 @@ class Webhook:
         self._patience = patience
         self._observe = observe
         self._budgets = budgets
-        self._pods = Bench("pods", PODS)
-        self._policies = Bench("policies", POLICIES)
+        self._pods = WorkerThread("pods", PODS)
+        self._policies = WorkerThread("policies", POLICIES)
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -80,14 +80,17 @@ class Webhook:
 
     async def answer(self, body: bytes, source: str = "") -> bytes:
         """The AdmissionReview that answers one about a pod. Raises `BadInputError` if `body` is none."""
-        return await self._answer(self._pods, Request(source, body), self._mutate)
+        return await self._answer(self._pods, HttpRequest(source, body), self._mutate)
 
     async def judge(self, body: bytes, source: str = "") -> bytes:
         """The AdmissionReview that answers one about policy. Raises `BadInputError` if `body` is none."""
-        return await self._answer(self._policies, Request(source, body), self._validate)
+        return await self._answer(self._policies, HttpRequest(source, body), self._validate)
 
     async def _answer(
-        self, bench: Bench, request: Request, decide_on: Callable[[str, review.Question], Awaitable[bytes]]
+        self,
+        bench: WorkerThread,
+        request: HttpRequest,
+        decide_on: Callable[[str, review.AdmissionRequest], Awaitable[bytes]],
     ) -> bytes:
         started = time.perf_counter()
         body = request.body
@@ -113,12 +116,12 @@ class Webhook:
         self._observe(outcome, time.perf_counter() - started)
         return answer
 
-    async def _validate(self, source: str, question: review.Question) -> bytes:
-        check = validation.check
+    async def _validate(self, source: str, question: review.AdmissionRequest) -> bytes:
+        check = policy_validation.check
         told = await self._policies.run(source, question.namespace, lambda: check(question, self._budgets))
         return review.allow(question, warnings=told)
 
-    async def _mutate(self, source: str, question: review.Question) -> bytes:
+    async def _mutate(self, source: str, question: review.AdmissionRequest) -> bytes:
         if question.adds_container:
             return await self._pods.run(source, question.namespace, lambda: self._joined(question))
         if not question.creates_pod:
@@ -126,7 +129,7 @@ class Webhook:
         namespace = await self._namespace(question.namespace)
         return await self._pods.run(source, namespace.name, lambda: self._injected(question, namespace))
 
-    def _injected(self, question: review.Question, namespace: Namespace) -> bytes:
+    def _injected(self, question: review.AdmissionRequest, namespace: NamespaceMeta) -> bytes:
         """The answer to a pod's review. Raises `BadInputError`."""
         pod = question.pod()
         installation = self._installation
@@ -144,7 +147,7 @@ class Webhook:
         after = with_sidecar(pod, installation, mesh)
         return review.allow(question, json_patch(pod, after), warnings=told)
 
-    def _joined(self, question: review.Question) -> bytes:
+    def _joined(self, question: review.AdmissionRequest) -> bytes:
         """The answer about an ephemeral container. Raises `BadInputError`."""
         pod = question.pod()
         if ANNOTATION_SIDECAR not in ((pod.get("metadata") or {}).get("annotations") or {}):
@@ -152,7 +155,7 @@ class Webhook:
         told = privileges.check(pod["spec"], self._installation, fields=("ephemeralContainers",))
         return review.allow(question, warnings=told)
 
-    async def _namespace(self, name: str) -> Namespace:
+    async def _namespace(self, name: str) -> NamespaceMeta:
         try:
             async with asyncio.timeout(self._patience):
                 while not self._is_settled(name):

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from services.injector.http.fair_slots import Caps, Turns
+from services.injector.http.fair_slots import FairSlots, SlotLimits
 
 T = TypeVar("T")
 
 
-class Bench:
+class WorkerThread:
     """Runs pure functions one after the other in a thread."""
 
-    def __init__(self, name: str, caps: Caps) -> None:
-        self._turns = Turns(caps)
+    def __init__(self, name: str, caps: SlotLimits) -> None:
+        self._turns = FairSlots(caps)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     @property

@@ -14,7 +14,7 @@ from google.protobuf.json_format import ParseDict
 
 from cli.offline.bootstrap import bootstrap
 from services.compiler.core.offline import compile_events
-from services.injector.core.bootstrap import bootstrap as injected
+from services.injector.core.proxy_bootstrap import bootstrap as injected
 from shared.records.events import Event
 from tests.integration.compiler.envoys import Authority, running
 from tests.ports import free_port

@@ -18,7 +18,7 @@ from google.protobuf.json_format import MessageToJson, ParseDict
 
 from cli.offline.bootstrap import Material
 from services.compiler.names import DENIED
-from services.injector.core.bootstrap import bootstrap as injected
+from services.injector.core.proxy_bootstrap import bootstrap as injected
 from tests.programs import envoy_binary
 from tests.unit.injector.pods import INSTALLATION
 from tests.waiting import eventually

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.service.discovery.v3 import discovery_pb2
 from grpc import aio
 
-from services.injector.core.bootstrap import (
+from services.injector.core.proxy_bootstrap import (
     BUNDLE_FILE,
     TOKEN_FILE,
     TOKEN_SOURCE_FILE,

@@ -6,8 +6,8 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from services.injector.http.request import Limits
-from services.injector.http.server import Access, HttpServer
+from services.injector.http.request import HttpLimits
+from services.injector.http.server import ClientAccess, HttpServer
 from services.injector.http.webhook import Webhook
 
 
@@ -16,8 +16,8 @@ async def served(
     webhook: Webhook,
     context: ssl.SSLContext,
     *,
-    limits: Limits = Limits(),  # noqa: B008 (frozen)
-    access: Access = Access(),  # noqa: B008 (frozen)
+    limits: HttpLimits = HttpLimits(),  # noqa: B008 (frozen)
+    access: ClientAccess = ClientAccess(),  # noqa: B008 (frozen)
     refused: Callable[[str], None] = lambda _word: None,
 ) -> AsyncGenerator[tuple[HttpServer, int]]:
     """The server and its port on loopback."""

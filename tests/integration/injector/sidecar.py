@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from services.injector.core.bootstrap import bootstrap
 from services.injector.core.configuration import Installation
 from services.injector.core.probe_listeners import NODE_ADDRESS, POD_ADDRESS
 from services.injector.core.probes import Probe
+from services.injector.core.proxy_bootstrap import bootstrap
 from tests.integration.injector.edge import Envoy, Volume, status_of
 from tests.ports import free_port
 from tests.unit.injector.pods import INSTALLATION

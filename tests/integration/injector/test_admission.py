@@ -19,7 +19,7 @@ from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import ApiError
 from deploy.install.control_plane import Profile, webhook
 from services.injector.http.webhook import PATH, VALIDATION_PATH, Webhook
-from services.injector.log.namespaces import Membership
+from services.injector.log.namespace_follower import NamespaceFollower
 from shared.eventlog.memory import MemoryLog
 from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.integration.injector.edge import Authority
@@ -61,7 +61,7 @@ async def serving(tmp_path: Path) -> AsyncGenerator[Serving]:
     made = Serving(Authority(), tmp_path)
     made.renew()
     await write(made.log, "Namespace", "", "shop", namespace())
-    membership = Membership(made.log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
+    membership = NamespaceFollower(made.log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
     task = asyncio.create_task(membership.run())
     async with served(Webhook(membership, INSTALLATION), made.context) as (_, made.port):
         yield made

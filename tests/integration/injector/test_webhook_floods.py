@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from services.injector.http.webhook import PATH, VALIDATION_PATH, Webhook
-from services.injector.log.namespaces import Membership
+from services.injector.log.namespace_follower import NamespaceFollower
 from shared.eventlog.memory import MemoryLog
 from tests.attacks.attack import Cost
 from tests.attacks.webhook import kinds, posted, review
@@ -75,7 +75,7 @@ async def webhooks(tmp_path: Path) -> AsyncGenerator[Webhooks]:
     log = MemoryLog()
     for name in ("shop", "bookbuyer"):
         await write(log, "Namespace", "", name, namespace(name))
-    membership = Membership(log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
+    membership = NamespaceFollower(log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
     task = asyncio.create_task(membership.run())
     await membership.caught_up.wait()
     counted: list[str] = []

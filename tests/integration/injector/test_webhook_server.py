@@ -22,9 +22,9 @@ from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster import ApiError
 from deploy.devcluster.object_fields import API_SERVER
 from services.injector.http import connection_gate
-from services.injector.http.request import Limits, RefusedError, read_head
-from services.injector.http.server import Access, HttpServer
-from services.injector.http.tls import ServerContext, require_client
+from services.injector.http.request import HttpLimits, HttpRequestRefusedError, read_head
+from services.injector.http.server import ClientAccess, HttpServer
+from services.injector.http.tls_context import ServerContext, require_client
 from services.injector.http.webhook import PATH, Webhook
 from services.injector.settings import InjectorSettings
 from shared.errors import BadInputError
@@ -107,8 +107,8 @@ Start = Callable[..., AbstractAsyncContextManager[Side]]
 def start(tmp_path: Path) -> Start:
     @asynccontextmanager
     async def started(
-        limits: Limits = Limits(),  # noqa: B008 (frozen)
-        access: Access = Access(),  # noqa: B008 (frozen)
+        limits: HttpLimits = HttpLimits(),  # noqa: B008 (frozen)
+        access: ClientAccess = ClientAccess(),  # noqa: B008 (frozen)
         clients: bytes = b"",
     ) -> AsyncGenerator[Side]:
         authority = Authority()
@@ -180,7 +180,7 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
 async def test_what_is_no_review_is_refused_with_a_status_and_a_sentence(
     start: Start, sent: bytes, status: int, reason: str
 ) -> None:
-    async with start(Limits(linger_seconds=0.2)) as side:
+    async with start(HttpLimits(linger_seconds=0.2)) as side:
         reader, writer = await side.open()
         writer.write(sent)
         answer = await _answer(reader)
@@ -193,7 +193,7 @@ async def test_what_is_no_review_is_refused_with_a_status_and_a_sentence(
 
 async def test_a_connection_that_says_nothing_or_too_slowly_is_ended(start: Start) -> None:
     """Before TLS, before a request, in its head, in its body, and before it takes the answer."""
-    limits = Limits(
+    limits = HttpLimits(
         hello_seconds=0.2,
         handshake_seconds=0.2,
         first_seconds=0.2,
@@ -218,8 +218,8 @@ async def test_a_connection_that_says_nothing_or_too_slowly_is_ended(start: Star
 
 async def test_idle_connections_of_one_source_give_way_to_anothers(start: Start) -> None:
     """200 of a stranger; the API server is served, and its own connection stays."""
-    caps = connection_gate.Caps(connections=64, per_source=64)
-    async with start(Limits(connections=caps)) as side:
+    caps = connection_gate.ConnectionLimits(connections=64, per_source=64)
+    async with start(HttpLimits(connections=caps)) as side:
         held = await asyncio.gather(*(side.open("127.0.0.2") for _ in range(64)))
         reader, writer = await side.open()
         for _ in range(2):
@@ -250,7 +250,7 @@ async def test_large_bodies_share_a_few_places_and_one_source_takes_only_some(st
 
 async def test_with_a_ca_only_its_clients_are_answered(start: Start, tmp_path: Path) -> None:
     clients, others = ClientAuthority(tmp_path), ClientAuthority(tmp_path, "others")
-    access = Access(names=("kube-apiserver",))
+    access = ClientAccess(names=("kube-apiserver",))
     review = posted(PATH, REVIEW, "Connection: close")
 
     async def asked_by(prepare: Callable[[ssl.SSLContext], None]) -> bytes:
@@ -276,7 +276,7 @@ async def test_with_a_ca_only_its_clients_are_answered(start: Start, tmp_path: P
 
 async def test_from_other_networks_nothing_is_taken(start: Start) -> None:
     networks = (ipaddress.ip_network("127.0.0.2/32"), ipaddress.ip_network("::1/128"))
-    async with start(access=Access(networks=networks)) as side:
+    async with start(access=ClientAccess(networks=networks)) as side:
         with pytest.raises(OSError, match=r".*"):
             await side.ask(posted(PATH, REVIEW))
         reader, writer = await side.open("127.0.0.2")
@@ -296,7 +296,7 @@ class _Certificate:
 async def test_a_new_file_of_cas_is_followed_and_a_bad_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("services.injector.http.tls._LOOK", 0.01)
+    monkeypatch.setattr("services.injector.http.tls_context._LOOK", 0.01)
     file = tmp_path / "ca.crt"
     file.write_bytes(ClientAuthority(tmp_path, "first").pem)
     certificate: Any = _Certificate()
@@ -344,7 +344,7 @@ def test_settings_that_cannot_be_are_refused_with_their_name(settings: dict[str,
 def test_the_head_is_read_to_the_letter() -> None:
     found = read_head(head(f"{PATH}?timeout=10s", "content-length: 7", "Connection: Keep-Alive, Close"))
     assert (found.path, found.length, found.keep, found.expects) == (PATH, 7, False, False)
-    with pytest.raises(RefusedError, match="no request"):
+    with pytest.raises(HttpRequestRefusedError, match="no request"):
         read_head(b"POST /a b HTTP/1.1\r\n\r\n")
 
 
@@ -353,7 +353,7 @@ async def test_the_devclusters_api_server_proves_itself_and_pods_are_injected(st
     await api.start()
     try:
         await api.cluster.create("namespaces", {"metadata": {"name": "shop"}})
-        async with start(access=Access(names=(API_SERVER,)), clients=api.ca_pem.encode()) as side:
+        async with start(access=ClientAccess(names=(API_SERVER,)), clients=api.ca_pem.encode()) as side:
             roots = "".join(ssl.DER_cert_to_PEM_cert(der) for der in side.context.get_ca_certs(binary_form=True))
             url = f"https://localhost:{side.port}{PATH}"
             hook: dict[str, Any] = {

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.ca.core.csr import read_csr
-from services.ca.core.errors import RefusedError
+from services.ca.core.errors import IssuanceRefusedError
 from services.ca.core.template import LeafTemplate, sign_leaf
 from services.ca.keys.authority import AuthorityError, decode_authority, encode_authority, generate_authority
 from shared.errors import MeshlogError
@@ -72,7 +72,7 @@ LEAF = sign_leaf(
 
 
 def _csr(content: bytes) -> None:
-    with contextlib.suppress(RefusedError):
+    with contextlib.suppress(IssuanceRefusedError):
         taken = read_csr(content, BUYER)
         assert taken.spki in content, "a key that is not in the CSR"
 

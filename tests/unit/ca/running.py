@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from services.ca.app import CertificateAuthority, default_root
+from services.ca.app import App, default_root
 from services.ca.core.root_certificates import WantedRoot
 from services.ca.keys.authority import (
     Authority,
@@ -96,10 +96,10 @@ async def certificate_authority(
     kube: KubeApi | None = None,
     clock: Callable[[], float] = time.time,
     **settings: Any,
-) -> AsyncGenerator[CertificateAuthority]:
+) -> AsyncGenerator[App]:
     chosen = CaSettings(**settings)
     store = store or MemoryKeyStore()
-    ca = CertificateAuthority(chosen, store=store.of, kube=kube, clock=clock)
+    ca = App(chosen, store=store.of, kube=kube, clock=clock)
     if authority is not None or provider is not None:
         ca.roots.add(default_root(chosen), provider or BuiltinProvider(authority or new_authority(clock)))
     async with tasks(*(part for _, part in await ca.parts(logs))):

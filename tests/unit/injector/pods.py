@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from services.injector.core.configuration import Installation
-from services.injector.core.decision import Namespace
+from services.injector.core.decision import NamespaceMeta
 from shared.model import ANNOTATION_INJECTION, LABEL_MONITORED_BY
 
 INSTALLATION = Installation(
@@ -16,7 +16,9 @@ INSTALLATION = Installation(
     edge_host="meshlog-xds-edge.meshlog-system.svc.cluster.local",
 )
 
-MEMBER = Namespace(name="shop", labels={LABEL_MONITORED_BY: "meshlog"}, annotations={ANNOTATION_INJECTION: "enabled"})
+MEMBER = NamespaceMeta(
+    name="shop", labels={LABEL_MONITORED_BY: "meshlog"}, annotations={ANNOTATION_INJECTION: "enabled"}
+)
 
 _POD: dict[str, Any] = {
     "apiVersion": "v1",

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
 from services.injector.core.patch import with_sidecar
@@ -80,7 +80,7 @@ CLUSTER = Cluster(now=1_700_000_000.0)
 
 def issued(spec: Json) -> str:
     """What the CA is told of certificates: all of what the MeshConfig reaches in it."""
-    facts = Facts(
+    facts = ClusterState(
         TokenVerifier(clock=lambda: CLUSTER.now),
         cluster=CLUSTER.name,
         mesh_name="meshlog",

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
-from services.injector.core.decision import Namespace as InjectedNamespace
+from services.injector.core.decision import NamespaceMeta as InjectedNamespace
 from services.injector.core.decision import decide
-from services.injector.log.namespaces import ClusterFold
+from services.injector.log.namespace_follower import NamespaceFold
 from shared import model
 from shared.errors import MeshlogError
 from shared.eventlog.memory import MemoryLog
@@ -308,13 +308,13 @@ async def test_without_a_mesh_config_every_reader_falls_back_to_its_defaults(mes
     without = mesh.take(config(None))
     assert mesh.take(config(spec)) != without
     assert mesh.take(config(None)) == without
-    facts = Facts(TokenVerifier(), cluster=CLUSTER.name, mesh_name="meshlog", mesh_namespace="meshlog-system")
+    facts = ClusterState(TokenVerifier(), cluster=CLUSTER.name, mesh_name="meshlog", mesh_namespace="meshlog-system")
     facts.apply(CLUSTER.config_event(spec))
     assert facts.lifetime == 3 * 3600
     facts.apply(CLUSTER.gone("MeshConfig", "meshlog-system", "osm-mesh-config"))
     assert facts.lifetime is None
     log = MemoryLog()
-    known = ClusterFold(mesh_namespace="meshlog-system")
+    known = NamespaceFold(mesh_namespace="meshlog-system")
     for sequence, event in enumerate(
         [CLUSTER.config_event(spec), CLUSTER.gone("MeshConfig", "meshlog-system", "osm-mesh-config")], 1
     ):

@@ -8,7 +8,7 @@ from services.ingestor.core.object_index import Book
 from services.ingestor.status.ack_progress import Reach
 from services.ingestor.status.log_follower import Hearing
 from services.ingestor.status.reporter import News, Outcome, Report, Reporter
-from services.injector.log.namespaces import Membership
+from services.injector.log.namespace_follower import NamespaceFollower
 from services.xds_edge.admission.token_issuers import IssuerFold, issuers_view
 from shared.eventlog.fold import Epoch
 from shared.eventlog.memory import MemoryLog, MemoryLogs
@@ -30,8 +30,8 @@ OTHER = Cluster()
 SERVICE = CLUSTER.event("Service", "bookstore", "web", {})
 
 
-def membership(log: MemoryLog) -> Membership:
-    return Membership(log, streams=STREAMS, cluster=CLUSTER.name, mesh_namespace="meshlog-system")
+def membership(log: MemoryLog) -> NamespaceFollower:
+    return NamespaceFollower(log, streams=STREAMS, cluster=CLUSTER.name, mesh_namespace="meshlog-system")
 
 
 async def test_membership_is_that_of_the_newest_epoch_and_a_log_that_went_back_is_read_again() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.ca.log.rotation_progress import FleetProgress
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.records import events
@@ -96,7 +96,7 @@ async def test_a_rotation_waits_for_a_proxy_while_it_asks_for_the_bundle_and_no_
     """By what the edge reports and the CA reads: a sidecar whose last policy goes gives its secrets up."""
     await mesh.compiler.publish({"web": CLASS}, {POD: ("u1", "web")})
     namespace, name = POD.split("/")
-    facts = Facts(TokenVerifier(), cluster=CLUSTER, mesh_name="meshlog", mesh_namespace="meshlog-system")
+    facts = ClusterState(TokenVerifier(), cluster=CLUSTER, mesh_name="meshlog", mesh_namespace="meshlog-system")
     await mesh.pod(namespace, name, "u1")
     async for record in (await mesh.logs.open(STREAMS.events)).read():
         facts.apply(events.read(record))

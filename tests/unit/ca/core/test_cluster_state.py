@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.ca.core.cluster_state import Facts
-from services.ca.log.cluster_state_follower import facts_view
+from services.ca.core.cluster_state import ClusterState
+from services.ca.log.cluster_state_follower import cluster_state_view
 from shared.errors import MeshlogError
 from shared.eventlog.memory import MemoryLogs
 from shared.identity.service_account_tokens import TokenVerifier
@@ -18,9 +18,9 @@ from tests.waiting import eventually
 NOW = 1_700_000_000.0
 
 
-def folded(cluster: Cluster, *more: Event) -> tuple[Facts, TokenVerifier]:
+def folded(cluster: Cluster, *more: Event) -> tuple[ClusterState, TokenVerifier]:
     verifier = TokenVerifier(clock=lambda: NOW)
-    facts = Facts(verifier, cluster="devcluster", mesh_name="meshlog", mesh_namespace="meshlog-system")
+    facts = ClusterState(verifier, cluster="devcluster", mesh_name="meshlog", mesh_namespace="meshlog-system")
     for event in [*cluster.bookstore(), *more]:
         facts.apply(event)
     return facts, verifier
@@ -88,7 +88,7 @@ async def test_the_view_reads_what_is_there_then_what_comes() -> None:
     await write(log, CLUSTER.bookstore())
     facts, verifier = folded(CLUSTER)
     facts.clear()
-    view = facts_view(log, facts, streams=Streams())
+    view = cluster_state_view(log, facts, streams=Streams())
     async with tasks(view.run()):
         await view.caught_up.wait()
         token = verifier.verify(CLUSTER.token())
@@ -103,14 +103,14 @@ async def test_a_new_epoch_forgets_what_it_does_not_tell_again() -> None:
     await write(log, CLUSTER.bookstore())
     facts, verifier = folded(CLUSTER)
     token = verifier.verify(CLUSTER.token())
-    view = facts_view(log, facts, streams=Streams())
+    view = cluster_state_view(log, facts, streams=Streams())
     again = [event for event in CLUSTER.bookstore() if event.name != "bookbuyer-1"]
     async with tasks(view.run()):
         await view.caught_up.wait()
         await write(log, again, epoch="epoch-2")
         await eventually(lambda: facts.objection(token), within=5, what="the pod of the old epoch is gone")
     late, _ = folded(CLUSTER)
-    other = facts_view(log, late, streams=Streams())
+    other = cluster_state_view(log, late, streams=Streams())
     async with tasks(other.run()):
         await other.caught_up.wait()
         assert late.objection(token) is not None

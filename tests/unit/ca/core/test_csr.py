@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ca.core.csr import MAX_BYTES, read_csr
-from services.ca.core.errors import RefusedError
+from services.ca.core.errors import IssuanceRefusedError
 from shared.identity.spiffe import SpiffeId
 from tests.unit.identity.test_svid_validator import usage
 
@@ -124,7 +124,7 @@ def twice() -> bytes:
     ],
 )
 def test_one_mutation_is_refused(make: Callable[[], bytes], code: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(IssuanceRefusedError) as refused:
         read_csr(make(), BUYER)
     assert refused.value.code == code
     assert refused.value.retry_after == 0
@@ -138,7 +138,7 @@ _VALID = csr(uris(str(BUYER)))
 def test_a_changed_byte_is_judged_not_crashed_on(position: int, value: int) -> None:
     changed = bytearray(_VALID)
     changed[position] = value
-    with contextlib.suppress(RefusedError):
+    with contextlib.suppress(IssuanceRefusedError):
         # What is taken still has the key of the original: its signature covers everything.
         assert read_csr(bytes(changed), BUYER).spki in _VALID
 
@@ -146,5 +146,5 @@ def test_a_changed_byte_is_judged_not_crashed_on(position: int, value: int) -> N
 @settings(max_examples=100, deadline=None)
 @given(noise=st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
-    with pytest.raises(RefusedError):
+    with pytest.raises(IssuanceRefusedError):
         read_csr(noise, BUYER)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.ca.core.issuer import Issuer, SigningPolicy
 from services.ca.core.replay_guard import BURST, ReplayGuard
 from services.ca.core.template import LeafTemplate, self_signed_root, sign_leaf
@@ -50,7 +50,7 @@ class Desk:
             sealing_keys=self.opener.public_keys,
         )
         verifier = TokenVerifier(clock=lambda: self.now)
-        self.facts = Facts(verifier, cluster="devcluster", mesh_name="meshlog", mesh_namespace="meshlog-system")
+        self.facts = ClusterState(verifier, cluster="devcluster", mesh_name="meshlog", mesh_namespace="meshlog-system")
         for event in self.cluster.bookstore():
             self.facts.apply(event)
         self.learn: Callable[[], None] = lambda: None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ca.core.errors import RefusedError
+from services.ca.core.errors import IssuanceRefusedError
 from services.ca.core.replay_guard import BURST, REFILL_SECONDS, REMEMBERED_SECONDS, ReplayGuard
 
 
@@ -22,7 +22,7 @@ def test_the_same_request_may_come_again_and_costs_nothing() -> None:
 def test_a_csr_under_another_id_is_a_replay() -> None:
     guard = ReplayGuard()
     guard.admit("request", digest(1), "pod", 0.0)
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(IssuanceRefusedError) as refused:
         guard.admit("another", digest(1), "pod", REMEMBERED_SECONDS)
     assert (refused.value.code, refused.value.retry_after) == ("csr/replayed", 0)
 
@@ -38,7 +38,7 @@ def test_a_pod_that_asks_too_often_waits_and_others_do_not() -> None:
     guard = ReplayGuard()
     for number in range(BURST):
         guard.admit(f"r{number}", digest(number), "pod", 0.0)
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(IssuanceRefusedError) as refused:
         guard.admit("more", digest(1000), "pod", 0.0)
     assert refused.value.code == "csr/rate"
     assert 0 < refused.value.retry_after <= REFILL_SECONDS
@@ -50,7 +50,7 @@ def test_a_clock_that_jumps_back_grants_nothing_and_breaks_nothing() -> None:
     guard = ReplayGuard()
     for number in range(BURST):
         guard.admit(f"r{number}", digest(number), "pod", 1000.0)
-    with pytest.raises(RefusedError):
+    with pytest.raises(IssuanceRefusedError):
         guard.admit("more", digest(1000), "pod", 0.0)
     guard.admit("more", digest(1000), "pod", REFILL_SECONDS)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ca.core.rotation_plan import Candidate, Facts, Plan, first_bundle, plan
+from services.ca.core.rotation_plan import Candidate, RotationFacts, RotationPlan, first_bundle, plan
 from shared.meshconfig.root_certificate import Role
 from shared.records.certificates import SealingKey, TrustBundle, TrustedRoot
 
@@ -42,8 +42,8 @@ class World:
     def unrenewed(self, serial: int) -> list[str]:
         return ["a proxy"] if self.renewed < serial else []
 
-    def step(self, held: TrustBundle, wanted: Sequence[Candidate]) -> Plan:
-        facts = Facts(untrusting=self.untrusting, uncompiled=self.uncompiled, unrenewed=self.unrenewed)
+    def step(self, held: TrustBundle, wanted: Sequence[Candidate]) -> RotationPlan:
+        facts = RotationFacts(untrusting=self.untrusting, uncompiled=self.uncompiled, unrenewed=self.unrenewed)
         return plan(held, wanted, facts, serial=held.serial + 1)
 
 
@@ -155,7 +155,7 @@ def test_there_is_no_bundle_of_nothing() -> None:
 
 def test_another_key_type_is_published_without_a_step() -> None:
     world, held = World(), first(candidate("a", "active"))
-    facts = Facts(untrusting=world.untrusting, uncompiled=world.uncompiled, unrenewed=world.unrenewed)
+    facts = RotationFacts(untrusting=world.untrusting, uncompiled=world.uncompiled, unrenewed=world.unrenewed)
     found = plan(held, [candidate("a", "active")], facts, serial=101, key_type="RSA-2048")
     assert (found.step, found.bundle.key_type, found.bundle.serial) == ("steady", "RSA-2048", 101)
     assert found.bundle.signing_since == held.signing_since

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from cryptography import x509
 
-from services.ca.app import CertificateAuthority
+from services.ca.app import App
 from services.ca.http.bundle_endpoint import BundleEndpoint
 from services.ca.kubernetes import gateway_certificate
 from services.ca.kubernetes.client import KubeAnswer
@@ -97,7 +97,7 @@ class Hesitant(FakeKubernetes):
         super().__init__()
         self._logs = logs
         self._cluster = cluster
-        self.ca: CertificateAuthority | None = None
+        self.ca: App | None = None
 
     async def request(self, method: str, path: str, **rest: Any) -> KubeAnswer:
         answer = await super().request(method, path, **rest)

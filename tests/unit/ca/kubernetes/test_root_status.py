@@ -8,8 +8,8 @@ import pytest
 
 from services.ca import rotation_controller
 from services.ca.core.root_certificates import WantedRoot
-from services.ca.core.rotation_plan import Plan, Role
-from services.ca.kubernetes.root_status import RootsSeen, root_status
+from services.ca.core.rotation_plan import Role, RotationPlan
+from services.ca.kubernetes.root_status import RotationOutcome, root_status
 from shared.eventlog.memory import MemoryLogs
 from shared.records.certificates import TrustBundle, TrustedRoot
 from shared.records.subjects import Streams
@@ -20,7 +20,7 @@ from tests.waiting import eventually
 
 STREAMS = Streams()
 ROOTS = "/apis/config.openservicemesh.io/v1alpha2/namespaces/meshlog-system/meshrootcertificates"
-WAITING = Plan(
+WAITING = RotationPlan(
     TrustBundle(
         "cluster.local", 30, ["A", "B"], [], [TrustedRoot("a", "cluster.local", 10), TrustedRoot("b", "x.org", 20)], 15
     ),
@@ -59,7 +59,7 @@ def holding(status: dict[str, Any]) -> list[str]:
     ],
 )
 def test_a_root_is_ready_when_it_is_what_its_role_asks_for(name: str, role: Role, state: str, true: list[str]) -> None:
-    status = root_status(wanted(name, role), RootsSeen(WAITING, (), {}))
+    status = root_status(wanted(name, role), RotationOutcome(WAITING, (), {}))
     assert (status["state"], holding(status)) == (state, true)
     ready = "Ready" in true
     assert bool(status["message"]) is not ready
@@ -67,14 +67,14 @@ def test_a_root_is_ready_when_it_is_what_its_role_asks_for(name: str, role: Role
 
 
 def test_who_is_waited_for_is_named_and_counted() -> None:
-    status = root_status(wanted("b", "active"), RootsSeen(WAITING, (), {}))
+    status = root_status(wanted("b", "active"), RotationOutcome(WAITING, (), {}))
     assert status["message"] == (
         "b signs as soon as every proxy trusts it: shop/1: late; shop/2: late; shop/3: late and 2 more"
     )
 
 
 def test_a_root_that_cannot_be_used_says_why() -> None:
-    status = root_status(wanted("a", "active"), RootsSeen(WAITING, (), {"a": "Vault is sealed"}))
+    status = root_status(wanted("a", "active"), RotationOutcome(WAITING, (), {"a": "Vault is sealed"}))
     assert (status["state"], status["message"], holding(status)) == (
         "broken",
         "Vault is sealed",
@@ -87,7 +87,7 @@ def test_times_are_those_of_the_bundles() -> None:
     """Replicas that write at different times write the same."""
     times = [
         one["lastTransitionTime"][-3:]
-        for one in root_status(wanted("b", "passive"), RootsSeen(WAITING, (), {}))["conditions"]
+        for one in root_status(wanted("b", "passive"), RotationOutcome(WAITING, (), {}))["conditions"]
     ]
     assert times == ["20Z", "15Z", "30Z"]
 

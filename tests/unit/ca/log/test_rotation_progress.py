@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ca.core.cluster_state import Facts
+from services.ca.core.cluster_state import ClusterState
 from services.ca.log.rotation_progress import FleetProgress
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft
@@ -46,7 +46,7 @@ def report(pod: str = "bookbuyer-1", uid: str = "", **changes: object) -> ProxyS
 class Fleet:
     def __init__(self) -> None:
         self.logs = MemoryLogs()
-        self.facts = Facts(
+        self.facts = ClusterState(
             TokenVerifier(clock=lambda: NOW), cluster="devcluster", mesh_name="meshlog", mesh_namespace="meshlog-system"
         )
         for event in Cluster(now=NOW).bookstore():

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from services.ca.log import write_probe
-from services.ca.log.write_probe import Writes
+from services.ca.log.write_probe import WriteProbe
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import LogUnavailableError
 from shared.identity.spiffe import SpiffeId
@@ -22,13 +22,13 @@ BUYER = SpiffeId(trust_domain="cluster.local", namespace="bookstore", service_ac
 LOST = LogUnavailableError("log/unavailable", "the log cannot be reached")
 
 
-def writing(said: list[tuple[str, bool, str]]) -> tuple[MemoryLog, Writes]:
+def writing(said: list[tuple[str, bool, str]]) -> tuple[MemoryLog, WriteProbe]:
     certs = MemoryLogs().stream(Streams().certs)
 
     def told(name: str, ready: bool, why: str) -> None:  # noqa: FBT001 (as a context is told)
         said.append((name, ready, why))
 
-    return certs, Writes(certs, streams=Streams(), ready=told)
+    return certs, WriteProbe(certs, streams=Streams(), ready=told)
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.injector.core.decision import Namespace, decide
+from services.injector.core.decision import NamespaceMeta, decide
 from shared.errors import BadInputError
 from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
 from tests.unit.injector.pods import MEMBER, pod
 
 
-def verdict(made: dict[str, Any], namespace: Namespace = MEMBER) -> bool:
+def verdict(made: dict[str, Any], namespace: NamespaceMeta = MEMBER) -> bool:
     return decide(made, namespace, mesh_name="meshlog", mesh_namespace="meshlog-system").inject
 
 
@@ -35,8 +35,8 @@ QUIET = msgspec.structs.replace(MEMBER, annotations={})
         (wishing("disabled"), MEMBER, False),
         (wishing("no"), MEMBER, False),
         (wishing("FALSE"), MEMBER, False),
-        (wishing("enabled"), Namespace(name="other"), False),
-        (wishing("enabled"), Namespace(name="shop", labels={LABEL_MONITORED_BY: "osm"}), False),
+        (wishing("enabled"), NamespaceMeta(name="other"), False),
+        (wishing("enabled"), NamespaceMeta(name="shop", labels={LABEL_MONITORED_BY: "osm"}), False),
         (pod(), msgspec.structs.replace(MEMBER, labels={**MEMBER.labels, LABEL_IGNORE: "true"}), False),
         (pod(), msgspec.structs.replace(MEMBER, name="kube-system"), False),
         (pod(), msgspec.structs.replace(MEMBER, name="kube-public"), False),
@@ -45,7 +45,7 @@ QUIET = msgspec.structs.replace(MEMBER, annotations={})
 )
 def test_a_pod_gets_a_sidecar_if_its_namespace_is_a_member_and_one_of_both_asks(
     made: dict[str, Any],
-    namespace: Namespace,
+    namespace: NamespaceMeta,
     expected: bool,  # noqa: FBT001 (a column of the table)
 ) -> None:
     assert verdict(made, namespace) is expected

@@ -171,7 +171,7 @@ async def test_the_webhook_goes_on_while_it_judges(monkeypatch: pytest.MonkeyPat
         assert go_on.wait(10)
         return []
 
-    monkeypatch.setattr("services.injector.core.validation.check", slow)
+    monkeypatch.setattr("services.injector.core.policy_validation.check", slow)
     hook = judge()
     asked = asyncio.ensure_future(hook.judge(review("TCPRoute", "specs.smi-spec.io", "v1alpha4", {})))
     await eventually(began.is_set, within=5, what="it judges")

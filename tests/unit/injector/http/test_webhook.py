@@ -12,7 +12,7 @@ import pytest
 
 from services.injector.core import review
 from services.injector.http.webhook import Webhook
-from services.injector.log.namespaces import Membership
+from services.injector.log.namespace_follower import NamespaceFollower
 from shared import model
 from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
@@ -61,11 +61,11 @@ def namespace(name: str = "shop") -> model.Namespace:
     return model.Namespace(metadata=meta)
 
 
-def membership(log: MemoryLog) -> Membership:
-    return Membership(log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
+def membership(log: MemoryLog) -> NamespaceFollower:
+    return NamespaceFollower(log, streams=STREAMS, cluster="c1", mesh_namespace="meshlog-system")
 
 
-def webhook(log: MemoryLog, patience: float = 0.05) -> tuple[Webhook, Membership]:
+def webhook(log: MemoryLog, patience: float = 0.05) -> tuple[Webhook, NamespaceFollower]:
     known = membership(log)
     return Webhook(known, INSTALLATION, patience=patience), known
 

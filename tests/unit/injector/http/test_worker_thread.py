@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.injector.http.fair_slots import BusyError, Caps, Turns
-from services.injector.http.worker_thread import Bench
+from services.injector.http.fair_slots import BusyError, FairSlots, SlotLimits
+from services.injector.http.worker_thread import WorkerThread
 from shared.errors import BadInputError
 from tests.waiting import eventually
 
@@ -30,8 +30,8 @@ class Gate:
 
 
 @asynccontextmanager
-async def bench(**caps: Any) -> AsyncGenerator[tuple[Bench, Gate, Callable[[str], asyncio.Task[str]]]]:
-    found, gate = Bench("test", Caps(**caps)), Gate()
+async def bench(**caps: Any) -> AsyncGenerator[tuple[WorkerThread, Gate, Callable[[str], asyncio.Task[str]]]]:
+    found, gate = WorkerThread("test", SlotLimits(**caps)), Gate()
     asked: list[asyncio.Task[str]] = []
 
     def ask(where: str) -> asyncio.Task[str]:
@@ -91,9 +91,9 @@ async def test_an_asker_that_waits_too_long_is_refused() -> None:
         assert await held == "done"
 
 
-async def order(caps: Caps, *askers: str) -> list[str]:
+async def order(caps: SlotLimits, *askers: str) -> list[str]:
     """In which order askers that come at once get their turn, the first of them excluded."""
-    turns = Turns(caps)
+    turns = FairSlots(caps)
     got: list[str] = []
 
     async def ask(where: str) -> None:
@@ -114,16 +114,16 @@ async def order(caps: Caps, *askers: str) -> list[str]:
 
 async def test_a_source_that_asks_without_end_delays_another_by_one_turn() -> None:
     flood = ["stranger"] * 50
-    assert (await order(Caps(waiting_of_namespace=64), *flood, "api/red")).index("api/red") <= 1
+    assert (await order(SlotLimits(waiting_of_namespace=64), *flood, "api/red")).index("api/red") <= 1
 
 
 async def test_a_namespace_that_asks_without_end_delays_another_of_its_source_by_one_turn() -> None:
     flood = ["api/red"] * 50
-    assert (await order(Caps(waiting_of_namespace=64), *flood, "api/blue")).index("api/blue") <= 1
+    assert (await order(SlotLimits(waiting_of_namespace=64), *flood, "api/blue")).index("api/blue") <= 1
 
 
 async def test_when_all_places_are_taken_a_source_gets_one_of_the_source_that_has_most() -> None:
-    turns = Turns(Caps(waiting=4, waiting_of_source=4))
+    turns = FairSlots(SlotLimits(waiting=4, waiting_of_source=4))
 
     async def ask(source: str) -> str:
         async with turns.turn(source):
@@ -139,7 +139,7 @@ async def test_when_all_places_are_taken_a_source_gets_one_of_the_source_that_ha
 
 
 async def test_a_source_may_hold_only_its_share_of_the_slots() -> None:
-    turns = Turns(Caps(slots=4, slots_of_source=2))
+    turns = FairSlots(SlotLimits(slots=4, slots_of_source=2))
     async with turns.turn("a"), turns.turn("a"):
         third = asyncio.ensure_future(_hold(turns, "a"))
         await asyncio.sleep(0)
@@ -152,7 +152,7 @@ async def test_a_source_may_hold_only_its_share_of_the_slots() -> None:
 
 async def test_an_asker_that_goes_away_leaves_nothing_behind() -> None:
     """Cancelled while it waits, and cancelled in the moment that it gets its turn."""
-    turns = Turns(Caps())
+    turns = FairSlots(SlotLimits())
     async with turns.turn("a"):
         waits = asyncio.ensure_future(_hold(turns, "b"))
         await asyncio.sleep(0)
@@ -168,7 +168,7 @@ async def test_an_asker_that_goes_away_leaves_nothing_behind() -> None:
 
 async def test_an_asker_whose_time_is_over_as_a_slot_becomes_free_is_passed_over() -> None:
     """Its task has not run yet when the slot is handed out."""
-    turns = Turns(Caps())
+    turns = FairSlots(SlotLimits())
     async with turns.turn("a"):
         late = asyncio.ensure_future(_hold(turns, "b"))
         waits = asyncio.ensure_future(_hold(turns, "b"))
@@ -181,6 +181,6 @@ async def test_an_asker_whose_time_is_over_as_a_slot_becomes_free_is_passed_over
     assert (turns.held, turns.waiting) == (0, 0)
 
 
-async def _hold(turns: Turns, source: str) -> None:
+async def _hold(turns: FairSlots, source: str) -> None:
     async with turns.turn(source):
         await asyncio.sleep(0)

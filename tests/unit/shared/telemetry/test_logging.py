@@ -130,7 +130,7 @@ def test_a_level_holds_for_a_package_and_a_longer_name_has_its_own(configured: i
     levels = levels_of(["services.ca=debug", "services.ca.core.issuer=error", "asyncio=info"])
     configure(service="ca", instance="ca-0", level="warning", form="json", levels=levels, stream=configured)
     for name in (
-        "services.ca.providers.registry",
+        "services.ca.providers.root_registry",
         "services.ca.core.issuer",
         "services.xds_edge.app",
         "asyncio",
@@ -142,7 +142,7 @@ def test_a_level_holds_for_a_package_and_a_longer_name_has_its_own(configured: i
     for line in map(json.loads, configured.getvalue().splitlines()):
         told.setdefault(line["logger"], []).append(line["level"])
     assert told == {
-        "services.ca.providers.registry": ["debug", "info", "warning", "error"],
+        "services.ca.providers.root_registry": ["debug", "info", "warning", "error"],
         "services.ca.core.issuer": ["error"],
         "services.xds_edge.app": ["warning", "error"],
         "asyncio": ["info", "warning", "error"],

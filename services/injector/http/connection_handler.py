@@ -11,19 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from services.injector.http.connection_gate import Visit
-from services.injector.http.fair_slots import BusyError, Turns
-from services.injector.http.request import Handler, Head, Limits, RefusedError, Request, read_head, response
+from services.injector.http.connection_gate import OpenConnection
+from services.injector.http.fair_slots import BusyError, FairSlots
+from services.injector.http.request import (
+    Handler,
+    HttpLimits,
+    HttpRequest,
+    HttpRequestHead,
+    HttpRequestRefusedError,
+    read_head,
+    response,
+)
 from shared.errors import BadInputError
 
 
-class Conversation:
+class ConnectionHandler:
     """What all connections share; `hold` serves one. `refused(word)` is told of each refusal."""
 
     def __init__(
         self,
         handlers: Mapping[str, Handler],
-        limits: Limits,
+        limits: HttpLimits,
         *,
         names: Sequence[str],
         refused: Callable[[str], None],
@@ -32,9 +40,9 @@ class Conversation:
         self._limits = limits
         self._names = names
         self._refused = refused
-        self._large = Turns(limits.large)
+        self._large = FairSlots(limits.large)
 
-    async def hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+    async def hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: OpenConnection) -> None:
         """Answer until either side has enough. Raises `OSError`, `TimeoutError` or `IncompleteReadError`."""
         # An answer counts as taken only when all of it is. With `high` 0 asyncio's TLS would pause for ever.
         writer.transport.set_write_buffer_limits(high=1, low=0)
@@ -50,7 +58,7 @@ class Conversation:
                 head = await self._head(first, reader)
                 self._authenticate(writer)
                 await self._answer(head, reader, writer, visit.source)
-            except RefusedError as error:
+            except HttpRequestRefusedError as error:
                 self._refused(error.word)
                 await self._write(writer, response(error.status, f"{error.sentence}\n".encode(), keep=False))
                 visit.busy = False
@@ -63,32 +71,32 @@ class Conversation:
     def _authenticate(self, writer: asyncio.StreamWriter) -> None:
         if self._names and not set(self._names) & set(names(writer.get_extra_info("peercert") or {})):
             sentence = f"the client's certificate bears none of the names {', '.join(self._names)}"
-            raise RefusedError(HTTPStatus.FORBIDDEN, "certificate", sentence)
+            raise HttpRequestRefusedError(HTTPStatus.FORBIDDEN, "certificate", sentence)
 
-    async def _head(self, first: bytes, reader: asyncio.StreamReader) -> Head:
+    async def _head(self, first: bytes, reader: asyncio.StreamReader) -> HttpRequestHead:
         limits = self._limits
         try:
             async with asyncio.timeout(limits.head_seconds):
                 raw = first + await reader.readuntil(b"\r\n\r\n")
         except TimeoutError as error:
             sentence = f"the request's head took longer than {limits.head_seconds:g} s"
-            raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "slow", sentence) from error
+            raise HttpRequestRefusedError(HTTPStatus.REQUEST_TIMEOUT, "slow", sentence) from error
         except asyncio.LimitOverrunError as error:
             sentence = f"the request's head has more than {limits.head_bytes} bytes"
-            raise RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head", sentence) from error
+            raise HttpRequestRefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head", sentence) from error
         return read_head(raw)
 
     async def _answer(
-        self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str
+        self, head: HttpRequestHead, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str
     ) -> None:
         limits = self._limits
         handler = self._handlers.get(head.path)
         if handler is None:
             sentence = f"there is nothing here; reviews go to {' and '.join(self._handlers)}"
-            raise RefusedError(HTTPStatus.NOT_FOUND, "path", sentence)
+            raise HttpRequestRefusedError(HTTPStatus.NOT_FOUND, "path", sentence)
         if head.length > limits.body_bytes:
             sentence = f"the body has {head.length} bytes; a review may have {limits.body_bytes}"
-            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body", sentence)
+            raise HttpRequestRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body", sentence)
         large = self._large.turn(source) if head.length > limits.large_bytes else contextlib.nullcontext()
         try:
             # A large body and its answer hold their place until the answer is taken.
@@ -97,21 +105,21 @@ class Conversation:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = await self._body(head, reader)
                 try:
-                    told = response(HTTPStatus.OK, await handler(Request(source, body)), keep=head.keep, json=True)
+                    told = response(HTTPStatus.OK, await handler(HttpRequest(source, body)), keep=head.keep, json=True)
                 except BadInputError as error:
                     told = response(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), keep=head.keep)
                 await self._write(writer, told)
         except BusyError as error:
-            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", error.sentence) from error
+            raise HttpRequestRefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", error.sentence) from error
 
-    async def _body(self, head: Head, reader: asyncio.StreamReader) -> bytes:
+    async def _body(self, head: HttpRequestHead, reader: asyncio.StreamReader) -> bytes:
         seconds = self._limits.body_seconds + head.length / (1024 * 1024)
         try:
             async with asyncio.timeout(seconds):
                 return await reader.readexactly(head.length)
         except TimeoutError as error:
             sentence = f"a body of {head.length} bytes took longer than {seconds:.1f} s"
-            raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "slow", sentence) from error
+            raise HttpRequestRefusedError(HTTPStatus.REQUEST_TIMEOUT, "slow", sentence) from error
 
     async def _write(self, writer: asyncio.StreamWriter, answer: bytes) -> None:
         async with asyncio.timeout(self._limits.answer_seconds):

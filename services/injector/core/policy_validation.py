@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from services.injector.core.review import Question
+from services.injector.core.review import AdmissionRequest
 from shared.errors import BadInputError
 from shared.io.decoding import UndecodableError
 from shared.meshconfig import root_certificate
@@ -48,7 +48,7 @@ GROUPS = frozenset(
 """API groups of the kinds that are judged."""
 
 
-def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
+def check(question: AdmissionRequest, budgets: Budgets = DEFAULTS) -> list[str]:
     """Warnings about the object. Raises `BadInputError` if it is one that a reader would leave out."""
     if question.sub_resource or question.group not in GROUPS:
         return []
@@ -73,7 +73,7 @@ def check(question: Question, budgets: Budgets = DEFAULTS) -> list[str]:
     return [*_warnings(question, policy)]
 
 
-def _judge(question: Question, policy: PolicyObject, budgets: Budgets) -> None:
+def _judge(question: AdmissionRequest, policy: PolicyObject, budgets: Budgets) -> None:
     name = policy.metadata.name or "(no name yet)"
     # A namespaced object may leave its namespace to the request's path.
     if not policy.metadata.namespace:
@@ -90,7 +90,7 @@ def _judge(question: Question, policy: PolicyObject, budgets: Budgets) -> None:
         raise BadInputError(code, sentence.partition("; until it is mended")[0], about=about)
 
 
-def _judge_root(question: Question, policy: PolicyObject) -> None:
+def _judge_root(question: AdmissionRequest, policy: PolicyObject) -> None:
     """All that is wrong: a root is made seldom, by several people, and tried by nobody before."""
     found = root_certificate.problems(policy.spec)
     if found:
@@ -99,7 +99,7 @@ def _judge_root(question: Question, policy: PolicyObject) -> None:
         raise BadInputError(found[0][0], "; ".join(sentence for _, sentence in found[:_TOLD]) + more, about=about)
 
 
-def _warnings(question: Question, policy: PolicyObject) -> Iterator[str]:
+def _warnings(question: AdmissionRequest, policy: PolicyObject) -> Iterator[str]:
     about = f"{question.kind} {question.namespace}/{policy.metadata.name}"
     if said := support_matrix.sentence(support_matrix.findings(question.kind, policy.spec)):
         yield f"{about}: {said}"
@@ -116,14 +116,14 @@ def _warnings(question: Question, policy: PolicyObject) -> Iterator[str]:
         yield f"{about}: {doubt}"
 
 
-def _deleted(question: Question) -> list[str]:
+def _deleted(question: AdmissionRequest) -> list[str]:
     if question.kind != "MeshConfig" or question.name != MESH_CONFIG:
         return []
     about = f"MeshConfig {question.namespace}/{MESH_CONFIG}"
     return [f"{about}: without it the defaults are in force, and what no TrafficTarget allows is denied"]
 
 
-def _before(question: Question) -> dict[str, Any] | None:
+def _before(question: AdmissionRequest) -> dict[str, Any] | None:
     """The specification that is stored; none for a new object, or one that cannot be read."""
     if question.before is None:
         return None

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.ca.core.root_certificates import WantedRoot
 from services.ca.core.rotation_plan import Candidate
-from services.ca.keys.store import KeysLostError, KeyStore, StoredKeys
+from services.ca.keys.store import ExistingKeyStore, KeysLostError, KeyStore
 from services.ca.kubernetes.client import KubeApi
 from services.ca.providers.base import Provider, ProviderContext, find_provider
 from shared.errors import MeshlogError
@@ -27,7 +27,7 @@ DEFAULT_ROOT = "default"
 OpenStore = Callable[[WantedRoot], KeyStore]
 
 
-class Roots:
+class RootRegistry:
     """Providers by the name of their root."""
 
     def __init__(
@@ -114,7 +114,7 @@ class Roots:
         context = ProviderContext(
             name=wanted.name,
             trust_domain=wanted.trust_domain,
-            store=StoredKeys(self._store(wanted), wanted.name) if trusted else self._store(wanted),
+            store=ExistingKeyStore(self._store(wanted), wanted.name) if trusted else self._store(wanted),
             settings=wanted.settings,
             kube=self._kube,
             namespace=self._namespace,

@@ -12,7 +12,10 @@ from typing import Any
 
 import msgspec
 
-from services.injector.core.bootstrap import (
+from services.injector.core.configuration import Installation
+from services.injector.core.probe_listeners import NODE_ADDRESS, POD_ADDRESS, READY_PATH
+from services.injector.core.probes import PORTS, Probe
+from services.injector.core.proxy_bootstrap import (
     BUNDLE_FILE,
     DIRECTORY,
     TOKEN_FILE,
@@ -22,9 +25,6 @@ from services.injector.core.bootstrap import (
     token_source,
     trust_source,
 )
-from services.injector.core.configuration import Installation
-from services.injector.core.probe_listeners import NODE_ADDRESS, POD_ADDRESS, READY_PATH
-from services.injector.core.probes import PORTS, Probe
 from shared.errors import BadInputError
 from shared.kubernetes.reserved_ports import INBOUND_PORT
 from shared.meshconfig.images import envoy_fails, init_fails, judged

@@ -1,6 +1,6 @@
 """Namespaces and the MeshConfig, from the log, in memory: what the injector knows about the cluster.
 
-`ClusterFold` is the pure fold of the events of just these two kinds. A new epoch voids what was known before it; what
+`NamespaceFold` is the pure fold of the events of just these two kinds. A new epoch voids what was known before it; what
 is known stays in use while the log is away.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from services.injector.core.decision import Namespace
+from services.injector.core.decision import NamespaceMeta
 from shared import model
 from shared.eventlog.fold import Epoch
 from shared.eventlog.protocol import EventLog, Record
@@ -24,12 +24,12 @@ _POLICY = msgspec.json.Decoder(model.PolicyObject)
 KINDS = ("Namespace", "MeshConfig")
 
 
-class ClusterFold:
+class NamespaceFold:
     """The fold. An event that cannot be used leaves the last good form of its object in force."""
 
     def __init__(self, *, mesh_namespace: str) -> None:
         self._mesh_namespace = mesh_namespace
-        self.namespaces: dict[str, Namespace] = {}
+        self.namespaces: dict[str, NamespaceMeta] = {}
         self.mesh = MeshSpec()
 
     def reset(self, _epoch: Epoch) -> None:
@@ -51,14 +51,14 @@ class ClusterFold:
             self.namespaces.pop(event.name, None)
             return
         meta = decode_by(_NAMESPACE, event.object).metadata
-        self.namespaces[event.name] = Namespace(name=event.name, labels=meta.labels, annotations=meta.annotations)
+        self.namespaces[event.name] = NamespaceMeta(name=event.name, labels=meta.labels, annotations=meta.annotations)
 
 
-class Membership:
+class NamespaceFollower:
     """The newest state; `run` keeps it so."""
 
     def __init__(self, log: EventLog, *, streams: Streams, cluster: str, mesh_namespace: str) -> None:
-        self._state = ClusterFold(mesh_namespace=mesh_namespace)
+        self._state = NamespaceFold(mesh_namespace=mesh_namespace)
         self._view = LogView(
             log,
             self._state,
@@ -70,7 +70,7 @@ class Membership:
         """Set once the log was read to its end as it was at the start."""
 
     @property
-    def namespaces(self) -> dict[str, Namespace]:
+    def namespaces(self) -> dict[str, NamespaceMeta]:
         """By name."""
         return self._state.namespaces
 
