@@ -7,7 +7,7 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from services.xds_edge.app import Edge
+from services.xds_edge.app import App
 from services.xds_edge.limits.memory_trim import reclaim, trimmer
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.workers import supervise
@@ -18,7 +18,7 @@ from shared.service.process import Context
 
 async def serve(context: Context[EdgeSettings]) -> None:
     """Serve proxies until told to stop."""
-    edge = Edge(context.settings, instance=context.instance, ready=context.ready, remark=context.remark)
+    edge = App(context.settings, instance=context.instance, ready=context.ready, remark=context.remark)
     edge.counters.expose(context.metrics, version=lambda: edge.fleet.version)
     edge.server.expose(context.metrics)
     context.metrics.gauge(
@@ -61,7 +61,7 @@ async def serve(context: Context[EdgeSettings]) -> None:
     await logs.close()
 
 
-async def _remark(context: Context[EdgeSettings], edge: Edge) -> None:
+async def _remark(context: Context[EdgeSettings], edge: App) -> None:
     """Have `/readyz` tell of proxies that wait for a certificate."""
     while True:
         waiting = edge.unanswered

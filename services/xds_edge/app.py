@@ -13,26 +13,26 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from services.xds_edge.admission.authentication import Gatekeeper, LoadWatch, Pace
-from services.xds_edge.admission.load_shedding import Relief
-from services.xds_edge.admission.pod_presence import Pods
+from services.xds_edge.admission.authentication import LoadWatch, StreamAdmission, StreamRate
+from services.xds_edge.admission.load_shedding import LoadShedding
+from services.xds_edge.admission.pod_presence import PodPresence
 from services.xds_edge.admission.token_issuers import IssuerFold, issuers_view
-from services.xds_edge.admission.token_origin import Origin
-from services.xds_edge.grpc.ads_stream import Limits, Services
+from services.xds_edge.admission.token_origin import TokenOrigin
+from services.xds_edge.counters import EdgeCounters
+from services.xds_edge.grpc.ads_stream import StreamLimits, StreamServices
 from services.xds_edge.grpc.server import DiscoveryServer
-from services.xds_edge.http2.keepalive import Limits as ConnectionLimits
+from services.xds_edge.http2.keepalive import ConnectionLimits
 from services.xds_edge.limits.pod_usage import PodLimits
-from services.xds_edge.metrics import EdgeCounters
 from services.xds_edge.proxy_status.reporter import StatusReporter
-from services.xds_edge.sds.serving_certificate import ServingPair
+from services.xds_edge.sds.serving_key_pair import ServingKeyPair
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.snapshot import disk_cache
 from services.xds_edge.snapshot.disk_cache import LastGood
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.snapshot.follower import SnapshotFollower
-from services.xds_edge.tcp.connection_gate import Caps
-from services.xds_edge.xds.response_cache import Responses
+from services.xds_edge.tcp.connection_gate import ConnectionCaps
+from services.xds_edge.xds.response_cache import ResponseCache
 from shared.eventlog.protocol import EMPTY, Logs
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.identity.spiffe import SpiffeId
@@ -56,9 +56,9 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 Ready = Callable[[str, bool, str], None]
 
 
-def caps_of(settings: EdgeSettings) -> Caps:
+def caps_of(settings: EdgeSettings) -> ConnectionCaps:
     """How many connections the settings allow."""
-    return Caps(
+    return ConnectionCaps(
         connections=settings.connections,
         per_address=settings.connections_per_address,
         waiting=settings.waiting_connections,
@@ -69,7 +69,7 @@ def caps_of(settings: EdgeSettings) -> Caps:
     )
 
 
-class Edge:
+class App:
     """One edge."""
 
     def __init__(
@@ -92,29 +92,29 @@ class Edge:
         self.verifier = TokenVerifier()
         self.secrets = WorkloadSecrets(self._issue)
         self.reporter = StatusReporter(streams=streams, edge=instance, trace_headers=self._trace_headers)
-        self.serving = ServingPair(Path(settings.key_dir) if settings.key_dir else None)
-        pace = Pace(rate=settings.new_streams, burst=settings.new_streams_burst)
-        self.gatekeeper = Gatekeeper(
+        self.serving = ServingKeyPair(Path(settings.key_dir) if settings.key_dir else None)
+        pace = StreamRate(rate=settings.new_streams, burst=settings.new_streams_burst)
+        self.admission = StreamAdmission(
             self.verifier,
             pace=pace,
-            watch=LoadWatch(pace, ceiling=settings.new_streams, relief=Relief(self._relieved)),
+            watch=LoadWatch(pace, ceiling=settings.new_streams, shedding=LoadShedding(self._set_load)),
             version=lambda: self.fleet.version if self.may_serve else 0,
         )
-        origin = Origin(settings.peer_address, self.counters)
-        self.services = Services(
+        origin = TokenOrigin(settings.peer_address, self.counters)
+        self.services = StreamServices(
             fleet=self.fleet,
-            responses=Responses(self.fleet.body),
+            responses=ResponseCache(self.fleet.body),
             secrets=self.secrets,
             reporter=self.reporter,
             counters=self.counters,
             origin=origin,
             edge=instance,
-            limits=Limits(write_timeout=settings.write_timeout, patience=settings.patience),
+            limits=StreamLimits(write_timeout=settings.write_timeout, patience=settings.patience),
         )
-        self.pods = Pods(self.fleet, origin, streams=streams)
+        self.pods = PodPresence(self.fleet, origin, streams=streams)
         self.server = DiscoveryServer(
             self.services,
-            self.gatekeeper,
+            self.admission,
             ConnectionLimits(
                 max_connection_age=settings.max_connection_age,
                 prove_within=settings.prove_within,
@@ -157,7 +157,7 @@ class Edge:
         for cluster, issuer in state.issuers.items():
             self.verifier.set_issuer(cluster, issuer)
         if state.bundle is not None:
-            self._take_bundle(state.bundle)
+            self._set_bundle(state.bundle)
         return self.serving.load(now=time.time()) and self.fleet.version > 0
 
     async def attach(self, logs: Logs, spawn: Spawn) -> None:
@@ -172,7 +172,7 @@ class Edge:
             caught_up=self._caught_up,
             lost=self._log_lost,
             checkpoint=self._checkpoint,
-            stuck=self._say_stuck,
+            stuck=self._report_stuck,
         )
         self.pods.log = events = await logs.open(streams.events)
         issuers = IssuerFold(self.verifier, changed=self._issuers_changed)
@@ -207,7 +207,7 @@ class Edge:
         spawn(serving.run(), "own certificate")
         spawn(self.serving.follow(serving), "own certificate to server")
         spawn(self.reporter.run(await logs.open(streams.status)), "status")
-        spawn(self._save_for_ever(), "last good state")
+        spawn(self._save_changes(), "last good state")
 
     async def listen(self) -> None:
         """Serve, as soon as there is a certificate to serve with."""
@@ -269,7 +269,7 @@ class Edge:
         except OSError as error:
             _log.warning("the last good state cannot be written: %s", error)
 
-    async def _save_for_ever(self) -> None:
+    async def _save_changes(self) -> None:
         while True:
             await self._changed.wait()
             await asyncio.sleep(SAVE_DELAY)
@@ -285,10 +285,10 @@ class Edge:
 
     async def _follow_bundles(self, bundles: BundleFollower) -> None:
         async for bundle in bundles.changes():
-            self._take_bundle(bundle)
+            self._set_bundle(bundle)
             self._changed.set()
 
-    def _take_bundle(self, bundle: TrustBundle) -> None:
+    def _set_bundle(self, bundle: TrustBundle) -> None:
         self._bundle = bundle
         if self.secrets.set_bundle(bundle):
             self.fleet.wake_all()
@@ -332,7 +332,7 @@ class Edge:
         if self.verifier.clusters:
             self._ready("snapshot", True, "")
 
-    def _say_stuck(self, why: str) -> None:
+    def _report_stuck(self, why: str) -> None:
         """A version that only a newer build reads: what is held is served on, for a proxy that comes has no better.
 
         So this edge stays ready: in an upgrade that begins with the compiler all edges are old.
@@ -342,7 +342,7 @@ class Edge:
             self._ready("snapshot", False, why or "no snapshot yet")
         self.fleet.wake_all()
 
-    def _relieved(self, may_be_sent: bool) -> None:  # noqa: FBT001 (a `Tell`)
+    def _set_load(self, may_be_sent: bool) -> None:  # noqa: FBT001 (a `Tell`)
         if not may_be_sent:
             _log.warning("busy with the proxies that it has: new ones should be sent to other edges for a while")
         self._ready("load", may_be_sent, "busy with the proxies that it has")

@@ -30,7 +30,7 @@ _RESTARTS = Backoff(first=0.25, longest=10.0)
 _PREFIX = "meshlog_edge_"
 
 
-class Worker:
+class WorkerProcess:
     """One worker: its process, started again when it ends, and what it says about itself."""
 
     def __init__(self, number: int, argv: Sequence[str], settings: EdgeSettings, instance: str) -> None:
@@ -124,7 +124,7 @@ def remarked(workers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 async def supervise(context: Context[EdgeSettings], argv: Sequence[str]) -> None:
     """Run the workers until told to stop."""
     settings = context.settings
-    workers = [Worker(number, argv, settings, context.instance) for number in range(settings.workers)]
+    workers = [WorkerProcess(number, argv, settings, context.instance) for number in range(settings.workers)]
     for worker in workers:
         context.ready(worker.name, False, "it has not started yet")
     running = [context.spawn(worker.run(), worker.name) for worker in workers]
@@ -135,7 +135,7 @@ async def supervise(context: Context[EdgeSettings], argv: Sequence[str]) -> None
     await asyncio.gather(*(worker.stop() for worker in workers))
 
 
-async def _watch(context: Context[EdgeSettings], workers: Sequence[Worker]) -> None:
+async def _watch(context: Context[EdgeSettings], workers: Sequence[WorkerProcess]) -> None:
     exposed: set[str] = {"meshlog_ready"}  # whether the workers are is what makes this process ready
     said: set[str] = set()
     while True:

@@ -21,8 +21,8 @@ from services.xds_edge import app
 from services.xds_edge.errors import StreamRefusedError
 from services.xds_edge.grpc import server
 from services.xds_edge.grpc.server import DiscoveryServer
-from services.xds_edge.http2.call import Call, Handler
-from services.xds_edge.http2.connection import Connection
+from services.xds_edge.http2.call import GrpcCall, Handler
+from services.xds_edge.http2.connection import Http2Connection
 from tests.grpcio_edge.running import grpcio_edges
 from tests.grpcio_edge.server import GrpcioServer
 
@@ -40,12 +40,12 @@ class Verdict(msgspec.Struct, frozen=True):
     skipped: tuple[str, ...]
 
 
-def _any_request(*given: Any, **options: Any) -> Connection:
+def _any_request(*given: Any, **options: Any) -> Http2Connection:
     """A connection to which every request is a call."""
-    return Connection(*given, **options, objection=lambda _: "")
+    return Http2Connection(*given, **options, objection=lambda _: "")
 
 
-async def _answer(call: Call) -> None:
+async def _answer(call: GrpcCall) -> None:
     """Answer a call once its client has said what it will."""
     with contextlib.suppress(StreamRefusedError):
         while await call.read() is not None:
@@ -54,7 +54,7 @@ async def _answer(call: Call) -> None:
 
 
 class _Answers(DiscoveryServer):
-    def _route(self, call: Call) -> Handler:
+    def _route(self, call: GrpcCall) -> Handler:
         call.prove(self.accounts.of("h2spec", asyncio.get_running_loop().time()))
         return _answer
 
@@ -64,14 +64,17 @@ class _GrpcioAnswers(GrpcioServer):
         """Every path."""
         return True
 
-    def _route(self, call: Call) -> Handler:  # noqa: ARG002 (whatever it asks)
+    def _route(self, call: GrpcCall) -> Handler:  # noqa: ARG002 (whatever it asks)
         return _answer
 
 
 @contextlib.contextmanager
 def answering() -> Generator[None]:
     """Every edge that is made within the block answers whatever it is asked."""
-    with mock.patch.object(server, "Connection", _any_request), mock.patch.object(app, "DiscoveryServer", _Answers):
+    with (
+        mock.patch.object(server, "Http2Connection", _any_request),
+        mock.patch.object(app, "DiscoveryServer", _Answers),
+    ):
         yield
 
 

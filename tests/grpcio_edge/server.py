@@ -15,10 +15,10 @@ import grpc.aio
 
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.grpc.server import DiscoveryServer
-from services.xds_edge.http2.call import Call
+from services.xds_edge.http2.call import GrpcCall
 from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS
-from services.xds_edge.http2.keepalive import Limits
-from services.xds_edge.http2.write_scheduler import LONG, Turns
+from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.write_scheduler import LONG, WriteScheduler
 from services.xds_edge.tcp import tls
 from shared.errors import BadInputError
 
@@ -26,7 +26,7 @@ CONNECTIONS = 10_000
 """Connections that may be open at a time (gRPC gives no limit per address)."""
 
 
-def options(limits: Limits, *, reuse_port: bool) -> list[tuple[str, int]]:
+def options(limits: ConnectionLimits, *, reuse_port: bool) -> list[tuple[str, int]]:
     """Channel arguments (grpc/impl/channel_arg_names.h)."""
     return [
         ("grpc.so_reuseport", int(reuse_port)),
@@ -51,9 +51,9 @@ def options(limits: Limits, *, reuse_port: bool) -> list[tuple[str, int]]:
 
 
 class ServicerCall:
-    """A call of gRPC's with the methods of `services.xds_edge.http2.call.Call` that handlers use."""
+    """A call of gRPC's with the methods of `services.xds_edge.http2.call.GrpcCall` that handlers use."""
 
-    def __init__(self, path: str, context: Any, turns: Turns) -> None:
+    def __init__(self, path: str, context: Any, turns: WriteScheduler) -> None:
         """`context`: the `ServicerContext`."""
         self._context = context
         self._turns = turns
@@ -160,7 +160,7 @@ class GrpcioServer(DiscoveryServer):
 
     async def drain(self, within: float) -> None:
         """Stop: GOAWAY, end the streams spread over `within` seconds, then all the rest."""
-        self._gatekeeper.draining = True
+        self._admission.draining = True
         if self._grpc is None:
             return
         stopping = asyncio.ensure_future(self._grpc.stop(within + 1.0))
@@ -181,7 +181,7 @@ class GrpcioServer(DiscoveryServer):
 
     async def _behave(self, path: str, context: Any) -> None:
         try:
-            call = cast("Call", ServicerCall(path, context, self._turns))
+            call = cast("GrpcCall", ServicerCall(path, context, self._turns))
             await self._route(call)(call)
         except StreamRefusedError as refusal:
             await context.abort(grpc.StatusCode[refusal.status.name], refusal.sentence)

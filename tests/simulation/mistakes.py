@@ -26,9 +26,9 @@ from services.xds_edge.snapshot import disk_cache
 from services.xds_edge.snapshot import follower as following
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.snapshot.follower import SnapshotFollower
-from services.xds_edge.xds.ads import Exchange
-from services.xds_edge.xds.delta import Offer, Subscription
-from services.xds_edge.xds.resource_set import Selection
+from services.xds_edge.xds.ads import AdsSession
+from services.xds_edge.xds.delta import DeltaSubscription, Offer
+from services.xds_edge.xds.resource_set import ResourceSet
 from shared.eventlog.chain import Verifier, checkpoint_at
 from shared.eventlog.foreign import Screen
 from shared.eventlog.protocol import ChainBrokenError, Checkpoint, Draft, Record
@@ -151,25 +151,25 @@ def _one(_record: Record) -> int:
 # Edges
 
 
-def _removals_first(exchange: Exchange, now: float) -> list[Offer]:
+def _removals_first(session: AdsSession, now: float) -> list[Offer]:
     found: list[Offer] = []
-    view = exchange.view
+    view = session.view
     if view is not None:
         for type_url in (EDS, RDS, CDS):
             part = view.of(type_url)
-            subscription = exchange.subscriptions.get(type_url)
+            subscription = session.subscriptions.get(type_url)
             if subscription is not None:
                 kept = {name: held for name, held in subscription.held.resources.items() if name in part.resources}
-                exchange._offer(type_url, found, Selection(kept))  # pyright: ignore[reportPrivateUsage]
-    return found or _OFFERS(exchange, now)
+                session._offer(type_url, found, ResourceSet(kept))  # pyright: ignore[reportPrivateUsage]
+    return found or _OFFERS(session, now)
 
 
-def _listeners_first(exchange: Exchange, _now: float) -> list[Offer]:
+def _listeners_first(session: AdsSession, _now: float) -> list[Offer]:
     found: list[Offer] = []
-    if exchange.view is not None:
+    if session.view is not None:
         for type_url in (LDS, RDS, CDS, EDS):
-            exchange._offer(type_url, found, exchange.view.of(type_url))  # pyright: ignore[reportPrivateUsage]
-        exchange._judge()  # pyright: ignore[reportPrivateUsage]
+            session._offer(type_url, found, session.view.of(type_url))  # pyright: ignore[reportPrivateUsage]
+        session._judge()  # pyright: ignore[reportPrivateUsage]
     return found
 
 
@@ -187,15 +187,15 @@ async def _saved_ahead(edge: EdgeProcess) -> None:
     await edge.disk.write(disk_cache.encode(state))
 
 
-def _sent_is_held(exchange: Exchange, _type_url: str) -> int:
-    return exchange.version
+def _sent_is_held(session: AdsSession, _type_url: str) -> int:
+    return session.version
 
 
-def _sent_is_complete(exchange: Exchange) -> None:
-    exchange.complete = exchange.version
+def _sent_is_complete(session: AdsSession) -> None:
+    session.complete = session.version
 
 
-def _owes_nothing(subscription: Subscription, subscribed: Iterable[str], **more: Any) -> None:
+def _owes_nothing(subscription: DeltaSubscription, subscribed: Iterable[str], **more: Any) -> None:
     _SUBSCRIBE(subscription, subscribed, **more)
     subscription.owes = False
 
@@ -286,9 +286,9 @@ _APPEND = LinkedLog.append
 _APPLY = Fleet.apply
 _FOLD = SnapshotFollower._fold  # pyright: ignore[reportPrivateUsage]
 _VIEW: Any = Fleet._view  # pyright: ignore[reportPrivateUsage]
-_OFFERS = Exchange.offers
+_OFFERS = AdsSession.offers
 _COMPARE = decide.compare
-_SUBSCRIBE = Subscription._subscribe  # pyright: ignore[reportPrivateUsage]
+_SUBSCRIBE = DeltaSubscription._subscribe  # pyright: ignore[reportPrivateUsage]
 _TAKE_COMMIT = Tracker.take_commit
 
 MISTAKES: dict[str, Mistake] = {
@@ -342,9 +342,9 @@ MISTAKES: dict[str, Mistake] = {
         lambda: [(EdgeProcess, "_log_lost", _unmoved)],
     ),
     "half-a-snapshot": Mistake("routes come one commit late", lambda: [(Fleet, "_view", _half_a_view)]),
-    "removals-first": Mistake("an edge breaks before it makes", lambda: [(Exchange, "offers", _removals_first)]),
+    "removals-first": Mistake("an edge breaks before it makes", lambda: [(AdsSession, "offers", _removals_first)]),
     "listeners-first": Mistake(
-        "an edge sends routes before the clusters that they name", lambda: [(Exchange, "offers", _listeners_first)]
+        "an edge sends routes before the clusters that they name", lambda: [(AdsSession, "offers", _listeners_first)]
     ),
     "unchecked-blob": Mistake(
         "commits and keyframes are taken without their digest",
@@ -364,11 +364,11 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "sent-is-held": Mistake(
         "an edge reports what it has sent before the proxy has acknowledged it",
-        lambda: [(Exchange, "acked", _sent_is_held), (Exchange, "_judge", _sent_is_complete)],
+        lambda: [(AdsSession, "acked", _sent_is_held), (AdsSession, "_judge", _sent_is_complete)],
     ),
     "asked-is-held": Mistake(
         "an edge reports a version while it owes the proxy what that made it ask for",
-        lambda: [(Subscription, "_subscribe", _owes_nothing)],
+        lambda: [(DeltaSubscription, "_subscribe", _owes_nothing)],
     ),
     "silence-is-arrival": Mistake(
         "a verb waits for no proxy of which it has heard nothing", lambda: [(Tracker, "take_commit", _waits_for_known)]

@@ -291,7 +291,7 @@ class EdgeProcess(Process):
         self._unsaved = asyncio.Event()
         self.reporter = StatusReporter(streams=STREAMS, edge=f"{self.name}/{self.lives}")
         reporting = self.reporter.run(self.log(STREAMS.status))
-        return [self.follower.run(), self._confirm(), self._save_for_ever(), reporting]
+        return [self.follower.run(), self._confirm(), self._save_changes(), reporting]
 
     async def leave(self) -> None:
         await self._save()
@@ -317,7 +317,7 @@ class EdgeProcess(Process):
             self.failures.append(f"P7: {self.name} has version {read} from its disk and does not serve it")
         await asyncio.get_running_loop().create_future()
 
-    async def _save_for_ever(self) -> None:
+    async def _save_changes(self) -> None:
         while True:
             await self._unsaved.wait()
             await asyncio.sleep(1.0)

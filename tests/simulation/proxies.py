@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 
-from services.xds_edge.proxy_status.proxy_record import Standing
-from services.xds_edge.proxy_status.schedule import Progress
-from services.xds_edge.xds.ads import Exchange, Offer
-from services.xds_edge.xds.delta import Verdict
+from services.xds_edge.proxy_status.proxy_record import ProxyRecord
+from services.xds_edge.proxy_status.report_schedule import ReportSchedule
+from services.xds_edge.xds.ads import AdsSession, Offer
+from services.xds_edge.xds.delta import AckResult
 from shared.eventlog.epoch import begins_later
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.records.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
@@ -34,11 +34,11 @@ class Stream:
         self.life = edge.lives
         self.key = proxy.key
         self.uid = proxy.uid
-        self.exchange = Exchange()
-        self.progress = Progress(
+        self.session = AdsSession()
+        self.progress = ReportSchedule(
             self,
-            self.exchange,
-            Standing(proxy.claims, edge.nanoseconds),
+            self.session,
+            ProxyRecord(proxy.claims, edge.nanoseconds),
             fleet=edge.fleet,
             secrets=edge.secrets,
             reporter=edge.reporter,
@@ -48,7 +48,7 @@ class Stream:
         self.shown: tuple[str, int, str] = ("", 0, "")
         """Epoch, version and class of what is shown to the proxy."""
         self.wake = asyncio.Event()
-        self._came_with = any(proxy.holds.values())
+        self._held_at_start = any(proxy.holds.values())
         self._may_go_on = False
         self.behind = False
         """Whether it began with what was older than it could know, and comes along from there."""
@@ -62,11 +62,11 @@ class Stream:
     def may_speak(self) -> bool:
         """As a `ProxyStream` decides it."""
         self._may_go_on = self._may_go_on or self.fleet.confirmed
-        return self._may_go_on or not self._came_with
+        return self._may_go_on or not self._held_at_start
 
     @property
     def synced(self) -> bool:
-        return self.exchange.idle
+        return self.session.idle
 
     def refresh(self) -> None:
         proxy = self.fleet.proxy(self.key)
@@ -79,9 +79,9 @@ class Stream:
             return
         self.fleet.assign(self, proxy.workload_class)
         self.progress.workload_class = proxy.workload_class
-        if self.exchange.view is None:
+        if self.session.view is None:
             self.progress.note(urgent=False)
-        self.exchange.show(view, self.fleet.version, self.fleet.snapshot.epoch)
+        self.session.show(view, self.fleet.version, self.fleet.snapshot.epoch)
         self.shown = self.fleet.snapshot.epoch, self.fleet.version, proxy.workload_class
         self.wake.set()
 
@@ -131,7 +131,7 @@ class SimulatedProxy:
     async def _converse(self, stream: Stream) -> None:
         self.connections += 1
         clock = asyncio.get_running_loop().time
-        model = ProxyModel(stream.exchange)
+        model = ProxyModel(stream.session)
         stream.progress.doubt()
         for type_url in (CDS, LDS):
             model.ask(type_url, initial=self.holds.get(type_url, {}))
@@ -181,7 +181,7 @@ class SimulatedProxy:
     def _answer(self, model: ProxyModel, stream: Stream) -> None:
         """Take the oldest response, whole; the edge reports it as `ProxyStream` does."""
         type_url = model.unanswered[0].type_url
-        if model.answer(asking=lambda: self._subscribe(model)) is Verdict.ACK:
+        if model.answer(asking=lambda: self._subscribe(model)) is AckResult.ACK:
             stream.progress.acked(type_url)
         self._check()
 

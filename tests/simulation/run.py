@@ -256,7 +256,7 @@ def simulate(
         simulation = Simulation(outcome, say)
         small = [(records, "MAX_BATCH", SMALL)] if simulation.small else []
         with patched([(withheld, "MOST_BYTES", MOST_BYTES)]):
-            with patched([(following, "GLANCE", GLANCE), *small]):
+            with patched([(following, "TIP_CHECK", GLANCE), *small]):
                 await simulation.run()
             await _history(simulation, compared)
 

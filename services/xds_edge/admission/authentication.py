@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from services.xds_edge.admission.load_shedding import Relief
+from services.xds_edge.admission.load_shedding import LoadShedding
 from services.xds_edge.errors import Code, StreamRefusedError
 from shared.identity.service_account_tokens import TokenRefusedError, WorkloadToken
 from shared.timing.token_bucket import TokenBucket
@@ -20,7 +20,7 @@ from shared.timing.token_bucket import TokenBucket
 _BEARER = "Bearer "
 
 
-class Verifier(Protocol):
+class TokenChecker(Protocol):
     """What checks tokens: `shared.identity.service_account_tokens.TokenVerifier`."""
 
     @property
@@ -33,7 +33,7 @@ class Verifier(Protocol):
         ...
 
 
-class Pace:
+class StreamRate:
     """How many new streams a second may be taken: a bucket that fills at `rate` and holds `burst`.
 
     A refused proxy comes back within a second, so a storm spreads over as many seconds as it needs, and every
@@ -72,11 +72,11 @@ class LoadWatch:
     rises slowly again, to the ceiling. Nothing runs while nobody comes.
     """
 
-    def __init__(self, pace: Pace, *, ceiling: float, relief: Relief | None = None) -> None:
-        """`relief` is asked for when a slower pace does not help."""
+    def __init__(self, pace: StreamRate, *, ceiling: float, shedding: LoadShedding | None = None) -> None:
+        """`shedding` is asked for when a slower pace does not help."""
         self._pace = pace
         self._ceiling = ceiling
-        self._relief = relief
+        self._shedding = shedding
         self._due: float | None = None
         self.lateness = 0.0
         """Seconds, of the newest look."""
@@ -101,15 +101,15 @@ class LoadWatch:
             self._pace.rate = max(min(_FLOOR, self._ceiling), rate * 0.7)
         elif lateness < TARGET / 2:
             self._pace.rate = min(self._ceiling, rate * 1.1)
-        if self._relief is not None:
-            self._relief.look(late=lateness > TARGET and self._pace.rate <= _FLOOR)
+        if self._shedding is not None:
+            self._shedding.look(late=lateness > TARGET and self._pace.rate <= _FLOOR)
 
 
-class Gatekeeper:
+class StreamAdmission:
     """Admits streams."""
 
     def __init__(
-        self, verifier: Verifier, *, pace: Pace, version: Callable[[], int], watch: LoadWatch | None = None
+        self, verifier: TokenChecker, *, pace: StreamRate, version: Callable[[], int], watch: LoadWatch | None = None
     ) -> None:
         self.watch = watch
         self._verifier = verifier

@@ -1,11 +1,11 @@
-"""When the edge asks its balancer for relief: unready for a while, so that new proxies go to other edges.
+"""Load shedding: an overloaded edge reports itself unready for a while, so that new proxies go to other edges.
 
-An edge that is late for a second and a half, though it takes new streams as slowly as it ever does, is not helped by
-pacing alone: the refused come back to it. So it says on `/readyz` that it is busy, and a balancer takes it out.
+Rate limiting alone does not help an edge whose event loop stays late at the lowest rate: rejected proxies retry against
+the same edge. So `/readyz` reports the edge as busy, and the load balancer sends new proxies elsewhere.
 
-It never locks anybody out. It goes on serving whoever comes; it is back after `REST` seconds whatever its load, and
-stays for at least half of `SPELL`; and all times are drawn at random, so that edges that are all late hardly ever are
-out together, and never for longer than `1.5 * REST`.
+Shedding never locks proxies out. The edge still serves every proxy that connects. It is ready again after `UNREADY_FOR`
+seconds whatever its load, and then stays ready for at least half of `READY_FOR`. All times are random, so that several
+late edges are seldom unready together, and never for longer than `1.5 * UNREADY_FOR`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import asyncio
 import random
 from collections.abc import Callable
 
-TIRED = 15
+LATE_LOOKS = 15
 """Looks in a row, a tenth of a second apart while streams come, that find the edge late at its slowest pace; up to
 four times as many, at random."""
-REST = 30.0
+UNREADY_FOR = 30.0
 """Seconds of being unready, ± 50 %; a readiness probe of Kubernetes takes 15 of them to act on it."""
-SPELL = 120.0
+READY_FOR = 120.0
 """Seconds of being ready after that, ± 50 %, whatever the load."""
 
-Tell = Callable[[bool], None]
+SetReady = Callable[[bool], None]
 
 
-class Relief:
+class LoadShedding:
     """Whether the edge is out of rotation."""
 
-    def __init__(self, tell: Tell, *, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, tell: SetReady, *, chance: Callable[[], float] = random.random) -> None:
         """`tell`: whether new proxies may be sent here."""
         self._tell = tell
         self._chance = chance
@@ -43,13 +43,13 @@ class Relief:
         if self._late >= self._tired and self._held is None:
             self.resting = True
             self._tell(False)
-            self._after(REST, self._return)
+            self._after(UNREADY_FOR, self._return)
 
     def _return(self) -> None:
         self.resting = False
         self._late = 0
         self._tell(True)
-        self._after(SPELL, self._release)
+        self._after(READY_FOR, self._release)
 
     def _release(self) -> None:
         self._held = None
@@ -57,7 +57,7 @@ class Relief:
         self._tired = self._drawn()
 
     def _drawn(self) -> float:
-        return TIRED * (1 + 3 * self._chance())
+        return LATE_LOOKS * (1 + 3 * self._chance())
 
     def _after(self, seconds: float, then: Callable[[], None]) -> None:
         self._held = asyncio.get_running_loop().call_later(seconds * (0.5 + self._chance()), then)

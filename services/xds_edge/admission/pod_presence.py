@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
-from services.xds_edge.admission.token_origin import Origin
+from services.xds_edge.admission.token_origin import TokenOrigin
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.snapshot.fleet import Fleet
 from shared.errors import MeshlogError
@@ -32,24 +32,24 @@ _ANSWER_WITHIN = 3.0
 _ENDED = {"Succeeded", "Failed"}
 
 
-class Found(NamedTuple):
+class PresentPod(NamedTuple):
     """A pod that is there."""
 
     addresses: tuple[str, ...] | None
     """None: it uses its node's network."""
 
 
-class Pods:
+class PodPresence:
     """The pods of all clusters."""
 
     def __init__(
-        self, fleet: Fleet, origin: Origin, *, streams: Streams, clock: Callable[[], float] = time.monotonic
+        self, fleet: Fleet, origin: TokenOrigin, *, streams: Streams, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._fleet = fleet
         self._origin = origin
         self._streams = streams
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str], tuple[float, Found | None]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[float, PresentPod | None]] = OrderedDict()
         self.log: EventLog | None = None
         """The events; none before the log was reached."""
 
@@ -58,14 +58,14 @@ class Pods:
         key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
         proxy = self._fleet.proxy(key)
         if proxy is not None:
-            found = Found(proxy.addresses) if proxy.uid == claims.pod_uid else None
+            found = PresentPod(proxy.addresses) if proxy.uid == claims.pod_uid else None
         else:
             found = await self._asked(claims)
         if found is None:
             raise StreamRefusedError(Code.PERMISSION_DENIED, "stream/pod-gone", "the pod is gone")
         self._origin.check(key, address, found.addresses)
 
-    async def _asked(self, claims: WorkloadToken) -> Found | None:
+    async def _asked(self, claims: WorkloadToken) -> PresentPod | None:
         subject = self._streams.event_subject(claims.cluster, "Pod", claims.namespace, claims.pod_name)
         key, now = (subject, claims.pod_uid), self._clock()
         at, found = self._known.get(key, (float("-inf"), None))
@@ -77,7 +77,7 @@ class Pods:
                 self._known.popitem(last=False)
         return found
 
-    async def _ask(self, subject: str, uid: str) -> Found | None:
+    async def _ask(self, subject: str, uid: str) -> PresentPod | None:
         if self.log is None:
             raise _away()
         try:
@@ -96,13 +96,13 @@ class Pods:
             return None
 
 
-def _found(pod: Pod) -> Found | None:
+def _found(pod: Pod) -> PresentPod | None:
     if pod.status.phase in _ENDED:
         return None
     if pod.spec.host_network:
-        return Found(None)
+        return PresentPod(None)
     said = (pod.status.pod_ip, *(each.ip for each in pod.status.pod_ips))
-    return Found(tuple(one for text in said if (one := canonical(text)) is not None))
+    return PresentPod(tuple(one for text in said if (one := canonical(text)) is not None))
 
 
 def _away() -> StreamRefusedError:

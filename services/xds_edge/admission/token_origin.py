@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
+from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.metrics import EdgeCounters
 from shared.io.addresses import canonical
 
 _log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 Policy = Literal["off", "count", "refuse"]
 
 
-class Origin:
+class TokenOrigin:
     """The rule for peers' addresses of one edge."""
 
     def __init__(self, policy: Policy, counters: EdgeCounters) -> None:

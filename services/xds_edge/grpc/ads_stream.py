@@ -1,4 +1,4 @@
-"""One stream of one proxy: what arrives is folded into its exchange, what is due is written, by one writer.
+"""One stream of one proxy: what arrives is folded into its session, what is due is written, by one writer.
 
 The transport is a `Channel`, so that a stream can be tried without a network. The coroutine that serves the call is
 the writer; a task beside it reads. A reader that must say something wakes the writer, and so does everybody else; the
@@ -14,24 +14,24 @@ from collections.abc import Callable
 
 import msgspec
 
-from services.xds_edge.admission.token_origin import Origin
+from services.xds_edge.admission.token_origin import TokenOrigin
+from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.grpc.csds import Held, HeldType
+from services.xds_edge.grpc.csds import HeldConfig, HeldType
 from services.xds_edge.http2.channel import Channel
-from services.xds_edge.http2.write_timeout import WritePatience
-from services.xds_edge.limits.pod_usage import Account, PodLimits
-from services.xds_edge.metrics import EdgeCounters
-from services.xds_edge.proxy_status.proxy_record import Standing
+from services.xds_edge.http2.write_timeout import WriteTimeout
+from services.xds_edge.limits.pod_usage import PodLimits, PodUsage
+from services.xds_edge.proxy_status.proxy_record import ProxyRecord
+from services.xds_edge.proxy_status.report_schedule import ReportSchedule
 from services.xds_edge.proxy_status.reporter import StatusReporter
-from services.xds_edge.proxy_status.schedule import Progress
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.snapshot.fleet import Fleet
-from services.xds_edge.xds.ads import Exchange, UnknownTypeError
-from services.xds_edge.xds.decode import BadRequestError
-from services.xds_edge.xds.delta import Offer, Request, TooManyNamesError, Verdict
+from services.xds_edge.xds.ads import AdsSession, UnknownTypeError
+from services.xds_edge.xds.delta import AckResult, Offer, TooManyNamesError, XdsRequest
 from services.xds_edge.xds.name_budget import NameLedgers, StreamNames
-from services.xds_edge.xds.protocol import Delta, Dialect
-from services.xds_edge.xds.response_cache import Responses
+from services.xds_edge.xds.request_decode import BadRequestError
+from services.xds_edge.xds.response_cache import ResponseCache
+from services.xds_edge.xds.variants import DeltaVariant, Variant
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.identity.spiffe import SpiffeId
 from shared.records.snapshot import SDS, SECRET_WORKLOAD, Proxy, proxy_key
@@ -39,7 +39,7 @@ from shared.records.snapshot import SDS, SECRET_WORKLOAD, Proxy, proxy_key
 _log = logging.getLogger(__name__)
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a stream may take."""
 
     write_timeout: float = 20.0
@@ -48,18 +48,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that a stream waits for its pod to be compiled."""
 
 
-class Services(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class StreamServices(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What all streams of an edge share."""
 
     fleet: Fleet
-    responses: Responses
+    responses: ResponseCache
     secrets: WorkloadSecrets
     reporter: StatusReporter
     counters: EdgeCounters
-    origin: Origin
+    origin: TokenOrigin
     edge: str
     names: NameLedgers = msgspec.field(default_factory=NameLedgers)
-    limits: Limits = Limits()
+    limits: StreamLimits = StreamLimits()
     clock: Callable[[], int] = time.time_ns
     """Nanoseconds since 1970."""
     steady: Callable[[], float] = time.monotonic
@@ -70,16 +70,16 @@ class ProxyStream:
 
     def __init__(
         self,
-        services: Services,
+        services: StreamServices,
         channel: Channel,
         claims: WorkloadToken,
         token: str,
-        dialect: Dialect | None = None,
+        variant: Variant | None = None,
         *,
-        account: Account | None = None,
+        account: PodUsage | None = None,
         address: str = "",
     ) -> None:
-        """`dialect`: the protocol that the client speaks; incremental unless told otherwise. `account`: the pod's.
+        """`variant`: the protocol that the client speaks; incremental unless told otherwise. `account`: the pod's.
 
         `address`: where the client is.
         """
@@ -87,9 +87,9 @@ class ProxyStream:
         self._channel = channel
         self._claims = claims
         self._key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
-        self._dialect = dialect or Delta(services.responses)
-        self._exchange = Exchange(self._dialect.follow)
-        account = account or Account(PodLimits(), services.steady())
+        self._variant = variant or DeltaVariant(services.responses)
+        self._session = AdsSession(self._variant.follow)
+        account = account or PodUsage(PodLimits(), services.steady())
         self._names = StreamNames(services.names, account, self._name_too_much)
         self._secrets = services.secrets.open(
             self._key, token, claims, changed=self._secrets_changed, stale=self._token_stale
@@ -101,21 +101,21 @@ class ProxyStream:
         self._ended: StreamRefusedError | None = None
         self._client_done = False
         self._proxy: Proxy | None = None
-        self._progress = Progress(
+        self._progress = ReportSchedule(
             self,
-            self._exchange,
-            Standing(claims, services.clock),
+            self._session,
+            ProxyRecord(claims, services.clock),
             fleet=services.fleet,
             secrets=services.secrets,
             reporter=services.reporter,
             edge=services.edge,
         )
         self._asked = False
-        self._came_with = False
+        self._held_at_start = False
         """Whether its first request named what it holds."""
         self._may_go_on = False
         """Whether what we have was ever confirmed while it was here."""
-        self._patience = WritePatience(services.limits.write_timeout, services.counters, channel)
+        self._patience = WriteTimeout(services.limits.write_timeout, services.counters, channel)
 
     @property
     def key(self) -> str:
@@ -125,12 +125,12 @@ class ProxyStream:
     @property
     def synced(self) -> bool:
         """Whether its proxy holds all of the newest view of its class."""
-        view = self._exchange.view
-        return view is not None and self._exchange.complete >= view.version
+        view = self._session.view
+        return view is not None and self._session.complete >= view.version
 
-    def held(self) -> Held:
+    def held(self) -> HeldConfig:
         """What its proxy holds, secrets left out."""
-        return Held(self._claims.namespace, self._claims.pod_name, self._held_types)
+        return HeldConfig(self._claims.namespace, self._claims.pod_name, self._held_types)
 
     def _held_types(self) -> tuple[HeldType, ...]:
         return tuple(
@@ -141,7 +141,7 @@ class ProxyStream:
                 refusal.message if (refusal := self._progress.standing.refusals.get(type_url)) else "",
                 subscription.in_flight is None,
             )
-            for type_url, subscription in self._exchange.subscriptions.items()
+            for type_url, subscription in self._session.subscriptions.items()
             if type_url != SDS
         )
 
@@ -163,13 +163,13 @@ class ProxyStream:
         self._proxy = proxy
         self._progress.workload_class = proxy.workload_class
         self._secrets.refresh()
-        exchange = self._exchange
-        exchange.secrets, exchange.pending_secrets = self._secrets.selection, self._secrets.pending
-        first = exchange.view is None
-        exchange.show(view, fleet.version, fleet.snapshot.epoch)
+        session = self._session
+        session.secrets, session.pending_secrets = self._secrets.selection, self._secrets.pending
+        first = session.view is None
+        session.show(view, fleet.version, fleet.snapshot.epoch)
         if first:
             # What it named before its pod was compiled was of no snapshot.
-            for type_url in exchange.subscriptions:
+            for type_url in session.subscriptions:
                 self._count_names(type_url)
         self._wake.set()
 
@@ -189,7 +189,7 @@ class ProxyStream:
             self._ended = why
             self._wake.set()
 
-    def crowd_out(self) -> None:
+    def evict(self) -> None:
         """End: the pod has opened too many streams since."""
         self.end(StreamRefusedError(Code.RESOURCE_EXHAUSTED, "stream/too-many", "the pod has opened too many streams"))
 
@@ -228,12 +228,12 @@ class ProxyStream:
             ) from None
 
     async def _write(self) -> None:
-        services, exchange, channel = self._services, self._exchange, self._channel
+        services, session, channel = self._services, self._session, self._channel
         counters = services.counters
         while not self._client_done:
             self._check_ended()
             self._wake.clear()
-            offers = exchange.offers(services.steady()) if self._may_speak() else []
+            offers = session.offers(services.steady()) if self._may_serve() else []
             # All bytes are made before the first write: a commit that comes in between may retire bodies.
             messages = [self._message(offer) for offer in offers]
             for offer, message in zip(offers, messages, strict=True):
@@ -244,10 +244,10 @@ class ProxyStream:
                 counters.removals += len(offer.removed)
                 counters.pushed_bytes += sum(map(len, message))
             self._progress.moved()
-            await self._woken(exchange.wake_at)
+            await self._woken(session.wake_at)
         self._check_ended()
 
-    def _may_speak(self) -> bool:
+    def _may_serve(self) -> bool:
         """Whether our snapshot may be served to this proxy.
 
         With the log away it may be older than what a proxy holds that was served by another edge: such a proxy is
@@ -255,7 +255,7 @@ class ProxyStream:
         that holds nothing is better off with the last good snapshot than with none.
         """
         self._may_go_on = self._may_go_on or self._services.fleet.confirmed
-        return self._may_go_on or not self._came_with
+        return self._may_go_on or not self._held_at_start
 
     async def _woken(self, at: float | None) -> None:
         if at is None:
@@ -268,8 +268,8 @@ class ProxyStream:
             return
 
     def _message(self, offer: Offer) -> tuple[bytes, ...]:
-        held = self._exchange.subscriptions[offer.type_url].held
-        return self._dialect.write(offer, held, self._secrets.body)
+        held = self._session.subscriptions[offer.type_url].held
+        return self._variant.write(offer, held, self._secrets.body)
 
     def _check_ended(self) -> None:
         if self._ended is not None:
@@ -278,7 +278,7 @@ class ProxyStream:
     async def _read(self) -> None:
         try:
             while (payload := await self._channel.read()) is not None:
-                request, node = self._dialect.decode(payload)
+                request, node = self._variant.decode(payload)
                 self._take(request, node)
         except (BadRequestError, UnknownTypeError) as error:
             self.end(StreamRefusedError(Code.INVALID_ARGUMENT, error.code, error.sentence))
@@ -295,39 +295,39 @@ class ProxyStream:
             self._client_done = True
             self._wake.set()
 
-    def _take(self, request: Request, node: str) -> None:
-        exchange = self._exchange
+    def _take(self, request: XdsRequest, node: str) -> None:
+        session = self._session
         if not self._asked:
             self._asked = True
-            self._came_with = bool(request.initial_versions or request.version)
+            self._held_at_start = bool(request.initial_versions or request.version)
             self._check_node(node)
         if request.type_url == SDS:
             self._take_secrets_request(request)
-        subscription = exchange.subscriptions.get(request.type_url)
+        subscription = session.subscriptions.get(request.type_url)
         if subscription is None:
             self._progress.doubt()
         offer = subscription.in_flight if subscription is not None else None
         named = subscription.names if subscription is not None else None
-        verdict = exchange.request(request)
+        verdict = session.request(request)
         self._book(request, named)
-        if verdict is Verdict.ACK:
+        if verdict is AckResult.ACK:
             self._services.counters.acks += 1
             if request.type_url == SDS and offer is not None:
                 self._holds(dict(offer.put))
             self._progress.acked(request.type_url)
-        elif verdict is Verdict.NACK and offer is not None:
+        elif verdict is AckResult.NACK and offer is not None:
             self._services.counters.nacks += 1
             self._refused(offer, request.error or "")
-        elif verdict is Verdict.STALE:
+        elif verdict is AckResult.STALE:
             self._services.counters.stale_answers += 1
         # A request that answers nothing may move the watermark, also if all that it subscribes to is held; so may the
         # ACK of a response that denied a name, after which nothing is left to send.
-        if verdict is Verdict.NONE or not exchange.idle or exchange.complete < exchange.version:
+        if verdict is AckResult.NONE or not session.idle or session.complete < session.version:
             self._wake.set()
 
-    def _book(self, request: Request, before: frozenset[str] | None) -> None:
+    def _book(self, request: XdsRequest, before: frozenset[str] | None) -> None:
         """Have the pod pay for what a request names, and count what the stream keeps of it."""
-        subscription = self._exchange.subscriptions[request.type_url]
+        subscription = self._session.subscriptions[request.type_url]
         changed = subscription.names is not before or bool(request.initial_versions)
         self._names.pay(request, len(subscription.names) if changed else 0)
         if changed:
@@ -337,8 +337,8 @@ class ProxyStream:
                 self._progress.note(urgent=False)
 
     def _count_names(self, type_url: str) -> None:
-        subscription = self._exchange.subscriptions[type_url]
-        self._names.book(type_url, subscription.names, subscription.held, self._exchange.whole(type_url))
+        subscription = self._session.subscriptions[type_url]
+        self._names.book(type_url, subscription.names, subscription.held, self._session.whole(type_url))
 
     def _name_too_much(self) -> None:
         self.end(StreamRefusedError(Code.RESOURCE_EXHAUSTED, "stream/names", "the pod names more than it may"))
@@ -350,14 +350,14 @@ class ProxyStream:
             self._services.counters.node_mismatches += 1
             _log.warning("the proxy of %s calls itself %r", self._key, node[:200])
 
-    def _take_secrets_request(self, request: Request) -> None:
+    def _take_secrets_request(self, request: XdsRequest) -> None:
         """See to the certificate when it is asked for; what the proxy holds decides whether it needs one."""
-        if SDS not in self._exchange.subscriptions:
-            self._progress.standing.came_with(request.initial_versions)
+        if SDS not in self._session.subscriptions:
+            self._progress.standing.held_at_start(request.initial_versions)
             self._want_certificate(request.initial_versions.get(SECRET_WORKLOAD, ""))
-        elif self._exchange.subscriptions[SDS].asks_for(SECRET_WORKLOAD, request):
+        elif self._session.subscriptions[SDS].asks_for(SECRET_WORKLOAD, request):
             self._secrets.resend()
-        self._exchange.secrets, self._exchange.pending_secrets = self._secrets.selection, self._secrets.pending
+        self._session.secrets, self._session.pending_secrets = self._secrets.selection, self._secrets.pending
 
     def _want_certificate(self, holds: str) -> None:
         claims, trust_domain = self._claims, self._services.fleet.snapshot.trust_domain
@@ -370,7 +370,7 @@ class ProxyStream:
             self._progress.note(urgent=False)
 
     def _refused(self, offer: Offer, message: str) -> None:
-        known = self._exchange.subscriptions[offer.type_url].refused
+        known = self._session.subscriptions[offer.type_url].refused
         named = dict(known) if known else dict(offer.put)
         self._progress.refused(offer, named, message)
         _log.warning(
@@ -394,8 +394,8 @@ class ProxyStream:
         return sorted(found)[:20]
 
     def _secrets_changed(self) -> None:
-        exchange = self._exchange
-        exchange.secrets, exchange.pending_secrets = self._secrets.selection, self._secrets.pending
+        session = self._session
+        session.secrets, session.pending_secrets = self._secrets.selection, self._secrets.pending
         self._wake.set()
 
     def _token_stale(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.xds.decode import BadRequestError
+from services.xds_edge.xds.request_decode import BadRequestError
 from shared.identity.service_account_tokens import WorkloadToken
 
 SERVICE = "envoy.service.status.v3.ClientStatusDiscoveryService"
@@ -37,7 +37,7 @@ class HeldType(NamedTuple):
     """Whether it is known to hold all of it."""
 
 
-class Held(NamedTuple):
+class HeldConfig(NamedTuple):
     """What a proxy holds."""
 
     namespace: str
@@ -54,7 +54,7 @@ def allowed(claims: WorkloadToken, mesh_namespace: str, namespace: str) -> bool:
 def answer(
     payload: bytes,
     claims: WorkloadToken,
-    proxies: Iterable[Held],
+    proxies: Iterable[HeldConfig],
     *,
     mesh_namespace: str,
     body: Callable[[str, str, str], bytes],

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from services.xds_edge.admission.pod_presence import Pods
+from services.xds_edge.admission.pod_presence import PodPresence
+from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.grpc import csds
-from services.xds_edge.http2.call import Call
+from services.xds_edge.http2.call import GrpcCall
 from services.xds_edge.http2.frame_reader import EARNED
-from services.xds_edge.http2.write_timeout import WritePatience
-from services.xds_edge.limits.pod_usage import Account
-from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.http2.write_timeout import WriteTimeout
+from services.xds_edge.limits.pod_usage import PodUsage
 from shared.identity.service_account_tokens import WorkloadToken
 
 MOST_REQUEST = 64 * 1024
@@ -34,13 +34,13 @@ _LOOK_EVERY = 5.0
 """Seconds between looks at the pod of a call that is kept open."""
 
 
-class Inspection:
+class ClientStatusService:
     """The client status calls of one edge."""
 
     def __init__(
         self,
-        pods: Pods,
-        proxies: Callable[[], Sequence[csds.Held]],
+        pods: PodPresence,
+        proxies: Callable[[], Sequence[csds.HeldConfig]],
         body: Callable[[str, str, str], bytes],
         *,
         mesh_namespace: str,
@@ -56,7 +56,7 @@ class Inspection:
         self._counters = counters
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def fetch(self, call: Call, claims: WorkloadToken, account: Account) -> None:
+    async def fetch(self, call: GrpcCall, claims: WorkloadToken, account: PodUsage) -> None:
         """Answer once."""
         await self._pods.require(claims, call.address)
         payload = await call.read()
@@ -64,7 +64,7 @@ class Inspection:
             raise StreamRefusedError(Code.INVALID_ARGUMENT, "csds/malformed", "there is no request")
         await self._answer(call, claims, account, payload)
 
-    async def stream(self, call: Call, claims: WorkloadToken, account: Account) -> None:
+    async def stream(self, call: GrpcCall, claims: WorkloadToken, account: PodUsage) -> None:
         """Answer each request, until the client or its pod is gone."""
         await self._pods.require(claims, call.address)
         reading = asyncio.ensure_future(call.read())
@@ -82,11 +82,11 @@ class Inspection:
         finally:
             reading.cancel()
 
-    async def _answer(self, call: Call, claims: WorkloadToken, account: Account, payload: bytes) -> None:
+    async def _answer(self, call: GrpcCall, claims: WorkloadToken, account: PodUsage, payload: bytes) -> None:
         async with self._turns:
             proxies = self._proxies()
             answer = csds.answer(payload, claims, proxies, mesh_namespace=self._mesh_namespace, body=self._body)
             frames = 1 + len(answer) // _WRITTEN
             account.frames.spend(_ANSWER + len(proxies) / _LOOKED_AT + (1 + EARNED) * frames)
-            with WritePatience(self._write_timeout, self._counters, call):
+            with WriteTimeout(self._write_timeout, self._counters, call):
                 await call.write(answer)

@@ -12,23 +12,23 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from services.xds_edge.admission.authentication import Gatekeeper
-from services.xds_edge.admission.pod_presence import Pods
+from services.xds_edge.admission.authentication import StreamAdmission
+from services.xds_edge.admission.pod_presence import PodPresence
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.grpc import csds
-from services.xds_edge.grpc.ads_stream import ProxyStream, Services
-from services.xds_edge.grpc.csds_service import MOST_REQUEST, Inspection
-from services.xds_edge.http2.call import Call, Handler
-from services.xds_edge.http2.connection import Connection
-from services.xds_edge.http2.keepalive import Limits
-from services.xds_edge.http2.write_scheduler import Turns
-from services.xds_edge.limits.memory_ledger import Ledger
-from services.xds_edge.limits.pod_usage import Account, Accounts, PodLimits
+from services.xds_edge.grpc.ads_stream import ProxyStream, StreamServices
+from services.xds_edge.grpc.csds_service import MOST_REQUEST, ClientStatusService
+from services.xds_edge.http2.call import GrpcCall, Handler
+from services.xds_edge.http2.connection import Http2Connection
+from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.write_scheduler import WriteScheduler
+from services.xds_edge.limits.memory_ledger import MemoryLedger
+from services.xds_edge.limits.pod_usage import PodLimits, PodUsage, PodUsages
 from services.xds_edge.tcp import tls
-from services.xds_edge.tcp.connection_gate import Caps, Guest, Lobby
+from services.xds_edge.tcp.connection_gate import ConnectionCaps, ConnectionGate, GatedConnection
 from services.xds_edge.tcp.listener import Listener, allowed_files
-from services.xds_edge.xds.decode import BadRequestError
-from services.xds_edge.xds.protocol import Delta, Dialect, World
+from services.xds_edge.xds.request_decode import BadRequestError
+from services.xds_edge.xds.variants import DeltaVariant, SotwVariant, Variant
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.names import MESH_NAMESPACE
 from shared.telemetry.metrics import Metrics
@@ -46,7 +46,7 @@ _UNREAD_OF_A_POD = 4
 _LINES, _LINES_BURST = 20.0, 500.0
 """Lines about refusals that are logged, a second and at once; all are counted."""
 
-Serve = Callable[[Call, WorkloadToken, str, Account], Awaitable[None]]
+Serve = Callable[[GrpcCall, WorkloadToken, str, PodUsage], Awaitable[None]]
 
 
 class DiscoveryServer:
@@ -54,27 +54,27 @@ class DiscoveryServer:
 
     def __init__(
         self,
-        services: Services,
-        gatekeeper: Gatekeeper,
-        limits: Limits | None = None,
+        services: StreamServices,
+        admission: StreamAdmission,
+        limits: ConnectionLimits | None = None,
         *,
-        caps: Caps | None = None,
+        caps: ConnectionCaps | None = None,
         pod_limits: PodLimits | None = None,
         unread: int = 128 * 1024 * 1024,
         handshake_within: float = 5.0,
         reuse_port: bool = False,
         mesh_namespace: str = MESH_NAMESPACE,
-        pods: Pods,
+        pods: PodPresence,
     ) -> None:
         """`unread`: bytes of all clients that may wait to be read; `reuse_port`: others may listen on the port too."""
         self._services = services
-        self._gatekeeper = gatekeeper
-        self._limits = limits or Limits()
+        self._admission = admission
+        self._limits = limits or ConnectionLimits()
         self._handshake_within = handshake_within
         self._reuse_port = reuse_port
-        self.accounts = Accounts(pod_limits)
-        self.ledger = Ledger(each=_UNREAD_OF_A_POD * self._limits.max_request, total=unread)
-        caps = caps or Caps()
+        self.accounts = PodUsages(pod_limits)
+        self.ledger = MemoryLedger(each=_UNREAD_OF_A_POD * self._limits.max_request, total=unread)
+        caps = caps or ConnectionCaps()
         files = allowed_files()
         if caps.connections + caps.waiting > files:
             share = files / (caps.connections + caps.waiting)
@@ -82,9 +82,9 @@ class DiscoveryServer:
                 caps, connections=int(caps.connections * share), waiting=int(caps.waiting * share)
             )
             _log.warning("open files are limited: %d connections are taken at most", caps.connections)
-        self.lobby = Lobby(caps)
-        self._turns = Turns()
-        self._inspection = Inspection(
+        self.gate = ConnectionGate(caps)
+        self._turns = WriteScheduler()
+        self._client_status = ClientStatusService(
             pods,
             lambda: [stream.held() for stream in sorted(self._running.values(), key=lambda stream: stream.key)],
             services.fleet.body,
@@ -99,11 +99,11 @@ class DiscoveryServer:
             f"/{csds.SERVICE}/{csds.STREAM}": self._stream_status,
         }
         self._listener: Listener | None = None
-        self._connections: set[Connection] = set()
+        self._connections: set[Http2Connection] = set()
         self._deserted = asyncio.Event()
         """Set while there is no connection."""
         self._deserted.set()
-        self._running: dict[Call, ProxyStream] = {}
+        self._running: dict[GrpcCall, ProxyStream] = {}
         self.gone = 0
         """Connections that were, since the start."""
         self._lines = TokenBucket(_LINES, _LINES_BURST, asyncio.get_running_loop().time())
@@ -113,7 +113,7 @@ class DiscoveryServer:
     async def start(self, host: str, port: int, certificate: Callable[[], tls.Presented | None]) -> None:
         """Listen. `certificate` gives the newest (key, chain), both PEM; raises `BadInputError`."""
         self._listener = Listener(
-            self.lobby,
+            self.gate,
             self._connection,
             tls.server_context(certificate),
             handshake_within=self._handshake_within,
@@ -124,14 +124,14 @@ class DiscoveryServer:
 
     def expose(self, metrics: Metrics) -> None:
         """Show what clients take, and how much of it there may be."""
-        lobby, names = self.lobby, self._services.names
+        gate, names = self.gate, self._services.names
         metrics.gauge(
             "meshlog_edge_connections",
             "Connections: waiting outside of TLS, in TLS without a token yet, and proven by one.",
             lambda: {
-                (("phase", "waiting"),): float(lobby.waiting),
-                (("phase", "unproven"),): float(lobby.unproven),
-                (("phase", "proven"),): float(lobby.proven),
+                (("phase", "waiting"),): float(gate.waiting),
+                (("phase", "unproven"),): float(gate.unproven),
+                (("phase", "proven"),): float(gate.proven),
             },
         )
         metrics.gauge(
@@ -146,7 +146,7 @@ class DiscoveryServer:
 
     async def drain(self, within: float) -> None:
         """Stop: take no new streams, send GOAWAY, end the streams spread over `within` seconds, then all the rest."""
-        self._gatekeeper.draining = True
+        self._admission.draining = True
         if self._listener is not None:
             self._listener.close()
         for connection in list(self._connections):
@@ -183,24 +183,24 @@ class DiscoveryServer:
             connection.abort()
         await self._deserted.wait()
 
-    def _connection(self, guest: Guest) -> Connection:
+    def _connection(self, gated: GatedConnection) -> Http2Connection:
         assert self._listener is not None
         listener = self._listener
 
-        def lost(connection: Connection) -> None:
+        def lost(connection: Http2Connection) -> None:
             self.gone += 1
             self._connections.discard(connection)
             if not self._connections:
                 self._deserted.set()
-            listener.gone(guest)
+            listener.gone(gated)
 
-        connection = Connection(
+        connection = Http2Connection(
             self._route,
             self._limits,
             ledger=self.ledger,
-            strangers=guest.source.frames,
+            strangers=gated.source.frames,
             turns=self._turns,
-            proven=lambda _: listener.proven(guest),
+            proven=lambda _: listener.proven(gated),
             closed=lost,
             aged=self._aged,
             note=self._note,
@@ -212,42 +212,42 @@ class DiscoveryServer:
     def _note(self, reason: str) -> None:
         self._services.counters.closed[reason] += 1
 
-    def _aged(self, connection: Connection) -> None:
+    def _aged(self, connection: Http2Connection) -> None:
         for call in connection.calls.values():
             if (stream := self._running.get(call)) is not None:
                 stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/aged", "the connection is old; open another"))
 
-    def _route(self, call: Call) -> Handler:
+    def _route(self, call: GrpcCall) -> Handler:
         """The handler of a call, once its token says whose it is; raises `StreamRefusedError`."""
         try:
             serve, claims, token, account = self._admit(call)
         except StreamRefusedError as refusal:
-            self._say(call, refusal)
+            self._log_refusal(call, refusal)
             raise
 
-        async def handle(call: Call) -> None:
+        async def handle(call: GrpcCall) -> None:
             await self._serve(serve, call, claims, token, account)
 
         return handle
 
-    def _admit(self, call: Call) -> tuple[Serve, WorkloadToken, str, Account]:
+    def _admit(self, call: GrpcCall) -> tuple[Serve, WorkloadToken, str, PodUsage]:
         serve = self._methods.get(call.path)
         if serve is None:
             raise StreamRefusedError(Code.UNIMPLEMENTED, "call/method", "there is no such method")
-        claims, token = self._gatekeeper.identify(call.metadata)
+        claims, token = self._admission.identify(call.metadata)
         now = asyncio.get_running_loop().time()
         account = self.accounts.of(claims.pod_uid, now)
         call.prove(account)
         if not account.opens(now):
             raise StreamRefusedError(Code.UNAVAILABLE, "stream/pod-paced", "the pod opens too many streams; come back")
-        self._gatekeeper.admit()
+        self._admission.admit()
         return serve, claims, token, account
 
-    async def _serve(self, serve: Serve, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
+    async def _serve(self, serve: Serve, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage) -> None:
         try:
             await serve(call, claims, token, account)
         except StreamRefusedError as refusal:
-            self._say(call, refusal)
+            self._log_refusal(call, refusal)
             raise
         except BadRequestError as error:
             raise StreamRefusedError(Code.INVALID_ARGUMENT, error.code, error.sentence) from error
@@ -261,7 +261,7 @@ class DiscoveryServer:
         self._lines.spend(1)
         return True
 
-    def _say(self, call: Call, refusal: StreamRefusedError) -> None:
+    def _log_refusal(self, call: GrpcCall, refusal: StreamRefusedError) -> None:
         stream = self._running.get(call)
         self._services.counters.refused[refusal.code] += 1
         if not self._may_log():
@@ -273,25 +273,27 @@ class DiscoveryServer:
             extra={"code": refusal.code, "status": refusal.status.name, "cause": str(refusal.__cause__ or "")},
         )
 
-    async def _fetch_status(self, call: Call, claims: WorkloadToken, _token: str, account: Account) -> None:
+    async def _fetch_status(self, call: GrpcCall, claims: WorkloadToken, _token: str, account: PodUsage) -> None:
         """What proxies hold, once."""
         call.narrow(MOST_REQUEST)
-        await self._inspection.fetch(call, claims, account)
+        await self._client_status.fetch(call, claims, account)
 
-    async def _stream_status(self, call: Call, claims: WorkloadToken, _token: str, account: Account) -> None:
+    async def _stream_status(self, call: GrpcCall, claims: WorkloadToken, _token: str, account: PodUsage) -> None:
         """The same, for each request of a stream."""
         call.narrow(MOST_REQUEST)
-        await self._inspection.stream(call, claims, account)
+        await self._client_status.stream(call, claims, account)
 
-    async def _delta(self, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
-        await self._stream(call, claims, token, account, Delta(self._services.responses))
+    async def _delta(self, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage) -> None:
+        await self._stream(call, claims, token, account, DeltaVariant(self._services.responses))
 
-    async def _world(self, call: Call, claims: WorkloadToken, token: str, account: Account) -> None:
-        await self._stream(call, claims, token, account, World(self._services.responses))
+    async def _world(self, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage) -> None:
+        await self._stream(call, claims, token, account, SotwVariant(self._services.responses))
 
-    async def _stream(self, call: Call, claims: WorkloadToken, token: str, account: Account, dialect: Dialect) -> None:
+    async def _stream(
+        self, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage, variant: Variant
+    ) -> None:
         stream = self._running[call] = ProxyStream(
-            self._services, call, claims, token, dialect, account=account, address=call.address
+            self._services, call, claims, token, variant, account=account, address=call.address
         )
         self.accounts.join(account, stream)
         try:

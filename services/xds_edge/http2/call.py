@@ -18,10 +18,10 @@ from urllib.parse import quote
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.http2 import headers as headers_
 from services.xds_edge.http2.headers import Headers, TimeoutFormatError
-from services.xds_edge.http2.send_queue import Outbox, pieces
+from services.xds_edge.http2.send_queue import SendQueue, pieces
 from services.xds_edge.http2.write_scheduler import LONG
-from services.xds_edge.limits.loop_pacing import give_way
-from services.xds_edge.limits.pod_usage import Account
+from services.xds_edge.limits.loop_pacing import yield_to_loop
+from services.xds_edge.limits.pod_usage import PodUsage
 
 _PREFIX = 5
 _ACKNOWLEDGE = 16 * 1024
@@ -41,7 +41,7 @@ RESPONSE: Headers = (
 )
 
 
-class Carrier(Protocol):
+class CallTransport(Protocol):
     """The connection below a call."""
 
     @property
@@ -62,7 +62,7 @@ class Carrier(Protocol):
         """Send as much as may be sent now; returns the number of bytes."""
         ...
 
-    def queue(self, outbox: Outbox) -> None:
+    def queue(self, outbox: SendQueue) -> None:
         """Have it proceed when it is its turn to write."""
         ...
 
@@ -70,14 +70,14 @@ class Carrier(Protocol):
         """Let the client send that many bytes more on this stream."""
         ...
 
-    def prove(self, account: Account) -> None:
+    def prove(self, account: PodUsage) -> None:
         """A call showed a token of this pod."""
         ...
 
-    def hold(self, call: Call, size: int) -> None:
+    def hold(self, call: GrpcCall, size: int) -> None:
         """Count so many bytes more, or less, that the call keeps unread.
 
-        If they are too many, `Call.overflow` is called, and none of the call's count any more.
+        If they are too many, `GrpcCall.overflow` is called, and none of the call's count any more.
         """
         ...
 
@@ -86,7 +86,7 @@ class Carrier(Protocol):
         ...
 
 
-class Call:
+class GrpcCall:
     """One call."""
 
     __slots__ = (
@@ -112,7 +112,9 @@ class Call:
         "unread",
     )
 
-    def __init__(self, carrier: Carrier, stream: int, headers: Headers, *, limit: int, patience: float = 30.0) -> None:
+    def __init__(
+        self, carrier: CallTransport, stream: int, headers: Headers, *, limit: int, patience: float = 30.0
+    ) -> None:
         """`limit`: bytes that a message of the client may have; `patience`: seconds that it may take to arrive."""
         self._carrier = carrier
         self._stream = stream
@@ -127,7 +129,7 @@ class Call:
         """Bytes that the carrier counts for it."""
         self._arrived: deque[tuple[bytes, int, int]] | None = None
         """Messages, what each took of the window, and what is counted for it."""
-        self._outbox: Outbox | None = None
+        self._outbox: SendQueue | None = None
         """Set while a message waits to be sent whole."""
         self._partial: bytearray | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -154,7 +156,7 @@ class Call:
         """Seconds that the message which is being written has waited for its turn."""
         return self._outbox.delay if self._outbox is not None else 0.0
 
-    def prove(self, account: Account) -> None:
+    def prove(self, account: PodUsage) -> None:
         """Its token is of this pod."""
         self._carrier.prove(account)
 
@@ -169,7 +171,7 @@ class Call:
         while not self._arrived or self._in_a_row >= _IN_A_ROW:
             self._in_a_row = 0
             if self._arrived:
-                await give_way()
+                await yield_to_loop()
                 continue
             if self._broken is not None:
                 raise self._broken
@@ -201,9 +203,9 @@ class Call:
             if sent == len(content):
                 return
             # What is left waits for the client, and then takes its turn.
-            self._outbox = outbox = Outbox(self._carrier, self._stream, [memoryview(content)[sent:]], begun=True)
+            self._outbox = outbox = SendQueue(self._carrier, self._stream, [memoryview(content)[sent:]], begun=True)
         else:
-            self._outbox = outbox = Outbox(self._carrier, self._stream, pieces(prefix, parts), begun=False)
+            self._outbox = outbox = SendQueue(self._carrier, self._stream, pieces(prefix, parts), begun=False)
             outbox.queue()
         await outbox.sent
         self._outbox = None
@@ -398,15 +400,15 @@ class Call:
             self._reader.set_result(None)
 
 
-Handler = Callable[[Call], Awaitable[None]]
-Router = Callable[[Call], Handler]
+Handler = Callable[[GrpcCall], Awaitable[None]]
+Router = Callable[[GrpcCall], Handler]
 """Which handler serves a call, decided by its path and metadata; raises `StreamRefusedError`."""
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 """What a status message holds as it is; all else is percent-encoded."""
 
 
-async def _run(handler: Handler, call: Call) -> None:
+async def _run(handler: Handler, call: GrpcCall) -> None:
     try:
         await handler(call)
     except StreamRefusedError as refusal:

@@ -4,9 +4,9 @@ Everything happens on the event loop's thread. A response that fits is written i
 task, a queue or another thread between: that, and a few kilobytes a connection, is why the edge does not use gRPC's
 own server (docs/xds.md has the figures).
 
-What a client cannot do: make us parse more frames than it is allowed (`intake`), keep more unread than it is allowed
+What a client cannot do: make us parse more frames than it is allowed (`reader`), keep more unread than it is allowed
 (`ledger`), have anything of a call kept before the call is routed by its headers (`calls`), stay without a proven call
-(`lifetime`), make us write without reading what we wrote (`outlet`), keep others waiting for what is written to it
+(`lifetime`), make us write without reading what we wrote (`writer`), keep others waiting for what is written to it
 (`turns`), or end other calls by a malformed one (`rules`).
 """
 
@@ -33,17 +33,17 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 
 from services.xds_edge.errors import StreamRefusedError
-from services.xds_edge.http2.call import Call, Router
-from services.xds_edge.http2.frame_reader import Intake
-from services.xds_edge.http2.goaway import Farewell
-from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS, Rules
+from services.xds_edge.http2.call import GrpcCall, Router
+from services.xds_edge.http2.frame_reader import FrameReader
+from services.xds_edge.http2.frame_writer import FrameWriter
+from services.xds_edge.http2.goaway import GoAway
+from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS, H2Rules
 from services.xds_edge.http2.headers import Headers, malformed, malformed_trailers, weight
-from services.xds_edge.http2.keepalive import Duty, Lifetime, Limits
-from services.xds_edge.http2.send_queue import Outbox
-from services.xds_edge.http2.write_scheduler import Turns
-from services.xds_edge.http2.writer import Outlet
-from services.xds_edge.limits.memory_ledger import Ledger
-from services.xds_edge.limits.pod_usage import Account
+from services.xds_edge.http2.keepalive import ConnectionAction, ConnectionLifetime, ConnectionLimits
+from services.xds_edge.http2.send_queue import SendQueue
+from services.xds_edge.http2.write_scheduler import WriteScheduler
+from services.xds_edge.limits.memory_ledger import MemoryLedger
+from services.xds_edge.limits.pod_usage import PodUsage
 from shared.timing.token_bucket import TokenBucket
 
 MOST_REFUSED = 16
@@ -67,7 +67,7 @@ def _grpc_only(headers: Headers) -> str:
     return "" if method == "POST" and content.startswith("application/grpc") else "415"
 
 
-def _nothing(_connection: Connection) -> None:
+def _nothing(_connection: Http2Connection) -> None:
     pass
 
 
@@ -75,20 +75,20 @@ def _no_note(_reason: str) -> None:
     pass
 
 
-class Connection(asyncio.BufferedProtocol):
+class Http2Connection(asyncio.BufferedProtocol):
     """One connection; a `calls.Carrier`."""
 
     def __init__(
         self,
         router: Router,
-        limits: Limits,
+        limits: ConnectionLimits,
         *,
-        ledger: Ledger | None = None,
+        ledger: MemoryLedger | None = None,
         strangers: TokenBucket | None = None,
-        turns: Turns | None = None,
-        proven: Callable[[Connection], None] = _nothing,
-        closed: Callable[[Connection], None] = _nothing,
-        aged: Callable[[Connection], None] = _nothing,
+        turns: WriteScheduler | None = None,
+        proven: Callable[[Http2Connection], None] = _nothing,
+        closed: Callable[[Http2Connection], None] = _nothing,
+        aged: Callable[[Http2Connection], None] = _nothing,
         note: Callable[[str], None] = _no_note,
         objection: Callable[[Headers], str] = _grpc_only,
         chance: Callable[[], float] = random.random,
@@ -96,28 +96,28 @@ class Connection(asyncio.BufferedProtocol):
         """`strangers`: frames that all connections of its address may send together, unproven.
 
         `turns`: in which the connections of this process write what is long. `aged`: its calls must end within
-        `farewell.GRACE` seconds; the client was asked to go elsewhere. `note`: why we ended it. `objection`: the HTTP
+        `goaway.GRACE` seconds; the client was asked to go elsewhere. `note`: why we ended it. `objection`: the HTTP
         status for a request that is none of ours; empty: it is one.
         """
         self._router = router
         self._limits = limits
-        self._ledger = ledger or Ledger(each=limits.max_request * 2, total=limits.max_request * 8)
+        self._ledger = ledger or MemoryLedger(each=limits.max_request * 2, total=limits.max_request * 8)
         self._proven, self._closed, self._aged, self._note = proven, closed, aged, note
         self._objection = objection
-        self._h2 = Rules()
+        self._h2 = H2Rules()
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self._socket: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._lifetime = Lifetime(limits, now, chance=chance())
-        self._intake = Intake(self, debt=limits.debt, strangers=strangers)
-        self._outlet = Outlet(self._h2, self._intake, within=limits.write_timeout, given_up=self._give_up)
-        self._farewell = Farewell(self._h2, self._outlet, busy=lambda: bool(self.calls), close=self.close)
-        self._turns = turns or Turns()
-        self._account: Account | None = None
+        self._lifetime = ConnectionLifetime(limits, now, chance=chance())
+        self._reader = FrameReader(self, debt=limits.debt, strangers=strangers)
+        self._writer = FrameWriter(self._h2, self._reader, within=limits.write_timeout, given_up=self._give_up)
+        self._goaway = GoAway(self._h2, self._writer, busy=lambda: bool(self.calls), close=self.close)
+        self._turns = turns or WriteScheduler()
+        self._account: PodUsage | None = None
         self._refused = 0
         self._owed = 0
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, GrpcCall] = {}
         """Calls that are open, by stream."""
 
     # asyncio
@@ -125,18 +125,18 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         self._socket = cast("asyncio.Transport", transport)
-        self._outlet.open(self._socket)
+        self._writer.open(self._socket)
         if (limit := getattr(transport, "set_read_buffer_limits", None)) is not None:  # TLS alone has it
             limit(high=_UNDECRYPTED)
-        self._intake.open(self._socket)
-        self._h2.greet()
-        self._outlet.flush()
+        self._reader.open(self._socket)
+        self._h2.send_settings()
+        self._writer.flush()
         self._look_again()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
         """The client has gone."""
-        self._socket = self._outlet.transport = None
-        self._intake.close()
+        self._socket = self._writer.transport = None
+        self._reader.close()
         if self._timer is not None:
             self._timer.cancel()
         self._lose_calls()
@@ -154,15 +154,15 @@ class Connection(asyncio.BufferedProtocol):
         """Take what came, as far as it is allowed."""
         if self._live:
             now = self._lifetime.heard = self._loop.time()
-            self._intake.add(data, now)
+            self._reader.add(data, now)
 
     def pause_writing(self) -> None:
         """The network takes no more for now: neither do we."""
-        self._outlet.pause()
+        self._writer.pause()
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._outlet.resume()
+        self._writer.resume()
         self._let_write()
 
     # Calls
@@ -178,11 +178,11 @@ class Connection(asyncio.BufferedProtocol):
         peer = self._socket.get_extra_info("peername") if self._socket is not None else None
         return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
-    def prove(self, account: Account) -> None:
+    def prove(self, account: PodUsage) -> None:
         """A call showed a token of this pod: the connection counts as that pod's from now on."""
         if self._account is None:
             self._account = account
-            self._intake.trust(account.frames)
+            self._reader.trust(account.frames)
             self._lifetime.prove()
             self._proven(self)
 
@@ -190,13 +190,13 @@ class Connection(asyncio.BufferedProtocol):
         """Send headers, or trailers."""
         if self._live:
             self._h2.send_headers(stream, list(headers), end_stream=ends)
-            self._outlet.flush()
+            self._writer.flush()
 
     def send(self, stream: int, content: bytes | memoryview) -> int:
         """Send as much as the client's windows and the network take now."""
-        return self._outlet.data(stream, content)
+        return self._writer.data(stream, content)
 
-    def queue(self, outbox: Outbox) -> None:
+    def queue(self, outbox: SendQueue) -> None:
         """Have it proceed when it is the pod's turn to write."""
         self._turns.ask(self._account or self, outbox)
 
@@ -204,9 +204,9 @@ class Connection(asyncio.BufferedProtocol):
         """Open the window of one stream again."""
         if self._live and stream in self.calls and not self.calls[stream].half_closed:
             self._h2.increment_flow_control_window(size, stream)
-            self._outlet.flush()
+            self._writer.flush()
 
-    def hold(self, call: Call, size: int) -> None:
+    def hold(self, call: GrpcCall, size: int) -> None:
         """Count what the call keeps unread, or no more; only a call that was routed receives anything."""
         if self._account is not None:
             self._ledger.add(self._account.unread, call, size)
@@ -216,29 +216,29 @@ class Connection(asyncio.BufferedProtocol):
         call = self.calls.pop(stream, None)
         if call is None or self._socket is None or not self._live:
             return
-        if not whole and self._outlet.paused:
-            # It reads nothing: a farewell would wait for ever behind what it has not read.
+        if not whole and self._writer.paused:
+            # It reads nothing: a goaway would wait for ever behind what it has not read.
             self._socket.abort()
             return
         if not call.half_closed or not whole:
             self._h2.reset_stream(stream, ErrorCodes.NO_ERROR if whole else ErrorCodes.INTERNAL_ERROR)
-            self._outlet.flush()
+            self._writer.flush()
         self._call_is_over()
 
     # The end
 
     @property
     def _live(self) -> bool:
-        return self._outlet.transport is not None
+        return self._writer.transport is not None
 
     def leave(self) -> None:
-        """Ask the client to go elsewhere; it closes with the last call, or after `farewell.GRACE`."""
-        self._farewell.begin()
+        """Ask the client to go elsewhere; it closes with the last call, or after `goaway.GRACE`."""
+        self._goaway.begin()
 
     def close(self) -> None:
         """Close, once what is buffered is written; its calls are cancelled."""
         if self._live:
-            self._outlet.close()
+            self._writer.close()
             self._lose_calls()
 
     def abort(self) -> None:
@@ -250,7 +250,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def feed(self, frame: bytes) -> None:
         """Parse a whole frame."""
-        self._outlet.held = True
+        self._writer.held = True
         try:
             for event in self._h2.receive_data(frame):
                 if not self._live:
@@ -264,8 +264,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def fed(self) -> None:
         """Write what the frames made us say, at once for all of them."""
-        self._outlet.held = False
-        self._outlet.flush()
+        self._writer.held = False
+        self._writer.flush()
 
     def fail(self, code: ErrorCodes, reason: str) -> None:
         """End the connection for what the client did."""
@@ -290,7 +290,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._h2.reset_stream(event.stream_id or 0, ErrorCodes.PROTOCOL_ERROR)
                 self._lose(event.stream_id or 0)
         elif isinstance(event, PingAckReceived):
-            self._farewell.answered(event.ping_data or b"")
+            self._goaway.answered(event.ping_data or b"")
         elif isinstance(event, ConnectionTerminated):
             self.close()
 
@@ -313,7 +313,7 @@ class Connection(asyncio.BufferedProtocol):
         if malformed(headers):
             self._h2.reset_stream(stream, ErrorCodes.PROTOCOL_ERROR)
             return
-        if self._farewell.refuses(stream) or len(self.calls) >= MOST_CALLS:
+        if self._goaway.refuses(stream) or len(self.calls) >= MOST_CALLS:
             self._h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
             return
         status = "431" if weight(headers) > MOST_HEADERS else self._objection(headers)
@@ -324,7 +324,7 @@ class Connection(asyncio.BufferedProtocol):
             self._count_refused()
             return
         limits = self._limits
-        call = Call(self, stream, headers, limit=limits.max_request, patience=limits.request_within)
+        call = GrpcCall(self, stream, headers, limit=limits.max_request, patience=limits.request_within)
         self.calls[stream] = call
         if ends:
             call.close()
@@ -363,7 +363,7 @@ class Connection(asyncio.BufferedProtocol):
     def _call_is_over(self) -> None:
         if not self.calls:
             self._lifetime.rest(self._loop.time())
-            self._farewell.rest()
+            self._goaway.rest()
 
     def _give_up(self) -> None:
         """Cut off a client that reads nothing."""
@@ -379,22 +379,22 @@ class Connection(asyncio.BufferedProtocol):
         if not self._live:
             return
         match self._lifetime.look(self._loop.time()):
-            case Duty.ABORT:
+            case ConnectionAction.ABORT:
                 self._note("silent")
                 self.abort()
                 return
-            case Duty.UNPROVEN:
+            case ConnectionAction.UNPROVEN:
                 self.fail(ErrorCodes.NO_ERROR, "unproven")
                 return
-            case Duty.IDLE:
+            case ConnectionAction.IDLE:
                 self._note("idle")
                 self.leave()
-            case Duty.PROBE if not self._farewell.begun:
+            case ConnectionAction.PROBE if not self._goaway.begun:
                 self._h2.ping(b"meshlog?")
-                self._outlet.flush()
-            case Duty.LEAVE if not self._farewell.begun:
+                self._writer.flush()
+            case ConnectionAction.LEAVE if not self._goaway.begun:
                 self.leave()
                 self._aged(self)
-            case Duty.PROBE | Duty.LEAVE | Duty.NONE:
+            case ConnectionAction.PROBE | ConnectionAction.LEAVE | ConnectionAction.NONE:
                 pass
         self._look_again()

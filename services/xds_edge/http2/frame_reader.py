@@ -13,7 +13,7 @@ from typing import Protocol
 from h2.errors import ErrorCodes
 
 from services.xds_edge.http2.frame_meter import FrameError, FrameMeter
-from services.xds_edge.limits.loop_pacing import gently
+from services.xds_edge.limits.loop_pacing import call_soon_paced
 from shared.timing.token_bucket import TokenBucket
 
 STRANGER_RATE = 50.0
@@ -27,7 +27,7 @@ _A_TURN = 32.0
 _SHORTEST_PAUSE = 0.05
 
 
-class Reader(Protocol):
+class FrameSink(Protocol):
     """The connection whose intake it is."""
 
     def feed(self, frame: bytes) -> None:
@@ -43,7 +43,7 @@ class Reader(Protocol):
         ...
 
 
-class Intake:
+class FrameReader:
     """The reading side of one connection."""
 
     __slots__ = (
@@ -53,16 +53,16 @@ class Intake:
         "_loop",
         "_meter",
         "_paused",
-        "_reader",
         "_reading",
         "_resuming",
+        "_sink",
         "_strangers",
         "_transport",
     )
 
-    def __init__(self, reader: Reader, *, debt: float, strangers: TokenBucket | None) -> None:
+    def __init__(self, sink: FrameSink, *, debt: float, strangers: TokenBucket | None) -> None:
         """`strangers`: frames that all connections of its address may send together, unproven."""
-        self._reader = reader
+        self._sink = sink
         self._debt = debt
         self._strangers = strangers
         self._loop = asyncio.get_running_loop()
@@ -113,7 +113,7 @@ class Intake:
             try:
                 frame, price = meter.next(allowed=allowed)
             except FrameError as error:
-                self._reader.fail(error.code, "frame")
+                self._sink.fail(error.code, "frame")
                 return
             if not frame:
                 break
@@ -122,12 +122,12 @@ class Intake:
             if strangers is not None:
                 strangers.spend(price)
             # One at a time, so that what the library knows is never ahead of what we do about it.
-            self._reader.feed(frame)
+            self._sink.feed(frame)
             if not meter.rest:
                 break
         if self._transport is None:
             return
-        self._reader.fed()
+        self._sink.fed()
         if meter.waiting:
             self._hold_back(now, may_go_on=room <= 0)
         elif self._indebted is not None and self._allowance.easy(now):
@@ -136,9 +136,9 @@ class Intake:
     def _hold_back(self, now: float, *, may_go_on: bool) -> None:
         wait = max(self._allowance.wait(now), self._strangers.wait(now) if self._strangers is not None else 0.0)
         if wait <= 0 and may_go_on:
-            self._resuming = gently(self._resume)
+            self._resuming = call_soon_paced(self._resume)
         elif self._indebted is not None and now - self._indebted >= self._debt:
-            self._reader.fail(ErrorCodes.ENHANCE_YOUR_CALM, "flood")
+            self._sink.fail(ErrorCodes.ENHANCE_YOUR_CALM, "flood")
             return
         else:
             if self._indebted is None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from hyperframe.frame import GoAwayFrame
 
-from services.xds_edge.http2.h2_rules import Rules
-from services.xds_edge.http2.writer import Outlet
+from services.xds_edge.http2.frame_writer import FrameWriter
+from services.xds_edge.http2.h2_rules import H2Rules
 
 GRACE = 5.0
 """Seconds that the calls of a connection that is asked to leave may take to end."""
@@ -22,15 +22,17 @@ _QUESTION = b"leaving?"
 _ALL_STREAMS = 2**31 - 1
 
 
-class Farewell:
+class GoAway:
     """The leaving of one connection."""
 
-    __slots__ = ("_busy", "_close", "_last", "_outlet", "_rules", "begun")
+    __slots__ = ("_busy", "_close", "_last", "_rules", "_writer", "begun")
 
-    def __init__(self, rules: Rules, outlet: Outlet, *, busy: Callable[[], bool], close: Callable[[], None]) -> None:
+    def __init__(
+        self, rules: H2Rules, writer: FrameWriter, *, busy: Callable[[], bool], close: Callable[[], None]
+    ) -> None:
         """`busy`: whether there are calls; `close` the connection."""
         self._rules = rules
-        self._outlet = outlet
+        self._writer = writer
         self._busy = busy
         self._close = close
         self._last: int | None = None
@@ -40,13 +42,13 @@ class Farewell:
 
     def begin(self) -> None:
         """Ask the client to go elsewhere; the second time it does nothing."""
-        if self.begun or self._outlet.transport is None:
+        if self.begun or self._writer.transport is None:
             return
         self.begun = True
         self._rules.ping(_QUESTION)
-        self._outlet.flush()
+        self._writer.flush()
         # Not by h2: it takes a GOAWAY for the end of everything.
-        self._outlet.write(GoAwayFrame(0, last_stream_id=_ALL_STREAMS).serialize())
+        self._writer.write(GoAwayFrame(0, last_stream_id=_ALL_STREAMS).serialize())
         asyncio.get_running_loop().call_later(_PARTING, self._conclude)
 
     def answered(self, ping: bytes) -> None:
@@ -64,10 +66,10 @@ class Farewell:
             self._close()
 
     def _conclude(self) -> None:
-        if self._last is not None or self._outlet.transport is None:
+        if self._last is not None or self._writer.transport is None:
             return
         self._last = self._rules.highest_inbound_stream_id
-        self._outlet.write(GoAwayFrame(0, last_stream_id=self._last).serialize())
+        self._writer.write(GoAwayFrame(0, last_stream_id=self._last).serialize())
         asyncio.get_running_loop().call_later(GRACE, self._close)
         if not self._busy():
             self._close()

@@ -33,12 +33,12 @@ _CONFIGURATION = H2Configuration(
     validate_inbound_headers=False,
     normalize_inbound_headers=False,
 )
-_SAID = Settings(
+_ADVERTISED = Settings(
     client=False,
     initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: MOST_CALLS, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADERS},
 )
 """Ours, of all connections: they never change, and one object a connection would be 5 kB each."""
-_KEPT = Settings(
+_ENFORCED = Settings(
     client=False,
     initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 1 << 20, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_DECODED},
 )
@@ -56,7 +56,7 @@ def _reset(stream: int, code: ErrorCodes | int) -> Frame:
     return frame
 
 
-class Rules(H2Connection):
+class H2Rules(H2Connection):
     """The rules of one connection."""
 
     MAX_CLOSED_STREAMS = 4 * MOST_CALLS
@@ -65,11 +65,11 @@ class Rules(H2Connection):
         super().__init__(_CONFIGURATION)
         self.decoder.max_header_list_size = MOST_DECODED
 
-    def greet(self) -> None:
+    def send_settings(self) -> None:
         """Say our settings."""
-        self.local_settings = _SAID
+        self.local_settings = _ADVERTISED
         self.initiate_connection()
-        self.local_settings = _KEPT
+        self.local_settings = _ENFORCED
 
     def data(self, stream: int, content: bytes | memoryview) -> tuple[bytes, int]:
         """A DATA frame with as much of `content` as the windows allow, after what is to be said before it.

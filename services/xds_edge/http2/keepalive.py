@@ -10,7 +10,7 @@ from enum import Enum
 import msgspec
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What the server allows a connection."""
 
     keepalive: float = 30.0
@@ -33,7 +33,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that a connection may want to send more frames than it is allowed."""
 
 
-class Duty(Enum):
+class ConnectionAction(Enum):
     """What is to be done about a connection."""
 
     NONE = "none"
@@ -49,12 +49,12 @@ class Duty(Enum):
     """It is old."""
 
 
-class Lifetime:
+class ConnectionLifetime:
     """The times of one connection, in seconds of its loop's clock."""
 
     __slots__ = ("_leaves_at", "_limits", "_probed", "_proves_by", "_unused_since", "heard")
 
-    def __init__(self, limits: Limits, now: float, *, chance: float) -> None:
+    def __init__(self, limits: ConnectionLimits, now: float, *, chance: float) -> None:
         """`chance`: from 0 to 1, where in the ± 10 % of its age it leaves."""
         self._limits = limits
         self._probed: float | None = None
@@ -95,22 +95,22 @@ class Lifetime:
             times.append(self._unused_since + limits.idle)
         return min(times)
 
-    def look(self, now: float) -> Duty:
+    def look(self, now: float) -> ConnectionAction:
         """What is due; it counts as done. Look again at once until nothing is, or at `due`."""
         limits = self._limits
         if self._proves_by is not None and now >= self._proves_by:
-            return Duty.UNPROVEN
+            return ConnectionAction.UNPROVEN
         if self._probed is not None and self.heard >= self._probed:
             self._probed = None
         if self._probed is not None and now >= self._probed + limits.keepalive_timeout:
-            return Duty.ABORT
+            return ConnectionAction.ABORT
         if self._unused_since is not None and now >= self._unused_since + limits.idle:
             self._unused_since = None
-            return Duty.IDLE
+            return ConnectionAction.IDLE
         if self._probed is None and now >= self.heard + limits.keepalive:
             self._probed = now
-            return Duty.PROBE
+            return ConnectionAction.PROBE
         if self._leaves_at is not None and now >= self._leaves_at:
             self._leaves_at = None
-            return Duty.LEAVE
-        return Duty.NONE
+            return ConnectionAction.LEAVE
+        return ConnectionAction.NONE

@@ -15,24 +15,24 @@ _FIRST = 4096
 """Bytes that a frame carries: what precedes a message travels in the frame of its beginning."""
 
 
-class Sender(Protocol):
+class SendTransport(Protocol):
     """The connection below, as far as this needs it."""
 
     def send(self, stream: int, content: bytes | memoryview) -> int:
         """Send as much as may be sent now; returns the number of bytes."""
         ...
 
-    def queue(self, outbox: Outbox) -> None:
+    def queue(self, outbox: SendQueue) -> None:
         """Call `proceed` when it is its turn."""
         ...
 
 
-class Outbox:
+class SendQueue:
     """The rest of one message; a `turns.Writer`."""
 
     __slots__ = ("_asked", "_delay", "_loop", "_parts", "_sender", "_stream", "begun", "sent")
 
-    def __init__(self, sender: Sender, stream: int, parts: Iterable[bytes | memoryview], *, begun: bool) -> None:
+    def __init__(self, sender: SendTransport, stream: int, parts: Iterable[bytes | memoryview], *, begun: bool) -> None:
         """`begun`: whether a part of the message is sent already, or would be if the client took it."""
         self._sender = sender
         self._stream = stream

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import Protocol
 
-from services.xds_edge.limits.loop_pacing import gently
+from services.xds_edge.limits.loop_pacing import call_soon_paced
 
 LONG = 32 * 1024
 """Bytes of a message from which it has to wait for its turn."""
@@ -30,7 +30,7 @@ _LEAST = 256
 """Bytes that a go counts at least: to find that nothing can be written takes time too."""
 
 
-class Writer(Protocol):
+class ScheduledWrite(Protocol):
     """What has something to write."""
 
     def proceed(self, most: int) -> tuple[int, bool]:
@@ -41,27 +41,27 @@ class Writer(Protocol):
         ...
 
 
-class Turns:
+class WriteScheduler:
     """The line in front of the writers."""
 
     def __init__(self, a_round: int = _A_ROUND, a_go: int = _A_GO) -> None:
         self._a_round = a_round
         self._a_go = a_go
-        self._lines: OrderedDict[Hashable, deque[Writer]] = OrderedDict()
+        self._lines: OrderedDict[Hashable, deque[ScheduledWrite]] = OrderedDict()
         self._coming = False
         self._began = 0.0
         """When the last round began, seconds of the loop's clock."""
 
-    def ask(self, key: Hashable, writer: Writer) -> None:
+    def ask(self, key: Hashable, writer: ScheduledWrite) -> None:
         """Have `writer` write when it is its turn; `key`: whose turn that is."""
         self._lines.setdefault(key, deque()).append(writer)
         if not self._coming:
             self._began = asyncio.get_running_loop().time()
-            self._come()
+            self._schedule_round()
 
-    def _come(self) -> None:
+    def _schedule_round(self) -> None:
         self._coming = True
-        gently(self._round)
+        call_soon_paced(self._round)
 
     def _round(self) -> None:
         self._coming = False
@@ -78,4 +78,4 @@ class Turns:
             if again:
                 self._lines.setdefault(key, line).append(writer)
         if self._lines and not self._coming:
-            self._come()
+            self._schedule_round()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.http2.channel import Channel
-from services.xds_edge.metrics import EdgeCounters
 
 
-class WritePatience:
+class WriteTimeout:
     """Ends the task that waits in its block for longer than `limit` seconds; a context manager, used again and again.
 
     Raises `StreamRefusedError` in place of the cancellation that it causes.

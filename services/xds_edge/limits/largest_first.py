@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-class Ranking(Generic[T]):
+class LargestFirst(Generic[T]):
     """Who holds how many."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ _SHORT = 0.001
 """Seconds that a round may take."""
 
 
-def gently(go: Callable[[], None]) -> asyncio.Handle:
+def call_soon_paced(go: Callable[[], None]) -> asyncio.Handle:
     """Call this soon. What is returned cancels it only before the next round."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -30,7 +30,7 @@ def gently(go: Callable[[], None]) -> asyncio.Handle:
     return loop.call_soon(look)
 
 
-async def give_way() -> None:
+async def yield_to_loop() -> None:
     """Let others have their turn."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -38,5 +38,5 @@ async def give_way() -> None:
         if not over.done():
             over.set_result(None)
 
-    gently(end)
+    call_soon_paced(end)
     await over

@@ -18,7 +18,7 @@ class Holder(Protocol):
         ...
 
 
-class Client:
+class ClientMemory:
     """What one client holds."""
 
     __slots__ = ("held", "holders")
@@ -33,19 +33,19 @@ class Client:
         return max(reversed(self.holders), key=lambda holder: self.holders[holder], default=None)
 
 
-class Ledger:
+class MemoryLedger:
     """All clients of one process."""
 
     def __init__(self, *, each: int, total: int) -> None:
         """Bytes that one client, and all together, may hold."""
         self._each = each
         self._total = total
-        self._clients: dict[Client, None] = {}
+        self._clients: dict[ClientMemory, None] = {}
         self.held = 0
         self.overflows = 0
         """Holders that were ended for it."""
 
-    def add(self, client: Client, holder: Holder, size: int) -> None:
+    def add(self, client: ClientMemory, holder: Holder, size: int) -> None:
         """A holder holds so many bytes more, or less. It, or another, may be told to let go before this returns."""
         left = client.holders.get(holder, 0) + size
         client.held += size
@@ -67,12 +67,12 @@ class Ledger:
                 return
             self._overflow(most, largest)
 
-    def drop(self, client: Client, holder: Holder) -> None:
+    def drop(self, client: ClientMemory, holder: Holder) -> None:
         """A holder is gone, with all that it held."""
         if held := client.holders.get(holder):
             self.add(client, holder, -held)
 
-    def _overflow(self, client: Client, holder: Holder) -> None:
+    def _overflow(self, client: ClientMemory, holder: Holder) -> None:
         self.drop(client, holder)
         self.overflows += 1
         holder.overflow()

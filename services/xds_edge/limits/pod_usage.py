@@ -12,8 +12,8 @@ from typing import Protocol
 import msgspec
 
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.limits.largest_first import Ranking
-from services.xds_edge.limits.memory_ledger import Client
+from services.xds_edge.limits.largest_first import LargestFirst
+from services.xds_edge.limits.memory_ledger import ClientMemory
 from shared.timing.token_bucket import TokenBucket
 
 FRAME_RATE = 1000.0
@@ -23,10 +23,10 @@ _FORGET_ABOVE = 4096
 """Pods without a stream that are remembered, so that leaving is no way to a new burst."""
 
 
-class Stream(Protocol):
+class CountedStream(Protocol):
     """A stream of a pod, as its account sees it."""
 
-    def crowd_out(self) -> None:
+    def evict(self) -> None:
         """End: the pod has opened too many since."""
         ...
 
@@ -44,21 +44,21 @@ class PodLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Streams of all pods; one more ends the oldest of the pod that has most."""
 
 
-class Account:
+class PodUsage:
     """One pod."""
 
     __slots__ = ("_opening", "foreign", "frames", "names", "streams", "unread")
 
     def __init__(self, limits: PodLimits, now: float) -> None:
         self._opening = TokenBucket(limits.new_streams, limits.new_streams_burst, now)
-        self.streams: dict[Stream, None] = {}
+        self.streams: dict[CountedStream, None] = {}
         """Oldest first."""
         self.frames = TokenBucket(FRAME_RATE, FRAME_BURST, now)
-        self.unread = Client()
+        self.unread = ClientMemory()
         """What was sent and waits to be read."""
-        self.names = Client()
+        self.names = ClientMemory()
         """What its streams name."""
-        self.foreign = Client()
+        self.foreign = ClientMemory()
         """What its streams name that is in no snapshot."""
 
     def opens(self, now: float) -> bool:
@@ -70,49 +70,49 @@ class Account:
         return not self.streams and not self.unread.held and self._opening.full(now) and self.frames.full(now)
 
 
-class Accounts:
+class PodUsages:
     """All pods that have shown a token."""
 
     def __init__(self, limits: PodLimits | None = None) -> None:
         self._limits = limits or PodLimits()
-        self._of: dict[str, Account] = {}
+        self._of: dict[str, PodUsage] = {}
         self._forget_at = _FORGET_ABOVE
-        self._ranking: Ranking[Account] = Ranking()
+        self._ranking: LargestFirst[PodUsage] = LargestFirst()
 
     def __len__(self) -> int:
         return len(self._of)
 
-    def of(self, uid: str, now: float) -> Account:
+    def of(self, uid: str, now: float) -> PodUsage:
         """The account of a pod. `now`: seconds of a steady clock."""
         account = self._of.get(uid)
         if account is None:
             if len(self._of) >= self._forget_at:
                 self._forget(now)
-            account = self._of[uid] = Account(self._limits, now)
+            account = self._of[uid] = PodUsage(self._limits, now)
         return account
 
-    def join(self, account: Account, stream: Stream) -> None:
+    def join(self, account: PodUsage, stream: CountedStream) -> None:
         """Count a stream; another may have to end for it. Raises `StreamRefusedError` if none has to."""
         if self._ranking.total >= self._limits.all_streams:
             most, crowd = self._ranking.most()
             if crowd is None or most <= len(account.streams) + 1:
                 raise StreamRefusedError(Code.UNAVAILABLE, "stream/full", "this edge serves as many streams as it may")
-            self._crowd_out(crowd)
+            self._evict(crowd)
         elif len(account.streams) >= self._limits.streams:
-            self._crowd_out(account)
+            self._evict(account)
         self._ranking.move(account, len(account.streams), len(account.streams) + 1)
         account.streams[stream] = None
 
-    def leave(self, account: Account, stream: Stream) -> None:
+    def leave(self, account: PodUsage, stream: CountedStream) -> None:
         """Count it no more."""
         if stream in account.streams:
             self._ranking.move(account, len(account.streams), len(account.streams) - 1)
             del account.streams[stream]
 
-    def _crowd_out(self, account: Account) -> None:
+    def _evict(self, account: PodUsage) -> None:
         oldest = next(iter(account.streams))
         self.leave(account, oldest)
-        oldest.crowd_out()
+        oldest.evict()
 
     def _forget(self, now: float) -> None:
         for uid in [uid for uid, account in self._of.items() if account.idle(now)]:

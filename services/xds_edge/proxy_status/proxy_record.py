@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
-from services.xds_edge.xds.ads import Exchange
+from services.xds_edge.xds.ads import AdsSession
 from services.xds_edge.xds.delta import Offer
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus
@@ -18,7 +18,7 @@ from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, T
 _SECRETS = (SECRET_TRUST_BUNDLE, SECRET_WORKLOAD)
 
 
-class Standing:
+class ProxyRecord:
     """One proxy, as its stream sees it."""
 
     __slots__ = ("_acked_at", "_claims", "_clock", "_connected", "_held", "_since", "refusals")
@@ -35,7 +35,7 @@ class Standing:
         self.refusals: dict[str, Refusal] = {}
         """By type."""
 
-    def came_with(self, secrets: Mapping[str, str]) -> None:
+    def held_at_start(self, secrets: Mapping[str, str]) -> None:
         """It says that it holds these."""
         self._held.update((name, version) for name, version in secrets.items() if name in _SECRETS)
 
@@ -59,21 +59,21 @@ class Standing:
         self._since = self._clock()
 
     def status(
-        self, exchange: Exchange, secrets: WorkloadSecrets, *, edge: str, workload_class: str, stuck: str
+        self, session: AdsSession, secrets: WorkloadSecrets, *, edge: str, workload_class: str, stuck: str
     ) -> ProxyStatus:
         """The record."""
         claims = self._claims
         types = {
             type_url: TypeStatus(
-                sent=subscription.sent if (subscription := exchange.subscriptions.get(type_url)) else 0,
-                acked=exchange.acked(type_url),
+                sent=subscription.sent if (subscription := session.subscriptions.get(type_url)) else 0,
+                acked=session.acked(type_url),
                 acked_at=self._acked_at.get(type_url, 0),
                 refusal=self.refusals.get(type_url),
             )
             for type_url in (*TYPE_URLS, SDS)
-            if type_url != SDS or SDS in exchange.subscriptions
+            if type_url != SDS or SDS in session.subscriptions
         }
-        asked = exchange.subscriptions.get(SDS)
+        asked = session.subscriptions.get(SDS)
         certificate_bundle, certificate_until = secrets.certified(self._held.get(SECRET_WORKLOAD, ""))
         return ProxyStatus(
             cluster=claims.cluster,
@@ -91,5 +91,5 @@ class Standing:
             certificate_until=certificate_until,
             secrets=None if asked is None else tuple(name for name in _SECRETS if name in asked.names),
             stuck=stuck,
-            epoch=exchange.epoch,
+            epoch=session.epoch,
         )

@@ -28,7 +28,7 @@ import msgspec
 from cryptography import x509
 
 from services.xds_edge.xds import wire
-from services.xds_edge.xds.resource_set import NOTHING, Selection
+from services.xds_edge.xds.resource_set import NOTHING, ResourceSet
 from shared.errors import MeshlogError
 from shared.identity.renewal import retry_delay
 from shared.identity.service_account_tokens import WorkloadToken
@@ -58,7 +58,7 @@ Issue = Callable[[str, SpiffeId], Awaitable[IssuedSvid]]
 """Obtains a certificate, with a new key, for the identity that a token proves: `shared.svid.CertificateRequester`."""
 
 
-class Certificate(msgspec.Struct, frozen=True):
+class ServedCertificate(msgspec.Struct, frozen=True):
     """A certificate as it is served."""
 
     version: str
@@ -70,7 +70,7 @@ class Certificate(msgspec.Struct, frozen=True):
     bundle_serial: int = 0
 
     def __repr__(self) -> str:
-        return f"Certificate({self.version})"
+        return f"ServedCertificate({self.version})"
 
 
 def secret_version(renew_at: float, until: float, bundle_serial: int, identity: SpiffeId, body: bytes) -> str:
@@ -125,7 +125,7 @@ class WorkloadSecrets:
         """When the last of its roots ends, seconds since 1970: no certificate lives longer."""
         self._serials: OrderedDict[str, int] = OrderedDict()
         """Version of a trust bundle → the newest serial of its roots, for the newest few."""
-        self._kept: dict[tuple[str, str], Certificate] = {}
+        self._kept: dict[tuple[str, str], ServedCertificate] = {}
 
     def set_bundle(self, bundle: TrustBundle) -> bool:
         """Serve these roots from now on; true if that or who signs differs from before."""
@@ -169,11 +169,11 @@ class WorkloadSecrets:
         """The secrets of one stream. `changed`: look again; `stale`: its token can renew nothing any more."""
         return ProxySecrets(self, key, token, claims, changed=changed, stale=stale)
 
-    def kept(self, key: str, uid: str) -> Certificate | None:
+    def kept(self, key: str, uid: str) -> ServedCertificate | None:
         """The certificate that this edge holds for a pod."""
         return self._kept.get((key, uid))
 
-    def keep(self, key: str, uid: str, certificate: Certificate) -> None:
+    def keep(self, key: str, uid: str, certificate: ServedCertificate) -> None:
         """Hold a certificate while its pod lives, also over a reconnect."""
         self._kept[key, uid] = certificate
 
@@ -203,7 +203,7 @@ class ProxySecrets:
         self._changed = changed
         self._stale = stale
         self._identity: SpiffeId | None = None
-        self._certificate: Certificate | None = None
+        self._certificate: ServedCertificate | None = None
         self._adopted = ""
         self._resigning = 0
         self._task: asyncio.Task[None] | None = None
@@ -215,7 +215,7 @@ class ProxySecrets:
         return f"ProxySecrets({self._key})"
 
     @property
-    def selection(self) -> Selection:
+    def selection(self) -> ResourceSet:
         """What the proxy should hold, by name and version."""
         return self._selection
 
@@ -260,7 +260,7 @@ class ProxySecrets:
         if self._shared.roots is not None:
             found[SECRET_TRUST_BUNDLE] = self._shared.roots[0]
         if found != self._selection.resources:
-            self._selection = Selection(found)
+            self._selection = ResourceSet(found)
             self._pending = frozenset({SECRET_WORKLOAD, SECRET_TRUST_BUNDLE} - found.keys())
 
     def _follow_signer(self) -> None:
@@ -288,7 +288,7 @@ class ProxySecrets:
         if self._task is not None:
             self._task.cancel()
 
-    def _take(self, certificate: Certificate) -> None:
+    def _take(self, certificate: ServedCertificate) -> None:
         self._certificate = certificate
         self._schedule(certificate.renew_at - self._shared.clock())
 
@@ -337,11 +337,11 @@ class ProxySecrets:
         self._changed()
 
 
-def served(svid: IssuedSvid, identity: SpiffeId, *, now: float, chance: Callable[[], float]) -> Certificate:
+def served(svid: IssuedSvid, identity: SpiffeId, *, now: float, chance: Callable[[], float]) -> ServedCertificate:
     """A certificate as proxies get it, with the time of its renewal in its version."""
     body = wire.certificate_secret(SECRET_WORKLOAD, svid.chain_pem, svid.key_pem)
     renew_at = now + renewal_delay(svid.lifetime, chance)
-    return Certificate(
+    return ServedCertificate(
         version=secret_version(renew_at, now + svid.lifetime, svid.bundle_serial, identity, body),
         body=body,
         renew_at=renew_at,

@@ -1,7 +1,7 @@
-"""The proxies of this edge: which view each should hold, and which streams to wake when a commit changes it.
+"""The snapshot and the streams that serve it: the view of each workload class, and the streams that a commit changes.
 
-Folds the snapshot and keeps one immutable `View` per workload class, so that all streams of a class compare and send
-the same objects. A commit wakes only the streams whose class, or whose own entry, it changed.
+Folds commits into the snapshot and keeps one immutable `ClassView` per workload class, so that all streams of a class
+compare and send the same objects. A commit wakes only the streams whose class or whose proxy's entry it changed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from services.xds_edge.xds.ads import View
-from services.xds_edge.xds.resource_set import NOTHING, Selection
+from services.xds_edge.xds.ads import ClassView
+from services.xds_edge.xds.resource_set import NOTHING, ResourceSet
 from shared.records.snapshot import Commit, Proxy, Snapshot
 
 
-class Follower(Protocol):
+class FleetStream(Protocol):
     """A stream, as the fleet sees it."""
 
     @property
@@ -39,14 +39,14 @@ class Fleet:
         self.snapshot = Snapshot()
         self.confirmed = False
         """Whether the log has been read to its end since this process started, or since the log was last away."""
-        self.views: dict[str, View] = {}
+        self.views: dict[str, ClassView] = {}
         self.stuck = ""
         """Why no newer version can be taken up: it needs a newer build; empty: nothing is known of that."""
         self.traceparent = ""
         """Trace context of the newest commit that carried one."""
-        self._streams: dict[str, list[Follower]] = {}
-        self._classes: dict[Follower, str] = {}
-        self._members: dict[str, set[Follower]] = {}
+        self._streams: dict[str, list[FleetStream]] = {}
+        self._classes: dict[FleetStream, str] = {}
+        self._members: dict[str, set[FleetStream]] = {}
 
     @property
     def version(self) -> int:
@@ -79,7 +79,7 @@ class Fleet:
         """The proxy's entry in the snapshot."""
         return self.snapshot.proxies.get(key)
 
-    def view(self, workload_class: str) -> View | None:
+    def view(self, workload_class: str) -> ClassView | None:
         """What the proxies of a class should hold."""
         return self.views.get(workload_class)
 
@@ -87,11 +87,11 @@ class Fleet:
         """The bytes of a resource that a view names."""
         return self.snapshot.resources[type_url, name, digest].body
 
-    def join(self, stream: Follower) -> None:
+    def join(self, stream: FleetStream) -> None:
         """Wake this stream from now on."""
         self._streams.setdefault(stream.key, []).append(stream)
 
-    def assign(self, stream: Follower, workload_class: str) -> None:
+    def assign(self, stream: FleetStream, workload_class: str) -> None:
         """Wake it when this class changes, and no longer for the class before; empty: for none."""
         before = self._classes.pop(stream, "")
         if before:
@@ -103,7 +103,7 @@ class Fleet:
             self._classes[stream] = workload_class
             self._members.setdefault(workload_class, set()).add(stream)
 
-    def leave(self, stream: Follower) -> None:
+    def leave(self, stream: FleetStream) -> None:
         """Wake it no more."""
         self.assign(stream, "")
         streams = self._streams.get(stream.key, [])
@@ -112,7 +112,7 @@ class Fleet:
         if not streams:
             self._streams.pop(stream.key, None)
 
-    def newest(self, key: str) -> Follower | None:
+    def newest(self, key: str) -> FleetStream | None:
         """The stream that a proxy opened last."""
         streams = self._streams.get(key)
         return streams[-1] if streams else None
@@ -128,20 +128,20 @@ class Fleet:
         return sum(stream.synced for stream in self.streams)
 
     @property
-    def streams(self) -> list[Follower]:
+    def streams(self) -> list[FleetStream]:
         """Every stream."""
         return [stream for streams in self._streams.values() for stream in streams]
 
-    def _view(self, workload_class: str, held: View | None, touched: Iterable[str] | None) -> View:
+    def _view(self, workload_class: str, held: ClassView | None, touched: Iterable[str] | None) -> ClassView:
         """The view of a class at the snapshot's version; types that did not change keep their very selection."""
-        selections: dict[str, Selection] = {}
+        selections: dict[str, ResourceSet] = {}
         for type_url, names in self.snapshot.views[workload_class].items():
             before = held.of(type_url) if held is not None else NOTHING
             same = before.resources == names if touched is None else type_url not in touched
-            selections[type_url] = before if same else Selection(dict(names))
-        return View(workload_class, self.snapshot.version, selections)
+            selections[type_url] = before if same else ResourceSet(dict(names))
+        return ClassView(workload_class, self.snapshot.version, selections)
 
-    def _concerned(self, commit: Commit) -> set[Follower]:
+    def _concerned(self, commit: Commit) -> set[FleetStream]:
         concerned = {stream for name in commit.views for stream in self._members.get(name, ())}
         for key in commit.proxies:
             concerned.update(self._streams.get(key, ()))

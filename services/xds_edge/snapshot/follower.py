@@ -1,7 +1,7 @@
 """Follows the compiler's commits into the fleet: newest keyframe, then every commit, each verified by the chain.
 
 After a hole, a rollback or a broken blob nothing is guessed: the fleet keeps its snapshot until a commit that stands
-alone, or a keyframe with the commits that follow it (`detour`), leads beyond the damage. A snapshot never replaces a
+alone, or a keyframe with the commits that follow it (`recovery`), leads beyond the damage. A snapshot never replaces a
 newer one (P3); only an epoch that began later may have smaller versions, after a loss of everything.
 """
 
@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 
 from services.xds_edge.snapshot.fleet import Fleet
-from services.xds_edge.snapshot.gap_recovery import Detour, is_later
+from services.xds_edge.snapshot.gap_recovery import GapRecovery, is_later
 from shared.eventlog.chain import Verifier
 from shared.eventlog.protocol import (
     EMPTY,
@@ -35,11 +35,11 @@ _log = logging.getLogger(__name__)
 _DAMAGED = Backoff(first=0.25, longest=10.0)
 _UNREACHABLE = Backoff(first=0.25, longest=0.4)
 """Seconds at most between attempts while the log is away: whoever waits for it is to have it when it is back."""
-GLANCE = 5.0
+TIP_CHECK = 5.0
 """Seconds between looks whether the log is there and has what was read: while nothing comes it says neither itself."""
-_NEXT_GLANCE = 0.5
+_AWAY_TIP_CHECK = 0.5
 """The same while it was away at the last look."""
-_GLANCE_WITHIN = 2.0
+_TIP_WITHIN = 2.0
 """Seconds after which a log that does not answer is away."""
 GAP_LOOK = 3.0
 """Seconds after which an edge that misses commits looks for a keyframe beyond them, though nothing comes."""
@@ -84,7 +84,7 @@ class SnapshotFollower:
         """How often commits were found lost or damaged."""
         self._verifier = Verifier()
         self._assembler = chunked_payload.Assembler()
-        self._detour = Detour()
+        self._recovery = GapRecovery()
         self._patience: asyncio.Timeout | None = None
         self._goal = 0
         """The sequence of commits up to which all was there when the log was last asked."""
@@ -101,7 +101,7 @@ class SnapshotFollower:
                 async with asyncio.timeout(None) as patience:
                     self._patience = patience
                     if self.gap and not self._fleet.stuck:
-                        self._lose_patience()
+                        self._limit_wait()
                     try:
                         await self.follow()
                     finally:
@@ -125,15 +125,15 @@ class SnapshotFollower:
         start = await self._begin(tip)
         self._goal, self._away = tip.sequence, False
         if start > tip.sequence:
-            self._tell_caught_up()
+            self._report_caught_up()
         async with (
-            beside(self._glance()),
+            beside(self._check_tip()),
             contextlib.aclosing(self._snapshots.follow(start=start, subjects=self._subject)) as all_,
         ):
             async for record in all_:
                 await self._take(record)
                 if record.sequence >= self._goal and record.ends_batch and not self._away:
-                    self._tell_caught_up()
+                    self._report_caught_up()
 
     async def _begin(self, tip: Checkpoint) -> int:
         """Where to read on from: after what is held, if the log still has that, else after the newest keyframe."""
@@ -147,25 +147,25 @@ class SnapshotFollower:
                 raise ChainBrokenError("log/rewritten", f"commit {tip.sequence} is not the one that was read")
             self._verifier = Verifier(self.checkpoint)
             return self.checkpoint.sequence + 1
-        self._detour.end()
+        self._recovery.end()
         await self._load_keyframe()
-        start = await self._first_after(self._detour.version if self.gap else self._fleet.version)
+        start = await self._first_after(self._recovery.version if self.gap else self._fleet.version)
         if tip.sequence and start > tip.sequence:
             # What the tip says of itself is checked by the record that follows it.
             self.checkpoint = tip
         self._verifier = Verifier(tip if self.checkpoint == tip else None)
         return start
 
-    async def _glance(self) -> None:
+    async def _check_tip(self) -> None:
         """Tell when the log is away or what it holds comes late, and when all was read again.
 
         Notice a stream that went back behind what was read: the next commit may get a sequence passed already.
         """
         while True:
-            await asyncio.sleep(_NEXT_GLANCE if self._away else GLANCE)
+            await asyncio.sleep(_AWAY_TIP_CHECK if self._away else TIP_CHECK)
             read = self.checkpoint
             try:
-                async with asyncio.timeout(_GLANCE_WITHIN):
+                async with asyncio.timeout(_TIP_WITHIN):
                     tip = await self._snapshots.tip(self._subject)
             except (EventLogError, TimeoutError):
                 self._away = True
@@ -176,7 +176,7 @@ class SnapshotFollower:
                 self._lost()
             self._goal, self._away = tip.sequence, False
             if self.checkpoint.sequence >= tip.sequence:
-                self._tell_caught_up()
+                self._report_caught_up()
             gone = tip.sequence < read.sequence or (tip.sequence == read.sequence and tip != read)
             if read == EMPTY or read != self.checkpoint or self.gap or not gone:
                 continue
@@ -206,7 +206,7 @@ class SnapshotFollower:
         """Keep what is held until a commit that stands alone, or a keyframe, leads beyond the damage."""
         self.restarts += 1
         self.gap = True
-        self._lose_patience()
+        self._limit_wait()
         _log.error(
             "commits are lost or damaged, version %d stays in force until a whole one comes: %s",
             self._fleet.version,
@@ -218,15 +218,15 @@ class SnapshotFollower:
         if self.gap and self._fleet.stuck:
             return
         self.gap = True
-        self._tell_stuck(f"needs a newer build: {error.what}; version {self._fleet.version} is served")
+        self._report_stuck(f"needs a newer build: {error.what}; version {self._fleet.version} is served")
         _log.error("%s", self._fleet.stuck)
 
-    def _tell_stuck(self, why: str) -> None:
+    def _report_stuck(self, why: str) -> None:
         if self._fleet.stuck != why:
             self._fleet.stuck = why
             self._stuck(why)
 
-    def _lose_patience(self) -> None:
+    def _limit_wait(self) -> None:
         if self._patience is not None and self._patience.when() is None:
             self._wait(GAP_LOOK)
 
@@ -292,17 +292,17 @@ class SnapshotFollower:
             # What was lost is said again, and it is what this edge holds.
             self._close_gap()
             return
-        beyond = self._go_around(commit, held) if self.gap else commit
+        beyond = self._recover(commit, held) if self.gap else commit
         if beyond is None or not is_later(beyond, held):
             return
         self._fleet.apply(beyond)
         self._close_gap()
         self._applied(beyond)
 
-    def _go_around(self, commit: Commit, held: Snapshot) -> Commit | None:
-        before = self._detour.version
-        beyond = self._detour.take(commit, held)
-        if self._detour.version > before:
+    def _recover(self, commit: Commit, held: Snapshot) -> Commit | None:
+        before = self._recovery.version
+        beyond = self._recovery.take(commit, held)
+        if self._recovery.version > before:
             # However long the way is: as long as it goes on, there is no other to look for.
             self._wait(GAP_LOOK)
         return beyond
@@ -310,10 +310,10 @@ class SnapshotFollower:
     def _close_gap(self) -> None:
         if self.gap:
             self.gap = False
-            self._detour.end()
+            self._recovery.end()
             self._wait(None)
-        self._tell_stuck("")
+        self._report_stuck("")
 
-    def _tell_caught_up(self) -> None:
+    def _report_caught_up(self) -> None:
         if self._fleet.version and not self.gap:
             self._caught_up()

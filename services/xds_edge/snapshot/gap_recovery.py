@@ -16,7 +16,7 @@ def is_later(one: Commit | Snapshot, held: Snapshot) -> bool:
     return one.version > held.version or begins_later(one.epoch, held.epoch)
 
 
-class Detour:
+class GapRecovery:
     """One reading of the log while there is a gap; mutable, and as large as a snapshot as long as it is under way."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import msgspec
 
-from services.xds_edge.limits.largest_first import Ranking
+from services.xds_edge.limits.largest_first import LargestFirst
 from shared.timing.token_bucket import TokenBucket
 
 _MIN_STAY = 0.25
@@ -29,7 +29,7 @@ _STRANGER_FRAMES = 40.0
 """Frames that an address may send for each connection that it may open: 20 are needed for a first call."""
 
 
-class Caps(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionCaps(msgspec.Struct, frozen=True, kw_only=True):
     """How many connections there may be; all of one process."""
 
     connections: int = 12_000
@@ -55,7 +55,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
         return max(1, self.waiting // 8)
 
 
-class Refusal(Enum):
+class GateRefusal(Enum):
     """Why a connection is closed before TLS."""
 
     ADDRESS = "address-full"
@@ -84,16 +84,16 @@ class Abortable(Protocol):
         ...
 
 
-class Source:
+class SourceAddress:
     """One address."""
 
     __slots__ = ("address", "frames", "handshakes", "proven", "ready", "silent", "unproven")
 
-    def __init__(self, address: str, caps: Caps, now: float) -> None:
+    def __init__(self, address: str, caps: ConnectionCaps, now: float) -> None:
         self.address = address
-        self.silent: OrderedDict[Guest, None] = OrderedDict()
-        self.ready: OrderedDict[Guest, None] = OrderedDict()
-        self.unproven: OrderedDict[Guest, None] = OrderedDict()
+        self.silent: OrderedDict[GatedConnection, None] = OrderedDict()
+        self.ready: OrderedDict[GatedConnection, None] = OrderedDict()
+        self.unproven: OrderedDict[GatedConnection, None] = OrderedDict()
         self.proven = 0
         rate, burst = caps.new_per_address, caps.new_per_address_burst
         self.handshakes = TokenBucket(rate, burst, now)
@@ -114,12 +114,12 @@ class Source:
         return not self.held and self.handshakes.full(now) and self.frames.full(now)
 
 
-class Guest:
+class GatedConnection:
     """One connection."""
 
     __slots__ = ("connection", "phase", "since", "sock", "source")
 
-    def __init__(self, sock: socket | None, source: Source, since: float) -> None:
+    def __init__(self, sock: socket | None, source: SourceAddress, since: float) -> None:
         self.sock = sock
         """Set until TLS has it."""
         self.connection: Abortable | None = None
@@ -129,18 +129,18 @@ class Guest:
         self.phase = Phase.SILENT
 
 
-class Lobby:
+class ConnectionGate:
     """All connections. `now`: seconds of a steady clock."""
 
-    def __init__(self, caps: Caps) -> None:
+    def __init__(self, caps: ConnectionCaps) -> None:
         self._caps = caps
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, SourceAddress] = {}
         self._forget_at = _FORGET_ABOVE
-        self._silent: OrderedDict[Guest, None] = OrderedDict()
-        self._turns: OrderedDict[Source, None] = OrderedDict()
+        self._silent: OrderedDict[GatedConnection, None] = OrderedDict()
+        self._turns: OrderedDict[SourceAddress, None] = OrderedDict()
         """Addresses with a connection that is ready, in the order of their turns."""
-        self._waiting: Ranking[Source] = Ranking()
-        self._unproven: Ranking[Source] = Ranking()
+        self._waiting: LargestFirst[SourceAddress] = LargestFirst()
+        self._unproven: LargestFirst[SourceAddress] = LargestFirst()
         self.proven = 0
         """Connections that have shown a token."""
 
@@ -154,31 +154,35 @@ class Lobby:
         """Connections in TLS that have not shown a token."""
         return self._unproven.total
 
-    def arrive(self, sock: socket | None, address: str, now: float) -> tuple[Guest | Refusal, Guest | None]:
-        """A connection was accepted: its guest or why it is refused, and who must go in its place."""
+    def arrive(
+        self, sock: socket | None, address: str, now: float
+    ) -> tuple[GatedConnection | GateRefusal, GatedConnection | None]:
+        """A connection was accepted: its gated or why it is refused, and who must go in its place."""
         source = self._source(address, now)
         caps = self._caps
         if source.held >= caps.per_address or source.waiting >= caps.waiting_per_address:
-            return Refusal.ADDRESS, None
-        displaced: Guest | None = None
+            return GateRefusal.ADDRESS, None
+        displaced: GatedConnection | None = None
         if self._waiting.total >= caps.waiting:
             most, crowd = self._waiting.most()
             if crowd is None or most <= source.waiting + 1:
-                return Refusal.WAITING, None
+                return GateRefusal.WAITING, None
             displaced = next(iter(crowd.silent or crowd.ready))
             self.leave(displaced)
-        guest = Guest(sock, source, now)
-        self._enter(guest, Phase.SILENT)
-        return guest, displaced
+        gated = GatedConnection(sock, source, now)
+        self._enter(gated, Phase.SILENT)
+        return gated, displaced
 
-    def begin(self, guest: Guest, now: float) -> None:
+    def begin(self, gated: GatedConnection, now: float) -> None:
         """Its client has said something: it wants a place in TLS."""
-        if guest.phase is Phase.SILENT:
-            self._exit(guest)
-            guest.since = now
-            self._enter(guest, Phase.READY)
+        if gated.phase is Phase.SILENT:
+            self._exit(gated)
+            gated.since = now
+            self._enter(gated, Phase.READY)
 
-    def admit(self, now: float, only: Source | None = None) -> tuple[Guest | None, Guest | None]:
+    def admit(
+        self, now: float, only: SourceAddress | None = None
+    ) -> tuple[GatedConnection | None, GatedConnection | None]:
         """Who may begin TLS now, of all addresses or of one, and who must go in its place."""
         full = self._unproven.total + self.proven >= self._caps.connections
         crowded = full or self._unproven.total >= self._caps.unproven
@@ -190,16 +194,16 @@ class Lobby:
                 continue
             if displaced is not None:
                 self.leave(displaced)
-            guest = next(iter(source.ready))
+            gated = next(iter(source.ready))
             source.handshakes.spend(1)
             self._turns.move_to_end(source)
-            self._exit(guest)
-            guest.since = now
-            self._enter(guest, Phase.UNPROVEN)
-            return guest, displaced
+            self._exit(gated)
+            gated.since = now
+            self._enter(gated, Phase.UNPROVEN)
+            return gated, displaced
         return None, None
 
-    def _rival(self, source: Source, now: float) -> Guest | None:
+    def _rival(self, source: SourceAddress, now: float) -> GatedConnection | None:
         """The stranger whose place this address may have; none: it holds as many places as any other."""
         most, crowd = self._unproven.most()
         if crowd is None or most <= len(source.unproven) + 1:
@@ -207,32 +211,32 @@ class Lobby:
         oldest = next(iter(crowd.unproven))
         return oldest if now - oldest.since >= _MIN_STAY else None
 
-    def prove(self, guest: Guest) -> None:
+    def prove(self, gated: GatedConnection) -> None:
         """It has shown a token."""
-        if guest.phase is Phase.UNPROVEN:
-            self._exit(guest)
-            self._enter(guest, Phase.PROVEN)
+        if gated.phase is Phase.UNPROVEN:
+            self._exit(gated)
+            self._enter(gated, Phase.PROVEN)
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, gated: GatedConnection) -> None:
         """It is gone, or must go."""
-        self._exit(guest)
-        guest.phase = Phase.GONE
+        self._exit(gated)
+        gated.phase = Phase.GONE
 
-    def overdue(self, now: float) -> list[tuple[Guest, Refusal]]:
+    def overdue(self, now: float) -> list[tuple[GatedConnection, GateRefusal]]:
         """Who has waited for too long; they count as gone."""
-        found: list[tuple[Guest, Refusal]] = []
-        for guest in self._silent:
-            if now - guest.since < self._caps.hello_within:
+        found: list[tuple[GatedConnection, GateRefusal]] = []
+        for gated in self._silent:
+            if now - gated.since < self._caps.hello_within:
                 break
-            found.append((guest, Refusal.SILENT))
+            found.append((gated, GateRefusal.SILENT))
         full = self._unproven.total + self.proven >= self._caps.connections and not self._unproven.total
         for source in self._turns:
-            for guest in source.ready:
-                if not full and now - guest.since < self._caps.start_within:
+            for gated in source.ready:
+                if not full and now - gated.since < self._caps.start_within:
                     break
-                found.append((guest, Refusal.FULL if full else Refusal.LATE))
-        for guest, _ in found:
-            self.leave(guest)
+                found.append((gated, GateRefusal.FULL if full else GateRefusal.LATE))
+        for gated, _ in found:
+            self.leave(gated)
         return found
 
     def pause(self, now: float) -> float | None:
@@ -241,52 +245,52 @@ class Lobby:
             return None
         return max(0.02, min(source.handshakes.wait(now) for source in self._turns))
 
-    def _source(self, address: str, now: float) -> Source:
+    def _source(self, address: str, now: float) -> SourceAddress:
         source = self._sources.get(address)
         if source is None:
             if len(self._sources) >= self._forget_at:
                 for name in [name for name, one in self._sources.items() if one.idle(now)]:
                     del self._sources[name]
                 self._forget_at = max(_FORGET_ABOVE, 2 * len(self._sources))
-            source = self._sources[address] = Source(address, self._caps, now)
+            source = self._sources[address] = SourceAddress(address, self._caps, now)
         return source
 
-    def _enter(self, guest: Guest, phase: Phase) -> None:
-        source = guest.source
-        guest.phase = phase
+    def _enter(self, gated: GatedConnection, phase: Phase) -> None:
+        source = gated.source
+        gated.phase = phase
         match phase:
             case Phase.SILENT | Phase.READY:
                 self._waiting.move(source, source.waiting, source.waiting + 1)
                 if phase is Phase.SILENT:
-                    source.silent[guest] = None
-                    self._silent[guest] = None
+                    source.silent[gated] = None
+                    self._silent[gated] = None
                 else:
-                    source.ready[guest] = None
+                    source.ready[gated] = None
                     self._turns.setdefault(source)
             case Phase.UNPROVEN:
                 self._unproven.move(source, len(source.unproven), len(source.unproven) + 1)
-                source.unproven[guest] = None
+                source.unproven[gated] = None
             case Phase.PROVEN:
                 source.proven += 1
                 self.proven += 1
             case Phase.GONE:
                 pass
 
-    def _exit(self, guest: Guest) -> None:
-        source = guest.source
-        match guest.phase:
+    def _exit(self, gated: GatedConnection) -> None:
+        source = gated.source
+        match gated.phase:
             case Phase.SILENT | Phase.READY:
                 self._waiting.move(source, source.waiting, source.waiting - 1)
-                if guest.phase is Phase.SILENT:
-                    del source.silent[guest]
-                    del self._silent[guest]
+                if gated.phase is Phase.SILENT:
+                    del source.silent[gated]
+                    del self._silent[gated]
                 else:
-                    del source.ready[guest]
+                    del source.ready[gated]
                     if not source.ready:
                         self._turns.pop(source, None)
             case Phase.UNPROVEN:
                 self._unproven.move(source, len(source.unproven), len(source.unproven) - 1)
-                del source.unproven[guest]
+                del source.unproven[gated]
             case Phase.PROVEN:
                 source.proven -= 1
                 self.proven -= 1

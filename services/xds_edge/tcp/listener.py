@@ -1,4 +1,4 @@
-"""Accepts connections, and starts TLS for those that the lobby lets in.
+"""Accepts connections, and starts TLS for those that the gate lets in.
 
 asyncio's own server would give each connection its TLS objects, 60 kB, in the moment that it is accepted. Here a
 connection is a bare socket until its client has sent the beginning of a TLS handshake, and one too many is reset
@@ -18,10 +18,10 @@ import ssl
 import struct
 from collections.abc import Callable
 
-from services.xds_edge.http2.connection import Connection
-from services.xds_edge.limits.loop_pacing import gently
-from services.xds_edge.tcp.connection_gate import Guest, Lobby, Phase, Refusal, Source
-from services.xds_edge.tcp.tls_handshake import Doorstep
+from services.xds_edge.http2.connection import Http2Connection
+from services.xds_edge.limits.loop_pacing import call_soon_paced
+from services.xds_edge.tcp.connection_gate import ConnectionGate, GatedConnection, GateRefusal, Phase, SourceAddress
+from services.xds_edge.tcp.tls_handshake import HandshakeProtocol
 from shared.errors import BadInputError
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _RECEIVED = 64 * 1024
 _UNSENT = 128 * 1024
 """The same of what is sent to a client that does not read; the kernel would let it grow to 4 MB a connection."""
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER that makes a close a reset: no farewell, and nothing kept of the connection."""
+"""SO_LINGER that makes a close a reset: no goaway, and nothing kept of the connection."""
 _SPARE_FILES = 256
 """Files that connections must leave to everything else."""
 _TLS_HANDSHAKE = 0x16
@@ -50,7 +50,7 @@ _TLS_HANDSHAKE = 0x16
 _NO_MORE_FILES = 0.2
 """Seconds until it is tried again when there are no file descriptors left."""
 
-Make = Callable[[Guest], Connection]
+Make = Callable[[GatedConnection], Http2Connection]
 
 
 class Listener:
@@ -58,24 +58,24 @@ class Listener:
 
     def __init__(
         self,
-        lobby: Lobby,
+        gate: ConnectionGate,
         make: Make,
         context: ssl.SSLContext,
         *,
         handshake_within: float,
         note: Callable[[str], None],
     ) -> None:
-        """`make` a connection of a guest; `note` why one was closed before there was a connection."""
-        self._lobby = lobby
+        """`make` a connection of a gated; `note` why one was closed before there was a connection."""
+        self._gate = gate
         self._make = make
         self._context = context
         self._handshake_within = handshake_within
         self._note = note
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
-        self._guests: set[Guest] = set()
+        self._gated: set[GatedConnection] = set()
         """Those outside of TLS, or in its handshake."""
-        self._starting: dict[Guest, asyncio.Task[None]] = {}
+        self._handshakes: dict[GatedConnection, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._starter: asyncio.Handle | None = None
         self._at_once = 0
@@ -122,22 +122,22 @@ class Listener:
         for timer in (self._timer, self._starter, self._later):
             if timer is not None:
                 timer.cancel()
-        for guest in list(self._guests):
-            self._lobby.leave(guest)
-            self._dismiss(guest)
+        for gated in list(self._gated):
+            self._gate.leave(gated)
+            self._dismiss(gated)
 
     async def closed(self) -> None:
         """Wait until no handshake is under way."""
-        if self._starting:
-            await asyncio.wait(list(self._starting.values()))
+        if self._handshakes:
+            await asyncio.wait(list(self._handshakes.values()))
 
-    def proven(self, guest: Guest) -> None:
+    def proven(self, gated: GatedConnection) -> None:
         """It has shown a token."""
-        self._lobby.prove(guest)
+        self._gate.prove(gated)
 
-    def gone(self, guest: Guest) -> None:
+    def gone(self, gated: GatedConnection) -> None:
         """Its connection is over."""
-        self._lobby.leave(guest)
+        self._gate.leave(gated)
         self._start_soon()
 
     # Accepting
@@ -157,23 +157,23 @@ class Listener:
                 self._loop.call_later(_NO_MORE_FILES, self._accept_again, listening)
                 return
             sock.setblocking(False)
-            guest, displaced = self._lobby.arrive(sock, address[0], now)
+            gated, displaced = self._gate.arrive(sock, address[0], now)
             if displaced is not None:
-                self._turn_away(displaced, Refusal.DISPLACED)
-            if isinstance(guest, Refusal):
+                self._turn_away(displaced, GateRefusal.DISPLACED)
+            if isinstance(gated, GateRefusal):
                 _reset(sock)
-                self._note(guest.value)
+                self._note(gated.value)
                 continue
-            self._guests.add(guest)
-            self._loop.add_reader(sock, self._readable, guest)
+            self._gated.add(gated)
+            self._loop.add_reader(sock, self._readable, gated)
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
-    def _readable(self, guest: Guest) -> None:
+    def _readable(self, gated: GatedConnection) -> None:
         """Its client has begun, or has gone."""
-        sock = guest.sock
+        sock = gated.sock
         assert sock is not None
         self._loop.remove_reader(sock)
         try:
@@ -181,15 +181,15 @@ class Listener:
         except OSError:
             first = b""
         if not first or first[0] != _TLS_HANDSHAKE:
-            self._lobby.leave(guest)
-            self._guests.discard(guest)
+            self._gate.leave(gated)
+            self._gated.discard(gated)
             _reset(sock)
             if first:
                 self._note("not-tls")
             return
         now = self._loop.time()
-        self._lobby.begin(guest, now)
-        if guest.source.unproven or self._at_once >= _AT_ONCE or not self._admit(now, guest.source):
+        self._gate.begin(gated, now)
+        if gated.source.unproven or self._at_once >= _AT_ONCE or not self._admit(now, gated.source):
             self._start_soon()
         else:
             self._at_once += 1
@@ -204,7 +204,7 @@ class Listener:
     def _start_soon(self) -> None:
         if self._starter is None and self._sockets:
             self._began = self._loop.time()
-            self._starter = gently(self._start)
+            self._starter = call_soon_paced(self._start)
 
     def _start(self) -> None:
         """Give places to those whose turn it is."""
@@ -217,38 +217,38 @@ class Listener:
         now = self._loop.time()
         for _ in range(max(1, min(_MOST_STARTED, int((now - self._began) / _A_START)))):
             if not self._admit(now):
-                pause = self._lobby.pause(now)
+                pause = self._gate.pause(now)
                 if pause is not None:
                     self._later = self._loop.call_later(pause, self._start_soon)
                 return
         self._start_soon()
 
-    def _admit(self, now: float, only: Source | None = None) -> bool:
+    def _admit(self, now: float, only: SourceAddress | None = None) -> bool:
         """Begin one handshake, of all addresses or of one; whether there was any to begin."""
-        guest, displaced = self._lobby.admit(now, only)
+        gated, displaced = self._gate.admit(now, only)
         if displaced is not None:
-            self._turn_away(displaced, Refusal.DISPLACED)
-        if guest is None:
+            self._turn_away(displaced, GateRefusal.DISPLACED)
+        if gated is None:
             return False
-        self._starting[guest] = task = self._loop.create_task(self._greet(guest), name="TLS handshake")
-        task.add_done_callback(lambda task, guest=guest: self._started(guest, task))
+        self._handshakes[gated] = task = self._loop.create_task(self._greet(gated), name="TLS handshake")
+        task.add_done_callback(lambda task, gated=gated: self._started(gated, task))
         return True
 
-    async def _greet(self, guest: Guest) -> None:
-        sock = guest.sock
+    async def _greet(self, gated: GatedConnection) -> None:
+        sock = gated.sock
         assert sock is not None
 
-        def make() -> Connection:
-            guest.connection = connection = self._make(guest)
+        def make() -> Http2Connection:
+            gated.connection = connection = self._make(gated)
             return connection
 
         def refuse() -> None:
             self._note("alpn")
-            self.gone(guest)
+            self.gone(gated)
 
         try:
             await self._loop.connect_accepted_socket(
-                lambda: Doorstep(make, refuse),
+                lambda: HandshakeProtocol(make, refuse),
                 sock,
                 ssl=self._context,
                 ssl_handshake_timeout=self._handshake_within,
@@ -257,42 +257,42 @@ class Listener:
         except OSError as error:
             # TLS errors and its time-out are among these.
             self._note("tls")
-            _log.debug("TLS with %s failed: %s", guest.source.address, error)
-            if guest.phase is not Phase.GONE:
-                self.gone(guest)
+            _log.debug("TLS with %s failed: %s", gated.source.address, error)
+            if gated.phase is not Phase.GONE:
+                self.gone(gated)
 
-    def _started(self, guest: Guest, task: asyncio.Task[None]) -> None:
-        self._starting.pop(guest, None)
-        self._guests.discard(guest)
-        guest.sock = None
+    def _started(self, gated: GatedConnection, task: asyncio.Task[None]) -> None:
+        self._handshakes.pop(gated, None)
+        self._gated.discard(gated)
+        gated.sock = None
         self._start_soon()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a TLS handshake ended with a fault of the server's", exc_info=error)
 
     # Letting go
 
-    def _turn_away(self, guest: Guest, why: Refusal) -> None:
+    def _turn_away(self, gated: GatedConnection, why: GateRefusal) -> None:
         self._note(why.value)
-        self._dismiss(guest)
+        self._dismiss(gated)
 
-    def _dismiss(self, guest: Guest) -> None:
+    def _dismiss(self, gated: GatedConnection) -> None:
         """End it, wherever it stands."""
-        sock = guest.sock
-        if guest not in self._starting and sock is not None:
-            self._guests.discard(guest)
+        sock = gated.sock
+        if gated not in self._handshakes and sock is not None:
+            self._gated.discard(gated)
             self._loop.remove_reader(sock)
             _reset(sock)
         elif sock is not None:
             # TLS holds the socket; it sees the end of it and gives up.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        elif guest.connection is not None:
-            guest.connection.abort()
+        elif gated.connection is not None:
+            gated.connection.abort()
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(_LOOK_EVERY, self._look)
-        for guest, why in self._lobby.overdue(self._loop.time()):
-            self._turn_away(guest, why)
+        for gated, why in self._gate.overdue(self._loop.time()):
+            self._turn_away(gated, why)
 
 
 def _reset(sock: socket.socket) -> None:

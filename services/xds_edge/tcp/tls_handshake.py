@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 
-class Doorstep(asyncio.Protocol):
+class HandshakeProtocol(asyncio.Protocol):
     """One client in its handshake."""
 
     __slots__ = ("_make", "_refuse")

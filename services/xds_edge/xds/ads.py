@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from services.xds_edge.xds.delta import Offer, Request, Subscription, Verdict
-from services.xds_edge.xds.resource_set import NOTHING, Selection
-from services.xds_edge.xds.sotw import WorldSubscription
+from services.xds_edge.xds.delta import AckResult, DeltaSubscription, Offer, XdsRequest
+from services.xds_edge.xds.resource_set import NOTHING, ResourceSet
+from services.xds_edge.xds.sotw import SotwSubscription
 from shared.errors import MeshlogError
 from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS, TYPE_URLS
 
@@ -28,26 +28,26 @@ class UnknownTypeError(MeshlogError):
     """The client asks for a type that the mesh has not."""
 
 
-class View:
+class ClassView:
     """What the proxies of one class should hold at a version: shared by their streams, never changed once made."""
 
     __slots__ = ("selections", "version", "workload_class")
 
-    def __init__(self, workload_class: str, version: int, selections: Mapping[str, Selection]) -> None:
+    def __init__(self, workload_class: str, version: int, selections: Mapping[str, ResourceSet]) -> None:
         self.workload_class = workload_class
         self.version = version
         self.selections = selections
 
-    def of(self, type_url: str) -> Selection:
+    def of(self, type_url: str) -> ResourceSet:
         """The resources of one type."""
         return self.selections.get(type_url, NOTHING)
 
 
-AnySubscription = Subscription | WorldSubscription
+AnySubscription = DeltaSubscription | SotwSubscription
 """The rules of one type: incremental, or state of the world."""
 
 
-class Exchange:
+class AdsSession:
     """One stream: requests in, offers out."""
 
     __slots__ = (
@@ -64,10 +64,10 @@ class Exchange:
         "view",
     )
 
-    def __init__(self, follow: Callable[[str], AnySubscription] = Subscription) -> None:
+    def __init__(self, follow: Callable[[str], AnySubscription] = DeltaSubscription) -> None:
         """`follow` makes the subscription of a type, and so chooses the protocol."""
         self._follow = follow
-        self.view: View | None = None
+        self.view: ClassView | None = None
         self.version = 0
         """Snapshot version that `view` is known to be true for; 0: nothing to serve yet."""
         self.epoch = ""
@@ -82,7 +82,7 @@ class Exchange:
         self._gate: float | None = None
         self._waits = False
 
-    def request(self, request: Request) -> Verdict:
+    def request(self, request: XdsRequest) -> AckResult:
         """Fold in what the proxy says. Raises `UnknownTypeError` and `TooManyNamesError`."""
         subscription = self.subscriptions.get(request.type_url)
         if subscription is None:
@@ -92,11 +92,11 @@ class Exchange:
                 )
             subscription = self.subscriptions[request.type_url] = self._follow(request.type_url)
         verdict = subscription.request(request)
-        if self.version and verdict is not Verdict.NONE:
+        if self.version and verdict is not AckResult.NONE:
             self._judge()
         return verdict
 
-    def show(self, view: View, version: int, epoch: str = "") -> None:
+    def show(self, view: ClassView, version: int, epoch: str = "") -> None:
         """Serve this view from now on; it is true for `version` of an epoch."""
         self.view = view
         self.version = version
@@ -156,7 +156,7 @@ class Exchange:
             return min(subscription.acked, self.complete) if subscription.owes else subscription.acked
         return 0 if self.view is None or self.whole(type_url).resources else self.version
 
-    def whole(self, type_url: str) -> Selection:
+    def whole(self, type_url: str) -> ResourceSet:
         """What there is of a type for this client."""
         if type_url == SDS:
             return self.secrets
@@ -166,7 +166,7 @@ class Exchange:
         self,
         type_url: str,
         found: list[Offer],
-        whole: Selection,
+        whole: ResourceSet,
         *,
         removals: bool = True,
         pending: frozenset[str] = frozenset(),

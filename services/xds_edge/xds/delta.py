@@ -2,7 +2,7 @@
 
 The rules are those of Envoy's "xDS REST and gRPC protocol" (api-docs/xds_protocol) and of the comments in
 `envoy/service/discovery/v3/discovery.proto`; each is cited where it is kept, as [section]. How the types of one
-stream wait for each other is `exchange`'s business.
+stream wait for each other is `session`'s business.
 
 One response of a type is in flight at a time, so a proxy that is slow is offered the newest state next, never the
 backlog, and what is remembered of it stays bounded.
@@ -16,7 +16,7 @@ from enum import Enum
 import msgspec
 
 from services.xds_edge.xds.nack_bisect import Group, doubted, narrowed, next_group
-from services.xds_edge.xds.resource_set import NOTHING, UNKNOWN, Change, Selection, asking, interned
+from services.xds_edge.xds.resource_set import NOTHING, UNKNOWN, ResourceChange, ResourceSet, asking, interned
 from shared.errors import MeshlogError
 from shared.records.snapshot import CDS, LDS
 
@@ -32,7 +32,7 @@ class TooManyNamesError(MeshlogError):
     """The client subscribed to more names than any proxy needs."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class XdsRequest(msgspec.Struct, frozen=True):
     """A `DeltaDiscoveryRequest`, as far as it matters; or a `DiscoveryRequest`, whose names are all in `subscribe`."""
 
     type_url: str
@@ -57,12 +57,12 @@ class Offer(msgspec.Struct, frozen=True, eq=False):
     removed: tuple[str, ...]
     completes: bool
     """Whether a proxy that accepts it holds everything of this type at `version`."""
-    change: Change | None = None
+    change: ResourceChange | None = None
     """Set if its additions are those of a shared change, with all of its removals or none: the frames are spliced
     once for all streams."""
 
 
-class Verdict(Enum):
+class AckResult(Enum):
     """What a request said about the response in flight."""
 
     NONE = "none"
@@ -72,7 +72,7 @@ class Verdict(Enum):
     """It answered another response than the one in flight, or none that was ever sent."""
 
 
-class Subscription:
+class DeltaSubscription:
     """One type of one stream."""
 
     __slots__ = (
@@ -107,16 +107,16 @@ class Subscription:
         """Newest version of which the proxy holds all that it had asked for when that was found."""
         self.owes = False
         """Whether it has asked for more since, which is not answered and accepted yet."""
-        self.settled_on: Selection | None = None
+        self.settled_on: ResourceSet | None = None
         """The selection about which there is nothing left to say: a look at it can be spared."""
         self._crossed = False
-        self._goal: tuple[Selection, frozenset[str], Selection] | None = None
+        self._goal: tuple[ResourceSet, frozenset[str], ResourceSet] | None = None
         self._started = False
         self._suspects: list[Group] = []
 
     # What the proxy says
 
-    def request(self, request: Request) -> Verdict:
+    def request(self, request: XdsRequest) -> AckResult:
         """Fold a request in.
 
         Raises `TooManyNamesError`, after which the stream is of no use.
@@ -131,7 +131,7 @@ class Subscription:
             self._unsubscribe(request.unsubscribe)
         return verdict
 
-    def _start(self, request: Request) -> None:
+    def _start(self, request: XdsRequest) -> None:
         """Take the first request of the type on this stream.
 
         [Wildcard, "for historical reasons"] Without names it subscribes to everything, if its type has wildcards.
@@ -148,7 +148,7 @@ class Subscription:
         else:
             kept = {name: version for name, version in initial.items() if name in self.names}
         if kept:
-            self.held = Selection({**self.held.resources, **kept})
+            self.held = ResourceSet({**self.held.resources, **kept})
 
     def _subscribe(self, subscribed: Iterable[str], *, known: Mapping[str, str] | None = None) -> None:
         """Add subscriptions.
@@ -202,17 +202,17 @@ class Subscription:
         for name in gone:
             self.refused.pop(name, None)
 
-    def _answer(self, request: Request) -> Verdict:
+    def _answer(self, request: XdsRequest) -> AckResult:
         """Read the ACK or NACK in a request.
 
         [ACK/NACK semantics summary] The nonce names the response, `error_detail` makes it a NACK. A nonce that is
         not the one in flight is stale or foreign: it says nothing, while subscriptions beside it still count.
         """
         if not request.nonce:
-            return Verdict.NONE
+            return AckResult.NONE
         offer = self.in_flight
         if offer is None or offer.nonce != request.nonce:
-            return Verdict.STALE
+            return AckResult.STALE
         self.in_flight = None
         if self._crossed:
             self._recall(offer)
@@ -220,9 +220,9 @@ class Subscription:
             if offer.completes:
                 self.acked = offer.version
                 self.owes = self.owes and UNKNOWN in self.held.resources.values()
-            return Verdict.ACK
+            return AckResult.ACK
         self._refuse(offer)
-        return Verdict.NACK
+        return AckResult.NACK
 
     def _recall(self, offer: Offer) -> None:
         """Notice resources that the proxy unsubscribed, and subscribed again, while they were on their way to it."""
@@ -242,7 +242,7 @@ class Subscription:
 
     # What to say to it
 
-    def goal(self, whole: Selection) -> Selection:
+    def goal(self, whole: ResourceSet) -> ResourceSet:
         """The part of what there is that the proxy is subscribed to."""
         if self.wildcard:
             return whole
@@ -250,7 +250,7 @@ class Subscription:
             self._goal = (whole, self.names, whole.restrict(self.names))
         return self._goal[2]
 
-    def settled(self, whole: Selection) -> bool:
+    def settled(self, whole: ResourceSet) -> bool:
         """Whether the proxy is known to hold exactly what it should, with nothing in flight."""
         if self.in_flight is not None:
             return False
@@ -260,7 +260,7 @@ class Subscription:
             return True
         return goal.change_from(self.held).empty
 
-    def additions_done(self, whole: Selection, *, pending: frozenset[str] = frozenset()) -> bool:
+    def additions_done(self, whole: ResourceSet, *, pending: frozenset[str] = frozenset()) -> bool:
         """Whether every addition and change was accepted; removals may be left."""
         if self.in_flight is not None or self.refused or self._suspects:
             return False
@@ -269,7 +269,7 @@ class Subscription:
         goal = self.goal(whole)
         return self.held is goal or all(name in pending for name, _ in goal.change_from(self.held).put)
 
-    def lacks(self, whole: Selection) -> bool:
+    def lacks(self, whole: ResourceSet) -> bool:
         """Whether something was added or changed that is not even on its way."""
         return bool(self.goal(whole).change_from(self.held).put)
 
@@ -286,13 +286,13 @@ class Subscription:
         if self.in_flight is not None:
             self.in_flight = msgspec.structs.replace(self.in_flight, completes=False)
 
-    def asks_for(self, name: str, request: Request) -> bool:
+    def asks_for(self, name: str, request: XdsRequest) -> bool:
         """Whether this request, not folded in yet, must be answered with that resource."""
         return self._started and name in request.subscribe
 
     def offer(
         self,
-        whole: Selection,
+        whole: ResourceSet,
         *,
         version: int,
         nonce: str,
@@ -321,7 +321,7 @@ class Subscription:
             self.sent = version
         return offer
 
-    def _next_suspects(self, goal: Selection, version: int, nonce: str) -> Offer | None:
+    def _next_suspects(self, goal: ResourceSet, version: int, nonce: str) -> Offer | None:
         group = next_group(self._suspects, goal, self.held)
         if not group:
             return None
@@ -329,7 +329,7 @@ class Subscription:
         return self._made(version, nonce, group, (), completes=False)
 
     def _next_change(
-        self, goal: Selection, version: int, nonce: str, *, removals: bool, pending: frozenset[str]
+        self, goal: ResourceSet, version: int, nonce: str, *, removals: bool, pending: frozenset[str]
     ) -> Offer | None:
         change = goal.change_from(self.held)
         put, removed = change.put, change.removed
@@ -363,7 +363,7 @@ class Subscription:
         removed: tuple[str, ...],
         *,
         completes: bool,
-        change: Change | None = None,
+        change: ResourceChange | None = None,
     ) -> Offer:
         return Offer(
             type_url=self.type_url,

@@ -6,13 +6,13 @@ until a response of one resource is refused.
 
 from __future__ import annotations
 
-from services.xds_edge.xds.resource_set import UNKNOWN, Selection
+from services.xds_edge.xds.resource_set import UNKNOWN, ResourceSet
 
 Group = tuple[tuple[str, str], ...]
 """(name, hash) of resources that were, or are to be, in one response."""
 
 
-def doubted(held: Selection, put: Group) -> Selection:
+def doubted(held: ResourceSet, put: Group) -> ResourceSet:
     """What a client holds that refused these: it may have some of them or none."""
     unknown = {name: UNKNOWN for name, _ in put if name in held.resources}
     return held.altered(unknown) if unknown else held
@@ -27,7 +27,7 @@ def narrowed(put: Group, suspects: list[Group]) -> Group:
     return ()
 
 
-def next_group(suspects: list[Group], goal: Selection, held: Selection) -> Group:
+def next_group(suspects: list[Group], goal: ResourceSet, held: ResourceSet) -> Group:
     """What of the suspects to send next: those that are still wanted, and still in doubt."""
     while suspects:
         group = tuple(

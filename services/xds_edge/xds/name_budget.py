@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from services.xds_edge.limits.memory_ledger import Ledger
-from services.xds_edge.limits.pod_usage import Account
-from services.xds_edge.xds.delta import MAX_NAMES, Request, TooManyNamesError
-from services.xds_edge.xds.resource_set import Selection
+from services.xds_edge.limits.memory_ledger import MemoryLedger
+from services.xds_edge.limits.pod_usage import PodUsage
+from services.xds_edge.xds.delta import MAX_NAMES, TooManyNamesError, XdsRequest
+from services.xds_edge.xds.resource_set import ResourceSet
 
 MAX_NAME = 4096
 """Characters of a name; the mesh's own are below 300."""
@@ -49,8 +49,8 @@ class NameLedgers:
 
     def __init__(self, *, each: int = 16 << 20, foreign_each: int = 8 << 20, foreign: int = 128 << 20) -> None:
         """Bytes that one pod may name; of what is in no snapshot that one pod, and all pods, may name."""
-        self.all = Ledger(each=each, total=each << 20)
-        self.foreign = Ledger(each=foreign_each, total=foreign)
+        self.all = MemoryLedger(each=each, total=each << 20)
+        self.foreign = MemoryLedger(each=foreign_each, total=foreign)
 
 
 class StreamNames:
@@ -58,20 +58,20 @@ class StreamNames:
 
     __slots__ = ("_account", "_booked", "_ledgers", "_too_many")
 
-    def __init__(self, ledgers: NameLedgers, account: Account, too_many: Callable[[], None]) -> None:
+    def __init__(self, ledgers: NameLedgers, account: PodUsage, too_many: Callable[[], None]) -> None:
         """`too_many` ends the stream."""
         self._ledgers = ledgers
         self._account = account
         self._too_many = too_many
         self._booked: dict[str, tuple[int, int]] = {}
 
-    def pay(self, request: Request, kept: int) -> None:
+    def pay(self, request: XdsRequest, kept: int) -> None:
         """Charge the pod for a request; `kept`: names that the stream keeps of its type."""
         named = len(request.subscribe) + len(request.unsubscribe) + len(request.initial_versions)
         if named:
             self._account.frames.spend(named / _LOOKED_AT + kept / _KEPT)
 
-    def book(self, type_url: str, names: frozenset[str], held: Selection, whole: Selection) -> None:
+    def book(self, type_url: str, names: frozenset[str], held: ResourceSet, whole: ResourceSet) -> None:
         """What the stream keeps of a type; `whole`: what there is of it."""
         known = whole.resources
         kept = names if held is whole else names | held.resources.keys()

@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable
 
 from services.xds_edge.xds import wire
 from services.xds_edge.xds.delta import Offer
-from services.xds_edge.xds.resource_set import Change
+from services.xds_edge.xds.resource_set import ResourceChange
 
 _MOST = 256
 """Responses kept: each holds on to the selections that it leads between."""
 
-_Key = tuple[Change, str, int, bool]
+_Key = tuple[ResourceChange, str, int, bool]
 
 Body = Callable[[str, str, str], bytes]
 """(type, name, hash) → bytes of the resource."""
 
 
-class Responses:
+class ResponseCache:
     """Writes offers as `DeltaDiscoveryResponse`s."""
 
     def __init__(self, body: Body, *, limit: int = 32 * 1024 * 1024) -> None:
@@ -49,9 +49,9 @@ class Responses:
         head, tail = self._splice(offer, body)
         return head, wire.delta_end(offer.nonce, tail)
 
-    def write_world(self, offer: Offer, version: str, bodies: Iterable[bytes]) -> tuple[bytes, ...]:
+    def write_sotw(self, offer: Offer, version: str, bodies: Iterable[bytes]) -> tuple[bytes, ...]:
         """The `DiscoveryResponse` to an offer of these bodies."""
-        return (wire.world_response(version, offer.type_url, bodies, offer.nonce),)
+        return (wire.sotw_response(version, offer.type_url, bodies, offer.nonce),)
 
     def _splice(self, offer: Offer, body: Body) -> tuple[bytes, bytes]:
         type_url = offer.type_url

@@ -22,16 +22,24 @@ from collections.abc import Iterable
 
 import msgspec
 
-from services.xds_edge.xds.delta import LEGACY_WILDCARD, MAX_NAMES, WILDCARD, Offer, Request, TooManyNamesError, Verdict
+from services.xds_edge.xds.delta import (
+    LEGACY_WILDCARD,
+    MAX_NAMES,
+    WILDCARD,
+    AckResult,
+    Offer,
+    TooManyNamesError,
+    XdsRequest,
+)
 from services.xds_edge.xds.nack_bisect import Group, doubted, narrowed, next_group
-from services.xds_edge.xds.resource_set import NOTHING, UNKNOWN, Selection, interned
+from services.xds_edge.xds.resource_set import NOTHING, UNKNOWN, ResourceSet, interned
 from shared.records.snapshot import SDS
 
 WHOLE = LEGACY_WILDCARD
 """Types whose responses hold everything: what is missing is removed."""
 
 
-def version_info(type_url: str, held: Selection) -> str:
+def version_info(type_url: str, held: ResourceSet) -> str:
     """The version of a state. Of secrets it is readable: another edge learns from it which certificate is held."""
     pairs = sorted(held.resources.items())
     if type_url == SDS:
@@ -45,7 +53,7 @@ def read_version_info(text: str) -> dict[str, str]:
     return {name: version for name, _, version in pairs[:16] if name and version}
 
 
-class WorldSubscription:
+class SotwSubscription:
     """One type of one stream."""
 
     __slots__ = (
@@ -81,7 +89,7 @@ class WorldSubscription:
         self.acked = 0
         self.owes = False
         """As of `Subscription`."""
-        self.settled_on: Selection | None = None
+        self.settled_on: ResourceSet | None = None
         """As of `Subscription`; a look is never spared here."""
         self._nonce = ""
         self._claimed = ""
@@ -89,9 +97,9 @@ class WorldSubscription:
         self._started = False
         self._suspects: list[Group] = []
         self._named = False
-        self._goal: tuple[Selection, frozenset[str], Selection] | None = None
+        self._goal: tuple[ResourceSet, frozenset[str], ResourceSet] | None = None
 
-    def request(self, request: Request) -> Verdict:
+    def request(self, request: XdsRequest) -> AckResult:
         """Fold a request in; raises `TooManyNamesError`.
 
         [ACK and NACK; When to send an update] A request with a nonce that is not the newest was made before the
@@ -99,7 +107,7 @@ class WorldSubscription:
         what it wants.
         """
         if request.nonce and request.nonce != self._nonce:
-            return Verdict.STALE
+            return AckResult.STALE
         verdict = self._answer(request)
         if not self._started:
             self._started = True
@@ -112,7 +120,7 @@ class WorldSubscription:
             if request.initial_versions:
                 self._claimed = ""
                 known = {name: held for name, held in request.initial_versions.items() if name in self.names}
-                self.held, self._owes = Selection(known), False
+                self.held, self._owes = ResourceSet(known), False
         else:
             self._want(request.subscribe)
         return verdict
@@ -144,30 +152,30 @@ class WorldSubscription:
         if not self.wildcard:
             self.held = self.held.restrict(self.names)
 
-    def _answer(self, request: Request) -> Verdict:
+    def _answer(self, request: XdsRequest) -> AckResult:
         offer = self.in_flight
         if not request.nonce or offer is None:
             # It only changes what it wants.
-            return Verdict.NONE
+            return AckResult.NONE
         self.in_flight = None
         if request.error is None:
             if self.type_url in WHOLE:
                 self.refused = {}
             if offer.completes:
                 self.acked, self.owes = offer.version, self._owes
-            return Verdict.ACK
+            return AckResult.ACK
         if self.type_url in WHOLE:
             self.refused = dict(offer.put)
         else:
             self._refuse(offer)
-        return Verdict.NACK
+        return AckResult.NACK
 
     def _refuse(self, offer: Offer) -> None:
         """Find the resource that is at fault, as `Subscription` does: in halves, until one is refused alone."""
         self.held = doubted(self.held, offer.put)
         self.refused.update(narrowed(offer.put, self._suspects))
 
-    def goal(self, whole: Selection) -> Selection:
+    def goal(self, whole: ResourceSet) -> ResourceSet:
         """The part of what there is that the client is subscribed to."""
         if self.wildcard:
             return whole
@@ -175,18 +183,18 @@ class WorldSubscription:
             self._goal = (whole, self.names, whole.restrict(self.names))
         return self._goal[2]
 
-    def settled(self, whole: Selection) -> bool:
+    def settled(self, whole: ResourceSet) -> bool:
         """Whether the client is known to hold exactly what it should, with nothing in flight."""
         goal = self.goal(whole)
         return self.in_flight is None and not self._owes and (self.held is goal or goal.change_from(self.held).empty)
 
-    def additions_done(self, whole: Selection, *, pending: frozenset[str] = frozenset()) -> bool:
+    def additions_done(self, whole: ResourceSet, *, pending: frozenset[str] = frozenset()) -> bool:
         """Whether every addition and change was accepted; removals may be left."""
         if self.in_flight is not None or self.refused or self._suspects:
             return False
         return all(name in pending for name, _ in self.goal(whole).change_from(self.held).put)
 
-    def lacks(self, whole: Selection) -> bool:
+    def lacks(self, whole: ResourceSet) -> bool:
         """Whether something was added or changed that is not even on its way."""
         return bool(self.goal(whole).change_from(self.held).put)
 
@@ -200,13 +208,13 @@ class WorldSubscription:
         if self.in_flight is not None:
             self.in_flight = msgspec.structs.replace(self.in_flight, completes=False)
 
-    def asks_for(self, name: str, request: Request) -> bool:
+    def asks_for(self, name: str, request: XdsRequest) -> bool:
         """Whether this request, not folded in yet, must be answered with that resource."""
         return name in request.subscribe and name not in self.names
 
     def offer(
         self,
-        whole: Selection,
+        whole: ResourceSet,
         *,
         version: int,
         nonce: str,
@@ -238,7 +246,7 @@ class WorldSubscription:
         put = tuple(sorted(after.resources.items()))
         return self._made(Offer(self.type_url, version, nonce, put, gone, completes), after)
 
-    def _offer_parts(self, goal: Selection, version: int, nonce: str, *, complete: bool) -> Offer | None:
+    def _offer_parts(self, goal: ResourceSet, version: int, nonce: str, *, complete: bool) -> Offer | None:
         """Of a type whose responses hold what changed.
 
         Nothing can be said about what is gone or never was: the client finds out by waiting.
@@ -258,7 +266,7 @@ class WorldSubscription:
             return None
         return self._made(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
 
-    def _made(self, offer: Offer, held: Selection) -> Offer:
+    def _made(self, offer: Offer, held: ResourceSet) -> Offer:
         self._owes = False
         self.held = held
         self._nonce = offer.nonce

@@ -54,7 +54,7 @@ def delta_end(nonce: str, tail: bytes) -> bytes:
     return _text(5, nonce) + tail
 
 
-def world_response(version: str, type_url: str, bodies: Iterable[bytes], nonce: str) -> bytes:
+def sotw_response(version: str, type_url: str, bodies: Iterable[bytes], nonce: str) -> bytes:
     """A `DiscoveryResponse`: `version_info`, `resources` (each an `Any`), `type_url`, `nonce`."""
     kind = _text(1, type_url)
     packed = (_field(2, kind + (_field(2, body) if body else b"")) for body in bodies)

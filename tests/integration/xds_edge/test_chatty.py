@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from services.xds_edge.app import Edge
+from services.xds_edge.app import App
 from services.xds_edge.http2.frame_meter import FrameMeter
-from services.xds_edge.http2.frame_reader import EARNED, Intake
-from services.xds_edge.limits.pod_usage import FRAME_BURST, Account
+from services.xds_edge.http2.frame_reader import EARNED, FrameReader
+from services.xds_edge.limits.pod_usage import FRAME_BURST, PodUsage
 from shared.records.snapshot import CDS, EDS, LDS, RDS
 from tests.integration.xds_edge.names import spiffe
 from tests.integration.xds_edge.real_envoy import running
@@ -41,7 +41,7 @@ class Watch:
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     watching = Watch()
-    take, earn = FrameMeter.next, Intake.earn
+    take, earn = FrameMeter.next, FrameReader.earn
 
     def taken(meter: FrameMeter, *, allowed: bool) -> tuple[bytes, float]:
         assert allowed or not meter.waiting
@@ -50,12 +50,12 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
             watching.frames[NAMES.get(frame[3], str(frame[3]))] += 1
         return frame, price
 
-    def earned(intake: Intake) -> None:
+    def earned(intake: FrameReader) -> None:
         watching.sent += 1
         earn(intake)
 
     monkeypatch.setattr(FrameMeter, "next", taken)
-    monkeypatch.setattr(Intake, "earn", earned)
+    monkeypatch.setattr(FrameReader, "earn", earned)
     return watching
 
 
@@ -79,7 +79,7 @@ def content(port: int, *, bulk: int) -> dict[str, dict[str, dict[str, bytes]]]:
 
 
 @contextlib.asynccontextmanager
-async def envoy(mesh: World, edge: Edge) -> AsyncGenerator[None]:
+async def envoy(mesh: World, edge: App) -> AsyncGenerator[None]:
     async with running(
         port=edge.server.port,
         token=mesh.issuer.token("shop", "default", "web-1", "u1"),
@@ -91,7 +91,7 @@ async def envoy(mesh: World, edge: Edge) -> AsyncGenerator[None]:
         yield
 
 
-def account_of(edge: Edge) -> Account:
+def account_of(edge: App) -> PodUsage:
     return edge.server.accounts.of("u1", 0.0)
 
 
@@ -125,7 +125,7 @@ async def test_a_grpc_client_that_acknowledges_at_once_is_never_held_back(mesh: 
     assert_never_held_back(edge, watch, PUSHES)
 
 
-def assert_never_held_back(edge: Edge, watch: Watch, pushes: int) -> None:
+def assert_never_held_back(edge: App, watch: Watch, pushes: int) -> None:
     print(f"{dict(watch.frames)} for {watch.sent} frames sent in {edge.counters.pushes} pushes; {watch.lowest=}")  # noqa: T201
     assert edge.counters.pushes >= pushes
     assert watch.received < EARNED * watch.sent / 1.3, "a third is left to spare"

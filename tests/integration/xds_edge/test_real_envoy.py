@@ -16,7 +16,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from google.protobuf import json_format
 
-from services.xds_edge.app import Edge
+from services.xds_edge.app import App
 from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS
 from tests.integration.xds_edge.real_envoy import RealEnvoy, running
 from tests.integration.xds_edge.world import World, world
@@ -108,7 +108,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[World]:
         yield made
 
 
-def sidecar(mesh: World, edge: Edge) -> Any:
+def sidecar(mesh: World, edge: App) -> Any:
     return running(
         port=edge.server.port,
         token=mesh.issuer.token("shop", "default", "web-1", "u1"),

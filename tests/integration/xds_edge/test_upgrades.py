@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from services.xds_edge.app import Edge
+from services.xds_edge.app import App
 from services.xds_edge.settings import EdgeSettings
 from shared.records import chunked_payload
 from shared.records.snapshot import CDS, FORMAT, resource_hash
@@ -59,7 +59,7 @@ async def test_an_edge_stays_ready_and_says_beside_what_it_needs(mesh: World) ->
     await mesh.compiler.publish({"web": CLASS}, {POD: ("u1", "web")})
     readiness: dict[str, bool] = {}
     remarks: list[tuple[str, str]] = []
-    edge = Edge(
+    edge = App(
         msgspec.convert({"token_file": str(mesh.token_file)}, EdgeSettings),
         instance="edge-9",
         ready=lambda name, ready, _why: readiness.update({name: ready}),

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from services.xds_edge.app import Edge
+from services.xds_edge.app import App
 from services.xds_edge.settings import EdgeSettings
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import Draft, Logs
@@ -34,7 +34,7 @@ class World:
         self.ca = TestCa(lifetime)
         self.compiler = TestCompiler(self.logs)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._edges: list[Edge] = []
+        self._edges: list[App] = []
         self.token_file = directory / "edge-token"
         self.token_file.write_text(self.issuer.token("meshlog-system", "meshlog-xds-edge", "edge-0", "edge-uid"))
 
@@ -76,7 +76,7 @@ class World:
         await self.tell("Pod", namespace, name, uid, pod)
         return self.issuer.token(namespace, "default", name, uid)
 
-    async def edge(self, name: str = "edge-0", *, logs: Logs | None = None, **settings: object) -> Edge:
+    async def edge(self, name: str = "edge-0", *, logs: Logs | None = None, **settings: object) -> App:
         """An edge that serves; with `port=0` by default on a free port."""
         given = {
             "host": "127.0.0.1",
@@ -87,7 +87,7 @@ class World:
             "drain": 0.1,
             **settings,
         }
-        edge = Edge(msgspec.convert(given, EdgeSettings), instance=name)
+        edge = App(msgspec.convert(given, EdgeSettings), instance=name)
         edge.load()
         own: set[asyncio.Task[None]] = set()
 
@@ -103,12 +103,12 @@ class World:
         self._edges.append(edge)
         return edge
 
-    async def stop_edge(self, edge: Edge) -> None:
+    async def stop_edge(self, edge: App) -> None:
         await edge.stop()
         self._edges.remove(edge)
         await _cancel(edge.__dict__["tasks"])
 
-    async def kill_edge(self, edge: Edge) -> None:
+    async def kill_edge(self, edge: App) -> None:
         """As kill -9: nothing is said to anybody."""
         self._edges.remove(edge)
         await _cancel(edge.__dict__["tasks"])
@@ -144,7 +144,7 @@ class World:
         assert found is not None
         return found
 
-    def client(self, edge: Edge, pod: str, uid: str, *, token: str = "", account: str = "default") -> Client:
+    def client(self, edge: App, pod: str, uid: str, *, token: str = "", account: str = "default") -> Client:
         namespace, name = pod.split("/")
         return Client(self.ca.root_pem, edge.server.port, token or self.issuer.token(namespace, account, name, uid))
 

@@ -19,7 +19,7 @@ from services.compiler.mesh_state import Mesh, MeshSettings
 from services.compiler.render.packing import rendered
 from services.compiler.views.sidecar import service_cluster
 from services.xds_edge.snapshot.fleet import Fleet
-from services.xds_edge.xds.ads import Exchange
+from services.xds_edge.xds.ads import AdsSession
 from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.policy.names import ObjectName
@@ -132,11 +132,11 @@ class Mesh3:
             view = self.fleet.view(proxy.workload_class)
             assert view is not None
             if model is None:
-                model = self.proxies[key] = ProxyModel(Exchange())
+                model = self.proxies[key] = ProxyModel(AdsSession())
                 for type_url in TYPE_URLS:
                     model.ask(type_url, view.of(type_url).resources if type_url in (EDS, RDS) else ())
             before = len(model.log)
-            model.exchange.show(view, self.fleet.version)
+            model.session.show(view, self.fleet.version)
             model.settle()
             found |= {(offer.type_url, name) for offer in model.log[before:] for name, _ in offer.put}
         return found

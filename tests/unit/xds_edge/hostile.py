@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from services.xds_edge.xds.ads import Exchange, UnknownTypeError
-from services.xds_edge.xds.decode import BadRequestError
+from services.xds_edge.xds.ads import AdsSession, UnknownTypeError
 from services.xds_edge.xds.delta import TooManyNamesError
-from services.xds_edge.xds.protocol import Delta, Dialect, World
-from services.xds_edge.xds.resource_set import Selection
-from services.xds_edge.xds.response_cache import Responses
+from services.xds_edge.xds.request_decode import BadRequestError
+from services.xds_edge.xds.resource_set import ResourceSet
+from services.xds_edge.xds.response_cache import ResponseCache
+from services.xds_edge.xds.variants import DeltaVariant, SotwVariant, Variant
 from shared.records.snapshot import SDS, TYPE_URLS
 from tests.unit.xds_edge.proxy_model import view
 
@@ -25,25 +25,27 @@ def converse(content: bytes) -> int:
 
     After each the server says what it will, and the snapshot moves on. Raises what is no expected refusal.
     """
-    dialect: Dialect = World(Responses(_body)) if content[:1] > b"\x7f" else Delta(Responses(_body))
-    exchange = Exchange(dialect.follow)
+    variant: Variant = (
+        SotwVariant(ResponseCache(_body)) if content[:1] > b"\x7f" else DeltaVariant(ResponseCache(_body))
+    )
+    session = AdsSession(variant.follow)
     at, version, taken = 1, 1, 0
     while at + 2 <= len(content):
         size = int.from_bytes(content[at : at + 2], "big") % 512
         message = content[at + 2 : at + 2 + size]
         at += 2 + size
-        exchange.show(view(version, cds=NAMES, eds=NAMES, lds=NAMES, rds={"r": str(version)}), version)
-        exchange.secrets = Selection({"workload": str(version)})
+        session.show(view(version, cds=NAMES, eds=NAMES, lds=NAMES, rds={"r": str(version)}), version)
+        session.secrets = ResourceSet({"workload": str(version)})
         try:
-            request, _ = dialect.decode(message)
-            exchange.request(request)
+            request, _ = variant.decode(message)
+            session.request(request)
             taken += 1
         except EXPECTED:
             return taken
-        for offer in exchange.offers(float(version)):
-            subscription = exchange.subscriptions[offer.type_url]
+        for offer in session.offers(float(version)):
+            subscription = session.subscriptions[offer.type_url]
             assert offer.type_url in {*TYPE_URLS, SDS}
             assert subscription.in_flight is offer
-            dialect.write(offer, subscription.held, _body)
+            variant.write(offer, subscription.held, _body)
         version += 1
     return taken

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from services.xds_edge.xds.ads import Exchange, View
-from services.xds_edge.xds.delta import WILDCARD, Offer, Request, Verdict
-from services.xds_edge.xds.resource_set import Selection
+from services.xds_edge.xds.ads import AdsSession, ClassView
+from services.xds_edge.xds.delta import WILDCARD, AckResult, Offer, XdsRequest
+from services.xds_edge.xds.resource_set import ResourceSet
 from shared.records.snapshot import TYPE_URLS
 
 
-def view(version: int, **types: dict[str, str]) -> View:
+def view(version: int, **types: dict[str, str]) -> ClassView:
     """A view by short type names: `view(1, cds={"a": "1"})`."""
     full = {"cds": TYPE_URLS[0], "eds": TYPE_URLS[1], "lds": TYPE_URLS[2], "rds": TYPE_URLS[3]}
-    return View("class", version, {full[short]: Selection(names) for short, names in types.items()})
+    return ClassView("class", version, {full[short]: ResourceSet(names) for short, names in types.items()})
 
 
 def _nothing(_digest: str) -> bool:
@@ -23,9 +23,9 @@ def _nothing(_digest: str) -> bool:
 class ProxyModel:
     """What a delta client holds and is subscribed to, as the protocol defines it, independent of our server."""
 
-    def __init__(self, exchange: Exchange, refuses: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, session: AdsSession, refuses: Callable[[str], bool] | None = None) -> None:
         """`refuses` says by its hash whether a resource is no good."""
-        self.exchange = exchange
+        self.session = session
         self.refuses: Callable[[str], bool] = refuses or _nothing
         self.holds: dict[str, dict[str, str]] = {}
         self.subscribed: dict[str, set[str]] = {}
@@ -34,7 +34,7 @@ class ProxyModel:
 
     def ask(
         self, type_url: str, subscribe: Iterable[str] = (), unsubscribe: Iterable[str] = (), **more: dict[str, str]
-    ) -> Verdict:
+    ) -> AckResult:
         subscribe, unsubscribe = tuple(subscribe), tuple(unsubscribe)
         wanted = self.subscribed.get(type_url)
         if wanted is None:
@@ -47,8 +47,8 @@ class ProxyModel:
         if WILDCARD not in wanted:
             for name in [name for name in held if name not in wanted]:
                 del held[name]
-        return self.exchange.request(
-            Request(
+        return self.session.request(
+            XdsRequest(
                 type_url=type_url,
                 subscribe=subscribe,
                 unsubscribe=unsubscribe,
@@ -58,12 +58,12 @@ class ProxyModel:
 
     def pump(self, now: float = 0.0) -> list[Offer]:
         """Let the server send what it will."""
-        offers = self.exchange.offers(now)
+        offers = self.session.offers(now)
         self.unanswered += offers
         self.log += offers
         return offers
 
-    def answer(self, offer: Offer | None = None, *, asking: Callable[[], object] = lambda: None) -> Verdict:
+    def answer(self, offer: Offer | None = None, *, asking: Callable[[], object] = lambda: None) -> AckResult:
         """Accept or refuse the oldest response, or this one, whole.
 
         `asking` is called in between: Envoy asks for what its new resources refer to before it acknowledges them.
@@ -81,7 +81,7 @@ class ProxyModel:
                     held[name] = digest
         asking()
         error = f"no: {', '.join(bad)}" if bad else None
-        return self.exchange.request(Request(type_url=offer.type_url, nonce=offer.nonce, error=error))
+        return self.session.request(XdsRequest(type_url=offer.type_url, nonce=offer.nonce, error=error))
 
     def settle(self, now: float = 0.0, limit: int = 500) -> None:
         """Answer until nothing more comes."""
@@ -90,4 +90,4 @@ class ProxyModel:
             if not self.unanswered:
                 return
             self.answer()
-        raise AssertionError("the exchange does not come to rest")
+        raise AssertionError("the session does not come to rest")

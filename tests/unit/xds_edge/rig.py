@@ -12,11 +12,11 @@ from h2.connection import H2Connection
 from h2.events import Event
 
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.http2.call import Call, Handler
-from services.xds_edge.http2.connection import Connection
-from services.xds_edge.http2.keepalive import Limits
-from services.xds_edge.limits.memory_ledger import Ledger
-from services.xds_edge.limits.pod_usage import Account, PodLimits
+from services.xds_edge.http2.call import GrpcCall, Handler
+from services.xds_edge.http2.connection import Http2Connection
+from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.limits.memory_ledger import MemoryLedger
+from services.xds_edge.limits.pod_usage import PodLimits, PodUsage
 from shared.timing.token_bucket import TokenBucket
 from tests.waiting import eventually
 
@@ -73,24 +73,24 @@ class Rig:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         chance: float = 0.5,
         known: bool = True,
-        ledger: Ledger | None = None,
+        ledger: MemoryLedger | None = None,
         strangers: TokenBucket | None = None,
     ) -> None:
         """`known`: whether calls show a good token; else they are refused."""
-        self.calls: list[Call] = []
+        self.calls: list[GrpcCall] = []
         self.aged = 0
         self.closed = 0
         self.ends: Counter[str] = Counter()
         self.wire = Wire()
         self.known = known
-        self.account = Account(PodLimits(), asyncio.get_running_loop().time())
-        self.server = Connection(
+        self.account = PodUsage(PodLimits(), asyncio.get_running_loop().time())
+        self.server = Http2Connection(
             self._route,
-            limits or Limits(),
+            limits or ConnectionLimits(),
             ledger=ledger,
             strangers=strangers,
             closed=lambda _: self._note("closed"),
@@ -107,7 +107,7 @@ class Rig:
     def _end(self, reason: str) -> None:
         self.ends[reason] += 1
 
-    def _route(self, call: Call) -> Handler:
+    def _route(self, call: GrpcCall) -> Handler:
         if not self.known:
             raise StreamRefusedError(Code.UNAUTHENTICATED, "token/missing", "there is no token")
         call.prove(self.account)
@@ -116,7 +116,7 @@ class Rig:
     def _note(self, what: str) -> None:
         setattr(self, what, getattr(self, what) + 1)
 
-    async def _handle(self, call: Call) -> None:
+    async def _handle(self, call: GrpcCall) -> None:
         self.calls.append(call)
         while (message := await call.read()) is not None:
             await call.write(message)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from services.compiler.core.offline import compile_events
-from services.xds_edge.app import MOST_LOGGED, Edge
+from services.xds_edge.app import MOST_LOGGED, App
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.snapshot import disk_cache
 from shared.eventlog.protocol import EMPTY
@@ -29,19 +29,19 @@ def without_routes(held: Commit) -> Commit:
     return msgspec.structs.replace(head, views={**dropped})
 
 
-def take(edge: Edge, commit: Commit) -> None:
+def take(edge: App, commit: Commit) -> None:
     edge.fleet.apply(commit)
     edge._applied(commit)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_consistent_snapshot_is_not_complained_of() -> None:
-    edge = Edge(EdgeSettings(check_snapshots=True), instance="e")
+    edge = App(EdgeSettings(check_snapshots=True), instance="e")
     take(edge, whole())
     assert edge.counters.inconsistencies == 0
 
 
 async def test_what_is_inconsistent_is_counted_logged_and_served(caplog: pytest.LogCaptureFixture) -> None:
-    edge, held = Edge(EdgeSettings(check_snapshots=True), instance="e"), whole()
+    edge, held = App(EdgeSettings(check_snapshots=True), instance="e"), whole()
     take(edge, held)
     with caplog.at_level(logging.ERROR):
         take(edge, without_routes(held))
@@ -54,7 +54,7 @@ async def test_what_is_inconsistent_is_counted_logged_and_served(caplog: pytest.
 
 
 async def test_without_the_setting_nothing_is_read() -> None:
-    edge, held = Edge(EdgeSettings(), instance="e"), whole()
+    edge, held = App(EdgeSettings(), instance="e"), whole()
     take(edge, held)
     take(edge, without_routes(held))
     assert edge.counters.inconsistencies == 0
@@ -80,6 +80,6 @@ async def test_what_comes_from_disk_is_checked_too(monkeypatch: pytest.MonkeyPat
     )
     state = disk_cache.LastGood(format=disk_cache.FORMAT, checkpoint=EMPTY, keyframe=broken, issuers={}, bundle=None)
     monkeypatch.setattr(disk_cache, "read", lambda _: state)  # pyright: ignore[reportUnknownLambdaType]
-    edge = Edge(EdgeSettings(check_snapshots=True, state_dir=str(tmp_path)), instance="e")
+    edge = App(EdgeSettings(check_snapshots=True, state_dir=str(tmp_path)), instance="e")
     edge.load()
     assert edge.counters.inconsistencies > 0

@@ -11,8 +11,8 @@ from h2.settings import SettingCodes
 from services.xds_edge.http2.connection import MOST_REFUSED
 from services.xds_edge.http2.frame_reader import STRANGER_BURST
 from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS
-from services.xds_edge.http2.keepalive import Limits
-from services.xds_edge.limits.memory_ledger import Ledger
+from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.limits.memory_ledger import MemoryLedger
 from tests.unit.xds_edge.http2.test_frame_meter import (
     ALTSVC,
     CONTINUATION,
@@ -55,7 +55,7 @@ async def test_every_kind_of_frame_is_read_at_a_bounded_rate_from_a_stranger(kin
 
 @pytest.mark.parametrize("kind", sorted(CHEAP))
 async def test_every_kind_of_frame_is_read_at_a_bounded_rate_from_a_member(kind: str) -> None:
-    rig = Rig(Limits(debt=0.1))
+    rig = Rig(ConnectionLimits(debt=0.1))
     rig.account.frames.spend(3900)
     rig.open()
     while not rig.wire.closed:
@@ -79,7 +79,7 @@ async def test_a_stranger_that_tries_on_is_sent_away() -> None:
 
 
 async def test_nothing_of_a_call_without_a_token_is_kept() -> None:
-    ledger = Ledger(each=1 << 30, total=1 << 30)
+    ledger = MemoryLedger(each=1 << 30, total=1 << 30)
     rig = Rig(known=False, ledger=ledger)
     rig.client.send_headers(1, HEADERS)
     rig.client.send_data(1, b"\0\0\x7f\xff\xff" + b"x" * 10_000)
@@ -91,7 +91,7 @@ async def test_nothing_of_a_call_without_a_token_is_kept() -> None:
 
 
 async def test_a_connection_that_proves_nothing_is_closed_however_much_it_says() -> None:
-    rig = Rig(Limits(prove_within=0.1), known=False)
+    rig = Rig(ConnectionLimits(prove_within=0.1), known=False)
     rig.open()
     while not rig.wire.closed:
         rig.client.ping(b"12345678")
@@ -102,7 +102,7 @@ async def test_a_connection_that_proves_nothing_is_closed_however_much_it_says()
 
 
 async def test_a_connection_whose_calls_are_over_is_asked_to_leave_however_much_it_says() -> None:
-    rig = Rig(Limits(idle=0.3, keepalive=0.05))
+    rig = Rig(ConnectionLimits(idle=0.3, keepalive=0.05))
     rig.open()
     rig.client.end_stream(1)
     await rig.until(lambda: not rig.server.calls, what="the call is over")
@@ -114,7 +114,7 @@ async def test_a_connection_whose_calls_are_over_is_asked_to_leave_however_much_
 
 
 async def test_a_connection_with_a_call_stays_although_it_is_idle() -> None:
-    rig = Rig(Limits(idle=0.05, keepalive=0.03, keepalive_timeout=0.5))
+    rig = Rig(ConnectionLimits(idle=0.05, keepalive=0.03, keepalive_timeout=0.5))
     rig.open()
     for _ in range(30):
         rig.pump()
@@ -124,7 +124,7 @@ async def test_a_connection_with_a_call_stays_although_it_is_idle() -> None:
 
 
 async def test_a_client_that_makes_us_write_and_reads_nothing_is_cut_off() -> None:
-    rig = Rig(Limits(write_timeout=0.05))
+    rig = Rig(ConnectionLimits(write_timeout=0.05))
     rig.open()
     rig.server.pause_writing()
     assert not rig.wire.reading
@@ -134,7 +134,7 @@ async def test_a_client_that_makes_us_write_and_reads_nothing_is_cut_off() -> No
 
 
 async def test_a_client_that_reads_late_is_read_again() -> None:
-    rig = Rig(Limits(write_timeout=0.05))
+    rig = Rig(ConnectionLimits(write_timeout=0.05))
     rig.open()
     rig.server.pause_writing()
     rig.server.resume_writing()
@@ -285,7 +285,7 @@ async def test_headers_and_a_reset_in_one_read_leave_the_others_alone() -> None:
 @pytest.mark.parametrize(("count", "size"), [(8, 200_000), (32, 200_000), (8, 1_000_000), (5, 60_000)])
 async def test_calls_with_long_first_messages_on_one_connection_are_all_answered(count: int, size: int) -> None:
     """In slices of 16 KiB in turn, as stock clients send them; none is answered before all have begun."""
-    rig = Rig(ledger=Ledger(each=64 << 20, total=64 << 20))
+    rig = Rig(ledger=MemoryLedger(each=64 << 20, total=64 << 20))
     rig.client.increment_flow_control_window(1 << 30)
     rig.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30})
     rig.pump()
@@ -313,7 +313,7 @@ async def test_calls_with_long_first_messages_on_one_connection_are_all_answered
 
 
 async def test_one_client_that_leaves_much_unfinished_loses_calls_and_not_the_connection() -> None:
-    ledger = Ledger(each=100_000, total=1 << 30)
+    ledger = MemoryLedger(each=100_000, total=1 << 30)
     rig = Rig(ledger=ledger)
     rig.account.frames.earn(1e6)
     for number in range(4):

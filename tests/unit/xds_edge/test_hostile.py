@@ -9,7 +9,7 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, Disc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.xds_edge.xds.decode import BadRequestError, decode_delta, decode_world
+from services.xds_edge.xds.request_decode import BadRequestError, decode_delta, decode_sotw
 from shared.records.snapshot import SDS, TYPE_URLS
 from tests.unit.xds_edge.hostile import converse
 
@@ -55,7 +55,7 @@ def test_requests_with_wild_fields_are_survived(seed: int) -> None:
     converse(bytes(content))
 
 
-@pytest.mark.parametrize("decode", [decode_delta, decode_world])
+@pytest.mark.parametrize("decode", [decode_delta, decode_sotw])
 @pytest.mark.parametrize("garbage", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x12\x02\xff\xfe", b"\x3b" * 200])
 def test_what_is_no_request_is_refused(decode: object, garbage: bytes) -> None:
     assert callable(decode)

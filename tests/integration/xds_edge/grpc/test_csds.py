@@ -13,7 +13,7 @@ from envoy.service.status.v3.csds_pb2 import ClientStatusRequest, ClientStatusRe
 from envoy.type.matcher.v3.node_pb2 import NodeMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
-from services.xds_edge.app import Edge
+from services.xds_edge.app import App
 from services.xds_edge.grpc import csds, csds_service
 from services.xds_edge.limits.pod_usage import FRAME_RATE
 from shared.records.snapshot import CDS, LDS, SDS
@@ -47,7 +47,7 @@ async def ask(client: Client, token: str, request: Any) -> ClientStatusResponse:
     return ClientStatusResponse.FromString(await method(request.SerializeToString(), metadata=metadata))
 
 
-async def serving(mesh: World) -> Edge:
+async def serving(mesh: World) -> App:
     await mesh.compiler.publish({"web": CLASS}, {POD: ("u1", "web")})
     return await mesh.edge()
 

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from services.xds_edge.errors import StreamRefusedError
-from services.xds_edge.http2.call import Call
-from services.xds_edge.http2.connection import Connection
-from services.xds_edge.http2.keepalive import Limits
+from services.xds_edge.http2.call import GrpcCall
+from services.xds_edge.http2.connection import Http2Connection
+from services.xds_edge.http2.keepalive import ConnectionLimits
 from services.xds_edge.tcp.tls import server_context
 from shared.errors import BadInputError
 from shared.records.snapshot import CDS
@@ -121,7 +121,7 @@ async def test_a_renewed_certificate_is_what_the_next_connection_sees(mesh: Worl
     await server.wait_closed()
 
 
-class Noted(Connection):
+class Noted(Http2Connection):
     """A connection whose transport a test may close, as asyncio itself does when the client says goodbye."""
 
     below: asyncio.Transport
@@ -139,11 +139,11 @@ async def test_a_connection_that_is_closing_already_can_still_be_cut_off(mesh: W
     opened: asyncio.Queue[Noted] = asyncio.Queue()
     lost = asyncio.Event()
 
-    async def nothing(_call: Call) -> None:
+    async def nothing(_call: GrpcCall) -> None:
         pass
 
     def accepted() -> Noted:
-        connection = Noted(lambda _: nothing, Limits(), closed=lambda _: lost.set())
+        connection = Noted(lambda _: nothing, ConnectionLimits(), closed=lambda _: lost.set())
         connection.opened = opened
         return connection
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from services.xds_edge.app import Edge
+from services.xds_edge.app import App
 from shared.records.snapshot import CDS
 from tests.integration.xds_edge.client import Client
 from tests.integration.xds_edge.names import EDGE_DNS, POD
@@ -46,7 +46,7 @@ class Peer:
         return not self.reader.at_eof() and self.reader.exception() is None
 
 
-async def connected(edge: Edge, *, source: str = HOSTILE, tls: ssl.SSLContext | None = None) -> Peer:
+async def connected(edge: App, *, source: str = HOSTILE, tls: ssl.SSLContext | None = None) -> Peer:
     name = EDGE_DNS if tls is not None else None
     port = edge.server.port
     return Peer(
@@ -61,7 +61,7 @@ def trust(mesh: World, *alpn: str) -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def crowd(edge: Edge, count: int, *, tls: ssl.SSLContext | None = None) -> AsyncGenerator[list[Peer]]:
+async def crowd(edge: App, count: int, *, tls: ssl.SSLContext | None = None) -> AsyncGenerator[list[Peer]]:
     """So many connections of the hostile address; those that fail at once are left out."""
     found = await asyncio.gather(*(connected(edge, tls=tls) for _ in range(count)), return_exceptions=True)
     peers = [one for one in found if isinstance(one, Peer)]
@@ -72,7 +72,7 @@ async def crowd(edge: Edge, count: int, *, tls: ssl.SSLContext | None = None) ->
             peer.writer.transport.abort()
 
 
-async def serving(mesh: World, **settings: Any) -> Edge:
+async def serving(mesh: World, **settings: Any) -> App:
     await mesh.compiler.publish({"web": {CDS: {"c": b"cluster"}}}, {POD: ("u1", "web")})
     return await mesh.edge(**settings)
 
@@ -87,9 +87,9 @@ async def test_silent_connections_cost_no_tls_and_are_bounded_for_each_address(m
     async with crowd(edge, 60), mesh.client(edge, POD, "u1") as member:
         await served(member)
         await eventually(lambda: edge.counters.closed["address-full"] == 50, within=5, what="the others are reset")
-        assert edge.server.lobby.waiting == 10
-        assert edge.server.lobby.unproven == 0
-    await eventually(lambda: edge.server.lobby.waiting == 0, within=5, what="nothing is left of them")
+        assert edge.server.gate.waiting == 10
+        assert edge.server.gate.unproven == 0
+    await eventually(lambda: edge.server.gate.waiting == 0, within=5, what="nothing is left of them")
 
 
 async def test_who_says_nothing_is_let_go(mesh: World) -> None:
@@ -114,7 +114,7 @@ async def test_a_handshake_that_stalls_is_given_up(mesh: World) -> None:
             peer.writer.write(HELLO)
         assert all([await peer.ended() for peer in peers])
     await eventually(lambda: edge.counters.closed["tls"] == 3, within=5, what="they are counted")
-    await eventually(lambda: edge.server.lobby.unproven == 0, within=5, what="their places are free")
+    await eventually(lambda: edge.server.gate.unproven == 0, within=5, what="their places are free")
 
 
 async def test_who_shows_no_token_is_let_go(mesh: World) -> None:
@@ -127,12 +127,12 @@ async def test_who_shows_no_token_is_let_go(mesh: World) -> None:
 async def test_one_address_that_takes_all_places_in_tls_keeps_no_other_out(mesh: World) -> None:
     edge = await serving(mesh, unproven_connections=8)
     async with crowd(edge, 8, tls=trust(mesh)):
-        assert edge.server.lobby.unproven == 8
+        assert edge.server.gate.unproven == 8
         async with mesh.client(edge, POD, "u1") as member:
             await served(member)
             assert edge.counters.closed["displaced"] == 1
-            assert edge.server.lobby.unproven == 7
-            assert edge.server.lobby.proven == 1
+            assert edge.server.gate.unproven == 7
+            assert edge.server.gate.proven == 1
 
 
 async def test_stalled_handshakes_of_one_address_keep_no_other_out(mesh: World) -> None:
@@ -140,7 +140,7 @@ async def test_stalled_handshakes_of_one_address_keep_no_other_out(mesh: World) 
     async with crowd(edge, 30) as peers:
         for peer in peers:
             peer.writer.write(HELLO)
-        await eventually(lambda: edge.server.lobby.unproven == 8, within=5, what="all places are taken")
+        await eventually(lambda: edge.server.gate.unproven == 8, within=5, what="all places are taken")
         async with mesh.client(edge, POD, "u1") as member:
             await served(member)
 
@@ -201,9 +201,9 @@ async def test_an_edge_that_stops_waits_for_nobody(mesh: World) -> None:
     async with crowd(edge, 3), crowd(edge, 3) as begun, crowd(edge, 3, tls=trust(mesh)):
         for peer in begun:
             peer.writer.write(HELLO)
-        await eventually(lambda: edge.server.lobby.unproven == 6, within=5, what="some are in TLS")
+        await eventually(lambda: edge.server.gate.unproven == 6, within=5, what="some are in TLS")
         await asyncio.wait_for(mesh.stop_edge(edge), 5)
-        assert edge.server.lobby.waiting == edge.server.lobby.unproven == 0
+        assert edge.server.gate.waiting == edge.server.gate.unproven == 0
 
 
 async def test_members_are_served_while_addresses_come_and_go(mesh: World) -> None:
@@ -223,7 +223,7 @@ async def test_members_are_served_while_addresses_come_and_go(mesh: World) -> No
             await served(member)
     stop.set()
     await churning
-    await eventually(lambda: edge.server.lobby.waiting == 0, within=10, what="nothing is left of them")
+    await eventually(lambda: edge.server.gate.waiting == 0, within=10, what="nothing is left of them")
 
 
 def test_all_of_it_holds_on_the_loop_that_the_edge_runs_on(tmp_path: Path) -> None:
@@ -237,14 +237,14 @@ def test_all_of_it_holds_on_the_loop_that_the_edge_runs_on(tmp_path: Path) -> No
                     peer.writer.write(HELLO)
                 async with mesh.client(edge, POD, "u1") as member:
                     await served(member)
-                    assert edge.server.lobby.proven == 1
+                    assert edge.server.gate.proven == 1
                 assert await silent[0].ended()
             async with crowd(edge, 1, tls=ssl.create_default_context(cadata=mesh.ca.root_pem)) as peers:
                 assert await peers[0].ended(within=2)
             async with crowd(edge, 1) as peers:
                 peers[0].writer.write(b"GET")
                 assert await peers[0].ended(within=2)
-            await eventually(lambda: edge.server.lobby.waiting == 0, within=5, what="the silent are let go")
+            await eventually(lambda: edge.server.gate.waiting == 0, within=5, what="the silent are let go")
             assert edge.counters.closed["not-tls"] == 1
             assert edge.counters.closed["alpn"] == 1
 

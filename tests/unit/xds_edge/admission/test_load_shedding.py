@@ -7,36 +7,36 @@ import asyncio
 import pytest
 
 from services.xds_edge.admission import load_shedding
-from services.xds_edge.admission.authentication import TARGET, LoadWatch, Pace
-from services.xds_edge.admission.load_shedding import TIRED, Relief
-from services.xds_edge.app import Edge
+from services.xds_edge.admission.authentication import TARGET, LoadWatch, StreamRate
+from services.xds_edge.admission.load_shedding import LATE_LOOKS, LoadShedding
+from services.xds_edge.app import App
 from services.xds_edge.settings import EdgeSettings
 from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_shedding, "REST", 0.03)
-    monkeypatch.setattr(load_shedding, "SPELL", 0.3)
+    monkeypatch.setattr(load_shedding, "UNREADY_FOR", 0.03)
+    monkeypatch.setattr(load_shedding, "READY_FOR", 0.3)
 
 
 async def test_a_slow_pace_is_tried_before_relief_is_asked_for() -> None:
     told: list[bool] = []
-    pace = Pace(rate=1000, burst=10)
-    watch = LoadWatch(pace, ceiling=1000, relief=Relief(told.append, chance=lambda: 0.0))
+    pace = StreamRate(rate=1000, burst=10)
+    watch = LoadWatch(pace, ceiling=1000, shedding=LoadShedding(told.append, chance=lambda: 0.0))
     while pace.rate > 100:
         watch.judge(TARGET * 2)
         assert told == []
-    for _ in range(TIRED):
+    for _ in range(LATE_LOOKS):
         watch.judge(TARGET * 2)
     assert told == [False]
 
 
 async def test_a_moment_of_lateness_changes_nothing() -> None:
     told: list[bool] = []
-    one = Relief(told.append)
+    one = LoadShedding(told.append)
     for _ in range(20):
-        for _ in range(TIRED - 1):
+        for _ in range(LATE_LOOKS - 1):
             one.look(late=True)
         one.look(late=False)
     assert told == []
@@ -44,7 +44,7 @@ async def test_a_moment_of_lateness_changes_nothing() -> None:
 
 async def test_it_comes_back_by_itself_though_it_is_still_late_and_stays() -> None:
     told: list[bool] = []
-    one = Relief(told.append, chance=lambda: 0.5)
+    one = LoadShedding(told.append, chance=lambda: 0.5)
     loop = asyncio.get_running_loop()
 
     def late() -> bool:
@@ -63,7 +63,7 @@ async def test_it_comes_back_by_itself_though_it_is_still_late_and_stays() -> No
 
 async def test_edges_that_are_all_late_do_not_rest_together() -> None:
     """Drawn at random: over a while, hardly ever are all of three out."""
-    edges = [Relief(lambda _: None) for _ in range(3)]
+    edges = [LoadShedding(lambda _: None) for _ in range(3)]
     loop = asyncio.get_running_loop()
     end, looks, none = loop.time() + 1.0, 0, 0
     while loop.time() < end:
@@ -78,10 +78,10 @@ async def test_edges_that_are_all_late_do_not_rest_together() -> None:
 
 async def test_an_edge_says_so_on_its_readiness() -> None:
     said: list[tuple[str, bool]] = []
-    edge = Edge(EdgeSettings(), instance="e", ready=lambda name, ready, _why: said.append((name, ready)))
-    watch = edge.gatekeeper.watch
+    edge = App(EdgeSettings(), instance="e", ready=lambda name, ready, _why: said.append((name, ready)))
+    watch = edge.admission.watch
     assert watch is not None
-    for _ in range(4 * TIRED + 20):
+    for _ in range(4 * LATE_LOOKS + 20):
         watch.judge(TARGET * 2)
     assert said[-1] == ("load", False)
     await eventually(lambda: said[-1] == ("load", True), within=5, what="it is back")

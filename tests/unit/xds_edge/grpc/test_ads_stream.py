@@ -10,16 +10,16 @@ import msgspec
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from services.xds_edge.admission.authentication import TARGET, Gatekeeper, LoadWatch, Pace
-from services.xds_edge.admission.token_origin import Origin, Policy
+from services.xds_edge.admission.authentication import TARGET, LoadWatch, StreamAdmission, StreamRate
+from services.xds_edge.admission.token_origin import Policy, TokenOrigin
+from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.grpc.ads_stream import Limits, ProxyStream, Services
-from services.xds_edge.metrics import EdgeCounters
+from services.xds_edge.grpc.ads_stream import ProxyStream, StreamLimits, StreamServices
 from services.xds_edge.proxy_status.reporter import StatusReporter
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.xds.name_budget import NameLedgers
-from services.xds_edge.xds.response_cache import Responses
+from services.xds_edge.xds.response_cache import ResponseCache
 from shared.identity.service_account_tokens import TokenVerifier, WorkloadToken
 from shared.identity.spiffe import SpiffeId
 from shared.records.snapshot import CDS, EDS, FORMAT, Commit, Proxy, Resource, ViewChange
@@ -72,18 +72,18 @@ async def never(_token: str, _spiffe_id: SpiffeId) -> IssuedSvid:
     raise AssertionError("nothing is signed here")
 
 
-def shared(limits: Limits | None = None, *, policy: Policy = "count") -> Services:
+def shared(limits: StreamLimits | None = None, *, policy: Policy = "count") -> StreamServices:
     fleet, counters = Fleet(), EdgeCounters()
     fleet.confirmed = True
-    return Services(
+    return StreamServices(
         fleet=fleet,
-        responses=Responses(fleet.body),
+        responses=ResponseCache(fleet.body),
         secrets=WorkloadSecrets(never),
         reporter=StatusReporter(streams=Streams(), edge="e"),
         counters=counters,
-        origin=Origin(policy, counters),
+        origin=TokenOrigin(policy, counters),
         edge="e",
-        limits=limits or Limits(),
+        limits=limits or StreamLimits(),
     )
 
 
@@ -115,7 +115,7 @@ async def test_the_end_of_the_clients_side_ends_the_stream() -> None:
 
 
 async def test_a_proxy_that_does_not_read_is_let_go() -> None:
-    services, channel = shared(Limits(write_timeout=0.02)), Channel()
+    services, channel = shared(StreamLimits(write_timeout=0.02)), Channel()
     services.fleet.apply(commit(1))
     channel.reads.clear()
     channel.ask(CDS)
@@ -170,7 +170,7 @@ async def test_a_cancelled_stream_is_not_swallowed() -> None:
 class TestGatekeeper:
     def test_the_bucket_fills_as_time_passes(self) -> None:
         now = 0.0
-        pace = Pace(rate=10, burst=2, clock=lambda: now)
+        pace = StreamRate(rate=10, burst=2, clock=lambda: now)
         assert [pace.take() for _ in range(3)] == [True, True, False]
         now = 0.1
         assert [pace.take() for _ in range(2)] == [True, False]
@@ -178,7 +178,7 @@ class TestGatekeeper:
         assert [pace.take() for _ in range(3)] == [True, True, False]
 
     def test_a_late_loop_slows_the_pace_to_a_floor_and_a_prompt_one_lets_it_rise(self) -> None:
-        pace = Pace(rate=1000, burst=10)
+        pace = StreamRate(rate=1000, burst=10)
         watch = LoadWatch(pace, ceiling=1000)
         for _ in range(100):
             watch.judge(TARGET * 2)
@@ -188,7 +188,7 @@ class TestGatekeeper:
         assert pace.rate == 1000
 
     async def test_the_loop_is_looked_at_only_after_somebody_came(self) -> None:
-        watch = LoadWatch(Pace(rate=1000, burst=10), ceiling=1000)
+        watch = LoadWatch(StreamRate(rate=1000, burst=10), ceiling=1000)
         watch.lateness = -1.0
         watch.admitted()
         await eventually(lambda: watch.lateness >= 0, within=5, what="a look")
@@ -197,7 +197,7 @@ class TestGatekeeper:
         ("draining", "version", "code"), [(True, 1, "stream/draining"), (False, 0, "stream/not-ready")]
     )
     def test_who_cannot_serve_says_so(self, draining: bool, version: int, code: str) -> None:  # noqa: FBT001
-        gate = Gatekeeper(TokenVerifier(), pace=Pace(rate=1, burst=1), version=lambda: version)
+        gate = StreamAdmission(TokenVerifier(), pace=StreamRate(rate=1, burst=1), version=lambda: version)
         gate.draining = draining
         with pytest.raises(StreamRefusedError) as refused:
             gate.identify([("authorization", "Bearer x")])
@@ -217,7 +217,7 @@ class TestGatekeeper:
         ],
     )
     def test_there_is_one_token_and_in_one_place(self, metadata: list[tuple[str, str | bytes]]) -> None:
-        gate = Gatekeeper(Believing(), pace=Pace(rate=1, burst=1), version=lambda: 1)
+        gate = StreamAdmission(Believing(), pace=StreamRate(rate=1, burst=1), version=lambda: 1)
         assert gate.identify([("authorization", "Bearer x")]) == (CLAIMS, "x")
         with pytest.raises(StreamRefusedError) as refused:
             gate.identify(metadata)
@@ -237,7 +237,7 @@ class Believing:
 
 
 @contextlib.asynccontextmanager
-async def streaming(services: Services, channel: Channel) -> AsyncGenerator[None]:
+async def streaming(services: StreamServices, channel: Channel) -> AsyncGenerator[None]:
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
     try:
         yield

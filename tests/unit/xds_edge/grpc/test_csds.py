@@ -7,7 +7,7 @@ from envoy.service.status.v3.csds_pb2 import ClientStatusRequest, ClientStatusRe
 
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.grpc import csds
-from services.xds_edge.grpc.csds import Held, HeldType
+from services.xds_edge.grpc.csds import HeldConfig, HeldType
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.records.snapshot import CDS
 from tests.unit.xds_edge.grpc.test_ads_stream import CLAIMS
@@ -15,11 +15,11 @@ from tests.unit.xds_edge.grpc.test_ads_stream import CLAIMS
 MEGABYTE = bytes(1024 * 1024)
 
 
-def held(namespace: str, pod: str, *names: str) -> Held:
-    return Held(namespace, pod, lambda: (HeldType(CDS, dict.fromkeys(names, "1"), {}, "", settled=True),))
+def held(namespace: str, pod: str, *names: str) -> HeldConfig:
+    return HeldConfig(namespace, pod, lambda: (HeldType(CDS, dict.fromkeys(names, "1"), {}, "", settled=True),))
 
 
-def ask(proxies: list[Held], claims: WorkloadToken = CLAIMS, *, bare: bool = False) -> ClientStatusResponse:
+def ask(proxies: list[HeldConfig], claims: WorkloadToken = CLAIMS, *, bare: bool = False) -> ClientStatusResponse:
     return ClientStatusResponse.FromString(
         csds.answer(
             ClientStatusRequest(exclude_resource_contents=bare).SerializeToString(),
@@ -50,4 +50,4 @@ def test_proxies_that_the_asker_may_not_see_are_not_even_looked_at() -> None:
     def look() -> tuple[HeldType, ...]:
         raise AssertionError
 
-    assert len(ask([Held("elsewhere", "p", look), held("n", "p")]).config) == 1
+    assert len(ask([HeldConfig("elsewhere", "p", look), held("n", "p")]).config) == 1

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.http2.call import RESPONSE, Call, Handler, Headers
-from services.xds_edge.http2.send_queue import Outbox
-from services.xds_edge.limits.pod_usage import Account
+from services.xds_edge.http2.call import RESPONSE, GrpcCall, Handler, Headers
+from services.xds_edge.http2.send_queue import SendQueue
+from services.xds_edge.limits.pod_usage import PodUsage
 
 LIMIT = 100
 
@@ -27,7 +27,7 @@ class Carrier:
         self.acknowledged = 0
         self.held = 0
         self.ends: list[bool] = []
-        self.lined_up: list[Outbox] = []
+        self.lined_up: list[SendQueue] = []
 
     def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
         assert stream == 1
@@ -40,7 +40,7 @@ class Carrier:
         self.room -= len(part)
         return len(part)
 
-    def queue(self, outbox: Outbox) -> None:
+    def queue(self, outbox: SendQueue) -> None:
         self.lined_up.append(outbox)
 
     def go(self, most: int = 1 << 20) -> None:
@@ -54,10 +54,10 @@ class Carrier:
         assert stream == 1
         self.acknowledged += size
 
-    def prove(self, account: Account) -> None:
+    def prove(self, account: PodUsage) -> None:
         pass
 
-    def hold(self, call: Call, size: int) -> None:  # noqa: ARG002 (a carrier's signature)
+    def hold(self, call: GrpcCall, size: int) -> None:  # noqa: ARG002 (a carrier's signature)
         self.held += size
         assert self.held >= 0
 
@@ -70,8 +70,8 @@ def framed(*messages: bytes) -> bytes:
     return b"".join(b"\0" + len(message).to_bytes(4, "big") + message for message in messages)
 
 
-def call(carrier: Carrier, limit: int = LIMIT) -> Call:
-    return Call(carrier, 1, [(":path", "/a/b"), ("authorization", "x")], limit=limit)
+def call(carrier: Carrier, limit: int = LIMIT) -> GrpcCall:
+    return GrpcCall(carrier, 1, [(":path", "/a/b"), ("authorization", "x")], limit=limit)
 
 
 @pytest.mark.parametrize("size", range(1, 22))
@@ -194,7 +194,7 @@ async def test_a_call_that_holds_too_much_ends_with_that() -> None:
 
 async def test_a_message_that_is_never_whole_ends_the_call() -> None:
     carrier = Carrier()
-    one = Call(carrier, 1, [(":path", "/a/b")], limit=LIMIT, patience=0.02)
+    one = GrpcCall(carrier, 1, [(":path", "/a/b")], limit=LIMIT, patience=0.02)
     one.receive(framed(b"x" * 50)[:20], 20)
     with pytest.raises(StreamRefusedError) as refused:
         await asyncio.wait_for(one.read(), 5)
@@ -203,7 +203,7 @@ async def test_a_message_that_is_never_whole_ends_the_call() -> None:
 
 
 async def test_messages_that_follow_each_other_without_a_gap_are_not_slow() -> None:
-    one = Call(Carrier(), 1, [(":path", "/a/b")], limit=LIMIT, patience=0.1)
+    one = GrpcCall(Carrier(), 1, [(":path", "/a/b")], limit=LIMIT, patience=0.1)
     content = framed(b"x" * 20)
     one.receive(content[:10], 10)
     for _ in range(30):
@@ -232,10 +232,10 @@ async def test_no_more_window_is_given_back_than_was_taken(size: int) -> None:
 @pytest.mark.parametrize(("value", "seconds"), [("50m", 0.05), ("50000u", 0.05), ("0S", 0.0)])
 async def test_a_call_ends_when_the_time_that_its_client_gave_it_is_over(value: str, seconds: float) -> None:
     carrier, loop = Carrier(), asyncio.get_running_loop()
-    one = Call(carrier, 1, [(":path", "/a/b"), ("grpc-timeout", value)], limit=LIMIT)
+    one = GrpcCall(carrier, 1, [(":path", "/a/b"), ("grpc-timeout", value)], limit=LIMIT)
     began = loop.time()
 
-    async def handler(call: Call) -> None:
+    async def handler(call: GrpcCall) -> None:
         await call.read()
 
     one.route(lambda _: handler)
@@ -251,9 +251,9 @@ async def test_a_call_ends_when_the_time_that_its_client_gave_it_is_over(value: 
 @pytest.mark.parametrize("value", ["", "5", "5x", "123456789S", "-1S", "1.5S"])
 async def test_a_timeout_that_cannot_be_read_is_refused(value: str) -> None:
     carrier = Carrier()
-    one = Call(carrier, 1, [("grpc-timeout", value)], limit=LIMIT)
+    one = GrpcCall(carrier, 1, [("grpc-timeout", value)], limit=LIMIT)
 
-    async def handler(_call: Call) -> None:
+    async def handler(_call: GrpcCall) -> None:
         pass
 
     one.route(lambda _: handler)
@@ -265,7 +265,7 @@ async def test_a_call_that_is_refused_by_its_headers_starts_nothing_and_keeps_no
     carrier = Carrier()
     one = call(carrier)
 
-    def refuse(_call: Call) -> Handler:
+    def refuse(_call: GrpcCall) -> Handler:
         raise StreamRefusedError(Code.UNAUTHENTICATED, "token/missing", "no token")
 
     with pytest.raises(StreamRefusedError):
@@ -350,7 +350,7 @@ async def test_half_a_message_is_never_followed_by_a_status() -> None:
 async def test_a_handler_is_cancelled_when_the_client_goes() -> None:
     one, begun = call(Carrier()), asyncio.Event()
 
-    async def handler(_call: Call) -> None:
+    async def handler(_call: GrpcCall) -> None:
         begun.set()
         await asyncio.Event().wait()
 

@@ -8,7 +8,7 @@ import pytest
 from h2.errors import ErrorCodes
 
 from services.xds_edge.http2.frame_meter import PREFACE
-from services.xds_edge.http2.frame_reader import EARNED, STRANGER_BURST, Intake
+from services.xds_edge.http2.frame_reader import EARNED, STRANGER_BURST, FrameReader
 from shared.timing.token_bucket import TokenBucket
 from tests.unit.xds_edge.http2.test_frame_meter import DATA, frame
 from tests.unit.xds_edge.rig import Wire
@@ -25,7 +25,7 @@ class Reader:
         self.rounds = 0
         self.failed: tuple[ErrorCodes, str] | None = None
         self.wire = Wire()
-        self.intake = Intake(self, debt=debt, strangers=strangers)
+        self.intake = FrameReader(self, debt=debt, strangers=strangers)
         self.intake.open(self.wire)
         self.intake.add(PREFACE, now())
 

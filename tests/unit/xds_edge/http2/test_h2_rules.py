@@ -10,7 +10,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import Frame
 
-from services.xds_edge.http2.h2_rules import Rules
+from services.xds_edge.http2.h2_rules import H2Rules
 from tests.unit.xds_edge.rig import HEADERS
 
 ANSWER = [(":status", "200")]
@@ -19,13 +19,13 @@ ANSWER = [(":status", "200")]
 class Pair:
     """The server's rules, and a client of the library's."""
 
-    def __init__(self, *, window: int | None = None, rules: type[Rules] = Rules) -> None:
+    def __init__(self, *, window: int | None = None, rules: type[H2Rules] = H2Rules) -> None:
         self.client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.client.initiate_connection()
         if window is not None:
             self.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
         self.server = rules()
-        self.server.greet()
+        self.server.send_settings()
         self.client.send_headers(1, HEADERS)
         self.pump()
         self.server.send_headers(1, ANSWER)
@@ -82,7 +82,7 @@ LATE = {
 }
 
 
-class Librarys(Rules):
+class Librarys(H2Rules):
     """With the library's own reading of frames."""
 
     _receive_frame = H2Connection._receive_frame  # pyright: ignore[reportPrivateUsage]
@@ -91,7 +91,7 @@ class Librarys(Rules):
 @pytest.mark.parametrize("late", sorted(LATE))
 @pytest.mark.parametrize("end", ["reset by us", "reset by the client", "ended", "forgotten"])
 def test_what_comes_on_a_stream_that_is_over_is_taken_as_the_library_takes_it(late: str, end: str) -> None:
-    def outcome(rules: type[Rules]) -> tuple[str, list[str], bytes]:
+    def outcome(rules: type[H2Rules]) -> tuple[str, list[str], bytes]:
         pair = Pair(rules=rules)
         match end:
             case "reset by us":
@@ -111,7 +111,7 @@ def test_what_comes_on_a_stream_that_is_over_is_taken_as_the_library_takes_it(la
             return type(error).__name__, [], pair.server.data_to_send()
         return "", [type(event).__name__ for event in events], pair.server.data_to_send()
 
-    assert outcome(Rules) == outcome(Librarys)
+    assert outcome(H2Rules) == outcome(Librarys)
 
 
 def test_no_text_is_made_of_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:

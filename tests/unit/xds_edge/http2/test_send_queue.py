@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.xds_edge.http2.send_queue import Outbox, pieces
+from services.xds_edge.http2.send_queue import SendQueue, pieces
 
 PREFIX = b"\0\0\0\0\5"
 
@@ -26,7 +26,7 @@ class Sender:
         self.room -= len(part)
         return len(part)
 
-    def queue(self, outbox: Outbox) -> None:  # noqa: ARG002 (a sender's signature)
+    def queue(self, outbox: SendQueue) -> None:  # noqa: ARG002 (a sender's signature)
         self.queued += 1
 
     @property
@@ -37,7 +37,7 @@ class Sender:
 async def test_the_pieces_are_the_message_and_copies_of_its_beginning_alone() -> None:
     head, tail = bytes(100_000), b"tail"
     sender = Sender()
-    outbox = Outbox(sender, 1, pieces(PREFIX, (head, tail)), begun=False)
+    outbox = SendQueue(sender, 1, pieces(PREFIX, (head, tail)), begun=False)
     assert outbox.proceed(1 << 30) == (len(PREFIX) + len(head) + len(tail), False)
     assert sender.heard == PREFIX + head + tail
     views = [part for part in sender.sent if isinstance(part, memoryview) and part.obj is head]
@@ -47,13 +47,13 @@ async def test_the_pieces_are_the_message_and_copies_of_its_beginning_alone() ->
 
 async def test_no_more_is_sent_than_a_go_allows() -> None:
     sender = Sender()
-    outbox = Outbox(sender, 1, [bytes(1000), bytes(1000)], begun=False)
+    outbox = SendQueue(sender, 1, [bytes(1000), bytes(1000)], begun=False)
     assert [outbox.proceed(800) for _ in range(3)] == [(800, True), (800, True), (400, False)]
 
 
 async def test_one_whose_window_is_shut_wants_no_other_go_until_it_opens() -> None:
     sender = Sender(room=300)
-    outbox = Outbox(sender, 1, [bytes(1000)], begun=False)
+    outbox = SendQueue(sender, 1, [bytes(1000)], begun=False)
     outbox.queue()
     assert outbox.proceed(800) == (300, False)
     assert not outbox.sent.done()
@@ -69,7 +69,7 @@ async def test_only_what_waits_for_others_is_a_delay(monkeypatch: pytest.MonkeyP
     loop, now = asyncio.get_running_loop(), 100.0
     monkeypatch.setattr(loop, "time", lambda: now)
     sender = Sender(room=0)
-    outbox = Outbox(sender, 1, [bytes(1000)], begun=False)
+    outbox = SendQueue(sender, 1, [bytes(1000)], begun=False)
     outbox.queue()
     now = 103.0
     assert outbox.delay == 3.0
@@ -80,7 +80,7 @@ async def test_only_what_waits_for_others_is_a_delay(monkeypatch: pytest.MonkeyP
 
 async def test_one_that_is_dropped_sends_nothing_more() -> None:
     sender = Sender()
-    outbox = Outbox(sender, 1, [bytes(1000)], begun=False)
+    outbox = SendQueue(sender, 1, [bytes(1000)], begun=False)
     outbox.queue()
     outbox.drop()
     assert outbox.proceed(800) == (0, False)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.xds_edge.http2.write_scheduler import Turns
+from services.xds_edge.http2.write_scheduler import WriteScheduler
 
 
 class Pen:
@@ -47,7 +47,7 @@ async def rounds(count: int) -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_one_that_has_much_to_say_writes_a_piece_a_go_and_little_a_round() -> None:
-    turns, order = Turns(a_round=4000, a_go=1000), list[tuple[str, int]]()
+    turns, order = WriteScheduler(a_round=4000, a_go=1000), list[tuple[str, int]]()
     pen = Pen("a", 40_000, order)
     turns.ask("a", pen)
     await rounds(5)
@@ -58,7 +58,7 @@ async def test_one_that_has_much_to_say_writes_a_piece_a_go_and_little_a_round()
 
 
 async def test_after_a_slow_round_more_is_written_but_never_everything(clock: Clock) -> None:
-    turns, order = Turns(a_round=4000, a_go=1000), list[tuple[str, int]]()
+    turns, order = WriteScheduler(a_round=4000, a_go=1000), list[tuple[str, int]]()
     pen = Pen("a", 1_000_000, order)
     turns.ask("a", pen)
     clock.now += 0.0009
@@ -76,7 +76,7 @@ async def test_after_a_slow_round_more_is_written_but_never_everything(clock: Cl
 
 @pytest.mark.usefixtures("clock")
 async def test_a_pod_with_much_to_say_lets_another_in_after_one_piece() -> None:
-    turns, order = Turns(a_round=4000, a_go=1000), list[tuple[str, int]]()
+    turns, order = WriteScheduler(a_round=4000, a_go=1000), list[tuple[str, int]]()
     for _ in range(50):
         turns.ask("greedy", Pen("greedy", 100_000, order))
     await rounds(1)
@@ -92,7 +92,7 @@ async def test_a_pod_with_much_to_say_lets_another_in_after_one_piece() -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_the_streams_of_a_pod_take_turns_too() -> None:
-    turns, order = Turns(a_round=1000, a_go=1000), list[tuple[str, int]]()
+    turns, order = WriteScheduler(a_round=1000, a_go=1000), list[tuple[str, int]]()
     pens = [Pen(str(number), 3000, order) for number in range(3)]
     for pen in pens:
         turns.ask("a", pen)
@@ -102,7 +102,7 @@ async def test_the_streams_of_a_pod_take_turns_too() -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_what_cannot_be_written_takes_nothing_of_anothers_round() -> None:
-    turns, order = Turns(a_round=4000, a_go=1000), list[tuple[str, int]]()
+    turns, order = WriteScheduler(a_round=4000, a_go=1000), list[tuple[str, int]]()
     for number in range(10):
         turns.ask(number, Pen("shut", 1000, order, room=0))
     pen = Pen("member", 1000, order)
@@ -114,7 +114,7 @@ async def test_what_cannot_be_written_takes_nothing_of_anothers_round() -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_to_find_that_nothing_can_be_written_counts_too() -> None:
-    turns, order = Turns(a_round=4000, a_go=1000), list[tuple[str, int]]()
+    turns, order = WriteScheduler(a_round=4000, a_go=1000), list[tuple[str, int]]()
     for number in range(10_000):
         turns.ask(number, Pen("shut", 1000, order, room=0))
     await rounds(1)
@@ -123,7 +123,7 @@ async def test_to_find_that_nothing_can_be_written_counts_too() -> None:
 
 @pytest.mark.usefixtures("clock")
 async def test_one_that_asks_again_while_it_writes_is_not_lost() -> None:
-    turns, order = Turns(a_round=1000, a_go=1000), list[tuple[str, int]]()
+    turns, order = WriteScheduler(a_round=1000, a_go=1000), list[tuple[str, int]]()
     second = Pen("second", 1000, order)
 
     class Asking(Pen):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.xds_edge.limits.largest_first import Ranking
+from services.xds_edge.limits.largest_first import LargestFirst
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=60))
 def test_the_ranking_is_that_of_counting(changes: list[tuple[int, bool]]) -> None:
-    ranking: Ranking[int] = Ranking()
+    ranking: LargestFirst[int] = LargestFirst()
     held = dict.fromkeys(range(5), 0)
     for one, more in changes:
         before = held[one]

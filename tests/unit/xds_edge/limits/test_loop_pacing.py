@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.xds_edge.limits.loop_pacing import gently, give_way
+from services.xds_edge.limits.loop_pacing import call_soon_paced, yield_to_loop
 from tests.unit.xds_edge.http2.test_write_scheduler import Clock, clock, rounds
 
 __all__ = ["clock"]
@@ -15,7 +15,7 @@ __all__ = ["clock"]
 
 async def test_after_a_short_round_it_goes_on_at_once(clock: Clock) -> None:
     gone: list[float] = []
-    gently(lambda: gone.append(clock.now))
+    call_soon_paced(lambda: gone.append(clock.now))
     clock.now += 0.0005
     await rounds(1)
     assert len(gone) == 1
@@ -28,7 +28,7 @@ async def test_after_a_slow_round_it_lets_as_much_time_pass(clock: Clock, monkey
         later.append(delay)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
-    gently(lambda: pytest.fail("it does not go on yet"))
+    call_soon_paced(lambda: pytest.fail("it does not go on yet"))
     clock.now += 0.02
     await rounds(2)
     assert later == [pytest.approx(0.02)]
@@ -37,12 +37,12 @@ async def test_after_a_slow_round_it_lets_as_much_time_pass(clock: Clock, monkey
 async def test_to_give_way_is_to_let_every_other_task_run_once() -> None:
     ran = asyncio.Event()
     asyncio.get_running_loop().call_soon(ran.set)
-    await asyncio.wait_for(give_way(), 5)
+    await asyncio.wait_for(yield_to_loop(), 5)
     assert ran.is_set()
 
 
 async def test_one_that_is_cancelled_while_it_gives_way_does_no_harm() -> None:
-    giving = asyncio.ensure_future(give_way())
+    giving = asyncio.ensure_future(yield_to_loop())
     await asyncio.sleep(0)
     giving.cancel()
     await asyncio.wait([giving])

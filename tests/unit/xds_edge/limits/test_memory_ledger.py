@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from services.xds_edge.limits.memory_ledger import Client, Ledger
+from services.xds_edge.limits.memory_ledger import ClientMemory, MemoryLedger
 
 
 class Holder:
@@ -18,7 +18,7 @@ class Holder:
 
 
 def test_a_client_beyond_its_limit_loses_the_holder_that_went_there() -> None:
-    ledger, client = Ledger(each=100, total=1000), Client()
+    ledger, client = MemoryLedger(each=100, total=1000), ClientMemory()
     small, large = Holder(), Holder()
     ledger.add(client, large, 90)
     ledger.add(client, small, 20)
@@ -27,8 +27,8 @@ def test_a_client_beyond_its_limit_loses_the_holder_that_went_there() -> None:
 
 
 def test_when_all_are_beyond_theirs_the_largest_client_loses_its_largest_holder() -> None:
-    ledger = Ledger(each=1000, total=1000)
-    hostile, member = Client(), Client()
+    ledger = MemoryLedger(each=1000, total=1000)
+    hostile, member = ClientMemory(), ClientMemory()
     first, second, mine = Holder(), Holder(), Holder()
     ledger.add(hostile, first, 600)
     ledger.add(hostile, second, 300)
@@ -39,7 +39,7 @@ def test_when_all_are_beyond_theirs_the_largest_client_loses_its_largest_holder(
 
 
 def test_what_is_let_go_of_makes_room() -> None:
-    ledger, client = Ledger(each=100, total=100), Client()
+    ledger, client = MemoryLedger(each=100, total=100), ClientMemory()
     for _ in range(50):
         one = Holder()
         ledger.add(client, one, 90)
@@ -52,8 +52,8 @@ def test_what_is_let_go_of_makes_room() -> None:
 
 def test_the_books_are_right_after_anything() -> None:
     chance = random.Random(7)  # noqa: S311
-    ledger = Ledger(each=300, total=700)
-    clients = [Client() for _ in range(4)]
+    ledger = MemoryLedger(each=300, total=700)
+    clients = [ClientMemory() for _ in range(4)]
     holders = [[Holder() for _ in range(5)] for _ in clients]
     for _ in range(3000):
         number = chance.randrange(4)

@@ -6,19 +6,19 @@ import pytest
 
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.limits import pod_usage as accounts_
-from services.xds_edge.limits.pod_usage import Accounts, PodLimits
+from services.xds_edge.limits.pod_usage import PodLimits, PodUsages
 
 
 class Stream:
     def __init__(self) -> None:
         self.ended = False
 
-    def crowd_out(self) -> None:
+    def evict(self) -> None:
         self.ended = True
 
 
 def test_a_pod_with_too_many_streams_loses_its_oldest() -> None:
-    accounts = Accounts(PodLimits(streams=3))
+    accounts = PodUsages(PodLimits(streams=3))
     pod, other = accounts.of("pod", 0.0), accounts.of("other", 0.0)
     mine = Stream()
     accounts.join(other, mine)
@@ -30,7 +30,7 @@ def test_a_pod_with_too_many_streams_loses_its_oldest() -> None:
 
 
 def test_when_there_are_too_many_streams_the_pod_with_most_loses_its_oldest() -> None:
-    accounts = Accounts(PodLimits(all_streams=10))
+    accounts = PodUsages(PodLimits(all_streams=10))
     greedy = accounts.of("greedy", 0.0)
     streams = [Stream() for _ in range(10)]
     for stream in streams:
@@ -45,7 +45,7 @@ def test_when_there_are_too_many_streams_the_pod_with_most_loses_its_oldest() ->
 
 
 def test_a_pod_that_is_full_of_single_streams_takes_no_more() -> None:
-    accounts = Accounts(PodLimits(all_streams=3))
+    accounts = PodUsages(PodLimits(all_streams=3))
     for number in range(3):
         accounts.join(accounts.of(f"pod-{number}", 0.0), Stream())
     with pytest.raises(StreamRefusedError):
@@ -53,7 +53,7 @@ def test_a_pod_that_is_full_of_single_streams_takes_no_more() -> None:
 
 
 def test_streams_that_ended_make_room_whoever_ended_them() -> None:
-    accounts = Accounts(PodLimits(streams=2, all_streams=4))
+    accounts = PodUsages(PodLimits(streams=2, all_streams=4))
     pod = accounts.of("pod", 0.0)
     for _ in range(100):
         stream = Stream()
@@ -68,7 +68,7 @@ def test_streams_that_ended_make_room_whoever_ended_them() -> None:
 
 
 def test_a_pod_opens_streams_at_its_own_pace() -> None:
-    accounts = Accounts(PodLimits(new_streams=2, new_streams_burst=3))
+    accounts = PodUsages(PodLimits(new_streams=2, new_streams_burst=3))
     pod = accounts.of("pod", 0.0)
     assert [pod.opens(0.0) for _ in range(4)] == [True, True, True, False]
     assert accounts.of("other", 0.0).opens(0.0)
@@ -77,7 +77,7 @@ def test_a_pod_opens_streams_at_its_own_pace() -> None:
 
 def test_a_pod_that_leaves_and_comes_back_has_no_new_burst(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts_, "_FORGET_ABOVE", 8)
-    accounts = Accounts(PodLimits(new_streams=1, new_streams_burst=2))
+    accounts = PodUsages(PodLimits(new_streams=1, new_streams_burst=2))
     for _ in range(2):
         accounts.of("hasty", 0.0).opens(0.0)
     for number in range(30):

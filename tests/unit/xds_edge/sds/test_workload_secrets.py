@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from services.xds_edge.sds.workload_secrets import (
-    Certificate,
     ProxySecrets,
+    ServedCertificate,
     WorkloadSecrets,
     certified,
     secret_version,
@@ -235,7 +235,7 @@ async def test_new_roots_are_taken_up() -> None:
 
 
 def test_no_text_of_a_certificate_holds_its_key() -> None:
-    certificate = Certificate(version="v", body=b"PRIVATE", renew_at=0, lifetime=1)
+    certificate = ServedCertificate(version="v", body=b"PRIVATE", renew_at=0, lifetime=1)
     assert "PRIVATE" not in f"{certificate!r} {certificate}"
 
 

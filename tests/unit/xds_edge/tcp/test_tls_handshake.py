@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.xds_edge.tcp.tls_handshake import Doorstep
+from services.xds_edge.tcp.tls_handshake import HandshakeProtocol
 from tests.unit.xds_edge.rig import Wire
 
 
@@ -44,7 +44,7 @@ def test_a_connection_is_made_when_the_handshake_is_over_and_has_the_line_from_t
         made.append(Made())
         return made[-1]
 
-    step, line = Doorstep(make, lambda: pytest.fail("it speaks HTTP/2")), Line("h2")
+    step, line = HandshakeProtocol(make, lambda: pytest.fail("it speaks HTTP/2")), Line("h2")
     assert made == []
     step.connection_made(line)
     assert line.protocol is made[0]
@@ -55,6 +55,8 @@ def test_a_connection_is_made_when_the_handshake_is_over_and_has_the_line_from_t
 def test_one_that_did_not_agree_to_http2_is_cut_off(alpn: str | None) -> None:
     refused: list[bool] = []
     line = Line(alpn)
-    Doorstep(lambda: pytest.fail("it does not speak HTTP/2"), lambda: refused.append(True)).connection_made(line)
+    HandshakeProtocol(lambda: pytest.fail("it does not speak HTTP/2"), lambda: refused.append(True)).connection_made(
+        line
+    )
     assert line.aborted
     assert refused == [True]

@@ -1,21 +1,21 @@
-"""What is said on a stream, as tables of exchanges: no network, no time."""
+"""What is said on a stream, as tables of sessions: no network, no time."""
 
 from __future__ import annotations
 
 import pytest
 
-from services.xds_edge.xds.ads import GATE, Exchange, UnknownTypeError, View
-from services.xds_edge.xds.delta import MAX_NAMES, Offer, Request, TooManyNamesError, Verdict
-from services.xds_edge.xds.resource_set import Selection
+from services.xds_edge.xds.ads import GATE, AdsSession, ClassView, UnknownTypeError
+from services.xds_edge.xds.delta import MAX_NAMES, AckResult, Offer, TooManyNamesError, XdsRequest
+from services.xds_edge.xds.resource_set import ResourceSet
 from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS
 from tests.unit.xds_edge.proxy_model import ProxyModel, view
 
 
-def started(first: View) -> ProxyModel:
-    """An exchange with a view, and a proxy on the other side that has said nothing."""
-    exchange = Exchange()
-    exchange.show(first, first.version)
-    return ProxyModel(exchange)
+def started(first: ClassView) -> ProxyModel:
+    """An session with a view, and a proxy on the other side that has said nothing."""
+    session = AdsSession()
+    session.show(first, first.version)
+    return ProxyModel(session)
 
 
 def said(offers: list[Offer]) -> list[tuple[str, list[str], list[str]]]:
@@ -58,7 +58,7 @@ class TestSubscriptions:
         proxy.ask(CDS, ["a"])
         assert said(proxy.pump()) == [("cds", ["a"], [])]
         proxy.settle()
-        proxy.exchange.show(view(2, cds={"a": "1", "b": "2"}), 2)
+        proxy.session.show(view(2, cds={"a": "1", "b": "2"}), 2)
         assert said(proxy.pump()) == [("cds", ["b"], [])]
 
     def test_after_the_wildcard_ends_only_names_are_followed(self) -> None:
@@ -67,7 +67,7 @@ class TestSubscriptions:
         proxy.ask(CDS, ["a"])
         proxy.settle()
         proxy.ask(CDS, unsubscribe=["*"])
-        proxy.exchange.show(view(2, cds={"a": "2", "b": "2", "c": "2"}), 2)
+        proxy.session.show(view(2, cds={"a": "2", "b": "2", "c": "2"}), 2)
         assert said(proxy.pump()) == [("cds", ["a"], [])]
 
     def test_an_empty_list_after_names_is_no_wildcard(self) -> None:
@@ -123,7 +123,7 @@ class TestSubscriptions:
         proxy.ask(EDS, ["a", "x"])
         proxy.settle()
         assert [offer for offer in proxy.log if "x" in offer.removed]
-        assert proxy.exchange.idle
+        assert proxy.session.idle
 
     @pytest.mark.parametrize(
         ("type_url", "names"),
@@ -148,7 +148,7 @@ class TestSubscriptions:
     def test_names_of_others_are_answered_as_those_that_do_not_exist(self, type_url: str, names: list[str]) -> None:
         """What there is for other workloads, and whether there is anything, is told to nobody."""
         proxy = started(view(1, cds={"a": "1"}, eds={"a": "1"}))
-        proxy.exchange.secrets = Selection({"workload": "1", "trust-bundle": "1"})
+        proxy.session.secrets = ResourceSet({"workload": "1", "trust-bundle": "1"})
         proxy.ask(type_url, names)
         proxy.settle()
         offered = {name for offer in proxy.log for name, _ in offer.put}
@@ -158,7 +158,7 @@ class TestSubscriptions:
 
     def test_a_wildcard_for_secrets_gives_no_more_than_ones_own(self) -> None:
         proxy = started(view(1))
-        proxy.exchange.secrets = Selection({"workload": "1", "trust-bundle": "1"})
+        proxy.session.secrets = ResourceSet({"workload": "1", "trust-bundle": "1"})
         proxy.ask(SDS, ["*"])
         proxy.settle()
         assert {name for offer in proxy.log for name, _ in offer.put} <= {"workload", "trust-bundle"}
@@ -167,7 +167,7 @@ class TestSubscriptions:
         proxy = started(view(1, eds={}))
         proxy.ask(EDS, ["x"])
         proxy.settle()
-        proxy.exchange.show(view(2, eds={"x": "1"}), 2)
+        proxy.session.show(view(2, eds={"x": "1"}), 2)
         assert said(proxy.pump()) == [("eds", ["x"], [])]
 
     def test_more_names_than_any_proxy_needs_are_refused(self) -> None:
@@ -188,7 +188,7 @@ class TestReconnects:
         proxy.ask(LDS, initial={"l": "1"})
         proxy.ask(RDS, ["r"], initial={"r": "1"})
         assert said(proxy.pump()) == []
-        assert proxy.exchange.complete == 5
+        assert proxy.session.complete == 5
 
     def test_only_what_differs_is_sent(self) -> None:
         proxy = started(view(5, cds={"a": "2", "b": "1"}))
@@ -218,7 +218,7 @@ class TestAnswers:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.pump()
-        proxy.exchange.show(view(2, cds={"a": "2"}), 2)
+        proxy.session.show(view(2, cds={"a": "2"}), 2)
         assert said(proxy.pump()) == []
 
     def test_a_slow_proxy_gets_the_newest_not_the_backlog(self) -> None:
@@ -226,7 +226,7 @@ class TestAnswers:
         proxy.ask(CDS)
         proxy.pump()
         for version in range(2, 10):
-            proxy.exchange.show(view(version, cds={"a": str(version)}), version)
+            proxy.session.show(view(version, cds={"a": str(version)}), version)
             proxy.pump()
         proxy.answer()
         (offer,) = proxy.pump()
@@ -237,33 +237,33 @@ class TestAnswers:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.pump()
-        assert proxy.exchange.request(Request(type_url=CDS, nonce=nonce, error="refused")) is Verdict.STALE
-        assert proxy.answer() is Verdict.ACK
-        assert proxy.exchange.acked(CDS) == 1
+        assert proxy.session.request(XdsRequest(type_url=CDS, nonce=nonce, error="refused")) is AckResult.STALE
+        assert proxy.answer() is AckResult.ACK
+        assert proxy.session.acked(CDS) == 1
 
     def test_a_nonce_of_another_type_says_nothing(self) -> None:
         proxy = started(view(1, cds={"a": "1"}, lds={"l": "1"}))
         proxy.ask(CDS)
         (offer,) = proxy.pump()
-        assert proxy.exchange.request(Request(type_url=LDS, nonce=offer.nonce)) is Verdict.STALE
+        assert proxy.session.request(XdsRequest(type_url=LDS, nonce=offer.nonce)) is AckResult.STALE
 
     def test_subscriptions_beside_a_stale_nonce_count(self) -> None:
         proxy = started(view(1, eds={"a": "1"}))
-        proxy.exchange.request(Request(type_url=EDS, subscribe=("a",), nonce="stale"))
-        assert said(proxy.exchange.offers(0.0)) == [("eds", ["a"], [])]
+        proxy.session.request(XdsRequest(type_url=EDS, subscribe=("a",), nonce="stale"))
+        assert said(proxy.session.offers(0.0)) == [("eds", ["a"], [])]
 
     def test_an_error_without_a_nonce_is_no_answer(self) -> None:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.pump()
-        assert proxy.exchange.request(Request(type_url=CDS, error="?")) is Verdict.NONE
+        assert proxy.session.request(XdsRequest(type_url=CDS, error="?")) is AckResult.NONE
 
     def test_a_second_ack_of_the_same_response_is_stale(self) -> None:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         (offer,) = proxy.pump()
         proxy.answer()
-        assert proxy.exchange.request(Request(type_url=CDS, nonce=offer.nonce)) is Verdict.STALE
+        assert proxy.session.request(XdsRequest(type_url=CDS, nonce=offer.nonce)) is AckResult.STALE
 
 
 class TestRefusals:
@@ -272,15 +272,15 @@ class TestRefusals:
         proxy.ask(CDS)
         proxy.settle()
         proxy.refuses = lambda digest: digest == "bad"
-        proxy.exchange.show(view(2, cds={"a": "bad"}), 2)
+        proxy.session.show(view(2, cds={"a": "bad"}), 2)
         proxy.settle()
-        proxy.exchange.show(view(3, cds={"a": "bad", "b": "1"}), 3)
+        proxy.session.show(view(3, cds={"a": "bad", "b": "1"}), 3)
         assert said(proxy.pump()) == [("cds", ["b"], [])]
         proxy.settle()
-        proxy.exchange.show(view(4, cds={"a": "good", "b": "1"}), 4)
+        proxy.session.show(view(4, cds={"a": "good", "b": "1"}), 4)
         assert said(proxy.pump()) == [("cds", ["a"], [])]
         proxy.settle()
-        assert proxy.exchange.acked(CDS) == 4
+        assert proxy.session.acked(CDS) == 4
 
     def test_a_rollback_to_what_it_had_is_sent_again(self) -> None:
         """Who refuses a response may have kept a part of it."""
@@ -288,9 +288,9 @@ class TestRefusals:
         proxy.ask(CDS)
         proxy.settle()
         proxy.refuses = lambda digest: digest == "bad"
-        proxy.exchange.show(view(2, cds={"a": "bad"}), 2)
+        proxy.session.show(view(2, cds={"a": "bad"}), 2)
         proxy.settle()
-        proxy.exchange.show(view(3, cds={"a": "1"}), 3)
+        proxy.session.show(view(3, cds={"a": "1"}), 3)
         assert said(proxy.pump()) == [("cds", ["a"], [])]
 
     def test_the_others_of_a_refused_response_still_arrive(self) -> None:
@@ -300,17 +300,17 @@ class TestRefusals:
         proxy.ask(CDS)
         proxy.settle()
         assert proxy.holds[CDS] == {name: "1" for name in wanted if name not in {"7", "13"}}
-        assert proxy.exchange.subscriptions[CDS].refused == {"7": "bad", "13": "bad"}
-        assert proxy.exchange.acked(CDS) == 0
+        assert proxy.session.subscriptions[CDS].refused == {"7": "bad", "13": "bad"}
+        assert proxy.session.acked(CDS) == 0
 
     def test_a_refused_removal_is_not_repeated(self) -> None:
         proxy = started(view(1, lds={"a": "1", "b": "1"}))
         proxy.ask(LDS)
         proxy.settle()
-        proxy.exchange.show(view(2, lds={"a": "1"}), 2)
+        proxy.session.show(view(2, lds={"a": "1"}), 2)
         (offer,) = proxy.pump()
         proxy.unanswered.clear()
-        proxy.exchange.request(Request(type_url=LDS, nonce=offer.nonce, error="no"))
+        proxy.session.request(XdsRequest(type_url=LDS, nonce=offer.nonce, error="no"))
         assert said(proxy.pump()) == []
 
     def test_asking_for_a_refused_resource_is_answered(self) -> None:
@@ -328,10 +328,10 @@ class TestRefusals:
         proxy.ask(LDS)
         proxy.settle()
         proxy.refuses = lambda digest: digest == "bad"
-        proxy.exchange.show(view(2, cds={}, lds={"l": "bad"}), 2)
+        proxy.session.show(view(2, cds={}, lds={"l": "bad"}), 2)
         proxy.settle()
         assert proxy.holds[CDS] == {"old": "1"}
-        proxy.exchange.show(view(3, cds={}, lds={"l": "good"}), 3)
+        proxy.session.show(view(3, cds={}, lds={"l": "good"}), 3)
         proxy.settle()
         assert proxy.holds[CDS] == {}
 
@@ -342,7 +342,7 @@ class TestOrder:
         for type_url, names in ((CDS, []), (EDS, ["old", "new"]), (LDS, []), (RDS, ["r"])):
             proxy.ask(type_url, names)
         proxy.settle()
-        proxy.exchange.show(view(2, cds={"new": "1"}, eds={"new": "1"}, lds={"l": "2"}, rds={"r": "2"}), 2)
+        proxy.session.show(view(2, cds={"new": "1"}, eds={"new": "1"}, lds={"l": "2"}, rds={"r": "2"}), 2)
         steps: list[list[tuple[str, list[str], list[str]]]] = []
         while offers := proxy.pump():
             steps.append(said(offers))
@@ -353,7 +353,7 @@ class TestOrder:
             [("lds", ["l"], []), ("rds", ["r"], [])],
             [("cds", [], ["old"]), ("eds", [], ["old"])],
         ]
-        assert proxy.exchange.complete == 2
+        assert proxy.session.complete == 2
 
     def test_what_is_wanted_again_while_its_removal_is_under_way_comes_before_what_leads_to_it(self) -> None:
         """A policy taken away and given back at once: the listener would have met no cluster."""
@@ -361,9 +361,9 @@ class TestOrder:
         proxy.ask(CDS)
         proxy.ask(LDS)
         proxy.settle()
-        proxy.exchange.show(view(2), 2)
+        proxy.session.show(view(2), 2)
         assert said(proxy.pump()) == [("cds", [], ["a"])]
-        proxy.exchange.show(view(3, cds={"a": "1"}, lds={"leads-to-a": "1"}), 3)
+        proxy.session.show(view(3, cds={"a": "1"}, lds={"leads-to-a": "1"}), 3)
         assert said(proxy.pump()) == []
         proxy.answer()
         assert said(proxy.pump()) == [("cds", ["a"], [])]
@@ -376,9 +376,9 @@ class TestOrder:
         proxy.ask(CDS)
         proxy.ask(LDS)
         assert said(proxy.pump(100.0)) == [("cds", ["a"], [])]
-        assert proxy.exchange.wake_at == 100.0 + GATE
+        assert proxy.session.wake_at == 100.0 + GATE
         assert said(proxy.pump(100.0 + GATE)) == [("lds", ["l"], [])]
-        assert proxy.exchange.wake_at is None
+        assert proxy.session.wake_at is None
 
     def test_a_changed_cluster_is_sent_with_its_endpoints(self) -> None:
         """Envoy warms it only when endpoints arrive, changed or not."""
@@ -386,31 +386,31 @@ class TestOrder:
         proxy.ask(CDS)
         proxy.ask(EDS, ["a", "b"])
         proxy.settle()
-        proxy.exchange.show(view(2, cds={"a": "2", "b": "1"}, eds={"a": "1", "b": "1"}), 2)
+        proxy.session.show(view(2, cds={"a": "2", "b": "1"}, eds={"a": "1", "b": "1"}), 2)
         assert said(proxy.pump()) == [("cds", ["a"], []), ("eds", ["a"], [])]
         proxy.settle()
-        assert proxy.exchange.complete == 2
-        assert proxy.exchange.idle
+        assert proxy.session.complete == 2
+        assert proxy.session.idle
 
     def test_nothing_is_said_before_there_is_a_view(self) -> None:
-        exchange = Exchange()
-        exchange.request(Request(type_url=CDS))
-        assert exchange.offers(0.0) == []
-        assert exchange.complete == 0
+        session = AdsSession()
+        session.request(XdsRequest(type_url=CDS))
+        assert session.offers(0.0) == []
+        assert session.complete == 0
 
     def test_a_secret_that_is_not_ready_is_not_denied(self) -> None:
         proxy = started(view(1))
-        proxy.exchange.pending_secrets = frozenset({"workload"})
-        proxy.exchange.secrets = Selection({"trust-bundle": "1"})
+        proxy.session.pending_secrets = frozenset({"workload"})
+        proxy.session.secrets = ResourceSet({"trust-bundle": "1"})
         proxy.ask(SDS, ["workload", "trust-bundle", "what"])
         assert said(proxy.pump()) == [("sds", ["trust-bundle"], ["what"])]
         proxy.settle()
-        assert proxy.exchange.complete == 0
-        proxy.exchange.pending_secrets = frozenset()
-        proxy.exchange.secrets = Selection({"trust-bundle": "1", "workload": "1"})
+        assert proxy.session.complete == 0
+        proxy.session.pending_secrets = frozenset()
+        proxy.session.secrets = ResourceSet({"trust-bundle": "1", "workload": "1"})
         assert said(proxy.pump()) == [("sds", ["workload"], [])]
         proxy.settle()
-        assert proxy.exchange.complete == 1
+        assert proxy.session.complete == 1
 
 
 class TestWatermarks:
@@ -418,26 +418,26 @@ class TestWatermarks:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.settle()
-        proxy.exchange.show(view(2, cds={"a": "1"}), 2)
+        proxy.session.show(view(2, cds={"a": "1"}), 2)
         assert said(proxy.pump()) == []
-        assert proxy.exchange.acked(CDS) == 2
+        assert proxy.session.acked(CDS) == 2
 
     def test_a_type_not_asked_for_holds_the_watermark_back(self) -> None:
         proxy = started(view(1, cds={"a": "1"}, lds={"l": "1"}))
         proxy.ask(CDS)
         proxy.settle()
-        assert proxy.exchange.complete == 0
+        assert proxy.session.complete == 0
         proxy.ask(LDS)
         proxy.settle()
-        assert proxy.exchange.complete == 1
+        assert proxy.session.complete == 1
 
     def test_the_ack_of_an_older_response_counts_for_its_version(self) -> None:
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.pump()
-        proxy.exchange.show(view(2, cds={"a": "2"}), 2)
+        proxy.session.show(view(2, cds={"a": "2"}), 2)
         proxy.answer()
-        assert proxy.exchange.acked(CDS) == 1
+        assert proxy.session.acked(CDS) == 1
 
     def test_a_version_is_not_held_before_the_names_that_it_made_the_proxy_ask_for_are_answered(self) -> None:
         """Envoy asks for a new listener's routes before it acknowledges the listener; then both are on their way."""
@@ -445,15 +445,15 @@ class TestWatermarks:
         proxy.ask(LDS)
         proxy.ask(RDS, ["r"])
         proxy.settle()
-        assert proxy.exchange.complete == 1
-        proxy.exchange.show(view(2, lds={"l": "1", "m": "1"}, rds={"r": "1", "s": "1"}), 2)
+        assert proxy.session.complete == 1
+        proxy.session.show(view(2, lds={"l": "1", "m": "1"}, rds={"r": "1", "s": "1"}), 2)
         proxy.pump()
         proxy.answer(asking=lambda: proxy.ask(RDS, ["s"]))
-        assert (proxy.exchange.complete, proxy.exchange.acked(RDS)) == (1, 1)
+        assert (proxy.session.complete, proxy.session.acked(RDS)) == (1, 1)
         proxy.pump()
-        assert (proxy.exchange.complete, proxy.exchange.acked(RDS)) == (1, 1)
+        assert (proxy.session.complete, proxy.session.acked(RDS)) == (1, 1)
         proxy.answer()
-        assert (proxy.exchange.complete, proxy.exchange.acked(RDS)) == (2, 2)
+        assert (proxy.session.complete, proxy.session.acked(RDS)) == (2, 2)
 
     def test_a_refused_resource_that_was_asked_for_holds_the_watermark_back(self) -> None:
         proxy = started(view(1, lds={"l": "1"}, rds={"r": "1"}))
@@ -461,14 +461,14 @@ class TestWatermarks:
         proxy.ask(LDS)
         proxy.ask(RDS, ["r"])
         proxy.settle()
-        proxy.exchange.show(view(2, lds={"l": "2"}, rds={"r": "1", "s": "bad"}), 2)
+        proxy.session.show(view(2, lds={"l": "2"}, rds={"r": "1", "s": "bad"}), 2)
         proxy.pump()
         proxy.answer(asking=lambda: proxy.ask(RDS, ["s"]))
         proxy.settle()
-        assert proxy.exchange.acked(RDS) == 1
-        proxy.exchange.show(view(3, lds={"l": "2"}, rds={"r": "1", "s": "2"}), 3)
+        assert proxy.session.acked(RDS) == 1
+        proxy.session.show(view(3, lds={"l": "2"}, rds={"r": "1", "s": "2"}), 3)
         proxy.settle()
-        assert proxy.exchange.complete == 3
+        assert proxy.session.complete == 3
 
     def test_asking_for_more_of_a_version_that_is_held_does_not_take_it_back(self) -> None:
         proxy = started(view(1, lds={"l": "1"}, rds={"r": "1", "s": "1"}))
@@ -476,9 +476,9 @@ class TestWatermarks:
         proxy.ask(RDS, ["r"])
         proxy.settle()
         proxy.ask(RDS, ["s"])
-        assert proxy.exchange.complete == 1
+        assert proxy.session.complete == 1
         proxy.settle()
-        assert proxy.exchange.complete == 1
+        assert proxy.session.complete == 1
 
     def test_in_another_epoch_it_begins_anew_and_nothing_is_sent_again(self) -> None:
         """Also the ACK of what was sent in the epoch before is none of a version of this one."""
@@ -486,26 +486,26 @@ class TestWatermarks:
         proxy.ask(CDS)
         proxy.ask(LDS)
         proxy.settle()
-        proxy.exchange.show(view(501, cds={"a": "2"}, lds={"l": "1"}), 501)
+        proxy.session.show(view(501, cds={"a": "2"}, lds={"l": "1"}), 501)
         proxy.pump()
-        assert proxy.exchange.complete == 500
-        proxy.exchange.show(view(30, cds={"a": "3"}, lds={"l": "1"}), 30, "later")
-        assert (proxy.exchange.complete, proxy.exchange.acked(CDS), proxy.exchange.acked(LDS)) == (0, 0, 0)
+        assert proxy.session.complete == 500
+        proxy.session.show(view(30, cds={"a": "3"}, lds={"l": "1"}), 30, "later")
+        assert (proxy.session.complete, proxy.session.acked(CDS), proxy.session.acked(LDS)) == (0, 0, 0)
         proxy.answer()
-        assert proxy.exchange.complete == 0
+        assert proxy.session.complete == 0
         assert said(proxy.pump()) == [("cds", ["a"], [])]
-        assert proxy.exchange.complete == 0
+        assert proxy.session.complete == 0
         proxy.settle()
-        assert proxy.exchange.complete == 30
+        assert proxy.session.complete == 30
 
     def test_it_never_moves_back(self) -> None:
         proxy = started(view(1, cds={"a": "1"}))
         seen = [0]
         proxy.ask(CDS)
         for version in range(1, 30):
-            proxy.exchange.show(view(version, cds={"a": str(version // 3)}), version)
+            proxy.session.show(view(version, cds={"a": str(version // 3)}), version)
             proxy.pump()
             if version % 2 and proxy.unanswered:
                 proxy.answer()
-            seen.append(proxy.exchange.acked(CDS))
+            seen.append(proxy.session.acked(CDS))
         assert seen == sorted(seen)

@@ -7,37 +7,37 @@ from collections.abc import Callable
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
-from services.xds_edge.limits.pod_usage import Account, PodLimits
-from services.xds_edge.xds.decode import decode_delta, decode_world
-from services.xds_edge.xds.delta import MAX_NAMES, Request, TooManyNamesError
+from services.xds_edge.limits.pod_usage import PodLimits, PodUsage
+from services.xds_edge.xds.delta import MAX_NAMES, TooManyNamesError, XdsRequest
 from services.xds_edge.xds.name_budget import MAX_NAME, NameLedgers, StreamNames
-from services.xds_edge.xds.resource_set import NOTHING, Selection
+from services.xds_edge.xds.request_decode import decode_delta, decode_sotw
+from services.xds_edge.xds.resource_set import NOTHING, ResourceSet
 from shared.records.snapshot import EDS
 
 
-def account() -> Account:
-    return Account(PodLimits(), 0.0)
+def account() -> PodUsage:
+    return PodUsage(PodLimits(), 0.0)
 
 
 class Stream:
-    def __init__(self, ledgers: NameLedgers, pod: Account) -> None:
+    def __init__(self, ledgers: NameLedgers, pod: PodUsage) -> None:
         self.ended = False
         self.names = StreamNames(ledgers, pod, self._end)
 
     def _end(self) -> None:
         self.ended = True
 
-    def subscribe(self, *names: str, whole: Selection = NOTHING) -> None:
+    def subscribe(self, *names: str, whole: ResourceSet = NOTHING) -> None:
         self.names.book(EDS, frozenset(names), NOTHING, whole)
 
 
 def test_what_is_in_the_snapshot_is_no_foreign_name() -> None:
     ledgers = NameLedgers()
     stream = Stream(ledgers, account())
-    stream.subscribe("a", "b", whole=Selection({"a": "1", "b": "2"}))
+    stream.subscribe("a", "b", whole=ResourceSet({"a": "1", "b": "2"}))
     assert ledgers.foreign.held == 0
     assert ledgers.all.held > 0
-    stream.subscribe("a", "c", whole=Selection({"a": "1", "b": "2"}))
+    stream.subscribe("a", "c", whole=ResourceSet({"a": "1", "b": "2"}))
     assert ledgers.foreign.held == 65
     stream.names.close()
     assert ledgers.foreign.held == ledgers.all.held == 0
@@ -56,7 +56,7 @@ def test_known_names_are_bounded_too() -> None:
     ledgers = NameLedgers(each=10_000)
     stream = Stream(ledgers, account())
     known = [f"{number}" + "n" * 100 for number in range(100)]
-    stream.subscribe(*known, whole=Selection(dict.fromkeys(known, "1")))
+    stream.subscribe(*known, whole=ResourceSet(dict.fromkeys(known, "1")))
     assert stream.ended
     assert ledgers.all.held == ledgers.foreign.held == 0
 
@@ -75,9 +75,9 @@ def test_a_pod_pays_for_the_names_that_it_has_us_look_at() -> None:
     pod = account()
     stream = Stream(NameLedgers(), pod)
     full = pod.frames.left(0.0)
-    stream.names.pay(Request(EDS, nonce="1"), 50_000)
+    stream.names.pay(XdsRequest(EDS, nonce="1"), 50_000)
     assert pod.frames.left(0.0) == full, "an acknowledgement names nothing"
-    stream.names.pay(Request(EDS, subscribe=("a",)), 50_000)
+    stream.names.pay(XdsRequest(EDS, subscribe=("a",)), 50_000)
     assert pod.frames.left(0.0) < full - 1000
 
 
@@ -91,11 +91,11 @@ TOO_MANY = [str(number) for number in range(MAX_NAMES + 1)]
         (decode_delta, DeltaDiscoveryRequest(resource_names_subscribe=[LONG])),
         (decode_delta, DeltaDiscoveryRequest(resource_names_unsubscribe=["a", LONG])),
         (decode_delta, DeltaDiscoveryRequest(initial_resource_versions={LONG: "1"})),
-        (decode_world, DiscoveryRequest(resource_names=[LONG])),
+        (decode_sotw, DiscoveryRequest(resource_names=[LONG])),
         (decode_delta, DeltaDiscoveryRequest(resource_names_subscribe=TOO_MANY)),
         (decode_delta, DeltaDiscoveryRequest(resource_names_unsubscribe=TOO_MANY)),
         (decode_delta, DeltaDiscoveryRequest(initial_resource_versions=dict.fromkeys(TOO_MANY, "1"))),
-        (decode_world, DiscoveryRequest(resource_names=TOO_MANY)),
+        (decode_sotw, DiscoveryRequest(resource_names=TOO_MANY)),
     ],
 )
 def test_a_request_that_names_too_much_is_refused(
@@ -110,5 +110,5 @@ def test_versions_that_cannot_be_ours_are_kept_as_that() -> None:
     request, _ = decode_delta(message.SerializeToString())
     assert request.initial_versions["b"] == "0123456789abcdef"
     assert 0 < len(request.initial_versions["a"]) < 10
-    world, _ = decode_world(DiscoveryRequest(version_info="v" * 1_000_000).SerializeToString())
+    world, _ = decode_sotw(DiscoveryRequest(version_info="v" * 1_000_000).SerializeToString())
     assert world.version == ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from google.protobuf.message import DecodeError
 
-from services.xds_edge.xds.delta import Request
+from services.xds_edge.xds.delta import XdsRequest
 from services.xds_edge.xds.name_budget import check_count, check_names
 from services.xds_edge.xds.sotw import read_version_info
 from shared.errors import MeshlogError
@@ -39,7 +39,7 @@ _TYPE_URL, _RESPONSE_NONCE = b"\x12", b"\x32"
 """Tags of fields 2 and 6, both length-delimited (discovery.proto, `DeltaDiscoveryRequest`)."""
 
 
-def _plain_ack(payload: bytes) -> Request | None:
+def _plain_ack(payload: bytes) -> XdsRequest | None:
     """A request that holds a type and a nonce and nothing else, as nearly all do; none if it is another."""
     if len(payload) < 2 or payload[:1] != _TYPE_URL:
         return None
@@ -51,10 +51,10 @@ def _plain_ack(payload: bytes) -> Request | None:
     nonce = payload[end + 2 :]
     if payload[end + 1] != len(nonce) or len(nonce) > 127 or not nonce.isascii():
         return None
-    return Request(type_url, nonce=nonce.decode())
+    return XdsRequest(type_url, nonce=nonce.decode())
 
 
-def decode_delta(payload: bytes) -> tuple[Request, str]:
+def decode_delta(payload: bytes) -> tuple[XdsRequest, str]:
     """A `DeltaDiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
 
     Raises `BadRequestError` and `TooManyNamesError`.
@@ -81,7 +81,7 @@ def decode_delta(payload: bytes) -> tuple[Request, str]:
     initial = _versions(message.initial_resource_versions)
     for named in (subscribe, unsubscribe, initial):
         check_names(named)
-    request = Request(
+    request = XdsRequest(
         type_url=message.type_url,
         subscribe=subscribe,
         unsubscribe=unsubscribe,
@@ -92,7 +92,7 @@ def decode_delta(payload: bytes) -> tuple[Request, str]:
     return request, message.node.id if message.HasField("node") else ""
 
 
-def decode_world(payload: bytes) -> tuple[Request, str]:
+def decode_sotw(payload: bytes) -> tuple[XdsRequest, str]:
     """A `DiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
 
     Raises `BadRequestError` and `TooManyNamesError`.
@@ -107,7 +107,7 @@ def decode_world(payload: bytes) -> tuple[Request, str]:
         names += tuple(locator.name for locator in message.resource_locators)
     check_names(names)
     version = message.version_info if len(message.version_info) <= MAX_VERSION_INFO else ""
-    request = Request(
+    request = XdsRequest(
         type_url=message.type_url,
         subscribe=names,
         # Of secrets the version says which certificate is held: it is adopted as an incremental client's is.

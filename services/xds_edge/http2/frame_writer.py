@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from services.xds_edge.http2.frame_reader import Intake
-from services.xds_edge.http2.h2_rules import Rules
+from services.xds_edge.http2.frame_reader import FrameReader
+from services.xds_edge.http2.h2_rules import H2Rules
 
 _UNSENT = 256 * 1024
 """Bytes that wait in a connection's buffer before its calls wait."""
@@ -18,15 +18,15 @@ _PART = 4096
 """Bytes of a frame that we send: OpenSSL's buffer grows to the largest write of a connection, and stays so."""
 
 
-class Outlet:
+class FrameWriter:
     """What one connection writes."""
 
-    __slots__ = ("_given_up", "_intake", "_loop", "_paused_at", "_rules", "_within", "held", "paused", "transport")
+    __slots__ = ("_given_up", "_loop", "_paused_at", "_reader", "_rules", "_within", "held", "paused", "transport")
 
-    def __init__(self, rules: Rules, intake: Intake, *, within: float, given_up: Callable[[], None]) -> None:
+    def __init__(self, rules: H2Rules, reader: FrameReader, *, within: float, given_up: Callable[[], None]) -> None:
         """`given_up`: the client has read nothing for `within` seconds."""
         self._rules = rules
-        self._intake = intake
+        self._reader = reader
         self._within = within
         self._given_up = given_up
         self._loop = asyncio.get_running_loop()
@@ -64,7 +64,7 @@ class Outlet:
             if not part:
                 break
             sent += part
-            self._intake.earn()
+            self._reader.earn()
             self.transport.write(frame)
         return sent
 
@@ -72,13 +72,13 @@ class Outlet:
         """The network takes no more for now: neither do we."""
         self.paused = True
         self._paused_at = self._loop.time()
-        self._intake.pause(paused=True)
+        self._reader.pause(paused=True)
         self._loop.call_later(self._within, self._look, self._paused_at)
 
     def resume(self) -> None:
         """It does again."""
         self.paused = False
-        self._intake.pause(paused=False)
+        self._reader.pause(paused=False)
 
     def close(self) -> None:
         """Close, once what is buffered is written."""

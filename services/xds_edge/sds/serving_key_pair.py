@@ -22,22 +22,22 @@ _log = logging.getLogger(__name__)
 _NAME = "serving"
 
 
-class Pair(msgspec.Struct, frozen=True):
+class KeyPair(msgspec.Struct, frozen=True):
     """Key and chain, PEM."""
 
     key: bytes
     chain: bytes
 
     def __repr__(self) -> str:
-        return "Pair(key and chain)"
+        return "KeyPair(key and chain)"
 
 
-class ServingPair:
+class ServingKeyPair:
     """The newest key and certificate of this edge."""
 
     def __init__(self, directory: Path | None) -> None:
         self._path = directory / _NAME if directory is not None else None
-        self._latest: Latest[Pair] = Latest()
+        self._latest: Latest[KeyPair] = Latest()
 
     @property
     def current(self) -> tuple[bytes, bytes] | None:
@@ -54,7 +54,7 @@ class ServingPair:
         if self._path is None:
             return False
         try:
-            pair = decode_msgpack(Pair, self._path.read_bytes())
+            pair = decode_msgpack(KeyPair, self._path.read_bytes())
             leaf = x509.load_pem_x509_certificate(pair.chain)
         except FileNotFoundError:
             return False
@@ -69,14 +69,14 @@ class ServingPair:
     async def follow(self, serving: ServingCertificate) -> None:
         """Take up each renewal, for ever."""
         async for svid in serving.changes():
-            pair = Pair(key=svid.key_pem, chain=svid.chain_pem)
+            pair = KeyPair(key=svid.key_pem, chain=svid.chain_pem)
             self._latest.set(pair)
             try:
                 self._save(pair)
             except OSError as error:
                 _log.warning("the certificate cannot be kept: %s", error)
 
-    def _save(self, pair: Pair) -> None:
+    def _save(self, pair: KeyPair) -> None:
         if self._path is None:
             return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

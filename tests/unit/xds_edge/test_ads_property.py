@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.xds_edge.xds.ads import Exchange
+from services.xds_edge.xds.ads import AdsSession
 from services.xds_edge.xds.delta import WILDCARD
 from shared.records.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
 from tests.unit.xds_edge.proxy_model import ProxyModel, view
@@ -31,8 +31,8 @@ def _expected(proxy: ProxyModel, type_url: str, names: dict[str, str]) -> dict[s
 @given(seed=st.integers(min_value=0, max_value=2**32), refuses=st.booleans(), steps=st.integers(1, 60))
 def test_it_ends_with_exactly_what_the_view_names(seed: int, refuses: bool, steps: int) -> None:  # noqa: FBT001
     chance = random.Random(seed)  # noqa: S311
-    exchange = Exchange()
-    proxy = ProxyModel(exchange, (lambda digest: digest.endswith("!")) if refuses else None)
+    session = AdsSession()
+    proxy = ProxyModel(session, (lambda digest: digest.endswith("!")) if refuses else None)
     version, now = 0, 0.0
     names: dict[str, dict[str, str]] = {}
     for _ in range(steps):
@@ -41,7 +41,7 @@ def test_it_ends_with_exactly_what_the_view_names(seed: int, refuses: bool, step
             case 0:
                 version += 1
                 names = _random_view(chance)
-                exchange.show(view(version, **names), version)
+                session.show(view(version, **names), version)
             case 1:
                 picked = [WILDCARD, *NAMES, "x"]
                 type_url = chance.choice(TYPE_URLS)
@@ -61,13 +61,13 @@ def test_it_ends_with_exactly_what_the_view_names(seed: int, refuses: bool, step
     names = _random_view(chance)
     if refuses:
         names = {short: {n: d.rstrip("!") for n, d in held.items()} for short, held in names.items()}
-    exchange.show(view(version, **names), version)
+    session.show(view(version, **names), version)
     proxy.settle(now + 100)
     for short, type_url in (("cds", CDS), ("eds", EDS), ("lds", LDS), ("rds", RDS)):
         if type_url in proxy.subscribed:
             assert proxy.holds[type_url] == _expected(proxy, type_url, names[short])
-            assert exchange.acked(type_url) == version
-    assert exchange.idle
+            assert session.acked(type_url) == version
+    assert session.idle
 
 
 @settings(max_examples=150, deadline=None)
@@ -75,13 +75,13 @@ def test_it_ends_with_exactly_what_the_view_names(seed: int, refuses: bool, step
 def test_a_stream_that_follows_is_sent_each_change_once(seed: int) -> None:
     """P5: nothing is sent whose bytes did not change for this proxy."""
     chance = random.Random(seed)  # noqa: S311
-    exchange = Exchange()
-    proxy = ProxyModel(exchange)
+    session = AdsSession()
+    proxy = ProxyModel(session)
     held: dict[tuple[str, str], str] = {}
     for type_url in TYPE_URLS:
         proxy.ask(type_url, [WILDCARD])
     for version in range(1, 12):
-        exchange.show(view(version, **_random_view(chance)), version)
+        session.show(view(version, **_random_view(chance)), version)
         while offers := proxy.pump():
             clusters = {name for offer in offers if offer.type_url == CDS for name, _ in offer.put}
             for offer in offers:
@@ -109,12 +109,12 @@ def _consistent_view(chance: random.Random) -> dict[str, dict[str, str]]:
 def test_a_proxy_never_holds_what_leads_to_a_cluster_that_it_lacks(seed: int) -> None:
     """P4: make before break, however often the view changes while it takes up, in order, what it was sent."""
     chance = random.Random(seed)  # noqa: S311
-    exchange = Exchange()
-    proxy = ProxyModel(exchange)
+    session = AdsSession()
+    proxy = ProxyModel(session)
     for type_url in TYPE_URLS:
         proxy.ask(type_url, [WILDCARD])
     for version in range(1, 12):
-        exchange.show(view(version, **_consistent_view(chance)), version)
+        session.show(view(version, **_consistent_view(chance)), version)
         # It is at rest before some changes and in the middle of the last one before others.
         for _ in range(chance.choice([1, 2, 5, 100])):
             if not proxy.pump() and not proxy.unanswered:

@@ -11,7 +11,7 @@ import pytest
 from services.xds_edge.snapshot import follower
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.snapshot.follower import SnapshotFollower
-from services.xds_edge.snapshot.gap_recovery import Detour
+from services.xds_edge.snapshot.gap_recovery import GapRecovery
 from shared.eventlog.memory import MemoryLog, MemoryLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint, Record
 from shared.records import chunked_payload
@@ -88,8 +88,8 @@ class Edge:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that take seconds in life take hundredths here."""
-    monkeypatch.setattr(follower, "GLANCE", 0.02)
-    monkeypatch.setattr(follower, "_NEXT_GLANCE", 0.02)
+    monkeypatch.setattr(follower, "TIP_CHECK", 0.02)
+    monkeypatch.setattr(follower, "_AWAY_TIP_CHECK", 0.02)
     monkeypatch.setattr(follower, "GAP_LOOK", 0.02)
     monkeypatch.setattr(follower, "_DAMAGED", Backoff(first=0.01, longest=10.0))
     monkeypatch.setattr(follower, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
@@ -246,17 +246,19 @@ async def test_when_a_gap_is_closed_commits_are_followed_on() -> None:
 
 
 def test_what_does_not_follow_is_not_folded_and_ends_the_detour() -> None:
-    held, detour = Snapshot(), Detour()
+    held, recovery = Snapshot(), GapRecovery()
     held.apply(commit(45, 0))
-    assert detour.take(commit(24, 0), held) is None
-    assert detour.take(commit(30, 24), held) is None
-    assert detour.version == 30
-    assert detour.take(commit(29, 24), held) is None
-    assert detour.version == 30, "what was folded already changes nothing"
-    assert detour.take(commit(50, 40), held) is None
-    assert detour.version == 0
-    assert detour.take(commit(51, 50), held) is None
-    assert detour.take(commit(46, 45), held) == commit(46, 45), "what follows the version that is held needs no detour"
+    assert recovery.take(commit(24, 0), held) is None
+    assert recovery.take(commit(30, 24), held) is None
+    assert recovery.version == 30
+    assert recovery.take(commit(29, 24), held) is None
+    assert recovery.version == 30, "what was folded already changes nothing"
+    assert recovery.take(commit(50, 40), held) is None
+    assert recovery.version == 0
+    assert recovery.take(commit(51, 50), held) is None
+    assert recovery.take(commit(46, 45), held) == commit(46, 45), (
+        "what follows the version that is held needs no recovery"
+    )
 
 
 async def test_an_edge_knows_that_it_may_be_behind_while_the_log_is_away() -> None:

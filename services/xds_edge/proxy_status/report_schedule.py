@@ -5,36 +5,36 @@ It is apart from the stream because it needs no transport: the simulation's stre
 
 from __future__ import annotations
 
-from services.xds_edge.proxy_status.proxy_record import Standing
+from services.xds_edge.proxy_status.proxy_record import ProxyRecord
 from services.xds_edge.proxy_status.reporter import StatusReporter
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
-from services.xds_edge.snapshot.fleet import Fleet, Follower
-from services.xds_edge.xds.ads import Exchange
+from services.xds_edge.snapshot.fleet import Fleet, FleetStream
+from services.xds_edge.xds.ads import AdsSession
 from services.xds_edge.xds.delta import Offer
 from shared.records.proxy_status import ProxyStatus
 
 
-class Progress:
+class ReportSchedule:
     """What is reported of the proxy of one stream."""
 
     __slots__ = (
         "_edge",
-        "_exchange",
         "_fleet",
+        "_reported",
         "_reporter",
         "_secrets",
+        "_session",
         "_stream",
         "_stuck",
-        "_told",
         "standing",
         "workload_class",
     )
 
     def __init__(
         self,
-        stream: Follower,
-        exchange: Exchange,
-        standing: Standing,
+        stream: FleetStream,
+        session: AdsSession,
+        standing: ProxyRecord,
         *,
         fleet: Fleet,
         secrets: WorkloadSecrets,
@@ -46,24 +46,24 @@ class Progress:
         self.workload_class = ""
         """Of its pod; empty until it is compiled: until then nothing is said of its end."""
         self._stream = stream
-        self._exchange = exchange
+        self._session = session
         self._fleet = fleet
         self._secrets = secrets
         self._reporter = reporter
         self._edge = edge
-        self._told = 0
+        self._reported = 0
         """The newest version held completely that was reported."""
         self._stuck = ""
 
     def doubt(self) -> None:
         """Report again what is held completely: a type that is new counts as not held until it was looked at."""
-        self._told = -1
+        self._reported = -1
 
     def acked(self, type_url: str) -> None:
         """The proxy accepted a response."""
         self.standing.acked(type_url)
         refusals = self.standing.refusals
-        if type_url in refusals and not self._exchange.subscriptions[type_url].refused:
+        if type_url in refusals and not self._session.subscriptions[type_url].refused:
             del refusals[type_url]
             self.note(urgent=True)
         elif not self.moved():
@@ -76,11 +76,11 @@ class Progress:
 
     def moved(self) -> bool:
         """Report at once that a version is held completely; whether there was anything to report."""
-        complete, stuck = self._exchange.complete, self._fleet.stuck
-        if (complete, stuck) == (self._told, self._stuck):
+        complete, stuck = self._session.complete, self._fleet.stuck
+        if (complete, stuck) == (self._reported, self._stuck):
             return False
-        self.note(urgent=complete > self._told)
-        self._told, self._stuck = complete, stuck
+        self.note(urgent=complete > self._reported)
+        self._reported, self._stuck = complete, stuck
         return True
 
     def note(self, *, urgent: bool) -> None:
@@ -98,7 +98,7 @@ class Progress:
 
     def _status(self) -> ProxyStatus:
         return self.standing.status(
-            self._exchange,
+            self._session,
             self._secrets,
             edge=self._edge,
             workload_class=self.workload_class,

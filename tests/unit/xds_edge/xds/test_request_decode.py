@@ -9,19 +9,19 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.xds_edge.xds.decode import BadRequestError, decode_delta
-from services.xds_edge.xds.delta import Request
+from services.xds_edge.xds.delta import XdsRequest
+from services.xds_edge.xds.request_decode import BadRequestError, decode_delta
 from shared.records.snapshot import CDS, EDS, SDS
 
 ACK = DeltaDiscoveryRequest(type_url=EDS, response_nonce="17").SerializeToString()
 
 
-def by_the_library(payload: bytes) -> tuple[Request, str] | None:
+def by_the_library(payload: bytes) -> tuple[XdsRequest, str] | None:
     try:
         message = DeltaDiscoveryRequest.FromString(payload)
     except Exception:  # noqa: BLE001 (whatever it raises, it cannot read it)
         return None
-    request = Request(
+    request = XdsRequest(
         message.type_url,
         tuple(message.resource_names_subscribe),
         tuple(message.resource_names_unsubscribe),
@@ -32,7 +32,7 @@ def by_the_library(payload: bytes) -> tuple[Request, str] | None:
     return request, message.node.id
 
 
-def by_hand(payload: bytes) -> tuple[Request, str] | None:
+def by_hand(payload: bytes) -> tuple[XdsRequest, str] | None:
     try:
         return decode_delta(payload)
     except BadRequestError:
