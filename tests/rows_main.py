@@ -25,7 +25,7 @@ import msgspec
 
 from cli.embedded import lifecycle
 from cli.kubernetes import api, kubeconfig
-from deploy.devcluster.launch import mesh
+from deploy.devcluster.launch import mesh_process
 from shared.errors import MeshlogError
 
 
@@ -124,6 +124,6 @@ class Suite(msgspec.Struct, Generic[S, R, T], frozen=True, kw_only=True):
                 return 2
             finally:
                 if not given:
-                    mesh.down(lifecycle.state_directory())
+                    mesh_process.down(lifecycle.state_directory())
         _say(self.summary(found))
         return 1 if any(self.wrong(outcome) for outcome in found) else 0

@@ -16,9 +16,8 @@ from cli.embedded import log_credentials
 from cli.embedded.mesh import Mesh
 from cli.kubernetes import kubeconfig
 from cli.kubernetes.api import Api, connect
-from deploy.devcluster.controllers.namespaces import ROOT_CA
-from deploy.devcluster.launch import mesh as launch
-from deploy.devcluster.object_fields import API_SERVER
+from deploy.devcluster.launch import mesh_process as launch
+from deploy.devcluster.object_fields import API_SERVER, ROOT_CA
 from deploy.devcluster.settings import KEPT as KEPT_DIRECTORY
 from deploy.devcluster.settings import LOG_DATA
 from deploy.install.control_plane import Profile, control_plane
@@ -113,7 +112,7 @@ def start(
     progress: Callable[[str], None],
     edges: int = 0,
     ha: bool = False,
-) -> launch.Mesh:
+) -> launch.LaunchedMesh:
     """Start the devcluster and hand it the control plane's objects; returns when its API is ready.
 
     Raises `BadInputError` for what the user can change: a port in use, a second mesh, a kernel that will not.

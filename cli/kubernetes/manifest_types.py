@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.kubernetes.manifests import Manifest
-from deploy.devcluster.apiserver.kinds.shapes import Schema, shapes
+from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema, shapes
 from shared.errors import BadInputError
 
 _CRDS = Path(__file__).parents[2] / "deploy" / "crds"

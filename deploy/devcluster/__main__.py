@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import uvloop
 
 from deploy.devcluster import app
-from deploy.devcluster.launch.handover import Inherited
+from deploy.devcluster.launch.handover import Handover
 from deploy.devcluster.settings import NODE, parse
 from shared.errors import BadInputError
 from shared.telemetry.logging import configure
@@ -19,7 +19,7 @@ _log = logging.getLogger(__package__)
 
 def main(argv: Sequence[str]) -> int:
     """Run the devcluster; 0 after SIGTERM, 2 for bad input, 1 for an error of its own."""
-    inherited = Inherited.from_environment()
+    inherited = Handover.from_environment()
     try:
         settings = parse(argv)
         configure(service="devcluster", instance=NODE, level=settings.log_level, form="text")

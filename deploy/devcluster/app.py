@@ -1,6 +1,6 @@
 """The devcluster's one process: API server, controllers and node agent in one event loop, from start to end.
 
-They share a loop because they share everything else: a change in the API is in the mirror a turn of the loop later,
+They share a loop because they share everything else: a change in the API is in the cache a turn of the loop later,
 and the whole cluster costs one interpreter. If one of them ends by an error, all end, and the launcher with them.
 """
 
@@ -14,22 +14,22 @@ import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from deploy.devcluster import bootstrap, host_operations, manifests
+from deploy.devcluster import host_operations, manifest_applier, manifest_files
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.http.container_logs import LogOptions, LogSource
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.controllers import MIRRORED, Controllers
-from deploy.devcluster.host_socket import Publication
-from deploy.devcluster.kubelet import Kubelet, NodeSettings, Token, TokenIssuer
-from deploy.devcluster.kubelet.container.log_files import Wanted
+from deploy.devcluster.apiserver.http.container_logs import LogSource, PodLogOptions
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.controllers import CACHED_RESOURCES, ControllerManager
+from deploy.devcluster.host_socket import PublishedSocket
+from deploy.devcluster.kubelet import Kubelet, NodeSettings, ServiceAccountToken, ServiceAccountTokens
+from deploy.devcluster.kubelet.container.log_files import LogRange
 from deploy.devcluster.launch.control import ControlServer
-from deploy.devcluster.launch.handover import Inherited
+from deploy.devcluster.launch.handover import Handover
 from deploy.devcluster.node import syscalls
 from deploy.devcluster.node.bytecode import compile_ahead
 from deploy.devcluster.node.machine import DNS_IP, LinuxRuntime
 from deploy.devcluster.node.visible_files import search_path, shown
-from deploy.devcluster.object_cache import Mirror
-from deploy.devcluster.persisted_objects import Keepsakes
+from deploy.devcluster.object_cache import ObjectCache
+from deploy.devcluster.persisted_objects import ObjectPersistence
 from deploy.devcluster.settings import (
     API_PORT,
     API_SERVICE,
@@ -54,10 +54,10 @@ class _StoppedError(Exception):
     """Somebody asked for the end."""
 
 
-async def run(settings: Settings, inherited: Inherited) -> None:
+async def run(settings: Settings, inherited: Handover) -> None:
     """Be a cluster until SIGTERM. Raises `BadInputError` for manifests that cannot be applied."""
-    objects = manifests.read(settings.manifests)
-    definitions = manifests.read([bootstrap.DEFINITIONS])
+    objects = manifest_files.read(settings.manifests)
+    definitions = manifest_files.read([manifest_applier.DEFINITIONS])
     for published in settings.published:
         if published.listener not in inherited.listeners:
             raise BadInputError("devcluster/settings", f"no socket called {published.listener} was handed over")
@@ -75,10 +75,10 @@ async def run(settings: Settings, inherited: Inherited) -> None:
         service_network=SERVICE_NETWORK,
         reserved_addresses=[DNS_IP],
     )
-    mirror = Mirror(api.cluster, MIRRORED)
-    controllers = Controllers(
+    cache = ObjectCache(api.cluster, CACHED_RESOURCES)
+    controllers = ControllerManager(
         api.cluster,
-        mirror,
+        cache,
         runtime,
         service_network=SERVICE_NETWORK,
         domain=DOMAIN,
@@ -86,7 +86,7 @@ async def run(settings: Settings, inherited: Inherited) -> None:
         claims=inherited.state_dir / CLAIMS,
         kept_namespace=MESH_NAMESPACE,
     )
-    kubelet = Kubelet(api.cluster, mirror, runtime, _issuer(api), _node_settings(inherited.state_dir, pods))
+    kubelet = Kubelet(api.cluster, cache, runtime, _issuer(api), _node_settings(inherited.state_dir, pods))
     api.log_source = _log_source(kubelet)
     control = ControlServer(inherited.control)
     host_operations.register(control, kubelet)
@@ -96,19 +96,19 @@ async def run(settings: Settings, inherited: Inherited) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(_stop(stopping, kubelet))
             group.create_task(compile_ahead())
-            group.create_task(mirror.run())
+            group.create_task(cache.run())
             group.create_task(controllers.run())
             group.create_task(kubelet.run())
             group.create_task(control.serve())
             for each in settings.published:
-                group.create_task(Publication(inherited.listeners[each.listener], mirror, each).serve())
-            await bootstrap.create_basics(api.cluster, runtime.node_ip)
-            await bootstrap.apply(api.cluster, definitions)
-            keepsakes = Keepsakes(api.cluster, inherited.state_dir / KEPT, settings.kept)
+                group.create_task(PublishedSocket(inherited.listeners[each.listener], cache, each).serve())
+            await manifest_applier.create_basics(api.cluster, runtime.node_ip)
+            await manifest_applier.apply(api.cluster, definitions)
+            keepsakes = ObjectPersistence(api.cluster, inherited.state_dir / KEPT, settings.kept)
             restored = await keepsakes.restore()
             for one in settings.kept:
                 group.create_task(keepsakes.run(one))
-            await bootstrap.apply(api.cluster, objects)
+            await manifest_applier.apply(api.cluster, objects)
             host, port = inherited.listeners["api"].getsockname()[:2]
             path = inherited.state_dir / KUBECONFIG
             write_atomically(path, api.kubeconfig(f"https://{host}:{port}").encode())
@@ -134,8 +134,8 @@ def _keep_in_memory(directory: Path) -> None:
     syscalls.mount("tmpfs", str(directory), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0700")
 
 
-def _issuer(api: ApiServer) -> TokenIssuer:
-    async def issue(pod: Obj, *, audience: str, expiration_seconds: int) -> Token:
+def _issuer(api: ApiServer) -> ServiceAccountTokens:
+    async def issue(pod: Obj, *, audience: str, expiration_seconds: int) -> ServiceAccountToken:
         issued = api.issue_token(
             pod["metadata"]["namespace"],
             pod["spec"].get("serviceAccountName") or "default",
@@ -144,18 +144,18 @@ def _issuer(api: ApiServer) -> TokenIssuer:
             pod=pod["metadata"]["name"],
             pod_uid=pod["metadata"]["uid"],
         )
-        return Token(issued.token, issued.expires_at)
+        return ServiceAccountToken(issued.token, issued.expires_at)
 
     return issue
 
 
 def _log_source(kubelet: Kubelet) -> LogSource:
-    def source(namespace: str, pod: str, options: LogOptions) -> AsyncGenerator[bytes]:
+    def source(namespace: str, pod: str, options: PodLogOptions) -> AsyncGenerator[bytes]:
         return kubelet.log(
             namespace,
             pod,
             options.container,
-            wanted=Wanted(
+            wanted=LogRange(
                 tail=options.tail_lines,
                 limit=options.limit_bytes,
                 since=options.since,

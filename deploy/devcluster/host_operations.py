@@ -6,8 +6,8 @@ import base64
 from typing import Any
 
 from deploy.devcluster.kubelet import Kubelet
-from deploy.devcluster.kubelet.container.log_files import Wanted
-from deploy.devcluster.launch.control import ControlServer, Conversation
+from deploy.devcluster.kubelet.container.log_files import LogRange
+from deploy.devcluster.launch.control import ControlConnection, ControlServer
 from deploy.devcluster.runtime import Process
 
 
@@ -24,19 +24,19 @@ def register(control: ControlServer, kubelet: Kubelet) -> None:
             standard=standard,
         )
 
-    async def kill(conversation: Conversation) -> None:
+    async def kill(conversation: ControlConnection) -> None:
         request = conversation.request
         number = int(request.get("signal", 9))
         kubelet.signal(request["namespace"], request["pod"], request.get("container") or "", number)
         await conversation.send({"signalled": True})
 
-    async def logs(conversation: Conversation) -> None:
+    async def logs(conversation: ControlConnection) -> None:
         request = conversation.request
         pieces = kubelet.log(
             request["namespace"],
             request["pod"],
             request.get("container") or "",
-            wanted=Wanted(tail=request.get("tail")),
+            wanted=LogRange(tail=request.get("tail")),
             follow=bool(request.get("follow")),
         )
         async for piece in pieces:

@@ -14,19 +14,19 @@ import socket
 from collections.abc import Coroutine
 from typing import Any
 
-from deploy.devcluster.object_cache import Mirror
-from deploy.devcluster.settings import Published
+from deploy.devcluster.object_cache import ObjectCache
+from deploy.devcluster.settings import PublishedService
 
 _log = logging.getLogger(__name__)
 _CHUNK = 64 * 1024
 
 
-class Publication:
+class PublishedSocket:
     """One published Service."""
 
-    def __init__(self, listener: socket.socket, mirror: Mirror, published: Published) -> None:
+    def __init__(self, listener: socket.socket, cache: ObjectCache, published: PublishedService) -> None:
         self._listener = listener
-        self._mirror = mirror
+        self._cache = cache
         self._published = published
 
     async def serve(self) -> None:
@@ -47,7 +47,7 @@ class Publication:
                 await _until_either(_pass_on(reader, back), _pass_on(there, writer))
 
     def _address(self) -> str:
-        service = self._mirror.get("services", self._published.namespace, self._published.service)
+        service = self._cache.get("services", self._published.namespace, self._published.service)
         address = (service or {"spec": {}})["spec"].get("clusterIP") or "None"
         if address == "None":
             raise ConnectionRefusedError("the Service does not exist or has no address")

@@ -1,6 +1,6 @@
 """What the cluster holds, in memory: one watch per resource, shared by all controllers and the node agent.
 
-Readers get the store's newest objects without a request and must not change them. A mirror may lag behind a write
+Readers get the store's newest objects without a request and must not change them. A cache may lag behind a write
 by a turn of the event loop, so whoever would act twice on stale news (creating pods, say) reads the cluster itself.
 """
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import ApiError, Cluster, Obj, WatchEvent
+from deploy.devcluster.cluster_api import Cluster, KubeApiError, Obj, WatchEvent
 
 _log = logging.getLogger(__name__)
 
 
-class Change(msgspec.Struct, frozen=True):
+class ObjectChange(msgspec.Struct, frozen=True):
     """An object before and after; no `old` means it is new, no `new` that it is gone. Never neither."""
 
     old: Obj | None
@@ -39,10 +39,10 @@ class Change(msgspec.Struct, frozen=True):
             yield self.new
 
 
-Subscriber = Callable[[Change], None]
+Subscriber = Callable[[ObjectChange], None]
 
 
-class Mirror:
+class ObjectCache:
     """Objects of the given resources, kept current by `run`."""
 
     def __init__(self, cluster: Cluster, resources: Sequence[str]) -> None:
@@ -55,13 +55,13 @@ class Mirror:
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """What is mirrored."""
+        """What is cached."""
         return tuple(self._held)
 
     def subscribe(self, resource: str, subscriber: Subscriber) -> None:
         """Be told of every change, and first of what there is already."""
         for obj in self.all(resource):
-            subscriber(Change(None, obj))
+            subscriber(ObjectChange(None, obj))
         self._subscribers[resource].append(subscriber)
 
     def get(self, resource: str, namespace: str, name: str) -> Obj | None:
@@ -78,7 +78,7 @@ class Mirror:
         """Follow the cluster for ever."""
         async with asyncio.TaskGroup() as group:
             for resource in self._held:
-                group.create_task(self._follow(resource), name=f"mirror {resource}")
+                group.create_task(self._follow(resource), name=f"cache {resource}")
 
     async def _follow(self, resource: str) -> None:
         while True:
@@ -90,7 +90,7 @@ class Mirror:
             try:
                 async for event in self._cluster.watch(resource, since=version):
                     self.apply(resource, event)
-            except ApiError as error:
+            except KubeApiError as error:
                 if error.status != 410:
                     raise
             _log.info("the watch of %s ended; listing again", resource)
@@ -111,15 +111,15 @@ class Mirror:
         old = held.get(name)
         if event.type == "DELETED":
             held.pop(name, None)
-            self._tell(resource, Change(event.object, None))
+            self._tell(resource, ObjectChange(event.object, None))
             return
         held[name] = event.object
         if old is not None and object_fields.uid(old) != object_fields.uid(event.object):
-            self._tell(resource, Change(old, None))
+            self._tell(resource, ObjectChange(old, None))
             old = None
         if old is None or old["metadata"].get("resourceVersion") != event.object["metadata"].get("resourceVersion"):
-            self._tell(resource, Change(old, event.object))
+            self._tell(resource, ObjectChange(old, event.object))
 
-    def _tell(self, resource: str, change: Change) -> None:
+    def _tell(self, resource: str, change: ObjectChange) -> None:
         for subscriber in self._subscribers[resource]:
             subscriber(change)

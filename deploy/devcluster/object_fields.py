@@ -1,6 +1,6 @@
 """Reading Kubernetes objects as JSON: the few questions that every controller and the node agent ask.
 
-Objects stay plain dicts (see `cluster.py`): what is not understood here must travel through unchanged. The
+Objects stay plain dicts (see `cluster_api.py`): what is not understood here must travel through unchanged. The
 functions are pure, and tolerate what an object may lack.
 """
 
@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 
-from deploy.devcluster.cluster import ApiError, Cluster, Obj
+from deploy.devcluster.cluster_api import Cluster, KubeApiError, Obj
 
 Key = tuple[str, str]
 """(namespace, name); the namespace is empty for what is cluster-scoped."""
 
 API_SERVER = "kube-apiserver"
 """Common name of the certificate that the API server proves itself to webhooks with."""
+ROOT_CA = "kube-root-ca.crt"
+"""Name of the ConfigMap in each namespace with the certificate of the cluster's CA."""
 _SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Kubernetes' own: no vowels and no digits that look like letters, so that a suffix never spells a word."""
 
@@ -197,6 +199,6 @@ async def write_status(cluster: Cluster, resource: str, obj: Obj, status: Obj) -
     merge = status | {field: None for field in before if field not in status}
     try:
         await cluster.patch(resource, namespace(obj), name(obj), {"status": merge}, subresource="status")
-    except ApiError as error:
+    except KubeApiError as error:
         if error.status != 404:
             raise

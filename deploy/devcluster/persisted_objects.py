@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from deploy.devcluster.bootstrap import Applying
-from deploy.devcluster.cluster import ApiError, Obj
-from deploy.devcluster.settings import Kept
+from deploy.devcluster.cluster_api import KubeApiError, Obj
+from deploy.devcluster.manifest_applier import ManifestApplier
+from deploy.devcluster.settings import KeptObjects
 from shared.errors import BadInputError
 from shared.io.atomic_file import sync_folder, write_atomically
 from shared.io.decoding import UndecodableError, decode_any
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 _MANAGER = "meshlog"
 
 
-class Keepsakes:
+class ObjectPersistence:
     """Reads them back (`restore`), then writes every change down (`run`, one task for each of `kept`)."""
 
-    def __init__(self, cluster: Applying, directory: Path, kept: Sequence[Kept]) -> None:
+    def __init__(self, cluster: ManifestApplier, directory: Path, kept: Sequence[KeptObjects]) -> None:
         self._cluster = cluster
         self._directory = directory
         self.kept = tuple(kept)
@@ -44,13 +44,13 @@ class Keepsakes:
         for path, obj in sorted(found, key=lambda each: each[1]["metadata"].get("creationTimestamp", "")):
             try:
                 await self._cluster.transact([_bare(obj)], manager=_MANAGER)
-            except ApiError as error:
+            except KubeApiError as error:
                 raise BadInputError(
                     "devcluster/kept", f"cannot be put back: {error.sentence}", about=str(path)
                 ) from error
         return len(found)
 
-    async def run(self, one: Kept) -> None:
+    async def run(self, one: KeptObjects) -> None:
         """Write down what there is and each change, for ever."""
         while True:
             found, revision = await self._cluster.list(one.resource, one.namespace)
@@ -66,7 +66,7 @@ class Keepsakes:
                     if one.name in ("", name):
                         obj = None if event.type == "DELETED" else event.object
                         await asyncio.to_thread(self._keep, self._file(one, name), obj)
-            except ApiError as error:
+            except KubeApiError as error:
                 _log.warning("%s are looked at anew: %s", one.resource, error)
 
     def _keep(self, path: Path, obj: Obj | None) -> None:
@@ -77,10 +77,10 @@ class Keepsakes:
         else:
             write_atomically(path, msgspec.json.encode(obj))
 
-    def _place(self, one: Kept) -> Path:
+    def _place(self, one: KeptObjects) -> Path:
         return self._directory / one.resource / one.namespace
 
-    def _file(self, one: Kept, name: str) -> Path:
+    def _file(self, one: KeptObjects, name: str) -> Path:
         return self._place(one) / f"{name}.json"
 
 

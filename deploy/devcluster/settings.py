@@ -29,7 +29,7 @@ HALT_GRACE = 4.0
 """Seconds that containers have to end by themselves when the devcluster ends; the launcher waits a bit longer."""
 
 
-class Published(msgspec.Struct, frozen=True):
+class PublishedService(msgspec.Struct, frozen=True):
     """A socket of the host whose connections lead to a Service."""
 
     listener: str
@@ -39,7 +39,7 @@ class Published(msgspec.Struct, frozen=True):
     port: int
 
 
-class Kept(msgspec.Struct, frozen=True):
+class KeptObjects(msgspec.Struct, frozen=True):
     """Which objects are kept."""
 
     resource: str
@@ -54,8 +54,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     manifests: tuple[Path, ...] = ()
     """YAML files whose objects are applied before the devcluster says that it is ready."""
-    published: tuple[Published, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    published: tuple[PublishedService, ...] = ()
+    kept: tuple[KeptObjects, ...] = ()
     """Objects that are there again at the next start."""
     log_level: str = "info"
     watch_window: int = 1000
@@ -97,17 +97,17 @@ def parse(argv: Sequence[str]) -> Settings:
     )
 
 
-def _kept(text: str) -> Kept:
+def _kept(text: str) -> KeptObjects:
     resource, namespace, *name = text.split("/")[:3] if text.count("/") in (1, 2) else ("", "")
     if not (resource and namespace):
         raise BadInputError("devcluster/settings", f"--keep wants RESOURCE/NAMESPACE[/NAME], not {text}")
-    return Kept(resource, namespace, *name)
+    return KeptObjects(resource, namespace, *name)
 
 
-def _published(text: str) -> Published:
+def _published(text: str) -> PublishedService:
     listener, _, target = text.partition("=")
     place, _, port = target.rpartition(":")
     namespace, _, service = place.partition("/")
     if not (listener and namespace and service and port.isdecimal()):
         raise BadInputError("devcluster/settings", f"--publish wants LISTENER=NAMESPACE/SERVICE:PORT, not {text}")
-    return Published(listener=listener, namespace=namespace, service=service, port=int(port))
+    return PublishedService(listener=listener, namespace=namespace, service=service, port=int(port))

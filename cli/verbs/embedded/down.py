@@ -18,11 +18,11 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     from cli.embedded import lifecycle
-    from deploy.devcluster.launch import mesh
+    from deploy.devcluster.launch import mesh_process
 
     state = lifecycle.state_directory()
     # A kubeconfig of an API that is gone would only puzzle.
-    was_running = mesh.down(state)
+    was_running = mesh_process.down(state)
     (state / lifecycle.KUBECONFIG).unlink(missing_ok=True)
     output.line("The mesh is down." if was_running else "No mesh was running.")
     if options.forget and state.is_dir():

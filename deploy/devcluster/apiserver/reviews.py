@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.devcluster.apiserver.access.authentication import Accounts
 from deploy.devcluster.apiserver.access.authorization import Attributes, Authorizer
-from deploy.devcluster.apiserver.errors import bad_request, invalid, required, wrong
-from deploy.devcluster.apiserver.http.columns import at
-from deploy.devcluster.apiserver.kinds.registry import Kind
-from deploy.devcluster.apiserver.write.admission import Caller
-from deploy.devcluster.apiserver.write.options import timestamp
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.access.token_authentication import TokenAuthenticator
+from deploy.devcluster.apiserver.kinds.kind_registry import ResourceKind
+from deploy.devcluster.apiserver.kinds.printer_columns import at
+from deploy.devcluster.apiserver.status_errors import bad_request, invalid, required, wrong
+from deploy.devcluster.apiserver.user_info import UserInfo
+from deploy.devcluster.apiserver.write.write_options import timestamp
+from deploy.devcluster.cluster_api import Obj
 
 
 def _part(body: Any, name: str) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def _part(body: Any, name: str) -> dict[str, Any]:
     return part or {}
 
 
-def token_review(accounts: Accounts, body: Any) -> Obj:
+def token_review(accounts: TokenAuthenticator, body: Any) -> Obj:
     """Whether a token proves someone, for the audiences asked for."""
     spec = _part(body, "spec")
     token, audiences = spec.get("token"), spec.get("audiences") or []
@@ -42,7 +42,7 @@ def token_review(accounts: Accounts, body: Any) -> Obj:
     }
 
 
-def token_request(accounts: Accounts, namespace: str, account: str, body: Any, now: float) -> Obj:
+def token_request(accounts: TokenAuthenticator, namespace: str, account: str, body: Any, now: float) -> Obj:
     """A token of a service account. Raises 400, 404, 409, 422."""
     spec = _part(body, "spec")
     audiences, seconds = spec.get("audiences") or [], spec.get("expirationSeconds", 3600)
@@ -76,7 +76,7 @@ def token_request(accounts: Accounts, namespace: str, account: str, body: Any, n
     }
 
 
-def permission(kind: str, body: Any, caller: Caller, authorizer: Authorizer) -> Obj:
+def permission(kind: str, body: Any, caller: UserInfo, authorizer: Authorizer) -> Obj:
     """The answer to a `…Review` of what someone may do, or who they are."""
     spec = _part(body, "spec")
     group = "authentication.k8s.io" if kind == "SelfSubjectReview" else "authorization.k8s.io"
@@ -91,7 +91,7 @@ def permission(kind: str, body: Any, caller: Caller, authorizer: Authorizer) -> 
         }
     else:
         if not kind.startswith("Self"):
-            caller = Caller(str(spec.get("user") or ""), groups=tuple(map(str, spec.get("groups") or ())))
+            caller = UserInfo(str(spec.get("user") or ""), groups=tuple(map(str, spec.get("groups") or ())))
         status = {"allowed": authorizer.grant(caller, _asked(spec)) is not None or "system:masters" in caller.groups}
     made: dict[str, Any] = {"kind": kind, "apiVersion": f"{group}/v1", "metadata": {"creationTimestamp": None}}
     if spec:
@@ -113,7 +113,7 @@ def _asked(spec: dict[str, Any]) -> Attributes:
     )
 
 
-def scale_of(kind: Kind, obj: Obj) -> Obj:
+def scale_of(kind: ResourceKind, obj: Obj) -> Obj:
     """The `Scale` of an object."""
     assert kind.scale is not None
     spec_path, status_path, selector_path = (path.removeprefix(".") for path in kind.scale)
@@ -134,7 +134,7 @@ def scale_of(kind: Kind, obj: Obj) -> Obj:
     }
 
 
-def scaled(kind: Kind, obj: Obj, scale: Any) -> Obj:
+def scaled(kind: ResourceKind, obj: Obj, scale: Any) -> Obj:
     """The object with the replicas of a `Scale`. Raises 422."""
     assert kind.scale is not None
     replicas = _part(scale, "spec").get("replicas", 0)

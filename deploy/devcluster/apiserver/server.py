@@ -13,20 +13,24 @@ import yaml
 from aiohttp import web
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.apiserver.access.authentication import ISSUER, Accounts, Issued
 from deploy.devcluster.apiserver.access.authorization import Authorizer
-from deploy.devcluster.apiserver.access.certificates import ClusterCa
+from deploy.devcluster.apiserver.access.cluster_ca import ClusterCa
 from deploy.devcluster.apiserver.access.default_roles import default_roles
+from deploy.devcluster.apiserver.access.token_authentication import (
+    ISSUER,
+    IssuedToken,
+    TokenAuthenticator,
+)
 from deploy.devcluster.apiserver.http.container_logs import LogSource
-from deploy.devcluster.apiserver.http.handlers import Handlers
+from deploy.devcluster.apiserver.http.handlers import RequestHandlers
 from deploy.devcluster.apiserver.kinds.builtin import built_in
-from deploy.devcluster.apiserver.kinds.registry import Kinds
-from deploy.devcluster.apiserver.local import LocalCluster
-from deploy.devcluster.apiserver.read.reader import Reader
-from deploy.devcluster.apiserver.store import Store
-from deploy.devcluster.apiserver.write.admission import Admission, ResolveService
+from deploy.devcluster.apiserver.kinds.kind_registry import KindRegistry
+from deploy.devcluster.apiserver.local_cluster import LocalCluster
+from deploy.devcluster.apiserver.object_store import Store
+from deploy.devcluster.apiserver.read.list_watch import ListWatch
+from deploy.devcluster.apiserver.write.admission_webhooks import AdmissionWebhooks, ResolveService
 from deploy.devcluster.apiserver.write.cluster_ips import ClusterIps
-from deploy.devcluster.apiserver.write.writer import Writer
+from deploy.devcluster.apiserver.write.object_writer import ObjectWriter
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _EPOCH = 1_735_689_600
@@ -60,18 +64,18 @@ class ApiServer:
         """
         first = int((clock() - _EPOCH) * 10) if first_revision is None else first_revision
         self.store = Store(window=window, first_revision=max(1, first))
-        self.kinds = Kinds(built_in())
+        self.kinds = KindRegistry(built_in())
         self._ca = ClusterCa(dt.datetime.fromtimestamp(clock(), tz=dt.UTC))
-        self._admission = Admission(self.store, resolve_service or self._cluster_ip, self._identify)
+        self._admission = AdmissionWebhooks(self.store, resolve_service or self._cluster_ip, self._identify)
         cluster_ips = ClusterIps(self.store, service_network, reserved_addresses)
-        self.writer = Writer(self.store, self.kinds, self._admission, clock=clock, cluster_ips=cluster_ips)
-        self.accounts = Accounts(self.store, issuer=issuer, clock=clock)
+        self.writer = ObjectWriter(self.store, self.kinds, self._admission, clock=clock, cluster_ips=cluster_ips)
+        self.accounts = TokenAuthenticator(self.store, issuer=issuer, clock=clock)
         self.authorizer = Authorizer(self.store)
         self._cluster = LocalCluster(self.store, self.kinds, self.writer)
-        self._handlers = Handlers(
+        self._handlers = RequestHandlers(
             store=self.store,
             kinds=self.kinds,
-            reader=Reader(self.store, clock, bookmark_seconds=bookmark_seconds, streaming_lists=streaming_lists),
+            reader=ListWatch(self.store, clock, bookmark_seconds=bookmark_seconds, streaming_lists=streaming_lists),
             writer=self.writer,
             accounts=self.accounts,
             authorizer=self.authorizer,
@@ -85,7 +89,7 @@ class ApiServer:
 
     @property
     def cluster(self) -> LocalCluster:
-        """The API, in-process (`deploy.devcluster.cluster.Cluster`, and `transact`)."""
+        """The API, in-process (`deploy.devcluster.cluster_api.Cluster`, and `transact`)."""
         return self._cluster
 
     def _identify(self, context: ssl.SSLContext) -> None:
@@ -167,8 +171,8 @@ class ApiServer:
         seconds: int = 3600,
         pod: str = "",
         pod_uid: str = "",
-    ) -> Issued:
-        """A service account's token, as the kubelet asks for one. Raises `ApiError` 404, 409, 400.
+    ) -> IssuedToken:
+        """A service account's token, as the kubelet asks for one. Raises `KubeApiError` 404, 409, 400.
 
         Without audiences it is for the API itself; with `pod` it dies with that pod.
         """

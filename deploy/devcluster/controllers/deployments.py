@@ -1,7 +1,7 @@
 """Deployment → ReplicaSets, one per pod template, as Kubernetes does it.
 
 Names, labels, annotations and conditions are Kubernetes' own, so that `kubectl rollout status|history|undo` and
-`kubectl wait --for=condition=Available` work. Which set gets how many pods is arithmetic in `rollout.py`.
+`kubectl wait --for=condition=Available` work. Which set gets how many pods is arithmetic in `rollout_bounds.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Cluster, Obj
-from deploy.devcluster.controllers import rollout
+from deploy.devcluster.cluster_api import Cluster, Obj
+from deploy.devcluster.controllers import rollout_bounds
 from deploy.devcluster.object_fields import Key
 
 _SETS = "replicasets.apps"
@@ -21,7 +21,7 @@ _HASH = "pod-template-hash"
 _REVISION = "deployment.kubernetes.io/revision"
 
 
-class Deployments:
+class DeploymentController:
     """The controller; `reconcile` is one step for one Deployment."""
 
     def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
@@ -89,7 +89,7 @@ class Deployments:
         if _is_recreate(found):
             sizes = {object_fields.name(each): 0 for each in populated}
             return sizes or {object_fields.name(new): replicas}
-        return rollout.next_sizes(replicas, _bounds(found), _size(new), [_size(each) for each in populated])
+        return rollout_bounds.next_sizes(replicas, _bounds(found), _size(new), [_size(each) for each in populated])
 
     async def _report(self, found: Obj, new: Obj | None, old: Sequence[Obj]) -> float | None:
         now = self._now()
@@ -199,8 +199,8 @@ def _available(each: Obj) -> int:
     return (each.get("status") or {}).get("availableReplicas", 0)
 
 
-def _size(each: Obj) -> rollout.SetSize:
-    return rollout.SetSize(
+def _size(each: Obj) -> rollout_bounds.ReplicaCounts:
+    return rollout_bounds.ReplicaCounts(
         name=object_fields.name(each), wanted=_wanted(each), available=_available(each), present=_present(each)
     )
 
@@ -213,9 +213,11 @@ def _is_recreate(found: Obj) -> bool:
     return (found["spec"].get("strategy") or {}).get("type") == "Recreate"
 
 
-def _bounds(found: Obj) -> rollout.Bounds:
+def _bounds(found: Obj) -> rollout_bounds.RolloutBounds:
     rolling = (found["spec"].get("strategy") or {}).get("rollingUpdate") or {}
-    return rollout.resolve_bounds(_wanted(found), rolling.get("maxSurge", "25%"), rolling.get("maxUnavailable", "25%"))
+    return rollout_bounds.resolve_bounds(
+        _wanted(found), rolling.get("maxSurge", "25%"), rolling.get("maxUnavailable", "25%")
+    )
 
 
 def _advanced(before: Obj, after: Obj) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.cluster_api import Cluster, KubeApiError, Obj
+from deploy.devcluster.object_cache import ObjectCache
 from deploy.devcluster.object_fields import Key
 
 _SLICES = "endpointslices.discovery.k8s.io"
@@ -20,34 +20,34 @@ _MANAGER = "endpointslice-controller.k8s.io"
 _HEADLESS = "service.kubernetes.io/headless"
 
 
-class EndpointSlices:
+class EndpointSliceController:
     """The controller; `reconcile` is one step for one Service."""
 
-    def __init__(self, cluster: Cluster, mirror: Mirror) -> None:
+    def __init__(self, cluster: Cluster, cache: ObjectCache) -> None:
         self._cluster = cluster
-        self._mirror = mirror
+        self._cache = cache
 
     def concerned(self, pod: Obj) -> list[Key]:
         """The Services that select this pod."""
         namespace = object_fields.namespace(pod)
         return [
             object_fields.key(service)
-            for service in self._mirror.all("services", namespace)
+            for service in self._cache.all("services", namespace)
             if _selects(service, object_fields.labels(pod))
         ]
 
     async def reconcile(self, key: Key) -> float | None:
         """Make the Service's slices what its pods say."""
-        service = self._mirror.get("services", *key)
+        service = self._cache.get("services", *key)
         if service is not None and not service["spec"].get("selector"):
             return None
         wanted: dict[str, Obj] = {}
         if service is not None:
-            pods = [pod for pod in self._mirror.all("pods", key[0]) if _selects(service, object_fields.labels(pod))]
+            pods = [pod for pod in self._cache.all("pods", key[0]) if _selects(service, object_fields.labels(pod))]
             wanted = {object_fields.name(each): each for each in slices_of(service, pods)}
         present = {
             object_fields.name(each): each
-            for each in self._mirror.all(_SLICES, key[0])
+            for each in self._cache.all(_SLICES, key[0])
             if object_fields.labels(each).get(_SERVICE_NAME) == key[1]
             and object_fields.labels(each).get(_MANAGED_BY) == _MANAGER
         }
@@ -74,7 +74,7 @@ class EndpointSlices:
         }
         try:
             await self._cluster.patch(_SLICES, *object_fields.key(before), merge)
-        except ApiError as error:
+        except KubeApiError as error:
             if error.status != 404:
                 raise
             await self._cluster.create(_SLICES, wanted)

@@ -1,6 +1,6 @@
 """ReplicaSet → Pods: as many active pods of the template as the set asks for.
 
-It reads pods from the cluster, not from a mirror: acting on a list that lacks the pod just created would create
+It reads pods from the cluster, not from a cache: acting on a list that lacks the pod just created would create
 one too many.
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import ApiError, Cluster, Obj
+from deploy.devcluster.cluster_api import Cluster, KubeApiError, Obj
 from deploy.devcluster.object_fields import Key
 
 
-class ReplicaSets:
+class ReplicaSetController:
     """The controller; `reconcile` is one step for one set."""
 
     def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
@@ -42,7 +42,7 @@ class ReplicaSets:
             active = [pod for pod in active if object_fields.uid(pod) not in gone]
         soonest = await self._report(found, active, failure)
         if failure:
-            raise ApiError(500, "FailedCreate", failure)
+            raise KubeApiError(500, "FailedCreate", failure)
         return soonest
 
     async def _claimed(self, found: Obj) -> list[Obj]:
@@ -75,7 +75,7 @@ class ReplicaSets:
                 *(self._cluster.create("pods", _pod_of(found)) for _ in range(size)), return_exceptions=True
             )
             for answer in answers:
-                if isinstance(answer, ApiError):
+                if isinstance(answer, KubeApiError):
                     return created, str(answer)
                 if isinstance(answer, BaseException):
                     raise answer

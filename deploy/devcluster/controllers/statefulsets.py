@@ -12,14 +12,14 @@ from collections.abc import Callable
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Cluster, Obj
-from deploy.devcluster.controllers import claims
+from deploy.devcluster.cluster_api import Cluster, Obj
+from deploy.devcluster.controllers import volume_claims
 from deploy.devcluster.object_fields import Key
 
 _REVISION = "controller-revision-hash"
 
 
-class StatefulSets:
+class StatefulSetController:
     """The controller; `reconcile` is one step for one set."""
 
     def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
@@ -46,7 +46,7 @@ class StatefulSets:
         start: int = (spec.get("ordinals") or {}).get("start", 0)
         ordinals = range(start, start + spec.get("replicas", 1))
         for ordinal, pod in owned.items():
-            await claims.own(self._cluster, found, pod, surplus=ordinal not in ordinals)
+            await volume_claims.own(self._cluster, found, pod, surplus=ordinal not in ordinals)
         parallel = spec.get("podManagementPolicy") == "Parallel"
         filled = await self._fill(found, owned, ordinals, revision)
         if not (filled or parallel):
@@ -64,7 +64,7 @@ class StatefulSets:
         for ordinal in ordinals:
             pod = owned.get(ordinal)
             if pod is None:
-                if not await claims.ensure(self._cluster, found, f"{object_fields.name(found)}-{ordinal}"):
+                if not await volume_claims.ensure(self._cluster, found, f"{object_fields.name(found)}-{ordinal}"):
                     return False  # looked at again when the claim has gone
                 owned[ordinal] = await self._cluster.create("pods", _pod_of(found, ordinal, revision))
             elif object_fields.is_pod_finished(pod) and not object_fields.is_terminating(pod):

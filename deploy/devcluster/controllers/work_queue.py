@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.cluster_api import KubeApiError
 from deploy.devcluster.object_fields import Key
 from shared.timing.backoff import Backoff, Delays
 
@@ -84,7 +84,7 @@ class Reconciler:
     async def _step(self, key: Key) -> float | None:
         try:
             pause = await self._reconcile(key)
-        except ApiError as error:
+        except KubeApiError as error:
             if error.status != 409 and self._told.get(key) != str(error):
                 self._told[key] = str(error)
                 _log.warning("%s %s/%s: %s", self._name, *key, error)

@@ -1,6 +1,6 @@
 """The node agent: every pod of the cluster runs here, each in the care of its own worker.
 
-There is one node and no scheduler: a pod is bound the moment it is seen. The agent lives on the mirror's news, its
+There is one node and no scheduler: a pod is bound the moment it is seen. The agent lives on the cache's news, its
 only timer bounds the size of logs.
 """
 
@@ -17,17 +17,16 @@ from typing import Any
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import ApiError, Cluster, Obj
-from deploy.devcluster.controllers.namespaces import ROOT_CA
+from deploy.devcluster.cluster_api import Cluster, KubeApiError, Obj
 from deploy.devcluster.kubelet.container import log_files as logs
 from deploy.devcluster.kubelet.container import probe_check
-from deploy.devcluster.kubelet.events import EventRecorder
-from deploy.devcluster.kubelet.pod.environment import Lookup
-from deploy.devcluster.kubelet.pod.processes import Node
-from deploy.devcluster.kubelet.pod.volumes import PodVolumes, TokenIssuer
-from deploy.devcluster.kubelet.pod.worker import PodWorker
+from deploy.devcluster.kubelet.container.environment import Lookup
+from deploy.devcluster.kubelet.event_recorder import EventRecorder
+from deploy.devcluster.kubelet.pod.pod_worker import PodWorker
+from deploy.devcluster.kubelet.pod.processes import NodeContext
+from deploy.devcluster.kubelet.pod.volumes import PodVolumes, ServiceAccountTokens
 from deploy.devcluster.kubelet.registration import node_object, node_status
-from deploy.devcluster.object_cache import Change, Mirror
+from deploy.devcluster.object_cache import ObjectCache, ObjectChange
 from deploy.devcluster.runtime import Process, Runtime
 from shared.errors import BadInputError
 
@@ -60,37 +59,37 @@ class Kubelet:
     def __init__(
         self,
         cluster: Cluster,
-        mirror: Mirror,
+        cache: ObjectCache,
         runtime: Runtime,
-        issue: TokenIssuer,
+        issue: ServiceAccountTokens,
         settings: NodeSettings,
         *,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
-        self._mirror = mirror
+        self._cache = cache
         self._issue = issue
         self._settings = settings
         self._now = now
         self._logs = logs.PodLogs(settings.logs)
         self._events = EventRecorder(cluster, node=settings.name, now=now)
-        self._http = probe_check.HttpClient()
-        self._node = Node(cluster, runtime, self._logs, self._events, self._http, settings.variables)
+        self._http = probe_check.ProbeHttpClient()
+        self._node = NodeContext(cluster, runtime, self._logs, self._events, self._http, settings.variables)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._binding: set[str] = set()
         self._closed = False
 
     async def run(self) -> None:
-        """Run pods for ever; the mirror must run beside it."""
+        """Run pods for ever; the cache must run beside it."""
         shutil.rmtree(self._settings.volumes, ignore_errors=True)
         self._settings.volumes.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self._register()
-        await self._mirror.synced.wait()
-        self._mirror.subscribe("pods", self._on_pod)
-        self._mirror.subscribe("configmaps", lambda change: self._on_configuration("configmaps", change))
-        self._mirror.subscribe("secrets", lambda change: self._on_configuration("secrets", change))
-        self._mirror.subscribe(_CLAIMS, lambda change: self._on_configuration(_CLAIMS, change))
+        await self._cache.synced.wait()
+        self._cache.subscribe("pods", self._on_pod)
+        self._cache.subscribe("configmaps", lambda change: self._on_configuration("configmaps", change))
+        self._cache.subscribe("secrets", lambda change: self._on_configuration("secrets", change))
+        self._cache.subscribe(_CLAIMS, lambda change: self._on_configuration(_CLAIMS, change))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._events.run())
             group.create_task(self._bound_logs())
@@ -128,7 +127,7 @@ class Kubelet:
         worker.processes.signal(container, number)
 
     def _running(self, namespace: str, name: str, container: str) -> tuple[PodWorker, str]:
-        pod = self._mirror.get("pods", namespace, name)
+        pod = self._cache.get("pods", namespace, name)
         if pod is None:
             raise BadInputError("devcluster/no-pod", f"there is no pod {namespace}/{name}")
         worker = self._workers.get(object_fields.uid(pod))
@@ -153,15 +152,15 @@ class Kubelet:
         name: str,
         container: str = "",
         *,
-        wanted: logs.Wanted = logs.ALL,
+        wanted: logs.LogRange = logs.ALL,
         follow: bool = False,
         previous: bool = False,
     ) -> AsyncGenerator[bytes]:
         """What a container printed in all its runs, or in the previous one; also of a pod that is gone, for a while.
 
-        Raises `BadInputError` if there is no such log, `ApiError` if there was no previous run.
+        Raises `BadInputError` if there is no such log, `KubeApiError` if there was no previous run.
         """
-        pod = self._mirror.get("pods", namespace, name)
+        pod = self._cache.get("pods", namespace, name)
         if pod is not None:
             container = self._chosen(pod, container)
         path = self._logs.path(pod, container) if pod is not None else self._logs.find(namespace, name, container)
@@ -176,7 +175,7 @@ class Kubelet:
             run = worker.processes.previous_run(container) if worker is not None else None
             if run is None:
                 message = f'previous terminated container "{container}" in pod "{name}" not found'
-                raise ApiError(400, "BadRequest", message)
+                raise KubeApiError(400, "BadRequest", message)
             yield self._logs.read_part(path, *run, wanted)
             return
         async for chunk in self._logs.read(path, wanted, follow=going if follow else None):
@@ -189,7 +188,7 @@ class Kubelet:
         status = node_status(name, self._node.runtime.node_ip, self._now())
         await self._cluster.patch("nodes", "", name, {"status": status}, subresource="status")
 
-    def _on_pod(self, change: Change) -> None:
+    def _on_pod(self, change: ObjectChange) -> None:
         pod, uid = change.object, object_fields.uid(change.object)
         worker = self._workers.get(uid)
         if change.new is None:
@@ -213,7 +212,7 @@ class Kubelet:
 
     def _worker(self, pod: Obj) -> PodWorker:
         namespace = object_fields.namespace(pod)
-        lookup: Lookup = lambda resource, name: self._mirror.get(resource, namespace, name)  # noqa: E731
+        lookup: Lookup = lambda resource, name: self._cache.get(resource, namespace, name)  # noqa: E731
         volumes = PodVolumes(
             pod,
             directory=self._settings.volumes / object_fields.uid(pod),
@@ -221,7 +220,7 @@ class Kubelet:
             state=self._settings.state,
             lookup=lookup,
             issue=self._issue,
-            root_ca=ROOT_CA,
+            root_ca=object_fields.ROOT_CA,
             automount=self._automounts(pod),
             now=self._now,
         )
@@ -232,7 +231,7 @@ class Kubelet:
         if own is not None:
             return own
         name = pod["spec"].get("serviceAccountName") or "default"
-        account = self._mirror.get("serviceaccounts", object_fields.namespace(pod), name)
+        account = self._cache.get("serviceaccounts", object_fields.namespace(pod), name)
         return account is None or account.get("automountServiceAccountToken") is not False
 
     async def _bind(self, pod: Obj) -> None:
@@ -240,10 +239,10 @@ class Kubelet:
         spec: Obj = {"nodeName": self._settings.name}
         if not pod["spec"].get("serviceAccountName"):
             spec["serviceAccountName"] = "default"
-        while self._mirror.get("pods", *object_fields.key(pod)) is not None:
+        while self._cache.get("pods", *object_fields.key(pod)) is not None:
             try:
                 await self._cluster.patch("pods", *object_fields.key(pod), {"spec": spec})
-            except ApiError as error:
+            except KubeApiError as error:
                 if error.status != 404:
                     _log.warning("pod %s/%s cannot be bound: %s", *object_fields.key(pod), error)
                 await asyncio.sleep(_RETRY_BINDING)
@@ -261,7 +260,7 @@ class Kubelet:
             self._events.forget(pod)
             self._logs.forget()
 
-    def _on_configuration(self, resource: str, change: Change) -> None:
+    def _on_configuration(self, resource: str, change: ObjectChange) -> None:
         namespace, name = object_fields.key(change.object)
         for worker in self._workers.values():
             if worker.namespace == namespace:

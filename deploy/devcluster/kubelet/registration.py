@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 
 
 def node_object(name: str) -> Obj:

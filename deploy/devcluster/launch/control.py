@@ -32,7 +32,7 @@ Starter = Callable[[dict[str, Any], tuple[int, int, int]], Awaitable[Process]]
 descriptors, which stay the caller's. Raises `MeshlogError` for a pod that is not there, `OSError` for a bad command."""
 
 
-class Conversation:
+class ControlConnection:
     """One connection, as the server sees it."""
 
     def __init__(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
@@ -55,14 +55,14 @@ class Conversation:
         return json.loads(message) if message else None
 
 
-Handler = Callable[[Conversation], Awaitable[None]]
+Handler = Callable[[ControlConnection], Awaitable[None]]
 
 
 class ControlServer:
     """Serves the control socket with handlers by operation."""
 
     def __init__(self, listener: socket.socket) -> None:
-        """`listener` comes from `handover.Inherited.control`."""
+        """`listener` comes from `handover.Handover.control`."""
         self._listener = listener
         self._handlers: dict[str, Handler] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,7 +74,7 @@ class ControlServer:
     def register_exec(self, start: Starter) -> None:
         """Serve `exec` with whatever `start` starts."""
 
-        async def handle(conversation: Conversation) -> None:
+        async def handle(conversation: ControlConnection) -> None:
             await _run_exec(conversation, start)
 
         self.register("exec", handle)
@@ -100,7 +100,7 @@ class ControlServer:
             message, descriptors = await _receive_with_descriptors(connection)
             if not message:
                 return
-            conversation = Conversation(connection, {}, descriptors)
+            conversation = ControlConnection(connection, {}, descriptors)
             with contextlib.suppress(ConnectionError):
                 await self._answer(conversation, message)
         finally:
@@ -108,7 +108,7 @@ class ControlServer:
                 os.close(descriptor)
             connection.close()
 
-    async def _answer(self, conversation: Conversation, message: bytes) -> None:
+    async def _answer(self, conversation: ControlConnection, message: bytes) -> None:
         try:
             conversation.request = json.loads(message)
             handler = self._handlers.get(str(conversation.request.get("op")), _refuse)
@@ -128,7 +128,7 @@ class ControlServer:
             await conversation.send({"error": {"code": "control/failed", "sentence": sentence, "bad_input": False}})
 
 
-async def _refuse(conversation: Conversation) -> None:
+async def _refuse(conversation: ControlConnection) -> None:
     raise BadInputError("control/op", f"there is no operation {conversation.request.get('op')!r}")
 
 
@@ -146,7 +146,7 @@ async def _receive_with_descriptors(connection: socket.socket) -> tuple[bytes, l
         return b"", []
 
 
-async def _run_exec(conversation: Conversation, start: Starter) -> None:
+async def _run_exec(conversation: ControlConnection, start: Starter) -> None:
     if len(conversation.descriptors) != 3:
         raise BadInputError("control/exec", "stdin, stdout and stderr must come with the request")
     first, second, third = conversation.descriptors

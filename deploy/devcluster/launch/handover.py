@@ -17,7 +17,7 @@ from typing import Any
 VARIABLE = "MESHLOG_INHERITED"
 
 
-class Inherited:
+class Handover:
     """The devcluster's side: sockets by name, the control socket, and the way to say "ready"."""
 
     def __init__(
@@ -31,7 +31,7 @@ class Inherited:
         self._ready = ready
 
     @classmethod
-    def from_environment(cls) -> Inherited:
+    def from_environment(cls) -> Handover:
         """Take over the descriptors; they are closed for whatever this process starts."""
         told = json.loads(os.environ.pop(VARIABLE))
         descriptors = [*told["listeners"].values(), told["control"], told["ready"]]

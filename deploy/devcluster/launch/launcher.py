@@ -6,7 +6,7 @@ It enters new namespaces, forks pid 1 of the mesh, and waits. Nobody can outlive
 - pid 1 dies: the kernel kills all processes of its namespace; the launcher ends;
 - the devcluster dies: pid 1 ends.
 
-Started by `mesh.start` as a fresh interpreter: a user namespace can only be entered by a process with one thread.
+`mesh_process.start` starts it as a fresh interpreter: only a process with one thread can enter a user namespace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GRACE_SECONDS = 8.0
 
 
 def main() -> int:
-    """Run the mesh that the first argument describes (JSON, see `mesh.start`); the devcluster's exit code."""
+    """Run the mesh that the first argument describes (JSON, see `mesh_process.start`); the devcluster's exit code."""
     spec: dict[str, Any] = json.loads(sys.argv[1])
     ready, control, tether = int(spec["ready"]), int(spec["control"]), spec["tether"]
     listeners = [int(number) for number in spec["listeners"].values()]

@@ -32,6 +32,7 @@ def missing() -> tuple[str, str] | None:
     child = os.fork()
     if child == 0:
         try:
+            syscalls.die_with_parent()  # `up` may give up meanwhile: nothing of it may stay
             lack = _try_all()
             os.write(teller, json.dumps(lack).encode())
         except BaseException:  # noqa: BLE001 - nothing may return into the caller's code

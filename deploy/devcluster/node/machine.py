@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from deploy.devcluster.dns import DOMAIN, DnsServer, Zone
 from deploy.devcluster.node import service_routes, veth
-from deploy.devcluster.node.addresses import AddressPool
-from deploy.devcluster.node.sandbox import LinuxSandbox, PodFiles, Seen
+from deploy.devcluster.node.dns import DOMAIN, DnsServer, Zone
+from deploy.devcluster.node.pod_addresses import PodAddressPool
+from deploy.devcluster.node.sandbox import LinuxSandbox, PodFiles, VisibleFiles
 from deploy.devcluster.node.spawner_client import Spawner
 from deploy.devcluster.node.visible_files import shown
 from deploy.devcluster.runtime import ServiceRoute
@@ -46,7 +46,7 @@ class LinuxRuntime:
         veth.set_up_node(route, list(own), list(guarded))
         self._table, made = service_routes.set_up(NODE_IP, own, guarded)
         ruleset.commit(made, through=rules)
-        self._addresses = AddressPool(POD_NETWORK, now=time.monotonic)
+        self._addresses = PodAddressPool(POD_NETWORK, now=time.monotonic)
         self._routes: tuple[ServiceRoute, ...] = ()
         self._changing = asyncio.Lock()
         self._zone = Zone()
@@ -102,7 +102,7 @@ class LinuxRuntime:
             ip=ip,
             files=files,
             namespaces=namespaces,
-            seen=Seen(shown=self._shown, hidden=str(self._state_dir)),
+            seen=VisibleFiles(shown=self._shown, hidden=str(self._state_dir)),
             take_back=take_back,
         )
 

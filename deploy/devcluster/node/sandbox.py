@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from deploy.devcluster.node.capabilities import numbers
-from deploy.devcluster.node.spawner_client import ContainerProcess, Order, Spawner
+from deploy.devcluster.node.spawner_client import ContainerProcess, ProcessSpec, Spawner
 from deploy.devcluster.runtime import DEFAULT_CONFINEMENT, Confinement, Mount
 
 
@@ -47,7 +47,7 @@ class PodFiles(msgspec.Struct, frozen=True):
         shutil.rmtree(self.directory)
 
 
-class Seen(msgspec.Struct, frozen=True):
+class VisibleFiles(msgspec.Struct, frozen=True):
     """What containers see of the machine besides their volumes."""
 
     shown: Sequence[str]
@@ -66,7 +66,7 @@ class LinuxSandbox:
         ip: str,
         files: PodFiles,
         namespaces: Sequence[int],
-        seen: Seen,
+        seen: VisibleFiles,
         take_back: Callable[[], Awaitable[None]],
     ) -> None:
         """`namespaces` are descriptors, the sandbox's own from now on; `take_back` undoes the wiring."""
@@ -98,7 +98,7 @@ class LinuxSandbox:
         if self._removed:
             raise ProcessLookupError("the pod is gone")
         visible = [*self._files.mounts(), *mounts]
-        order = Order(
+        order = ProcessSpec(
             argv=list(argv),
             environment=with_interpreter_first(environment),
             directory=str(working_directory or "/"),
@@ -129,7 +129,7 @@ class LinuxSandbox:
     ) -> ContainerProcess:
         """Start one more process in a running container, as confined as that; `standard` stay the caller's."""
         confinement = self._processes.get(container, DEFAULT_CONFINEMENT)
-        order = Order(
+        order = ProcessSpec(
             argv=list(argv),
             environment=with_interpreter_first(environment),
             directory=str(working_directory or "/"),

@@ -8,7 +8,7 @@ child that only makes system calls and executes the container's program: a few m
 for whatever reason, the kernel itself kills everything that it ever started. Walking `/proc` or killing process groups
 would miss what forks meanwhile, or what called `setsid`.
 
-Requests and answers are JSON in SOCK_SEQPACKET datagrams with descriptors beside them; `spawning` is the other end.
+Requests and responses are JSON in SOCK_SEQPACKET datagrams with descriptors attached; `spawner_client` is the peer.
 """
 
 from __future__ import annotations

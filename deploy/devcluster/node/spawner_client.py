@@ -31,7 +31,7 @@ _HARMLESS = {
 """Signals whose default is not to end the process."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class ProcessSpec(msgspec.Struct, frozen=True):
     """What the spawner's child needs to become a container's process."""
 
     argv: Sequence[str]
@@ -141,21 +141,25 @@ class Spawner:
         _, descriptors = await self._ask({"op": "namespaces", "hostname": hostname}, [])
         return descriptors
 
-    async def start(self, order: Order, standard: tuple[int, int, int], namespaces: Sequence[int]) -> ContainerProcess:
+    async def start(
+        self, order: ProcessSpec, standard: tuple[int, int, int], namespaces: Sequence[int]
+    ) -> ContainerProcess:
         """A container in these namespaces (of a pod), with these standard descriptors; they stay the caller's.
 
         Raises `OSError` if it cannot be executed.
         """
         return await self._spawn("start", order, standard, namespaces)
 
-    async def join(self, order: Order, standard: tuple[int, int, int], container: ContainerProcess) -> ContainerProcess:
+    async def join(
+        self, order: ProcessSpec, standard: tuple[int, int, int], container: ContainerProcess
+    ) -> ContainerProcess:
         """One more process inside a running container."""
         if not container.running:
             raise ProcessLookupError("the container is not running")
         return await self._spawn("join", order, standard, [container.pidfd])
 
     async def _spawn(
-        self, operation: str, order: Order, standard: tuple[int, int, int], more: Sequence[int]
+        self, operation: str, order: ProcessSpec, standard: tuple[int, int, int], more: Sequence[int]
     ) -> ContainerProcess:
         failed, status = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         memory = os.memfd_create("order", os.MFD_CLOEXEC)

@@ -4,7 +4,7 @@ A pod has a single address (/32) and one route, to the node's end of its wire; t
 so nothing is ever asked by ARP. There is no bridge: two pods reach each other only through the node's rules, so a
 virtual address works the same from everywhere, also from the pod that is behind it.
 
-Numbers that belong to no pod are routed to `lo`, where the node's rules answer with a refusal (`services`).
+Numbers that belong to no pod are routed to `lo`, where the node's rules answer with a refusal (`service_routes`).
 Layouts: `rtnetlink(7)`. Forwarding is switched on per wire through netlink, because `/proc/sys` may be read-only.
 """
 

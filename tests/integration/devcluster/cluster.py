@@ -17,9 +17,9 @@ import aiohttp
 import yaml
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from deploy.devcluster.launch.control import ask
-from deploy.devcluster.launch.mesh import Mesh, start
+from deploy.devcluster.launch.mesh_process import LaunchedMesh, start
 from tests.waiting import eventually
 
 WITHIN = 20.0
@@ -36,7 +36,7 @@ PLURALS = {
 class Cluster:
     """A running devcluster."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: LaunchedMesh) -> None:
         self.mesh = mesh
         self.state_dir = mesh.state_dir
         self.kubeconfig = Path(mesh.facts["kubeconfig"])

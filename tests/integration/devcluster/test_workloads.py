@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from tests.integration.devcluster.cluster import WITHIN, Cluster, pod, processes, service, workload
 from tests.waiting import eventually
 

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.access.certificates import ClusterCa
-from deploy.devcluster.cluster import ApiError, Obj
+from deploy.devcluster.apiserver.access.cluster_ca import ClusterCa
+from deploy.devcluster.cluster_api import KubeApiError, Obj
 from tests.unit.devcluster_api.objects import config_map, pod
 
 MUTATING = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
@@ -130,7 +130,7 @@ async def test_the_request_says_what_kubernetes_says(api: ApiServer, hook: Hook)
 async def test_a_denial_reaches_the_client_in_the_webhooks_words(api: ApiServer, hook: Hook) -> None:
     hook.answer = lambda _request: {"allowed": False, "status": {"code": 422, "message": "not like this"}}
     await api.cluster.create(VALIDATING, hook.configuration(mutating=False))
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await api.cluster.create("pods", pod())
     assert refusal.value.status == 422
     assert refusal.value.sentence == 'admission webhook "pods.example.org" denied the request: not like this'
@@ -164,7 +164,7 @@ async def test_only_what_its_rules_and_selectors_name_is_asked_about(
 async def test_an_unreachable_webhook_fails_closed_or_open_as_it_says(api: ApiServer, hook: Hook) -> None:
     hook.port = 1
     await api.cluster.create(MUTATING, hook.configuration())
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await api.cluster.create("pods", pod())
     assert refusal.value.status == 500
     assert 'failed calling webhook "pods.example.org"' in refusal.value.sentence
@@ -176,7 +176,7 @@ async def test_an_unreachable_webhook_fails_closed_or_open_as_it_says(api: ApiSe
 
 async def test_a_webhook_with_another_authority_is_not_believed(api: ApiServer, hook: Hook) -> None:
     await api.cluster.create(MUTATING, hook.configuration(ca=ClusterCa(dt.datetime.now(tz=dt.UTC))))
-    with pytest.raises(ApiError, match="certificate"):
+    with pytest.raises(KubeApiError, match="certificate"):
         await api.cluster.create("pods", pod())
     assert hook.requests == []
 
@@ -188,7 +188,7 @@ async def test_a_webhook_with_another_authority_is_not_believed(api: ApiServer, 
 async def test_an_answer_that_is_none_is_a_failure(api: ApiServer, hook: Hook, raw: bytes) -> None:
     hook.raw = raw
     await api.cluster.create(MUTATING, hook.configuration())
-    with pytest.raises(ApiError, match="failed calling webhook"):
+    with pytest.raises(KubeApiError, match="failed calling webhook"):
         await api.cluster.create("pods", pod())
 
 
@@ -204,7 +204,7 @@ async def test_an_answer_that_is_none_is_a_failure(api: ApiServer, hook: Hook, r
 async def test_a_patch_that_cannot_be_used_is_a_failure(api: ApiServer, hook: Hook, response: dict[str, Any]) -> None:
     hook.answer = lambda _request: response
     await api.cluster.create(MUTATING, hook.configuration())
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await api.cluster.create("pods", pod())
     assert refusal.value.status == 500
     assert "pods.example.org" in refusal.value.sentence
@@ -213,7 +213,7 @@ async def test_a_patch_that_cannot_be_used_is_a_failure(api: ApiServer, hook: Ho
 async def test_what_a_webhook_makes_is_checked_again(api: ApiServer, hook: Hook) -> None:
     hook.answer = lambda _request: patching({"op": "replace", "path": "/spec/containers", "value": []})
     await api.cluster.create(MUTATING, hook.configuration())
-    with pytest.raises(ApiError, match=r"spec\.containers: Required value"):
+    with pytest.raises(KubeApiError, match=r"spec\.containers: Required value"):
         await api.cluster.create("pods", pod())
 
 
@@ -228,11 +228,11 @@ async def test_a_write_beside_a_slow_webhook_is_not_lost(api: ApiServer, hook: H
         if len(hook.requests) == 1:
             stored = api.store.get("configmaps", "default", "m")
             assert stored is not None
-            from deploy.devcluster.apiserver.store import Write
+            from deploy.devcluster.apiserver.object_store import ObjectWrite
 
             obj = stored.copy()
             obj["data"]["b"] = "2"
-            api.store.commit([Write("configmaps", ("default", "m"), obj)])
+            api.store.commit([ObjectWrite("configmaps", ("default", "m"), obj)])
         return {"allowed": True}
 
     hook.answer = meddle

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.http.container_logs import LogOptions
+from deploy.devcluster.apiserver.http.container_logs import PodLogOptions
 from tests.integration.devcluster_api.client import MAPS, PODS, Client, serving
 from tests.unit.devcluster_api.objects import config_map, definition, deployment, pod, thing
 from tests.waiting import eventually
@@ -348,7 +348,7 @@ async def test_a_log_is_streamed_from_who_keeps_it(client: Client) -> None:
     await client.call("POST", PODS, pod())
     assert (await client.call("GET", f"{PODS}/p/log"))[0] == 501
 
-    async def source(namespace: str, name: str, options: LogOptions) -> AsyncGenerator[bytes]:
+    async def source(namespace: str, name: str, options: PodLogOptions) -> AsyncGenerator[bytes]:
         yield f"{namespace}/{name}/{options.container}/{options.tail_lines}\n".encode()
         yield b"end\n"
 
@@ -360,9 +360,9 @@ async def test_a_log_is_streamed_from_who_keeps_it(client: Client) -> None:
 
 async def test_options_of_a_log_are_checked_and_moments_passed_on(client: Client) -> None:
     await client.call("POST", PODS, pod())
-    asked: list[LogOptions] = []
+    asked: list[PodLogOptions] = []
 
-    async def source(_namespace: str, _name: str, options: LogOptions) -> AsyncGenerator[bytes]:
+    async def source(_namespace: str, _name: str, options: PodLogOptions) -> AsyncGenerator[bytes]:
         asked.append(options)
         yield b""
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import uvloop
 
-from deploy.devcluster.launch.control import ControlServer, Conversation, ask
-from deploy.devcluster.launch.handover import Inherited
-from deploy.devcluster.launch.mesh import Mesh, start
+from deploy.devcluster.launch.control import ControlConnection, ControlServer, ask
+from deploy.devcluster.launch.handover import Handover
+from deploy.devcluster.launch.mesh_process import LaunchedMesh, start
 from deploy.devcluster.node.machine import LinuxRuntime
 from deploy.devcluster.node.sandbox import LinuxSandbox
 from deploy.devcluster.node.spawner_client import ContainerProcess
@@ -30,7 +30,7 @@ from shared.errors import BadInputError
 class Node:
     """The node under test."""
 
-    def __init__(self, mesh: Mesh, directory: Path) -> None:
+    def __init__(self, mesh: LaunchedMesh, directory: Path) -> None:
         self.mesh = mesh
         self.directory = directory
         self._numbers = itertools.count(1)
@@ -224,14 +224,14 @@ class _Inside:
 
 
 async def _main() -> None:
-    inherited = Inherited.from_environment()
+    inherited = Handover.from_environment()
     runtime = await LinuxRuntime.start(inherited.state_dir)
     inside = _Inside(runtime)
     control = ControlServer(inherited.control)
     for operation in ("create", "start", "wait", "signal", "remove", "routes", "names", "line", "connect",
                       "open_files", "spawner"):  # fmt: skip
 
-        async def handle(conversation: Conversation, operation: str = operation) -> None:
+        async def handle(conversation: ControlConnection, operation: str = operation) -> None:
             await conversation.send({"result": await getattr(inside, operation)(conversation.request)})
 
         control.register(operation, handle)

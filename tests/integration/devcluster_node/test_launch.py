@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.devcluster.launch.control import ask
-from deploy.devcluster.launch.mesh import down, start, status
+from deploy.devcluster.launch.mesh_process import down, start, status
 from deploy.devcluster.launch.statedir import StateDir
 from shared.errors import BadInputError, MeshlogError
 from tests.integration.devcluster_node.node import Node
@@ -116,8 +116,8 @@ def test_a_devcluster_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
 
 def test_what_the_devcluster_refuses_is_told_as_bad_input(tmp_path: Path) -> None:
     program = (
-        "from deploy.devcluster.launch.handover import Inherited\n"
-        "inherited = Inherited.from_environment()\n"
+        "from deploy.devcluster.launch.handover import Handover\n"
+        "inherited = Handover.from_environment()\n"
         "inherited.progress('reading'); inherited.failed('up/manifest', 'that is no YAML')"
     )
     heard: list[str] = []
@@ -128,8 +128,8 @@ def test_what_the_devcluster_refuses_is_told_as_bad_input(tmp_path: Path) -> Non
 
 def test_a_listener_of_the_host_is_served_from_inside(tmp_path: Path) -> None:
     program = (
-        "from deploy.devcluster.launch.handover import Inherited\n"
-        "inherited = Inherited.from_environment(); inherited.ready(hello='world')\n"
+        "from deploy.devcluster.launch.handover import Handover\n"
+        "inherited = Handover.from_environment(); inherited.ready(hello='world')\n"
         "listener = inherited.listeners['api']; listener.setblocking(True)\n"
         "listener.accept()[0].sendall(open('/proc/net/dev').read().encode())"
     )
@@ -161,7 +161,7 @@ def test_a_kernel_that_will_not_is_told_in_a_sentence(tmp_path: Path, without: s
 import os, sys
 from os import environ
 from pathlib import Path
-from deploy.devcluster.launch.mesh import start
+from deploy.devcluster.launch.mesh_process import start
 from deploy.devcluster.node import syscalls as kernel
 user, group = os.getuid(), os.getgid()
 kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)

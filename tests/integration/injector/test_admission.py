@@ -16,7 +16,7 @@ import yaml
 from cryptography import x509
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.cluster_api import KubeApiError
 from deploy.install.control_plane import Profile, webhook
 from services.injector.http.webhook import PATH, VALIDATION_PATH, Webhook
 from services.injector.log.namespace_follower import NamespaceFollower
@@ -105,7 +105,7 @@ async def test_pods_of_members_are_stored_with_their_sidecar_and_others_as_they_
             assert (ANNOTATION_SIDECAR in (stored["metadata"].get("annotations") or {})) is (place == "shop")
         bad = pod(**{ANNOTATION_INJECTION: "perhaps"})
         bad["metadata"]["namespace"] = "shop"
-        with pytest.raises(ApiError, match="use enabled or disabled"):
+        with pytest.raises(KubeApiError, match="use enabled or disabled"):
             await cluster.create("pods", bad)
     finally:
         await api.stop()
@@ -167,7 +167,7 @@ async def test_66_without_the_webhook_pods_of_members_wait_and_all_others_are_cr
             if place == "default":
                 await cluster.create("pods", made)
                 continue
-            with pytest.raises(ApiError, match="failed calling webhook"):
+            with pytest.raises(KubeApiError, match="failed calling webhook"):
                 await cluster.create("pods", made)
         working = {
             "webhooks": [{**configuration["webhooks"][0], "clientConfig": {"url": serving.url, "caBundle": bundle}}]
@@ -224,7 +224,7 @@ async def test_policy_that_cannot_be_compiled_is_not_stored_and_its_user_reads_w
     )
 
     try:
-        with pytest.raises(ApiError, match="move it to namespace other"):
+        with pytest.raises(KubeApiError, match="move it to namespace other"):
             await cluster.create("traffictargets.access.smi-spec.io", traffic_target("other"))
         stored = await cluster.create("traffictargets.access.smi-spec.io", traffic_target("shop"))
         assert stored["metadata"]["uid"]

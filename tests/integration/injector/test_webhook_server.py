@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.cluster_api import KubeApiError
 from deploy.devcluster.object_fields import API_SERVER
 from services.injector.http import connection_gate
 from services.injector.http.request import HttpLimits, HttpRequestRefusedError, read_head
@@ -370,7 +370,7 @@ async def test_the_devclusters_api_server_proves_itself_and_pods_are_injected(st
             )
             made = pod()
             made["metadata"]["namespace"] = "shop"
-            with pytest.raises(ApiError, match="the log does not have this namespace yet"):
+            with pytest.raises(KubeApiError, match="the log does not have this namespace yet"):
                 await api.cluster.create("pods", made)
             assert side.counted == [], "it was let in"
     finally:

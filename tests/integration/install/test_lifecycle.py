@@ -14,7 +14,7 @@ import pytest
 
 from cli.kubernetes import kubeconfig
 from cli.kubernetes.api import Api, connect
-from deploy.devcluster.launch.mesh import start
+from deploy.devcluster.launch.mesh_process import start
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.nats, pytest.mark.envoy]
 

@@ -16,7 +16,7 @@ from cli.cluster import installation
 from cli.embedded.pod_commands import PodCommand
 from cli.kubernetes import kubeconfig
 from cli.kubernetes.api import Api, Manifest, connect
-from deploy.devcluster.launch.mesh import start
+from deploy.devcluster.launch.mesh_process import start
 from tests.e2e.injected import container, part, pod, ready
 from tests.e2e.rows import APPS
 from tests.integration.install.test_lifecycle import meshlog

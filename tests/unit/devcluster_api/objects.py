@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 
 
 def pod(name: str = "p", **spec: Any) -> Obj:

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError, Cluster, Obj, WatchEvent
+from deploy.devcluster.cluster_api import Cluster, KubeApiError, Obj, WatchEvent
 from tests.unit.devcluster_api.conftest import Clock
 from tests.unit.devcluster_api.objects import config_map, definition, deployment, pod, thing
 
 
 async def refused(call: object, status: int, reason: str) -> str:
     """The sentence with which a call is refused."""
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await call  # type: ignore[misc]
     assert (refusal.value.status, refusal.value.reason) == (status, reason)
     return refusal.value.sentence
@@ -245,7 +245,7 @@ async def test_a_watcher_that_falls_out_of_the_window_is_told(api: ApiServer) ->
     assert await some(events, 1) == [("ADDED", "a")]
     for number in range(60):
         await api.cluster.patch("configmaps", "default", "a", {"data": {"n": str(number)}})
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await some(events, 60)
     assert refusal.value.status == 410
 

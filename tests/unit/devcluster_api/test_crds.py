@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError, Obj
+from deploy.devcluster.cluster_api import KubeApiError, Obj
 
 CRDS = Path(__file__).parents[3] / "deploy" / "crds"
 GROUPS = {
@@ -119,7 +119,7 @@ async def test_what_people_wrote_is_taken_whole(
 async def test_what_nobody_can_mean_is_refused(
     mesh: ApiServer, kind: str, fields: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await create(mesh, kind, "v1alpha4", **fields)
     assert (refusal.value.status, refusal.value.reason) == (422, "Invalid")
     assert sentence in refusal.value.sentence

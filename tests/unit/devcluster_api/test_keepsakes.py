@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from deploy.devcluster import bootstrap, manifests
+from deploy.devcluster import manifest_applier, manifest_files
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.persisted_objects import Keepsakes
-from deploy.devcluster.settings import Kept, parse
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.persisted_objects import ObjectPersistence
+from deploy.devcluster.settings import KeptObjects, parse
 from shared.errors import BadInputError
 from tests.waiting import eventually
 
 ROOTS = "meshrootcertificates.config.openservicemesh.io"
-KEPT = (Kept("secrets", "home", "keys"), Kept(ROOTS, "home"))
+KEPT = (KeptObjects("secrets", "home", "keys"), KeptObjects(ROOTS, "home"))
 
 
 def secret(name: str, value: str) -> Obj:
@@ -43,8 +43,8 @@ async def cluster(directory: Path) -> AsyncGenerator[tuple[ApiServer, int]]:
     api = ApiServer()
     await api.start()
     await api.cluster.create("namespaces", {"metadata": {"name": "home"}})
-    await bootstrap.apply(api.cluster, manifests.read([bootstrap.DEFINITIONS]))
-    keepsakes = Keepsakes(api.cluster, directory, KEPT)
+    await manifest_applier.apply(api.cluster, manifest_files.read([manifest_applier.DEFINITIONS]))
+    keepsakes = ObjectPersistence(api.cluster, directory, KEPT)
     restored = await keepsakes.restore()
     running = [asyncio.ensure_future(keepsakes.run(one)) for one in KEPT]
     try:
@@ -102,12 +102,12 @@ async def test_what_ended_while_nobody_looked_is_forgotten(tmp_path: Path) -> No
     """A watch that fell behind begins anew: deletions between are told by nothing but the list."""
     api = ApiServer()
     await api.start()
-    await bootstrap.apply(api.cluster, manifests.read([bootstrap.DEFINITIONS]))
+    await manifest_applier.apply(api.cluster, manifest_files.read([manifest_applier.DEFINITIONS]))
     gone, other = tmp_path / ROOTS / "home" / "gone.json", tmp_path / "secrets" / "home" / "others.json"
     for file in (gone, other):
         file.parent.mkdir(parents=True)
         file.write_text("{}")
-    running = [asyncio.ensure_future(Keepsakes(api.cluster, tmp_path, KEPT).run(one)) for one in KEPT]
+    running = [asyncio.ensure_future(ObjectPersistence(api.cluster, tmp_path, KEPT).run(one)) for one in KEPT]
     try:
         await eventually(lambda: not gone.exists(), within=5, what="the file of what is gone is removed")
         # It was never one of those that are kept.

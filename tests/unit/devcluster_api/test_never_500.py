@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.errors import RefusedError
 from deploy.devcluster.apiserver.http.protobuf import decode
-from deploy.devcluster.apiserver.kinds.registry import Target
+from deploy.devcluster.apiserver.kinds.kind_registry import ResourceTarget
 from deploy.devcluster.apiserver.kinds.schema import clone
-from deploy.devcluster.apiserver.write.options import Options
+from deploy.devcluster.apiserver.status_errors import StatusError
 from deploy.devcluster.apiserver.write.patching import json_patch, merge, strategic
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.write.write_options import WriteOptions
+from deploy.devcluster.cluster_api import Obj
 from tests.unit.devcluster_api.kinds.test_builtin_rules import service, webhook
 from tests.unit.devcluster_api.objects import config_map, definition, deployment, pod
 
@@ -84,14 +84,14 @@ def broken(draw: st.DrawFn) -> Obj:
     return made
 
 
-def target(api: ApiServer, obj: Any) -> Target | None:
+def target(api: ApiServer, obj: Any) -> ResourceTarget | None:
     if not isinstance(obj.get("apiVersion"), str) or not isinstance(obj.get("kind"), str):
         return None
     found = api.kinds.of(obj["apiVersion"], obj["kind"])
-    return Target(*found, "default" if found[0].namespaced else "", "x") if found else None
+    return ResourceTarget(*found, "default" if found[0].namespaced else "", "x") if found else None
 
 
-def _check(refusal: RefusedError) -> None:
+def _check(refusal: StatusError) -> None:
     assert refusal.status < 500, refusal.sentence
     assert refusal.body["message"]
 
@@ -100,7 +100,7 @@ async def attempt(call: Any) -> Any:
     """The result, or none if it was refused as Kubernetes refuses."""
     try:
         return await call
-    except RefusedError as refusal:
+    except StatusError as refusal:
         return _check(refusal)
 
 
@@ -115,22 +115,24 @@ async def test_a_broken_object_is_stored_or_refused(api: ApiServer, obj: Obj, ap
     place = target(api, obj)
     if place is None:
         return
-    stored = await attempt(api.writer.create(place, clone(obj), Options(validation="Warn")))
-    await attempt(api.writer.apply(place, clone(obj), Options(force=True)))
+    stored = await attempt(api.writer.create(place, clone(obj), WriteOptions(validation="Warn")))
+    await attempt(api.writer.apply(place, clone(obj), WriteOptions(force=True)))
     if stored is not None:
         name = stored.obj["metadata"]["name"]
-        place = Target(place.kind, place.version, place.namespace, name)
-        await attempt(api.writer.modify(place, lambda old: merge(old, {**applied, "metadata": {}}), Options()))
-        await attempt(api.writer.update(place, applied, Options()))
+        place = ResourceTarget(place.kind, place.version, place.namespace, name)
+        await attempt(api.writer.modify(place, lambda old: merge(old, {**applied, "metadata": {}}), WriteOptions()))
+        await attempt(api.writer.update(place, applied, WriteOptions()))
         change = {key: value for key, value in applied.items() if key not in {"apiVersion", "kind", "metadata"}}
         if not place.kind.custom:
-            await attempt(api.writer.modify(place, lambda old: strategic(old, change, place.version.schema), Options()))
+            await attempt(
+                api.writer.modify(place, lambda old: strategic(old, change, place.version.schema), WriteOptions())
+            )
         if place.kind.resource.startswith("customresourcedefinitions") and name == "things.example.org":
             kind = api.kinds.get("things.example.org")
             assert kind is not None
             for spec in ({}, {"a": "a", "b": [{"k": 1}, {"k": 1}], "c": "x", "d": {"x": 5}}, 5):
                 thing = {"metadata": {"name": "t", "namespace": "default"}, "spec": spec}
-                await attempt(api.writer.create(Target(kind, kind.preferred, "default"), thing, Options()))
+                await attempt(api.writer.create(ResourceTarget(kind, kind.preferred, "default"), thing, WriteOptions()))
         await attempt(api.cluster.delete(place.kind.resource, place.namespace, name, grace_seconds=0))
         await attempt(api.cluster.patch(place.kind.resource, place.namespace, name, {"metadata": {"finalizers": None}}))
 
@@ -143,8 +145,8 @@ async def test_a_patch_to_nonsense_is_stored_or_refused(api: ApiServer, operatio
     await attempt(api.cluster.create("pods", pod()))
     found = api.kinds.at("", "v1", "pods")
     assert found is not None
-    place = Target(*found, "default", "p")
-    await attempt(api.writer.modify(place, lambda old: json_patch(old, operations), Options()))
+    place = ResourceTarget(*found, "default", "p")
+    await attempt(api.writer.modify(place, lambda old: json_patch(old, operations), WriteOptions()))
 
 
 @given(raw=st.binary(max_size=60))
@@ -152,5 +154,5 @@ def test_protobuf_that_is_none_is_refused(raw: bytes) -> None:
     for body in (raw, b"k8s\x00" + raw, b"k8s\x00\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12" + bytes([len(raw)]) + raw):
         try:
             decode(body)
-        except RefusedError as refusal:
+        except StatusError as refusal:
             _check(refusal)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError, Obj
+from deploy.devcluster.cluster_api import KubeApiError, Obj
 from tests.unit.devcluster_api.test_crds import definitions
 
 WRITTEN = """
@@ -127,7 +127,7 @@ async def test_what_nobody_can_mean_is_refused(
 ) -> None:
     obj = next(obj for obj in OBJECTS if obj["kind"] == kind)
     spec = {key: value for key, value in {**obj["spec"], **change}.items() if value is not None}
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await mesh.cluster.create(resource(obj), {**obj, "spec": spec})
     assert refusal.value.status == 422
     assert sentence in refusal.value.sentence

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from deploy.devcluster.apiserver.store import Store, Write
+from deploy.devcluster.apiserver.object_store import ObjectWrite, Store
 
 
-def write(name: str, *, remove: bool = False) -> Write:
-    return Write("configmaps", ("n", name), {"apiVersion": "v1", "metadata": {"name": name}}, remove=remove)
+def write(name: str, *, remove: bool = False) -> ObjectWrite:
+    return ObjectWrite("configmaps", ("n", name), {"apiVersion": "v1", "metadata": {"name": name}}, remove=remove)
 
 
 def test_writes_of_one_commit_get_consecutive_versions() -> None:
@@ -58,7 +58,7 @@ async def test_a_watcher_wakes_for_its_own_kind_only() -> None:
     store.commit([write("a")])
     await asyncio.sleep(0)
     assert not waiting.done()
-    store.commit([Write("pods", ("n", "p"), {"apiVersion": "v1", "metadata": {"name": "p"}})])
+    store.commit([ObjectWrite("pods", ("n", "p"), {"apiVersion": "v1", "metadata": {"name": "p"}})])
     await asyncio.wait_for(waiting, 5)
 
 

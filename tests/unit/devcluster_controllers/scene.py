@@ -10,9 +10,9 @@ from typing import Any
 
 from deploy.devcluster import object_fields
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import Cluster, Obj
-from deploy.devcluster.controllers import MIRRORED, Controllers
-from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.cluster_api import Cluster, Obj
+from deploy.devcluster.controllers import CACHED_RESOURCES, ControllerManager
+from deploy.devcluster.object_cache import ObjectCache
 from deploy.devcluster.runtime import Sandbox, ServiceRoute
 
 
@@ -40,7 +40,7 @@ class NetworkBook:
 class Scene:
     """What a test looks at and moves."""
 
-    def __init__(self, cluster: Cluster, network: NetworkBook, controllers: Controllers) -> None:
+    def __init__(self, cluster: Cluster, network: NetworkBook, controllers: ControllerManager) -> None:
         self.cluster = cluster
         self.network = network
         self.controllers = controllers
@@ -79,11 +79,11 @@ async def scene(now: Callable[[], float] | None = None, *, claims: Path | None =
     for name in ("default",):
         await api.cluster.create("namespaces", {"metadata": {"name": name}})
     network = NetworkBook()
-    mirror = Mirror(api.cluster, MIRRORED)
+    cache = ObjectCache(api.cluster, CACHED_RESOURCES)
     options: dict[str, Any] = {"now": now} if now else {}
-    controllers = Controllers(
+    controllers = ControllerManager(
         api.cluster,
-        mirror,
+        cache,
         network,
         service_network="10.96.0.0/16",
         domain="cluster.local",
@@ -92,7 +92,7 @@ async def scene(now: Callable[[], float] | None = None, *, claims: Path | None =
         kept_namespace="kept",
         **options,
     )
-    tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(controllers.run())]
+    tasks = [asyncio.create_task(cache.run()), asyncio.create_task(controllers.run())]
     try:
         yield Scene(api.cluster, network, controllers)
     finally:

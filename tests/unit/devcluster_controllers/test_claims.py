@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import ApiError, Obj
+from deploy.devcluster.cluster_api import KubeApiError, Obj
 from tests.unit.devcluster_controllers.scene import Scene, scene
 from tests.unit.devcluster_controllers.test_statefulsets import stateful
 from tests.waiting import eventually
@@ -231,7 +231,7 @@ async def test_a_pod_that_comes_back_does_not_begin_with_the_files_that_were_to_
 
 async def test_a_policy_that_there_is_not_is_refused() -> None:
     async with scene() as stage:
-        with pytest.raises(ApiError, match="whenScaled"):
+        with pytest.raises(KubeApiError, match="whenScaled"):
             await stage.cluster.create("statefulsets.apps", keeping(whenScaled="Sometimes"))
 
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from tests.unit.devcluster_controllers.scene import Scene, deployment, scene, template
 from tests.waiting import eventually
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from deploy.devcluster.controllers.endpointslices import slices_of
-from deploy.devcluster.controllers.network import names_of, routes_of
-from deploy.devcluster.controllers.services import AddressPool
+from deploy.devcluster.controllers.service_addresses import ServiceAddressPool
+from deploy.devcluster.controllers.service_proxy import names_of, routes_of
 from tests.unit.devcluster_controllers.scene import deployment, scene, service
 from tests.waiting import eventually
 
@@ -102,12 +102,12 @@ def test_routes_lead_to_ready_endpoints_and_only_without_any_to_leaving_ones() -
 
 
 def test_an_address_given_back_is_not_soon_given_out_again() -> None:
-    pool = AddressPool("10.96.0.0/22")
+    pool = ServiceAddressPool("10.96.0.0/22")
     first = pool.take(())
     assert first == "10.96.1.0"
     assert pool.take(()) != first
     with pytest.raises(LookupError):
-        AddressPool("10.96.0.0/23").take(f"10.96.1.{last}" for last in range(256))
+        ServiceAddressPool("10.96.0.0/23").take(f"10.96.1.{last}" for last in range(256))
 
 
 async def test_readiness_reaches_slices_routes_and_names() -> None:

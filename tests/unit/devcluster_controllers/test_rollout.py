@@ -6,38 +6,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.devcluster.controllers.rollout import Bounds, SetSize, next_sizes, resolve_bounds
+from deploy.devcluster.controllers.rollout_bounds import (
+    ReplicaCounts,
+    RolloutBounds,
+    next_sizes,
+    resolve_bounds,
+)
 
 
-def size(name: str, wanted: int, available: int | None = None) -> SetSize:
-    return SetSize(name=name, wanted=wanted, available=wanted if available is None else available, present=wanted)
+def size(name: str, wanted: int, available: int | None = None) -> ReplicaCounts:
+    return ReplicaCounts(name=name, wanted=wanted, available=wanted if available is None else available, present=wanted)
 
 
 @pytest.mark.parametrize(
     ("replicas", "surge", "unavailable", "bounds"),
     [
-        (4, "25%", "25%", Bounds(1, 1)),
-        (3, "25%", "25%", Bounds(1, 0)),
-        (10, "25%", "25%", Bounds(3, 2)),
-        (2, 0, 0, Bounds(0, 1)),
-        (2, 1, 5, Bounds(1, 2)),
-        (2, "100%", "0%", Bounds(2, 0)),
+        (4, "25%", "25%", RolloutBounds(1, 1)),
+        (3, "25%", "25%", RolloutBounds(1, 0)),
+        (10, "25%", "25%", RolloutBounds(3, 2)),
+        (2, 0, 0, RolloutBounds(0, 1)),
+        (2, 1, 5, RolloutBounds(1, 2)),
+        (2, "100%", "0%", RolloutBounds(2, 0)),
     ],
 )
 def test_surge_rounds_up_and_unavailable_rounds_down(
-    replicas: int, surge: int | str, unavailable: int | str, bounds: Bounds
+    replicas: int, surge: int | str, unavailable: int | str, bounds: RolloutBounds
 ) -> None:
     assert resolve_bounds(replicas, surge, unavailable) == bounds
 
 
 def test_a_new_deployment_gets_all_its_pods_at_once() -> None:
-    assert next_sizes(5, Bounds(1, 0), size("new", 0), []) == {"new": 5}
+    assert next_sizes(5, RolloutBounds(1, 0), size("new", 0), []) == {"new": 5}
 
 
 def test_broken_pods_of_old_sets_go_before_healthy_ones() -> None:
     old = [size("a", 2, available=2), size("b", 1, available=0)]
-    assert next_sizes(3, Bounds(1, 0), size("new", 1, available=0), old) == {}
-    assert next_sizes(2, Bounds(2, 0), size("new", 1, available=0), old) == {"b": 0}
+    assert next_sizes(3, RolloutBounds(1, 0), size("new", 1, available=0), old) == {}
+    assert next_sizes(2, RolloutBounds(2, 0), size("new", 1, available=0), old) == {"b": 0}
 
 
 @given(
@@ -58,7 +63,7 @@ def test_a_rollout_never_leaves_its_bounds_and_ends(
     most = max(replicas + bounds.surge, sum(wanted.values()))
     least = min(replicas - bounds.unavailable, sum(wanted.values()))
     for step in range(200):
-        sets = {name: SetSize(name, wanted[name], available[name], wanted[name]) for name in wanted}
+        sets = {name: ReplicaCounts(name, wanted[name], available[name], wanted[name]) for name in wanted}
         old = [sets[name] for name in wanted if name != "new" and wanted[name]]
         sizes = next_sizes(replicas, bounds, sets["new"], old)
         wanted |= sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from tests.unit.devcluster_controllers.scene import Scene, scene, template
 from tests.waiting import eventually
 

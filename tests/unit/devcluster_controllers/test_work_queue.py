@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.cluster_api import KubeApiError
 from deploy.devcluster.controllers.work_queue import Reconciler
 from deploy.devcluster.object_fields import Key
 from tests.waiting import eventually
@@ -40,7 +40,7 @@ async def test_a_failure_is_tried_again_until_it_succeeds() -> None:
         nonlocal turns
         turns += 1
         if turns < 3:
-            raise ApiError(500, "InternalError", "not now")
+            raise KubeApiError(500, "InternalError", "not now")
 
     queue = Reconciler("test", reconcile)
     queue.enqueue(KEY)

@@ -12,10 +12,10 @@ from typing import Any
 
 from deploy.devcluster import object_fields
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import Cluster, Obj
-from deploy.devcluster.controllers import MIRRORED
-from deploy.devcluster.kubelet import Kubelet, NodeSettings, Token
-from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.cluster_api import Cluster, Obj
+from deploy.devcluster.controllers import CACHED_RESOURCES
+from deploy.devcluster.kubelet import Kubelet, NodeSettings, ServiceAccountToken
+from deploy.devcluster.object_cache import ObjectCache
 from deploy.devcluster.runtime import DEFAULT_CONFINEMENT, Confinement, Mount, ServiceRoute
 from tests.waiting import eventually
 
@@ -168,12 +168,12 @@ async def node(tmp_path: Path, *, token_lifetime: float = 3600.0) -> AsyncGenera
     api = ApiServer()
     await api.cluster.create("namespaces", {"metadata": {"name": "default"}})
     machine = PlayedMachine()
-    mirror = Mirror(api.cluster, MIRRORED)
+    cache = ObjectCache(api.cluster, CACHED_RESOURCES)
     issued: list[tuple[str, int]] = []
 
-    async def issue(pod: Obj, *, audience: str, expiration_seconds: int) -> Token:
+    async def issue(pod: Obj, *, audience: str, expiration_seconds: int) -> ServiceAccountToken:
         issued.append((audience, expiration_seconds))
-        return Token(token=f"token {len(issued)} for {audience}", expires_at=time.time() + token_lifetime)
+        return ServiceAccountToken(token=f"token {len(issued)} for {audience}", expires_at=time.time() + token_lifetime)
 
     settings = NodeSettings(
         name="devcluster",
@@ -183,9 +183,9 @@ async def node(tmp_path: Path, *, token_lifetime: float = 3600.0) -> AsyncGenera
         claims=tmp_path / "claims",
         variables={"PATH": "/usr/bin:/bin", "HOME": "/tmp"},
     )
-    kubelet = Kubelet(api.cluster, mirror, machine, issue, settings)
-    tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(kubelet.run())]
-    await mirror.synced.wait()
+    kubelet = Kubelet(api.cluster, cache, machine, issue, settings)
+    tasks = [asyncio.create_task(cache.run()), asyncio.create_task(kubelet.run())]
+    await cache.synced.wait()
     made = Node(api.cluster, machine, kubelet, tmp_path)
     made.tokens = issued
     try:

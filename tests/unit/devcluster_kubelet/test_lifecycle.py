@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from shared.service import inotify
 from tests.unit.devcluster_kubelet.machine import Node, PlayedProcess, container, node, pod, ready, status_of
 from tests.waiting import eventually

@@ -9,7 +9,7 @@ from dnslib import QTYPE, RCODE, DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.devcluster.dns import DnsServer, Zone
+from deploy.devcluster.node.dns import DnsServer, Zone
 
 
 def _zone() -> Zone:

@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from deploy.devcluster.apiserver.errors import RefusedError
-from deploy.devcluster.apiserver.http.request_target import Path
-from deploy.devcluster.apiserver.store import Store
-from deploy.devcluster.apiserver.write.admission import Caller
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.object_store import Store
+from deploy.devcluster.apiserver.status_errors import StatusError
+from deploy.devcluster.apiserver.user_info import UserInfo
+from deploy.devcluster.cluster_api import Obj
 
 GROUP = "rbac.authorization.k8s.io"
 _MASTERS = "system:masters"
@@ -34,7 +32,7 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     path: str = ""
 
-    def sentence(self, caller: Caller) -> str:
+    def sentence(self, caller: UserInfo) -> str:
         """Kubernetes' own refusal."""
         if not self.resource:
             return f'forbidden: User "{caller.username}" cannot {self.verb} path "{self.path}"'
@@ -47,7 +45,7 @@ class Attributes(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Granted(msgspec.Struct, frozen=True):
+class GrantingRule(msgspec.Struct, frozen=True):
     """The rule that allows a request."""
 
     role: str
@@ -61,21 +59,21 @@ class Authorizer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.usage: dict[Granted, set[str]] = {}
+        self.usage: dict[GrantingRule, set[str]] = {}
         """What each rule allowed so far, as `verb resource`, or `verb path`."""
         self.refused: set[str] = set()
         """What was refused, as sentences."""
 
-    def check(self, caller: Caller, wanted: Attributes) -> None:
+    def check(self, caller: UserInfo, wanted: Attributes) -> None:
         """Raises 403 in Kubernetes' words unless some rule allows it."""
         if not self.allowed(caller, wanted):
             self.refused.add(wanted.sentence(caller))
             plural = wanted.resource.partition("/")[0]
             details = {"kind": plural, "name": wanted.name, "group": wanted.group}
             shown = {key: value for key, value in details.items() if value}
-            raise RefusedError(403, "Forbidden", wanted.sentence(caller), details=shown)
+            raise StatusError(403, "Forbidden", wanted.sentence(caller), details=shown)
 
-    def allowed(self, caller: Caller, wanted: Attributes) -> bool:
+    def allowed(self, caller: UserInfo, wanted: Attributes) -> bool:
         """Whether some rule allows it; the rule is noted in `usage`."""
         if _MASTERS in caller.groups:
             return True
@@ -84,15 +82,15 @@ class Authorizer:
             self.usage.setdefault(granted, set()).add(f"{wanted.verb} {wanted.resource or wanted.path}")
         return granted is not None
 
-    def grant(self, caller: Caller, wanted: Attributes) -> Granted | None:
+    def grant(self, caller: UserInfo, wanted: Attributes) -> GrantingRule | None:
         """The first rule that allows it."""
         for role, rules in self._roles(caller, wanted.namespace):
             for index, rule in enumerate(rules):
                 if _covers(rule, wanted):
-                    return Granted(role, index)
+                    return GrantingRule(role, index)
         return None
 
-    def rules(self, caller: Caller, namespace: str) -> list[dict[str, Any]]:
+    def rules(self, caller: UserInfo, namespace: str) -> list[dict[str, Any]]:
         """Every rule that holds for the caller in a namespace."""
         if _MASTERS in caller.groups:
             return [
@@ -101,7 +99,7 @@ class Authorizer:
             ]
         return [rule for _role, rules in self._roles(caller, namespace) for rule in rules]
 
-    def _roles(self, caller: Caller, namespace: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def _roles(self, caller: UserInfo, namespace: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for stored in self._store.items(f"clusterrolebindings.{GROUP}"):
             if _binds(stored.obj, caller, ""):
                 yield from self._role(stored.obj, "")
@@ -121,35 +119,7 @@ class Authorizer:
             yield title, found.obj.get("rules") or []
 
 
-_METHODS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-
-
-def of_resource(request: web.Request, path: Path, namespace: str) -> Attributes:
-    """What a request below `/api/v1` or `/apis/GROUP/VERSION` asks for; raises nothing, whatever the path.
-
-    A list, a watch or a deletion of the one object that `fieldSelector=metadata.name=…` names is about that object.
-    """
-    plural, name, subresource = (*path.parts, "", "", "")[:3]
-    verb = _METHODS.get(request.method, request.method.lower())
-    if not name and verb in {"get", "delete"}:
-        verb = {"get": "list", "delete": "deletecollection"}[verb]
-        if verb == "list" and request.query.get("watch", "").lower() in {"1", "t", "true"}:
-            verb = "watch"
-        for field in request.query.get("fieldSelector", "").split(","):
-            if field.startswith("metadata.name="):
-                name = field.removeprefix("metadata.name=").removeprefix("=")
-    if (path.group, plural) == ("", "namespaces"):
-        namespace = name
-    resource = f"{plural}/{subresource}" if subresource else plural
-    return Attributes(verb=verb, group=path.group, resource=resource, namespace=namespace, name=name)
-
-
-def of_path(request: web.Request) -> Attributes:
-    """What a request for a document asks for."""
-    return Attributes(verb=_METHODS.get(request.method, request.method.lower()), path=request.path)
-
-
-def _binds(binding: Obj, caller: Caller, namespace: str) -> bool:
+def _binds(binding: Obj, caller: UserInfo, namespace: str) -> bool:
     for subject in binding.get("subjects") or []:
         kind, name = subject.get("kind"), subject.get("name", "")
         if kind == "Group" and name in caller.groups:

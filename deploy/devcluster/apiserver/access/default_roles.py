@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.devcluster.apiserver.access.authorization import GROUP
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 
 _LABELS = {"kubernetes.io/bootstrapping": "rbac-defaults"}
 _DOCUMENTS = ["/", "/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*"]

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 from aiohttp import web
 
-from deploy.devcluster.apiserver.access.authentication import Accounts
-from deploy.devcluster.apiserver.errors import RefusedError, method_not_allowed, no_such_path
+from deploy.devcluster.apiserver.access.token_authentication import TokenAuthenticator
 from deploy.devcluster.apiserver.http import bodies
-from deploy.devcluster.apiserver.http.discovery import VERSION, Discovery
+from deploy.devcluster.apiserver.http.discovery import VERSION, DiscoveryDocuments
+from deploy.devcluster.apiserver.status_errors import StatusError, method_not_allowed, no_such_path
 
 OPEN = frozenset({"/healthz", "/livez", "/readyz", "/version", "/openid/v1/jwks", "/.well-known/openid-configuration"})
 """Paths that nobody needs to authenticate for."""
@@ -31,10 +31,10 @@ _PATHS = (
 )
 
 
-class Documents:
+class ApiDocuments:
     """Answers every path that is no resource."""
 
-    def __init__(self, discovery: Discovery, accounts: Accounts) -> None:
+    def __init__(self, discovery: DiscoveryDocuments, accounts: TokenAuthenticator) -> None:
         self._discovery = discovery
         self._accounts = accounts
 
@@ -60,7 +60,7 @@ class Documents:
     def _keys(self, takes: str) -> web.Response:
         """Kubernetes calls them what RFC 7517 calls them, and refuses those who ask for JSON alone."""
         if not any(kind.split(";")[0].strip() in {_KEY_SET, "application/*", "*/*"} for kind in takes.split(",")):
-            raise RefusedError(406, "NotAcceptable", f"only the following media types are accepted: {_KEY_SET}")
+            raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {_KEY_SET}")
         return web.Response(body=msgspec.json.encode(self._accounts.keys()), content_type=_KEY_SET)
 
     def _find(self, segments: Sequence[str]) -> bytes | None:

@@ -9,12 +9,19 @@ import msgspec
 import yaml
 from aiohttp import web
 
-from deploy.devcluster.apiserver.errors import Cause, RefusedError, bad_request, invalid, unsupported, wrong
 from deploy.devcluster.apiserver.http import protobuf
 from deploy.devcluster.apiserver.http.request_target import flag, whole
-from deploy.devcluster.apiserver.kinds.validation import Validation, body_object
-from deploy.devcluster.apiserver.write.admission import Caller
-from deploy.devcluster.apiserver.write.options import Deletion, Options
+from deploy.devcluster.apiserver.kinds.object_validation import Validation, body_object
+from deploy.devcluster.apiserver.status_errors import (
+    StatusCause,
+    StatusError,
+    bad_request,
+    invalid,
+    unsupported,
+    wrong,
+)
+from deploy.devcluster.apiserver.user_info import UserInfo
+from deploy.devcluster.apiserver.write.write_options import DeleteOptions, WriteOptions
 from shared.io.decoding import UndecodableError, decode_any
 
 MAX_BODY = 3 * 1024 * 1024
@@ -43,7 +50,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 async def read(request: web.Request) -> bytes:
     """The whole body. Raises 413."""
-    too_large = RefusedError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
+    too_large = StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BODY}")
     if (request.content_length or 0) > MAX_BODY:
         raise too_large
     try:
@@ -95,30 +102,30 @@ def _shallow(value: Any) -> Any:
     raise bad_request(f"the object is nested more than {_DEPTH} levels deep")
 
 
-def unsupported_media(allowed: Sequence[str]) -> RefusedError:
+def unsupported_media(allowed: Sequence[str]) -> StatusError:
     """415."""
-    return RefusedError(
+    return StatusError(
         415,
         "UnsupportedMediaType",
         f"the body of the request was in an unknown format - accepted media types include: {', '.join(allowed)}",
     )
 
 
-def options_of(request: web.Request, caller: Caller, *, apply: bool = False) -> Options:
+def options_of(request: web.Request, caller: UserInfo, *, apply: bool = False) -> WriteOptions:
     """Options of a write: the query's, and the caller's name as field manager. Raises 422."""
     query = request.query
     manager = query.get("fieldManager", "")
     if len(manager) > 128:
         raise _options("fieldManager", [wrong("fieldManager", manager, "may not be longer than 128 bytes")])
     if apply and not manager:
-        cause = Cause("FieldValueRequired", "fieldManager", "Required value: is required for apply patch")
+        cause = StatusCause("FieldValueRequired", "fieldManager", "Required value: is required for apply patch")
         raise _options("fieldManager", [cause])
     if not manager:
         manager = request.headers.get("User-Agent", "").partition("/")[0].strip()[:128] or "unknown"
     validation = query.get("fieldValidation") or "Warn"
     if validation not in {"Ignore", "Warn", "Strict"}:
         raise _options("fieldValidation", [unsupported("fieldValidation", validation, ("Ignore", "Strict", "Warn"))])
-    return Options(
+    return WriteOptions(
         manager=manager,
         caller=caller,
         dry_run=dry_run(query.getall("dryRun", [])),
@@ -134,7 +141,7 @@ def dry_run(values: Sequence[str]) -> bool:
     return any(values)
 
 
-def _options(_field: str, causes: Sequence[Cause]) -> RefusedError:
+def _options(_field: str, causes: Sequence[StatusCause]) -> StatusError:
     return invalid("Options", "meta.k8s.io", "", causes)
 
 
@@ -153,7 +160,7 @@ def reply_object(body: Any, *, status: int = 200) -> web.Response:
     return reply(msgspec.json.encode(body), status=status)
 
 
-async def read_deletion(request: web.Request, caller: Caller) -> tuple[Options, Deletion]:
+async def read_deletion(request: web.Request, caller: UserInfo) -> tuple[WriteOptions, DeleteOptions]:
     """Options of a deletion: from the query, or from a body if there is one. Raises 400, 422."""
     body: Any = await read_object(request) if request.body_exists and request.content_length != 0 else {}
     if not isinstance(body, dict):
@@ -172,7 +179,7 @@ async def read_deletion(request: web.Request, caller: Caller) -> tuple[Options, 
     if not isinstance(first, dict) or not isinstance(listed, list):
         raise bad_request("preconditions are an object, dryRun is a list")
     said_first = cast("dict[str, Any]", first)
-    deletion = Deletion(
+    deletion = DeleteOptions(
         grace=grace,
         propagation=propagation,
         uid=str(said_first.get("uid") or ""),

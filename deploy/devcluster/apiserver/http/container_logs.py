@@ -8,12 +8,12 @@ from datetime import datetime
 import msgspec
 from aiohttp import web
 
-from deploy.devcluster.apiserver.errors import Cause, bad_request, invalid, wrong
 from deploy.devcluster.apiserver.http.request_target import flag, whole
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.status_errors import StatusCause, bad_request, invalid, wrong
+from deploy.devcluster.cluster_api import Obj
 
 
-class LogOptions(msgspec.Struct, frozen=True):
+class PodLogOptions(msgspec.Struct, frozen=True):
     """Which part of which log."""
 
     container: str
@@ -28,11 +28,11 @@ class LogOptions(msgspec.Struct, frozen=True):
     limit_bytes: int | None = None
 
 
-LogSource = Callable[[str, str, LogOptions], AsyncGenerator[bytes]]
+LogSource = Callable[[str, str, PodLogOptions], AsyncGenerator[bytes]]
 """(namespace, pod, options) → pieces of the log; ends when the log does, with `follow` when the container does."""
 
 
-def options(request: web.Request, pod: Obj, now: float) -> LogOptions:
+def options(request: web.Request, pod: Obj, now: float) -> PodLogOptions:
     """The query's options; without a container, the pod's only one. Raises 400, 422."""
     query = request.query
     spec = pod["spec"]
@@ -48,7 +48,7 @@ def options(request: web.Request, pod: Obj, now: float) -> LogOptions:
         container = annotated if annotated in main else main[0]
     elif container not in names:
         raise bad_request(f"container {container} is not valid for pod {pod['metadata']['name']}")
-    return LogOptions(
+    return PodLogOptions(
         container=container,
         follow=bool(flag(query, "follow")),
         previous=bool(flag(query, "previous")),
@@ -66,7 +66,7 @@ def _since(query: Mapping[str, str], name: str, now: float) -> float | None:
         return None if seconds is None else now - seconds
     if seconds is not None:
         message = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"
-        raise invalid("PodLogOptions", "", name, [Cause("FieldValueForbidden", "", message)])
+        raise invalid("PodLogOptions", "", name, [StatusCause("FieldValueForbidden", "", message)])
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

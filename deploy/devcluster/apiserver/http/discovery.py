@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from deploy.devcluster.apiserver.http.openapi_schemas import published
-from deploy.devcluster.apiserver.kinds.registry import Kind, Kinds
-from deploy.devcluster.apiserver.kinds.shapes import Schema
+from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema
+from deploy.devcluster.apiserver.kinds.kind_registry import KindRegistry, ResourceKind
 
 VERSION = {
     "major": "1",
@@ -37,7 +37,7 @@ VIRTUAL: tuple[_Virtual, ...] = (
 """(group, version, plural, kind, namespaced) that can be created only: nothing is stored under them."""
 
 
-def subresources(kind: Kind) -> list[tuple[str, str, str, list[str]]]:
+def subresources(kind: ResourceKind) -> list[tuple[str, str, str, list[str]]]:
     """(name, group/version, kind, verbs) of a kind's subresources."""
     found: list[tuple[str, str, str, list[str]]] = []
     if kind.status:
@@ -60,10 +60,10 @@ def subresources(kind: Kind) -> list[tuple[str, str, str, list[str]]]:
     return found
 
 
-class Discovery:
+class DiscoveryDocuments:
     """Documents over the kinds, rendered once for each change of the kinds."""
 
-    def __init__(self, kinds: Kinds) -> None:
+    def __init__(self, kinds: KindRegistry) -> None:
         self._kinds = kinds
         self._epoch = -1
         self._memo: dict[str, bytes] = {}

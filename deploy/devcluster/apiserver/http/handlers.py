@@ -15,10 +15,21 @@ import msgspec
 from aiohttp import web
 
 from deploy.devcluster.apiserver import reviews
-from deploy.devcluster.apiserver.access.authentication import Accounts
-from deploy.devcluster.apiserver.access.authorization import Authorizer, of_path, of_resource
-from deploy.devcluster.apiserver.errors import (
-    RefusedError,
+from deploy.devcluster.apiserver.access.authorization import Authorizer
+from deploy.devcluster.apiserver.access.token_authentication import TokenAuthenticator
+from deploy.devcluster.apiserver.http import bodies
+from deploy.devcluster.apiserver.http.api_documents import OPEN, ApiDocuments
+from deploy.devcluster.apiserver.http.authorization_attributes import path_attributes, resource_attributes
+from deploy.devcluster.apiserver.http.discovery import VIRTUAL, DiscoveryDocuments
+from deploy.devcluster.apiserver.http.request_target import RequestInfo, find, flag, form_of, split, whole
+from deploy.devcluster.apiserver.http.subresources import SubresourceHandlers
+from deploy.devcluster.apiserver.kinds.kind_registry import KindRegistry, ResourceTarget
+from deploy.devcluster.apiserver.object_store import Store, StoredObject
+from deploy.devcluster.apiserver.read import table_rows
+from deploy.devcluster.apiserver.read.list_watch import ListOptions, ListWatch
+from deploy.devcluster.apiserver.selectors import both, field_selector, label_selector
+from deploy.devcluster.apiserver.status_errors import (
+    StatusError,
     bad_request,
     body_of,
     method_not_allowed,
@@ -27,35 +38,26 @@ from deploy.devcluster.apiserver.errors import (
     status_object,
     unauthorized,
 )
-from deploy.devcluster.apiserver.http import bodies, tables
-from deploy.devcluster.apiserver.http.api_documents import OPEN, Documents
-from deploy.devcluster.apiserver.http.discovery import VIRTUAL, Discovery
-from deploy.devcluster.apiserver.http.request_target import Path, find, flag, form_of, split, whole
-from deploy.devcluster.apiserver.http.subresources import Subresources
-from deploy.devcluster.apiserver.kinds.registry import Kinds, Target
-from deploy.devcluster.apiserver.read.reader import Query, Reader
-from deploy.devcluster.apiserver.read.selectors import both, field_selector, label_selector
-from deploy.devcluster.apiserver.store import Store, Stored
+from deploy.devcluster.apiserver.user_info import UserInfo
 from deploy.devcluster.apiserver.write import patching
-from deploy.devcluster.apiserver.write.admission import Caller
-from deploy.devcluster.apiserver.write.options import Options
-from deploy.devcluster.apiserver.write.writer import Writer
-from deploy.devcluster.cluster import ApiError, Obj
+from deploy.devcluster.apiserver.write.object_writer import ObjectWriter
+from deploy.devcluster.apiserver.write.write_options import WriteOptions
+from deploy.devcluster.cluster_api import KubeApiError, Obj
 
 _log = logging.getLogger(__name__)
 
 
-class Handlers:
+class RequestHandlers:
     """The API's HTTP face."""
 
     def __init__(
         self,
         *,
         store: Store,
-        kinds: Kinds,
-        reader: Reader,
-        writer: Writer,
-        accounts: Accounts,
+        kinds: KindRegistry,
+        reader: ListWatch,
+        writer: ObjectWriter,
+        accounts: TokenAuthenticator,
         authorizer: Authorizer,
         clock: Callable[[], float],
     ) -> None:
@@ -65,9 +67,9 @@ class Handlers:
         self._reader = reader
         self._writer = writer
         self._accounts = accounts
-        self._documents = Documents(Discovery(kinds), accounts)
+        self._documents = ApiDocuments(DiscoveryDocuments(kinds), accounts)
         self._clock = clock
-        self.subresources = Subresources(store, writer, accounts, clock)
+        self.subresources = SubresourceHandlers(store, writer, accounts, clock)
 
     def application(self) -> web.Application:
         """An aiohttp application that answers every path."""
@@ -78,9 +80,9 @@ class Handlers:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         try:
             return await self._dispatch(request)
-        except ApiError as error:
+        except KubeApiError as error:
             response = bodies.reply_object(body_of(error), status=error.status)
-            if isinstance(error, RefusedError) and "retryAfterSeconds" in error.details:
+            if isinstance(error, StatusError) and "retryAfterSeconds" in error.details:
                 response.headers["Retry-After"] = str(error.details["retryAfterSeconds"])
             return response
         except RecursionError:
@@ -98,25 +100,25 @@ class Handlers:
         segments = [unquote(one) for one in request.rel_url.raw_path.split("/") if one]
         if (segments[:1] == ["api"] and len(segments) > 2) or (segments[:1] == ["apis"] and len(segments) > 3):
             path = split(segments)
-            self._authorizer.check(caller, of_resource(request, path, path.namespace))
+            self._authorizer.check(caller, resource_attributes(request, path, path.namespace))
             return await self._resource(request, caller, path)
         if request.path not in OPEN:
-            self._authorizer.check(caller, of_path(request))
+            self._authorizer.check(caller, path_attributes(request))
         return self._documents.answer(request, segments)
 
-    def _caller(self, request: web.Request) -> Caller:
+    def _caller(self, request: web.Request) -> UserInfo:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token.strip().isascii():
             found = self._accounts.authenticate(token.strip())
             if found is not None:
                 return found[0]
         elif not scheme and request.path in OPEN:
-            return Caller("system:anonymous", groups=("system:unauthenticated",))
+            return UserInfo("system:anonymous", groups=("system:unauthenticated",))
         raise unauthorized()
 
     # --- resources ------------------------------------------------------------------------------------------------
 
-    async def _resource(self, request: web.Request, caller: Caller, path: Path) -> web.StreamResponse:
+    async def _resource(self, request: web.Request, caller: UserInfo, path: RequestInfo) -> web.StreamResponse:
         if (path.group, path.version, path.parts) == ("meshlog.io", "v1", ("changesets",)):
             return await self._change_set(request, caller)
         for group, version, plural, kind, _namespaced in VIRTUAL:
@@ -131,7 +133,7 @@ class Handlers:
             return await self._collection(request, caller, target)
         return await self._one(request, caller, target)
 
-    async def _one(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+    async def _one(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
         match request.method:
             case "GET" | "HEAD":
                 return self._object(request, target, self._stored(target))
@@ -146,7 +148,7 @@ class Handlers:
             case _:
                 raise method_not_allowed()
 
-    async def _collection(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+    async def _collection(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
         match request.method:
             case "GET" | "HEAD":
                 query = self._query(request, target)
@@ -180,8 +182,8 @@ class Handlers:
             case _:
                 raise method_not_allowed()
 
-    def _query(self, request: web.Request, target: Target) -> Query:
-        return Query(
+    def _query(self, request: web.Request, target: ResourceTarget) -> ListOptions:
+        return ListOptions(
             kind=target.kind,
             version=target.version,
             namespace=target.namespace,
@@ -192,7 +194,7 @@ class Handlers:
             form=form_of(request.headers.get("Accept", "")),
         )
 
-    def _stored(self, target: Target) -> Stored:
+    def _stored(self, target: ResourceTarget) -> StoredObject:
         stored = self._store.get(target.kind.resource, *target.key)
         if stored is None:
             raise not_found(target.kind.resource, target.name)
@@ -201,26 +203,26 @@ class Handlers:
     def _object(
         self,
         request: web.Request,
-        target: Target,
-        stored: Stored,
-        options: Options | None = None,
+        target: ResourceTarget,
+        stored: StoredObject,
+        options: WriteOptions | None = None,
         *,
         status: int = 200,
     ) -> web.Response:
         form = form_of(request.headers.get("Accept", ""))
         if form.kind == "Table":
             include = request.query.get("includeObject", "Metadata")
-            rows = [tables.row(target.version, stored.obj, self._clock(), include)]
+            rows = [table_rows.row(target.version, stored.obj, self._clock(), include)]
             metadata = {"resourceVersion": stored.obj["metadata"].get("resourceVersion", "")}
-            raw = msgspec.json.encode(tables.table(target.version, rows, metadata))
+            raw = msgspec.json.encode(table_rows.table(target.version, rows, metadata))
         elif form.kind:
-            raw = msgspec.json.encode(tables.partial(stored.obj))
+            raw = msgspec.json.encode(table_rows.partial(stored.obj))
         else:
             raw = stored.encoded(target.api_version)
         warnings = [*_deprecation(target), *(options.warnings if options else ())]
         return bodies.reply(raw, status=status, warnings=warnings)
 
-    async def _watch(self, request: web.Request, query: Query) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, query: ListOptions) -> web.StreamResponse:
         wanted = whole(request.query, "timeoutSeconds")
         # Kubernetes' own: half an hour to an hour, so that watches do not all end together.
         seconds = float(wanted) if wanted else random.uniform(1800, 3600)  # noqa: S311 (no secret)
@@ -234,7 +236,7 @@ class Handlers:
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache"})
         return await bodies.stream(request, response, lines)
 
-    async def _patch(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+    async def _patch(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
         media = request.content_type
         offered = bodies.PATCHES - ({"application/strategic-merge-patch+json"} if target.kind.custom else set())
         if media not in offered:
@@ -244,9 +246,11 @@ class Handlers:
         if media in bodies.YAML:
             if self._store.get(target.kind.resource, *target.key) is None:
                 # To apply what is not there is to create it, by name: the one way to allow just one new object.
-                wanted = of_resource(
+                wanted = resource_attributes(
                     request,
-                    Path(target.kind.group, target.version.name, target.namespace, (target.kind.plural, target.name)),
+                    RequestInfo(
+                        target.kind.group, target.version.name, target.namespace, (target.kind.plural, target.name)
+                    ),
                     target.namespace,
                 )
                 self._authorizer.check(caller, msgspec.structs.replace(wanted, verb="create"))
@@ -255,7 +259,7 @@ class Handlers:
         stored = await self._writer.modify(target, _change(media, patch, target), options)
         return self._object(request, target, stored, options)
 
-    async def _delete(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+    async def _delete(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
         options, deletion = await bodies.read_deletion(request, caller)
         stored, gone = await self._writer.deleter.delete(target, options, deletion)
         if not gone:
@@ -266,7 +270,7 @@ class Handlers:
         body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
         return bodies.reply(msgspec.json.encode(body), warnings=options.warnings)
 
-    async def _review(self, request: web.Request, caller: Caller, kind: str, namespace: str) -> web.StreamResponse:
+    async def _review(self, request: web.Request, caller: UserInfo, kind: str, namespace: str) -> web.StreamResponse:
         if request.method != "POST":
             raise method_not_allowed()
         body = await bodies.read_object(request)
@@ -276,11 +280,11 @@ class Handlers:
             found = self._kinds.of("v1", "Event")
             assert found is not None
             options = bodies.options_of(request, caller)
-            stored = await self._writer.create(Target(*found, namespace), reviews.core_event(body), options)
+            stored = await self._writer.create(ResourceTarget(*found, namespace), reviews.core_event(body), options)
             return bodies.reply_object(reviews.new_event(stored.obj), status=201)
         return bodies.reply_object(reviews.permission(kind, body, caller, self._authorizer), status=201)
 
-    async def _change_set(self, request: web.Request, caller: Caller) -> web.StreamResponse:
+    async def _change_set(self, request: web.Request, caller: UserInfo) -> web.StreamResponse:
         if request.method != "POST":
             raise method_not_allowed()
         body = await bodies.read_object(request)
@@ -293,7 +297,7 @@ class Handlers:
         return bodies.reply_object({**head, "items": [one.obj for one in stored]})
 
 
-def _change(media: str, patch: Any, target: Target) -> Callable[[Obj], Any]:
+def _change(media: str, patch: Any, target: ResourceTarget) -> Callable[[Obj], Any]:
     match media:
         case "application/json-patch+json":
             return lambda old: patching.json_patch(old, patch)
@@ -305,5 +309,5 @@ def _change(media: str, patch: Any, target: Target) -> Callable[[Obj], Any]:
             return lambda old: patching.strategic(old, patch, target.version.schema)
 
 
-def _deprecation(target: Target) -> list[str]:
+def _deprecation(target: ResourceTarget) -> list[str]:
     return [target.version.deprecation] if target.version.deprecation else []

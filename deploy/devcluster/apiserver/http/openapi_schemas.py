@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.devcluster.apiserver.kinds.registry import Kind, Version, metadata_schema
-from deploy.devcluster.apiserver.kinds.shapes import Schema, shapes
+from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema, shapes
+from deploy.devcluster.apiserver.kinds.kind_registry import KindVersion, ResourceKind, metadata_schema
 
 _OWN = frozenset({"title", "x-kubernetes-patch-merge-key"})
 """Keys that mean something else outside."""
 
 
-def published(kind: Kind, version: Version, schemas: dict[str, Any]) -> Schema:
+def published(kind: ResourceKind, version: KindVersion, schemas: dict[str, Any]) -> Schema:
     """A kind's schema; shared types that it refers to are added to `schemas`."""
     known = {id(schema): name for name, schema in shapes().items()}
     if not kind.custom:

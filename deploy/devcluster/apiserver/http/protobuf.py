@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from deploy.devcluster.apiserver.errors import bad_request
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.status_errors import bad_request
+from deploy.devcluster.cluster_api import Obj
 
 MEDIA = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from deploy.devcluster.apiserver.errors import RefusedError, bad_request, no_such_path
-from deploy.devcluster.apiserver.kinds.registry import Kinds, Target
-from deploy.devcluster.apiserver.read.reader import Form
+from deploy.devcluster.apiserver.kinds.kind_registry import KindRegistry, ResourceTarget
+from deploy.devcluster.apiserver.read.list_watch import ObjectForm
+from deploy.devcluster.apiserver.status_errors import StatusError, bad_request, no_such_path
 
 
-class Path(msgspec.Struct, frozen=True):
+class RequestInfo(msgspec.Struct, frozen=True):
     """A path below `/api` or `/apis`, before the kind is looked up."""
 
     group: str
@@ -21,7 +21,7 @@ class Path(msgspec.Struct, frozen=True):
     """Plural, name, subresource: as many as there are."""
 
 
-def split(segments: Sequence[str]) -> Path:
+def split(segments: Sequence[str]) -> RequestInfo:
     """Segments of a path that starts with `api` or `apis`. Raises 404."""
     if segments[0] == "api":
         group, version, rest = "", segments[1], list(segments[2:])
@@ -35,10 +35,10 @@ def split(segments: Sequence[str]) -> Path:
         namespace, rest = rest[1], rest[2:]
     if len(rest) > 3:
         raise no_such_path()
-    return Path(group, version, namespace, tuple(rest))
+    return RequestInfo(group, version, namespace, tuple(rest))
 
 
-def find(kinds: Kinds, path: Path) -> Target:
+def find(kinds: KindRegistry, path: RequestInfo) -> ResourceTarget:
     """The kind behind a path. Raises 404."""
     found = kinds.at(path.group, path.version, path.parts[0])
     name = path.parts[1] if len(path.parts) > 1 else ""
@@ -46,10 +46,10 @@ def find(kinds: Kinds, path: Path) -> Target:
         raise no_such_path()
     if path.namespace and not found[0].namespaced:
         raise no_such_path()
-    return Target(*found, path.namespace, name, path.parts[2] if len(path.parts) > 2 else "")
+    return ResourceTarget(*found, path.namespace, name, path.parts[2] if len(path.parts) > 2 else "")
 
 
-def form_of(accept: str) -> Form:
+def form_of(accept: str) -> ObjectForm:
     """What the `Accept` header asks for; raises 406 if it takes nothing that is offered."""
     offers = [[part.strip() for part in one.split(";")] for one in accept.split(",") if one.strip()]
     for media, *parameters in offers:
@@ -58,13 +58,13 @@ def form_of(accept: str) -> Form:
         asked = dict(one.split("=", 1) for one in parameters if "=" in one)
         if asked.get("as") in {"Table", "PartialObjectMetadata", "PartialObjectMetadataList"}:
             if asked.get("v") == "v1" and asked.get("g") == "meta.k8s.io":
-                return Form(asked["as"].removesuffix("List"))
+                return ObjectForm(asked["as"].removesuffix("List"))
             continue
         if "as" not in asked:
-            return Form()
+            return ObjectForm()
     if not offers:
-        return Form()
-    raise RefusedError(
+        return ObjectForm()
+    raise StatusError(
         406, "NotAcceptable", "only the following media types are accepted: application/json, application/json;as=Table"
     )
 

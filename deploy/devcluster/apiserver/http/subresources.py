@@ -8,24 +8,26 @@ from typing import Any
 from aiohttp import web
 
 from deploy.devcluster.apiserver import reviews
-from deploy.devcluster.apiserver.access.authentication import Accounts
-from deploy.devcluster.apiserver.errors import RefusedError, no_such_path, not_found
+from deploy.devcluster.apiserver.access.token_authentication import TokenAuthenticator
 from deploy.devcluster.apiserver.http import bodies, container_logs
-from deploy.devcluster.apiserver.kinds.registry import Target
-from deploy.devcluster.apiserver.store import Store, Stored
+from deploy.devcluster.apiserver.kinds.kind_registry import ResourceTarget
+from deploy.devcluster.apiserver.object_store import Store, StoredObject
+from deploy.devcluster.apiserver.status_errors import StatusError, no_such_path, not_found
+from deploy.devcluster.apiserver.user_info import UserInfo
 from deploy.devcluster.apiserver.write import patching
-from deploy.devcluster.apiserver.write.admission import Caller
-from deploy.devcluster.apiserver.write.options import Deletion
-from deploy.devcluster.apiserver.write.writer import Writer
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.write.object_writer import ObjectWriter
+from deploy.devcluster.apiserver.write.write_options import DeleteOptions
+from deploy.devcluster.cluster_api import Obj
 
 _SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
-class Subresources:
+class SubresourceHandlers:
     """Answers requests for subresources; `status` is none of them, it is a part of the object."""
 
-    def __init__(self, store: Store, writer: Writer, accounts: Accounts, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, writer: ObjectWriter, accounts: TokenAuthenticator, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._writer = writer
         self._accounts = accounts
@@ -33,13 +35,13 @@ class Subresources:
         self.log_source: container_logs.LogSource | None = None
         """Where logs come from; none: requests for logs are answered 501."""
 
-    def _stored(self, target: Target) -> Stored:
+    def _stored(self, target: ResourceTarget) -> StoredObject:
         stored = self._store.get(target.kind.resource, *target.key)
         if stored is None:
             raise not_found(target.kind.resource, target.name)
         return stored
 
-    async def answer(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+    async def answer(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
         """Raises 404 for what there is not, and what the subresource raises."""
         match (target.kind.resource, target.subresource, request.method):
             case (_, "scale", "GET" | "PUT" | "PATCH") if target.kind.scale:
@@ -50,7 +52,7 @@ class Subresources:
                 return await self._bind(request, caller, target)
             case ("pods", "eviction", "POST"):
                 await bodies.read_object(request)
-                await self._writer.deleter.delete(target, bodies.options_of(request, caller), Deletion())
+                await self._writer.deleter.delete(target, bodies.options_of(request, caller), DeleteOptions())
                 return bodies.reply_object(_SUCCESS, status=201)
             case ("serviceaccounts", "token", "POST"):
                 body = await bodies.read_object(request)
@@ -61,24 +63,24 @@ class Subresources:
                 return bodies.reply(self._stored(target).encoded(target.api_version))
             case ("pods", "exec" | "attach" | "portforward", _):
                 self._stored(target)
-                raise RefusedError(
+                raise StatusError(
                     501, "NotImplemented", f"the devcluster has no pods/{target.subresource}; use `meshlog exec`"
                 )
             case _:
                 raise no_such_path()
 
-    async def _bind(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+    async def _bind(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
         body = await bodies.read_object(request)
         node = body.get("target") if isinstance(body, dict) else None
         name = str(node.get("name") or "") if isinstance(node, dict) else ""
         await self._writer.modify(
-            Target(target.kind, target.version, target.namespace, target.name),
+            ResourceTarget(target.kind, target.version, target.namespace, target.name),
             lambda old: {**old, "spec": {**old["spec"], "nodeName": name}},
             bodies.options_of(request, caller),
         )
         return bodies.reply_object(_SUCCESS, status=201)
 
-    async def _scale(self, request: web.Request, caller: Caller, target: Target) -> web.StreamResponse:
+    async def _scale(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
         kind = target.kind
         if request.method == "GET":
             return bodies.reply_object(reviews.scale_of(kind, self._stored(target).obj))
@@ -97,14 +99,14 @@ class Subresources:
             return reviews.scaled(kind, old, scale)
 
         options = bodies.options_of(request, caller)
-        main = Target(kind, target.version, target.namespace, target.name)
+        main = ResourceTarget(kind, target.version, target.namespace, target.name)
         stored = await self._writer.modify(main, change, options)
         return bodies.reply_object(reviews.scale_of(kind, stored.obj))
 
-    async def _logs(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def _logs(self, request: web.Request, target: ResourceTarget) -> web.StreamResponse:
         options = container_logs.options(request, self._stored(target).obj, self._clock())
         if self.log_source is None:
-            raise RefusedError(501, "NotImplemented", "nobody here keeps logs")
+            raise StatusError(501, "NotImplemented", "nobody here keeps logs")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         pieces = self.log_source(target.namespace, target.name, options)
         # A refusal ("no such previous container") comes with the first piece, and needs the status line.

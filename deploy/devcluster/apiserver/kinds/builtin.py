@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deploy.devcluster.apiserver.http import columns
-from deploy.devcluster.apiserver.kinds.registry import Kind, ScalePaths, Version
-from deploy.devcluster.apiserver.kinds.shapes import shapes
+from deploy.devcluster.apiserver.kinds import printer_columns
+from deploy.devcluster.apiserver.kinds.builtin_schemas import shapes
+from deploy.devcluster.apiserver.kinds.kind_registry import KindVersion, ResourceKind, ScalePaths
 
 _REPLICAS = ScalePaths(".spec.replicas", ".status.replicas", ".status.selector")
 
@@ -22,14 +22,18 @@ def _kind(
     everything: bool = False,
     shape: str = "",
     version: str = "v1",
-) -> Kind:
+) -> ResourceKind:
     resource = f"{plural}.{group}" if group else plural
-    return Kind(
+    return ResourceKind(
         group=group,
         kind=name,
         plural=plural,
         singular=name.lower(),
-        versions=(Version(version, shapes()[shape or name], columns.BUILT_IN.get(resource, columns.DEFAULT)),),
+        versions=(
+            KindVersion(
+                version, shapes()[shape or name], printer_columns.BUILT_IN.get(resource, printer_columns.DEFAULT)
+            ),
+        ),
         namespaced=namespaced,
         short_names=tuple(short.split()),
         categories=("all",) if everything else (),
@@ -39,7 +43,7 @@ def _kind(
     )
 
 
-def built_in() -> tuple[Kind, ...]:
+def built_in() -> tuple[ResourceKind, ...]:
     """All of them, in the order in which discovery names them."""
     hooks, rbac = "admissionregistration.k8s.io", "rbac.authorization.k8s.io"
     return (

@@ -10,10 +10,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from deploy.devcluster.apiserver.errors import Cause, duplicate, required, shown, unsupported, wrong
 from deploy.devcluster.apiserver.kinds.schema import clone
-from deploy.devcluster.apiserver.read.selectors import structured_selector
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.selectors import structured_selector
+from deploy.devcluster.apiserver.status_errors import (
+    StatusCause,
+    duplicate,
+    required,
+    shown,
+    unsupported,
+    wrong,
+)
+from deploy.devcluster.cluster_api import Obj
 from shared.io.addresses import canonical
 
 _LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
@@ -54,7 +61,7 @@ _VALUE_SAYS = (
 )
 
 
-def check_name(resource: str, name: str, *, generated: bool = False) -> list[Cause]:
+def check_name(resource: str, name: str, *, generated: bool = False) -> list[StatusCause]:
     """The name of an object; with `generated`, a prefix of one."""
     path = "metadata.generateName" if generated else "metadata.name"
     if generated:
@@ -74,7 +81,7 @@ def check_name(resource: str, name: str, *, generated: bool = False) -> list[Cau
     return [] if pattern.match(name) else [wrong(path, name, says)]
 
 
-def check_metadata(metadata: dict[str, Any]) -> list[Cause]:
+def check_metadata(metadata: dict[str, Any]) -> list[StatusCause]:
     """Labels, annotations, owner references and finalizers."""
     causes = list(_check_labels(metadata.get("labels") or {}, "metadata.labels"))
     annotations: dict[str, str] = metadata.get("annotations") or {}
@@ -82,7 +89,9 @@ def check_metadata(metadata: dict[str, Any]) -> list[Cause]:
         causes += _check_key(key, "metadata.annotations")
     if sum(len(key) + len(value) for key, value in annotations.items()) > _ANNOTATIONS:
         causes.append(
-            Cause("FieldValueTooLong", "metadata.annotations", f"Too long: may not be more than {_ANNOTATIONS} bytes")
+            StatusCause(
+                "FieldValueTooLong", "metadata.annotations", f"Too long: may not be more than {_ANNOTATIONS} bytes"
+            )
         )
     controllers = [one for one in metadata.get("ownerReferences") or () if one.get("controller")]
     if len(controllers) > 1:
@@ -92,7 +101,7 @@ def check_metadata(metadata: dict[str, Any]) -> list[Cause]:
     return causes
 
 
-def _check_key(key: str, path: str) -> list[Cause]:
+def _check_key(key: str, path: str) -> list[StatusCause]:
     prefix, slash, name = key.rpartition("/")
     if slash and not (_SUBDOMAIN.match(prefix) and len(prefix) <= 253):
         return [wrong(path, key, f"prefix part {_SUBDOMAIN_SAYS}")]
@@ -101,7 +110,7 @@ def _check_key(key: str, path: str) -> list[Cause]:
     return [] if _QUALIFIED.match(name) else [wrong(path, key, _KEY_SAYS)]
 
 
-def _check_labels(labels: dict[str, str], path: str) -> Iterable[Cause]:
+def _check_labels(labels: dict[str, str], path: str) -> Iterable[StatusCause]:
     for key, value in labels.items():
         yield from _check_key(key, path)
         if len(value) > 63:
@@ -110,7 +119,7 @@ def _check_labels(labels: dict[str, str], path: str) -> Iterable[Cause]:
             yield wrong(path, value, _VALUE_SAYS)
 
 
-def _check_port(value: Any, path: str) -> Iterable[Cause]:
+def _check_port(value: Any, path: str) -> Iterable[StatusCause]:
     if isinstance(value, int) and not 1 <= value <= 65535:
         yield wrong(path, value, "must be between 1 and 65535, inclusive")
     elif isinstance(value, str) and not (_LABEL.match(value) and len(value) <= 15 and re.search("[a-z]", value)):
@@ -119,7 +128,7 @@ def _check_port(value: Any, path: str) -> Iterable[Cause]:
         )
 
 
-def _unique(items: Iterable[dict[str, Any]], key: str, path: str) -> Iterable[Cause]:
+def _unique(items: Iterable[dict[str, Any]], key: str, path: str) -> Iterable[StatusCause]:
     seen: set[Any] = set()
     for index, item in enumerate(items):
         value = item.get(key)
@@ -128,18 +137,20 @@ def _unique(items: Iterable[dict[str, Any]], key: str, path: str) -> Iterable[Ca
         seen.add(value)
 
 
-def _check_probe(probe: dict[str, Any], path: str) -> Iterable[Cause]:
+def _check_probe(probe: dict[str, Any], path: str) -> Iterable[StatusCause]:
     handlers = [name for name in ("exec", "httpGet", "tcpSocket", "grpc") if name in probe]
     if not handlers:
         yield required(path, "must specify a handler type")
     for more in handlers[1:]:
-        yield Cause("FieldValueForbidden", f"{path}.{more}", "Forbidden: may not specify more than 1 handler type")
+        yield StatusCause(
+            "FieldValueForbidden", f"{path}.{more}", "Forbidden: may not specify more than 1 handler type"
+        )
     for name in ("httpGet", "tcpSocket"):
         if name in probe:
             yield from _check_port(probe[name].get("port"), f"{path}.{name}.port")
 
 
-def _check_container(container: dict[str, Any], path: str, volumes: set[str]) -> Iterable[Cause]:
+def _check_container(container: dict[str, Any], path: str, volumes: set[str]) -> Iterable[StatusCause]:
     name = container.get("name", "")
     if not name:
         yield required(f"{path}.name")
@@ -161,12 +172,12 @@ def _check_container(container: dict[str, Any], path: str, volumes: set[str]) ->
             yield from _check_probe(container[probe], f"{path}.{probe}")
 
 
-def _check_protocol(port: dict[str, Any], path: str) -> Iterable[Cause]:
+def _check_protocol(port: dict[str, Any], path: str) -> Iterable[StatusCause]:
     if port.get("protocol") not in {"TCP", "UDP", "SCTP"}:
         yield unsupported(path, port.get("protocol"), ("SCTP", "TCP", "UDP"))
 
 
-def _check_variable(variable: dict[str, Any], path: str) -> Iterable[Cause]:
+def _check_variable(variable: dict[str, Any], path: str) -> Iterable[StatusCause]:
     if not variable.get("name"):
         yield required(f"{path}.name")
     elif not _ENVIRONMENT.match(variable["name"]):
@@ -175,14 +186,14 @@ def _check_variable(variable: dict[str, Any], path: str) -> Iterable[Cause]:
         yield wrong(f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
 
 
-def _check_mount(mount: dict[str, Any], path: str, volumes: set[str]) -> Iterable[Cause]:
+def _check_mount(mount: dict[str, Any], path: str, volumes: set[str]) -> Iterable[StatusCause]:
     if mount.get("name") not in volumes:
-        yield Cause("FieldValueNotFound", f"{path}.name", f"Not found: {shown(mount.get('name'))}")
+        yield StatusCause("FieldValueNotFound", f"{path}.name", f"Not found: {shown(mount.get('name'))}")
     if not mount.get("mountPath"):
         yield required(f"{path}.mountPath")
 
 
-def _check_volumes(volumes: Sequence[dict[str, Any]], path: str) -> Iterable[Cause]:
+def _check_volumes(volumes: Sequence[dict[str, Any]], path: str) -> Iterable[StatusCause]:
     yield from _unique(volumes, "name", path)
     for index, volume in enumerate(volumes):
         name = str(volume.get("name") or "")
@@ -192,7 +203,7 @@ def _check_volumes(volumes: Sequence[dict[str, Any]], path: str) -> Iterable[Cau
             yield wrong(f"{path}[{index}].name", name, _LABEL_SAYS)
 
 
-def check_pod_spec(spec: dict[str, Any], path: str) -> Iterable[Cause]:
+def check_pod_spec(spec: dict[str, Any], path: str) -> Iterable[StatusCause]:
     """A pod's spec, also inside a template."""
     volumes = {str(volume.get("name")) for volume in spec.get("volumes") or ()}
     yield from _check_volumes(spec.get("volumes") or (), f"{path}.volumes")
@@ -219,10 +230,10 @@ def check_pod_spec(spec: dict[str, Any], path: str) -> Iterable[Cause]:
         )
 
 
-def _pod(obj: Obj, old: Obj | None) -> Iterable[Cause]:
+def _pod(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
     yield from check_pod_spec(obj["spec"], "spec")
     if old is not None and _fixed(obj["spec"], old["spec"]) != _fixed(old["spec"], old["spec"]):
-        yield Cause(
+        yield StatusCause(
             "FieldValueForbidden",
             "spec",
             "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
@@ -245,7 +256,7 @@ def _fixed(spec: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     return fixed
 
 
-def _workload(obj: Obj, old: Obj | None) -> Iterable[Cause]:
+def _workload(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
     spec = obj["spec"]
     if spec.get("replicas", 0) < 0:
         yield wrong("spec.replicas", spec["replicas"], "must be greater than or equal to 0")
@@ -272,7 +283,7 @@ def _workload(obj: Obj, old: Obj | None) -> Iterable[Cause]:
         yield wrong("spec.selector", selector, "field is immutable")
 
 
-def _stateful_set(obj: Obj, old: Obj | None) -> Iterable[Cause]:
+def _stateful_set(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
     yield from _workload(obj, old)
     policy = obj["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
     for when in ("whenDeleted", "whenScaled"):
@@ -291,7 +302,7 @@ def _stateful_set(obj: Obj, old: Obj | None) -> Iterable[Cause]:
         }
         changed = {key for key in {*obj["spec"], *old["spec"]} if obj["spec"].get(key) != old["spec"].get(key)}
         if changed - free:
-            yield Cause(
+            yield StatusCause(
                 "FieldValueForbidden",
                 "spec",
                 "Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
@@ -300,7 +311,7 @@ def _stateful_set(obj: Obj, old: Obj | None) -> Iterable[Cause]:
             )
 
 
-def _service(obj: Obj, old: Obj | None) -> Iterable[Cause]:
+def _service(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
     spec = obj["spec"]
     kinds = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
     if spec["type"] not in kinds:
@@ -331,8 +342,8 @@ def _service(obj: Obj, old: Obj | None) -> Iterable[Cause]:
         yield wrong("spec.clusterIPs[0]", spec.get("clusterIPs"), "may not change once set")
 
 
-def _check_cluster_ips(spec: Obj) -> Iterable[Cause]:
-    """Addresses, in their one spelling, the first of them twice. Whether they are free is `clusterips`' to say."""
+def _check_cluster_ips(spec: Obj) -> Iterable[StatusCause]:
+    """Canonical addresses; `clusterIP` equals the first of `clusterIPs`. `write/cluster_ips.py` checks allocation."""
     first, listed = spec.get("clusterIP") or "", list[str](spec.get("clusterIPs") or ())
     if listed and listed[0] != first:
         yield wrong("spec.clusterIPs[0]", listed[0], "must be the same as spec.clusterIP")
@@ -343,7 +354,7 @@ def _check_cluster_ips(spec: Obj) -> Iterable[Cause]:
             yield wrong(f"spec.clusterIPs[{index}]", address, "must be a valid IP address, (e.g. 10.9.8.7)")
 
 
-def _keys(obj: Obj, old: Obj | None) -> Iterable[Cause]:
+def _keys(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
     for name in ("data", "binaryData"):
         for key in obj.get(name) or {}:
             if not _DATA_KEY.match(key) or len(key) > 253 or key in {".", ".."}:
@@ -355,10 +366,10 @@ def _keys(obj: Obj, old: Obj | None) -> Iterable[Cause]:
     if old is not None and old.get("immutable"):
         for name in ("data", "binaryData"):
             if obj.get(name) != old.get(name):
-                yield Cause("FieldValueForbidden", name, "Forbidden: field is immutable when `immutable` is set")
+                yield StatusCause("FieldValueForbidden", name, "Forbidden: field is immutable when `immutable` is set")
 
 
-def _webhooks(obj: Obj, _old: Obj | None) -> Iterable[Cause]:
+def _webhooks(obj: Obj, _old: Obj | None) -> Iterable[StatusCause]:
     yield from _unique(obj.get("webhooks") or (), "name", "webhooks")
     for index, webhook in enumerate(obj.get("webhooks") or ()):
         path = f"webhooks[{index}]"
@@ -387,12 +398,12 @@ def _webhooks(obj: Obj, _old: Obj | None) -> Iterable[Cause]:
             yield required(f"{path}.clientConfig", "exactly one of url or service is required")
 
 
-def _role_binding(obj: Obj, old: Obj | None) -> Iterable[Cause]:
+def _role_binding(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
     if old is not None and obj.get("roleRef") != old.get("roleRef"):
         yield wrong("roleRef", obj.get("roleRef"), "cannot change roleRef")
 
 
-_RULES: dict[str, Callable[[Obj, Obj | None], Iterable[Cause]]] = {
+_RULES: dict[str, Callable[[Obj, Obj | None], Iterable[StatusCause]]] = {
     "pods": _pod,
     "deployments.apps": _workload,
     "replicasets.apps": _workload,
@@ -408,7 +419,7 @@ _RULES: dict[str, Callable[[Obj, Obj | None], Iterable[Cause]]] = {
 _NEED_SPEC = frozenset({"pods", "services", "deployments.apps", "replicasets.apps", "statefulsets.apps"})
 
 
-def check(resource: str, obj: Obj, old: Obj | None) -> list[Cause]:
+def check(resource: str, obj: Obj, old: Obj | None) -> list[StatusCause]:
     """What is wrong with an object of a built-in kind (and with changing `old` to it)."""
     if resource in _NEED_SPEC and not isinstance(obj.get("spec"), dict):
         return [required("spec")]

@@ -11,10 +11,16 @@ from typing import Any
 
 import re2
 
-from deploy.devcluster.apiserver.errors import Cause, required, shown, wrong
-from deploy.devcluster.apiserver.http.columns import AGE, NAME, age
-from deploy.devcluster.apiserver.kinds.registry import Cell, Column, Kind, ScalePaths, Version
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.kinds.kind_registry import (
+    Cell,
+    KindVersion,
+    PrinterColumn,
+    ResourceKind,
+    ScalePaths,
+)
+from deploy.devcluster.apiserver.kinds.printer_columns import AGE, NAME, age
+from deploy.devcluster.apiserver.status_errors import StatusCause, required, shown, wrong
+from deploy.devcluster.cluster_api import Obj
 
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 
@@ -23,14 +29,14 @@ _STEP = re.compile(
 )
 
 
-def kind_of(crd: Obj) -> Kind:
+def kind_of(crd: Obj) -> ResourceKind:
     """The kind that a definition defines."""
     spec = crd["spec"]
     names = spec["names"]
     versions = sorted(spec["versions"], key=lambda one: _priority(one["name"]), reverse=True)
     subresources = [one.get("subresources") or {} for one in spec["versions"]]
     scale = next((one["scale"] for one in subresources if one.get("scale")), None)
-    return Kind(
+    return ResourceKind(
         group=spec["group"],
         kind=names["kind"],
         plural=names["plural"],
@@ -57,11 +63,11 @@ def _priority(version: str) -> tuple[int, int, int, str]:
     return ({"alpha": 1, "beta": 2}.get(stage or "", 3), int(major), int(minor or 0), "")
 
 
-def _version(version: dict[str, Any]) -> Version:
+def _version(version: dict[str, Any]) -> KindVersion:
     schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
     described = version.get("additionalPrinterColumns") or ()
     printed = [
-        Column(
+        PrinterColumn(
             name=str(one.get("name", "")),
             cell=_cell(str(one.get("jsonPath", "")), str(one.get("type", ""))),
             type=str(one.get("type", "string")),
@@ -74,7 +80,7 @@ def _version(version: dict[str, Any]) -> Version:
     deprecation = ""
     if version.get("deprecated"):
         deprecation = str(version.get("deprecationWarning") or f"{version['name']} is deprecated")
-    return Version(
+    return KindVersion(
         name=version["name"],
         schema=schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         columns=(NAME, *(printed or (AGE,))),
@@ -146,7 +152,7 @@ def established(crd: Obj, now: str) -> dict[str, Any]:
     return {"conditions": conditions, "acceptedNames": dict(spec["names"]), "storedVersions": stored}
 
 
-def check(crd: Obj) -> Iterable[Cause]:
+def check(crd: Obj) -> Iterable[StatusCause]:
     """What is wrong with a definition."""
     spec = crd["spec"]
     names, group = spec.get("names") or {}, spec.get("group", "")
@@ -194,7 +200,7 @@ _AT_ROOT = frozenset(
 """What a schema may say of a whole object that has a status of its own (apiextensions' validation)."""
 
 
-def _check_root(schema: dict[str, Any], path: str) -> Iterable[Cause]:
+def _check_root(schema: dict[str, Any], path: str) -> Iterable[StatusCause]:
     for name in sorted(set(schema) - _AT_ROOT):
         yield wrong(
             path, name, f"only {sorted(_AT_ROOT)} are allowed at the root of the schema if the status subresource is on"
@@ -218,7 +224,7 @@ _FORMS: dict[str, Any] = {
 _TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array"})
 
 
-def _check_schema(schema: Any, path: str, depth: int = 0) -> Iterable[Cause]:
+def _check_schema(schema: Any, path: str, depth: int = 0) -> Iterable[StatusCause]:
     """What the engine could stumble over; the schema itself and everything below it."""
     if not isinstance(schema, dict) or depth > 60:
         yield wrong(path, "", "must be a schema, nested at most 60 deep")

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 
 _PROTECTION = "kubernetes.io/pvc-protection"
 
@@ -183,7 +183,7 @@ def _claim(obj: Obj) -> None:
     _set(obj.get("spec") or {}, volumeMode="Filesystem")
     _set(obj.setdefault("status", {}), phase="Pending")
     metadata = obj["metadata"]
-    # As the plug-in StorageObjectInUseProtection does; see `controllers/claims.py`.
+    # As the plug-in StorageObjectInUseProtection does; see `controllers/volume_claims.py`.
     if "deletionTimestamp" not in metadata and _PROTECTION not in (metadata.get("finalizers") or ()):
         metadata["finalizers"] = [*(metadata.get("finalizers") or ()), _PROTECTION]
 

@@ -1,7 +1,7 @@
 """Make an object fit its schema: prune what is unknown, fill in defaults, and name what is wrong.
 
 Structural schemas as Kubernetes has them (`apiextensions.k8s.io/v1`): `fit` returns a new value and collects, in a
-`Fitting`, unknown fields (a client chooses whether they are refused, warned about or dropped) and causes in the
+`FitResult`, unknown fields (a client chooses whether they are refused, warned about or dropped) and causes in the
 sentences that Kubernetes gives. Of CEL rules (`x-kubernetes-validations`) only those about presence are run.
 """
 
@@ -13,9 +13,16 @@ from typing import Any
 import msgspec
 import re2
 
-from deploy.devcluster.apiserver.errors import Cause, duplicate, required, shown, unsupported, wrong
+from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema
 from deploy.devcluster.apiserver.kinds.cel_presence import holds
-from deploy.devcluster.apiserver.kinds.shapes import Schema
+from deploy.devcluster.apiserver.status_errors import (
+    StatusCause,
+    duplicate,
+    required,
+    shown,
+    unsupported,
+    wrong,
+)
 
 _QUANTITY = re.compile(r"^[+-]?(\d+(\.\d*)?|\.\d+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?$")
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$")
@@ -33,18 +40,18 @@ class TypeMismatch(msgspec.Struct, frozen=True):
     wanted: str
 
 
-class Fitting(msgspec.Struct):
+class FitResult(msgspec.Struct):
     """What `fit` found."""
 
     unknown: list[str] = []
     """Paths of fields that the schema does not have; they were dropped."""
-    causes: list[Cause] = []
+    causes: list[StatusCause] = []
     mismatches: list[TypeMismatch] = []
     decode: bool = False
     """Wrong types are `mismatches` (built-in kinds) instead of `causes` (custom resources)."""
 
 
-def fit(schema: Schema, value: Any, path: str, found: Fitting, parent: str = "") -> Any:
+def fit(schema: Schema, value: Any, path: str, found: FitResult, parent: str = "") -> Any:
     """The value as the schema wants it: a new object; what is wrong is added to `found`."""
     if schema.get("x-kubernetes-int-or-string"):
         if isinstance(value, bool) or not isinstance(value, (int, str)):
@@ -69,14 +76,14 @@ def fit(schema: Schema, value: Any, path: str, found: Fitting, parent: str = "")
     return value
 
 
-def _check_rules(rules: list[Any], value: dict[str, Any], path: str, found: Fitting) -> None:
+def _check_rules(rules: list[Any], value: dict[str, Any], path: str, found: FitResult) -> None:
     for rule in rules:
         if isinstance(rule, dict) and not holds(str(rule.get("rule", "")), value):
             said = str(rule.get("message") or f"failed rule: {rule['rule']}")
-            found.causes.append(Cause("FieldValueInvalid", path or "<nil>", f'Invalid value: "object": {said}'))
+            found.causes.append(StatusCause("FieldValueInvalid", path or "<nil>", f'Invalid value: "object": {said}'))
 
 
-def _fit_typed(schema: Schema, value: Any, path: str, found: Fitting, parent: str) -> Any:
+def _fit_typed(schema: Schema, value: Any, path: str, found: FitResult, parent: str) -> Any:
     if isinstance(value, dict):
         return _fit_object(schema, value, path, found)
     if isinstance(value, list):
@@ -116,7 +123,7 @@ def _is(value: Any, wanted: str) -> bool:
     )
 
 
-def _mistyped(value: Any, wanted: str, path: str, found: Fitting, parent: str) -> None:
+def _mistyped(value: Any, wanted: str, path: str, found: FitResult, parent: str) -> None:
     actual = json_type(value)
     if found.decode:
         go = {"integer": "int32", "boolean": "bool", "object": "map", "array": "slice"}.get(wanted, wanted)
@@ -124,10 +131,10 @@ def _mistyped(value: Any, wanted: str, path: str, found: Fitting, parent: str) -
         found.mismatches.append(TypeMismatch(said, f"{parent}.{path}" if parent else path, go))
         return
     message = f"{path} in body must be of type {wanted}: {shown(actual)}"
-    found.causes.append(Cause("FieldValueTypeInvalid", path, f"Invalid value: {shown(actual)}: {message}"))
+    found.causes.append(StatusCause("FieldValueTypeInvalid", path, f"Invalid value: {shown(actual)}: {message}"))
 
 
-def _fit_object(schema: Schema, value: dict[str, Any], path: str, found: Fitting) -> dict[str, Any]:
+def _fit_object(schema: Schema, value: dict[str, Any], path: str, found: FitResult) -> dict[str, Any]:
     properties: dict[str, Schema] = schema.get("properties") or {}
     extra = schema.get("additionalProperties")
     keep = bool(schema.get("x-kubernetes-preserve-unknown-fields")) or "type" not in schema or extra is True
@@ -152,7 +159,7 @@ def _fit_object(schema: Schema, value: dict[str, Any], path: str, found: Fitting
     return fitted
 
 
-def _check_count(schema: Schema, fitted: dict[str, Any], path: str, found: Fitting) -> None:
+def _check_count(schema: Schema, fitted: dict[str, Any], path: str, found: FitResult) -> None:
     for key in schema.get("required") or ():
         if key not in fitted:
             found.causes.append(required(f"{path}.{key}" if path else key))
@@ -163,7 +170,7 @@ def _check_count(schema: Schema, fitted: dict[str, Any], path: str, found: Fitti
         found.causes.append(_too_many(path, len(fitted), high))
 
 
-def _fit_list(schema: Schema, value: list[Any], path: str, found: Fitting, parent: str) -> list[Any]:
+def _fit_list(schema: Schema, value: list[Any], path: str, found: FitResult, parent: str) -> list[Any]:
     items: Schema = schema.get("items") or {}
     fitted = [fit(items, item, f"{path}[{index}]", found, parent) for index, item in enumerate(value)]
     if "minItems" in schema and len(value) < schema["minItems"]:
@@ -183,16 +190,16 @@ def _fit_list(schema: Schema, value: list[Any], path: str, found: Fitting, paren
     return fitted
 
 
-def _too_many(path: str, actual: int, limit: int) -> Cause:
-    return Cause("FieldValueTooMany", path, f"Too many: {actual}: must have at most {limit} items")
+def _too_many(path: str, actual: int, limit: int) -> StatusCause:
+    return StatusCause("FieldValueTooMany", path, f"Too many: {actual}: must have at most {limit} items")
 
 
-def _check_text(schema: Schema, value: str, path: str, found: Fitting) -> None:
+def _check_text(schema: Schema, value: str, path: str, found: FitResult) -> None:
     if "minLength" in schema and len(value) < schema["minLength"]:
         found.causes.append(wrong(path, value, f"{path} in body should be at least {schema['minLength']} chars long"))
     if "maxLength" in schema and len(value) > schema["maxLength"]:
         found.causes.append(
-            Cause("FieldValueTooLong", path, f"Too long: may not be more than {schema['maxLength']} bytes")
+            StatusCause("FieldValueTooLong", path, f"Too long: may not be more than {schema['maxLength']} bytes")
         )
     if "pattern" in schema and not re2.search(schema["pattern"], value):
         found.causes.append(wrong(path, value, f"{path} in body should match '{schema['pattern']}'"))
@@ -200,7 +207,7 @@ def _check_text(schema: Schema, value: str, path: str, found: Fitting) -> None:
         found.causes.append(wrong(path, value, f"{path} in body must be of type date-time: {shown(value)}"))
 
 
-def _check_number(schema: Schema, value: float, path: str, found: Fitting) -> None:
+def _check_number(schema: Schema, value: float, path: str, found: FitResult) -> None:
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and (value <= low if schema.get("exclusiveMinimum") else value < low):
         than = "greater than" if schema.get("exclusiveMinimum") else "greater than or equal to"
@@ -216,11 +223,11 @@ def _check_number(schema: Schema, value: float, path: str, found: Fitting) -> No
         found.causes.append(wrong(path, value, f"{path} in body must be of type {schema['format']}: {shown(value)}"))
 
 
-def _check_composite(composite: str, branches: Any, value: Any, path: str, found: Fitting) -> None:
+def _check_composite(composite: str, branches: Any, value: Any, path: str, found: FitResult) -> None:
     path = path or "<nil>"
-    results: list[list[Cause]] = []
+    results: list[list[StatusCause]] = []
     for branch in branches if isinstance(branches, list) else [branches]:
-        trial = Fitting()
+        trial = FitResult()
         # A branch only adds conditions; fields it does not mention are not "unknown" to it.
         fit(branch, value, "" if path == "<nil>" else path, trial)
         results.append(trial.causes)
@@ -239,7 +246,7 @@ def _check_composite(composite: str, branches: Any, value: Any, path: str, found
         found.causes.append(wrong(path, value, f"{path} in body must not validate the schema (not)"))
 
 
-def _quantity(value: Any, path: str, found: Fitting, parent: str) -> Any:
+def _quantity(value: Any, path: str, found: FitResult, parent: str) -> Any:
     text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not _QUANTITY.match(text):
         found.mismatches.append(TypeMismatch(json_type(value), f"{parent}.{path}", "resource.Quantity"))

@@ -1,6 +1,6 @@
-"""ClusterIPs of Services: each one's own, as on Kubernetes, where the API server gives them.
+"""Checks that ClusterIPs of Services are unique and inside the service network, as the API server of Kubernetes does.
 
-Apart from the rules of a single object (`rules`): whether an address is free depends on every other Service.
+Separate from the rules of one object (`kinds/builtin_rules.py`): allocation depends on all other Services.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
-from deploy.devcluster.apiserver.errors import Cause, invalid, wrong
-from deploy.devcluster.apiserver.store import Key, Store, Write
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.object_store import Key, ObjectWrite, Store
+from deploy.devcluster.apiserver.status_errors import StatusCause, invalid, wrong
+from deploy.devcluster.cluster_api import Obj
 
 SERVICES = "services"
 
@@ -33,7 +33,7 @@ class ClusterIps:
         self._network = ipaddress.ip_network(network) if network else None
         self._reserved = frozenset(reserved)
 
-    def check(self, writes: Sequence[Write]) -> None:
+    def check(self, writes: Sequence[ObjectWrite]) -> None:
         """Check writes that are committed together. Raises 422 if one would take an address that it cannot have."""
         changing = {write.key: write for write in writes if write.resource == SERVICES}
         if not any(asked_for(write.obj) for write in changing.values() if not write.remove):
@@ -54,7 +54,7 @@ class ClusterIps:
             raise invalid("Service", "", key[1], causes)
         taken.update(dict.fromkeys(asked_for(service), key))
 
-    def _refusal(self, taken: dict[str, Key], address: str) -> Cause | None:
+    def _refusal(self, taken: dict[str, Key], address: str) -> StatusCause | None:
         network = self._network
         if network is not None and ipaddress.ip_address(address) not in network:
             why = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {network}"

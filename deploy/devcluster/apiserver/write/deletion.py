@@ -8,31 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from deploy.devcluster.apiserver.errors import conflict, forbidden, not_found, other_uid
 from deploy.devcluster.apiserver.kinds import custom
-from deploy.devcluster.apiserver.kinds.registry import Kind, Kinds, Target
-from deploy.devcluster.apiserver.read.selectors import Matches
-from deploy.devcluster.apiserver.store import Key, Store, Stored, Write
-from deploy.devcluster.apiserver.write.admission import Admission, Review
-from deploy.devcluster.apiserver.write.options import Deletion, Options, timestamp
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.kinds.kind_registry import KindRegistry, ResourceKind, ResourceTarget
+from deploy.devcluster.apiserver.object_store import Key, ObjectWrite, Store, StoredObject
+from deploy.devcluster.apiserver.selectors import Matches
+from deploy.devcluster.apiserver.status_errors import conflict, forbidden, not_found, other_uid
+from deploy.devcluster.apiserver.write.admission_webhooks import (
+    AdmissionAttributes,
+    AdmissionWebhooks,
+)
+from deploy.devcluster.apiserver.write.write_options import DeleteOptions, WriteOptions, timestamp
+from deploy.devcluster.cluster_api import Obj
 
 PERMANENT_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 _FOREGROUND = "foregroundDeletion"
 _ATTEMPTS = 8
-_BACKGROUND = Deletion(propagation="Background")
+_BACKGROUND = DeleteOptions(propagation="Background")
 
 
-class Deleter:
+class ObjectDeleter:
     """Every way for an object to go."""
 
-    def __init__(self, store: Store, kinds: Kinds, admission: Admission, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, kinds: KindRegistry, admission: AdmissionWebhooks, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._kinds = kinds
         self._admission = admission
         self._clock = clock
 
-    async def delete(self, target: Target, options: Options, deletion: Deletion) -> tuple[Stored, bool]:
+    async def delete(
+        self, target: ResourceTarget, options: WriteOptions, deletion: DeleteOptions
+    ) -> tuple[StoredObject, bool]:
         """Delete: the object as it last was, and whether it is gone already. Raises 404, 409, 403."""
         resource, key = target.kind.resource, target.key
         for _attempt in range(_ATTEMPTS):
@@ -46,7 +53,7 @@ class Deleter:
                 raise conflict(resource, key[1])
             if resource == "namespaces" and key[1] in PERMANENT_NAMESPACES:
                 raise forbidden("namespaces", key[1], "this namespace may not be deleted")
-            review = Review(
+            review = AdmissionAttributes(
                 target=target,
                 operation="DELETE",
                 caller=options.caller,
@@ -62,20 +69,20 @@ class Deleter:
         raise conflict(resource, key[1])
 
     async def delete_collection(
-        self, target: Target, options: Options, deletion: Deletion, matches: Matches | None
-    ) -> list[Stored]:
+        self, target: ResourceTarget, options: WriteOptions, deletion: DeleteOptions, matches: Matches | None
+    ) -> list[StoredObject]:
         """Delete all that match; the objects as they last were."""
-        gone: list[Stored] = []
+        gone: list[StoredObject] = []
         for stored in self._store.items(target.kind.resource, target.namespace):
             if matches is None or matches(stored.obj):
                 metadata = stored.obj["metadata"]
-                one = Target(target.kind, target.version, metadata.get("namespace", ""), metadata["name"])
+                one = ResourceTarget(target.kind, target.version, metadata.get("namespace", ""), metadata["name"])
                 if self._store.get(target.kind.resource, *one.key):
                     await self.delete(one, options, deletion)
                     gone.append(stored)
         return gone
 
-    def settle(self, kind: Kind, key: Key, obj: Obj) -> None:
+    def settle(self, kind: ResourceKind, key: Key, obj: Obj) -> None:
         """Remove an object that was marked, once its last finalizer is gone."""
         metadata = obj["metadata"]
         if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
@@ -88,7 +95,7 @@ class Deleter:
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
-    def _waits(self, kind: Kind, key: Key, obj: Obj, deletion: Deletion) -> bool:
+    def _waits(self, kind: ResourceKind, key: Key, obj: Obj, deletion: DeleteOptions) -> bool:
         metadata = obj["metadata"]
         return bool(
             metadata.get("finalizers")
@@ -97,7 +104,9 @@ class Deleter:
             or (kind.resource == "namespaces" and self._has_contents(key[1]))
         )
 
-    def _delete(self, kind: Kind, key: Key, base: Stored, deletion: Deletion) -> tuple[Stored, bool]:
+    def _delete(
+        self, kind: ResourceKind, key: Key, base: StoredObject, deletion: DeleteOptions
+    ) -> tuple[StoredObject, bool]:
         uid = base.obj["metadata"]["uid"]
         if deletion.propagation == "Orphan":
             self._orphan(uid)
@@ -113,7 +122,7 @@ class Deleter:
             self._empty(key[1])
         return stored, self._store.get(kind.resource, *key) is None
 
-    def _mark(self, kind: Kind, key: Key, base: Stored, deletion: Deletion) -> Stored:
+    def _mark(self, kind: ResourceKind, key: Key, base: StoredObject, deletion: DeleteOptions) -> StoredObject:
         """Set `deletionTimestamp`; a second deletion can only make it sooner."""
         obj = dict(base.obj)
         metadata = obj["metadata"] = dict(obj["metadata"])
@@ -132,10 +141,10 @@ class Deleter:
             metadata["generation"] = metadata.get("generation", 0) + 1
         if kind.resource == "namespaces":
             obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}
-        return self._store.commit([Write(kind.resource, key, obj)])[0]
+        return self._store.commit([ObjectWrite(kind.resource, key, obj)])[0]
 
-    def _remove(self, kind: Kind, key: Key, obj: Obj) -> Stored:
-        removed = self._store.commit([Write(kind.resource, key, obj, remove=True)])[0]
+    def _remove(self, kind: ResourceKind, key: Key, obj: Obj) -> StoredObject:
+        removed = self._store.commit([ObjectWrite(kind.resource, key, obj, remove=True)])[0]
         if kind.resource == custom.CRDS:
             self._forget(obj)
         for owner in obj["metadata"].get("ownerReferences") or ():
@@ -160,7 +169,7 @@ class Deleter:
 
     # --- owners and dependents ------------------------------------------------------------------------------------
 
-    def _dependents(self, uid: str) -> list[tuple[str, Key, Stored]]:
+    def _dependents(self, uid: str) -> list[tuple[str, Key, StoredObject]]:
         return [
             (resource, key, stored)
             for resource, key, stored in self._store.everything()
@@ -168,13 +177,13 @@ class Deleter:
         ]
 
     def _orphan(self, uid: str) -> None:
-        writes: list[Write] = []
+        writes: list[ObjectWrite] = []
         for resource, key, stored in self._dependents(uid):
             metadata = dict(stored.obj["metadata"])
             metadata["ownerReferences"] = [one for one in metadata["ownerReferences"] if one.get("uid") != uid]
             if not metadata["ownerReferences"]:
                 del metadata["ownerReferences"]
-            writes.append(Write(resource, key, {**stored.obj, "metadata": metadata}))
+            writes.append(ObjectWrite(resource, key, {**stored.obj, "metadata": metadata}))
         self._store.commit(writes)
 
     def _finish_foreground(self, uid: str) -> None:
@@ -187,7 +196,7 @@ class Deleter:
             if kind and not self._dependents(uid):
                 left = [one for one in metadata["finalizers"] if one != _FOREGROUND]
                 obj = {**stored.obj, "metadata": {**metadata, "finalizers": left}}
-                self._store.commit([Write(resource, key, obj)])
+                self._store.commit([ObjectWrite(resource, key, obj)])
                 self.settle(kind, key, obj)
 
     # --- definitions ----------------------------------------------------------------------------------------------
@@ -195,16 +204,16 @@ class Deleter:
     def _forget(self, crd: Obj) -> None:
         """The kind of a deleted definition goes, and its objects with it."""
         kind = custom.kind_of(crd)
-        writes: list[Write] = []
+        writes: list[ObjectWrite] = []
         for stored in self._store.items(kind.resource):
             metadata = dict(stored.obj["metadata"])
             key = (metadata.get("namespace", ""), metadata["name"])
-            writes.append(Write(kind.resource, key, {**stored.obj, "metadata": metadata}, remove=True))
+            writes.append(ObjectWrite(kind.resource, key, {**stored.obj, "metadata": metadata}, remove=True))
         self._store.commit(writes)
         self._kinds.remove(kind.resource)
 
 
-def _grace(kind: Kind, obj: Obj, asked: int | None) -> int:
+def _grace(kind: ResourceKind, obj: Obj, asked: int | None) -> int:
     """Seconds that a deletion waits for the node agent: only pods that run somewhere."""
     if kind.resource != "pods":
         return 0

@@ -5,15 +5,15 @@ No timer: each new event lets old ones go, at most once a minute.
 
 from __future__ import annotations
 
-from deploy.devcluster.apiserver.store import Store, Write
-from deploy.devcluster.apiserver.write.options import timestamp
+from deploy.devcluster.apiserver.object_store import ObjectWrite, Store
+from deploy.devcluster.apiserver.write.write_options import timestamp
 
 EVENT_SECONDS = 3600.0
 _SWEEP_SECONDS = 60.0
 _RESOURCE = "events"
 
 
-class Expiry:
+class EventExpiry:
     """Removes events that are over."""
 
     def __init__(self, store: Store) -> None:
@@ -26,11 +26,11 @@ class Expiry:
             return
         self._swept = now
         oldest = timestamp(now - EVENT_SECONDS)
-        writes: list[Write] = []
+        writes: list[ObjectWrite] = []
         for stored in self._store.items(_RESOURCE):
             metadata = stored.obj["metadata"]
             last = stored.obj.get("lastTimestamp") or metadata["creationTimestamp"]
             if str(last) < oldest and metadata["creationTimestamp"] < oldest:
                 obj = {**stored.obj, "metadata": dict(metadata)}
-                writes.append(Write(_RESOURCE, (metadata["namespace"], metadata["name"]), obj, remove=True))
+                writes.append(ObjectWrite(_RESOURCE, (metadata["namespace"], metadata["name"]), obj, remove=True))
         self._store.commit(writes)

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema
 from deploy.devcluster.apiserver.kinds.schema import clone
-from deploy.devcluster.apiserver.kinds.shapes import Schema
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 
 Trie = dict[str, Any]
 Entry = dict[str, Any]
@@ -203,7 +203,7 @@ def _remove_keys(value: dict[str, Any], trie: Trie, schema: Schema) -> dict[str,
     return left
 
 
-class Writer(msgspec.Struct, frozen=True):
+class FieldManager(msgspec.Struct, frozen=True):
     """Who writes, where and when."""
 
     manager: str
@@ -212,21 +212,21 @@ class Writer(msgspec.Struct, frozen=True):
     now: str
 
 
-class Fields:
+class ManagedFields:
     """`managedFields` of one object while a write works on it."""
 
     def __init__(self, entries: list[Entry] | None, schema: Schema) -> None:
         self.entries: list[Entry] = [dict(entry) for entry in entries or ()]
         self._schema = schema
 
-    def _find(self, writer: Writer, operation: str) -> Entry | None:
+    def _find(self, writer: FieldManager, operation: str) -> Entry | None:
         wanted = (writer.manager, operation, writer.subresource)
         for entry in self.entries:
             if (entry.get("manager"), entry.get("operation"), entry.get("subresource", "")) == wanted:
                 return entry
         return None
 
-    def _put(self, writer: Writer, operation: str, trie: Trie) -> None:
+    def _put(self, writer: FieldManager, operation: str, trie: Trie) -> None:
         entry = self._find(writer, operation)
         if entry is not None:
             self.entries.remove(entry)
@@ -260,7 +260,7 @@ class Fields:
             if not entry["fieldsV1"]:
                 self.entries.remove(entry)
 
-    def update(self, old: Obj | None, new: Obj, writer: Writer) -> None:
+    def update(self, old: Obj | None, new: Obj, writer: FieldManager) -> None:
         """A write made `new` of `old`."""
         touched = changed(strip(old), strip(new), self._schema) if old else fields_of(strip(new), self._schema)
         self._prune(new)
@@ -272,7 +272,9 @@ class Fields:
         self._take(touched, keep=mine)
         self._put(writer, "Update", union((mine or {}).get("fieldsV1") or {}, touched))
 
-    def apply(self, old: Obj | None, applied: Obj, writer: Writer, *, force: bool) -> tuple[Obj, list[tuple[str, str]]]:
+    def apply(
+        self, old: Obj | None, applied: Obj, writer: FieldManager, *, force: bool
+    ) -> tuple[Obj, list[tuple[str, str]]]:
         """Server-side apply: the merged object, and the (field, manager) pairs that stand against it."""
         wanted = fields_of(strip(applied), self._schema)
         mine = self._find(writer, "Apply")

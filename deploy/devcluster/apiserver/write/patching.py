@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from deploy.devcluster.apiserver.errors import RefusedError, bad_request, shown
+from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema
 from deploy.devcluster.apiserver.kinds.schema import clone
-from deploy.devcluster.apiserver.kinds.shapes import Schema
+from deploy.devcluster.apiserver.status_errors import StatusError, bad_request, shown
 
 _MAX_OPERATIONS = 10_000
 
@@ -40,7 +40,7 @@ def json_patch(document: Any, operations: Any) -> Any:
         raise bad_request("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     if len(operations) > _MAX_OPERATIONS:
         many = f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(operations)}"
-        raise RefusedError(413, "RequestEntityTooLarge", many)
+        raise StatusError(413, "RequestEntityTooLarge", many)
     # One holder, so that the whole document is a place like any other.
     root: dict[str, Any] = {"": clone(document)}
     for operation in operations:
@@ -49,7 +49,7 @@ def json_patch(document: Any, operations: Any) -> Any:
         try:
             _operate(root, operation)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise RefusedError(422, "Invalid", f"the server rejected our request: {_why(operation, error)}") from error
+            raise StatusError(422, "Invalid", f"the server rejected our request: {_why(operation, error)}") from error
     return root[""]
 
 

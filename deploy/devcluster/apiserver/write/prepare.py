@@ -13,8 +13,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from deploy.devcluster.apiserver.errors import (
-    Cause,
+from deploy.devcluster.apiserver.kinds import custom, object_validation
+from deploy.devcluster.apiserver.kinds.builtin_rules import check_name
+from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema
+from deploy.devcluster.apiserver.kinds.kind_registry import (
+    KindRegistry,
+    ResourceKind,
+    ResourceTarget,
+    metadata_schema,
+)
+from deploy.devcluster.apiserver.object_store import Key, ObjectWrite, Store, StoredObject
+from deploy.devcluster.apiserver.status_errors import (
+    StatusCause,
     already_exists,
     apply_conflict,
     bad_request,
@@ -24,36 +34,36 @@ from deploy.devcluster.apiserver.errors import (
     not_found,
     other_uid,
 )
-from deploy.devcluster.apiserver.kinds import custom, validation
-from deploy.devcluster.apiserver.kinds.builtin_rules import check_name
-from deploy.devcluster.apiserver.kinds.registry import Kind, Kinds, Target, metadata_schema
-from deploy.devcluster.apiserver.kinds.shapes import Schema
-from deploy.devcluster.apiserver.store import Key, Store, Stored, Write
 from deploy.devcluster.apiserver.write import field_ownership
-from deploy.devcluster.apiserver.write.admission import Admission, Review
-from deploy.devcluster.apiserver.write.options import Options, timestamp
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.write.admission_webhooks import (
+    AdmissionAttributes,
+    AdmissionWebhooks,
+)
+from deploy.devcluster.apiserver.write.write_options import WriteOptions, timestamp
+from deploy.devcluster.cluster_api import Obj
 
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _IDENTITY = ("name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "generateName")
 _MARKED = ("deletionTimestamp", "deletionGracePeriodSeconds")
 
 
-class Draft(msgspec.Struct, frozen=True):
+class PreparedWrite(msgspec.Struct, frozen=True):
     """One write, ready to be committed."""
 
-    kind: Kind
-    write: Write
-    base: Stored | None
+    kind: ResourceKind
+    write: ObjectWrite
+    base: StoredObject | None
     """The object that it was drafted against; none: there was none."""
     unchanged: bool = False
     """There is nothing to store."""
 
 
-class Drafter:
+class WritePreparer:
     """Makes drafts."""
 
-    def __init__(self, store: Store, kinds: Kinds, admission: Admission, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, kinds: KindRegistry, admission: AdmissionWebhooks, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._kinds = kinds
         self._admission = admission
@@ -62,30 +72,32 @@ class Drafter:
 
     async def create(
         self,
-        target: Target,
+        target: ResourceTarget,
         body: Any,
-        options: Options,
+        options: WriteOptions,
         *,
         promised: frozenset[str] = frozenset(),
         applied: bool = False,
-    ) -> Draft:
+    ) -> PreparedWrite:
         """A new object. `promised` namespaces are created by the same commit; `applied`: by server-side apply.
 
         Raises 400, 403, 404 (namespace), 409 `AlreadyExists`, 422.
         """
         kind = target.kind
-        obj = validation.check_identity(kind, target.version, body)
+        obj = object_validation.check_identity(kind, target.version, body)
         said = obj
         metadata = dict(obj["metadata"])
         obj = {**obj, "metadata": metadata}
         if metadata.get("resourceVersion"):
-            raise validation.refuse_resource_version()
+            raise object_validation.refuse_resource_version()
         _place(kind, metadata, target.namespace)
         self._bear(kind, metadata)
         self._check_namespace(kind, metadata, promised)
         if kind.status:
             obj.pop("status", None)
-        obj = validation.conform(kind, target.version, obj, validation=options.validation, warnings=options.warnings)
+        obj = object_validation.conform(
+            kind, target.version, obj, validation=options.validation, warnings=options.warnings
+        )
         name = str(obj["metadata"].get("name", ""))
         if not name:
             raise invalid(kind.kind, kind.group, "", check_name(kind.resource, ""))
@@ -94,22 +106,27 @@ class Drafter:
         review = _review(target, "CREATE", obj, options)
         admitted = await self._admission.mutate(review, obj, None, options.warnings)
         if admitted is not obj:
-            obj = validation.conform(kind, target.version, _keep(admitted or obj, metadata))
-        validation.check_rules(kind, obj, None)
+            obj = object_validation.conform(kind, target.version, _keep(admitted or obj, metadata))
+        object_validation.check_rules(kind, obj, None)
         await self._admission.validate(review, obj, None, options.warnings)
         self._finish(kind, obj)
-        fields = field_ownership.Fields(None, fields_schema(target))
+        fields = field_ownership.ManagedFields(None, fields_schema(target))
         writer = self._writer(target, options)
         if applied:
             fields.apply(None, said, writer, force=True)
         else:
             fields.update(None, obj, writer)
         obj["metadata"]["managedFields"] = fields.entries
-        return Draft(kind, Write(kind.resource, _key(obj), obj), None)
+        return PreparedWrite(kind, ObjectWrite(kind.resource, _key(obj), obj), None)
 
     async def update(
-        self, target: Target, base: Stored, body: Obj, options: Options, fields: field_ownership.Fields | None = None
-    ) -> Draft:
+        self,
+        target: ResourceTarget,
+        base: StoredObject,
+        body: Obj,
+        options: WriteOptions,
+        fields: field_ownership.ManagedFields | None = None,
+    ) -> PreparedWrite:
         """A new state of an object; `fields` are given by who knows better whose they are (apply).
 
         Raises 400, 403, 409 `Conflict`, 422.
@@ -119,33 +136,35 @@ class Drafter:
         was: dict[str, Any] = old["metadata"]
         _check_same(kind, was, body["metadata"])
         obj = _status_only(old, body) if target.subresource == "status" else _main_only(kind, old, body)
-        obj = validation.conform(kind, target.version, obj, validation=options.validation, warnings=options.warnings)
+        obj = object_validation.conform(
+            kind, target.version, obj, validation=options.validation, warnings=options.warnings
+        )
         review = _review(target, "UPDATE", obj, options)
         admitted = await self._admission.mutate(review, obj, old, options.warnings)
         if admitted is not obj:
-            obj = validation.conform(kind, target.version, _keep(admitted or obj, was))
-        if kind.generation and validation.main_part(kind, obj) != validation.main_part(kind, old):
+            obj = object_validation.conform(kind, target.version, _keep(admitted or obj, was))
+        if kind.generation and object_validation.main_part(kind, obj) != object_validation.main_part(kind, old):
             obj["metadata"]["generation"] = was.get("generation", 0) + 1
         if not target.subresource:
-            validation.check_rules(kind, obj, old)
+            object_validation.check_rules(kind, obj, old)
         await self._admission.validate(review, obj, old, options.warnings)
         self._finish(kind, obj)
         same = _bare(obj) == _bare(old)
         before = was.get("managedFields") or []
         if same and (fields is None or _untimed(fields.entries) == _untimed(before)):
-            return Draft(kind, Write(kind.resource, target.key, base.obj), base, unchanged=True)
+            return PreparedWrite(kind, ObjectWrite(kind.resource, target.key, base.obj), base, unchanged=True)
         if fields is None:
-            fields = field_ownership.Fields(before, fields_schema(target))
+            fields = field_ownership.ManagedFields(before, fields_schema(target))
             fields.update(old, obj, self._writer(target, options))
         obj["metadata"]["managedFields"] = fields.entries
-        return Draft(kind, Write(kind.resource, target.key, obj), base)
+        return PreparedWrite(kind, ObjectWrite(kind.resource, target.key, obj), base)
 
     async def apply(
-        self, target: Target, body: Any, options: Options, *, promised: frozenset[str] = frozenset()
-    ) -> Draft:
+        self, target: ResourceTarget, body: Any, options: WriteOptions, *, promised: frozenset[str] = frozenset()
+    ) -> PreparedWrite:
         """Server-side apply. Raises what `create` and `update` raise, and 409 with the conflicting fields."""
         kind, key = target.kind, target.key
-        applied = validation.check_identity(kind, target.version, body)
+        applied = object_validation.check_identity(kind, target.version, body)
         if applied["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         if applied["metadata"].get("name", key[1]) != key[1]:
@@ -159,7 +178,7 @@ class Drafter:
                 raise conflict(kind.resource, key[1], "the object to be applied no longer exists")
             return await self.create(target, applied, options, promised=promised, applied=True)
         _check_same(kind, base.obj["metadata"], applied["metadata"])
-        fields = field_ownership.Fields(base.obj["metadata"].get("managedFields"), fields_schema(target))
+        fields = field_ownership.ManagedFields(base.obj["metadata"].get("managedFields"), fields_schema(target))
         old: Obj = {**base.obj, "apiVersion": applied["apiVersion"]}
         merged, conflicts = fields.apply(old, applied, self._writer(target, options), force=options.force)
         if conflicts:
@@ -168,10 +187,12 @@ class Drafter:
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
-    def _writer(self, target: Target, options: Options) -> field_ownership.Writer:
-        return field_ownership.Writer(options.manager, target.subresource, target.api_version, timestamp(self._clock()))
+    def _writer(self, target: ResourceTarget, options: WriteOptions) -> field_ownership.FieldManager:
+        return field_ownership.FieldManager(
+            options.manager, target.subresource, target.api_version, timestamp(self._clock())
+        )
 
-    def _bear(self, kind: Kind, metadata: dict[str, Any]) -> None:
+    def _bear(self, kind: ResourceKind, metadata: dict[str, Any]) -> None:
         """Give a new object its name, uid and time."""
         for gone in ("selfLink", "managedFields", "generation", *_MARKED):
             metadata.pop(gone, None)
@@ -186,7 +207,7 @@ class Drafter:
         if kind.generation:
             metadata["generation"] = 1
 
-    def _check_namespace(self, kind: Kind, metadata: dict[str, Any], promised: frozenset[str]) -> None:
+    def _check_namespace(self, kind: ResourceKind, metadata: dict[str, Any], promised: frozenset[str]) -> None:
         if not kind.namespaced or metadata["namespace"] in promised:
             return
         name = metadata["namespace"]
@@ -200,17 +221,17 @@ class Drafter:
             refusal.details["causes"] = [{**cause, "field": "metadata.namespace"}]
             raise refusal
 
-    def _finish(self, kind: Kind, obj: Obj) -> None:
+    def _finish(self, kind: ResourceKind, obj: Obj) -> None:
         """What the API itself says of an object."""
         if kind.resource == custom.CRDS:
             obj["status"] = custom.established(obj, timestamp(self._clock()))
             taken = self._kinds.get(f"{obj['spec']['names']['plural']}.{obj['spec']['group']}")
             if taken and not taken.custom:
-                cause = Cause("FieldValueForbidden", "spec.group", "Forbidden: the kind is built in")
+                cause = StatusCause("FieldValueForbidden", "spec.group", "Forbidden: the kind is built in")
                 raise invalid(kind.kind, kind.group, obj["metadata"]["name"], [cause])
 
 
-def fields_schema(target: Target) -> Schema:
+def fields_schema(target: ResourceTarget) -> Schema:
     """The schema of all of an object, `metadata` included."""
     if not target.kind.custom:
         return target.version.schema
@@ -222,7 +243,7 @@ def _key(obj: Obj) -> Key:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
-def _place(kind: Kind, metadata: dict[str, Any], namespace: str) -> None:
+def _place(kind: ResourceKind, metadata: dict[str, Any], namespace: str) -> None:
     said = metadata.get("namespace")
     if kind.namespaced:
         if said and said != namespace:
@@ -239,10 +260,12 @@ def _keep(obj: Obj, was: dict[str, Any]) -> Obj:
     return {**obj, "metadata": {**obj["metadata"], **{key: was[key] for key in _IDENTITY if key in was}}}
 
 
-def _review(target: Target, operation: Literal["CREATE", "UPDATE"], obj: Obj, options: Options) -> Review:
+def _review(
+    target: ResourceTarget, operation: Literal["CREATE", "UPDATE"], obj: Obj, options: WriteOptions
+) -> AdmissionAttributes:
     metadata = obj["metadata"]
     said = {"kind": f"{operation.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
-    return Review(
+    return AdmissionAttributes(
         target=msgspec.structs.replace(target, namespace=metadata.get("namespace", ""), name=metadata["name"]),
         operation=operation,
         caller=options.caller,
@@ -259,7 +282,7 @@ def _status_only(old: Obj, body: Obj) -> Obj:
     return obj
 
 
-def _main_only(kind: Kind, old: Obj, body: Obj) -> Obj:
+def _main_only(kind: ResourceKind, old: Obj, body: Obj) -> Obj:
     """The body, with what is not the caller's to set from the old object."""
     was = old["metadata"]
     metadata = dict(body["metadata"])
@@ -289,7 +312,7 @@ def _keep_cluster_ip(obj: Obj, old: Obj) -> None:
         obj["spec"] = spec
 
 
-def _check_same(kind: Kind, was: dict[str, Any], said: dict[str, Any]) -> None:
+def _check_same(kind: ResourceKind, was: dict[str, Any], said: dict[str, Any]) -> None:
     """The body is about this object, in the state that the caller knows."""
     if said.get("name", was["name"]) != was["name"]:
         raise bad_request(
@@ -306,7 +329,9 @@ def _check_same(kind: Kind, was: dict[str, Any], said: dict[str, Any]) -> None:
         raise conflict(kind.resource, was["name"], other_uid(str(said["uid"]), was["uid"]))
     if "deletionTimestamp" in was and set(said.get("finalizers") or ()) - set(was.get("finalizers") or ()):
         what = "Forbidden: no new finalizers can be added if the object is being deleted"
-        raise invalid(kind.kind, kind.group, was["name"], [Cause("FieldValueForbidden", "metadata.finalizers", what)])
+        raise invalid(
+            kind.kind, kind.group, was["name"], [StatusCause("FieldValueForbidden", "metadata.finalizers", what)]
+        )
 
 
 def _bare(obj: Obj) -> Obj:

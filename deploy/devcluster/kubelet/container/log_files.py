@@ -17,15 +17,15 @@ from pathlib import Path
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.container.log_times import Moments
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.kubelet.container.log_times import LineTimes
 
 _CHUNK = 64 * 1024
 _FOLLOW_PAUSE = 0.2
 _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class LogRange(msgspec.Struct, frozen=True):
     """Which part of a log, as the API asks for it."""
 
     tail: int | None = None
@@ -37,7 +37,7 @@ class Wanted(msgspec.Struct, frozen=True):
     timestamps: bool = False
 
 
-ALL = Wanted()
+ALL = LogRange()
 
 
 class PodLogs:
@@ -50,7 +50,7 @@ class PodLogs:
         self._limit = limit
         self._kept_pods = kept_pods
         self._now = now
-        self._moments: dict[Path, Moments] = {}
+        self._moments: dict[Path, LineTimes] = {}
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def path(self, pod: Obj, container: str) -> Path:
@@ -90,12 +90,12 @@ class PodLogs:
             self._moments = {path: kept for path, kept in self._moments.items() if path.parent != directory}
 
     async def read(
-        self, path: Path, wanted: Wanted = ALL, *, follow: Callable[[], bool] | None = None
+        self, path: Path, wanted: LogRange = ALL, *, follow: Callable[[], bool] | None = None
     ) -> AsyncGenerator[bytes]:
         """A log's bytes, as far as they are wanted; then what comes while `follow()` is true."""
         moments = self._of(path)
         moments.note(size(path), self._now())
-        told = _Telling(wanted, moments)
+        told = _LogExcerpt(wanted, moments)
         older, offset = _content(_older(path)), size(path)
         held = older + part(path, 0, offset)
         skipped = _beginning(held, wanted.tail)
@@ -117,25 +117,25 @@ class PodLogs:
             else:
                 await asyncio.sleep(_FOLLOW_PAUSE)
 
-    def read_part(self, path: Path, begin: int, end: int, wanted: Wanted = ALL) -> bytes:
+    def read_part(self, path: Path, begin: int, end: int, wanted: LogRange = ALL) -> bytes:
         """What is wanted of the bytes from one place of the file to another."""
         moments = self._of(path)
         held = part(path, begin, end)
         skipped = _beginning(held, wanted.tail)
-        return _Telling(wanted, moments).tell(held[skipped:], moments.cut_off + begin + skipped)
+        return _LogExcerpt(wanted, moments).tell(held[skipped:], moments.cut_off + begin + skipped)
 
-    def _of(self, path: Path) -> Moments:
+    def _of(self, path: Path) -> LineTimes:
         found = self._moments.get(path)
         if found is None:
-            found = self._moments[path] = Moments()
+            found = self._moments[path] = LineTimes()
             found.note(size(path), self._now())
         return found
 
 
-class _Telling:
+class _LogExcerpt:
     """Makes of a log's bytes, piece by piece, what somebody wants to read."""
 
-    def __init__(self, wanted: Wanted, moments: Moments) -> None:
+    def __init__(self, wanted: LogRange, moments: LineTimes) -> None:
         self._wanted = wanted
         self._moments = moments
         self._begins_line = True

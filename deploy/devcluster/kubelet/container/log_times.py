@@ -12,7 +12,7 @@ _MOST = 8192
 """Moments kept for one log: half an hour of one that grows all the time; beyond, older ones are merged by pairs."""
 
 
-class Moments:
+class LineTimes:
     """The growth of one log. Places are counted over all of it, also what was cut off at its beginning."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One check of one probe: HTTP, TCP, gRPC or a command in the container. What the answers mean is `probing.py`'s."""
+"""One check of one probe: HTTP, TCP, gRPC or a command in the container. `probe_schedule.py` interprets the results."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Awaitable, Callable, Sequence
 import aiohttp
 import msgspec
 
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 
 Execute = Callable[[Sequence[str]], Awaitable[tuple[int, str]]]
 """Run a command in the container; its exit code and what it printed."""
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class ProbeResult(msgspec.Struct, frozen=True):
     """What a check found."""
 
     success: bool
     message: str = ""
 
 
-class Target(msgspec.Struct, frozen=True):
+class ProbeTarget(msgspec.Struct, frozen=True):
     """The container that is checked."""
 
     address: str
@@ -31,7 +31,7 @@ class Target(msgspec.Struct, frozen=True):
     execute: Execute
 
 
-class HttpClient:
+class ProbeHttpClient:
     """Makes the HTTP checks of all probes; no connection is reused, since each check must see the server accept."""
 
     def __init__(self) -> None:
@@ -57,43 +57,43 @@ class HttpClient:
             await self._session.close()
 
 
-async def check(probe: Obj, target: Target, http: HttpClient) -> Outcome:
+async def check(probe: Obj, target: ProbeTarget, http: ProbeHttpClient) -> ProbeResult:
     """Do what the probe says, once, within its timeout. Never raises for what the container does."""
     timeout = probe.get("timeoutSeconds") or 1
     try:
         async with asyncio.timeout(timeout):
             return await _check(probe, target, http)
     except TimeoutError:
-        return Outcome(success=False, message=f"no answer within {timeout} s")
+        return ProbeResult(success=False, message=f"no answer within {timeout} s")
     except (OSError, aiohttp.ClientError, LookupError, ValueError) as error:
-        return Outcome(success=False, message=str(error) or type(error).__name__)
+        return ProbeResult(success=False, message=str(error) or type(error).__name__)
 
 
-async def _check(probe: Obj, target: Target, http: HttpClient) -> Outcome:
+async def _check(probe: Obj, target: ProbeTarget, http: ProbeHttpClient) -> ProbeResult:
     if "httpGet" in probe:
         return await _http(probe["httpGet"], target, http)
     if "tcpSocket" in probe:
         action: Obj = probe["tcpSocket"]
         _, writer = await asyncio.open_connection(action.get("host") or target.address, port_of(action["port"], target))
         writer.close()
-        return Outcome(success=True)
+        return ProbeResult(success=True)
     if "grpc" in probe:
         return await _grpc(probe["grpc"], target)
     code, printed = await target.execute(probe["exec"]["command"])
-    return Outcome(success=code == 0, message=f"command ended with exit code {code}: {printed}")
+    return ProbeResult(success=code == 0, message=f"command ended with exit code {code}: {printed}")
 
 
-async def _http(action: Obj, target: Target, http: HttpClient) -> Outcome:
+async def _http(action: Obj, target: ProbeTarget, http: ProbeHttpClient) -> ProbeResult:
     scheme = (action.get("scheme") or "HTTP").lower()
     host = action.get("host") or target.address
     path = (action.get("path") or "/").lstrip("/")
     headers = {"User-Agent": "kube-probe/1.33", "Accept": "*/*"}
     headers |= {each["name"]: each["value"] for each in action.get("httpHeaders") or []}
     status = await http.get(f"{scheme}://{host}:{port_of(action['port'], target)}/{path}", headers)
-    return Outcome(success=200 <= status < 400, message=f"HTTP probe failed with statuscode: {status}")
+    return ProbeResult(success=200 <= status < 400, message=f"HTTP probe failed with statuscode: {status}")
 
 
-async def _grpc(action: Obj, target: Target) -> Outcome:
+async def _grpc(action: Obj, target: ProbeTarget) -> ProbeResult:
     """The gRPC health protocol; its two small messages are written by hand, to need no generated code for them."""
     import grpc.aio
 
@@ -103,12 +103,12 @@ async def _grpc(action: Obj, target: Target) -> Outcome:
         try:
             answer: bytes = await channel.unary_unary("/grpc.health.v1.Health/Check")(request)
         except grpc.aio.AioRpcError as error:
-            return Outcome(success=False, message=f"gRPC health check: {error.code().name}: {error.details()}")
+            return ProbeResult(success=False, message=f"gRPC health check: {error.code().name}: {error.details()}")
     serving = answer == b"\x08\x01"
-    return Outcome(success=serving, message="" if serving else "gRPC health check: not serving")
+    return ProbeResult(success=serving, message="" if serving else "gRPC health check: not serving")
 
 
-def port_of(port: int | str, target: Target) -> int:
+def port_of(port: int | str, target: ProbeTarget) -> int:
     """A port by number or by the name of a container port. Raises `LookupError` for a name that is not there."""
     if isinstance(port, int):
         return port

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.container.probe_check import Outcome
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.kubelet.container.probe_check import ProbeResult
 from shared.timing.backoff import Backoff
 
-Check = Callable[[], Awaitable[Outcome]]
+Check = Callable[[], Awaitable[ProbeResult]]
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -24,7 +24,7 @@ def _eager(period: float) -> Backoff:
     return Backoff(first=min(0.1, period), longest=period, factor=1.1)
 
 
-class Rhythm:
+class ProbeSchedule:
     """The numbers of a probe, with Kubernetes' defaults."""
 
     def __init__(self, probe: Obj) -> None:
@@ -34,9 +34,9 @@ class Rhythm:
         self.failures: int = probe.get("failureThreshold") or 3
 
 
-async def until_started(probe: Obj, check: Check, *, sleep: Sleep, clock: Callable[[], float]) -> Outcome:
+async def until_started(probe: Obj, check: Check, *, sleep: Sleep, clock: Callable[[], float]) -> ProbeResult:
     """Ask until the container has started, or its time is up; the last answer."""
-    rhythm = Rhythm(probe)
+    rhythm = ProbeSchedule(probe)
     await sleep(rhythm.initial_delay)
     deadline = clock() + rhythm.failures * rhythm.period
     pauses = _eager(rhythm.period).delays()
@@ -52,7 +52,7 @@ async def watch_readiness(
     probe: Obj, check: Check, report: Callable[[bool, str], None], *, sleep: Sleep = asyncio.sleep
 ) -> None:
     """Ask for ever; `report` hears of every turn, and of every failure that is none yet."""
-    rhythm = Rhythm(probe)
+    rhythm = ProbeSchedule(probe)
     await sleep(rhythm.initial_delay)
     ready, was_ready, row = False, False, 0
     pauses = _eager(rhythm.period).delays()
@@ -71,9 +71,9 @@ async def watch_readiness(
             await sleep(pauses.next())
 
 
-async def until_dead(probe: Obj, check: Check, *, sleep: Sleep = asyncio.sleep) -> Outcome:
+async def until_dead(probe: Obj, check: Check, *, sleep: Sleep = asyncio.sleep) -> ProbeResult:
     """Ask until the liveness probe has failed as often in a row as its threshold says; the last answer."""
-    rhythm = Rhythm(probe)
+    rhythm = ProbeSchedule(probe)
     await sleep(rhythm.initial_delay)
     row = 0
     while True:

@@ -12,7 +12,7 @@ _BACKOFF = Backoff(first=0.5, longest=30.0)
 _FORGIVEN_AFTER = 60.0
 
 
-class Restarts:
+class RestartBackoff:
     """The record of one container."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from deploy.devcluster.runtime import DEFAULT_CAPABILITIES, Confinement
 
 

@@ -1,4 +1,4 @@
-"""A container as its status tells it: what `container.py` lives through and `status.py` writes down."""
+"""A container as its status tells it: what `container_worker.py` lives through and `pod_status.py` writes down."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Literal
 
 import msgspec
 
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 
 Role = Literal["init", "sidecar", "main"]
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class ContainerWaiting(msgspec.Struct, frozen=True):
     """Not started yet, or not started again yet."""
 
     reason: str
     message: str = ""
 
 
-class Running(msgspec.Struct, frozen=True):
+class ContainerRunning(msgspec.Struct, frozen=True):
     """Its process runs."""
 
     started_at: float
 
 
-class Terminated(msgspec.Struct, frozen=True):
+class ContainerTerminated(msgspec.Struct, frozen=True):
     """Its process ended."""
 
     exit_code: int
@@ -34,13 +34,13 @@ class Terminated(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-class View(msgspec.Struct, frozen=True):
+class ContainerState(msgspec.Struct, frozen=True):
     """A container as its status tells it."""
 
     spec: Obj
     role: Role
-    state: Waiting | Running | Terminated
-    last: Terminated | None = None
+    state: ContainerWaiting | ContainerRunning | ContainerTerminated
+    last: ContainerTerminated | None = None
     restarts: int = 0
     started: bool = False
     ready: bool = False

@@ -1,7 +1,7 @@
 """The processes of one pod: its sandbox, its containers' processes in it, and commands beside them.
 
-It is the `Host` of the pod's containers: what a container's specification says becomes an environment, a command
-line and mounts here, each time anew, so that a restart sees the configuration of now.
+`PodProcesses` is the `ContainerHost` of the pod's containers. It resolves a container's spec into environment, command
+line and mounts at each start, so that a restart uses the current configuration.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Literal
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Cluster, Obj
-from deploy.devcluster.kubelet.container import probe_check
+from deploy.devcluster.cluster_api import Cluster, Obj
+from deploy.devcluster.kubelet.container import environment, probe_check
+from deploy.devcluster.kubelet.container.environment import Lookup, UnresolvedError
 from deploy.devcluster.kubelet.container.log_files import PodLogs, size
 from deploy.devcluster.kubelet.container.security_context import confinement_of
-from deploy.devcluster.kubelet.events import EventRecorder
-from deploy.devcluster.kubelet.pod import environment
-from deploy.devcluster.kubelet.pod.environment import Lookup, UnresolvedError
+from deploy.devcluster.kubelet.event_recorder import EventRecorder
 from deploy.devcluster.kubelet.pod.volumes import PodVolumes
 from deploy.devcluster.runtime import Process, Runtime, Sandbox
 from shared.errors import MeshlogError
@@ -34,25 +33,25 @@ _RETRY_SANDBOX = 1.0
 _PRINTED_AT_MOST = 1024
 
 
-class Node(msgspec.Struct, frozen=True):
+class NodeContext(msgspec.Struct, frozen=True):
     """What all pods of the node share."""
 
     cluster: Cluster
     runtime: Runtime
     logs: PodLogs
     events: EventRecorder
-    http: probe_check.HttpClient
+    http: probe_check.ProbeHttpClient
     variables: Mapping[str, str]
     """The environment that every container starts from."""
 
 
 class PodProcesses:
-    """Sandbox and processes of one pod; implements `container.Host`."""
+    """Sandbox and processes of one pod; implements `ContainerHost`."""
 
     def __init__(
         self,
         pod: Callable[[], Obj],
-        node: Node,
+        node: NodeContext,
         volumes: PodVolumes,
         lookup: Lookup,
         *,
@@ -181,9 +180,9 @@ class PodProcesses:
             os.close(printed)
             os.close(nothing)
 
-    async def check(self, container: Obj, probe: Obj) -> probe_check.Outcome:
+    async def check(self, container: Obj, probe: Obj) -> probe_check.ProbeResult:
         """Ask a probe once."""
-        target = probe_check.Target(
+        target = probe_check.ProbeTarget(
             address=self.ip,
             ports={port["name"]: port["containerPort"] for port in container.get("ports") or [] if "name" in port},
             execute=lambda argv: self.execute(container, argv),

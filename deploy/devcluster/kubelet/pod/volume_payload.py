@@ -1,7 +1,7 @@
 """What a volume of configuration holds, as files: path → content and mode. Pure.
 
 ConfigMaps, Secrets, the downward API and the parts of a projected volume all end as one such mapping, which
-`atomic.py` puts on the disk in one step.
+`atomic_directory.py` puts on the disk in one step.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.pod import environment
-from deploy.devcluster.kubelet.pod.environment import Lookup, UnresolvedError
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.kubelet.container import environment
+from deploy.devcluster.kubelet.container.environment import Lookup, UnresolvedError
 
 
-class File(msgspec.Struct, frozen=True):
+class VolumeFile(msgspec.Struct, frozen=True):
     """One file of a volume."""
 
     content: bytes
     mode: int
 
 
-class TokenRequest(msgspec.Struct, frozen=True):
+class TokenProjection(msgspec.Struct, frozen=True):
     """A service-account token that a projected volume asks for."""
 
     path: str
@@ -32,14 +32,14 @@ class TokenRequest(msgspec.Struct, frozen=True):
     mode: int
 
 
-Files = Mapping[str, File]
+Files = Mapping[str, VolumeFile]
 
 _DEFAULT_MODE = 0o644
 _TOKEN_MODE = 0o600
 _WAITING = "ContainerCreating"
 
 
-def files_of(volume: Obj, pod: Obj, lookup: Lookup) -> dict[str, File] | None:
+def files_of(volume: Obj, pod: Obj, lookup: Lookup) -> dict[str, VolumeFile] | None:
     """The files of a volume, its tokens left out; none if it is no volume of configuration.
 
     Raises `UnresolvedError` if an object or a key that must exist does not.
@@ -53,7 +53,7 @@ def files_of(volume: Obj, pod: Obj, lookup: Lookup) -> dict[str, File] | None:
     if "downwardAPI" in volume:
         return _downward(volume["downwardAPI"].get("items") or [], pod, _mode(volume["downwardAPI"]))
     if "projected" in volume:
-        files: dict[str, File] = {}
+        files: dict[str, VolumeFile] = {}
         mode = _mode(volume["projected"])
         for source in volume["projected"].get("sources") or []:
             if "configMap" in source:
@@ -66,10 +66,10 @@ def files_of(volume: Obj, pod: Obj, lookup: Lookup) -> dict[str, File] | None:
     return None
 
 
-def tokens_of(volume: Obj) -> list[TokenRequest]:
+def tokens_of(volume: Obj) -> list[TokenProjection]:
     """The tokens that a volume asks for."""
     return [
-        TokenRequest(
+        TokenProjection(
             path=source["serviceAccountToken"]["path"],
             audience=source["serviceAccountToken"].get("audience") or "",
             expiration_seconds=source["serviceAccountToken"].get("expirationSeconds") or 3600,
@@ -107,32 +107,32 @@ def api_access(root_ca: str) -> Obj:
     }
 
 
-def _keys(resource: str, source: Obj, mode: int, lookup: Lookup) -> dict[str, File]:
+def _keys(resource: str, source: Obj, mode: int, lookup: Lookup) -> dict[str, VolumeFile]:
     optional = bool(source.get("optional"))
     found = lookup(resource, source["name"])
     if found is None and not optional:
         raise UnresolvedError(f'{resource[:-1]} "{source["name"]}" not found', reason=_WAITING)
     held = environment.contents(resource, found)
     if not source.get("items"):
-        return {key: File(content, mode) for key, content in held.items()}
-    files: dict[str, File] = {}
+        return {key: VolumeFile(content, mode) for key, content in held.items()}
+    files: dict[str, VolumeFile] = {}
     for item in source["items"]:
         if item["key"] in held:
-            files[item["path"]] = File(held[item["key"]], item.get("mode") or mode)
+            files[item["path"]] = VolumeFile(held[item["key"]], item.get("mode") or mode)
         elif not optional:
             missing = f'{resource[:-1]} "{source["name"]}" references non-existent key: {item["key"]}'
             raise UnresolvedError(missing, reason=_WAITING)
     return files
 
 
-def _downward(items: Iterable[Obj], pod: Obj, mode: int) -> dict[str, File]:
-    files: dict[str, File] = {}
+def _downward(items: Iterable[Obj], pod: Obj, mode: int) -> dict[str, VolumeFile]:
+    files: dict[str, VolumeFile] = {}
     for item in items:
         if "fieldRef" in item:
             text = environment.field(pod, item["fieldRef"]["fieldPath"])
         else:
             text = environment.resource_amount(pod["spec"]["containers"], item["resourceFieldRef"], "")
-        files[item["path"]] = File(text.encode(), item.get("mode") or mode)
+        files[item["path"]] = VolumeFile(text.encode(), item.get("mode") or mode)
     return files
 
 

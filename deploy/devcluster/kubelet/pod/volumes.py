@@ -2,7 +2,7 @@
 
 Everything lives below one directory of the node, which the process keeps on a memory file system of its own mount
 namespace: no token reaches a disk, and nothing is left behind however the devcluster ends. Exceptions are hostPath
-and claims (`controllers/claims.py`), which are directories of the machine on purpose.
+and claims (`controllers/volume_claims.py`), which are directories of the machine on purpose.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Protocol
 import msgspec
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.pod import environment, volume_payload
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.kubelet.container import environment
+from deploy.devcluster.kubelet.container.environment import Lookup, UnresolvedError
+from deploy.devcluster.kubelet.pod import volume_payload
 from deploy.devcluster.kubelet.pod.atomic_directory import AtomicDirectory
-from deploy.devcluster.kubelet.pod.environment import Lookup, UnresolvedError
-from deploy.devcluster.kubelet.pod.volume_payload import File
+from deploy.devcluster.kubelet.pod.volume_payload import VolumeFile
 from deploy.devcluster.runtime import Mount
 from deploy.devcluster.settings import LOG_DATA
 from shared.names import MESH_NAMESPACE
@@ -31,7 +32,7 @@ _API_ACCESS = "kube-api-access"
 _RENEW_AT = 0.8
 
 
-class Token(msgspec.Struct, frozen=True):
+class ServiceAccountToken(msgspec.Struct, frozen=True):
     """A service-account token."""
 
     token: str
@@ -39,13 +40,13 @@ class Token(msgspec.Struct, frozen=True):
     """Seconds since 1970."""
 
 
-class TokenIssuer(Protocol):
+class ServiceAccountTokens(Protocol):
     """Where tokens come from: the API server."""
 
-    async def __call__(self, pod: Obj, *, audience: str, expiration_seconds: int) -> Token:
+    async def __call__(self, pod: Obj, *, audience: str, expiration_seconds: int) -> ServiceAccountToken:
         """A token of the pod's service account, bound to the pod; an empty audience means the API's own.
 
-        Raises `ApiError` if the service account is not there.
+        Raises `KubeApiError` if the service account is not there.
         """
         ...
 
@@ -61,7 +62,7 @@ class PodVolumes:
         claims: Path,
         state: Path,
         lookup: Lookup,
-        issue: TokenIssuer,
+        issue: ServiceAccountTokens,
         root_ca: str,
         automount: bool,
         now: Callable[[], float] = time.time,
@@ -78,7 +79,7 @@ class PodVolumes:
             self._volumes[_API_ACCESS] = volume_payload.api_access(root_ca)
         self._sources: dict[str, Path] = {}
         self._atomic: dict[str, AtomicDirectory] = {}
-        self._tokens: dict[tuple[str, str], tuple[Token, float]] = {}
+        self._tokens: dict[tuple[str, str], tuple[ServiceAccountToken, float]] = {}
         """(volume, path) → the token and when it is to be renewed."""
         self._writing = asyncio.Lock()
 
@@ -105,12 +106,12 @@ class PodVolumes:
             return
         for request in volume_payload.tokens_of(volume):
             token = await self._token(name, request, pod)
-            files[request.path] = File(token.token.encode(), request.mode)
+            files[request.path] = VolumeFile(token.token.encode(), request.mode)
         path = self._directory / name
         self._atomic.setdefault(name, AtomicDirectory(path)).write(files)
         self._sources[name] = path
 
-    async def _token(self, name: str, request: volume_payload.TokenRequest, pod: Obj) -> Token:
+    async def _token(self, name: str, request: volume_payload.TokenProjection, pod: Obj) -> ServiceAccountToken:
         held = self._tokens.get((name, request.path))
         now = self._now()
         if held is not None and now < held[1]:

@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.cluster_api import KubeApiError
 from tests.unit.devcluster_api.conftest import Clock
 from tests.unit.devcluster_api.objects import pod
 
@@ -90,12 +90,12 @@ async def test_a_changed_token_proves_nobody(account: ApiServer) -> None:
     [("nobody", "", "", 404), ("buyer", "nowhere", "", 404), ("buyer", "p", "wrong", 409)],
 )
 async def test_a_token_is_for_what_exists(account: ApiServer, name: str, bound: str, uid: str, status: int) -> None:
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         account.issue_token("default", name, pod=bound, pod_uid=uid)
     assert refusal.value.status == status
 
 
 async def test_a_token_is_not_bound_to_another_accounts_pod(account: ApiServer) -> None:
     await account.cluster.create("serviceaccounts", {"metadata": {"name": "thief", "namespace": "default"}})
-    with pytest.raises(ApiError, match="different serviceaccount name"):
+    with pytest.raises(KubeApiError, match="different serviceaccount name"):
         account.issue_token("default", "thief", pod="p")

@@ -6,9 +6,9 @@ import base64
 
 import pytest
 
-from deploy.devcluster.apiserver.errors import RefusedError
 from deploy.devcluster.apiserver.http.protobuf import decode
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.status_errors import StatusError
+from deploy.devcluster.cluster_api import Obj
 
 
 @pytest.mark.parametrize(
@@ -162,5 +162,5 @@ def test_recorded_bodies_are_read(body: str, obj: Obj) -> None:
 
 def test_a_kind_that_is_not_known_is_refused_by_name() -> None:
     body = b"k8s\x00\x0a\x0d\x0a\x02v1\x12\x07Nothing"
-    with pytest.raises(RefusedError, match="protobuf of v1 Nothing is not understood here, JSON is"):
+    with pytest.raises(StatusError, match="protobuf of v1 Nothing is not understood here, JSON is"):
         decode(body)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError, Obj
+from deploy.devcluster.cluster_api import KubeApiError, Obj
 from tests.unit.devcluster_api.objects import config_map, deployment, pod
 
 
@@ -81,7 +81,7 @@ def webhook(**fields: Any) -> Obj:
 async def test_what_is_refused(api: ApiServer, obj: Obj, sentence: str) -> None:
     found = api.kinds.of(obj["apiVersion"], obj["kind"])
     assert found is not None
-    with pytest.raises(ApiError) as refusal:
+    with pytest.raises(KubeApiError) as refusal:
         await api.cluster.create(found[0].resource, obj)
     assert (refusal.value.status, refusal.value.reason) == (422, "Invalid")
     assert sentence in refusal.value.sentence
@@ -91,7 +91,7 @@ async def test_a_deployments_selector_stays(api: ApiServer) -> None:
     made = await api.cluster.create("deployments.apps", deployment())
     made["spec"]["selector"] = {"matchLabels": {"app": "b"}}
     made["spec"]["template"]["metadata"]["labels"] = {"app": "b"}
-    with pytest.raises(ApiError, match="field is immutable"):
+    with pytest.raises(KubeApiError, match="field is immutable"):
         await api.cluster.update("deployments.apps", made)
 
 
@@ -100,7 +100,7 @@ async def test_a_service_keeps_the_address_that_it_was_given(api: ApiServer) -> 
     await api.cluster.patch("services", "default", "s", {"spec": {"clusterIP": "10.96.0.5"}})
     made = await api.cluster.update("services", service(ports=[{"port": 81}]))
     assert (made["spec"]["clusterIP"], made["spec"]["clusterIPs"]) == ("10.96.0.5", ["10.96.0.5"])
-    with pytest.raises(ApiError, match="may not change once set"):
+    with pytest.raises(KubeApiError, match="may not change once set"):
         await api.cluster.patch("services", "default", "s", {"spec": {"clusterIP": "10.96.0.6"}})
 
 

@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from deploy.devcluster.apiserver import ApiServer
+from deploy.devcluster.apiserver.kinds.builtin_schemas import shapes
 from deploy.devcluster.apiserver.kinds.cel_presence import holds
-from deploy.devcluster.apiserver.kinds.schema import Fitting, fit
-from deploy.devcluster.apiserver.kinds.shapes import shapes
-from deploy.devcluster.cluster import ApiError
+from deploy.devcluster.apiserver.kinds.schema import FitResult, fit
+from deploy.devcluster.cluster_api import KubeApiError
 
 
 def fitted(schema: dict[str, Any], value: Any) -> tuple[Any, list[str], list[str]]:
     """The value, what was unknown, and the sentences."""
-    found = Fitting([], [], [])
+    found = FitResult([], [], [])
     made = fit(schema, value, "spec", found)
     return made, found.unknown, [f"{one.field}: {one.message}" for one in found.causes]
 
@@ -128,14 +128,14 @@ def test_any_of_needs_one_branch_and_one_of_exactly_one() -> None:
 
 
 def test_a_wrong_type_in_a_built_in_kind_names_the_go_field() -> None:
-    found = Fitting([], [], [], decode=True)
+    found = FitResult([], [], [], decode=True)
     fit(shapes()["Deployment"], {"spec": {"template": {"spec": {"containers": [{"name": 5}]}}}}, "", found)
     assert found.mismatches[0].field == "Container.spec.template.spec.containers[0].name"
     assert (found.mismatches[0].found, found.mismatches[0].wanted) == ("number", "string")
 
 
 def test_quantities_are_written_as_numbers_or_text_and_kept_as_text() -> None:
-    found = Fitting([], [], [], decode=True)
+    found = FitResult([], [], [], decode=True)
     made = fit(shapes()["ResourceRequirements"], {"limits": {"cpu": 2, "memory": "64Mi", "x": "1e3"}}, "r", found)
     assert made == {"limits": {"cpu": "2", "memory": "64Mi", "x": "1e3"}}
     assert not found.mismatches
@@ -178,5 +178,5 @@ async def test_what_kubernetes_forbids_at_the_root_of_a_schema_is_refused() -> N
         if fine:
             await created
             continue
-        with pytest.raises(ApiError, match="allowed at the root of the schema"):
+        with pytest.raises(KubeApiError, match="allowed at the root of the schema"):
             await created

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.cluster import ApiError, Obj
-from deploy.devcluster.controllers.services import ServiceAddresses
-from deploy.devcluster.object_cache import Mirror
+from deploy.devcluster.cluster_api import KubeApiError, Obj
+from deploy.devcluster.controllers.service_addresses import ServiceAddressController
+from deploy.devcluster.object_cache import ObjectCache
 from tests.unit.devcluster_api.kinds.test_builtin_rules import named, service
 from tests.waiting import eventually
 
@@ -33,14 +33,14 @@ def placed(namespace: str, name: str, **spec: object) -> Obj:
     return named(service(**spec), namespace=namespace, name=name)
 
 
-def refused(error: ApiError, sentence: str) -> None:
+def refused(error: KubeApiError, sentence: str) -> None:
     assert (error.status, error.reason) == (422, "Invalid")
     assert sentence in error.sentence
 
 
 @pytest.mark.parametrize("namespace", ["red", "blue"])
 async def test_an_address_that_another_service_has_is_refused(api: ApiServer, namespace: str) -> None:
-    with pytest.raises(ApiError) as error:
+    with pytest.raises(KubeApiError) as error:
         await api.cluster.create("services", placed(namespace, "second", clusterIP=ADDRESS))
     refused(error.value, ALLOCATED)
     assert await api.cluster.get("services", namespace, "second") is None
@@ -56,28 +56,28 @@ async def test_a_service_that_has_none_cannot_be_given_anothers_later(api: ApiSe
         api.cluster.update("services", placed("red", "s", clusterIP=ADDRESS)),
         api.cluster.transact([placed("red", "s", clusterIP=ADDRESS)]),
     ):
-        with pytest.raises(ApiError) as error:
+        with pytest.raises(KubeApiError) as error:
             await attempt
         refused(error.value, ALLOCATED)
 
 
 async def test_a_second_address_is_an_address_too(api: ApiServer) -> None:
     own = "10.96.0.8"
-    with pytest.raises(ApiError) as error:
+    with pytest.raises(KubeApiError) as error:
         await api.cluster.create("services", placed("red", "s", clusterIP=own, clusterIPs=[own, ADDRESS]))
     refused(error.value, ALLOCATED)
 
 
 async def test_two_of_one_transaction_cannot_share_an_address(api: ApiServer) -> None:
     both = [placed("red", name, clusterIP="10.96.0.9") for name in ("one", "two")]
-    with pytest.raises(ApiError) as error:
+    with pytest.raises(KubeApiError) as error:
         await api.cluster.transact(both)
     refused(error.value, "failed to allocate IP 10.96.0.9: provided IP is already allocated")
     assert await api.cluster.get("services", "red", "one") is None
 
 
 async def test_nobody_has_the_address_of_the_clusters_dns(api: ApiServer) -> None:
-    with pytest.raises(ApiError) as error:
+    with pytest.raises(KubeApiError) as error:
         await api.cluster.create("services", placed("red", "dns", clusterIP="10.96.0.10"))
     refused(error.value, "provided IP is already allocated")
 
@@ -94,7 +94,7 @@ async def test_nobody_has_the_address_of_the_clusters_dns(api: ApiServer) -> Non
     ],
 )
 async def test_addresses_are_of_the_service_network(api: ApiServer, address: str, sentence: str) -> None:
-    with pytest.raises(ApiError) as error:
+    with pytest.raises(KubeApiError) as error:
         await api.cluster.create("services", placed("red", "s", clusterIP=address))
     refused(error.value, sentence)
 
@@ -111,7 +111,7 @@ async def test_addresses_are_of_the_service_network(api: ApiServer, address: str
     ],
 )
 async def test_the_list_of_addresses_agrees_with_the_first(api: ApiServer, spec: Obj, sentence: str) -> None:
-    with pytest.raises(ApiError) as error:
+    with pytest.raises(KubeApiError) as error:
         await api.cluster.create("services", placed("red", "s", **spec))
     refused(error.value, sentence)
 
@@ -125,11 +125,11 @@ async def test_an_address_is_free_again_when_its_service_is_gone(api: ApiServer)
 
 async def test_an_address_asked_for_while_it_is_handed_out_is_not_given_twice(api: ApiServer) -> None:
     """The controller does not know yet what the API server took a moment ago."""
-    mirror = Mirror(api.cluster, ("services",))
-    following = asyncio.create_task(mirror.run())
-    await eventually(lambda: mirror.get("services", "blue", "owner"), within=5, what="the mirror follows")
+    cache = ObjectCache(api.cluster, ("services",))
+    following = asyncio.create_task(cache.run())
+    await eventually(lambda: cache.get("services", "blue", "owner"), within=5, what="the cache follows")
     following.cancel()
-    addresses = ServiceAddresses(api.cluster, mirror, network="10.96.0.0/16")
+    addresses = ServiceAddressController(api.cluster, cache, network="10.96.0.0/16")
     await api.cluster.create("services", placed("red", "quick", clusterIP="10.96.1.0"))
     await api.cluster.create("services", placed("red", "s"))
     assert await addresses.reconcile(("red", "s")) == 0.0

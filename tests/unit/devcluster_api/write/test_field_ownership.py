@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.devcluster.apiserver.errors import RefusedError
-from deploy.devcluster.apiserver.kinds.registry import Target
-from deploy.devcluster.apiserver.write.options import Options
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.apiserver.kinds.kind_registry import ResourceTarget
+from deploy.devcluster.apiserver.status_errors import StatusError
+from deploy.devcluster.apiserver.write.write_options import WriteOptions
+from deploy.devcluster.cluster_api import Obj
 from tests.unit.devcluster_api.conftest import Clock
 from tests.unit.devcluster_api.objects import config_map, deployment
 
@@ -18,8 +18,8 @@ from tests.unit.devcluster_api.objects import config_map, deployment
 async def apply(api: ApiServer, obj: Obj, manager: str, *, force: bool = False) -> Obj:
     found = api.kinds.of(obj["apiVersion"], obj["kind"])
     assert found is not None
-    target = Target(*found, obj["metadata"]["namespace"], obj["metadata"]["name"])
-    return (await api.writer.apply(target, obj, Options(manager=manager, force=force)))[0].copy()
+    target = ResourceTarget(*found, obj["metadata"]["namespace"], obj["metadata"]["name"])
+    return (await api.writer.apply(target, obj, WriteOptions(manager=manager, force=force)))[0].copy()
 
 
 def managers(obj: Obj) -> list[tuple[str, str]]:
@@ -75,7 +75,7 @@ async def test_apply_keeps_what_another_manager_applies_too(api: ApiServer) -> N
 
 async def test_apply_does_not_take_a_field_without_force(api: ApiServer) -> None:
     await apply(api, config_map(a="1"), "me")
-    with pytest.raises(RefusedError) as refusal:
+    with pytest.raises(StatusError) as refusal:
         await apply(api, config_map(a="2"), "you")
     assert refusal.value.status == 409
     assert refusal.value.sentence == 'Apply failed with 1 conflict: conflict with "me": .data.a'
@@ -109,5 +109,5 @@ async def test_apply_merges_keyed_lists_item_by_item(api: ApiServer) -> None:
 async def test_managed_fields_cannot_be_applied(api: ApiServer) -> None:
     obj = config_map()
     obj["metadata"]["managedFields"] = [{"manager": "x"}]
-    with pytest.raises(RefusedError, match="managedFields must be nil"):
+    with pytest.raises(StatusError, match="managedFields must be nil"):
         await apply(api, obj, "me")

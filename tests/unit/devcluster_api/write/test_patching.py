@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.devcluster.apiserver.errors import RefusedError
+from deploy.devcluster.apiserver.kinds.builtin_schemas import shapes
 from deploy.devcluster.apiserver.kinds.schema import clone
-from deploy.devcluster.apiserver.kinds.shapes import shapes
+from deploy.devcluster.apiserver.status_errors import StatusError
 from deploy.devcluster.apiserver.write.patching import json_patch, merge, strategic
 
 JSON = st.recursive(
@@ -80,7 +80,7 @@ def test_json_patch_follows_rfc_6902(document: Any, operations: Any, result: Any
     ],
 )
 def test_a_json_patch_that_does_not_fit_is_refused(operations: Any, status: int) -> None:
-    with pytest.raises(RefusedError) as refusal:
+    with pytest.raises(StatusError) as refusal:
         json_patch({"a": 1, "l": [1], "o": {}}, operations)
     assert refusal.value.status == status
 
@@ -98,7 +98,7 @@ OPERATIONS = st.fixed_dictionaries(
 @given(document=JSON, operations=st.lists(OPERATIONS, max_size=4))
 def test_json_patch_either_patches_or_refuses_and_never_touches_its_input(document: Any, operations: Any) -> None:
     before = clone(document)
-    with contextlib.suppress(RefusedError):
+    with contextlib.suppress(StatusError):
         json_patch(document, operations)
     assert document == before
 
@@ -150,5 +150,5 @@ def test_strategic_merge_retains_only_the_keys_it_is_told_to() -> None:
 
 
 def test_strategic_merge_refuses_an_item_without_its_key() -> None:
-    with pytest.raises(RefusedError, match="does not contain declared merge key: name"):
+    with pytest.raises(StatusError, match="does not contain declared merge key: name"):
         patched(pod_spec(), {"spec": {"containers": [{"image": "x"}]}})

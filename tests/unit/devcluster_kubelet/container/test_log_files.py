@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.container.log_files import PodLogs, Wanted
-from deploy.devcluster.kubelet.container.log_times import Moments
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.kubelet.container.log_files import LogRange, PodLogs
+from deploy.devcluster.kubelet.container.log_times import LineTimes
 
 
 def named(name: str, uid: str = "u1") -> Obj:
@@ -28,7 +28,7 @@ class Clock:
 
 
 async def whole(logs: PodLogs, path: Path, **wanted: Any) -> bytes:
-    return b"".join([chunk async for chunk in logs.read(path, Wanted(**wanted))])
+    return b"".join([chunk async for chunk in logs.read(path, LogRange(**wanted))])
 
 
 @pytest.mark.parametrize("content", [b"one\ntwo\nthree", b"one\ntwo\nthree\n", b"\n\n", b"a\rb\x0cc\nd", b""])
@@ -72,7 +72,7 @@ async def test_lines_have_the_time_at_which_they_were_first_seen(tmp_path: Path)
             b"1970-01-01T00:17:20.000000Z a line that is too long\n1970-01-01T00:17:30.000000Z last\n"
         )
         assert await whole(logs, path, since=1045) == b"last\n"
-    assert logs.read_part(path, 0, 4, Wanted(timestamps=True)) == b"1970-01-01T00:17:30.000000Z last"
+    assert logs.read_part(path, 0, 4, LogRange(timestamps=True)) == b"1970-01-01T00:17:30.000000Z last"
 
 
 async def test_what_is_followed_is_stamped_filtered_and_limited_too(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_what_is_followed_is_stamped_filtered_and_limited_too(tmp_path: Pa
     path.write_bytes(b"old\nbe")
     logs.note()
     heard: list[bytes] = []
-    wanted = Wanted(since=1005, timestamps=True, limit=40)
+    wanted = LogRange(since=1005, timestamps=True, limit=40)
     clock.now = 1010.0
     pieces = aiter(logs.read(path, wanted, follow=lambda: True))
     with path.open("ab", buffering=0) as writer:
@@ -93,7 +93,7 @@ async def test_what_is_followed_is_stamped_filtered_and_limited_too(tmp_path: Pa
 
 
 def test_the_moments_of_a_log_that_always_grows_are_bounded() -> None:
-    moments = Moments()
+    moments = LineTimes()
     for number in range(1, 50_001):
         moments.note(number, float(number))
     assert len(moments._times) <= 8192  # pyright: ignore[reportPrivateUsage]

@@ -8,10 +8,15 @@ from collections.abc import Iterable
 import pytest
 from aiohttp import web
 
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from deploy.devcluster.kubelet.container import probe_schedule
-from deploy.devcluster.kubelet.container.probe_check import HttpClient, Outcome, Target, check
-from deploy.devcluster.kubelet.container.restart_backoff import Restarts
+from deploy.devcluster.kubelet.container.probe_check import (
+    ProbeHttpClient,
+    ProbeResult,
+    ProbeTarget,
+    check,
+)
+from deploy.devcluster.kubelet.container.restart_backoff import RestartBackoff
 
 
 class Script:
@@ -25,13 +30,13 @@ class Script:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    async def check(self) -> Outcome:
+    async def check(self) -> ProbeResult:
         try:
             answer = next(self._answers)
         except StopIteration:
             raise EndOfScriptError from None
         self.asked.append(round(self.now, 3))
-        return Outcome(success=answer)
+        return ProbeResult(success=answer)
 
 
 class EndOfScriptError(Exception):
@@ -74,7 +79,7 @@ async def test_liveness_needs_failures_in_a_row() -> None:
 
 
 def test_the_first_restart_is_immediate_and_a_minute_of_running_is_forgiven() -> None:
-    record = Restarts()
+    record = RestartBackoff()
     assert [record.next(1.0) for _ in range(9)] == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     assert record.next(61.0) == 0.0
 
@@ -98,9 +103,9 @@ async def test_an_http_probe_is_judged_by_its_status_and_sends_its_headers(statu
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port: int = runner.addresses[0][1]
-    http = HttpClient()
+    http = ProbeHttpClient()
     try:
-        target = Target(address="127.0.0.1", ports={"web": port}, execute=refuse)
+        target = ProbeTarget(address="127.0.0.1", ports={"web": port}, execute=refuse)
         action = {"path": "/health", "port": "web", "httpHeaders": [{"name": "X-Probe", "value": "yes"}]}
         outcome = await check({"httpGet": action}, target, http)
         assert outcome.success is healthy
@@ -120,6 +125,6 @@ async def test_a_probe_that_gets_no_answer_fails_by_its_timeout() -> None:
         await asyncio.Event().wait()
         return 0, ""
 
-    target = Target(address="127.0.0.1", ports={}, execute=hang)
-    outcome = await check({"exec": {"command": ["x"]}, "timeoutSeconds": 0.05}, target, HttpClient())
-    assert outcome == Outcome(success=False, message="no answer within 0.05 s")
+    target = ProbeTarget(address="127.0.0.1", ports={}, execute=hang)
+    outcome = await check({"exec": {"command": ["x"]}, "timeoutSeconds": 0.05}, target, ProbeHttpClient())
+    assert outcome == ProbeResult(success=False, message="no answer within 0.05 s")

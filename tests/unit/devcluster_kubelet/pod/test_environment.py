@@ -6,8 +6,14 @@ import base64
 
 import pytest
 
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.pod.environment import UnresolvedError, command_line, expand, field, resolve
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.kubelet.container.environment import (
+    UnresolvedError,
+    command_line,
+    expand,
+    field,
+    resolve,
+)
 
 POD: Obj = {
     "metadata": {

@@ -7,25 +7,31 @@ from typing import Any
 import pytest
 
 from deploy.devcluster import object_fields
-from deploy.devcluster.cluster import Obj
-from deploy.devcluster.kubelet.container.state import Role, Running, Terminated, View, Waiting
-from deploy.devcluster.kubelet.pod.status import PodView, phase_of, status_of
-from deploy.devcluster.kubelet.status_report import StatusReport
+from deploy.devcluster.cluster_api import Obj
+from deploy.devcluster.kubelet.container.state import (
+    ContainerRunning,
+    ContainerState,
+    ContainerTerminated,
+    ContainerWaiting,
+    Role,
+)
+from deploy.devcluster.kubelet.pod.pod_status import PodView, phase_of, status_of
+from deploy.devcluster.kubelet.pod.status_report import StatusReport
 from tests.unit.devcluster_kubelet.machine import container, pod
 
-RUNNING = Running(10.0)
-WAITING = Waiting("PodInitializing")
+RUNNING = ContainerRunning(10.0)
+WAITING = ContainerWaiting("PodInitializing")
 
 
-def ended(code: int) -> Terminated:
-    return Terminated(code, "Completed" if code == 0 else "Error", 10.0, 11.0)
+def ended(code: int) -> ContainerTerminated:
+    return ContainerTerminated(code, "Completed" if code == 0 else "Error", 10.0, 11.0)
 
 
-def seen(role: Role, state: Waiting | Running | Terminated, **fields: Any) -> View:
-    return View(spec=container(role), role=role, state=state, **fields)
+def seen(role: Role, state: ContainerWaiting | ContainerRunning | ContainerTerminated, **fields: Any) -> ContainerState:
+    return ContainerState(spec=container(role), role=role, state=state, **fields)
 
 
-def done(role: Role, code: int) -> View:
+def done(role: Role, code: int) -> ContainerState:
     return seen(role, ended(code), finished=True)
 
 
@@ -49,7 +55,7 @@ def done(role: Role, code: int) -> View:
         ([done("sidecar", 143)], [done("main", 0)], "Succeeded"),
     ],
 )
-def test_the_phase_follows_the_containers(init: list[View], main: list[View], phase: str) -> None:
+def test_the_phase_follows_the_containers(init: list[ContainerState], main: list[ContainerState], phase: str) -> None:
     assert phase_of(PodView(init=init, main=main)) == phase
 
 

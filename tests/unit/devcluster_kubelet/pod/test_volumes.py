@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.devcluster.cluster import Obj
+from deploy.devcluster.cluster_api import Obj
 from deploy.devcluster.kubelet.pod.atomic_directory import AtomicDirectory
-from deploy.devcluster.kubelet.pod.volume_payload import File
+from deploy.devcluster.kubelet.pod.volume_payload import VolumeFile
 from deploy.devcluster.kubelet.pod.volumes import API_ACCESS_PATH
 from shared.errors import BadInputError
 from tests.unit.devcluster_kubelet.machine import container, node, pod, ready, status_of
@@ -177,12 +177,12 @@ async def test_a_pod_waits_for_its_claim_to_be_there_and_bound_and_leaves_its_fi
 def test_a_path_cannot_lead_out_of_its_volume(tmp_path: Path) -> None:
     for bad in ("../x", "/etc/x", "a/../../x", "..data"):
         with pytest.raises(BadInputError, match="may not be a path inside a volume"):
-            AtomicDirectory(tmp_path).write({bad: File(b"", 0o644)})
+            AtomicDirectory(tmp_path).write({bad: VolumeFile(b"", 0o644)})
 
 
 def test_equal_files_are_not_written_again(tmp_path: Path) -> None:
     directory = AtomicDirectory(tmp_path / "v")
-    assert directory.write({"a": File(b"1", 0o644)})
+    assert directory.write({"a": VolumeFile(b"1", 0o644)})
     before = (tmp_path / "v" / "..data").readlink()
-    assert not directory.write({"a": File(b"1", 0o644)})
+    assert not directory.write({"a": VolumeFile(b"1", 0o644)})
     assert (tmp_path / "v" / "..data").readlink() == before

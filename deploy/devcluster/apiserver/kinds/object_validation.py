@@ -1,0 +1,150 @@
+"""From what a client sent to an object that may be stored: types, unknown fields, defaults, rules.
+
+Pure: an object goes in, a new one comes out, or a refusal is raised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from deploy.devcluster.apiserver.kinds import builtin_rules, custom, defaults
+from deploy.devcluster.apiserver.kinds.kind_registry import KindVersion, ResourceKind, metadata_schema
+from deploy.devcluster.apiserver.kinds.schema import FitResult, fit
+from deploy.devcluster.apiserver.status_errors import StatusCause, StatusError, bad_request, invalid
+from deploy.devcluster.cluster_api import Obj
+from shared.io.decoding import UndecodableError, decode_any
+
+Validation = Literal["Strict", "Warn", "Ignore"]
+"""What happens to fields that a kind does not have: refused, dropped with a warning, dropped."""
+
+
+def check_identity(kind: ResourceKind, version: KindVersion, body: Any) -> Obj:
+    """The body is an object of this kind; a missing `apiVersion` or `kind` is filled in."""
+    if not isinstance(body, dict):
+        raise bad_request("the object provided is unrecognized (must be of type object)")
+    wanted = kind.api_version(version.name)
+    said = (body.get("apiVersion") or wanted, body.get("kind") or kind.kind)
+    if said[0] != wanted:
+        raise bad_request(f"the API version in the data ({said[0]}) does not match the expected API version ({wanted})")
+    if said[1] != kind.kind:
+        raise bad_request(f"{kind.kind} in version {version.name!r} cannot be handled as a {said[1]}: kinds differ")
+    _check_early(body.get("metadata") or {})
+    return {**body, "apiVersion": wanted, "kind": kind.kind, "metadata": body.get("metadata") or {}}
+
+
+def _check_early(metadata: Any) -> None:
+    """Types of what is needed before the whole object is checked."""
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata is no object")
+    for key in ("name", "generateName", "namespace", "uid", "resourceVersion"):
+        if not isinstance(metadata.get(key), (str, type(None))):
+            raise bad_request(f"metadata.{key} is no string")
+    finalizers = metadata.get("finalizers")
+    finalizers = [] if finalizers is None else finalizers
+    if not isinstance(finalizers, list) or not all(isinstance(one, str) for one in finalizers):
+        raise bad_request("metadata.finalizers is no list of strings")
+
+
+def conform(
+    kind: ResourceKind,
+    version: KindVersion,
+    obj: Obj,
+    *,
+    validation: Validation = "Ignore",
+    warnings: list[str] | None = None,
+) -> Obj:
+    """Types checked, unknown fields dealt with, defaults filled in. Raises 400 and 422."""
+    found = FitResult([], [], [], decode=not kind.custom)
+    if kind.custom:
+        meta = FitResult([], [], [], decode=True)
+        metadata = fit(metadata_schema(), obj["metadata"], "metadata", meta)
+        found.unknown += meta.unknown
+        found.mismatches += meta.mismatches
+        rest = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind", "metadata"}}
+        schema = {
+            **version.schema,
+            "properties": {
+                key: value
+                for key, value in (version.schema.get("properties") or {}).items()
+                if key not in {"apiVersion", "kind", "metadata"}
+            },
+            "required": [
+                key for key in version.schema.get("required") or () if key not in {"apiVersion", "kind", "metadata"}
+            ],
+        }
+        fitted = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": metadata}
+        fitted |= fit(schema, rest, "", found)
+    else:
+        fitted = fit(version.schema, obj, "", found)
+        fitted.setdefault("metadata", {})
+    _refuse_mismatches(kind, version, found)
+    _treat_unknown(found.unknown, validation, warnings)
+    if found.causes:
+        raise invalid(kind.kind, kind.group, str(fitted["metadata"].get("name", "")), _distinct(found.causes))
+    if not kind.custom:
+        defaults.fill(kind.resource, fitted)
+    return fitted
+
+
+def _refuse_mismatches(kind: ResourceKind, version: KindVersion, found: FitResult) -> None:
+    if not found.mismatches:
+        return
+    first = found.mismatches[0]
+    path = re.sub(r"\[\d+\]", "", first.field)
+    if first.wanted == "resource.Quantity":
+        why = f"{path}: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+    else:
+        why = f"json: cannot unmarshal {first.found} into Go struct field {path} of type {first.wanted}"
+    raise bad_request(f'{kind.kind} in version "{version.name}" cannot be handled as a {kind.kind}: {why}')
+
+
+def _treat_unknown(unknown: list[str], validation: Validation, warnings: list[str] | None) -> None:
+    if not unknown or validation == "Ignore":
+        return
+    sentences = [f'unknown field "{path}"' for path in unknown[:20]]
+    if validation == "Strict":
+        raise bad_request(f"strict decoding error: {', '.join(sentences)}")
+    if warnings is not None:
+        warnings.extend(sentences)
+
+
+def _distinct(causes: list[StatusCause]) -> list[StatusCause]:
+    return list({(one.field, one.message): one for one in causes}.values())[:50]
+
+
+def check_rules(kind: ResourceKind, obj: Obj, old: Obj | None) -> None:
+    """Names, metadata, and the kind's own rules. Raises 422."""
+    metadata = obj["metadata"]
+    causes = builtin_rules.check_name(kind.resource, metadata.get("name", "")) if old is None else []
+    causes += builtin_rules.check_metadata(metadata)
+    if not causes or old is not None:
+        causes += builtin_rules.check(kind.resource, obj, old)
+    if kind.resource == custom.CRDS:
+        causes += custom.check(obj)
+    if causes:
+        raise invalid(kind.kind, kind.group, metadata.get("name", ""), _distinct(causes))
+
+
+def body_object(raw: bytes) -> Any:
+    """JSON from a request. Raises 400."""
+    try:
+        return decode_any(raw)
+    except UndecodableError as error:
+        raise bad_request(f"the body is not valid JSON: {error}") from error
+
+
+def main_part(kind: ResourceKind, obj: Mapping[str, Any]) -> dict[str, Any]:
+    """What `metadata.generation` counts changes of."""
+    left = (
+        {"metadata", "apiVersion", "kind", "status"}
+        if kind.status or kind.custom
+        else {"metadata", "apiVersion", "kind"}
+    )
+    return {key: value for key, value in obj.items() if key not in left}
+
+
+def refuse_resource_version() -> StatusError:
+    """A new object has no resource version."""
+    return bad_request("resourceVersion should not be set on objects to be created")

@@ -1,0 +1,101 @@
+"""Events about pods, for `kubectl describe` and `kubectl get events`: the same news again only raises a count."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from deploy.devcluster import object_fields
+from deploy.devcluster.cluster_api import Cluster, KubeApiError, Obj
+
+_log = logging.getLogger(__name__)
+_KEPT_FOR = 600.0
+_WAITING_AT_MOST = 200
+
+
+class PodEvent(msgspec.Struct, frozen=True):
+    """One thing that happened to a pod."""
+
+    namespace: str
+    pod: str
+    uid: str
+    kind: str
+    reason: str
+    message: str
+
+
+class EventRecorder:
+    """Writes Events in the background; when too many wait, news is dropped: they are for people, not for programs."""
+
+    def __init__(self, cluster: Cluster, *, node: str, now: Callable[[], float] = time.time) -> None:
+        self._cluster = cluster
+        self._node = node
+        self._now = now
+        self._waiting: asyncio.Queue[PodEvent] = asyncio.Queue(_WAITING_AT_MOST)
+        self._counts: dict[PodEvent, tuple[str, int]] = {}
+
+    def record(self, pod: Obj, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Something happened to this pod."""
+        news = PodEvent(
+            object_fields.namespace(pod), object_fields.name(pod), object_fields.uid(pod), kind, reason, message[:1024]
+        )
+        try:
+            self._waiting.put_nowait(news)
+        except asyncio.QueueFull:
+            _log.debug("dropped an event about %s/%s: %s", news.namespace, news.pod, reason)
+
+    def forget(self, pod: Obj) -> None:
+        """The pod is gone; its Events follow some minutes later."""
+        for news in [news for news in self._counts if news.uid == object_fields.uid(pod)]:
+            name, _ = self._counts.pop(news)
+            asyncio.get_running_loop().call_later(_KEPT_FOR, self._schedule_removal, news.namespace, name)
+
+    async def run(self) -> None:
+        """Write what is recorded, for ever."""
+        while True:
+            news = await self._waiting.get()
+            try:
+                await self._write(news)
+            except KubeApiError as error:
+                _log.debug("no event about %s/%s: %s", news.namespace, news.pod, error)
+
+    async def _write(self, news: PodEvent) -> None:
+        stamp = object_fields.timestamp(self._now())
+        name, count = self._counts.get(news, ("", 0))
+        if name:
+            self._counts[news] = name, count + 1
+            merge = {"count": count + 1, "lastTimestamp": stamp}
+            await self._cluster.patch("events", news.namespace, name, merge)
+            return
+        name = f"{news.pod}.{object_fields.safe_hash([news.uid, news.reason, news.message], 16)}"
+        self._counts[news] = name, 1
+        event: Obj = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": news.namespace},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "namespace": news.namespace,
+                "name": news.pod,
+                "uid": news.uid,
+            },
+            "type": news.kind,
+            "reason": news.reason,
+            "message": news.message,
+            "count": 1,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "source": {"component": "kubelet", "host": self._node},
+            "reportingComponent": "kubelet",
+            "reportingInstance": self._node,
+        }
+        await self._cluster.create("events", event)
+
+    def _schedule_removal(self, namespace: str, name: str) -> None:
+        self._removal = asyncio.create_task(self._cluster.delete("events", namespace, name))
