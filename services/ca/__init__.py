@@ -1,6 +1,7 @@
-"""The CA: proves who asks, signs X.509-SVIDs, publishes the trust bundle.
+"""The CA: authenticates workloads by their tokens, signs X.509-SVIDs, and publishes the trust bundle.
 
-Split by nouns: `authority` (the keys) kept in a `keystore`; `provider` (who signs); `csr`, `replay` and `facts` (what a
-request must withstand); `issuer` (the decision), `template` and `validator` (the certificate); `signing_queue`,
-`publication` and `distribution` (the rims: the log and Kubernetes).
+`core` decides: what a request must prove (`csr`, `replay_guard`, `cluster_state`), what is signed (`issuer`,
+`template`, `validator`), and when a root changes (`rotation_plan`). `keys` stores the private keys, `providers` sign.
+`log`, `kubernetes` and `http` connect the CA with the rest; `rotation_controller` rotates roots; `app` composes all of
+it.
 """

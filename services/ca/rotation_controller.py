@@ -1,6 +1,6 @@
-"""Walks the state machine of `rotation`: looks, plans, publishes, and says what it waits for.
+"""Runs the state machine of root rotation: reads the bundle, plans, publishes, and notes what it waits for.
 
-Any number of replicas may walk at once: a step is an append that expects the bundle it was planned from.
+Any number of replicas may run it at once: a step is an append that expects the bundle from which it was planned.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from typing import Protocol
 import msgspec
 
 from services.ca.core.cluster_state import ClusterState
-from services.ca.core.rotation_plan import RotationFacts, RotationPlan, first_bundle, plan
+from services.ca.core.rotation_plan import (
+    Candidate,
+    RotationFacts,
+    RotationPlan,
+    RotationStep,
+    first_bundle,
+    plan,
+)
 from services.ca.log.bundle_publisher import BundlePublisher
 from services.ca.providers.root_registry import RootRegistry
 from shared.eventlog.protocol import Draft, DuplicateError, EventLog, EventLogError, StaleWriterError
@@ -23,40 +30,41 @@ from shared.records.subjects import Streams
 
 _log = logging.getLogger(__name__)
 PACE_SECONDS = 1.0
-"""Between two looks while a rotation is under way."""
+"""Seconds between two steps during a rotation."""
 IDLE_SECONDS = 60.0
+"""Seconds between two steps otherwise, unless the state of the cluster changes."""
 NAMED = 20
-"""How many of those that are waited for a note names."""
+"""Proxies that a note names at most."""
 
 
 class RotationProgress(Protocol):
-    """What steps wait for: `progress.FleetProgress`."""
+    """What the steps wait for: `rotation_progress.FleetProgress`."""
 
     async def refresh(self, held: TrustBundle) -> None:
-        """Look anew. Raises `EventLogError`."""
+        """Read the log again. Raises `EventLogError`."""
         ...
 
     def untrusting(self, serial: int) -> list[str]:
-        """Who has not acknowledged this bundle."""
+        """Return the proxies that have not acknowledged this bundle."""
         ...
 
     def uncompiled(self, root: TrustedRoot) -> list[str]:
-        """Whose configuration does not accept the trust domain of a root."""
+        """Return the proxies whose configuration does not accept the trust domain of a root."""
         ...
 
     def unrenewed(self, serial: int) -> list[str]:
-        """Who may use a certificate of an older bundle."""
+        """Return the workloads that may use a certificate of an older bundle."""
         ...
 
 
 class RotationController:
-    """`run` it as a task; the bundle is in `publisher.published`."""
+    """Rotates roots; `run` it as a task. The bundle is in `publisher.published`."""
 
     def __init__(
         self,
         *,
         roots: RootRegistry,
-        facts: ClusterState,
+        state: ClusterState,
         view: LogView,
         publisher: BundlePublisher,
         progress: RotationProgress,
@@ -64,15 +72,15 @@ class RotationController:
         certs: EventLog,
         streams: Streams,
         trust_domain: str,
-        looked: Callable[[RotationPlan], None] = lambda _: None,
+        planned: Callable[[RotationPlan], None] = lambda _: None,
         failed: Callable[[EventLogError], None] = lambda _: None,
     ) -> None:
-        """`undistributed` names places outside the log that do not hold a bundle yet.
+        """`undistributed` returns the places outside the log that do not hold a bundle yet.
 
-        `looked` is told of each look and what came of it, `failed` of each that the log did not let end.
+        `planned` is called with each plan, `failed` with each error of the log that ended a step.
         """
         self._roots = roots
-        self._facts = facts
+        self._state = state
         self._view = view
         self._publisher = publisher
         self._progress = progress
@@ -80,12 +88,12 @@ class RotationController:
         self._certs = certs
         self._streams = streams
         self._trust_domain = trust_domain
-        self._looked = looked
+        self._planned = planned
         self._failed = failed
-        self._told: AuditNote | None = None
+        self._noted: AuditNote | None = None
 
     async def run(self) -> None:
-        """Walk for ever."""
+        """Step for ever."""
         await self._view.caught_up.wait()
         while True:
             changed = self._view.next_change()
@@ -100,49 +108,46 @@ class RotationController:
             try:
                 async with asyncio.timeout(delay):
                     await changed.wait()
-                    # Facts of a busy cluster change all the time; a plan needs no more than one look a second.
+                    # A busy cluster changes all the time; one plan a second is enough.
                     await asyncio.sleep(min(delay, PACE_SECONDS))
             except TimeoutError:
                 pass
 
     async def step(self) -> float:
-        """One look, and at most one step; seconds until the next look. Raises `EventLogError`."""
+        """Plan, and take at most one step. Returns the seconds until the next. Raises `EventLogError`."""
         held = await self._publisher.read()
-        candidates = await self._roots.candidates(self._facts.roots, held)
+        candidates = await self._roots.candidates(self._state.roots, held)
         serial = self._publisher.next_serial(held)
-        if (held is None or not held.members) and not self._facts.told:
-            return PACE_SECONDS
         if held is None or not held.members:
-            bundle = first_bundle(
-                candidates, trust_domain=self._trust_domain, serial=serial, key_type=self._facts.key_type
-            )
-            if bundle is None:
-                reason = "; ".join(f"{name}: {why}" for name, why in sorted(self._roots.problems.items()))
-                _log.warning("there is no root to publish yet: %s", reason or "none is active")
-                return PACE_SECONDS
-            await self._publisher.publish(bundle)
-            first = RotationPlan(bundle=bundle, step="first", why="the first trust bundle")
-            self._looked(first)
-            await self._tell(first)
-            return 0.0
-        if _under_way(held, candidates_differ=_differ(held, self._facts)):
+            return await self._publish_first(candidates, serial)
+        if len(held.members) > 1 or _goal_differs(held, self._state):
             await self._progress.refresh(held)
-        found = plan(
-            held,
-            candidates,
-            RotationFacts(
-                untrusting=self._untrusting,
-                uncompiled=self._progress.uncompiled,
-                unrenewed=self._progress.unrenewed,
-            ),
-            serial=serial,
-            key_type=self._facts.key_type,
+        facts = RotationFacts(
+            untrusting=self._untrusting,
+            uncompiled=self._progress.uncompiled,
+            unrenewed=self._progress.unrenewed,
         )
+        found = plan(held, candidates, facts, serial=serial, key_type=self._state.key_type)
         if found.bundle is not held or self._publisher.ageing:
             await self._publisher.publish(found.bundle)
-        self._looked(found)
-        await self._tell(self._with_problems(found))
-        return IDLE_SECONDS if found.step in {"steady", "refused"} else PACE_SECONDS
+        self._planned(found)
+        await self._note(self._with_problems(found))
+        return IDLE_SECONDS if found.step in {RotationStep.STEADY, RotationStep.REFUSED} else PACE_SECONDS
+
+    async def _publish_first(self, candidates: list[Candidate], serial: int) -> float:
+        """Publish the first bundle, once the log contains our cluster and a root can be used."""
+        if not self._state.known:
+            return PACE_SECONDS
+        bundle = first_bundle(candidates, trust_domain=self._trust_domain, serial=serial, key_type=self._state.key_type)
+        if bundle is None:
+            reason = "; ".join(f"{name}: {why}" for name, why in sorted(self._roots.problems.items()))
+            _log.warning("there is no root to publish yet: %s", reason or "none is active")
+            return PACE_SECONDS
+        await self._publisher.publish(bundle)
+        first = RotationPlan(bundle=bundle, step=RotationStep.FIRST, why="the first trust bundle")
+        self._planned(first)
+        await self._note(first)
+        return 0.0
 
     def _untrusting(self, serial: int) -> list[str]:
         return self._undistributed(serial) + self._progress.untrusting(serial)
@@ -151,12 +156,11 @@ class RotationController:
         broken = [f"{name}: {why}" for name, why in sorted(self._roots.problems.items())]
         if not broken:
             return found
-        return msgspec.structs.replace(
-            found, step="refused" if found.step == "steady" else found.step, waiting=(*broken, *found.waiting)
-        )
+        step = RotationStep.REFUSED if found.step is RotationStep.STEADY else found.step
+        return msgspec.structs.replace(found, step=step, waiting=(*broken, *found.waiting))
 
-    async def _tell(self, found: RotationPlan) -> None:
-        """Note a step, and what is waited for whenever that changes."""
+    async def _note(self, found: RotationPlan) -> None:
+        """Append a note of each step, and whenever what it waits for changes."""
         note = AuditNote(
             what="rotation",
             code=f"rotation/{found.step}",
@@ -165,18 +169,14 @@ class RotationController:
             waiting=list(found.waiting[:NAMED]),
             waiting_count=len(found.waiting),
         )
-        if note == self._told:
+        if note == self._noted:
             return
-        if self._told is not None or found.step != "steady":
+        if self._noted is not None or found.step is not RotationStep.STEADY:
             _log.info("rotation: %s", found.step, extra={"why": found.why, "waiting": note.waiting_count})
         await self._certs.publish(Draft(subject=self._streams.audit_subject("rotation"), payload=encode(note)))
-        self._told = note
+        self._noted = note
 
 
-def _differ(held: TrustBundle, facts: ClusterState) -> bool:
-    return {member.name for member in held.members} != {one.name for one in facts.roots if one.role != "inactive"}
-
-
-def _under_way(held: TrustBundle, *, candidates_differ: bool) -> bool:
-    """Whether a step may be due that asks for facts."""
-    return len(held.members) > 1 or candidates_differ
+def _goal_differs(held: TrustBundle, state: ClusterState) -> bool:
+    """Return whether the bundle contains other roots than the MeshRootCertificates configure."""
+    return {member.name for member in held.members} != {one.name for one in state.roots if one.role != "inactive"}

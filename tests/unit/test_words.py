@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     "docs",
+    "services/ca",
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",

@@ -7,7 +7,7 @@ cluster replaces a broken log: the fold clears the state of that cluster, and re
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -35,83 +35,106 @@ KINDS = ("TokenIssuer", "MeshConfig", "MeshRootCertificate", "Namespace", "Servi
 _ENDED = {"Succeeded", "Failed"}
 
 
+class ClusterNamespace(NamedTuple):
+    """Name of a namespace of one cluster."""
+
+    cluster: str
+    name: str
+
+
+class ClusterObjectName(NamedTuple):
+    """Name of a namespaced object of one cluster; its kind is known from the context."""
+
+    cluster: str
+    namespace: str
+    name: str
+
+
+class Rejection(NamedTuple):
+    """Why the bearer of a valid token gets no certificate now."""
+
+    code: str
+    sentence: str
+
+
 class PodFact(msgspec.Struct, frozen=True):
-    """A pod that is there."""
+    """An existing pod."""
 
     uid: str
     service_account: str
     ended: bool
     sidecar: bool = False
-    """Whether it runs with a proxy of ours: the injector's mark, and an address."""
+    """Whether it runs a sidecar: it has the injector's annotation and an address."""
 
 
 class NamespaceFact(msgspec.Struct, frozen=True):
-    """A namespace that is there."""
+    """An existing namespace."""
 
     uid: str
     member: bool
     leaving: bool
-    """Being deleted: nothing can be written into it any more."""
+    """Whether it is being deleted: the API server accepts no new object in it."""
 
 
 class ClusterState:
-    """The fold. Mutable: one view feeds it."""
+    """The fold. One view mutates it."""
 
     def __init__(self, verifier: TokenVerifier, *, cluster: str, mesh_name: str, mesh_namespace: str) -> None:
-        """`verifier` is kept current with the issuers of all clusters; the MeshConfig is that of `cluster`."""
+        """The fold sets the issuers of all clusters in `verifier`, and reads the MeshConfig of `cluster` only."""
         self._verifier = verifier
         self._cluster = cluster
         self._mesh_name = mesh_name
         self._mesh_namespace = mesh_namespace
-        self._pods: dict[tuple[str, str, str], PodFact] = {}
-        self._accounts: dict[tuple[str, str, str], str] = {}
-        self._namespaces: dict[tuple[str, str], NamespaceFact] = {}
+        self._pods: dict[ClusterObjectName, PodFact] = {}
+        self._accounts: dict[ClusterObjectName, str] = {}
+        """Service account → uid."""
+        self._namespaces: dict[ClusterNamespace, NamespaceFact] = {}
         self.lifetime: float | None = None
-        """Seconds that MeshConfig wants certificates to live; none: it says nothing."""
+        """Lifetime of certificates in the MeshConfig, in seconds; `None` if it sets none."""
         self.longest_lifetime = 0.0
-        """The longest that MeshConfig ever wanted, as far as the log was read; seconds."""
+        """The longest lifetime that the MeshConfig had in the part of the log that was read, in seconds."""
         self.key_type = DEFAULT_KEY
-        """What keys MeshConfig wants."""
+        """Type of keys in the MeshConfig."""
         self.gateway: GatewayWish | None = None
-        """The certificate that MeshConfig wants for an ingress gateway."""
+        """The certificate for an ingress gateway in the MeshConfig; `None` if it sets none."""
         self._roots: dict[str, WantedRoot] = {}
 
     def reset(self, epoch: Epoch) -> None:
-        """Forget everything of the cluster whose events are this chain."""
+        """Clear the state of the cluster whose events form this chain."""
         try:
             cluster = unescape(epoch.chain.split(".")[2])
         except MeshlogError:
-            return  # no event of such a chain can be read: nothing is known of it
+            return  # no event of such a chain can be read, so the fold holds nothing of it
         self.clear(cluster)
 
     def fold(self, record: Record) -> bool:
-        """Take a record of an event. Raises `MeshlogError` as `apply` does, and if the record is no event."""
+        """Fold the record of an event. Raises `MeshlogError` as `apply` does, and if the record is no event."""
         event = read(record)
         self.apply(event)
         return event.operation != DELETED
 
     def apply(self, event: Event) -> None:
-        """Fold one event in. Raises `MeshlogError` if its object cannot be used: the last good one stays in force."""
+        """Fold one event. Raises `MeshlogError` if its object cannot be used; the last good one stays in force."""
         try:
             self._apply(event, None if event.operation == DELETED else event.object)
         except UndecodableError as error:
             raise MeshlogError("event/object", f"cannot be read ({error})", about=str(event.key)) from error
 
     def clear(self, cluster: str = "") -> None:
-        """Forget everything (of one cluster): a new epoch tells it again."""
+        """Clear the state of one cluster, or of all; the events of a new epoch restore it."""
         for known in self._verifier.clusters:
             if cluster in ("", known):
                 self._verifier.set_issuer(known, None)
-        self._pods = {place: fact for place, fact in self._pods.items() if cluster not in ("", place[0])}
-        self._accounts = {place: uid for place, uid in self._accounts.items() if cluster not in ("", place[0])}
-        self._namespaces = {place: fact for place, fact in self._namespaces.items() if cluster not in ("", place[0])}
+        self._pods = {name: pod for name, pod in self._pods.items() if cluster not in ("", name.cluster)}
+        self._accounts = {name: uid for name, uid in self._accounts.items() if cluster not in ("", name.cluster)}
+        self._namespaces = {name: one for name, one in self._namespaces.items() if cluster not in ("", name.cluster)}
         if cluster in ("", self._cluster):
             self.lifetime, self.key_type, self.gateway = None, DEFAULT_KEY, None
             self._roots.clear()
 
     @property
-    def told(self) -> bool:
-        """Whether the log tells of our cluster at all: the first events come as one batch."""
+    def known(self) -> bool:
+        """Whether the log contains events of our cluster. Its first events are one atomic batch."""
         return self._verifier.knows(self._cluster)
 
     @property
@@ -120,75 +143,76 @@ class ClusterState:
         return sorted(self._roots.values(), key=lambda one: (one.created, one.name))
 
     def alive(self, cluster: str, namespace: str, pod: str, uid: str) -> bool:
-        """Whether a pod is there and runs."""
-        fact = self._pods.get((cluster, namespace, pod))
+        """Return whether this pod exists and runs."""
+        fact = self._pods.get(ClusterObjectName(cluster, namespace, pod))
         return fact is not None and fact.uid == uid and not fact.ended
 
     def pods_of(self, namespace: str, accounts: Collection[str]) -> dict[str, str]:
-        """Running pods of our cluster that run as one of these accounts: uid → `namespace/name`."""
+        """Return the running pods of our cluster that use one of these accounts: uid → `namespace/name`."""
         return {
-            fact.uid: f"{place[1]}/{place[2]}"
-            for place, fact in self._pods.items()
-            if place[:2] == (self._cluster, namespace) and fact.service_account in accounts and not fact.ended
+            pod.uid: f"{name.namespace}/{name.name}"
+            for name, pod in self._pods.items()
+            if (name.cluster, name.namespace) == (self._cluster, namespace)
+            and pod.service_account in accounts
+            and not pod.ended
         }
 
     def sidecars(self) -> dict[str, str]:
-        """Running pods with a proxy, of all clusters' member namespaces: uid → `namespace/name`."""
+        """Return the running pods with a sidecar in member namespaces of all clusters: uid → `namespace/name`."""
         return {
-            fact.uid: f"{namespace}/{name}"
-            for (cluster, namespace, name), fact in self._pods.items()
-            if fact.sidecar
-            and not fact.ended
-            and (home := self._namespaces.get((cluster, namespace))) is not None
-            and self._belongs(namespace, home)
+            pod.uid: f"{name.namespace}/{name.name}"
+            for name, pod in self._pods.items()
+            if pod.sidecar
+            and not pod.ended
+            and (home := self._namespaces.get(ClusterNamespace(name.cluster, name.namespace))) is not None
+            and self._belongs(name.namespace, home)
         }
 
     def members(self) -> dict[str, str]:
-        """Namespaces of our cluster that the trust bundle belongs into → uid: members and the mesh's own."""
+        """Return the namespaces of our cluster that get the trust bundle, with uids: members and the mesh's own."""
         return {
-            name: fact.uid
-            for (cluster, name), fact in self._namespaces.items()
-            if cluster == self._cluster and not fact.leaving and self._belongs(name, fact)
+            name: namespace.uid
+            for (cluster, name), namespace in self._namespaces.items()
+            if cluster == self._cluster and not namespace.leaving and self._belongs(name, namespace)
         }
 
-    def objection(self, token: WorkloadToken) -> tuple[str, str] | None:
-        """Why the bearer of a verified token gets no certificate now: (code, sentence); none: it gets one.
+    def rejection(self, token: WorkloadToken) -> Rejection | None:
+        """Return the reason to reject the bearer of a valid token, or `None` to issue a certificate.
 
-        Each reason may pass when the log catches up with the cluster.
+        Each reason may disappear when the log catches up with the cluster.
         """
-        key = (token.cluster, token.namespace, token.pod_name)
-        pod = self._pods.get(key)
-        namespace = self._namespaces.get((token.cluster, token.namespace))
-        account = self._accounts.get((token.cluster, token.namespace, token.service_account))
+        pod = self._pods.get(ClusterObjectName(token.cluster, token.namespace, token.pod_name))
+        namespace = self._namespaces.get(ClusterNamespace(token.cluster, token.namespace))
+        account = self._accounts.get(ClusterObjectName(token.cluster, token.namespace, token.service_account))
         if pod is None or pod.uid != token.pod_uid:
-            return "token/unknown-pod", "the pod of the token is not in the log: not yet, or not any more"
+            return Rejection("token/unknown-pod", "the pod of the token is not in the log: not yet, or not any more")
         if pod.ended or pod.service_account != token.service_account:
-            return "token/unknown-pod", "the pod of the token has ended, or runs as another account"
+            return Rejection("token/unknown-pod", "the pod of the token has ended, or runs as another account")
         if namespace is None or not self._belongs(token.namespace, namespace):
-            return "token/not-a-member", "the namespace of the token is no member of the mesh"
+            return Rejection("token/not-a-member", "the namespace of the token is no member of the mesh")
         if account is not None and account != token.service_account_uid:
-            return "token/unknown-account", "the service account of the token was deleted"
+            return Rejection("token/unknown-account", "the service account of the token was deleted")
         return None
 
-    def _belongs(self, name: str, fact: NamespaceFact) -> bool:
-        return name == self._mesh_namespace or fact.member
+    def _belongs(self, name: str, namespace: NamespaceFact) -> bool:
+        return name == self._mesh_namespace or namespace.member
 
     def _apply(self, event: Event, raw: msgspec.Raw | None) -> None:
-        place = (event.cluster, event.namespace, event.name)
+        name = ClusterObjectName(event.cluster, event.namespace, event.name)
         match event.kind:
             case "Pod":
-                self._apply_pod(place, raw)
+                self._apply_pod(name, raw)
             case "ServiceAccount":
-                # A deleted account keeps an entry that no uid equals: its tokens live on, its certificates must not.
-                self._accounts[place] = decode(ServiceAccount, raw).metadata.uid if raw else ""
+                # A deleted account has an empty uid, which equals no token's: its valid tokens must get no certificate.
+                self._accounts[name] = decode(ServiceAccount, raw).metadata.uid if raw else ""
             case "Namespace":
                 self._apply_namespace(event, raw)
             case "TokenIssuer":
                 self._verifier.set_issuer(event.cluster, decode(TokenIssuer, raw) if raw else None)
-            case "MeshConfig" if place == (self._cluster, self._mesh_namespace, MESH_CONFIG):
+            case "MeshConfig" if name == (self._cluster, self._mesh_namespace, MESH_CONFIG):
                 spec = decode(PolicyObject, raw).spec if raw else {}
                 self._apply_config(spec, event)
-            case "MeshRootCertificate" if place[:2] == (self._cluster, self._mesh_namespace):
+            case "MeshRootCertificate" if name[:2] == (self._cluster, self._mesh_namespace):
                 self._apply_root(event, raw)
             case _:
                 pass
@@ -204,12 +228,12 @@ class ClusterState:
         else:
             self._roots[event.name] = wanted_root(decode(PolicyObject, raw), event)
 
-    def _apply_pod(self, place: tuple[str, str, str], raw: msgspec.Raw | None) -> None:
+    def _apply_pod(self, name: ClusterObjectName, raw: msgspec.Raw | None) -> None:
         if raw is None:
-            self._pods.pop(place, None)
+            self._pods.pop(name, None)
             return
         pod = decode(Pod, raw)
-        self._pods[place] = PodFact(
+        self._pods[name] = PodFact(
             uid=pod.metadata.uid,
             service_account=pod.spec.service_account_name,
             ended=pod.status.phase in _ENDED,
@@ -217,11 +241,12 @@ class ClusterState:
         )
 
     def _apply_namespace(self, event: Event, raw: msgspec.Raw | None) -> None:
+        name = ClusterNamespace(event.cluster, event.name)
         if raw is None:
-            self._namespaces.pop((event.cluster, event.name), None)
+            self._namespaces.pop(name, None)
             return
         metadata = decode(Namespace, raw).metadata
-        self._namespaces[event.cluster, event.name] = NamespaceFact(
+        self._namespaces[name] = NamespaceFact(
             uid=metadata.uid,
             member=is_member(metadata.labels, mesh_name=self._mesh_name),
             leaving=bool(metadata.deletion_timestamp),

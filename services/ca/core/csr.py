@@ -1,7 +1,7 @@
-"""Reads a PKCS #10 request for the one thing that is used of it: a public key whose owner signed it.
+"""Extracts the public key from a PKCS #10 request after verifying the proof of possession.
 
-Identity, names, extensions and lifetimes come from the token and from policy, never from here. A CSR that asks for more
-than it can get (the CA flag, other names) is refused rather than ignored: somebody is confused or trying.
+Identity, names, extensions and lifetime come from the token and the policy, never from the CSR. A CSR that asks for
+more than it can get (the CA flag, other names) is refused, not ignored: it is a mistake or an attack.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import UNREADABLE
 
 MAX_BYTES = 8 * 1024
-"""A CSR with an RSA-4096 key takes about 1.7 kB."""
+"""A CSR with an RSA-4096 key has about 1.7 kB."""
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 4096
 MIN_RSA_EXPONENT = 65537
@@ -28,7 +28,7 @@ PublicKey = EllipticCurvePublicKey | RSAPublicKey
 
 
 class RequestedKey(msgspec.Struct, frozen=True):
-    """The public key of a CSR whose signature was checked."""
+    """The public key of a CSR with a valid signature."""
 
     key: PublicKey
     spki: bytes
@@ -36,7 +36,7 @@ class RequestedKey(msgspec.Struct, frozen=True):
 
 
 def read_csr(der: bytes, identity: SpiffeId) -> RequestedKey:
-    """The key to certify for `identity`; raises `RefusedError` with a `csr/…` code."""
+    """Return the key to certify for `identity`. Raises `IssuanceRefusedError` with a `csr/…` code."""
     if len(der) > MAX_BYTES:
         raise IssuanceRefusedError("csr/too-large", f"the CSR has {len(der)} bytes, more than {MAX_BYTES}")
     try:

@@ -1,7 +1,7 @@
-"""The decision: from a signing request to a certificate, or a refusal. Everything else in this package serves it.
+"""Decides on a signing request: issues a certificate or refuses.
 
-The order matters: nothing that a stranger can send costs more than an HPKE opening, and nothing is remembered of a
-request whose token does not hold. Only the token says who asks; the CSR gives a key; policy gives names and lifetime.
+The order of the checks matters. A request without a valid token costs one HPKE opening at most and leaves no state. The
+token alone proves the identity; the CSR provides the key; the policy provides names and lifetime.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from services.ca.core.cluster_state import ClusterState
 from services.ca.core.csr import RequestedKey, read_csr
 from services.ca.core.errors import IssuanceRefusedError
+from services.ca.core.provider import Provider
 from services.ca.core.replay_guard import ReplayGuard
 from services.ca.core.template import LeafTemplate
 from services.ca.core.validator import check_issued
-from services.ca.providers.base import Provider
 from shared.errors import MeshlogError
 from shared.identity.service_account_tokens import TokenRefusedError, TokenVerifier, WorkloadToken
 from shared.identity.spiffe import SpiffeId
@@ -29,25 +29,25 @@ from shared.records.certificates import AuditNote, SigningAnswer, SigningRequest
 
 _log = logging.getLogger(__name__)
 SHORTEST_LIFETIME = 10.0
-"""Seconds; below, a certificate could expire on its way."""
+"""Seconds. A shorter certificate could expire on its way."""
 ISSUER_MARGIN = 60.0
-"""Seconds before its issuer's end at which signing pauses: such a leaf would be of no use."""
+"""Seconds before the issuing certificate expires at which signing pauses: such a leaf would be useless."""
 _LATER = 1.0
-"""Seconds after which a request that came before its facts may come again."""
+"""Seconds after which a requester may retry if the log lacked the state of its cluster."""
 
 
 class SigningPolicy(msgspec.Struct, frozen=True):
-    """What certificates may hold, besides the identity that the token proves."""
+    """What a certificate contains besides the identity that the token proves."""
 
     mesh_namespace: str
     lifetime: float = 86400.0
-    """Seconds, where MeshConfig says nothing."""
+    """Seconds, unless the MeshConfig sets a lifetime."""
     serving_accounts: tuple[str, ...] = ()
-    """Accounts in the mesh's namespace whose certificates also name the Service of the same name."""
+    """Accounts in the mesh's namespace whose certificates contain the DNS names of the Service of the same name."""
     service_domain: str = "cluster.local"
 
     def dns_names(self, identity: SpiffeId) -> tuple[str, ...]:
-        """DNS names of a control-plane Service; none for every other identity."""
+        """Return the DNS names of a control-plane Service; empty for any other identity."""
         if identity.namespace != self.mesh_namespace or identity.service_account not in self.serving_accounts:
             return ()
         name = f"{identity.service_account}.{identity.namespace}.svc"
@@ -63,7 +63,7 @@ class Issuer:
         signer: Callable[[TrustBundle], Provider],
         opener: Opener,
         verifier: TokenVerifier,
-        facts: ClusterState,
+        state: ClusterState,
         guard: ReplayGuard,
         policy: SigningPolicy,
         clock: Callable[[], float],
@@ -71,14 +71,15 @@ class Issuer:
         settle: Callable[[Callable[[], bool]], Awaitable[None]],
         refused: Callable[[AuditNote], None] = lambda _: None,
     ) -> None:
-        """`signer` gives the provider of the root that signs under a bundle.
+        """`signer` returns the provider of the root that signs under a bundle; `serials` returns a new serial.
 
-        `settle(condition)` waits a little for facts that make `condition` true, and returns in any case.
+        `settle(condition)` waits briefly until the state of the cluster makes `condition` true, and returns in any
+        case. `refused` is called with each refusal.
         """
         self._signer = signer
         self._opener = opener
         self._verifier = verifier
-        self._facts = facts
+        self._state = state
         self._guard = guard
         self._policy = policy
         self._clock = clock
@@ -87,20 +88,20 @@ class Issuer:
         self._refused = refused
 
     async def answer(self, request: SigningRequest, bundle: TrustBundle) -> SigningAnswer:
-        """The certificate, or a refusal that tells the caller a code and the log the reason."""
+        """Return the certificate or a refusal. The requester gets the code of a refusal, the log its reason."""
         try:
             return await self._issue(request, bundle)
         except IssuanceRefusedError as refusal:
             return self._refuse(request, refusal, refusal.retry_after)
         except (TokenRefusedError, SealingError) as refusal:
-            # A key that is not ours: the requester holds an old bundle, and reads the new one before it asks again.
+            # An unknown key: the requester holds an old bundle, and reads the new one before it retries.
             return self._refuse(request, refusal, _LATER if refusal.code == "sealing/unknown-key" else 0.0)
         except MeshlogError as failure:
             _log.error("the provider failed: %s", failure, extra={"code": failure.code})
             return self._refuse(request, IssuanceRefusedError("ca/provider", str(failure)), 5.0)
 
     def seen(self, request: SigningRequest) -> bool:
-        """Whether this very request was signed here before."""
+        """Return whether this process has signed this request before."""
         return self._guard.remembers(request.id, binding(request.csr))
 
     async def _issue(self, request: SigningRequest, bundle: TrustBundle) -> SigningAnswer:
@@ -109,7 +110,7 @@ class Issuer:
             trust_domain=bundle.trust_domain, namespace=token.namespace, service_account=token.service_account
         )
         if request.spiffe_id != str(identity):
-            # Whoever asks for another trust domain reads a bundle that is about to change.
+            # A requester that reads an old bundle asks for its trust domain.
             retry = _LATER if _other_domain(request.spiffe_id, identity, bundle) else 0.0
             raise IssuanceRefusedError(
                 "csr/identity", f"the token proves {identity}, not what was asked for", retry_after=retry
@@ -162,12 +163,12 @@ class Issuer:
         except UnicodeDecodeError:
             raise IssuanceRefusedError("token/malformed", "the sealed text is no token") from None
         token = self._verifier.verify(text, cluster=request.cluster)
-        if self._facts.objection(token) is not None:
-            await self._settle(lambda: self._facts.objection(token) is None)
-        objection = self._facts.objection(token)
-        if objection is not None:
-            code, sentence = objection
-            raise IssuanceRefusedError(code, sentence, about=f"{token.namespace}/{token.pod_name}", retry_after=_LATER)
+        if self._state.rejection(token) is not None:
+            await self._settle(lambda: self._state.rejection(token) is None)
+        rejection = self._state.rejection(token)
+        if rejection is not None:
+            about = f"{token.namespace}/{token.pod_name}"
+            raise IssuanceRefusedError(rejection.code, rejection.sentence, about=about, retry_after=_LATER)
         return token
 
     def _template(self, identity: SpiffeId, requested: RequestedKey, not_after: float) -> LeafTemplate:
@@ -177,7 +178,7 @@ class Issuer:
             raise IssuanceRefusedError(
                 "ca/issuer-expiring", "the CA's own certificate is at its end: rotate the root", retry_after=60.0
             )
-        lifetime = max(SHORTEST_LIFETIME, self._facts.lifetime or self._policy.lifetime)
+        lifetime = max(SHORTEST_LIFETIME, self._state.lifetime or self._policy.lifetime)
         return LeafTemplate(
             identity=identity,
             key=requested.key,
@@ -190,7 +191,7 @@ class Issuer:
 
 
 def _log_issue(request: SigningRequest, token: WorkloadToken, template: LeafTemplate) -> None:
-    # The answer in the log says all of it: a line for each certificate is for whoever looks for a fault.
+    # The answer in the log contains all of this, so a line for each certificate is for debugging only.
     if not _log.isEnabledFor(logging.DEBUG):
         return
     _log.debug(

@@ -1,10 +1,9 @@
-"""Who has asked already, and how often: replays and floods.
+"""Rejects replayed signing requests and limits the rate of each pod.
 
-A token is used for many certificates, legitimately, so it is no nonce. What may come only once is a CSR: its key was
-made for one request. Whoever sends a CSR again under another id replays what it found in the log; that would yield a
-certificate for a key that it does not have, so the memory of one CA process is protection enough. The same id with the
-same CSR is the queue's redelivery, and is told apart. Certificates per pod are limited, because a pod is what a token
-names.
+A token is legitimately used for many certificates, so it is no nonce. A CSR may be used once: its key was made for one
+request. A CSR under another request id was copied from the log. Signing it would yield a certificate for a key that the
+sender does not have, so the memory of one process is sufficient protection. The same id with the same CSR is a
+redelivery of the queue. The rate is limited by pod, because a token names a pod.
 """
 
 from __future__ import annotations
@@ -20,16 +19,17 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 REMEMBERED_SECONDS = 900.0
-"""Longer than an unanswered request stays in the queue."""
+"""Seconds that a CSR is remembered: longer than an unanswered request stays in the queue."""
 REMEMBERED = 50_000
+"""Requests, and pods, that are remembered at most."""
 BURST = 30
-"""Certificates that one pod may have at once: edges that restart ask anew."""
+"""Certificates that one pod may get at once: edges that restart request new ones."""
 REFILL_SECONDS = 2.0
-"""Seconds after which a pod may have one more."""
+"""Seconds after which a pod may get one more."""
 
 
 class ReplayGuard:
-    """Memory of the requests of the last minutes; pure but for it: time is passed in."""
+    """Remembers the requests of the last minutes. Callers pass the time, in seconds."""
 
     def __init__(self) -> None:
         self._requests: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
@@ -39,13 +39,13 @@ class ReplayGuard:
 
     @property
     def size(self) -> tuple[int, int]:
-        """How many requests and pods are remembered."""
+        """Numbers of remembered requests and pods."""
         return len(self._requests), len(self._buckets)
 
     def admit(self, request: str, csr_digest: bytes, pod_uid: str, now: float) -> None:
-        """Let a request through; one that was admitted before (a redelivery) costs its pod nothing.
+        """Admit a request. A redelivery of an admitted one does not count against its pod.
 
-        Raises `RefusedError`: `csr/replayed`, or `csr/rate` with the seconds to wait.
+        Raises `IssuanceRefusedError`: `csr/replayed`, or `csr/rate` with the seconds to wait.
         """
         known = self._requests.get(csr_digest)
         if known is not None and now - known[1] <= REMEMBERED_SECONDS:
@@ -59,12 +59,12 @@ class ReplayGuard:
         self._forget(now, steady)
 
     def remembers(self, request: str, csr_digest: bytes) -> bool:
-        """Whether this very request was admitted before."""
+        """Return whether this request with this CSR was admitted before."""
         known = self._requests.get(csr_digest)
         return known is not None and known[0] == request
 
     def forget(self, csr_digest: bytes) -> None:
-        """Let a CSR come again: it was not signed."""
+        """Forget a CSR that was not signed, so that it may be used again."""
         self._requests.pop(csr_digest, None)
 
     def _take(self, pod_uid: str, now: float) -> None:
@@ -77,7 +77,7 @@ class ReplayGuard:
         self._buckets.move_to_end(pod_uid)
 
     def _steady(self, now: float) -> float:
-        """Seconds that have passed by a clock that may be set back: the buckets need one that is not."""
+        """Return a clock that never goes back, which token buckets need; `now` may be set back."""
         if self._seen is not None:
             self._elapsed += max(0.0, now - self._seen)
         self._seen = now
@@ -95,5 +95,5 @@ class ReplayGuard:
 
     @staticmethod
     def _oldest(held: OrderedDict[_K, _V], count: int = 4) -> list[tuple[_K, _V]]:
-        """A few of the oldest: each admission cleans up more than it adds."""
+        """Return a few of the oldest entries: each admission removes more than it adds."""
         return [item for item, _ in zip(held.items(), range(count), strict=False)]

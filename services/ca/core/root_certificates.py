@@ -1,4 +1,4 @@
-"""What people want of the CA, read from MeshRootCertificates."""
+"""The roots that MeshRootCertificates configure."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from shared.meshconfig.root_certificate import Role, read_root
 from shared.model import PolicyObject
 from shared.records.events import Event
 
+DEFAULT_ROOT = "default"
+"""Name of the root that is used if there is no MeshRootCertificate."""
+
 
 class WantedRoot(msgspec.Struct, frozen=True):
-    """A MeshRootCertificate as it was written."""
+    """The root that a MeshRootCertificate configures."""
 
     name: str
     role: Role
     trust_domain: str
     provider: str
-    """`builtin`, `vault`, `certManager`, or the name of an installed one."""
+    """`builtin`, `vault`, `certManager`, or the name of an installed provider."""
     settings: dict[str, Any]
-    """What stands under the provider's name."""
+    """The object under the provider's name."""
     created: str
+    """Creation timestamp of the object."""
 
 
 def wanted_root(found: PolicyObject, event: Event) -> WantedRoot:
-    """A MeshRootCertificate; raises `BadInputError` if it is none: the last good form stays in force."""
+    """Read a MeshRootCertificate. Raises `BadInputError` if it is invalid; the last good form stays in force."""
     root = read_root(found.spec, about=str(event.key))
     return WantedRoot(
         name=event.name,

@@ -1,19 +1,20 @@
-"""The state machine of root rotation: from the bundle in force to the next one, by facts. Pure.
+"""The state machine of root rotation: computes the next trust bundle from the one in force and the rotation facts.
 
-The bundle in the log *is* the state: its first root signs, all of them are trusted, and each says since when. What is
-wanted are the roles of the MeshRootCertificates. A step is taken only when nobody can be hurt by it:
+The bundle in the log *is* the state: its first root signs, all its roots are trusted, and each records since when. The
+roles of the MeshRootCertificates are the goal. A step is taken only if it cannot break a connection:
 
-1. a new root is trusted at once, beside the others; that can break nothing;
-2. it signs when every proxy that could meet one of its certificates has acknowledged a bundle with it;
-3. a root is dropped when no certificate that it signed can be in use any more.
+1. a new root is trusted at once, beside the others, which breaks nothing;
+2. it signs when every proxy that could meet one of its certificates has acknowledged a bundle that contains it;
+3. a root is dropped when no certificate that it signed can be in use.
 
-A CA that is killed at any instruction, or another replica, reads the bundle and goes on from there. Undoing is the same
-machine: make the old root active again.
+A CA that was killed, or another replica, reads the bundle and continues. To undo a rotation, make the old root active
+again: the same state machine leads back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 
 import msgspec
 
@@ -21,11 +22,32 @@ from shared.meshconfig.root_certificate import Role
 from shared.records.certificates import SealingKey, TrustBundle, TrustedRoot
 
 Obstacles = Callable[[int], Sequence[str]]
-"""Who is in the way of a step, given the serial of a bundle; none: the step is safe."""
+"""Returns what a step must wait for, given the serial of a bundle; empty if the step is safe."""
+
+
+class RotationStep(StrEnum):
+    """What a plan does. The values are codes of the audit trail."""
+
+    FIRST = "first"
+    """The first bundle is published."""
+    TRUST = "trust"
+    """New roots are added to the bundle."""
+    SIGN = "sign"
+    """Another root signs."""
+    DROP = "drop"
+    """Roots are removed from the bundle."""
+    DISTRIBUTING = "distributing"
+    """Waits until every proxy trusts the root that shall sign."""
+    RENEWING = "renewing"
+    """Waits until no certificate of a root that shall be dropped can be in use."""
+    STEADY = "steady"
+    """The goal is reached."""
+    REFUSED = "refused"
+    """The goal cannot be reached, or a root cannot be used."""
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A root that somebody wants, with its certificate."""
+    """A root with its role and certificate."""
 
     name: str
     role: Role
@@ -34,11 +56,11 @@ class Candidate(msgspec.Struct, frozen=True):
     """PEM."""
     sealing_keys: tuple[SealingKey, ...]
     usable: bool = True
-    """Whether it can sign now. One that cannot stays what it is: it is neither trusted anew nor made to sign."""
+    """Whether it can sign now. A root that cannot keeps its place: it is neither newly trusted nor made to sign."""
 
 
 class RotationFacts(msgspec.Struct, frozen=True):
-    """What the step must wait for. Asked only where it matters: some of the answers cost."""
+    """What a step must wait for. Called only where it matters, because some answers are expensive."""
 
     untrusting: Obstacles
     """Proxies that have not acknowledged this bundle or a later one, and places that do not hold it yet."""
@@ -52,120 +74,141 @@ class RotationPlan(msgspec.Struct, frozen=True):
     """The bundle that should be in force, and what the next step waits for."""
 
     bundle: TrustBundle
-    """The one held, if nothing may change now."""
-    step: str
-    """`trust`, `sign`, `drop`: taken now; `distributing`, `renewing`: waited for; `steady`, `refused`: none."""
+    """The bundle in force if nothing may change now."""
+    step: RotationStep
     why: str = ""
     waiting: tuple[str, ...] = ()
+
+
+class _Inputs(msgspec.Struct, frozen=True):
+    """The bundle in force, the roots oldest first, and what a bundle that differs is stamped with."""
+
+    held: TrustBundle
+    candidates: Sequence[Candidate]
+    serial: int
+    key_type: str
+
+    def bundle(self, members: Sequence[TrustedRoot], *, signing_since: int = 0) -> TrustBundle:
+        """Return the bundle of these roots; the first one signs."""
+        held = self.held
+        by_name = {one.name: one for one in self.candidates}
+        before = {member.name: root for member, root in zip(held.members, held.roots, strict=True)}
+        roots = [before[one.name] if one.name in before else by_name[one.name].root for one in members]
+        present = [by_name[one.name] for one in members if one.name in by_name]
+        keys = [key for one in present for key in one.sealing_keys]
+        if not all(one.usable for one in present):
+            # The keys of an unusable root are unknown. Keep all keys in force: tokens may be sealed to them.
+            keys += [key for key in held.sealing_keys if key not in keys]
+        return TrustBundle(
+            trust_domain=members[0].trust_domain,
+            serial=self.serial,
+            roots=roots,
+            sealing_keys=keys or held.sealing_keys,
+            members=list(members),
+            signing_since=signing_since or held.signing_since,
+            key_type=self.key_type,
+        )
+
+    def stay(self, step: RotationStep, *, why: str = "", waiting: tuple[str, ...] = ()) -> RotationPlan:
+        """Return a plan without a change of roots. Keys and settings of the present roots may have changed."""
+        bundle = self.bundle(self.held.members)
+        if msgspec.structs.replace(bundle, serial=self.held.serial) == self.held:
+            bundle = self.held
+        return RotationPlan(bundle=bundle, step=step, why=why, waiting=waiting)
 
 
 def first_bundle(
     candidates: Sequence[Candidate], *, trust_domain: str, serial: int, key_type: str
 ) -> TrustBundle | None:
-    """The bundle where there is none: the oldest root in use signs, so that a lost log hands over to nobody early."""
+    """Return the first bundle, or `None` if no root can be used.
+
+    The oldest root in use signs, so that losing the log does not trigger a premature change of the signing root.
+    """
     used = [one for one in candidates if one.usable and one.role != "inactive"]
     if not used:
         return None
     members = [TrustedRoot(name=one.name, trust_domain=one.trust_domain, since=serial) for one in used]
     empty = TrustBundle(trust_domain=trust_domain, serial=serial, roots=[], sealing_keys=[], key_type=key_type)
-    return _bundle(empty, members, candidates, serial=serial, signing_since=serial, key_type=key_type)
+    return _Inputs(empty, candidates, serial, key_type).bundle(members, signing_since=serial)
 
 
 def plan(
     held: TrustBundle, candidates: Sequence[Candidate], facts: RotationFacts, *, serial: int, key_type: str = "P-256"
 ) -> RotationPlan:
-    """The next step from the bundle held; `candidates` oldest first, `serial` for a bundle that differs."""
-    wanted = {one.name: one for one in candidates}
-    members = list(held.members)
-    new = [
-        TrustedRoot(name=one.name, trust_domain=one.trust_domain, since=serial)
-        for one in candidates
-        if one.usable and one.role != "inactive" and all(one.name != member.name for member in members)
-    ]
-    if new:
-        names = ", ".join(one.name for one in new)
-        bundle = _bundle(held, members + new, candidates, serial=serial, key_type=key_type)
-        return RotationPlan(bundle=bundle, step="trust", why=f"{names}: trusted from now on")
-    signer = members[0]
-    heir = _heir(signer, members, wanted)
-    if heir is None:
-        why = "no root is active: the last one signs on; make one active"
-        return _stay(held, candidates, serial, key_type, step="refused", why=why)
-    if heir is not signer:
-        waiting = tuple(facts.untrusting(heir.since))
-        if heir.trust_domain != signer.trust_domain:
-            waiting += tuple(facts.uncompiled(heir))
-        if waiting:
-            why = f"{heir.name} signs as soon as every proxy trusts it"
-            return _stay(held, candidates, serial, key_type, step="distributing", why=why, waiting=waiting)
-        order = [heir, *(member for member in members if member is not heir)]
-        bundle = _bundle(held, order, candidates, serial=serial, signing_since=serial, key_type=key_type)
-        return RotationPlan(bundle=bundle, step="sign", why=f"{heir.name} signs from now on, {signer.name} does not")
-    leaving = [one for one in members[1:] if one.name not in wanted or wanted[one.name].role == "inactive"]
-    if leaving:
-        names = ", ".join(one.name for one in leaving)
-        waiting = tuple(facts.unrenewed(held.signing_since))
-        if waiting:
-            why = f"{names}: dropped as soon as no certificate of it can be in use"
-            return _stay(held, candidates, serial, key_type, step="renewing", why=why, waiting=waiting)
-        kept = [one for one in members if one not in leaving]
-        bundle = _bundle(held, kept, candidates, serial=serial, key_type=key_type)
-        return RotationPlan(bundle=bundle, step="drop", why=f"{names}: trusted no more")
-    return _stay(held, candidates, serial, key_type, step="steady")
+    """Return the next step from the bundle in force.
 
-
-def _heir(signer: TrustedRoot, members: Sequence[TrustedRoot], wanted: dict[str, Candidate]) -> TrustedRoot | None:
-    """Who should sign: the one active root; of several, the newest; none if there is no active one.
-
-    One that cannot sign now comes into question only if it is the signer already.
+    `candidates` are the roots, oldest first; `serial` is for a bundle that differs.
     """
-    active = [one for one in wanted.values() if one.role == "active" and (one.usable or one.name == signer.name)]
+    inputs = _Inputs(held, candidates, serial, key_type)
+    return (
+        _trust_new(inputs)
+        or _change_signer(inputs, facts)
+        or _drop_unused(inputs, facts)
+        or inputs.stay(RotationStep.STEADY)
+    )
+
+
+def _trust_new(inputs: _Inputs) -> RotationPlan | None:
+    known = {member.name for member in inputs.held.members}
+    new = [
+        TrustedRoot(name=one.name, trust_domain=one.trust_domain, since=inputs.serial)
+        for one in inputs.candidates
+        if one.usable and one.role != "inactive" and one.name not in known
+    ]
+    if not new:
+        return None
+    names = ", ".join(one.name for one in new)
+    bundle = inputs.bundle([*inputs.held.members, *new])
+    return RotationPlan(bundle=bundle, step=RotationStep.TRUST, why=f"{names}: trusted from now on")
+
+
+def _change_signer(inputs: _Inputs, facts: RotationFacts) -> RotationPlan | None:
+    """Return the plan for another signing root, or `None` if the right one signs."""
+    members = inputs.held.members
+    signer = members[0]
+    successor = _successor(signer, inputs)
+    if successor is None:
+        why = "no root is active: the last one signs on; make one active"
+        return inputs.stay(RotationStep.REFUSED, why=why)
+    if successor is signer:
+        return None
+    waiting = tuple(facts.untrusting(successor.since))
+    if successor.trust_domain != signer.trust_domain:
+        waiting += tuple(facts.uncompiled(successor))
+    if waiting:
+        why = f"{successor.name} signs as soon as every proxy trusts it"
+        return inputs.stay(RotationStep.DISTRIBUTING, why=why, waiting=waiting)
+    order = [successor, *(member for member in members if member is not successor)]
+    return RotationPlan(
+        bundle=inputs.bundle(order, signing_since=inputs.serial),
+        step=RotationStep.SIGN,
+        why=f"{successor.name} signs from now on, {signer.name} does not",
+    )
+
+
+def _successor(signer: TrustedRoot, inputs: _Inputs) -> TrustedRoot | None:
+    """Return the root that should sign: the newest active one, or `None` if there is no active one.
+
+    A root that cannot sign now is considered only if it is the signer already.
+    """
+    active = [one for one in inputs.candidates if one.role == "active" and (one.usable or one.name == signer.name)]
     if not active:
         return None
-    by_name = {member.name: member for member in members}
+    by_name = {member.name: member for member in inputs.held.members}
     return by_name.get(active[-1].name, signer)
 
 
-def _stay(
-    held: TrustBundle,
-    candidates: Sequence[Candidate],
-    serial: int,
-    key_type: str,
-    *,
-    step: str,
-    why: str = "",
-    waiting: tuple[str, ...] = (),
-) -> RotationPlan:
-    """No step, but keys and settings of the roots that are there may have changed."""
-    bundle = _bundle(held, held.members, candidates, serial=serial, key_type=key_type)
-    if msgspec.structs.replace(bundle, serial=held.serial) == held:
-        bundle = held
-    return RotationPlan(bundle=bundle, step=step, why=why, waiting=waiting)
-
-
-def _bundle(
-    held: TrustBundle,
-    members: Sequence[TrustedRoot],
-    candidates: Sequence[Candidate],
-    *,
-    serial: int,
-    key_type: str,
-    signing_since: int = 0,
-) -> TrustBundle:
-    by_name = {one.name: one for one in candidates}
-    before = {member.name: root for member, root in zip(held.members, held.roots, strict=True)}
-    roots = [before[one.name] if one.name in before else by_name[one.name].root for one in members]
-    present = [by_name[one.name] for one in members if one.name in by_name]
-    keys = [key for one in present for key in one.sealing_keys]
-    if not all(one.usable for one in present):
-        # Which of the keys held are its own is not known; whoever has them may still open what is sealed to them.
-        keys += [key for key in held.sealing_keys if key not in keys]
-    return TrustBundle(
-        trust_domain=members[0].trust_domain,
-        serial=serial,
-        roots=roots,
-        sealing_keys=keys or held.sealing_keys,
-        members=list(members),
-        signing_since=signing_since or held.signing_since,
-        key_type=key_type,
-    )
+def _drop_unused(inputs: _Inputs, facts: RotationFacts) -> RotationPlan | None:
+    """Return the plan that drops inactive or deleted roots, or `None` if there are none. The signer stays."""
+    held = inputs.held
+    wanted = {one.name for one in inputs.candidates if one.role != "inactive"}
+    leaving = [one for one in held.members[1:] if one.name not in wanted]
+    if not leaving:
+        return None
+    names = ", ".join(one.name for one in leaving)
+    waiting = tuple(facts.unrenewed(held.signing_since))
+    if waiting:
+        why = f"{names}: dropped as soon as no certificate of it can be in use"
+        return inputs.stay(RotationStep.RENEWING, why=why, waiting=waiting)
+    bundle = inputs.bundle([one for one in held.members if one not in leaving])
+    return RotationPlan(bundle=bundle, step=RotationStep.DROP, why=f"{names}: trusted no more")

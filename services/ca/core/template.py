@@ -1,8 +1,8 @@
-"""Builds certificates: the root, and leaves by the X509-SVID standard. What may be signed is decided elsewhere.
+"""Builds certificates: self-signed roots, and leaves by the X509-SVID standard. `issuer` decides what may be signed.
 
 A leaf has an empty subject, hence a critical SAN (RFC 5280, 4.2.1.6), one SPIFFE URI, the key usage digitalSignature
-(critical), both extended usages and no CA flag. RSA leaves may also encipher keys, for TLS 1.2 without ephemeral keys
-is still asked for by some peers.
+(critical), both extended usages and no CA flag. RSA leaves may also encipher keys, because some peers still use TLS 1.2
+without ephemeral keys.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from services.ca.core.csr import PublicKey
 from shared.identity.spiffe import SpiffeId
 
 ROOT_LIFETIME = 10 * 365 * 86400
-"""Seconds that a root of ours lives."""
+"""Lifetime of a self-signed root in seconds."""
 _BOTH_USAGES = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
 _NO_CA = x509.BasicConstraints(ca=False, path_length=None)
 _EMPTY_NAME = x509.Name([])
 
 
 class LeafTemplate(msgspec.Struct, frozen=True):
-    """Everything in a leaf but its issuer and signature."""
+    """The content of a leaf, without issuer and signature."""
 
     identity: SpiffeId | None
-    """None for what is no SVID: the certificate of an ingress gateway."""
+    """`None` if the leaf is no SVID: the certificate of an ingress gateway."""
     key: PublicKey
     spki: bytes
     """The key as SubjectPublicKeyInfo, DER."""
@@ -41,13 +41,13 @@ class LeafTemplate(msgspec.Struct, frozen=True):
     not_after: int
     """Seconds since 1970."""
     serial: int
-    """128 random bits: positive and unique without a register (CA/B baseline 7.1 asks for 64)."""
+    """128 random bits: positive, and unique without a register (CA/B baseline 7.1 requires 64)."""
 
 
 def sign_leaf(
     template: LeafTemplate, issuer: x509.Certificate, issuer_key: EllipticCurvePrivateKey
 ) -> x509.Certificate:
-    """The certificate of a template, signed with the issuer's key."""
+    """Return the certificate of a template, signed with the issuer's key."""
     names: list[x509.GeneralName] = []
     if template.identity is not None:
         names.append(x509.UniformResourceIdentifier(str(template.identity)))
@@ -70,7 +70,7 @@ def sign_leaf(
 def self_signed_root(
     trust_domain: str, key: EllipticCurvePrivateKey, *, now: int, serial: int, lifetime: int = ROOT_LIFETIME
 ) -> x509.Certificate:
-    """A root for a trust domain; its URI SAN is the trust domain itself (X509-SVID, section 2)."""
+    """Return a root for a trust domain. Its URI SAN is the trust domain itself (X509-SVID, section 2)."""
     name = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Meshlog"),
@@ -107,7 +107,7 @@ def _authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 @lru_cache(maxsize=16)
 def _same_for_all(issuer: x509.Certificate, *, rsa: bool) -> tuple[x509.Extension[Any], ...]:
-    """The extensions that all leaves of an issuer share: made once, for they cost as much as a signature."""
+    """Return the extensions that all leaves of an issuer share. Cached: they cost as much as a signature."""
     usage = _usage(digital_signature=True, key_encipherment=rsa, signs_certificates=False)
     return (
         x509.Extension(x509.KeyUsage.oid, True, usage),

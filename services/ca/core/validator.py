@@ -1,7 +1,7 @@
-"""The last look at a certificate before it leaves the CA, whoever signed it.
+"""Checks each certificate before it leaves the CA, whichever provider signed it.
 
-A provider may be somebody else's CA with somebody else's defaults. What comes back must be what was asked for, in every
-point that a peer relies on, or it is not handed out.
+A provider may be an external CA with its own defaults. If its certificate differs from the template in any point that a
+peer relies on, the CA does not issue it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from services.ca.core.template import LeafTemplate
 from shared.identity.svid_validator import InvalidSvidError, validate_svid
 
 _ROUNDING = 1
-"""Seconds that a provider may cut off when it writes dates."""
+"""Seconds by which a provider may round dates."""
 
 
 def check_issued(
     chain: Sequence[x509.Certificate], template: LeafTemplate, roots: Sequence[x509.Certificate], *, now: float
 ) -> None:
-    """Raise `InvalidSvidError` unless the chain is what the template asked for, and leads to one of the roots."""
+    """Raise `InvalidSvidError` unless the chain matches the template and leads to one of the roots."""
     validate_svid(
         chain,
         roots,

@@ -1,7 +1,7 @@
-"""The SPIFFE bundle endpoint: the trust bundle as a JSON Web Key Set, over HTTPS, for those outside the mesh.
+"""The SPIFFE bundle endpoint: serves the trust bundle as a JSON Web Key Set over HTTPS, for clients outside the mesh.
 
 SPIFFE Trust Domain and Bundle, sections 4 and 5: `x5c` holds the root, `use` is `x509-svid`, the sequence grows. The
-server shows an X.509-SVID of the CA's own account (profile `https_spiffe`), signed by the root that signs now.
+server presents an X.509-SVID of the CA's own account (profile `https_spiffe`), signed by the root that signs now.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from shared.svid import IssuedSvid
 
 _log = logging.getLogger(__name__)
 REFRESH_HINT = 300
-"""Seconds after which whoever reads the bundle should look again."""
+"""Seconds after which clients should read the bundle again."""
 _LIFETIME = 86400
 _RENEW_SECONDS = 3600.0
 _RETRY_SECONDS = 5.0
@@ -41,7 +41,7 @@ _REQUEST_WITHIN = 5.0
 
 
 def jwks(bundle: TrustBundle) -> bytes:
-    """The document of a bundle."""
+    """Return the document of a bundle."""
     keys = [_key(root) for root in parse_certificates(bundle.roots)]
     return msgspec.json.encode({"spiffe_sequence": bundle.serial, "spiffe_refresh_hint": REFRESH_HINT, "keys": keys})
 
@@ -83,10 +83,10 @@ class BundleEndpoint:
         self._service_domain = service_domain
         self._clock = clock
         self.port = 0
-        """The port that is listened on, once it is."""
+        """Port of the listening socket; 0 before `run` has opened it."""
 
     async def run(self, host: str, port: int) -> None:
-        """Serve for ever, with a certificate that is renewed every hour and with each change of the bundle."""
+        """Serve for ever. The certificate is renewed every hour and at each change of the bundle."""
         await self._bundle.wait()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

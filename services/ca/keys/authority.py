@@ -1,6 +1,6 @@
-"""What only the CA knows: the root's key and the keys that tokens are sealed to, and how they are written down.
+"""The CA's secret keys: the signing key and the keys that tokens are sealed to, and their stored form.
 
-JSON with PEM inside, so that a person can take a key out in an emergency. Nothing here prints a key.
+They are stored as JSON that contains PEM, so that a person can extract a key in an emergency. No text contains a key.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from shared.io.decoding import UndecodableError, decode
 
 
 class AuthorityError(MeshlogError):
-    """The CA's keys cannot be used as they are stored."""
+    """The stored keys of the CA cannot be used."""
 
 
 class StoredAuthority(msgspec.Struct, frozen=True):
-    """The keys as they are stored, in a file or a Secret."""
+    """The stored form of the keys, in a file or a Secret."""
 
     trust_domain: str
     certificate: str
-    """What signs leaves, PEM: the root, or an intermediate that somebody else's CA signed."""
+    """Issuing certificate, PEM: the root, or an intermediate that an external CA signed."""
     key: str
     """Its private key, PKCS #8 PEM."""
     sealing_keys: list[bytes]
     """Raw X25519 private keys, newest first."""
     above: list[str] = []
-    """Certificates between an intermediate and its root, PEM, from below."""
+    """Certificates between an intermediate and its root, PEM; the one above the intermediate first."""
     root: str = ""
-    """The root of an intermediate, PEM; empty: `certificate` is the root."""
+    """Root of the intermediate, PEM; empty if `certificate` is the root."""
 
     def __repr__(self) -> str:
         return f"StoredAuthority({self.trust_domain})"
 
 
 class Authority(msgspec.Struct, frozen=True):
-    """The keys, ready for use."""
+    """The decoded keys."""
 
     trust_domain: str
     certificate: x509.Certificate
@@ -62,12 +62,12 @@ class Authority(msgspec.Struct, frozen=True):
 
     @property
     def anchor(self) -> x509.Certificate:
-        """What members must trust."""
+        """The root that members must trust."""
         return self.root or self.certificate
 
     @property
     def intermediates(self) -> list[x509.Certificate]:
-        """What a leaf needs between itself and the root."""
+        """The certificates between a leaf and the root."""
         return [self.certificate, *self.above] if self.root is not None else []
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Authority(msgspec.Struct, frozen=True):
 
 
 def generate_authority(trust_domain: str, *, clock: Callable[[], float]) -> StoredAuthority:
-    """A new root (P-256) with a new sealing key."""
+    """Return a new root (P-256) with a new sealing key."""
     key = generate_private_key(SECP256R1())
     root = self_signed_root(trust_domain, key, now=int(clock()), serial=new_serial())
     return StoredAuthority(
@@ -87,19 +87,19 @@ def generate_authority(trust_domain: str, *, clock: Callable[[], float]) -> Stor
 
 
 def new_serial() -> int:
-    """128 random bits, never zero, the highest set so that all have one length."""
+    """Return 128 random bits as a serial. The highest bit is set, so that all serials have one length."""
     return secrets.randbits(128) | 1 << 127
 
 
 def encode_authority(stored: StoredAuthority) -> bytes:
-    """The bytes to store: secret."""
+    """Return the bytes to store. They are secret."""
     return msgspec.json.format(msgspec.json.encode(stored), indent=1) + b"\n"
 
 
 def decode_authority(raw: bytes, *, trust_domain: str, about: str) -> Authority:
-    """Read stored keys and check that they belong together.
+    """Decode stored keys and check that they belong together.
 
-    `about` names the place for people. Raises `AuthorityError` (`ca/keys`), whose text holds nothing of the content.
+    `about` names the place, for errors. Raises `AuthorityError` (`ca/keys`), whose text contains no stored content.
     """
     try:
         stored = decode(StoredAuthority, raw)

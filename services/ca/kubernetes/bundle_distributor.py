@@ -1,8 +1,8 @@
-"""The roots for those who do not read the log: pods (a ConfigMap in every member namespace) and the API server.
+"""Distributes the trust bundle to consumers that do not read the log: pods and the API server.
 
-Reconciled, never assumed: what was written is remembered by namespace and uid, written again when the bundle or the
-namespace changes, and from time to time in case somebody deleted it. Failures are retried alone, so that one namespace
-that refuses holds up no other.
+Pods mount a ConfigMap of their namespace; the API server reads the webhook configurations. The distributor remembers
+what it wrote by namespace and uid. It writes again if the bundle or the namespace changes, and every five minutes in
+case an object was deleted. Failures are retried one by one, so that a namespace that refuses delays no other.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from services.ca.kubernetes.client import KubeApi, KubeError
+from services.ca.core.kube_api import KubeApi, KubeError
 from shared.io.decoding import UndecodableError, decode
 from shared.names import CA, LABEL_INJECT_CA, TRUST_BUNDLE, TRUST_BUNDLE_KEY
 from shared.records.certificates import TrustBundle
@@ -33,7 +33,7 @@ _CONFIG_MAP_BACKOFF = Backoff(first=2.0, longest=30.0)
 _WEBHOOK_BACKOFF = Backoff(first=1.0, longest=30.0)
 _WATCH_SECONDS = 600
 _PACE_SECONDS = 0.5
-"""Between two looks at the webhooks at least; what happens meanwhile is in the watch."""
+"""Shortest time between two lists of the webhooks in seconds; the watch reports changes in between."""
 
 
 class _NamedMeta(msgspec.Struct, frozen=True):
@@ -64,12 +64,12 @@ class _WebhookList(msgspec.Struct, frozen=True):
 
 
 def bundle_pem(bundle: TrustBundle) -> str:
-    """All roots as one PEM text."""
+    """Return all roots as one PEM text."""
     return "".join(root if root.endswith("\n") else root + "\n" for root in bundle.roots)
 
 
 def config_map(namespace: str, bundle: TrustBundle) -> dict[str, Any]:
-    """The ConfigMap that pods mount."""
+    """Return the ConfigMap that pods mount."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -83,7 +83,10 @@ def config_map(namespace: str, bundle: TrustBundle) -> dict[str, Any]:
 
 
 def webhook_patch(webhooks: list[_ConfiguredWebhook], ca_bundle: str) -> list[dict[str, Any]]:
-    """JSON patch that gives every webhook this bundle; empty if all have it. Tests guard against a reordered list."""
+    """Return the JSON patch that sets this bundle in every webhook, empty if all have it.
+
+    Its `test` operations guard against a reordered list.
+    """
     patch: list[dict[str, Any]] = []
     for index, webhook in enumerate(webhooks):
         if webhook.client_config.ca_bundle != ca_bundle:
@@ -93,7 +96,7 @@ def webhook_patch(webhooks: list[_ConfiguredWebhook], ca_bundle: str) -> list[di
 
 
 class BundleDistributor:
-    """Writes the bundle into ConfigMaps and webhook configurations; run both loops as tasks."""
+    """Writes the bundle into ConfigMaps and webhook configurations; run each loop as a task."""
 
     def __init__(
         self,
@@ -105,11 +108,10 @@ class BundleDistributor:
         settle: float = 0.0,
         cluster_bundle: str = "",
     ) -> None:
-        """`bundle` holds the newest bundle; `members` gives the namespaces that get it, with their uids.
+        """`bundle` holds the newest bundle; `members` returns the namespaces that get it, with their uids.
 
-        `cluster_bundle` is the name of the ClusterTrustBundle that is kept as well; empty: none is.
-
-        `settle`: seconds that kubelets may take to refresh what they mounted; nothing tells when they have.
+        `settle` is the time in seconds that kubelets may take to refresh mounted ConfigMaps, which they do not report.
+        `cluster_bundle` is the name of a ClusterTrustBundle that is kept current, too; empty for none.
         """
         self._clock = clock
         self._settle = settle
@@ -118,17 +120,19 @@ class BundleDistributor:
         self._bundle = bundle
         self._members = members
         self._written: dict[str, tuple[str, int]] = {}
+        """Namespace → its uid, and serial of the bundle that was written there."""
         self._held: dict[str, tuple[int, float]] = {}
+        """Kind of place → serial of the bundle that all of them hold, and since when."""
         self._shown: dict[str, TrustBundle] = {}
-        """Kind of webhooks → the bundle that they were given last."""
+        """Kind of webhooks → the bundle that was written there last."""
         self.webhooks: dict[str, frozenset[str]] = {}
-        """Kind → names of those that hold the bundle, as last seen; a kind that was not looked at yet is not in it."""
+        """Kind → names of the configurations that hold the bundle. A kind that was not listed yet is missing."""
         self.unwritten: dict[str, str] = {}
-        """Namespaces that lack the newest bundle because it cannot be written there, with the reason."""
+        """Namespace → why the newest bundle cannot be written there."""
         self._woken = asyncio.Event()
 
     def undistributed(self, serial: int) -> list[str]:
-        """Which kinds of places do not hold this bundle (or a later one) for `settle` seconds yet."""
+        """Return the kinds of places that have not held this bundle (or a later one) for `settle` seconds yet."""
         now = self._clock()
         late: list[str] = []
         for kind in ("configmaps", *WEBHOOK_KINDS):
@@ -144,11 +148,16 @@ class BundleDistributor:
             self._held[kind] = (serial, self._clock())
 
     def wake(self) -> None:
-        """Members or bundle may have changed."""
+        """Request a reconciliation: members or bundle may have changed."""
         self._woken.set()
 
+    async def wake_by(self, changes: AsyncIterable[object]) -> None:
+        """Request a reconciliation at each change, for ever."""
+        async for _ in changes:
+            self.wake()
+
     async def run_config_maps(self) -> None:
-        """Reconcile whenever woken, after failures, and every five minutes."""
+        """Reconcile at each request, after failures, and every five minutes. Never returns."""
         delays = _CONFIG_MAP_BACKOFF.delays()
         while True:
             self._woken.clear()
@@ -163,7 +172,7 @@ class BundleDistributor:
                     self._written.clear()
 
     async def reconcile_config_maps(self) -> bool:
-        """Write what is missing or old; whether all is in place now."""
+        """Write what is missing or old. Returns whether everything is current."""
         bundle, members = await self._bundle.wait(), self._members()
         for gone in self._written.keys() - members.keys() - {CLUSTER_BUNDLES}:
             del self._written[gone]
@@ -187,7 +196,7 @@ class BundleDistributor:
         return complete
 
     async def run_webhooks(self, kind: str) -> None:
-        """Keep the webhook configurations of one kind current: list, write, then watch for the next change."""
+        """Keep the webhook configurations of one kind current: list, write, watch. Never returns."""
         delays = _WEBHOOK_BACKOFF.delays()
         while True:
             try:
@@ -200,7 +209,10 @@ class BundleDistributor:
                 await asyncio.sleep(delays.next())
 
     async def reconcile_webhooks(self, kind: str) -> str:
-        """Give every labelled configuration the bundle; the resource version of the list. Raises `KubeError`."""
+        """Write the bundle into every labelled configuration.
+
+        Returns the resource version of the list. Raises `KubeError`.
+        """
         path = f"{_ADMISSION}/{kind}"
         answer = await self._kube.request("GET", path, query={"labelSelector": f"{LABEL_INJECT_CA}=true"})
         if answer.status != 200:
@@ -245,13 +257,13 @@ class BundleDistributor:
             await asyncio.gather(watching, renewed, return_exceptions=True)
 
     async def _other_than(self, shown: TrustBundle | None) -> None:
-        """Wait for a bundle that differs; one that came while this one was written, or just after it, counts."""
+        """Wait for another bundle. One that was published while `shown` was written counts, too."""
         async for bundle in self._bundle.changes():
             if bundle != shown:
                 return
 
     async def _write_cluster_bundle(self, bundle: TrustBundle) -> bool:
-        """Keep the ClusterTrustBundle, where the API has that kind (KEP 3257); whether there is nothing left to do."""
+        """Write the ClusterTrustBundle if the API has that kind (KEP 3257). Returns whether nothing is left to do."""
         path = f"{CLUSTER_BUNDLES}/{self._cluster_bundle}"
         body = {
             "apiVersion": "certificates.k8s.io/v1beta1",

@@ -1,14 +1,13 @@
-"""The Kubernetes API as the CA uses it: single requests and watches, over `shared.kubernetes.client`."""
+"""The CA's client of the Kubernetes API: `KubeApi` over `shared.kubernetes.client`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from shared.errors import MeshlogError
+from services.ca.core.kube_api import KubeAnswer, KubeError
 from shared.kubernetes.answers import JSON, RequestError, WatchRefusedError
-from shared.kubernetes.answers import Answer as KubeAnswer
 from shared.names import CA
 
 if TYPE_CHECKING:
@@ -16,36 +15,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 15.0
 _WATCH_SECONDS = 3600.0
-"""Seconds after which a watch ends that the server has not ended: it is asked for 600."""
-
-
-class KubeError(MeshlogError):
-    """The Kubernetes API cannot be reached, or refused; the same request may succeed later."""
-
-    @classmethod
-    def of(cls, method: str, path: str, answer: KubeAnswer) -> KubeError:
-        """An unexpected answer as an error; the body may hold secrets and is left out."""
-        return cls("kube/refused", f"the Kubernetes API answered {answer.status}", about=f"{method} {path}")
-
-
-class KubeApi(Protocol):
-    """Requests to the API server."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content_type: str = JSON,
-    ) -> KubeAnswer:
-        """One request; raises `KubeError` if there is no answer."""
-        ...
-
-    def watch(self, path: str, *, query: Mapping[str, str]) -> AsyncIterator[bytes]:
-        """Chunks of a watch's answer as they arrive; ends when the server ends it, raises `KubeError`."""
-        ...
+"""Seconds after which the client ends a watch. The server is asked to end it after 600."""
 
 
 class KubeClient:
@@ -56,8 +26,8 @@ class KubeClient:
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None = None) -> KubeClient:
-        """With a kubeconfig, or as the pod's service account. Raises `BadInputError` if neither can be read."""
-        # The library that it stands on takes 0.4 s to import, and a CA with a key file does not need it.
+        """Connect with a kubeconfig or as the pod's service account. Raises `BadInputError` if neither is readable."""
+        # Imported here: the client library takes 0.4 s to import, and a CA with a key file does not need it.
         from shared.kubernetes.client import KubernetesClient
 
         return cls(await KubernetesClient.connect(str(kubeconfig or ""), agent=CA))
@@ -97,6 +67,3 @@ class KubeClient:
 
 def _unreachable(error: RequestError) -> KubeError:
     return KubeError("kube/unreachable", f"no answer ({error.details})", about=error.about)
-
-
-__all__ = ["KubeAnswer", "KubeApi", "KubeClient", "KubeError"]

@@ -1,7 +1,7 @@
-"""A certificate for an ingress gateway outside the mesh: MeshConfig `certificate.ingressGateway`.
+"""Issues the certificate of an ingress gateway outside the mesh: MeshConfig `certificate.ingressGateway`.
 
-Key and certificate go into a Secret of type kubernetes.io/tls, because that is what gateways read; the CA keeps
-neither. What was stored where is in the audit trail, so that a CA that comes later knows what to renew and to remove.
+Key and certificate are stored in a Secret of type kubernetes.io/tls, which gateways read; the CA keeps neither. The
+audit trail records which Secret was written, so that any replica can renew or remove it later.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable
 
 from services.ca.core.cluster_state import ClusterState
+from services.ca.core.kube_api import KubeApi, KubeError
 from services.ca.kubernetes.bundle_distributor import MANAGER, bundle_pem
-from services.ca.kubernetes.client import KubeApi, KubeError
 from services.ca.providers.leaf import issue_leaf
 from services.ca.providers.root_registry import RootRegistry
 from shared.errors import MeshlogError
@@ -29,18 +29,19 @@ WHAT = "ingress-gateway"
 STORED = "ingress-gateway/stored"
 REMOVED = "ingress-gateway/removed"
 RENEW_LEFT = 1 / 3
+"""Part of the lifetime that is left when the certificate is renewed."""
 _PACE_SECONDS = 30.0
 _RETRY_SECONDS = 5.0
 
 
 class GatewayCertificate:
-    """Keeps the Secret; `run` it as a task."""
+    """Keeps the Secret current; `run` it as a task."""
 
     def __init__(
         self,
         kube: KubeApi,
         *,
-        facts: ClusterState,
+        state: ClusterState,
         roots: RootRegistry,
         bundle: Latest[TrustBundle],
         certs: EventLog,
@@ -48,7 +49,7 @@ class GatewayCertificate:
         clock: Callable[[], float],
     ) -> None:
         self._kube = kube
-        self._facts = facts
+        self._state = state
         self._roots = roots
         self._bundle = bundle
         self._certs = certs
@@ -56,12 +57,12 @@ class GatewayCertificate:
         self._clock = clock
 
     async def run(self, view: LogView) -> None:
-        """Look whenever the MeshConfig changed, twice a minute while there is a certificate, soon after a failure."""
+        """Reconcile when the MeshConfig changes, every 30 s if there is a certificate, and 5 s after a failure."""
         await view.caught_up.wait()
         await self._bundle.wait()
         while True:
             changed = view.next_change()
-            seen = self._facts.gateway
+            seen = self._state.gateway
             pause = _PACE_SECONDS if seen is not None else None
             try:
                 await self.reconcile()
@@ -70,15 +71,15 @@ class GatewayCertificate:
                 _log.warning("the ingress gateway's certificate is not current: %s", error)
             try:
                 async with asyncio.timeout(pause):
-                    while self._facts.gateway == seen:
+                    while self._state.gateway == seen:
                         await changed.wait()
                         changed = view.next_change()
             except TimeoutError:
                 continue
 
     async def reconcile(self) -> None:
-        """Issue, renew or remove, whatever is due. Raises `MeshlogError` if it could not be done now."""
-        wish, held = self._facts.gateway, await self._held()
+        """Issue, renew or remove the certificate if due. Raises `MeshlogError` if that is not possible now."""
+        wish, held = self._state.gateway, await self._held()
         if held is not None and (wish is None or held.asked_for != _place(wish)):
             await self._remove(held)
             held = None

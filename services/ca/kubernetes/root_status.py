@@ -1,7 +1,7 @@
-"""What becomes of a MeshRootCertificate, on the object itself: whether it signs, is trusted, and what it waits for.
+"""Writes the status of each MeshRootCertificate: whether it signs, is trusted, and what it waits for.
 
-So `kubectl get mrc` shows a rotation, and `kubectl wait --for=condition=Ready mrc/root-2` ends with a step of it. It
-all follows from the bundle and the wishes: replicas write the same, and a status that cannot be written is tried again.
+`kubectl get mrc` shows a rotation, and `kubectl wait --for=condition=Ready mrc/root-2` returns after a step of it. The
+status follows from the bundle and the specifications, so all replicas write the same. Failed writes are retried.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from services.ca.core.cluster_state import ClusterState
+from services.ca.core.kube_api import KubeApi, KubeError
 from services.ca.core.root_certificates import WantedRoot
 from services.ca.core.rotation_plan import RotationPlan
 from services.ca.kubernetes.bundle_distributor import MANAGER
-from services.ca.kubernetes.client import KubeApi, KubeError
 from services.ca.providers.root_registry import RootRegistry
 from shared.service.watch_value import Latest
 from shared.timing.backoff import Backoff
@@ -25,11 +25,11 @@ from shared.timing.backoff import Backoff
 _log = logging.getLogger(__name__)
 _BACKOFF = Backoff(first=1.0, longest=30.0)
 NAMED = 3
-"""How many of those that are waited for a status names."""
+"""Proxies that a status names at most."""
 
 
 class RotationOutcome(msgspec.Struct, frozen=True):
-    """One look of the state machine."""
+    """One plan of the state machine, with its inputs."""
 
     plan: RotationPlan
     wanted: tuple[WantedRoot, ...]
@@ -38,7 +38,7 @@ class RotationOutcome(msgspec.Struct, frozen=True):
 
 
 def root_status(root: WantedRoot, seen: RotationOutcome) -> dict[str, Any]:
-    """The `status` of one MeshRootCertificate."""
+    """Return the `status` of one MeshRootCertificate."""
     bundle, problem = seen.plan.bundle, seen.problems.get(root.name, "")
     places = [member.name for member in bundle.members]
     signs = places[:1] == [root.name]
@@ -72,28 +72,28 @@ def _condition(kind: str, holds: bool, since: int, message: str = "", reason: st
         "status": "True" if holds else "False",
         "reason": reason or (kind if holds else f"Not{kind}"),
         "message": message,
-        # Serials of bundles come from the clock, so that each replica writes the same.
+        # The serials of bundles are times, so that all replicas write the same.
         "lastTransitionTime": datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
 
 class RootStatusWriter:
-    """Writes them; `run` it as a task, `look` at each step."""
+    """Writes the statuses; `run` it as a task, and `record` each plan."""
 
-    def __init__(self, kube: KubeApi, *, namespace: str, facts: ClusterState, roots: RootRegistry) -> None:
+    def __init__(self, kube: KubeApi, *, namespace: str, state: ClusterState, roots: RootRegistry) -> None:
         self._kube = kube
-        self._facts = facts
+        self._state = state
         self._roots = roots
         self._collection = f"/apis/config.openservicemesh.io/v1alpha2/namespaces/{namespace}/meshrootcertificates"
         self._seen: Latest[RotationOutcome] = Latest()
         self._written: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def look(self, plan: RotationPlan) -> None:
-        """The state machine has looked; what it saw is written soon."""
-        self._seen.set(RotationOutcome(plan, tuple(self._facts.roots), dict(self._roots.problems)))
+    def record(self, plan: RotationPlan) -> None:
+        """Record a plan, whose outcome `run` writes."""
+        self._seen.set(RotationOutcome(plan, tuple(self._state.roots), dict(self._roots.problems)))
 
     async def run(self) -> None:
-        """Write for ever what is new; failures are tried again, with what is true by then."""
+        """Write each new outcome, for ever. A failed write is retried with the newest outcome."""
         async for _ in self._seen.changes():
             delays = _BACKOFF.delays()
             while not await self.write():
@@ -101,7 +101,7 @@ class RootStatusWriter:
                 await asyncio.sleep(pause)
 
     async def write(self) -> bool:
-        """Write what differs from what was written last; whether all is written."""
+        """Write each status that differs from the last one written. Returns whether all are written."""
         seen = await self._seen.wait()
         living = {(one.name, one.created) for one in seen.wanted}
         self._written = {key: status for key, status in self._written.items() if key in living}
@@ -127,6 +127,6 @@ class RootStatusWriter:
             body={"status": status},
             content_type="application/merge-patch+json",
         )
-        # Deleted meanwhile: there is nobody to tell.
+        # 404: the object was deleted in the meantime.
         if answer.status not in {200, 404}:
             raise KubeError.of("PATCH", path, answer)

@@ -1,6 +1,7 @@
-"""The audit trail beside certificates: refusals, with the reason that their callers are not told.
+"""The audit trail of refusals, with the reasons that the requesters do not receive.
 
-Written behind the answers, so that nobody waits for it; bounded, because refusals are what a flood is made of.
+Notes are appended after the answers, so that no request waits for them. Their number is bounded, because a flood of
+requests consists of refusals.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from shared.records.subjects import Streams
 
 _log = logging.getLogger(__name__)
 KEPT = 1000
-"""Notes that wait for the log; beyond, the oldest are dropped, counted and said."""
+"""Notes that wait for the log at most. If there are more, the oldest are dropped, counted and logged."""
 PACE_SECONDS = 0.05
+"""Seconds between two notes."""
 _RETRY_SECONDS = 1.0
 
 
 class AuditTrail:
-    """Writes notes to the log; `run` it as a task."""
+    """Appends notes to the log; `run` it as a task."""
 
     def __init__(
         self, certs: EventLog, *, streams: Streams, failed: Callable[[EventLogError], None] = lambda _: None
     ) -> None:
-        """`failed` is told of each write that was not taken."""
+        """`failed` is called with the error of each write that the log rejected."""
         self._certs = certs
         self._failed = failed
         self._streams = streams
@@ -36,7 +38,7 @@ class AuditTrail:
         self._woken = asyncio.Event()
 
     def note(self, note: AuditNote) -> None:
-        """Have it written soon."""
+        """Queue a note."""
         if len(self._waiting) >= KEPT:
             self._waiting.popleft()
             self._dropped += 1
@@ -44,7 +46,7 @@ class AuditTrail:
         self._woken.set()
 
     async def run(self) -> None:
-        """Write for ever; at most 20 notes a second, so that a flood of refusals floods no log."""
+        """Append notes for ever, at most 20 a second, so that a flood of refusals does not flood the log."""
         while True:
             await self._woken.wait()
             self._woken.clear()

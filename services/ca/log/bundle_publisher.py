@@ -1,8 +1,7 @@
-"""The trust bundle in the log: what members trust, and the keys that reach this CA.
+"""Publishes the trust bundle in the log: the roots that members trust, and the public keys to seal tokens to.
 
-Written with an expected last sequence, so that two replicas cannot publish different bundles over each other: who was
-slower looks again. A bundle is written again once a day with its serial: the stream drops old records, and this one
-must stay.
+Each append expects the last sequence, so that two replicas cannot publish different bundles over each other: the slower
+one reads again. The bundle is published again twice a day under its serial, because the stream drops old records.
 """
 
 from __future__ import annotations
@@ -17,30 +16,41 @@ from shared.identity.bundle_rules import InvalidBundleError, check_bundle
 from shared.records.certificates import CorruptMessageError, TrustBundle, decode_bundle, encode
 from shared.records.subjects import Streams
 from shared.service.watch_value import Latest
+from shared.svid import BundleFollower
 
 _log = logging.getLogger(__name__)
 AGAIN_SECONDS = 86400.0
+"""Age in seconds that the record of the bundle must not reach; it is published again at half of it."""
 
 
 class BundlePublisher:
-    """The bundle of one mesh, as it stands in the log."""
+    """Reads and publishes the bundle of one mesh."""
 
     def __init__(
-        self, certs: EventLog, *, streams: Streams, trust_domain: str, clock: Callable[[], float] = time.time
+        self,
+        certs: EventLog,
+        *,
+        streams: Streams,
+        trust_domain: str,
+        published: Latest[TrustBundle] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`trust_domain` is the one of the settings: the subject keeps it, also when another one signs."""
+        """`trust_domain` is that of the settings: the subject keeps it even if another trust domain signs.
+
+        The publisher sets each bundle that it reads or publishes in `published`.
+        """
         self._certs = certs
         self.subject = streams.bundle_subject(trust_domain)
         self._clock = clock
         self._tip: Checkpoint | None = None
         self._highest = 0
-        """Highest serial that was seen: a log that is lost must not lead this process back."""
+        """Highest serial read: after a loss of the log, serials must not go back."""
         self._newest: Record | None = None
-        self.published: Latest[TrustBundle] = Latest()
-        """The bundle as it was last seen in the log."""
+        self.published: Latest[TrustBundle] = published if published is not None else Latest()
+        """The newest bundle that was read from the log or published."""
 
     async def read(self) -> TrustBundle | None:
-        """The bundle in the log; none if there is none that can be read. Raises `EventLogError`."""
+        """Return the bundle in the log, or `None` if there is none or it cannot be read. Raises `EventLogError`."""
         self._tip = await self._certs.tip(self.subject)
         self._newest = await self._certs.last(self.subject)
         try:
@@ -57,17 +67,17 @@ class BundlePublisher:
 
     @property
     def ageing(self) -> bool:
-        """Whether the bundle read last should be written again, so that the stream does not drop it."""
+        """Whether the bundle must be published again, so that the stream does not drop it."""
         return self._newest is not None and self._clock() - self._newest.time / 1e9 >= AGAIN_SECONDS / 2
 
     def next_serial(self, held: TrustBundle | None) -> int:
-        """The serial for a bundle that follows this one: grows also over a loss of the log."""
+        """Return the serial for a bundle that follows this one. Serials grow even across a loss of the log."""
         return max(int(self._clock()), self._highest + 1, held.serial + 1 if held is not None else 0)
 
     async def publish(self, bundle: TrustBundle) -> None:
-        """Put a bundle over the one that was read last.
+        """Replace the bundle that was read last.
 
-        Raises `StaleWriterError` if somebody else wrote meanwhile (look again), and other `EventLogError`.
+        Raises `StaleWriterError` if another replica has published since (read again), and other `EventLogError`.
         """
         assert self._tip is not None, "read before you publish"
         draft = Draft(subject=self.subject, payload=encode(bundle))
@@ -76,3 +86,10 @@ class BundlePublisher:
         self._highest = max(self._highest, bundle.serial)
         self.published.set(bundle)
         _log.info("published trust bundle %d with %d roots", bundle.serial, len(bundle.roots))
+
+    async def adopt(self, bundles: BundleFollower) -> None:
+        """Set each newer bundle that another replica publishes, for ever: this one then signs with the new root."""
+        async for bundle in bundles.changes():
+            known = self.published.value
+            if known is None or bundle.serial > known.serial:
+                self.published.set(bundle)

@@ -1,14 +1,14 @@
-"""What a rotation waits for, read from the log: what proxies acknowledged, whose certificates were renewed.
+"""Reads from the log what a rotation waits for: acknowledgements of proxies and renewed certificates.
 
-Read only while a rotation is under way. A proxy counts while its pod is there, it asks for the secret in question, and
-its certificate has not expired, also when it is connected to no edge: it still speaks to its peers. A pod with a
-sidecar of which no report is known counts too: it starts, or the log lost what was reported, and then nobody can say
-what that proxy trusts.
+It is read only during a rotation. A proxy counts while its pod exists, it subscribes to the secret in question, and its
+certificate has not expired, even if it is connected to no edge: it still talks to its peers. A pod with a sidecar but
+without a status counts as well: it starts, or the log lost its status, so what it trusts is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from services.ca.core.cluster_state import ClusterState
 from shared.errors import MeshlogError
@@ -20,8 +20,15 @@ from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
 from shared.records.subjects import Streams
 
 
+class _FirstEvent(NamedTuple):
+    """The first event of an object: where the compiler learned of it."""
+
+    sequence: int
+    epoch: str
+
+
 class FleetProgress:
-    """The newest report of every proxy, and the control plane's own certificates."""
+    """The newest status of every proxy, and the newest certificates of the control plane's servers."""
 
     def __init__(
         self,
@@ -30,39 +37,41 @@ class FleetProgress:
         certs: EventLog,
         events: EventLog,
         streams: Streams,
-        facts: ClusterState,
-        home: tuple[str, str],
+        state: ClusterState,
+        cluster: str,
+        namespace: str,
+        serving_accounts: Sequence[str],
         bundle_subject: str,
-        serving: tuple[str, Sequence[str]],
         clock: Callable[[], float],
         skew: float,
         lifetime: float,
     ) -> None:
-        """`home`: cluster and namespace of the MeshRootCertificates.
+        """`cluster` and `namespace` are those of the control plane and of the MeshRootCertificates.
 
-        `serving`: namespace and accounts of the control plane's servers; `skew`: how far clocks may differ;
-        `lifetime`: seconds that certificates live where MeshConfig says nothing.
+        `serving_accounts` are the accounts of its servers; `skew` is the largest difference of clocks in seconds;
+        `lifetime` is that of certificates in seconds, unless the MeshConfig sets one.
         """
         self._status = status
         self._certs = certs
         self._events = events
         self._streams = streams
-        self._facts = facts
-        self._home = home
+        self._state = state
+        self._cluster = cluster
+        self._namespace = namespace
+        self._serving_accounts = serving_accounts
         self._bundle_subject = bundle_subject
-        self._serving = serving
         self._clock = clock
         self._skew = skew
         self._lifetime = lifetime
         self._proxies: list[ProxyStatus] = []
-        self._silent: list[str] = []
-        """Pods with a sidecar that no edge has reported."""
+        self._unreported: list[str] = []
+        """Pods with a sidecar of which the log has no status."""
         self._renewed: dict[str, int] = {}
-        """Pod uid → serial of the bundle of its newest certificate, of those signed since the last change of signer."""
+        """Pod uid → serial of the bundle of its newest certificate that was signed since the signer changed."""
         self._read_to = 0
         self._signing_since = 0
-        self._told: dict[str, tuple[int, str]] = {}
-        """Root → sequence and epoch of the event that told the compiler of it first."""
+        self._first_events: dict[str, _FirstEvent] = {}
+        """By name of the root."""
 
     async def refresh(self, held: TrustBundle) -> None:
         """Read the log. Raises `EventLogError`."""
@@ -74,63 +83,61 @@ class FleetProgress:
                 found.append(status)
         self._proxies = found
         reported = {one.uid for one in found}
-        self._silent = sorted(name for uid, name in self._facts.sidecars().items() if uid not in reported)
+        self._unreported = sorted(name for uid, name in self._state.sidecars().items() if uid not in reported)
         await self._read_issued(held)
         for member in held.members:
             if member.trust_domain != held.trust_domain:
-                await self._read_told(member.name)
+                await self._read_first_event(member.name)
 
     def uncompiled(self, root: TrustedRoot) -> list[str]:
-        """Proxies that do not hold a version with the event of this root in it."""
-        told = self._told.get(root.name)
-        if told is None:
+        """Return the proxies that do not hold a version that contains the event of this root."""
+        first = self._first_events.get(root.name)
+        if first is None:
             return [f"{root.name}: the log does not tell of it yet"]
-        sequence, epoch = told
-        late = [one for one in self._living() if one.acked_in(epoch) < sequence]
-        return [_laggard(one, f"does not accept {root.trust_domain} yet") for one in late] + self._unheard()
+        late = [one for one in self._active() if one.acked_in(first.epoch) < first.sequence]
+        return [_waits(one, f"does not accept {root.trust_domain} yet") for one in late] + self._without_status()
 
     def untrusting(self, serial: int) -> list[str]:
-        """Proxies that have not acknowledged this bundle or a later one."""
-        late = [one for one in self._living() if one.uses(SECRET_TRUST_BUNDLE) and one.bundle < serial]
-        return [_laggard(one, "has not acknowledged the new trust bundle") for one in late] + self._unheard()
+        """Return the proxies that have not acknowledged this bundle or a later one."""
+        late = [one for one in self._active() if one.uses(SECRET_TRUST_BUNDLE) and one.bundle < serial]
+        return [_waits(one, "has not acknowledged the new trust bundle") for one in late] + self._without_status()
 
     def unrenewed(self, serial: int) -> list[str]:
-        """Whoever may still use a certificate signed under an older bundle."""
+        """Return the proxies and servers that may still use a certificate signed under an older bundle."""
         proxies = [
-            _laggard(one, "uses a certificate of the old root")
-            for one in self._living()
+            _waits(one, "uses a certificate of the old root")
+            for one in self._active()
             if one.uses(SECRET_WORKLOAD) and one.certificate_bundle < serial
         ]
-        namespace, accounts = self._serving
         servers = [
             f"{name}: serves with a certificate of the old root"
-            for uid, name in sorted(self._facts.pods_of(namespace, accounts).items())
+            for uid, name in sorted(self._state.pods_of(self._namespace, self._serving_accounts).items())
             if self._renewed.get(uid, 0) < serial
         ]
-        return proxies + servers + self._unheard()
+        return proxies + servers + self._without_status()
 
-    def _living(self) -> list[ProxyStatus]:
-        """Proxies that use secrets now."""
+    def _active(self) -> list[ProxyStatus]:
+        """Return the proxies that use secrets now."""
         now = self._clock()
         return [
             one
             for one in self._proxies
             if SDS in one.types
-            and self._facts.alive(one.cluster, one.namespace, one.pod, one.uid)
+            and self._state.alive(one.cluster, one.namespace, one.pod, one.uid)
             and (one.connected or self._until(one) + self._skew > now)
         ]
 
     def _until(self, away: ProxyStatus) -> float:
-        """When the certificate of a proxy that is away expires.
+        """Return when the certificate of a disconnected proxy expires, in seconds since 1970.
 
-        The proxy itself says so, by the version of the secret that it names to its edge, and may lie. What it held
-        when its stream ended lasts no longer than the longest certificate that the CA gives.
+        The proxy reports the version of its secret itself and may lie, so the longest lifetime that the CA issues
+        bounds the result, counted from the end of its stream.
         """
-        longest = max(self._lifetime, self._facts.longest_lifetime)
+        longest = max(self._lifetime, self._state.longest_lifetime)
         return min(float(away.certificate_until), away.since / 1e9 + longest)
 
-    def _unheard(self) -> list[str]:
-        return [f"{name}: has a sidecar that no edge has reported yet" for name in self._silent]
+    def _without_status(self) -> list[str]:
+        return [f"{name}: has a sidecar that no edge has reported yet" for name in self._unreported]
 
     async def _read_issued(self, held: TrustBundle) -> None:
         if self._signing_since != held.signing_since:
@@ -146,27 +153,26 @@ class FleetProgress:
             if answer.pod_uid and not answer.refused:
                 self._renewed[answer.pod_uid] = max(self._renewed.get(answer.pod_uid, 0), answer.bundle_serial)
 
-    async def _read_told(self, name: str) -> None:
-        """Find the first event of the object that there is now: its trust domain never changes after that."""
-        if name in self._told:
+    async def _read_first_event(self, name: str) -> None:
+        """Find the first event of the existing object: its trust domain does not change after that."""
+        if name in self._first_events:
             return
-        cluster, namespace = self._home
-        first: dict[str, tuple[int, str]] = {}
+        first: dict[str, _FirstEvent] = {}
         newest = ""
         async for record in self._events.read(
-            subjects=self._streams.event_subject(cluster, "MeshRootCertificate", namespace, name)
+            subjects=self._streams.event_subject(self._cluster, "MeshRootCertificate", self._namespace, name)
         ):
             try:
                 newest = read(record).uid
             except MeshlogError:
-                # Damaged, or of a newer build: the ones before it tell.
+                # Damaged, or written by a newer build: use the records before it.
                 continue
-            first.setdefault(newest, (record.sequence, record.epoch))
+            first.setdefault(newest, _FirstEvent(record.sequence, record.epoch))
         if newest:
-            self._told[name] = first[newest]
+            self._first_events[name] = first[newest]
 
     async def _sequence_of(self, serial: int) -> int:
-        """Where in the log the bundle with this serial stands; the beginning if it is there no more."""
+        """Return the sequence of the bundle with this serial; 1 if the log does not contain it any more."""
         async for record in self._certs.read(subjects=self._bundle_subject):
             try:
                 if decode_bundle(record.payload).serial == serial:
@@ -176,6 +182,6 @@ class FleetProgress:
         return 1
 
 
-def _laggard(proxy: ProxyStatus, why: str) -> str:
+def _waits(proxy: ProxyStatus, why: str) -> str:
     away = "" if proxy.connected else " (not connected now)"
     return f"{proxy.namespace}/{proxy.pod}: {why}{away}"

@@ -1,7 +1,7 @@
-"""The rim to the log: takes signing requests off `MESH_CSRS`, puts answers into `MESH_CERTS`.
+"""Takes signing requests from `MESH_CSRS` and appends the answers to `MESH_CERTS`.
 
-At least once: a request whose answer was not stored comes again, here or at another replica. An answer is stored under
-its request's own subject, so a redelivered request whose answer stands there is done.
+Delivery is at least once: the queue redelivers a request without a stored answer, to this or to another replica. Each
+answer has the subject of its request, so a redelivered request with a stored answer is finished.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from shared.service.watch_value import Latest
 _log = logging.getLogger(__name__)
 GROUP = "ca"
 IN_FLIGHT = 256
-"""Requests in hand at once: enough to hide the log's latency; the rest waits in the queue, for other replicas too."""
+"""Requests that are served at once: enough to hide the log's latency. The rest waits in the queue for any replica."""
 
 
 class SigningQueue:
-    """Serves requests for ever; `run` it as a task."""
+    """Serves signing requests; `run` it as a task."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class SigningQueue:
         answered: Callable[[SigningAnswer], None] = lambda _: None,
         failed: Callable[[EventLogError], None] = lambda _: None,
     ) -> None:
-        """`bundle` holds the newest published bundle; `answered` is told of every answer, for metrics.
+        """`bundle` holds the newest published bundle; `answered` is called with each answer, for metrics.
 
-        `failed` is told of each answer that the log did not take.
+        `failed` is called with the error of each answer that the log rejected.
         """
         self._csrs = csrs
         self._certs = certs
@@ -57,7 +57,7 @@ class SigningQueue:
         self._failed = failed
 
     async def run(self) -> None:
-        """Take and answer; ends only by cancellation or by a bug."""
+        """Take and answer requests. Ends only by cancellation or by a bug."""
         free = asyncio.Semaphore(IN_FLIGHT)
 
         async def serve(job: Job) -> None:
@@ -101,12 +101,12 @@ class SigningQueue:
         try:
             return await self._issuer.answer(request, await self._bundle.wait())
         except Exception:  # noqa: BLE001 (logged, and the request refused)
-            # A bug. One request must not end the CA, again and again, for all others: it is refused and logged.
+            # A bug. The request is refused and logged: its redeliveries must not end the CA again and again.
             _log.exception("request %s failed by a bug", request.id[:64])
             return SigningAnswer(id=request.id, refused="ca/internal", retry_after=30.0)
 
     async def _is_answered(self, request: SigningRequest) -> bool:
-        """Whether a request that this process saw before has its answer in the log."""
+        """Return whether the log contains the answer to a request that this process has signed before."""
         if not self._issuer.seen(request):
             return False
         stored = await self._certs.last(self._streams.issued_subject(request.requester, request.id))

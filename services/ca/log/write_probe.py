@@ -1,7 +1,7 @@
-"""Whether the CA can write to the log; without that it answers no request, however well it runs.
+"""Detects whether the log accepts the CA's writes. A CA that cannot write answers no request, so it is not ready.
 
-A write that failed is tried again by its own part, or comes again to another replica. So that this one neither stays
-unready for ever nor has to wait for the next request, it writes a note of its own until one is taken.
+The component whose write failed retries by itself, or the queue redelivers the request to another replica. The probe
+appends notes of its own until the log accepts one, so that readiness does not depend on the next request.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from shared.records.subjects import Streams
 
 _log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
-"""Between a write that failed and the next; a log that merely elects a leader is back by then."""
+"""Seconds between a failed write and the next; a log that elects a leader is available again by then."""
 _WHAT = "log"
 
 
 class WriteProbe:
-    """Told of each write by those who write; `run` it as a task."""
+    """Components report failed writes to it; `run` it as a task."""
 
     def __init__(self, certs: EventLog, *, streams: Streams, ready: Callable[[str, bool, str], None]) -> None:
-        """`ready` is told under the name `log`."""
+        """`ready` sets the condition `log` of the CA's readiness."""
         self._certs = certs
         self._streams = streams
         self._ready = ready
         self._failed = asyncio.Event()
         self.trouble = ""
-        """Why nothing can be written now; empty: it can."""
+        """Why the log accepts no write now; empty if it does."""
 
     def failed(self, error: EventLogError) -> None:
-        """A write failed: find out whether the next does too."""
+        """Report a failed write. The probe then checks whether the next one fails, too."""
         _log.debug("a write failed: %s", error)
         self._failed.set()
 
     async def run(self) -> None:
-        """For ever: after a write that failed, write until one is taken."""
+        """After each failed write, append notes until the log accepts one. Never returns."""
         while True:
             await self._failed.wait()
             await asyncio.sleep(RETRY_SECONDS)

@@ -1,7 +1,7 @@
-"""cert-manager as the root: a CertificateRequest with `isCA` has an intermediate of ours signed by any of its issuers.
+"""The cert-manager provider: an issuer of cert-manager signs the intermediate, by a CertificateRequest with `isCA`.
 
-The request is deleted once it is answered. An issuer that returns no root in `status.ca` (ACME never signs CAs, some
-external ones keep it to themselves) needs `caBundle`.
+The request is deleted after the answer. An issuer that returns no root in `status.ca`, as some external issuers do,
+needs `caBundle`. ACME issuers never sign CAs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca.kubernetes.client import KubeApi, KubeError
-from services.ca.providers.base import Provider, ProviderContext
+from services.ca.core.kube_api import KubeApi, KubeError
+from services.ca.core.provider import Provider
+from services.ca.providers.base import ProviderContext
 from services.ca.providers.intermediate import IntermediateProvider
 from shared.errors import BadInputError, MeshlogError
 from shared.identity.svid import UNREADABLE, parse_certificates
@@ -23,13 +24,13 @@ from shared.io.decoding import UndecodableError, decode
 from shared.meshconfig.root_certificate import CertManagerSettings, cert_manager_settings
 
 WITHIN = 60.0
-"""Seconds that an issuer may take; then the request is deleted and made again later."""
+"""Seconds that an issuer may take. After that the request is deleted, and created again later."""
 _PACE = 0.25
 _GROUP = "cert-manager.io"
 
 
 class CertManagerError(MeshlogError):
-    """cert-manager refused or did not answer; the same may work later."""
+    """cert-manager refused or did not answer. The same request may succeed later."""
 
 
 class _RequestCondition(msgspec.Struct, frozen=True):
@@ -55,7 +56,10 @@ class _CertificateRequest(msgspec.Struct, frozen=True):
 
 
 async def cert_manager(context: ProviderContext) -> Provider:
-    """The factory; raises `BadInputError` for settings that cannot be, `CertManagerError` while nobody signs."""
+    """Make the provider of a root.
+
+    Raises `BadInputError` for invalid settings, and `CertManagerError` if no issuer signs.
+    """
     settings = cert_manager_settings(context.settings, about=context.name)
     kube = context.kube
     if kube is None:
@@ -115,7 +119,7 @@ def _chain(status: _RequestStatus, settings: CertManagerSettings, path: str) -> 
         texts = [base64.b64decode(text).decode("ascii") for text in (status.certificate, status.ca) if text]
     except ValueError as error:
         raise CertManagerError("cert-manager/answer", "its certificate is not PEM in base64", about=path) from error
-    # The chain may or may not end in the root; whoever is given a root by hand knows better than the issuer.
+    # The chain may or may not end in the root; a configured root takes precedence over that of the issuer.
     chain = list(dict.fromkeys(parse_certificates([*texts, settings.ca_bundle] if settings.ca_bundle else texts)))
     try:
         roots = [one for one in chain if one.subject == one.issuer]

@@ -1,7 +1,8 @@
-"""An intermediate of ours under somebody else's root: what the providers outside have in common.
+"""Provider with an intermediate under the root of an external CA: the common part of Vault and cert-manager.
 
-The CA outside signs a certificate for a key that we made and that never leaves our key store; leaves are signed here.
-So its outage stops nothing until the intermediate ends, and it is renewed at two thirds of its life.
+The external CA signs a certificate for a key that is generated here and never leaves the key store. The intermediate
+signs the leaves, so that an outage of the external CA stops nothing until the intermediate expires. It is renewed after
+two thirds of its lifetime.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from cryptography.x509.oid import NameOID
 
 from services.ca.core.template import LeafTemplate
 from services.ca.keys.authority import Authority, AuthorityError, StoredAuthority
-from services.ca.providers.base import BuiltinProvider, ProviderContext
+from services.ca.providers.base import ProviderContext
+from services.ca.providers.builtin import BuiltinProvider
 from shared.identity.svid import UNREADABLE
 from shared.identity.svid_requester import CLOCK_SKEW
 from shared.identity.svid_validator import may_sign
 from shared.identity.token_sealing import generate_sealing_key
 
 RENEW_AT = 2 / 3
+"""Part of the intermediate's lifetime after which it is renewed."""
 
 SignIntermediate = Callable[[bytes], Awaitable[Sequence[x509.Certificate]]]
-"""From a CSR (DER) to the intermediate and everything above it, the root last. Raises `MeshlogError`."""
+"""Returns the intermediate for a CSR (DER) and all certificates above it, the root last. Raises `MeshlogError`."""
 
 
 class IntermediateProvider:
@@ -39,7 +42,7 @@ class IntermediateProvider:
 
     @classmethod
     async def open(cls, context: ProviderContext, sign: SignIntermediate) -> IntermediateProvider:
-        """With the intermediate that is stored, or a new one."""
+        """Open a provider with the stored intermediate, or with a new one. Raises `MeshlogError`."""
         authority = await context.store.load(context.trust_domain)
         if authority is None:
             await context.store.create(await _obtain(context, sign, [generate_sealing_key()]))
@@ -68,7 +71,7 @@ class IntermediateProvider:
         return await self._signing.sign(template)
 
     async def refresh(self) -> None:
-        """Renew the intermediate at two thirds of its life; take up one that another replica renewed."""
+        """Renew the intermediate after two thirds of its lifetime, or load it if another replica has renewed it."""
         context, held = self._context, self._signing.authority
         stored = await context.store.load(context.trust_domain)
         if stored is not None and stored.certificate != held.certificate:
@@ -104,7 +107,7 @@ async def _obtain(context: ProviderContext, sign: SignIntermediate, sealing_keys
 
 
 def _csr(trust_domain: str, key: EllipticCurvePrivateKey) -> bytes:
-    """A request for an intermediate; its URI SAN is the trust domain (X509-SVID, section 2)."""
+    """Return the CSR of an intermediate. Its URI SAN is the trust domain (X509-SVID, section 2)."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Meshlog intermediate of {trust_domain}"[:64])])
     return (
         x509.CertificateSigningRequestBuilder()
@@ -119,7 +122,7 @@ def _csr(trust_domain: str, key: EllipticCurvePrivateKey) -> bytes:
 
 
 def check_intermediate(chain: Sequence[x509.Certificate], key: EllipticCurvePrivateKey, *, now: float) -> None:
-    """Raise `AuthorityError` unless a CA outside returned what was asked for: each rule has its sentence."""
+    """Raise `AuthorityError` unless the external CA returned what was requested: each rule has its own sentence."""
     if len(chain) < 2:
         raise _unusable("came without its root")
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

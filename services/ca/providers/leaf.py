@@ -1,4 +1,4 @@
-"""A certificate whose key is made here: for the CA's own server, and for a gateway that is handed both."""
+"""Issues leaf certificates whose key the CA generates: for its own server, and for an ingress gateway."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from services.ca.core.provider import Provider
 from services.ca.core.template import LeafTemplate
 from services.ca.keys.authority import new_serial
-from services.ca.providers.base import Provider
 from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import BACKDATE
 
 
 class LeafWithKey(msgspec.Struct, frozen=True):
-    """The certificate and its key."""
+    """A certificate and its key."""
 
     template: LeafTemplate
     key_pem: bytes
@@ -29,7 +29,7 @@ class LeafWithKey(msgspec.Struct, frozen=True):
 async def issue_leaf(
     provider: Provider, *, identity: SpiffeId | None, dns_names: tuple[str, ...], now: float, lifetime: float
 ) -> LeafWithKey:
-    """Make a key and have it certified for `lifetime` seconds, or until its issuer ends. Raises `MeshlogError`."""
+    """Generate a key and certify it for `lifetime` seconds, or until its issuer expires. Raises `MeshlogError`."""
     key = generate_private_key(SECP256R1())
     template = LeafTemplate(
         identity=identity,

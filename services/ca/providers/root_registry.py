@@ -1,7 +1,7 @@
-"""The roots that this CA can sign with: one provider for each MeshRootCertificate, made when it is first wanted.
+"""The roots that this CA can sign with: one provider for each MeshRootCertificate, made on first use.
 
-Where nobody made a MeshRootCertificate there is one root, called `default`, from the settings. It stays while the
-bundle holds it, whatever MeshRootCertificates come.
+If there is no MeshRootCertificate, the settings define one root named `default`. It stays as long as the bundle holds
+it, whatever MeshRootCertificates are created.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca.core.root_certificates import WantedRoot
+from services.ca.core.kube_api import KubeApi
+from services.ca.core.provider import Provider
+from services.ca.core.root_certificates import DEFAULT_ROOT, WantedRoot
 from services.ca.core.rotation_plan import Candidate
-from services.ca.keys.store import ExistingKeyStore, KeysLostError, KeyStore
-from services.ca.kubernetes.client import KubeApi
-from services.ca.providers.base import Provider, ProviderContext, find_provider
+from services.ca.keys.key_store import ExistingKeyStore, KeysLostError, KeyStore
+from services.ca.providers.base import ProviderContext, find_provider
 from shared.errors import MeshlogError
 from shared.identity.svid import parse_certificates
 from shared.identity.token_sealing import Opener
 from shared.records.certificates import TrustBundle
 
 _log = logging.getLogger(__name__)
-DEFAULT_ROOT = "default"
 
 OpenStore = Callable[[WantedRoot], KeyStore]
 
@@ -40,7 +40,7 @@ class RootRegistry:
         namespace: str,
         clock: Callable[[], float],
     ) -> None:
-        """`default` is the root where there is no MeshRootCertificate; `store` says where a root's keys live."""
+        """`default` is the root if there is no MeshRootCertificate; `store` returns the key store of a root."""
         self._default = default
         self._store = store
         self._opener = opener
@@ -49,15 +49,15 @@ class RootRegistry:
         self._clock = clock
         self._providers: dict[str, tuple[WantedRoot, Provider]] = {}
         self.problems: dict[str, str] = {}
-        """Roots that cannot be used now, with the reason."""
+        """Root → why it cannot be used now."""
 
     def add(self, wanted: WantedRoot, provider: Provider) -> None:
-        """Take a provider that is made already."""
+        """Add a provider that exists already."""
         self._opener.hold(provider.sealing_keys)
         self._providers[wanted.name] = (wanted, provider)
 
     def signer(self, bundle: TrustBundle) -> Provider:
-        """The provider of the root that signs; raises `MeshlogError` while it is not there."""
+        """Return the provider of the root that signs. Raises `MeshlogError` if it cannot be used."""
         name = bundle.members[0].name if bundle.members else self._default.name
         found = self._providers.get(name)
         if found is None:
@@ -66,11 +66,14 @@ class RootRegistry:
         return found[1]
 
     async def candidates(self, wanted: Sequence[WantedRoot], held: TrustBundle | None) -> list[Candidate]:
-        """The roots wanted, oldest first; what does not work is in `problems`, and counts only if it is trusted."""
+        """Return the wanted roots, oldest first.
+
+        A root that cannot be used is recorded in `problems`, and is a candidate only if members trust it.
+        """
         names = {one.name for one in wanted}
         every = list(wanted)
         if DEFAULT_ROOT not in names and (not wanted or _holds(held, DEFAULT_ROOT)):
-            # Nobody says anything about it once others are wanted: then it is on its way out.
+            # Without a MeshRootCertificate of its own it is to be dropped as soon as others are wanted.
             role = "inactive" if wanted else "active"
             every.insert(0, _with_role(self._default, role))
         self.problems = {name: why for name, why in self.problems.items() if name in {one.name for one in every}}
@@ -85,7 +88,7 @@ class RootRegistry:
                 self.problems.pop(one.name, None)
             except MeshlogError as error:
                 if isinstance(error, KeysLostError):
-                    # Looked for anew each time, and never signed with.
+                    # Its keys are loaded again each time. It must not sign until they are restored.
                     self._providers.pop(one.name, None)
                 if self.problems.get(one.name) != str(error):
                     _log.warning("root %s cannot be used: %s", one.name, error)
@@ -94,7 +97,7 @@ class RootRegistry:
         return found
 
     async def refresh(self) -> None:
-        """Let each provider see to itself."""
+        """Run the maintenance of each provider."""
         for name, (_, provider) in list(self._providers.items()):
             try:
                 await provider.refresh()
@@ -102,7 +105,7 @@ class RootRegistry:
                 _log.warning("root %s could not be refreshed: %s", name, error)
 
     async def _provider(self, wanted: WantedRoot, *, trusted: bool) -> Provider:
-        """`trusted`: members hold its certificate already, so its keys must be there; new ones would be others."""
+        """Return the provider of a root. If members trust it already, its keys must exist: new keys would differ."""
         held = self._providers.get(wanted.name)
         if held is not None:
             before, provider = held
@@ -130,7 +133,7 @@ def _holds(held: TrustBundle | None, name: str) -> bool:
 
 
 def _unusable(wanted: WantedRoot, held: TrustBundle | None) -> list[Candidate]:
-    """A root that cannot be used now but is trusted: an outage must not look as if nobody wanted it."""
+    """Return the candidate of a trusted root that cannot be used now: an outage must not look like a deletion."""
     if held is None:
         return []
     return [
@@ -141,7 +144,7 @@ def _unusable(wanted: WantedRoot, held: TrustBundle | None) -> list[Candidate]:
 
 
 def _check_same(candidate: Candidate, held: TrustBundle | None) -> None:
-    """Raise unless the root is the one that members trust by this name: what another key signs, nobody believes."""
+    """Raise `KeysLostError` unless members trust exactly this root: they reject what another key signs."""
     if held is None:
         return
     for member, pem in zip(held.members, held.roots, strict=True):

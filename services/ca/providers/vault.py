@@ -1,7 +1,7 @@
-"""HashiCorp Vault's PKI engine as the root: it signs an intermediate of ours (`POST /v1/pki/root/sign-intermediate`).
+"""The Vault provider: Vault's PKI engine signs the intermediate (`POST /v1/pki/root/sign-intermediate`).
 
-Access by a token in the CA's own Secret, or by Vault's Kubernetes auth method with the CA's service account. The policy
-that it needs: `path "pki/root/sign-intermediate" { capabilities = ["update"] }`.
+The CA authenticates by a token in its own Secret, or by Vault's Kubernetes auth method with its service account. It
+needs the policy `path "pki/root/sign-intermediate" { capabilities = ["update"] }`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from services.ca.providers.base import Provider, ProviderContext
+from services.ca.core.provider import Provider
+from services.ca.providers.base import ProviderContext
 from services.ca.providers.intermediate import IntermediateProvider
 from shared.errors import BadInputError, MeshlogError
 from shared.identity.svid import parse_certificates
@@ -28,7 +29,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=20)
 
 
 class VaultError(MeshlogError):
-    """Vault cannot be reached, or refused; the same may work later."""
+    """Vault cannot be reached, or refused. The same request may succeed later."""
 
 
 class _Auth(msgspec.Struct, frozen=True):
@@ -54,14 +55,14 @@ class _TokenSecret(msgspec.Struct, frozen=True):
 
 
 async def vault(context: ProviderContext) -> Provider:
-    """The factory; raises `BadInputError` for settings that cannot be, `VaultError` while Vault does not sign."""
+    """Make the provider of a root. Raises `BadInputError` for invalid settings, `VaultError` if Vault does not sign."""
     settings = vault_settings(context.settings, about=context.name)
     client = VaultClient(settings, context)
     return await IntermediateProvider.open(context, client.sign)
 
 
 class VaultClient:
-    """The few requests that we make of Vault."""
+    """Client of Vault: login and signature."""
 
     def __init__(
         self, settings: VaultSettings, context: ProviderContext, *, account_token: Path = ACCOUNT_TOKEN
@@ -89,7 +90,7 @@ class VaultClient:
             signed = decode(_SignedAnswer, raw).data
         except UndecodableError as error:
             raise VaultError("vault/answer", "its answer is no signed certificate", about=self._address) from error
-        # From 1.11 on `ca_chain` begins with the certificate itself, before it was empty where a root signs.
+        # From 1.11 on `ca_chain` begins with the certificate itself; before, it was empty if a root signed.
         return list(dict.fromkeys(parse_certificates([signed.certificate, *signed.ca_chain, signed.issuing_ca])))
 
     @property
@@ -158,7 +159,7 @@ class _Errors(msgspec.Struct, frozen=True):
 
 
 def _errors(raw: bytes) -> str:
-    """Vault's own sentences; they hold no secret of a request."""
+    """Return the errors in Vault's answer. They contain no secret of the request."""
     try:
         return "; ".join(decode(_Errors, raw).errors)[:300] or "no reason given"
     except UndecodableError:

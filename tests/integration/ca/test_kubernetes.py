@@ -14,10 +14,11 @@ import yaml
 from deploy.devcluster.apiserver import ApiServer
 from deploy.install.access import roles
 from deploy.install.profile import Profile
+from services.ca.core.kube_api import KubeError
 from services.ca.keys.authority import generate_authority
-from services.ca.keys.store import SecretKeyStore
+from services.ca.keys.secret_store import SecretKeyStore
 from services.ca.kubernetes.bundle_distributor import CLUSTER_BUNDLES, BundleDistributor, bundle_pem
-from services.ca.kubernetes.client import KubeClient, KubeError
+from services.ca.kubernetes.client import KubeClient
 from shared.records.certificates import TrustBundle
 from shared.service.watch_value import Latest
 from tests.ports import free_port

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from services.ca.kubernetes.client import KubeAnswer, KubeError
+from services.ca.core.kube_api import KubeAnswer, KubeError
 
 
 class FakeKubernetes:

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from services.ca.app import App, default_root
+from services.ca.core.kube_api import KubeApi
+from services.ca.core.provider import Provider
 from services.ca.core.root_certificates import WantedRoot
 from services.ca.keys.authority import (
     Authority,
@@ -17,8 +19,7 @@ from services.ca.keys.authority import (
     encode_authority,
     generate_authority,
 )
-from services.ca.kubernetes.client import KubeApi
-from services.ca.providers.base import BuiltinProvider, Provider
+from services.ca.providers.builtin import BuiltinProvider
 from services.ca.settings import CaSettings
 from shared.eventlog.protocol import Logs
 from shared.model import Meta, PolicyObject

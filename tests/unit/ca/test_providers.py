@@ -13,10 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from services.ca.core.kube_api import KubeAnswer
 from services.ca.core.template import LeafTemplate
 from services.ca.core.validator import check_issued
 from services.ca.keys.authority import AuthorityError, new_serial
-from services.ca.kubernetes.client import KubeAnswer
 from services.ca.providers.base import ProviderContext, find_provider
 from services.ca.providers.cert_manager import CertManagerError, cert_manager
 from services.ca.providers.intermediate import IntermediateProvider

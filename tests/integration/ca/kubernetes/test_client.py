@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.ca.kubernetes.client import KubeClient, KubeError
+from services.ca.core.kube_api import KubeError
+from services.ca.kubernetes.client import KubeClient
 from shared.errors import BadInputError
 from shared.kubernetes import client as shared_client
 from shared.kubernetes.answers import RequestError, WatchRefusedError

@@ -29,11 +29,11 @@ def folded(cluster: Cluster, *more: Event) -> tuple[ClusterState, TokenVerifier]
 CLUSTER = Cluster(now=NOW)
 
 
-def test_a_living_pod_of_a_member_namespace_has_no_objection() -> None:
+def test_a_living_pod_of_a_member_namespace_is_accepted() -> None:
     facts, verifier = folded(CLUSTER)
-    assert facts.objection(verifier.verify(CLUSTER.token())) is None
+    assert facts.rejection(verifier.verify(CLUSTER.token())) is None
     edge = CLUSTER.token("meshlog-system", "meshlog-xds-edge", "meshlog-xds-edge-1")
-    assert facts.objection(verifier.verify(edge)) is None
+    assert facts.rejection(verifier.verify(edge)) is None
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_a_living_pod_of_a_member_namespace_has_no_objection() -> None:
         (CLUSTER.account_event("bookstore", "bookbuyer", uid="another"), "token/unknown-account"),
     ],
 )
-def test_one_change_is_an_objection(event: Event, code: str) -> None:
+def test_one_change_is_a_reason_to_reject(event: Event, code: str) -> None:
     facts, verifier = folded(CLUSTER, event)
-    objection = facts.objection(verifier.verify(CLUSTER.token()))
-    assert objection is not None
-    assert objection[0] == code
+    rejection = facts.rejection(verifier.verify(CLUSTER.token()))
+    assert rejection is not None
+    assert rejection.code == code
 
 
 def test_the_bundle_goes_to_members_and_the_meshs_own_namespace() -> None:
@@ -92,9 +92,9 @@ async def test_the_view_reads_what_is_there_then_what_comes() -> None:
     async with tasks(view.run()):
         await view.caught_up.wait()
         token = verifier.verify(CLUSTER.token())
-        assert facts.objection(token) is None
+        assert facts.rejection(token) is None
         await write(log, [CLUSTER.gone("Pod", "bookstore", "bookbuyer-1")])
-        await eventually(lambda: facts.objection(token), within=5, what="the pod is gone")
+        await eventually(lambda: facts.rejection(token), within=5, what="the pod is gone")
 
 
 async def test_a_new_epoch_forgets_what_it_does_not_tell_again() -> None:
@@ -108,12 +108,12 @@ async def test_a_new_epoch_forgets_what_it_does_not_tell_again() -> None:
     async with tasks(view.run()):
         await view.caught_up.wait()
         await write(log, again, epoch="epoch-2")
-        await eventually(lambda: facts.objection(token), within=5, what="the pod of the old epoch is gone")
+        await eventually(lambda: facts.rejection(token), within=5, what="the pod of the old epoch is gone")
     late, _ = folded(CLUSTER)
     other = cluster_state_view(log, late, streams=Streams())
     async with tasks(other.run()):
         await other.caught_up.wait()
-        assert late.objection(token) is not None
+        assert late.rejection(token) is not None
 
 
 async def test_an_object_that_cannot_be_read_leaves_the_others() -> None:
@@ -121,4 +121,4 @@ async def test_an_object_that_cannot_be_read_leaves_the_others() -> None:
     bad = CLUSTER.event("Pod", "bookstore", "bookbuyer-1", {"metadata": 7})
     with pytest.raises(MeshlogError):
         facts.apply(bad)
-    assert facts.objection(verifier.verify(CLUSTER.token())) is None
+    assert facts.rejection(verifier.verify(CLUSTER.token())) is None

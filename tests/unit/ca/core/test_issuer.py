@@ -16,10 +16,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.ca.core.cluster_state import ClusterState
 from services.ca.core.issuer import Issuer, SigningPolicy
+from services.ca.core.provider import Provider
 from services.ca.core.replay_guard import BURST, ReplayGuard
 from services.ca.core.template import LeafTemplate, self_signed_root, sign_leaf
 from services.ca.keys.authority import decode_authority, encode_authority, generate_authority, new_serial
-from services.ca.providers.base import BuiltinProvider, Provider
+from services.ca.providers.builtin import BuiltinProvider
 from shared.errors import MeshlogError
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.identity.spiffe import SpiffeId
@@ -59,7 +60,7 @@ class Desk:
             signer=lambda _: self.provider,
             opener=self.opener,
             verifier=verifier,
-            facts=self.facts,
+            state=self.facts,
             guard=ReplayGuard(),
             policy=SigningPolicy(mesh_namespace="meshlog-system", **policy),
             clock=lambda: self.now,

@@ -13,9 +13,9 @@ import pytest
 from cryptography import x509
 
 from services.ca.app import App
+from services.ca.core.kube_api import KubeAnswer
 from services.ca.http.bundle_endpoint import BundleEndpoint
 from services.ca.kubernetes import gateway_certificate
-from services.ca.kubernetes.client import KubeAnswer
 from shared.eventlog.memory import MemoryLogs
 from shared.records.certificates import decode_note
 from shared.records.subjects import Streams
@@ -103,7 +103,7 @@ class Hesitant(FakeKubernetes):
         answer = await super().request(method, path, **rest)
         if (method, path) == ("PATCH", SECRET):
             await write(self._logs.stream(Streams().events), [self._cluster.config_event({"certificate": {}})])
-            await eventually(lambda: self.ca and self.ca.facts.gateway is None, within=5, what="the CA knows")
+            await eventually(lambda: self.ca and self.ca.state.gateway is None, within=5, what="the CA knows")
         return answer
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.ca import rotation_controller
 from services.ca.core.root_certificates import WantedRoot
-from services.ca.core.rotation_plan import Role, RotationPlan
+from services.ca.core.rotation_plan import Role, RotationPlan, RotationStep
 from services.ca.kubernetes.root_status import RotationOutcome, root_status
 from shared.eventlog.memory import MemoryLogs
 from shared.records.certificates import TrustBundle, TrustedRoot
@@ -24,7 +24,7 @@ WAITING = RotationPlan(
     TrustBundle(
         "cluster.local", 30, ["A", "B"], [], [TrustedRoot("a", "cluster.local", 10), TrustedRoot("b", "x.org", 20)], 15
     ),
-    "distributing",
+    RotationStep.DISTRIBUTING,
     why="b signs as soon as every proxy trusts it",
     waiting=("shop/1: late", "shop/2: late", "shop/3: late", "shop/4: late", "shop/5: late"),
 )

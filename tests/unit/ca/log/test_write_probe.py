@@ -41,7 +41,7 @@ async def test_an_answer_that_is_not_taken_makes_the_ca_unready_until_a_write_is
     certs = logs.stream(Streams().certs)
     await write(logs.stream(Streams().events), cluster.bookstore())
     async with certificate_authority(logs) as ca, requester(logs) as asking:
-        seen = ca.writes
+        seen = ca.write_probe
         assert seen is not None
         await asking.request(cluster.token(), BUYER, within=5)
         assert not seen.trouble

@@ -9,8 +9,8 @@ import pytest
 
 from deploy.install.profile import Profile
 from deploy.install.webhooks import validator
-from services.ca.__main__ import key_store
 from services.ca.core.root_certificates import WantedRoot, wanted_root
+from services.ca.keys.selection import key_store
 from services.ca.providers.base import find_provider
 from services.ca.settings import CaSettings
 from shared import model

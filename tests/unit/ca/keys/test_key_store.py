@@ -14,9 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.ca.core.kube_api import KubeError
 from services.ca.keys.authority import AuthorityError, StoredAuthority, encode_authority, generate_authority
-from services.ca.keys.store import FileKeyStore, KeyStore, SecretKeyStore
-from services.ca.kubernetes.client import KubeError
+from services.ca.keys.file_store import FileKeyStore
+from services.ca.keys.key_store import KeyStore
+from services.ca.keys.secret_store import SecretKeyStore
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
 
 CREATE = partial(generate_authority, "cluster.local", clock=lambda: 1_700_000_000.0)
