@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from benchmarks.table import Result, Row
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft, EventLog
-from shared.eventlog.streams import StreamSettings
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import seal_token
 from shared.records.certificates import SigningRequest, TrustBundle, decode_answer, decode_bundle, encode
 from shared.records.subjects import Streams
 from shared.service.interpreter import module
+from shared.streams.jetstream import JetStreamLogs
+from shared.streams.specs import StreamSettings
 from tests.nats_server import NatsServer
 from tests.ports import free_port
 from tests.unit.identity.cluster import Cluster, write

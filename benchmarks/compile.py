@@ -26,7 +26,7 @@ from benchmarks.table import Result, Row
 from cli.offline.bootstrap import bootstrap, stand_in
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 from shared.records.events import Event
 from shared.records.snapshot import LDS, Snapshot
 from tests.unit.compiler import objects

@@ -32,7 +32,6 @@ from benchmarks import compile as compile_
 from benchmarks.swarm.proxy import Target
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Checkpoint
 from shared.records import chunked_payload
 from shared.records.snapshot import (
@@ -51,6 +50,7 @@ from shared.records.snapshot import (
     resource_hash,
 )
 from shared.service.interpreter import module
+from shared.streams.jetstream import JetStreamLogs
 from tests.integration.xds_edge.names import CLUSTER, EDGE_DNS, STREAMS
 from tests.integration.xds_edge.world import World
 from tests.nats_server import NatsServer, running_nats

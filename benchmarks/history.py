@@ -28,10 +28,10 @@ from cli.replay.verification import Replay
 from services.compiler.core.compiler import Compiler
 from services.compiler.log.publisher import Limits
 from services.compiler.mesh_state import MeshSettings
-from shared.eventlog.chain import forge
+from shared.eventlog.chain import chain_batch
 from shared.eventlog.protocol import EMPTY, Checkpoint, Draft, Record
 from shared.io.atomic_file import replacing
-from shared.model import (
+from shared.projected_objects import (
     ANNOTATION_SIDECAR,
     LABEL_MONITORED_BY,
     EndpointConditions,
@@ -210,7 +210,7 @@ class _Maker:
 
     def _append(self, writer: ArchiveWriter, noun: str, drafts: list[Draft], scope: str) -> list[Record]:
         tip = self._tips[noun]
-        forged = forge(drafts, scope=scope, after=tip, epoch="" if tip.epoch else "bench")
+        forged = chain_batch(drafts, scope=scope, after=tip, epoch="" if tip.epoch else "bench")
         records: list[Record] = []
         for draft, headers in zip(drafts, forged.headers, strict=True):
             self._sequences[noun] += 1

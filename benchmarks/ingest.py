@@ -17,10 +17,10 @@ from typing import Any
 from benchmarks.service import running
 from benchmarks.table import Result, Row
 from deploy.devcluster.apiserver import ApiServer
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.records import events
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
 

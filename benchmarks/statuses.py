@@ -22,13 +22,13 @@ import yaml
 from benchmarks.service import running
 from benchmarks.table import Result, Row
 from deploy.devcluster.apiserver import ApiServer
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft
-from shared.model import ANNOTATION_SIDECAR, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from shared.records import chunked_payload
 from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import CDS, Snapshot, decode_commit
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
 

@@ -22,10 +22,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from shared.eventlog.jetstream.connection import api_prefix
-from shared.eventlog.streams import LOOKING, StreamSpec, specs
+from shared.eventlog.jetstream.nats_connection import api_prefix
+from shared.eventlog.stream_spec import LOOKING, StreamSpec
 from shared.records.pins import SUBJECT_END
 from shared.records.subjects import Streams
+from shared.streams.specs import specs
 
 PEOPLE = ("operator", "reader")
 """Users that are no service: who may pin the mesh to a past version, and who may look at everything."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from shared.model import LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.projected_objects import LABEL_IGNORE, LABEL_MONITORED_BY
 
 
 def is_ignored(labels: Mapping[str, str]) -> bool:

@@ -2,7 +2,7 @@
 
 A name that only one part uses stands there; one that a manifest, a service and a command share stands here, and
 `tests/unit/shared/test_names.py` finds the literal elsewhere. Ports of a pod that belong to its proxy are in
-`shared.kubernetes.reserved_ports`, labels and annotations in `shared.model`, names of SDS secrets in
+`shared.kubernetes.reserved_ports`, labels and annotations in `shared.projected_objects`, names of SDS secrets in
 `shared.records.snapshot`.
 """
 

@@ -15,9 +15,9 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 from deploy.nats import ROUTE_PORT, NatsConfig, NatsUser, render
-from shared.eventlog.jetstream.connection import Access
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.jetstream.nats_connection import LogAccess
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.ports import free_port
 
 
@@ -27,7 +27,7 @@ class NatsServer:
     def __init__(self, directory: Path, config: NatsConfig | None = None) -> None:
         self.config = config or NatsConfig(port=free_port(), store=str(directory / "data"))
         self.url = f"nats://{self.config.host}:{self.config.port}"
-        self.access = Access(servers=(self.url,))
+        self.access = LogAccess(servers=(self.url,))
         self._file = directory / "nats.conf"
         self._log = directory / "nats.log"
         self._process: subprocess.Popen[bytes] | None = None

@@ -19,7 +19,7 @@ from services.ingestor.core.kinds import is_followed
 from services.ingestor.core.projection import UnreadableObjectError, project
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
-from shared.model import KINDS
+from shared.projected_objects import KINDS
 from shared.records import events
 from shared.records.events import DELETED, Event
 from shared.records.subjects import Streams

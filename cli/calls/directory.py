@@ -14,8 +14,8 @@ from services.compiler.claims import of_service, pod_behind
 from services.compiler.derive.services.protocols import spoken
 from shared.errors import BadInputError
 from shared.io.decoding import UndecodableError, decode
-from shared.model import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
 from shared.policy.names import ObjectName
+from shared.projected_objects import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
 from shared.records.events import DELETED, Event
 from shared.records.snapshot import proxy_key
 from shared.records.withheld import said

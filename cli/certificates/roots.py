@@ -12,13 +12,13 @@ from cli.embedded import lifecycle
 from cli.kubernetes import kubeconfig
 from cli.kubernetes.api import Api, Manifest, connect
 from shared.errors import BadInputError, MeshlogError
-from shared.eventlog.jetstream.log import JetStreamLogs
-from shared.eventlog.jetstream.silence import hushed
+from shared.eventlog.jetstream.quiet_logging import hushed
 from shared.eventlog.protocol import EventLog
 from shared.names import MESH_NAMESPACE
 from shared.records.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_bundle, decode_note
 from shared.records.proxy_status import ProxyStatus, status_in
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 
 NAMESPACE = MESH_NAMESPACE
 TRUST_DOMAIN = "cluster.local"

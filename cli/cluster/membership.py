@@ -7,7 +7,7 @@ from typing import Any
 from cli.kubernetes.api import Api
 from shared.errors import BadInputError
 from shared.membership import is_ignored, named_mesh, naming_selector
-from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
 
 _METRICS = "openservicemesh.io/metrics"
 _MERGE = "application/merge-patch+json"

@@ -24,11 +24,10 @@ from deploy.install.control_plane import Profile, control_plane
 from deploy.install.profile import PRESETS
 from shared.errors import BadInputError
 from shared.eventlog.fold import Epoch
-from shared.eventlog.jetstream.connection import Access
-from shared.eventlog.jetstream.log import JetStreamLog, JetStreamLogs
-from shared.eventlog.jetstream.silence import hushed
+from shared.eventlog.jetstream.event_log import JetStreamLog
+from shared.eventlog.jetstream.nats_connection import LogAccess
+from shared.eventlog.jetstream.quiet_logging import hushed
 from shared.eventlog.protocol import EventLog, EventLogError, Record
-from shared.eventlog.streams import specs
 from shared.eventlog.view import Begin, LogView
 from shared.names import CA_SECRET, NATS_PORT
 from shared.records import chunked_payload
@@ -37,6 +36,8 @@ from shared.records.proxy_status import status_in
 from shared.records.snapshot import Commit, decode_commit
 from shared.records.subjects import Streams
 from shared.service.interpreter import module
+from shared.streams.jetstream import JetStreamLogs
+from shared.streams.specs import specs
 
 STATE_VARIABLE = "MESHLOG_STATE"
 KUBECONFIG = "kubeconfig"
@@ -187,7 +188,7 @@ async def control_plane_available(api: Api, progress: Callable[[str], None]) -> 
             )
 
 
-def log_access(found: dict[str, Any], *, name: str = "meshlog") -> Access:
+def log_access(found: dict[str, Any], *, name: str = "meshlog") -> LogAccess:
     """How to connect to the log of the mesh that runs (`running`); `name` is for the log's monitoring."""
     host, port = found["listeners"]["nats"]
     return log_credentials.access(state_directory(), (host, port), name=name)

@@ -16,7 +16,7 @@ import yaml
 
 from deploy.install.profile import Profile
 from shared.errors import BadInputError
-from shared.eventlog.jetstream.connection import Access
+from shared.eventlog.jetstream.nats_connection import LogAccess
 from shared.io.atomic_file import write_atomically
 
 SECRETS = "log-secrets.yaml"
@@ -50,11 +50,11 @@ def prepare(state: Path, profile: Profile) -> Path | None:
     return path
 
 
-def access(state: Path, address: tuple[str, int], *, name: str, user: str = OPERATOR) -> Access:
+def access(state: Path, address: tuple[str, int], *, name: str, user: str = OPERATOR) -> LogAccess:
     """How to connect to the log of the mesh in `state`, which listens at `address`; `name`: for its monitoring."""
     if not _secured(state):
-        return Access(servers=(_url("nats", *address),), name=name)
-    return Access(
+        return LogAccess(servers=(_url("nats", *address),), name=name)
+    return LogAccess(
         servers=(_url("tls", *address),),
         name=name,
         user=user,

@@ -10,11 +10,12 @@ from typing import BinaryIO
 
 from cli.history.archive import Block, Contents, Item, read_block, read_contents, record_of
 from shared.errors import BadInputError
-from shared.eventlog.foreign import Foreign, Screen
-from shared.eventlog.look_behind import Behind
+from shared.eventlog.foreign import ForeignFilter, ForeignRecords
+from shared.eventlog.own_records import OwnRecords
 from shared.eventlog.protocol import Record
-from shared.eventlog.streams import covering, specs
+from shared.eventlog.stream_spec import covering
 from shared.records.subjects import Streams
+from shared.streams.specs import specs
 
 _BLOCKS_KEPT = 16
 _BYTES_KEPT = 32 * 1024 * 1024
@@ -35,7 +36,7 @@ class Archive:
         self._kept: OrderedDict[int, tuple[list[Item], int]] = OrderedDict()
         """Blocks that were read last, each with the bytes of its payloads."""
         self._kept_bytes = 0
-        self.foreign = Foreign()
+        self.foreign = ForeignRecords()
         """What is passed over: files of older builds hold it."""
 
     def close(self) -> None:
@@ -102,8 +103,8 @@ class FileLog:
         self._lasts = [block.last for block in blocks]
         streams = Streams(prefix=archive.contents.about.prefix)
         spec = specs(streams)[getattr(streams, name)]
-        self._screen = Screen(spec, archive.foreign)
-        self._behind = Behind(self._screen, self._span, self._first)
+        self._filter = ForeignFilter(spec, archive.foreign)
+        self._own = OwnRecords(self._filter, self._span, self._first)
 
     async def bounds(self) -> tuple[int, int]:
         """First and last sequence; (1, 0) if it is empty."""
@@ -111,9 +112,9 @@ class FileLog:
 
     async def read(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncGenerator[Record]:
         """Yield the records from `start` on."""
-        covers, sieve = covering([subjects]), self._behind.sieve(subjects)
+        covers, reading = covering([subjects]), self._own.read_filter(subjects)
         for item in self._items(start):
-            if covers(item[0]) and await sieve.own(record := record_of(item)):
+            if covers(item[0]) and await reading.is_own(record := record_of(item)):
                 yield record
 
     async def follow(self, *, start: int = 1, subjects: str = EVERYTHING) -> AsyncGenerator[Record]:
@@ -124,7 +125,7 @@ class FileLog:
     async def at(self, sequence: int) -> Record | None:
         """The first record at or after a sequence."""
         for item in self._items(sequence):
-            if await self._behind.counts(record := record_of(item), content=False):
+            if await self._own.is_own(record := record_of(item), content=False):
                 return record
         return None
 
@@ -134,7 +135,7 @@ class FileLog:
         for block in reversed(self._blocks):
             for item in reversed(self.archive.items(block)):
                 if covers(item[0]):
-                    return await self._behind.newest(record_of(item), subject, content=True)
+                    return await self._own.newest(record_of(item), subject, content=True)
         return None
 
     async def last_per_subject(self, subjects: str = EVERYTHING) -> list[Record]:
@@ -142,14 +143,16 @@ class FileLog:
         covers = covering([subjects])
         newest = {item[0]: item for item in self._items(1) if covers(item[0])}
         found = {subject: record_of(item) for subject, item in newest.items()}
-        own = await self._behind.newest_of_each(found, subjects)
+        own = await self._own.newest_of_each(found, subjects)
         return sorted(own.values(), key=lambda record: record.sequence)
 
     def items(self, start: int = 1) -> Iterator[Item]:
         """The records from `start` on as they stand in the file, for who reads all of them; no foreign ones."""
         for item in self._items(start):
             record = record_of(item)
-            if not self._screen.outside(record) and not (self._screen.is_guest(record) and self._screen.unsaid(record)):
+            if not self._filter.why_foreign(record) and not (
+                self._filter.is_guest(record) and self._filter.why_void(record)
+            ):
                 yield item
 
     def _items(self, start: int) -> Iterator[Item]:

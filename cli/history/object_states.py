@@ -18,12 +18,12 @@ from cli.history.archive import Item, record_of
 from cli.history.archive_stream import Archive, FileLog
 from cli.history.source import Source
 from shared.errors import MeshlogError
-from shared.eventlog import record_rules
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Record
-from shared.eventlog.streams import matches
+from shared.eventlog.stream_spec import matches
 from shared.eventlog.trim_marker import mark_of
 from shared.records.pins import SUBJECT_END
 from shared.records.subjects import escape
+from shared.streams import record_rules
 
 
 class LostHistoryError(MeshlogError):

@@ -19,7 +19,7 @@ import msgspec
 from cli.history.archive import NOUNS, About
 from cli.history.archive_stream import Archive
 from shared.errors import BadInputError
-from shared.eventlog.foreign import Foreign
+from shared.eventlog.foreign import ForeignRecords
 from shared.eventlog.protocol import EventLog, Record
 from shared.records.subjects import Streams
 
@@ -80,7 +80,7 @@ class Source(msgspec.Struct, frozen=True):
     """Signing requests that wait, if it is live."""
     leases: Reader | None = None
     """Who leads, if it is live."""
-    foreign: Foreign = msgspec.field(default_factory=Foreign)
+    foreign: ForeignRecords = msgspec.field(default_factory=ForeignRecords)
     """What was passed over while reading."""
     remembered: dict[int, int] = {}
     """First sequence of the log → from where on states are complete, once that was found out."""
@@ -174,10 +174,10 @@ async def _remote(flags: Sequence[str], *, within: float, cluster: str = "") -> 
     import asyncio
 
     from shared.build import VERSION
-    from shared.eventlog.jetstream.log import JetStreamLogs
-    from shared.eventlog.jetstream.silence import hushed
+    from shared.eventlog.jetstream.quiet_logging import hushed
     from shared.policy.budgets import budgets_of, changed_from_defaults
     from shared.service.settings import CommonSettings, load
+    from shared.streams.jetstream import JetStreamLogs
 
     settings = load(CommonSettings, flags, os.environ, command="meshlog")
     streams = settings.streams

@@ -12,7 +12,7 @@ from cli.kubernetes.api import Manifest
 from services.compiler.derive.services.protocols import protocol_of
 from services.compiler.ir import Protocol
 from shared.membership import mesh_of
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 
 Verdict = Literal["carries over", "differs", "not yet", "to do"]
 VERDICTS: tuple[Verdict, ...] = ("to do", "not yet", "differs", "carries over")

@@ -17,7 +17,7 @@ from cli.kubernetes.manifests import id_of
 from services.ingestor.core.projection import UnreadableObjectError, project
 from services.injector.core.decision import NamespaceMeta, decide
 from shared.errors import BadInputError
-from shared.model import ANNOTATION_SIDECAR, KINDS
+from shared.projected_objects import ANNOTATION_SIDECAR, KINDS
 from shared.records.events import APPLIED, SCHEMA, Event
 
 Manifest = dict[str, Any]

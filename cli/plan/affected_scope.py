@@ -19,12 +19,12 @@ from cli.history.object_states import Part
 from cli.history.timeline import Happened
 from shared.io.decoding import UndecodableError
 from shared.io.decoding import decode as decode_json
-from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace, Pod, PolicyObject
 from shared.names import MESH_CONFIG
 from shared.policy.decode import decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import MeshConfig, TrafficTarget
 from shared.policy.names import ObjectName
+from shared.projected_objects import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace, Pod, PolicyObject
 from shared.records.events import Event, ObjectKey
 from shared.records.pins import PIN_KIND
 

@@ -14,7 +14,7 @@ from cli.kubernetes.manifests import ObjectId
 from services.ingestor.core.kinds import is_followed
 from services.ingestor.core.projection import UnreadableObjectError, project
 from shared.errors import BadInputError
-from shared.model import KINDS
+from shared.projected_objects import KINDS
 from shared.records.events import APPLIED, DELETED, SCHEMA, Event, ObjectKey
 
 _CLUSTER_SCOPED = frozenset({"Namespace", "TokenIssuer"})

@@ -16,7 +16,7 @@ from cli.history.recompile import settings_of
 from cli.history.source import Source
 from cli.history.timeline import Published, Timeline
 from services.compiler.core.compiler import Compiler
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import ChainBrokenError, Record
 from shared.records import events
 from shared.records.consistency import Checker
@@ -79,7 +79,7 @@ class Replay:
         self._published = Snapshot()
         self._settings = settings_of(source.about)
         self._compiler = Compiler(self._settings, recording=False)
-        self._verifier = Verifier()
+        self._verifier = ChainVerifier()
         self._checker = Checker()
 
     async def run(self) -> Replayed:
@@ -144,7 +144,7 @@ class Replay:
         except ChainBrokenError as error:
             self.outcome.broken = self.outcome.broken or str(error)
             self._void = True
-            self._verifier = Verifier()
+            self._verifier = ChainVerifier()
             return self._verifier.fold(record)
 
     def _begin_epoch(self) -> None:

@@ -12,8 +12,8 @@ from deploy.install.log import log_objects
 from deploy.install.profile import Manifest, Profile, labels
 from deploy.install.webhooks import validator, webhook
 from deploy.install.workloads import SERVICES, service_objects
-from shared.model import LABEL_IGNORE
 from shared.names import HTTP_PORT, LABEL_INJECT_CA, NATS_PORT, XDS_PORT
+from shared.projected_objects import LABEL_IGNORE
 
 __all__ = ["HTTP_PORT", "LABEL_INJECT_CA", "NATS_PORT", "XDS_PORT", "Manifest", "Profile", "control_plane", "webhook"]
 

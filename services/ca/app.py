@@ -40,7 +40,6 @@ from services.ca.providers.root_registry import OpenStore, RootRegistry
 from services.ca.rotation_controller import RotationController
 from services.ca.settings import CaSettings
 from shared.errors import BadInputError
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EventLog, Logs
 from shared.eventlog.view import LogView
 from shared.identity.service_account_tokens import TokenVerifier
@@ -48,6 +47,7 @@ from shared.identity.token_sealing import Opener
 from shared.records.certificates import SigningAnswer, TrustBundle
 from shared.service.process import Context
 from shared.service.watch_value import Latest
+from shared.streams.jetstream import JetStreamLogs
 from shared.svid import BundleFollower
 
 REFRESH_SECONDS = 60.0

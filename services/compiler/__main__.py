@@ -10,13 +10,13 @@ from services.compiler.core.compiler import Compiler
 from services.compiler.log.publisher import Limits, Publication
 from services.compiler.log.snapshot_store import Kept, Snapshots
 from services.compiler.mesh_state import MeshSettings
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.names import MESH_CONFIG
 from shared.policy.budgets import budgets_of
 from shared.service import lease_report, process
 from shared.service.lease import TTL, Lease
 from shared.service.process import Context
 from shared.service.settings import CommonSettings
+from shared.streams.jetstream import JetStreamLogs
 
 _NAMED = 5
 """Objects that a remark names."""

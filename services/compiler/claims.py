@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shared.io.addresses import canonical
-from shared.model import EndpointSlice, Pod, Service, SliceEndpoint
 from shared.policy.names import ObjectName
+from shared.projected_objects import EndpointSlice, Pod, Service, SliceEndpoint
 
 ENDED = frozenset({"Succeeded", "Failed"})
 """Phases of a pod that runs no more. Its status keeps an address that another pod may have by now."""

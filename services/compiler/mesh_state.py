@@ -12,11 +12,11 @@ from typing import NamedTuple
 import msgspec
 
 from services.compiler.engine import Engine, Index, InputMap
-from shared.model import EndpointSlice, Namespace, Pod, PolicyObject, Service
 from shared.names import MESH_NAMESPACE
 from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.model import IdentityBinding, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget, UdpRoute
 from shared.policy.names import ObjectName
+from shared.projected_objects import EndpointSlice, Namespace, Pod, PolicyObject, Service
 from shared.records.events import ObjectKey
 from shared.records.snapshot import Cause, Quarantined
 

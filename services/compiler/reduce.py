@@ -17,20 +17,12 @@ from services.compiler.engine import InputMap
 from services.compiler.mesh_state import Mesh, SelectorPair
 from shared.io.decoding import UndecodableError, decode_by
 from shared.membership import mesh_of
-from shared.model import (
-    KINDS,
-    LABEL_SERVICE_NAME,
-    EndpointSlice,
-    Namespace,
-    Pod,
-    PolicyObject,
-    Service,
-)
 from shared.policy.budgets import Budgets, judge_object
 from shared.policy.decode import POLICY_KINDS, outline
 from shared.policy.errors import PolicyError
 from shared.policy.model import IdentityBinding, Policy, RouteGroup, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
+from shared.projected_objects import KINDS, LABEL_SERVICE_NAME, EndpointSlice, Namespace, Pod, PolicyObject, Service
 from shared.records.events import DELETED, Event
 from shared.records.snapshot import Cause, Quarantined
 from shared.records.unreadable import why

@@ -22,11 +22,11 @@ from services.ingestor.log.epoch_carryover import Carried, nothing, pins_of
 from services.ingestor.log.writer import Patience, Writer
 from services.ingestor.settings import IngestorSettings
 from shared.eventlog.epoch import new_epoch
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EventLog
 from shared.names import INGESTOR
 from shared.service import lease_report, process
 from shared.service.lease import Lease
+from shared.streams.jetstream import JetStreamLogs
 from shared.telemetry import traces
 
 _LOOK = 2.0

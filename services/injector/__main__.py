@@ -12,12 +12,12 @@ from services.injector.http.tls_context import ServerContext
 from services.injector.http.webhook import Webhook
 from services.injector.log.namespace_follower import NamespaceFollower
 from services.injector.settings import InjectorSettings
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Logs
 from shared.identity.spiffe import SpiffeId
 from shared.names import INJECTOR
 from shared.policy.budgets import budgets_of
 from shared.service import process
+from shared.streams.jetstream import JetStreamLogs
 from shared.svid import BundleFollower, CertificateRequester, ServingCertificate
 
 _log = logging.getLogger(__package__)

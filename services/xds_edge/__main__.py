@@ -11,9 +11,9 @@ from services.xds_edge.app import App
 from services.xds_edge.limits.memory_trim import reclaim, trimmer
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.workers import supervise
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.service import process
 from shared.service.process import Context
+from shared.streams.jetstream import JetStreamLogs
 
 
 async def serve(context: Context[EdgeSettings]) -> None:

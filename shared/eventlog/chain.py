@@ -26,11 +26,11 @@ from shared.eventlog.protocol import (
     Record,
     chain_after,
 )
-from shared.eventlog.streams import matches
+from shared.eventlog.stream_spec import matches
 from shared.eventlog.trim_marker import Beginning, sealed
 
 
-class Forged(msgspec.Struct, frozen=True):
+class ChainedBatch(msgspec.Struct, frozen=True):
     """A batch ready to be written: the headers of each draft, and the chain after the last."""
 
     headers: list[dict[str, str]]
@@ -57,7 +57,7 @@ def check_size(drafts: Sequence[Draft]) -> None:
             )
 
 
-def forge(drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Forged:
+def chain_batch(drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> ChainedBatch:
     """Continue the chain of `scope` by `drafts`, or start the new `epoch` with them.
 
     Raises `BatchTooLargeError`; and `ValueError`, which is a bug of the caller, for no drafts, a draft outside the
@@ -81,7 +81,7 @@ def forge(drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str 
             own[HEADER_BEGINS] = sealed(draft.headers[HEADER_BEGINS], chain)
         chain = own[HEADER_AFTER] = chain_after(chain, draft.subject, draft.payload)
         headers.append({**draft.headers, **own})
-    return Forged(headers=headers, epoch=epoch, chain=chain)
+    return ChainedBatch(headers=headers, epoch=epoch, chain=chain)
 
 
 def checkpoint_at(record: Record) -> Checkpoint:
@@ -102,7 +102,7 @@ def was_changed(record: Record) -> bool:
     return record.headers.get(HEADER_AFTER, after) != after
 
 
-class Verifier:
+class ChainVerifier:
     """Folds the records of one scope and stops at the first that does not continue the chain.
 
     Start it at the checkpoint that was folded up to, at `EMPTY` to read a scope from its very beginning, or with

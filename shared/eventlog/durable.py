@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import BadInputError
-from shared.eventlog.streams import StreamSpec
+from shared.eventlog.stream_spec import StreamSpec
 
 COPIES = 3
 """Copies of each stream at least: one server may be lost for good, and two still agree."""

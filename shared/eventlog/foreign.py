@@ -2,7 +2,7 @@
 
 A NATS server stores whatever arrives on a subject of a stream. It checks a client's right to publish, but not the
 reply subject of a request nor the delivery subject of a consumer, and then writes its own answers and heartbeats there.
-One such record must stop nothing. So every read of a log, in each of its implementations, goes through a `Screen`.
+No such record may stop a reader, so every implementation of the log reads through a `ForeignFilter`.
 
 What is foreign:
 
@@ -30,7 +30,7 @@ from collections.abc import Awaitable, Callable
 
 from shared.eventlog.chain import checkpoint_at
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Record
-from shared.eventlog.streams import StreamSpec, covering, matches
+from shared.eventlog.stream_spec import StreamSpec, covering, matches
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _REMEMBERED = 4096
 """Foreign records of a stream that are remembered, so that each is counted once however often it is read."""
 
 
-class Foreign:
+class ForeignRecords:
     """How many foreign records were met, by stream. Shared by all streams of one `Logs`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -100,10 +100,10 @@ def _ignore(_stream: str) -> None:
     return
 
 
-class Screen:
+class ForeignFilter:
     """Tells the foreign records of one stream from its own."""
 
-    def __init__(self, spec: StreamSpec, foreign: Foreign) -> None:
+    def __init__(self, spec: StreamSpec, foreign: ForeignRecords) -> None:
         self._spec = spec
         self._foreign = foreign
         self._held = covering(spec.subjects)
@@ -131,14 +131,14 @@ class Screen:
         tokens = subjects.split(".")[: self._spec.chain_tokens]
         return subjects if "*" in tokens or ">" in tokens else ".".join(tokens) + ".>"
 
-    def outside(self, record: Record) -> str:
+    def why_foreign(self, record: Record) -> str:
         """Why a record is foreign, whatever stands before it; empty: it is not. Counts it."""
-        why = self._outside(record)
+        why = self._why_foreign(record)
         if why:
             self._foreign.note(self._spec.name, record, why)
         return why
 
-    def _outside(self, record: Record) -> str:
+    def _why_foreign(self, record: Record) -> str:
         if not self._held(record.subject):
             return f"stands under {record.subject[:200]}, which is no subject of this stream"
         if COPIED_FROM in record.headers:
@@ -149,14 +149,14 @@ class Screen:
             return "carries no chain"
         return ""
 
-    def misfit(self, before: Checkpoint | None, record: Record) -> str:
+    def why_unchained(self, before: Checkpoint | None, record: Record) -> str:
         """Why the record of a guest is foreign, where the chain before it ends at `before` (none: that is not kept)."""
-        why = _misfit(before, record)
+        why = _why_unchained(before, record)
         if why:
             self._foreign.note(self._spec.name, record, why)
         return why
 
-    def unsaid(self, record: Record) -> str:
+    def why_void(self, record: Record) -> str:
         """Why nothing of what a chained record says counts; empty: it does. Counts it."""
         why = self._spec.judge(record)
         if why:
@@ -164,7 +164,7 @@ class Screen:
         return why
 
 
-def _misfit(before: Checkpoint | None, record: Record) -> str:
+def _why_unchained(before: Checkpoint | None, record: Record) -> str:
     if record.headers.get(HEADER_CHAIN) == GENESIS:
         return "begins an epoch, which its writer may not"
     if before is None:
@@ -174,12 +174,14 @@ def _misfit(before: Checkpoint | None, record: Record) -> str:
     return ""
 
 
-class Sieve:
+class ReadFilter:
     """One reading of a stream, in order: which of its records are the stream's own. Mutable; owned by the reader."""
 
-    def __init__(self, screen: Screen, subjects: str, before: Callable[[Record], Awaitable[Checkpoint | None]]) -> None:
+    def __init__(
+        self, foreign_filter: ForeignFilter, subjects: str, before: Callable[[Record], Awaitable[Checkpoint | None]]
+    ) -> None:
         """`subjects` are those that are read. `before` looks up where the chain before a guest's record ends."""
-        self._screen = screen
+        self._filter = foreign_filter
         self._subjects = subjects
         self._before = before
         self._ends: dict[str, Record | Checkpoint | None] = {}
@@ -188,17 +190,17 @@ class Sieve:
         A record's hash is computed only when a guest's record follows it.
         """
 
-    async def own(self, record: Record) -> bool:
+    async def is_own(self, record: Record) -> bool:
         """Whether the next record is one of the stream's own."""
-        screen = self._screen
-        if screen.outside(record):
+        foreign_filter = self._filter
+        if foreign_filter.why_foreign(record):
             return False
-        if not screen.has_guests:
+        if not foreign_filter.has_guests:
             return True
-        scope = screen.scope(record.subject)
-        if screen.is_guest(record) and screen.misfit(await self._end(scope, record), record):
+        scope = foreign_filter.scope(record.subject)
+        if foreign_filter.is_guest(record) and foreign_filter.why_unchained(await self._end(scope, record), record):
             return False
-        screen.unsaid(record)
+        foreign_filter.why_void(record)
         if matches(self._subjects, scope):
             self._ends[scope] = record
         return True

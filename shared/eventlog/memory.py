@@ -13,9 +13,9 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
 
-from shared.eventlog.chain import check_size, checkpoint_at, forge
-from shared.eventlog.foreign import Foreign, Screen
-from shared.eventlog.look_behind import Behind
+from shared.eventlog.chain import chain_batch, check_size, checkpoint_at
+from shared.eventlog.foreign import ForeignFilter, ForeignRecords
+from shared.eventlog.own_records import OwnRecords
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -30,8 +30,7 @@ from shared.eventlog.protocol import (
     Record,
     StaleWriterError,
 )
-from shared.eventlog.streams import StreamSpec, matches, specs
-from shared.records.subjects import Streams
+from shared.eventlog.stream_spec import StreamSpec, matches
 
 
 class MemoryLog:
@@ -42,13 +41,13 @@ class MemoryLog:
         spec: StreamSpec | str = "MEMORY",
         *,
         clock: Callable[[], int] = time.time_ns,
-        foreign: Foreign | None = None,
+        foreign: ForeignRecords | None = None,
     ) -> None:
         """`foreign` counts the records that are passed over."""
         self.spec = StreamSpec(name=spec, subjects=(">",), description="") if isinstance(spec, str) else spec
-        self.foreign = foreign or Foreign()
-        self._screen = Screen(self.spec, self.foreign)
-        self._behind = Behind(self._screen, self._span, self._first)
+        self.foreign = foreign or ForeignRecords()
+        self._filter = ForeignFilter(self.spec, self.foreign)
+        self._own = OwnRecords(self._filter, self._span, self._first)
         self._clock = clock
         self._records: dict[int, Record] = {}
         self._order: list[int] = []
@@ -77,12 +76,12 @@ class MemoryLog:
 
     async def append(self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = "") -> Checkpoint:
         """Append one atomic batch to a chained scope; see `EventLog.append`."""
-        forged = forge(drafts, scope=scope, after=after, epoch=epoch)
+        batch = chain_batch(drafts, scope=scope, after=after, epoch=epoch)
         self._check_up()
         self._forget_ids()
         last = self._newest(scope)
         found = last.sequence if last else 0
-        if found != after.sequence and await self._behind.end_of(scope, after, last) != found:
+        if found != after.sequence and await self._own.end_of(scope, after, last) != found:
             raise StaleWriterError(
                 "log/stale-writer", f"the scope ends at {found}, not at {after.sequence}: read on", about=scope
             )
@@ -94,10 +93,10 @@ class MemoryLog:
             self._check_subject(draft)
         self._check_room(drafts)
         sequence = 0
-        for draft, headers in zip(drafts, forged.headers, strict=True):
+        for draft, headers in zip(drafts, batch.headers, strict=True):
             sequence = self._write(draft, headers)
         self._wake()
-        return forged.checkpoint(sequence)
+        return batch.checkpoint(sequence)
 
     async def publish(self, draft: Draft) -> int:
         """Append one unchained record; see `EventLog.publish`."""
@@ -117,20 +116,20 @@ class MemoryLog:
     async def read(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield what is there from `start` on; see `EventLog.read`."""
         self._check_up()
-        sieve = self._behind.sieve(subjects)
+        reading = self._own.read_filter(subjects)
         for record in self._select(start, subjects):
-            if await sieve.own(record):
+            if await reading.is_own(record):
                 yield record
 
     async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield records from `start` on for ever; see `EventLog.follow`."""
         wanted, delivered, incarnation = max(start, 1), 0, self._incarnation
-        sieve = self._behind.sieve(subjects)
+        reading = self._own.read_filter(subjects)
         while not self._closed:
             changed = self._changed
             if incarnation != self._incarnation:
                 wanted, delivered, incarnation = 1, 0, self._incarnation
-                sieve = self._behind.sieve(subjects)
+                reading = self._own.read_filter(subjects)
             if delivered >= self._next:
                 raise ChainBrokenError(
                     "log/rolled-back", f"record {delivered} was read, but the stream ends at {self._next - 1}"
@@ -138,7 +137,7 @@ class MemoryLog:
             if not self._down:
                 for record in self._select(wanted, subjects):
                     wanted, delivered = record.sequence + 1, record.sequence
-                    if await sieve.own(record):
+                    if await reading.is_own(record):
                         yield record
                     if changed is not self._changed:
                         break
@@ -150,28 +149,28 @@ class MemoryLog:
         self._check_up()
         index = bisect.bisect_left(self._order, sequence)
         for number in self._order[index:]:
-            if await self._behind.counts(self._records[number], content=False):
+            if await self._own.is_own(self._records[number], content=False):
                 return self._records[number]
         return None
 
     async def last(self, subject: str) -> Record | None:
         """The newest record of a subject or wildcard."""
         self._check_up()
-        return await self._behind.newest(self._newest(subject), subject, content=True)
+        return await self._own.newest(self._newest(subject), subject, content=True)
 
     async def last_per_subject(self, subjects: str = ">") -> list[Record]:
         """The newest record of each subject that matches, by sequence."""
         self._check_up()
         newest = {subject: held[-1] for subject, held in self._per_subject.items() if matches(subjects, subject)}
         found = {subject: self._records[number] for subject, number in newest.items()}
-        own = await self._behind.newest_of_each(found, subjects)
+        own = await self._own.newest_of_each(found, subjects)
         ordered = sorted(own.values(), key=lambda record: record.sequence)
         return [msgspec.structs.replace(r, pending=len(ordered) - 1 - i) for i, r in enumerate(ordered)]
 
     async def tip(self, scope: str) -> Checkpoint:
         """The checkpoint after the newest record of a chained scope."""
         self._check_up()
-        last = await self._behind.newest(self._newest(scope), scope, content=False)
+        last = await self._own.newest(self._newest(scope), scope, content=False)
         return checkpoint_at(last) if last else EMPTY
 
     async def bounds(self) -> tuple[int, int]:
@@ -217,7 +216,7 @@ class MemoryLog:
             free = None
             if not self._down:
                 free = next((number for number in self._order if self._leased.get(number, 0.0) <= now), None)
-            if free is not None and self._screen.outside(self._records[free]):
+            if free is not None and self._filter.why_foreign(self._records[free]):
                 self.finish(free)
                 continue
             if free is not None:
@@ -386,34 +385,3 @@ class _MemoryJob:
     async def retry(self, *, after: float) -> None:
         """Put it back; another taker may have it after `after` seconds."""
         self._log.release(self._record.sequence, at=asyncio.get_running_loop().time() + after)
-
-
-class MemoryLogs:
-    """The streams of one mesh in memory, by name; a `Logs`. Services under test share one."""
-
-    def __init__(self, streams: Streams | None = None, *, clock: Callable[[], int] = time.time_ns) -> None:
-        self.foreign = Foreign()
-        """What was passed over in all of them."""
-        self._specs = specs(streams or Streams())
-        self._clock = clock
-        self._open: dict[str, MemoryLog] = {}
-
-    async def open(self, stream: str) -> MemoryLog:
-        """The stream of that name, made at the first call; a name outside the mesh takes any subject."""
-        return self.stream(stream)
-
-    def stream(self, name: str) -> MemoryLog:
-        """The same without waiting, for tests that reach into it."""
-        if name not in self._open:
-            self._open[name] = MemoryLog(self._specs.get(name, name), clock=self._clock, foreign=self.foreign)
-        return self._open[name]
-
-    async def ensure(self, *names: str) -> None:
-        """Create the streams named, or all of the mesh."""
-        for name in names or tuple(self._specs):
-            self.stream(name)
-
-    async def close(self) -> None:
-        """End followers and takers."""
-        for log in self._open.values():
-            log.close()

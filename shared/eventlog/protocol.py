@@ -1,13 +1,13 @@
 """The log as services see it: a handful of methods over one stream, and the facts that a reader may rely on.
 
-Two implementations, `shared.eventlog.memory` and `shared.eventlog.jetstream.log`, pass one conformance suite
+Two implementations, `shared.eventlog.memory` and `shared.eventlog.jetstream.event_log`, pass one conformance suite
 (`tests/conformance/eventlog`). Services import from here and are handed an implementation.
 
 **Chains.** JetStream can lose acknowledged messages to disk corruption without a word, so a writer of a chained
 scope (all events of one cluster; all commits) puts three headers on every record: the epoch, the hash of the chain
 *before* the record, and its place in its atomic batch. `chain_after` continues the hash. A writer names the
 checkpoint that it writes after; the log refuses (`StaleWriterError`) when the scope has moved on, which also
-makes the writer's view of the chain true. A reader folds records with `shared.eventlog.chain.Verifier`, which
+makes the writer's view of the chain true. A reader folds records with `shared.eventlog.chain.ChainVerifier`, which
 raises `ChainBrokenError` at a hole, a rollback or a changed byte.
 """
 
@@ -246,7 +246,7 @@ class EventLog(Protocol):
 
         `start` may lie beyond the end. Never skips and never repeats a record that the stream still holds. Raises
         `ChainBrokenError` when the stream is seen to have lost what was yielded; a stream that was deleted and made
-        anew is followed from its beginning (a `Verifier` tells both from progress).
+        anew is followed from its beginning (a `ChainVerifier` tells both from progress).
         """
         ...
 

@@ -45,7 +45,7 @@ def mark_of(record: Record) -> int:
 
 
 class Beginning:
-    """Whether the records folded so far begin where the scope may begin. Mutable; owned by a `Verifier`."""
+    """Whether the records folded so far begin where the scope may begin. Mutable; owned by a `ChainVerifier`."""
 
     def __init__(self) -> None:
         self._first: Record | None = None

@@ -3,7 +3,7 @@
 A service defines the meaning with a `Fold` (`shared.eventlog.fold`), which is pure: no I/O, clock or task. A `LogView`
 feeds it. It reads the newest record of each subject, then follows the stream; it waits for a log that is away, reads
 again with a back-off after a failure, bounds what it takes in, and applies the one rule for epochs below. A view does
-not verify the chain: what is compiled or served from every record of a chain needs `shared.eventlog.chain.Verifier`.
+not verify the chain: a reader that needs every record of a chain uses `shared.eventlog.chain.ChainVerifier`.
 
 **The rule for epochs.** The log orders records by sequence, and a chain is in one epoch: that of its newest record.
 
@@ -28,12 +28,12 @@ import contextlib
 import enum
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
 from shared.eventlog.fold import UNREADABLE, Epoch, Fold, ViewRestartError
 from shared.eventlog.protocol import ChainBrokenError, EventLog, EventLogError, LogUnavailableError, Record
-from shared.records.subjects import Streams
 from shared.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
@@ -65,6 +65,14 @@ class ViewLimits(msgspec.Struct, frozen=True):
     """Bytes of the payloads of their newest records, together."""
 
 
+class ChainScopes(Protocol):
+    """Which hash chain a subject belongs to; `shared.records.subjects.Streams`."""
+
+    def chain_scope(self, subject: str) -> str:
+        """Return the scope of the chain of a record with this subject."""
+        ...
+
+
 class _Start(msgspec.Struct, frozen=True):
     """Where following begins."""
 
@@ -74,7 +82,7 @@ class _Start(msgspec.Struct, frozen=True):
     """The record at that sequence, if it was folded by the reading."""
 
 
-class _Chain:
+class _ChainEpoch:
     """Which epoch of a chain is in force, as far as records were seen."""
 
     def __init__(self, epoch: str, newest: int, *, until: int = 0) -> None:
@@ -102,7 +110,7 @@ class LogView:
         *,
         name: str,
         subjects: Sequence[str],
-        streams: Streams,
+        streams: ChainScopes,
         begin: Begin = Begin.NEWEST,
         seed: Callable[[], Awaitable[None]] | None = None,
         backoff: Backoff = Backoff(first=0.3, longest=1.0),  # noqa: B008 (immutable)
@@ -126,7 +134,7 @@ class LogView:
         self._backoff = backoff
         self._limits = limits
         self._settle = settle
-        self._chains: dict[str, _Chain] = {}
+        self._chains: dict[str, _ChainEpoch] = {}
         self._held: dict[str, int] = {}
         """Bytes of the newest record by subject."""
         self._bytes = 0
@@ -209,7 +217,7 @@ class LogView:
         (subjects,) = self._subjects
         tip = await self._log.tip(subjects)
         self._goal = tip.sequence
-        self._begin_reading({subjects: _Chain(tip.epoch, tip.sequence, until=tip.sequence)} if tip.epoch else {})
+        self._begin_reading({subjects: _ChainEpoch(tip.epoch, tip.sequence, until=tip.sequence)} if tip.epoch else {})
         if self._seed is not None:
             await self._seed()
             self._notify()
@@ -220,9 +228,9 @@ class LogView:
         if sequence >= self._goal:
             self.caught_up.set()
 
-    async def _chains_of(self, records: Sequence[Record]) -> dict[str, _Chain]:
+    async def _chains_of(self, records: Sequence[Record]) -> dict[str, _ChainEpoch]:
         """The chains that these records belong to, each with the epoch of its tip."""
-        chains: dict[str, _Chain] = {}
+        chains: dict[str, _ChainEpoch] = {}
         for record in records:
             scope = self._streams.chain_scope(record.subject)
             if not record.epoch:
@@ -233,12 +241,12 @@ class LogView:
                 if scope != record.subject:
                     tip = await self._log.tip(scope)
                     epoch, newest = tip.epoch, tip.sequence
-                chains[scope] = _Chain(epoch, newest)
+                chains[scope] = _ChainEpoch(epoch, newest)
             if record.epoch != chains[scope].epoch:
                 chains[scope].end(record.epoch)
         return chains
 
-    def _begin_reading(self, chains: dict[str, _Chain]) -> None:
+    def _begin_reading(self, chains: dict[str, _ChainEpoch]) -> None:
         self._held.clear()
         self._bytes = 0
         before, self._chains = self._chains, chains
@@ -314,7 +322,7 @@ class LogView:
                 f"record {record.sequence} is of epoch {record.epoch}, {chain.newest} is of {chain.epoch}",
                 about=scope,
             )
-        began = _Chain(record.epoch, record.sequence)
+        began = _ChainEpoch(record.epoch, record.sequence)
         if chain is not None:
             _log.warning("%s: epoch %s begins at record %d of %s", self._name, record.epoch, record.sequence, scope)
             began.ended = chain.ended

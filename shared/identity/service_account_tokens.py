@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from shared.errors import MeshlogError
 from shared.io.decoding import UndecodableError, decode, decode_by
-from shared.model import TokenIssuer
+from shared.projected_objects import TokenIssuer
 
 AUDIENCE = "meshlog"
 MAX_TOKEN = 16 * 1024

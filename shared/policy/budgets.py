@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from shared.errors import BadInputError
-from shared.model import EndpointSlice, Pod, Service
 from shared.policy.errors import PolicyError
+from shared.projected_objects import EndpointSlice, Pod, Service
 
 
 class Budgets(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
 from shared.meshconfig.validation import problems
-from shared.model import PolicyObject
 from shared.policy import shapes
 from shared.policy.budgets import DEFAULTS, Budgets, within
 from shared.policy.errors import PolicyError
@@ -33,6 +32,7 @@ from shared.policy.model import (
 from shared.policy.names import ObjectName
 from shared.policy.requests import escaped_slashes, forwarders
 from shared.policy.route_groups import program_of, route_group
+from shared.projected_objects import PolicyObject
 from shared.records.events import encode_object
 
 SMI_VERSIONS = frozenset({"v1alpha1", "v1alpha2", "v1alpha3", "v1alpha4"})

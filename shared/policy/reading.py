@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import msgspec
 
-from shared import model
+from shared import projected_objects
 from shared.io.decoding import convert, decode, decoding
 
 _NOT_SPEC = frozenset({"apiVersion", "kind", "metadata", "status", "spec"})
 
 
-def read_policy(payload: bytes | msgspec.Raw) -> model.PolicyObject:
+def read_policy(payload: bytes | msgspec.Raw) -> projected_objects.PolicyObject:
     """Read one object. Raises what msgspec raises for bytes that are none.
 
     `spec` may be missing (early SMI has its fields beside the metadata) or null, and metadata may hold nulls.
@@ -27,7 +27,7 @@ def read_policy(payload: bytes | msgspec.Raw) -> model.PolicyObject:
         spec = {key: value for key, value in whole.items() if key not in _NOT_SPEC}
     with decoding():
         meta = without_nulls(whole.get("metadata"))
-    return convert(model.PolicyObject, {"metadata": meta, "spec": spec})
+    return convert(projected_objects.PolicyObject, {"metadata": meta, "spec": spec})
 
 
 def without_nulls(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from shared import model
+from shared import projected_objects
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Record
 from shared.io.decoding import UndecodableError, decode_by
@@ -21,7 +21,7 @@ from shared.records.subjects import Streams, escape
 SCHEMA = 1
 """The newest schema that this build writes and understands."""
 
-KINDS = frozenset({*model.KINDS, "Pin"})
+KINDS = frozenset({*projected_objects.KINDS, "Pin"})
 """Kinds that this build understands: those of Kubernetes' objects, and a person's pin (`shared.records.pins`)."""
 
 APPLIED: Literal["applied"] = "applied"
@@ -90,7 +90,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     api_version: str = ""
     """`group/version` that the object was read in."""
     object: msgspec.Raw | None = None
-    """The projected object (`shared.model`), as JSON; none for `deleted`."""
+    """The projected object (`shared.projected_objects`), as JSON; none for `deleted`."""
     origin: Origin = _NO_ORIGIN
     withheld: int = 0
     """Size of the object in bytes if its closed form stands in its place (`shared.records.withheld`); 0 if not."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from shared import model
+from shared import projected_objects as projected
 from shared.eventlog.protocol import MAX_PAYLOAD
 from shared.records import unreadable
 from shared.records.events import encode_object
@@ -34,14 +34,14 @@ LABEL_WITHHELD = "meshlog.io/withheld"
 _MAX_TEXT = 253
 """Characters of a text that a closed form takes over; Kubernetes' names are not longer."""
 _MAX_ADDRESSES = 4
-_KEPT_OF_POD = (model.ANNOTATION_SIDECAR, model.ANNOTATION_PROXYLESS)
+_KEPT_OF_POD = (projected.ANNOTATION_SIDECAR, projected.ANNOTATION_PROXYLESS)
 _MAX_SETTING = 4096
 """Characters of a setting that a closed form takes over as it stands."""
 _STRICT = {
-    model.ANNOTATION_PERMISSIVE: "false",
-    model.ANNOTATION_CALLS: "",
-    model.ANNOTATION_ESCAPED_SLASHES: "reject",
-    model.ANNOTATION_FORWARDERS: "",
+    projected.ANNOTATION_PERMISSIVE: "false",
+    projected.ANNOTATION_CALLS: "",
+    projected.ANNOTATION_ESCAPED_SLASHES: "reject",
+    projected.ANNOTATION_FORWARDERS: "",
 }
 """What a namespace may say for its own pods → what stands for it if that is too long: the stricter choice."""
 _KEPT_OF_ROOT = ("role", "intent", "trustDomain", "provider")
@@ -61,26 +61,26 @@ _MEANWHILE = {
 
 
 def closed(kind: str, value: Any) -> Any:
-    """The closed form of an object of a kind of `shared.model.KINDS`: small, and of the same type."""
+    """The closed form of an object of a kind of `shared.projected_objects.KINDS`: small, and of the same type."""
     if kind == "TokenIssuer":
-        return model.TokenIssuer(issuer="", jwks={"keys": []})  # no token proves anything
+        return projected.TokenIssuer(issuer="", jwks={"keys": []})  # no token proves anything
     meta = _bare(value.metadata)
     match kind:
         case "Namespace":
-            return model.Namespace(_as_member(meta, value.metadata))
+            return projected.Namespace(_as_member(meta, value.metadata))
         case "ServiceAccount":
-            return model.ServiceAccount(meta)
+            return projected.ServiceAccount(meta)
         case "Service":
-            return model.Service(meta, _addresses_only(value.spec))
+            return projected.Service(meta, _addresses_only(value.spec))
         case "EndpointSlice":
-            service = _short(value.metadata.labels.get(model.LABEL_SERVICE_NAME, ""))
-            labels = {model.LABEL_SERVICE_NAME: service} if service else {}
+            service = _short(value.metadata.labels.get(projected.LABEL_SERVICE_NAME, ""))
+            labels = {projected.LABEL_SERVICE_NAME: service} if service else {}
             meta = msgspec.structs.replace(meta, labels=labels)
-            return model.EndpointSlice(meta, address_type=_short(value.address_type))
+            return projected.EndpointSlice(meta, address_type=_short(value.address_type))
         case "Pod":
             return _unlabelled(meta, value)
         case _:
-            return model.PolicyObject(meta, _closed_spec(kind, value.spec))
+            return projected.PolicyObject(meta, _closed_spec(kind, value.spec))
 
 
 def _closed_spec(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def said(kind: str, size: int, why: str = "") -> tuple[str, str]:
     return "object/unreadable", f"cannot be read as a {kind}{reason}; until it can be {meanwhile}"
 
 
-def _as_member(bare: model.Meta, meta: model.Meta) -> model.Meta:
+def _as_member(bare: projected.Meta, meta: projected.Meta) -> projected.Meta:
     """In or out of the mesh as its labels say, and no more open than it says."""
     labels = {
         label: _short(meta.labels[label])
-        for label in (model.LABEL_MONITORED_BY, model.LABEL_IGNORE)
+        for label in (projected.LABEL_MONITORED_BY, projected.LABEL_IGNORE)
         if label in meta.labels
     }
     annotations = {
@@ -117,13 +117,13 @@ def _as_member(bare: model.Meta, meta: model.Meta) -> model.Meta:
         for name, strict in _STRICT.items()
         if name in meta.annotations
     }
-    if model.ANNOTATION_INJECTION in meta.annotations:
-        annotations[model.ANNOTATION_INJECTION] = _short(meta.annotations[model.ANNOTATION_INJECTION])
+    if projected.ANNOTATION_INJECTION in meta.annotations:
+        annotations[projected.ANNOTATION_INJECTION] = _short(meta.annotations[projected.ANNOTATION_INJECTION])
     return msgspec.structs.replace(bare, labels=labels, annotations=annotations)
 
 
-def _bare(meta: model.Meta) -> model.Meta:
-    return model.Meta(
+def _bare(meta: projected.Meta) -> projected.Meta:
+    return projected.Meta(
         name=_short(meta.name),
         namespace=_short(meta.namespace),
         uid=_short(meta.uid),
@@ -132,28 +132,28 @@ def _bare(meta: model.Meta) -> model.Meta:
     )
 
 
-def _addresses_only(spec: model.ServiceSpec) -> model.ServiceSpec:
+def _addresses_only(spec: projected.ServiceSpec) -> projected.ServiceSpec:
     """It keeps its addresses, so that no other takes them over."""
-    return model.ServiceSpec(
+    return projected.ServiceSpec(
         type=_short(spec.type),
         cluster_ip=_short(spec.cluster_ip),
         cluster_ips=[_short(address) for address in spec.cluster_ips[:_MAX_ADDRESSES]],
     )
 
 
-def _unlabelled(meta: model.Meta, pod: model.Pod) -> model.Pod:
+def _unlabelled(meta: projected.Meta, pod: projected.Pod) -> projected.Pod:
     """It stays a workload of its account: were it gone, a binding by labels could mean the account's other pods."""
     annotations = {
         key: _short(pod.metadata.annotations[key]) for key in _KEPT_OF_POD if key in pod.metadata.annotations
     }
     meta = msgspec.structs.replace(meta, labels={LABEL_WITHHELD: "true"}, annotations=annotations)
-    spec = model.PodSpec(
+    spec = projected.PodSpec(
         service_account_name=_short(pod.spec.service_account_name),
         host_network=pod.spec.host_network,
     )
-    addresses = [model.PodIp(ip=_short(one.ip)) for one in pod.status.pod_ips[:_MAX_ADDRESSES]]
-    status = model.PodStatus(phase=_short(pod.status.phase), pod_ip=_short(pod.status.pod_ip), pod_ips=addresses)
-    return model.Pod(meta, spec, status)
+    addresses = [projected.PodIp(ip=_short(one.ip)) for one in pod.status.pod_ips[:_MAX_ADDRESSES]]
+    status = projected.PodStatus(phase=_short(pod.status.phase), pod_ip=_short(pod.status.pod_ip), pod_ips=addresses)
+    return projected.Pod(meta, spec, status)
 
 
 def _short(text: str) -> str:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from shared.errors import BadInputError, MeshlogError
-from shared.eventlog.foreign import Foreign
+from shared.eventlog.foreign import ForeignRecords
 from shared.io.visible_text import visible
 from shared.service import settings as settings_module
 from shared.service.settings import CommonSettings
@@ -76,7 +76,7 @@ class Context(Generic[C]):
         """Have `/readyz` say something that people should know of, ready or not; empty: no more."""
         self.readiness.remark(name, text)
 
-    def count_foreign(self, foreign: Foreign) -> None:
+    def count_foreign(self, foreign: ForeignRecords) -> None:
         """Have `/metrics` tell of the foreign records that this process met in the log."""
         counter = self.metrics.counter(
             "meshlog_log_foreign_records_total",

@@ -19,8 +19,8 @@ from nats.errors import Error as NatsError
 
 from cli.embedded import lifecycle, log_credentials
 from deploy.install.workloads import NATS_SECRET
-from shared.eventlog.chain import forge
-from shared.eventlog.jetstream.connection import api_prefix
+from shared.eventlog.chain import chain_batch
+from shared.eventlog.jetstream.nats_connection import api_prefix
 from shared.eventlog.protocol import Checkpoint, Draft
 from shared.records.subjects import Streams
 from tests.attacks.attack import Attack, Cost
@@ -170,7 +170,7 @@ async def write(client: Client, subject: str, payload: bytes, headers: Mapping[s
 
 async def forge_behind(client: Client, tip: Checkpoint, scope: str, draft: Draft) -> bool:
     """Publish a record that continues the chain as its writers do, whatever it says; whether the server stored it."""
-    forged = forge([draft], scope=scope, after=tip, epoch="" if tip.epoch else "e1")
+    forged = chain_batch([draft], scope=scope, after=tip, epoch="" if tip.epoch else "e1")
     expected = {
         "Nats-Expected-Last-Subject-Sequence": str(tip.sequence),
         "Nats-Expected-Last-Subject-Sequence-Subject": scope,

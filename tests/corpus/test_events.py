@@ -12,7 +12,7 @@ import pytest
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.core.kinds import TOKEN_ISSUER, kinds
-from shared.model import KINDS
+from shared.projected_objects import KINDS
 from shared.records import events
 from shared.records.events import APPLIED, DELETED, Event
 from shared.records.pins import PIN_KIND, Pin, objects_of

@@ -16,11 +16,12 @@ from services.compiler.log.publisher import Publication
 from services.compiler.log.snapshot_store import Snapshots
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.core.object_index import Book
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Draft
 from shared.records import events, pins
 from shared.records.snapshot import Snapshot
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.corpus import recording
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer

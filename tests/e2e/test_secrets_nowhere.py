@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cli.embedded import lifecycle
 from cli.embedded.pod_commands import PodCommand
 from services.ca.keys.authority import StoredAuthority
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft
 from shared.records.certificates import AuditNote, encode
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.e2e.bookstore import LOAD, PODS, Scene, none_failed
 from tests.e2e.command import Command
 from tests.e2e.secret_search import SecretSearch

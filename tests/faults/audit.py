@@ -16,11 +16,11 @@ from services.ingestor.core.kinds import Kind, kinds
 from services.ingestor.core.object_index import Book
 from services.ingestor.core.observations import Listed, ObjectName
 from services.ingestor.core.projection import project
-from shared.eventlog.chain import Verifier, checkpoint_at
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.chain import ChainVerifier, checkpoint_at
 from shared.eventlog.protocol import ChainBrokenError
 from shared.records import events
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
     """Read the whole log and the whole cluster, and compare."""
     streams = Streams()
     log = logs.existing(streams.events)
-    verifier, book = Verifier(), Book()
+    verifier, book = ChainVerifier(), Book()
     count = epochs = end = 0
     resumed = 0  # the first record after the newest break: what was said before may have been unsaid in between
     broken = ""
@@ -58,7 +58,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
             begins = verifier.fold(record)
         except ChainBrokenError as error:
             # As every reader does: what is broken is void, up to the epoch that says it anew.
-            verifier, broken, resumed = Verifier(checkpoint_at(record)), str(error), record.sequence
+            verifier, broken, resumed = ChainVerifier(checkpoint_at(record)), str(error), record.sequence
             continue
         if begins:
             epochs, broken = epochs + 1, ""

@@ -25,12 +25,12 @@ from cli.kubernetes import kubeconfig
 from cli.kubernetes.api import Api, connect
 from cli.kubernetes.manifests import Manifest, read_manifests
 from shared.errors import MeshlogError
-from shared.eventlog.jetstream.api import call
-from shared.eventlog.jetstream.connection import Access, Connection
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.jetstream.nats_connection import LogAccess, NatsConnection
+from shared.eventlog.jetstream.stream_api import call
 from shared.eventlog.protocol import LogUnavailableError
 from shared.records.subjects import Streams
 from shared.service.lease import Tenure
+from shared.streams.jetstream import JetStreamLogs
 from tests.faults.audit import Verdict, audit
 from tests.faults.machine import Machine
 from tests.waiting import eventually
@@ -184,11 +184,11 @@ class Scene:
         """The NATS server that leads the stream of events."""
 
         async def look() -> str:
-            connection = Connection(self._access())
+            connection = NatsConnection(self._access())
             connection.open()
             try:
-                line = await connection.line(within=2)
-                answer = await call(line, Streams().events, f"STREAM.INFO.{Streams().events}")
+                session = await connection.session(within=2)
+                answer = await call(session, Streams().events, f"STREAM.INFO.{Streams().events}")
                 return str(answer["cluster"].get("leader", ""))
             except LogUnavailableError:
                 return ""
@@ -213,7 +213,7 @@ class Scene:
         assert found is not None, "the log cannot be read"
         return found
 
-    def _access(self) -> Access:
+    def _access(self) -> LogAccess:
         return lifecycle.log_access(lifecycle.running(), name="faults")
 
     def _lease(self, service: str) -> str:

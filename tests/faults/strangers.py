@@ -16,11 +16,11 @@ import yaml
 
 from cli.embedded import lifecycle, log_credentials
 from deploy.install.workloads import NATS_SECRET
-from shared.eventlog.jetstream.connection import Access, Connection
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.jetstream.nats_client import Client, NatsError
+from shared.eventlog.jetstream.nats_connection import LogAccess, NatsConnection
 from shared.eventlog.protocol import LogUnavailableError
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.waiting import eventually
 
 FORGED = Streams().event_subject(lifecycle.CLUSTER, "TrafficTarget", "bookstore", "everybody")
@@ -47,7 +47,7 @@ def passwords() -> dict[str, str]:
     return {name: data["password"] for name, data in secrets.items() if "password" in data}
 
 
-def _stolen(file: Path) -> Access:
+def _stolen(file: Path) -> LogAccess:
     file.write_text(passwords()[NATS_SECRET.format(THIEF)], encoding="utf-8")
     operator = lifecycle.log_access(lifecycle.running())
     return msgspec.structs.replace(operator, user=THIEF, password_file=str(file), inbox=f"_INBOX_{THIEF}")
@@ -56,11 +56,11 @@ def _stolen(file: Path) -> Access:
 async def forge() -> bool:
     """Whether an edge's credentials can write an event."""
     with tempfile.TemporaryDirectory() as elsewhere:
-        connection = Connection(_stolen(Path(elsewhere, "password")))
+        connection = NatsConnection(_stolen(Path(elsewhere, "password")))
         connection.open()
         try:
-            line = await connection.line(within=5)
-            await line.request(FORGED, b"{}", within=2)
+            session = await connection.session(within=5)
+            await session.request(FORGED, b"{}", within=2)
         except LogUnavailableError:
             return False
         finally:
@@ -88,10 +88,10 @@ async def in_the_clear() -> bool:
     """Whether somebody without the servers' CA is let in."""
     operator = lifecycle.log_access(lifecycle.running())
     trusting_others = ssl.create_default_context()
-    connection = Connection(Access(servers=operator.servers, tls=trusting_others, user="operator"))
+    connection = NatsConnection(LogAccess(servers=operator.servers, tls=trusting_others, user="operator"))
     connection.open()
     try:
-        await connection.line(within=1)
+        await connection.session(within=1)
     except LogUnavailableError:
         return False
     finally:

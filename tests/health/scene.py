@@ -18,8 +18,8 @@ from cli.embedded.pod_commands import PodCommand
 from cli.kubernetes import kubeconfig
 from cli.kubernetes.api import Api, Manifest, connect
 from deploy.install.workloads import NATS_SECRET
-from shared.eventlog.jetstream.api import call
-from shared.eventlog.jetstream.connection import Connection, Line
+from shared.eventlog.jetstream.nats_connection import NatsConnection, NatsSession
+from shared.eventlog.jetstream.stream_api import call
 from tests.faults.machine import Machine
 from tests.faults.strangers import passwords
 from tests.waiting import eventually
@@ -103,27 +103,27 @@ class Scene:
         `of`: in all (`max_bytes`), or in one record (`max_msg_size`). A stream that keeps one record of each subject
         takes a record beyond the first limit if it is shorter than the one it replaces.
         """
-        async with self._line(owner) as line:
-            info = await call(line, stream, f"STREAM.INFO.{stream}")
-            await call(line, stream, f"STREAM.UPDATE.{stream}", {**info["config"], of: most})
+        async with self._session(owner) as session:
+            info = await call(session, stream, f"STREAM.INFO.{stream}")
+            await call(session, stream, f"STREAM.UPDATE.{stream}", {**info["config"], of: most})
 
     async def asked(self) -> bool:
         """Whether a signing request waits in the log."""
-        async with self._line("ca") as line:
-            return (await call(line, "MESH_CSRS", "STREAM.INFO.MESH_CSRS"))["state"]["messages"] > 0
+        async with self._session("ca") as session:
+            return (await call(session, "MESH_CSRS", "STREAM.INFO.MESH_CSRS"))["state"]["messages"] > 0
 
     @contextlib.asynccontextmanager
-    async def _line(self, owner: str) -> AsyncGenerator[Line]:
+    async def _session(self, owner: str) -> AsyncGenerator[NatsSession]:
         """To the log, as this service."""
         file = self.state / f"{owner}.password"
         file.write_text(passwords()[NATS_SECRET.format(owner)], encoding="utf-8")
         access = msgspec.structs.replace(
             lifecycle.log_access(lifecycle.running()), user=owner, password_file=str(file), inbox=f"_INBOX_{owner}"
         )
-        connection = Connection(access)
+        connection = NatsConnection(access)
         connection.open()
         try:
-            yield await connection.line(within=5)
+            yield await connection.session(within=5)
         finally:
             await connection.close()
 

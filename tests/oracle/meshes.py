@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE, ServicePort
+from shared.projected_objects import (
+    ANNOTATION_ESCAPED_SLASHES,
+    ANNOTATION_FORWARDERS,
+    ANNOTATION_PERMISSIVE,
+    ServicePort,
+)
 from shared.records.events import Event
 from tests.oracle.smi import Ask
 from tests.unit.compiler import objects

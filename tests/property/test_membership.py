@@ -21,7 +21,7 @@ from services.ingestor.core.observations import Observed
 from services.injector.core.decision import NamespaceMeta, decide
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.membership import is_member, mesh_of
-from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
 from tests.unit.compiler import objects
 from tests.unit.ingestor.status.test_reports import Written, acknowledged, commit, namespace, reached, reporter, target
 

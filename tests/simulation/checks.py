@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from services.compiler.core.offline import compile_events
 from services.compiler.log.snapshot_store import Snapshots
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import HEADER_KEPT, Record
 from shared.records import chunked_payload, events
 from shared.records.events import Event
@@ -34,7 +34,7 @@ class Events:
         self.epochs: set[str] = set()
         self.doubled: list[str] = []
         """Records that say what the one before them of the same object says, though nobody had to."""
-        self._verifier = Verifier()
+        self._verifier = ChainVerifier()
         self._said: dict[str, bytes] = {}
 
     def fold(self, record: Record) -> None:
@@ -46,7 +46,7 @@ class Events:
                 self.broken = ""
         except Exception as error:  # noqa: BLE001 (it is the answer)
             self.broken = self.broken or f"the chain is broken: {error}"
-            self._verifier = Verifier()
+            self._verifier = ChainVerifier()
             self._verifier.fold(record)
             # It may have been the first of an epoch, in which all is said again.
             self._said.clear()

@@ -16,7 +16,7 @@ from services.ingestor.core.kinds import Kind
 from services.ingestor.core.projection import project
 from services.ingestor.core.reflector import Failure
 from services.ingestor.kubernetes.source import ListAnswer, SourceError
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 from shared.records.events import SCHEMA, Event
 from tests.simulation.network import Link
 from tests.unit.compiler import objects

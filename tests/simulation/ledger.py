@@ -12,13 +12,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from services.compiler.core.offline import compile_events
-from shared.eventlog.chain import checkpoint_at, forge
-from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.chain import chain_batch, checkpoint_at
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, Checkpoint, Draft, Record, epoch_records
 from shared.records import chunked_payload, events
 from shared.records.events import Event
 from shared.records.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.simulation.disk import StreamDisk
 from tests.simulation.witness import contents, copied
 
@@ -139,7 +139,7 @@ class RecordedLog(StreamDisk):
     ) -> Checkpoint:
         """Write though the scope may have moved on: what a writer does that does not say what it expects."""
         self._check_up()
-        forged = forge(drafts, scope=scope, after=after, epoch=epoch)
+        forged = chain_batch(drafts, scope=scope, after=after, epoch=epoch)
         sequence = 0
         for draft, headers in zip(drafts, forged.headers, strict=True):
             sequence = self._write(draft, headers)

@@ -29,8 +29,8 @@ from services.xds_edge.snapshot.follower import SnapshotFollower
 from services.xds_edge.xds.ads import AdsSession
 from services.xds_edge.xds.delta import DeltaSubscription, Offer
 from services.xds_edge.xds.resource_set import ResourceSet
-from shared.eventlog.chain import Verifier, checkpoint_at
-from shared.eventlog.foreign import Screen
+from shared.eventlog.chain import ChainVerifier, checkpoint_at
+from shared.eventlog.foreign import ForeignFilter
 from shared.eventlog.protocol import ChainBrokenError, Checkpoint, Draft, Record
 from shared.records import chunked_payload, events
 from shared.records.events import DELETED, Event
@@ -88,7 +88,7 @@ class Late(Compiler):
 # Readers
 
 
-class Trusting(Verifier):
+class Trusting(ChainVerifier):
     """Takes any record for the next one."""
 
     def fold(self, record: Record) -> bool:
@@ -99,7 +99,7 @@ class Trusting(Verifier):
             return False
 
 
-class Repeating(Verifier):
+class Repeating(ChainVerifier):
     """Lets what was read already pass once more."""
 
     def fold(self, record: Record) -> bool:
@@ -240,7 +240,7 @@ async def _by_age(retention: Retention, _standing: Standing) -> None:
 # Readers of any stream
 
 
-def _nothing_is(_screen: Screen, _record: Record) -> str:
+def _nothing_is(_filter: ForeignFilter, _record: Record) -> str:
     return ""
 
 
@@ -299,10 +299,10 @@ MISTAKES: dict[str, Mistake] = {
         "the compiler takes the deletions of policy five events late", lambda: [(CompilerProcess, "compiler", Late)]
     ),
     "trusting-compiler": Mistake(
-        "the compiler does not verify the chain of events", lambda: [(publisher, "Verifier", Trusting)]
+        "the compiler does not verify the chain of events", lambda: [(publisher, "ChainVerifier", Trusting)]
     ),
     "repeating-compiler": Mistake(
-        "the compiler folds a second time what is delivered twice", lambda: [(publisher, "Verifier", Repeating)]
+        "the compiler folds a second time what is delivered twice", lambda: [(publisher, "ChainVerifier", Repeating)]
     ),
     "unguarded-compiler": Mistake(
         "the compiler appends without saying which commit it follows", lambda: [_unguarded(STREAMS.snapshots)]
@@ -333,7 +333,7 @@ MISTAKES: dict[str, Mistake] = {
     "trim-by-age": Mistake("old events are forgotten, living or not", lambda: [(Retention, "run", _by_age)]),
     "trusting-edge": Mistake(
         "an edge folds a commit onto whatever it holds",
-        lambda: [(following, "Verifier", Trusting), (Fleet, "apply", _onto_anything)],
+        lambda: [(following, "ChainVerifier", Trusting), (Fleet, "apply", _onto_anything)],
     ),
     "lower-version": Mistake("an edge takes a lower version", lambda: [(SnapshotFollower, "_fold", _whatever_comes)]),
     "epoch-ignored": Mistake("an edge ignores a new epoch", lambda: [(SnapshotFollower, "_fold", _same_epoch_only)]),
@@ -357,7 +357,7 @@ MISTAKES: dict[str, Mistake] = {
         "an edge saves where it stands later than what it holds", lambda: [(EdgeProcess, "_save", _saved_ahead)]
     ),
     "unscreened": Mistake(
-        "whatever stands in the log is taken for the mesh's own", lambda: [(Screen, "_outside", _nothing_is)]
+        "whatever stands in the log is taken for the mesh's own", lambda: [(ForeignFilter, "_why_foreign", _nothing_is)]
     ),
     "believing": Mistake(
         "what a record says counts under whatever subject it stands", lambda: [(events, "read", _whatever_it_says)]

@@ -147,7 +147,7 @@ def mark_together(manifests: Sequence[Manifest]) -> None:
     """
     from deploy.install.profile import Profile
     from services.ingestor.core.kinds import is_followed
-    from shared.model import ANNOTATION_CHANGE_SET
+    from shared.projected_objects import ANNOTATION_CHANGE_SET
     from shared.records.change_sets import stamp
 
     home = Profile().namespace

@@ -19,15 +19,8 @@ from shared.identity.service_account_tokens import TokenVerifier, WorkloadToken
 from shared.io.decoding import UndecodableError, decode
 from shared.membership import is_member
 from shared.meshconfig.certificates import DEFAULT_KEY, GatewayWish, read_certificates
-from shared.model import (
-    ANNOTATION_SIDECAR,
-    Namespace,
-    Pod,
-    PolicyObject,
-    ServiceAccount,
-    TokenIssuer,
-)
 from shared.names import MESH_CONFIG
+from shared.projected_objects import ANNOTATION_SIDECAR, Namespace, Pod, PolicyObject, ServiceAccount, TokenIssuer
 from shared.records.events import DELETED, Event, read
 from shared.records.subjects import unescape
 

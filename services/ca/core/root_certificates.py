@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from shared.meshconfig.root_certificate import Role, read_root
-from shared.model import PolicyObject
+from shared.projected_objects import PolicyObject
 from shared.records.events import Event
 
 DEFAULT_ROOT = "default"

@@ -30,9 +30,9 @@ from services.compiler.mesh_state import Mesh, MeshSettings
 from services.compiler.reduce import reduce
 from services.compiler.time_slices import Steps, finished
 from shared.build import VERSION
-from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
 from shared.names import MESH_CONFIG
 from shared.policy.names import ObjectName
+from shared.projected_objects import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
 from shared.records.events import APPLIED, Event, ObjectKey
 from shared.records.snapshot import Cause, Commit, Quarantined, Snapshot
 

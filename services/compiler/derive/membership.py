@@ -9,16 +9,16 @@ from services.compiler.engine import query
 from services.compiler.mesh_state import Mesh
 from shared import membership
 from shared.identity.spiffe import InvalidSpiffeIdError, SpiffeId
-from shared.model import (
+from shared.names import MESH_CONFIG
+from shared.policy.model import MeshConfig
+from shared.policy.names import ObjectName
+from shared.projected_objects import (
     ANNOTATION_CALLS,
     ANNOTATION_PERMISSIVE,
     ANNOTATION_PROXYLESS,
     ANNOTATION_SIDECAR,
     Pod,
 )
-from shared.names import MESH_CONFIG
-from shared.policy.model import MeshConfig
-from shared.policy.names import ObjectName
 
 
 class Workload(NamedTuple):

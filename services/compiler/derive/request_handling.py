@@ -7,10 +7,10 @@ from typing import NamedTuple
 from services.compiler.derive.membership import is_member, mesh_config, spiffe_ids
 from services.compiler.engine import query
 from services.compiler.mesh_state import Mesh
-from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 from shared.policy.model import EscapedSlashes
 from shared.policy.names import ObjectName
 from shared.policy.requests import escaped_slashes, listed_forwarders
+from shared.projected_objects import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 
 
 class Reading(NamedTuple):

@@ -21,7 +21,7 @@ from services.compiler.core.compiler import Compiler
 from services.compiler.core.pin_filter import refuse_future
 from services.compiler.log.loop_turns import Turns
 from services.compiler.log.snapshot_store import Kept, Snapshots
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import (
     ChainBrokenError,
     EventLog,
@@ -119,7 +119,7 @@ class Publication:
         self._halved = False
         """Whether that event is of those with which the epoch began."""
         self._aside = False
-        self._verifier = Verifier()
+        self._verifier = ChainVerifier()
         self._broken = ""
         self._open: list[Record] = []
         self._missing = 0
@@ -172,7 +172,7 @@ class Publication:
 
     async def _fold_all(self) -> None:
         self.compiler = self._new_compiler()
-        self._verifier, self._broken, self._open, self._missing = Verifier(), "", [], 0
+        self._verifier, self._broken, self._open, self._missing = ChainVerifier(), "", [], 0
         self.newer, self._halved, self._aside, self.reached = "", False, False, 0
         folded, turns = 0, Turns()
         async for record in self._log.read(subjects=self._scope):
@@ -244,7 +244,7 @@ class Publication:
             _log.warning("the event log is broken: %s", error)
             self._broken = str(error)
             self._ready("events", False, self._broken)
-            self._verifier = Verifier()
+            self._verifier = ChainVerifier()
             try:
                 starts = self._verifier.fold(record)
             except ChainBrokenError:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from shared.eventlog.chain import Verifier, checkpoint_at
+from shared.eventlog.chain import ChainVerifier, checkpoint_at
 from shared.eventlog.epoch import begins_later, new_epoch
 from shared.eventlog.protocol import (
     EMPTY,
@@ -84,7 +84,7 @@ class Snapshots:
         self._broken = False
         await self._load_keyframe()
         subject = self._streams.snapshot_subject
-        verifier, assembler = Verifier(), chunked_payload.Assembler()
+        verifier, assembler = ChainVerifier(), chunked_payload.Assembler()
         self._after, self._said = EMPTY, 0
         async for record in self._snapshots.read(subjects=subject):
             # Not the stream's tip afterwards: another compiler may have published since, which must be read first.
@@ -95,7 +95,7 @@ class Snapshots:
                 if payload is not None:
                     self._take(payload)
             except (ChainBrokenError, chunked_payload.BlobError, SnapshotError) as error:
-                verifier = Verifier()
+                verifier = ChainVerifier()
                 if isinstance(error, FutureSnapshotError):
                     # What a newer build published counts, though it cannot be read: versions only grow.
                     self._rise(
@@ -115,7 +115,7 @@ class Snapshots:
         if self._broken or not self._after.epoch:
             await self.load()
             return
-        verifier, assembler = Verifier(self._after), chunked_payload.Assembler()
+        verifier, assembler = ChainVerifier(self._after), chunked_payload.Assembler()
         try:
             async for record in self._snapshots.read(
                 start=self._after.sequence + 1, subjects=self._streams.snapshot_subject

@@ -39,7 +39,7 @@ class Projected(msgspec.Struct, frozen=True):
     resource_version: str
     api_version: str
     body: bytes
-    """The projection (`shared.model`), deterministic JSON."""
+    """The projection (`shared.projected_objects`), deterministic JSON."""
     digest: str
     """Of `body` and `api_version`: equal digests mean that nothing changed which matters."""
     origin: Origin = Origin()

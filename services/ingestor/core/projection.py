@@ -1,4 +1,4 @@
-"""From the API server's bytes to the projection of `shared.model`: only the fields that can change a proxy.
+"""From the API server's bytes to the projection of `shared.projected_objects`: only the fields that can change a proxy.
 
 What is not a field of the struct falls away, so a heartbeat, a condition or `managedFields` makes no event. The
 change-set annotation is taken out as well: it says how an object arrived, not what it is. Decoding is typed and
@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from services.ingestor.core.observations import ChangeSet, ObjectName, Projected
-from shared import model
+from shared import projected_objects as projected
 from shared.errors import MeshlogError
 from shared.io.decoding import UndecodableError, convert, decode, decode_any, decode_by, decoding
 from shared.policy.reading import read_policy, without_nulls
@@ -83,7 +83,7 @@ class _Spec(msgspec.Struct):
 
 _HEAD = msgspec.json.Decoder(_Head)
 _NAME = msgspec.json.Decoder(_NameOnly)
-_DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in model.KINDS.items()}
+_DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in projected.KINDS.items()}
 
 
 def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source: str) -> Projected:
@@ -97,7 +97,7 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
     except UndecodableError as error:
         raise UnreadableObjectError(kind, why(error), name=name_of(payload)) from error
     meta = head.metadata
-    change_set = parse_change_set((meta.annotations or {}).get(model.ANNOTATION_CHANGE_SET, ""))
+    change_set = parse_change_set((meta.annotations or {}).get(projected.ANNOTATION_CHANGE_SET, ""))
     version = head.api_version or api_version
     return Projected(
         kind=kind,
@@ -118,7 +118,7 @@ def project(kind: str, payload: bytes | msgspec.Raw, *, api_version: str, source
 
 def project_issuer(issuer: str, jwks: dict[str, Any]) -> Projected:
     """The cluster's token issuer as an object: it has no uid and no resource version, its digest tells a change."""
-    body, instead_of = _fitted("TokenIssuer", model.TokenIssuer(issuer=issuer, jwks=jwks))
+    body, instead_of = _fitted("TokenIssuer", projected.TokenIssuer(issuer=issuer, jwks=jwks))
     return Projected(
         kind="TokenIssuer",
         name=ObjectName(namespace="", name="cluster"),
@@ -183,13 +183,13 @@ def _size(text: str) -> int:
 
 def _body(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int, str]:
     """The projection, 0 and nothing; or the closed form, how many bytes it stands for, and why it cannot be read."""
-    struct = model.KINDS[kind]
+    struct = projected.KINDS[kind]
     if kind in GRANTING:
         try:
             return *_fitted(kind, _trimmed(read_policy(payload))), ""
         except UndecodableError as error:
             return *_closed_policy(kind, payload, head), why(error)
-    if struct is model.PolicyObject:
+    if struct is projected.PolicyObject:
         return *_fitted(kind, _trimmed(read_policy(payload))), ""
     try:
         decoded: Any = decode_by(_DECODERS[kind], payload)
@@ -209,7 +209,7 @@ def _fitted(kind: str, projected: Any) -> tuple[bytes, int]:
 
 def _closed_policy(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> tuple[bytes, int]:
     """Of policy that cannot be read. Its size is that of its specification: what is written back into it is no news."""
-    meta = model.Meta(
+    meta = projected.Meta(
         name=head.name,
         namespace=head.namespace or "",
         uid=head.uid or "",
@@ -217,21 +217,21 @@ def _closed_policy(kind: str, payload: bytes | msgspec.Raw, head: _HeadMeta) -> 
         deletion_timestamp=head.deletion_timestamp or "",
     )
     size = len(bytes(decode(_Spec, payload).spec))
-    return bytes(encode_object(closed(kind, model.PolicyObject(meta)))), max(1, size)
+    return bytes(encode_object(closed(kind, projected.PolicyObject(meta)))), max(1, size)
 
 
 def _status(kind: str, status: msgspec.Raw | msgspec.UnsetType) -> bytes:
-    return bytes(status) if status is not msgspec.UNSET and model.KINDS[kind] is model.PolicyObject else b""
+    return bytes(status) if status is not msgspec.UNSET and projected.KINDS[kind] is projected.PolicyObject else b""
 
 
 def _trimmed(decoded: Any) -> Any:
-    meta: model.Meta = decoded.metadata
+    meta: projected.Meta = decoded.metadata
     if not meta.annotations:
         return decoded
     kept = {
         key: value
         for key, value in meta.annotations.items()
-        if key.startswith((model.MESHLOG_PREFIX, model.OSM_PREFIX)) and key != model.ANNOTATION_CHANGE_SET
+        if key.startswith((projected.MESHLOG_PREFIX, projected.OSM_PREFIX)) and key != projected.ANNOTATION_CHANGE_SET
     }
     if len(kept) == len(meta.annotations):
         return decoded

@@ -15,7 +15,7 @@ import msgspec
 from services.ingestor.core.diff import Known
 from services.ingestor.core.object_index import Book
 from services.ingestor.core.observations import ObjectName
-from shared.eventlog.chain import Verifier, checkpoint_at, was_changed
+from shared.eventlog.chain import ChainVerifier, checkpoint_at, was_changed
 from shared.eventlog.epoch import begins_later, latest_of
 from shared.eventlog.protocol import (
     EMPTY,
@@ -113,7 +113,7 @@ class Standing:
         before: dict[tuple[str, ObjectName], Known | None] = {}
         while True:
             try:
-                verifier = Verifier(start)
+                verifier = ChainVerifier(start)
                 try:
                     async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
                         if self._fold(verifier, record, self.book, before):
@@ -196,14 +196,14 @@ class Standing:
     async def _read_through(self) -> tuple[Book, Checkpoint, str]:
         """What the log says, where it ends, and why its chain does not hold (empty: it does)."""
         self.missing, self.newer = 0, ""
-        book, verifier, why = Book(), Verifier(), ""
+        book, verifier, why = Book(), ChainVerifier(), ""
         async for record in self._log.read(subjects=self._scope):
             try:
                 if self._fold(verifier, record, book):
                     why = ""
             except ChainBrokenError as error:
                 why = why or str(error)
-                verifier = Verifier(checkpoint_at(record))
+                verifier = ChainVerifier(checkpoint_at(record))
         return book, verifier.checkpoint, why or verifier.headless
 
     async def begin_anew(self) -> None:
@@ -221,7 +221,7 @@ class Standing:
 
     def _fold(
         self,
-        verifier: Verifier,
+        verifier: ChainVerifier,
         record: Record,
         book: Book,
         before: dict[tuple[str, ObjectName], Known | None] | None = None,

@@ -15,7 +15,7 @@ import logging
 from services.ingestor.log.chain_position import Standing
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import HEADER_BEGINS, HEADER_KEPT, MAX_BATCH, Draft, EventLog, Record
-from shared.eventlog.streams import matches
+from shared.eventlog.stream_spec import matches
 from shared.records import events
 
 _log = logging.getLogger(__name__)

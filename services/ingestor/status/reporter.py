@@ -24,7 +24,7 @@ from services.ingestor.status.conditions import OURS, Condition, Verdict, condit
 from services.ingestor.status.reports import Key, Later, News, Outcome, Pace, Pinned, Report
 from services.ingestor.status.schedule import Due
 from services.ingestor.status.write_rate import Tempo
-from shared import model
+from shared import projected_objects
 from shared.io.decoding import UndecodableError, decode
 from shared.membership import mesh_of
 from shared.policy import support_matrix
@@ -150,7 +150,7 @@ class Reporter:
         self._told.pop(key, None)
 
     def _claim(self, namespace: Projected) -> None:
-        labels = msgspec.json.decode(namespace.body, type=model.Namespace).metadata.labels
+        labels = msgspec.json.decode(namespace.body, type=projected_objects.Namespace).metadata.labels
         claimed = mesh_of(labels) is not None
         (self._unclaimed.discard if claimed else self._unclaimed.add)(namespace.name.name)
 
@@ -382,7 +382,7 @@ class Reporter:
 @functools.lru_cache(maxsize=4096)
 def _missing(kind: str, body: bytes) -> tuple[bool, str]:
     """Whether the kind as a whole is not supported yet, and what to say about it or about the fields that are not."""
-    found = support_matrix.findings(kind, msgspec.json.decode(body, type=model.PolicyObject).spec)
+    found = support_matrix.findings(kind, msgspec.json.decode(body, type=projected_objects.PolicyObject).spec)
     whole = any(not one.path and one.support.state == "not yet" for one in found)
     return whole, support_matrix.sentence(found)
 

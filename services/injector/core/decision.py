@@ -14,7 +14,7 @@ import msgspec
 from shared.errors import BadInputError
 from shared.kubernetes.windows_nodes import runs_on_windows
 from shared.membership import is_member
-from shared.model import ANNOTATION_INJECTION
+from shared.projected_objects import ANNOTATION_INJECTION
 
 _YES = frozenset({"enabled", "yes", "true"})
 _NO = frozenset({"disabled", "no", "false"})

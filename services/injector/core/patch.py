@@ -17,7 +17,7 @@ from services.injector.core.configuration import Installation
 from shared.errors import BadInputError
 from shared.kubernetes.reserved_ports import LISTENING, is_proxys, proxys_own
 from shared.meshconfig.pods import MeshSpec
-from shared.model import ANNOTATION_SIDECAR
+from shared.projected_objects import ANNOTATION_SIDECAR
 
 Json = dict[str, Any]
 

@@ -29,7 +29,7 @@ from shared.errors import BadInputError
 from shared.kubernetes.reserved_ports import INBOUND_PORT
 from shared.meshconfig.images import envoy_fails, init_fails, judged
 from shared.meshconfig.pods import MAX_LISTED, MeshSpec, address_range, interface_name, port_number, read_all
-from shared.model import OSM_PREFIX
+from shared.projected_objects import OSM_PREFIX
 
 INIT_CONTAINER = "meshlog-init"
 PROXY_CONTAINER = "envoy"

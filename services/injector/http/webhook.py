@@ -26,8 +26,8 @@ from services.injector.http.worker_thread import WorkerThread
 from services.injector.log.namespace_follower import NamespaceFollower
 from shared.errors import BadInputError, MeshlogError
 from shared.membership import is_member
-from shared.model import ANNOTATION_SIDECAR
 from shared.policy.budgets import DEFAULTS, Budgets
+from shared.projected_objects import ANNOTATION_SIDECAR
 
 PATH = "/mutate-pod-creation"
 VALIDATION_PATH = "/validate-policy"

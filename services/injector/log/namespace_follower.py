@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from services.injector.core.decision import NamespaceMeta
-from shared import model
+from shared import projected_objects as projected
 from shared.eventlog.fold import Epoch
 from shared.eventlog.protocol import EventLog, Record
 from shared.eventlog.view import LogView
@@ -19,8 +19,8 @@ from shared.names import MESH_CONFIG
 from shared.records import events
 from shared.records.subjects import Streams
 
-_NAMESPACE = msgspec.json.Decoder(model.Namespace)
-_POLICY = msgspec.json.Decoder(model.PolicyObject)
+_NAMESPACE = msgspec.json.Decoder(projected.Namespace)
+_POLICY = msgspec.json.Decoder(projected.PolicyObject)
 KINDS = ("Namespace", "MeshConfig")
 
 

@@ -20,7 +20,7 @@ from shared.eventlog.protocol import EventLog, EventLogError
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.io.addresses import canonical
 from shared.io.decoding import UndecodableError, decode
-from shared.model import Pod
+from shared.projected_objects import Pod
 from shared.records import events
 from shared.records.snapshot import proxy_key
 from shared.records.subjects import Streams

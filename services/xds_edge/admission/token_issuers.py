@@ -10,7 +10,7 @@ from shared.eventlog.protocol import EventLog, Record
 from shared.eventlog.view import LogView
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.io.decoding import decode
-from shared.model import TokenIssuer
+from shared.projected_objects import TokenIssuer
 from shared.records import events
 from shared.records.subjects import Streams
 

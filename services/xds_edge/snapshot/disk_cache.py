@@ -15,7 +15,7 @@ import msgspec
 from shared.eventlog.protocol import EMPTY, Checkpoint
 from shared.io.atomic_file import write_atomically
 from shared.io.decoding import UndecodableError, decode_by
-from shared.model import TokenIssuer
+from shared.projected_objects import TokenIssuer
 from shared.records.certificates import TrustBundle
 from shared.records.snapshot import Commit
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.snapshot.gap_recovery import GapRecovery, is_later
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -82,7 +82,7 @@ class SnapshotFollower:
         """After the last commit that was folded."""
         self.restarts = 0
         """How often commits were found lost or damaged."""
-        self._verifier = Verifier()
+        self._verifier = ChainVerifier()
         self._assembler = chunked_payload.Assembler()
         self._recovery = GapRecovery()
         self._patience: asyncio.Timeout | None = None
@@ -145,7 +145,7 @@ class SnapshotFollower:
                 )
             if self.checkpoint.sequence == tip.sequence and self.checkpoint != tip:
                 raise ChainBrokenError("log/rewritten", f"commit {tip.sequence} is not the one that was read")
-            self._verifier = Verifier(self.checkpoint)
+            self._verifier = ChainVerifier(self.checkpoint)
             return self.checkpoint.sequence + 1
         self._recovery.end()
         await self._load_keyframe()
@@ -153,7 +153,7 @@ class SnapshotFollower:
         if tip.sequence and start > tip.sequence:
             # What the tip says of itself is checked by the record that follows it.
             self.checkpoint = tip
-        self._verifier = Verifier(tip if self.checkpoint == tip else None)
+        self._verifier = ChainVerifier(tip if self.checkpoint == tip else None)
         return start
 
     async def _check_tip(self) -> None:
@@ -198,7 +198,7 @@ class SnapshotFollower:
             self._note_newer(error)
         except _BROKEN as error:
             self._note_gap(error)
-            self._verifier = Verifier()
+            self._verifier = ChainVerifier()
         if record.ends_batch:
             self.checkpoint = self._verifier.checkpoint
 

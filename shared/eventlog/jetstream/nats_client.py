@@ -5,7 +5,7 @@ that needs aiohttp for nothing else (measured: 43 MB with it, 33 MB without). It
 is hidden while nats-py is loaded. Everything of ours imports nats-py from here.
 
 It upgrades its plain connection to TLS below the stream's feet, so that the event loop warns at the end of each: that
-one line, which says nothing to anybody, is left out.
+one session, which says nothing to anybody, is left out.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 
 import pytest
 
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EventLog, Logs
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.nats_server import NatsServer, connected, running_nats
 
 Intrude = Callable[..., Awaitable[None]]

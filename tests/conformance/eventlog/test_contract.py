@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import (
     EMPTY,
     GENESIS,
@@ -111,7 +111,7 @@ async def test_a_batch_is_one_step_of_the_chain_for_the_writer_and_many_for_read
     assert [record.batch for record in records] == [(1, 3), (2, 3), (3, 3)]
     assert [record.ends_batch for record in records] == [False, False, True]
     assert records[0].headers[HEADER_CHAIN] == GENESIS
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     assert [verifier.fold(record) for record in records] == [True, False, False]
     assert verifier.checkpoint == checkpoint == await log.tip(streams.cluster_scope("c1"))
 
@@ -119,7 +119,7 @@ async def test_a_batch_is_one_step_of_the_chain_for_the_writer_and_many_for_read
 async def test_the_chain_goes_on_over_single_records_and_batches(log: EventLog, streams: Streams) -> None:
     for names in (("a",), ("b", "c"), ("a",), ("a", "b")):
         checkpoint = await write(log, streams, *names)
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     for record in await everything(log):
         verifier.fold(record)
     assert verifier.checkpoint == checkpoint
@@ -151,7 +151,7 @@ async def test_scopes_do_not_disturb_each_other(log: EventLog, streams: Streams)
     after = await log.append([event(streams, "b")], scope=streams.cluster_scope("c1"), after=one)
     assert (one.sequence, two.sequence, after.sequence) == (1, 2, 3)
     assert await log.tip(other) == two
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     for record in await everything(log, subjects=streams.cluster_scope("c1")):
         verifier.fold(record)
     assert verifier.checkpoint == after
@@ -197,7 +197,7 @@ async def test_a_new_epoch_starts_the_chain_again(log: EventLog, streams: Stream
     old = await write(log, streams, "a", "b")
     new = await log.append([event(streams, "a"), event(streams, "b")], scope=scope, after=old, epoch="e2")
     assert (new.epoch, new.sequence) == ("e2", 4)
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     assert [verifier.fold(record) for record in await everything(log)] == [True, False, True, False]
     assert verifier.checkpoint == new == await log.tip(scope)
 
@@ -370,7 +370,7 @@ async def test_a_log_is_kept_short_without_a_difference_for_later_readers(log: E
     assert [record.sequence for record in await everything(log)] == [3, 4]
     assert [record.sequence for record in await first(2, log.follow())] == [3, 4]
     checkpoint = await write(log, streams, "e")
-    verifier = Verifier()
+    verifier = ChainVerifier()
     for record in await everything(log, start=2):
         verifier.fold(record)
     assert verifier.checkpoint == checkpoint

@@ -8,9 +8,7 @@ import contextlib
 import msgspec
 import pytest
 
-from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream.log import JetStreamLogs
-from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import (
     EMPTY,
     GENESIS,
@@ -33,6 +31,8 @@ from shared.records.events import Event
 from shared.records.pins import PIN_KIND, PIN_NAME, Pin, in_force_by
 from shared.records.proxy_status import ProxyStatus, decode_status, encode_status
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.conformance.eventlog.conftest import Intrude
 from tests.waiting import eventually
@@ -87,7 +87,7 @@ def names(records: list[Record]) -> list[str]:
 
 async def verified(log: EventLog, streams: Streams) -> Checkpoint:
     """Where the chain of the cluster ends for who reads all of it."""
-    verifier = Verifier()
+    verifier = ChainVerifier()
     for record in await read(log, streams.cluster_scope("c1")):
         verifier.fold(record)
     assert not verifier.headless

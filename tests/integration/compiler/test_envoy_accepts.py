@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from cli.offline.bootstrap import Material, bootstrap, stand_in
 from services.compiler.core.offline import compile_events
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 from shared.records.events import Event
 from shared.records.snapshot import Snapshot
 from tests.oracle.meshes import Mesh, meshes

@@ -12,7 +12,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
 from cli.offline.bootstrap import bootstrap
 from services.compiler.core.offline import compile_events
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 from shared.records.events import Event
 from tests.integration.compiler.envoys import Authority, running
 from tests.nats_server import free_port

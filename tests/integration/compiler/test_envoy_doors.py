@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
+from shared.projected_objects import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 from shared.records.events import Event
 from tests.attacks.sidecar import SPELLINGS, asked, trusting_nobody
 from tests.integration.compiler.called import Called, called

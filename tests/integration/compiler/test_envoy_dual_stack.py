@@ -12,7 +12,7 @@ import pytest
 from cli.offline.bootstrap import bootstrap
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
-from shared.model import EndpointSlice, Meta, ServicePort, SliceEndpoint, SlicePort, TargetRef
+from shared.projected_objects import EndpointSlice, Meta, ServicePort, SliceEndpoint, SlicePort, TargetRef
 from shared.records.events import Event
 from tests.integration.compiler.envoys import Authority, running
 from tests.integration.compiler.realised import DENIED, applications, bind_outbound, talk

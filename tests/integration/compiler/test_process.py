@@ -15,12 +15,12 @@ import pytest
 
 from services.compiler.core.offline import compile_events
 from services.compiler.log.snapshot_store import Snapshots
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
 from shared.records import events
 from shared.records.events import Event
 from shared.records.snapshot import Snapshot
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.nats_server import NatsServer, connected, running_nats
 from tests.unit.compiler import objects
 from tests.waiting import eventually

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.streams.jetstream import JetStreamLogs
 from tests.nats_server import NatsServer, connected, running_nats
 
 

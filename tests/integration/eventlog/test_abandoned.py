@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from deploy import nats
-from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream.api import BATCH_ID, BATCH_SEQUENCE
-from shared.eventlog.jetstream.connection import Line
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.jetstream.nats_client import Msg
+from shared.eventlog.jetstream.nats_connection import NatsSession
+from shared.eventlog.jetstream.stream_api import BATCH_ID, BATCH_SEQUENCE
 from shared.eventlog.protocol import EMPTY, BatchAbandonedError
+from shared.streams.jetstream import JetStreamLogs
 from tests.integration.eventlog.test_outages import SCOPE, STREAMS, event
 from tests.nats_server import NatsServer, connected
 from tests.unit.ingestor.log.test_writer import agrees
@@ -50,30 +50,30 @@ async def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def advisories(logs: JetStreamLogs) -> list[bytes]:
     """What the server says of batches that it gives up, as it says it."""
     told: list[bytes] = []
-    line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
+    session = await logs._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
 
     async def tell(message: Msg) -> None:
         told.append(message.data)
 
-    await line.client.subscribe(f"$JS.EVENT.ADVISORY.STREAM.BATCH_ABANDONED.{STREAMS.events}", cb=tell)
-    await line.client.flush()
+    await session.client.subscribe(f"$JS.EVENT.ADVISORY.STREAM.BATCH_ABANDONED.{STREAMS.events}", cb=tell)
+    await session.client.flush()
     return told
 
 
 def stall(monkeypatch: pytest.MonkeyPatch, told: list[bytes], *, times: int) -> None:
     """The client stops in the middle of its first batches, until the server has lost patience with each."""
-    publish, stalled = Line.publish, 0
+    publish, stalled = NatsSession.publish, 0
 
     async def slowly(
-        line: Line, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+        session: NatsSession, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         nonlocal stalled
         if (headers or {}).get(BATCH_SEQUENCE) == "3" and stalled < times:
             stalled += 1
             await eventually(lambda want=stalled: len(told) >= want, within=5, what="the server gives the batch up")
-        await publish(line, subject, payload, reply=reply, headers=headers)
+        await publish(session, subject, payload, reply=reply, headers=headers)
 
-    monkeypatch.setattr(Line, "publish", slowly)
+    monkeypatch.setattr(NatsSession, "publish", slowly)
 
 
 async def test_a_client_that_stalls_in_the_middle_of_a_batch_writes_it_again_and_nothing_twice(
@@ -93,10 +93,10 @@ async def test_a_client_that_stalls_in_the_middle_of_a_batch_writes_it_again_and
 
 async def test_while_too_many_batches_are_open_nothing_of_another_is_written(logs: JetStreamLogs) -> None:
     log, told = await logs.open(STREAMS.events), await advisories(logs)
-    line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
+    session = await logs._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
     for number in range(OPEN):
         headers = {BATCH_ID: f"left-open-{number}", BATCH_SEQUENCE: "1"}
-        answer = await line.request(event(f"lost-{number}").subject, b"", within=5, headers=headers)
+        answer = await session.request(event(f"lost-{number}").subject, b"", within=5, headers=headers)
         assert not answer.data, "a batch is begun"
     with pytest.raises(BatchAbandonedError, match="nothing of it is written"):
         await log.append([event("a"), event("b")], scope=SCOPE, after=EMPTY, epoch="e1")
@@ -106,7 +106,7 @@ async def test_while_too_many_batches_are_open_nothing_of_another_is_written(log
     tip = await log.append([event("a"), event("b")], scope=SCOPE, after=tip)
     records = [record async for record in log.read()]
     assert [record.payload for record in records] == [b"alone", b"a", b"b"]
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     for record in records:
         verifier.fold(record)
     assert verifier.checkpoint == tip
@@ -114,14 +114,14 @@ async def test_while_too_many_batches_are_open_nothing_of_another_is_written(log
 
 async def test_an_ingestor_writes_on_once_the_batches_of_others_are_given_up(logs: JetStreamLogs) -> None:
     log, told = await logs.open(STREAMS.events), await advisories(logs)
-    line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
+    session = await logs._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
     stop = asyncio.Event()
 
     async def keep_open(number: int) -> None:
         while not stop.is_set():
             headers = {BATCH_ID: f"left-open-{number}-{len(told)}", BATCH_SEQUENCE: "1"}
             seen: Any = len(told)
-            await line.request(event(f"lost-{number}").subject, b"", within=5, headers=headers)
+            await session.request(event(f"lost-{number}").subject, b"", within=5, headers=headers)
             await eventually(lambda seen=seen: len(told) > seen, within=5, what="it is given up")
 
     others = [asyncio.create_task(keep_open(number)) for number in range(2 * OPEN)]

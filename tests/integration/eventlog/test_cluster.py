@@ -10,14 +10,14 @@ import aiohttp
 import pytest
 
 from deploy.nats import service_users
-from shared.eventlog.jetstream.api import call
-from shared.eventlog.jetstream.connection import Access
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.jetstream.nats_connection import LogAccess
+from shared.eventlog.jetstream.stream_api import call
 from shared.eventlog.protocol import Draft, LogUnavailableError, Record
-from shared.eventlog.streams import StreamSettings
 from shared.records.certificates import SigningRequest, encode
 from shared.records.subjects import Streams
 from shared.service.settings import CommonSettings
+from shared.streams.jetstream import JetStreamLogs
+from shared.streams.specs import StreamSettings
 from tests.integration.eventlog.test_outages import background, collect, write, write_once
 from tests.nats_server import NatsServer, running_cluster
 from tests.waiting import eventually
@@ -36,7 +36,7 @@ def cluster(tmp_path: Path) -> Iterator[list[NatsServer]]:
 
 @contextlib.asynccontextmanager
 async def connected(*servers: NatsServer) -> AsyncGenerator[JetStreamLogs]:
-    access = Access(servers=tuple(server.url for server in servers))
+    access = LogAccess(servers=tuple(server.url for server in servers))
     logs = JetStreamLogs.connect(access, STREAMS, StreamSettings(replicas=3))
     try:
         yield logs
@@ -48,9 +48,9 @@ async def stream_leader(logs: JetStreamLogs, stream: str) -> str:
     """Name of the server that leads it, as soon as one does."""
 
     async def ask() -> str:
-        line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
+        session = await logs._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
         with contextlib.suppress(LogUnavailableError):
-            return str((await call(line, stream, f"STREAM.INFO.{stream}"))["cluster"].get("leader", ""))
+            return str((await call(session, stream, f"STREAM.INFO.{stream}"))["cluster"].get("leader", ""))
         return ""
 
     return await eventually(ask, within=25, what=f"{stream} has a leader")
@@ -89,8 +89,8 @@ async def test_without_a_meta_leader_what_runs_goes_on_and_what_begins_waits(clu
     async with connected(*left) as logs, contextlib.AsyncExitStack() as running:
         events = logs.existing(STREAMS.events)
         while await stream_leader(logs, STREAMS.events) == doomed.config.name:
-            line = await logs._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-            await call(line, STREAMS.events, f"STREAM.LEADER.STEPDOWN.{STREAMS.events}", within=5)
+            session = await logs._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
+            await call(session, STREAMS.events, f"STREAM.LEADER.STEPDOWN.{STREAMS.events}", within=5)
         await write(events, "a")
         followers: list[list[Record]] = [[] for _ in range(8)]
         for followed in followers:

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from shared.errors import BadInputError
-from shared.eventlog.jetstream.log import JetStreamLogs
-from shared.eventlog.streams import StreamSettings
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
+from shared.streams.specs import StreamSettings
 from tests.nats_server import NatsServer, connected
 
 pytestmark = pytest.mark.nats

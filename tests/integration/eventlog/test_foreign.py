@@ -14,12 +14,12 @@ from services.compiler.log.publisher import Publication
 from services.compiler.log.snapshot_store import Snapshots
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.log.chain_position import Standing
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import Draft
 from shared.records import chunked_payload, events
 from shared.records.snapshot import decode_commit
 from shared.records.subjects import Streams
 from shared.service.lease import Lease
+from shared.streams.jetstream import JetStreamLogs
 from tests.attacks import log as attacks
 from tests.chained import write_chained
 from tests.nats_server import connected, running_nats

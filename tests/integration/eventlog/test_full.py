@@ -13,9 +13,10 @@ import pytest
 
 from deploy.nats import NatsConfig
 from services.ingestor.log.writer import Patience
-from shared.eventlog.jetstream.api import call
-from shared.eventlog.jetstream.log import JetStreamLog, JetStreamLogs
+from shared.eventlog.jetstream.event_log import JetStreamLog
+from shared.eventlog.jetstream.stream_api import call
 from shared.eventlog.protocol import EMPTY, Draft, LogFullError
+from shared.streams.jetstream import JetStreamLogs
 from tests.integration.eventlog.test_outages import background, collect, write
 from tests.nats_server import NatsServer, connected
 from tests.ports import free_port
@@ -31,9 +32,9 @@ QUICK = Patience(gather=0.5, gather_epoch=0.5, retry=0.05, full=0.1, glance=0.2,
 
 async def limit(log: JetStreamLog, **limits: int) -> None:
     """What an operator does: `nats stream edit`."""
-    line = await log._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-    config = (await call(line, log.name, f"STREAM.INFO.{log.name}"))["config"]
-    await call(line, log.name, f"STREAM.UPDATE.{log.name}", {**config, **limits}, within=5)
+    session = await log._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
+    config = (await call(session, log.name, f"STREAM.INFO.{log.name}"))["config"]
+    await call(session, log.name, f"STREAM.UPDATE.{log.name}", {**config, **limits}, within=5)
 
 
 @pytest.mark.parametrize(

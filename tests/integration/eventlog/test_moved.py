@@ -8,10 +8,10 @@ import pytest
 
 from cli.embedded.lifecycle import move_into_accounts
 from deploy.nats import NatsConfig, service_users
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.records.subjects import Streams
 from shared.service.settings import CommonSettings
+from shared.streams.jetstream import JetStreamLogs
 from tests.chained import write_chained
 from tests.nats_server import NatsServer, connected
 from tests.ports import free_port

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream.api import call
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.chain import ChainVerifier
+from shared.eventlog.jetstream.stream_api import call
 from shared.eventlog.protocol import (
     EMPTY,
     ChainBrokenError,
@@ -28,6 +27,7 @@ from shared.eventlog.protocol import (
 )
 from shared.records.certificates import SigningRequest, decode_request, encode
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.nats_server import NatsServer, connected
 from tests.waiting import eventually
 
@@ -105,7 +105,7 @@ async def test_a_server_killed_during_appends_has_each_record_once_and_followers
         await asyncio.wait_for(working, 20)
         await eventually(lambda: len(followed) >= count, within=10, what="all records are followed")
     assert [record.payload.decode() for record in followed] == [f"n{number}" for number in range(count)]
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     for record in followed:
         verifier.fold(record)
     assert verifier.checkpoint == await log.tip(SCOPE)
@@ -179,14 +179,14 @@ async def test_a_stream_made_anew_is_followed_from_its_beginning(server: NatsSer
     async with background(collect(log, followed)):
         await write(log, "a", "b", "c")
         await eventually(lambda: len(followed) == 3, within=5, what="the old stream is followed")
-        line = await log._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-        await call(line, log.name, f"STREAM.DELETE.{log.name}")
+        session = await log._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
+        await call(session, log.name, f"STREAM.DELETE.{log.name}")
         with pytest.raises(LogUnavailableError):
             await log.append([event("x")], scope=SCOPE, after=EMPTY, epoch="e2")
         await write(log, "a", "b", epoch="e2")
         await eventually(lambda: len(followed) == 5, within=15, what="the new stream is followed")
     assert [record.sequence for record in followed] == [1, 2, 3, 1, 2]
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     assert [verifier.fold(record) for record in followed] == [True, False, False, True, False]
 
 
@@ -195,9 +195,9 @@ async def test_a_hole_is_found_by_who_reads_again(logs: JetStreamLogs) -> None:
     for name in "abc":
         await write(log, name)
     checkpoint = await write(log, "d")
-    line = await log._connection.line(within=5)  # pyright: ignore[reportPrivateUsage]
-    await call(line, log.name, f"STREAM.MSG.DELETE.{log.name}", {"seq": 2})
-    verifier = Verifier(EMPTY)
+    session = await log._connection.session(within=5)  # pyright: ignore[reportPrivateUsage]
+    await call(session, log.name, f"STREAM.MSG.DELETE.{log.name}", {"seq": 2})
+    verifier = ChainVerifier(EMPTY)
     records = [record async for record in log.read()]
     verifier.fold(records[0])
     with pytest.raises(ChainBrokenError, match="lost or changed"):
@@ -248,7 +248,7 @@ async def test_a_log_that_lost_acknowledged_records_is_noticed(
 
 def verify(followed: list[Record], following: asyncio.Task[None]) -> None:
     """Fold what was followed; then, what the follower itself noticed."""
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     for record in followed:
         verifier.fold(record)
     if following.done():
@@ -261,7 +261,7 @@ async def test_a_slow_reader_of_a_long_log_gets_all_of_it_in_order(logs: JetStre
     drafts = [Draft(STREAMS.event_subject("c1", "Pod", "shop", str(n)), bytes(2000)) for n in range(1000)]
     for _ in range(5):
         tip = await log.append(drafts, scope=SCOPE, after=tip, epoch="" if tip.epoch else "e1")
-    verifier = Verifier(EMPTY)
+    verifier = ChainVerifier(EMPTY)
     async for record in log.read():
         verifier.fold(record)
         if record.sequence % 100 == 0:

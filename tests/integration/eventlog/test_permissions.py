@@ -19,17 +19,17 @@ from cli.history.source import opened
 from cli.history.timeline import Timeline
 from cli.state.mesh_status import pinned
 from deploy.nats import PEOPLE, NatsConfig, service_users
-from shared.eventlog.jetstream.api import stream_config
-from shared.eventlog.jetstream.connection import api_prefix
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.jetstream.nats_connection import api_prefix
+from shared.eventlog.jetstream.stream_api import stream_config
 from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
-from shared.eventlog.streams import specs
 from shared.records.certificates import SigningAnswer, SigningRequest
 from shared.records.certificates import encode as encode_message
 from shared.records.events import encode
 from shared.records.pins import PIN_KIND, PIN_NAME
 from shared.records.subjects import Streams
 from shared.service.settings import CommonSettings
+from shared.streams.jetstream import JetStreamLogs
+from shared.streams.specs import specs
 from tests.attacks import log as attacks
 from tests.chained import write_chained
 from tests.nats_server import NatsServer
@@ -109,8 +109,8 @@ async def test_a_service_cannot_write_what_is_anothers(
 ) -> None:
     async with of("compiler", guarded, tmp_path / "password") as logs:
         await logs.ensure()
-    monkeypatch.setattr("shared.eventlog.jetstream.api.WITHIN", 0.3)
-    monkeypatch.setattr("shared.eventlog.jetstream.log.WITHIN", 0.3)
+    monkeypatch.setattr("shared.eventlog.jetstream.stream_api.WITHIN", 0.3)
+    monkeypatch.setattr("shared.eventlog.jetstream.event_log.WITHIN", 0.3)
     async with of("xds-edge", guarded, tmp_path / "password") as logs:
         events = await logs.open(STREAMS.events)
         forged = Draft(STREAMS.event_subject("c1", "TrafficTarget", "shop", "all"), b"{}")
@@ -147,8 +147,8 @@ async def test_an_operator_may_pin_and_a_reader_may_only_look(
             len(drafts),
         ]
         assert not await pinned(source)
-        monkeypatch.setattr("shared.eventlog.jetstream.api.WITHIN", 0.3)
-        monkeypatch.setattr("shared.eventlog.jetstream.log.WITHIN", 0.3)
+        monkeypatch.setattr("shared.eventlog.jetstream.stream_api.WITHIN", 0.3)
+        monkeypatch.setattr("shared.eventlog.jetstream.event_log.WITHIN", 0.3)
         with pytest.raises(LogUnavailableError):
             await pin_to(timeline, len(drafts), "not mine to do")
         assert not await pinned(source)
@@ -165,8 +165,8 @@ async def test_an_operator_may_pin_and_a_reader_may_only_look(
         assert await source.pins.last(STREAMS.pin_subject("cluster")) is not None
         assert not capsys.readouterr().err
         assert source.writable is not None
-        monkeypatch.setattr("shared.eventlog.jetstream.api.WITHIN", 0.3)
-        monkeypatch.setattr("shared.eventlog.jetstream.log.WITHIN", 0.3)
+        monkeypatch.setattr("shared.eventlog.jetstream.stream_api.WITHIN", 0.3)
+        monkeypatch.setattr("shared.eventlog.jetstream.event_log.WITHIN", 0.3)
         forged = Draft(STREAMS.event_subject("cluster", "TrafficTarget", "shop", "all"), b"{}")
         with pytest.raises(LogUnavailableError):
             await source.writable.append([forged], scope=source.scope, after=await source.writable.tip(source.scope))
@@ -333,6 +333,6 @@ async def test_a_wrong_password_is_told_without_telling_it(
     (tmp_path / "wrong").write_text("another-word")
     async with of("ca", guarded, tmp_path / "wrong") as logs:
         with pytest.raises(LogUnavailableError):
-            await logs._connection.line(within=0.2)  # pyright: ignore[reportPrivateUsage]
+            await logs._connection.session(within=0.2)  # pyright: ignore[reportPrivateUsage]
         await eventually(lambda: "Authorization" in caplog.text, within=20, what="the refusal is told")
     assert "word" not in caplog.text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.nats import NatsConfig
-from shared.eventlog.jetstream.log import JetStreamLog
+from shared.eventlog.jetstream.event_log import JetStreamLog
 from shared.eventlog.protocol import Draft, LogUnavailableError
 from shared.records.subjects import Streams
 from tests.integration.eventlog.test_outages import SCOPE, event

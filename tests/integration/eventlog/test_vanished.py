@@ -11,8 +11,8 @@ import pytest
 
 from services.ingestor.log.chain_position import Standing
 from services.ingestor.log.writer import Patience
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.eventlog.protocol import EventLog
+from shared.streams.jetstream import JetStreamLogs
 from tests.integration.eventlog.test_outages import SCOPE, STREAMS
 from tests.nats_server import NatsServer
 from tests.unit.ingestor.rig import SPLIT, Rig

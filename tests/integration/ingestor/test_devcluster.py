@@ -22,8 +22,8 @@ from services.ingestor.settings import IngestorSettings
 from services.ingestor.status.ack_progress import Reach
 from services.ingestor.status.reporter import Reporter
 from services.ingestor.status.reports import Pace
-from shared import model
-from shared.eventlog.chain import Verifier
+from shared import projected_objects
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.memory import MemoryLog
 from shared.records import events
 from shared.records.events import ObjectKey
@@ -69,7 +69,7 @@ class World:
             assert not failures
 
     async def history(self) -> list[events.Event]:
-        verifier, found = Verifier(), list[events.Event]()
+        verifier, found = ChainVerifier(), list[events.Event]()
         async for record in self.log.read():
             verifier.fold(record)
             found.append(events.decode(record.payload))
@@ -129,11 +129,11 @@ async def test_every_kind_arrives_and_the_ingestor_says_that_it_is_ready(world: 
     )
     split = newest["TrafficSplit default/shop"]
     assert split.object is not None
-    assert msgspec.json.decode(split.object, type=model.PolicyObject).spec == SPLIT["spec"]
+    assert msgspec.json.decode(split.object, type=projected_objects.PolicyObject).spec == SPLIT["spec"]
     assert split.origin.manager == "devcluster"
     issuer = newest["TokenIssuer cluster"]
     assert issuer.object is not None
-    assert msgspec.json.decode(issuer.object, type=model.TokenIssuer).jwks["keys"]
+    assert msgspec.json.decode(issuer.object, type=projected_objects.TokenIssuer).jwks["keys"]
 
 
 async def test_a_restart_in_front_of_an_unchanged_cluster_writes_nothing(world: World) -> None:
@@ -155,7 +155,7 @@ async def test_changes_and_deletions_arrive_by_the_watch(world: World) -> None:
         await cluster.delete("serviceaccounts", "default", "web")
         await world.says(lambda all_: all_["ServiceAccount default/web"].operation == "deleted", "its deletion arrives")
         await cluster.patch(
-            "namespaces", "", "default", {"metadata": {"labels": {model.LABEL_MONITORED_BY: "meshlog"}}}
+            "namespaces", "", "default", {"metadata": {"labels": {projected_objects.LABEL_MONITORED_BY: "meshlog"}}}
         )
         await world.says(lambda all_: all_["Namespace default"].origin.source == "watch", "the label arrives")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.chain import ChainVerifier
 from shared.records import events
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.integration.eventlog.test_full import limit
 from tests.nats_server import NatsServer
 from tests.ports import free_port
@@ -89,7 +89,7 @@ class Process:
 
 async def names(logs: JetStreamLogs) -> list[str]:
     """Names of the service accounts in the log, in order, the chain checked."""
-    verifier, found = Verifier(), list[str]()
+    verifier, found = ChainVerifier(), list[str]()
     log = await logs.open(Streams().events)
     async for record in log.read():
         verifier.fold(record)

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from deploy.devcluster.apiserver import ApiServer
-from shared.eventlog.chain import Verifier
-from shared.eventlog.jetstream.log import JetStreamLogs
+from shared.eventlog.chain import ChainVerifier
 from shared.records import events
 from shared.records.subjects import Streams
+from shared.streams.jetstream import JetStreamLogs
 from tests.integration.ingestor.test_process import Process
 from tests.nats_server import NatsServer
 from tests.waiting import eventually
@@ -50,7 +50,7 @@ async def account(api: ApiServer, name: str) -> None:
 
 async def accounts(logs: JetStreamLogs, cluster: str = "c1") -> list[str]:
     """Names of the service accounts that the log has of a cluster, in order; its chain is checked."""
-    verifier, found = Verifier(), list[str]()
+    verifier, found = ChainVerifier(), list[str]()
     async for record in (await logs.open(STREAMS.events)).read(subjects=STREAMS.cluster_scope(cluster)):
         verifier.fold(record)
         event = events.decode(record.payload)

@@ -21,7 +21,7 @@ from deploy.install.control_plane import Profile, webhook
 from services.injector.http.webhook import PATH, VALIDATION_PATH, Webhook
 from services.injector.log.namespace_follower import NamespaceFollower
 from shared.eventlog.memory import MemoryLog
-from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.integration.injector.edge import Authority
 from tests.integration.injector.policy import traffic_target
 from tests.integration.injector.served import served

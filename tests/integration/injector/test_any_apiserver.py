@@ -18,7 +18,7 @@ from deploy.install.control_plane import Profile, webhook
 from deploy.install.webhooks import validator
 from services.injector.http.webhook import PATH, VALIDATION_PATH
 from shared.errors import MeshlogError
-from shared.model import ANNOTATION_SIDECAR, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.apiservers import KINDS, apiserver
 from tests.integration.injector.policy import traffic_target
 from tests.integration.injector.test_admission import Serving, serving

@@ -15,7 +15,7 @@ import pytest
 from cli.kubernetes import kubeconfig as access
 from cli.kubernetes.api import Api, connect
 from deploy.install.control_plane import Profile, webhook
-from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.apiservers import KINDS, apiserver
 from tests.nats_server import NatsServer
 from tests.ports import free_port

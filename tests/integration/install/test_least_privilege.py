@@ -22,7 +22,7 @@ from deploy.install.log import password_variable
 from deploy.install.profile import SERVICES, Manifest, Profile
 from deploy.install.secrets import log_secrets
 from deploy.nats import NatsConfig, service_users
-from shared.model import LABEL_MONITORED_BY
+from shared.projected_objects import LABEL_MONITORED_BY
 from shared.records.subjects import Streams
 from tests.nats_server import NatsServer
 from tests.ports import free_port

@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from shared.eventlog.jetstream.log import JetStreamLogs
 from shared.records.snapshot import CDS, LDS
+from shared.streams.jetstream import JetStreamLogs
 from tests.integration.xds_edge.client import Client
 from tests.integration.xds_edge.names import STREAMS
 from tests.integration.xds_edge.world import World, world

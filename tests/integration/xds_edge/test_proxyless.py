@@ -17,7 +17,16 @@ import pytest
 from cli.verbs.process.grpc_bootstrap import bootstrap, main
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
-from shared.model import ANNOTATION_PROXYLESS, Container, ContainerPort, Meta, Pod, PodSpec, PodStatus, ServicePort
+from shared.projected_objects import (
+    ANNOTATION_PROXYLESS,
+    Container,
+    ContainerPort,
+    Meta,
+    Pod,
+    PodSpec,
+    PodStatus,
+    ServicePort,
+)
 from shared.records.events import Event
 from shared.records.snapshot import EDS, LDS, SDS
 from tests.integration.xds_edge.world import World, world

@@ -8,8 +8,8 @@ import time
 import grpc
 import pytest
 
-from shared.eventlog.memory import MemoryLogs
 from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS
+from shared.streams.memory import MemoryLogs
 from tests.integration.xds_edge.names import CLASS, POD, STREAMS
 from tests.integration.xds_edge.world import World
 from tests.waiting import eventually

@@ -12,11 +12,12 @@ import msgspec
 
 from services.xds_edge.app import App
 from services.xds_edge.settings import EdgeSettings
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft, Logs
-from shared.model import Meta, Pod, PodStatus
+from shared.projected_objects import Meta, Pod, PodStatus
 from shared.records import events
 from shared.records.proxy_status import ProxyStatus, decode_status
+from shared.streams.memory import MemoryLogs
 from tests.integration.xds_edge.client import Client
 from tests.integration.xds_edge.names import CLUSTER, STREAMS
 from tests.integration.xds_edge.publishing import TestCompiler

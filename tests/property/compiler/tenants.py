@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from shared.model import (
+from shared.projected_objects import (
     ANNOTATION_CALLS,
     ANNOTATION_CHANGE_SET,
     ANNOTATION_PERMISSIVE,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
 from services.compiler.render.routes import HTTP_RBAC
-from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace
 from shared.policy.budgets import DEFAULTS, ENDPOINT_KB, PORT_KB, PRINCIPAL_KB, Budgets
+from shared.projected_objects import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace
 from shared.records.events import Event
 from shared.records.snapshot import LDS, RDS, Snapshot
 from tests.property.compiler.test_incremental import SLOW, assert_whole, bodies, contents, incremental

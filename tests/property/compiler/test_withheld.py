@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cli.calls.path import Sidecars
 from services.compiler.core.offline import compile_events
-from shared.model import KINDS
+from shared.projected_objects import KINDS
 from shared.records.events import Event, encode_object
 from shared.records.snapshot import Snapshot
 from shared.records.withheld import MOST_BYTES, closed

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from shared.model import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Meta, PolicyObject, ServicePort
+from shared.projected_objects import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Meta, PolicyObject, ServicePort
 from shared.records.events import Event
 from tests.unit.compiler import objects
 

@@ -25,12 +25,12 @@ from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.log.snapshot_store import Snapshots
 from services.compiler.mesh_state import MeshSettings
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.records import events
 from shared.records.events import APPLIED, DELETED, Event, ObjectKey
 from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus, encode_status
 from shared.records.snapshot import TYPE_URLS, Snapshot
+from shared.streams.memory import MemoryLogs
 from tests.property.history.worlds import STREAMS, source_of
 from tests.simulation.arrival import LivingApi
 from tests.simulation.clock import SimulatedLoop

@@ -13,12 +13,12 @@ from cli.history.source import Source
 from services.compiler.core.compiler import Compiler
 from services.compiler.log.snapshot_store import Snapshots
 from services.compiler.mesh_state import MeshSettings
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Checkpoint, Draft, EventLog
 from shared.records import events
 from shared.records.events import Event
 from shared.records.snapshot import Snapshot
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.unit.compiler.objects import CLUSTER
 
 STREAMS = Streams()

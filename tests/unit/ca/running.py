@@ -22,7 +22,7 @@ from services.ca.keys.authority import (
 from services.ca.providers.builtin import BuiltinProvider
 from services.ca.settings import CaSettings
 from shared.eventlog.protocol import Logs
-from shared.model import Meta, PolicyObject
+from shared.projected_objects import Meta, PolicyObject
 from shared.records.events import Event
 from shared.records.subjects import Streams
 from shared.svid import BundleFollower, CertificateRequester

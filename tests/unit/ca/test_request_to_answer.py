@@ -12,11 +12,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
 from shared.records.certificates import SigningRequest, encode
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from shared.svid import SigningRefusedError
 from tests.unit.ca.running import certificate_authority, new_authority, requester
 from tests.unit.identity.cluster import Cluster, write

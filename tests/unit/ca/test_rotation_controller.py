@@ -13,10 +13,10 @@ from services.ca import rotation_controller
 from services.ca.app import default_root
 from services.ca.keys.authority import generate_authority
 from services.ca.settings import CaSettings
-from shared.eventlog.memory import MemoryLogs
 from shared.identity.spiffe import SpiffeId
 from shared.records.certificates import TrustBundle, decode_bundle, decode_note
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from shared.svid import SvidUnavailableError
 from tests.unit.ca.running import MemoryKeyStore, certificate_authority, requester, wanted_event
 from tests.unit.identity.cluster import Cluster, write

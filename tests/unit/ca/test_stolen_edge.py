@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import seal_token
@@ -27,6 +26,7 @@ from shared.records.certificates import (
     encode,
 )
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.unit.ca.running import certificate_authority, requester
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

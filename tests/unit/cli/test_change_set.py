@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cli.verbs.embedded.apply import mark_together
-from shared.model import ANNOTATION_CHANGE_SET
+from shared.projected_objects import ANNOTATION_CHANGE_SET
 
 
 def manifest(kind: str, name: str, namespace: str = "") -> dict[str, Any]:

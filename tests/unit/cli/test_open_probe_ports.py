@@ -13,7 +13,7 @@ from cli.health.finding import Result
 from cli.kubernetes.api import Api
 from services.injector.core.patch import with_sidecar
 from shared.meshconfig.pods import MeshSpec
-from shared.model import LABEL_MONITORED_BY
+from shared.projected_objects import LABEL_MONITORED_BY
 from tests.unit.injector.pods import INSTALLATION, pod
 
 OLDER = '{"match":{"prefix":"/meshlog/readiness/web/"},"route":{"cluster":"probe|readiness|web","prefix_rewrite":"/"}}'

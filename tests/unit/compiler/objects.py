@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared.model import (
+from shared.projected_objects import (
     ANNOTATION_SIDECAR,
     LABEL_MONITORED_BY,
     Container,

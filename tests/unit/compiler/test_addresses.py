@@ -9,7 +9,7 @@ import pytest
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 
 from services.compiler.core.offline import compile_events
-from shared.model import EndpointSlice, ServicePort
+from shared.projected_objects import EndpointSlice, ServicePort
 from shared.records.events import Event
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import Told, told

@@ -10,9 +10,9 @@ import re2
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
-from shared.model import ANNOTATION_CALLS, ServicePort
 from shared.policy import regexes
 from shared.policy.budgets import ENDPOINT_KB, PORT_KB, PRINCIPAL_KB, Budgets
+from shared.projected_objects import ANNOTATION_CALLS, ServicePort
 from shared.records.events import Event
 from shared.records.snapshot import Snapshot
 from tests.unit.compiler import objects

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from shared.model import Meta, PolicyObject
 from shared.policy.decode import decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import Backend, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget
 from shared.policy.names import ObjectName
+from shared.projected_objects import Meta, PolicyObject
 
 ACCOUNT = {"kind": "ServiceAccount", "name": "web", "namespace": "shop"}
 CALLER = {"kind": "ServiceAccount", "name": "buyer", "namespace": "buy"}

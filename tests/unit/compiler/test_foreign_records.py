@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import GENESIS, HEADER_AFTER, HEADER_BATCH, HEADER_CHAIN, HEADER_EPOCH, Draft, chain_after
 from shared.records import events
 from shared.records.events import Event
 from shared.records.pins import PIN_KIND, PIN_NAME
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.unit.compiler import objects
 from tests.unit.compiler.log.test_publisher import SCOPE, STREAMS, Running, read_back, recorded, running, write

@@ -8,7 +8,7 @@ from envoy.config.listener.v3.listener_pb2 import Listener
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
-from shared.model import (
+from shared.projected_objects import (
     ANNOTATION_CALLS,
     ANNOTATION_PERMISSIVE,
     EndpointSlice,

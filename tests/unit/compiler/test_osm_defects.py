@@ -23,7 +23,7 @@ from cli.calls.matching import Request
 from cli.calls.path import Sidecars
 from services.compiler.core.offline import compile_events
 from services.compiler.derive.services.protocols import protocol_of
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 from shared.records.events import Event
 from shared.records.snapshot import CDS, Snapshot
 from tests.unit.compiler import objects

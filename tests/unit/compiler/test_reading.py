@@ -14,7 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 
 from services.compiler.render.requests import DOT_SEGMENT, MUTATION, STATEMENTS
-from shared.model import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
+from shared.projected_objects import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 from shared.records.events import Event
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import Told, told

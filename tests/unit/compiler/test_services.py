@@ -13,7 +13,7 @@ from kubernetes.client import V1ServiceSpec
 
 from services.compiler.derive.services.protocols import Spoken, spoken
 from services.ingestor.core.projection import project
-from shared.model import Service, ServicePort
+from shared.projected_objects import Service, ServicePort
 from shared.records.events import Event
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_views import told

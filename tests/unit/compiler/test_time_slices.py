@@ -7,7 +7,7 @@ import msgspec
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
-from shared.model import EndpointSlice
+from shared.projected_objects import EndpointSlice
 from shared.records.events import Event
 from shared.records.snapshot import Snapshot
 from tests.unit.compiler import objects

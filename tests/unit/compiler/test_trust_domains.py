@@ -5,8 +5,8 @@ from __future__ import annotations
 from services.compiler.derive.membership import spiffe_ids, trust_domains
 from services.compiler.mesh_state import Mesh, MeshSettings
 from services.compiler.reduce import reduce
-from shared.model import Meta, PolicyObject
 from shared.policy.names import ObjectName
+from shared.projected_objects import Meta, PolicyObject
 from shared.records.events import APPLIED, DELETED, SCHEMA, Event, encode_object
 
 BUYER = ObjectName("bookstore", "bookbuyer")

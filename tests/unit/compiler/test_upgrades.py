@@ -20,13 +20,13 @@ from services.compiler.render.packing import rendered
 from services.compiler.views.sidecar import service_cluster
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.xds.ads import AdsSession
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.policy.names import ObjectName
 from shared.records import chunked_payload, events
 from shared.records.events import Event
 from shared.records.snapshot import CDS, EDS, FORMAT, RDS, TYPE_URLS, Commit, decode_commit, encode_commit
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.unit.compiler import objects
 from tests.unit.xds_edge.proxy_model import ProxyModel
 from tests.waiting import eventually

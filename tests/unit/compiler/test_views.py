@@ -19,7 +19,7 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 from services.compiler import names
 from services.compiler.core.offline import compile_events
 from services.injector.core import denial_response
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 from shared.records.events import Event
 from shared.records.snapshot import CDS, EDS, LDS, RDS, Snapshot
 from tests.unit.compiler import objects

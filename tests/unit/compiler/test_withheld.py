@@ -10,7 +10,7 @@ import pytest
 from cli.calls.matching import Request
 from cli.calls.path import Sidecars
 from services.compiler.core.offline import compile_events
-from shared.model import ANNOTATION_PERMISSIVE, KINDS, ServicePort, TokenIssuer
+from shared.projected_objects import ANNOTATION_PERMISSIVE, KINDS, ServicePort, TokenIssuer
 from shared.records import events
 from shared.records.events import Event, encode_object
 from shared.records.snapshot import Snapshot

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from shared.eventlog.protocol import Draft, EventLog
-from shared.model import (
+from shared.projected_objects import (
     LABEL_MONITORED_BY,
     Meta,
     Namespace,

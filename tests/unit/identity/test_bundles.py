@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from services.ca.core.template import LeafTemplate, self_signed_root, sign_leaf
 from services.ca.keys.authority import new_serial
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft
 from shared.identity.bundle_rules import InvalidBundleError, check_bundle
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import Opener, generate_sealing_key
 from shared.records.certificates import CorruptMessageError, SealingKey, TrustBundle, TrustedRoot, decode_bundle, encode
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from shared.svid import BundleFollower
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator
 import msgspec
 import pytest
 
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft, Job
 from shared.identity.spiffe import SpiffeId
 from shared.records.certificates import SigningAnswer, decode_request, encode
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.unit.ca.running import requester, tasks
 from tests.unit.identity.test_bundles import VALID

@@ -16,7 +16,7 @@ from services.ingestor.kubernetes.source import Source
 from services.ingestor.log.chain_position import Witness
 from services.ingestor.log.epoch_carryover import Carried, nothing
 from services.ingestor.log.writer import Patience, Writer
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import EventLog
 from shared.records import events
 from shared.records.subjects import Streams
@@ -116,7 +116,7 @@ class Rig:
 
 async def history(log: EventLog, cluster: str = "c1") -> list[events.Event]:
     """Every event of the newest epoch of a cluster, the chain checked on the way."""
-    verifier, found = Verifier(), list[events.Event]()
+    verifier, found = ChainVerifier(), list[events.Event]()
     async for record in log.read(subjects=STREAMS.cluster_scope(cluster)):
         if verifier.fold(record):
             found.clear()

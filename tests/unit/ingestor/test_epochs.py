@@ -9,8 +9,9 @@ from __future__ import annotations
 from services.compiler.log.snapshot_store import Snapshots
 from services.ingestor.log.chain_position import Compiled, newest_version
 from shared.eventlog.epoch import begins_later, new_epoch
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.records.snapshot import FORMAT, Commit
+from shared.streams.memory import MemoryLogs
 from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer

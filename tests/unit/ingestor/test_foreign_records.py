@@ -15,14 +15,15 @@ from services.ingestor.status.ack_progress import Reach
 from services.ingestor.status.log_follower import Hearing
 from services.ingestor.status.reporter import Reporter
 from services.ingestor.status.reports import News, Outcome, Report
-from shared.eventlog.chain import Verifier
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.chain import ChainVerifier
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Draft
 from shared.records import chunked_payload, events
 from shared.records.events import Event
 from shared.records.pins import PIN_KIND, PIN_NAME, Pin
 from shared.records.proxy_status import ProxyStatus, encode_status
 from shared.records.snapshot import Commit, Proxy, encode_commit
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks
 from tests.unit.ingestor.log.test_writer import agrees
@@ -87,7 +88,7 @@ async def test_it_begins_no_epoch_and_stops_no_writer(kind: str) -> None:
         await eventually(lambda: asyncio.get_running_loop().time() > looks, within=5, what="it has looked again")
         assert rig.writer.counts.epochs == 1
         assert not rig.writer.trouble
-    verifier = Verifier()
+    verifier = ChainVerifier()
     async for record in log.read(subjects=SCOPE):
         verifier.fold(record)
     async with Rig(server, log, name="b", patience=LOOKING) as rig:
@@ -119,7 +120,7 @@ async def test_the_newest_pin_is_kept_behind_what_stands_in_its_place() -> None:
     assert found is not None
     assert found.payload == events.encode(pin(1))
     assert found.headers[HEADER_KEPT] == "2"
-    verifier = Verifier()
+    verifier = ChainVerifier()
     async for record in log.read(subjects=SCOPE):
         verifier.fold(record)
     assert not verifier.headless

@@ -15,7 +15,7 @@ from services.ingestor.core.projection import UnreadableObjectError, project, pr
 from services.ingestor.core.records import draft
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import MAX_PAYLOAD, EventLog
-from shared.model import KINDS
+from shared.projected_objects import KINDS
 from shared.records.events import Event
 from shared.records.subjects import Streams
 from shared.records.withheld import GRANTING, MOST_BYTES, closed

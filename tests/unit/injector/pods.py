@@ -7,7 +7,7 @@ from typing import Any
 
 from services.injector.core.configuration import Installation
 from services.injector.core.decision import NamespaceMeta
-from shared.model import ANNOTATION_INJECTION, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_INJECTION, LABEL_MONITORED_BY
 
 INSTALLATION = Installation(
     build="0.1.0",

@@ -10,7 +10,11 @@ import pytest
 import re2
 
 from shared.errors import BadInputError
-from shared.model import (
+from shared.policy import regexes
+from shared.policy.budgets import DEFAULTS, Budgets, budgets_of, changed_from_defaults, judge_object
+from shared.policy.decode import decode, outline
+from shared.policy.errors import PolicyError
+from shared.projected_objects import (
     Container,
     ContainerPort,
     EndpointSlice,
@@ -24,10 +28,6 @@ from shared.model import (
     SliceEndpoint,
     SlicePort,
 )
-from shared.policy import regexes
-from shared.policy.budgets import DEFAULTS, Budgets, budgets_of, changed_from_defaults, judge_object
-from shared.policy.decode import decode, outline
-from shared.policy.errors import PolicyError
 
 META = Meta(name="x", namespace="shop")
 ACCOUNT = {"kind": "ServiceAccount", "name": "web", "namespace": "shop"}

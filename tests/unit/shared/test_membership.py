@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 WRITE_THEM = {
-    "shared/model.py",  # names them
+    "shared/projected_objects.py",  # names them
     "shared/membership.py",  # judges them
     "shared/records/withheld.py",  # copies them into the small form of a large Namespace
     "shared/policy/support_matrix.py",  # documents them

@@ -20,7 +20,7 @@ from services.compiler.mesh_state import MeshSettings
 from services.injector.core.decision import NamespaceMeta as InjectedNamespace
 from services.injector.core.decision import decide
 from services.injector.log.namespace_follower import NamespaceFold
-from shared import model
+from shared import projected_objects as projected
 from shared.errors import MeshlogError
 from shared.eventlog.memory import MemoryLog
 from shared.identity.service_account_tokens import TokenVerifier
@@ -177,10 +177,10 @@ def _new_pod(namespace: Mapping[str, Mapping[str, str]], annotations: Mapping[st
 
 def _marked_pod(name: str, annotations: Mapping[str, str]) -> Event:
     """A pod of the caller's namespace as its author may write it: the mark of the injector is no author's."""
-    meta = model.Meta(name=name, namespace="buy", uid=f"Pod-buy-{name}", annotations=dict(annotations))
-    spec = model.PodSpec(service_account_name="buyer")
-    status = model.PodStatus(phase="Running", pod_ip="10.244.1.9")
-    return objects.event("Pod", "buy", name, model.Pod(meta, spec, status))
+    meta = projected.Meta(name=name, namespace="buy", uid=f"Pod-buy-{name}", annotations=dict(annotations))
+    spec = projected.PodSpec(service_account_name="buyer")
+    status = projected.PodStatus(phase="Running", pod_ip="10.244.1.9")
+    return objects.event("Pod", "buy", name, projected.Pod(meta, spec, status))
 
 
 @pytest.mark.parametrize(("kind", "name"), _marks())
@@ -189,7 +189,7 @@ def test_a_label_or_annotation_has_the_effect_that_its_row_says(kind: str, name:
     seen: set[str] = set()
     for value in MARKED[kind, name]:
         is_label = row.note.startswith("label")
-        member = {model.LABEL_MONITORED_BY: "meshlog"}
+        member = {projected.LABEL_MONITORED_BY: "meshlog"}
         labels = {**member, name: value} if is_label else member
         marked = {} if is_label else {name: value}
         if kind == "Namespace":
@@ -198,7 +198,7 @@ def test_a_label_or_annotation_has_the_effect_that_its_row_says(kind: str, name:
             later = [objects.namespace(one, labels=labels, annotations=marked) for one in ("buy", "store")]
             if kept.take(*later) != before:
                 seen.add("compiler")
-            asks = {model.ANNOTATION_INJECTION: "enabled"}
+            asks = {projected.ANNOTATION_INJECTION: "enabled"}
             bare = {"labels": member, "annotations": {} if name in asks else asks}
             if _new_pod(bare, {}) != _new_pod({"labels": labels, "annotations": {**bare["annotations"], **marked}}, {}):
                 seen.add("injector")
@@ -206,7 +206,7 @@ def test_a_label_or_annotation_has_the_effect_that_its_row_says(kind: str, name:
             kept = Mesh(objects.bookstore())
             if kept.take(_marked_pod("new", {})) != kept.take(_marked_pod("new", marked)):
                 seen.add("compiler")
-            asks = {} if name == model.ANNOTATION_INJECTION else {model.ANNOTATION_INJECTION: "enabled"}
+            asks = {} if name == projected.ANNOTATION_INJECTION else {projected.ANNOTATION_INJECTION: "enabled"}
             place = {"labels": member, "annotations": {}}
             if _new_pod(place, asks) != _new_pod(place, {**asks, **marked}):
                 seen.add("injector")
@@ -222,10 +222,10 @@ def test_every_annotation_and_label_that_a_service_reads_has_a_row() -> None:
     known = {name for rows in support_matrix.MARKS.values() for name in rows}
     read = {
         value
-        for name, value in vars(model).items()
+        for name, value in vars(projected).items()
         if name.startswith(("LABEL_", "ANNOTATION_")) and isinstance(value, str)
     }
-    assert read - {model.ANNOTATION_SIDECAR, model.LABEL_SERVICE_NAME} <= known
+    assert read - {projected.ANNOTATION_SIDECAR, projected.LABEL_SERVICE_NAME} <= known
 
 
 # -- what a reader cannot use is known before

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from services.ca.core.root_certificates import wanted_root
-from shared import model
+from shared import projected_objects
 from shared.meshconfig.root_certificate import CertManagerSettings, VaultSettings
 from shared.policy import support_matrix
 from tests.unit.compiler import objects
@@ -184,8 +184,8 @@ def test_what_providers_of_roots_do_not_read_has_a_row() -> None:
 
 def test_the_root_that_is_wanted_is_the_same_whether_spiffe_is_asked_for_or_not() -> None:
     def wanted(spec: Json) -> object:
-        meta = model.Meta(name="r", namespace="meshlog-system")
-        found = model.PolicyObject(metadata=meta, spec=spec)
+        meta = projected_objects.Meta(name="r", namespace="meshlog-system")
+        found = projected_objects.PolicyObject(metadata=meta, spec=spec)
         return wanted_root(found, CLUSTER.event("MeshRootCertificate", "meshlog-system", "r", found))
 
     spec = {"role": "active", "trustDomain": "a.example", "provider": {"tresor": {}}}

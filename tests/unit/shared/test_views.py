@@ -11,13 +11,14 @@ from services.ingestor.status.reporter import News, Outcome, Report, Reporter
 from services.injector.log.namespace_follower import NamespaceFollower
 from services.xds_edge.admission.token_issuers import IssuerFold, issuers_view
 from shared.eventlog.fold import Epoch
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft, Record
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.records import chunked_payload
 from shared.records.commits import CommitFold
 from shared.records.snapshot import Commit, encode_commit
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks
 from tests.unit.identity.cluster import Cluster, write

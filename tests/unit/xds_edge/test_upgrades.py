@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from services.xds_edge.snapshot import follower
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY
 from shared.records import chunked_payload
 from shared.records.snapshot import CDS, FORMAT, Commit, FutureSnapshotError, Resource, decode_commit, encode_commit
+from shared.streams.memory import MemoryLogs
 from shared.timing.backoff import Backoff
 from tests.unit.xds_edge.snapshot.test_follower import STREAMS, Edge, commit, say
 from tests.waiting import eventually

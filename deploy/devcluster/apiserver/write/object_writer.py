@@ -18,7 +18,7 @@ from deploy.devcluster.apiserver.write.event_expiry import EventExpiry
 from deploy.devcluster.apiserver.write.prepare import PreparedWrite, WritePreparer
 from deploy.devcluster.apiserver.write.write_options import WriteOptions
 from deploy.devcluster.cluster_api import Obj
-from shared.model import ANNOTATION_CHANGE_SET
+from shared.projected_objects import ANNOTATION_CHANGE_SET
 from shared.records.change_sets import stamp
 
 _ATTEMPTS = 8

@@ -20,8 +20,8 @@ from services.compiler.derive.policy.splits import split_of
 from services.compiler.derive.services.offers import age, ports
 from services.compiler.engine import exceptions
 from services.compiler.mesh_state import Mesh
-from shared.model import ANNOTATION_CALLS
 from shared.policy.names import ObjectName
+from shared.projected_objects import ANNOTATION_CALLS
 
 Key = TypeVar("Key")
 Item = tuple[str, ObjectName]

@@ -19,7 +19,11 @@ from services.compiler.engine import query
 from services.compiler.mesh_state import Mesh
 from shared.io.addresses import canonical, reserved
 from shared.kubernetes.reserved_ports import LISTENING
-from shared.model import (
+from shared.names import MESH_CONFIG
+from shared.policy.model import Rule
+from shared.policy.names import ObjectName
+from shared.policy.requests import escaped_slashes, listed_forwarders
+from shared.projected_objects import (
     AFFINITY_SECONDS,
     ANNOTATION_CALLS,
     ANNOTATION_ESCAPED_SLASHES,
@@ -27,10 +31,6 @@ from shared.model import (
     ANNOTATION_PERMISSIVE,
     ServiceSpec,
 )
-from shared.names import MESH_CONFIG
-from shared.policy.model import Rule
-from shared.policy.names import ObjectName
-from shared.policy.requests import escaped_slashes, listed_forwarders
 
 _NAMED = 5
 """Endpoints of one Service that are named at most."""

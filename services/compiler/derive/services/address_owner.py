@@ -11,8 +11,8 @@ from services.compiler import claims
 from services.compiler.engine import query
 from services.compiler.mesh_state import Mesh
 from shared.io.addresses import reserved
-from shared.model import Pod
 from shared.policy.names import ObjectName
+from shared.projected_objects import Pod
 
 
 def _standing(pod: Pod) -> tuple[bool, str]:

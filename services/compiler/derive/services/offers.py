@@ -13,8 +13,8 @@ from services.compiler.engine import Query, query
 from services.compiler.ir import Endpoint, Protocol
 from services.compiler.mesh_state import Mesh
 from shared.io.addresses import canonical
-from shared.model import EndpointSlice, SliceEndpoint
 from shared.policy.names import ObjectName
+from shared.projected_objects import EndpointSlice, SliceEndpoint
 
 
 class Port(NamedTuple):

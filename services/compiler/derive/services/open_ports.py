@@ -11,8 +11,8 @@ from services.compiler.engine import exceptions, query
 from services.compiler.ir import OpenPort, Protocol
 from services.compiler.mesh_state import Mesh, SelectorPair
 from shared.kubernetes.reserved_ports import LISTENING
-from shared.model import Pod
 from shared.policy.names import ObjectName
+from shared.projected_objects import Pod
 
 
 @query

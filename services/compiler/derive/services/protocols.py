@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.compiler.ir import Protocol
-from shared.model import ServicePort
+from shared.projected_objects import ServicePort
 
 _HTTP = frozenset({"http", "http2", "h2c", "grpc", "grpc-web", "ws", "kubernetes.io/h2c", "kubernetes.io/ws"})
 _HTTP_NAMES = ("http", "http2", "grpc", "grpc-web", "h2c", "ws")

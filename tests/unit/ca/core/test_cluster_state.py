@@ -7,10 +7,10 @@ import pytest
 from services.ca.core.cluster_state import ClusterState
 from services.ca.log.cluster_state_follower import cluster_state_view
 from shared.errors import MeshlogError
-from shared.eventlog.memory import MemoryLogs
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.records.events import Event
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.unit.ca.running import tasks
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

@@ -8,12 +8,12 @@ import pytest
 
 from services.ca.kubernetes.bundle_distributor import BundleDistributor, bundle_pem
 from services.ca.log.bundle_publisher import BundlePublisher
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft, StaleWriterError
 from shared.identity.token_sealing import sealing_key_id
 from shared.records.certificates import SealingKey, TrustBundle, decode_bundle, encode
 from shared.records.subjects import Streams
 from shared.service.watch_value import Latest
+from shared.streams.memory import MemoryLogs
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
 from tests.unit.ca.running import new_authority, tasks
 from tests.waiting import eventually

@@ -6,16 +6,16 @@ import pytest
 
 from services.ca.core.cluster_state import ClusterState
 from services.ca.log.rotation_progress import FleetProgress
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft
 from shared.identity.service_account_tokens import TokenVerifier
-from shared.model import ANNOTATION_SIDECAR, Meta, Pod, PodSpec, PodStatus
+from shared.projected_objects import ANNOTATION_SIDECAR, Meta, Pod, PodSpec, PodStatus
 from shared.records.certificates import SigningAnswer, TrustBundle, TrustedRoot, encode
 from shared.records.events import Event
 from shared.records.events import encode as encode_event
 from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.unit.ca.running import wanted_event
 from tests.unit.identity.cluster import Cluster

@@ -9,11 +9,12 @@ import pytest
 
 from services.ca.log import write_probe
 from services.ca.log.write_probe import WriteProbe
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import LogUnavailableError
 from shared.identity.spiffe import SpiffeId
 from shared.records.certificates import decode_note
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.unit.ca.running import certificate_authority, requester, tasks
 from tests.unit.identity.cluster import Cluster, write
 from tests.waiting import eventually

@@ -10,11 +10,11 @@ from cryptography import x509
 from cli.certificates import table
 from cli.certificates.roots import Desk, Root
 from shared.errors import BadInputError
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
 from shared.records.proxy_status import ProxyStatus, encode_status
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from shared.svid import IssuedSvid, SigningRefusedError
 from tests.unit.ca.running import certificate_authority, requester
 from tests.unit.identity.cluster import Cluster, write

@@ -15,10 +15,10 @@ from services.compiler.log import loop_turns
 from services.compiler.log.publisher import Publication
 from services.compiler.log.snapshot_store import Snapshots
 from services.compiler.mesh_state import MeshSettings
-from shared.eventlog.memory import MemoryLogs
 from shared.policy import regexes
 from shared.records.events import Event
 from shared.service.lease import TTL, Lease
+from shared.streams.memory import MemoryLogs
 from tests.simulation.clock import SimulatedLoop
 from tests.unit.compiler import objects
 from tests.unit.compiler.log.test_publisher import SCOPE, STREAMS, write

@@ -16,13 +16,13 @@ from services.compiler.log.publisher import Limits, Publication
 from services.compiler.log.snapshot_store import Kept, Snapshots
 from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.epoch import new_epoch
-from shared.eventlog.memory import MemoryLogs
 from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, HEADER_EPOCH_RECORDS, Draft
 from shared.eventlog.trim_marker import with_marks
 from shared.records import chunked_payload, events
 from shared.records.events import Event
 from shared.records.snapshot import Commit, Snapshot, decode_commit, encode_commit
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.unit.compiler import objects
 from tests.waiting import eventually
 

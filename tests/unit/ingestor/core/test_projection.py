@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from services.ingestor.core.observations import ChangeSet, ObjectName
 from services.ingestor.core.projection import UnreadableObjectError, parse_change_set, project
-from shared import model
+from shared import projected_objects
 from tests.unit.ingestor.objects import encoded, pod, projected
 
 
 def decoded(body: bytes, kind: str) -> Any:
-    return msgspec.json.decode(body, type=model.KINDS[kind])
+    return msgspec.json.decode(body, type=projected_objects.KINDS[kind])
 
 
 def test_heartbeats_conditions_and_managed_fields_make_no_difference() -> None:

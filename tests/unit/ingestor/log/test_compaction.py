@@ -11,7 +11,7 @@ from services.ingestor.log.chain_position import Compiled, Standing
 from services.ingestor.log.compaction import Retention
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_KEPT, Draft, LogUnavailableError, Record
-from shared.eventlog.streams import matches
+from shared.eventlog.stream_spec import matches
 from shared.eventlog.trim_marker import mark_of
 from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig, history, state

@@ -12,12 +12,13 @@ from cli.state.mesh_status import pinned
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.log.epoch_carryover import Carried, pins_of
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft, LogUnavailableError, epoch_records
 from shared.records import events
 from shared.records.pins import PIN_KIND
 from shared.records.snapshot import Snapshot
 from shared.records.subjects import escape
+from shared.streams.memory import MemoryLogs
 from tests.property.history.worlds import ABOUT, source_of
 from tests.unit.ingestor.log.test_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig

@@ -19,8 +19,7 @@ from services.ingestor.status.conditions import Verdict, conditions, news, reaso
 from services.ingestor.status.log_follower import Hearing
 from services.ingestor.status.reporter import Reporter
 from services.ingestor.status.reports import News, Outcome, Pace, Pinned, Report
-from shared import model
-from shared.eventlog.memory import MemoryLogs
+from shared import projected_objects
 from shared.eventlog.protocol import Draft
 from shared.policy import support_matrix
 from shared.records.events import Event, ObjectKey, encode, encode_object
@@ -30,6 +29,7 @@ from shared.records.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Reso
 from shared.records.subjects import Streams
 from shared.service.background_task import beside
 from shared.service.lease import Tenure
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.waiting import eventually
 
@@ -488,7 +488,7 @@ async def test_in_a_namespace_that_has_left_an_object_says_that_it_has_no_effect
     accepted = [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "x"}]
     for conditions_before in ([], accepted):
         made = reporter(reach, written)
-        made.note(Observed(namespace({model.LABEL_MONITORED_BY: monitored} if monitored else {})))
+        made.note(Observed(namespace({projected_objects.LABEL_MONITORED_BY: monitored} if monitored else {})))
         made.note(Observed(target(conditions=conditions_before)))
         reach.take_commit(commit(reach.version + 1, parent=reach.version, mesh_namespaces=[]))
         await made.turn()

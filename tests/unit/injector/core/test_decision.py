@@ -9,7 +9,7 @@ import pytest
 
 from services.injector.core.decision import NamespaceMeta, decide
 from shared.errors import BadInputError
-from shared.model import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
+from shared.projected_objects import ANNOTATION_INJECTION, LABEL_IGNORE, LABEL_MONITORED_BY
 from tests.unit.injector.pods import MEMBER, pod
 
 

@@ -12,7 +12,7 @@ import pytest
 from services.injector.core.patch import json_patch, with_sidecar, without_sidecar
 from shared.errors import BadInputError
 from shared.meshconfig.pods import MeshSpec, Sidecar, read_mesh_spec
-from shared.model import ANNOTATION_SIDECAR
+from shared.projected_objects import ANNOTATION_SIDECAR
 from tests.unit.injector.pods import INSTALLATION, pod
 
 

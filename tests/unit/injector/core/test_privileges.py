@@ -16,7 +16,7 @@ from services.injector.core.privileges import check
 from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
 from shared.meshconfig.pods import MeshSpec
-from shared.model import ANNOTATION_INJECTION, ANNOTATION_SIDECAR
+from shared.projected_objects import ANNOTATION_INJECTION, ANNOTATION_SIDECAR
 from tests.unit.injector.http.test_webhook import asked, namespace, told, webhook, write
 from tests.unit.injector.pods import INSTALLATION, pod
 

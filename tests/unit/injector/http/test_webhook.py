@@ -13,7 +13,7 @@ import pytest
 from services.injector.core import review
 from services.injector.http.webhook import Webhook
 from services.injector.log.namespace_follower import NamespaceFollower
-from shared import model
+from shared import projected_objects as projected
 from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
@@ -56,9 +56,9 @@ async def write(log: MemoryLog, kind: str, namespace: str, name: str, value: Any
     await log.append([draft], scope=scope, after=tip, epoch=epoch or ("" if tip.epoch else "e1"))
 
 
-def namespace(name: str = "shop") -> model.Namespace:
-    meta = model.Meta(name=name, labels=dict(MEMBER.labels), annotations=dict(MEMBER.annotations))
-    return model.Namespace(metadata=meta)
+def namespace(name: str = "shop") -> projected.Namespace:
+    meta = projected.Meta(name=name, labels=dict(MEMBER.labels), annotations=dict(MEMBER.annotations))
+    return projected.Namespace(metadata=meta)
 
 
 def membership(log: MemoryLog) -> NamespaceFollower:
@@ -117,7 +117,7 @@ async def test_a_namespace_that_the_log_never_has_is_refused_for_now(log: Memory
 async def test_what_cannot_be_injected_is_refused_with_a_sentence(log: MemoryLog) -> None:
     hook, known = webhook(log)
     task = asyncio.create_task(known.run())
-    bad = pod(**{model.ANNOTATION_INJECTION: "perhaps"})
+    bad = pod(**{projected.ANNOTATION_INJECTION: "perhaps"})
     response = await told(hook, asked(bad))
     task.cancel()
     assert response["allowed"] is False
@@ -215,7 +215,9 @@ async def test_the_state_follows_the_log_and_a_new_epoch_voids_it(log: MemoryLog
     known = membership(log)
     task = asyncio.create_task(known.run())
     await known.caught_up.wait()
-    config = model.PolicyObject(metadata=model.Meta(name="osm-mesh-config"), spec={"sidecar": {"logLevel": "debug"}})
+    config = projected.PolicyObject(
+        metadata=projected.Meta(name="osm-mesh-config"), spec={"sidecar": {"logLevel": "debug"}}
+    )
     await write(log, "MeshConfig", "meshlog-system", "osm-mesh-config", config)
     await eventually(lambda: known.mesh.sidecar.log_level == "debug", within=5.0, what="the MeshConfig is read")
     bad = msgspec.structs.replace(config, spec={"sidecar": 7})
@@ -235,7 +237,7 @@ async def test_an_image_that_was_stored_all_the_same_is_not_put_into_a_pod_and_i
 ) -> None:
     """A MeshConfig of Open Service Mesh may have been stored while no injector ran."""
     spec = {"sidecar": {"initContainerImage": "openservicemesh/init:v1.2.4", "envoyImage": "envoyproxy/envoy:v1.19.1"}}
-    config = model.PolicyObject(metadata=model.Meta(name="osm-mesh-config"), spec=spec)
+    config = projected.PolicyObject(metadata=projected.Meta(name="osm-mesh-config"), spec=spec)
     await write(log, "MeshConfig", "meshlog-system", "osm-mesh-config", config)
     hook, known = webhook(log)
     task = asyncio.create_task(known.run())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.eventlog.chain import Verifier
+from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, HEADER_AFTER, HEADER_BEGINS, ChainBrokenError, Checkpoint, Draft, Record
 from shared.eventlog.trim_marker import with_marks
@@ -23,8 +23,8 @@ async def log_of(*batches: int, epoch: str = "e1") -> tuple[list[Record], Checkp
     return [record async for record in log.read()], tip
 
 
-def accepted(records: list[Record], start: Checkpoint | None = EMPTY) -> Verifier:
-    verifier = Verifier(start)
+def accepted(records: list[Record], start: Checkpoint | None = EMPTY) -> ChainVerifier:
+    verifier = ChainVerifier(start)
     for record in records:
         verifier.fold(record)
     return verifier

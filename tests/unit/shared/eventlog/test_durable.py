@@ -8,11 +8,11 @@ import pytest
 
 from shared.errors import BadInputError
 from shared.eventlog.durable import refuse, refuse_copies, weaknesses
-from shared.eventlog.jetstream.api import stream_config
-from shared.eventlog.jetstream.log import JetStreamLogs
-from shared.eventlog.streams import StreamSettings, specs
+from shared.eventlog.jetstream.stream_api import stream_config
 from shared.records.subjects import Streams
 from shared.service.settings import CommonSettings
+from shared.streams.jetstream import JetStreamLogs
+from shared.streams.specs import StreamSettings, specs
 
 STREAMS = Streams()
 SPECS = specs(STREAMS, StreamSettings(replicas=3))

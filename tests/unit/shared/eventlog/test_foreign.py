@@ -1,14 +1,14 @@
-"""What the screen of a stream tells apart, where only a log in memory can be damaged as it takes."""
+"""What the filter of a stream tells apart, where only a log in memory can be damaged as it takes."""
 
 from __future__ import annotations
 
 import pytest
 
-from shared.eventlog.foreign import Foreign
-from shared.eventlog.memory import MemoryLogs
+from shared.eventlog.foreign import ForeignRecords
 from shared.eventlog.protocol import GENESIS, HEADER_BATCH, HEADER_CHAIN, HEADER_EPOCH, Draft, Record, StaleWriterError
 from shared.records.pins import PIN_KIND, PIN_NAME
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 
 STREAMS = Streams()
@@ -59,7 +59,7 @@ async def test_a_copy_that_the_server_made_is_foreign_under_whatever_subject() -
 
 def test_a_flood_is_one_line_in_ten_seconds_and_all_of_it_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    foreign = Foreign(clock=lambda: now)
+    foreign = ForeignRecords(clock=lambda: now)
     told: list[str] = []
     foreign.counted = told.append
     for number in range(5000):

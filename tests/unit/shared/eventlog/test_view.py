@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from shared.errors import MeshlogError
 from shared.eventlog.fold import Epoch, ViewRestartError
-from shared.eventlog.foreign import Foreign, Screen
+from shared.eventlog.foreign import ForeignFilter, ForeignRecords
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft, Record
-from shared.eventlog.streams import specs
 from shared.eventlog.view import Begin, LogView, ViewLimits
 from shared.records.subjects import Streams
+from shared.streams.specs import specs
 from shared.timing.backoff import Backoff
 from tests.chained import write_chained
 from tests.waiting import eventually
@@ -450,7 +450,7 @@ def test_a_chain_of_the_view_is_a_chain_of_the_stream() -> None:
         streams.certs: streams.bundle_subject("cluster.local"),
     }
     for name, subject in subjects.items():
-        assert streams.chain_scope(subject) == Screen(specs(streams)[name], Foreign()).scope(subject)
+        assert streams.chain_scope(subject) == ForeignFilter(specs(streams)[name], ForeignRecords()).scope(subject)
 
 
 # Any history

@@ -23,7 +23,7 @@ from shared.identity.service_account_tokens import (
     TokenRefusedError,
     TokenVerifier,
 )
-from shared.model import TokenIssuer
+from shared.projected_objects import TokenIssuer
 from tests.unit.identity.cluster import ISSUER, Cluster
 
 NOW = 1_700_000_000.0

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from shared.eventlog.memory import MemoryLogs
 from shared.identity.spiffe import SpiffeId
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from shared.svid import ServingCertificate
 from tests.unit.ca.running import certificate_authority, new_authority, requester, tasks
 from tests.unit.identity.cluster import Cluster, write

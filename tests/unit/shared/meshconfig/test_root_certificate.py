@@ -13,7 +13,7 @@ from services.ca.core.root_certificates import WantedRoot, wanted_root
 from services.ca.keys.selection import key_store
 from services.ca.providers.base import find_provider
 from services.ca.settings import CaSettings
-from shared import model
+from shared import projected_objects
 from shared.errors import BadInputError
 from shared.meshconfig import root_certificate
 from tests.unit.ca.fake_kubernetes import FakeKubernetes
@@ -158,7 +158,7 @@ def test_the_webhook_is_asked_about_roots_of_the_meshs_own_namespace() -> None:
 
 async def used(wished: Json) -> None:
     """What the CA does with a root that is wanted, until the provider would be asked for its signature."""
-    found = model.PolicyObject(metadata=model.Meta(name="r", namespace=HOME), spec=wished)
+    found = projected_objects.PolicyObject(metadata=projected_objects.Meta(name="r", namespace=HOME), spec=wished)
     wanted: WantedRoot = wanted_root(found, CLUSTER.event("MeshRootCertificate", HOME, "r", found))
     if wanted.provider == "builtin":
         key_store(CaSettings(key_store="secret"), FakeKubernetes(), wanted)

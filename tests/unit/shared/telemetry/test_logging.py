@@ -170,6 +170,6 @@ def test_each_module_logs_under_its_own_import_path() -> None:
                 for line in path.read_text().splitlines()
                 if re.search(r"= ?logging\.getLogger\(", line)
                 and line.strip() not in {f"_log = logging.getLogger({name})", "root = logging.getLogger()"}
-                and path != PROJECT / "shared/eventlog/jetstream/silence.py"
+                and path != PROJECT / "shared/eventlog/jetstream/quiet_logging.py"
             ]
     assert found == []

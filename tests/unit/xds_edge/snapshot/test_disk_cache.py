@@ -10,7 +10,7 @@ import pytest
 from services.xds_edge.snapshot import disk_cache
 from services.xds_edge.snapshot.disk_cache import LastGood
 from shared.eventlog.protocol import Checkpoint
-from shared.model import TokenIssuer
+from shared.projected_objects import TokenIssuer
 from shared.records.certificates import TrustBundle
 from shared.records.snapshot import CDS, FORMAT, Commit, Resource, ViewChange
 

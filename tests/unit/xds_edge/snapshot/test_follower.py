@@ -12,11 +12,12 @@ from services.xds_edge.snapshot import follower
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.snapshot.follower import SnapshotFollower
 from services.xds_edge.snapshot.gap_recovery import GapRecovery
-from shared.eventlog.memory import MemoryLog, MemoryLogs
+from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, Checkpoint, Record
 from shared.records import chunked_payload
 from shared.records.snapshot import FORMAT, Commit, Snapshot, encode_commit
 from shared.records.subjects import Streams
+from shared.streams.memory import MemoryLogs
 from shared.timing.backoff import Backoff
 from tests.waiting import eventually
 

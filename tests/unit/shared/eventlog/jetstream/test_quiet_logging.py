@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from shared.eventlog.jetstream.silence import NAME, hushed
+from shared.eventlog.jetstream.quiet_logging import NAME, hushed
 
 
 def test_it_is_silent_inside_and_heard_before_and_after(caplog: pytest.LogCaptureFixture) -> None:

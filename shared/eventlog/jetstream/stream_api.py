@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from shared.eventlog.foreign import COPIED_FROM
-from shared.eventlog.jetstream.connection import Line
 from shared.eventlog.jetstream.nats_client import Msg
+from shared.eventlog.jetstream.nats_connection import NatsSession
 from shared.eventlog.protocol import EventLogError, LogFullError, LogUnavailableError, Record
-from shared.eventlog.streams import LOOKING, StreamSpec
+from shared.eventlog.stream_spec import LOOKING, StreamSpec
 from shared.io.decoding import UndecodableError, decode
 
 WITHIN = 5.0
@@ -61,7 +61,7 @@ _NO_STORAGE = frozenset({10002, 10023, 10028, 10047})
 """Resources of the account or of the server are used up."""
 
 
-class ApiError(EventLogError):
+class JetStreamApiError(EventLogError):
     """The server refused a request."""
 
     def __init__(self, number: int, status: int, description: str, *, about: str) -> None:
@@ -71,7 +71,7 @@ class ApiError(EventLogError):
         self.status = status
 
 
-class StreamState(msgspec.Struct, frozen=True):
+class StreamInfo(msgspec.Struct, frozen=True):
     """Where a stream begins and ends, and which incarnation of it that is."""
 
     first: int
@@ -81,7 +81,7 @@ class StreamState(msgspec.Struct, frozen=True):
 
 
 async def call(
-    line: Line,
+    session: NatsSession,
     stream: str,
     subject: str,
     request: Any = None,
@@ -89,18 +89,18 @@ async def call(
     within: float = ANSWERED_WITHIN,
     again: float | None = None,
 ) -> dict[str, Any]:
-    """One request of the JSON API about a stream; see `Line.request` for `within` and `again` (seconds).
+    """One request of the JSON API about a stream; see `NatsSession.request` for `within` and `again` (seconds).
 
-    Raises `ApiError` where the server refuses, `LogUnavailableError` where it cannot answer now.
+    Raises `JetStreamApiError` where the server refuses, `LogUnavailableError` where it cannot answer now.
     """
     payload = msgspec.json.encode(request) if request is not None else b""
-    message = await line.request(f"{line.api(stream)}.{subject}", payload, within=within, again=again)
+    message = await session.request(f"{session.api(stream)}.{subject}", payload, within=within, again=again)
     return answer_of(message, about=subject)
 
 
-async def ask(line: Line, stream: str, subject: str, request: Any = None) -> dict[str, Any]:
+async def ask(session: NatsSession, stream: str, subject: str, request: Any = None) -> dict[str, Any]:
     """The same for what changes nothing: it is asked again until somebody is there who knows."""
-    return await call(line, stream, subject, request, again=AGAIN)
+    return await call(session, stream, subject, request, again=AGAIN)
 
 
 def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def answer_of(message: Msg, *, about: str) -> dict[str, Any]:
             raise LogFullError(full, f"takes no more ({description}); try again", about=about, reason=description)
         if status == 503:
             raise LogUnavailableError("log/unavailable", f"{description}; try again", about=about)
-        raise ApiError(number, status, description, about=about)
+        raise JetStreamApiError(number, status, description, about=about)
     return answer
 
 
@@ -128,19 +128,19 @@ def _full(number: int, description: str) -> str:
     return "log/stream-full" if limited else ""
 
 
-async def stream_state(line: Line, stream: str) -> StreamState:
+async def stream_info(session: NatsSession, stream: str) -> StreamInfo:
     """Ask the stream's leader."""
-    answer = await ask(line, stream, f"STREAM.INFO.{stream}")
+    answer = await ask(session, stream, f"STREAM.INFO.{stream}")
     state = answer["state"]
     first, last = int(state["first_seq"]), int(state["last_seq"])
     count = int(state["messages"])
     if not count:
         first = last + 1
-    return StreamState(first=first, last=last, count=count, created=str(answer["created"]))
+    return StreamInfo(first=first, last=last, count=count, created=str(answer["created"]))
 
 
 async def ensure_stream(
-    line: Line, spec: StreamSpec, *, within: float = SMALL_WITHIN, user: str = ""
+    session: NatsSession, spec: StreamSpec, *, within: float = SMALL_WITHIN, user: str = ""
 ) -> dict[str, Any]:
     """Create a stream, or leave it as it is; its configuration. What an operator tuned on an older one stays.
 
@@ -154,30 +154,30 @@ async def ensure_stream(
     `LogUnavailableError` while it is missing, and take it as it is.
     """
     wanted = stream_config(spec)
-    there = await _there(line, spec.name, within=min(within, ANSWERED_WITHIN))
+    there = await _there(session, spec.name, within=min(within, ANSWERED_WITHIN))
     if there is None:
         if user in LOOKING:
             raise LogUnavailableError("log/no-stream", "is not there yet; another service creates it", about=spec.name)
         try:
-            return (await call(line, spec.name, f"STREAM.CREATE.{spec.name}", wanted, within=within))["config"]
-        except ApiError as error:
+            return (await call(session, spec.name, f"STREAM.CREATE.{spec.name}", wanted, within=within))["config"]
+        except JetStreamApiError as error:
             if error.number != NAME_IN_USE:
                 raise
-        there = (await ask(line, spec.name, f"STREAM.INFO.{spec.name}"))["config"]
+        there = (await ask(session, spec.name, f"STREAM.INFO.{spec.name}"))["config"]
     needed = {key: wanted[key] for key in ("subjects", "allow_atomic", "allow_direct", "duplicate_window")}
     # What is false the server leaves out.
     lacks = any(there.get(key, False) != value for key, value in needed.items())
     if lacks and user in {"", spec.owner}:
         update = f"STREAM.UPDATE.{spec.name}"
-        return (await call(line, spec.name, update, {**there, **needed}, within=WITHIN))["config"]
+        return (await call(session, spec.name, update, {**there, **needed}, within=WITHIN))["config"]
     return there
 
 
-async def _there(line: Line, stream: str, *, within: float) -> dict[str, Any] | None:
+async def _there(session: NatsSession, stream: str, *, within: float) -> dict[str, Any] | None:
     """The configuration of a stream; none if there is no such stream."""
     try:
-        return (await call(line, stream, f"STREAM.INFO.{stream}", within=within, again=AGAIN))["config"]
-    except ApiError as error:
+        return (await call(session, stream, f"STREAM.INFO.{stream}", within=within, again=AGAIN))["config"]
+    except JetStreamApiError as error:
         if error.number != NO_STREAM:
             raise
         return None
@@ -234,20 +234,20 @@ def record_of(message: Msg, delivery: Delivery) -> Record:
     )
 
 
-async def last_record(line: Line, stream: str, subject: str) -> Record | None:
+async def last_record(session: NatsSession, stream: str, subject: str) -> Record | None:
     """The newest record of a subject or wildcard, from the stream's leader."""
-    return await _stored(line, stream, {"last_by_subj": subject})
+    return await _stored(session, stream, {"last_by_subj": subject})
 
 
-async def record_at(line: Line, stream: str, sequence: int) -> Record | None:
+async def record_at(session: NatsSession, stream: str, sequence: int) -> Record | None:
     """The first record at or after a sequence, from the stream's leader."""
-    return await _stored(line, stream, {"seq": max(sequence, 1), "next_by_subj": ">"})
+    return await _stored(session, stream, {"seq": max(sequence, 1), "next_by_subj": ">"})
 
 
-async def _stored(line: Line, stream: str, which: Mapping[str, Any]) -> Record | None:
+async def _stored(session: NatsSession, stream: str, which: Mapping[str, Any]) -> Record | None:
     try:
-        answer = await ask(line, stream, f"STREAM.MSG.GET.{stream}", which)
-    except ApiError as error:
+        answer = await ask(session, stream, f"STREAM.MSG.GET.{stream}", which)
+    except JetStreamApiError as error:
         if error.number == NO_MESSAGE:
             return None
         raise

@@ -6,18 +6,18 @@ on. But nobody may have to guess why changes do not arrive.
 
 from __future__ import annotations
 
-from shared.eventlog.jetstream.api import call
-from shared.eventlog.jetstream.connection import Line
+from shared.eventlog.jetstream.nats_connection import NatsSession
+from shared.eventlog.jetstream.stream_api import call
 from shared.eventlog.protocol import EventLogError, LogFullError
 
 _LIMITS = (("max_bytes", "bytes", "--max-bytes"), ("max_msgs", "messages", "--max-msgs"))
 """Limit of a stream, what of its state counts towards it, and how it is raised."""
 
 
-async def explained(line: Line, stream: str, error: LogFullError) -> LogFullError:
+async def explained(session: NatsSession, stream: str, error: LogFullError) -> LogFullError:
     """The same error in a sentence that somebody can act on; as it was if the log cannot say more now."""
     try:
-        info = await call(line, stream, f"STREAM.INFO.{stream}")
+        info = await call(session, stream, f"STREAM.INFO.{stream}")
     except EventLogError:
         return error
     longest = int(info["config"].get("max_msg_size", -1))

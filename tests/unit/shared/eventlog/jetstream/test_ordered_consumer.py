@@ -10,8 +10,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from shared.eventlog.jetstream.connection import Line, api_prefix
-from shared.eventlog.jetstream.ordered import deliver
+from shared.eventlog.jetstream.nats_connection import NatsSession, api_prefix
+from shared.eventlog.jetstream.ordered_consumer import deliver
 from shared.eventlog.protocol import LogUnavailableError, Record
 
 
@@ -60,7 +60,7 @@ class Server:
 async def taken(server: Server, count: int) -> list[Record | None]:
     """The first that is delivered."""
     found: list[Record | None] = []
-    records = deliver(cast("Line", server), "S", subjects=">", policy={})
+    records = deliver(cast("NatsSession", server), "S", subjects=">", policy={})
     async with contextlib.aclosing(records):
         while len(found) < count:
             found.append(await anext(records))

@@ -35,7 +35,7 @@ _STATUS = "Status"
 _PENDING_BYTES = 64 * 1024 * 1024
 
 
-class Access(msgspec.Struct, frozen=True, kw_only=True):
+class LogAccess(msgspec.Struct, frozen=True, kw_only=True):
     """Where the log is and as whom to speak to it."""
 
     servers: tuple[str, ...]
@@ -52,11 +52,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Whether each stream is in an account of its own, so that its API has a prefix of its own (`deploy.nats`)."""
 
 
-class Line:
-    """One client for as long as it lives; a `Connection` replaces it."""
+class NatsSession:
+    """One client for as long as it lives; a `NatsConnection` replaces it."""
 
     def __init__(self, client: Client, *, accounts: bool = False) -> None:
-        """`accounts`: see `Access`."""
+        """`accounts`: see `LogAccess`."""
         self.client = client
         self._accounts = accounts
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -130,13 +130,13 @@ class Line:
             answer.set_result(message)
 
 
-class Connection:
-    """Keeps a `Line` to one of the servers, for ever, until it is closed."""
+class NatsConnection:
+    """Keeps a `NatsSession` to one of the servers, for ever, until it is closed."""
 
-    def __init__(self, access: Access, *, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self, access: LogAccess, *, jitter: Callable[[], float] = random.random) -> None:
         self._access = access
         self._jitter = jitter
-        self._line: asyncio.Future[Line] | None = None
+        self._session: asyncio.Future[NatsSession] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -149,32 +149,32 @@ class Connection:
     @property
     def connected(self) -> bool:
         """Whether there is a line at this moment."""
-        line = self._line
-        if self._closed or line is None or not line.done() or line.exception() is not None:
+        session = self._session
+        if self._closed or session is None or not session.done() or session.exception() is not None:
             return False
-        return not line.result().lost.done()
+        return not session.result().lost.done()
 
     def open(self) -> None:
         """Begin to connect; does not wait."""
         loop = asyncio.get_running_loop()
-        self._line = loop.create_future()
+        self._session = loop.create_future()
         self._keeper = loop.create_task(self._keep(), name="log connection")
 
-    async def line(self, *, within: float | None = None) -> Line:
+    async def session(self, *, within: float | None = None) -> NatsSession:
         """The line as soon as there is one; `LogUnavailableError` after `within` seconds or when closed."""
-        future = self._line
+        future = self._session
         if future is not None and future.done() and not self._closed and future.exception() is None:
-            line = future.result()
-            if not line.lost.done():
-                return line
+            session = future.result()
+            if not session.lost.done():
+                return session
         try:
             async with asyncio.timeout(within):
                 while True:
-                    if self._closed or self._line is None:
+                    if self._closed or self._session is None:
                         raise LogUnavailableError("log/closed", "this connection to the log was closed")
-                    line = await asyncio.shield(self._line)
-                    if not line.lost.done():
-                        return line
+                    session = await asyncio.shield(self._session)
+                    if not session.lost.done():
+                        return session
                     await asyncio.sleep(0)
         except TimeoutError as error:
             raise _unavailable(", ".join(self._access.servers)) from error
@@ -185,30 +185,30 @@ class Connection:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        future = self._line
+        future = self._session
         if future is None:
             return
-        line: Line | None = None
+        session: NatsSession | None = None
         if not future.done():
             future.set_exception(LogUnavailableError("log/closed", "this connection to the log was closed"))
             future.exception()
         elif future.exception() is None:
-            line = future.result()
-            self._let_go(line.client)
+            session = future.result()
+            self._let_go(session.client)
         await self._all_closed()
-        if line is not None:
-            line.end()
+        if session is not None:
+            session.end()
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
-        assert self._line is not None
+        assert self._session is not None
         reported = False
         delays = _BACKOFF.delays(self._jitter)
         # A cancellation can get lost inside (nats-py swallows some, and so does `asyncio.wait_for` of Python 3.11
         # when what it waits for ends at the same moment), hence the flag beside it.
         while not self._closed:
             try:
-                line = await self._dial()
+                session = await self._dial()
             except (NatsError, OSError, TimeoutError) as error:
                 if not reported:
                     reported = True
@@ -218,14 +218,14 @@ class Connection:
             _log.info("connected to the log" if not reported else "the log can be reached again")
             reported = False
             delays.reset()
-            self._line.set_result(line)
-            while not line.lost.done() and line.client.is_connected:
-                await asyncio.wait({line.lost}, timeout=_GLANCE)
-            self._line = loop.create_future()
-            line.end()
+            self._session.set_result(session)
+            while not session.lost.done() and session.client.is_connected:
+                await asyncio.wait({session.lost}, timeout=_GLANCE)
+            self._session = loop.create_future()
+            session.end()
             _log.warning("the connection to the log was lost")
             reported = True
-            self._let_go(line.client)
+            self._let_go(session.client)
 
     async def _all_closed(self) -> None:
         """Wait a little for what is being closed, then leave it to the kernel."""
@@ -242,17 +242,17 @@ class Connection:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    async def _dial(self) -> Line:
+    async def _dial(self) -> NatsSession:
         client = Client()
-        line: Line | None = None
+        session: NatsSession | None = None
 
         async def lost() -> None:
-            if line is not None:
-                line.end()
+            if session is not None:
+                session.end()
 
         async def failed(error: Exception) -> None:
             # Connect failures are raised as well; what else comes here has no other way to be known.
-            if line is not None and not self._closed:
+            if session is not None and not self._closed:
                 _log.warning("the log reports an error: %s", error)
 
         access = self._access
@@ -276,15 +276,15 @@ class Connection:
                     disconnected_cb=lost,
                     closed_cb=lost,
                 )
-                line = Line(client, accounts=access.accounts)
-                await line.prepare()
+                session = NatsSession(client, accounts=access.accounts)
+                await session.prepare()
                 await client.flush(timeout=2)
         except BaseException:
             self._let_go(client)
             raise
         if client.is_closed:
             raise ConnectionClosedError
-        return line
+        return session
 
 
 def api_prefix(account: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from shared.eventlog.chain import checkpoint_at
-from shared.eventlog.foreign import Screen, Sieve
+from shared.eventlog.foreign import ForeignFilter, ReadFilter
 from shared.eventlog.protocol import Checkpoint, Record
-from shared.eventlog.streams import matches
+from shared.eventlog.stream_spec import matches
 
 Span = Callable[[int, int, str], Awaitable[list[Record]]]
 """All records from one sequence to another, both included, of these subjects, foreign ones too."""
@@ -22,32 +22,32 @@ _WINDOW = 64
 _GROWTH = 8
 
 
-class Behind:
+class OwnRecords:
     """Looks into the past of one stream."""
 
-    def __init__(self, screen: Screen, span: Span, first: First) -> None:
-        self._screen = screen
+    def __init__(self, foreign_filter: ForeignFilter, span: Span, first: First) -> None:
+        self._filter = foreign_filter
         self._span = span
         self._first = first
 
-    def sieve(self, subjects: str) -> Sieve:
+    def read_filter(self, subjects: str) -> ReadFilter:
         """For one reading of these subjects, in order."""
-        return Sieve(self._screen, subjects, self.before)
+        return ReadFilter(self._filter, subjects, self.before)
 
-    async def counts(self, record: Record, *, content: bool) -> bool:
+    async def is_own(self, record: Record, *, content: bool) -> bool:
         """Whether a record met by itself is the stream's own; with `content`: and says what belongs there."""
-        screen = self._screen
-        if screen.outside(record):
+        foreign_filter = self._filter
+        if foreign_filter.why_foreign(record):
             return False
-        if not screen.is_guest(record):
+        if not foreign_filter.is_guest(record):
             return True
-        if screen.misfit(await self.before(record), record):
+        if foreign_filter.why_unchained(await self.before(record), record):
             return False
-        return not (content and screen.unsaid(record))
+        return not (content and foreign_filter.why_void(record))
 
     async def newest(self, found: Record | None, subjects: str, *, content: bool) -> Record | None:
         """The newest own record of these subjects, where the newest of all is `found`."""
-        if found is None or await self.counts(found, content=content):
+        if found is None or await self.is_own(found, content=content):
             return found
         first, high, window = await self._first(), found.sequence - 1, _WINDOW
         while high >= first:
@@ -60,7 +60,7 @@ class Behind:
 
     async def newest_of_each(self, found: dict[str, Record], subjects: str) -> dict[str, Record]:
         """The same of each subject, where `found` are the newest of all; those with no own record are left out."""
-        kept = {subject: one for subject, one in found.items() if await self.counts(one, content=True)}
+        kept = {subject: one for subject, one in found.items() if await self.is_own(one, content=True)}
         doubtful = {subject: one for subject, one in found.items() if subject not in kept}
         if not doubtful:
             return kept
@@ -73,26 +73,26 @@ class Behind:
     async def _own(self, low: int, high: int, subjects: str, *, content: bool) -> list[Record]:
         """The stream's own records of a span."""
         # The whole chain is read: without the records before it, it is not known whether one of a guest counts.
-        wide = self._screen.scope(subjects)
-        sieve = self.sieve(wide)
+        wide = self._filter.scope(subjects)
+        reading = self.read_filter(wide)
         return [
             record
             for record in await self._span(low, high, wide)
-            if await sieve.own(record)
+            if await reading.is_own(record)
             and matches(subjects, record.subject)
-            and not (content and self._screen.is_guest(record) and self._screen.unsaid(record))
+            and not (content and self._filter.is_guest(record) and self._filter.why_void(record))
         ]
 
     async def before(self, record: Record) -> Checkpoint | None:
         """Where the chain of a guest's record ends before it; none: the stream does not keep that."""
-        screen, scope = self._screen, self._screen.scope(record.subject)
+        foreign_filter, scope = self._filter, self._filter.scope(record.subject)
         first, high, window = await self._first(), record.sequence - 1, _WINDOW
         trail: list[Record] = []
         while high >= first:
             low = max(first, high - window + 1)
-            trail = [one for one in await self._span(low, high, scope) if not screen.outside(one)] + trail
+            trail = [one for one in await self._span(low, high, scope) if not foreign_filter.why_foreign(one)] + trail
             # What a guest wrote counts if it continues the chain: the last of the others is where to begin.
-            begins = max((index for index, one in enumerate(trail) if not screen.is_guest(one)), default=None)
+            begins = max((index for index, one in enumerate(trail) if not foreign_filter.is_guest(one)), default=None)
             if begins is not None:
                 return self._followed(trail[begins:])
             high, window = low - 1, window * _GROWTH
@@ -101,7 +101,7 @@ class Behind:
     def _followed(self, trail: list[Record]) -> Checkpoint | None:
         reached: Checkpoint | None = None
         for record in trail:
-            if reached is None or not self._screen.misfit(reached, record):
+            if reached is None or not self._filter.why_unchained(reached, record):
                 reached = checkpoint_at(record)
         return reached
 
@@ -113,9 +113,9 @@ class Behind:
         """
         if found is None or found.sequence <= after.sequence:
             return None
-        sieve, there = self.sieve(scope), after.sequence == 0 or self._screen.forgets
+        reading, there = self.read_filter(scope), after.sequence == 0 or self._filter.forgets
         for record in await self._span(max(after.sequence, 1), found.sequence, scope):
-            own = await sieve.own(record)
+            own = await reading.is_own(record)
             if record.sequence == after.sequence:
                 there = own and checkpoint_at(record) == after
             elif own:

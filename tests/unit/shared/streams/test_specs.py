@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from shared.eventlog.streams import matches, specs
+from shared.eventlog.stream_spec import matches
 from shared.records.subjects import Streams
+from shared.streams.specs import specs
 
 
 @pytest.mark.parametrize(

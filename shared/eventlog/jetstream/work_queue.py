@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
-from shared.eventlog.jetstream.api import NANOSECONDS, STATUS, call, delivery_of, record_of
-from shared.eventlog.jetstream.connection import Line
 from shared.eventlog.jetstream.nats_client import Msg, NatsError
+from shared.eventlog.jetstream.nats_connection import NatsSession
+from shared.eventlog.jetstream.stream_api import NANOSECONDS, STATUS, call, delivery_of, record_of
 from shared.eventlog.protocol import Job, LogUnavailableError, Record
-from shared.eventlog.streams import StreamSpec
+from shared.eventlog.stream_spec import StreamSpec
 
 _BATCH = 32
 """Jobs asked for at once: enough to hide the round trip, few enough to be done within their time."""
@@ -33,8 +33,8 @@ _ALIVE = "100"
 class _JetStreamJob:
     """A record taken from a work queue."""
 
-    def __init__(self, line: Line, message: Msg) -> None:
-        self._line = line
+    def __init__(self, session: NatsSession, message: Msg) -> None:
+        self._session = session
         self._reply = message.reply
         self._record = record_of(message, delivery_of(message))
 
@@ -45,15 +45,15 @@ class _JetStreamJob:
 
     async def done(self) -> None:
         """Take it out of the queue for good; `LogUnavailableError` leaves it there for another taker."""
-        await self._line.publish(self._reply, b"+ACK")
+        await self._session.publish(self._reply, b"+ACK")
 
     async def retry(self, *, after: float) -> None:
         """Put it back; another taker may have it after `after` seconds."""
         delay = msgspec.json.encode({"delay": int(after * NANOSECONDS)})
-        await self._line.publish(self._reply, b"-NAK " + delay)
+        await self._session.publish(self._reply, b"-NAK " + delay)
 
 
-async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[Job, None]:
+async def take_jobs(session: NatsSession, spec: StreamSpec, group: str) -> AsyncGenerator[Job, None]:
     """Yield jobs until the line breaks (`LogUnavailableError`)."""
     config = {
         "durable_name": group,
@@ -66,11 +66,11 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
         "max_waiting": 64,
     }
     request = {"stream_name": spec.name, "config": config, "action": ""}
-    await call(line, spec.name, f"CONSUMER.CREATE.{spec.name}.{group}", request)
+    await call(session, spec.name, f"CONSUMER.CREATE.{spec.name}.{group}", request)
     messages: asyncio.Queue[Msg] = asyncio.Queue()
-    inbox = line.client.new_inbox()
+    inbox = session.client.new_inbox()
     try:
-        subscription = await line.client.subscribe(inbox, cb=messages.put)
+        subscription = await session.client.subscribe(inbox, cb=messages.put)
     except (NatsError, OSError) as error:
         raise LogUnavailableError("log/unavailable", "the log cannot be reached now; try again") from error
     ask = msgspec.json.encode(
@@ -78,10 +78,10 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
     )
     try:
         while True:
-            await line.publish(f"{line.api(spec.name)}.CONSUMER.MSG.NEXT.{spec.name}.{group}", ask, reply=inbox)
+            await session.publish(f"{session.api(spec.name)}.CONSUMER.MSG.NEXT.{spec.name}.{group}", ask, reply=inbox)
             open_jobs = _BATCH
             while open_jobs:
-                message = await _next(line, messages)
+                message = await _next(session, messages)
                 if message is None:
                     break
                 status = (message.headers or {}).get(STATUS, "")
@@ -92,22 +92,22 @@ async def take_jobs(line: Line, spec: StreamSpec, group: str) -> AsyncGenerator[
                 if status:
                     raise LogUnavailableError("log/consumer", f"the queue's consumer ended ({status})", about=spec.name)
                 open_jobs -= 1
-                yield _JetStreamJob(line, message)
+                yield _JetStreamJob(session, message)
     finally:
         with contextlib.suppress(NatsError, OSError):
             await subscription.unsubscribe()
 
 
-async def _next(line: Line, messages: asyncio.Queue[Msg]) -> Msg | None:
+async def _next(session: NatsSession, messages: asyncio.Queue[Msg]) -> Msg | None:
     """The next message, none if the request for jobs must be made again."""
     if not messages.empty():
         return messages.get_nowait()
     getting = asyncio.ensure_future(messages.get())
     try:
-        await asyncio.wait({getting, line.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=_SILENCE)
+        await asyncio.wait({getting, session.lost}, return_when=asyncio.FIRST_COMPLETED, timeout=_SILENCE)
         if getting.done():
             return getting.result()
-        if line.lost.done():
+        if session.lost.done():
             raise LogUnavailableError("log/unavailable", "the connection was lost; try again")
         return None
     finally:

@@ -15,9 +15,17 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from shared.eventlog.jetstream.api import LAST_CONSUMER, NANOSECONDS, STALLED, STATUS, call, delivery_of, record_of
-from shared.eventlog.jetstream.connection import Line
 from shared.eventlog.jetstream.nats_client import Msg, NatsError
+from shared.eventlog.jetstream.nats_connection import NatsSession
+from shared.eventlog.jetstream.stream_api import (
+    LAST_CONSUMER,
+    NANOSECONDS,
+    STALLED,
+    STATUS,
+    call,
+    delivery_of,
+    record_of,
+)
 from shared.eventlog.protocol import LogUnavailableError, Record
 
 HEARTBEAT = 1.0
@@ -46,22 +54,22 @@ class _Inbox:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def get(self, line: Line) -> Msg:
+    async def get(self, session: NatsSession) -> Msg:
         """The next message; `ConsumerLostError` after silence, `LogUnavailableError` when the line breaks."""
         while not self._messages:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 async with asyncio.timeout(_SILENCE):
-                    await asyncio.wait({self._waiter, line.lost}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({self._waiter, session.lost}, return_when=asyncio.FIRST_COMPLETED)
             except TimeoutError as error:
                 raise ConsumerLostError("log/silent", f"no heartbeat for {_SILENCE:g} s") from error
-            if line.lost.done() and not self._messages:
+            if session.lost.done() and not self._messages:
                 raise LogUnavailableError("log/unavailable", "the connection was lost; try again")
         return self._messages.popleft()
 
 
 async def deliver(
-    line: Line, stream: str, *, subjects: str, policy: dict[str, Any]
+    session: NatsSession, stream: str, *, subjects: str, policy: dict[str, Any]
 ) -> AsyncGenerator[Record | None, None]:
     """Yield records as the server delivers them, and none whenever it has nothing more for now.
 
@@ -69,19 +77,21 @@ async def deliver(
     start (`deliver_policy` and so on). Raises `ConsumerLostError` and `LogUnavailableError`; both mean: start again.
     """
     inbox = _Inbox()
-    subject = line.client.new_inbox()
+    subject = session.client.new_inbox()
     try:
-        subscription = await line.client.subscribe(subject, cb=inbox.put, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        subscription = await session.client.subscribe(
+            subject, cb=inbox.put, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
     except (NatsError, OSError) as error:
         raise LogUnavailableError("log/unavailable", "the log cannot be reached now; try again") from error
     try:
-        if await _create(line, stream, subject, subjects, policy) == 0:
+        if await _create(session, stream, subject, subjects, policy) == 0:
             yield None
         seen = 0
         while True:
-            message = await inbox.get(line)
+            message = await inbox.get(session)
             if STATUS in (message.headers or {}) and not message.data:
-                if await _control(line, stream, message, seen):
+                if await _control(session, stream, message, seen):
                     yield None
                 continue
             delivery = delivery_of(message)
@@ -96,20 +106,20 @@ async def deliver(
             await subscription.unsubscribe()
 
 
-async def _control(line: Line, stream: str, message: Msg, seen: int) -> bool:
+async def _control(session: NatsSession, stream: str, message: Msg, seen: int) -> bool:
     """Answer flow control, check a heartbeat; true if the server has nothing more for now."""
     headers = message.headers or {}
     if headers[STATUS] != _ALIVE:
         raise ConsumerLostError("log/consumer", f"the consumer ended ({headers[STATUS]})", about=stream)
     if answer := message.reply or headers.get(STALLED):
-        await line.publish(answer, b"")
+        await session.publish(answer, b"")
         return False
     if int(headers.get(LAST_CONSUMER, seen)) != seen:
         raise ConsumerLostError("log/gap", "messages were lost on the way", about=stream)
     return True
 
 
-async def _create(line: Line, stream: str, inbox: str, subjects: str, policy: dict[str, Any]) -> int:
+async def _create(session: NatsSession, stream: str, inbox: str, subjects: str, policy: dict[str, Any]) -> int:
     """Create the consumer; how many records wait for it. It vanishes by itself soon after nobody listens."""
     name = secrets.token_hex(8)
     path = f"CONSUMER.CREATE.{stream}.{name}"
@@ -132,7 +142,7 @@ async def _create(line: Line, stream: str, inbox: str, subjects: str, policy: di
     request = {"stream_name": stream, "config": config, "action": ""}
     for asked, within in enumerate(_PATIENCE, start=1):
         try:
-            answer = await call(line, stream, path, request, within=within)
+            answer = await call(session, stream, path, request, within=within)
         except LogUnavailableError as error:
             # Without a leader nobody answers. Asking again under the same name is asking for the same consumer.
             if error.code != "log/timeout" or asked == len(_PATIENCE):
