@@ -104,30 +104,16 @@ class DeploymentController:
             "availableReplicas": available,
             "unavailableReplicas": max(0, _wanted(found) - available),
         }
-        enough = available >= _wanted(found) - (0 if _is_recreate(found) else _bounds(found).unavailable)
-        conditions = object_fields.with_condition(
-            before.get("conditions") or [],
-            "Available",
-            "True" if enough else "False",
-            now=now,
-            reason="MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
-            message=f"Deployment {'has' if enough else 'does not have'} minimum availability.",
-        )
+        progress, pause = self._progress(found, status, now)
+        conditions = _with_availability(found, before.get("conditions") or [], available, now)
         failure = object_fields.condition(new, "ReplicaFailure") if new else None
         conditions = [each for each in conditions if each["type"] != "ReplicaFailure"]
         if failure is not None:
             conditions.append(failure)
-        progress, pause = self._progress(found, status, now)
         conditions = object_fields.with_condition(conditions, "Progressing", now=now, **progress)
         for each in conditions:
-            earlier = object_fields.condition(found, each["type"])
-            unmoved = earlier is not None and all(earlier.get(k) == each.get(k) for k in ("status", "reason"))
             moved = each["type"] == "Progressing" and _advanced(before, status)
-            each["lastUpdateTime"] = (
-                earlier["lastUpdateTime"]
-                if earlier is not None and unmoved and not moved and "lastUpdateTime" in earlier
-                else object_fields.timestamp(now)
-            )
+            each["lastUpdateTime"] = _update_time(found, each, now, moved=moved)
         status["conditions"] = conditions
         await object_fields.write_status(self._cluster, "deployments.apps", found, status)
         return pause
@@ -157,6 +143,27 @@ class DeploymentController:
         surplus = len(empty) - found["spec"].get("revisionHistoryLimit", 10)
         for each in empty[: max(0, surplus)]:
             await self._cluster.delete(_SETS, *object_fields.key(each))
+
+
+def _with_availability(found: Obj, conditions: Sequence[Obj], available: int, now: float) -> list[Obj]:
+    """The conditions with `Available`: whether as many pods are available as a rolling update must leave."""
+    enough = available >= _wanted(found) - (0 if _is_recreate(found) else _bounds(found).unavailable)
+    return object_fields.with_condition(
+        conditions,
+        "Available",
+        "True" if enough else "False",
+        now=now,
+        reason="MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
+        message=f"Deployment {'has' if enough else 'does not have'} minimum availability.",
+    )
+
+
+def _update_time(found: Obj, condition: Obj, now: float, *, moved: bool) -> str:
+    """`lastUpdateTime` of a condition: kept while its status and reason stay, unless the rollout `moved`."""
+    earlier = object_fields.condition(found, condition["type"])
+    if earlier is None or moved or any(earlier.get(key) != condition.get(key) for key in ("status", "reason")):
+        return object_fields.timestamp(now)
+    return earlier.get("lastUpdateTime") or object_fields.timestamp(now)
 
 
 def _set_of(found: Obj, template_hash: str, revision: str) -> Obj:

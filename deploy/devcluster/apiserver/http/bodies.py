@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -165,29 +165,36 @@ async def read_deletion(request: web.Request, caller: UserInfo) -> tuple[WriteOp
     body: Any = await read_object(request) if request.body_exists and request.content_length != 0 else {}
     if not isinstance(body, dict):
         raise bad_request("DeleteOptions are an object")
-    said = cast("dict[str, Any]", body)
-    grace = said.get("gracePeriodSeconds", whole(request.query, "gracePeriodSeconds"))
-    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool) or grace < 0):
-        raise bad_request("gracePeriodSeconds must be a whole number, 0 or more")
-    propagation = str(said.get("propagationPolicy") or request.query.get("propagationPolicy", ""))
-    if propagation not in {"", "Background", "Foreground", "Orphan"}:
-        raise bad_request(f'propagationPolicy: Unsupported value: "{propagation}"')
-    if said.get("orphanDependents") or flag(request.query, "orphanDependents"):
-        propagation = "Orphan"
-    first = said.get("preconditions") or {}
-    listed = said.get("dryRun") or []
-    if not isinstance(first, dict) or not isinstance(listed, list):
+    given = cast("dict[str, Any]", body)
+    grace, propagation = _grace(given, request.query), _propagation(given, request.query)
+    preconditions: Any = given.get("preconditions") or {}
+    listed: Any = given.get("dryRun") or []
+    if not isinstance(preconditions, dict) or not isinstance(listed, list):
         raise bad_request("preconditions are an object, dryRun is a list")
-    said_first = cast("dict[str, Any]", first)
+    required = cast("dict[str, Any]", preconditions)
     deletion = DeleteOptions(
         grace=grace,
         propagation=propagation,
-        uid=str(said_first.get("uid") or ""),
-        resource_version=str(said_first.get("resourceVersion") or ""),
+        uid=str(required.get("uid") or ""),
+        resource_version=str(required.get("resourceVersion") or ""),
     )
     options = options_of(request, caller)
     dry = options.dry_run or dry_run([str(one) for one in cast("list[Any]", listed)])
     return msgspec.structs.replace(options, dry_run=dry), deletion
+
+
+def _grace(given: dict[str, Any], query: Mapping[str, str]) -> int | None:
+    grace = given.get("gracePeriodSeconds", whole(query, "gracePeriodSeconds"))
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool) or grace < 0):
+        raise bad_request("gracePeriodSeconds must be a whole number, 0 or more")
+    return grace
+
+
+def _propagation(given: dict[str, Any], query: Mapping[str, str]) -> str:
+    propagation = str(given.get("propagationPolicy") or query.get("propagationPolicy", ""))
+    if propagation not in {"", "Background", "Foreground", "Orphan"}:
+        raise bad_request(f'propagationPolicy: Unsupported value: "{propagation}"')
+    return "Orphan" if given.get("orphanDependents") or flag(query, "orphanDependents") else propagation
 
 
 async def stream(

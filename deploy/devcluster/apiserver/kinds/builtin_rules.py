@@ -271,16 +271,19 @@ def _workload(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
     if template.get("spec") is None:
         yield required("spec.template.spec")
         return
-    # Claim templates of a StatefulSet are volumes of its pods, under their own names, instead of others so called.
-    claims = [str((claim.get("metadata") or {}).get("name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
-    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
-    others = [volume for volume in template["spec"].get("volumes") or () if volume.get("name") not in claims]
-    pod_spec = {**template["spec"], "volumes": [*others, *volumes]}
-    yield from check_pod_spec(pod_spec, "spec.template.spec")
+    yield from check_pod_spec(_with_claims(template["spec"], spec), "spec.template.spec")
     if template["spec"].get("restartPolicy") != "Always":
         yield unsupported("spec.template.spec.restartPolicy", template["spec"].get("restartPolicy"), ("Always",))
     if old is not None and old["spec"].get("selector") != selector:
         yield wrong("spec.selector", selector, "field is immutable")
+
+
+def _with_claims(pod_spec: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """A template's pod spec in which the claim templates of a StatefulSet replace volumes of the same names."""
+    claims = [str((claim.get("metadata") or {}).get("name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
+    volumes = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in claims]
+    others = [volume for volume in pod_spec.get("volumes") or () if volume.get("name") not in claims]
+    return {**pod_spec, "volumes": [*others, *volumes]}
 
 
 def _stateful_set(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
@@ -321,25 +324,35 @@ def _service(obj: Obj, old: Obj | None) -> Iterable[StatusCause]:
         yield required("spec.ports")
     if spec["type"] == "ExternalName" and not spec.get("externalName"):
         yield required("spec.externalName")
+    yield from _check_service_ports(ports)
+    yield from _check_cluster_ips(spec)
+    before = (old or {}).get("spec", {}).get("clusterIP")
+    if before and spec.get("clusterIP") != before and spec["type"] != "ExternalName":
+        yield wrong("spec.clusterIPs[0]", spec.get("clusterIPs"), "may not change once set")
+
+
+def _check_service_ports(ports: Sequence[dict[str, Any]]) -> Iterable[StatusCause]:
     seen: set[tuple[Any, Any]] = set()
     for index, port in enumerate(ports):
         path = f"spec.ports[{index}]"
-        if len(ports) > 1 and not port.get("name"):
-            yield required(f"{path}.name")
-        if port.get("name") and not _LABEL.match(port["name"]):
-            yield wrong(f"{path}.name", port["name"], _LABEL_SAYS)
-        yield from _check_port(port.get("port"), f"{path}.port")
-        yield from _check_port(port.get("targetPort"), f"{path}.targetPort")
-        yield from _check_protocol(port, f"{path}.protocol")
+        yield from _check_service_port(port, path, named=len(ports) > 1)
         key = (port.get("port"), port.get("protocol"))
         if key in seen:
             yield duplicate(path, {"port": key[0], "protocol": key[1]})
         seen.add(key)
     yield from _unique([port for port in ports if port.get("name")], "name", "spec.ports")
-    yield from _check_cluster_ips(spec)
-    before = (old or {}).get("spec", {}).get("clusterIP")
-    if before and spec.get("clusterIP") != before and spec["type"] != "ExternalName":
-        yield wrong("spec.clusterIPs[0]", spec.get("clusterIPs"), "may not change once set")
+
+
+def _check_service_port(port: dict[str, Any], path: str, *, named: bool) -> Iterable[StatusCause]:
+    """One port of a Service; `named`: a name is required, because the Service has several ports."""
+    name = port.get("name")
+    if named and not name:
+        yield required(f"{path}.name")
+    if name and not _LABEL.match(name):
+        yield wrong(f"{path}.name", name, _LABEL_SAYS)
+    yield from _check_port(port.get("port"), f"{path}.port")
+    yield from _check_port(port.get("targetPort"), f"{path}.targetPort")
+    yield from _check_protocol(port, f"{path}.protocol")
 
 
 def _check_cluster_ips(spec: Obj) -> Iterable[StatusCause]:

@@ -88,6 +88,35 @@ def conform(
     return fitted
 
 
+def conform_status(
+    kind: ResourceKind,
+    version: KindVersion,
+    obj: Obj,
+    *,
+    validation: Validation = "Ignore",
+    warnings: list[str] | None = None,
+) -> Obj:
+    """`conform` for a write that replaces only `status`: all else is stored, hence conforms already. Raises 400, 422.
+
+    The result shares everything but `status` with `obj`. A custom resource is validated whole, since the root of its
+    schema may relate the status to other fields (`x-kubernetes-validations`).
+    """
+    schema = (version.schema.get("properties") or {}).get("status")
+    if kind.custom or schema is None:
+        return conform(kind, version, obj, validation=validation, warnings=warnings)
+    found = FitResult([], [], [], decode=True)
+    fitted = dict(obj)
+    status = fitted.pop("status", None)
+    if status is not None:
+        fitted["status"] = fit(schema, status, "status", found, version.schema.get("title", ""))
+    _refuse_mismatches(kind, version, found)
+    _treat_unknown(found.unknown, validation, warnings)
+    if found.causes:
+        raise invalid(kind.kind, kind.group, str(obj["metadata"].get("name", "")), _distinct(found.causes))
+    defaults.fill(kind.resource, fitted)
+    return fitted
+
+
 def _refuse_mismatches(kind: ResourceKind, version: KindVersion, found: FitResult) -> None:
     if not found.mismatches:
         return

@@ -84,28 +84,38 @@ def _pod_ready(obj: Obj, _now: float) -> str:
 def _pod_status(obj: Obj, _now: float) -> str:
     if at(obj, "metadata.deletionTimestamp"):
         return "Terminating"
-    reason = at(obj, "status.reason") or at(obj, "status.phase") or "Pending"
-    inits = at(obj, "status.initContainerStatuses") or ()
+    unfinished = _init_status(obj)
+    if unfinished:
+        return unfinished
+    # As in kubectl, the first container in the list that has a reason determines the status.
+    reasons = (_container_reason(one) for one in at(obj, "status.containerStatuses") or ())
+    reason = next(filter(None, reasons), "")
+    return str(reason or at(obj, "status.reason") or at(obj, "status.phase") or "Pending")
+
+
+def _init_status(obj: Obj) -> str:
+    """`Init:…` of the first init container that is not done; empty if all are."""
     specs = {one.get("name"): one for one in at(obj, "spec.initContainers") or ()}
-    for number, one in enumerate(inits):
+    for number, one in enumerate(at(obj, "status.initContainerStatuses") or ()):
         state = one.get("state") or {}
-        if (state.get("terminated") or {}).get("exitCode") == 0:
-            continue
-        if specs.get(one.get("name"), {}).get("restartPolicy") == "Always" and one.get("started"):
+        sidecar = specs.get(one.get("name"), {}).get("restartPolicy") == "Always"
+        if at(state, "terminated.exitCode") == 0 or (sidecar and one.get("started")):
             continue
         if "terminated" in state:
             return f"Init:{state['terminated'].get('reason') or 'Error'}"
-        waiting = (state.get("waiting") or {}).get("reason")
-        if waiting and waiting != "PodInitializing":
-            return f"Init:{waiting}"
-        return f"Init:{number}/{len(specs)}"
-    for one in reversed(at(obj, "status.containerStatuses") or ()):
-        state = one.get("state") or {}
-        if "waiting" in state and state["waiting"].get("reason"):
-            reason = state["waiting"]["reason"]
-        elif "terminated" in state:
-            reason = state["terminated"].get("reason") or f"ExitCode:{state['terminated'].get('exitCode')}"
-    return str(reason)
+        waiting = at(state, "waiting.reason")
+        return f"Init:{waiting}" if waiting and waiting != "PodInitializing" else f"Init:{number}/{len(specs)}"
+    return ""
+
+
+def _container_reason(status: dict[str, Any]) -> str:
+    """Why a container does not run; empty if it runs."""
+    state = status.get("state") or {}
+    if reason := at(state, "waiting.reason"):
+        return reason
+    if "terminated" in state:
+        return state["terminated"].get("reason") or f"ExitCode:{state['terminated'].get('exitCode')}"
+    return ""
 
 
 def _pod_restarts(obj: Obj, now: float) -> str:

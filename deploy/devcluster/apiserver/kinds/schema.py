@@ -136,27 +136,43 @@ def _mistyped(value: Any, wanted: str, path: str, found: FitResult, parent: str)
 
 def _fit_object(schema: Schema, value: dict[str, Any], path: str, found: FitResult) -> dict[str, Any]:
     properties: dict[str, Schema] = schema.get("properties") or {}
-    extra = schema.get("additionalProperties")
-    keep = bool(schema.get("x-kubernetes-preserve-unknown-fields")) or "type" not in schema or extra is True
     title = schema.get("title", "") if found.decode else ""
     fitted: dict[str, Any] = {}
     for key, item in value.items():
         below = f"{path}.{key}" if path else key
-        if key in properties:
-            # A null stands for "not said", unless it is allowed as a value.
-            if item is not None or properties[key].get("nullable"):
-                fitted[key] = fit(properties[key], item, below, found, title)
-        elif isinstance(extra, dict):
-            fitted[key] = "" if item is None and found.decode else fit(extra, item, below, found, title)
-        elif keep or (schema.get("x-kubernetes-embedded-resource") and key in {"apiVersion", "kind", "metadata"}):
-            fitted[key] = item
-        else:
-            found.unknown.append(below)
+        if key not in properties:
+            additional = _fit_additional(schema, key, item, below, found)
+            if additional is not _DROPPED:
+                fitted[key] = additional
+        # A null stands for an absent field, unless the schema allows null as a value.
+        elif item is not None or properties[key].get("nullable"):
+            fitted[key] = fit(properties[key], item, below, found, title)
     for key, below in properties.items():
         if key not in fitted and "default" in below:
             fitted[key] = fit(below, clone(below["default"]), f"{path}.{key}" if path else key, found, title)
     _check_count(schema, fitted, path, found)
     return fitted
+
+
+_DROPPED = object()
+_EMBEDDED = frozenset({"apiVersion", "kind", "metadata"})
+
+
+def _fit_additional(schema: Schema, key: str, item: Any, path: str, found: FitResult) -> Any:
+    """The value of a key that is not among the schema's properties: fitted, as it is, or `_DROPPED` if unknown."""
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        title = schema.get("title", "") if found.decode else ""
+        return "" if item is None and found.decode else fit(extra, item, path, found, title)
+    if _keeps_unknown(schema) or (schema.get("x-kubernetes-embedded-resource") and key in _EMBEDDED):
+        return item
+    found.unknown.append(path)
+    return _DROPPED
+
+
+def _keeps_unknown(schema: Schema) -> bool:
+    preserves = bool(schema.get("x-kubernetes-preserve-unknown-fields"))
+    return preserves or "type" not in schema or schema.get("additionalProperties") is True
 
 
 def _check_count(schema: Schema, fitted: dict[str, Any], path: str, found: FitResult) -> None:

@@ -84,35 +84,47 @@ def fields_of(value: Any, schema: Schema) -> Trie:
         steps = _keyed(schema, value)
         if steps is not None:
             items = schema.get("items") or {}
-            return {
-                step: {".": {}, **fields_of(item, items)} if step.startswith("k:") else {}
-                for step, item in steps.items()
-            }
+            return {step: _item_fields(step, item, items) for step, item in steps.items()}
     return {}
 
 
 def changed(old: Any, new: Any, schema: Schema) -> Trie | None:
-    """Fields of `new` that differ from `old`; none if there is no difference that `new` shows."""
+    """Fields of `new` that differ from `old`; None if `new` shows no difference."""
+    if old is new:
+        return None
     if isinstance(old, dict) and isinstance(new, dict) and new and schema.get("x-kubernetes-map-type") != "atomic":
-        trie: Trie = {}
-        for key, item in new.items():
-            if key not in old:
-                trie[f"f:{key}"] = fields_of(item, _below(schema, key))
-            elif (below := changed(old[key], item, _below(schema, key))) is not None:
-                trie[f"f:{key}"] = below
-        return trie or None
+        return _changed_keys(old, new, schema)
     if isinstance(old, list) and isinstance(new, list):
         before, after = _keyed(schema, old), _keyed(schema, new)
-        if before is not None and after is not None and after:
-            items = schema.get("items") or {}
-            trie = {}
-            for step, item in after.items():
-                if step not in before:
-                    trie[step] = {".": {}, **fields_of(item, items)} if step.startswith("k:") else {}
-                elif (below := changed(before[step], item, items)) is not None:
-                    trie[step] = below
-            return trie or None
+        if before is not None and after:
+            return _changed_items(before, after, schema.get("items") or {})
     return None if old == new else {}
+
+
+def _changed_keys(old: dict[str, Any], new: dict[str, Any], schema: Schema) -> Trie | None:
+    trie: Trie = {}
+    for key, item in new.items():
+        if key not in old:
+            trie[f"f:{key}"] = fields_of(item, _below(schema, key))
+        elif (below := changed(old[key], item, _below(schema, key))) is not None:
+            trie[f"f:{key}"] = below
+    return trie or None
+
+
+def _changed_items(before: dict[str, Any], after: dict[str, Any], items: Schema) -> Trie | None:
+    """The same for associative lists, whose items are given by their steps in a trie."""
+    trie: Trie = {}
+    for step, item in after.items():
+        if step not in before:
+            trie[step] = _item_fields(step, item, items)
+        elif (below := changed(before[step], item, items)) is not None:
+            trie[step] = below
+    return trie or None
+
+
+def _item_fields(step: str, item: Any, items: Schema) -> Trie:
+    """Fields of an item of an associative list; a member of a set (`v:`) is one field."""
+    return {".": {}, **fields_of(item, items)} if step.startswith("k:") else {}
 
 
 def union(first: Trie, second: Trie) -> Trie:
@@ -253,17 +265,22 @@ class ManagedFields:
             if not entry["fieldsV1"]:
                 self.entries.remove(entry)
 
-    def _prune(self, new: Obj) -> None:
+    def _prune(self, new: Obj, old: Obj | None = None) -> None:
+        """Drop fields that `new` no longer has. A part that `new` shares with `old` was pruned by an earlier write."""
         bare = strip(new)
+        same = {f"f:{key}" for key, item in bare.items() if old is not None and old.get(key) is item}
         for entry in list(self.entries):
-            entry["fieldsV1"] = within(entry.get("fieldsV1") or {}, bare, self._schema)
+            fields: Trie = entry.get("fieldsV1") or {}
+            kept = within({step: below for step, below in fields.items() if step not in same}, bare, self._schema)
+            entry["fieldsV1"] = {step: below if step in same else kept[step] for step, below in fields.items()
+                                 if step in same or step in kept}  # fmt: skip
             if not entry["fieldsV1"]:
                 self.entries.remove(entry)
 
     def update(self, old: Obj | None, new: Obj, writer: FieldManager) -> None:
         """A write made `new` of `old`."""
         touched = changed(strip(old), strip(new), self._schema) if old else fields_of(strip(new), self._schema)
-        self._prune(new)
+        self._prune(new, old)
         mine = self._find(writer, "Update")
         if touched is None:
             # It only removed something. It still is the newest writer.

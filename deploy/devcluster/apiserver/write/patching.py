@@ -155,13 +155,18 @@ def strategic(document: Any, patch: Any, schema: Schema) -> Any:
 
 
 def _merge_object(document: dict[str, Any], patch: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    directive = patch.get(_PATCH)
-    if directive == "replace":
-        return {key: clone(value) for key, value in patch.items() if key != _PATCH}
-    if directive == "delete":
-        return {}
-    if directive not in {None, "merge"}:
-        raise bad_request(f"Unknown patch type: {shown(directive)}")
+    match patch.get(_PATCH):
+        case "replace":
+            return {key: clone(value) for key, value in patch.items() if key != _PATCH}
+        case "delete":
+            return {}
+        case None | "merge":
+            return _merge_fields(document, patch, schema)
+        case directive:
+            raise bad_request(f"Unknown patch type: {shown(directive)}")
+
+
+def _merge_fields(document: dict[str, Any], patch: dict[str, Any], schema: Schema) -> dict[str, Any]:
     retained = patch.get(_RETAIN)
     if isinstance(retained, list):
         document = {key: value for key, value in document.items() if key in retained}
@@ -170,18 +175,25 @@ def _merge_object(document: dict[str, Any], patch: dict[str, Any], schema: Schem
     for key, value in patch.items():
         if key in {_PATCH, _RETAIN} or key.startswith((_ORDER, _DELETE)):
             continue
-        below = properties.get(key) or (other if isinstance(other, dict) else {})
-        if value is None or (isinstance(value, dict) and value.get(_PATCH) == "delete"):
+        if value is None or _is_deletion(value):
             document.pop(key, None)
-        elif isinstance(value, dict):
-            current = document.get(key)
-            document[key] = _merge_object(dict(current) if isinstance(current, dict) else {}, value, below)
-        elif isinstance(value, list):
-            document[key] = _merge_list(document.get(key), value, below, patch.get(_ORDER + key))
         else:
-            document[key] = value
+            below = properties.get(key) or (other if isinstance(other, dict) else {})
+            document[key] = _merge_value(document.get(key), value, below, patch.get(_ORDER + key))
     _follow_directives(document, patch, properties)
     return document
+
+
+def _is_deletion(value: Any) -> bool:
+    return isinstance(value, dict) and value.get(_PATCH) == "delete"
+
+
+def _merge_value(current: Any, value: Any, schema: Schema, order: Any) -> Any:
+    if isinstance(value, dict):
+        return _merge_object(dict(current) if isinstance(current, dict) else {}, value, schema)
+    if isinstance(value, list):
+        return _merge_list(current, value, schema, order)
+    return value
 
 
 def _follow_directives(document: dict[str, Any], patch: dict[str, Any], properties: dict[str, Schema]) -> None:
@@ -211,21 +223,25 @@ def _merge_list(current: Any, patch: list[Any], schema: Schema, order: Any) -> l
     merged: list[Any] = list(current) if isinstance(current, list) else []
     items: Schema = schema.get("items") or {}
     for item in patch:
-        if not key:
-            if item not in merged:
-                merged.append(item)
-            continue
-        if not isinstance(item, dict) or key not in item:
-            raise bad_request(f"map: {shown(item)} does not contain declared merge key: {key}")
-        index = next((i for i, one in enumerate(merged) if isinstance(one, dict) and one.get(key) == item[key]), None)
-        if item.get(_PATCH) == "delete":
-            if index is not None:
-                merged.pop(index)
-        elif index is None:
-            merged.append(_merge_object({}, item, items))
-        else:
-            merged[index] = _merge_object(dict(merged[index]), item, items)
+        if key:
+            _merge_item(merged, item, key, items)
+        elif item not in merged:
+            merged.append(item)
     return _ordered(merged, order, key)
+
+
+def _merge_item(merged: list[Any], item: Any, key: str, schema: Schema) -> None:
+    """Merge an item of a patch into the item with the same merge key. Raises 400 if it has no merge key."""
+    if not isinstance(item, dict) or key not in item:
+        raise bad_request(f"map: {shown(item)} does not contain declared merge key: {key}")
+    index = next((i for i, one in enumerate(merged) if isinstance(one, dict) and one.get(key) == item[key]), None)
+    if _is_deletion(item):
+        if index is not None:
+            merged.pop(index)
+    elif index is None:
+        merged.append(_merge_object({}, item, schema))
+    else:
+        merged[index] = _merge_object(dict(merged[index]), item, schema)
 
 
 def _ordered(items: list[Any], order: Any, key: str | None) -> list[Any]:

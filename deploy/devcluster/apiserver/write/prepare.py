@@ -135,10 +135,11 @@ class WritePreparer:
         old: Obj = {**base.obj, "apiVersion": target.api_version}
         was: dict[str, Any] = old["metadata"]
         _check_same(kind, was, body["metadata"])
-        obj = _status_only(old, body) if target.subresource == "status" else _main_only(kind, old, body)
-        obj = object_validation.conform(
-            kind, target.version, obj, validation=options.validation, warnings=options.warnings
-        )
+        if target.subresource == "status":
+            obj, conform = _status_only(old, body), object_validation.conform_status
+        else:
+            obj, conform = _main_only(kind, old, body), object_validation.conform
+        obj = conform(kind, target.version, obj, validation=options.validation, warnings=options.warnings)
         review = _review(target, "UPDATE", obj, options)
         admitted = await self._admission.mutate(review, obj, old, options.warnings)
         if admitted is not obj:

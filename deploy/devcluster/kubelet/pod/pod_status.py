@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -52,44 +53,57 @@ def is_initialized(view: PodView) -> bool:
     )
 
 
+class _Unmet(NamedTuple):
+    """Why a condition is false; an empty reason means that it is true."""
+
+    reason: str = ""
+    message: str = ""
+
+
+_TRUE = _Unmet()
+_ENDED = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}
+
+
+def _put(conditions: Sequence[Obj], kind: str, unmet: _Unmet, now: float) -> list[Obj]:
+    held = "False" if unmet.reason else "True"
+    return object_fields.with_condition(conditions, kind, held, now=now, reason=unmet.reason, message=unmet.message)
+
+
+def _initialized(view: PodView, phase: str) -> _Unmet:
+    if is_initialized(view) or phase in _ENDED:
+        return _TRUE
+    names = " ".join(each.spec["name"] for each in view.init if not _is_past(each))
+    return _Unmet("ContainersNotInitialized", f"containers with incomplete status: [{names}]")
+
+
+def _containers_ready(view: PodView, phase: str) -> _Unmet:
+    serving = [*view.main, *(each for each in view.init if each.role == "sidecar")]
+    unready = [each.spec["name"] for each in serving if not each.ready]
+    if not unready and phase not in _ENDED:
+        return _TRUE
+    message = f"containers with unready status: [{' '.join(unready)}]"
+    return _Unmet(_ENDED.get(phase, "ContainersNotReady"), message)
+
+
+def _ready(pod: Obj, conditions: Sequence[Obj], containers_ready: _Unmet) -> _Unmet:
+    """The condition `Ready`: all containers are ready, and all readiness gates of the pod are true."""
+    gates = [gate["conditionType"] for gate in pod["spec"].get("readinessGates") or []]
+    closed = [gate for gate in gates if not _is_true(conditions, gate)]
+    if containers_ready.reason or not closed:
+        return containers_ready
+    return _Unmet("ReadinessGatesNotReady", f"the readiness gates {' '.join(closed)} are not true")
+
+
 def status_of(pod: Obj, view: PodView, *, now: float) -> Obj:
     """The whole status; conditions of others (readiness gates) are kept."""
     before: Obj = pod.get("status") or {}
     phase = phase_of(view)
     conditions: list[Obj] = list(before.get("conditions") or [])
-    ended = phase in {"Succeeded", "Failed"}
-    serving = [*view.main, *(each for each in view.init if each.role == "sidecar")]
-    unready = [each.spec["name"] for each in serving if not each.ready]
-    finished = "PodCompleted" if phase == "Succeeded" else "PodFailed"
-    reason = finished if ended else "ContainersNotReady"
-    message = f"containers with unready status: [{' '.join(unready)}]"
-    uninitialized = [each.spec["name"] for each in view.init if not _is_past(each)]
-    conditions = object_fields.with_condition(conditions, "PodScheduled", "True", now=now)
-    if is_initialized(view) or ended:
-        conditions = object_fields.with_condition(conditions, "Initialized", "True", now=now)
-    else:
-        incomplete = f"containers with incomplete status: [{' '.join(uninitialized)}]"
-        conditions = object_fields.with_condition(
-            conditions, "Initialized", "False", now=now, reason="ContainersNotInitialized", message=incomplete
-        )
-    all_ready = not unready and not ended
-    gates = [gate["conditionType"] for gate in pod["spec"].get("readinessGates") or []]
-    closed = [gate for gate in gates if not _is_true(conditions, gate)]
-    if all_ready:
-        conditions = object_fields.with_condition(conditions, "ContainersReady", "True", now=now)
-    else:
-        conditions = object_fields.with_condition(
-            conditions, "ContainersReady", "False", now=now, reason=reason, message=message
-        )
-    if all_ready and not closed:
-        conditions = object_fields.with_condition(conditions, "Ready", "True", now=now)
-    elif all_ready:
-        gate = f"the readiness gates {' '.join(closed)} are not true"
-        conditions = object_fields.with_condition(
-            conditions, "Ready", "False", now=now, reason="ReadinessGatesNotReady", message=gate
-        )
-    else:
-        conditions = object_fields.with_condition(conditions, "Ready", "False", now=now, reason=reason, message=message)
+    containers_ready = _containers_ready(view, phase)
+    conditions = _put(conditions, "PodScheduled", _TRUE, now)
+    conditions = _put(conditions, "Initialized", _initialized(view, phase), now)
+    conditions = _put(conditions, "ContainersReady", containers_ready, now)
+    conditions = _put(conditions, "Ready", _ready(pod, conditions, containers_ready), now)
     status: Obj = {
         "phase": phase,
         "conditions": conditions,
