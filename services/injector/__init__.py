@@ -1,6 +1,6 @@
-"""The injector: gives each pod of a member namespace its sidecar, as a mutating admission webhook.
+"""The injector: adds the sidecar to each pod of a member namespace, as a mutating admission webhook.
 
-Pure core: `decision` (whether), `probes` (which probes go through the proxy), `bootstrap` (the proxy's own
-configuration), `sidecar` (the containers and volumes), `patch` (the pod with them, and the difference). At the rim:
-`review` (what the API server asks and is answered), `membership` (namespaces and MeshConfig from the log), `webhook`.
+`core` decides: whether a pod gets a sidecar (`decision`), which probes the proxy answers (`probes`), what the sidecar
+consists of (`sidecar_containers`, `proxy_bootstrap`), and the patch (`patch`). `log` follows namespaces and the
+MeshConfig; `http` serves the webhooks; `app` composes both. `sidecar_init` is the entry point of the init container.
 """

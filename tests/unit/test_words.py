@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = (
     "docs",
     "services/ca",
+    "services/injector",
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.injector import redirect
+from services.injector import sidecar_init
 
 
 def main(argv: Sequence[str]) -> int:
-    """Hand over to the injector's redirect."""
-    return redirect.main(argv)
+    """Run the init container. Returns the exit code."""
+    return sidecar_init.main(argv)

@@ -1,7 +1,7 @@
-"""Whether a pod gets a sidecar. Pure; the rules are those that Open Service Mesh users know.
+"""Decides whether a pod gets a sidecar, by the rules of Open Service Mesh.
 
-A pod gets one if its namespace is a member, neither ignored nor one of the cluster's own, it is not on the host's
-network nor for Windows, and it, or else its namespace, says so. A pod's own word outweighs its namespace's.
+A pod gets one if its namespace is a member, neither ignored nor one of the cluster's own, the pod uses neither the
+host's network nor Windows, and an annotation enables it. The pod's annotation overrides its namespace's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CLUSTERS_OWN = frozenset({"kube-system", "kube-public"})
 
 
 class NamespaceMeta(msgspec.Struct, frozen=True):
-    """What counts of a namespace."""
+    """The part of a namespace that the decision depends on."""
 
     name: str
     labels: Mapping[str, str] = {}
@@ -31,18 +31,18 @@ class NamespaceMeta(msgspec.Struct, frozen=True):
 
 
 class InjectionDecision(msgspec.Struct, frozen=True):
-    """Whether, and why."""
+    """Whether a pod gets a sidecar, and why."""
 
     inject: bool
     why: str
     warning: str = ""
-    """What the pod's author should know of it."""
+    """A warning for the pod's author; empty for none."""
 
 
 def decide(
     pod: Mapping[str, Any], namespace: NamespaceMeta, *, mesh_name: str, mesh_namespace: str
 ) -> InjectionDecision:
-    """Whether this pod gets a sidecar. Raises `BadInputError` for an annotation that is neither yes nor no."""
+    """Decide whether this pod gets a sidecar. Raises `BadInputError` for an annotation that is neither yes nor no."""
     if namespace.name in _CLUSTERS_OWN or namespace.name == mesh_namespace:
         return InjectionDecision(inject=False, why=f"namespace {namespace.name} never has sidecars")
     if not is_member(namespace.labels, mesh_name=mesh_name):
@@ -51,11 +51,11 @@ def decide(
     spec = pod.get("spec") or {}
     for hindered, why in ((spec.get("hostNetwork"), _ON_HOST), (runs_on_windows(spec), _ON_WINDOWS)):
         if hindered:
-            told = f"{why}, so it gets no sidecar: it is outside of the mesh, and members do not take its calls"
+            warning = f"{why}, so it gets no sidecar: it is outside of the mesh, and members do not take its calls"
             asked = (
                 namespace.annotations.get(ANNOTATION_INJECTION, "").strip().lower() in _YES if wish is None else wish
             )
-            return InjectionDecision(inject=False, why=why, warning=told if asked else "")
+            return InjectionDecision(inject=False, why=why, warning=warning if asked else "")
     if wish is not None:
         return InjectionDecision(inject=wish, why=f"the pod's annotation {ANNOTATION_INJECTION} says so")
     if _wish(namespace.annotations, about=f"namespace {namespace.name}"):

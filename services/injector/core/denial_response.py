@@ -1,9 +1,9 @@
-"""What an application is told of a call that no policy lets pass. Pure.
+"""The proxy's answer to an application's call that no policy allows.
 
-The outbound listener hands such connections to the cluster `denied`, which leads inside the proxy to this listener. It
-alone waits for what the client says first: a request is answered, anything else is closed. The outbound listener cannot
-do that itself: its listener filters are the same for every connection, and one that waits for the client would hold up
-servers that speak first, which are called by allowed connections.
+The outbound listener sends such connections to the cluster `denied`, which leads inside the proxy to this listener. It
+inspects the client's first bytes: it answers an HTTP request and closes anything else. The outbound listener cannot
+inspect them, because its listener filters apply to every connection, and would delay allowed connections whose server
+sends first.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from shared.names import DENIED_CLUSTER
 STATUS = 403
 BODY = "denied by the mesh: no policy lets this workload call this address\n"
 WAIT = 1.0
-"""Seconds that a client has to say what it speaks; one that is silent for longer is closed."""
+"""Seconds after which a connection without data is closed."""
 IDLE = 10.0
-"""Seconds that an answered connection is kept for a next request, and that the headers of one may take."""
+"""Seconds that a connection is kept for a next request, and that the headers of a request may take."""
 _LISTENER = "denied"
 _HTTP = ("http/1.0", "http/1.1", "h2c")
 
 
 def internal_listeners() -> Json:
-    """The extension of the bootstrap by which a proxy connects to itself."""
+    """Return the extension of the bootstrap by which a proxy connects to itself."""
     return extension(
         "envoy.bootstrap.internal_listener", "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
     )
 
 
 def denied_cluster() -> Json:
-    """The cluster that leads to `denied_listener`."""
+    """Return the cluster that leads to `denied_listener`."""
     endpoint = {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": _LISTENER}}}}
     return {
         "name": DENIED_CLUSTER,
@@ -40,13 +40,13 @@ def denied_cluster() -> Json:
 
 
 def denied_listener() -> Json:
-    """Answers each HTTP request with 403 and a sentence, and closes connections of anything else."""
+    """Return the listener that answers HTTP requests with 403 and a sentence, and closes other connections."""
     inspector = extension(
         "envoy.filters.listener.http_inspector", "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"
     )
     # `CONNECT`, and `OPTIONS *`, have no path.
     matches: list[Json] = [{"connect_matcher": {}}, {"prefix": ""}]
-    told = {"status": STATUS, "body": {"inline_string": BODY}}
+    response = {"status": STATUS, "body": {"inline_string": BODY}}
     manager = extension(
         "envoy.filters.network.http_connection_manager",
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -62,7 +62,7 @@ def denied_listener() -> Json:
                 {
                     "name": _LISTENER,
                     "domains": ["*"],
-                    "routes": [{"match": match, "direct_response": told} for match in matches],
+                    "routes": [{"match": match, "direct_response": response} for match in matches],
                 }
             ],
         },

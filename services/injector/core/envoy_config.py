@@ -1,4 +1,4 @@
-"""Parts that an Envoy configuration repeats, as JSON: typed extensions, socket addresses, static clusters. Pure."""
+"""Repeated parts of an Envoy configuration, as JSON: typed extensions, socket addresses, static clusters."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def extension(name: str, message: str, **fields: Any) -> Json:
-    """A named extension and its typed configuration."""
+    """Return a named extension with its typed configuration."""
     return {"name": name, "typed_config": {"@type": f"{TYPE}{message}", **fields}}
 
 
 def socket_address(address: str, port: int) -> Json:
-    """Address of a listener or an endpoint."""
+    """Return the address of a listener or an endpoint."""
     return {"socket_address": {"address": address, "port_value": port}}
 
 
 def http_options(**fields: Any) -> Json:
-    """Protocol options of a cluster, as a field of it."""
+    """Return the HTTP protocol options of a cluster, as a field of it."""
     return {"typed_extension_protocol_options": {HTTP_OPTIONS: {"@type": f"{TYPE}{HTTP_OPTIONS}", **fields}}}
 
 
 def socket_mark(mark: int) -> Json:
-    """The option of a socket that marks its packets (SO_MARK)."""
+    """Return the socket option that marks packets (SO_MARK)."""
     return {"level": 1, "name": 36, "int_value": mark, "state": "STATE_PREBIND"}
 
 
 def local_cluster(name: str, port: int, timeout: float) -> Json:
-    """A cluster of one port of the pod itself; `timeout` is that of connecting, in seconds."""
+    """Return a cluster of one port of the pod itself; `timeout` is that of connecting, in seconds."""
     return cluster_at(name, "127.0.0.1", port, timeout)
 
 
 def cluster_at(name: str, address: str, port: int, timeout: float) -> Json:
-    """A cluster of one address."""
+    """Return a cluster of one address; `timeout` is that of connecting, in seconds."""
     endpoint = {"endpoint": {"address": socket_address(address, port)}}
     return {
         "name": name,
@@ -46,10 +46,10 @@ def cluster_at(name: str, address: str, port: int, timeout: float) -> Json:
 
 
 def duration(seconds: float) -> str:
-    """A duration as JSON writes it; a day at most, so that no digits are lost to an exponent."""
+    """Return a duration in the JSON form of protobuf; a day at most, so that no digits are lost to an exponent."""
     return f"{min(seconds, 86_400.0):.9g}s"
 
 
 def literal(value: str) -> str:
-    """A header's value that Envoy must not read as a format."""
+    """Escape a header's value, which Envoy would read as a format."""
     return value.replace("%", "%%")

@@ -1,8 +1,8 @@
-"""The pod with its sidecar, and the JSON patch (RFC 6902) that makes it. Pure.
+"""Adds the sidecar to a pod, and computes the JSON patch (RFC 6902) that does so.
 
-Mutating twice gives what mutating once gives: whatever is ours in a pod is taken out first (`without_sidecar`), its
-probes restored from the annotation that keeps them, and then all is put in anew. So a pod that another webhook changed
-in between, and a copy of a running pod (`kubectl debug --copy-to`), come out right as well.
+Mutating twice gives the same as mutating once: an existing sidecar is removed first (`without_sidecar`), and its
+annotation restores the probes. So the result is also right for a pod that another webhook changed in between, and for a
+copy of a running pod (`kubectl debug --copy-to`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OUR_ANNOTATIONS = frozenset(
 
 
 def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshSpec) -> Json:
-    """The pod as it shall be; `pod` is not changed. Raises `BadInputError`."""
+    """Return the pod with its sidecar; `pod` is not changed. Raises `BadInputError`."""
     bare = without_sidecar(pod)
     spec: Json = bare["spec"]
     own: list[Json] = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
@@ -56,7 +56,7 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
         spec["initContainers"] = [redirect, proxy, *init_containers]
         spec["containers"] = containers
     else:
-        # Last of the init containers: those before it still have the plain network, the proxy does not run yet.
+        # Last of the init containers: the others need the plain network, because the proxy does not run yet.
         spec["initContainers"] = [*init_containers, redirect]
         spec["containers"] = [proxy, *containers]
     secrets: list[Any] = spec.get("imagePullSecrets") or []
@@ -73,7 +73,7 @@ def with_sidecar(pod: Mapping[str, Any], installation: Installation, mesh: MeshS
 
 
 def warnings(pod: Mapping[str, Any], installation: Installation) -> list[str]:
-    """What the pod's author should know. Raises `BadInputError` for what is refused."""
+    """Return warnings for the pod's author. Raises `BadInputError` if the pod is refused."""
     spec: Json = without_sidecar(pod)["spec"]
     found = privileges.check(spec, installation)
     for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
@@ -88,7 +88,7 @@ def warnings(pod: Mapping[str, Any], installation: Installation) -> list[str]:
 
 
 def unclaimed(pod: Mapping[str, Any]) -> Json | None:
-    """A pod without a sidecar that claims to have one, without that claim; `None` if it claims nothing."""
+    """Return a pod without the annotation of a sidecar that it does not have; `None` if it has no such annotation."""
     annotations = (pod.get("metadata") or {}).get("annotations") or {}
     if ANNOTATION_SIDECAR not in annotations:
         return None
@@ -97,7 +97,7 @@ def unclaimed(pod: Mapping[str, Any]) -> Json | None:
 
 
 def without_sidecar(pod: Mapping[str, Any]) -> Json:
-    """The pod as its author wrote it, in a copy that shares what is not ours."""
+    """Return the pod as its author wrote it: a copy that shares the parts that the injector does not change."""
     bare: Json = {**pod, "metadata": dict(pod.get("metadata") or {}), "spec": dict(pod.get("spec") or {})}
     annotations: dict[str, str] = bare["metadata"].get("annotations") or {}
     if ANNOTATION_SIDECAR not in annotations:
@@ -119,7 +119,7 @@ def without_sidecar(pod: Mapping[str, Any]) -> Json:
 
 
 def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Json]:
-    """The operations that turn a pod into another; only what an injection touches is compared."""
+    """Return the operations that turn one pod into another. Compares only what an injection changes."""
     operations: list[Json] = []
     fields = ("volumes", "initContainers", "containers", "imagePullSecrets")
     places = (("metadata", "annotations"), *(("spec", field) for field in fields))
@@ -127,7 +127,7 @@ def json_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Json
         old, new = (before.get(part) or {}).get(field), (after.get(part) or {}).get(field)
         if new == old:
             continue
-        # A whole list replaced is a sound operation: the patch is applied to the very object that was sent.
+        # Replacing a whole list is safe: the API server applies the patch to the very object that it sent.
         operations.append({"op": "add" if old is None else "replace", "path": f"/{part}/{field}", "value": new})
     if operations and "metadata" not in before:
         operations.insert(0, {"op": "add", "path": "/metadata", "value": {}})
@@ -144,7 +144,7 @@ def _refuse_too_many(containers: list[Json]) -> None:
 
 
 def _ports(container: Mapping[str, Any]) -> list[int]:
-    """Ports of TCP that a container says it listens on."""
+    """Return the TCP ports that a container declares."""
     listed = container.get("ports") or []
     return [
         each["containerPort"]
@@ -178,7 +178,7 @@ def _refuse_collisions(containers: list[Json], spec: Mapping[str, Any]) -> None:
 
 
 def _kept_probes(annotation: str) -> dict[str, Json]:
-    """What the annotation keeps; a pod's author may have written anything into it, and then it keeps nothing."""
+    """Return the probes in the annotation; empty if it is unreadable, since a pod's author can write anything there."""
     try:
         kept = json.loads(annotation) if annotation else {}
     except (ValueError, RecursionError):

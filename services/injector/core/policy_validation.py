@@ -1,12 +1,11 @@
-"""Whether a policy object may be stored: not if a reader would leave it out, and then with its own sentence. Pure.
+"""Validates policy objects before they are stored: refuses those that a consumer would leave out, with its sentence.
 
-Readers are the compiler, of a MeshConfig also the injector and the CA, and of a MeshRootCertificate the CA. What may
-be stored and has no effect, or not the one that is meant, is answered by warnings.
+Consumers are the compiler; for a MeshConfig also the injector and the CA; for a MeshRootCertificate the CA. An object
+that has no effect, or probably not the intended one, is allowed with warnings.
 
-Only what an object says by itself is judged. What it refers to may be applied a moment later, in any order, so a
-reference to nothing is left to the compiler, which names it in the object's status. An update that leaves the
-specification as it was always passes: whoever labels or deletes an object that was stored before this webhook was
-there must not be stopped.
+An object is validated by itself. The objects that it refers to may be applied later, in any order, so the compiler
+reports missing references in the object's status. An update that does not change the specification is always allowed,
+so that objects older than this webhook can be labelled and deleted.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from shared.projected_objects import PolicyObject
 from shared.records.unreadable import why
 
 _READ = POLICY_KINDS | {"MeshRootCertificate"}
-"""Kinds of which one that cannot be read is refused."""
-_TOLD = 5
-"""Mistakes of one object that are told at once."""
+"""Kinds of which an unreadable object is refused."""
+_SHOWN = 5
+"""Mistakes of one object that a refusal names at most."""
 
 GROUPS = frozenset(
     {
@@ -45,11 +44,11 @@ GROUPS = frozenset(
         "split.smi-spec.io",
     }
 )
-"""API groups of the kinds that are judged."""
+"""API groups of the kinds that are validated."""
 
 
 def check(question: AdmissionRequest, budgets: Budgets = DEFAULTS) -> list[str]:
-    """Warnings about the object. Raises `BadInputError` if it is one that a reader would leave out."""
+    """Return warnings about the object. Raises `BadInputError` if a consumer would leave it out."""
     if question.sub_resource or question.group not in GROUPS:
         return []
     if question.operation == "DELETE":
@@ -75,7 +74,7 @@ def check(question: AdmissionRequest, budgets: Budgets = DEFAULTS) -> list[str]:
 
 def _judge(question: AdmissionRequest, policy: PolicyObject, budgets: Budgets) -> None:
     name = policy.metadata.name or "(no name yet)"
-    # A namespaced object may leave its namespace to the request's path.
+    # The namespace of an object may be given by the request's path only.
     if not policy.metadata.namespace:
         policy = msgspec.structs.replace(
             policy, metadata=msgspec.structs.replace(policy.metadata, namespace=question.namespace)
@@ -91,21 +90,21 @@ def _judge(question: AdmissionRequest, policy: PolicyObject, budgets: Budgets) -
 
 
 def _judge_root(question: AdmissionRequest, policy: PolicyObject) -> None:
-    """All that is wrong: a root is made seldom, by several people, and tried by nobody before."""
+    """Raise `BadInputError` with all mistakes of a root at once: roots are created seldom, and cannot be tried."""
     found = root_certificate.problems(policy.spec)
     if found:
         about = f"MeshRootCertificate {question.namespace}/{policy.metadata.name}"
-        more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
-        raise BadInputError(found[0][0], "; ".join(sentence for _, sentence in found[:_TOLD]) + more, about=about)
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise BadInputError(found[0][0], "; ".join(sentence for _, sentence in found[:_SHOWN]) + more, about=about)
 
 
 def _warnings(question: AdmissionRequest, policy: PolicyObject) -> Iterator[str]:
     about = f"{question.kind} {question.namespace}/{policy.metadata.name}"
-    if said := support_matrix.sentence(support_matrix.findings(question.kind, policy.spec)):
-        yield f"{about}: {said}"
+    if unsupported := support_matrix.sentence(support_matrix.findings(question.kind, policy.spec)):
+        yield f"{about}: {unsupported}"
     if question.kind == "MeshRootCertificate":
-        if (before := _before(question)) and (said := root_certificate.changed(before, policy.spec)):
-            yield f"{about}: {said}"
+        if (before := _before(question)) and (changed := root_certificate.changed(before, policy.spec)):
+            yield f"{about}: {changed}"
         for doubt in root_certificate.doubts(policy.spec, question.namespace):
             yield f"{about}: {doubt}"
     if question.kind != "MeshConfig":
@@ -124,7 +123,7 @@ def _deleted(question: AdmissionRequest) -> list[str]:
 
 
 def _before(question: AdmissionRequest) -> dict[str, Any] | None:
-    """The specification that is stored; none for a new object, or one that cannot be read."""
+    """Return the stored specification; `None` for a new object, or if it cannot be read."""
     if question.before is None:
         return None
     try:

@@ -1,10 +1,10 @@
-"""What a pod's own containers may not be or have beside a sidecar. Pure.
+"""Checks the users and capabilities of a pod's own containers beside a sidecar.
 
-The redirect lets the proxy's own connections pass, by the proxy's user (or by a socket mark, which takes NET_ADMIN or,
-since Linux 5.17, NET_RAW to set). A container that runs as that user sends past the proxy, so it is refused.
-Capabilities are the boundary that remains: NET_ADMIN can undo the redirect, and root with SETUID can become the proxy's
-user. They concern the pod's own calls alone, which every other member judges by certificate, so they are warned of, or
-refused by a setting.
+The redirect excludes the proxy's own connections, by the proxy's user (or by a socket mark, which requires NET_ADMIN
+or, since Linux 5.17, NET_RAW). A container that runs as that user would bypass the proxy, so it is refused.
+Capabilities are the remaining boundary: NET_ADMIN can remove the redirect, and root with SETUID can become the proxy's
+user. They affect the pod's own calls only, which every other member checks by certificate, so they cause a warning, or
+a refusal if the settings require it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from shared.errors import BadInputError
 _UNDOING = frozenset({"ALL", "NET_ADMIN", "SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"})
 """Capabilities that can change the pod's network or mark its packets."""
 _MARKING = _UNDOING | {"NET_RAW", "CAP_NET_RAW"}
-"""Those that can where a mark is what tells the proxy's packets."""
+"""The same if the redirect recognises the proxy's packets by a mark."""
 _OWN = ("initContainers", "containers", "ephemeralContainers")
 
 Json = Mapping[str, Any]
 
 
 def check(spec: Json, installation: Installation, *, fields: Sequence[str] = _OWN) -> list[str]:
-    """Warnings about the containers of a pod. Raises `BadInputError` for what is refused."""
+    """Return warnings about the containers of a pod. Raises `BadInputError` if one is refused."""
     warnings: list[str] = []
     pod = _mapping(spec.get("securityContext"))
     for container in _containers(spec, fields):

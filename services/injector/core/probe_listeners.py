@@ -1,14 +1,15 @@
-"""The listeners of the proxy that answer the kubelet's probes, and the clusters that they ask. Pure.
+"""The listeners of the proxy that answer the kubelet's probes, and their clusters.
 
-Anybody who reaches the pod reaches these ports, without a certificate and past the policy. So nothing of a request
-goes on to the application: a request that is exactly the probe's (`GET`, its opaque path without a query, the headers
-that the probe declares, no body, HTTP/1.1) makes the proxy send the probe's own request, with the target, `Host` and
-headers of the pod's specification. Any other request ends here. No route leads to the proxy's admin.
+Any client that reaches the pod reaches these ports, without a certificate and without a policy. So the proxy forwards
+nothing of a request to the application. A request that equals the probe's (`GET`, its opaque path without a query, the
+headers that the probe declares, no body, HTTP/1.1) makes the proxy send the probe's own request, with the target,
+`Host` and headers of the pod's specification. Any other request is answered with 404. No route leads to the proxy's
+admin interface.
 
-A connection carries one request and lives for seconds, and their number is limited: whoever opens many is closed
-before anything is read. What others than the node open is counted by itself and handed to the same listener anew, so
-that all of it together leaves room for the node's kubelet. (Envoy 1.40 has no limit per source. Where the network gives
-the kubelet another address than the node's, it is one among the others.)
+A connection carries one request and lasts seconds. Their number is limited; connections beyond it are closed before a
+byte is read. Connections from other addresses than the node's have a limit of their own: they are forwarded to the same
+listener again, so that all of them together leave room for the node's kubelet. (Envoy 1.40 has no limit per source. If
+the network gives the kubelet another address than the node's, it shares the limit of the others.)
 """
 
 from __future__ import annotations
@@ -30,37 +31,40 @@ from services.injector.core.envoy_config import (
 from services.injector.core.probes import PORTS, Phase, Probe
 
 READY_PATH = "/meshlog/ready"
-"""On the readiness port: answered by Envoy itself, which accepts no connection before it has its configuration."""
+"""Path on the readiness port that Envoy answers itself; it accepts connections only after it is configured."""
 MAX_CONNECTIONS = 256
-"""Open connections of one probe listener from others than the node; a probe opens one and closes it."""
+"""Open connections of one probe listener from other addresses than the node's; a probe opens one and closes it."""
 NODE_CONNECTIONS = 128
-"""Those from the node, besides."""
+"""Additional open connections from the node."""
 REQUEST_SECONDS = 5
-"""Time for the headers of a request to arrive, and for a connection without a request."""
+"""Time for the headers of a request, and for a connection without a request."""
 BACKLOG = 4096
-"""Connections that wait to be accepted, at most; the kernel may allow fewer."""
+"""Connections that may wait to be accepted; the kernel may allow fewer."""
 MAX_REQUEST_KIB = 16
-"""Headers of one request, in KiB; the probe's own headers come on top of the kubelet's."""
+"""Headers of one request in KiB: the probe's own and the kubelet's."""
 
 POD_ADDRESS = "\x7f"
-"""Stands for the pod's address until `sidecar` writes the variable there: no text of a pod may contain it."""
+"""Placeholder of the pod's address, which `sidecar_containers` replaces. No text of a pod may contain it."""
 NODE_ADDRESS = "\x7fnode\x7f"
-"""Stands for the node's."""
+"""Placeholder of the node's address."""
 _FRAMING = "x-meshlog-framing"
-"""Holds the request's `transfer-encoding`, which Envoy removes before it looks for a route."""
+"""Header with the request's `transfer-encoding`, which Envoy removes before it selects a route."""
 _USER_AGENT = "kube-probe/1.0"
-"""The kubelet's own names its version, which is not known here."""
+"""The kubelet's own contains its version, which is unknown here."""
 
 
 def probe_listeners(probes: Sequence[Probe], *, ipv6: bool) -> list[Json]:
-    """One listener for each kind of probe that there is; `ipv6`: the pod's first address is one."""
+    """Return a listener for each kind of probe in use. `ipv6` is whether the pod's first address is an IPv6 address."""
     return [
         _listener(phase, [probe for probe in probes if probe.phase == phase], ipv6=ipv6) for phase in _phases(probes)
     ]
 
 
 def listener_clusters(probes: Sequence[Probe], *, mark: int) -> list[Json]:
-    """The listeners themselves, where connections of others than the node are handed on to; with the proxy's mark."""
+    """Return the clusters that lead to the listeners themselves, for connections from other addresses than the node's.
+
+    `mark` is the proxy's socket mark; 0 for none.
+    """
     bound = {"source_address": socket_address(POD_ADDRESS, 0)["socket_address"]}
     if mark:
         bound |= {"socket_options": [socket_mark(mark)]}
@@ -71,12 +75,12 @@ def listener_clusters(probes: Sequence[Probe], *, mark: int) -> list[Json]:
 
 
 def _phases(probes: Sequence[Probe]) -> list[Phase]:
-    """Kinds of probes that have a listener: readiness always, as the proxy's own is there."""
+    """Return the kinds of probes that have a listener: always readiness, for the proxy's own probe."""
     return [phase for phase in PORTS if phase == "readiness" or any(probe.phase == phase for probe in probes)]
 
 
 def probe_cluster(probe: Probe) -> Json:
-    """The application's port that a probe is about."""
+    """Return the cluster of the application's port that a probe checks."""
     cluster = local_cluster(probe.cluster, probe.port, probe.timeout)
     if probe.scheme == "https":
         # The kubelet does not check certificates either.
@@ -84,7 +88,7 @@ def probe_cluster(probe: Probe) -> Json:
             "envoy.transport_sockets.tls", "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
         )
     if probe.how == "forward":
-        # A connection for each request, as the kubelet makes it: one that was kept would outlive the application.
+        # One connection for each request, as the kubelet does: a kept connection could outlive the application.
         once = {"max_requests_per_connection": 1}
         return cluster | http_options(
             explicit_http_config={"http_protocol_options": {}}, common_http_protocol_options=once
@@ -110,13 +114,12 @@ def probe_cluster(probe: Probe) -> Json:
 
 def _listener(phase: Phase, probes: Sequence[Probe], *, ipv6: bool) -> Json:
     port = PORTS[phase]
-    # 128 bits at most: of an IPv4 address Envoy takes all 32.
+    # For an IPv4 address Envoy reads a length of 128 as 32.
     served = [{"address_prefix": address, "prefix_len": 128} for address in (NODE_ADDRESS, POD_ADDRESS)]
     return {
         "name": f"probes-{phase}",
         "address": socket_address("0.0.0.0", port),  # noqa: S104 (the kubelet calls from outside the pod)
-        # It may be an IPv6 address. All addresses of both kinds (`::`) are no choice: where the kernel has no IPv6, the
-        # proxy would not start.
+        # It may be an IPv6 address. `::` is not possible: without IPv6 in the kernel, the proxy would not start.
         "additional_addresses": [{"address": socket_address(POD_ADDRESS, port)}],
         "tcp_backlog_size": BACKLOG,
         "per_connection_buffer_limit_bytes": 65536,
@@ -171,7 +174,7 @@ def _manager(phase: Phase, probes: Sequence[Probe], *, ipv6: bool) -> Json:
         stat_prefix=name,
         codec_type="HTTP1",
         http_protocol_options={"allow_absolute_url": False},
-        # The application's own answer, unchanged, however odd: a probe must not fail for the proxy's taste.
+        # Forward the application's answer unchanged: a probe must not fail because the proxy rewrites it.
         normalize_path=False,
         server_header_transformation="PASS_THROUGH",
         generate_request_id=False,
@@ -215,9 +218,9 @@ def _keep_framing() -> Json:
 
 
 def _request_of_the_kubelet() -> Json:
-    """Drops every header of the request, once its route was chosen, and what an answer says about the proxy.
+    """Return the filter that drops all headers of a request after the route is chosen, and the proxy's from an answer.
 
-    A redirect counts as success for the kubelet and leads nowhere here, so its `location` is dropped, too.
+    The kubelet counts a redirect as success, and its target is unreachable here, so `location` is dropped, too.
     """
     dropped = ("location", "x-envoy-upstream-healthchecked-cluster", "x-envoy-upstream-service-time")
     return extension(
@@ -232,7 +235,7 @@ def _request_of_the_kubelet() -> Json:
 
 
 def _answered(path: str, probe: Probe | None = None) -> Json:
-    """Answers a path from what the proxy knows: of itself, or of the port that a probe is about."""
+    """Return the filter that answers a path by the proxy's own state, or by the health of a probe's port."""
     known = {"cluster_min_healthy_percentages": {probe.cluster: {"value": 100}}} if probe else {}
     return extension(
         "envoy.filters.http.health_check",
@@ -247,7 +250,7 @@ def _answered(path: str, probe: Probe | None = None) -> Json:
 
 
 def _refused() -> list[Json]:
-    """Routes of what is no request of the kubelet, before all others: another method, a query, a body."""
+    """Return the routes, before all others, of requests that the kubelet does not send: other method, query, body."""
     none: list[Json] = [
         {"name": ":method", "string_match": {"exact": "GET"}, "invert_match": True},
         {"name": ":path", "string_match": {"contains": "?"}},
@@ -270,7 +273,7 @@ def _route(probe: Probe, *, ipv6: bool) -> Json:
         | ({"headers": [_declared(*each) for each in declared.items()]} if declared else {}),
         "route": {
             "cluster": probe.cluster,
-            # The path matched as a whole, so all of it is replaced.
+            # The route matches the whole path, so this replaces all of it.
             "prefix_rewrite": probe.target,
             "host_rewrite_literal": probe.host or f"{own}:{probe.port}",
             "timeout": duration(probe.timeout),
@@ -282,10 +285,10 @@ def _route(probe: Probe, *, ipv6: bool) -> Json:
 
 
 def _declared(name: str, values: Sequence[str]) -> Json:
-    """A header that the probe declares: whoever does not know its value is not given what it opens."""
+    """Return the match of a header that the probe declares, which may be a secret: other values must not match."""
     if len(values) == 1 and values[0]:
         return {"name": name, "string_match": {"exact": values[0]}}
-    # Envoy compares several values of one name joined or one by one, by its version.
+    # Depending on its version, Envoy compares several values of one name joined or one by one.
     first = f"{re.escape(values[0])}(,.*)?" if values[0] else ".*"
     return {"name": name, "string_match": {"safe_regex": {"regex": first}}}
 

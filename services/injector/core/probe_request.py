@@ -1,8 +1,8 @@
-"""The request that the kubelet makes of an `httpGet` probe: target, `Host` and headers. Pure.
+"""Computes the request that the kubelet sends for an `httpGet` probe: target, `Host` and headers.
 
-The proxy makes this very request in the kubelet's place, so it must be known beforehand to the byte. The kubelet
-parses the probe's path with Go's `net/url` and takes it as it is if that fails (`formatURL` in
-kubernetes/pkg/probe/http/request.go); Go then writes the request's target from the parsed URL.
+The proxy sends this request instead of the kubelet, so it must be the same to the byte. The kubelet parses the probe's
+path with Go's `net/url`, and uses it unparsed if that fails (`formatURL` in kubernetes/pkg/probe/http/request.go); Go
+then writes the request's target from the parsed URL.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from shared.errors import BadInputError
 
 MAX_TARGET = 4096
-"""Bytes of a request's target; servers refuse more than 8 KiB or so in a whole request line."""
+"""Bytes of a request's target; servers refuse request lines of more than about 8 KiB."""
 MAX_HEADERS = 32
 MAX_HEADER_BYTES = 8192
 """Bytes of all names and values of one probe's headers."""
@@ -25,11 +25,11 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _KEPT_IN_PATH = re.compile(r"(?:[A-Za-z0-9$&+,/:;=@._~!'()*\[\]-]|%[0-9A-Fa-f]{2})*")
-"""What Go leaves as the author wrote it (`validEncoded`); a path with anything else is encoded anew."""
+"""A path that Go leaves as it is written (`validEncoded`); Go encodes any other path again."""
 _AUTHORITY = re.compile(
     r"""(?:[A-Za-z0-9._~!$&'()*+,;=:-]*@)?(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=<>"-]|[^\x00-\x7f])*)(?::[0-9]*)?"""
 )
-"""The kubelet puts the pod's address in its place."""
+"""The kubelet replaces it by the pod's address."""
 _SAFE_IN_PATH = "$&+,/:;=@-._~"
 _SAFE_IN_QUERY = "".join(map(chr, range(0x21, 0x7F)))
 NEVER_SENT = frozenset(
@@ -46,14 +46,14 @@ NEVER_SENT = frozenset(
         "upgrade",
     }
 )
-"""Headers that govern a connection or a body: they are the proxy's own business."""
+"""Headers that control a connection or a body; the proxy sets its own."""
 
 
 def target(path: str, *, about: str) -> str:
-    """The request's target, path and query, for a probe's `path`. Raises `BadInputError` if it is too long."""
+    """Return the request's target, path and query, for a probe's `path`. Raises `BadInputError` if it is too long."""
     found = _parsed(path)
     if found is None:
-        # Go could not read it, so the whole of it is the path.
+        # Go cannot parse it, so all of it is the path.
         found = quote(path if path.startswith("/") else f"/{path}", safe=_SAFE_IN_PATH)
     if len(found) > MAX_TARGET:
         raise BadInputError(
@@ -63,7 +63,7 @@ def target(path: str, *, about: str) -> str:
 
 
 def headers(action: Mapping[str, Any], *, about: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The `Host` that the probe declares (empty if none), and its other headers with names in lower case.
+    """Return the `Host` that the probe declares (empty if none), and its other headers with names in lower case.
 
     Raises `BadInputError` for a header that cannot be sent.
     """
@@ -80,7 +80,7 @@ def headers(action: Mapping[str, Any], *, about: str) -> tuple[str, tuple[tuple[
 
 
 def not_sent(action: Mapping[str, Any], *, about: str) -> Sequence[str]:
-    """Names of the headers that the probe declares and the proxy does not send."""
+    """Return the names of the headers that the probe declares but the proxy does not send."""
     return sorted({name for name, _ in _listed(action.get("httpHeaders"), about=about)} & NEVER_SENT)
 
 
@@ -96,7 +96,7 @@ def _listed(given: Any, *, about: str) -> Iterable[tuple[str, str]]:
 
 
 def _parsed(text: str) -> str | None:
-    """What Go makes of a URL that it can parse; `None` if it cannot."""
+    """Return the target that Go derives from a URL; `None` if Go cannot parse it."""
     url, _, fragment = text.partition("#")
     if url == "*":
         return "/*"
@@ -112,7 +112,7 @@ def _parsed(text: str) -> str | None:
 
 
 def _path(hierarchy: str, *, absolute: bool) -> str | None:
-    """The path of what stands between scheme and query; `None` if there is none."""
+    """Return the path in the part between scheme and query; `None` if it contains none."""
     if absolute and hierarchy and not hierarchy.startswith("/"):
         return None
     if not hierarchy.startswith("/") and ":" in hierarchy.partition("/")[0]:

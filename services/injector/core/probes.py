@@ -1,15 +1,15 @@
-"""Probes through the proxy. Pure.
+"""Rewrites the probes of a pod so that the proxy answers them.
 
-The kubelet calls a pod from outside of the mesh, so its probes would meet the inbound listener and be refused (or, a
-TCP probe, be accepted by the proxy whatever the application does). Each HTTP, HTTPS, TCP and gRPC probe is turned
-into an HTTP probe of one of three listeners of the proxy, which the redirect lets pass:
+The kubelet calls a pod from outside the mesh, so the inbound listener would refuse its probes (or, for a TCP probe,
+accept the connection whatever the application does). Each HTTP, HTTPS, TCP and gRPC probe becomes an HTTP probe of one
+of three listeners of the proxy, which the redirect excludes:
 
-- HTTP and HTTPS make the proxy send the probe's own request, with its path, query, headers and timeout (`forward`):
-  nothing of what a caller sends to the listener goes on, for anybody can call it;
-- TCP and gRPC are answered from what the proxy's own health check of that port last found (`check`).
+- for HTTP and HTTPS, the proxy sends the probe's own request, with its path, query, headers and timeout (`forward`). It
+  forwards nothing of the request that it receives, because any client can send one;
+- TCP and gRPC probes are answered by the last result of the proxy's own health check of that port (`check`).
 
-Exec probes are left alone. Thresholds and periods stay the kubelet's. A probe that names a host is left alone too: it
-is not about this pod. The originals are kept beside the pod, so that mutating it again starts from them.
+Exec probes and probes that name a host, which concern another pod, are not changed. Thresholds and periods stay the
+kubelet's. An annotation stores the originals, so that mutating the pod again starts from them.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds."""
     period: float
     service: str = ""
-    """Of a gRPC probe."""
+    """Service of a gRPC probe."""
     target: str = "/"
-    """Of an HTTP probe: what the application is asked for, path and query."""
+    """Path and query of an HTTP probe's request to the application."""
     host: str = ""
     """The `Host` that an HTTP probe declares; empty: the pod's address and port."""
     headers: tuple[tuple[str, str], ...] = ()
-    """What else an HTTP probe declares, names in lower case."""
+    """Other headers that an HTTP probe declares, names in lower case."""
 
     @property
     def path(self) -> str:
-        """Where the kubelet asks for it: nothing of it reaches the application."""
+        """Path that the kubelet requests from the proxy. It does not reach the application."""
         return f"/meshlog/{self.phase}/{self.container}"
 
     @property
     def cluster(self) -> str:
-        """Name of the proxy's cluster for it."""
+        """Name of the proxy's cluster for this probe."""
         return f"probe|{self.phase}|{self.container}"
 
 
 def rewrite(container: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probe]]:
-    """The container with its probes redirected, and what the proxy must answer. Raises `BadInputError`."""
+    """Return the container with rewritten probes, and the probes that the proxy answers. Raises `BadInputError`."""
     changed = dict(container)
     found: list[Probe] = []
     for phase in PORTS:
@@ -74,7 +74,7 @@ def rewrite(container: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probe]]:
 
 
 def originals(containers: Sequence[Mapping[str, Any]], probes: Sequence[Probe]) -> dict[str, dict[str, Any]]:
-    """The definitions that were rewritten, by container and field."""
+    """Return the original definitions of rewritten probes, by container and field."""
     kept: dict[str, dict[str, Any]] = {}
     by_name = {container["name"]: container for container in containers}
     for probe in probes:
@@ -84,7 +84,7 @@ def originals(containers: Sequence[Mapping[str, Any]], probes: Sequence[Probe]) 
 
 
 def restore(container: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The container with its own probes again; a probe that somebody changed since stays as it is."""
+    """Return the container with its original probes. A probe that was changed since the injection stays."""
     restored = dict(container)
     for phase, port in PORTS.items():
         field = f"{phase}Probe"
@@ -130,13 +130,13 @@ def _read(phase: Phase, container: Mapping[str, Any], definition: Mapping[str, A
 
 
 def _seconds(definition: Mapping[str, Any], field: str, default: float) -> float:
-    """A probe that an annotation kept was checked by nobody; one without a number has the default."""
+    """Return a duration, or the default if it is no number: probes from the annotation are unchecked."""
     value = definition.get(field)
     return float(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
 
 
 def warnings(container: Mapping[str, Any], probes: Sequence[Probe]) -> list[str]:
-    """What of a container's probes and hooks does not work, or works otherwise, behind the proxy."""
+    """Return warnings about probes and hooks of a container that fail or behave differently behind the proxy."""
     name = str(container.get("name", ""))
     found: list[str] = []
     lifecycle = container.get("lifecycle")
@@ -173,7 +173,7 @@ def _redirected(probe: Probe, definition: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _port(value: Any, container: Mapping[str, Any], about: str) -> int:
-    """A number, or the name of one of the container's ports."""
+    """Resolve a port: a number, or the name of one of the container's ports. Raises `BadInputError`."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
     if isinstance(value, str):
@@ -186,7 +186,7 @@ def _port(value: Any, container: Mapping[str, Any], about: str) -> int:
     if not isinstance(value, int) or not 0 < value < 65536:
         raise BadInputError("inject/probe-port", "has no port from 1 to 65535", about=about)
     if is_proxys(value):
-        # It would open the proxy's admin, or a listener, to every caller.
+        # The probe would expose the proxy's admin interface, or a listener, to every client.
         raise BadInputError(
             "inject/probe-port",
             f"is on port {value}, but {proxys_own()} are the proxy's own; use another port",

@@ -1,10 +1,10 @@
-"""The bootstrap of the proxy: how it reaches an edge, who it believes there, and what answers its probes. Pure.
+"""The bootstrap of the proxy: how it reaches and authenticates an edge, and the listeners for probes.
 
-All else comes from the edge. JSON, because the installed protobuf types may be older than the Envoy that reads it
-(`header_value_prefix`, say). Two documents accompany it (`token_source`, `trust_source`): Envoy follows a rotated
-token or trust bundle only through a file-based SDS resource, which must itself be a file (a secret written into the
-bootstrap is read once: tried with 1.40). The pod carries them as annotations, and a projected volume turns these
-into files beside token and bundle, so nobody has to write a file in the pod.
+The edge serves all other configuration. The bootstrap is JSON, because the installed protobuf types may be older than
+the Envoy that reads it (`header_value_prefix`, for example). Two documents accompany it (`token_source`,
+`trust_source`): Envoy follows a rotated token or trust bundle only through a file-based SDS resource, which must be a
+file itself (a secret in the bootstrap is read once: tried with 1.40). The pod has them as annotations, which a
+projected volume turns into files beside token and bundle, so that no container has to write a file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bootstrap(
     admin_port: int = ADMIN_PORT,
     connections: int = Sidecar().max_inbound_connections,
 ) -> Json:
-    """The static part of the configuration. The node's id and cluster are flags: they are known only in the pod."""
+    """Return the static configuration. The node's id and cluster are flags, because they are known only in the pod."""
     config: Json = {
         "admin": {"address": socket_address("127.0.0.1", admin_port)},
         "dynamic_resources": {
@@ -72,9 +72,9 @@ def bootstrap(
             "listeners": [denied_listener(), *probe_listeners(probes, ipv6=installation.ipv6)],
         },
         "bootstrap_extensions": [internal_listeners()],
-        # Of the inbound listener alone: what strangers open must not keep the application from calling others.
+        # For the inbound listener only: connections of strangers must not prevent the application's own calls.
         "layered_runtime": {"layers": [{"name": "limits", "static_layer": {_INBOUND_LIMIT: connections}}]},
-        # Nobody pulls statistics from an idle proxy: flush them when they are asked for.
+        # Flush statistics only when they are requested: an idle proxy has no reader of them.
         "stats_flush_on_admin": True,
     }
     if installation.proxy_mark:
@@ -84,13 +84,13 @@ def bootstrap(
 
 
 def token_source(*, directory: str = DIRECTORY) -> str:
-    """The SDS document of the token, as JSON."""
+    """Return the SDS document of the token, as JSON."""
     secret: Json = {"generic_secret": {"secret": {"filename": f"{directory}/{TOKEN_FILE}"} | _watched(directory)}}
     return _document("token", secret)
 
 
 def trust_source(*, directory: str = DIRECTORY) -> str:
-    """The SDS document of the roots that the edge's certificate must come from, as JSON."""
+    """Return the SDS document of the roots for the edge's certificate, as JSON."""
     context: Json = {"trusted_ca": {"filename": f"{directory}/{BUNDLE_FILE}"}} | _watched(directory)
     return _document("edge-roots", {"validation_context": context})
 
@@ -105,7 +105,7 @@ def _watched(directory: str) -> Json:
 
 
 def _from_edge() -> Json:
-    # 0 s: wait for the edge, however long; serving nothing is right as long as nothing is known.
+    # 0 s: wait for the edge without a limit; without configuration the proxy must serve nothing.
     return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 
 
@@ -130,7 +130,7 @@ def _edge(installation: Installation, directory: str) -> Json:
     codec = extension(
         "envoy.filters.http.upstream_codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
     )
-    # By its name too, which the CA gives to the edge's account alone: a pod outlives a change of the trust domain.
+    # The DNS name as well, which the CA issues to the edge's account only: a pod outlives a change of the trust domain.
     identities = [
         {"san_type": "URI", "matcher": {"exact": installation.edge_identity}},
         {"san_type": "DNS", "matcher": {"exact": installation.edge_host}},
@@ -158,7 +158,7 @@ def _edge(installation: Installation, directory: str) -> Json:
         "load_assignment": {"cluster_name": _EDGE, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "transport_socket": tls,
         **http_options(
-            # An edge that is frozen or cut off is left for another after 8 s at most.
+            # The proxy leaves a frozen or unreachable edge for another after 8 s at most.
             explicit_http_config={
                 "http2_protocol_options": {"connection_keepalive": {"interval": "5s", "timeout": "3s"}}
             },

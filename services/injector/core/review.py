@@ -1,7 +1,7 @@
-"""What the API server asks of an admission webhook, and what it is answered. Pure.
+"""Decodes and answers the AdmissionReviews of the API server.
 
-An answer is always a valid AdmissionReview with the uid that was asked about, whatever the object in it: errors of
-content are refusals with a sentence, never a failure of the webhook, which would stop every pod of the namespace.
+An answer is always a valid AdmissionReview with the uid of its request, whatever the object in it. Invalid content is
+refused with a sentence and never fails the webhook, because a failing webhook stops every pod of the namespace.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shared.errors import BadInputError, MeshlogError
 from shared.io.decoding import UndecodableError, decode, decode_by
 
 MAX_POD = 1_572_864
-"""Bytes of a pod, as JSON: what etcd stores at most. The answer repeats lists of it, so this bounds the patch too."""
+"""Largest pod in bytes of JSON: what etcd stores at most. It bounds the patch, too, which repeats lists of the pod."""
 
 _MOST_WARNINGS = 10
 
@@ -84,45 +84,45 @@ class _PodSpecShape(msgspec.Struct, rename="camel"):
 
 
 class _PodShape(msgspec.Struct):
-    """What the rest of the injector relies on; the API server checks all else after us."""
+    """The types that the injector relies on. The API server validates the rest later."""
 
     spec: _PodSpecShape
     metadata: _MetaShape | None = None
 
 
 class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A review to be answered."""
+    """The request of an AdmissionReview."""
 
     api_version: str
-    """Of the review itself."""
+    """API version of the review itself."""
     uid: str
     namespace: str
     name: str
-    """Empty where the API server makes one."""
+    """Empty if the API server generates one."""
     kind: str
     group: str
     version: str
     operation: str
     sub_resource: str
     object: msgspec.Raw | None
-    """What is to be stored, as JSON; none for a deletion."""
+    """The object to be stored, as JSON; `None` for a deletion."""
     before: msgspec.Raw | None
-    """What is stored now, if it is an update."""
+    """The stored object, for an update or a deletion."""
 
     @property
     def creates_pod(self) -> bool:
-        """Whether it is about a pod that does not exist yet."""
+        """Whether it creates a pod."""
         about_pod = self.kind == "Pod" and not self.group and not self.sub_resource
         return about_pod and self.operation in ("", "CREATE") and self.object is not None
 
     @property
     def adds_container(self) -> bool:
-        """Whether it is about an ephemeral container of a pod that runs."""
+        """Whether it adds an ephemeral container to a running pod."""
         about_pod = self.kind == "Pod" and not self.group and self.sub_resource == "ephemeralcontainers"
         return about_pod and self.object is not None
 
     def pod(self) -> dict[str, Any]:
-        """The pod. Raises `BadInputError` if it is none, or too large to be read."""
+        """Decode the pod. Raises `BadInputError` if the object is no pod, or too large."""
         assert self.object is not None
         size = memoryview(self.object).nbytes
         if size > MAX_POD:
@@ -138,7 +138,7 @@ _DECODER = msgspec.json.Decoder(_AdmissionReview)
 
 
 def read(body: bytes) -> AdmissionRequest:
-    """The question in a request's body. Raises `BadInputError` if there is none."""
+    """Decode the AdmissionReview in a body. Raises `BadInputError` if it is none."""
     try:
         review = decode_by(_DECODER, body)
     except UndecodableError as error:
@@ -168,25 +168,25 @@ def allow(
     warning: str = "",
     warnings: Sequence[str] = (),
 ) -> bytes:
-    """Let the object pass, changed by `patch`."""
+    """Return the answer that allows the object, changed by `patch`."""
     response: dict[str, Any] = {"uid": question.uid, "allowed": True}
     if patch:
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
-    told = [*([warning] if warning else []), *warnings][:_MOST_WARNINGS]
-    if told:
-        response["warnings"] = [one[:256] for one in told]
+    shown = [*([warning] if warning else []), *warnings][:_MOST_WARNINGS]
+    if shown:
+        response["warnings"] = [one[:256] for one in shown]
     return _answer(question, response)
 
 
 def refuse(question: AdmissionRequest, error: MeshlogError, *, status: int = 403) -> bytes:
-    """Refuse the object with the error's sentence."""
-    told = {
+    """Return the answer that refuses the object with the error's sentence."""
+    error_status = {
         "code": status,
         "message": f"meshlog: {error}",
         "reason": "Forbidden" if status == 403 else "ServiceUnavailable",
     }
-    return _answer(question, {"uid": question.uid, "allowed": False, "status": told})
+    return _answer(question, {"uid": question.uid, "allowed": False, "status": error_status})
 
 
 def _answer(question: AdmissionRequest, response: dict[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
-"""What is added to a pod: the init container that sets up the redirect, the proxy, and one volume. Pure.
+"""The parts of a sidecar: the init container that sets the redirect, the proxy's container, and one volume.
 
-One projected volume holds all that the proxy needs from the cluster: the pod's own token (audience `meshlog`), the
-trust bundle of the namespace, and the two documents by which Envoy follows them.
+The projected volume contains what the proxy needs from the cluster: the pod's own token (audience `meshlog`), the trust
+bundle of the namespace, and the two documents by which Envoy follows them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VOLUME = "meshlog-identity"
 ANNOTATION_TOKEN_SOURCE = "sidecar.meshlog.io/token-source"  # noqa: S105 (a name)
 ANNOTATION_TRUST_SOURCE = "sidecar.meshlog.io/trust-source"
 ANNOTATION_PROBES = "sidecar.meshlog.io/probes"
-"""The probes as their author wrote them, JSON; there only if some were rewritten."""
+"""The probes as their author wrote them, as JSON; set only if some were rewritten."""
 
 HOLD = (
     f"ready() ( exec 3<>/dev/tcp/127.0.0.1/{PORTS['readiness']} && "
@@ -46,18 +46,18 @@ HOLD = (
     'read -r -t 2 line <&3 && [[ $line == *" 200 "* ]] ); '
     "for ((turn = 0; turn < 3000; turn++)); do ready 2>/dev/null && exit 0; sleep 0.2; done; exit 1"
 )
-"""Waits until the proxy has its configuration (ten minutes at most). An image without bash cannot hold back the
-application: then it starts at once, and what it sends before that is refused."""
+"""Waits until the proxy has its configuration (ten minutes at most). An image without bash cannot delay the
+application: then the proxy refuses what the application sends before."""
 
 MAX_BOOTSTRAP = 120_000
-"""Bytes; Linux takes 131,072 for one argument of a command (MAX_ARG_STRLEN)."""
+"""Bytes; Linux allows 131,072 for one argument of a command (MAX_ARG_STRLEN)."""
 
 _AUDIENCE = "meshlog"
 Json = dict[str, Any]
 
 
 def volume(installation: Installation) -> Json:
-    """The projected volume."""
+    """Return the projected volume."""
     token = {
         "audience": _AUDIENCE,
         "expirationSeconds": installation.token_seconds,
@@ -77,18 +77,18 @@ def volume(installation: Installation) -> Json:
 
 
 def source_annotations() -> dict[str, str]:
-    """The annotations that become files."""
+    """Return the annotations that become files of the volume."""
     return {ANNOTATION_TOKEN_SOURCE: token_source(), ANNOTATION_TRUST_SOURCE: trust_source()}
 
 
 def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -> Json:
-    """The proxy's container: a native sidecar unless the cluster is too old for it."""
+    """Return the proxy's container: a native sidecar, unless the cluster is too old for it."""
     config = _as_argument(bootstrap(installation, probes, connections=mesh.sidecar.max_inbound_connections))
     security: Json = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
     if installation.mode == "uid":
         security |= {"runAsUser": installation.proxy_uid, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
     else:
-        # To mark its packets it needs the right to.
+        # Marking its packets requires NET_ADMIN.
         security |= {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]}}
     container: Json = {
         "name": PROXY_CONTAINER,
@@ -137,7 +137,7 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
     else:
         container["readinessProbe"] = started | {"failureThreshold": 3, "periodSeconds": 5}
         if "distroless" not in container["image"]:
-            # The kubelet starts the next container only after this one's hook: so the application waits here, too.
+            # The kubelet starts the next container only after this hook, so that the application waits, too.
             container["lifecycle"] = {"postStart": {"exec": {"command": ["bash", "-c", HOLD]}}}
     return container
 
@@ -145,13 +145,13 @@ def proxy(installation: Installation, mesh: MeshSpec, probes: Sequence[Probe]) -
 def init(
     installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[str, str], probes: Sequence[Probe]
 ) -> Json:
-    """The init container that redirects the pod's traffic. Raises `BadInputError` for a bad exclusion."""
+    """Return the init container that redirects the pod's traffic. Raises `BadInputError` for an invalid exclusion."""
     arguments = ["sidecar-init"]
     if installation.mode == "mark":
         arguments += ["--proxy-mark", str(installation.proxy_mark)]
     else:
         arguments += ["--proxy-uid", str(installation.proxy_uid)]
-    # A port without a listener of the proxy would be the application's, in plain text.
+    # On a port without a listener of the proxy, plain connections would reach the application.
     listening = sorted({PORTS["readiness"], *(PORTS[probe.phase] for probe in probes)})
     arguments += ["--probe-ports", ",".join(map(str, listening))]
     traffic = mesh.traffic
@@ -201,9 +201,9 @@ def init(
 
 
 def _as_argument(config: Json) -> str:
-    """The bootstrap with the two variables that the kubelet shall replace. Raises `BadInputError` if it is too long."""
+    """Return the bootstrap with the variables that the kubelet expands. Raises `BadInputError` if it is too long."""
     text = json.dumps(config, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
-    # The kubelet reads `$(` and `$$`, whoever wrote them; JSON has another way to write a dollar sign.
+    # The kubelet expands `$(` and `$$` anywhere, so dollar signs are written as JSON escapes.
     argument = text.replace("$", "\\u0024").replace(NODE_ADDRESS, "$(HOST_IP)")
     argument = argument.replace(POD_ADDRESS, "$(POD_IP)")
     if len(argument.encode()) > MAX_BOOTSTRAP:
@@ -224,7 +224,7 @@ def _listed(text: str, about: str) -> list[str]:
 
 
 def unused_images(mesh: MeshSpec) -> list[str]:
-    """Images of the MeshConfig that are not put into pods, as sentences."""
+    """Return a sentence for each image of the MeshConfig that is not used."""
     spec = {
         "sidecar": {
             "envoyImage": mesh.sidecar.envoy_image,
@@ -239,7 +239,7 @@ def unused_images(mesh: MeshSpec) -> list[str]:
 
 
 def _usable(image: str, fails: Callable[[str], bool]) -> str:
-    """An image of the MeshConfig, unless pods with it would not start."""
+    """Return an image of the MeshConfig, or an empty string if pods with it would not start."""
     return "" if fails(image) else image
 
 

@@ -1,8 +1,8 @@
-"""Counts the webhook's connections by source address, and chooses which one gives way when there are too many. Pure.
+"""Limits the webhook's connections by source address, and chooses which one to close if there are too many.
 
-The API server is one source among others that may be hostile, and mostly nothing tells it apart. So shares are fair:
-when all places are taken, a source gets one at the expense of the source that holds the most. One source can use all
-places, and keeps no other source out.
+The API server is one source among others that may be hostile, and usually cannot be distinguished. Shares are fair: if
+all places are taken, a new connection displaces one of the source with the most connections. One source can use all
+places, but excludes no other source.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many connections there may be."""
+    """Numbers of connections that are allowed."""
 
     connections: int = 384
     """Open connections of all sources."""
@@ -29,9 +29,9 @@ class OpenConnection:
     def __init__(self, source: str, close: Callable[[], None]) -> None:
         self.source = source
         self.close = close
-        """Cuts the connection off at once."""
+        """Aborts the connection."""
         self.busy = False
-        """Whether a request is being read or answered; one that waits for a request gives way first."""
+        """Whether a request is being read or answered. Connections that are not busy are displaced first."""
 
 
 class ConnectionGate:
@@ -39,39 +39,39 @@ class ConnectionGate:
 
     def __init__(self, caps: ConnectionLimits) -> None:
         self._caps = caps
-        self._visits: dict[str, dict[OpenConnection, None]] = {}
-        """By source, in the order of arrival."""
+        self._connections: dict[str, dict[OpenConnection, None]] = {}
+        """Source → its connections, in the order of arrival."""
         self.open = 0
-        """How many there are."""
+        """Number of open connections."""
 
     def enter(self, source: str, close: Callable[[], None]) -> tuple[OpenConnection | None, OpenConnection | None]:
-        """The new connection's visit (`None` if it is refused), and the visit that has to give way to it.
+        """Add a connection. Returns its entry (`None` if it is refused), and the entry that it displaces, if any.
 
-        The caller closes that one; it has left already.
+        The displaced entry has left already; the caller closes its connection.
         """
-        own = self._visits.get(source, {})
+        own = self._connections.get(source, {})
         leaving: OpenConnection | None = None
         if len(own) >= self._caps.per_source:
-            leaving = next((visit for visit in own if not visit.busy), None)
+            leaving = next((entry for entry in own if not entry.busy), None)
             if leaving is None:
                 return None, None
         elif self.open >= self._caps.connections:
-            largest = max(self._visits.values(), key=len)
+            largest = max(self._connections.values(), key=len)
             if len(largest) <= len(own) + 1:
                 return None, None
-            leaving = next((visit for visit in largest if not visit.busy), next(iter(largest)))
+            leaving = next((entry for entry in largest if not entry.busy), next(iter(largest)))
         if leaving is not None:
             self.leave(leaving)
-        visit = OpenConnection(source, close)
-        self._visits.setdefault(source, {})[visit] = None
+        entry = OpenConnection(source, close)
+        self._connections.setdefault(source, {})[entry] = None
         self.open += 1
-        return visit, leaving
+        return entry, leaving
 
-    def leave(self, visit: OpenConnection) -> None:
-        """The connection is closed; said twice, it counts once."""
-        own = self._visits.get(visit.source, {})
-        if visit in own:
-            del own[visit]
+    def leave(self, entry: OpenConnection) -> None:
+        """Remove a closed connection. A second call has no effect."""
+        own = self._connections.get(entry.source, {})
+        if entry in own:
+            del own[entry]
             self.open -= 1
             if not own:
-                del self._visits[visit.source]
+                del self._connections[entry.source]

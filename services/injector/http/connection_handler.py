@@ -1,21 +1,21 @@
-"""One connection of the webhook: a request after the other, each bounded in time and bytes before it is read.
+"""Serves the requests of a connection one after the other, each bounded in time and bytes before it is read.
 
-What goes beyond a limit is answered with a status and a sentence, and the connection ends.
+A request beyond a limit is answered with a status and a sentence, and the connection ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
 
+from services.injector.http.client_access import ClientAccess
 from services.injector.http.connection_gate import OpenConnection
 from services.injector.http.fair_slots import BusyError, FairSlots
+from services.injector.http.limits import HttpLimits
 from services.injector.http.request import (
     Handler,
-    HttpLimits,
     HttpRequest,
     HttpRequestHead,
     HttpRequestRefusedError,
@@ -26,42 +26,42 @@ from shared.errors import BadInputError
 
 
 class ConnectionHandler:
-    """What all connections share; `hold` serves one. `refused(word)` is told of each refusal."""
+    """What all connections share; `serve` serves one. `refused(word)` is called at each refusal."""
 
     def __init__(
         self,
         handlers: Mapping[str, Handler],
         limits: HttpLimits,
         *,
-        names: Sequence[str],
+        access: ClientAccess,
         refused: Callable[[str], None],
     ) -> None:
         self._handlers = handlers
         self._limits = limits
-        self._names = names
+        self._access = access
         self._refused = refused
         self._large = FairSlots(limits.large)
 
-    async def hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: OpenConnection) -> None:
-        """Answer until either side has enough. Raises `OSError`, `TimeoutError` or `IncompleteReadError`."""
-        # An answer counts as taken only when all of it is. With `high` 0 asyncio's TLS would pause for ever.
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, entry: OpenConnection) -> None:
+        """Answer requests until a side ends. Raises `OSError`, `TimeoutError` or `IncompleteReadError`."""
+        # `drain` shall return only after the whole answer is sent. With `high` 0 asyncio's TLS would pause for ever.
         writer.transport.set_write_buffer_limits(high=1, low=0)
         wait = self._limits.first_seconds
         while True:
-            visit.busy = False
+            entry.busy = False
             async with asyncio.timeout(wait):
                 first = await reader.read(1)
             if not first:
                 return
-            visit.busy = True
+            entry.busy = True
             try:
                 head = await self._head(first, reader)
                 self._authenticate(writer)
-                await self._answer(head, reader, writer, visit.source)
+                await self._answer(head, reader, writer, entry.source)
             except HttpRequestRefusedError as error:
                 self._refused(error.word)
                 await self._write(writer, response(error.status, f"{error.sentence}\n".encode(), keep=False))
-                visit.busy = False
+                entry.busy = False
                 await self._linger(reader)
                 return
             if not head.keep:
@@ -69,8 +69,8 @@ class ConnectionHandler:
             wait = self._limits.idle_seconds
 
     def _authenticate(self, writer: asyncio.StreamWriter) -> None:
-        if self._names and not set(self._names) & set(names(writer.get_extra_info("peercert") or {})):
-            sentence = f"the client's certificate bears none of the names {', '.join(self._names)}"
+        if not self._access.allows_certificate(writer.get_extra_info("peercert") or {}):
+            sentence = f"the client's certificate bears none of the names {', '.join(self._access.names)}"
             raise HttpRequestRefusedError(HTTPStatus.FORBIDDEN, "certificate", sentence)
 
     async def _head(self, first: bytes, reader: asyncio.StreamReader) -> HttpRequestHead:
@@ -99,16 +99,18 @@ class ConnectionHandler:
             raise HttpRequestRefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body", sentence)
         large = self._large.turn(source) if head.length > limits.large_bytes else contextlib.nullcontext()
         try:
-            # A large body and its answer hold their place until the answer is taken.
+            # A large body holds its slot until the client has received the answer.
             async with large:
                 if head.expects:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = await self._body(head, reader)
                 try:
-                    told = response(HTTPStatus.OK, await handler(HttpRequest(source, body)), keep=head.keep, json=True)
+                    answer = response(
+                        HTTPStatus.OK, await handler(HttpRequest(source, body)), keep=head.keep, json=True
+                    )
                 except BadInputError as error:
-                    told = response(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), keep=head.keep)
-                await self._write(writer, told)
+                    answer = response(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), keep=head.keep)
+                await self._write(writer, answer)
         except BusyError as error:
             raise HttpRequestRefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "busy", error.sentence) from error
 
@@ -127,18 +129,9 @@ class ConnectionHandler:
             await writer.drain()
 
     async def _linger(self, reader: asyncio.StreamReader) -> None:
-        """Let the other side finish, so that it reads the refusal instead of a reset; keep nothing of it."""
+        """Read and discard what the client still sends, so that it reads the refusal instead of a reset."""
         unread = 2 * self._limits.body_bytes
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.linger_seconds):
                 while unread > 0 and (piece := await reader.read(65536)):
                     unread -= len(piece)
-
-
-def names(certificate: Mapping[str, Any]) -> Sequence[str]:
-    """Common name and DNS names of a peer's certificate, as `ssl` gives it."""
-    subject = (pair for part in certificate.get("subject", ()) for pair in part)
-    return [
-        *(value for key, value in subject if key == "commonName"),
-        *(value for key, value in certificate.get("subjectAltName", ()) if key == "DNS"),
-    ]

@@ -1,9 +1,9 @@
-"""Slots for expensive work that sources and namespaces take in turn.
+"""Slots for expensive work, distributed fairly over sources and namespaces.
 
-A source is an address that asks; the API server is one, and asks for many namespaces. A free slot goes to the source
-that holds the fewest, and within it to the namespace whose turn it is. So a source that asks without end delays any
-other by one piece of its work, and a namespace another of the same source likewise. How many may wait, and for how
-long, is bounded: an asker without a place is refused at once.
+A source is the address of a client. The API server is one source and sends reviews of many namespaces. A free slot goes
+to the source that holds the fewest, and within it to the namespaces in rotation. So a flood from one source delays any
+other source by one piece of work, and a flood of one namespace any other namespace likewise. The number of waiting
+tasks and their time are bounded; a task without a place to wait is refused at once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from shared.errors import MeshlogError
 
 
 class SlotLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much may be held, and how much may wait."""
+    """Numbers of slots and of tasks that may wait."""
 
     slots: int = 1
     slots_of_source: int = 1
     waiting: int = 256
-    """Askers that wait, of all sources."""
+    """Tasks that wait, of all sources."""
     waiting_of_source: int = 64
     waiting_of_namespace: int = 16
-    """Of one source."""
+    """Tasks that wait, of one namespace of one source."""
     seconds: float = 5.0
-    """Seconds after which an asker is refused."""
+    """Seconds after which a waiting task is refused."""
 
 
 class BusyError(MeshlogError):
-    """There is no place or no time for a piece of work; its user may try again."""
+    """There is no slot, or no place to wait for one; the client may retry."""
 
 
 _Waiting = deque[asyncio.Future[None]]
@@ -55,7 +55,7 @@ class FairSlots:
 
     @property
     def waiting(self) -> int:
-        """Askers that wait."""
+        """Tasks that wait."""
         return self._waiting.total()
 
     @asynccontextmanager
@@ -88,7 +88,7 @@ class FairSlots:
             raise
 
     def _admit(self, source: str, namespace: str) -> None:
-        """Make room for one more that waits. Raises `BusyError` if there is none."""
+        """Make room for one more waiting task. Raises `BusyError` if there is none."""
         caps = self._caps
         queue = self._queues.get(source, {}).get(namespace, ())
         if self._waiting[source] >= caps.waiting_of_source or len(queue) >= caps.waiting_of_namespace:
@@ -108,7 +108,7 @@ class FairSlots:
             if turn in self._queues.get(source, {}).get(namespace, ()):
                 self._forget(source, namespace, turn)
         elif turn.exception() is None:
-            # The slot came in the moment of giving up.
+            # The slot was granted at the moment of the timeout or cancellation.
             self._release(source)
 
     def _release(self, source: str) -> None:
@@ -134,13 +134,13 @@ class FairSlots:
                 queues.move_to_end(namespace)
             if source in self._queues:
                 self._queues.move_to_end(source)
-            # An asker whose time is over is still in the queue until its task runs again.
+            # A task that timed out stays in the queue until it runs again.
             if not turn.done():
                 self._held[source] += 1
                 turn.set_result(None)
 
     def _forget(self, source: str, namespace: str, turn: asyncio.Future[None]) -> None:
-        """Take it out of the queue."""
+        """Remove a task from its queue."""
         queues = self._queues[source]
         queues[namespace].remove(turn)
         if not queues[namespace]:

@@ -1,46 +1,35 @@
-"""The webhook's server: TLS connections, each counted by its source from the moment that it is accepted.
+"""The webhook's server: accepts TLS connections and counts each by its source from then on.
 
-Anybody on the cluster's network can connect, and mostly nothing tells the API server from a stranger. Where something
-does, it is asked: networks before TLS, a client's certificate in TLS, its name before a request is read.
+Any client in the cluster's network can connect, and usually the API server cannot be distinguished from others. If it
+can, the server checks the network before TLS, the certificate in TLS, and its name before it reads a request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
-import msgspec
-
 from services.injector.http import connection_gate
+from services.injector.http.client_access import ClientAccess
 from services.injector.http.connection_handler import ConnectionHandler
 from services.injector.http.fair_slots import BusyError, FairSlots
-from services.injector.http.request import Handler, HttpLimits
+from services.injector.http.limits import HttpLimits
+from services.injector.http.request import Handler
 from shared.errors import BadInputError
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 512
 _PAUSE = 0.05
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class ClientAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may ask, as far as it is known."""
-
-    networks: tuple[Network, ...] = ()
-    """Networks that the API server calls from; none: any."""
-    names: tuple[str, ...] = ()
-    """Names that its certificate may bear; none: any. The TLS context says whether it needs one."""
+"""Seconds to wait if a connection cannot be accepted."""
 
 
 class HttpServer:
-    """Serves `handlers`, by path. `refused(word)` is told of each connection and request that is refused."""
+    """Serves `handlers`, by path. `refused(word)` is called for each refused connection and request."""
 
     def __init__(
         self,
@@ -53,9 +42,9 @@ class HttpServer:
     ) -> None:
         self._context = context
         self._limits = limits
-        self._networks = access.networks
+        self._access = access
         self._refused = refused
-        self._conversation = ConnectionHandler(handlers, limits, names=access.names, refused=refused)
+        self._handler = ConnectionHandler(handlers, limits, access=access, refused=refused)
         self._gate = connection_gate.ConnectionGate(limits.connections)
         self._handshakes = FairSlots(limits.handshakes)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,7 +56,7 @@ class HttpServer:
         return self._gate.open
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the port. Raises `BadInputError` if the address cannot be had."""
+        """Listen. Returns the port. Raises `BadInputError` if the address cannot be used."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
             family, _, _, _, address = found[0]
@@ -81,11 +70,11 @@ class HttpServer:
         return int(listening.getsockname()[1])
 
     async def stop(self) -> None:
-        """Stop listening, and end all connections."""
+        """Stop listening and end all connections."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # What was cut off is closed in the next turn of the loop.
+        # Aborted transports are closed in the next turn of the loop.
         await asyncio.sleep(0)
         if self._listening is not None:
             self._listening.close()
@@ -101,62 +90,55 @@ class HttpServer:
             try:
                 connection, address = await loop.sock_accept(listening)
             except OSError as error:
-                # No more files, or a connection that ended before it was taken.
+                # No free file descriptor, or the connection ended before it was accepted.
                 _log.warning("a connection could not be accepted: %s", error)
                 await asyncio.sleep(_PAUSE)
                 continue
             self._take(connection, str(address[0]))
 
     def _take(self, connection: socket.socket, source: str) -> None:
-        if not self._is_expected(source):
+        if not self._access.allows_source(source):
             self._refused("source")
             connection.close()
             return
-        cut = _Abort(connection)
-        visit, displaced = self._gate.enter(source, cut)
+        abort = _Abort(connection)
+        entry, displaced = self._gate.enter(source, abort)
         if displaced is not None:
             self._refused("displaced")
             displaced.close()
-        if visit is None:
+        if entry is None:
             self._refused("connections")
             connection.close()
             return
         connection.setblocking(False)
-        self._spawn(self._serve(connection, visit, cut))
+        self._spawn(self._serve(connection, entry, abort))
 
-    def _is_expected(self, source: str) -> bool:
-        if not self._networks:
-            return True
-        address = ipaddress.ip_address(source.partition("%")[0])
-        plain = getattr(address, "ipv4_mapped", None) or address
-        return any(plain in network for network in self._networks)
-
-    async def _serve(self, connection: socket.socket, visit: connection_gate.OpenConnection, cut: _Abort) -> None:
+    async def _serve(self, connection: socket.socket, entry: connection_gate.OpenConnection, abort: _Abort) -> None:
         try:
-            with contextlib.closing(await self._handshake(connection, visit.source)) as stream:
-                cut.transport = stream.writer.transport
-                await self._conversation.hold(stream.reader, stream.writer, visit)
+            with contextlib.closing(await self._handshake(connection, entry.source)) as stream:
+                abort.transport = stream.writer.transport
+                await self._handler.serve(stream.reader, stream.writer, entry)
         except (OSError, asyncio.IncompleteReadError, TimeoutError, BusyError) as error:
-            if cut.transport is None:
+            if abort.transport is None:
                 self._refused("handshake")
-            _log.debug("a connection of %s ended: %s", visit.source, error)
+            _log.debug("a connection of %s ended: %s", entry.source, error)
         except asyncio.CancelledError:
-            # The server stops: without the goodbye of TLS, for which nothing would wait.
-            cut()
+            # The server stops: abort, because nothing would wait for the shutdown of TLS.
+            abort()
             raise
         finally:
-            self._gate.leave(visit)
-            if cut.transport is None:
+            self._gate.leave(entry)
+            if abort.transport is None:
                 connection.close()
 
     async def _handshake(self, connection: socket.socket, source: str) -> _TlsStream:
-        """Agree on TLS. A client that says nothing costs a socket; the others take turns, by source."""
+        """Do the TLS handshake. A silent client costs a socket only; the others wait for a slot, fairly by source."""
         async with asyncio.timeout(self._limits.hello_seconds):
             await _readable(connection)
         async with self._handshakes.turn(source):
-            return await self._agreed(connection)
+            return await self._start_tls(connection)
 
-    async def _agreed(self, connection: socket.socket) -> _TlsStream:
+    async def _start_tls(self, connection: socket.socket) -> _TlsStream:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=self._limits.head_bytes, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -173,23 +155,23 @@ class HttpServer:
 
 
 async def _readable(connection: socket.socket) -> None:
-    """Wait until the other side has said something, or has gone."""
+    """Wait until the client has sent data or has closed the connection."""
     loop = asyncio.get_running_loop()
-    heard: asyncio.Future[None] = loop.create_future()
+    readable: asyncio.Future[None] = loop.create_future()
 
-    def hear() -> None:
-        if not heard.done():
-            heard.set_result(None)
+    def notify() -> None:
+        if not readable.done():
+            readable.set_result(None)
 
-    loop.add_reader(connection, hear)
+    loop.add_reader(connection, notify)
     try:
-        await heard
+        await readable
     finally:
         loop.remove_reader(connection)
 
 
 class _TlsStream:
-    """Both directions of a connection in TLS."""
+    """Both directions of a TLS connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -200,17 +182,17 @@ class _TlsStream:
 
 
 class _Abort:
-    """Ends a connection at once."""
+    """Aborts a connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.transport: asyncio.WriteTransport | None = None
-        """Once TLS is agreed."""
+        """Set after the TLS handshake."""
         self._connection = connection
 
     def __call__(self) -> None:
         if self.transport is not None:
             self.transport.abort()
             return
-        # Nothing can be read or written any more, so the handshake fails.
+        # The socket can neither be read nor written any more, so the handshake fails.
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)

@@ -1,6 +1,6 @@
-"""The webhook's TLS contexts: its own renewed certificate, and the CAs that vouch for the API server's.
+"""The webhook's TLS contexts: its own certificate, and the CAs of the API server's client certificate.
 
-A context forgets no CA, so a new file of CAs makes a new context. Connections that are open go on with theirs.
+CAs cannot be removed from a context, so a new file of CAs makes a new context. Open connections keep theirs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from shared.svid import ServingCertificate
 
 _log = logging.getLogger(__name__)
 _LOOK = 5.0
-"""Seconds between two looks at the file."""
+"""Seconds between two reads of the file."""
 
 
 class ServerContext:
@@ -28,7 +28,7 @@ class ServerContext:
         self._context: ssl.SSLContext | None = None
 
     def current(self) -> ssl.SSLContext:
-        """The context; `prepare` comes first."""
+        """Return the context. Call `prepare` first."""
         assert self._context is not None
         return self._context
 
@@ -42,25 +42,25 @@ class ServerContext:
         self._roots, self._context = roots, context
 
     async def run(self) -> None:
-        """Follow the file of CAs for ever; one that cannot be read is named, and the last good one stays in use."""
+        """Follow the file of CAs for ever. A file that cannot be read is logged, and the last good one stays in use."""
         if self._file is None:
             return
-        said = ""
+        logged = ""
         while True:
             await asyncio.sleep(_LOOK)
             try:
                 if _read(self._file) != self._roots:
                     await self.prepare()
                     _log.info("other CAs vouch for the API server's certificate now: %s", self._file)
-                said = ""
+                logged = ""
             except BadInputError as error:
-                if str(error) != said:
+                if str(error) != logged:
                     _log.error("the CAs that were read before stay in use: %s", error)
-                said = str(error)
+                logged = str(error)
 
 
 def require_client(context: ssl.SSLContext, roots: str, *, about: str) -> None:
-    """Let in only clients with a certificate from these CAs (PEM). Raises `BadInputError` if there is none."""
+    """Accept only clients with a certificate from these CAs (PEM). Raises `BadInputError` if there is no CA in it."""
     try:
         context.load_verify_locations(cadata=roots)
     except (ssl.SSLError, ValueError) as error:

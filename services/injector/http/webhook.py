@@ -1,11 +1,11 @@
-"""The webhooks themselves: two paths, and the one decision that takes time (a namespace not in the log yet).
+"""The webhooks: one path adds the sidecar to pods, the other validates policy before it is stored.
 
-One path gives pods their sidecar, the other judges policy before it is stored (`validation`). Each does its work in a
-thread of its own (`bench`), where a source that asks without end delays any other by one review.
+Each path works in a thread of its own (`worker_thread`), where a flood from one source delays any other source by one
+review.
 
-The API server's selector let the pod through, so its namespace is a member there; the log may be a moment behind. We
-wait for it a little, and then refuse with a sentence rather than start a pod without its sidecar: whoever creates
-pods (a ReplicaSet, say) tries again.
+A review of a pod means that its namespace is a member for the API server; the log may lag behind. The webhook waits
+briefly for the log. Then it refuses the pod instead of letting it start without a sidecar: the controller that creates
+pods, such as a ReplicaSet, retries.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from shared.projected_objects import ANNOTATION_SIDECAR
 PATH = "/mutate-pod-creation"
 VALIDATION_PATH = "/validate-policy"
 SMALL = 64 * 1024
-"""Bytes of a review that the event loop reads itself, in less than it takes to ask a thread."""
+"""Largest review in bytes that the event loop decodes itself, because handing it to a thread would take longer."""
 PODS = fair_slots.SlotLimits(waiting=512, waiting_of_source=256, waiting_of_namespace=128)
 POLICIES = fair_slots.SlotLimits(waiting=256, waiting_of_source=64, waiting_of_namespace=8)
-"""What waits for the two threads; the API server has 200 writes under way at most, unless it is told otherwise."""
+"""Limits of what waits for the two threads. By default the API server has at most 200 writes in flight."""
 
 _log = logging.getLogger(__name__)
 
 
 class Webhook:
-    """Answers reviews. `observe(outcome, seconds)` is told of each."""
+    """Answers reviews. `observe(outcome, seconds)` is called after each."""
 
     def __init__(
         self,
-        membership: NamespaceFollower,
+        namespaces: NamespaceFollower,
         installation: Installation,
         *,
         patience: float = 2.0,
         observe: Callable[[str, float], None] = lambda _outcome, _seconds: None,
         budgets: Budgets = DEFAULTS,
     ) -> None:
-        self._membership = membership
+        self._namespaces = namespaces
         self._installation = installation
         self._patience = patience
         self._observe = observe
@@ -62,7 +62,7 @@ class Webhook:
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """What answers at each path."""
+        """Path → its handler."""
         return {
             PATH: lambda request: self.answer(request.body, request.source),
             VALIDATION_PATH: lambda request: self.judge(request.body, request.source),
@@ -70,32 +70,32 @@ class Webhook:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """Reviews that wait, by what they are about."""
+        """Kind of review → number of reviews that wait."""
         return {"pods": self._pods.waiting, "policies": self._policies.waiting}
 
     def close(self) -> None:
-        """Take no more work."""
+        """Accept no more work."""
         self._pods.close()
         self._policies.close()
 
     async def answer(self, body: bytes, source: str = "") -> bytes:
-        """The AdmissionReview that answers one about a pod. Raises `BadInputError` if `body` is none."""
+        """Answer the AdmissionReview of a pod. Raises `BadInputError` if `body` is no AdmissionReview."""
         return await self._answer(self._pods, HttpRequest(source, body), self._mutate)
 
     async def judge(self, body: bytes, source: str = "") -> bytes:
-        """The AdmissionReview that answers one about policy. Raises `BadInputError` if `body` is none."""
+        """Answer the AdmissionReview of a policy object. Raises `BadInputError` if `body` is no AdmissionReview."""
         return await self._answer(self._policies, HttpRequest(source, body), self._validate)
 
     async def _answer(
         self,
-        bench: WorkerThread,
+        thread: WorkerThread,
         request: HttpRequest,
         decide_on: Callable[[str, review.AdmissionRequest], Awaitable[bytes]],
     ) -> bytes:
         started = time.perf_counter()
         body = request.body
         if len(body) > SMALL:
-            question = await bench.run(request.source, "", lambda: review.read(body))
+            question = await thread.run(request.source, "", lambda: review.read(body))
         else:
             question = review.read(body)
         outcome = "passed"
@@ -111,15 +111,15 @@ class Webhook:
         except Exception as error:  # noqa: BLE001 (a bug must not become a broken connection: the user gets a sentence)
             _log.exception("a %s of namespace %s could not be reviewed", question.kind, question.namespace)
             outcome = "failed"
-            told = MeshlogError("inject/failed", f"the object could not be reviewed ({type(error).__name__})")
-            answer = review.refuse(question, told, status=503)
+            failure = MeshlogError("inject/failed", f"the object could not be reviewed ({type(error).__name__})")
+            answer = review.refuse(question, failure, status=503)
         self._observe(outcome, time.perf_counter() - started)
         return answer
 
     async def _validate(self, source: str, question: review.AdmissionRequest) -> bytes:
         check = policy_validation.check
-        told = await self._policies.run(source, question.namespace, lambda: check(question, self._budgets))
-        return review.allow(question, warnings=told)
+        found = await self._policies.run(source, question.namespace, lambda: check(question, self._budgets))
+        return review.allow(question, warnings=found)
 
     async def _mutate(self, source: str, question: review.AdmissionRequest) -> bytes:
         if question.adds_container:
@@ -130,7 +130,7 @@ class Webhook:
         return await self._pods.run(source, namespace.name, lambda: self._injected(question, namespace))
 
     def _injected(self, question: review.AdmissionRequest, namespace: NamespaceMeta) -> bytes:
-        """The answer to a pod's review. Raises `BadInputError`."""
+        """Return the answer to the review of a new pod. Raises `BadInputError`."""
         pod = question.pod()
         installation = self._installation
         decision = decide(
@@ -142,27 +142,27 @@ class Webhook:
         if not decision.inject:
             bare = unclaimed(pod)
             return review.allow(question, json_patch(pod, bare) if bare else None, warning=decision.warning)
-        mesh = self._membership.mesh
-        told = [*warnings(pod, installation), *unused_images(mesh)]
+        mesh = self._namespaces.mesh
+        found = [*warnings(pod, installation), *unused_images(mesh)]
         after = with_sidecar(pod, installation, mesh)
-        return review.allow(question, json_patch(pod, after), warnings=told)
+        return review.allow(question, json_patch(pod, after), warnings=found)
 
     def _joined(self, question: review.AdmissionRequest) -> bytes:
-        """The answer about an ephemeral container. Raises `BadInputError`."""
+        """Return the answer to the review of an ephemeral container. Raises `BadInputError`."""
         pod = question.pod()
         if ANNOTATION_SIDECAR not in ((pod.get("metadata") or {}).get("annotations") or {}):
             return review.allow(question)
-        told = privileges.check(pod["spec"], self._installation, fields=("ephemeralContainers",))
-        return review.allow(question, warnings=told)
+        found = privileges.check(pod["spec"], self._installation, fields=("ephemeralContainers",))
+        return review.allow(question, warnings=found)
 
     async def _namespace(self, name: str) -> NamespaceMeta:
         try:
             async with asyncio.timeout(self._patience):
                 while not self._is_settled(name):
-                    await self._membership.changed()
+                    await self._namespaces.changed()
         except TimeoutError:
             pass
-        known = self._membership.namespaces.get(name)
+        known = self._namespaces.namespaces.get(name)
         if known is None:
             raise MeshlogError(
                 "inject/namespace-unknown",
@@ -172,6 +172,6 @@ class Webhook:
         return known
 
     def _is_settled(self, name: str) -> bool:
-        known = self._membership.namespaces.get(name)
+        known = self._namespaces.namespaces.get(name)
         own = name == self._installation.namespace
         return known is not None and (own or is_member(known.labels, mesh_name=self._installation.mesh_name))

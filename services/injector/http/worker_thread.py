@@ -1,8 +1,8 @@
-"""Work beside the event loop: what takes long delays no other connection, and no asker for longer than its turn.
+"""Runs long work in a thread beside the event loop, so that it delays no other connection.
 
-Python's lock lets one thread work at a time, so more threads of one kind would be no faster. One reviews pods, another
-judges policy: a flood of one kind does not stop the other. What one piece may cost is bounded by its body's size and by
-the budgets of what it judges; how many wait, and whose turn it is, is bounded in `turns`.
+Python's global lock lets one thread work at a time, so more threads for one kind of work would not be faster. One
+thread reviews pods, another validates policy: a flood of one kind does not stop the other. The cost of one piece of
+work is bounded by the size of its body and by the budgets; `fair_slots` bounds how many pieces wait, and their order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class WorkerThread:
-    """Runs pure functions one after the other in a thread."""
+    """Runs pure functions one after the other in a thread of its own."""
 
     def __init__(self, name: str, caps: SlotLimits) -> None:
         self._turns = FairSlots(caps)
@@ -26,14 +26,14 @@ class WorkerThread:
 
     @property
     def waiting(self) -> int:
-        """How many pieces of work wait."""
+        """Number of pieces of work that wait."""
         return self._turns.waiting
 
     async def run(self, source: str, namespace: str, work: Callable[[], T]) -> T:
-        """The result of `work`, or what it raises. Raises `turns.BusyError` if there is no place or no time for it."""
+        """Return the result of `work`. Raises what it raises, and `BusyError` if there is no slot for it in time."""
         async with self._turns.turn(source, namespace):
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
-        """Take nothing more, and forget what waits."""
+        """Accept no more work, and drop what waits."""
         self._thread.shutdown(wait=False, cancel_futures=True)

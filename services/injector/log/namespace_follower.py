@@ -1,7 +1,7 @@
-"""Namespaces and the MeshConfig, from the log, in memory: what the injector knows about the cluster.
+"""Follows namespaces and the MeshConfig in the log.
 
-`NamespaceFold` is the pure fold of the events of just these two kinds. A new epoch voids what was known before it; what
-is known stays in use while the log is away.
+`NamespaceFold` is the pure fold of the events of these two kinds. A new epoch clears the state before it. If the log is
+unavailable, the state stays in use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = ("Namespace", "MeshConfig")
 
 
 class NamespaceFold:
-    """The fold. An event that cannot be used leaves the last good form of its object in force."""
+    """The fold. If an event cannot be used, the last good form of its object stays in force."""
 
     def __init__(self, *, mesh_namespace: str) -> None:
         self._mesh_namespace = mesh_namespace
@@ -33,20 +33,20 @@ class NamespaceFold:
         self.mesh = MeshSpec()
 
     def reset(self, _epoch: Epoch) -> None:
-        """Forget everything."""
+        """Clear the state."""
         self.namespaces.clear()
         self.mesh = MeshSpec()
 
     def fold(self, record: Record) -> bool:
-        """Take a record of an event. Raises `MeshlogError` or `UndecodableError` if it cannot be used."""
+        """Fold the record of an event. Raises `MeshlogError` or `UndecodableError` if it cannot be used."""
         event = events.read(record)
         if event.kind == "Namespace":
-            self._take_namespace(event)
+            self._fold_namespace(event)
         elif event.kind == "MeshConfig" and (event.namespace, event.name) == (self._mesh_namespace, MESH_CONFIG):
             self.mesh = MeshSpec() if event.object is None else read_mesh_spec(decode_by(_POLICY, event.object).spec)
         return event.object is not None
 
-    def _take_namespace(self, event: events.Event) -> None:
+    def _fold_namespace(self, event: events.Event) -> None:
         if event.object is None:
             self.namespaces.pop(event.name, None)
             return
@@ -55,7 +55,7 @@ class NamespaceFold:
 
 
 class NamespaceFollower:
-    """The newest state; `run` keeps it so."""
+    """The newest state of namespaces and MeshConfig; `run` it as a task."""
 
     def __init__(self, log: EventLog, *, streams: Streams, cluster: str, mesh_namespace: str) -> None:
         self._state = NamespaceFold(mesh_namespace=mesh_namespace)
@@ -67,16 +67,16 @@ class NamespaceFollower:
             streams=streams,
         )
         self.caught_up = self._view.caught_up
-        """Set once the log was read to its end as it was at the start."""
+        """Set when the log is read to the end that it had at the start."""
 
     @property
     def namespaces(self) -> dict[str, NamespaceMeta]:
-        """By name."""
+        """Namespaces by name."""
         return self._state.namespaces
 
     @property
     def mesh(self) -> MeshSpec:
-        """What the MeshConfig wants of pods."""
+        """The part of the MeshConfig that concerns pods."""
         return self._state.mesh
 
     async def changed(self) -> None:
@@ -84,5 +84,5 @@ class NamespaceFollower:
         await self._view.changed()
 
     async def run(self) -> None:
-        """Read what is there, then follow for ever."""
+        """Read the log, then follow it for ever."""
         await self._view.run()

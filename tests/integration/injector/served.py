@@ -6,8 +6,9 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from services.injector.http.request import HttpLimits
-from services.injector.http.server import ClientAccess, HttpServer
+from services.injector.http.client_access import ClientAccess
+from services.injector.http.limits import HttpLimits
+from services.injector.http.server import HttpServer
 from services.injector.http.webhook import Webhook
 
 

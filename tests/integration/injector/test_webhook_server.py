@@ -22,8 +22,10 @@ from deploy.devcluster.apiserver import ApiServer
 from deploy.devcluster.cluster_api import KubeApiError
 from deploy.devcluster.object_fields import API_SERVER
 from services.injector.http import connection_gate
-from services.injector.http.request import HttpLimits, HttpRequestRefusedError, read_head
-from services.injector.http.server import ClientAccess, HttpServer
+from services.injector.http.client_access import ClientAccess, client_access
+from services.injector.http.limits import HttpLimits
+from services.injector.http.request import HttpRequestRefusedError, read_head
+from services.injector.http.server import HttpServer
 from services.injector.http.tls_context import ServerContext, require_client
 from services.injector.http.webhook import PATH, Webhook
 from services.injector.settings import InjectorSettings
@@ -338,7 +340,7 @@ async def test_without_the_cas_that_it_was_told_of_it_does_not_start(tmp_path: P
 )
 def test_settings_that_cannot_be_are_refused_with_their_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInputError, match=message):
-        _ = InjectorSettings(**settings).access
+        client_access(InjectorSettings(**settings))
 
 
 def test_the_head_is_read_to_the_letter() -> None:

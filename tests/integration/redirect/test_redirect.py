@@ -11,7 +11,7 @@ pytestmark = pytest.mark.devcluster
 _MARK = 0x4D
 _INITS = _MAY_MARK = ("NET_ADMIN",)
 """What the injector gives the init container and, where a mark tells its packets, the proxy; nothing else has it."""
-_INIT = "import sys; from services.injector.redirect import main; sys.exit(main(sys.argv[1:]))"
+_INIT = "import sys; from services.injector.sidecar_init import main; sys.exit(main(sys.argv[1:]))"
 
 _PROXY = """
 import socket, struct, threading

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.injector.redirect import RedirectRules, compile_redirect, main
+from services.injector.core.redirect_rules import RedirectRules, compile_redirect
+from services.injector.sidecar_init import main
 from shared.errors import BadInputError
 
 
