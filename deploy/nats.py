@@ -23,7 +23,7 @@ from collections.abc import Iterable
 import msgspec
 
 from shared.eventlog.jetstream.nats_connection import api_prefix
-from shared.eventlog.stream_spec import LOOKING, StreamSpec
+from shared.eventlog.stream_spec import READ_ONLY_USERS, StreamSpec
 from shared.records.pins import SUBJECT_END
 from shared.records.subjects import Streams
 from shared.streams.specs import specs
@@ -246,7 +246,7 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
 def _calls(user: str, spec: StreamSpec, *, reads: bool) -> list[Call]:
     """What a user may ask of JetStream about one stream."""
     stream, verbs = spec.name, [f"STREAM.INFO.{spec.name}"]
-    if user not in LOOKING:
+    if user not in READ_ONLY_USERS:
         verbs.append(f"STREAM.CREATE.{stream}")
     if user == spec.owner:
         verbs.append(f"STREAM.UPDATE.{stream}")

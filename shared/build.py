@@ -1,4 +1,4 @@
-"""Which build this is: commits, the sidecar annotation and `meshlog version` say so.
+"""The version of this build; commits, the sidecar annotation and `meshlog version` hold it.
 
 The one place of the number; `pyproject.toml` reads it from here.
 """
@@ -7,5 +7,5 @@ VERSION = "0.1.0"
 
 ENVOY_VERSION = "1.40.0"
 NATS_VERSION = "2.15.1"
-"""What the tests of this build run with, and what its installations run unless told otherwise (a test compares them
-with the packages that are installed). Patch releases of the same minor version are drop-in."""
+"""The versions that the tests of this build use, and installations by default (a test compares them with the packages
+that are installed). Patch releases of the same minor version are drop-in."""

@@ -9,7 +9,7 @@ A name that only one part uses stands there; one that a manifest, a service and 
 from __future__ import annotations
 
 MESH_NAMESPACE = "meshlog-system"
-"""The mesh's own namespace, unless an installation says otherwise."""
+"""The mesh's own namespace by default."""
 MESH_CONFIG = "osm-mesh-config"
 """Name of the MeshConfig that is in force, in the mesh's own namespace."""
 

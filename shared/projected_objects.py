@@ -1,12 +1,12 @@
-"""The projection: of each Kubernetes object, just the fields that can change a proxy's configuration.
+"""The projection: of each Kubernetes object, only the fields that can change a proxy's configuration.
 
-A struct here *is* the projection of its kind. The ingestor decodes the API server's bytes into it (unknown fields
-fall away) and encodes it again; if the bytes are those of the last event, nothing happened that matters: that is
-how heartbeats, `managedFields` and conditions are filtered. The compiler and the others decode the same struct
-from the event. A field added later gets a default, so that older events still read.
+A struct here *is* the projection of its kind. The ingestor decodes the API server's bytes into it (unknown fields are
+dropped) and encodes it again; if the bytes equal those of the last event, there is no change: that filters heartbeats,
+`managedFields` and conditions. The compiler and other services decode the same struct from the event. A field that is
+added later gets a default, so that older events can still be decoded.
 
-Policy kinds (SMI and the mesh's own) keep their whole `spec` as it was written, in `PolicyObject`: what it means
-is the compiler's business, also for versions that nobody has seen yet.
+Policy kinds (SMI and the mesh's own) keep their whole `spec` as it was written, in `PolicyObject`: the compiler
+interprets it, also for versions that are defined later.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ LABEL_MONITORED_BY = "openservicemesh.io/monitored-by"
 """Label of a namespace that is a member; its value is the mesh's name."""
 LABEL_IGNORE = "openservicemesh.io/ignore"
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
-"""Label of an EndpointSlice: whose it is."""
+"""Label of an EndpointSlice: the name of its Service."""
 AFFINITY_SECONDS = 10_800
-"""How long a client keeps its endpoint where a Service with `sessionAffinity: ClientIP` does not say."""
+"""Seconds that a client keeps its endpoint, the default of a Service with `sessionAffinity: ClientIP`."""
 ANNOTATION_INJECTION = "openservicemesh.io/sidecar-injection"
 ANNOTATION_CHANGE_SET = "meshlog.io/change-set"
 ANNOTATION_PERMISSIVE = "meshlog.io/permissive"
-"""On a namespace: `true` or `false`, whether its pods take calls from every member; else the MeshConfig says."""
+"""On a namespace: `true` or `false`, whether its pods accept calls from every member; default: as in the MeshConfig."""
 ANNOTATION_CALLS = "meshlog.io/calls"
-"""On a namespace: namespaces, by commas, whose services its pods are told of besides its own; else all."""
+"""On a namespace: namespaces, by commas, whose services are configured for its pods besides its own; by default all."""
 ANNOTATION_ESCAPED_SLASHES = "meshlog.io/escaped-slashes"
-"""On a namespace: `reject`, `decode` or `keep`, what its pods' sidecars do with `%2F` and `%5C` in paths; else the
-MeshConfig says."""
+"""On a namespace: `reject`, `decode` or `keep`, what its pods' sidecars do with `%2F` and `%5C` in paths; by
+default as in the MeshConfig."""
 ANNOTATION_FORWARDERS = "meshlog.io/trusted-forwarders"
 """On a namespace: callers (`namespace/serviceaccount`, by commas) whose `x-forwarded-*` headers its pods get as sent,
 besides those of the MeshConfig."""
 ANNOTATION_PROXYLESS = "meshlog.io/proxyless"
 """`true` on a pod without a sidecar whose gRPC library speaks xDS itself."""
 ANNOTATION_SIDECAR = "meshlog.io/sidecar"
-"""Set by the injector on each pod that it gave a sidecar; the value is the build that did."""
+"""Set by the injector on each pod that it gave a sidecar; the value is the injector's build."""
 
 
 class Meta(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -53,7 +53,7 @@ class Meta(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     annotations: dict[str, str] = {}
     """Only those whose prefix is `meshlog.io/` or `openservicemesh.io/`; the ingestor drops the rest."""
     creation_timestamp: str = ""
-    """RFC 3339, one-second steps: who wins a conflict by age."""
+    """RFC 3339, in steps of one second: the older object wins a conflict."""
     deletion_timestamp: str = ""
 
 
@@ -81,7 +81,7 @@ class ServicePort(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel
 
 
 class ClientIpAffinity(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """How `sessionAffinity: ClientIP` is meant."""
+    """Parameters of `sessionAffinity: ClientIP`."""
 
     timeout_seconds: int = AFFINITY_SECONDS
 
@@ -132,7 +132,7 @@ class EndpointConditions(msgspec.Struct, frozen=True, omit_defaults=True, rename
     """Conditions of an endpoint, each true, false or unknown."""
 
     ready: bool | None = None
-    """Kubernetes: none means true."""
+    """None means true, as in Kubernetes."""
     serving: bool | None = None
     terminating: bool | None = None
 
@@ -225,7 +225,7 @@ class PolicyObject(msgspec.Struct, frozen=True, omit_defaults=True, rename="came
 
 
 class TokenIssuer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who signs the cluster's service-account tokens: an input like any other (kind `TokenIssuer`, name `cluster`).
+    """The issuer of the cluster's service-account tokens: an input like any other (kind `TokenIssuer`, name `cluster`).
 
     The ingestor reads it from `/.well-known/openid-configuration` and `/openid/v1/jwks`; edges and CAs verify
     tokens by it, also while Kubernetes is away.

@@ -12,7 +12,7 @@ from cli.embedded import lifecycle
 from cli.kubernetes import kubeconfig
 from cli.kubernetes.api import Api, Manifest, connect
 from shared.errors import BadInputError, MeshlogError
-from shared.eventlog.jetstream.quiet_logging import hushed
+from shared.eventlog.jetstream.quiet_logging import quiet_logging
 from shared.eventlog.protocol import EventLog
 from shared.names import MESH_NAMESPACE
 from shared.records.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_bundle, decode_note
@@ -117,7 +117,7 @@ async def desk() -> AsyncGenerator[Desk]:
     found = lifecycle.running()
     streams = Streams()
     # An outage of the log is waited out, without a word.
-    with hushed():
+    with quiet_logging():
         logs = JetStreamLogs.connect(lifecycle.log_access(found), streams)
         try:
             async with connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as api:

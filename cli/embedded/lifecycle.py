@@ -26,7 +26,7 @@ from shared.errors import BadInputError
 from shared.eventlog.fold import Epoch
 from shared.eventlog.jetstream.event_log import JetStreamLog
 from shared.eventlog.jetstream.nats_connection import LogAccess
-from shared.eventlog.jetstream.quiet_logging import hushed
+from shared.eventlog.jetstream.quiet_logging import quiet_logging
 from shared.eventlog.protocol import EventLog, EventLogError, Record
 from shared.eventlog.view import Begin, LogView
 from shared.names import CA_SECRET, NATS_PORT
@@ -213,7 +213,7 @@ async def attached() -> AsyncGenerator[Mesh]:
     state = state_directory()
     streams = Streams()
     # An outage of the log is waited out, and what waits for it has a deadline and a sentence of its own.
-    with hushed():
+    with quiet_logging():
         logs = JetStreamLogs.connect(log_access(found), streams)
         try:
             async with connect(kubeconfig.read(state / KUBECONFIG)) as api, asyncio.timeout(READY_WITHIN) as limit:

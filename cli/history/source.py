@@ -174,7 +174,7 @@ async def _remote(flags: Sequence[str], *, within: float, cluster: str = "") -> 
     import asyncio
 
     from shared.build import VERSION
-    from shared.eventlog.jetstream.quiet_logging import hushed
+    from shared.eventlog.jetstream.quiet_logging import quiet_logging
     from shared.policy.budgets import budgets_of, changed_from_defaults
     from shared.service.settings import CommonSettings, load
     from shared.streams.jetstream import JetStreamLogs
@@ -192,7 +192,7 @@ async def _remote(flags: Sequence[str], *, within: float, cluster: str = "") -> 
         exported="",
         budgets=changed_from_defaults(budgets_of(settings.budgets)),
     )
-    with hushed():
+    with quiet_logging():
         logs = JetStreamLogs.from_settings(settings, name="meshlog history")
         names = (streams.events, streams.snapshots, streams.keyframes, streams.status, streams.certs)
         events, snapshots, keyframes, status, certs = (logs.existing(name) for name in names)

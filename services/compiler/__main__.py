@@ -101,7 +101,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
 
 def _measure(context: Context[CompilerSettings], publication: Publication, claim: Lease) -> None:
     metrics, tally = context.metrics, publication.tally
-    lease_report.say(context, claim, leads="meshlog_compiler_leads")
+    lease_report.report(context, claim, leads="meshlog_compiler_leads")
     metrics.gauge("meshlog_compiler_events", "Events folded by this process.", lambda: tally.events)
     metrics.gauge("meshlog_compiler_events_skipped", "Events that could not be read.", lambda: tally.skipped)
     metrics.gauge(

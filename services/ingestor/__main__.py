@@ -150,7 +150,7 @@ async def serve(context: process.Context[IngestorSettings]) -> None:
             context, logs, source, writer.book, leads=lambda: claim.held, newest=lambda: writer.newest
         )
         _instruments(context, ingestor)
-        lease_report.say(context, claim, leads="meshlog_ingestor_leads")
+        lease_report.report(context, claim, leads="meshlog_ingestor_leads")
         context.spawn(claim.run(), "lease")
         context.spawn(ingestor.writer.run(), "writer")
         context.spawn(ingestor.issuer.run(), "token issuer")

@@ -1,7 +1,7 @@
-"""The hash chain of a scope: forged by writers, verified by readers, pure.
+"""The hash chain of a scope: continued by writers, verified by readers. Pure.
 
-A stream that lost or changed a record still answers every call happily (JetStream logs nothing, see
-`shared.eventlog.protocol`). The chain makes the loss visible: each record carries the hash of all before it.
+A stream that lost or changed a record answers every call as before (JetStream logs nothing, see
+`shared.eventlog.protocol`). The chain shows the loss: each record carries the hash of all records before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shared.eventlog.protocol import (
     chain_after,
 )
 from shared.eventlog.stream_spec import matches
-from shared.eventlog.trim_marker import Beginning, sealed
+from shared.eventlog.trim_marker import TrimCheck, sealed
 
 
 class ChainedBatch(msgspec.Struct, frozen=True):
@@ -97,7 +97,7 @@ def checkpoint_at(record: Record) -> Checkpoint:
 
 
 def was_changed(record: Record) -> bool:
-    """Whether a record is not what was written, as it says itself; false for one of a build that did not say."""
+    """Whether a record differs from its own hash; false for a record of an older build, which has no such hash."""
     after = checkpoint_at(record).chain
     return record.headers.get(HEADER_AFTER, after) != after
 
@@ -106,14 +106,14 @@ class ChainVerifier:
     """Folds the records of one scope and stops at the first that does not continue the chain.
 
     Start it at the checkpoint that was folded up to, at `EMPTY` to read a scope from its very beginning, or with
-    none to believe the first record's word (a stream that no longer keeps its beginning, or a look in between);
-    `headless` then tells whether it could be believed.
+    None to trust the headers of the first record (of a stream that was trimmed, or in the middle of one); `headless`
+    then shows whether they could be trusted.
     """
 
     def __init__(self, checkpoint: Checkpoint | None = None) -> None:
         self._checkpoint = checkpoint
         self._left: set[str] = set()
-        self._beginning = Beginning()
+        self._beginning = TrimCheck()
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -122,9 +122,9 @@ class ChainVerifier:
 
     @property
     def headless(self) -> str:
-        """Why what was read lacks its beginning; empty: it does not, as far as the log tells.
+        """Why the beginning of what was read is missing; empty if it is there, as far as the log shows.
 
-        To be asked at the end of what there is: what says where a scope may begin stands behind its beginning.
+        Valid after the last record was read: a trim marker follows the beginning that it allows.
         """
         return self._beginning.missing
 

@@ -1,9 +1,9 @@
 """Whether a stream can lose what it acknowledged: the rules by which a durable service refuses to start.
 
-What is checked is what a client is told (`$JS.API.STREAM.INFO`, NATS ADR-1): copies, storage, what a full stream
-does, age, and whether the stream is written behind its acknowledgements (`persist_mode`, NATS 2.12). The server's
-`sync_interval` is told to the system account and on the monitoring port only, so no service can see it: the
-configuration that Meshlog renders sets `always`, and who brings a NATS of their own has to.
+Checked are the fields that a client can read (`$JS.API.STREAM.INFO`, NATS ADR-1): copies, storage, what happens when
+the stream is full, age, and whether the server acknowledges before it writes (`persist_mode`, NATS 2.12). Only the
+system account and the monitoring port show the server's `sync_interval`, so no service can check it: the configuration
+that Meshlog renders sets `always`, and operators of an own NATS have to.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Fold(Protocol):
         ...
 
     def fold(self, record: Record, /) -> bool:
-        """Take the next record; false if nothing is held of its subject afterwards (it was deleted, say).
+        """Take the next record; false if nothing is held of its subject afterwards (after a deletion, for example).
 
         Raises one of `UNREADABLE` for a record that cannot be used: what was known of its subject stays in force.
         Raises `ViewRestartError` if the records have to be read again from the beginning.

@@ -1,4 +1,4 @@
-"""Foreign records: those that no writer of a stream can have written. They are passed over, counted and named.
+"""Foreign records: those that no writer of a stream can have written. Readers skip, count and log them.
 
 A NATS server stores whatever arrives on a subject of a stream. It checks a client's right to publish, but not the
 reply subject of a request nor the delivery subject of a consumer, and then writes its own answers and heartbeats there.
@@ -7,18 +7,18 @@ No such record may stop a reader, so every implementation of the log reads throu
 What is foreign:
 
 * a record under a subject that its stream does not have (a push consumer delivers messages under their old subject);
-* a record of a chained scope without any header of ours. One with a damaged header is not foreign: it has the others,
-  and breaks the chain;
+* a record of a chained scope without any header of Meshlog. One with a damaged header is not foreign: it has the other
+  headers, and breaks the chain;
 * a copy that the server made of another record (the answer to a direct get): it has the server's marks;
 * a record of an unchained stream that cannot be decoded as what belongs under its subject, or names another subject;
 * on a subject that others than the writers of the chain may write (`StreamSpec.guests`: an operator's pin), a record
-  that does not continue the chain, or begins an epoch. If it is one of ours whose predecessor was lost, the record that
-  follows it does not continue the chain either, and the loss shows there.
+  that does not continue the chain, or begins an epoch. If it is genuine and its predecessor was lost, the next record
+  does not continue the chain either, and shows the loss.
 
-Foreign records are no part of a chain: a writer continues the chain behind them, and readers never see them.
+Foreign records are not part of a chain: writers continue the chain after them, and no reader yields them.
 
-A record that continues the chain is part of it, whatever it says. If its content belongs under another subject, it is
-counted here, and readers that decode it (`shared.records.events.read`) pass over it.
+A record that continues the chain is part of it, whatever its content. If the content belongs under another subject,
+the record is counted here, and readers that decode it (`shared.records.events.read`) skip it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from shared.eventlog.stream_spec import StreamSpec, covering, matches
 _log = logging.getLogger(__name__)
 
 OURS = "Meshlog-"
-"""What the names of all headers of a chain begin with."""
+"""Prefix of the names of all headers of a chain."""
 COPIED_FROM = "Nats-Stream"
 """Header that the server puts on its copy of a record."""
 
-_SAID_EVERY = 10.0
+_LOG_INTERVAL = 10.0
 """Seconds between two log lines about foreign records of one stream."""
-_MOST_SAID = 300
+_MAX_REASON = 300
 """Characters of why a record is foreign."""
 _REMEMBERED = 4096
 """Foreign records of a stream that are remembered, so that each is counted once however often it is read."""
 
 
 class ForeignRecords:
-    """How many foreign records were met, by stream. Shared by all streams of one `Logs`."""
+    """Counts foreign records by stream. Shared by all streams of one `Logs`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.counts: dict[str, int] = {}
@@ -56,14 +56,14 @@ class ForeignRecords:
         self.newest: dict[str, str] = {}
         """The newest one of each stream: its sequence and why it is foreign."""
         self.counted: Callable[[str], None] = _ignore
-        """Told of each one: the stream."""
+        """Called with the name of the stream for each foreign record."""
         self._clock = clock
         self._met: dict[str, OrderedDict[tuple[int, int], None]] = {}
-        self._said: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._logged: dict[str, float] = {}
+        self._unlogged: dict[str, int] = {}
 
     def note(self, stream: str, record: Record, why: str) -> None:
-        """Count a record once, and say it unless another of the stream was said a moment ago."""
+        """Count a record once, and log it unless another one of the stream was logged a moment ago."""
         met = self._met.setdefault(stream, OrderedDict())
         place = record.sequence, record.time
         if place in met:
@@ -76,11 +76,11 @@ class ForeignRecords:
         self.newest[stream] = f"record {record.sequence} {why}"
         self.counted(stream)
         now = self._clock()
-        if stream in self._said and now - self._said[stream] < _SAID_EVERY:
-            self._unsaid[stream] = self._unsaid.get(stream, 0) + 1
+        if stream in self._logged and now - self._logged[stream] < _LOG_INTERVAL:
+            self._unlogged[stream] = self._unlogged.get(stream, 0) + 1
             return
-        self._said[stream] = now
-        more = self._unsaid.pop(stream, 0)
+        self._logged[stream] = now
+        more = self._unlogged.pop(stream, 0)
         _log.warning(
             "record %d of %s is passed over: it %s%s",
             record.sequence,
@@ -92,8 +92,8 @@ class ForeignRecords:
 
 
 def _printable(why: str) -> str:
-    """Without what a stranger may have put into a name to be shown on somebody's terminal."""
-    return "".join(char if char.isprintable() else "?" for char in why[:_MOST_SAID])
+    """Replace unprintable characters: names in a foreign record are untrusted, and terminals obey escapes."""
+    return "".join(char if char.isprintable() else "?" for char in why[:_MAX_REASON])
 
 
 def _ignore(_stream: str) -> None:
@@ -101,7 +101,7 @@ def _ignore(_stream: str) -> None:
 
 
 class ForeignFilter:
-    """Tells the foreign records of one stream from its own."""
+    """Decides which records of one stream are foreign."""
 
     def __init__(self, spec: StreamSpec, foreign: ForeignRecords) -> None:
         self._spec = spec
@@ -132,7 +132,7 @@ class ForeignFilter:
         return subjects if "*" in tokens or ">" in tokens else ".".join(tokens) + ".>"
 
     def why_foreign(self, record: Record) -> str:
-        """Why a record is foreign, whatever stands before it; empty: it is not. Counts it."""
+        """Return why a record is foreign by itself, and count it; empty if it is not."""
         why = self._why_foreign(record)
         if why:
             self._foreign.note(self._spec.name, record, why)
@@ -150,14 +150,14 @@ class ForeignFilter:
         return ""
 
     def why_unchained(self, before: Checkpoint | None, record: Record) -> str:
-        """Why the record of a guest is foreign, where the chain before it ends at `before` (none: that is not kept)."""
+        """Return why a guest's record is foreign, and count it; the chain ended at `before` (None: unknown)."""
         why = _why_unchained(before, record)
         if why:
             self._foreign.note(self._spec.name, record, why)
         return why
 
     def why_void(self, record: Record) -> str:
-        """Why nothing of what a chained record says counts; empty: it does. Counts it."""
+        """Return why the content of a chained record is void, and count it; empty if it is valid."""
         why = self._spec.judge(record)
         if why:
             self._foreign.note(self._spec.name, record, why)
@@ -175,12 +175,12 @@ def _why_unchained(before: Checkpoint | None, record: Record) -> str:
 
 
 class ReadFilter:
-    """One reading of a stream, in order: which of its records are the stream's own. Mutable; owned by the reader."""
+    """Decides, for one reading in order, which records are the stream's own. Mutable; owned by the reader."""
 
     def __init__(
         self, foreign_filter: ForeignFilter, subjects: str, before: Callable[[Record], Awaitable[Checkpoint | None]]
     ) -> None:
-        """`subjects` are those that are read. `before` looks up where the chain before a guest's record ends."""
+        """`subjects` are those that are read. `before` looks up where the chain ended before a guest's record."""
         self._filter = foreign_filter
         self._subjects = subjects
         self._before = before

@@ -1,7 +1,7 @@
-"""Looking behind foreign records: the newest record of a stream's own, and where the chain before a record ends.
+"""Looks up records behind foreign ones: the newest own record of a stream, and where the chain before a record ends.
 
-A server tells the newest record of a subject, whoever wrote it. Where that one is foreign, the ones before it are read,
-in windows that grow: a few requests, however many foreign records there are.
+A server returns the newest record of a subject, own or foreign. If it is foreign, earlier ones are read in windows that
+grow: a few requests, however many foreign records there are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GROWTH = 8
 
 
 class OwnRecords:
-    """Looks into the past of one stream."""
+    """Looks up the own records of one stream."""
 
     def __init__(self, foreign_filter: ForeignFilter, span: Span, first: First) -> None:
         self._filter = foreign_filter
@@ -31,11 +31,11 @@ class OwnRecords:
         self._first = first
 
     def read_filter(self, subjects: str) -> ReadFilter:
-        """For one reading of these subjects, in order."""
+        """Return a filter for one reading of these subjects, in order."""
         return ReadFilter(self._filter, subjects, self.before)
 
     async def is_own(self, record: Record, *, content: bool) -> bool:
-        """Whether a record met by itself is the stream's own; with `content`: and says what belongs there."""
+        """Whether a single record is the stream's own; with `content`, also whether its content is valid."""
         foreign_filter = self._filter
         if foreign_filter.why_foreign(record):
             return False
@@ -46,7 +46,7 @@ class OwnRecords:
         return not (content and foreign_filter.why_void(record))
 
     async def newest(self, found: Record | None, subjects: str, *, content: bool) -> Record | None:
-        """The newest own record of these subjects, where the newest of all is `found`."""
+        """Return the newest own record of these subjects; `found` is the newest of all."""
         if found is None or await self.is_own(found, content=content):
             return found
         first, high, window = await self._first(), found.sequence - 1, _WINDOW
@@ -59,7 +59,7 @@ class OwnRecords:
         return None
 
     async def newest_of_each(self, found: dict[str, Record], subjects: str) -> dict[str, Record]:
-        """The same of each subject, where `found` are the newest of all; those with no own record are left out."""
+        """Return the same for each subject that has an own record; `found` holds the newest of all."""
         kept = {subject: one for subject, one in found.items() if await self.is_own(one, content=True)}
         doubtful = {subject: one for subject, one in found.items() if subject not in kept}
         if not doubtful:
@@ -72,7 +72,7 @@ class OwnRecords:
 
     async def _own(self, low: int, high: int, subjects: str, *, content: bool) -> list[Record]:
         """The stream's own records of a span."""
-        # The whole chain is read: without the records before it, it is not known whether one of a guest counts.
+        # The whole chain is read: whether a guest's record counts depends on the records before it.
         wide = self._filter.scope(subjects)
         reading = self.read_filter(wide)
         return [
@@ -84,14 +84,14 @@ class OwnRecords:
         ]
 
     async def before(self, record: Record) -> Checkpoint | None:
-        """Where the chain of a guest's record ends before it; none: the stream does not keep that."""
+        """Return where the chain ended before a guest's record; None if the stream no longer holds that."""
         foreign_filter, scope = self._filter, self._filter.scope(record.subject)
         first, high, window = await self._first(), record.sequence - 1, _WINDOW
         trail: list[Record] = []
         while high >= first:
             low = max(first, high - window + 1)
             trail = [one for one in await self._span(low, high, scope) if not foreign_filter.why_foreign(one)] + trail
-            # What a guest wrote counts if it continues the chain: the last of the others is where to begin.
+            # A guest's record counts if it continues the chain: begin at the last record of another writer.
             begins = max((index for index, one in enumerate(trail) if not foreign_filter.is_guest(one)), default=None)
             if begins is not None:
                 return self._followed(trail[begins:])
@@ -106,10 +106,10 @@ class OwnRecords:
         return reached
 
     async def end_of(self, scope: str, after: Checkpoint, found: Record | None) -> int | None:
-        """The sequence at which a scope ends, if nothing but foreign records stands behind `after`; else none.
+        """Return the sequence at which a scope ends if only foreign records follow `after`; else None.
 
-        `found` is the newest record of the scope, whoever wrote it. The record at `after` must still be there: a
-        stream that went back and was filled by others does not end where its writer believes.
+        `found` is the newest record of the scope, own or foreign. The record at `after` must still be there: a stream
+        that was rolled back and filled by others does not end where its writer believes.
         """
         if found is None or found.sequence <= after.sequence:
             return None

@@ -1,9 +1,9 @@
-"""The log as services see it: a handful of methods over one stream, and the facts that a reader may rely on.
+"""The interface of the log: the methods of one stream, and what readers and writers may rely on.
 
 Two implementations, `shared.eventlog.memory` and `shared.eventlog.jetstream.event_log`, pass one conformance suite
-(`tests/conformance/eventlog`). Services import from here and are handed an implementation.
+(`tests/conformance/eventlog`). Services import from here and receive an implementation.
 
-**Chains.** JetStream can lose acknowledged messages to disk corruption without a word, so a writer of a chained
+**Chains.** JetStream can lose acknowledged messages to disk corruption without an error, so a writer of a chained
 scope (all events of one cluster; all commits) puts three headers on every record: the epoch, the hash of the chain
 *before* the record, and its place in its atomic batch. `chain_after` continues the hash. A writer names the
 checkpoint that it writes after; the log refuses (`StaleWriterError`) when the scope has moved on, which also
@@ -25,17 +25,17 @@ HEADER_EPOCH = "Meshlog-Epoch"
 HEADER_CHAIN = "Meshlog-Chain"
 """Hash of the chain before this record, 32 hex digits."""
 HEADER_AFTER = "Meshlog-After"
-"""Hash of the chain after this record, so that a byte of it that was changed shows at once and not with the next
-record. Records of builds before it have none, and are vouched for by their successors."""
+"""Hash of the chain after this record, so that a changed byte is detected at this record and not at the next. Records
+of older builds have none, and are verified by their successors."""
 HEADER_BATCH = "Meshlog-Batch"
 """`i/n`: this is record i of an atomic batch of n, counted from 1."""
 
 HEADER_EPOCH_RECORDS = "Meshlog-Epoch-Records"
-"""On the first record of an epoch: how many records the epoch begins with. Before they are all there, what an epoch
-says is incomplete, however many batches it takes, and nothing is compiled from it."""
+"""On the first record of an epoch: how many records the epoch begins with. Until all are there, in however many
+batches, the epoch is incomplete, and nothing is compiled from it."""
 
 HEADER_KEPT = "Meshlog-Kept"
-"""On a record that says again what the record of that sequence said, because that one is about to be forgotten."""
+"""On a copy of the record of that sequence, which is about to be deleted."""
 
 HEADER_BEGINS = "Meshlog-Begins"
 """On a record that was written before a trim: the sequence with which the scope may begin from now on, and a seal. A
@@ -60,14 +60,14 @@ class LogUnavailableError(EventLogError):
 
 
 class BatchAbandonedError(LogUnavailableError):
-    """The server gave a batch up, for it came too slowly or too many were open. Nothing of it was written.
+    """The server abandoned a batch, because it came too slowly or too many were open. Nothing of it was written.
 
     The same call may be tried again.
     """
 
 
 class LogFullError(LogUnavailableError):
-    """A stream met its limit, or the servers theirs: it takes no more. Nothing was written, and all can be read.
+    """A stream or the servers reached a limit: no record is accepted. Nothing was written, and all can be read.
 
     The same call succeeds once there is room.
     """
@@ -75,7 +75,7 @@ class LogFullError(LogUnavailableError):
     def __init__(self, code: str, sentence: str, *, about: str = "", reason: str = "") -> None:
         super().__init__(code, sentence, about=about)
         self.reason = reason
-        """What the server said."""
+        """The reason that the server gave."""
 
     @property
     def of_stream(self) -> bool:
@@ -84,7 +84,7 @@ class LogFullError(LogUnavailableError):
 
 
 class StaleWriterError(EventLogError):
-    """Somebody else wrote to the scope after the checkpoint given: read on, decide again."""
+    """Another writer appended to the scope after the checkpoint given: read on, decide again."""
 
 
 class DuplicateError(EventLogError):
@@ -141,7 +141,7 @@ class Draft(msgspec.Struct, frozen=True):
     message_id: str = ""
     """Dedupe key, effective for the stream's duplicate window (2 minutes); empty: none."""
     headers: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
-    """Further headers: `traceparent`, say. Not part of the chain hash."""
+    """Further headers, such as `traceparent`. Not part of the chain hash."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -151,7 +151,7 @@ class Record(msgspec.Struct, frozen=True):
     sequence: int
     payload: bytes
     time: int
-    """When the log took it, nanoseconds since 1970 by the log's clock. For people only; order is `sequence`."""
+    """When the log stored it, nanoseconds since 1970 by the log's clock. For people only; the order is `sequence`."""
     headers: Mapping[str, str]
     pending: int = 0
     """How many records of the same read or follow came after it when it was delivered; 0: caught up."""
@@ -163,7 +163,7 @@ class Record(msgspec.Struct, frozen=True):
 
     @property
     def batch(self) -> tuple[int, int]:
-        """Place in its atomic batch, `(i, n)` from 1; `(1, 1)` for a record written alone, or that says nonsense."""
+        """Place in its atomic batch, `(i, n)` from 1; `(1, 1)` for a single record, or with a malformed header."""
         index, _, count = self.headers.get(HEADER_BATCH, "1/1").partition("/")
         if not (index.isdecimal() and count.isdecimal() and len(count) <= 4 and 1 <= int(index) <= int(count)):
             return 1, 1
@@ -177,7 +177,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def epoch_records(record: Record) -> int:
-    """How many records the epoch that this record starts begins with; 1 if it does not say."""
+    """Return how many records begin the epoch that this record starts; 1 without the header."""
     text = record.headers.get(HEADER_EPOCH_RECORDS, "")
     return int(text) if text.isdecimal() else 1
 
@@ -246,12 +246,12 @@ class EventLog(Protocol):
 
         `start` may lie beyond the end. Never skips and never repeats a record that the stream still holds. Raises
         `ChainBrokenError` when the stream is seen to have lost what was yielded; a stream that was deleted and made
-        anew is followed from its beginning (a `ChainVerifier` tells both from progress).
+        anew is followed from its beginning (a `ChainVerifier` detects both).
         """
         ...
 
     async def at(self, sequence: int) -> Record | None:
-        """The first record at or after a sequence; none beyond the end. For looks into the middle of a stream."""
+        """Return the first record at or after a sequence; None beyond the end."""
         ...
 
     async def last(self, subject: str) -> Record | None:
@@ -271,7 +271,7 @@ class EventLog(Protocol):
         ...
 
     async def extent(self) -> Extent:
-        """What the stream holds: a look that costs nothing shows whether records have vanished from its midst."""
+        """Return how much the stream holds: a cheap check for records that were lost from its middle."""
         ...
 
     async def lacks_after(self, sequence: int) -> bool:
@@ -279,7 +279,7 @@ class EventLog(Protocol):
         ...
 
     async def trim(self, *, before: int, subjects: str = ">") -> None:
-        """Forget every record below the sequence `before` (of these subjects).
+        """Delete every record below the sequence `before` (of these subjects).
 
         Readers that start there or later see no difference. The stream's newest record always stays, so that its
         chain goes on. For streams that their writer keeps short: commits, keyframes, events behind a checkpoint.
@@ -287,10 +287,10 @@ class EventLog(Protocol):
         ...
 
     async def advance(self, *, beyond: int) -> None:
-        """Give no sequence up to `beyond` to a record any more; nothing happens if the stream is further already.
+        """Make the next record get a sequence above `beyond`; no effect if the stream is further already.
 
-        For a stream that went back (rolled back, or made anew): a version is a sequence, and versions only grow.
-        What is left of the stream is forgotten: whoever calls this begins a new epoch at once.
+        For a stream that was rolled back or created again: a version is a sequence, and versions only grow.
+        The remaining records are deleted: the caller begins a new epoch at once.
         """
         ...
 
@@ -303,16 +303,16 @@ class Logs(Protocol):
     """The streams of one mesh, opened by name. `MemoryLogs` and `JetStreamLogs` implement it."""
 
     async def open(self, stream: str) -> EventLog:
-        """The stream of that name (`Streams.events`, say); created if it is not there yet.
+        """Return the stream of that name (`Streams.events`, for example), created if it is missing.
 
         Waits, with one log line, while the log cannot be reached.
         """
         ...
 
     async def ensure(self, *names: str) -> None:
-        """Create the streams named (none: all of the mesh) where they are missing; safe to race with others."""
+        """Create the named streams, or all of the mesh, if they are missing; safe to race with others."""
         ...
 
     async def close(self) -> None:
-        """Let go of the connection: followers and takers end, other calls raise `LogUnavailableError`."""
+        """Close the connection: followers and takers end, other calls raise `LogUnavailableError`."""
         ...

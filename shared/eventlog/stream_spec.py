@@ -1,8 +1,4 @@
-"""What each stream promises: how long it keeps records, what it refuses, how it dedupes.
-
-Apart from the implementations, because the in-memory log must refuse and forget what JetStream does (ages apart:
-nothing grows old in a test).
-"""
+"""The specification of one stream: how long it keeps records, what it refuses, how it dedupes."""
 
 from __future__ import annotations
 
@@ -15,14 +11,14 @@ from shared.eventlog.protocol import Record
 
 Retention = Literal["limits", "work_queue"]
 
-LOOKING = frozenset({"xds-edge", "injector", "operator", "reader"})
+READ_ONLY_USERS = frozenset({"xds-edge", "injector", "operator", "reader"})
 """Users that create no stream: services that every pod can reach, and people."""
 
 Judge = Callable[[Record], str]
-"""Why what a record says does not belong under its subject; empty: it does."""
+"""Returns why the content of a record does not belong under its subject; empty if it does."""
 
 
-def _believed(_record: Record) -> str:
+def _accept_all(_record: Record) -> str:
     return ""
 
 
@@ -46,21 +42,21 @@ class StreamSpec(msgspec.Struct, frozen=True):
     owner: str = ""
     """The user that may change its configuration, trim it if it is `trimmed`, and take jobs off it if it is a queue."""
     trimmed: bool = False
-    """Whether its owner forgets what lies behind a checkpoint."""
+    """Whether its owner deletes records that are older than a checkpoint."""
     chained: tuple[str, ...] = ()
     """Subjects whose records are chained: one without a chain is foreign (`shared.eventlog.foreign`)."""
     chain_tokens: int = 0
     """Tokens of a subject that name its chain, where chains span subjects; 0: each subject is a chain."""
     guests: tuple[str, ...] = ()
     """Chained subjects that others than the writers of the chain may write to."""
-    judge: Judge = _believed
-    """Of what unchained records and guests' records say."""
+    judge: Judge = _accept_all
+    """Checks the content of unchained records and of guests' records."""
     fleeting: bool = False
-    """Whether it is worth nothing once every server has stopped: one in memory, as older builds made it, is let be."""
+    """Whether its records are worthless once every server has stopped: it may be in memory, as older builds made it."""
 
 
 def covering(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Whether one of some patterns covers a subject, for who asks of many."""
+    """Return a fast test whether one of these patterns covers a subject."""
     literal = frozenset(one for one in patterns if not {"*", ">"} & set(one.split(".")))
     everything = tuple(one[:-1] for one in patterns if one.endswith(".>") and "*" not in one.split("."))
     others = tuple(one for one in patterns if one not in literal and one[:-1] not in everything)

@@ -1,16 +1,15 @@
-"""Where a chained scope may begin, said by the log itself, so that a lost beginning is no trim.
+"""Trim markers: let a reader distinguish a trimmed chain from one whose first records were lost.
 
 A scope begins with the first record of an epoch, or where its writer trimmed it. A stream that lost its first record
-looks like the second. So whoever trims says first, in the log, with which record it will begin: a *mark*, a header of
-some record behind that one. A reader that begins in the middle of an epoch and meets no mark for its first record
+looks like the second. So before a trim, the writer stores in the log with which record the scope will begin: a *mark*,
+a header of some later record. A reader that begins in the middle of an epoch and meets no mark for its first record
 reads a damaged log.
 
-The mark carries a seal over the chain before the record that carries it. So it holds for this place of this chain and
-no other, and as the chain from the first record to the mark is verified, nothing is missing between them.
+The mark contains a hash over the chain before its record. So it is valid at this place of this chain only, and as the
+chain from the first record to the mark is verified, nothing is missing between them.
 
-The header is nothing to older builds, which read a log as they did. Logs that they wrote know no marks: the id of an
-epoch says whether those who write it mark their trims, and one that does not is believed where it begins, until it
-holds a mark.
+Older builds ignore the header, and logs that they wrote have no marks. The id of an epoch shows whether its writers
+mark their trims. If they do not, the beginning is trusted until the epoch holds a mark.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def sealed(first: str, before: str) -> str:
 
 
 def mark_of(record: Record) -> int:
-    """The sequence with which the scope may begin as this record says; 0 if it says nothing, or not in its own name."""
+    """Return the sequence with which the scope may begin by this record; 0 without a mark of this place."""
     text = record.headers.get(HEADER_BEGINS, "")
     first = text.partition("/")[0]
     if not first.isdecimal() or text != sealed(first, record.headers.get(HEADER_CHAIN, "")):
@@ -44,7 +43,7 @@ def mark_of(record: Record) -> int:
     return int(first)
 
 
-class Beginning:
+class TrimCheck:
     """Whether the records folded so far begin where the scope may begin. Mutable; owned by a `ChainVerifier`."""
 
     def __init__(self) -> None:
@@ -60,7 +59,7 @@ class Beginning:
         self._first = None
 
     def weigh(self, record: Record) -> None:
-        """Take a record that continues the chain: it may say where the scope may begin."""
+        """Take a record that continues the chain and may hold a mark."""
         if self._first is None or HEADER_BEGINS not in record.headers:
             return
         mark = mark_of(record)
@@ -70,7 +69,7 @@ class Beginning:
 
     @property
     def missing(self) -> str:
-        """Why it is a beginning that was lost; empty: it was not, or the log is too old to tell."""
+        """Why the beginning was lost; empty if it was not, or if the log is too old to show it."""
         first = self._first
         if first is None:
             return ""

@@ -18,7 +18,7 @@ not verify the chain: a reader that needs every record of a chain uses `shared.e
    (made anew, rolled back): the view reads again, and rule 1 decides.
 
 A record without a chain has no epoch: only the next record of its subject replaces it. A view of a part of a chain
-learns of a new epoch with the first record of it on one of its own subjects.
+notices a new epoch with the first record of it on one of its own subjects.
 """
 
 from __future__ import annotations

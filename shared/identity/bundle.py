@@ -1,6 +1,6 @@
-"""The newest trust bundle, as the CA publishes it in the log.
+"""Follows the newest trust bundle that the CA publishes in the log.
 
-The newest record of the subject is the truth, whatever its serial: after a loss of the log the CA publishes again. An
+The newest record of the subject is in force, whatever its serial: after a loss of the log the CA publishes again. An
 invalid bundle (`shared.identity.bundle_rules`) is skipped, and the last good one stays in force.
 """
 
@@ -18,13 +18,13 @@ from shared.service.watch_value import Latest
 
 
 class BundleFold:
-    """The fold."""
+    """Keeps the newest valid bundle."""
 
     def __init__(self) -> None:
         self.latest: Latest[TrustBundle] = Latest()
 
     def reset(self, _epoch: Epoch) -> None:
-        """Keep the bundle until the CA publishes again: without one no certificate could be checked."""
+        """Keep the bundle until the CA publishes again: certificates cannot be checked without one."""
 
     def fold(self, record: Record) -> bool:
         """Take a bundle. Raises `CorruptMessageError`, `InvalidBundleError`."""
@@ -44,7 +44,7 @@ class BundleFollower:
 
     @property
     def current(self) -> TrustBundle | None:
-        """The newest bundle; none before the first."""
+        """The newest bundle; None before the first."""
         return self._latest.value
 
     async def wait(self) -> TrustBundle:

@@ -1,7 +1,7 @@
-"""What a trust bundle must be before anybody trusts by it: checked by whoever reads one from the log.
+"""The rules of a trust bundle, checked by each component that reads one from the log.
 
-The log can be damaged, and whoever may write to it can be taken over. A bundle without a usable root would take every
-peer's trust away at once, so one that breaks a rule is left aside and the last good one stays in force.
+The log can be damaged, and a component with the right to write to it can be taken over. A bundle without a usable root
+would remove trust in every peer at once, so an invalid bundle is skipped and the last good one stays in force.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MAX_ROOTS = 32
 
 
 class InvalidBundleError(MeshlogError):
-    """No trust bundle that a CA can have published; the code (`bundle/…`) says which rule it breaks."""
+    """The bundle breaks a rule, so no CA can have published it; the code (`bundle/…`) names the rule."""
 
 
 def check_bundle(bundle: TrustBundle) -> None:
     """Raise `InvalidBundleError` unless members may trust by this bundle.
 
-    Expiry is not asked: an old root beside a new one harms nobody, and clocks differ.
+    Expiry is not checked: an old root beside a new one does no harm, and clocks differ.
     """
     if bundle.serial < 1 or not 0 <= bundle.signing_since <= bundle.serial:
         raise _invalid("serial", "must have a serial, and sign since that one or an earlier one")

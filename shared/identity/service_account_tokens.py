@@ -1,7 +1,7 @@
-"""Service-account tokens: who a workload proves to be, verified offline by the keys in the log (`TokenIssuer`).
+"""Verifies service-account tokens offline, by the keys in the log (`TokenIssuer`), and returns the workload they prove.
 
-Edges and the CA both verify, each for itself. Nothing here talks to Kubernetes: that the pod still exists is asked of
-the log by the caller. What is accepted follows RFC 7519 and RFC 8725 (algorithms fixed by the key, never by the token)
+Edges and the CA both verify, each for itself. Nothing here calls Kubernetes: the caller checks in the log that the pod
+still exists. What is accepted follows RFC 7519 and RFC 8725 (algorithms fixed by the key, never by the token)
 and Kubernetes' bound tokens (KEP 1205): the private claim `kubernetes.io` names namespace, pod and service account.
 
 Errors never hold the token or a part of it.
@@ -51,7 +51,7 @@ class TokenRefusedError(MeshlogError):
 
 
 class WorkloadToken(msgspec.Struct, frozen=True):
-    """What a verified token says; the token itself is not in it."""
+    """The claims of a verified token, without the token itself."""
 
     cluster: str
     namespace: str
@@ -142,7 +142,7 @@ class TokenVerifier:
             self._issuers[cluster] = (issuer.issuer, _usable_keys(issuer.jwks))
 
     def verify(self, token: str, *, cluster: str = "") -> WorkloadToken:
-        """Who the token proves its bearer to be; with `cluster`, only that cluster's issuer is believed.
+        """Return the workload that the token proves; with `cluster`, only that cluster's issuer is trusted.
 
         Raises `TokenRefusedError`.
         """
@@ -162,7 +162,7 @@ class TokenVerifier:
         return self._check(origin, claims, now)
 
     def _authenticate(self, token: str, cluster: str) -> tuple[str, _Claims]:
-        """The cluster whose key signed the token, and its claims; says nothing yet about time and audience."""
+        """Return the cluster whose key signed the token, and its claims, of unchecked times and audience."""
         header, payload, signature = _parse(token)
         signed = token.rpartition(".")[0].encode("ascii")
         try:
@@ -218,7 +218,7 @@ def _refused(code: str, sentence: str) -> TokenRefusedError:
 def _parse(token: str) -> tuple[dict[str, Any], bytes, bytes]:
     """Header, payload and signature (RFC 7515, 7.1), by ourselves: the library's parser costs as much as a signature.
 
-    A header that demands extensions (`crit`) is refused, as the RFC's section 4.1.11 asks of who knows none.
+    A header that demands extensions (`crit`) is refused: none is supported (section 4.1.11 of the RFC).
     """
     if len(token) > MAX_TOKEN:
         raise _refused("malformed", f"it is longer than {MAX_TOKEN} bytes")

@@ -1,8 +1,8 @@
 """Asks the CA for X.509-SVIDs through the log, and checks what comes back.
 
-One follow per process sees all answers to its instance. A request keeps its id while it waits, so that sending it
-again (nobody knows whether the queue lost it) costs the CA nothing; after a refusal that may be repeated it gets a new
-one. Keys are generated here and never leave the memory of this process.
+One view per process follows all answers to its instance. A request keeps its id while it waits, so the CA drops
+repetitions (the queue may have lost the request) at no cost; after a temporary refusal the request gets a new id. Keys
+are generated here and never leave the memory of this process.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class CertificateRequester:
             ) from None
 
     async def _pause(self, answer: SigningAnswer, bundle: TrustBundle) -> None:
-        """Wait as long as the CA says; but if it was another bundle that was missing, only until that is there."""
+        """Wait for the delay in the CA's answer, or until a newer bundle arrives if the answer demands one."""
         seconds = answer.retry_after * (1 + self._chance())
         if answer.refused != "sealing/unknown-key":
             await asyncio.sleep(seconds)

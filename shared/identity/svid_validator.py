@@ -1,6 +1,6 @@
-"""What an X.509-SVID must be, checked by whoever issues it and again by whoever receives it.
+"""The rules of an X.509-SVID, checked by the CA that issues it and again by the component that receives it.
 
-TLS libraries do not check this: they take a CA certificate as a leaf, two URI SANs, none, a foreign trust domain. The
+TLS libraries do not check them: they accept a CA certificate as a leaf, two URI SANs, none, a foreign trust domain. The
 rules are the SPIFFE standard's (X509-SVID, sections 2 to 5) and RFC 5280's where SPIFFE points to it.
 """
 
@@ -31,7 +31,7 @@ _KNOWN_EXTENSIONS = {
 
 
 class InvalidSvidError(MeshlogError):
-    """The certificate is no X.509-SVID of this mesh; the code (`svid/…`) says which rule it breaks."""
+    """The certificate is no X.509-SVID of this mesh; the code (`svid/…`) names the rule that it breaks."""
 
 
 def validate_svid(
@@ -47,8 +47,8 @@ def validate_svid(
 ) -> SpiffeId:
     """The identity of a leaf-first chain that leads to one of `roots` and is valid at `now` (seconds since 1970).
 
-    `expected` and `trust_domain` say what the identity must be, `public_key` (SubjectPublicKeyInfo, DER) whose key it
-    must certify, `dns_names` exactly which DNS names it must hold (none: any). `skew` widens the validity by that many
+    `expected` and `trust_domain` are the required identity, `public_key` (SubjectPublicKeyInfo, DER) the required key,
+    `dns_names` exactly the required DNS names (None: any). `skew` widens the validity by that many
     seconds at both ends. Raises `InvalidSvidError`.
     """
     if not 1 <= len(chain) <= MAX_CHAIN:

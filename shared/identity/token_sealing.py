@@ -1,4 +1,4 @@
-"""Sealing of tokens to the CA, so that the log and whoever reads it never holds a usable one.
+"""Seals tokens to the CA, so that neither the log nor its readers hold a usable token.
 
 HPKE (RFC 9180) in base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. What a sealed token belongs to (the
 SHA-256 of its CSR) is bound through the `info` of the key schedule, behind the label: the library's public interface

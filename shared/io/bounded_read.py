@@ -15,7 +15,7 @@ from pathlib import Path
 from shared.errors import BadInputError
 
 FILE_MB = 32
-"""Megabytes of a file that are read, unless `$MESHLOG_FILE_MB` says otherwise."""
+"""Megabytes of a file that are read by default; `$MESHLOG_FILE_MB` changes it."""
 FILE_MB_VARIABLE = "MESHLOG_FILE_MB"
 SILENT_SECONDS = 30.0
 """How long a pipe may give nothing."""
@@ -33,7 +33,7 @@ def most_bytes(environ: Mapping[str, str] = os.environ) -> int:
 def read_bytes(path: Path, *, code: str, most: int = 0, silent: float = SILENT_SECONDS) -> bytes:
     """All of a file or pipe, at most `most` bytes (0: `most_bytes`).
 
-    Raises `BadInputError` with this code: it is not there, is a folder, may not be read, is larger, says nothing.
+    Raises `BadInputError` with this code: it is missing, a folder, not readable, too large, or empty.
     """
     limit = most or most_bytes()
     try:

@@ -2,7 +2,7 @@ r"""Text that others wrote, made fit for a terminal and for one line of a log.
 
 A proxy's refusal, an annotation, an answer of a peer may hold anything: escape sequences that clear a screen or name a
 window, newlines that forge a row, bidirectional overrides that reorder what is read, a megabyte. `visible` shows such
-characters as escapes (`\x1b`, `\n`, `\u202e`) and says how much it left out.
+characters as escapes (`\x1b`, `\n`, `\u202e`) and appends the count of those that it left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MARKS = 2
 def visible(text: str, *, most: int = 0) -> str:
     """The text on one line, with every character that is not printable as an escape.
 
-    `most`: characters of it that are shown, beyond which it says how many were left out; 0: all.
+    `most`: characters of it that are shown, the count of the others is appended; 0: all.
     """
     rest = 0
     if most and len(text) > most:

@@ -1,4 +1,4 @@
-"""Answers of the Kubernetes API, and what there is instead of one. Apart from the client, which is slow to import."""
+"""Answers of the Kubernetes API, and the errors without one. Apart from the client, which is slow to import."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ MOST_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer that are read unless a caller allows more; etcd refuses objects above 1.5 MiB."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ApiAnswer(msgspec.Struct, frozen=True):
     """The answer to a request, whatever its status."""
 
     status: int
     body: bytes
     retry_after: float = 0.0
-    """Seconds after which the server wants to be asked again (`Retry-After`); 0 if it does not say."""
+    """Seconds after which the request may be repeated (`Retry-After`); 0 without that header."""
 
 
 class RequestError(MeshlogError):
-    """There is no answer: the server cannot be reached, is too slow, or says too much; it may be there later."""
+    """There is no answer: the server cannot be reached, is too slow, or its answer is too large. Retry later."""
 
     def __init__(self, why: str, *, about: str, details: str = "") -> None:
         """`why` is short, for logs and metrics; `about` is method and path."""
@@ -33,6 +33,6 @@ class RequestError(MeshlogError):
 class WatchRefusedError(MeshlogError):
     """The server answers, and does not begin the watch."""
 
-    def __init__(self, answer: Answer, *, about: str) -> None:
+    def __init__(self, answer: ApiAnswer, *, about: str) -> None:
         super().__init__("kubernetes/watch", f"the watch was refused ({answer.status})", about=about)
         self.answer = answer

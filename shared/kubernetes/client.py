@@ -21,13 +21,13 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from shared.errors import BadInputError
-from shared.kubernetes.answers import JSON, MOST_ANSWER, Answer, RequestError, WatchRefusedError
+from shared.kubernetes.answers import JSON, MOST_ANSWER, ApiAnswer, RequestError, WatchRefusedError
 from shared.kubernetes.transport import api_client
 
 MOST_REFUSAL = 65536
-"""Bytes that are read of an answer that refuses a watch: a `Status`, which says why."""
+"""Bytes that are read of an answer that refuses a watch: a `Status` with the reason."""
 REQUEST_SECONDS = 60.0
-"""Seconds that a request may take with its answer, unless a caller says otherwise."""
+"""Seconds that a request may take with its answer, by default."""
 CONNECT_SECONDS = 3.0
 """Seconds that a connection may take to be made."""
 
@@ -67,12 +67,12 @@ class KubernetesClient:
         wait: bool = False,
         most: int = MOST_ANSWER,
         cut: bool = False,
-    ) -> Answer:
+    ) -> ApiAnswer:
         """Make one request and read its answer, of at most `most` bytes, within `seconds`.
 
-        `wait`: a server that is too busy (429, 503) and says when to come again is asked again then, if that is still
-        within `seconds`; else its answer is returned at once. `cut`: of a longer answer `most` bytes are enough. Raises
-        `RequestError` if there is no answer.
+        `wait`: a request that a busy server refuses (429, 503) with `Retry-After` is repeated at that time, if that is
+        still within `seconds`; else the answer is returned at once. `cut`: of a longer answer `most` bytes are enough.
+        Raises `RequestError` if there is no answer.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -183,7 +183,7 @@ async def _configuration(kubeconfig: str) -> Configuration:
     return configuration
 
 
-async def _read(response: aiohttp.ClientResponse, most: int, *, cut: bool, about: str) -> Answer:
+async def _read(response: aiohttp.ClientResponse, most: int, *, cut: bool, about: str) -> ApiAnswer:
     body = bytearray()
     try:
         async for chunk in response.content.iter_any():
@@ -197,15 +197,15 @@ async def _read(response: aiohttp.ClientResponse, most: int, *, cut: bool, about
     finally:
         # Nothing is lost by it: a connection whose answer was read whole has gone back to the others already.
         response.close()
-    return Answer(response.status, bytes(body[:most]), retry_after_of(response.headers))
+    return ApiAnswer(response.status, bytes(body[:most]), retry_after_of(response.headers))
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> Answer:
+async def _refusal(response: aiohttp.ClientResponse) -> ApiAnswer:
     try:
         body = await response.content.read(MOST_REFUSAL)
     except (aiohttp.ClientError, OSError, TimeoutError):
         body = b""
-    return Answer(response.status, body, retry_after_of(response.headers))
+    return ApiAnswer(response.status, body, retry_after_of(response.headers))
 
 
 async def _chunks(response: aiohttp.ClientResponse, *, about: str) -> AsyncGenerator[bytes]:

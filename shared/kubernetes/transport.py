@@ -1,13 +1,13 @@
-"""The way to the Kubernetes API: the transport of `kubernetes.aio`, on sockets that notice that nobody is there.
+"""The transport of `kubernetes.aio`, on sockets that detect a peer that is gone.
 
-A watch may be silent for a minute, so silence in it says little. A server that vanished without a word (a host that
-lost its power, packets that are dropped on their way) leaves such a watch open for ever on our side; and if only one
-direction is broken, what the server said meanwhile is repeated by its TCP minutes after the network has healed. The
-kernel can ask instead of us: probes of an idle connection, and an end to what is not acknowledged (tcp(7),
+A watch may be silent for a minute, so silence does not show a failure. A server that vanished without closing (a host
+that lost its power, packets that are dropped) leaves the watch open for ever on this side; and if only one direction is
+broken, the server's TCP resends minutes after the network is repaired. The kernel can detect that: it probes an idle
+connection, and ends one whose data is not acknowledged (tcp(7),
 `TCP_USER_TIMEOUT`; RFC 5482).
 
-Which proxy leads there the environment says once, when a client is made. Left to aiohttp it is asked at every request,
-as is ~/.netrc (whose credentials are not this server's), each in a thread of its own.
+The proxy settings of the environment are read once, when a client is made. aiohttp would read them at every request,
+and ~/.netrc too (whose credentials are not this server's), each in a thread of its own.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 IDLE = 5
-"""Seconds of silence after which the other end's kernel is asked whether it is there."""
+"""Seconds of silence after which the kernel probes the connection."""
 EVERY = 2
-"""Seconds between such questions."""
+"""Seconds between probes."""
 GIVEN_UP = 8
-"""Seconds without an answer, to a question or to data, after which the connection is dead: at the third question."""
+"""Seconds without an answer, to a probe or to data, after which the connection is closed: at the third probe."""
 
 
 def watched_socket(address: tuple[Any, ...]) -> socket.socket:
-    """A TCP socket for an entry of `getaddrinfo` that gives up a peer which has fallen silent."""
+    """Return a TCP socket for an entry of `getaddrinfo` that is closed when its peer no longer answers."""
     family, kind, protocol = address[:3]
     made = socket.socket(family, kind, protocol)
     made.setblocking(False)
@@ -43,7 +43,7 @@ def watched_socket(address: tuple[Any, ...]) -> socket.socket:
 
 
 def environments_proxy(url: str) -> str | None:
-    """The proxy by which the environment (`HTTPS_PROXY`, `NO_PROXY`, …) has this address reached; none: directly."""
+    """The proxy by which the environment (`HTTPS_PROXY`, `NO_PROXY`, …) has this address reached; None: directly."""
     address = urlsplit(url)
     if urllib.request.proxy_bypass(address.hostname or ""):
         return None

@@ -11,7 +11,7 @@ _LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")
 def runs_on_windows(spec: Mapping[str, Any]) -> bool:
     """By its `os`, its node selector, its required node affinity, or options that only Windows knows.
 
-    `spec` is that of a pod, as somebody wrote it: what is not shaped as Kubernetes shapes it says nothing.
+    `spec` is that of a pod, as its author wrote it: fields that are not of the types of Kubernetes are ignored.
     """
     system = _mapping(spec.get("os")).get("name")
     if isinstance(system, str) and system:

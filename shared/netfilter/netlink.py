@@ -45,7 +45,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request; `errno` says why, the text says which."""
+    """The kernel refused a request: `errno` is the reason, the text names the request."""
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -78,7 +78,7 @@ class NetlinkSocket:
     """A netlink socket of the network namespace in which it was made.
 
     The kernel works on a request while it is sent, so nothing here ever waits. A socket that was made in another
-    namespace (and handed over as a descriptor) configures that namespace, whoever uses it.
+    namespace (and handed over as a descriptor) configures that namespace, in any process.
     """
 
     def __init__(self, family: int, *, made: socket.socket | None = None) -> None:
@@ -108,7 +108,7 @@ class NetlinkSocket:
     def transact(self, messages: Sequence[Message]) -> None:
         """Send an nf_tables batch (begin … end): all of it is taken or, with a `NetlinkError`, none.
 
-        Only the last request is acknowledged; errors are always told.
+        Only the last request is acknowledged; errors are always reported.
         """
         flags = [message.flags for message in messages]
         flags[-2] |= ACK
@@ -132,7 +132,7 @@ class NetlinkSocket:
         failure: NetlinkError | None = None
         while answered < expected:
             try:
-                # The verdicts are there when send() returns. None left means the kernel told all it had to.
+                # The verdicts are there when send() returns. None left means that the kernel has answered.
                 datagram = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break

@@ -1,8 +1,8 @@
 """nf_tables as values: statements, rules, chains and tables that encode themselves and read like `nft`.
 
 `shared.netfilter.transaction` puts them in force.
-Used by the devcluster's node (Services) and by the sidecar's init container (redirect), so that both say what they
-do in one vocabulary, and `--dry-run` prints exactly what would be sent. Each statement is built by one function,
+Used by the devcluster's node (Services) and by the sidecar's init container (redirect), so that both use
+one vocabulary, and `--dry-run` prints exactly what would be sent. Each statement is built by one function,
 carries its text and its encoded expressions, and uses register 1 (and 2) only, so statements follow one another freely.
 Layouts: `linux/netfilter/nf_tables.h`.
 """
@@ -184,7 +184,7 @@ def service_map(map_name: str) -> Statement:
 
 
 def redirect(port: int) -> Statement:
-    """To this port of this machine; `SO_ORIGINAL_DST` tells where it was going."""
+    """Redirect to this port of this machine; `SO_ORIGINAL_DST` returns the original destination."""
     return Statement(f"redirect to :{port}", _load(1, struct.pack(">H", port)) + _expression("redir", be32(1, 1)))
 
 

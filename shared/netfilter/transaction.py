@@ -1,7 +1,7 @@
 """Transactions of nf_tables: what makes, changes and removes the tables of `shared.netfilter.tables`, all or nothing.
 
-Each function makes the messages of one change; `commit` sends a list of them as one batch. Apart from the statements
-because they say what a packet meets, and this says how the kernel is told.
+Each function makes the messages of one change; `commit` sends a list of them as one batch. Apart from the
+statements, which are values: this is how the kernel receives them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def flush_chain(table: Table, name: str) -> Message:
 
 
 def new_set(table: Table, name: str, *, key_bytes: int, verdicts: bool, identifier: int) -> Message:
-    """A set, or a map to verdicts; `identifier` tells the sets of one transaction apart."""
+    """A set, or a map to verdicts; `identifier` is unique among the sets of one transaction."""
     body = text(1, table.name) + text(2, name) + be32(3, _MAP if verdicts else 0) + be32(4, 1) + be32(5, key_bytes)
     if verdicts:
         body += be32(6, _VERDICT_DATA) + be32(7, 16)

@@ -1,4 +1,4 @@
-"""Work that goes on beside a block of code, for as long as the block."""
+"""Runs a task in the background of a block of code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 
 @contextlib.asynccontextmanager
-async def beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
-    """Run it as a task; it is cancelled, and has ended, when the block is left. It sees to its own failures."""
+async def background_task(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Run a coroutine as a task until the end of the block; then cancel it and wait. Its errors are not raised."""
     task = asyncio.get_running_loop().create_task(work)
     try:
         yield

@@ -21,7 +21,7 @@ _CLOEXEC = 0o2000000
 
 
 def limit() -> int | None:
-    """Instances that a user may have; None if the kernel does not say."""
+    """Instances that a user may have; None if the kernel does not show it."""
     try:
         return int(_LIMIT.read_text())
     except (OSError, ValueError):

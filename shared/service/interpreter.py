@@ -1,7 +1,7 @@
-"""How Meshlog starts a Python of its own: so that nothing is imported from the folder where it happens to run.
+"""Starts Python processes of Meshlog so that nothing is imported from the current folder.
 
-`python -m` puts the current folder first on the path: a `queue.py` that lies there would be run with all rights of
-`meshlog up`, in each of its processes. `-P` leaves it out; the packages come from where they are installed.
+`python -m` puts the current folder first on the path: a `queue.py` there would run with all rights of `meshlog up`, in
+each of its processes. `-P` leaves the folder out; packages come from where they are installed.
 """
 
 from __future__ import annotations
@@ -10,5 +10,5 @@ import sys
 
 
 def module(name: str, *arguments: str) -> list[str]:
-    """The command line that runs a module of ours in an interpreter like this one."""
+    """Return the command line that runs a module of Meshlog in this interpreter."""
     return [sys.executable, "-P", "-m", name, *arguments]

@@ -1,13 +1,13 @@
-"""Who of several replicas leads: a lease, kept by renewing one record of the log.
+"""Leader election of replicas: a lease, held by renewing one record of the log.
 
-A lease makes replicas polite, never correct: what a leader writes is guarded by expected sequences, so a leader that
-was paused, cut off or deposed is refused by the log whatever it believes. The lease only says who should try.
+A lease avoids duplicate work; correctness does not depend on it. Writes are guarded by expected sequences, so the log
+refuses a leader that was paused, cut off or replaced, whatever it believes.
 
 The record names its holder, and every renewal replaces it under the expected sequence of the one before, so two
-replicas never hold the lease by the same record. Nobody compares clocks: a standby measures, by its own steady clock,
-how long the record has not been renewed, and a holder stops believing in itself `ttl` after it *sent* its last
-renewal, which is earlier than any standby can begin to campaign. A holder that stops gives the lease back, and the
-next has it within the time of two messages. A process that comes back in the place of a killed one (the same
+replicas never hold the lease by the same record. No clocks are compared: a standby measures, by its own monotonic
+clock, how long the record has not been renewed, and a holder stops leading `ttl` after it *sent* its last renewal,
+which is earlier than any standby can begin to campaign. A holder that stops gives the lease back, and the next replica
+gets it within the time of two messages. A process that comes back in the place of a killed one (the same
 instance: the same pod) takes up its predecessor's lease without waiting for it to run out.
 """
 
@@ -36,7 +36,7 @@ from shared.eventlog.protocol import (
     StaleWriterError,
 )
 from shared.io.decoding import UndecodableError, decode
-from shared.service.background_task import beside
+from shared.service.background_task import background_task
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _AGAIN = 0.2
 
 
 class Tenure(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the record of a lease says."""
+    """The record of a lease."""
 
     instance: str
     """Pod or process that holds it, for people and for its own successor."""
@@ -60,10 +60,10 @@ class Tenure(msgspec.Struct, frozen=True, omit_defaults=True):
     trouble: str = ""
     """What keeps the holder from its work, for people; empty: nothing."""
     reached: int = 0
-    """Up to which event the holder has done all that is to be done, as of this renewal; 0: it does not say."""
+    """The event up to which the holder has finished its work, as of this renewal; 0: unknown."""
 
 
-def _nobody_waits() -> None:
+def _ignore_change() -> None:
     return
 
 
@@ -75,12 +75,12 @@ _LONGEST_TROUBLE = 1000
 """Characters."""
 
 
-def _says_nothing() -> int:
+def _unknown_progress() -> int:
     return 0
 
 
 def tenure_in(record: Record) -> Tenure | None:
-    """What a record of a lease says; none if no build of ours wrote it."""
+    """Return the content of a record of a lease; None if it cannot be decoded."""
     try:
         return decode(Tenure, record.payload)
     except UndecodableError:
@@ -88,7 +88,7 @@ def tenure_in(record: Record) -> Tenure | None:
 
 
 class Lease:
-    """One replica's claim to one lease. `run` it beside the work; ask `held` before leading."""
+    """One replica's claim to one lease. `run` it in the background of the work; ask `held` before leading."""
 
     def __init__(
         self,
@@ -101,12 +101,12 @@ class Lease:
         incarnation: str = "",
     ) -> None:
         """`log` is the stream of leases."""
-        self.changed: Callable[[], None] = _nobody_waits
-        """Called whenever `held` has changed; also if it is again what it was, and was not in between."""
+        self.changed: Callable[[], None] = _ignore_change
+        """Called after each change of `held`, also if leadership was lost and regained between two checks."""
         self.trouble: Callable[[], str] = _no_trouble
-        """What keeps this replica from its work, said with each renewal."""
-        self.reached: Callable[[], int] = _says_nothing
-        """Asked at each renewal how far the work has come: what changes nothing leaves no other trace in the log."""
+        """Returns what keeps this replica from its work, stored with each renewal."""
+        self.reached: Callable[[], int] = _unknown_progress
+        """Returns the progress of the work at each renewal: events without effect leave no other trace in the log."""
         self._log = log
         self._subject = subject
         self._clock = clock or asyncio.get_running_loop().time
@@ -129,24 +129,24 @@ class Lease:
 
     @property
     def holder(self) -> str:
-        """Instance that the newest record names, living or not; empty: none is known."""
+        """Instance in the newest record, running or not; empty if none is known."""
         tenure = self._tenure()
         return tenure.instance if tenure is not None and tenure.ttl else ""
 
     @property
     def vacant(self) -> float:
-        """For how many seconds nobody has held the lease, as far as this replica sees; 0: somebody holds it."""
+        """Seconds for which no replica has held the lease, as seen by this one; 0 while it is held."""
         if self.held:
             return 0.0
         tenure = self._tenure()
         return max(0.0, self._clock() - self._seen - (tenure.ttl if tenure is not None else 0.0))
 
     def campaign(self) -> None:
-        """From now on this replica wants the lease: it is warm."""
+        """Take the lease as soon as it is free: this replica is ready to lead."""
         self._warm.set()
 
     def stand_aside(self) -> None:
-        """From now on this replica does not want it, until it campaigns again: others can do what it cannot."""
+        """Give the lease back and do not take it until `campaign`: another replica may be able to do the work."""
         self._warm.clear()
         self._gives_back = self._gives_back or self.held
         self._lead_until(0.0)
@@ -154,12 +154,12 @@ class Lease:
 
     async def run(self) -> None:
         """Watch the lease, take it when it is free, renew it while it is held; for ever."""
-        async with beside(self._watch()):
+        async with background_task(self._watch()):
             while not self._ending:
                 await self._give_back()
                 await self._warm.wait()
                 wait = await self._step()
-                self._tell()
+                self._notify()
                 if self._gives_back:
                     continue
                 self._stirred.clear()
@@ -206,14 +206,14 @@ class Lease:
                 mine = msgspec.structs.replace(self._mine, trouble=self.trouble()[:_LONGEST_TROUBLE])
                 await self._write(mine)
         except (StaleWriterError, DuplicateError):
-            # Somebody was quicker, or the record is another than we thought.
+            # Another replica was faster, or the record changed.
             self._lead_until(0.0)
-            await self._look()
+            await self._read()
             return _AGAIN / 4
         except (LogUnavailableError, TimeoutError) as error:
-            # It may be written all the same: the next attempt must know.
+            # It may have been written: the next attempt must know.
             _log.debug("the lease cannot be written now: %s", error)
-            await self._look()
+            await self._read()
             return _AGAIN
         if not self._warm.is_set():
             # It stood aside meanwhile.
@@ -237,12 +237,12 @@ class Lease:
                 Record(subject=self._subject, sequence=written.sequence, payload=draft.payload, time=0, headers=headers)
             )
 
-    # What the log says
+    # Following the record
 
     async def _watch(self) -> None:
         while True:
             try:
-                await self._look()
+                await self._read()
                 start = self._record.sequence if self._record is not None else 1
                 async for record in self._log.follow(start=start, subjects=self._subject):
                     known = self._record.sequence if self._record is not None else 0
@@ -251,15 +251,15 @@ class Lease:
                     if record.sequence > known:
                         self._saw(record)
                     else:
-                        # Late news, or a stream made anew: the log's leader knows.
-                        await self._look()
+                        # A late record, or a stream that was created again: ask the stream's leader.
+                        await self._read()
                     self._stirred.set()
             except EventLogError as error:
                 _log.debug("the lease cannot be watched now: %s", error)
             await asyncio.sleep(_AGAIN)
 
-    async def _look(self) -> None:
-        """Read the record as it is; a log that cannot be reached tells nothing."""
+    async def _read(self) -> None:
+        """Read the newest record; keep the known one while the log cannot be reached."""
         try:
             async with asyncio.timeout(self._ttl):
                 found = await self._log.last(self._subject)
@@ -275,19 +275,19 @@ class Lease:
             self._lead_until(0.0)
 
     def _tenure(self) -> Tenure | None:
-        # Of a record that no build of ours wrote there is none: whoever campaigns replaces it.
+        # A record that cannot be decoded has none; a campaigning replica replaces it.
         return tenure_in(self._record) if self._record is not None else None
 
     def _lead_until(self, moment: float) -> None:
         """Lead until then; 0: no more.
 
-        Time alone may have ended the lead before. Who asked meanwhile stands by, and waits to be told of the next.
+        The lead may have ended by time before. `changed` is called for that too, before it is called for the new state.
         """
-        self._tell()
+        self._notify()
         self._until = moment
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self.held != self._held:
             self._held = self.held
             _log.info("leading" if self._held else "standing by", extra={"lease": self._subject})

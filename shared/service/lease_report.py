@@ -1,7 +1,7 @@
-"""What a service whose replicas take turns tells of its lease: by `/readyz`, by its metrics and in the lease itself.
+"""Reports the state of a lease: by `/readyz`, by metrics and in the lease itself.
 
 A service without a leader does nothing, however many replicas of it run. So a replica is not ready while none leads;
-and the leader's lease says what keeps it from its work, because the log is what people can read from anywhere.
+and the leader's lease contains what keeps it from its work, because people can read the log from anywhere.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from shared.service.lease import Lease
 from shared.service.process import C, Context
 
 PATIENCE = 1.5
-"""Seconds without a leader after which a replica is not ready: longer than a takeover takes."""
+"""Seconds without a leader after which a replica is not ready: longer than a takeover."""
 _LOOK = 0.25
 _NAME = "lease"
 
 
-def say(context: Context[C], claim: Lease, *, leads: str) -> None:
-    """Have health and metrics tell of the lease; `leads`: the family that says whether this process leads."""
+def report(context: Context[C], claim: Lease, *, leads: str) -> None:
+    """Show the lease in health and metrics; `leads` is the metric family of whether this process leads."""
     service = (("service", context.service),)
     context.ready(_NAME, ready=False, why="no replica leads yet")
     claim.trouble = lambda: "; ".join(

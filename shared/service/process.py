@@ -5,9 +5,9 @@ A service is `async def serve(context) -> None`; its `__main__.py` is no more th
     def main(argv: Sequence[str]) -> int:
         return process.main("ingestor", IngestorSettings, serve, argv)
 
-which `meshlog run ingestor ARGS` calls. `serve` starts its parts with `context.spawn`, says what it waits for with
-`context.ready`, then waits for `context.stopping`, lets go of what it holds and returns. A part that fails ends the
-process with exit code 1 and one line that says why: whoever supervises it starts it again, and the log has all state.
+which `meshlog run ingestor ARGS` calls. `serve` starts its parts with `context.spawn`, reports readiness with
+`context.ready`, then waits for `context.stopping`, releases its resources and returns. A part that fails ends the
+process with exit code 1 and one line with the reason: its supervisor restarts it, and the log has all state.
 
 Exit codes: 0 ended by itself or gracefully by a signal; 1 failed; 2 bad input; 128 + n at once by a second signal n.
 """
@@ -69,15 +69,15 @@ class Context(Generic[C]):
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     def ready(self, name: str, ready: bool, why: str = "") -> None:  # noqa: FBT001 (`ready("log", True)` reads well)
-        """Say whether the condition `name` for serving holds, and if not, why; `/readyz` needs all of them."""
+        """Report whether the condition `name` for serving holds, and if not, why; `/readyz` needs all of them."""
         self.readiness.set(name, ready=ready, why=why)
 
     def remark(self, name: str, text: str) -> None:
-        """Have `/readyz` say something that people should know of, ready or not; empty: no more."""
+        """Show a remark to people in `/readyz`, ready or not; an empty text removes it."""
         self.readiness.remark(name, text)
 
     def count_foreign(self, foreign: ForeignRecords) -> None:
-        """Have `/metrics` tell of the foreign records that this process met in the log."""
+        """Show in `/metrics` the foreign records that this process read."""
         counter = self.metrics.counter(
             "meshlog_log_foreign_records_total",
             "Records passed over because no writer of their stream can have written them, by stream.",

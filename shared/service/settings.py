@@ -58,7 +58,7 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Trust domain of the SPIFFE identities."""
     budgets: tuple[str, ...] = ()
     """Limits of objects and namespaces that differ from their defaults, NAME=NUMBER each; docs/policy.md has the names.
-    The compiler, the injector and the commands must be told the same."""
+    The compiler, the injector and the commands need the same value."""
     instance: str = ""
     """Unique name of this process, the pod's name on Kubernetes; empty: the host's name."""
     http_host: str = "127.0.0.1"
@@ -231,7 +231,7 @@ def _shown(default: Any) -> str:
 
 
 def documented(settings_type: type) -> dict[str, str]:
-    """The docstring under each field, from the source: what a reader of the code sees is what `--help` says."""
+    """Return the docstring under each field, from the source: `--help` prints what a reader of the code sees."""
     found: dict[str, str] = {}
     for owner in reversed(settings_type.__mro__):
         try:

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """Holds the newest value and wakes whoever waits for it."""
+    """Holds the newest value and wakes the tasks that wait for it."""
 
     def __init__(self) -> None:
         self._value: T | None = None
@@ -22,11 +22,11 @@ class Latest(Generic[T]):
 
     @property
     def value(self) -> T | None:
-        """The newest value; none before the first."""
+        """The newest value; None before the first."""
         return self._value
 
     def set(self, value: T) -> None:
-        """Replace the value; an equal one wakes nobody."""
+        """Replace the value; an equal one wakes no task."""
         if self._value == value:
             return
         self._value = value

@@ -38,7 +38,7 @@ class JetStreamLogs:
 
     def __init__(self, access: LogAccess, streams: Streams, settings: StreamSettings | None = None) -> None:
         self.foreign = ForeignRecords()
-        """What was passed over in all of them."""
+        """Counts the skipped records of all streams."""
         self._specs = specs(streams, settings)
         self._durable = settings is not None and settings.durable
         self._whole = streams.events
@@ -55,7 +55,7 @@ class JetStreamLogs:
 
     @classmethod
     def from_settings(cls, settings: CommonSettings, *, name: str) -> JetStreamLogs:
-        """Begin to connect as a service's settings say; `name` is for the server's monitoring.
+        """Begin to connect by a service's settings; `name` is shown by the server's monitoring.
 
         Raises `BadInputError` for settings that contradict each other.
         """
@@ -84,7 +84,7 @@ class JetStreamLogs:
         return JetStreamLog(self._specs[stream], self._connection, self.foreign, user=self._user)
 
     def existing(self, stream: str) -> JetStreamLog:
-        """The stream of that name as it is: for who may read and must not create."""
+        """Return the stream of that name without creating it, for users that may only read."""
         return JetStreamLog(self._specs[stream], self._connection, self.foreign, user=self._user)
 
     async def ensure(self, *names: str) -> None:
@@ -118,5 +118,5 @@ class JetStreamLogs:
             refuse(spec.name, weaknesses(spec, config, whole=spec.name == self._whole))
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         await self._connection.close()

@@ -16,7 +16,7 @@ class MemoryLogs:
 
     def __init__(self, streams: Streams | None = None, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.foreign = ForeignRecords()
-        """What was passed over in all of them."""
+        """Counts the skipped records of all streams."""
         self._specs = specs(streams or Streams())
         self._clock = clock
         self._open: dict[str, MemoryLog] = {}

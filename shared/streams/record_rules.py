@@ -1,7 +1,7 @@
-"""Whether what a record says belongs under its subject: one judge for each stream that others may write to.
+"""Checks that the content of a record belongs under its subject: one rule for each stream that guests may write to.
 
-A judge looks at the record alone. It says why the record is foreign, or nothing. What a newer build wrote is not
-foreign: readers that cannot read it decide what that means for them.
+A rule sees the record alone, and returns why it is foreign, or an empty text. A record of a newer build is not foreign:
+each reader decides what a record that it cannot decode means.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ def specs(streams: Streams, settings: StreamSettings | None = None) -> dict[str,
     """The streams of one mesh by name.
 
     `MESH_EVENTS` has no limit by age: live objects must not vanish. All streams refuse new records when they are
-    full instead of dropping old ones, except where `max_per_subject` says that only the newest matter. All are on
-    disks: one in memory that every server has lost elects no leader before the last of them is back (tried: of three
-    servers, two were not enough), and without leases nothing is written.
+    full instead of dropping old ones, except where `max_per_subject` keeps only the newest. All are on disks: a stream
+    in memory that every server has lost elects no leader before the last server is back (tried: two of three were not
+    enough), and without leases nothing is written.
     """
     settings = settings or StreamSettings()
     replicas = settings.replicas

@@ -1,8 +1,8 @@
 """X.509-SVIDs on the requester's side: ask the CA through the log, check what comes back, keep it current.
 
 Edges ask for the workloads that they serve (`CertificateRequester`), control-plane services for themselves
-(`ServingCertificate`). Whoever needs the roots follows them (`BundleFollower`). Both sides judge a certificate by the
-same rules (`validate_svid`).
+(`ServingCertificate`). Components that need the roots follow them (`BundleFollower`). Both sides check a certificate
+by the same rules (`validate_svid`).
 """
 
 from shared.identity.bundle import BundleFollower

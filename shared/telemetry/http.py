@@ -1,7 +1,7 @@
-"""The HTTP side of every service: `/healthz` (alive), `/readyz` (may be sent work), `/metrics`.
+"""The HTTP server of every service: `/healthz` (alive), `/readyz` (may receive work), `/metrics`.
 
-Small and our own: aiohttp costs 10 MB resident in processes that need it for nothing else. Ready means what a
-load balancer needs to know; each reason for not being ready has a name and a sentence.
+Hand-written, because aiohttp costs 10 MB resident in processes that need it for nothing else. Readiness is for load
+balancers; each reason against it has a name and a sentence.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Readiness:
         self._why_not: dict[str, str] = {}
         self._held: set[str] = set()
         self.remarks: dict[str, str] = {}
-        """What people should know of, by its name, though it does not say whether this may be sent work."""
+        """Remarks for people by name; they do not affect readiness."""
 
     def set(self, name: str, *, ready: bool, why: str = "") -> None:
-        """Say whether one condition holds, and why not."""
+        """Report whether one condition holds, and if not, why."""
         if ready:
             self._held.add(name)
             self._why_not.pop(name, None)
@@ -39,7 +39,7 @@ class Readiness:
             self._why_not[name] = why or "not yet"
 
     def remark(self, name: str, text: str) -> None:
-        """Say something beside; empty: no more."""
+        """Set a remark; an empty text removes it."""
         if text:
             self.remarks[name] = text
         else:
@@ -66,7 +66,7 @@ class HealthServer:
         self._metrics = metrics
         self._server: asyncio.Server | None = None
         self.port = 0
-        """The port that is listened on, once started; tells which one a request for port 0 got."""
+        """The port, once started; the assigned one if port 0 was requested."""
 
     async def start(self, host: str, port: int) -> None:
         """Listen; raises `BadInputError` if the address cannot be had."""
@@ -105,10 +105,10 @@ class HealthServer:
             case "/readyz":
                 ready = self._readiness.ready
                 why_not = {} if ready else self._readiness.why_not
-                told = {"ready": ready, "why_not": why_not}
+                shown = {"ready": ready, "why_not": why_not}
                 if self._readiness.remarks:
-                    told["remarks"] = self._readiness.remarks
-                body = msgspec.json.encode(told)
+                    shown["remarks"] = self._readiness.remarks
+                body = msgspec.json.encode(shown)
                 response = _response("200 OK" if ready else "503 Service Unavailable", "application/json", body)
             case "/metrics":
                 body = self._metrics.render().encode()

@@ -33,7 +33,7 @@ _SECRETS = (
 
 
 _LONGEST = 16 * 1024
-"""Characters of one text in a line: what a peer says may be megabytes."""
+"""Characters of one text in a line: a peer's message may have megabytes."""
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
@@ -107,11 +107,11 @@ class TextFormatter(logging.Formatter):
         fields = " ".join(f"{key}={value}" for key, value in vars(record).items() if key not in _OWN)
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
         text = redact(f"{moment} {record.levelname.lower():7} {record.getMessage()} {fields}".rstrip())
-        told = [visible(text, most=_LONGEST)]
+        shown = [visible(text, most=_LONGEST)]
         if record.exc_info and record.exc_info[1] is not None and not isinstance(record.exc_info[1], MeshlogError):
             # Marked: no line of it can look like a record of its own.
-            told += [f"  | {line}" for line in lines(redact(self.formatException(record.exc_info)), most=_LONGEST)]
-        return "\n".join(told)
+            shown += [f"  | {line}" for line in lines(redact(self.formatException(record.exc_info)), most=_LONGEST)]
+        return "\n".join(shown)
 
 
 LEVELS = ("debug", "info", "warning", "error")

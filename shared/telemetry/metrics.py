@@ -1,7 +1,7 @@
 """Metrics: OpenTelemetry instruments, read as Prometheus text on `/metrics`.
 
 An OpenTelemetry counter costs 6 µs an addition, too much for what happens per push. So counters here are plain
-numbers behind observable instruments, read only when somebody asks; histograms are OpenTelemetry's own, with
+numbers behind observable instruments, read only on request; histograms are OpenTelemetry's own, with
 boundaries in seconds. The text exposition is rendered from the SDK's in-memory reader: the Prometheus exporter
 package would bring a second registry and its own server.
 """
@@ -65,7 +65,7 @@ class Metrics:
         return counter
 
     def gauge(self, name: str, description: str, read: Callable[[], float | Mapping[Labels, float]]) -> None:
-        """A number that is read when somebody asks, or one for each set of labels."""
+        """Register a number that is read on request, or one for each set of labels."""
 
         def observe(_options: CallbackOptions) -> Iterable[Observation]:
             value = read()

@@ -1,8 +1,8 @@
 """Traces: from the change in Kubernetes to the ACK of the proxy, through the log's headers.
 
 W3C trace context, with spans of our own: a span of the OpenTelemetry SDK costs 12 µs, and most processes export
-none. Ids are made and handed on in any case, so that a trace holds together when only some parts export. Who
-exports writes OTLP/JSON, one object a line, the form that the OpenTelemetry collector's file receiver reads.
+none. Ids are made and handed on in any case, so that a trace stays connected when only some parts export. An
+exporting process writes OTLP/JSON, one object a line, the form that the OpenTelemetry collector's file receiver reads.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from shared.errors import MeshlogError
 from shared.kubernetes.answers import JSON
-from shared.kubernetes.answers import Answer as KubeAnswer
+from shared.kubernetes.answers import ApiAnswer as KubeAnswer
 
 
 class KubeError(MeshlogError):

@@ -18,7 +18,7 @@ from services.ingestor.core.list_decode import failure_of
 from services.ingestor.core.reflector import Failure
 from services.ingestor.kubernetes.source import KindAbsentError, ListAnswer, SourceError
 from shared.io.decoding import UndecodableError, decode
-from shared.kubernetes.answers import MOST_ANSWER, Answer, RequestError, WatchRefusedError
+from shared.kubernetes.answers import MOST_ANSWER, ApiAnswer, RequestError, WatchRefusedError
 from shared.kubernetes.client import KubernetesClient
 from shared.names import INGESTOR
 
@@ -167,14 +167,14 @@ class KubernetesSource:
             raise _refused(answer)
         return answer.status
 
-    async def _request(self, method: str, path: str, **details: Any) -> Answer:
+    async def _request(self, method: str, path: str, **details: Any) -> ApiAnswer:
         try:
             return await self._client.request(method, path, **details)
         except RequestError as error:
             raise SourceError(Failure(error.why)) from error
 
 
-def _refused(answer: Answer) -> SourceError:
+def _refused(answer: ApiAnswer) -> SourceError:
     return SourceError(failure_of(answer.status, answer.body, answer.retry_after))
 
 

@@ -27,7 +27,7 @@ from shared.eventlog.protocol import (
 from shared.records import chunked_payload
 from shared.records.snapshot import Commit, FutureSnapshotError, Snapshot, SnapshotError, decode_commit
 from shared.records.subjects import Streams
-from shared.service.background_task import beside
+from shared.service.background_task import background_task
 from shared.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class SnapshotFollower:
         if start > tip.sequence:
             self._report_caught_up()
         async with (
-            beside(self._check_tip()),
+            background_task(self._check_tip()),
             contextlib.aclosing(self._snapshots.follow(start=start, subjects=self._subject)) as all_,
         ):
             async for record in all_:

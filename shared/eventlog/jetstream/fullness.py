@@ -1,7 +1,7 @@
-"""A log that takes no more: which limit it met, and what makes room.
+"""Explains a full log: which limit it reached, and how to make room.
 
-All streams refuse what is new when they are full (`discard: new`), so nothing is lost: writers wait, and readers read
-on. But nobody may have to guess why changes do not arrive.
+A full stream refuses new records (`discard: new`), so nothing is lost: writers wait, and readers go on. The error has
+to name the cause, because changes no longer arrive.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LIMITS = (("max_bytes", "bytes", "--max-bytes"), ("max_msgs", "messages", "--ma
 
 
 async def explained(session: NatsSession, stream: str, error: LogFullError) -> LogFullError:
-    """The same error in a sentence that somebody can act on; as it was if the log cannot say more now."""
+    """Return the error with the limit and its remedy; unchanged if the log does not answer now."""
     try:
         info = await call(session, stream, f"STREAM.INFO.{stream}")
     except EventLogError:

@@ -1,8 +1,8 @@
-"""One connection to NATS that heals itself, and requests that end when it breaks.
+"""A connection to NATS that reconnects, and requests that fail as soon as it breaks.
 
-nats-py's own reconnect is switched off: it replays what was buffered (an append that was given up would be written
-later all the same), stays closed for good after some errors that a server sends, and tells a waiting request nothing.
-So a lost connection here is replaced by a new client, and whoever waited for an answer on the old one hears at once.
+The reconnect of nats-py is switched off: it replays buffered messages (an append that had failed would be written
+later), stays closed after some errors of a server, and does not fail waiting requests. Here a new client replaces a
+lost one, and requests that wait for an answer of the old one fail at once.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _log = logging.getLogger(__name__)
 
 _BACKOFF = Backoff(first=0.05, longest=0.5, jitter=(0.5, 1.5))
 _PING = 2
-"""Seconds between pings; a server that leaves two unanswered is given up for another: frozen, or cut off."""
+"""Seconds between pings; a server that does not answer two is frozen or cut off, and another is used."""
 _GLANCE = 0.25
-"""Seconds between looks whether nats-py has given its server up. It says so only once the connection is closed, and
-TLS takes up to 30 s to close one whose other end is silent."""
+"""Seconds between checks whether nats-py has given its server up. Its callback runs only after the connection is
+closed, and closing TLS to a silent peer takes up to 30 s."""
 _CLOSED_WITHIN = 1.0
-"""Seconds that a connection which is let go of has to close."""
+"""Seconds that closing a connection may take."""
 _STATUS = "Status"
 _PENDING_BYTES = 64 * 1024 * 1024
 
 
 class LogAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the log is and as whom to speak to it."""
+    """Addresses and credentials of the log."""
 
     servers: tuple[str, ...]
     """Addresses, `nats://host:port`."""
@@ -53,14 +53,14 @@ class LogAccess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NatsSession:
-    """One client for as long as it lives; a `NatsConnection` replaces it."""
+    """One connected client; a `NatsConnection` replaces it when it breaks."""
 
     def __init__(self, client: Client, *, accounts: bool = False) -> None:
         """`accounts`: see `LogAccess`."""
         self.client = client
         self._accounts = accounts
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when this line is of no use any more."""
+        """Done when this session has ended."""
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._prefix = client.new_inbox() + "."
         self._numbers = itertools.count(1)
@@ -70,7 +70,7 @@ class NatsSession:
         return api_prefix(stream if self._accounts else "")
 
     async def prepare(self) -> None:
-        """Listen for answers."""
+        """Subscribe to answers."""
         await self.client.subscribe(self._prefix + "*", cb=self._answer, pending_bytes_limit=_PENDING_BYTES)
 
     async def request(
@@ -82,9 +82,10 @@ class NatsSession:
         headers: Mapping[str, str] | None = None,
         again: float | None = None,
     ) -> Msg:
-        """Publish and wait for the answer; `LogUnavailableError` if nobody listens, none comes, or the line breaks.
+        """Publish a request and return the answer.
 
-        What may be said twice is said again each `again` seconds meanwhile, and the first answer counts.
+        An idempotent request is repeated each `again` seconds until the first answer. Raises `LogUnavailableError` if
+        no server is subscribed, no answer comes `within` seconds, or the session ends.
         """
         reply = f"{self._prefix}{next(self._numbers)}"
         answer = self._answers[reply] = asyncio.get_running_loop().create_future()
@@ -107,7 +108,7 @@ class NatsSession:
     async def publish(
         self, subject: str, payload: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send without waiting; `LogUnavailableError` if the line is broken."""
+        """Publish without an answer. Raises `LogUnavailableError` if the session has ended."""
         if self.lost.done():
             raise _unavailable(subject)
         try:
@@ -116,7 +117,7 @@ class NatsSession:
             raise _unavailable(subject) from error
 
     def end(self) -> None:
-        """Tell everybody who waits that no answer will come."""
+        """Fail every request that waits for an answer."""
         if not self.lost.done():
             self.lost.set_result(None)
         for answer in self._answers.values():
@@ -131,7 +132,7 @@ class NatsSession:
 
 
 class NatsConnection:
-    """Keeps a `NatsSession` to one of the servers, for ever, until it is closed."""
+    """Keeps a `NatsSession` with one of the servers until it is closed."""
 
     def __init__(self, access: LogAccess, *, jitter: Callable[[], float] = random.random) -> None:
         self._access = access
@@ -143,12 +144,12 @@ class NatsConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called: nothing will work again."""
+        """Whether `close` was called."""
         return self._closed
 
     @property
     def connected(self) -> bool:
-        """Whether there is a line at this moment."""
+        """Whether there is a working session at this moment."""
         session = self._session
         if self._closed or session is None or not session.done() or session.exception() is not None:
             return False
@@ -161,7 +162,10 @@ class NatsConnection:
         self._keeper = loop.create_task(self._keep(), name="log connection")
 
     async def session(self, *, within: float | None = None) -> NatsSession:
-        """The line as soon as there is one; `LogUnavailableError` after `within` seconds or when closed."""
+        """Return a working session as soon as there is one.
+
+        Raises `LogUnavailableError` after `within` seconds, or if this connection was closed.
+        """
         future = self._session
         if future is not None and future.done() and not self._closed and future.exception() is None:
             session = future.result()
@@ -180,7 +184,7 @@ class NatsConnection:
             raise _unavailable(", ".join(self._access.servers)) from error
 
     async def close(self) -> None:
-        """Let go of the connection; everybody who waits on it gets `LogUnavailableError`."""
+        """Close the connection; waiting calls raise `LogUnavailableError`."""
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
@@ -301,7 +305,7 @@ def _unavailable(about: str) -> LogUnavailableError:
 
 
 async def _quietly(close: Callable[[], Awaitable[None]]) -> None:
-    """Close a client that may be broken already: how it breaks further tells nobody anything."""
+    """Close a client that may be broken already, so its errors are of no interest."""
     try:
         await close()
     except (NatsError, OSError) as error:

@@ -1,9 +1,9 @@
-"""Reading a JetStream stream in order: an ordered consumer that notices everything that can go wrong with it.
+"""Reads a JetStream stream in order, by an ordered consumer (ADR-17) that detects every loss.
 
-The server pushes; there is nothing to poll. Each message has the consumer's own running number, each heartbeat
-the last number sent, so a dropped message, a consumer that is gone and a server that is gone all show. Whoever
-reads starts a new consumer where it stood. Flow control is answered as messages are taken, so a slow reader slows
-the server down instead of filling memory.
+The server pushes. Each message has the consumer's own running number, and each heartbeat the last number sent, so a
+dropped message, a lost consumer and a lost server are all detected. The reader then starts a new consumer at its
+position. Flow control is answered as messages are taken, so a slow reader slows the server down instead of filling
+memory.
 """
 
 from __future__ import annotations
@@ -29,33 +29,36 @@ from shared.eventlog.jetstream.stream_api import (
 from shared.eventlog.protocol import LogUnavailableError, Record
 
 HEARTBEAT = 1.0
-"""Seconds after which an idle server says that it is there."""
+"""Seconds after which an idle server sends a heartbeat."""
 
 _SILENCE = 2.5 * HEARTBEAT
 _ALIVE = "100"
 _PATIENCE = (0.3, 0.5, 1.0, 1.0, 1.0)
-"""Seconds that each of the questions for a consumer of one name may take, before one of another name is asked for."""
+"""Seconds that each attempt to create a consumer of one name may take; after the last, another name is used."""
 
 
 class ConsumerLostError(LogUnavailableError):
-    """Messages went missing on the way or the server fell silent: start a new consumer where reading stood."""
+    """Messages were lost or heartbeats are missing: start a new consumer at the position of the reader."""
 
 
-class _Inbox:
-    """Messages of one subscription, taken one by one without a task for each."""
+class _MessageInbox:
+    """Messages of one subscription, read without a task for each."""
 
     def __init__(self) -> None:
         self._messages: deque[Msg] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
     async def put(self, message: Msg) -> None:
-        """What the subscription calls."""
+        """Called by the subscription."""
         self._messages.append(message)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def get(self, session: NatsSession) -> Msg:
-        """The next message; `ConsumerLostError` after silence, `LogUnavailableError` when the line breaks."""
+        """Return the next message.
+
+        Raises `ConsumerLostError` without heartbeats, `LogUnavailableError` if the session ends.
+        """
         while not self._messages:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -71,12 +74,12 @@ class _Inbox:
 async def deliver(
     session: NatsSession, stream: str, *, subjects: str, policy: dict[str, Any]
 ) -> AsyncGenerator[Record | None, None]:
-    """Yield records as the server delivers them, and none whenever it has nothing more for now.
+    """Yield records as the server delivers them, and None whenever it has nothing more for now.
 
-    The first none may come before any record, if the stream holds nothing that is wanted. `policy` is where to
-    start (`deliver_policy` and so on). Raises `ConsumerLostError` and `LogUnavailableError`; both mean: start again.
+    The first None may come before any record, if the stream holds none that is wanted. `policy` is where to start
+    (`deliver_policy` and its fields). Raises `LogUnavailableError` (`ConsumerLostError` is one): call it again.
     """
-    inbox = _Inbox()
+    inbox = _MessageInbox()
     subject = session.client.new_inbox()
     try:
         subscription = await session.client.subscribe(
@@ -107,7 +110,7 @@ async def deliver(
 
 
 async def _control(session: NatsSession, stream: str, message: Msg, seen: int) -> bool:
-    """Answer flow control, check a heartbeat; true if the server has nothing more for now."""
+    """Answer flow control or check a heartbeat; return whether the server has nothing more for now."""
     headers = message.headers or {}
     if headers[STATUS] != _ALIVE:
         raise ConsumerLostError("log/consumer", f"the consumer ended ({headers[STATUS]})", about=stream)
@@ -120,7 +123,7 @@ async def _control(session: NatsSession, stream: str, message: Msg, seen: int) -
 
 
 async def _create(session: NatsSession, stream: str, inbox: str, subjects: str, policy: dict[str, Any]) -> int:
-    """Create the consumer; how many records wait for it. It vanishes by itself soon after nobody listens."""
+    """Create the consumer; return how many records wait for it. It is deleted soon after the subscription ends."""
     name = secrets.token_hex(8)
     path = f"CONSUMER.CREATE.{stream}.{name}"
     config: dict[str, Any] = {
@@ -144,10 +147,10 @@ async def _create(session: NatsSession, stream: str, inbox: str, subjects: str, 
         try:
             answer = await call(session, stream, path, request, within=within)
         except LogUnavailableError as error:
-            # Without a leader nobody answers. Asking again under the same name is asking for the same consumer.
+            # A stream without a leader does not answer. The same name again means the same consumer.
             if error.code != "log/timeout" or asked == len(_PATIENCE):
                 raise
             continue
-        # One that was made by an unanswered request may have sent what it had already: its heartbeat will tell.
+        # A consumer that an unanswered request created may have sent all it had: its heartbeat will show that.
         return int(answer.get("num_pending", 0)) if asked == 1 else 1
     raise AssertionError("a consumer is asked for at least once")

@@ -1,8 +1,7 @@
-"""Silence of the log's client, for as long as a command speaks for itself.
+"""Switches the log lines of the event log's client off, while a command reports errors itself.
 
-A service says that it lost the log and that it found it again. A command waits an outage out, with a deadline and a
-sentence of its own, and those lines would only stand between its answers. The silence ends with its scope: what else
-runs in the process is heard before and after it.
+A service logs that the connection was lost and restored. A command waits for the log with a deadline and an error
+message of its own, so these lines would only clutter its output. They are switched on again at the end of the scope.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ _restored: list[int] = []
 
 
 @contextlib.contextmanager
-def hushed() -> Generator[None]:
-    """Keep what is less than critical to itself while this lasts; scopes may overlap, each ends alone."""
+def quiet_logging() -> Generator[None]:
+    """Suppress lines less severe than critical in this scope; scopes may overlap."""
     logger = logging.getLogger(NAME)
     _restored.append(_restored[0] if _restored else logger.level)
     # A level holds for the loggers below it; a filter would not.

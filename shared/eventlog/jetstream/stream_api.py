@@ -1,6 +1,6 @@
-"""The part of the JetStream wire protocol that the log needs: requests, errors, and how a record looks.
+"""The part of the JetStream wire protocol that the log needs: requests, errors, and records.
 
-Spoken over the plain connection, because nats-py's JetStream context cannot send atomic batches, keeps a push
+Sent over a plain NATS connection, because nats-py's JetStream context cannot send atomic batches, keeps a push
 consumer's heartbeats to itself, and its types leave out what newer servers understand (`allow_atomic`). The
 protocol: NATS ADR-1 (JSON API), ADR-13 (pull), ADR-17 (ordered consumers), ADR-50 (atomic batches).
 """
@@ -19,18 +19,18 @@ from shared.eventlog.foreign import COPIED_FROM
 from shared.eventlog.jetstream.nats_client import Msg
 from shared.eventlog.jetstream.nats_connection import NatsSession
 from shared.eventlog.protocol import EventLogError, LogFullError, LogUnavailableError, Record
-from shared.eventlog.stream_spec import LOOKING, StreamSpec
+from shared.eventlog.stream_spec import READ_ONLY_USERS, StreamSpec
 from shared.io.decoding import UndecodableError, decode
 
 WITHIN = 5.0
-"""Seconds that the answer to a write may take: if it is given up, what was written must be read again."""
+"""Seconds that the answer to a write may take; after it, the writer must read what was written."""
 SMALL_WITHIN = 2.5
-"""The same for one record, and for a stream that is made: both are done again without harm."""
+"""The same for one record, and for the creation of a stream: both are idempotent."""
 ANSWERED_WITHIN = 1.0
-"""Seconds that the answer to a question may take."""
+"""Seconds that the answer to a query may take."""
 AGAIN = 0.2
-"""Seconds after which a question is asked again. While a stream has no leader nobody answers at all, and who waits on
-does not notice that there is one: measured after `kill -9`, that cost more than the election."""
+"""Seconds after which a query is repeated. A stream without a leader does not answer, and a request that was sent
+before the election gets no answer after it: measured after `kill -9`, waiting cost more than the election."""
 
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -56,7 +56,7 @@ NANOSECONDS = 1_000_000_000
 
 _STORE_FAILED = 10077
 RECORD_TOO_LARGE = 10054
-"""A stream whose operator allows shorter records only than we write: it takes them once its limit is raised."""
+"""The stream's limit of record size is below the record; it is accepted once an operator raises the limit."""
 _NO_STORAGE = frozenset({10002, 10023, 10028, 10047})
 """Resources of the account or of the server are used up."""
 
@@ -72,7 +72,7 @@ class JetStreamApiError(EventLogError):
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
-    """Where a stream begins and ends, and which incarnation of it that is."""
+    """First and last sequence of a stream, and when it was created."""
 
     first: int
     last: int
@@ -99,7 +99,7 @@ async def call(
 
 
 async def ask(session: NatsSession, stream: str, subject: str, request: Any = None) -> dict[str, Any]:
-    """The same for what changes nothing: it is asked again until somebody is there who knows."""
+    """Send a request that changes nothing; repeat it until a server answers."""
     return await call(session, stream, subject, request, again=AGAIN)
 
 
@@ -144,19 +144,19 @@ async def ensure_stream(
 ) -> dict[str, Any]:
     """Create a stream, or leave it as it is; its configuration. What an operator tuned on an older one stays.
 
-    Whether it is there is asked first: its own leader says so, as soon as there is one, whether or not the servers
-    have a leader of all streams, who would have to create it. What was asked for and not answered `within` seconds may
-    be done all the same: asking again does no harm. Creating is idempotent on the server, so services that start at
+    Its existence is checked first: the stream's own leader answers that as soon as there is one, even if the cluster
+    has no metadata leader, which would have to create it. A creation without an answer `within` seconds may have
+    succeeded: repeat it. Creating is idempotent on the server, so services that start at
     once may race. Only what the log's correctness rests on is added to a stream that exists: its subjects, atomic
     batches, the duplicate window.
 
-    `user` is who asks: some may create no stream, and only its owner may change one (`StreamSpec.owner`). They raise
-    `LogUnavailableError` while it is missing, and take it as it is.
+    `user` is the NATS user: some may not create streams, and only its owner may change one (`StreamSpec.owner`). For
+    others, raises `LogUnavailableError` while the stream is missing, and uses it unchanged.
     """
     wanted = stream_config(spec)
     there = await _there(session, spec.name, within=min(within, ANSWERED_WITHIN))
     if there is None:
-        if user in LOOKING:
+        if user in READ_ONLY_USERS:
             raise LogUnavailableError("log/no-stream", "is not there yet; another service creates it", about=spec.name)
         try:
             return (await call(session, spec.name, f"STREAM.CREATE.{spec.name}", wanted, within=within))["config"]
@@ -174,7 +174,7 @@ async def ensure_stream(
 
 
 async def _there(session: NatsSession, stream: str, *, within: float) -> dict[str, Any] | None:
-    """The configuration of a stream; none if there is no such stream."""
+    """Return the configuration of a stream; None if it does not exist."""
     try:
         return (await call(session, stream, f"STREAM.INFO.{stream}", within=within, again=AGAIN))["config"]
     except JetStreamApiError as error:
@@ -184,7 +184,7 @@ async def _there(session: NatsSession, stream: str, *, within: float) -> dict[st
 
 
 def stream_config(spec: StreamSpec) -> dict[str, Any]:
-    """How a stream is described to the server."""
+    """Return the configuration of a stream in the form of the server."""
     return {
         "name": spec.name,
         "description": spec.description,
@@ -206,7 +206,7 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """What the reply subject of a delivered message says (ADR-15): `$JS.ACK.….stream.consumer.n.seq.cseq.time.left`."""
+    """The reply subject of a delivered message (ADR-15): `$JS.ACK.….stream.consumer.n.seq.cseq.time.left`."""
 
     stream_sequence: int
     consumer_sequence: int

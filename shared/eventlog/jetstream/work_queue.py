@@ -1,7 +1,7 @@
-"""Taking jobs off a work-queue stream: a durable pull consumer that all takers of a group share.
+"""Takes jobs off a work-queue stream, by a durable pull consumer that all takers of a group share.
 
-Pulled, not pushed, so that a taker holds only as many jobs as it can work on, and one that dies holds them no
-longer than the stream's `acknowledge_within`.
+Pull instead of push: a taker holds only as many jobs as it can work on, and a taker that ends holds them no longer than
+the stream's `acknowledge_within`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from shared.eventlog.stream_spec import StreamSpec
 _BATCH = 32
 """Jobs asked for at once: enough to hide the round trip, few enough to be done within their time."""
 _WAIT = 30.0
-"""Seconds that one request for jobs stands before it is made again."""
+"""Seconds after which a request for jobs expires and is repeated."""
 _HEARTBEAT = 1.5
-"""Seconds after which the server says that a request for jobs still stands."""
+"""Seconds between heartbeats of the server for a request that has not expired."""
 _SILENCE = 2.5 * _HEARTBEAT
-"""Seconds after which it is made again: with the server that led the queue it is gone, and nobody says so."""
+"""Seconds without a heartbeat after which the request is repeated: it is lost with the server that led the stream."""
 _OVER = frozenset({"404", "408"})
 _ALIVE = "100"
 
@@ -54,7 +54,7 @@ class _JetStreamJob:
 
 
 async def take_jobs(session: NatsSession, spec: StreamSpec, group: str) -> AsyncGenerator[Job, None]:
-    """Yield jobs until the line breaks (`LogUnavailableError`)."""
+    """Yield jobs until the session ends (`LogUnavailableError`)."""
     config = {
         "durable_name": group,
         "ack_policy": "explicit",
@@ -99,7 +99,7 @@ async def take_jobs(session: NatsSession, spec: StreamSpec, group: str) -> Async
 
 
 async def _next(session: NatsSession, messages: asyncio.Queue[Msg]) -> Msg | None:
-    """The next message, none if the request for jobs must be made again."""
+    """Return the next message; None if the request for jobs must be repeated."""
     if not messages.empty():
         return messages.get_nowait()
     getting = asyncio.ensure_future(messages.get())

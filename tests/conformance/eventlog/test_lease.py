@@ -11,7 +11,7 @@ import msgspec
 
 from shared.eventlog.protocol import EventLog, Logs, Record
 from shared.records.subjects import Streams
-from shared.service.background_task import beside
+from shared.service.background_task import background_task
 from shared.service.lease import Lease, Tenure
 from tests.conformance.eventlog.conftest import Intrude
 from tests.waiting import eventually
@@ -115,7 +115,7 @@ async def test_two_processes_of_one_name_do_not_take_turns(logs: Logs, streams: 
         async for record in log.follow(subjects=streams.lease_subject("compiler")):
             history.append(record)
 
-    async with beside(watch()), replicas(logs, streams, "same", "same") as two:
+    async with background_task(watch()), replicas(logs, streams, "same", "same") as two:
         await leader(two)
         await eventually(lambda: len(history) >= 8, within=20, what="the lease was renewed often")
     tenures = [(record.time / 1e9, msgspec.json.decode(record.payload, type=Tenure)) for record in history]

@@ -29,7 +29,7 @@ from shared.records import events
 from shared.records.events import ObjectKey
 from shared.records.snapshot import Commit, Quarantined
 from shared.records.subjects import Streams
-from shared.service.background_task import beside
+from shared.service.background_task import background_task
 from tests.waiting import eventually
 
 STREAMS = Streams()
@@ -252,7 +252,7 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
             listed, _ = await cluster.list("events", "default")
             return [each["involvedObject"]["uid"] for each in listed if each["reason"] == "SplitRoot"]
 
-        async with beside(reporter.run_news()):
+        async with background_task(reporter.run_news()):
             await eventually(told_once, within=5.0, what="an event is told")
         assert await told_once() == [stored["metadata"]["uid"]]
         assert ingestor.writer.counts.written == written

@@ -27,7 +27,7 @@ from shared.records.pins import PIN_KIND, PIN_NAME, Pin, pin_of
 from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus
 from shared.records.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange, record_causes
 from shared.records.subjects import Streams
-from shared.service.background_task import beside
+from shared.service.background_task import background_task
 from shared.service.lease import Tenure
 from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
@@ -527,7 +527,11 @@ async def test_a_reporter_hears_how_far_the_compiler_is_and_what_is_pinned() -> 
     hearing = Hearing(reach, made, STREAMS, outage=0.01)
     leases, log = logs.stream(STREAMS.leases), logs.stream(STREAMS.events)
     subject = STREAMS.lease_subject("compiler")
-    async with beside(hearing.follow_progress(leases)), beside(hearing.follow_pin(log, "c1")), beside(made.run()):
+    async with (
+        background_task(hearing.follow_progress(leases)),
+        background_task(hearing.follow_pin(log, "c1")),
+        background_task(made.run()),
+    ):
         for payload in (b"nonsense", tenure(reached=4), tenure(ttl=0.0, reached=9), tenure(reached=6)):
             await write_chained(leases, Draft(subject, payload), scope=subject)
         await eventually(lambda: written.reports, within=5, what="the status is written")

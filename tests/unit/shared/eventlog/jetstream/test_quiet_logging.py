@@ -6,14 +6,14 @@ import logging
 
 import pytest
 
-from shared.eventlog.jetstream.quiet_logging import NAME, hushed
+from shared.eventlog.jetstream.quiet_logging import NAME, quiet_logging
 
 
 def test_it_is_silent_inside_and_heard_before_and_after(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger=NAME)
     logger = logging.getLogger(f"{NAME}.connection")
     logger.warning("before")
-    with hushed():
+    with quiet_logging():
         logger.warning("inside")
         logger.critical("all is lost")
     logger.warning("after")
@@ -22,7 +22,7 @@ def test_it_is_silent_inside_and_heard_before_and_after(caplog: pytest.LogCaptur
 
 def test_scopes_that_overlap_end_alone(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger=NAME)
-    first, second = hushed(), hushed()
+    first, second = quiet_logging(), quiet_logging()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -34,7 +34,7 @@ def test_scopes_that_overlap_end_alone(caplog: pytest.LogCaptureFixture) -> None
 
 def test_it_ends_with_an_error_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger=NAME)
-    with pytest.raises(RuntimeError), hushed():
+    with pytest.raises(RuntimeError), quiet_logging():
         raise RuntimeError
     logging.getLogger(f"{NAME}.connection").warning("heard")
     assert caplog.messages == ["heard"]
