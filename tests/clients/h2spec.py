@@ -55,7 +55,7 @@ async def _answer(call: GrpcCall) -> None:
 
 class _Answers(DiscoveryServer):
     def _route(self, call: GrpcCall) -> Handler:
-        call.prove(self.accounts.of("h2spec", asyncio.get_running_loop().time()))
+        call.prove(self.usages.of("h2spec", asyncio.get_running_loop().time()))
         return _answer
 
 

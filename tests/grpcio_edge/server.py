@@ -75,9 +75,9 @@ class ServicerCall:
         """Not looked at here."""
         return ""
 
-    def prove(self, account: object) -> None:
+    def prove(self, usage: object) -> None:
         """Pods take turns; beside that nothing: gRPC has no limit for clients that have not shown a token."""
-        self._key = account
+        self._key = usage
 
     def narrow(self, limit: int) -> None:
         """Nothing: gRPC has one limit for the messages of all calls."""

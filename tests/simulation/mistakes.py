@@ -27,8 +27,9 @@ from services.xds_edge.snapshot import follower as following
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.snapshot.follower import SnapshotFollower
 from services.xds_edge.xds.ads import AdsSession
-from services.xds_edge.xds.delta import DeltaSubscription, Offer
+from services.xds_edge.xds.delta import DeltaSubscription
 from services.xds_edge.xds.resource_set import ResourceSet
+from services.xds_edge.xds.subscription import Offer
 from shared.eventlog.chain import ChainVerifier, checkpoint_at
 from shared.eventlog.foreign import ForeignFilter
 from shared.eventlog.protocol import ChainBrokenError, Checkpoint, Draft, Record

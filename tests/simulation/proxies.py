@@ -7,8 +7,8 @@ import random
 
 from services.xds_edge.proxy_status.proxy_record import ProxyRecord
 from services.xds_edge.proxy_status.report_schedule import ReportSchedule
-from services.xds_edge.xds.ads import AdsSession, Offer
-from services.xds_edge.xds.delta import AckResult
+from services.xds_edge.xds.ads import AdsSession
+from services.xds_edge.xds.subscription import AckResult, Offer
 from shared.eventlog.epoch import begins_later
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.records.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS

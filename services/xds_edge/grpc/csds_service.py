@@ -56,15 +56,15 @@ class ClientStatusService:
         self._counters = counters
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def fetch(self, call: GrpcCall, claims: WorkloadToken, account: PodUsage) -> None:
+    async def fetch(self, call: GrpcCall, claims: WorkloadToken, usage: PodUsage) -> None:
         """Answer once."""
         await self._pods.require(claims, call.address)
         payload = await call.read()
         if payload is None:
             raise StreamRefusedError(Code.INVALID_ARGUMENT, "csds/malformed", "there is no request")
-        await self._answer(call, claims, account, payload)
+        await self._answer(call, claims, usage, payload)
 
-    async def stream(self, call: GrpcCall, claims: WorkloadToken, account: PodUsage) -> None:
+    async def stream(self, call: GrpcCall, claims: WorkloadToken, usage: PodUsage) -> None:
         """Answer each request, until the client or its pod is gone."""
         await self._pods.require(claims, call.address)
         reading = asyncio.ensure_future(call.read())
@@ -77,16 +77,16 @@ class ClientStatusService:
                 payload = reading.result()
                 if payload is None:
                     return
-                await self._answer(call, claims, account, payload)
+                await self._answer(call, claims, usage, payload)
                 reading = asyncio.ensure_future(call.read())
         finally:
             reading.cancel()
 
-    async def _answer(self, call: GrpcCall, claims: WorkloadToken, account: PodUsage, payload: bytes) -> None:
+    async def _answer(self, call: GrpcCall, claims: WorkloadToken, usage: PodUsage, payload: bytes) -> None:
         async with self._turns:
             proxies = self._proxies()
             answer = csds.answer(payload, claims, proxies, mesh_namespace=self._mesh_namespace, body=self._body)
             frames = 1 + len(answer) // _WRITTEN
-            account.frames.spend(_ANSWER + len(proxies) / _LOOKED_AT + (1 + EARNED) * frames)
+            usage.frames.spend(_ANSWER + len(proxies) / _LOOKED_AT + (1 + EARNED) * frames)
             with WriteTimeout(self._write_timeout, self._counters, call):
                 await call.write(answer)

@@ -16,8 +16,9 @@ from services.xds_edge.admission.authentication import StreamAdmission
 from services.xds_edge.admission.pod_presence import PodPresence
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.grpc import csds
-from services.xds_edge.grpc.ads_stream import ProxyStream, StreamServices
+from services.xds_edge.grpc.ads_stream import ProxyStream
 from services.xds_edge.grpc.csds_service import MOST_REQUEST, ClientStatusService
+from services.xds_edge.grpc.stream_services import StreamServices
 from services.xds_edge.http2.call import GrpcCall, Handler
 from services.xds_edge.http2.connection import Http2Connection
 from services.xds_edge.http2.keepalive import ConnectionLimits
@@ -72,7 +73,7 @@ class DiscoveryServer:
         self._limits = limits or ConnectionLimits()
         self._handshake_within = handshake_within
         self._reuse_port = reuse_port
-        self.accounts = PodUsages(pod_limits)
+        self.usages = PodUsages(pod_limits)
         self.ledger = MemoryLedger(each=_UNREAD_OF_A_POD * self._limits.max_request, total=unread)
         caps = caps or ConnectionCaps()
         files = allowed_files()
@@ -220,13 +221,13 @@ class DiscoveryServer:
     def _route(self, call: GrpcCall) -> Handler:
         """The handler of a call, once its token says whose it is; raises `StreamRefusedError`."""
         try:
-            serve, claims, token, account = self._admit(call)
+            serve, claims, token, usage = self._admit(call)
         except StreamRefusedError as refusal:
             self._log_refusal(call, refusal)
             raise
 
         async def handle(call: GrpcCall) -> None:
-            await self._serve(serve, call, claims, token, account)
+            await self._serve(serve, call, claims, token, usage)
 
         return handle
 
@@ -236,16 +237,16 @@ class DiscoveryServer:
             raise StreamRefusedError(Code.UNIMPLEMENTED, "call/method", "there is no such method")
         claims, token = self._admission.identify(call.metadata)
         now = asyncio.get_running_loop().time()
-        account = self.accounts.of(claims.pod_uid, now)
-        call.prove(account)
-        if not account.opens(now):
+        usage = self.usages.of(claims.pod_uid, now)
+        call.prove(usage)
+        if not usage.opens(now):
             raise StreamRefusedError(Code.UNAVAILABLE, "stream/pod-paced", "the pod opens too many streams; come back")
         self._admission.admit()
-        return serve, claims, token, account
+        return serve, claims, token, usage
 
-    async def _serve(self, serve: Serve, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage) -> None:
+    async def _serve(self, serve: Serve, call: GrpcCall, claims: WorkloadToken, token: str, usage: PodUsage) -> None:
         try:
-            await serve(call, claims, token, account)
+            await serve(call, claims, token, usage)
         except StreamRefusedError as refusal:
             self._log_refusal(call, refusal)
             raise
@@ -273,30 +274,30 @@ class DiscoveryServer:
             extra={"code": refusal.code, "status": refusal.status.name, "cause": str(refusal.__cause__ or "")},
         )
 
-    async def _fetch_status(self, call: GrpcCall, claims: WorkloadToken, _token: str, account: PodUsage) -> None:
+    async def _fetch_status(self, call: GrpcCall, claims: WorkloadToken, _token: str, usage: PodUsage) -> None:
         """What proxies hold, once."""
         call.narrow(MOST_REQUEST)
-        await self._client_status.fetch(call, claims, account)
+        await self._client_status.fetch(call, claims, usage)
 
-    async def _stream_status(self, call: GrpcCall, claims: WorkloadToken, _token: str, account: PodUsage) -> None:
+    async def _stream_status(self, call: GrpcCall, claims: WorkloadToken, _token: str, usage: PodUsage) -> None:
         """The same, for each request of a stream."""
         call.narrow(MOST_REQUEST)
-        await self._client_status.stream(call, claims, account)
+        await self._client_status.stream(call, claims, usage)
 
-    async def _delta(self, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage) -> None:
-        await self._stream(call, claims, token, account, DeltaVariant(self._services.responses))
+    async def _delta(self, call: GrpcCall, claims: WorkloadToken, token: str, usage: PodUsage) -> None:
+        await self._stream(call, claims, token, usage, DeltaVariant(self._services.responses))
 
-    async def _world(self, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage) -> None:
-        await self._stream(call, claims, token, account, SotwVariant(self._services.responses))
+    async def _world(self, call: GrpcCall, claims: WorkloadToken, token: str, usage: PodUsage) -> None:
+        await self._stream(call, claims, token, usage, SotwVariant(self._services.responses))
 
     async def _stream(
-        self, call: GrpcCall, claims: WorkloadToken, token: str, account: PodUsage, variant: Variant
+        self, call: GrpcCall, claims: WorkloadToken, token: str, usage: PodUsage, variant: Variant
     ) -> None:
         stream = self._running[call] = ProxyStream(
-            self._services, call, claims, token, variant, account=account, address=call.address
+            self._services, call, claims, token, variant, usage=usage, address=call.address
         )
-        self.accounts.join(account, stream)
+        self.usages.join(usage, stream)
         try:
             await stream.run()
         finally:
-            self.accounts.leave(account, stream)
+            self.usages.leave(usage, stream)

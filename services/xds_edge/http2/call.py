@@ -70,7 +70,7 @@ class CallTransport(Protocol):
         """Let the client send that many bytes more on this stream."""
         ...
 
-    def prove(self, account: PodUsage) -> None:
+    def prove(self, usage: PodUsage) -> None:
         """A call showed a token of this pod."""
         ...
 
@@ -156,9 +156,9 @@ class GrpcCall:
         """Seconds that the message which is being written has waited for its turn."""
         return self._outbox.delay if self._outbox is not None else 0.0
 
-    def prove(self, account: PodUsage) -> None:
+    def prove(self, usage: PodUsage) -> None:
         """Its token is of this pod."""
-        self._carrier.prove(account)
+        self._carrier.prove(usage)
 
     def narrow(self, limit: int) -> None:
         """Take messages of at most `limit` bytes."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -114,7 +114,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._writer = FrameWriter(self._h2, self._reader, within=limits.write_timeout, given_up=self._give_up)
         self._goaway = GoAway(self._h2, self._writer, busy=lambda: bool(self.calls), close=self.close)
         self._turns = turns or WriteScheduler()
-        self._account: PodUsage | None = None
+        self._usage: PodUsage | None = None
         self._refused = 0
         self._owed = 0
         self.calls: dict[int, GrpcCall] = {}
@@ -178,11 +178,11 @@ class Http2Connection(asyncio.BufferedProtocol):
         peer = self._socket.get_extra_info("peername") if self._socket is not None else None
         return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
-    def prove(self, account: PodUsage) -> None:
+    def prove(self, usage: PodUsage) -> None:
         """A call showed a token of this pod: the connection counts as that pod's from now on."""
-        if self._account is None:
-            self._account = account
-            self._reader.trust(account.frames)
+        if self._usage is None:
+            self._usage = usage
+            self._reader.trust(usage.frames)
             self._lifetime.prove()
             self._proven(self)
 
@@ -198,7 +198,7 @@ class Http2Connection(asyncio.BufferedProtocol):
 
     def queue(self, outbox: SendQueue) -> None:
         """Have it proceed when it is the pod's turn to write."""
-        self._turns.ask(self._account or self, outbox)
+        self._turns.ask(self._usage or self, outbox)
 
     def acknowledge(self, stream: int, size: int) -> None:
         """Open the window of one stream again."""
@@ -208,8 +208,8 @@ class Http2Connection(asyncio.BufferedProtocol):
 
     def hold(self, call: GrpcCall, size: int) -> None:
         """Count what the call keeps unread, or no more; only a call that was routed receives anything."""
-        if self._account is not None:
-            self._ledger.add(self._account.unread, call, size)
+        if self._usage is not None:
+            self._ledger.add(self._usage.unread, call, size)
 
     def finished(self, stream: int, *, whole: bool) -> None:
         """The call is over on our side, whatever the client still says in it."""
@@ -255,7 +255,8 @@ class Http2Connection(asyncio.BufferedProtocol):
             for event in self._h2.receive_data(frame):
                 if not self._live:
                     return
-                self._take(event)
+                if (handle := self._HANDLERS.get(type(event))) is not None:
+                    handle(self, event)
         except ProtocolError:
             # The GOAWAY that says so is in the buffer.
             self._note("protocol")
@@ -274,40 +275,54 @@ class Http2Connection(asyncio.BufferedProtocol):
         self.fed()
         self.close()
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, DataReceived):
-            self._take_data(event.stream_id or 0, event.data or b"", event.flow_controlled_length or 0)
-        elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
-            self._let_write()
-        elif isinstance(event, RequestReceived):
-            self._open(event.stream_id or 0, cast("Headers", event.headers or ()), ends=event.stream_ended is not None)
-        elif isinstance(event, StreamEnded):
-            self._end(event.stream_id or 0)
-        elif isinstance(event, StreamReset):
-            self._lose(event.stream_id or 0)
-        elif isinstance(event, TrailersReceived):
-            if malformed_trailers(cast("Headers", event.headers or ())):
-                self._h2.reset_stream(event.stream_id or 0, ErrorCodes.PROTOCOL_ERROR)
-                self._lose(event.stream_id or 0)
-        elif isinstance(event, PingAckReceived):
-            self._goaway.answered(event.ping_data or b"")
-        elif isinstance(event, ConnectionTerminated):
-            self.close()
-
-    def _take_data(self, stream: int, content: bytes, size: int) -> None:
+    def _on_data(self, event: DataReceived) -> None:
+        stream, size = event.stream_id or 0, event.flow_controlled_length or 0
         self._owed += size
         if self._owed >= _REOPEN:
-            # At once, and for all calls: one that waits to be read must not keep others from arriving.
+            # At once and for all calls: a call that is not read yet must not keep others from arriving.
             owed, self._owed = self._owed, 0
             self._h2.increment_flow_control_window(owed)
         call = self.calls.get(stream)
-        if call is not None and (messages := call.receive(content, size)) > 1 and self._account is not None:
-            # A frame may hold two thousand, and each is work.
-            self._account.frames.spend(messages - 1)
+        if call is not None and (messages := call.receive(event.data or b"", size)) > 1 and self._usage is not None:
+            # A frame may hold two thousand messages, and each is work.
+            self._usage.frames.spend(messages - 1)
 
-    def _end(self, stream: int) -> None:
-        if (call := self.calls.get(stream)) is not None:
+    def _on_window(self, _event: WindowUpdated | RemoteSettingsChanged) -> None:
+        self._let_write()
+
+    def _on_end(self, event: StreamEnded) -> None:
+        if (call := self.calls.get(event.stream_id or 0)) is not None:
             call.close()
+
+    def _on_reset(self, event: StreamReset) -> None:
+        self._lose(event.stream_id or 0)
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        if malformed_trailers(cast("Headers", event.headers or ())):
+            self._h2.reset_stream(event.stream_id or 0, ErrorCodes.PROTOCOL_ERROR)
+            self._lose(event.stream_id or 0)
+
+    def _on_ping_ack(self, event: PingAckReceived) -> None:
+        self._goaway.answered(event.ping_data or b"")
+
+    def _on_terminated(self, _event: ConnectionTerminated) -> None:
+        self.close()
+
+    def _on_request(self, event: RequestReceived) -> None:
+        self._open(event.stream_id or 0, cast("Headers", event.headers or ()), ends=event.stream_ended is not None)
+
+    _HANDLERS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        DataReceived: _on_data,
+        WindowUpdated: _on_window,
+        RemoteSettingsChanged: _on_window,
+        RequestReceived: _on_request,
+        StreamEnded: _on_end,
+        StreamReset: _on_reset,
+        TrailersReceived: _on_trailers,
+        PingAckReceived: _on_ping_ack,
+        ConnectionTerminated: _on_terminated,
+    }
+    """By the event's very class; other events need no answer."""
 
     def _open(self, stream: int, headers: Headers, *, ends: bool) -> None:
         if malformed(headers):
@@ -338,7 +353,7 @@ class Http2Connection(asyncio.BufferedProtocol):
 
     def _count_refused(self) -> None:
         """Let go of a stranger that tries on."""
-        if self._account is None:
+        if self._usage is None:
             self._refused += 1
             if self._refused >= MOST_REFUSED:
                 self.fail(ErrorCodes.ENHANCE_YOUR_CALM, "refused")

@@ -24,7 +24,7 @@ _FORGET_ABOVE = 4096
 
 
 class CountedStream(Protocol):
-    """A stream of a pod, as its account sees it."""
+    """A stream of a pod, as its usage sees it."""
 
     def evict(self) -> None:
         """End: the pod has opened too many since."""
@@ -83,39 +83,39 @@ class PodUsages:
         return len(self._of)
 
     def of(self, uid: str, now: float) -> PodUsage:
-        """The account of a pod. `now`: seconds of a steady clock."""
-        account = self._of.get(uid)
-        if account is None:
+        """The usage of a pod. `now`: seconds of a steady clock."""
+        usage = self._of.get(uid)
+        if usage is None:
             if len(self._of) >= self._forget_at:
                 self._forget(now)
-            account = self._of[uid] = PodUsage(self._limits, now)
-        return account
+            usage = self._of[uid] = PodUsage(self._limits, now)
+        return usage
 
-    def join(self, account: PodUsage, stream: CountedStream) -> None:
+    def join(self, usage: PodUsage, stream: CountedStream) -> None:
         """Count a stream; another may have to end for it. Raises `StreamRefusedError` if none has to."""
         if self._ranking.total >= self._limits.all_streams:
             most, crowd = self._ranking.most()
-            if crowd is None or most <= len(account.streams) + 1:
+            if crowd is None or most <= len(usage.streams) + 1:
                 raise StreamRefusedError(Code.UNAVAILABLE, "stream/full", "this edge serves as many streams as it may")
             self._evict(crowd)
-        elif len(account.streams) >= self._limits.streams:
-            self._evict(account)
-        self._ranking.move(account, len(account.streams), len(account.streams) + 1)
-        account.streams[stream] = None
+        elif len(usage.streams) >= self._limits.streams:
+            self._evict(usage)
+        self._ranking.move(usage, len(usage.streams), len(usage.streams) + 1)
+        usage.streams[stream] = None
 
-    def leave(self, account: PodUsage, stream: CountedStream) -> None:
+    def leave(self, usage: PodUsage, stream: CountedStream) -> None:
         """Count it no more."""
-        if stream in account.streams:
-            self._ranking.move(account, len(account.streams), len(account.streams) - 1)
-            del account.streams[stream]
+        if stream in usage.streams:
+            self._ranking.move(usage, len(usage.streams), len(usage.streams) - 1)
+            del usage.streams[stream]
 
-    def _evict(self, account: PodUsage) -> None:
-        oldest = next(iter(account.streams))
-        self.leave(account, oldest)
+    def _evict(self, usage: PodUsage) -> None:
+        oldest = next(iter(usage.streams))
+        self.leave(usage, oldest)
         oldest.evict()
 
     def _forget(self, now: float) -> None:
-        for uid in [uid for uid, account in self._of.items() if account.idle(now)]:
+        for uid in [uid for uid, usage in self._of.items() if usage.idle(now)]:
             del self._of[uid]
         # Those that are left have streams: their number is bounded elsewhere, and looking at all is not free.
         self._forget_at = max(_FORGET_ABOVE, 2 * len(self._of))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.xds.ads import AdsSession
-from services.xds_edge.xds.delta import Offer
+from services.xds_edge.xds.subscription import Offer
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus
 from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, TYPE_URLS

@@ -10,7 +10,7 @@ from services.xds_edge.proxy_status.reporter import StatusReporter
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.snapshot.fleet import Fleet, FleetStream
 from services.xds_edge.xds.ads import AdsSession
-from services.xds_edge.xds.delta import Offer
+from services.xds_edge.xds.subscription import Offer
 from shared.records.proxy_status import ProxyStatus
 
 
@@ -26,7 +26,7 @@ class ReportSchedule:
         "_session",
         "_stream",
         "_stuck",
-        "standing",
+        "record",
         "workload_class",
     )
 
@@ -34,7 +34,7 @@ class ReportSchedule:
         self,
         stream: FleetStream,
         session: AdsSession,
-        standing: ProxyRecord,
+        record: ProxyRecord,
         *,
         fleet: Fleet,
         secrets: WorkloadSecrets,
@@ -42,7 +42,7 @@ class ReportSchedule:
         edge: str,
     ) -> None:
         """`edge`: instance id of this edge."""
-        self.standing = standing
+        self.record = record
         self.workload_class = ""
         """Of its pod; empty until it is compiled: until then nothing is said of its end."""
         self._stream = stream
@@ -61,8 +61,8 @@ class ReportSchedule:
 
     def acked(self, type_url: str) -> None:
         """The proxy accepted a response."""
-        self.standing.acked(type_url)
-        refusals = self.standing.refusals
+        self.record.acked(type_url)
+        refusals = self.record.refusals
         if type_url in refusals and not self._session.subscriptions[type_url].refused:
             del refusals[type_url]
             self.note(urgent=True)
@@ -71,7 +71,7 @@ class ReportSchedule:
 
     def refused(self, offer: Offer, named: dict[str, str], message: str) -> None:
         """The proxy refused these resources of a response, with this sentence."""
-        self.standing.refused(offer, named, message)
+        self.record.refused(offer, named, message)
         self.note(urgent=True)
 
     def moved(self) -> bool:
@@ -92,12 +92,12 @@ class ReportSchedule:
 
     def end(self) -> None:
         """Report that the proxy is gone, unless it has opened another stream here already."""
-        self.standing.end()
+        self.record.end()
         if self.workload_class and self._fleet.newest(self._stream.key) is None:
             self._reporter.note(self._stream.key, self._status, urgent=False, ended=True)
 
     def _status(self) -> ProxyStatus:
-        return self.standing.status(
+        return self.record.status(
             self._session,
             self._secrets,
             edge=self._edge,

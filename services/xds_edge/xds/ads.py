@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from services.xds_edge.xds.delta import AckResult, DeltaSubscription, Offer, XdsRequest
+from services.xds_edge.xds.delta import DeltaSubscription
 from services.xds_edge.xds.resource_set import NOTHING, ResourceSet
 from services.xds_edge.xds.sotw import SotwSubscription
+from services.xds_edge.xds.subscription import AckResult, Offer, XdsRequest
 from shared.errors import MeshlogError
 from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS, TYPE_URLS
 
@@ -105,7 +106,7 @@ class AdsSession:
             self.epoch = epoch
             self.complete = 0
             for subscription in self.subscriptions.values():
-                subscription.begin_anew()
+                subscription.begin_epoch()
 
     def offers(self, now: float) -> list[Offer]:
         """Every response that may be sent now, in order; they count as sent. `now`: seconds of a steady clock."""

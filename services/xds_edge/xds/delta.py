@@ -11,108 +11,28 @@ backlog, and what is remembered of it stays bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import Enum
 
-import msgspec
-
-from services.xds_edge.xds.nack_bisect import Group, doubted, narrowed, next_group
+from services.xds_edge.xds.nack_bisect import next_group
 from services.xds_edge.xds.resource_set import NOTHING, UNKNOWN, ResourceChange, ResourceSet, asking, interned
-from shared.errors import MeshlogError
-from shared.records.snapshot import CDS, LDS
-
-WILDCARD = "*"
-LEGACY_WILDCARD = frozenset((CDS, LDS))
-"""Types for which a first request without names subscribes to everything."""
-
-MAX_NAMES = 100_000
-"""Names that one stream may subscribe to in one type, and that one request may name: far beyond a sidecar's need."""
-
-
-class TooManyNamesError(MeshlogError):
-    """The client subscribed to more names than any proxy needs."""
+from services.xds_edge.xds.subscription import (
+    LEGACY_WILDCARD,
+    WILDCARD,
+    AckResult,
+    Offer,
+    SubscriptionState,
+    XdsRequest,
+)
 
 
-class XdsRequest(msgspec.Struct, frozen=True):
-    """A `DeltaDiscoveryRequest`, as far as it matters; or a `DiscoveryRequest`, whose names are all in `subscribe`."""
-
-    type_url: str
-    subscribe: tuple[str, ...] = ()
-    unsubscribe: tuple[str, ...] = ()
-    initial_versions: Mapping[str, str] = {}
-    nonce: str = ""
-    error: str | None = None
-    """`error_detail.message`; none: no error."""
-    version: str = ""
-    """`version_info` of a `DiscoveryRequest`: what the client accepted last, maybe on an earlier stream."""
-
-
-class Offer(msgspec.Struct, frozen=True, eq=False):
-    """A response that was sent, or is about to be."""
-
-    type_url: str
-    version: int
-    nonce: str
-    put: tuple[tuple[str, str], ...]
-    """(name, hash)."""
-    removed: tuple[str, ...]
-    completes: bool
-    """Whether a proxy that accepts it holds everything of this type at `version`."""
-    change: ResourceChange | None = None
-    """Set if its additions are those of a shared change, with all of its removals or none: the frames are spliced
-    once for all streams."""
-
-
-class AckResult(Enum):
-    """What a request said about the response in flight."""
-
-    NONE = "none"
-    ACK = "ack"
-    NACK = "nack"
-    STALE = "stale"
-    """It answered another response than the one in flight, or none that was ever sent."""
-
-
-class DeltaSubscription:
+class DeltaSubscription(SubscriptionState):
     """One type of one stream."""
 
-    __slots__ = (
-        "_crossed",
-        "_goal",
-        "_started",
-        "_suspects",
-        "acked",
-        "held",
-        "in_flight",
-        "names",
-        "owes",
-        "refused",
-        "sent",
-        "settled_on",
-        "type_url",
-        "wildcard",
-    )
+    __slots__ = ("_crossed",)
 
     def __init__(self, type_url: str) -> None:
-        self.type_url = type_url
-        self.wildcard = False
-        self.names: frozenset[str] = frozenset()
-        """Explicitly subscribed, beside the wildcard if that is on."""
-        self.held = NOTHING
-        """What the proxy has once it accepts what is in flight; `UNKNOWN` where that is not known."""
-        self.in_flight: Offer | None = None
-        self.refused: dict[str, str] = {}
-        """Name → hash that the proxy refused: not offered again until it changes."""
-        self.sent = 0
-        self.acked = 0
-        """Newest version of which the proxy holds all that it had asked for when that was found."""
-        self.owes = False
-        """Whether it has asked for more since, which is not answered and accepted yet."""
-        self.settled_on: ResourceSet | None = None
-        """The selection about which there is nothing left to say: a look at it can be spared."""
+        super().__init__(type_url)
         self._crossed = False
-        self._goal: tuple[ResourceSet, frozenset[str], ResourceSet] | None = None
-        self._started = False
-        self._suspects: list[Group] = []
+        """Whether the proxy unsubscribed from something while a response was in flight."""
 
     # What the proxy says
 
@@ -164,10 +84,7 @@ class DeltaSubscription:
             names.discard(WILDCARD)
             self.wildcard = True
         self.names = interned(self.names | names)
-        if len(self.names) > MAX_NAMES:
-            raise TooManyNamesError(
-                "xds/too-many-names", f"subscribes to more than {MAX_NAMES} names", about=self.type_url
-            )
+        self._check_count(self.names)
         asked = names - known.keys() if known else names
         for name in asked:
             self.refused.pop(name, None)
@@ -221,7 +138,7 @@ class DeltaSubscription:
                 self.acked = offer.version
                 self.owes = self.owes and UNKNOWN in self.held.resources.values()
             return AckResult.ACK
-        self._refuse(offer)
+        self._bisect(offer)
         return AckResult.NACK
 
     def _recall(self, offer: Offer) -> None:
@@ -235,20 +152,7 @@ class DeltaSubscription:
         if arrived:
             self.held = self.held.altered(arrived)
 
-    def _refuse(self, offer: Offer) -> None:
-        """Find the resource that is at fault, so that the others still arrive; a removal counts as done."""
-        self.held = doubted(self.held, offer.put)
-        self.refused.update(narrowed(offer.put, self._suspects))
-
     # What to say to it
-
-    def goal(self, whole: ResourceSet) -> ResourceSet:
-        """The part of what there is that the proxy is subscribed to."""
-        if self.wildcard:
-            return whole
-        if self._goal is None or self._goal[0] is not whole or self._goal[1] is not self.names:
-            self._goal = (whole, self.names, whole.restrict(self.names))
-        return self._goal[2]
 
     def settled(self, whole: ResourceSet) -> bool:
         """Whether the proxy is known to hold exactly what it should, with nothing in flight."""
@@ -269,22 +173,12 @@ class DeltaSubscription:
         goal = self.goal(whole)
         return self.held is goal or all(name in pending for name, _ in goal.change_from(self.held).put)
 
-    def lacks(self, whole: ResourceSet) -> bool:
-        """Whether something was added or changed that is not even on its way."""
-        return bool(self.goal(whole).change_from(self.held).put)
-
     def forget(self, names: Iterable[str]) -> None:
         """Treat these as not held, so that they are offered again."""
         again = {name: UNKNOWN for name in names if self.held.resources.get(name)}
         if again:
             self.settled_on = None
             self.held = self.held.altered(again)
-
-    def begin_anew(self) -> None:
-        """Forget what was acknowledged, not what is held: other versions come from here on."""
-        self.acked = self.sent = 0
-        if self.in_flight is not None:
-            self.in_flight = msgspec.structs.replace(self.in_flight, completes=False)
 
     def asks_for(self, name: str, request: XdsRequest) -> bool:
         """Whether this request, not folded in yet, must be answered with that resource."""
@@ -308,11 +202,10 @@ class DeltaSubscription:
             return None
         goal = self.goal(whole)
         if self.held is goal:
-            self.acked, self.owes = max(self.acked, version), False
+            self._complete(version)
             self.settled_on = whole
             return None
-        if self.refused:
-            self.refused = {name: digest for name, digest in self.refused.items() if goal.resources.get(name) == digest}
+        self._forget_old_refusals(goal)
         offer = self._next_suspects(goal, version, nonce) or self._next_change(
             goal, version, nonce, removals=removals, pending=pending
         )
@@ -332,21 +225,26 @@ class DeltaSubscription:
         self, goal: ResourceSet, version: int, nonce: str, *, removals: bool, pending: frozenset[str]
     ) -> Offer | None:
         change = goal.change_from(self.held)
-        put, removed = change.put, change.removed
         if change.empty:
             self.held = goal
-            self.acked, self.owes = max(self.acked, version), False
+            self._complete(version)
             return None
-        if not self.refused and not pending and (removals or not removed):
+        if not self.refused and not pending and (removals or not change.removed):
             self.held = goal
-            return self._made(version, nonce, put, removed, completes=True, change=change)
-        if self.refused:
-            put = tuple(pair for pair in put if self.refused.get(pair[0]) != pair[1])
-        if pending:
-            put = tuple(pair for pair in put if pair[0] not in pending)
-            removed = tuple(name for name in removed if name not in pending)
-        if not removals:
-            removed = tuple(name for name in removed if change.held[name] == UNKNOWN)
+            return self._made(version, nonce, change.put, change.removed, completes=True, change=change)
+        return self._part_of(change, version, nonce, removals=removals, pending=pending)
+
+    def _part_of(
+        self, change: ResourceChange, version: int, nonce: str, *, removals: bool, pending: frozenset[str]
+    ) -> Offer | None:
+        """The part of a change that may be sent now, without refused and pending resources."""
+        put, removed, refused = change.put, change.removed, self.refused
+        if refused or pending:
+            put = tuple(pair for pair in put if refused.get(pair[0]) != pair[1] and pair[0] not in pending)
+        if pending or not removals:
+            removed = tuple(
+                name for name in removed if name not in pending and (removals or change.held[name] == UNKNOWN)
+            )
         if not put and not removed:
             return None
         if put == change.put and not removed:

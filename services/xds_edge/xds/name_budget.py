@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 from services.xds_edge.limits.memory_ledger import MemoryLedger
 from services.xds_edge.limits.pod_usage import PodUsage
-from services.xds_edge.xds.delta import MAX_NAMES, TooManyNamesError, XdsRequest
 from services.xds_edge.xds.resource_set import ResourceSet
+from services.xds_edge.xds.subscription import MAX_NAMES, TooManyNamesError, XdsRequest
 
 MAX_NAME = 4096
 """Characters of a name; the mesh's own are below 300."""
@@ -56,12 +56,12 @@ class NameLedgers:
 class StreamNames:
     """The names of one stream."""
 
-    __slots__ = ("_account", "_booked", "_ledgers", "_too_many")
+    __slots__ = ("_booked", "_ledgers", "_too_many", "_usage")
 
-    def __init__(self, ledgers: NameLedgers, account: PodUsage, too_many: Callable[[], None]) -> None:
+    def __init__(self, ledgers: NameLedgers, usage: PodUsage, too_many: Callable[[], None]) -> None:
         """`too_many` ends the stream."""
         self._ledgers = ledgers
-        self._account = account
+        self._usage = usage
         self._too_many = too_many
         self._booked: dict[str, tuple[int, int]] = {}
 
@@ -69,7 +69,7 @@ class StreamNames:
         """Charge the pod for a request; `kept`: names that the stream keeps of its type."""
         named = len(request.subscribe) + len(request.unsubscribe) + len(request.initial_versions)
         if named:
-            self._account.frames.spend(named / _LOOKED_AT + kept / _KEPT)
+            self._usage.frames.spend(named / _LOOKED_AT + kept / _KEPT)
 
     def book(self, type_url: str, names: frozenset[str], held: ResourceSet, whole: ResourceSet) -> None:
         """What the stream keeps of a type; `whole`: what there is of it."""
@@ -78,13 +78,13 @@ class StreamNames:
         foreign = [name for name in kept if name not in known]
         before = self._booked.get(type_url, (0, 0))
         after = self._booked[type_url] = weight(kept, len(kept)), weight(foreign, len(foreign))
-        self._ledgers.all.add(self._account.names, self, after[0] - before[0])
-        self._ledgers.foreign.add(self._account.foreign, self, after[1] - before[1])
+        self._ledgers.all.add(self._usage.names, self, after[0] - before[0])
+        self._ledgers.foreign.add(self._usage.foreign, self, after[1] - before[1])
 
     def close(self) -> None:
         """The stream is over."""
-        self._ledgers.all.drop(self._account.names, self)
-        self._ledgers.foreign.drop(self._account.foreign, self)
+        self._ledgers.all.drop(self._usage.names, self)
+        self._ledgers.foreign.drop(self._usage.foreign, self)
 
     def overflow(self) -> None:
         """End the stream."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from google.protobuf.message import DecodeError
 
-from services.xds_edge.xds.delta import XdsRequest
 from services.xds_edge.xds.name_budget import check_count, check_names
 from services.xds_edge.xds.sotw import read_version_info
+from services.xds_edge.xds.subscription import XdsRequest
 from shared.errors import MeshlogError
 from shared.records.snapshot import SDS, TYPE_URLS
 

@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from services.xds_edge.xds import wire
-from services.xds_edge.xds.delta import Offer
 from services.xds_edge.xds.resource_set import ResourceChange
+from services.xds_edge.xds.subscription import Offer
 
 _MOST = 256
 """Responses kept: each holds on to the selections that it leads between."""

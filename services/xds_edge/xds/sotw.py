@@ -20,19 +20,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-import msgspec
-
-from services.xds_edge.xds.delta import (
+from services.xds_edge.xds.nack_bisect import next_group
+from services.xds_edge.xds.resource_set import UNKNOWN, ResourceSet, interned
+from services.xds_edge.xds.subscription import (
     LEGACY_WILDCARD,
-    MAX_NAMES,
     WILDCARD,
     AckResult,
     Offer,
-    TooManyNamesError,
+    SubscriptionState,
     XdsRequest,
 )
-from services.xds_edge.xds.nack_bisect import Group, doubted, narrowed, next_group
-from services.xds_edge.xds.resource_set import NOTHING, UNKNOWN, ResourceSet, interned
 from shared.records.snapshot import SDS
 
 WHOLE = LEGACY_WILDCARD
@@ -53,51 +50,20 @@ def read_version_info(text: str) -> dict[str, str]:
     return {name: version for name, _, version in pairs[:16] if name and version}
 
 
-class SotwSubscription:
+class SotwSubscription(SubscriptionState):
     """One type of one stream."""
 
-    __slots__ = (
-        "_claimed",
-        "_goal",
-        "_named",
-        "_nonce",
-        "_owes",
-        "_started",
-        "_suspects",
-        "acked",
-        "held",
-        "in_flight",
-        "names",
-        "owes",
-        "refused",
-        "sent",
-        "settled_on",
-        "type_url",
-        "wildcard",
-    )
+    __slots__ = ("_claimed", "_named", "_nonce", "_unanswered")
 
     def __init__(self, type_url: str) -> None:
-        self.type_url = type_url
-        self.wildcard = False
-        self.names: frozenset[str] = interned(frozenset())
-        self.held = NOTHING
-        """What the client has once it accepts what is in flight."""
-        self.in_flight: Offer | None = None
-        self.refused: dict[str, str] = {}
-        """Name → hash that stands refused; of clusters and listeners, what was in the refused response."""
-        self.sent = 0
-        self.acked = 0
-        self.owes = False
-        """As of `Subscription`."""
-        self.settled_on: ResourceSet | None = None
-        """As of `Subscription`; a look is never spared here."""
+        super().__init__(type_url)
         self._nonce = ""
         self._claimed = ""
-        self._owes = False
-        self._started = False
-        self._suspects: list[Group] = []
+        """`version_info` of the first request, until it is compared."""
+        self._unanswered = False
+        """Whether a response is due even if nothing changed."""
         self._named = False
-        self._goal: tuple[ResourceSet, frozenset[str], ResourceSet] | None = None
+        """Whether the client ever named a resource of the type."""
 
     def request(self, request: XdsRequest) -> AckResult:
         """Fold a request in; raises `TooManyNamesError`.
@@ -115,12 +81,12 @@ class SotwSubscription:
             self._claimed = request.version
             # [Wildcard] A client that never named anything of the type wants everything.
             self.wildcard = self.type_url in LEGACY_WILDCARD and not request.subscribe
-            self._owes = True
+            self._unanswered = True
             self._want(request.subscribe)
             if request.initial_versions:
                 self._claimed = ""
                 known = {name: held for name, held in request.initial_versions.items() if name in self.names}
-                self.held, self._owes = ResourceSet(known), False
+                self.held, self._unanswered = ResourceSet(known), False
         else:
             self._want(request.subscribe)
         return verdict
@@ -131,10 +97,7 @@ class SotwSubscription:
         An empty list goes on meaning everything only as long as none was ever named; later it means nothing.
         """
         names = frozenset(subscribed)
-        if len(names) > MAX_NAMES:
-            raise TooManyNamesError(
-                "xds/too-many-names", f"subscribes to more than {MAX_NAMES} names", about=self.type_url
-            )
+        self._check_count(names)
         if names:
             self._named = True
             self.wildcard = WILDCARD in names
@@ -147,7 +110,7 @@ class SotwSubscription:
         self.names = interned(names)
         if added:
             # [Resource names] What is newly named must be answered, whatever the client had before.
-            self._owes = self.owes = True
+            self._unanswered = self.owes = True
             self.held = self.held.altered({}, added)
         if not self.wildcard:
             self.held = self.held.restrict(self.names)
@@ -162,31 +125,20 @@ class SotwSubscription:
             if self.type_url in WHOLE:
                 self.refused = {}
             if offer.completes:
-                self.acked, self.owes = offer.version, self._owes
+                self.acked, self.owes = offer.version, self._unanswered
             return AckResult.ACK
         if self.type_url in WHOLE:
             self.refused = dict(offer.put)
         else:
-            self._refuse(offer)
+            self._bisect(offer)
         return AckResult.NACK
-
-    def _refuse(self, offer: Offer) -> None:
-        """Find the resource that is at fault, as `Subscription` does: in halves, until one is refused alone."""
-        self.held = doubted(self.held, offer.put)
-        self.refused.update(narrowed(offer.put, self._suspects))
-
-    def goal(self, whole: ResourceSet) -> ResourceSet:
-        """The part of what there is that the client is subscribed to."""
-        if self.wildcard:
-            return whole
-        if self._goal is None or self._goal[0] is not whole or self._goal[1] is not self.names:
-            self._goal = (whole, self.names, whole.restrict(self.names))
-        return self._goal[2]
 
     def settled(self, whole: ResourceSet) -> bool:
         """Whether the client is known to hold exactly what it should, with nothing in flight."""
         goal = self.goal(whole)
-        return self.in_flight is None and not self._owes and (self.held is goal or goal.change_from(self.held).empty)
+        return (
+            self.in_flight is None and not self._unanswered and (self.held is goal or goal.change_from(self.held).empty)
+        )
 
     def additions_done(self, whole: ResourceSet, *, pending: frozenset[str] = frozenset()) -> bool:
         """Whether every addition and change was accepted; removals may be left."""
@@ -194,19 +146,9 @@ class SotwSubscription:
             return False
         return all(name in pending for name, _ in self.goal(whole).change_from(self.held).put)
 
-    def lacks(self, whole: ResourceSet) -> bool:
-        """Whether something was added or changed that is not even on its way."""
-        return bool(self.goal(whole).change_from(self.held).put)
-
     def forget(self, names: Iterable[str]) -> None:
         """Treat these as not held, so that they are sent again."""
         self.held = self.held.altered({}, frozenset(names))
-
-    def begin_anew(self) -> None:
-        """Forget what was acknowledged, not what is held: other versions come from here on."""
-        self.acked = self.sent = 0
-        if self.in_flight is not None:
-            self.in_flight = msgspec.structs.replace(self.in_flight, completes=False)
 
     def asks_for(self, name: str, request: XdsRequest) -> bool:
         """Whether this request, not folded in yet, must be answered with that resource."""
@@ -227,21 +169,20 @@ class SotwSubscription:
         goal = self.goal(whole)
         if self._claimed:
             if not pending and version_info(self.type_url, goal) == self._claimed:
-                self.held, self._owes = goal, False
+                self.held, self._unanswered = goal, False
             self._claimed = ""
-        if self.refused:
-            self.refused = {name: digest for name, digest in self.refused.items() if goal.resources.get(name) == digest}
+        self._forget_old_refusals(goal)
         if self.type_url not in WHOLE:
             return self._offer_parts(goal, version, nonce, complete=not (pending & self.names))
         change = goal.change_from(self.held)
         after = goal if removals else change.kept
         gone = change.removed if removals else ()
-        due = self._owes or bool(change.put) or bool(gone)
+        due = self._unanswered or bool(change.put) or bool(gone)
         completes = after is goal and not (pending & self.names)
         if not due:
             self.held = after
             if completes and not self.refused:
-                self.acked, self.owes = max(self.acked, version), False
+                self._complete(version)
             return None
         put = tuple(sorted(after.resources.items()))
         return self._made(Offer(self.type_url, version, nonce, put, gone, completes), after)
@@ -251,7 +192,7 @@ class SotwSubscription:
 
         Nothing can be said about what is gone or never was: the client finds out by waiting.
         """
-        self._owes = False
+        self._unanswered = False
         if group := next_group(self._suspects, goal, self.held):
             offer = Offer(self.type_url, version, nonce, group, (), completes=False)
             return self._made(offer, self.held.altered(dict(group)))
@@ -262,12 +203,12 @@ class SotwSubscription:
         if not put:
             self.held = after
             if complete and not left:
-                self.acked, self.owes = max(self.acked, version), False
+                self._complete(version)
             return None
         return self._made(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
 
     def _made(self, offer: Offer, held: ResourceSet) -> Offer:
-        self._owes = False
+        self._unanswered = False
         self.held = held
         self._nonce = offer.nonce
         self.in_flight = offer

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from services.xds_edge.xds.ads import AnySubscription
-from services.xds_edge.xds.delta import DeltaSubscription, Offer, XdsRequest
+from services.xds_edge.xds.delta import DeltaSubscription
 from services.xds_edge.xds.request_decode import decode_delta, decode_sotw
 from services.xds_edge.xds.resource_set import ResourceSet
 from services.xds_edge.xds.response_cache import Body, ResponseCache
 from services.xds_edge.xds.sotw import WHOLE, SotwSubscription, version_info
+from services.xds_edge.xds.subscription import Offer, XdsRequest
 from shared.records.snapshot import SDS
 
 

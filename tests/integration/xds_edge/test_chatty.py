@@ -92,7 +92,7 @@ async def envoy(mesh: World, edge: App) -> AsyncGenerator[None]:
 
 
 def account_of(edge: App) -> PodUsage:
-    return edge.server.accounts.of("u1", 0.0)
+    return edge.server.usages.of("u1", 0.0)
 
 
 @pytest.mark.envoy

@@ -43,7 +43,7 @@ async def test_an_edge_serves_from_disk_with_everything_else_down(mesh: World) -
     for name in (STREAMS.events, STREAMS.snapshots, STREAMS.keyframes, STREAMS.certs, STREAMS.csrs, STREAMS.status):
         dead.stream(name).down()
     edge = await mesh.edge(logs=dead, confirm_within=0.05)
-    await eventually(lambda: edge.may_serve, within=5, what="the edge trusts its disk")
+    await eventually(lambda: edge.readiness.may_serve, within=5, what="the edge trusts its disk")
     async with mesh.client(edge, POD, "u1") as client:
         await client.send(CDS)
         assert [resource.name for resource in (await client.receive()).resources] == ["c"]
@@ -60,7 +60,7 @@ async def test_a_proxy_with_newer_state_is_left_alone_by_an_edge_that_has_only_i
     for name in (STREAMS.snapshots, STREAMS.keyframes):
         mesh.memory(name).down()
     edge = await mesh.edge(confirm_within=0.05)
-    await eventually(lambda: edge.may_serve, within=5, what="the edge trusts its disk")
+    await eventually(lambda: edge.readiness.may_serve, within=5, what="the edge trusts its disk")
     held = {"c": next(iter(mesh.compiler.snapshot.views["web"][CDS].values()))}
     async with mesh.client(edge, POD, "u1") as client:
         await client.send(CDS, initial_resource_versions=held)

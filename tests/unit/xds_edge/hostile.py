@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from services.xds_edge.xds.ads import AdsSession, UnknownTypeError
-from services.xds_edge.xds.delta import TooManyNamesError
 from services.xds_edge.xds.request_decode import BadRequestError
 from services.xds_edge.xds.resource_set import ResourceSet
 from services.xds_edge.xds.response_cache import ResponseCache
+from services.xds_edge.xds.subscription import TooManyNamesError
 from services.xds_edge.xds.variants import DeltaVariant, SotwVariant, Variant
 from shared.records.snapshot import SDS, TYPE_URLS
 from tests.unit.xds_edge.proxy_model import view

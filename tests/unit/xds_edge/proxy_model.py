@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from services.xds_edge.xds.ads import AdsSession, ClassView
-from services.xds_edge.xds.delta import WILDCARD, AckResult, Offer, XdsRequest
 from services.xds_edge.xds.resource_set import ResourceSet
+from services.xds_edge.xds.subscription import WILDCARD, AckResult, Offer, XdsRequest
 from shared.records.snapshot import TYPE_URLS
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.xds_edge.xds.ads import AdsSession
-from services.xds_edge.xds.delta import WILDCARD
+from services.xds_edge.xds.subscription import WILDCARD
 from shared.records.snapshot import CDS, EDS, LDS, RDS, TYPE_URLS
 from tests.unit.xds_edge.proxy_model import ProxyModel, view
 

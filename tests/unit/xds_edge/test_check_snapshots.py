@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from services.compiler.core.offline import compile_events
-from services.xds_edge.app import MOST_LOGGED, App
+from services.xds_edge.app import App
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.snapshot import disk_cache
+from services.xds_edge.snapshot.snapshot_check import MOST_LOGGED
 from shared.eventlog.protocol import EMPTY
 from shared.records.snapshot import CDS, RDS, Commit, ViewChange
 from tests.unit.compiler import objects

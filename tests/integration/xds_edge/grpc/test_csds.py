@@ -153,7 +153,7 @@ async def test_answers_do_not_pay_for_more_questions(mesh: World) -> None:
         method = client.channel.stream_stream(f"/{csds.SERVICE}/{csds.STREAM}")
         call = method(metadata=[("authorization", f"Bearer {token}")])
         loop = asyncio.get_running_loop()
-        frames = edge.server.accounts.of("u1", loop.time()).frames
+        frames = edge.server.usages.of("u1", loop.time()).frames
         frames.spend(3900)
         before, began = frames.left(loop.time()), loop.time()
         for _ in range(questions):

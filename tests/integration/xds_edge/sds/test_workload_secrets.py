@@ -35,7 +35,7 @@ async def test_the_certificate_is_for_the_tokens_identity_and_the_key_stays_insi
     key = found["workload"].tls_certificate.private_key.inline_bytes
     assert key.startswith(b"-----BEGIN PRIVATE KEY-----")
     assert mesh.ca.tokens[-1] == token
-    await edge.save()
+    await edge.last_good.save()
     for stream in (STREAMS.csrs, STREAMS.certs, STREAMS.status, STREAMS.events, STREAMS.snapshots):
         async for record in (await mesh.logs.open(stream)).read():
             assert b"PRIVATE KEY" not in record.payload

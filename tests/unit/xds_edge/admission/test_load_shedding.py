@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from services.xds_edge.admission import load_shedding
-from services.xds_edge.admission.authentication import TARGET, LoadWatch, StreamRate
 from services.xds_edge.admission.load_shedding import LATE_LOOKS, LoadShedding
+from services.xds_edge.admission.rate_limit import TARGET, LoadWatch, StreamRate
 from services.xds_edge.app import App
 from services.xds_edge.settings import EdgeSettings
 from tests.waiting import eventually

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from services.xds_edge.admission.authentication import TARGET, LoadWatch, StreamAdmission, StreamRate
+from services.xds_edge.admission.authentication import StreamAdmission
+from services.xds_edge.admission.rate_limit import TARGET, LoadWatch, StreamRate
 from services.xds_edge.admission.token_origin import Policy, TokenOrigin
 from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.errors import Code, StreamRefusedError
-from services.xds_edge.grpc.ads_stream import ProxyStream, StreamLimits, StreamServices
+from services.xds_edge.grpc.ads_stream import ProxyStream
+from services.xds_edge.grpc.stream_services import StreamLimits, StreamServices
 from services.xds_edge.proxy_status.reporter import StatusReporter
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.snapshot.fleet import Fleet
@@ -197,7 +199,7 @@ class TestGatekeeper:
         ("draining", "version", "code"), [(True, 1, "stream/draining"), (False, 0, "stream/not-ready")]
     )
     def test_who_cannot_serve_says_so(self, draining: bool, version: int, code: str) -> None:  # noqa: FBT001
-        gate = StreamAdmission(TokenVerifier(), pace=StreamRate(rate=1, burst=1), version=lambda: version)
+        gate = StreamAdmission(TokenVerifier(), rate=StreamRate(rate=1, burst=1), version=lambda: version)
         gate.draining = draining
         with pytest.raises(StreamRefusedError) as refused:
             gate.identify([("authorization", "Bearer x")])
@@ -217,7 +219,7 @@ class TestGatekeeper:
         ],
     )
     def test_there_is_one_token_and_in_one_place(self, metadata: list[tuple[str, str | bytes]]) -> None:
-        gate = StreamAdmission(Believing(), pace=StreamRate(rate=1, burst=1), version=lambda: 1)
+        gate = StreamAdmission(Believing(), rate=StreamRate(rate=1, burst=1), version=lambda: 1)
         assert gate.identify([("authorization", "Bearer x")]) == (CLAIMS, "x")
         with pytest.raises(StreamRefusedError) as refused:
             gate.identify(metadata)

@@ -54,7 +54,7 @@ class Carrier:
         assert stream == 1
         self.acknowledged += size
 
-    def prove(self, account: PodUsage) -> None:
+    def prove(self, usage: PodUsage) -> None:
         pass
 
     def hold(self, call: GrpcCall, size: int) -> None:  # noqa: ARG002 (a carrier's signature)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from services.xds_edge.xds.ads import GATE, AdsSession, ClassView, UnknownTypeError
-from services.xds_edge.xds.delta import MAX_NAMES, AckResult, Offer, TooManyNamesError, XdsRequest
 from services.xds_edge.xds.resource_set import ResourceSet
+from services.xds_edge.xds.subscription import MAX_NAMES, AckResult, Offer, TooManyNamesError, XdsRequest
 from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS
 from tests.unit.xds_edge.proxy_model import ProxyModel, view
 

@@ -8,10 +8,10 @@ import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
 from services.xds_edge.limits.pod_usage import PodLimits, PodUsage
-from services.xds_edge.xds.delta import MAX_NAMES, TooManyNamesError, XdsRequest
 from services.xds_edge.xds.name_budget import MAX_NAME, NameLedgers, StreamNames
 from services.xds_edge.xds.request_decode import decode_delta, decode_sotw
 from services.xds_edge.xds.resource_set import NOTHING, ResourceSet
+from services.xds_edge.xds.subscription import MAX_NAMES, TooManyNamesError, XdsRequest
 from shared.records.snapshot import EDS
 
 

@@ -9,8 +9,8 @@ from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.xds_edge.xds.delta import XdsRequest
 from services.xds_edge.xds.request_decode import BadRequestError, decode_delta
+from services.xds_edge.xds.subscription import XdsRequest
 from shared.records.snapshot import CDS, EDS, SDS
 
 ACK = DeltaDiscoveryRequest(type_url=EDS, response_nonce="17").SerializeToString()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from services.xds_edge.xds import wire
 from services.xds_edge.xds.ads import AdsSession, ClassView
-from services.xds_edge.xds.delta import MAX_NAMES, WILDCARD, AckResult, Offer, TooManyNamesError, XdsRequest
 from services.xds_edge.xds.request_decode import decode_sotw
 from services.xds_edge.xds.response_cache import ResponseCache
 from services.xds_edge.xds.sotw import SotwSubscription, read_version_info, version_info
+from services.xds_edge.xds.subscription import MAX_NAMES, WILDCARD, AckResult, Offer, TooManyNamesError, XdsRequest
 from services.xds_edge.xds.variants import SotwVariant
 from shared.records.snapshot import CDS, EDS, LDS, RDS, SDS, TYPE_URLS
 from tests.unit.xds_edge.proxy_model import view
