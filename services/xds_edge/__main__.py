@@ -17,7 +17,7 @@ from shared.streams.jetstream import JetStreamLogs
 
 
 async def serve(context: Context[EdgeSettings]) -> None:
-    """Serve proxies until told to stop."""
+    """Serve proxies until the process is asked to stop."""
     edge = App(context.settings, instance=context.instance, ready=context.ready, remark=context.remark)
     edge.counters.expose(context.metrics, version=lambda: edge.fleet.version)
     edge.server.expose(context.metrics)
@@ -62,7 +62,7 @@ async def serve(context: Context[EdgeSettings]) -> None:
 
 
 async def _remark(context: Context[EdgeSettings], edge: App) -> None:
-    """Have `/readyz` tell of proxies that wait for a certificate."""
+    """Have `/readyz` report how many proxies wait for a certificate."""
     while True:
         waiting = edge.unanswered
         context.remark("signing", f"{waiting} signing requests wait: no CA answers them" if waiting else "")
@@ -70,17 +70,17 @@ async def _remark(context: Context[EdgeSettings], edge: App) -> None:
 
 
 def _spare_the_collector() -> None:
-    """Let the cyclic garbage collector look less often, and not at what stays.
+    """Have the cyclic garbage collector run less often, and skip the objects that stay.
 
-    Streams make few cycles, but thousands of them are millions of objects to look through: with Python's defaults a
-    quarter of a busy edge's time went into that.
+    Streams make few cycles, but thousands of streams are millions of objects to scan. With the defaults of Python the
+    collector took a quarter of a busy edge's time.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the edge; the result is the exit code."""
+    """Run the edge; returns the exit code."""
 
     async def run(context: Context[EdgeSettings]) -> None:
         if context.settings.workers > 1:

@@ -1,4 +1,4 @@
-"""What the edge counts. Hot numbers are plain integers that `/metrics` reads when somebody asks."""
+"""Counters of the edge. Hot counters are plain integers that `/metrics` reads on request."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class EdgeCounters:
         self.write_timeouts = 0
         self.inconsistencies = 0
         self.refused: Counter[str] = Counter()
-        """Streams that were refused or ended by us, by code."""
+        """Streams that the edge refused or ended, by code."""
         self.closed: Counter[str] = Counter()
-        """Connections that were refused or ended by us, by reason."""
+        """Connections that the edge refused or ended, by reason."""
 
     def expose(self, metrics: Metrics, *, version: Callable[[], int]) -> None:
-        """Show them under `meshlog_edge_…`."""
+        """Expose them under `meshlog_edge_…`."""
         gauge = metrics.gauge
         gauge("meshlog_edge_streams", "Open xDS streams.", lambda: self.streams)
         gauge("meshlog_edge_snapshot_version", "Version of the snapshot that is served.", version)

@@ -1,4 +1,4 @@
-"""Why a stream is not opened, or ends: the gRPC status and a code of ours. Known to transport and policy alike."""
+"""Why a stream is refused or ended: the gRPC status, and a code of the edge. Used by transport and policy alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shared.errors import MeshlogError
 
 
 class Code(IntEnum):
-    """The status codes that the edge gives (gRPC, "Status codes and their use")."""
+    """gRPC status codes that the edge returns (gRPC, "Status codes and their use")."""
 
     OK = 0
     UNKNOWN = 2
@@ -23,7 +23,7 @@ class Code(IntEnum):
 
 
 class StreamRefusedError(MeshlogError):
-    """A stream is not opened, or ends, with this gRPC status."""
+    """A stream is refused, or ended, with this gRPC status."""
 
     def __init__(self, status: Code, code: str, sentence: str) -> None:
         super().__init__(code, sentence)

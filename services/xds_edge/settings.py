@@ -27,7 +27,7 @@ class EdgeSettings(CommonSettings, frozen=True, kw_only=True):
     workers: int = 1
     """Processes that share the port, one for each core that may be used."""
     reuse_port: bool = False
-    """Whether other processes may listen on the same port (SO_REUSEPORT); what workers do."""
+    """Whether other processes may listen on the same port (SO_REUSEPORT), as workers do."""
     confirm_within: float = 3.0
     """Seconds that a start waits for the log before it serves the last good snapshot from disk."""
     drain: float = 2.0

@@ -1,9 +1,9 @@
-"""Many cores: `--workers N` edges on one port, each a process, below one that only looks after them.
+"""Worker processes: `--workers N` edges on one port, below a parent process that only supervises them.
 
-A process serves as much as one core can: so there are several, and the kernel gives each new connection to one of
-them (SO_REUSEPORT). They know nothing of each other, as replicas do not: each is started from the beginning, by the
-same command line, and none is a fork of a process that has threads and sockets. The parent holds the pod's health:
-ready when all workers are; its metrics are their sums.
+One process serves as much as one core can. So there are several, and the kernel assigns each new connection to one of
+them (SO_REUSEPORT). Like replicas, they share no state: each is started by the same command line, and none is forked
+from a process that has threads and sockets. The parent reports the health of the pod: it is ready if all workers are,
+and its metrics are their sums.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PREFIX = "meshlog_edge_"
 
 
 class WorkerProcess:
-    """One worker: its process, started again when it ends, and what it says about itself."""
+    """One worker process: restarted whenever it ends; its health and metrics are read over HTTP."""
 
     def __init__(self, number: int, argv: Sequence[str], settings: EdgeSettings, instance: str) -> None:
         self.name = f"worker {number}"
@@ -54,7 +54,7 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
 
     async def run(self) -> None:
-        """Keep it running, for ever."""
+        """Run the process, and restart it whenever it ends; runs until it is cancelled."""
         failures = 0
         while True:
             began = asyncio.get_running_loop().time()
@@ -67,17 +67,17 @@ class WorkerProcess:
             await asyncio.sleep(pause)
 
     async def ready(self) -> bool:
-        """Whether it is; its metrics and remarks are taken up beside."""
+        """Whether the worker is ready; reads its metrics and remarks too."""
         try:
-            status, said = await self._get("/readyz")
+            status, body = await self._get("/readyz")
             _, text = await self._get("/metrics")
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
             return False
-        self.metrics, self.remarks = read_metrics(text), json.loads(said).get("remarks", {})
+        self.metrics, self.remarks = read_metrics(text), json.loads(body).get("remarks", {})
         return status == 200
 
     async def stop(self) -> None:
-        """Let it drain and end."""
+        """Ask the process to stop, and wait until it has."""
         process = self._process
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -96,7 +96,7 @@ class WorkerProcess:
 
 
 def read_metrics(text: str) -> dict[str, float]:
-    """The edge's own metrics in a Prometheus text, each summed over its labels."""
+    """The edge's metrics in a Prometheus text, each summed over its labels."""
     found: dict[str, float] = {}
     for line in text.splitlines():
         name = line.partition("{")[0].partition(" ")[0]
@@ -107,13 +107,13 @@ def read_metrics(text: str) -> dict[str, float]:
 
 
 def together(metrics: Sequence[Mapping[str, float]], name: str) -> float:
-    """One metric of all workers: their sum; of a version, the lowest."""
+    """One metric over all workers: the lowest of a version, the sum of any other."""
     values = [one[name] for one in metrics if name in one]
     return min(values, default=0.0) if name.endswith("_version") else sum(values)
 
 
 def remarked(workers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """What the workers, by name, remark, together: each remark says whose it is."""
+    """The remarks of all workers, by the name of the worker; each remark starts with that name."""
     names = sorted({name for remarks in workers.values() for name in remarks})
     return {
         name: "; ".join(f"{worker}: {remarks[name]}" for worker, remarks in workers.items() if name in remarks)
@@ -122,7 +122,7 @@ def remarked(workers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 async def supervise(context: Context[EdgeSettings], argv: Sequence[str]) -> None:
-    """Run the workers until told to stop."""
+    """Run the workers until the process is asked to stop."""
     settings = context.settings
     workers = [WorkerProcess(number, argv, settings, context.instance) for number in range(settings.workers)]
     for worker in workers:
@@ -137,7 +137,7 @@ async def supervise(context: Context[EdgeSettings], argv: Sequence[str]) -> None
 
 async def _watch(context: Context[EdgeSettings], workers: Sequence[WorkerProcess]) -> None:
     exposed: set[str] = {"meshlog_ready"}  # whether the workers are is what makes this process ready
-    said: set[str] = set()
+    known: set[str] = set()
     while True:
         states = await asyncio.gather(*(worker.ready() for worker in workers))
         for worker, ready in zip(workers, states, strict=True):
@@ -150,9 +150,9 @@ async def _watch(context: Context[EdgeSettings], workers: Sequence[WorkerProcess
                     lambda name=name: together([one.metrics for one in workers], name),
                 )
         remarks = remarked({worker.name: worker.remarks for worker in workers})
-        for name in said | remarks.keys():
+        for name in known | remarks.keys():
             context.remark(name, remarks.get(name, ""))
-        said = set(remarks)
+        known = set(remarks)
         await asyncio.sleep(_LOOK_EVERY if all(states) else _FIRST_LOOK_EVERY)
 
 

@@ -170,7 +170,7 @@ def _listeners_first(session: AdsSession, _now: float) -> list[Offer]:
     if session.view is not None:
         for type_url in (LDS, RDS, CDS, EDS):
             session._offer(type_url, found, session.view.of(type_url))  # pyright: ignore[reportPrivateUsage]
-        session._judge()  # pyright: ignore[reportPrivateUsage]
+        session._update_complete()  # pyright: ignore[reportPrivateUsage]
     return found
 
 
@@ -365,7 +365,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "sent-is-held": Mistake(
         "an edge reports what it has sent before the proxy has acknowledged it",
-        lambda: [(AdsSession, "acked", _sent_is_held), (AdsSession, "_judge", _sent_is_complete)],
+        lambda: [(AdsSession, "acked", _sent_is_held), (AdsSession, "_update_complete", _sent_is_complete)],
     ),
     "asked-is-held": Mistake(
         "an edge reports a version while it owes the proxy what that made it ask for",

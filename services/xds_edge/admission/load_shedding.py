@@ -15,10 +15,10 @@ import random
 from collections.abc import Callable
 
 LATE_LOOKS = 15
-"""Looks in a row, a tenth of a second apart while streams come, that find the edge late at its slowest pace; up to
-four times as many, at random."""
+"""Measurements in a row, a tenth of a second apart while streams are opened, that find the loop late at the lowest
+rate; up to four times as many, at random."""
 UNREADY_FOR = 30.0
-"""Seconds of being unready, ± 50 %; a readiness probe of Kubernetes takes 15 of them to act on it."""
+"""Seconds of being unready, ± 50 %. A readiness probe of Kubernetes takes 15 of them to act on it."""
 READY_FOR = 120.0
 """Seconds of being ready after that, ± 50 %, whatever the load."""
 
@@ -26,38 +26,38 @@ SetReady = Callable[[bool], None]
 
 
 class LoadShedding:
-    """Whether the edge is out of rotation."""
+    """Decides when the edge is out of rotation."""
 
-    def __init__(self, tell: SetReady, *, chance: Callable[[], float] = random.random) -> None:
-        """`tell`: whether new proxies may be sent here."""
-        self._tell = tell
+    def __init__(self, set_ready: SetReady, *, chance: Callable[[], float] = random.random) -> None:
+        """`set_ready` is called with whether new proxies may be sent to this edge; `chance` returns 0 to 1."""
+        self._set_ready = set_ready
         self._chance = chance
         self._late = 0
-        self._tired = self._drawn()
-        self._held: asyncio.TimerHandle | None = None
-        self.resting = False
+        self._limit = self._drawn()
+        self._timer: asyncio.TimerHandle | None = None
+        self.unready = False
 
     def look(self, *, late: bool) -> None:
-        """Take in whether the edge was late, at its slowest pace, when it was looked at."""
+        """Take a measurement: whether the loop was late at the lowest rate."""
         self._late = self._late + 1 if late else 0
-        if self._late >= self._tired and self._held is None:
-            self.resting = True
-            self._tell(False)
+        if self._late >= self._limit and self._timer is None:
+            self.unready = True
+            self._set_ready(False)
             self._after(UNREADY_FOR, self._return)
 
     def _return(self) -> None:
-        self.resting = False
+        self.unready = False
         self._late = 0
-        self._tell(True)
+        self._set_ready(True)
         self._after(READY_FOR, self._release)
 
     def _release(self) -> None:
-        self._held = None
+        self._timer = None
         self._late = 0
-        self._tired = self._drawn()
+        self._limit = self._drawn()
 
     def _drawn(self) -> float:
         return LATE_LOOKS * (1 + 3 * self._chance())
 
     def _after(self, seconds: float, then: Callable[[], None]) -> None:
-        self._held = asyncio.get_running_loop().call_later(seconds * (0.5 + self._chance()), then)
+        self._timer = asyncio.get_running_loop().call_later(seconds * (0.5 + self._chance()), then)

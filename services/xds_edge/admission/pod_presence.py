@@ -1,7 +1,7 @@
-"""Whether the pod of a token is still there, also of a pod without a proxy: the snapshot says, or the log.
+"""Whether the pod of a token still exists, including pods without a proxy: from the snapshot, else from the log.
 
-A token outlives its pod by up to an hour. Streams of discovery follow the snapshot, which has every pod with a proxy.
-Who asks for client status may be a pod without one (a console), which only the log knows.
+A token outlives its pod by up to an hour. Discovery streams follow the snapshot, which contains every pod with a proxy.
+A client of CSDS may be a pod without a proxy (a console), which only the log contains.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from shared.records.snapshot import proxy_key
 from shared.records.subjects import Streams
 
 _BELIEVED = 2.0
-"""Seconds that an answer of the log is believed."""
+"""Seconds for which an answer of the log is cached."""
 _KEPT = 1024
 _ANSWER_WITHIN = 3.0
 _ENDED = {"Succeeded", "Failed"}
 
 
 class PresentPod(NamedTuple):
-    """A pod that is there."""
+    """A pod that exists."""
 
     addresses: tuple[str, ...] | None
-    """None: it uses its node's network."""
+    """None if the pod uses its node's network."""
 
 
 class PodPresence:
@@ -51,21 +51,21 @@ class PodPresence:
         self._clock = clock
         self._known: OrderedDict[tuple[str, str], tuple[float, PresentPod | None]] = OrderedDict()
         self.log: EventLog | None = None
-        """The events; none before the log was reached."""
+        """The stream of events, or None before the log was reached."""
 
     async def require(self, claims: WorkloadToken, address: str = "") -> None:
-        """Raise `StreamRefusedError` unless the pod of a token is there, and may be at the address that is given."""
+        """Raise `StreamRefusedError` unless the pod of a token exists and may use the client address given."""
         key = proxy_key(claims.cluster, claims.namespace, claims.pod_name)
         proxy = self._fleet.proxy(key)
         if proxy is not None:
             found = PresentPod(proxy.addresses) if proxy.uid == claims.pod_uid else None
         else:
-            found = await self._asked(claims)
+            found = await self._from_log(claims)
         if found is None:
             raise StreamRefusedError(Code.PERMISSION_DENIED, "stream/pod-gone", "the pod is gone")
         self._origin.check(key, address, found.addresses)
 
-    async def _asked(self, claims: WorkloadToken) -> PresentPod | None:
+    async def _from_log(self, claims: WorkloadToken) -> PresentPod | None:
         subject = self._streams.event_subject(claims.cluster, "Pod", claims.namespace, claims.pod_name)
         key, now = (subject, claims.pod_uid), self._clock()
         at, found = self._known.get(key, (float("-inf"), None))
@@ -101,8 +101,8 @@ def _found(pod: Pod) -> PresentPod | None:
         return None
     if pod.spec.host_network:
         return PresentPod(None)
-    said = (pod.status.pod_ip, *(each.ip for each in pod.status.pod_ips))
-    return PresentPod(tuple(one for text in said if (one := canonical(text)) is not None))
+    texts = (pod.status.pod_ip, *(each.ip for each in pod.status.pod_ips))
+    return PresentPod(tuple(one for text in texts if (one := canonical(text)) is not None))
 
 
 def _away() -> StreamRefusedError:

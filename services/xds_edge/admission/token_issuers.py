@@ -1,4 +1,4 @@
-"""Which tokens are accepted: a view of the `TokenIssuer` of the cluster, folded into the verifier."""
+"""The token issuers of the cluster: a view of `TokenIssuer` objects in the log, folded into the verifier."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KIND = "TokenIssuer"
 
 
 class IssuerFold:
-    """The fold: keeps a verifier current. `changed` is called after each change."""
+    """The fold that keeps a verifier current. `changed` is called after each change."""
 
     def __init__(self, verifier: TokenVerifier, *, changed: Callable[[], None]) -> None:
         self._verifier = verifier
@@ -28,19 +28,19 @@ class IssuerFold:
         """By cluster."""
 
     def restore(self, issuers: dict[str, TokenIssuer]) -> None:
-        """Accept the issuers of the last good state, read from disk."""
+        """Accept the issuers of the last good state from disk."""
         for cluster, issuer in issuers.items():
             self.known[cluster] = issuer
             self._verifier.set_issuer(cluster, issuer)
 
     def reset(self, _epoch: Epoch) -> None:
-        """Keep the keys until the epoch names others: without an issuer no proxy could connect."""
+        """Keep the keys until the new epoch has others: without an issuer no proxy could connect."""
 
     def fold(self, record: Record) -> bool:
-        """Take an event of a token issuer. Raises `MeshlogError` or `UndecodableError` if it cannot be read."""
+        """Apply an event of a token issuer. Raises `MeshlogError` or `UndecodableError` if it cannot be decoded."""
         event = events.read(record)
         if event.object is None:
-            # Nothing in a cluster deletes this object; without an issuer no proxy could connect.
+            # No controller deletes this object; without an issuer no proxy could connect.
             _log.warning("the token issuer of %s was deleted; its last keys stay in force", event.cluster)
             return True
         issuer = decode(TokenIssuer, event.object)

@@ -1,8 +1,8 @@
-"""Whether a token is used where its pod is: the address of the peer against those of the pod.
+"""Whether a token is used from its pod: compares the address of the client with those of the pod.
 
-A token is a bearer's: whoever reads it may use it, and gets the workload's key. Where the network keeps addresses as
-they are, a stream from elsewhere is a stolen token. Where it does not (NAT between clusters, a proxy in between), it
-says nothing; so that is a setting.
+A token is a bearer token: a thief of it can obtain the workload's key. If the network keeps addresses, a stream from
+another address means a stolen token. If it does not (NAT between clusters, a proxy in between), the address proves
+nothing. So the consequence is a setting.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ Policy = Literal["off", "count", "refuse"]
 
 
 class TokenOrigin:
-    """The rule for peers' addresses of one edge."""
+    """The rule of one edge for client addresses."""
 
     def __init__(self, policy: Policy, counters: EdgeCounters) -> None:
         self._policy = policy
         self._counters = counters
 
     def settled(self, addresses: tuple[str, ...] | None) -> bool:
-        """Whether a pod with these addresses may be served at all yet.
+        """Whether a pod with these addresses may be served yet.
 
-        Before its address is known, nothing says whether a stream is its own. None: it has none to compare with.
+        Until the pod's address is known, the stream cannot be compared with it. None means that the pod has no address
+        of its own.
         """
         return self._policy != "refuse" or addresses is None or bool(addresses)
 
     def check(self, key: str, peer: str, addresses: tuple[str, ...] | None) -> bool:
-        """Whether a peer is the pod `key`, as far as one can tell; if not, it is counted and logged.
+        """Whether a client is the pod `key`, by its address; a mismatch is counted and logged.
 
-        Raises `StreamRefusedError` where that is refused. `peer` is empty if it is not known.
+        Raises `StreamRefusedError` if mismatches are refused. `peer` is empty if the address is not known.
         """
         address = canonical(peer.partition("%")[0].removeprefix("::ffff:"))
         if self._policy == "off" or not addresses or address is None or address in addresses:

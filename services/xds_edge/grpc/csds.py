@@ -1,8 +1,8 @@
-"""Client status discovery (CSDS): what each proxy of this edge holds, for whoever may ask.
+"""Client status discovery (CSDS): what each proxy of this edge holds.
 
-The same token as for a stream is needed. Who runs in the mesh's own namespace sees every proxy, everybody else those of
-their own namespace. Secrets are left out altogether. The messages are built with the protobuf library, imported at the
-first question: an edge that nobody asks does not pay for it.
+The client needs the same token as for a stream. A client in the mesh's own namespace sees every proxy, any other client
+those of its own namespace. Secrets are left out. The messages are built with the protobuf library, which is imported at
+the first request, so that an edge without such requests does not load it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ FETCH = "FetchClientStatus"
 STREAM = "StreamClientStatus"
 
 MOST = 200
-"""Proxies in one answer."""
+"""Proxies in one response."""
 MOST_BYTES = 32 * 1024 * 1024
-"""Bytes of resources in one answer."""
+"""Bytes of resources in one response."""
 
 
 class HeldType(NamedTuple):
-    """One type of one proxy."""
+    """What a proxy holds of one type."""
 
     type_url: str
     held: Mapping[str, str]
     """Name → hash."""
     refused: Mapping[str, str]
     message: str
-    """The proxy's words about the refusal."""
+    """The proxy's message about the refusal."""
     settled: bool
-    """Whether it is known to hold all of it."""
+    """Whether the proxy is known to hold all of it."""
 
 
 class HeldConfig(NamedTuple):
@@ -43,7 +43,7 @@ class HeldConfig(NamedTuple):
     namespace: str
     pod: str
     look: Callable[[], tuple[HeldType, ...]]
-    """Asked only of proxies that the answer is about."""
+    """Called only for proxies in the response."""
 
 
 def allowed(claims: WorkloadToken, mesh_namespace: str, namespace: str) -> bool:
@@ -101,7 +101,7 @@ def _matches(request: Any, node: str) -> bool:
 
 
 def _add(config: Any, one: HeldType, body: Callable[[str, str, str], bytes] | None) -> int:
-    """Add what a proxy holds of a type; returns the bytes of resources in it."""
+    """Add what a proxy holds of a type; returns the bytes of resources added. `body` is None to leave them out."""
     from envoy.admin.v3.config_dump_shared_pb2 import ClientResourceStatus
     from envoy.service.status.v3.csds_pb2 import ConfigStatus
 
@@ -122,7 +122,7 @@ def _add(config: Any, one: HeldType, body: Callable[[str, str, str], bytes] | No
         try:
             entry.xds_config.value = content = body(one.type_url, name, digest)
         except LookupError:
-            # The snapshot has moved on; the version above still says which it was.
+            # The snapshot has moved on; the version above still identifies the resource.
             continue
         entry.xds_config.type_url = one.type_url
         size += len(content)

@@ -1,7 +1,7 @@
-"""Answers client status calls (CSDS): who may ask, how often, and how large an answer is.
+"""The client status service (CSDS): which pods may call it, how often, and how large a response may be.
 
-The caller is known from the headers, before a message is read. Its pod must be there at each request, and a call that
-is kept open ends when the pod goes. What an answer holds is `csds`' business.
+The caller is identified by the headers, before a message is read. Its pod must exist at each request, and an open call
+ends when the pod is deleted. `csds` builds the responses.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from shared.identity.service_account_tokens import WorkloadToken
 MOST_REQUEST = 64 * 1024
 """Bytes of a request: some hundred node ids."""
 _AT_ONCE = 4
-"""Answers under way at a time: each may be megabytes."""
+"""Responses under way at a time: each may have megabytes."""
 _ANSWER = 10.0
-"""Frames that an answer costs the pod that asks, beside what is in it."""
+"""Frames that a response costs the pod, beside its content."""
 _LOOKED_AT = 50
-"""Proxies that cost it as much as one frame."""
+"""Proxies that cost as much as one frame."""
 _WRITTEN = 4096
-"""Bytes of an answer that cost it as much as a frame, and what a frame that it is sent would entitle it to send: else
-answers would pay for more questions."""
+"""Bytes of a response that cost as much as one frame, and as the frames that sending it would allow: otherwise
+responses would pay for more requests."""
 _LOOK_EVERY = 5.0
-"""Seconds between looks at the pod of a call that is kept open."""
+"""Seconds between checks that the pod of an open call exists."""
 
 
 class ClientStatusService:
@@ -47,17 +47,17 @@ class ClientStatusService:
         write_timeout: float,
         counters: EdgeCounters,
     ) -> None:
-        """`proxies`: what each proxy of this edge holds, in order; `body`: the bytes of a resource."""
+        """`proxies` returns what each proxy of this edge holds, in order; `body` returns the bytes of a resource."""
         self._pods = pods
         self._proxies = proxies
         self._body = body
         self._mesh_namespace = mesh_namespace
         self._write_timeout = write_timeout
         self._counters = counters
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def fetch(self, call: GrpcCall, claims: WorkloadToken, usage: PodUsage) -> None:
-        """Answer once."""
+        """Respond once."""
         await self._pods.require(claims, call.address)
         payload = await call.read()
         if payload is None:
@@ -65,7 +65,7 @@ class ClientStatusService:
         await self._answer(call, claims, usage, payload)
 
     async def stream(self, call: GrpcCall, claims: WorkloadToken, usage: PodUsage) -> None:
-        """Answer each request, until the client or its pod is gone."""
+        """Respond to each request, until the client leaves or its pod is deleted."""
         await self._pods.require(claims, call.address)
         reading = asyncio.ensure_future(call.read())
         try:
@@ -83,7 +83,7 @@ class ClientStatusService:
             reading.cancel()
 
     async def _answer(self, call: GrpcCall, claims: WorkloadToken, usage: PodUsage, payload: bytes) -> None:
-        async with self._turns:
+        async with self._slots:
             proxies = self._proxies()
             answer = csds.answer(payload, claims, proxies, mesh_namespace=self._mesh_namespace, body=self._body)
             frames = 1 + len(answer) // _WRITTEN

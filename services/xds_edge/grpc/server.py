@@ -1,7 +1,7 @@
-"""Aggregated discovery over TLS: gRPC calls in, bytes in and bytes out.
+"""The discovery server: routes gRPC calls over TLS to ADS streams and to client status discovery.
 
-Messages pass through as they are. The TLS certificate is asked for at every new connection, so it is renewed without
-a restart. A call is routed by its headers: its token first, and nothing of a call without one is read.
+Messages pass as bytes. The TLS certificate is read at each new connection, so that it is renewed without a restart. A
+call is routed by its headers, its token first, and no message of a call without a token is read.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA = "DeltaAggregatedResources"
-WORLD = "StreamAggregatedResources"
+SOTW = "StreamAggregatedResources"
 
 _UNREAD_OF_A_POD = 4
 """Requests of the greatest size that one pod may have unread."""
 
 _LINES, _LINES_BURST = 20.0, 500.0
-"""Lines about refusals that are logged, a second and at once; all are counted."""
+"""Log lines about refusals: a second, and at once. All refusals are counted."""
 
 Serve = Callable[[GrpcCall, WorkloadToken, str, PodUsage], Awaitable[None]]
 
 
 class DiscoveryServer:
-    """Serves aggregated discovery, incremental and state of the world, on one port."""
+    """Serves aggregated discovery, in both variants, and client status on one port."""
 
     def __init__(
         self,
@@ -67,7 +67,10 @@ class DiscoveryServer:
         mesh_namespace: str = MESH_NAMESPACE,
         pods: PodPresence,
     ) -> None:
-        """`unread`: bytes of all clients that may wait to be read; `reuse_port`: others may listen on the port too."""
+        """`unread`: bytes of requests of all clients that may wait to be read.
+
+        `reuse_port`: whether other processes may listen on the port too.
+        """
         self._services = services
         self._admission = admission
         self._limits = limits or ConnectionLimits()
@@ -95,24 +98,24 @@ class DiscoveryServer:
         )
         self._methods: dict[str, Serve] = {
             f"/{SERVICE}/{DELTA}": self._delta,
-            f"/{SERVICE}/{WORLD}": self._world,
+            f"/{SERVICE}/{SOTW}": self._sotw,
             f"/{csds.SERVICE}/{csds.FETCH}": self._fetch_status,
             f"/{csds.SERVICE}/{csds.STREAM}": self._stream_status,
         }
         self._listener: Listener | None = None
         self._connections: set[Http2Connection] = set()
-        self._deserted = asyncio.Event()
-        """Set while there is no connection."""
-        self._deserted.set()
+        self._no_connections = asyncio.Event()
+        """Set while there are no connections."""
+        self._no_connections.set()
         self._running: dict[GrpcCall, ProxyStream] = {}
         self.gone = 0
-        """Connections that were, since the start."""
+        """Connections that have ended since the start."""
         self._lines = TokenBucket(_LINES, _LINES_BURST, asyncio.get_running_loop().time())
         self.port = 0
-        """The port that is listened on."""
+        """The port listened on."""
 
     async def start(self, host: str, port: int, certificate: Callable[[], tls.Presented | None]) -> None:
-        """Listen. `certificate` gives the newest (key, chain), both PEM; raises `BadInputError`."""
+        """Listen. `certificate` returns the newest (key, chain), both PEM. Raises `BadInputError`."""
         self._listener = Listener(
             self.gate,
             self._connection,
@@ -124,7 +127,7 @@ class DiscoveryServer:
         self.port = self._listener.port
 
     def expose(self, metrics: Metrics) -> None:
-        """Show what clients take, and how much of it there may be."""
+        """Expose the usage by clients, and its limits, as metrics."""
         gate, names = self.gate, self._services.names
         metrics.gauge(
             "meshlog_edge_connections",
@@ -146,7 +149,7 @@ class DiscoveryServer:
         )
 
     async def drain(self, within: float) -> None:
-        """Stop: take no new streams, send GOAWAY, end the streams spread over `within` seconds, then all the rest."""
+        """Stop: refuse new streams, send GOAWAY, end all streams within `within` seconds, then close everything."""
         self._admission.draining = True
         if self._listener is not None:
             self._listener.close()
@@ -157,20 +160,20 @@ class DiscoveryServer:
         began = loop.time()
         for number, stream in enumerate(leaving):
             stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/draining", "this edge is stopping; use another"))
-            # A sleep takes a millisecond at least: of thousands of streams many end between two of them.
+            # A sleep takes at least a millisecond, so of thousands of streams many end between two sleeps.
             early = began + within * number / len(leaving) - loop.time()
             if early > 0 or number % 100 == 0:
                 await asyncio.sleep(max(0.0, early))
         await self._closed(within=1.0)
 
     async def abandon(self) -> None:
-        """Stop at once, as a process that is killed does."""
+        """Stop at once, like a killed process."""
         if self._listener is not None:
             self._listener.close()
         await self._closed(within=0.0)
 
     async def _closed(self, *, within: float) -> None:
-        """Wait until every call has ended; after `within` seconds they are cut off."""
+        """Wait until every call has ended; after `within` seconds they are aborted."""
         tasks = [call.task for connection in self._connections for call in connection.calls.values() if call.task]
         if tasks and within:
             await asyncio.wait(tasks, timeout=within)
@@ -182,7 +185,7 @@ class DiscoveryServer:
             await self._listener.closed()
         for connection in list(self._connections):
             connection.abort()
-        await self._deserted.wait()
+        await self._no_connections.wait()
 
     def _connection(self, gated: GatedConnection) -> Http2Connection:
         assert self._listener is not None
@@ -192,7 +195,7 @@ class DiscoveryServer:
             self.gone += 1
             self._connections.discard(connection)
             if not self._connections:
-                self._deserted.set()
+                self._no_connections.set()
             listener.gone(gated)
 
         connection = Http2Connection(
@@ -207,7 +210,7 @@ class DiscoveryServer:
             note=self._note,
         )
         self._connections.add(connection)
-        self._deserted.clear()
+        self._no_connections.clear()
         return connection
 
     def _note(self, reason: str) -> None:
@@ -219,7 +222,7 @@ class DiscoveryServer:
                 stream.end(StreamRefusedError(Code.UNAVAILABLE, "stream/aged", "the connection is old; open another"))
 
     def _route(self, call: GrpcCall) -> Handler:
-        """The handler of a call, once its token says whose it is; raises `StreamRefusedError`."""
+        """The handler of a call whose token is valid; raises `StreamRefusedError`."""
         try:
             serve, claims, token, usage = self._admit(call)
         except StreamRefusedError as refusal:
@@ -256,7 +259,7 @@ class DiscoveryServer:
             self._running.pop(call, None)
 
     def _may_log(self) -> bool:
-        """Whether one more line about a refusal may be written: their number is a stranger's choice."""
+        """Whether one more refusal may be logged: clients decide their number."""
         if self._lines.left(asyncio.get_running_loop().time()) < 1:
             return False
         self._lines.spend(1)
@@ -280,14 +283,14 @@ class DiscoveryServer:
         await self._client_status.fetch(call, claims, usage)
 
     async def _stream_status(self, call: GrpcCall, claims: WorkloadToken, _token: str, usage: PodUsage) -> None:
-        """The same, for each request of a stream."""
+        """What proxies hold, for each request of a stream."""
         call.narrow(MOST_REQUEST)
         await self._client_status.stream(call, claims, usage)
 
     async def _delta(self, call: GrpcCall, claims: WorkloadToken, token: str, usage: PodUsage) -> None:
         await self._stream(call, claims, token, usage, DeltaVariant(self._services.responses))
 
-    async def _world(self, call: GrpcCall, claims: WorkloadToken, token: str, usage: PodUsage) -> None:
+    async def _sotw(self, call: GrpcCall, claims: WorkloadToken, token: str, usage: PodUsage) -> None:
         await self._stream(call, claims, token, usage, SotwVariant(self._services.responses))
 
     async def _stream(

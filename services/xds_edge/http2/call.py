@@ -1,10 +1,10 @@
-"""One gRPC call as the server sees it: messages out of a stream of bytes, messages into it, and a status at its end.
+"""One gRPC call on the server: decodes messages from a stream of bytes, encodes messages, and ends with a status.
 
-The rules are those of gRPC's "PROTOCOL-HTTP2": each message is preceded by a flag for compression and by its length,
-the status travels in the trailers. What carries the bytes is `http2`'s business.
+The rules are those of gRPC's "PROTOCOL-HTTP2": a compression flag and the length precede each message, and the status
+is in the trailers. `connection` carries the bytes.
 
-A call is routed by its headers alone, before one byte of it is kept: a client that does not prove itself in them is
-answered at once, and what it sends afterwards is thrown away.
+A call is routed by its headers alone, before any byte of it is kept: a client without a valid token in them gets its
+status at once, and its further bytes are dropped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ _PREFIX = 5
 _ACKNOWLEDGE = 16 * 1024
 """Bytes read after which the window of the call's own stream is opened again."""
 _PASSING = 4096
-"""Bytes of a message that nothing counts while it is the only one: its handler reads it in the same moment."""
+"""Bytes of a message that is not counted while it is the only one: its handler reads it at once."""
 _IN_A_ROW = 4
-"""Messages that a handler reads one after the other before others have their turn: each may be a tenth of a
-millisecond's work."""
+"""Messages that a handler reads in a row before other work runs: each may take a tenth of a millisecond."""
 _KEEPING = 128
-"""Bytes that a message takes beside its own, so that empty ones count too."""
+"""Bytes counted for a message beside its own, so that empty messages count too."""
 
 RESPONSE: Headers = (
     (":status", "200"),
@@ -42,7 +41,7 @@ RESPONSE: Headers = (
 
 
 class CallTransport(Protocol):
-    """The connection below a call."""
+    """The connection that carries a call."""
 
     @property
     def peer(self) -> str:
@@ -51,23 +50,23 @@ class CallTransport(Protocol):
 
     @property
     def address(self) -> str:
-        """IP address of the client; empty: it is gone, or has none."""
+        """IP address of the client; empty if it is gone, or has none."""
         ...
 
     def headers(self, stream: int, headers: Headers, *, ends: bool) -> None:
-        """Send headers, or trailers that end our side."""
+        """Send headers, or trailers that end the server side."""
         ...
 
     def send(self, stream: int, content: bytes | memoryview) -> int:
-        """Send as much as may be sent now; returns the number of bytes."""
+        """Send as many bytes as may be sent now; returns their number."""
         ...
 
-    def queue(self, outbox: SendQueue) -> None:
+    def queue(self, send_queue: SendQueue) -> None:
         """Have it proceed when it is its turn to write."""
         ...
 
     def acknowledge(self, stream: int, size: int) -> None:
-        """Let the client send that many bytes more on this stream."""
+        """Allow the client to send `size` more bytes on this stream."""
         ...
 
     def prove(self, usage: PodUsage) -> None:
@@ -75,35 +74,35 @@ class CallTransport(Protocol):
         ...
 
     def hold(self, call: GrpcCall, size: int) -> None:
-        """Count so many bytes more, or less, that the call keeps unread.
+        """Count `size` more (or fewer) bytes that the call keeps unread.
 
-        If they are too many, `GrpcCall.overflow` is called, and none of the call's count any more.
+        If they are too many, `GrpcCall.overflow` is called, and the bytes of the call are not counted any more.
         """
         ...
 
     def finished(self, stream: int, *, whole: bool) -> None:
-        """The call is over on our side. `whole`: not in the middle of a message."""
+        """The call is over on the server side. `whole`: not in the middle of a message."""
         ...
 
 
 class GrpcCall:
-    """One call."""
+    """One gRPC call."""
 
     __slots__ = (
         "_arrived",
         "_broken",
-        "_carrier",
         "_client_done",
         "_deadline",
         "_in_a_row",
         "_limit",
         "_opened",
-        "_outbox",
         "_owed",
         "_partial",
         "_patience",
+        "_queue",
         "_reader",
         "_stream",
+        "_transport",
         "_watch",
         "ended",
         "metadata",
@@ -113,10 +112,10 @@ class GrpcCall:
     )
 
     def __init__(
-        self, carrier: CallTransport, stream: int, headers: Headers, *, limit: int, patience: float = 30.0
+        self, transport: CallTransport, stream: int, headers: Headers, *, limit: int, patience: float = 30.0
     ) -> None:
-        """`limit`: bytes that a message of the client may have; `patience`: seconds that it may take to arrive."""
-        self._carrier = carrier
+        """`limit`: bytes of a message of the client; `patience`: seconds that a message may take to arrive."""
+        self._transport = transport
         self._stream = stream
         self._limit = limit
         self._patience = patience
@@ -126,11 +125,11 @@ class GrpcCall:
         self.ended = False
         """Whether nothing can be sent any more."""
         self.unread = 0
-        """Bytes that the carrier counts for it."""
+        """Bytes that the transport counts for the call."""
         self._arrived: deque[tuple[bytes, int, int]] | None = None
-        """Messages, what each took of the window, and what is counted for it."""
-        self._outbox: SendQueue | None = None
-        """Set while a message waits to be sent whole."""
+        """Messages; for each the bytes that it took of the window, and the bytes counted for it."""
+        self._queue: SendQueue | None = None
+        """Set while a message waits to be sent completely."""
         self._partial: bytearray | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -144,30 +143,30 @@ class GrpcCall:
     @property
     def peer(self) -> str:
         """Address and port of the client, for people."""
-        return self._carrier.peer
+        return self._transport.peer
 
     @property
     def address(self) -> str:
-        """IP address of the client; empty: it is gone, or has none."""
-        return self._carrier.address
+        """IP address of the client; empty if it is gone, or has none."""
+        return self._transport.address
 
     @property
     def delay(self) -> float:
         """Seconds that the message which is being written has waited for its turn."""
-        return self._outbox.delay if self._outbox is not None else 0.0
+        return self._queue.delay if self._queue is not None else 0.0
 
     def prove(self, usage: PodUsage) -> None:
-        """Its token is of this pod."""
-        self._carrier.prove(usage)
+        """The token of the call belongs to this pod."""
+        self._transport.prove(usage)
 
     def narrow(self, limit: int) -> None:
-        """Take messages of at most `limit` bytes."""
+        """Accept messages of at most `limit` bytes."""
         self._limit = min(limit, self._limit)
 
-    # What the handler does
+    # For the handler
 
     async def read(self) -> bytes | None:
-        """The next message; none: the client has ended its side. Raises `StreamRefusedError`."""
+        """The next message, or None if the client has ended its side. Raises `StreamRefusedError`."""
         while not self._arrived or self._in_a_row >= _IN_A_ROW:
             self._in_a_row = 0
             if self._arrived:
@@ -186,9 +185,9 @@ class GrpcCall:
         return message
 
     async def write(self, *parts: bytes) -> None:
-        """Send a message, which may be in parts; waits while the client, or the network, takes no more.
+        """Send a message, which may have several parts; waits while the client or the network accepts no more.
 
-        A long one is written in turns with others. Raises `StreamRefusedError`.
+        A long message is written in turns with others. Raises `StreamRefusedError`.
         """
         if self.ended:
             raise StreamRefusedError(Code.UNAVAILABLE, "stream/gone", "the client has gone")
@@ -196,39 +195,41 @@ class GrpcCall:
         prefix = b"\0" + size.to_bytes(4, "big")
         if not self._opened:
             self._opened = True
-            self._carrier.headers(self._stream, RESPONSE, ends=False)
+            self._transport.headers(self._stream, RESPONSE, ends=False)
         if size < LONG:
             content = b"".join((prefix, *parts))
-            sent = self._carrier.send(self._stream, content)
+            sent = self._transport.send(self._stream, content)
             if sent == len(content):
                 return
-            # What is left waits for the client, and then takes its turn.
-            self._outbox = outbox = SendQueue(self._carrier, self._stream, [memoryview(content)[sent:]], begun=True)
+            # The rest waits until the client can receive more, and then for its turn.
+            self._queue = send_queue = SendQueue(
+                self._transport, self._stream, [memoryview(content)[sent:]], begun=True
+            )
         else:
-            self._outbox = outbox = SendQueue(self._carrier, self._stream, pieces(prefix, parts), begun=False)
-            outbox.queue()
-        await outbox.sent
-        self._outbox = None
+            self._queue = send_queue = SendQueue(self._transport, self._stream, pieces(prefix, parts), begun=False)
+            send_queue.queue()
+        await send_queue.sent
+        self._queue = None
 
     def finish(self, code: Code, sentence: str = "") -> None:
-        """End the call with this status; a second time it does nothing."""
+        """End the call with this status; does nothing if it has ended."""
         if self.ended:
             return
         self.ended = True
-        whole = self._outbox is None or not self._outbox.begun
+        whole = self._queue is None or not self._queue.begun
         if whole:
             status = (("grpc-status", str(int(code))), ("grpc-message", quote(sentence, safe=_PLAIN)))
-            self._carrier.headers(self._stream, status if self._opened else (*RESPONSE, *status), ends=True)
+            self._transport.headers(self._stream, status if self._opened else (*RESPONSE, *status), ends=True)
         self._release()
-        self._carrier.finished(self._stream, whole=whole)
+        self._transport.finished(self._stream, whole=whole)
 
-    # What the connection does
+    # For the connection
 
     def route(self, router: Router) -> None:
         """Find the handler by the headers and run it, or end the call at once.
 
-        Raises `StreamRefusedError` after it has ended the call with that. The handler is cancelled if the client goes
-        away, and when the time that the client gave the call is over.
+        Raises `StreamRefusedError` after ending the call with it. The handler is cancelled if the client goes away, and
+        when the deadline of the call passes.
         """
         try:
             handler = router(self)
@@ -244,7 +245,10 @@ class GrpcCall:
         self.task = asyncio.ensure_future(_run(handler, self))
 
     def receive(self, content: bytes, size: int) -> int:
-        """Take bytes of the client's; `size`: what they took of its window. Returns how many messages they ended."""
+        """Accept bytes of the client; returns how many messages they end.
+
+        `size`: bytes that they took of its window.
+        """
         before = len(self._arrived or ())
         self._receive(content, size)
         return len(self._arrived or ()) - before
@@ -267,7 +271,7 @@ class GrpcCall:
             self._break(error)
         elif rest is not None and self._watch is None:
             self._watch = asyncio.get_running_loop().call_later(self._patience, self._look, rest)
-        # The window opens for what belongs to no whole message: a message may be larger than the window.
+        # The window opens for bytes of incomplete messages, because a message may be larger than the window.
         self._acknowledge(size)
         self._count(counted + delivered + len(rest or b""))
 
@@ -284,7 +288,7 @@ class GrpcCall:
             self.task.cancel()
 
     def overflow(self) -> None:
-        """Keep nothing more of what the client sends: it is too much."""
+        """Keep no more bytes of the client: it has sent too many."""
         self._partial = self._arrived = None
         self.unread = 0
         self._break(
@@ -292,9 +296,9 @@ class GrpcCall:
         )
 
     def writable(self) -> None:
-        """More may be sent."""
-        if self._outbox is not None:
-            self._outbox.queue()
+        """More bytes may be sent."""
+        if self._queue is not None:
+            self._queue.queue()
 
     @property
     def half_closed(self) -> bool:
@@ -302,10 +306,10 @@ class GrpcCall:
         return self._client_done
 
     def _split(self, partial: bytearray, size: int) -> tuple[bytearray | None, int, int, StreamRefusedError | None]:
-        """Take whole messages off the front.
+        """Take complete messages off the front.
 
-        Returns what is left, what is to be counted for them, how much of `size` belongs to none of them, and what ends
-        the call.
+        Returns the remaining bytes, the bytes to count for the messages, the part of `size` that belongs to no message,
+        and the error that ends the call.
         """
         at = counted = 0
         error: StreamRefusedError | None = None
@@ -337,7 +341,7 @@ class GrpcCall:
         return None
 
     def _deliver(self, message: bytes, size: int) -> int:
-        # The stream's window opens when it is read: a client cannot fill us with what nothing reads.
+        # The window of the stream opens when the message is read, so a client cannot send without bound.
         arrived = self._arrived
         if arrived is None:
             arrived = self._arrived = deque()
@@ -347,19 +351,19 @@ class GrpcCall:
         return counted
 
     def _count(self, size: int) -> None:
-        """Have the carrier count that much more, or less; it may call `overflow`, so this comes last."""
+        """Have the transport count `size` more (or fewer) bytes. It may call `overflow`, so this comes last."""
         if size:
             self.unread += size
-            self._carrier.hold(self, size)
+            self._transport.hold(self, size)
 
     def _acknowledge(self, size: int) -> None:
         self._owed += size
         if self._owed >= _ACKNOWLEDGE:
             owed, self._owed = self._owed, 0
-            self._carrier.acknowledge(self._stream, owed)
+            self._transport.acknowledge(self._stream, owed)
 
     def _break(self, error: StreamRefusedError) -> None:
-        """Take nothing more; the handler is told once it has read what is whole."""
+        """Accept no more bytes. The handler gets the error after it has read the complete messages."""
         self._broken = self._broken or error
         self._wake()
 
@@ -371,8 +375,8 @@ class GrpcCall:
         for timer in (self._watch, self._deadline):
             if timer is not None:
                 timer.cancel()
-        if self._outbox is not None:
-            self._outbox.drop()
+        if self._queue is not None:
+            self._queue.drop()
         self._forget()
 
     def _expire(self) -> None:
@@ -382,7 +386,7 @@ class GrpcCall:
                 self.task.cancel()
 
     def _look(self, watched: bytearray) -> None:
-        """End the call if the message that was arriving then has not arrived yet."""
+        """End the call if the message that was arriving then is still incomplete."""
         self._watch = None
         if self._partial is watched:
             self._partial = None
@@ -402,10 +406,10 @@ class GrpcCall:
 
 Handler = Callable[[GrpcCall], Awaitable[None]]
 Router = Callable[[GrpcCall], Handler]
-"""Which handler serves a call, decided by its path and metadata; raises `StreamRefusedError`."""
+"""Finds the handler of a call by its path and metadata; raises `StreamRefusedError`."""
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-"""What a status message holds as it is; all else is percent-encoded."""
+"""Characters of a status message that are not percent-encoded."""
 
 
 async def _run(handler: Handler, call: GrpcCall) -> None:

@@ -1,4 +1,4 @@
-"""The two directions of a stream, so that one can be tried without a network; `calls.Call` is one."""
+"""The two directions of a stream, so that a stream can be tested without a network; `GrpcCall` is one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class Channel(Protocol):
 
     @property
     def delay(self) -> float:
-        """Seconds that the message which is being written has waited for others: not its client's fault."""
+        """Seconds that the message which is being written has waited for other writers; not the fault of its client."""
         ...
 
     async def read(self) -> bytes | None:
-        """The next message; none: the client has ended its side."""
+        """The next message, or None if the client has ended its side."""
         ...
 
     async def write(self, *parts: bytes) -> None:
-        """Send a message, which may be in parts; waits while the client does not read."""
+        """Send a message, which may have several parts; waits while the client does not read."""
         ...

@@ -1,13 +1,13 @@
-"""One HTTP/2 connection of a client, as an asyncio protocol: `h2` keeps the rules, here bytes and calls change hands.
+"""One HTTP/2 connection of a client, as an asyncio protocol: `h2` keeps the rules, this connects bytes and calls.
 
-Everything happens on the event loop's thread. A response that fits is written in the turn that made it, without a
-task, a queue or another thread between: that, and a few kilobytes a connection, is why the edge does not use gRPC's
-own server (docs/xds.md has the figures).
+Everything runs on the thread of the event loop. A response that fits is written in the round that made it, without a
+task, a queue or another thread. That, and a few kilobytes for each connection, is why the edge does not use gRPC's own
+server (docs/xds.md has the figures).
 
-What a client cannot do: make us parse more frames than it is allowed (`reader`), keep more unread than it is allowed
-(`ledger`), have anything of a call kept before the call is routed by its headers (`calls`), stay without a proven call
-(`lifetime`), make us write without reading what we wrote (`writer`), keep others waiting for what is written to it
-(`turns`), or end other calls by a malformed one (`rules`).
+A client cannot exceed its frames (`FrameReader`) or its unread bytes (`MemoryLedger`), have bytes of a call kept before
+it is routed by its headers (`GrpcCall`), stay without a proven call (`ConnectionLifetime`), cause responses without
+reading them (`FrameWriter`), delay other clients by long responses (`WriteScheduler`), or end other calls by a
+malformed one (`H2Rules`).
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ from services.xds_edge.limits.pod_usage import PodUsage
 from shared.timing.token_bucket import TokenBucket
 
 MOST_REFUSED = 16
-"""Calls without a good token that a connection may make."""
+"""Calls without a valid token that a connection may make."""
 _UNDECRYPTED = 32 * 1024
-"""Bytes that TLS takes from the network before a connection that is not read is not read there either."""
+"""Bytes that TLS reads from the network while the connection itself is not read."""
 _REOPEN = 16 * 1024
-"""Bytes after which the connection's window is opened again, whatever calls have read."""
+"""Bytes after which the window of the connection is opened again, whatever calls have read."""
 _BUFFER = memoryview(bytearray(16 * 1024))
-"""What one read brings, of all connections: it is copied out before the next."""
+"""The buffer for one read, shared by all connections: its content is copied before the next read."""
 
 
 def _grpc_only(headers: Headers) -> str:
-    """The status for a request that is no gRPC call; empty if it is one."""
+    """The HTTP status for a request that is not a gRPC call; empty if it is one."""
     method, content = "", ""
     for name, value in headers:
         if name == ":method":
@@ -76,7 +76,7 @@ def _no_note(_reason: str) -> None:
 
 
 class Http2Connection(asyncio.BufferedProtocol):
-    """One connection; a `calls.Carrier`."""
+    """One connection; a `CallTransport`."""
 
     def __init__(
         self,
@@ -93,11 +93,11 @@ class Http2Connection(asyncio.BufferedProtocol):
         objection: Callable[[Headers], str] = _grpc_only,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`strangers`: frames that all connections of its address may send together, unproven.
+        """`strangers`: frames that all connections of its address may send together without a token.
 
-        `turns`: in which the connections of this process write what is long. `aged`: its calls must end within
-        `goaway.GRACE` seconds; the client was asked to go elsewhere. `note`: why we ended it. `objection`: the HTTP
-        status for a request that is none of ours; empty: it is one.
+        `turns`: the scheduler of long writes, shared by all connections of the process. `aged`: the calls must end
+        within `goaway.GRACE` seconds, because the client was asked to go elsewhere. `note`: why the edge closed it.
+        `objection`: the HTTP status for a request that the edge does not serve; empty if it does.
         """
         self._router = router
         self._limits = limits
@@ -113,17 +113,17 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._reader = FrameReader(self, debt=limits.debt, strangers=strangers)
         self._writer = FrameWriter(self._h2, self._reader, within=limits.write_timeout, given_up=self._give_up)
         self._goaway = GoAway(self._h2, self._writer, busy=lambda: bool(self.calls), close=self.close)
-        self._turns = turns or WriteScheduler()
+        self._scheduler = turns or WriteScheduler()
         self._usage: PodUsage | None = None
         self._refused = 0
         self._owed = 0
         self.calls: dict[int, GrpcCall] = {}
-        """Calls that are open, by stream."""
+        """Open calls, by stream."""
 
     # asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
+        """Send the settings and begin to read."""
         self._socket = cast("asyncio.Transport", transport)
         self._writer.open(self._socket)
         if (limit := getattr(transport, "set_read_buffer_limits", None)) is not None:  # TLS alone has it
@@ -143,25 +143,25 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._closed(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio's signature)
-        """Where the next read goes."""
+        """The buffer for the next read."""
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So much was read."""
+        """Bytes were read into the buffer."""
         self.data_received(bytes(_BUFFER[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, as far as it is allowed."""
+        """Pass bytes to the frame reader."""
         if self._live:
             now = self._lifetime.heard = self._loop.time()
             self._reader.add(data, now)
 
     def pause_writing(self) -> None:
-        """The network takes no more for now: neither do we."""
+        """The network accepts no more bytes for now: stop reading too."""
         self._writer.pause()
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The network accepts bytes again."""
         self._writer.resume()
         self._let_write()
 
@@ -174,12 +174,12 @@ class Http2Connection(asyncio.BufferedProtocol):
 
     @property
     def address(self) -> str:
-        """IP address of the client; empty: it is gone, or has none."""
+        """IP address of the client; empty if it is gone, or has none."""
         peer = self._socket.get_extra_info("peername") if self._socket is not None else None
         return str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
     def prove(self, usage: PodUsage) -> None:
-        """A call showed a token of this pod: the connection counts as that pod's from now on."""
+        """A call showed a token of this pod: from now on the connection counts as one of that pod."""
         if self._usage is None:
             self._usage = usage
             self._reader.trust(usage.frames)
@@ -193,12 +193,12 @@ class Http2Connection(asyncio.BufferedProtocol):
             self._writer.flush()
 
     def send(self, stream: int, content: bytes | memoryview) -> int:
-        """Send as much as the client's windows and the network take now."""
+        """Send as many bytes as the client's windows and the network accept now."""
         return self._writer.data(stream, content)
 
-    def queue(self, outbox: SendQueue) -> None:
+    def queue(self, send_queue: SendQueue) -> None:
         """Have it proceed when it is the pod's turn to write."""
-        self._turns.ask(self._usage or self, outbox)
+        self._scheduler.ask(self._usage or self, send_queue)
 
     def acknowledge(self, stream: int, size: int) -> None:
         """Open the window of one stream again."""
@@ -207,17 +207,17 @@ class Http2Connection(asyncio.BufferedProtocol):
             self._writer.flush()
 
     def hold(self, call: GrpcCall, size: int) -> None:
-        """Count what the call keeps unread, or no more; only a call that was routed receives anything."""
+        """Count bytes that the call keeps unread; only a call that was routed receives any."""
         if self._usage is not None:
             self._ledger.add(self._usage.unread, call, size)
 
     def finished(self, stream: int, *, whole: bool) -> None:
-        """The call is over on our side, whatever the client still says in it."""
+        """The call has ended on the server side, whatever the client still sends in it."""
         call = self.calls.pop(stream, None)
         if call is None or self._socket is None or not self._live:
             return
         if not whole and self._writer.paused:
-            # It reads nothing: a goaway would wait for ever behind what it has not read.
+            # The client reads nothing: a reset would wait for ever behind the unread bytes.
             self._socket.abort()
             return
         if not call.half_closed or not whole:
@@ -232,11 +232,11 @@ class Http2Connection(asyncio.BufferedProtocol):
         return self._writer.transport is not None
 
     def leave(self) -> None:
-        """Ask the client to go elsewhere; it closes with the last call, or after `goaway.GRACE`."""
+        """Ask the client to go elsewhere; the connection closes with the last call, or after `goaway.GRACE` seconds."""
         self._goaway.begin()
 
     def close(self) -> None:
-        """Close, once what is buffered is written; its calls are cancelled."""
+        """Close after the buffered bytes are written; the calls are cancelled."""
         if self._live:
             self._writer.close()
             self._lose_calls()
@@ -249,7 +249,7 @@ class Http2Connection(asyncio.BufferedProtocol):
     # Reading
 
     def feed(self, frame: bytes) -> None:
-        """Parse a whole frame."""
+        """Parse a complete frame."""
         self._writer.held = True
         try:
             for event in self._h2.receive_data(frame):
@@ -258,18 +258,18 @@ class Http2Connection(asyncio.BufferedProtocol):
                 if (handle := self._HANDLERS.get(type(event))) is not None:
                     handle(self, event)
         except ProtocolError:
-            # The GOAWAY that says so is in the buffer.
+            # The GOAWAY for it is in the buffer.
             self._note("protocol")
             self.fed()
             self.close()
 
     def fed(self) -> None:
-        """Write what the frames made us say, at once for all of them."""
+        """Write the responses to all parsed frames at once."""
         self._writer.held = False
         self._writer.flush()
 
     def fail(self, code: ErrorCodes, reason: str) -> None:
-        """End the connection for what the client did."""
+        """End the connection because of its client."""
         self._note(reason)
         self._h2.close_connection(code)
         self.fed()
@@ -322,7 +322,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         PingAckReceived: _on_ping_ack,
         ConnectionTerminated: _on_terminated,
     }
-    """By the event's very class; other events need no answer."""
+    """By the class of the event; other events need no response."""
 
     def _open(self, stream: int, headers: Headers, *, ends: bool) -> None:
         if malformed(headers):
@@ -352,7 +352,7 @@ class Http2Connection(asyncio.BufferedProtocol):
                 self._lifetime.use()
 
     def _count_refused(self) -> None:
-        """Let go of a stranger that tries on."""
+        """Close an unproven connection that keeps making refused calls."""
         if self._usage is None:
             self._refused += 1
             if self._refused >= MOST_REFUSED:
@@ -381,7 +381,7 @@ class Http2Connection(asyncio.BufferedProtocol):
             self._goaway.rest()
 
     def _give_up(self) -> None:
-        """Cut off a client that reads nothing."""
+        """Abort a client that reads nothing."""
         if self._socket is not None:
             self._note("unread")
             self._socket.abort()
@@ -390,7 +390,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._timer = self._loop.call_at(self._lifetime.due, self._look)
 
     def _look(self) -> None:
-        """Probe a silent client, let go of one that is of no use, and of one that has been here for long."""
+        """Probe a silent client, and close a connection that is unproven, idle or old."""
         if not self._live:
             return
         match self._lifetime.look(self._loop.time()):

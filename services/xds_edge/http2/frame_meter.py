@@ -1,10 +1,10 @@
-"""Counts a connection's frames before anything parses them.
+"""Cuts the bytes of a client into frames and counts them, before they are parsed.
 
-A frame of nine bytes costs its sender nothing and us 10 to 30 µs, whatever its type. So the bytes of a client are cut
-into whole frames here, by the nine bytes of each header alone, and only as many frames go on to the HTTP/2 library as
-the client's allowance pays for. The rest waits, at most one read of it, and the network behind it.
+A frame of nine bytes costs its sender nothing and the server 10 to 30 µs, whatever its type. So frames are cut by their
+nine-byte headers alone, and only as many frames go on to the HTTP/2 library as the client's allowance pays for. The
+rest waits here, at most one read of it, and further bytes wait in the network.
 
-`FrameMeter` cuts and counts; what may be spent is a `shared.timing.token_bucket.TokenBucket`.
+`FrameMeter` cuts and counts; the allowance is a `shared.timing.token_bucket.TokenBucket`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from __future__ import annotations
 from h2.errors import ErrorCodes
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What an HTTP/2 client says first (RFC 9113, section 3.4)."""
+"""The first bytes of an HTTP/2 client (RFC 9113, section 3.4)."""
 LONGEST_FRAME = 16_384
-"""Bytes of a frame's payload: SETTINGS_MAX_FRAME_SIZE was never raised."""
+"""Bytes of a frame's payload: the default of SETTINGS_MAX_FRAME_SIZE, which the edge never raises."""
 MOST_CONTINUED = 9
-"""Frames that the header block of one call may take: 128 KiB, and one to spare."""
+"""Frames of the header block of one call: 128 KiB, and one to spare."""
 
 _HEADER = 9
 _DATA, _HEADERS, _CONTINUATION = 0, 1, 9
 _END_HEADERS = 4
 _CALL_PRICE = 16
-"""What HEADERS cost: checking a token, and an answer. Every other frame costs 1, which is about 25 µs."""
+"""Cost of HEADERS: verifying a token, and a response. Any other frame costs 1, which is about 25 µs."""
 _DECODED = 1024
-"""Bytes of headers that cost 1 more: decoding."""
+"""Bytes of headers that cost 1 more, for decoding."""
 _CARRIED = 8192
-"""Bytes of DATA that cost 1 more: decrypting and copying."""
+"""Bytes of DATA that cost 1 more, for decrypting and copying."""
 
 
 class FrameError(Exception):
@@ -38,32 +38,32 @@ class FrameError(Exception):
 
 
 class FrameMeter:
-    """Cuts what one client sends into whole frames."""
+    """Cuts the bytes of one client into complete frames."""
 
-    __slots__ = ("_continued", "_greeted", "rest", "waiting")
+    __slots__ = ("_continued", "_preface_read", "rest", "waiting")
 
     def __init__(self) -> None:
         self.rest = b""
-        """What the network brought and nothing has taken."""
-        self._greeted = False
+        """Bytes received that are not cut yet."""
+        self._preface_read = False
         self._continued = 0
-        """Frames of the header block that is open; 0: none is."""
+        """Frames of the open header block; 0 if none is open."""
         self.waiting = False
-        """Whether a whole frame waits for the allowance."""
+        """Whether a complete frame waits for the allowance."""
 
     def add(self, content: bytes) -> None:
-        """Take what the network brought."""
+        """Add bytes from the network."""
         self.rest = self.rest + content if self.rest else content
 
     def next(self, *, allowed: bool) -> tuple[bytes, float]:
-        """The next whole frame, if one may be taken, and its price; none: no bytes.
+        """The next complete frame and its cost, if one is allowed; else no bytes.
 
-        The preface comes with the first frame. Raises `FrameError` when a frame, or a header block in many frames, is
-        longer than what was agreed.
+        The preface comes with the first frame. Raises `FrameError` if a frame is too long, or a header block has too
+        many frames.
         """
         held = self.rest
         size = len(held)
-        at = 0 if self._greeted else self._greet(held)
+        at = 0 if self._preface_read else self._skip_preface(held)
         self.waiting = False
         if size - at < _HEADER:
             return b"", 0.0
@@ -85,15 +85,15 @@ class FrameMeter:
         elif kind == _CONTINUATION:
             price += length // _DECODED
             self._continue(held[at + 4])
-        self._greeted = True
+        self._preface_read = True
         if end == size:
             self.rest = b""
             return held, price
         self.rest = held[end:]
         return held[:end], price
 
-    def _greet(self, held: bytes) -> int:
-        """Where the first frame begins."""
+    def _skip_preface(self, held: bytes) -> int:
+        """The offset of the first frame, after the preface."""
         if not PREFACE.startswith(held[: len(PREFACE)]):
             raise FrameError(ErrorCodes.PROTOCOL_ERROR)
         return len(PREFACE)

@@ -1,8 +1,8 @@
-"""What is read of one connection, and when: as many frames as its allowance pays for, and no more than one read ahead.
+"""The reading side of one connection: parses as many frames as its allowance pays for, at most one read ahead.
 
-A connection that is in debt is not read, so what it sends waits in the network. One that wants to send more than it is
-allowed for `debt` seconds on end is sent away. Nor is one read that does not read: what it would make us answer waits
-with it.
+A connection in debt is not read, so its bytes wait in the network. A connection that exceeds its allowance for `debt`
+seconds without a break is closed. A connection whose client does not read is not read either, so that the client cannot
+cause further responses.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from services.xds_edge.limits.loop_pacing import call_soon_paced
 from shared.timing.token_bucket import TokenBucket
 
 STRANGER_RATE = 50.0
-"""Frames a second of a connection that has not proven itself; a first call costs about 20."""
+"""Frames a second of a connection without a token yet; a first call costs about 20."""
 STRANGER_BURST = 150.0
 EARNED = 16.0
-"""Frames that a client may send for each that it is sent. An Envoy that names its node in each acknowledgement (61 kB)
-sends 5, which cost 12; gRPC widens its windows and probes beside it."""
+"""Frames that a client may send for each frame that it receives. An Envoy that names its node in each acknowledgement
+(61 kB) sends 5, which cost 12; gRPC opens its windows and probes beside that."""
 _A_TURN = 32.0
-"""Frames of a connection that are parsed before others have their turn."""
+"""Cost of the frames of one connection that are parsed before other connections are served."""
 _SHORTEST_PAUSE = 0.05
 
 
 class FrameSink(Protocol):
-    """The connection whose intake it is."""
+    """The connection that receives the frames."""
 
     def feed(self, frame: bytes) -> None:
-        """Parse this whole frame."""
+        """Parse this complete frame."""
         ...
 
     def fed(self) -> None:
-        """That was all for now."""
+        """No more frames for now."""
         ...
 
     def fail(self, code: ErrorCodes, reason: str) -> None:
-        """End the connection for what its client did."""
+        """End the connection because of its client."""
         ...
 
 
@@ -61,7 +61,7 @@ class FrameReader:
     )
 
     def __init__(self, sink: FrameSink, *, debt: float, strangers: TokenBucket | None) -> None:
-        """`strangers`: frames that all connections of its address may send together, unproven."""
+        """`strangers`: frames that all connections of the address without a token may send together."""
         self._sink = sink
         self._debt = debt
         self._strangers = strangers
@@ -70,36 +70,36 @@ class FrameReader:
         self._meter = FrameMeter()
         self._transport: asyncio.Transport | None = None
         self._indebted: float | None = None
-        """Since when more has been wanted than allowed."""
+        """When the allowance was first exceeded; None while it is not."""
         self._resuming: asyncio.Handle | None = None
         self._paused = False
         self._reading = True
 
     def open(self, transport: asyncio.Transport) -> None:
-        """Reading begins."""
+        """Begin to read."""
         self._transport = transport
 
     def close(self) -> None:
-        """It is over."""
+        """The connection is closed."""
         self._transport = None
         if self._resuming is not None:
             self._resuming.cancel()
 
     def trust(self, frames: TokenBucket) -> None:
-        """The client has proven itself: this is what it may send from now on."""
+        """Replace the allowance: a call of the connection showed a token."""
         self._allowance, self._strangers = frames, None
 
     def earn(self) -> None:
-        """A frame was sent to the client."""
+        """Raise the allowance: a frame was sent to the client."""
         self._allowance.earn(EARNED)
 
     def pause(self, *, paused: bool) -> None:
-        """Read nothing while the client does not read either."""
+        """Stop reading while the client does not read."""
         self._paused = paused
         self._adjust()
 
     def add(self, content: bytes, now: float) -> None:
-        """Take what the network brought; `now` by the loop's clock."""
+        """Add bytes from the network; `now` by the clock of the loop."""
         self._meter.add(content)
         if self._resuming is None:
             self._pump(now)
@@ -107,7 +107,7 @@ class FrameReader:
     def _pump(self, now: float) -> None:
         room, meter = _A_TURN, self._meter
         while self._transport is not None:
-            # Both may change meanwhile: the first call may prove the client.
+            # Both change when the first call shows a token.
             allowance, strangers = self._allowance, self._strangers
             allowed = room > 0 and allowance.may(now) and (strangers is None or strangers.may(now))
             try:
@@ -121,7 +121,7 @@ class FrameReader:
             allowance.spend(price)
             if strangers is not None:
                 strangers.spend(price)
-            # One at a time, so that what the library knows is never ahead of what we do about it.
+            # One frame at a time, so that the state of the library is never ahead of the calls.
             self._sink.feed(frame)
             if not meter.rest:
                 break

@@ -1,7 +1,7 @@
-"""The writing side of one connection: bytes of the HTTP/2 library, DATA within the client's windows, and patience.
+"""The writing side of one connection: frames of the HTTP/2 library, and DATA within the client's windows.
 
-While the network takes nothing more, nothing is read either, so that a client cannot make us answer what it does not
-read; and one that reads nothing for long is cut off.
+While the network accepts no more bytes, the connection is not read either, so that a client which does not read cannot
+cause further responses. A client that reads nothing for long is aborted.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from services.xds_edge.http2.frame_reader import FrameReader
 from services.xds_edge.http2.h2_rules import H2Rules
 
 _UNSENT = 256 * 1024
-"""Bytes that wait in a connection's buffer before its calls wait."""
+"""Bytes in a connection's buffer above which its calls wait."""
 _PART = 4096
-"""Bytes of a frame that we send: OpenSSL's buffer grows to the largest write of a connection, and stays so."""
+"""Bytes of a frame that the edge sends: OpenSSL's buffer grows to the largest write of a connection, and stays so."""
 
 
 class FrameWriter:
-    """What one connection writes."""
+    """The writing side of one connection."""
 
     __slots__ = ("_given_up", "_loop", "_paused_at", "_reader", "_rules", "_within", "held", "paused", "transport")
 
     def __init__(self, rules: H2Rules, reader: FrameReader, *, within: float, given_up: Callable[[], None]) -> None:
-        """`given_up`: the client has read nothing for `within` seconds."""
+        """`given_up` is called when the client has read nothing for `within` seconds."""
         self._rules = rules
         self._reader = reader
         self._within = within
@@ -32,19 +32,19 @@ class FrameWriter:
         self._loop = asyncio.get_running_loop()
         self._paused_at = 0.0
         self.transport: asyncio.Transport | None = None
-        """Set as long as anything may be written."""
+        """Set while bytes may be written."""
         self.paused = False
-        """Whether the network takes nothing more."""
+        """Whether the network accepts no more bytes."""
         self.held = False
-        """Whether `flush` waits: what many frames make us say is written at once."""
+        """Whether `flush` waits: the responses to many frames are written at once."""
 
     def open(self, transport: asyncio.Transport) -> None:
-        """Writing begins."""
+        """Begin to write."""
         self.transport = transport
         transport.set_write_buffer_limits(high=_UNSENT)
 
     def flush(self) -> None:
-        """Write what the library has to say."""
+        """Write the pending frames of the library."""
         if self.held:
             return
         content = self._rules.data_to_send()
@@ -52,12 +52,12 @@ class FrameWriter:
             self.transport.write(content)
 
     def write(self, content: bytes) -> None:
-        """Write bytes that are not the library's."""
+        """Write bytes that are not from the library."""
         if self.transport is not None:
             self.transport.write(content)
 
     def data(self, stream: int, content: bytes | memoryview) -> int:
-        """Send as much of a call's bytes as its windows and the network take; returns the number of bytes."""
+        """Send as many bytes of a call as its windows and the network accept; returns their number."""
         sent, size = 0, len(content)
         while sent < size and not self.paused and self.transport is not None:
             frame, part = self._rules.data(stream, content[sent : sent + _PART])
@@ -69,25 +69,25 @@ class FrameWriter:
         return sent
 
     def pause(self) -> None:
-        """The network takes no more for now: neither do we."""
+        """Stop reading too: the network accepts no more bytes for now."""
         self.paused = True
         self._paused_at = self._loop.time()
         self._reader.pause(paused=True)
         self._loop.call_later(self._within, self._look, self._paused_at)
 
     def resume(self) -> None:
-        """It does again."""
+        """Read again: the network accepts bytes."""
         self.paused = False
         self._reader.pause(paused=False)
 
     def close(self) -> None:
-        """Close, once what is buffered is written."""
+        """Close the connection after the buffered bytes are written."""
         if self.transport is not None:
             transport, self.transport = self.transport, None
             if not transport.is_closing():  # to close twice breaks `abort` of TLS
                 transport.close()
 
     def _look(self, since: float) -> None:
-        """Give up on a client that has read nothing since then."""
+        """Give up if the client has read nothing since then."""
         if self.paused and self._paused_at == since:
             self._given_up()

@@ -1,7 +1,8 @@
-"""How a connection is asked to go elsewhere, in two steps (RFC 9113, section 6.8).
+"""Graceful GOAWAY: asks the client of a connection to go elsewhere, in two steps (RFC 9113, section 6.8).
 
-The first GOAWAY refuses nothing, and a PING follows it: when that is answered, or after a second, the client knows. The
-second one names the last call that is taken, so calls that were on their way are served. It closes with its last call.
+The first GOAWAY refuses no call, and a PING follows it. When that is answered, or after a second, the client knows. The
+second GOAWAY names the last accepted call, so that calls on their way are served. The connection closes with its last
+call.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from services.xds_edge.http2.frame_writer import FrameWriter
 from services.xds_edge.http2.h2_rules import H2Rules
 
 GRACE = 5.0
-"""Seconds that the calls of a connection that is asked to leave may take to end."""
+"""Seconds in which the calls of such a connection must end."""
 _PARTING = 1.0
 """Seconds that the answer to the first GOAWAY may take."""
 _QUESTION = b"leaving?"
@@ -23,7 +24,7 @@ _ALL_STREAMS = 2**31 - 1
 
 
 class GoAway:
-    """The leaving of one connection."""
+    """The shutdown of one connection."""
 
     __slots__ = ("_busy", "_close", "_last", "_rules", "_writer", "begun")
 
@@ -36,18 +37,18 @@ class GoAway:
         self._busy = busy
         self._close = close
         self._last: int | None = None
-        """The last stream that is taken."""
+        """The last stream accepted."""
         self.begun = False
         """Whether the client was asked to leave."""
 
     def begin(self) -> None:
-        """Ask the client to go elsewhere; the second time it does nothing."""
+        """Ask the client to go elsewhere; does nothing the second time."""
         if self.begun or self._writer.transport is None:
             return
         self.begun = True
         self._rules.ping(_QUESTION)
         self._writer.flush()
-        # Not by h2: it takes a GOAWAY for the end of everything.
+        # Not by h2, which would refuse every later frame.
         self._writer.write(GoAwayFrame(0, last_stream_id=_ALL_STREAMS).serialize())
         asyncio.get_running_loop().call_later(_PARTING, self._conclude)
 
@@ -61,7 +62,7 @@ class GoAway:
         return self._last is not None and stream > self._last
 
     def rest(self) -> None:
-        """The last call is over."""
+        """The last call has ended."""
         if self._last is not None:
             self._close()
 

@@ -1,9 +1,9 @@
-"""The rules of HTTP/2 as `h2` keeps them, with what this server asks of it.
+"""The rules of HTTP/2 as `h2` implements them, with the settings of this server.
 
-Two things differ from the library. A call too many, and a malformed header, end their stream and not the connection
-(RFC 9113, sections 5.1.2 and 8.1.1). And fewer closed streams are remembered than 65,536: their number is a client's
-choice. For the first this overrides methods of `h2` that are private, so pyproject.toml admits `h2` below 5 only,
-and `test_rules.py` fails if they are ever not called.
+Two things differ from the library. One call too many, or a malformed header, ends its stream and not the connection
+(RFC 9113, sections 5.1.2 and 8.1.1). And the cache of closed streams is smaller than 65,536 entries, because clients
+decide its size. The first overrides private methods of `h2`, so pyproject.toml admits `h2` below 5 only, and
+`test_h2_rules.py` fails if they are not called.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _ADVERTISED = Settings(
     client=False,
     initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: MOST_CALLS, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_HEADERS},
 )
-"""Ours, of all connections: they never change, and one object a connection would be 5 kB each."""
+"""Settings sent to every client: they never change, and one object for each connection would take 5 kB."""
 _ENFORCED = Settings(
     client=False,
     initial_values={SettingCodes.MAX_CONCURRENT_STREAMS: 1 << 20, SettingCodes.MAX_HEADER_LIST_SIZE: MOST_DECODED},
 )
-"""What the library enforces: the number of calls is the connection's to enforce, by REFUSED_STREAM."""
+"""Settings that the library enforces. The connection enforces the number of calls, by REFUSED_STREAM."""
 
 _SENDING = frozenset((StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE))
-"""States of a stream in which our side may send DATA (RFC 9113, section 5.1), once its headers are sent."""
+"""States of a stream in which the server may send DATA (RFC 9113, section 5.1), after its headers."""
 _HEAD = struct.Struct(">HBBBI")
 """The nine bytes before each frame's payload (RFC 9113, section 4.1): length in three, type, flags, stream."""
 
@@ -66,16 +66,16 @@ class H2Rules(H2Connection):
         self.decoder.max_header_list_size = MOST_DECODED
 
     def send_settings(self) -> None:
-        """Say our settings."""
+        """Send the server's settings."""
         self.local_settings = _ADVERTISED
         self.initiate_connection()
         self.local_settings = _ENFORCED
 
     def data(self, stream: int, content: bytes | memoryview) -> tuple[bytes, int]:
-        """A DATA frame with as much of `content` as the windows allow, after what is to be said before it.
+        """A DATA frame with as much of `content` as the windows allow, after all pending frames.
 
-        Returns how many bytes of it are in the frame; 0: no window is open, or the stream is over. The library does
-        the same with a state machine, objects and texts for a log that is not kept: a third of what a push costs.
+        Returns the frame and the number of bytes of `content` in it; 0 if no window is open, or the stream is closed.
+        The library does the same with a state machine, objects and log texts, which take a third of the cost of a push.
         """
         found = self.streams.get(stream)
         if found is None or found.state_machine.state not in _SENDING:
@@ -89,9 +89,9 @@ class H2Rules(H2Connection):
         return b"".join((self.data_to_send(), head, content[:size])), size
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
-        """The library's own, but for the text that it makes of each frame for a log that is not kept.
+        """The library's method without the log text that it makes of each frame.
 
-        A frame on a stream that was reset is answered by a reset (RFC 9113, section 5.1); one on a stream that has
+        A frame on a stream that was reset is answered by a reset (RFC 9113, section 5.1). One on a stream that has
         ended, or was never opened, ends the connection.
         """
         try:
@@ -123,10 +123,10 @@ class H2Rules(H2Connection):
             return self._malformed(frame, error)
 
     def _malformed(self, frame: HeadersFrame | DataFrame, error: ProtocolError) -> tuple[list[Frame], list[Event]]:
-        """End the stream of a malformed request: wrong `content-length`, trailers that do not end it.
+        """End the stream of a malformed request: wrong `content-length`, or trailers that do not end it.
 
-        Raises the error if it is one of the connection: of its header compression (h2 chains what that said), its
-        windows, or its order of streams.
+        Raises the error if it is one of the connection: of its header compression (h2 chains that error), its windows,
+        or its order of streams.
         """
         of_connection = isinstance(error, DenialOfServiceError | StreamClosedError | StreamIDTooLowError)
         if of_connection or error.__cause__ is not None or error.error_code is not ErrorCodes.PROTOCOL_ERROR:
@@ -135,7 +135,7 @@ class H2Rules(H2Connection):
             raise error
         stream = frame.stream_id
         if isinstance(frame, DataFrame) and frame.flow_controlled_length:
-            # The connection's window is shared: it must not shrink with each malformed call.
+            # The window of the connection is shared: it must not shrink with each malformed call.
             self.increment_flow_control_window(frame.flow_controlled_length)
         reset = self.streams[stream].reset_stream(ErrorCodes.PROTOCOL_ERROR)
         return reset, [StreamReset(stream_id=stream, error_code=ErrorCodes.PROTOCOL_ERROR, remote_reset=False)]

@@ -1,7 +1,7 @@
-"""What the headers of a call say, and whether they may say it (RFC 9113, section 8; gRPC's "PROTOCOL-HTTP2").
+"""The rules for the headers of a call (RFC 9113, section 8; gRPC's "PROTOCOL-HTTP2").
 
-`h2` would end the whole connection for one malformed header. The standard asks for the end of that stream alone
-(section 8.1.1), so its check is off and this one stands in for it.
+`h2` would end the whole connection for one malformed header. The standard demands the end of that stream alone (section
+8.1.1), so the check of `h2` is off and this module replaces it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 Headers = Sequence[tuple[str, str]]
 
 LONGEST_TIMEOUT = 30 * 86_400.0
-"""Seconds; a longer `grpc-timeout` is as good as none."""
+"""Seconds; a longer `grpc-timeout` counts as none."""
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _BAD_VALUE = re.compile(r"[\0\r\n]|^[ \t]|[ \t]\Z")
@@ -24,7 +24,7 @@ _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 class TimeoutFormatError(Exception):
-    """The `grpc-timeout` is none."""
+    """The `grpc-timeout` is malformed."""
 
 
 def weight(headers: Headers) -> int:
@@ -51,19 +51,19 @@ def malformed(headers: Headers) -> bool:
 
 
 def malformed_trailers(headers: Headers) -> bool:
-    """The same for trailers, which have no pseudo-headers (section 8.1)."""
+    """Whether the stream of these trailers must be reset; they have no pseudo-headers (section 8.1)."""
     return not all(_may_stand(name, value) for name, value in headers)
 
 
 def _may_stand(name: str, value: str) -> bool:
-    """Whether it is a header that a client may send (sections 8.2.1 and 8.2.2)."""
+    """Whether a client may send this header (sections 8.2.1 and 8.2.2)."""
     if _NAME.fullmatch(name) is None or _BAD_VALUE.search(value) is not None or name in _OF_THE_CONNECTION:
         return False
     return name != "te" or value == "trailers"
 
 
 def timeout(metadata: Iterable[tuple[str, str]]) -> float | None:
-    """Seconds that the client gives the call (`grpc-timeout`); none: for ever. Raises `TimeoutFormatError`."""
+    """The `grpc-timeout` in seconds, or None if the call has no deadline. Raises `TimeoutFormatError`."""
     for name, value in metadata:
         if name == "grpc-timeout":
             match = _TIMEOUT.fullmatch(value)

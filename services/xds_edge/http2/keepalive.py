@@ -1,6 +1,6 @@
-"""How long a connection may stay: when a silent one is probed, an unproven or idle one closed, an old one moved on.
+"""The lifetime of a connection: when a silent one is probed, an unproven or idle one closed, an old one moved on.
 
-Pure. What counts as use is a call whose token was believed: neither frames nor refused calls keep a connection.
+Pure. Only calls with a valid token count as use: neither frames nor refused calls keep a connection open.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_timeout: float = 10.0
     """Seconds that the probe's answer may take."""
     prove_within: float = 10.0
-    """Seconds until a call of the connection must have shown a token that is believed."""
+    """Seconds until a call of the connection must have shown a valid token."""
     idle: float = 60.0
     """Seconds that a proven connection may stay without a call."""
     max_connection_age: float = 1800.0
-    """Seconds, ± 10 %, after which a connection is asked to move on: evens out replicas, brings fresh tokens."""
+    """Seconds, ± 10 %, after which the client is asked to reconnect: this balances replicas and brings fresh tokens."""
     max_request: int = 8 * 1024 * 1024
     """Bytes of a request: room for 50,000 resource versions at a reconnect."""
     request_within: float = 30.0
     """Seconds that one request may take to arrive."""
     write_timeout: float = 20.0
-    """Seconds that a client may leave everything unread that we sent."""
+    """Seconds that a client may leave all sent bytes unread."""
     debt: float = 10.0
-    """Seconds that a connection may want to send more frames than it is allowed."""
+    """Seconds that a connection may exceed its allowance of frames."""
 
 
 class ConnectionAction(Enum):
-    """What is to be done about a connection."""
+    """What is due for a connection."""
 
     NONE = "none"
     PROBE = "probe"
-    """It is silent: ask for a sign of life."""
+    """It is silent: send a PING."""
     UNPROVEN = "unproven"
     """No call of it has shown a token: close it."""
     IDLE = "idle"
     """It has had no call for long: ask it to leave."""
     ABORT = "abort"
-    """It did not answer the probe."""
+    """It did not answer the PING."""
     LEAVE = "leave"
-    """It is old."""
+    """It is old: ask it to leave."""
 
 
 class ConnectionLifetime:
-    """The times of one connection, in seconds of its loop's clock."""
+    """The times of one connection, in seconds of the clock of its loop."""
 
     __slots__ = ("_leaves_at", "_limits", "_probed", "_proves_by", "_unused_since", "heard")
 
@@ -62,7 +62,7 @@ class ConnectionLifetime:
         self._proves_by: float | None = now + limits.prove_within
         self._unused_since: float | None = now
         self.heard = now
-        """When the client last said anything."""
+        """When bytes were last received."""
 
     @property
     def proven(self) -> bool:
@@ -74,17 +74,17 @@ class ConnectionLifetime:
         self._proves_by = None
 
     def use(self) -> None:
-        """A call was taken."""
+        """A call was accepted."""
         self._unused_since = None
 
     def rest(self, now: float) -> None:
-        """The last call is over; that of a call which was refused changes nothing."""
+        """The last call ended; a call that was refused changes nothing."""
         if self._unused_since is None:
             self._unused_since = now
 
     @property
     def due(self) -> float:
-        """When to look next."""
+        """When to call `look` next."""
         limits = self._limits
         times = [self.heard + limits.keepalive if self._probed is None else self._probed + limits.keepalive_timeout]
         if self._leaves_at is not None:
@@ -96,7 +96,7 @@ class ConnectionLifetime:
         return min(times)
 
     def look(self, now: float) -> ConnectionAction:
-        """What is due; it counts as done. Look again at once until nothing is, or at `due`."""
+        """The action that is due; it counts as done. Call again until it is NONE, and at `due`."""
         limits = self._limits
         if self._proves_by is not None and now >= self._proves_by:
             return ConnectionAction.UNPROVEN

@@ -1,7 +1,7 @@
-"""What of a call's message could not be sent at once: it goes piece by piece, as its turn comes and windows allow.
+"""The bytes of a message that could not be sent at once: sent in pieces, as its turn comes and windows allow.
 
-The pieces are views of the message: one response of megabytes, spliced once for a class of proxies, may be under way to
-hundreds of streams, and none of them has a copy.
+The pieces are views of the message. A response of megabytes, made once for a class of proxies, may be under way to
+hundreds of streams without a copy for any of them.
 """
 
 from __future__ import annotations
@@ -12,53 +12,53 @@ from collections.abc import Iterable
 from typing import Protocol
 
 _FIRST = 4096
-"""Bytes that a frame carries: what precedes a message travels in the frame of its beginning."""
+"""Bytes that a frame carries: the prefix of a message is sent in the frame of its beginning."""
 
 
 class SendTransport(Protocol):
-    """The connection below, as far as this needs it."""
+    """The connection that carries the bytes."""
 
     def send(self, stream: int, content: bytes | memoryview) -> int:
-        """Send as much as may be sent now; returns the number of bytes."""
+        """Send as many bytes as may be sent now; returns their number."""
         ...
 
-    def queue(self, outbox: SendQueue) -> None:
+    def queue(self, send_queue: SendQueue) -> None:
         """Call `proceed` when it is its turn."""
         ...
 
 
 class SendQueue:
-    """The rest of one message; a `turns.Writer`."""
+    """The rest of one message; a `ScheduledWrite`."""
 
     __slots__ = ("_asked", "_delay", "_loop", "_parts", "_sender", "_stream", "begun", "sent")
 
     def __init__(self, sender: SendTransport, stream: int, parts: Iterable[bytes | memoryview], *, begun: bool) -> None:
-        """`begun`: whether a part of the message is sent already, or would be if the client took it."""
+        """`begun`: whether a part of the message was sent already, or would have been if the client had room."""
         self._sender = sender
         self._stream = stream
         self._parts = deque(memoryview(part) for part in parts if part)
         self._loop = asyncio.get_running_loop()
         self._asked: float | None = None
-        """Since when it waits for its turn."""
+        """When it began to wait for its turn."""
         self._delay = 0.0
         self.begun = begun
-        """Whether it had its turn: nothing else can be said in its stream any more."""
+        """Whether it had its turn: from then on nothing else may be sent in its stream."""
         self.sent: asyncio.Future[None] = self._loop.create_future()
         """Done once all of it is sent."""
 
     def queue(self) -> None:
-        """More may be sent: wait for a turn."""
+        """Wait for a turn: more bytes may be sent."""
         if self._asked is None and self._parts:
             self._asked = self._loop.time()
             self._sender.queue(self)
 
     @property
     def delay(self) -> float:
-        """Seconds that it has waited for its turn: that is no fault of its client's."""
+        """Seconds that it has waited for its turn, which is not the fault of its client."""
         return self._delay + (self._loop.time() - self._asked if self._asked is not None else 0.0)
 
     def proceed(self, most: int) -> tuple[int, bool]:
-        """Send at most so many bytes: how many were, and whether more can be sent."""
+        """Send at most `most` bytes; returns how many were sent, and whether more can be sent."""
         self._delay, self._asked = self.delay, None
         self.begun = self.begun or bool(self._parts)
         written, parts, blocked = 0, self._parts, False
@@ -80,12 +80,12 @@ class SendQueue:
         return written, again
 
     def drop(self) -> None:
-        """Nothing more of it is to be sent."""
+        """Drop the rest of it."""
         self._parts.clear()
 
 
 def pieces(prefix: bytes, parts: Iterable[bytes]) -> list[bytes | memoryview]:
-    """A message and what precedes it, in pieces that are copies of nothing but the beginning."""
+    """A message and its prefix, in pieces that copy nothing but the beginning."""
     first, *rest = parts
     most = _FIRST - len(prefix)
     return [prefix + first[:most], memoryview(first)[most:], *rest]

@@ -1,9 +1,9 @@
-"""Who writes next of those that have much to say: pods take turns, and no round of the loop writes more than a little.
+"""Schedules long writes: pods take turns, and one round of the event loop writes only a little.
 
-To write 5 MB takes a tenth of a second. When much is due at once, because one pod opened many streams, because it asks
-for megabytes, or because a fleet came back, all else would wait for all of it. So what is long is written a piece in
-each go, and what counts is what was written: a client whose windows are shut takes nothing of a round. Short responses
-do not pass here, unless a part of them has to wait.
+Writing 5 MB takes a tenth of a second. If much is due at once, because one pod opened many streams, because a client
+requests megabytes, or because a fleet reconnects, everything else would wait for all of it. So long messages are
+written in pieces. Only written bytes count: a client with closed windows uses nothing of a round. Short responses are
+not scheduled unless a part of them must wait.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from typing import Protocol
 from services.xds_edge.limits.loop_pacing import call_soon_paced
 
 LONG = 32 * 1024
-"""Bytes of a message from which it has to wait for its turn."""
+"""Bytes from which a message waits for its turn."""
 _A_ROUND = 16 * 1024
-"""Bytes that all write in one round of the loop that is not slow."""
+"""Bytes that are written in one round of the loop that is not slow."""
 _USUAL = 0.001
-"""Seconds that a round takes at most if it is not slow; after slower ones more is written, so that all together can
-always write 16 MB a second."""
+"""Seconds that such a round takes at most. After slower rounds more is written, so that 16 MB a second can always be
+written."""
 _MOST = 8
 """How many times as much at most."""
 _A_GO = 8 * 1024
-"""Bytes that one of them writes before the next pod has its turn."""
+"""Bytes that one message writes before the next pod has its turn."""
 _LEAST = 256
-"""Bytes that a go counts at least: to find that nothing can be written takes time too."""
+"""Bytes that a turn counts at least: to find that nothing can be written takes time too."""
 
 
 class ScheduledWrite(Protocol):
-    """What has something to write."""
+    """A message that is written in turns."""
 
     def proceed(self, most: int) -> tuple[int, bool]:
-        """Write at most so many bytes now: how many were, and whether it wants another go.
+        """Write at most `most` bytes now; returns how many were written, and whether it needs another turn.
 
-        One that can write nothing now wants none, and asks again when it can.
+        If nothing can be written now, it needs none, and asks again later.
         """
         ...
 
 
 class WriteScheduler:
-    """The line in front of the writers."""
+    """The queue of scheduled writes."""
 
     def __init__(self, a_round: int = _A_ROUND, a_go: int = _A_GO) -> None:
         self._a_round = a_round
@@ -50,7 +50,7 @@ class WriteScheduler:
         self._lines: OrderedDict[Hashable, deque[ScheduledWrite]] = OrderedDict()
         self._coming = False
         self._began = 0.0
-        """When the last round began, seconds of the loop's clock."""
+        """When the last round began, in seconds of the clock of the loop."""
 
     def ask(self, key: Hashable, writer: ScheduledWrite) -> None:
         """Have `writer` write when it is its turn; `key`: whose turn that is."""

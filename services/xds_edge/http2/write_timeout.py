@@ -1,7 +1,7 @@
-"""A time-out for the writes of one stream that costs next to nothing while they are read.
+"""A time-out for the writes of one stream that costs next to nothing while the client reads.
 
-A timer for each write costs a fifth of the write itself, and almost none of them ever fires. Here a stream has at
-most one timer; when it fires it looks how long the write under way has waited.
+A timer for each write costs a fifth of the write itself, and hardly any of them fires. Here a stream has at most one
+timer. When it fires, it checks how long the current write has waited.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from services.xds_edge.http2.channel import Channel
 
 
 class WriteTimeout:
-    """Ends the task that waits in its block for longer than `limit` seconds; a context manager, used again and again.
+    """Ends the task that stays in its block for longer than `limit` seconds; a reusable context manager.
 
     Raises `StreamRefusedError` in place of the cancellation that it causes.
     """
@@ -42,7 +42,7 @@ class WriteTimeout:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """It is over, one way or the other."""
+        """The write has ended."""
         self._began = None
         if self._expired and kind is asyncio.CancelledError and self._task is not None and self._task.uncancel() <= 0:
             self._counters.write_timeouts += 1
@@ -51,7 +51,7 @@ class WriteTimeout:
             ) from None
 
     def close(self) -> None:
-        """The stream is over."""
+        """The stream has ended."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._task = None

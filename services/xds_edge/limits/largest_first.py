@@ -1,7 +1,7 @@
-"""Things by how much they hold, the most first, at a constant price for each change.
+"""Orders holders by how much they hold, the largest first, at constant cost for each change.
 
-Where there are too many of anything (connections that wait, strangers, streams), the one that holds most gives one up
-to one that holds less: so one address or pod can fill the house, and keep no other out.
+When there is too much of something (waiting connections, unproven connections, streams), the holder of most gives one
+up to a holder of fewer. So one address or pod can use all free places, and cannot keep others out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class LargestFirst(Generic[T]):
-    """Who holds how many."""
+    """The number of things that each holder holds."""
 
     def __init__(self) -> None:
         self._levels: dict[int, OrderedDict[T, None]] = {}
@@ -22,7 +22,7 @@ class LargestFirst(Generic[T]):
         self.total = 0
 
     def move(self, one: T, before: int, after: int) -> None:
-        """What one of them holds has changed."""
+        """Record that the number of one holder changed."""
         if before and (level := self._levels.get(before)) is not None:
             level.pop(one, None)
             if not level:
@@ -35,5 +35,5 @@ class LargestFirst(Generic[T]):
             self._top -= 1
 
     def most(self) -> tuple[int, T | None]:
-        """How many the one holds that holds most, and which it is; of equals the one that has done so longest."""
+        """The largest number and its holder, or (0, None); among equals the one that has held it longest."""
         return (self._top, next(iter(self._levels[self._top]))) if self._top else (0, None)

@@ -1,9 +1,8 @@
-"""When work that can wait goes on: in the next round of the event loop, and later where that round was slow.
+"""Paces long work: it continues in the next round of the event loop, and later if that round was slow.
 
-One thread does everything here. On a machine that has other work, a process that always has something to do has spent
-its share of the processor when a member arrives, and the member waits for it. So what is long (a response of megabytes,
-a client that never stops talking) goes on at once while rounds are short, and lets as much time pass as the last round
-took when they are not.
+One thread does everything. On a machine with other work, a process that is always busy has used up its share of the
+processor when a member connects, and the member waits. So long work (a response of megabytes, a client that sends
+without pause) continues at once while rounds are short; otherwise it pauses for as long as the last round took.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import asyncio
 from collections.abc import Callable
 
 _SHORT = 0.001
-"""Seconds that a round may take."""
+"""Seconds that a short round may take."""
 
 
 def call_soon_paced(go: Callable[[], None]) -> asyncio.Handle:
-    """Call this soon. What is returned cancels it only before the next round."""
+    """Call `go` soon. Cancelling the handle works only before the next round."""
     loop = asyncio.get_running_loop()
     began = loop.time()
 
@@ -31,7 +30,7 @@ def call_soon_paced(go: Callable[[], None]) -> asyncio.Handle:
 
 
 async def yield_to_loop() -> None:
-    """Let others have their turn."""
+    """Let other work of the event loop run."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end() -> None:

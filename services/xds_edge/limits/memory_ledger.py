@@ -1,8 +1,8 @@
-"""How many bytes clients make this process keep: what one client, and all together, may have.
+"""Counts the bytes that clients make this process keep, with a limit for each client and one for all of them.
 
-Two things are booked: requests that have arrived and wait to be read, and names that streams subscribe to. A client
-that goes beyond the own limit loses the holder that did (a call, a stream). When all together go beyond theirs, the
-client that holds most loses its largest holder, and not the client that came last.
+There are two ledgers: for requests that were received and wait to be read, and for names that streams subscribe to. If
+a client exceeds its own limit, the holder (a call, a stream) that exceeded it is ended. If all clients together exceed
+theirs, the largest holder of the largest client is ended, not the client that came last.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Protocol
 
 
 class Holder(Protocol):
-    """What makes us keep bytes."""
+    """Something that makes the process keep bytes."""
 
     def overflow(self) -> None:
-        """Let go of all of it, and end; the ledger has forgotten it already."""
+        """Release all bytes and end; the ledger has forgotten them already."""
         ...
 
 
 class ClientMemory:
-    """What one client holds."""
+    """The bytes that one client holds."""
 
     __slots__ = ("held", "holders")
 
@@ -29,24 +29,27 @@ class ClientMemory:
 
     @property
     def largest(self) -> Holder | None:
-        """What holds most; of equals the newest."""
+        """The largest holder; among equals the newest."""
         return max(reversed(self.holders), key=lambda holder: self.holders[holder], default=None)
 
 
 class MemoryLedger:
-    """All clients of one process."""
+    """The bytes of all clients of one process."""
 
     def __init__(self, *, each: int, total: int) -> None:
-        """Bytes that one client, and all together, may hold."""
+        """Limits in bytes for one client, and for all together."""
         self._each = each
         self._total = total
         self._clients: dict[ClientMemory, None] = {}
         self.held = 0
         self.overflows = 0
-        """Holders that were ended for it."""
+        """Holders that were ended because of a limit."""
 
     def add(self, client: ClientMemory, holder: Holder, size: int) -> None:
-        """A holder holds so many bytes more, or less. It, or another, may be told to let go before this returns."""
+        """Count `size` bytes more (or less) of a holder.
+
+        This may end the holder, or another one, before it returns.
+        """
         left = client.holders.get(holder, 0) + size
         client.held += size
         self.held += size
@@ -68,7 +71,7 @@ class MemoryLedger:
             self._overflow(most, largest)
 
     def drop(self, client: ClientMemory, holder: Holder) -> None:
-        """A holder is gone, with all that it held."""
+        """Forget a holder and all its bytes."""
         if held := client.holders.get(holder):
             self.add(client, holder, -held)
 

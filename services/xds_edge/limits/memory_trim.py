@@ -1,7 +1,8 @@
-"""Gives memory back to the machine after many connections or large requests have gone.
+"""Returns memory to the operating system after many connections or large requests have ended.
 
-The C library keeps what was freed for later, which after a flood is never: the limit of a pod counts it all the same.
-`malloc_trim` gives it back. It takes some milliseconds, so it runs on a thread, and only when much has gone.
+The C library keeps freed memory for later use, which after a flood never comes; the memory limit of the pod counts it
+all the same. `malloc_trim` returns it. That takes some milliseconds, so it runs on a thread, and only after much was
+freed.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from collections.abc import Callable
 _log = logging.getLogger(__name__)
 
 EVERY = 30.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 MANY = 200
-"""Connections, or calls that held too much, that have gone since the last time."""
+"""Connections, or calls that held too much, that must have ended since the last trim."""
 
 Trim = Callable[[int], int]
 
 
 def trimmer() -> Trim | None:
-    """`malloc_trim(3)`, where the C library has it."""
+    """`malloc_trim(3)`, or None if the C library has none."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return None if trim is None else lambda kept: int(trim(kept))
 
 
 async def reclaim(gone: Callable[[], int], trim: Trim | None, *, every: float = EVERY) -> None:
-    """Look for ever; `gone` counts what has gone since the start."""
+    """Check until cancelled; `gone` returns the number of connections and calls that have ended since the start."""
     before = gone()
     while trim is not None:
         await asyncio.sleep(every)

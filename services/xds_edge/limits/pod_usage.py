@@ -1,8 +1,7 @@
-"""What one pod takes of this edge, over all its streams and connections.
+"""What one pod uses of this edge, over all its streams and connections.
 
-A token may be used on any number of connections, so what a client may take is counted for its pod: streams, frames,
-bytes that are not read yet, and how often it may open streams. Each limit is the pod's own: reaching it harms nothing
-else.
+A token may be used on any number of connections, so usage is counted for the pod: streams, frames, unread bytes, and
+the rate of new streams. Each limit is per pod: a pod that reaches one harms no other.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from services.xds_edge.limits.memory_ledger import ClientMemory
 from shared.timing.token_bucket import TokenBucket
 
 FRAME_RATE = 1000.0
-"""Frames a second that a pod may send unasked; what it is sent entitles it to more."""
+"""Frames a second that a pod may send; each frame that it receives allows it more."""
 FRAME_BURST = 4000.0
 _FORGET_ABOVE = 4096
-"""Pods without a stream that are remembered, so that leaving is no way to a new burst."""
+"""Pods without a stream that are remembered, so that a pod cannot get a new burst by disconnecting."""
 
 
 class CountedStream(Protocol):
-    """A stream of a pod, as its usage sees it."""
+    """A stream of a pod, as the limits see it."""
 
     def evict(self) -> None:
-        """End: the pod has opened too many since."""
+        """End: the pod has opened too many streams since."""
         ...
 
 
 class PodLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pod may take."""
+    """What one pod may use."""
 
     streams: int = 256
     """Streams at a time; one more ends the oldest."""
@@ -41,11 +40,11 @@ class PodLimits(msgspec.Struct, frozen=True, kw_only=True):
     new_streams_burst: float = 40.0
     """New streams at once."""
     all_streams: int = 12_000
-    """Streams of all pods; one more ends the oldest of the pod that has most."""
+    """Streams of all pods; one more ends the oldest stream of the pod with most."""
 
 
 class PodUsage:
-    """One pod."""
+    """The usage of one pod."""
 
     __slots__ = ("_opening", "foreign", "frames", "names", "streams", "unread")
 
@@ -55,23 +54,23 @@ class PodUsage:
         """Oldest first."""
         self.frames = TokenBucket(FRAME_RATE, FRAME_BURST, now)
         self.unread = ClientMemory()
-        """What was sent and waits to be read."""
+        """Bytes of requests that wait to be read."""
         self.names = ClientMemory()
-        """What its streams name."""
+        """Bytes of names that its streams subscribe to."""
         self.foreign = ClientMemory()
-        """What its streams name that is in no snapshot."""
+        """Bytes of names that its streams subscribe to and no snapshot contains."""
 
     def opens(self, now: float) -> bool:
         """Whether the pod may open one more stream now; it counts as opened."""
         return self._opening.take(now)
 
     def idle(self, now: float) -> bool:
-        """Whether nothing would be lost if it were forgotten."""
+        """Whether the usage can be forgotten without loss."""
         return not self.streams and not self.unread.held and self._opening.full(now) and self.frames.full(now)
 
 
 class PodUsages:
-    """All pods that have shown a token."""
+    """The usage of all pods that have shown a token."""
 
     def __init__(self, limits: PodLimits | None = None) -> None:
         self._limits = limits or PodLimits()
@@ -92,7 +91,7 @@ class PodUsages:
         return usage
 
     def join(self, usage: PodUsage, stream: CountedStream) -> None:
-        """Count a stream; another may have to end for it. Raises `StreamRefusedError` if none has to."""
+        """Count a stream; another may be evicted for it. Raises `StreamRefusedError` if none may be."""
         if self._ranking.total >= self._limits.all_streams:
             most, crowd = self._ranking.most()
             if crowd is None or most <= len(usage.streams) + 1:
@@ -104,7 +103,7 @@ class PodUsages:
         usage.streams[stream] = None
 
     def leave(self, usage: PodUsage, stream: CountedStream) -> None:
-        """Count it no more."""
+        """Stop counting a stream."""
         if stream in usage.streams:
             self._ranking.move(usage, len(usage.streams), len(usage.streams) - 1)
             del usage.streams[stream]
@@ -117,5 +116,5 @@ class PodUsages:
     def _forget(self, now: float) -> None:
         for uid in [uid for uid, usage in self._of.items() if usage.idle(now)]:
             del self._of[uid]
-        # Those that are left have streams: their number is bounded elsewhere, and looking at all is not free.
+        # The remaining pods have streams: their number is bounded elsewhere, and a scan of all is not free.
         self._forget_at = max(_FORGET_ABOVE, 2 * len(self._of))

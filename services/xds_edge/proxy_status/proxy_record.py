@@ -1,7 +1,7 @@
-"""What is told of one proxy in `MESH_STATUS`: what it holds and asks for, what it refused, and since when.
+"""The record of one proxy in `MESH_STATUS`: what it holds and requests, what it refused, and since when.
 
-It is apart from the stream because it outlives what the stream does: the secrets that a proxy took on are its own until
-it takes others, whatever it subscribes to meanwhile.
+It is separate from the stream because a part of it outlives subscriptions: the secrets that a proxy accepted stay its
+own until it accepts others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SECRETS = (SECRET_TRUST_BUNDLE, SECRET_WORKLOAD)
 
 
 class ProxyRecord:
-    """One proxy, as its stream sees it."""
+    """The state of one proxy, as its stream knows it."""
 
     __slots__ = ("_acked_at", "_claims", "_clock", "_connected", "_held", "_since", "refusals")
 
@@ -36,32 +36,32 @@ class ProxyRecord:
         """By type."""
 
     def held_at_start(self, secrets: Mapping[str, str]) -> None:
-        """It says that it holds these."""
+        """Record the secrets that the proxy named as held in its first request."""
         self._held.update((name, version) for name, version in secrets.items() if name in _SECRETS)
 
     def holds(self, secrets: Mapping[str, str]) -> bool:
-        """It took these secrets on; whether that is news."""
+        """Record that the proxy accepted these secrets; returns whether that is a change."""
         before = dict(self._held)
         self._held.update(secrets)
         return before != self._held
 
     def acked(self, type_url: str) -> None:
-        """It accepted a response."""
+        """Record that the proxy accepted a response."""
         self._acked_at[type_url] = self._clock()
 
     def refused(self, offer: Offer, named: dict[str, str], message: str) -> None:
-        """It refused these resources of a response, with this sentence."""
+        """Record that the proxy refused these resources of a response, with its message."""
         self.refusals[offer.type_url] = Refusal(version=offer.version, resources=named, message=message)
 
     def end(self) -> None:
-        """Its stream is over."""
+        """Record that the stream ended."""
         self._connected = False
         self._since = self._clock()
 
     def status(
         self, session: AdsSession, secrets: WorkloadSecrets, *, edge: str, workload_class: str, stuck: str
     ) -> ProxyStatus:
-        """The record."""
+        """The record to write."""
         claims = self._claims
         types = {
             type_url: TypeStatus(

@@ -1,6 +1,6 @@
-"""When the state of one proxy is worth a record in `MESH_STATUS`, and how soon it is to be written.
+"""Decides when the state of one proxy is written to `MESH_STATUS`, and how soon.
 
-It is apart from the stream because it needs no transport: the simulation's streams report through it too.
+It needs no transport, so the streams of the simulation report through it too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from shared.records.proxy_status import ProxyStatus
 
 
 class ReportSchedule:
-    """What is reported of the proxy of one stream."""
+    """The reports about the proxy of one stream."""
 
     __slots__ = (
         "_edge",
@@ -44,7 +44,7 @@ class ReportSchedule:
         """`edge`: instance id of this edge."""
         self.record = record
         self.workload_class = ""
-        """Of its pod; empty until it is compiled: until then nothing is said of its end."""
+        """The pod's class; empty until the pod is compiled. Until then the end of the stream is not reported."""
         self._stream = stream
         self._session = session
         self._fleet = fleet
@@ -52,15 +52,15 @@ class ReportSchedule:
         self._reporter = reporter
         self._edge = edge
         self._reported = 0
-        """The newest version held completely that was reported."""
+        """The newest completely held version that was reported."""
         self._stuck = ""
 
     def doubt(self) -> None:
-        """Report again what is held completely: a type that is new counts as not held until it was looked at."""
+        """Have the completely held version reported again: a new type counts as not held until it was compared."""
         self._reported = -1
 
     def acked(self, type_url: str) -> None:
-        """The proxy accepted a response."""
+        """Report that the proxy accepted a response."""
         self.record.acked(type_url)
         refusals = self.record.refusals
         if type_url in refusals and not self._session.subscriptions[type_url].refused:
@@ -70,12 +70,12 @@ class ReportSchedule:
             self.note(urgent=False)
 
     def refused(self, offer: Offer, named: dict[str, str], message: str) -> None:
-        """The proxy refused these resources of a response, with this sentence."""
+        """Report that the proxy refused these resources of a response, with its message."""
         self.record.refused(offer, named, message)
         self.note(urgent=True)
 
     def moved(self) -> bool:
-        """Report at once that a version is held completely; whether there was anything to report."""
+        """Report a change of the completely held version at once; returns whether it changed."""
         complete, stuck = self._session.complete, self._fleet.stuck
         if (complete, stuck) == (self._reported, self._stuck):
             return False
@@ -84,14 +84,14 @@ class ReportSchedule:
         return True
 
     def note(self, *, urgent: bool) -> None:
-        """Report the proxy's state, at once or with what comes soon."""
-        # A half-open stream of the same proxy may linger: the newest one speaks for it.
+        """Report the proxy's state, at once or together with the next changes."""
+        # A half-open stream of the same proxy may remain: only the newest stream reports.
         key = self._stream.key
         if self._fleet.newest(key) is self._stream:
             self._reporter.note(key, self._status, urgent=urgent)
 
     def end(self) -> None:
-        """Report that the proxy is gone, unless it has opened another stream here already."""
+        """Report that the proxy is gone, unless it has opened another stream to this edge."""
         self.record.end()
         if self.workload_class and self._fleet.newest(self._stream.key) is None:
             self._reporter.note(self._stream.key, self._status, urgent=False, ended=True)

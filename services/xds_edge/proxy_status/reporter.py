@@ -1,9 +1,9 @@
-"""What the edge reports about its proxies, as few records as carry it all.
+"""Writes the states of this edge's proxies to `MESH_STATUS`, in as few records as possible.
 
-A proxy's newest state replaces what was not yet written of it. What people wait for (a version held completely, a
-refusal, a connect or a disconnect) is written at once; while those writes are under way more gather, so a burst
-batches by itself. A watermark that moves only in part waits a moment for the rest. Nothing is written about a proxy
-that a version does not concern, and nothing at idle.
+The newest state of a proxy replaces an older one that was not written yet. What people wait for (a completely held
+version, a refusal, a connect or disconnect) is written at once; meanwhile further states gather, so that bursts are
+batched. A watermark that moved only in part waits a moment for the rest. A version that does not concern a proxy causes
+no record, and neither does an idle edge.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StatusReporter:
         self.written_bytes = 0
 
     def note(self, key: str, report: Report, *, urgent: bool, ended: bool = False) -> None:
-        """The state of a proxy changed; `report` is asked for the newest when it is written."""
+        """Have the state of a proxy written; `report` returns the newest state at that time."""
         if ended:
             self._ended.add(key)
         else:
@@ -63,7 +63,7 @@ class StatusReporter:
             self._later = asyncio.get_running_loop().call_later(PARTIAL_DELAY, self._ripen)
 
     async def run(self, log: EventLog) -> None:
-        """Write for ever; what cannot be written now is kept, one state a proxy, and tried again."""
+        """Write until cancelled. A state that cannot be written is kept, one for each proxy, and retried."""
         delays = _BACKOFF.delays()
         while True:
             if not self._due and not self._partial:
@@ -85,7 +85,7 @@ class StatusReporter:
             await asyncio.sleep(delays.next())
 
     async def flushed(self) -> None:
-        """Wait until nothing is left to write."""
+        """Wait until everything is written."""
         await self._idle.wait()
 
     def _ripen(self) -> None:
@@ -95,7 +95,7 @@ class StatusReporter:
         self._wake.set()
 
     async def _write_all(self, log: EventLog, due: dict[str, Report], ended: set[str]) -> dict[str, Report]:
-        """Write these; returns those that could not be written."""
+        """Write these states; returns those that could not be written."""
         failed: dict[str, Report] = {}
         keys = list(due)
         for start in range(0, len(keys), AT_ONCE):
@@ -119,7 +119,7 @@ class StatusReporter:
         return True
 
     async def _elsewhere(self, log: EventLog, subject: str) -> bool:
-        """Whether another edge has reported the proxy since: our late word about its end would be wrong."""
+        """Whether another edge has reported the proxy since; then a report about its end would be wrong."""
         last = await log.last(subject)
         if last is None:
             return False

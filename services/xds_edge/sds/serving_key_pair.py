@@ -1,8 +1,8 @@
-"""The edge's own TLS certificate: from the CA through the log, with a copy for a start without either.
+"""The edge's own TLS key and certificate: from the CA through the log, with a copy for a start without either.
 
-The copy is the edge's own key, never a workload's. It lives in a directory that is memory (a tmpfs that outlives the
-process, as long as its pod), readable by its owner alone, and never on a disk. It is what lets a restarted edge serve
-while NATS and the CA are down.
+The copy contains the edge's own key, never a workload's. Its directory is in memory (a tmpfs that lives as long as the
+pod), readable by its owner alone, and never on a disk. With it a restarted edge can serve while NATS and the CA are
+down.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class ServingKeyPair:
 
     @property
     def current(self) -> tuple[bytes, bytes] | None:
-        """(key, chain), PEM; none before the first."""
+        """(key, chain), PEM, or None before the first."""
         pair = self._latest.value
         return (pair.key, pair.chain) if pair is not None else None
 
     async def wait(self) -> None:
-        """Wait for the first."""
+        """Wait for the first certificate."""
         await self._latest.wait()
 
     def load(self, *, now: float) -> bool:
-        """Take up the copy, if there is one that is still valid at `now` (seconds since 1970)."""
+        """Load the copy if it is still valid at `now` (seconds since 1970); returns whether it was."""
         if self._path is None:
             return False
         try:
@@ -67,7 +67,7 @@ class ServingKeyPair:
         return True
 
     async def follow(self, serving: ServingCertificate) -> None:
-        """Take up each renewal, for ever."""
+        """Apply each renewal; runs until it is cancelled."""
         async for svid in serving.changes():
             pair = KeyPair(key=svid.key_pem, chain=svid.chain_pem)
             self._latest.set(pair)
@@ -80,5 +80,5 @@ class ServingKeyPair:
         if self._path is None:
             return
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Without waiting for the disk, which would stop the event loop: `load` refuses what is not whole.
+        # Without a sync, which would block the event loop: `load` refuses a damaged copy.
         write_atomically(self._path, msgspec.msgpack.encode(pair), sync="none")

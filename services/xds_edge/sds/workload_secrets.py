@@ -1,15 +1,16 @@
 """Secrets of proxies, served like any other resource: `workload` (certificate and key) and `trust-bundle`.
 
-The edge generates a proxy's key, has it certified through the log with the proxy's own token, and keeps both in
-memory only: no file, no log, no message holds a key.
+The edge generates a proxy's key and has it certified through the log with the proxy's own token. Key and certificate
+stay in memory: no file, log or message contains a key.
 
-**A version says what its holder needs to tell us.** The version of a `workload` secret carries when it is due for
-renewal, the bundle that it was signed under, and a hash of the identity. A proxy that reconnects (to this edge, to
-another, to one that was restarted) names the version it holds, and an edge that has never seen that certificate knows
-that it is still good: nothing is sent and nothing is signed. A proxy that lies about it harms only itself.
+**The version of a secret carries the state of its holder.** The version of a `workload` secret contains when it is due
+for renewal, the bundle under which it was signed, and a hash of the identity. A proxy that reconnects (to this edge,
+another one, or a restarted one) names the version that it holds. So an edge that never saw the certificate knows that
+it is still valid, and neither sends nor requests one. A proxy that reports a false version harms only itself.
 
-Renewal needs a token that is valid then. The stream's own was good when it opened; `max_connection_age` keeps streams
-younger than tokens, and when a token did expire, the stream is asked to come back with a fresh one.
+A renewal needs a valid token. The token of a stream was valid when the stream was opened, and `max_connection_age`
+keeps streams younger than tokens. If a token did expire, the stream is ended so that the proxy reconnects with a fresh
+one.
 """
 
 from __future__ import annotations
@@ -42,20 +43,21 @@ _log = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"w1\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9a-f]{8})\.[0-9a-f]{16}")
 _LAST_DAY = 253_402_300_799
-"""The end of the year 9999, seconds since 1970: no calendar goes further."""
+"""The end of the year 9999, in seconds since 1970: the last date of the calendar."""
 SIGNED_AT_ONCE = 64
-"""Requests that one edge has at the CA at a time."""
+"""Signing requests of one edge that are under way at a time."""
 BUNDLES_KNOWN = 16
 RESIGN_SHARE = 0.1
 RESIGN_WINDOW = 60.0
 """After a change of the signing root certificates are renewed within this many seconds, spread evenly, and within
-`RESIGN_SHARE` of their lifetime: a fleet never asks in one second, and a rotation waits no longer than it must."""
+`RESIGN_SHARE` of their lifetime: a fleet never sends all requests in one second, and a rotation does not wait longer
+than necessary."""
 _REFUSED = Backoff(first=60.0, longest=60.0, jitter=(0.5, 1.5))
-"""Seconds until a request is repeated that the CA refused for good: its facts may have changed."""
+"""Seconds until a request that the CA refused is repeated: the reasons may have changed."""
 
 
 Issue = Callable[[str, SpiffeId], Awaitable[IssuedSvid]]
-"""Obtains a certificate, with a new key, for the identity that a token proves: `shared.svid.CertificateRequester`."""
+"""Obtains a certificate with a new key for the identity that a token proves: `shared.svid.CertificateRequester`."""
 
 
 class ServedCertificate(msgspec.Struct, frozen=True):
@@ -63,7 +65,7 @@ class ServedCertificate(msgspec.Struct, frozen=True):
 
     version: str
     body: bytes
-    """The `Secret`; holds the private key."""
+    """The `Secret`, which contains the private key."""
     renew_at: float
     """Seconds since 1970."""
     lifetime: float
@@ -80,16 +82,16 @@ def secret_version(renew_at: float, until: float, bundle_serial: int, identity: 
 
 
 def certified(version: str) -> tuple[int, int]:
-    """Of a `workload` secret's version: the bundle it was signed under, and when it expires; zeros if it is none.
+    """The bundle and the end of the certificate in a `workload` secret's version; zeros if it is malformed.
 
-    That is the word of the proxy that names it: `WorkloadSecrets.certified` says how much of it may be believed.
+    The proxy reports the version, so it proves nothing. `WorkloadSecrets.certified` limits it to plausible values.
     """
     match = _VERSION.fullmatch(version)
     return (int(match[3]), int(match[2])) if match is not None else (0, 0)
 
 
 def still_good(version: str, identity: SpiffeId, now: float) -> float:
-    """When a secret that a proxy holds in this version is due for renewal; 0 if it must be replaced now."""
+    """When the certificate that a proxy holds in this version is due for renewal; 0 if it must be replaced now."""
     match = _VERSION.fullmatch(version)
     if match is None or match[4] != _identity_hash(identity):
         return 0.0
@@ -119,20 +121,20 @@ class WorkloadSecrets:
         self.issued = 0
         self.failed = 0
         self.roots: tuple[str, bytes] | None = None
-        """Version and body of the trust bundle; none before the first."""
+        """Version and body of the trust bundle, or None before the first."""
         self.bundle: TrustBundle | None = None
         self._roots_until = _LAST_DAY
-        """When the last of its roots ends, seconds since 1970: no certificate lives longer."""
+        """When the last of its roots expires, in seconds since 1970: no certificate is valid for longer."""
         self._serials: OrderedDict[str, int] = OrderedDict()
-        """Version of a trust bundle → the newest serial of its roots, for the newest few."""
+        """Version of a trust bundle → serial of the newest bundle with these roots, for the newest few."""
         self._kept: dict[tuple[str, str], ServedCertificate] = {}
 
     def set_bundle(self, bundle: TrustBundle) -> bool:
-        """Serve these roots from now on; true if that or who signs differs from before."""
+        """Serve these roots from now on; returns whether the roots or the signing root changed."""
         signing_before = self.bundle.signing_since if self.bundle is not None else bundle.signing_since
         self.bundle = bundle
         self._roots_until = _last_end(bundle.roots)
-        # Sorted: who of them signs is nothing that a proxy needs to be told.
+        # Sorted, so that a change of the signing root alone does not change the secret.
         body = wire.trust_secret(SECRET_TRUST_BUNDLE, "".join(sorted(bundle.roots)).encode())
         before = self.roots
         self.roots = (resource_hash(SDS, body), body)
@@ -143,42 +145,42 @@ class WorkloadSecrets:
         return before != self.roots or signing_before != bundle.signing_since
 
     def serial_of(self, version: str) -> int:
-        """Serial of the bundle that a proxy holds in this version; 0: none that this edge has seen."""
+        """Serial of the bundle that a proxy holds in this version; 0 if this edge has not seen it."""
         return self._serials.get(version, 0)
 
     def certified(self, version: str) -> tuple[int, int]:
-        """`certified`, as far as it may be true: under a bundle that is known, and no longer than its roots."""
+        """As `certified`, limited to the current bundle and the end of its roots."""
         if self.bundle is None:
             return 0, 0
         serial, until = certified(version)
         return min(serial, self.bundle.serial), min(until, self._roots_until)
 
     def renews_at(self, version: str, identity: SpiffeId) -> float:
-        """`still_good`; a time after the end of all roots is none that a certificate of ours has."""
+        """As `still_good`; a time after the end of all roots is never in a version of an edge."""
         renew_at = still_good(version, identity, self.clock())
         return renew_at if self.bundle is None or renew_at <= self._roots_until else 0.0
 
     def in_force(self, identity: SpiffeId) -> SpiffeId:
-        """The identity in the trust domain that is signed for now."""
+        """The identity in the trust domain of the current bundle."""
         domain = self.bundle.trust_domain if self.bundle is not None else identity.trust_domain
         return SpiffeId(domain, identity.namespace, identity.service_account)
 
     def open(
         self, key: str, token: str, claims: WorkloadToken, *, changed: Callable[[], None], stale: Callable[[], None]
     ) -> ProxySecrets:
-        """The secrets of one stream. `changed`: look again; `stale`: its token can renew nothing any more."""
+        """The secrets of one stream; `changed` is called after a change, `stale` if the token cannot renew any more."""
         return ProxySecrets(self, key, token, claims, changed=changed, stale=stale)
 
     def kept(self, key: str, uid: str) -> ServedCertificate | None:
-        """The certificate that this edge holds for a pod."""
+        """The certificate that this edge holds for a pod, or None."""
         return self._kept.get((key, uid))
 
     def keep(self, key: str, uid: str, certificate: ServedCertificate) -> None:
-        """Hold a certificate while its pod lives, also over a reconnect."""
+        """Hold a certificate while its pod exists, even over a reconnect."""
         self._kept[key, uid] = certificate
 
     def forget(self, alive: Callable[[str, str], bool]) -> None:
-        """Let go of the certificates of pods that are gone."""
+        """Drop the certificates of pods that are gone."""
         for key, uid in [entry for entry in self._kept if not alive(*entry)]:
             del self._kept[key, uid]
 
@@ -216,16 +218,16 @@ class ProxySecrets:
 
     @property
     def selection(self) -> ResourceSet:
-        """What the proxy should hold, by name and version."""
+        """The secrets that the proxy should hold, by name and version."""
         return self._selection
 
     @property
     def pending(self) -> frozenset[str]:
-        """Names that will be there, and are not yet."""
+        """Names that are not available yet."""
         return self._pending
 
     def body(self, _type_url: str, name: str, digest: str) -> bytes:
-        """The bytes of a secret in the selection."""
+        """The bytes of a secret of `selection`. Raises `LookupError` for any other."""
         certificate, roots = self._certificate, self._shared.roots
         if name == SECRET_WORKLOAD and certificate is not None and certificate.version == digest:
             return certificate.body
@@ -234,7 +236,7 @@ class ProxySecrets:
         raise LookupError(f"secret {name} has no body in version {digest}")
 
     def want(self, identity: SpiffeId, holds: str = "") -> None:
-        """See to it that the proxy has a certificate; `holds`: the version of the one it says that it has."""
+        """Obtain a certificate if needed; `holds`: the version that the proxy reports as held."""
         if self._identity is not None:
             return
         self._identity = identity
@@ -242,7 +244,7 @@ class ProxySecrets:
         kept = self._shared.kept(self._key, self._claims.pod_uid)
         renew_at = self._shared.renews_at(holds, identity)
         if kept is not None and (kept.version == holds or not renew_at):
-            self._take(kept)
+            self._use(kept)
         elif renew_at:
             self._adopted = holds
             self._schedule(renew_at - now)
@@ -251,7 +253,7 @@ class ProxySecrets:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take up a new trust bundle; when another root signs from it on, renew soon."""
+        """Apply a new trust bundle; if its signing root is another one, renew soon."""
         self._follow_signer()
         found: dict[str, str] = {}
         version = self._certificate.version if self._certificate is not None else self._adopted
@@ -275,7 +277,7 @@ class ProxySecrets:
         self._schedule(self._shared.chance() * max(0.0, min(RESIGN_WINDOW, RESIGN_SHARE * left)))
 
     def resend(self) -> None:
-        """Obtain a certificate to send: the proxy asks for the one that it was believed to hold."""
+        """Obtain a certificate to send: the proxy requests the one that it was believed to hold."""
         if self._certificate is None and self._adopted:
             self._adopted = ""
             self._renew()
@@ -288,7 +290,7 @@ class ProxySecrets:
         if self._task is not None:
             self._task.cancel()
 
-    def _take(self, certificate: ServedCertificate) -> None:
+    def _use(self, certificate: ServedCertificate) -> None:
         self._certificate = certificate
         self._schedule(certificate.renew_at - self._shared.clock())
 
@@ -303,7 +305,7 @@ class ProxySecrets:
             self._task.add_done_callback(_report_crash)
 
     async def _obtain(self) -> None:
-        """Try until there is a new certificate; the one in use stays in use."""
+        """Request until there is a new certificate; the current one stays in use."""
         shared = self._shared
         assert self._identity is not None
         failures = 0
@@ -332,13 +334,13 @@ class ProxySecrets:
         certificate = served(svid, identity, now=shared.clock(), chance=shared.chance)
         shared.keep(self._key, self._claims.pod_uid, certificate)
         self._adopted = ""
-        self._take(certificate)
+        self._use(certificate)
         self.refresh()
         self._changed()
 
 
 def served(svid: IssuedSvid, identity: SpiffeId, *, now: float, chance: Callable[[], float]) -> ServedCertificate:
-    """A certificate as proxies get it, with the time of its renewal in its version."""
+    """A certificate as it is served, with the time of its renewal in its version."""
     body = wire.certificate_secret(SECRET_WORKLOAD, svid.chain_pem, svid.key_pem)
     renew_at = now + renewal_delay(svid.lifetime, chance)
     return ServedCertificate(
@@ -351,7 +353,7 @@ def served(svid: IssuedSvid, identity: SpiffeId, *, now: float, chance: Callable
 
 
 def _last_end(roots: Iterable[str]) -> int:
-    """When the last of these certificates (PEM) ends, seconds since 1970."""
+    """When the last of these certificates (PEM) expires, in seconds since 1970."""
     ends: list[float] = []
     for root in roots:
         with contextlib.suppress(ValueError):

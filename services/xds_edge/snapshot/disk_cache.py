@@ -1,7 +1,7 @@
-"""The last good state on disk: what an edge needs to serve with everything else down.
+"""The last good state on disk: everything that an edge needs to serve while all else is down.
 
-Snapshot, the issuers of tokens, the roots: nothing secret. One file, replaced as a whole (written beside, synced,
-renamed), with a checksum, readable by its owner alone. A file that cannot be believed is as good as none.
+It contains the snapshot, the token issuers and the roots, and no secret. It is one file, replaced atomically (written
+beside, synced, renamed), with a checksum, readable by its owner alone. A damaged file counts as missing.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _NAME = "last-good"
 
 
 class LastGood(msgspec.Struct, frozen=True):
-    """What was known when it was written."""
+    """The state at the time of writing."""
 
     format: int
     checkpoint: Checkpoint = EMPTY
-    """Where in the stream of commits the keyframe stands."""
+    """The place of the keyframe in the stream of commits."""
     keyframe: Commit | None = None
     issuers: dict[str, TokenIssuer] = {}
     """By cluster."""
@@ -49,13 +49,13 @@ def encode(state: LastGood) -> bytes:
 
 
 def write(directory: Path, content: bytes) -> None:
-    """Replace the file, whole or not at all; raises `OSError`."""
+    """Replace the file atomically; raises `OSError`."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(directory / _NAME, content)
 
 
 def read(directory: Path) -> LastGood | None:
-    """The state written last; none if there is no file, or none that can be believed."""
+    """The state written last, or None if there is no valid file."""
     path = directory / _NAME
     try:
         content = path.read_bytes()
@@ -68,7 +68,7 @@ def read(directory: Path) -> LastGood | None:
 
 
 def decode(content: bytes, where: str = "a file") -> LastGood | None:
-    """The state of these bytes; none if they are not whole, or of another format."""
+    """The state in these bytes, or None if they are damaged or of another format."""
     body = content[len(_MAGIC) :]
     if not content.startswith(_MAGIC) or hashlib.sha256(body[32:]).digest() != body[:32]:
         _log.error("the last good state in %s is damaged; starting without it", where)

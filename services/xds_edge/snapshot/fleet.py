@@ -28,7 +28,7 @@ class FleetStream(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Something that this stream serves changed: look again."""
+        """Serve the newest snapshot: it changed for this stream."""
         ...
 
 
@@ -38,10 +38,10 @@ class Fleet:
     def __init__(self) -> None:
         self.snapshot = Snapshot()
         self.confirmed = False
-        """Whether the log has been read to its end since this process started, or since the log was last away."""
+        """Whether the log has been read to its end since the process started, and since the log was last away."""
         self.views: dict[str, ClassView] = {}
         self.stuck = ""
-        """Why no newer version can be taken up: it needs a newer build; empty: nothing is known of that."""
+        """Why newer versions cannot be applied: they need a newer build. Empty if that is not so."""
         self.traceparent = ""
         """Trace context of the newest commit that carried one."""
         self._streams: dict[str, list[FleetStream]] = {}
@@ -50,13 +50,13 @@ class Fleet:
 
     @property
     def version(self) -> int:
-        """Version of the snapshot; 0: none yet."""
+        """Version of the snapshot; 0 before the first."""
         return self.snapshot.version
 
     def apply(self, commit: Commit) -> None:
-        """Fold a commit in and wake the streams concerned.
+        """Apply a commit and wake the streams that it concerns.
 
-        Raises `SnapshotError` as `Snapshot.apply` does; then nothing may be served from here until a keyframe came.
+        Raises `SnapshotError` as `Snapshot.apply` does; then nothing may be served until a keyframe is applied.
         """
         whole = commit.parent == 0
         before = self.views if whole else {}
@@ -80,19 +80,19 @@ class Fleet:
         return self.snapshot.proxies.get(key)
 
     def view(self, workload_class: str) -> ClassView | None:
-        """What the proxies of a class should hold."""
+        """The view of a class, or None if there is no such class."""
         return self.views.get(workload_class)
 
     def body(self, type_url: str, name: str, digest: str) -> bytes:
-        """The bytes of a resource that a view names."""
+        """The bytes of a resource of a view. Raises `LookupError` if the snapshot does not contain it any more."""
         return self.snapshot.resources[type_url, name, digest].body
 
     def join(self, stream: FleetStream) -> None:
-        """Wake this stream from now on."""
+        """Wake this stream when its proxy changes."""
         self._streams.setdefault(stream.key, []).append(stream)
 
     def assign(self, stream: FleetStream, workload_class: str) -> None:
-        """Wake it when this class changes, and no longer for the class before; empty: for none."""
+        """Wake the stream when this class changes, and no longer for its class before; empty: for no class."""
         before = self._classes.pop(stream, "")
         if before:
             members = self._members[before]
@@ -104,7 +104,7 @@ class Fleet:
             self._members.setdefault(workload_class, set()).add(stream)
 
     def leave(self, stream: FleetStream) -> None:
-        """Wake it no more."""
+        """Stop waking the stream."""
         self.assign(stream, "")
         streams = self._streams.get(stream.key, [])
         if stream in streams:
@@ -113,18 +113,18 @@ class Fleet:
             self._streams.pop(stream.key, None)
 
     def newest(self, key: str) -> FleetStream | None:
-        """The stream that a proxy opened last."""
+        """The stream that a proxy opened last, or None."""
         streams = self._streams.get(key)
         return streams[-1] if streams else None
 
     def wake_all(self) -> None:
-        """Make every stream look again."""
+        """Refresh every stream."""
         for stream in self.streams:
             stream.refresh()
 
     @property
     def synced(self) -> int:
-        """How many streams have a proxy that holds all that it should."""
+        """Streams whose proxy holds everything that it should."""
         return sum(stream.synced for stream in self.streams)
 
     @property
@@ -133,7 +133,7 @@ class Fleet:
         return [stream for streams in self._streams.values() for stream in streams]
 
     def _view(self, workload_class: str, held: ClassView | None, touched: Iterable[str] | None) -> ClassView:
-        """The view of a class at the snapshot's version; types that did not change keep their very selection."""
+        """The view of a class at the version of the snapshot; unchanged types keep their resource set."""
         selections: dict[str, ResourceSet] = {}
         for type_url, names in self.snapshot.views[workload_class].items():
             before = held.of(type_url) if held is not None else NOTHING

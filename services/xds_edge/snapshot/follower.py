@@ -1,8 +1,8 @@
-"""Follows the compiler's commits into the fleet: newest keyframe, then every commit, each verified by the chain.
+"""Follows the compiler's commits into the fleet: the newest keyframe, then every commit, each verified by the chain.
 
-After a hole, a rollback or a broken blob nothing is guessed: the fleet keeps its snapshot until a commit that stands
-alone, or a keyframe with the commits that follow it (`recovery`), leads beyond the damage. A snapshot never replaces a
-newer one (P3); only an epoch that began later may have smaller versions, after a loss of everything.
+After a gap, a rollback or a damaged payload the fleet keeps its snapshot, until a commit that stands alone, or a
+keyframe and its commits (`gap_recovery`), leads to a later version. A snapshot never replaces a newer one (P3). Only an
+epoch that began later may have smaller versions, after the loss of the whole log.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ _log = logging.getLogger(__name__)
 
 _DAMAGED = Backoff(first=0.25, longest=10.0)
 _UNREACHABLE = Backoff(first=0.25, longest=0.4)
-"""Seconds at most between attempts while the log is away: whoever waits for it is to have it when it is back."""
+"""Seconds at most between attempts while the log is away: the edge should reconnect soon after it is back."""
 TIP_CHECK = 5.0
-"""Seconds between looks whether the log is there and has what was read: while nothing comes it says neither itself."""
+"""Seconds between checks that the log is there and everything in it was read: without new commits nothing else shows
+it."""
 _AWAY_TIP_CHECK = 0.5
-"""The same while it was away at the last look."""
+"""The same while the log was away at the last check."""
 _TIP_WITHIN = 2.0
-"""Seconds after which a log that does not answer is away."""
+"""Seconds after which a log that does not answer counts as away."""
 GAP_LOOK = 3.0
-"""Seconds after which an edge that misses commits looks for a keyframe beyond them, though nothing comes."""
+"""Seconds after which an edge with a gap looks for a keyframe, even without new commits."""
 _BROKEN = (ChainBrokenError, chunked_payload.BlobError, SnapshotError)
 
 
@@ -62,11 +63,10 @@ class SnapshotFollower:
         lost: Callable[[], None] = lambda: None,
         stuck: Callable[[str], None] = lambda _why: None,
     ) -> None:
-        """`checkpoint` is where the snapshot that the fleet already has stands in the stream of commits.
+        """`checkpoint`: the place of the snapshot that the fleet already has in the stream of commits.
 
-        `caught_up` is told that all there is was read; `lost`, that the log went away, and there may be more.
-
-        `stuck` is told what a newer build is needed for, and "" when it is needed no more.
+        `caught_up` is called when everything in the log was read; `lost` when the log is away and may contain more;
+        `stuck` with the reason why a newer build is needed, and with "" when it no longer is.
         """
         self._snapshots = snapshots
         self._keyframes = keyframes
@@ -79,33 +79,33 @@ class SnapshotFollower:
         self._stuck = stuck
         self._unreadable_keyframe = 0
         self.checkpoint = checkpoint
-        """After the last commit that was folded."""
+        """After the last commit that was read."""
         self.restarts = 0
         """How often commits were found lost or damaged."""
         self._verifier = ChainVerifier()
         self._assembler = chunked_payload.Assembler()
         self._recovery = GapRecovery()
-        self._patience: asyncio.Timeout | None = None
+        self._timeout: asyncio.Timeout | None = None
         self._goal = 0
-        """The sequence of commits up to which all was there when the log was last asked."""
+        """Sequence of the newest commit when the log was last asked."""
         self._away = False
         self.gap = False
-        """Whether commits are missing between what is held and what comes."""
+        """Whether commits are missing between the snapshot and the stream."""
 
     async def run(self) -> None:
-        """Follow for ever; outages are waited out, a broken log leads back to a keyframe."""
+        """Follow until cancelled. An outage is waited out, and after damage reading begins again at a keyframe."""
         failures = 0
         while True:
             version, unreachable = self._fleet.version, False
             try:
-                async with asyncio.timeout(None) as patience:
-                    self._patience = patience
+                async with asyncio.timeout(None) as timeout:
+                    self._timeout = timeout
                     if self.gap and not self._fleet.stuck:
                         self._limit_wait()
                     try:
                         await self.follow()
                     finally:
-                        self._patience = None
+                        self._timeout = None
             except TimeoutError:
                 # The keyframe that leads beyond the damage may have come by itself, with no commit after it.
                 self.checkpoint = EMPTY
@@ -120,7 +120,7 @@ class SnapshotFollower:
             await asyncio.sleep((_UNREACHABLE if unreachable else _DAMAGED).delay(failures))
 
     async def follow(self) -> None:
-        """Follow until the log is away, or was rolled back behind what was read: either is raised."""
+        """Follow until the log is away, or was rolled back behind the checkpoint; raises the error."""
         tip = await self._snapshots.tip(self._subject)
         start = await self._begin(tip)
         self._goal, self._away = tip.sequence, False
@@ -131,12 +131,12 @@ class SnapshotFollower:
             contextlib.aclosing(self._snapshots.follow(start=start, subjects=self._subject)) as all_,
         ):
             async for record in all_:
-                await self._take(record)
+                await self._fold_record(record)
                 if record.sequence >= self._goal and record.ends_batch and not self._away:
                     self._report_caught_up()
 
     async def _begin(self, tip: Checkpoint) -> int:
-        """Where to read on from: after what is held, if the log still has that, else after the newest keyframe."""
+        """The sequence to read from: after the checkpoint if the log still has it, else after the newest keyframe."""
         self._assembler = chunked_payload.Assembler()
         if self.checkpoint != EMPTY:
             if tip.sequence < self.checkpoint.sequence:
@@ -151,15 +151,16 @@ class SnapshotFollower:
         await self._load_keyframe()
         start = await self._first_after(self._recovery.version if self.gap else self._fleet.version)
         if tip.sequence and start > tip.sequence:
-            # What the tip says of itself is checked by the record that follows it.
+            # The next record proves the tip.
             self.checkpoint = tip
         self._verifier = ChainVerifier(tip if self.checkpoint == tip else None)
         return start
 
     async def _check_tip(self) -> None:
-        """Tell when the log is away or what it holds comes late, and when all was read again.
+        """Report when the log is away or commits come late, and when everything was read again.
 
-        Notice a stream that went back behind what was read: the next commit may get a sequence passed already.
+        Detects a stream that was rolled back behind the checkpoint: the next commit may get a sequence that was read
+        already.
         """
         while True:
             await asyncio.sleep(_AWAY_TIP_CHECK if self._away else TIP_CHECK)
@@ -172,7 +173,7 @@ class SnapshotFollower:
                 self._lost()
                 continue
             if not self._away and self.checkpoint.sequence < self._goal:
-                # What was there at the last look has not come yet: slow, but others may have it.
+                # Commits of the last check have not arrived yet. The log is slow, and other edges may have them.
                 self._lost()
             self._goal, self._away = tip.sequence, False
             if self.checkpoint.sequence >= tip.sequence:
@@ -184,8 +185,8 @@ class SnapshotFollower:
                 ChainBrokenError("log/rolled-back", f"commits end at {tip.sequence}, {read.sequence} was read")
             )
 
-    async def _take(self, record: Record) -> None:
-        """Fold the next record in; what does not fit is noted, and read past."""
+    async def _fold_record(self, record: Record) -> None:
+        """Apply the next record. A record that does not fit is noted and skipped."""
         try:
             if self._verifier.fold(record) and self.checkpoint != EMPTY:
                 _log.warning("commits start epoch %s", record.epoch)
@@ -203,7 +204,7 @@ class SnapshotFollower:
             self.checkpoint = self._verifier.checkpoint
 
     def _note_gap(self, error: Exception) -> None:
-        """Keep what is held until a commit that stands alone, or a keyframe, leads beyond the damage."""
+        """Keep the snapshot until a commit that stands alone, or a keyframe, closes the gap."""
         self.restarts += 1
         self.gap = True
         self._limit_wait()
@@ -214,7 +215,7 @@ class SnapshotFollower:
         )
 
     def _note_newer(self, error: FutureSnapshotError) -> None:
-        """Keep what is held until a version comes that this build reads, and leads there from what it holds."""
+        """Keep the snapshot until a version arrives that this build can read and apply."""
         if self.gap and self._fleet.stuck:
             return
         self.gap = True
@@ -227,16 +228,16 @@ class SnapshotFollower:
             self._stuck(why)
 
     def _limit_wait(self) -> None:
-        if self._patience is not None and self._patience.when() is None:
+        if self._timeout is not None and self._timeout.when() is None:
             self._wait(GAP_LOOK)
 
     def _wait(self, seconds: float | None) -> None:
-        """Read on for so long before beginning anew; none: for as long as all is well."""
-        if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+        """Read for this many seconds before reading anew; None: without limit."""
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     async def _look_for_keyframe(self) -> None:
-        """Go on from a keyframe if there is one beyond the damage."""
+        """Apply the newest keyframe if it is later than the gap."""
         newest = await self._keyframes.last(self._keyframe_subject)
         if newest is not None and chunked_payload.version_of(newest) > max(
             self._fleet.version, self._unreadable_keyframe
@@ -244,7 +245,7 @@ class SnapshotFollower:
             await self._load_keyframe()
 
     async def _load_keyframe(self) -> None:
-        """Take up the newest keyframe that can be read, if it is newer than what is held; else go around by it."""
+        """Apply the newest readable keyframe if it is newer than the snapshot; else start the recovery from it."""
         version = 0
         try:
             found = await chunked_payload.newest(self._keyframes, self._keyframe_subject)
@@ -259,7 +260,7 @@ class SnapshotFollower:
             _log.warning("the newest keyframe cannot be used: %s", error)
 
     async def _first_after(self, version: int) -> int:
-        """The first sequence that stands for a later version. Versions grow along the stream, so it is searched."""
+        """The first sequence of a later version, by binary search: versions grow along the stream."""
         first, last = await self._snapshots.bounds()
         if not version:
             return first
@@ -267,7 +268,7 @@ class SnapshotFollower:
         if newest is None or chunked_payload.version_of(newest) < version:
             return last + 1
         if chunked_payload.version_of(newest) == version:
-            # Read once more: whether it is the version that is held, only its content tells.
+            # Read it once more: only its content shows whether it is the held version.
             return newest.sequence - newest.batch[1] + 1
         low, high = first, newest.sequence
         while low < high:
@@ -280,7 +281,7 @@ class SnapshotFollower:
         return low
 
     async def _at(self, sequence: int) -> Record | None:
-        """The first record from a sequence on."""
+        """The first record at or after a sequence."""
         async with contextlib.aclosing(self._snapshots.read(start=sequence, subjects=self._subject)) as records:
             async for record in records:
                 return record
@@ -289,7 +290,7 @@ class SnapshotFollower:
     def _fold(self, commit: Commit) -> None:
         held = self._fleet.snapshot
         if (commit.version, commit.epoch, commit.build) == (held.version, held.epoch, held.build):
-            # What was lost is said again, and it is what this edge holds.
+            # The lost commit was published again, and this edge holds it.
             self._close_gap()
             return
         beyond = self._recover(commit, held) if self.gap else commit
@@ -303,7 +304,7 @@ class SnapshotFollower:
         before = self._recovery.version
         beyond = self._recovery.take(commit, held)
         if self._recovery.version > before:
-            # However long the way is: as long as it goes on, there is no other to look for.
+            # While the recovery advances, no other keyframe is needed.
             self._wait(GAP_LOOK)
         return beyond
 

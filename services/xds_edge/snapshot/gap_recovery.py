@@ -1,8 +1,8 @@
-"""The way around commits that were lost: what the log still leads to, folded beside what is served.
+"""Gap recovery: rebuilds a second snapshot from the newest keyframe while the last good one is served.
 
-After a loss the log goes on from the newest keyframe and the commits that are left, and so does the compiler: its next
-commit may follow a version that lies before the one an edge holds. No such commit fits what is held. It is folded
-here, onto the keyframe, and served as soon as it has come to a later version than what is held.
+After a loss, the log goes on from the newest keyframe and the remaining commits, and so does the compiler: its next
+commit may follow a version before the one that the edge holds. Such a commit does not fit the held snapshot. It is
+applied here, to the keyframe, and the result is served once it has a later version than the held one.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from shared.records.snapshot import Commit, Snapshot
 
 
 def is_later(one: Commit | Snapshot, held: Snapshot) -> bool:
-    """Whether a version may replace the one that is held: it is higher, or its epoch began later."""
+    """Whether a version may replace the held one: it is higher, or its epoch began later."""
     return one.version > held.version or begins_later(one.epoch, held.epoch)
 
 
 class GapRecovery:
-    """One reading of the log while there is a gap; mutable, and as large as a snapshot as long as it is under way."""
+    """One recovery from a gap; it needs as much memory as a snapshot while it lasts."""
 
     def __init__(self) -> None:
         self._reached: Snapshot | None = None
 
     @property
     def version(self) -> int:
-        """How far it has come; 0: it has not begun."""
+        """Version of the second snapshot; 0 before it begins."""
         return self._reached.version if self._reached is not None else 0
 
     def end(self) -> None:
-        """Forget it: the log is read anew, or there is no gap any more."""
+        """Drop the second snapshot: the log is read anew, or the gap is closed."""
         self._reached = None
 
     def take(self, commit: Commit, held: Snapshot) -> Commit | None:
-        """Fold a keyframe or the next commit in; what leads from `held` to a later version, if this does.
+        """Apply a keyframe or commit; returns the commit that leads from `held` to a later version, or None.
 
-        Raises `SnapshotError` for one that cannot be folded.
+        Raises `SnapshotError` if it cannot be applied.
         """
         if commit.parent in {0, held.version} and is_later(commit, held):
             return commit

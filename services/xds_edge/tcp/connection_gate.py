@@ -1,12 +1,12 @@
-"""Who among the TCP connections may begin TLS, and who must go when there are too many; pure.
+"""Decides which TCP connections may begin TLS, and which must go if there are too many.
 
-A connection that has said nothing costs a socket. One that is in TLS costs 60 kB and a millisecond, and until it has
-shown a token it is a stranger's. So connections wait outside of TLS for their client's first bytes, and strangers in
-TLS have a fixed number of places.
+Pure. A connection that has sent nothing costs a socket. One in TLS costs 60 kB and a millisecond, and is unproven until
+a call shows a token. So connections wait outside of TLS for the first bytes of their client, and unproven connections
+in TLS have a fixed number of places.
 
-Places are fair by source address, not by order of arrival: addresses take turns, and when all places are taken, the
-address that holds most of them gives one up to an address that holds fewer. One address can therefore fill the house,
-and keep no other out.
+Places are fair by source address, not by order of arrival. Addresses take turns. If all places are taken, the address
+with most of them gives one up to an address with fewer. So one address can use all free places, and cannot keep others
+out.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from services.xds_edge.limits.largest_first import LargestFirst
 from shared.timing.token_bucket import TokenBucket
 
 _MIN_STAY = 0.25
-"""Seconds that a stranger may stay in TLS before another address may have its place."""
+"""Seconds that an unproven connection may stay in TLS before another address may take its place."""
 _FORGET_ABOVE = 4096
-"""Addresses without a connection that are remembered, so that leaving is no way to a new burst."""
+"""Addresses without a connection that are remembered, so that an address cannot get a new burst by disconnecting."""
 _STRANGER_FRAMES = 40.0
-"""Frames that an address may send for each connection that it may open: 20 are needed for a first call."""
+"""Frames that an address may send for each connection that it may open; a first call needs 20."""
 
 
 class ConnectionCaps(msgspec.Struct, frozen=True, kw_only=True):
-    """How many connections there may be; all of one process."""
+    """Limits for the connections of one process."""
 
     connections: int = 12_000
     """Connections in TLS."""
     per_address: int = 4096
     """Connections of one address."""
     waiting: int = 4096
-    """Connections whose client has not begun, or that wait for a place."""
+    """Connections whose client has sent nothing, or that wait for a place."""
     unproven: int = 512
     """Connections in TLS that have not shown a token."""
     new_per_address: float = 50.0
     """TLS handshakes that one address may begin a second."""
     new_per_address_burst: float = 200.0
-    """TLS handshakes that it may begin at once."""
+    """TLS handshakes that one address may begin at once."""
     hello_within: float = 5.0
-    """Seconds until a client has begun."""
+    """Seconds until a client must have sent its first bytes."""
     start_within: float = 10.0
-    """Seconds that one that has begun may wait for a place."""
+    """Seconds that it may wait for a place after that."""
 
     @property
     def waiting_per_address(self) -> int:
@@ -67,7 +67,7 @@ class GateRefusal(Enum):
 
 
 class Phase(Enum):
-    """Where a connection stands."""
+    """The phase of a connection."""
 
     SILENT = "silent"
     READY = "ready"
@@ -77,7 +77,7 @@ class Phase(Enum):
 
 
 class Abortable(Protocol):
-    """What can be cut off."""
+    """A connection that can be closed at once."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -85,7 +85,7 @@ class Abortable(Protocol):
 
 
 class SourceAddress:
-    """One address."""
+    """One address and its connections."""
 
     __slots__ = ("address", "frames", "handshakes", "proven", "ready", "silent", "unproven")
 
@@ -106,24 +106,24 @@ class SourceAddress:
 
     @property
     def held(self) -> int:
-        """All its connections."""
+        """All connections of the address."""
         return self.waiting + len(self.unproven) + self.proven
 
     def idle(self, now: float) -> bool:
-        """Whether nothing would be lost if it were forgotten."""
+        """Whether the address can be forgotten without loss."""
         return not self.held and self.handshakes.full(now) and self.frames.full(now)
 
 
 class GatedConnection:
-    """One connection."""
+    """One TCP connection."""
 
     __slots__ = ("connection", "phase", "since", "sock", "source")
 
     def __init__(self, sock: socket | None, source: SourceAddress, since: float) -> None:
         self.sock = sock
-        """Set until TLS has it."""
+        """Set until TLS owns it."""
         self.connection: Abortable | None = None
-        """Set once TLS is agreed."""
+        """Set after the TLS handshake."""
         self.source = source
         self.since = since
         self.phase = Phase.SILENT
@@ -138,7 +138,7 @@ class ConnectionGate:
         self._forget_at = _FORGET_ABOVE
         self._silent: OrderedDict[GatedConnection, None] = OrderedDict()
         self._turns: OrderedDict[SourceAddress, None] = OrderedDict()
-        """Addresses with a connection that is ready, in the order of their turns."""
+        """Addresses with a ready connection, in the order of their turns."""
         self._waiting: LargestFirst[SourceAddress] = LargestFirst()
         self._unproven: LargestFirst[SourceAddress] = LargestFirst()
         self.proven = 0
@@ -157,7 +157,7 @@ class ConnectionGate:
     def arrive(
         self, sock: socket | None, address: str, now: float
     ) -> tuple[GatedConnection | GateRefusal, GatedConnection | None]:
-        """A connection was accepted: its gated or why it is refused, and who must go in its place."""
+        """Add an accepted connection: returns it, or why it is refused, and the connection that must go for it."""
         source = self._source(address, now)
         caps = self._caps
         if source.held >= caps.per_address or source.waiting >= caps.waiting_per_address:
@@ -174,7 +174,7 @@ class ConnectionGate:
         return gated, displaced
 
     def begin(self, gated: GatedConnection, now: float) -> None:
-        """Its client has said something: it wants a place in TLS."""
+        """The client has sent its first bytes: the connection waits for a place in TLS."""
         if gated.phase is Phase.SILENT:
             self._exit(gated)
             gated.since = now
@@ -183,7 +183,7 @@ class ConnectionGate:
     def admit(
         self, now: float, only: SourceAddress | None = None
     ) -> tuple[GatedConnection | None, GatedConnection | None]:
-        """Who may begin TLS now, of all addresses or of one, and who must go in its place."""
+        """The connection that may begin TLS now, of all addresses or of one, and the one that must go for it."""
         full = self._unproven.total + self.proven >= self._caps.connections
         crowded = full or self._unproven.total >= self._caps.unproven
         for source in [only] if only is not None else list(self._turns):
@@ -204,7 +204,7 @@ class ConnectionGate:
         return None, None
 
     def _rival(self, source: SourceAddress, now: float) -> GatedConnection | None:
-        """The stranger whose place this address may have; none: it holds as many places as any other."""
+        """The unproven connection whose place this address may take, or None if no address has more places."""
         most, crowd = self._unproven.most()
         if crowd is None or most <= len(source.unproven) + 1:
             return None
@@ -212,18 +212,18 @@ class ConnectionGate:
         return oldest if now - oldest.since >= _MIN_STAY else None
 
     def prove(self, gated: GatedConnection) -> None:
-        """It has shown a token."""
+        """A call of the connection has shown a token."""
         if gated.phase is Phase.UNPROVEN:
             self._exit(gated)
             self._enter(gated, Phase.PROVEN)
 
     def leave(self, gated: GatedConnection) -> None:
-        """It is gone, or must go."""
+        """The connection is gone, or must go."""
         self._exit(gated)
         gated.phase = Phase.GONE
 
     def overdue(self, now: float) -> list[tuple[GatedConnection, GateRefusal]]:
-        """Who has waited for too long; they count as gone."""
+        """The connections that have waited for too long; they count as gone."""
         found: list[tuple[GatedConnection, GateRefusal]] = []
         for gated in self._silent:
             if now - gated.since < self._caps.hello_within:
@@ -240,7 +240,7 @@ class ConnectionGate:
         return found
 
     def pause(self, now: float) -> float | None:
-        """Seconds until `admit` may have somebody; none: nobody waits."""
+        """Seconds until `admit` may return a connection, or None if none waits."""
         if not self._turns:
             return None
         return max(0.02, min(source.handshakes.wait(now) for source in self._turns))

@@ -1,10 +1,9 @@
-"""Accepts connections, and starts TLS for those that the gate lets in.
+"""Accepts TCP connections, and starts TLS for those that the connection gate admits.
 
-asyncio's own server would give each connection its TLS objects, 60 kB, in the moment that it is accepted. Here a
-connection is a bare socket until its client has sent the beginning of a TLS handshake, and one too many is reset
-without a word: that costs 20 µs.
+asyncio's own server makes the TLS objects of a connection, 60 kB, when it is accepted. Here a connection is a bare
+socket until its client has sent the beginning of a TLS handshake. One connection too many is reset, which costs 20 µs.
 
-Each process that shares the port (SO_REUSEPORT) has a listener, and caps, of its own.
+Each process that shares the port (SO_REUSEPORT) has its own listener and caps.
 """
 
 from __future__ import annotations
@@ -27,34 +26,34 @@ from shared.errors import BadInputError
 _log = logging.getLogger(__name__)
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted: a storm is taken in, not turned away by the kernel."""
+"""Connections that may wait to be accepted: in a storm the kernel keeps them instead of refusing them."""
 _ACCEPTED_A_TURN = 16
 _A_START = 0.001
-"""Seconds in which one TLS handshake is begun, so that others have their turn: each takes half a millisecond, and a
-member that joins meanwhile needs ten rounds of the loop. After slow rounds as many are begun as time has passed."""
+"""Seconds for which one TLS handshake is begun, so that other work runs: each takes half a millisecond, and a member
+that connects meanwhile needs ten rounds of the loop. After slow rounds as many are begun as time has passed."""
 _MOST_STARTED = 8
 """TLS handshakes begun in a round at most."""
 _AT_ONCE = 4
-"""TLS handshakes begun at once in a round, of addresses that have no other under way: members' most of all."""
+"""TLS handshakes begun at once in a round, for addresses with no other under way, which are mostly members."""
 _LOOK_EVERY = 1.0
 _RECEIVED = 64 * 1024
-"""Bytes that the kernel keeps of what a client sends, and that are charged to this process's memory limit."""
+"""Bytes that the kernel buffers of a client's data, charged to the memory limit of this process."""
 _UNSENT = 128 * 1024
-"""The same of what is sent to a client that does not read; the kernel would let it grow to 4 MB a connection."""
+"""The same of data for a client that does not read; by default the kernel would buffer 4 MB for each connection."""
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER that makes a close a reset: no goaway, and nothing kept of the connection."""
+"""SO_LINGER that makes a close a reset: the kernel keeps nothing of the connection."""
 _SPARE_FILES = 256
-"""Files that connections must leave to everything else."""
+"""Files that connections must leave for other uses."""
 _TLS_HANDSHAKE = 0x16
 """First byte of a TLS handshake (RFC 8446, section 5.1)."""
 _NO_MORE_FILES = 0.2
-"""Seconds until it is tried again when there are no file descriptors left."""
+"""Seconds until the next attempt after file descriptors ran out."""
 
 Make = Callable[[GatedConnection], Http2Connection]
 
 
 class Listener:
-    """One port."""
+    """The listener of one port."""
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class Listener:
         handshake_within: float,
         note: Callable[[str], None],
     ) -> None:
-        """`make` a connection of a gated; `note` why one was closed before there was a connection."""
+        """`make` the connection of an admitted client; `note` why one was closed before there was a connection."""
         self._gate = gate
         self._make = make
         self._context = context
@@ -74,17 +73,17 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._gated: set[GatedConnection] = set()
-        """Those outside of TLS, or in its handshake."""
+        """Connections before the end of their TLS handshake."""
         self._handshakes: dict[GatedConnection, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._starter: asyncio.Handle | None = None
         self._at_once = 0
         """Handshakes begun at once in this round of the loop."""
         self._began = 0.0
-        """When the start that is due was asked for, seconds of the loop's clock."""
+        """When the next start was requested, in seconds of the clock of the loop."""
         self._later: asyncio.TimerHandle | None = None
         self.port = 0
-        """The port that is listened on."""
+        """The port listened on."""
 
     async def start(self, host: str, port: int, *, reuse_port: bool) -> None:
         """Listen; raises `BadInputError`."""
@@ -114,7 +113,7 @@ class Listener:
         self._timer = self._loop.call_later(_LOOK_EVERY, self._look)
 
     def close(self) -> None:
-        """Accept nothing more, and let go of all that are not through TLS."""
+        """Stop accepting, and close all connections before the end of their handshake."""
         for sock in self._sockets:
             self._loop.remove_reader(sock)
             sock.close()
@@ -124,7 +123,7 @@ class Listener:
                 timer.cancel()
         for gated in list(self._gated):
             self._gate.leave(gated)
-            self._dismiss(gated)
+            self._end(gated)
 
     async def closed(self) -> None:
         """Wait until no handshake is under way."""
@@ -132,11 +131,11 @@ class Listener:
             await asyncio.wait(list(self._handshakes.values()))
 
     def proven(self, gated: GatedConnection) -> None:
-        """It has shown a token."""
+        """A call of the connection has shown a token."""
         self._gate.prove(gated)
 
     def gone(self, gated: GatedConnection) -> None:
-        """Its connection is over."""
+        """The connection has ended."""
         self._gate.leave(gated)
         self._start_soon()
 
@@ -150,7 +149,7 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # No file is left: asyncio's own server waits in this case too.
+                # No file descriptor is left: asyncio's own server waits in this case too.
                 _log.warning("no connection can be accepted now: %s", error)
                 self._note("no-files")
                 self._loop.remove_reader(listening)
@@ -159,7 +158,7 @@ class Listener:
             sock.setblocking(False)
             gated, displaced = self._gate.arrive(sock, address[0], now)
             if displaced is not None:
-                self._turn_away(displaced, GateRefusal.DISPLACED)
+                self._refuse(displaced, GateRefusal.DISPLACED)
             if isinstance(gated, GateRefusal):
                 _reset(sock)
                 self._note(gated.value)
@@ -172,7 +171,7 @@ class Listener:
             self._loop.add_reader(listening, self._accept, listening)
 
     def _readable(self, gated: GatedConnection) -> None:
-        """Its client has begun, or has gone."""
+        """The client has sent bytes, or has gone."""
         sock = gated.sock
         assert sock is not None
         self._loop.remove_reader(sock)
@@ -207,7 +206,7 @@ class Listener:
             self._starter = call_soon_paced(self._start)
 
     def _start(self) -> None:
-        """Give places to those whose turn it is."""
+        """Begin the handshakes whose turn it is."""
         self._starter = None
         if self._later is not None:
             self._later.cancel()
@@ -224,17 +223,17 @@ class Listener:
         self._start_soon()
 
     def _admit(self, now: float, only: SourceAddress | None = None) -> bool:
-        """Begin one handshake, of all addresses or of one; whether there was any to begin."""
+        """Begin one handshake, of all addresses or of one; returns whether there was one to begin."""
         gated, displaced = self._gate.admit(now, only)
         if displaced is not None:
-            self._turn_away(displaced, GateRefusal.DISPLACED)
+            self._refuse(displaced, GateRefusal.DISPLACED)
         if gated is None:
             return False
-        self._handshakes[gated] = task = self._loop.create_task(self._greet(gated), name="TLS handshake")
+        self._handshakes[gated] = task = self._loop.create_task(self._handshake(gated), name="TLS handshake")
         task.add_done_callback(lambda task, gated=gated: self._started(gated, task))
         return True
 
-    async def _greet(self, gated: GatedConnection) -> None:
+    async def _handshake(self, gated: GatedConnection) -> None:
         sock = gated.sock
         assert sock is not None
 
@@ -255,7 +254,7 @@ class Listener:
                 ssl_shutdown_timeout=1.0,
             )
         except OSError as error:
-            # TLS errors and its time-out are among these.
+            # This includes TLS errors and the time-out.
             self._note("tls")
             _log.debug("TLS with %s failed: %s", gated.source.address, error)
             if gated.phase is not Phase.GONE:
@@ -269,21 +268,21 @@ class Listener:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a TLS handshake ended with a fault of the server's", exc_info=error)
 
-    # Letting go
+    # Ending
 
-    def _turn_away(self, gated: GatedConnection, why: GateRefusal) -> None:
+    def _refuse(self, gated: GatedConnection, why: GateRefusal) -> None:
         self._note(why.value)
-        self._dismiss(gated)
+        self._end(gated)
 
-    def _dismiss(self, gated: GatedConnection) -> None:
-        """End it, wherever it stands."""
+    def _end(self, gated: GatedConnection) -> None:
+        """End a connection in any phase."""
         sock = gated.sock
         if gated not in self._handshakes and sock is not None:
             self._gated.discard(gated)
             self._loop.remove_reader(sock)
             _reset(sock)
         elif sock is not None:
-            # TLS holds the socket; it sees the end of it and gives up.
+            # TLS owns the socket; it sees the end of the connection and gives up.
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         elif gated.connection is not None:
@@ -292,18 +291,18 @@ class Listener:
     def _look(self) -> None:
         self._timer = self._loop.call_later(_LOOK_EVERY, self._look)
         for gated, why in self._gate.overdue(self._loop.time()):
-            self._turn_away(gated, why)
+            self._refuse(gated, why)
 
 
 def _reset(sock: socket.socket) -> None:
-    """Close so that nothing of it stays, here or in the kernel."""
+    """Close so that neither the process nor the kernel keeps anything of the connection."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     sock.close()
 
 
 def allowed_files() -> int:
-    """Connections that this process has file descriptors for; the limit is raised as far as it may be."""
+    """Connections for which this process has file descriptors, after raising the limit as far as possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The TLS side of the server: HTTP/2 only, and the newest certificate for every new connection."""
+"""The TLS settings of the server: HTTP/2 only, and the newest certificate for each new connection."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Presented = tuple[bytes, bytes]
 
 
 def server_context(certificate: Callable[[], Presented | None]) -> ssl.SSLContext:
-    """The context to listen with; `certificate` is asked at each handshake, and renewed without a restart.
+    """The context to listen with; `certificate` is called at each handshake, so that it is renewed without a restart.
 
-    Raises `BadInputError` if there is none to begin with.
+    Raises `BadInputError` if there is no certificate at the start.
     """
     presented = certificate()
     if presented is None:
@@ -30,7 +30,7 @@ def server_context(certificate: Callable[[], Presented | None]) -> ssl.SSLContex
         if connection.context is not newest:
             connection.context = newest
 
-    # Called also for a client that names no server; the certificate is that of the context that is set here.
+    # Also called for a client without SNI. The certificate is that of the context set here.
     listening = newest
     listening.sni_callback = choose
     return listening
@@ -39,13 +39,13 @@ def server_context(certificate: Callable[[], Presented | None]) -> ssl.SSLContex
 def _context(presented: Presented) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # RFC 9113, appendix A, forbids all others of TLS 1.2; those of TLS 1.3 are not concerned by this.
+    # RFC 9113, appendix A, forbids all other cipher suites of TLS 1.2; this does not change those of TLS 1.3.
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     context.set_alpn_protocols(["h2"])
-    # Resumption would save little beside a stream's own cost, and another replica could not resume.
+    # Resumption would save little beside the cost of a stream, and another replica could not resume.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-    # Python reads certificates from files only: this one never reaches a disk.
+    # Python reads certificates from files only; this file never reaches a disk.
     file = os.memfd_create("certificate", os.MFD_CLOEXEC)
     try:
         os.write(file, b"\n".join(presented))

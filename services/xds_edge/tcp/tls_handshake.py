@@ -1,7 +1,8 @@
-"""What stands at the door while a TLS handshake is under way: a connection is made of a client that has ended it.
+"""The asyncio protocol during a TLS handshake: the HTTP/2 connection is made after the handshake.
 
-The state of an HTTP/2 connection takes a quarter of a millisecond and 20 kB to make. Most of those who begin a
-handshake and never end it are strangers, so until then there is this alone. HTTP/2 it must be (RFC 9113, section 3.2).
+The state of an HTTP/2 connection takes a quarter of a millisecond and 20 kB to make. Most clients that begin a
+handshake and never finish it are hostile, so until then there is only this protocol. ALPN must select HTTP/2 (RFC 9113,
+section 3.2).
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ class HandshakeProtocol(asyncio.Protocol):
     __slots__ = ("_make", "_refuse")
 
     def __init__(self, make: Callable[[], asyncio.BaseProtocol], refuse: Callable[[], None]) -> None:
-        """`make` the connection of a client that speaks HTTP/2; `refuse`: it does not, and is gone."""
+        """`make` the connection of a client that selected HTTP/2; `refuse` is called for any other."""
         self._make = make
         self._refuse = refuse
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """TLS is agreed."""
-        line = cast("asyncio.Transport", transport)
-        if line.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
-            line.abort()
+        """The handshake has succeeded."""
+        tls = cast("asyncio.Transport", transport)
+        if tls.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            tls.abort()
             self._refuse()
             return
         connection = self._make()
-        line.set_protocol(connection)
-        connection.connection_made(line)
+        tls.set_protocol(connection)
+        connection.connection_made(tls)

@@ -1,11 +1,12 @@
-"""The order between the types of one stream: whole versions, make before break; pure, and the same for both protocols.
+"""The order of responses between the types of one stream: whole versions, make before break.
 
-[Eventual consistency considerations] clusters first, then their endpoints, then listeners, then routes, and only
-when nothing refers to them any more the stale clusters, endpoints and routes go. Listeners and routes wait for the
-ACK of new clusters: Envoy gives it when they have warmed, so no route ever points at a cluster that is not there.
-They do not wait for ever (`GATE`): a permission that was taken back must not hang on a cluster that does not warm.
+Pure, and the same for both xDS variants. [Eventual consistency considerations] Clusters come first, then their
+endpoints, then listeners, then routes. Stale clusters, endpoints and routes are removed only when nothing refers to
+them any more. Listeners and routes wait for the ACK of new clusters: Envoy sends it when the clusters are warm, so no
+route ever refers to a cluster that is missing. They wait for at most `GATE` seconds: the withdrawal of a permission
+must not depend on a cluster that does not warm.
 
-Secrets belong to no version; they are answered whenever they are asked for or change.
+Secrets belong to no version. They are sent when they are requested or change.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ SERVED = frozenset((*TYPE_URLS, SDS))
 
 
 class UnknownTypeError(MeshlogError):
-    """The client asks for a type that the mesh has not."""
+    """The client requests a type that the mesh does not serve."""
 
 
 class ClassView:
-    """What the proxies of one class should hold at a version: shared by their streams, never changed once made."""
+    """What the proxies of one workload class should hold at a version; immutable and shared by their streams."""
 
     __slots__ = ("selections", "version", "workload_class")
 
@@ -45,11 +46,11 @@ class ClassView:
 
 
 AnySubscription = DeltaSubscription | SotwSubscription
-"""The rules of one type: incremental, or state of the world."""
+"""The subscription of one type, in either xDS variant."""
 
 
 class AdsSession:
-    """One stream: requests in, offers out."""
+    """The state of one stream: requests are applied, responses are offered."""
 
     __slots__ = (
         "_follow",
@@ -66,25 +67,25 @@ class AdsSession:
     )
 
     def __init__(self, follow: Callable[[str], AnySubscription] = DeltaSubscription) -> None:
-        """`follow` makes the subscription of a type, and so chooses the protocol."""
+        """`follow` makes the subscription of a type, and so decides the xDS variant."""
         self._follow = follow
         self.view: ClassView | None = None
         self.version = 0
-        """Snapshot version that `view` is known to be true for; 0: nothing to serve yet."""
+        """Snapshot version for which `view` is known to be true; 0 before the first view."""
         self.epoch = ""
         """Epoch of that version."""
         self.secrets = NOTHING
         self.pending_secrets: frozenset[str] = frozenset()
-        """Secrets that exist but are not there yet: nothing is said about them."""
+        """Names of secrets that are not available yet: no response mentions them."""
         self.subscriptions: dict[str, AnySubscription] = {}
         self.complete = 0
-        """Newest version that the proxy holds completely, over all types that the mesh renders or it asked for."""
+        """Newest version that the proxy holds completely, over all types that the mesh renders or it requested."""
         self._nonce = 0
         self._gate: float | None = None
         self._waits = False
 
     def request(self, request: XdsRequest) -> AckResult:
-        """Fold in what the proxy says. Raises `UnknownTypeError` and `TooManyNamesError`."""
+        """Apply a request. Raises `UnknownTypeError` and `TooManyNamesError`."""
         subscription = self.subscriptions.get(request.type_url)
         if subscription is None:
             if request.type_url not in SERVED:
@@ -92,17 +93,17 @@ class AdsSession:
                     "xds/unknown-type", "is no type that this mesh serves", about=repr(request.type_url[:200])
                 )
             subscription = self.subscriptions[request.type_url] = self._follow(request.type_url)
-        verdict = subscription.request(request)
-        if self.version and verdict is not AckResult.NONE:
-            self._judge()
-        return verdict
+        result = subscription.request(request)
+        if self.version and result is not AckResult.NONE:
+            self._update_complete()
+        return result
 
     def show(self, view: ClassView, version: int, epoch: str = "") -> None:
-        """Serve this view from now on; it is true for `version` of an epoch."""
+        """Serve this view, which is true for `version` of an epoch."""
         self.view = view
         self.version = version
         if epoch != self.epoch:
-            # Versions of an epoch may be those of the one before again, for something else.
+            # The same version numbers may occur in two epochs, with different content.
             self.epoch = epoch
             self.complete = 0
             for subscription in self.subscriptions.values():
@@ -124,17 +125,17 @@ class AdsSession:
             if self._additions_done(LDS) and self._additions_done(RDS):
                 for type_url in (CDS, RDS, EDS):
                     self._offer(type_url, found, view.of(type_url))
-        self._judge()
+        self._update_complete()
         return found
 
     @property
     def wake_at(self) -> float | None:
-        """When `offers` must be asked again though nothing happened, by the clock given to it."""
+        """When `offers` must be called again without any other cause, by the same clock; None if it need not."""
         return self._gate if self._waits else None
 
     @property
     def idle(self) -> bool:
-        """Whether the proxy holds all that it asked for, with nothing in flight."""
+        """Whether the proxy holds everything that it requested, with nothing in flight."""
         if not self.version:
             return False
         for type_url, subscription in self.subscriptions.items():
@@ -148,9 +149,9 @@ class AdsSession:
     def acked(self, type_url: str) -> int:
         """Newest version of which the proxy holds everything of this type.
 
-        A type that it has not asked for counts as held only if there is nothing of it. While names are unanswered
-        that it has asked for, no version is held that was not held before: what it has just accepted may be what made
-        it ask, as a new cluster does for its endpoints and a new listener for its routes.
+        A type that the proxy has not requested counts as held only if there are no resources of it. While requested
+        names are unanswered, no version counts as held that did not count before: the accepted response may be the
+        cause of the request, as a new cluster is for its endpoints and a new listener for its routes.
         """
         subscription = self.subscriptions.get(type_url)
         if subscription is not None:
@@ -158,7 +159,7 @@ class AdsSession:
         return 0 if self.view is None or self.whole(type_url).resources else self.version
 
     def whole(self, type_url: str) -> ResourceSet:
-        """What there is of a type for this client."""
+        """All resources of a type for this client."""
         if type_url == SDS:
             return self.secrets
         return self.view.of(type_url) if self.view is not None else NOTHING
@@ -188,11 +189,11 @@ class AdsSession:
         return True
 
     def _warm(self, clusters: Offer) -> None:
-        """Send the endpoints of changed clusters with them, though they did not change.
+        """Send the endpoints of changed clusters with them, even if the endpoints did not change.
 
         [Resource warming] "Warming of Cluster is completed only when a new ClusterLoadAssignment response is supplied
-        by management server even though there is no change in endpoints." A cluster whose endpoints have a name of
-        their own needs nothing: it asks for them.
+        by management server even though there is no change in endpoints." A cluster whose endpoints have another name
+        needs nothing: the client requests them.
         """
         endpoints = self.subscriptions.get(EDS)
         if endpoints is not None:
@@ -205,7 +206,7 @@ class AdsSession:
     def _gate_open(self, now: float) -> bool:
         clusters = self.subscriptions.get(CDS)
         sent = clusters.in_flight if clusters is not None else None
-        # While a removal is under way, what came to be wanted since could not be sent.
+        # While a removal is in flight, resources added since could not be sent.
         if clusters is None or sent is None or not (sent.put or clusters.lacks(self.whole(CDS))):
             self._gate = None
             self._waits = False
@@ -215,9 +216,9 @@ class AdsSession:
         self._waits = now < self._gate
         return not self._waits
 
-    def _judge(self) -> None:
-        # Every type the mesh renders counts, also one that the proxy has yet to ask for; secrets once asked for, so
-        # that the mark falls back when a proxy begins to ask for them.
+    def _update_complete(self) -> None:
+        # Every type that the mesh renders counts, even before the proxy requests it. Secrets count once requested, so
+        # that the watermark falls back when a proxy first requests them.
         newest, subscriptions = self.version, self.subscriptions
         for type_url in SERVED:
             subscription = subscriptions.get(type_url)

@@ -1,11 +1,11 @@
-"""Incremental xDS for one resource type of one stream: what is subscribed, held, offered, refused; pure.
+"""Incremental xDS for one resource type of one stream: what is subscribed, held, in flight and refused.
 
-The rules are those of Envoy's "xDS REST and gRPC protocol" (api-docs/xds_protocol) and of the comments in
-`envoy/service/discovery/v3/discovery.proto`; each is cited where it is kept, as [section]. How the types of one
-stream wait for each other is `session`'s business.
+Pure. The rules are those of Envoy's "xDS REST and gRPC protocol" (api-docs/xds_protocol) and of the comments in
+`envoy/service/discovery/v3/discovery.proto`; each is cited where it is kept, as [section]. `ads` has the order between
+the types of one stream.
 
-One response of a type is in flight at a time, so a proxy that is slow is offered the newest state next, never the
-backlog, and what is remembered of it stays bounded.
+One response of a type is in flight at a time. So a slow proxy receives the newest state next, never a backlog, and the
+state kept for it stays bounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from services.xds_edge.xds.subscription import (
 
 
 class DeltaSubscription(SubscriptionState):
-    """One type of one stream."""
+    """The incremental subscription of one type of one stream."""
 
     __slots__ = ("_crossed",)
 
@@ -34,29 +34,26 @@ class DeltaSubscription(SubscriptionState):
         self._crossed = False
         """Whether the proxy unsubscribed from something while a response was in flight."""
 
-    # What the proxy says
+    # Requests
 
     def request(self, request: XdsRequest) -> AckResult:
-        """Fold a request in.
-
-        Raises `TooManyNamesError`, after which the stream is of no use.
-        """
+        """Apply a request. Raises `TooManyNamesError`, after which the stream must end."""
         self.settled_on = None
-        verdict = self._answer(request)
+        result = self._answer(request)
         if not self._started:
             self._start(request)
         elif request.subscribe:
             self._subscribe(request.subscribe)
         if request.unsubscribe:
             self._unsubscribe(request.unsubscribe)
-        return verdict
+        return result
 
     def _start(self, request: XdsRequest) -> None:
-        """Take the first request of the type on this stream.
+        """Apply the first request of the type on this stream.
 
-        [Wildcard, "for historical reasons"] Without names it subscribes to everything, if its type has wildcards.
-        [discovery.proto, initial_resource_versions] Only here the versions count that the proxy holds from an
-        earlier stream; what it holds in our version is not sent again.
+        [Wildcard, "for historical reasons"] Without names it subscribes to everything, if the type has wildcards.
+        [discovery.proto, initial_resource_versions] Only here the versions count that the proxy holds from an earlier
+        stream; resources that it holds in the current version are not sent again.
         """
         self._started = True
         initial = request.initial_versions
@@ -73,9 +70,9 @@ class DeltaSubscription(SubscriptionState):
     def _subscribe(self, subscribed: Iterable[str], *, known: Mapping[str, str] | None = None) -> None:
         """Add subscriptions.
 
-        [discovery.proto, resource_names_subscribe] Each name must be answered, also if it was subscribed or sent
-        before: the client may have dropped it in between. Hence `UNKNOWN`, which differs from any hash.
-        [Knowing when a requested resource does not exist] A name that we do not have is answered by a removal.
+        [discovery.proto, resource_names_subscribe] Each name must be answered, even if it was subscribed or sent
+        before: the client may have dropped it in between. Hence `UNKNOWN`, which differs from any hash. [Knowing when a
+        requested resource does not exist] A name that does not exist is answered by a removal.
         """
         names = set(subscribed)
         if not names:
@@ -94,10 +91,10 @@ class DeltaSubscription(SubscriptionState):
             self.held = asking(self.names) if first else self.held.altered(dict.fromkeys(asked, UNKNOWN))
 
     def _unsubscribe(self, unsubscribed: Iterable[str]) -> None:
-        """Take subscriptions back; names that were not subscribed are ignored.
+        """Remove subscriptions; names that were not subscribed are ignored.
 
-        [Unsubscribing from resources] Nothing is sent for it, the client has dropped the resource by itself; but
-        under a wildcard that goes on it cannot know whether the wildcard covers the name: it is told.
+        [Unsubscribing from resources] Nothing is sent, because the client has dropped the resource. But while a
+        wildcard remains, the client cannot know whether the wildcard covers the name, so the resource is sent again.
         """
         names = set(unsubscribed)
         self._crossed = self.in_flight is not None
@@ -120,10 +117,10 @@ class DeltaSubscription(SubscriptionState):
             self.refused.pop(name, None)
 
     def _answer(self, request: XdsRequest) -> AckResult:
-        """Read the ACK or NACK in a request.
+        """Apply the ACK or NACK in a request.
 
-        [ACK/NACK semantics summary] The nonce names the response, `error_detail` makes it a NACK. A nonce that is
-        not the one in flight is stale or foreign: it says nothing, while subscriptions beside it still count.
+        [ACK/NACK semantics summary] The nonce identifies the response, `error_detail` makes it a NACK. A nonce that is
+        not in flight is stale or foreign: it acknowledges nothing, while subscriptions in the same request still count.
         """
         if not request.nonce:
             return AckResult.NONE
@@ -142,7 +139,7 @@ class DeltaSubscription(SubscriptionState):
         return AckResult.NACK
 
     def _recall(self, offer: Offer) -> None:
-        """Notice resources that the proxy unsubscribed, and subscribed again, while they were on their way to it."""
+        """Notice resources that the proxy unsubscribed, and subscribed again, while they were in flight."""
         self._crossed = False
         arrived = {
             name: UNKNOWN
@@ -152,7 +149,7 @@ class DeltaSubscription(SubscriptionState):
         if arrived:
             self.held = self.held.altered(arrived)
 
-    # What to say to it
+    # Responses
 
     def settled(self, whole: ResourceSet) -> bool:
         """Whether the proxy is known to hold exactly what it should, with nothing in flight."""
@@ -165,7 +162,7 @@ class DeltaSubscription(SubscriptionState):
         return goal.change_from(self.held).empty
 
     def additions_done(self, whole: ResourceSet, *, pending: frozenset[str] = frozenset()) -> bool:
-        """Whether every addition and change was accepted; removals may be left."""
+        """Whether every addition and change was accepted; removals may be due."""
         if self.in_flight is not None or self.refused or self._suspects:
             return False
         if self.settled_on is whole:
@@ -174,14 +171,14 @@ class DeltaSubscription(SubscriptionState):
         return self.held is goal or all(name in pending for name, _ in goal.change_from(self.held).put)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Treat these as not held, so that they are offered again."""
+        """Treat these resources as not held, so that they are sent again."""
         again = {name: UNKNOWN for name in names if self.held.resources.get(name)}
         if again:
             self.settled_on = None
             self.held = self.held.altered(again)
 
     def asks_for(self, name: str, request: XdsRequest) -> bool:
-        """Whether this request, not folded in yet, must be answered with that resource."""
+        """Whether this request, which is not applied yet, must be answered with that resource."""
         return self._started and name in request.subscribe
 
     def offer(
@@ -193,10 +190,10 @@ class DeltaSubscription(SubscriptionState):
         removals: bool = True,
         pending: frozenset[str] = frozenset(),
     ) -> Offer | None:
-        """The next response, or none if nothing is due; it counts as sent.
+        """The next response, or None if none is due; it counts as sent.
 
-        `removals` allows resources to be taken away now; a name that the proxy asked for and that does not exist is
-        answered in any case. `pending` names exist but are not ready: nothing is said about them yet.
+        `removals` allows removals now; a requested name that does not exist is answered in any case. `pending` names
+        are not available yet: no response mentions them.
         """
         if self.in_flight is not None:
             return None
@@ -219,7 +216,7 @@ class DeltaSubscription(SubscriptionState):
         if not group:
             return None
         self.held = self.held.altered(dict(group))
-        return self._made(version, nonce, group, (), completes=False)
+        return self._offer(version, nonce, group, (), completes=False)
 
     def _next_change(
         self, goal: ResourceSet, version: int, nonce: str, *, removals: bool, pending: frozenset[str]
@@ -231,7 +228,7 @@ class DeltaSubscription(SubscriptionState):
             return None
         if not self.refused and not pending and (removals or not change.removed):
             self.held = goal
-            return self._made(version, nonce, change.put, change.removed, completes=True, change=change)
+            return self._offer(version, nonce, change.put, change.removed, completes=True, change=change)
         return self._part_of(change, version, nonce, removals=removals, pending=pending)
 
     def _part_of(
@@ -249,11 +246,11 @@ class DeltaSubscription(SubscriptionState):
             return None
         if put == change.put and not removed:
             self.held = change.kept
-            return self._made(version, nonce, put, (), completes=False, change=change)
+            return self._offer(version, nonce, put, (), completes=False, change=change)
         self.held = self.held.altered(dict(put), frozenset(removed))
-        return self._made(version, nonce, put, removed, completes=False)
+        return self._offer(version, nonce, put, removed, completes=False)
 
-    def _made(
+    def _offer(
         self,
         version: int,
         nonce: str,

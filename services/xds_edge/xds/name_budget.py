@@ -1,8 +1,8 @@
-"""The names that streams make us keep, in bytes: what they subscribe to, and what they say that they hold.
+"""Counts the bytes of names that streams keep: names subscribed to, and names that proxies report as held.
 
-A pod may name much, for a large mesh has many resources. What it names that is in no snapshot it may name within
-tighter limits, because such names are nowhere else: they are what a client can fill us with. And whatever is done with
-names costs time in proportion to their number, for which the pod's allowance pays.
+A pod may name much, because a large mesh has many resources. The limits for names that no snapshot contains are
+tighter, because only the streams keep such names: a client could fill the memory with them. All work with names takes
+time in proportion to their number, which is charged to the pod's frames.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from services.xds_edge.xds.resource_set import ResourceSet
 from services.xds_edge.xds.subscription import MAX_NAMES, TooManyNamesError, XdsRequest
 
 MAX_NAME = 4096
-"""Characters of a name; the mesh's own are below 300."""
+"""Characters of a name; the mesh's own names are shorter than 300."""
 _EACH = 64
-"""Bytes that a name takes beside its own."""
+"""Bytes that a name takes beside its characters."""
 _LOOKED_AT, _KEPT = 200, 25
-"""Names that cost as much as one frame: to look at, and to keep among others."""
+"""Names that cost as much as one frame: to read, and to keep among others."""
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise `TooManyNamesError` if one of them is longer than a name may be."""
+    """Raise `TooManyNamesError` if a name is too long."""
     longest = max(map(len, names), default=0)
     if longest > MAX_NAME:
         raise TooManyNamesError(
@@ -32,7 +32,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_count(count: int) -> None:
-    """Raise `TooManyNamesError` if one request names so many."""
+    """Raise `TooManyNamesError` if one request has too many names."""
     if count > MAX_NAMES:
         raise TooManyNamesError(
             "xds/too-many-names", f"names {count} resources; {MAX_NAMES} are the most", about="a request"
@@ -40,7 +40,7 @@ def check_count(count: int) -> None:
 
 
 def weight(names: Iterable[str], count: int) -> int:
-    """Bytes that so many names are booked with."""
+    """Bytes counted for these names; `count` is their number."""
     return sum(map(len, names)) + _EACH * count
 
 
@@ -48,7 +48,7 @@ class NameLedgers:
     """The names of all streams of one process."""
 
     def __init__(self, *, each: int = 16 << 20, foreign_each: int = 8 << 20, foreign: int = 128 << 20) -> None:
-        """Bytes that one pod may name; of what is in no snapshot that one pod, and all pods, may name."""
+        """Limits in bytes: of one pod; of names in no snapshot, of one pod and of all pods."""
         self.all = MemoryLedger(each=each, total=each << 20)
         self.foreign = MemoryLedger(each=foreign_each, total=foreign)
 
@@ -72,7 +72,7 @@ class StreamNames:
             self._usage.frames.spend(named / _LOOKED_AT + kept / _KEPT)
 
     def book(self, type_url: str, names: frozenset[str], held: ResourceSet, whole: ResourceSet) -> None:
-        """What the stream keeps of a type; `whole`: what there is of it."""
+        """Count the names that the stream keeps of a type; `whole`: all resources of it."""
         known = whole.resources
         kept = names if held is whole else names | held.resources.keys()
         foreign = [name for name in kept if name not in known]
@@ -82,7 +82,7 @@ class StreamNames:
         self._ledgers.foreign.add(self._usage.foreign, self, after[1] - before[1])
 
     def close(self) -> None:
-        """The stream is over."""
+        """Forget the names: the stream ended."""
         self._ledgers.all.drop(self._usage.names, self)
         self._ledgers.foreign.drop(self._usage.foreign, self)
 

@@ -1,4 +1,4 @@
-"""Requests of proxies: bytes to the few fields that matter. What cannot be read is refused, never guessed at."""
+"""Decodes the requests of proxies into the few fields that matter. A request that cannot be decoded is refused."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from shared.errors import MeshlogError
 from shared.records.snapshot import SDS, TYPE_URLS
 
 MAX_ERROR_TEXT = 4096
-"""Characters kept of what a proxy says about a refused response."""
+"""Characters kept of the error message of a refused response."""
 MAX_VERSION = 200
-"""Characters of the version of one resource; ours are below 100. A longer one is of nothing that we have served."""
+"""Characters of the version of one resource; those of an edge have fewer than 100. An edge never served a longer
+one."""
 MAX_VERSION_INFO = 4096
-"""The same of the version of all resources of a type."""
+"""Characters of the version of all resources of a type."""
 _FOREIGN_VERSION = "?"
 
 
 class BadRequestError(MeshlogError):
-    """The bytes are no request of the protocol."""
+    """The bytes are not a request of the protocol."""
 
 
 def _versions(initial: Mapping[str, str]) -> dict[str, str]:
-    """What a proxy says that it holds; what cannot be of ours is kept as that alone."""
+    """The versions that a proxy reports as held; an overlong one, which no edge sends, becomes a short one."""
     found = dict(initial)
     if max(map(len, found.values()), default=0) > MAX_VERSION:
         found = {name: one if len(one) <= MAX_VERSION else _FOREIGN_VERSION for name, one in found.items()}
@@ -40,7 +41,7 @@ _TYPE_URL, _RESPONSE_NONCE = b"\x12", b"\x32"
 
 
 def _plain_ack(payload: bytes) -> XdsRequest | None:
-    """A request that holds a type and a nonce and nothing else, as nearly all do; none if it is another."""
+    """A request that consists of a type and a nonce, as nearly all do; None if it is any other request."""
     if len(payload) < 2 or payload[:1] != _TYPE_URL:
         return None
     end = 2 + payload[1]
@@ -55,7 +56,7 @@ def _plain_ack(payload: bytes) -> XdsRequest | None:
 
 
 def decode_delta(payload: bytes) -> tuple[XdsRequest, str]:
-    """A `DeltaDiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
+    """Decode a `DeltaDiscoveryRequest`; returns it and its node id, which is empty if it has none.
 
     Raises `BadRequestError` and `TooManyNamesError`.
     """
@@ -93,7 +94,7 @@ def decode_delta(payload: bytes) -> tuple[XdsRequest, str]:
 
 
 def decode_sotw(payload: bytes) -> tuple[XdsRequest, str]:
-    """A `DiscoveryRequest`, and the id of the node that it claims to come from (empty: it claims none).
+    """Decode a `DiscoveryRequest`; returns it and its node id, which is empty if it has none.
 
     Raises `BadRequestError` and `TooManyNamesError`.
     """
@@ -110,7 +111,7 @@ def decode_sotw(payload: bytes) -> tuple[XdsRequest, str]:
     request = XdsRequest(
         type_url=message.type_url,
         subscribe=names,
-        # Of secrets the version says which certificate is held: it is adopted as an incremental client's is.
+        # The version of secrets contains which certificate is held: it is adopted like that of an incremental client.
         initial_versions=read_version_info(version) if message.type_url == SDS else {},
         nonce=message.response_nonce,
         error=message.error_detail.message[:MAX_ERROR_TEXT] if message.HasField("error_detail") else None,

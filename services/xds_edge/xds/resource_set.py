@@ -13,7 +13,7 @@ from functools import lru_cache
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 UNKNOWN = ""
-"""In place of a hash: the proxy knows the name, but which bytes it has, if any, is not known."""
+"""In place of a hash: the proxy knows the name, but it is not known which bytes it holds, if any."""
 
 _CACHED_CHANGES = 64
 _CACHED_RESTRICTIONS = 256
@@ -21,7 +21,7 @@ _ASKED_NAMES = 2000
 
 
 class ResourceChange:
-    """What leads from one selection to another."""
+    """The difference between two resource sets."""
 
     __slots__ = ("__weakref__", "_kept", "goal", "held", "put", "removed")
 
@@ -31,20 +31,20 @@ class ResourceChange:
         self.put: tuple[tuple[str, str], ...] = tuple(
             sorted(pair for pair in after.items() if before.get(pair[0]) != pair[1])
         )
-        """(name, hash) that must be sent, by name."""
+        """(name, hash) of resources to send, sorted by name."""
         self.removed: tuple[str, ...] = tuple(sorted(name for name in before if name not in after))
-        """Names that are no more, sorted."""
+        """Names of removed resources, sorted."""
         self.held = {name: before[name] for name in self.removed}
         self._kept: ResourceSet | None = None
 
     @property
     def empty(self) -> bool:
-        """Whether both are the same."""
+        """Whether both sets are equal."""
         return not self.put and not self.removed
 
     @property
     def kept(self) -> ResourceSet:
-        """What the proxy holds after the additions, before the removals: make before break."""
+        """What the proxy holds after the additions and before the removals: make before break."""
         if not self.removed:
             return self.goal
         if self._kept is None:
@@ -53,7 +53,7 @@ class ResourceChange:
 
 
 class ResourceSet:
-    """Exactly these resources of one type. Never changed once made."""
+    """Exactly these resources of one type; immutable."""
 
     __slots__ = ("__weakref__", "_changes", "_restrictions", "resources")
 
@@ -63,7 +63,7 @@ class ResourceSet:
         self._restrictions: WeakValueDictionary[frozenset[str], ResourceSet] | None = None
 
     def restrict(self, names: frozenset[str]) -> ResourceSet:
-        """The part of it under these names; itself if that is all of it."""
+        """The subset under these names; the set itself if that is all of it."""
         known = self._restrictions
         if known is None:
             known = self._restrictions = WeakValueDictionary()
@@ -74,13 +74,13 @@ class ResourceSet:
                 found = self
             else:
                 found = ResourceSet({name: resources[name] for name in names if name in resources})
-            # A set that names far more than there is came from a confused client: it is not worth keeping.
+            # Far more names than resources come from a confused client: the subset is not worth caching.
             if len(names) <= 4 * len(resources) + 64 and len(known) < _CACHED_RESTRICTIONS:
                 known[names] = found
         return found
 
     def change_from(self, held: ResourceSet) -> ResourceChange:
-        """What leads from `held` to this."""
+        """The difference from `held` to this set."""
         known = self._changes
         if known is None:
             known = self._changes = WeakKeyDictionary()
@@ -92,7 +92,7 @@ class ResourceSet:
         return found
 
     def altered(self, put: Mapping[str, str], dropped: frozenset[str] = frozenset()) -> ResourceSet:
-        """A selection of one's own that differs by this."""
+        """A private copy of the set with these changes."""
         resources = {name: digest for name, digest in self.resources.items() if name not in dropped}
         resources.update(put)
         return ResourceSet(resources)
@@ -102,7 +102,10 @@ _NAMES: WeakValueDictionary[frozenset[str], frozenset[str]] = WeakValueDictionar
 
 
 def interned(names: frozenset[str]) -> frozenset[str]:
-    """The one object for this set of names: thousands of streams name the same, and it is a key of many look-ups."""
+    """The one shared object for this set of names.
+
+    Thousands of streams have equal names, and the set is a key of many look-ups.
+    """
     return _NAMES.setdefault(names, names)
 
 
@@ -111,9 +114,9 @@ NOTHING = ResourceSet({})
 
 
 def asking(names: frozenset[str]) -> ResourceSet:
-    """What a proxy holds that has asked for these names and nothing else yet.
+    """What a proxy holds that has only subscribed to these names.
 
-    Shared by all that ask for the same, so that the first response to each proxy of a class is made once too.
+    Shared by all proxies with the same names, so that the first response for a class is also made once.
     """
     return _shared_asking(names) if len(names) <= _ASKED_NAMES else ResourceSet(dict.fromkeys(names, UNKNOWN))
 

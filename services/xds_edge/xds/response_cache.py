@@ -1,7 +1,7 @@
-"""The bytes of responses, spliced once for all streams that take the same step.
+"""Caches the bytes of responses, so that streams with the same change share them.
 
-A change that concerns a class is sent to each of its proxies with another nonce and otherwise the same bytes. The
-newest few are kept, by bytes, not by number: the first response to a large class is megabytes.
+A change of a class is sent to each of its proxies with a different nonce and otherwise the same bytes. The newest
+responses are cached, limited by bytes and not only by number: the first response to a large class has megabytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from services.xds_edge.xds.resource_set import ResourceChange
 from services.xds_edge.xds.subscription import Offer
 
 _MOST = 256
-"""Responses kept: each holds on to the selections that it leads between."""
+"""Responses cached: each keeps the two resource sets of its change alive."""
 
 _Key = tuple[ResourceChange, str, int, bool]
 
@@ -23,7 +23,7 @@ Body = Callable[[str, str, str], bytes]
 
 
 class ResponseCache:
-    """Writes offers as `DeltaDiscoveryResponse`s."""
+    """Encodes offers as `DeltaDiscoveryResponse`s."""
 
     def __init__(self, body: Body, *, limit: int = 32 * 1024 * 1024) -> None:
         self.body = body
@@ -32,7 +32,7 @@ class ResponseCache:
         self._kept: OrderedDict[_Key, tuple[bytes, bytes]] = OrderedDict()
 
     def write(self, offer: Offer) -> tuple[bytes, ...]:
-        """The response to an offer of resources that the snapshot holds; the long part is shared by all streams."""
+        """The response to an offer of resources of the snapshot; its long part is shared by all streams."""
         if offer.change is None:
             head, tail = self._splice(offer, self.body)
         else:
@@ -45,7 +45,7 @@ class ResponseCache:
         return head, wire.delta_end(offer.nonce, tail)
 
     def write_private(self, offer: Offer, body: Body) -> tuple[bytes, ...]:
-        """The response to an offer of resources that only its stream holds: secrets. Nothing of it is kept."""
+        """The response to an offer of secrets, which belong to one stream. It is not cached."""
         head, tail = self._splice(offer, body)
         return head, wire.delta_end(offer.nonce, tail)
 

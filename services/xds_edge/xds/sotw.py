@@ -1,18 +1,18 @@
-"""State-of-the-world xDS for one resource type of one stream: the counterpart of `subscriptions`; pure.
+"""State-of-the-world xDS for one resource type of one stream: the counterpart of `delta`.
 
-gRPC's own xDS clients speak nothing else, and Envoys may. The rules are those of Envoy's "xDS REST and gRPC protocol"
-(api-docs/xds_protocol), cited as [section]. What differs from the incremental protocol:
+Pure. gRPC's own xDS clients have no other variant, and Envoys may use it. The rules are those of Envoy's "xDS REST and
+gRPC protocol" (api-docs/xds_protocol), cited as [section]. The differences to the incremental variant:
 
-* A request names everything that the client wants; a response of clusters or listeners holds everything that it
-  should have, and what is missing there is thereby removed. Of other types only what changed is sent, and nothing is
-  ever said about what is gone: the client drops it when nothing refers to it any more.
-* A client that reconnects names one version for all it holds. So `version_info` is a digest of exactly those names
-  and hashes: if it is that of the goal, nothing needs to be sent.
-* A refusal is of a response. Of endpoints, routes and secrets the resource at fault is found in halves, as for an
-  incremental client. Of clusters and listeners it cannot be: what is left out of a response is deleted, and the last
-  good form of it may be gone here. So nothing of these is sent until something of them changes. The others of the
-  response arrive all the same: Envoy takes up each cluster and listener that is good, whatever it says of the rest, and
-  so does gRPC (gRFC A46).
+* A request names everything that the client subscribes to. A response of clusters or listeners contains everything that
+  the client should hold, and so removes everything that it lacks. Of other types only changes are sent, and never a
+  removal: the client drops a resource when nothing refers to it any more.
+* A client that reconnects names one version for everything that it holds. So `version_info` is a digest of exactly
+  these names and hashes: if it equals that of the goal, nothing is sent.
+* A NACK refuses a whole response. Of endpoints, routes and secrets the refused resource is found by bisection, as for
+  an incremental client. Of clusters and listeners it cannot be: a resource that is missing in a response is deleted,
+  and its last good form may not exist here any more. So none of them are sent until one of them changes. The others of
+  the response take effect all the same: Envoy applies each valid cluster and listener of a refused response, and so
+  does gRPC (gRFC A46).
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ from services.xds_edge.xds.subscription import (
 from shared.records.snapshot import SDS
 
 WHOLE = LEGACY_WILDCARD
-"""Types whose responses hold everything: what is missing is removed."""
+"""Types whose responses contain everything: a resource that is missing is removed."""
 
 
 def version_info(type_url: str, held: ResourceSet) -> str:
-    """The version of a state. Of secrets it is readable: another edge learns from it which certificate is held."""
+    """The version of a resource set.
+
+    Of secrets it is readable, so that another edge learns which certificate the client holds.
+    """
     pairs = sorted(held.resources.items())
     if type_url == SDS:
         return ",".join(f"{name}={version}" for name, version in pairs)
@@ -45,13 +48,13 @@ def version_info(type_url: str, held: ResourceSet) -> str:
 
 
 def read_version_info(text: str) -> dict[str, str]:
-    """Names and versions of secrets out of a `version_info`; nothing if it is none of ours."""
+    """Names and versions of secrets in a `version_info`; empty if an edge did not write it."""
     pairs = [part.partition("=") for part in text.split(",")] if "=" in text else []
     return {name: version for name, _, version in pairs[:16] if name and version}
 
 
 class SotwSubscription(SubscriptionState):
-    """One type of one stream."""
+    """The state-of-the-world subscription of one type of one stream."""
 
     __slots__ = ("_claimed", "_named", "_nonce", "_unanswered")
 
@@ -66,20 +69,19 @@ class SotwSubscription(SubscriptionState):
         """Whether the client ever named a resource of the type."""
 
     def request(self, request: XdsRequest) -> AckResult:
-        """Fold a request in; raises `TooManyNamesError`.
+        """Apply a request; raises `TooManyNamesError`.
 
-        [ACK and NACK; When to send an update] A request with a nonce that is not the newest was made before the
-        newest response was seen. It is passed over as a whole: the client's answer to that response names again
-        what it wants.
+        [ACK and NACK; When to send an update] A request with a nonce that is not the newest was sent before the client
+        received the newest response. It is ignored: the client's answer to that response names all subscriptions again.
         """
         if request.nonce and request.nonce != self._nonce:
             return AckResult.STALE
-        verdict = self._answer(request)
+        result = self._answer(request)
         if not self._started:
             self._started = True
             # [Resource versions] The first request of a stream carries the version accepted on an earlier one.
             self._claimed = request.version
-            # [Wildcard] A client that never named anything of the type wants everything.
+            # [Wildcard] A client that never named a resource of the type subscribes to everything.
             self.wildcard = self.type_url in LEGACY_WILDCARD and not request.subscribe
             self._unanswered = True
             self._want(request.subscribe)
@@ -89,12 +91,12 @@ class SotwSubscription(SubscriptionState):
                 self.held, self._unanswered = ResourceSet(known), False
         else:
             self._want(request.subscribe)
-        return verdict
+        return result
 
     def _want(self, subscribed: tuple[str, ...]) -> None:
-        """[How the client specifies what resources to return] Each request holds all names.
+        """[How the client specifies what resources to return] Each request contains all names.
 
-        An empty list goes on meaning everything only as long as none was ever named; later it means nothing.
+        An empty list means everything only as long as no request had names; later it means nothing.
         """
         names = frozenset(subscribed)
         self._check_count(names)
@@ -109,7 +111,7 @@ class SotwSubscription(SubscriptionState):
         added = names - self.names
         self.names = interned(names)
         if added:
-            # [Resource names] What is newly named must be answered, whatever the client had before.
+            # [Resource names] A new name must be answered, whatever the client held before.
             self._unanswered = self.owes = True
             self.held = self.held.altered({}, added)
         if not self.wildcard:
@@ -118,7 +120,7 @@ class SotwSubscription(SubscriptionState):
     def _answer(self, request: XdsRequest) -> AckResult:
         offer = self.in_flight
         if not request.nonce or offer is None:
-            # It only changes what it wants.
+            # It only changes subscriptions.
             return AckResult.NONE
         self.in_flight = None
         if request.error is None:
@@ -141,17 +143,17 @@ class SotwSubscription(SubscriptionState):
         )
 
     def additions_done(self, whole: ResourceSet, *, pending: frozenset[str] = frozenset()) -> bool:
-        """Whether every addition and change was accepted; removals may be left."""
+        """Whether every addition and change was accepted; removals may be due."""
         if self.in_flight is not None or self.refused or self._suspects:
             return False
         return all(name in pending for name, _ in self.goal(whole).change_from(self.held).put)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Treat these as not held, so that they are sent again."""
+        """Treat these resources as not held, so that they are sent again."""
         self.held = self.held.altered({}, frozenset(names))
 
     def asks_for(self, name: str, request: XdsRequest) -> bool:
-        """Whether this request, not folded in yet, must be answered with that resource."""
+        """Whether this request, which is not applied yet, must be answered with that resource."""
         return name in request.subscribe and name not in self.names
 
     def offer(
@@ -163,7 +165,7 @@ class SotwSubscription(SubscriptionState):
         removals: bool = True,
         pending: frozenset[str] = frozenset(),
     ) -> Offer | None:
-        """The next response, or none if nothing is due; it counts as sent. See `Subscription.offer`."""
+        """The next response, or None if none is due; it counts as sent. See `DeltaSubscription.offer`."""
         if self.in_flight is not None:
             return None
         goal = self.goal(whole)
@@ -185,17 +187,17 @@ class SotwSubscription(SubscriptionState):
                 self._complete(version)
             return None
         put = tuple(sorted(after.resources.items()))
-        return self._made(Offer(self.type_url, version, nonce, put, gone, completes), after)
+        return self._send(Offer(self.type_url, version, nonce, put, gone, completes), after)
 
     def _offer_parts(self, goal: ResourceSet, version: int, nonce: str, *, complete: bool) -> Offer | None:
-        """Of a type whose responses hold what changed.
+        """The next response of a type whose responses contain only changes.
 
-        Nothing can be said about what is gone or never was: the client finds out by waiting.
+        Removals and missing names cannot be expressed: the client finds out by waiting.
         """
         self._unanswered = False
         if group := next_group(self._suspects, goal, self.held):
             offer = Offer(self.type_url, version, nonce, group, (), completes=False)
-            return self._made(offer, self.held.altered(dict(group)))
+            return self._send(offer, self.held.altered(dict(group)))
         change = goal.change_from(self.held)
         put = tuple(pair for pair in change.put if self.refused.get(pair[0]) != pair[1])
         left = {name: UNKNOWN for name, digest in change.put if self.refused.get(name) == digest}
@@ -205,9 +207,9 @@ class SotwSubscription(SubscriptionState):
             if complete and not left:
                 self._complete(version)
             return None
-        return self._made(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
+        return self._send(Offer(self.type_url, version, nonce, put, (), completes=complete and not left), after)
 
-    def _made(self, offer: Offer, held: ResourceSet) -> Offer:
+    def _send(self, offer: Offer, held: ResourceSet) -> Offer:
         self._unanswered = False
         self.held = held
         self._nonce = offer.nonce

@@ -1,4 +1,4 @@
-"""The two protocols of aggregated discovery, as far as a stream must tell them apart: what is read, what is written."""
+"""The two variants of xDS, incremental and state of the world: how each decodes requests and encodes responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.records.snapshot import SDS
 
 
 class Variant(Protocol):
-    """One protocol, for one stream."""
+    """One variant, for one stream."""
 
     @property
     def follow(self) -> Callable[[str], AnySubscription]:
@@ -24,19 +24,19 @@ class Variant(Protocol):
         ...
 
     def decode(self, payload: bytes) -> tuple[XdsRequest, str]:
-        """A request, and the node id in it; raises `BadRequestError`."""
+        """A request, and the node id in it. Raises `BadRequestError` and `TooManyNamesError`."""
         ...
 
     def write(self, offer: Offer, held: ResourceSet, secret: Body) -> tuple[bytes, ...]:
         """The response to an offer, in parts that other streams may share.
 
-        `held`: what the client has once it accepts it; `secret`: bodies of secrets.
+        `held`: what the client holds once it accepts the response; `secret`: bodies of secrets.
         """
         ...
 
 
 class DeltaVariant:
-    """Incremental: what changed and what is gone."""
+    """Incremental: changes and removals."""
 
     __slots__ = ("_responses",)
 
@@ -46,18 +46,18 @@ class DeltaVariant:
         self._responses = responses
 
     def decode(self, payload: bytes) -> tuple[XdsRequest, str]:
-        """A `DeltaDiscoveryRequest`."""
+        """Decode a `DeltaDiscoveryRequest`."""
         return decode_delta(payload)
 
     def write(self, offer: Offer, held: ResourceSet, secret: Body) -> tuple[bytes, ...]:  # noqa: ARG002 (the other one needs it)
-        """A `DeltaDiscoveryResponse`."""
+        """Encode a `DeltaDiscoveryResponse`."""
         if offer.type_url == SDS:
             return self._responses.write_private(offer, secret)
         return self._responses.write(offer)
 
 
 class SotwVariant:
-    """State of the world: everything, each time anything of it changes (clusters, listeners)."""
+    """State of the world: all clusters or listeners, whenever one of them changes."""
 
     __slots__ = ("_responses", "_sent")
 
@@ -66,15 +66,15 @@ class SotwVariant:
     def __init__(self, responses: ResponseCache) -> None:
         self._responses = responses
         self._sent: dict[str, dict[tuple[str, str], bytes]] = {}
-        """Type → (name, hash) → what was sent last: a resource that is about to be removed is named once more, when
-        the snapshot may not have it any longer."""
+        """Type → (name, hash) → bytes sent last. A resource that is about to be removed is sent once more, when the
+        snapshot may not contain it any more."""
 
     def decode(self, payload: bytes) -> tuple[XdsRequest, str]:
-        """A `DiscoveryRequest`."""
+        """Decode a `DiscoveryRequest`."""
         return decode_sotw(payload)
 
     def write(self, offer: Offer, held: ResourceSet, secret: Body) -> tuple[bytes, ...]:
-        """A `DiscoveryResponse`."""
+        """Encode a `DiscoveryResponse`."""
         type_url = offer.type_url
         version = version_info(type_url, held)
         if type_url == SDS:

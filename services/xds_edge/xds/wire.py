@@ -1,8 +1,8 @@
-"""Protobuf bytes by splicing: responses and secrets are written without encoding what is inside.
+"""Protobuf bytes by splicing: responses and secrets are written without encoding their contents again.
 
-A resource reaches the edge as its final bytes, so a response is those bytes between a few tags. Building messages with
-the protobuf library instead costs 5.5 ms for 500 resources, against 0.2 ms. The order of fields is that of their
-numbers, as the library writes them; tests compare byte for byte.
+A resource reaches the edge as its final bytes, so a response is these bytes between a few tags. Building messages with
+the protobuf library takes 5.5 ms for 500 resources, splicing 0.2 ms. Fields are in the order of their numbers, as the
+library writes them; tests compare byte for byte.
 
 Field numbers are those of `envoy/service/discovery/v3/discovery.proto`, `google/protobuf/any.proto`,
 `envoy/config/core/v3/base.proto` and `envoy/extensions/transport_sockets/tls/v3/{secret,common}.proto`.
@@ -29,7 +29,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _text(number: int, text: str) -> bytes:
-    """A string field; proto3 leaves an empty one out."""
+    """A string field; proto3 omits an empty one."""
     return _field(number, text.encode()) if text else b""
 
 
@@ -45,12 +45,12 @@ def delta_head(version: int, type_url: str, frames: Iterable[bytes]) -> bytes:
 
 
 def delta_tail(removed: Iterable[str]) -> bytes:
-    """A delta response from its nonce on."""
+    """The `removed_resources` of a delta response, which follow its nonce."""
     return b"".join(_field(6, name.encode()) for name in removed)
 
 
 def delta_end(nonce: str, tail: bytes) -> bytes:
-    """What follows the head of a `DeltaDiscoveryResponse`: all that is of one stream."""
+    """The part of a `DeltaDiscoveryResponse` after the head: nonce and tail, which belong to one stream."""
     return _text(5, nonce) + tail
 
 
@@ -73,5 +73,5 @@ def trust_secret(name: str, roots: bytes) -> bytes:
 
 
 def _inline(content: bytes) -> bytes:
-    """A `DataSource{inline_bytes}`; a member of a oneof is written also when it is empty."""
+    """A `DataSource{inline_bytes}`; a member of a oneof is written even if it is empty."""
     return _field(2, content)

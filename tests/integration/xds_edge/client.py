@@ -1,4 +1,4 @@
-"""A proxy that does what the test says."""
+"""A proxy that a test controls."""
 
 from __future__ import annotations
 

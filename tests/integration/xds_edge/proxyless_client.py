@@ -1,4 +1,4 @@
-"""A stock gRPC client, as a process: for each line `N` it makes N calls and says as JSON who answered how often."""
+"""A stock gRPC client, as a process: for each line `N` it makes N calls and prints the answers, counted, as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import grpc
 
 
 def main(target: str) -> None:
-    """Dial once, then call as told."""
+    """Dial once, then call for each line."""
     with grpc.insecure_channel(target) as channel:
         call = channel.unary_unary("/test.Bookstore/Who")
         for line in sys.stdin:

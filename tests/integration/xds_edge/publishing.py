@@ -1,4 +1,4 @@
-"""A compiler that publishes what a test says."""
+"""A compiler that publishes what a test gives it."""
 
 from __future__ import annotations
 

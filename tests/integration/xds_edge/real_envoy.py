@@ -1,4 +1,4 @@
-"""A real Envoy that follows an edge as a sidecar does, and what it says about itself on its admin port."""
+"""A real Envoy that follows an edge as a sidecar does, and the state that its admin port reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who signs around an edge: tokens as Kubernetes does, and certificates as the CA does, which believes them."""
+"""The signers around an edge: of tokens, like Kubernetes, and of certificates, like a CA that accepts every token."""
 
 from __future__ import annotations
 

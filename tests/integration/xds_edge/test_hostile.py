@@ -1,4 +1,4 @@
-"""Over real TLS: proxies that never read, ask for too much or say garbage harm nobody else."""
+"""Over real TLS: proxies that never read, request too much or send garbage harm no other proxy."""
 
 from __future__ import annotations
 

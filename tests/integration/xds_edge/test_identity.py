@@ -1,4 +1,4 @@
-"""Who is let in by an edge, and for how long: the token decides."""
+"""Which streams an edge admits, and for how long: the token decides."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LIES = (
     "shop/*",
     "a" * 5_000,
 )
-"""What a proxy says of itself that is not what its token says."""
+"""A node id that contradicts the token."""
 
 
 async def test_the_node_id_decides_nothing(mesh: World) -> None:

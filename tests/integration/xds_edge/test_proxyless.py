@@ -93,7 +93,7 @@ class Mesh:
 
 @contextlib.asynccontextmanager
 async def servers(port: int, addresses: Mapping[str, str]) -> AsyncGenerator[None]:
-    """Plain gRPC servers that say their name."""
+    """Plain gRPC servers that return their name."""
     started: list[Any] = []
     for name, address in addresses.items():
 
@@ -207,7 +207,7 @@ async def test_a_client_that_policy_names_nowhere_finds_no_listener(mesh: Mesh) 
         servers(mesh.port, mesh.answering),
         client(mesh, edge.server.port, "buyer/stranger-1", "stranger") as channel,
     ):
-        # gRPC waits 15 s before it says that a listener does not exist; the call gives up before.
+        # gRPC waits 15 s before it reports that a listener does not exist; the call gives up before.
         assert not set(await channel.call(1)) & set(mesh.answering)
 
 

@@ -1,4 +1,4 @@
-"""A real Envoy behind a real edge: it is configured, it acknowledges, it survives, and it says no."""
+"""A real Envoy behind a real edge: it is configured, it acknowledges, it survives, and it refuses."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ async def test_a_new_cluster_is_warm_before_a_route_uses_it(mesh: World) -> None
             )
             await mesh.acked(POD, version)
             status, text = await envoy.get(port)
-            # The endpoint refuses connections; a cluster that is not there would say so.
+            # The endpoint refuses connections; a missing cluster would be reported as missing.
             assert status == 503
             assert "delayed connect error" in text or "connection" in text
         stats = await envoy.stats()

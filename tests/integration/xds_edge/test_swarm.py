@@ -26,7 +26,7 @@ PROXIES = 3
 
 
 class Stranger:
-    """A server of delta ADS that is none of ours: one cluster for everybody, whoever asks."""
+    """A delta ADS server that is not an edge: one cluster for every client."""
 
     def __init__(self) -> None:
         self.requests: list[DeltaDiscoveryRequest] = []

@@ -1,4 +1,4 @@
-"""An edge that is older than the compiler: it serves its last good version, says why, and goes on by itself."""
+"""An edge that is older than the compiler: it serves its last good version, reports why, and goes on by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANGED = {**CLASS, CDS: {"c": b"newer"}}
 
 
 async def publish_of_a_newer_build(mesh: World) -> int:
-    """The next version, in a format that nobody here reads."""
+    """The next version, in a format that this build cannot read."""
     mesh.compiler.version += 1
     version = mesh.compiler.version
     log = await mesh.logs.open(STREAMS.snapshots)

@@ -1,4 +1,4 @@
-"""A mesh around one edge, in one process: the log in memory, a token issuer, a CA, and a compiler that does as told."""
+"""A mesh around one edge, in one process: a log in memory, a token issuer, a CA, and a compiler run by the test."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class World:
         await _cancel(edge.__dict__["tasks"])
 
     async def kill_edge(self, edge: App) -> None:
-        """As kill -9: nothing is said to anybody."""
+        """Like kill -9: no client is notified."""
         self._edges.remove(edge)
         await _cancel(edge.__dict__["tasks"])
         await edge.server.abandon()

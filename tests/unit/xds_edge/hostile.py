@@ -1,4 +1,4 @@
-"""Any bytes as a conversation of either protocol: what a hostile proxy may say, without a network."""
+"""Any bytes as the requests of a hostile proxy, in either xDS variant, without a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _body(_type_url: str, _name: str, _digest: str) -> bytes:
 def converse(content: bytes) -> int:
     """Feed bytes as messages, each with two bytes of length before it; returns how many were requests.
 
-    After each the server says what it will, and the snapshot moves on. Raises what is no expected refusal.
+    After each the server sends its responses, and the snapshot moves on. Raises any error that is not a refusal.
     """
     variant: Variant = (
         SotwVariant(ResponseCache(_body)) if content[:1] > b"\x7f" else DeltaVariant(ResponseCache(_body))

@@ -24,7 +24,7 @@ class ProxyModel:
     """What a delta client holds and is subscribed to, as the protocol defines it, independent of our server."""
 
     def __init__(self, session: AdsSession, refuses: Callable[[str], bool] | None = None) -> None:
-        """`refuses` says by its hash whether a resource is no good."""
+        """`refuses` returns whether the proxy refuses the resource with a hash."""
         self.session = session
         self.refuses: Callable[[str], bool] = refuses or _nothing
         self.holds: dict[str, dict[str, str]] = {}

@@ -122,7 +122,7 @@ class Rig:
             await call.write(message)
 
     def pump(self) -> list[Event]:
-        """Let both sides say what they have to say; returns what the client heard."""
+        """Exchange bytes until both sides are done; returns the events of the client."""
         heard: list[Event] = []
         while True:
             said, self.wire.written = self.wire.written, b""

@@ -1,4 +1,4 @@
-"""Whatever a client says and whenever views change, it ends with exactly the resources that its view names."""
+"""Whatever a client requests and whenever views change, it ends with exactly the resources that its view names."""
 
 from __future__ import annotations
 

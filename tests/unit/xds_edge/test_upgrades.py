@@ -97,7 +97,7 @@ async def test_an_edge_before_a_newer_format_serves_what_it_holds_and_says_so_on
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_it_goes_on_by_itself_when_a_version_comes_that_it_can_read(whole: bool) -> None:  # noqa: FBT001
-    """Somebody went back to the build before, which says everything anew: alone, or after a keyframe."""
+    """After a rollback the older build publishes everything again: alone, or after a keyframe."""
     logs = MemoryLogs(STREAMS)
     await say(logs, commit(10, 0))
     edge = Edge(logs)

@@ -122,7 +122,7 @@ async def test_a_renewed_certificate_is_what_the_next_connection_sees(mesh: Worl
 
 
 class Noted(Http2Connection):
-    """A connection whose transport a test may close, as asyncio itself does when the client says goodbye."""
+    """A connection whose transport a test may close, as asyncio itself does when the client closes."""
 
     below: asyncio.Transport
     opened: asyncio.Queue[Noted]

@@ -1,4 +1,4 @@
-"""What an edge sends to whom, and what it reports, over real TLS."""
+"""Secrets and statuses that an edge sends, over real TLS."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ async def test_members_are_served_while_addresses_come_and_go(mesh: World) -> No
 
 
 def test_all_of_it_holds_on_the_loop_that_the_edge_runs_on(tmp_path: Path) -> None:
-    """Tests run on asyncio's own loop, an edge on uvloop: they differ in TLS and in who owns a socket."""
+    """Tests run on asyncio's own loop, an edge on uvloop: they differ in TLS and in the owner of a socket."""
 
     async def scenario() -> None:
         async with world(tmp_path) as mesh:

@@ -70,7 +70,7 @@ async def test_edges_that_are_all_late_do_not_rest_together() -> None:
         for one in edges:
             one.look(late=True)
         looks += 1
-        none += all(one.resting for one in edges)
+        none += all(one.unready for one in edges)
         await asyncio.sleep(0.002)
     assert looks > 50
     assert none < looks / 2

@@ -1,4 +1,4 @@
-"""A stream without a network: its end, its time-outs, and who is asked to come back."""
+"""A stream without a network: its end, its time-outs, and refusals that ask the proxy to retry."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ CLAIMS = WorkloadToken(
 
 
 class Channel:
-    """What the proxy says is put in `said`; it reads only while `reads` is set."""
+    """The requests of the proxy are put in `sent`; it reads only while `reads` is set."""
 
     def __init__(self) -> None:
-        self.said: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.heard: list[bytes] = []
+        self.sent: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.received: list[bytes] = []
         self.waiting = False
         self.delay = 0.0
         self.reads = asyncio.Event()
         self.reads.set()
 
     async def read(self) -> bytes | None:
-        return await self.said.get()
+        return await self.sent.get()
 
     async def write(self, *parts: bytes) -> None:
         self.waiting = True
         await self.reads.wait()
         self.waiting = False
-        self.heard.append(b"".join(parts))
+        self.received.append(b"".join(parts))
 
     def ask(self, type_url: str, *names: str, holds: dict[str, str] | None = None) -> None:
-        self.said.put_nowait(
+        self.sent.put_nowait(
             DeltaDiscoveryRequest(
                 type_url=type_url, resource_names_subscribe=names, initial_resource_versions=holds or {}
             ).SerializeToString()
@@ -109,8 +109,8 @@ async def test_the_end_of_the_clients_side_ends_the_stream() -> None:
     services.fleet.apply(commit(1))
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
     channel.ask(CDS)
-    await eventually(lambda: channel.heard, within=5, what="a response")
-    channel.said.put_nowait(None)
+    await eventually(lambda: channel.received, within=5, what="a response")
+    channel.sent.put_nowait(None)
     await asyncio.wait_for(running, 5)
     assert services.fleet.streams == []
     assert services.counters.streams == 0
@@ -133,12 +133,12 @@ async def test_bodies_that_retire_while_a_write_waits_do_no_harm() -> None:
     channel.ask(CDS)
     channel.ask(EDS, "c")
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
-    await eventually(channel.said.empty, within=5, what="both requests are read")
+    await eventually(channel.sent.empty, within=5, what="both requests are read")
     services.fleet.apply(commit(1))
     await eventually(lambda: channel.waiting, within=5, what="the first write waits")
     services.fleet.apply(commit(2))
     channel.reads.set()
-    await eventually(lambda: len(channel.heard) == 2 or running.done(), within=5, what="both responses")
+    await eventually(lambda: len(channel.received) == 2 or running.done(), within=5, what="both responses")
     assert not running.done()
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -151,7 +151,7 @@ async def test_a_stream_ends_with_its_pod(change: Commit) -> None:
     services.fleet.apply(commit(1))
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t").run())
     channel.ask(CDS)
-    await eventually(lambda: channel.heard, within=5, what="a response")
+    await eventually(lambda: channel.received, within=5, what="a response")
     services.fleet.apply(change)
     with pytest.raises(StreamRefusedError) as refused:
         await asyncio.wait_for(running, 5)
@@ -257,12 +257,12 @@ async def test_while_the_log_is_away_who_comes_with_configuration_is_left_alone(
     warm.ask(CDS, holds={"c": "2"})
     newcomer.ask(CDS)
     async with streaming(services, warm), streaming(services, newcomer):
-        await eventually(lambda: newcomer.heard, within=5, what="who holds nothing is served")
-        await eventually(warm.said.empty, within=5, what="the other's request is read")
-        assert not warm.heard
+        await eventually(lambda: newcomer.received, within=5, what="who holds nothing is served")
+        await eventually(warm.sent.empty, within=5, what="the other's request is read")
+        assert not warm.received
         services.fleet.confirmed = True
         services.fleet.wake_all()
-        await eventually(lambda: warm.heard, within=5, what="the other is served when the log is back")
+        await eventually(lambda: warm.received, within=5, what="the other is served when the log is back")
 
 
 async def test_who_was_served_before_the_log_went_away_is_served_on() -> None:
@@ -270,10 +270,10 @@ async def test_who_was_served_before_the_log_went_away_is_served_on() -> None:
     services.fleet.apply(commit(1))
     warm.ask(CDS, holds={"c": "0"})
     async with streaming(services, warm):
-        await eventually(lambda: warm.heard, within=5, what="a response")
+        await eventually(lambda: warm.received, within=5, what="a response")
         services.fleet.confirmed = False
         warm.ask(EDS, "c")
-        await eventually(lambda: len(warm.heard) == 2, within=5, what="a response to what it asks next")
+        await eventually(lambda: len(warm.received) == 2, within=5, what="a response to what it asks next")
 
 
 HERE, ELSEWHERE = "10.1.2.3", "10.9.9.9"
@@ -291,7 +291,7 @@ async def test_a_token_that_is_used_where_its_pod_is_is_served(addresses: tuple[
     services.fleet.apply(commit(1, addresses=addresses))
     channel.ask(CDS)
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t", address=HERE).run())
-    await eventually(lambda: channel.heard, within=5, what="a response")
+    await eventually(lambda: channel.received, within=5, what="a response")
     assert services.counters.address_mismatches == 0
     running.cancel()
     await asyncio.wait({running})
@@ -302,7 +302,7 @@ async def test_a_token_that_is_used_elsewhere_is_counted_once_and_served() -> No
     services.fleet.apply(commit(1, addresses=(HERE,)))
     channel.ask(CDS)
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t", address=ELSEWHERE).run())
-    await eventually(lambda: channel.heard, within=5, what="a response")
+    await eventually(lambda: channel.received, within=5, what="a response")
     services.fleet.wake_all()
     assert services.counters.address_mismatches == 1
     running.cancel()
@@ -315,7 +315,7 @@ async def test_a_token_that_is_used_elsewhere_is_refused_where_that_is_wanted() 
     channel.ask(CDS)
     refusal = await ended(ProxyStream(services, channel, CLAIMS, "t", address=ELSEWHERE))
     assert (refusal.status, refusal.code) == (Code.PERMISSION_DENIED, "stream/foreign-address")
-    assert not channel.heard
+    assert not channel.received
 
 
 async def test_where_it_is_refused_a_pod_without_an_address_is_served_once_it_has_one() -> None:
@@ -323,10 +323,10 @@ async def test_where_it_is_refused_a_pod_without_an_address_is_served_once_it_ha
     services.fleet.apply(commit(1, addresses=()))
     channel.ask(CDS)
     running = asyncio.ensure_future(ProxyStream(services, channel, CLAIMS, "t", address=HERE).run())
-    await eventually(channel.said.empty, within=5, what="its request is read")
-    assert not channel.heard
+    await eventually(channel.sent.empty, within=5, what="its request is read")
+    assert not channel.received
     services.fleet.apply(commit(2, addresses=(HERE,)))
-    await eventually(lambda: channel.heard, within=5, what="a response")
+    await eventually(lambda: channel.received, within=5, what="a response")
     running.cancel()
     await asyncio.wait({running})
 
@@ -338,7 +338,7 @@ async def test_a_pod_that_moves_takes_its_stream_along() -> None:
     channel.ask(CDS)
     stream = ProxyStream(services, channel, CLAIMS, "t", address=HERE)
     running = asyncio.ensure_future(ended(stream))
-    await eventually(lambda: channel.heard, within=5, what="a response")
+    await eventually(lambda: channel.received, within=5, what="a response")
     services.fleet.apply(commit(2, addresses=(ELSEWHERE,)))
     assert (await running).code == "stream/foreign-address"
 
@@ -362,11 +362,11 @@ async def test_a_version_is_held_once_a_name_that_does_not_exist_is_denied() -> 
     stream = ProxyStream(services, channel, CLAIMS, "t")
     running = asyncio.ensure_future(stream.run())
     for type_url, names in ((CDS, ()), (EDS, ("c", "missing"))):
-        heard = len(channel.heard)
+        received = len(channel.received)
         channel.ask(type_url, *names)
-        await eventually(lambda heard=heard: len(channel.heard) > heard, within=5, what="a response")
-        response = DeltaDiscoveryResponse.FromString(channel.heard[-1])
+        await eventually(lambda received=received: len(channel.received) > received, within=5, what="a response")
+        response = DeltaDiscoveryResponse.FromString(channel.received[-1])
         answer = DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
-        channel.said.put_nowait(answer.SerializeToString())
+        channel.sent.put_nowait(answer.SerializeToString())
     await eventually(lambda: stream.synced, within=5, what="version 1 is held")
     running.cancel()

@@ -1,4 +1,4 @@
-"""How large an answer of client status may be, and whom it looks at."""
+"""The size of a client status response, and the proxies that it reads."""
 
 from __future__ import annotations
 

@@ -40,15 +40,15 @@ class Carrier:
         self.room -= len(part)
         return len(part)
 
-    def queue(self, outbox: SendQueue) -> None:
-        self.lined_up.append(outbox)
+    def queue(self, send_queue: SendQueue) -> None:
+        self.lined_up.append(send_queue)
 
     def go(self, most: int = 1 << 20) -> None:
         """Let those that wait for their turn have it."""
         waiting, self.lined_up = self.lined_up, []
-        for outbox in waiting:
-            if outbox.proceed(most)[1]:
-                self.lined_up.append(outbox)
+        for send_queue in waiting:
+            if send_queue.proceed(most)[1]:
+                self.lined_up.append(send_queue)
 
     def acknowledge(self, stream: int, size: int) -> None:
         assert stream == 1

@@ -219,7 +219,7 @@ async def test_a_client_whose_network_is_full_is_cut_off_when_it_is_given_up() -
 
 
 def conversation() -> bytes:
-    """What a client says that does a little of everything."""
+    """The bytes of a client that uses every feature once."""
     client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
     client.initiate_connection()
     client.send_headers(1, [*HEADERS, ("authorization", "Bearer token")])

@@ -1,4 +1,4 @@
-"""Which request headers RFC 9113 calls malformed, and what a call's timeout says."""
+"""Request headers that RFC 9113 calls malformed, and the timeout of a call."""
 
 from __future__ import annotations
 

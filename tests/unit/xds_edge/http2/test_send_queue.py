@@ -26,7 +26,7 @@ class Sender:
         self.room -= len(part)
         return len(part)
 
-    def queue(self, outbox: SendQueue) -> None:  # noqa: ARG002 (a sender's signature)
+    def queue(self, send_queue: SendQueue) -> None:  # noqa: ARG002 (a sender's signature)
         self.queued += 1
 
     @property
@@ -37,51 +37,51 @@ class Sender:
 async def test_the_pieces_are_the_message_and_copies_of_its_beginning_alone() -> None:
     head, tail = bytes(100_000), b"tail"
     sender = Sender()
-    outbox = SendQueue(sender, 1, pieces(PREFIX, (head, tail)), begun=False)
-    assert outbox.proceed(1 << 30) == (len(PREFIX) + len(head) + len(tail), False)
+    send_queue = SendQueue(sender, 1, pieces(PREFIX, (head, tail)), begun=False)
+    assert send_queue.proceed(1 << 30) == (len(PREFIX) + len(head) + len(tail), False)
     assert sender.heard == PREFIX + head + tail
     views = [part for part in sender.sent if isinstance(part, memoryview) and part.obj is head]
     assert sum(map(len, views)) > 95_000
-    assert outbox.sent.done()
+    assert send_queue.sent.done()
 
 
 async def test_no_more_is_sent_than_a_go_allows() -> None:
     sender = Sender()
-    outbox = SendQueue(sender, 1, [bytes(1000), bytes(1000)], begun=False)
-    assert [outbox.proceed(800) for _ in range(3)] == [(800, True), (800, True), (400, False)]
+    send_queue = SendQueue(sender, 1, [bytes(1000), bytes(1000)], begun=False)
+    assert [send_queue.proceed(800) for _ in range(3)] == [(800, True), (800, True), (400, False)]
 
 
 async def test_one_whose_window_is_shut_wants_no_other_go_until_it_opens() -> None:
     sender = Sender(room=300)
-    outbox = SendQueue(sender, 1, [bytes(1000)], begun=False)
-    outbox.queue()
-    assert outbox.proceed(800) == (300, False)
-    assert not outbox.sent.done()
+    send_queue = SendQueue(sender, 1, [bytes(1000)], begun=False)
+    send_queue.queue()
+    assert send_queue.proceed(800) == (300, False)
+    assert not send_queue.sent.done()
     sender.room = 10_000
-    outbox.queue()
-    outbox.queue()
+    send_queue.queue()
+    send_queue.queue()
     assert sender.queued == 2, "one that is in the line does not ask again"
-    assert outbox.proceed(800) == (700, False)
-    assert outbox.sent.done()
+    assert send_queue.proceed(800) == (700, False)
+    assert send_queue.sent.done()
 
 
 async def test_only_what_waits_for_others_is_a_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, now = asyncio.get_running_loop(), 100.0
     monkeypatch.setattr(loop, "time", lambda: now)
     sender = Sender(room=0)
-    outbox = SendQueue(sender, 1, [bytes(1000)], begun=False)
-    outbox.queue()
+    send_queue = SendQueue(sender, 1, [bytes(1000)], begun=False)
+    send_queue.queue()
     now = 103.0
-    assert outbox.delay == 3.0
-    outbox.proceed(800)
+    assert send_queue.delay == 3.0
+    send_queue.proceed(800)
     now = 110.0
-    assert outbox.delay == 3.0, "now it waits for its client"
+    assert send_queue.delay == 3.0, "now it waits for its client"
 
 
 async def test_one_that_is_dropped_sends_nothing_more() -> None:
     sender = Sender()
-    outbox = SendQueue(sender, 1, [bytes(1000)], begun=False)
-    outbox.queue()
-    outbox.drop()
-    assert outbox.proceed(800) == (0, False)
+    send_queue = SendQueue(sender, 1, [bytes(1000)], begun=False)
+    send_queue.queue()
+    send_queue.drop()
+    assert send_queue.proceed(800) == (0, False)
     assert sender.heard == b""

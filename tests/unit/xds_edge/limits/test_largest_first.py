@@ -1,4 +1,4 @@
-"""Who holds most is known at once, after any changes."""
+"""The largest holder is known after any changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes are bounded for each client and for all, and who holds most gives up first."""
+"""Bytes are bounded for each client and for all, and the largest holder is ended first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: few, prompt where somebody waits, and none lost over an outage."""
+"""Reports: few, prompt where a person waits, and none lost over an outage."""
 
 from __future__ import annotations
 

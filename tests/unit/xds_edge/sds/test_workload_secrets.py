@@ -45,7 +45,7 @@ def claims(*, expires_at: float = 1e12) -> WorkloadToken:
 
 
 class Ca:
-    """Issues numbered certificates, or raises what it is told to."""
+    """Issues numbered certificates, or raises the error that a test sets."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -50,7 +50,7 @@ class Edge:
         self.stuck: list[str] = []
         self.current = False
         self.told: Callable[[int], None] = lambda _version: None
-        """Told the version that is held when all there is was read."""
+        """Called with the held version when everything was read."""
         if held is not None:
             self.fleet.apply(held)
         self.follower = SnapshotFollower(
@@ -65,7 +65,7 @@ class Edge:
             stuck=self.stuck.append,
         )
 
-    def _is_current(self, current: bool) -> None:  # noqa: FBT001 - what it was told
+    def _is_current(self, current: bool) -> None:  # noqa: FBT001 - a callback
         self.current = current
         if current:
             self.told(self.fleet.version)
@@ -191,7 +191,7 @@ async def test_commits_that_begin_anew_below_what_is_held_lead_beyond_it() -> No
 
 
 class WatchedLog(MemoryLog):
-    """It counts who follows it, and can be slow."""
+    """It counts its followers, and can be slow."""
 
     followed = 0
     pause = 0.0
@@ -307,7 +307,7 @@ async def test_a_commit_that_a_full_log_took_in_part_is_no_gap_and_the_same_once
 
 
 async def test_an_edge_to_which_commits_come_late_knows_that_it_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulation, seeds 3464 and 6274: who read on passed for one that had read all."""
+    """Simulation, seeds 3464 and 6274: an edge that still read counted as one that had read all."""
     logs = MemoryLogs(STREAMS)
     await say(logs, commit(10, 0))
     log, arrives = logs.stream(STREAMS.snapshots), asyncio.Event()

@@ -1,4 +1,4 @@
-"""What is said on a stream, as tables of sessions: no network, no time."""
+"""The messages of a stream, as tables: no network, no time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.xds_edge.proxy_model import ProxyModel, view
 
 
 def started(first: ClassView) -> ProxyModel:
-    """An session with a view, and a proxy on the other side that has said nothing."""
+    """A session with a view, and a proxy that has sent nothing."""
     session = AdsSession()
     session.show(first, first.version)
     return ProxyModel(session)
@@ -146,7 +146,7 @@ class TestSubscriptions:
         ],
     )
     def test_names_of_others_are_answered_as_those_that_do_not_exist(self, type_url: str, names: list[str]) -> None:
-        """What there is for other workloads, and whether there is anything, is told to nobody."""
+        """No response shows whether another workload has a resource."""
         proxy = started(view(1, cds={"a": "1"}, eds={"a": "1"}))
         proxy.session.secrets = ResourceSet({"workload": "1", "trust-bundle": "1"})
         proxy.ask(type_url, names)
@@ -283,7 +283,7 @@ class TestRefusals:
         assert proxy.session.acked(CDS) == 4
 
     def test_a_rollback_to_what_it_had_is_sent_again(self) -> None:
-        """Who refuses a response may have kept a part of it."""
+        """A proxy that refuses a response may have kept a part of it."""
         proxy = started(view(1, cds={"a": "1"}))
         proxy.ask(CDS)
         proxy.settle()

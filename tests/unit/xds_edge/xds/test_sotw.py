@@ -52,7 +52,7 @@ class Client:
                 error=error,
             )
         )
-        # Names that were said in a stale request only, and taken back before the next, nobody has ever heard.
+        # Names that only a stale request contained were never applied.
         if names and verdict is not AckResult.STALE:
             self.named.add(type_url)
         if (names or type_url in self.named) and WILDCARD not in names:
@@ -190,7 +190,7 @@ class TestAnswers:
         client.settle()
         client.session.show(view(2, eds={"a": "2", "b": "1"}), 2)
         client.pump()
-        # Names change while a response is on its way: the ACK of that response says them again.
+        # Names change while a response is on its way: the ACK of that response repeats them.
         assert client.ask(EDS, "a", "b") is AckResult.STALE
         assert sent(client.pump()) == []
         assert client.answer() is AckResult.ACK
@@ -344,7 +344,7 @@ def test_whatever_it_says_it_ends_with_exactly_what_its_view_names(seed: int, st
         wanted = {n: d for n, d in there[short].items() if subscription.wildcard or n in client.names[type_url]}
         held = client.holds[type_url]
         if type_url not in WHOLE:
-            # What is gone is never told; it is dropped when nothing refers to it.
+            # A removal is never sent; the client drops the resource when nothing refers to it.
             held = {name: digest for name, digest in held.items() if name in there[short]}
         assert held == wanted
         assert client.session.acked(type_url) == version
