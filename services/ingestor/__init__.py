@@ -1,6 +1,7 @@
-"""The ingestor: turns what one cluster says (lists and watches) into events of the log, each once and in order.
+"""The ingestor: appends the objects of one cluster (lists and watches) to the log as events, each once and in order.
 
-Pure core: `reflector` (what to ask the API server next), `projection` (which fields matter), `difference` (what
-changed against the log), `changesets` (what belongs together). Adapters at the rim: `kube` (the API server),
-`writer` (the log), `runner` (one reflector over one source), `issuer` (the cluster's token keys).
+`core` is pure: which request the API server gets next (`reflector`), which fields matter (`projection`), what changed
+against the log (`log_diff`), which objects belong together (`change_set_assembler`). `kubernetes` lists and watches the
+API server and writes statuses, `log` appends events, `status` derives the conditions of policy objects. `app` composes
+them.
 """

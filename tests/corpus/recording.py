@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from services.ingestor.core.diff import Applied, Change, Deleted
+from services.ingestor.core.log_diff import AppliedChange, Change, DeletedChange
 from services.ingestor.core.observations import Projected
 from services.ingestor.core.projection import project, project_issuer
 from services.ingestor.core.records import draft
@@ -175,7 +175,9 @@ def _written(change: Change) -> bytes:
 
 def _gone(item: Projected) -> bytes:
     return _written(
-        Deleted(kind=item.kind, name=item.name, uid=item.uid, resource_version="1008", origin=events.Origin(), basis=1)
+        DeletedChange(
+            kind=item.kind, name=item.name, uid=item.uid, resource_version="1008", origin=events.Origin(), basis=1
+        )
     )
 
 
@@ -183,7 +185,7 @@ def recorded() -> Iterator[bytes]:
     """All applied, then the pin of that policy, then all deleted."""
     items = [project(kind, _served(kind), api_version="", source="watch") for kind in SPECS]
     items.append(project_issuer("https://issuer.example", {"keys": [{"kty": "EC", "kid": "one"}]}))
-    applied = [_written(Applied(item, 0)) for item in items]
+    applied = [_written(AppliedChange(item, 0)) for item in items]
     yield from applied
     past = [
         (sequence, event) for sequence, event in enumerate(map(events.decode, applied), 1) if event.kind in PINNED_KINDS
@@ -196,8 +198,8 @@ def recorded() -> Iterator[bytes]:
 def closed_forms() -> Iterator[bytes]:
     """Each kind, too large for the log."""
     for kind in SPECS:
-        yield _written(Applied(project(kind, _served(kind, much=1_200_000), api_version="", source="watch"), 0))
-    yield _written(Applied(project_issuer("https://issuer.example", {"keys": [{"kid": "y" * 1_200_000}]}), 0))
+        yield _written(AppliedChange(project(kind, _served(kind, much=1_200_000), api_version="", source="watch"), 0))
+    yield _written(AppliedChange(project_issuer("https://issuer.example", {"keys": [{"kid": "y" * 1_200_000}]}), 0))
 
 
 def _pin(body: msgspec.Raw | None) -> events.Event:

@@ -15,7 +15,7 @@ from services.compiler.core.compiler import Compiler
 from services.compiler.log.publisher import Publication
 from services.compiler.log.snapshot_store import Snapshots
 from services.compiler.mesh_state import MeshSettings
-from services.ingestor.core.object_index import Book
+from services.ingestor.core.object_index import ObjectIndex
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Draft
 from shared.records import events, pins
@@ -218,7 +218,7 @@ async def test_the_ingestor_does_not_take_it_for_damage() -> None:
     record = await logs.stream(STREAMS.events).at(1)
     assert record is not None
     with pytest.raises(events.FutureEventError):
-        Book().fold(record)
+        ObjectIndex().fold(record)
 
 
 class Ingesting:

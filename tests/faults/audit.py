@@ -11,10 +11,10 @@ import msgspec
 
 from cli.embedded.lifecycle import CLUSTER
 from cli.kubernetes.api import Api
-from services.ingestor.core.diff import Known, compare
-from services.ingestor.core.kinds import Kind, kinds
-from services.ingestor.core.object_index import Book
-from services.ingestor.core.observations import Listed, ObjectName
+from services.ingestor.core.kinds import WatchedKind, kinds
+from services.ingestor.core.log_diff import KnownObject, compare
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.core.observations import KindListed, NamespacedName
 from services.ingestor.core.projection import project
 from shared.eventlog.chain import ChainVerifier, checkpoint_at
 from shared.eventlog.protocol import ChainBrokenError
@@ -47,7 +47,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
     """Read the whole log and the whole cluster, and compare."""
     streams = Streams()
     log = logs.existing(streams.events)
-    verifier, book = ChainVerifier(), Book()
+    verifier, book = ChainVerifier(), ObjectIndex()
     count = epochs = end = 0
     resumed = 0  # the first record after the newest break: what was said before may have been unsaid in between
     broken = ""
@@ -77,11 +77,11 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
     return Verdict(events=count, epochs=epochs, lost=tuple(lost), doubled=tuple(doubled), end=end)
 
 
-def _newest(book: Book, event: events.Event) -> Known | None:
-    return book.get(event.kind, ObjectName(namespace=event.namespace, name=event.name))
+def _newest(book: ObjectIndex, event: events.Event) -> KnownObject | None:
+    return book.get(event.kind, NamespacedName(namespace=event.namespace, name=event.name))
 
 
-async def _missing(api: Api, kind: Kind, book: Book) -> list[str]:
+async def _missing(api: Api, kind: WatchedKind, book: ObjectIndex) -> list[str]:
     version = kind.version
     if not version:
         status, group = await api.request("GET", f"/apis/{kind.group}")
@@ -93,7 +93,7 @@ async def _missing(api: Api, kind: Kind, book: Book) -> list[str]:
         return []
     api_version = f"{kind.group}/{version}" if kind.group else version
     found: list[dict[str, Any]] = [one for one in listing["items"] if kind.object_name in ("", one["metadata"]["name"])]
-    listed = Listed(
+    listed = KindListed(
         kind=kind.name,
         # Newer than everything, or it would spare what it does not know.
         resource_version=str(1 << 62),

@@ -17,7 +17,7 @@ from deploy.install.profile import Profile
 from deploy.install.webhooks import webhook
 from services.ca.core.cluster_state import ClusterState
 from services.compiler.core.offline import compile_events
-from services.ingestor.core.observations import Observed
+from services.ingestor.core.observations import ObjectUpdated
 from services.injector.core.decision import NamespaceMeta, decide
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.membership import is_member, mesh_of
@@ -96,8 +96,8 @@ def left(labels: dict[str, str]) -> bool:
     async def judge() -> bool:
         reach, written = acknowledged(reached(), 5), Written()
         made = reporter(reach, written)
-        made.note(Observed(namespace(labels)))
-        made.note(Observed(target(conditions=[{"type": "Accepted", "status": "True", "reason": "Accepted"}])))
+        made.note(ObjectUpdated(namespace(labels)))
+        made.note(ObjectUpdated(target(conditions=[{"type": "Accepted", "status": "True", "reason": "Accepted"}])))
         reach.take_commit(commit(reach.version + 1, parent=reach.version, mesh_namespaces=[]))
         await made.turn()
         return bool(written.reports)

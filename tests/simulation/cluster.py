@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from services.ingestor.core.kinds import Kind
+from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.core.projection import project
 from services.ingestor.core.reflector import Failure
-from services.ingestor.kubernetes.source import ListAnswer, SourceError
+from services.ingestor.kubernetes.object_source import ListAnswer, SourceError
 from shared.projected_objects import ServicePort
 from shared.records.events import SCHEMA, Event
 from tests.simulation.network import Link
@@ -23,13 +23,13 @@ from tests.unit.compiler import objects
 from tests.unit.ingestor.objects import listing
 
 KINDS = (
-    Kind("Namespace", "", "namespaces", "v1"),
-    Kind("Service", "", "services", "v1"),
-    Kind("EndpointSlice", "discovery.k8s.io", "endpointslices", "v1"),
-    Kind("Pod", "", "pods", "v1"),
-    Kind("TrafficTarget", "access.smi-spec.io", "traffictargets", "v1alpha3"),
-    Kind("HTTPRouteGroup", "specs.smi-spec.io", "httproutegroups", "v1alpha4"),
-    Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits", "v1alpha4"),
+    WatchedKind("Namespace", "", "namespaces", "v1"),
+    WatchedKind("Service", "", "services", "v1"),
+    WatchedKind("EndpointSlice", "discovery.k8s.io", "endpointslices", "v1"),
+    WatchedKind("Pod", "", "pods", "v1"),
+    WatchedKind("TrafficTarget", "access.smi-spec.io", "traffictargets", "v1alpha3"),
+    WatchedKind("HTTPRouteGroup", "specs.smi-spec.io", "httproutegroups", "v1alpha4"),
+    WatchedKind("TrafficSplit", "split.smi-spec.io", "trafficsplits", "v1alpha4"),
 )
 API_VERSIONS = {
     "TrafficTarget": objects.ACCESS,
@@ -224,7 +224,7 @@ class BadServer:
         self.fails = self.stale = 0.0
         self.away = self.mute = self.deaf = False
 
-    async def page(self, kind: Kind, continue_token: str) -> ListAnswer:
+    async def page(self, kind: WatchedKind, continue_token: str) -> ListAnswer:
         del continue_token
         await self._pass()
         version = self.cluster.version
@@ -236,13 +236,13 @@ class BadServer:
         return ListAnswer(body=listing(items, str(version)), api_version=API_VERSIONS.get(kind.name, "v1"))
 
     @contextlib.asynccontextmanager
-    async def stream(self, kind: Kind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
+    async def stream(self, kind: WatchedKind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
         """It has no streaming lists."""
         raise SourceError(Failure("http 422", status=422))
         yield "", self._lines(kind.name, 0)
 
     @contextlib.asynccontextmanager
-    async def watch(self, kind: Kind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def watch(self, kind: WatchedKind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         await self._pass()
         yield self._lines(kind.name, int(resource_version))
 

@@ -16,12 +16,20 @@ from cli.arrival.rollout import Tracker
 from services.compiler.core.compiler import Compiler
 from services.compiler.log import publisher
 from services.ingestor.core import decide
-from services.ingestor.core.diff import Applied, Change, Deleted, Known, ListDifference, observe
-from services.ingestor.core.object_index import Book
-from services.ingestor.core.observations import Fact, Projected
-from services.ingestor.core.standby_buffer import Standby
-from services.ingestor.log.chain_position import Standing
-from services.ingestor.log.compaction import Retention
+from services.ingestor.core.log_diff import (
+    AppliedChange,
+    Change,
+    Decision,
+    DeletedChange,
+    KnownObject,
+    ListDifference,
+    observe,
+)
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.core.observations import Observation, Projected
+from services.ingestor.core.standby_buffer import StandbyBuffer
+from services.ingestor.log.chain_position import ChainPosition
+from services.ingestor.log.compaction import Compactor
 from services.xds_edge.snapshot import disk_cache
 from services.xds_edge.snapshot import follower as following
 from services.xds_edge.snapshot.fleet import Fleet
@@ -206,33 +214,33 @@ def _owes_nothing(subscription: DeltaSubscription, subscribed: Iterable[str], **
 
 def _without_deletions(objects: Any, listed: Any, **more: Any) -> ListDifference:
     found = _COMPARE(objects, listed, **more)
-    return msgspec.structs.replace(found, changes=tuple(c for c in found.changes if not isinstance(c, Deleted)))
+    return msgspec.structs.replace(found, changes=tuple(c for c in found.changes if not isinstance(c, DeletedChange)))
 
 
-def _talkative(known: Known | None, item: Projected, **more: Any) -> tuple[str, tuple[Change, ...]]:
-    verdict, changes = observe(known, item, **more)
-    if verdict == "unchanged" and known is not None:
-        return "written", (Applied(item, known.sequence),)
-    return verdict, changes
+def _talkative(known: KnownObject | None, item: Projected, **more: Any) -> tuple[Decision, tuple[Change, ...]]:
+    decision, changes = observe(known, item, **more)
+    if decision is Decision.UNCHANGED and known is not None:
+        return Decision.WRITTEN, (AppliedChange(item, known.sequence),)
+    return decision, changes
 
 
-def _keeps_nothing(_standby: Standby, _fact: Fact) -> None:
+def _keeps_nothing(_standby: StandbyBuffer, _fact: Observation) -> None:
     return
 
 
-def _goes_on(standing: Standing, why: str) -> None:
+def _goes_on(standing: ChainPosition, why: str) -> None:
     standing.lost = why
 
 
-def _remembers(_book: Book) -> None:
+def _remembers(_book: ObjectIndex) -> None:
     return
 
 
-async def _stays(_standing: Standing) -> None:
+async def _stays(_standing: ChainPosition) -> None:
     return
 
 
-async def _by_age(retention: Retention, _standing: Standing) -> None:
+async def _by_age(retention: Compactor, _standing: ChainPosition) -> None:
     cut = await retention._cut()  # pyright: ignore[reportPrivateUsage]
     if cut is not None:
         await retention._log.trim(before=cut, subjects=retention._scope)  # pyright: ignore[reportPrivateUsage]
@@ -318,20 +326,21 @@ MISTAKES: dict[str, Mistake] = {
         "no replica gives up a lease that is lost, and appends say not what they follow",
         lambda: [_HEADSTRONG, _unguarded(STREAMS.events, STREAMS.snapshots)],
     ),
-    "no-new-epoch": Mistake("a hole in the events is passed over", lambda: [(Standing, "_break", _goes_on)]),
-    "thin-epoch": Mistake("a new epoch says only what changed", lambda: [(Book, "clear", _remembers)]),
+    "no-new-epoch": Mistake("a hole in the events is passed over", lambda: [(ChainPosition, "_break", _goes_on)]),
+    "thin-epoch": Mistake("a new epoch says only what changed", lambda: [(ObjectIndex, "clear", _remembers)]),
     "reused-sequences": Mistake(
-        "a new epoch begins at sequences that were read before", lambda: [(Standing, "begin_anew", _stays)]
+        "a new epoch begins at sequences that were read before", lambda: [(ChainPosition, "prepare_epoch", _stays)]
     ),
     "deaf-relist": Mistake(
         "the ingestor does not delete what a list no longer has", lambda: [(decide, "compare", _without_deletions)]
     ),
     "booked-before-written": Mistake(
-        "facts whose append was refused count as written", lambda: [(Book, "undo", Book.keep)]
+        "facts whose append was refused count as written",
+        lambda: [(ObjectIndex, "undo_round", ObjectIndex.commit_round)],
     ),
-    "empty-standby": Mistake("a standby drops what it learns", lambda: [(Standby, "keep", _keeps_nothing)]),
+    "empty-standby": Mistake("a standby drops what it learns", lambda: [(StandbyBuffer, "keep", _keeps_nothing)]),
     "talkative": Mistake("the ingestor writes what did not change", lambda: [(decide, "observe", _talkative)]),
-    "trim-by-age": Mistake("old events are forgotten, living or not", lambda: [(Retention, "run", _by_age)]),
+    "trim-by-age": Mistake("old events are forgotten, living or not", lambda: [(Compactor, "run", _by_age)]),
     "trusting-edge": Mistake(
         "an edge folds a commit onto whatever it holds",
         lambda: [(following, "ChainVerifier", Trusting), (Fleet, "apply", _onto_anything)],

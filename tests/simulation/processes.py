@@ -11,12 +11,12 @@ from services.compiler.core.compiler import Compiler
 from services.compiler.log.publisher import Limits, Publication
 from services.compiler.log.snapshot_store import Kept, Snapshots
 from services.compiler.mesh_state import MeshSettings
-from services.ingestor.core.reflector import Limits as ReflectorLimits
-from services.ingestor.core.reflector import Reflector
-from services.ingestor.kubernetes.reflector_runner import Runner
-from services.ingestor.log.chain_position import Compiled, newest_version
-from services.ingestor.log.compaction import Retention
-from services.ingestor.log.writer import Patience, Writer
+from services.ingestor.core.reflector import Reflector, ReflectorLimits
+from services.ingestor.kubernetes.reflector_runner import ReflectorRunner
+from services.ingestor.log.compaction import Compactor
+from services.ingestor.log.event_writer import EventWriter, WriterPolicy
+from services.ingestor.log.round_appender import Identifiers
+from services.ingestor.log.witness import CommitWitness
 from services.xds_edge.proxy_status.reporter import StatusReporter
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.snapshot import disk_cache
@@ -41,7 +41,7 @@ from tests.unit.compiler import objects
 
 STREAMS = Streams()
 SCOPE = STREAMS.cluster_scope(objects.CLUSTER)
-PATIENCE = Patience(gather=2.0, gather_epoch=10.0, retry=0.3, glance=4.0, scrub=15.0, stand_by=2.0)
+PATIENCE = WriterPolicy(gather=2.0, gather_epoch=10.0, retry=0.3, glance=4.0, scrub=15.0, stand_by=2.0)
 _LIMITS = ReflectorLimits(retry=Backoff(0.2, 5.0, jitter=(0.5, 1.5)))
 
 
@@ -170,9 +170,9 @@ class IngestorProcess(Process):
         super().__init__(*arguments)
         self._cluster = cluster
         self.server = BadServer(cluster, self.link)
-        self.writer: Writer | None = None
+        self.writer: EventWriter | None = None
         self.patience = PATIENCE
-        self.runners: dict[str, Runner] = {}
+        self.runners: dict[str, ReflectorRunner] = {}
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         clock = self.clock
@@ -181,27 +181,22 @@ class IngestorProcess(Process):
         log = self.log(STREAMS.events)
         self.server = self.server.again(self.link)
 
-        async def compiled() -> Compiled:
-            return await newest_version(commits, keyframes, STREAMS)
-
-        writer = self.writer = Writer(
+        writer = self.writer = EventWriter(
             log,
             cluster=objects.CLUSTER,
             streams=STREAMS,
             kinds=[kind.name for kind in KINDS],
             clock=clock,
-            new_id=self.new_id,
-            new_traceparent=lambda: "",
-            doubt=lambda kind, confirming: self.runners[kind].doubt(confirming=confirming),
-            patience=self.patience,
-            leads=lambda: claim.held,
-            warmed=claim.campaign,
-            witness=compiled,
-            retention=Retention(log, SCOPE, window=10.0, slack=30),
+            ids=Identifiers(new_epoch=self.new_id, new_traceparent=lambda: ""),
+            reflectors=self,
+            policy=self.patience,
+            leadership=claim,
+            witness=CommitWitness(commits, keyframes, STREAMS),
+            compactor=Compactor(log, SCOPE, window=10.0, slack=30),
         )
         claim.changed = writer.wake
         self.runners = {
-            kind.name: Runner(
+            kind.name: ReflectorRunner(
                 kind,
                 Reflector(kind.name, jitter=self.chance.random, limits=_LIMITS),
                 self.server,
@@ -212,6 +207,10 @@ class IngestorProcess(Process):
             for kind in KINDS
         }
         return [claim.run(), writer.run(), *(runner.run() for runner in self.runners.values())]
+
+    def relist(self, kind: str, *, confirming: bool) -> None:
+        """See `Reflectors`."""
+        self.runners[kind].relist(confirming=confirming)
 
     async def leave(self) -> None:
         await self.claim.release()

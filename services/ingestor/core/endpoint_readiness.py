@@ -1,6 +1,6 @@
-"""Whether an EndpointSlice leads anywhere: what the guard against an empty list of endpoints asks. Pure.
+"""Detects EndpointSlices with a ready endpoint, for the guard against lists that empty a service. Pure.
 
-Apart, because it is the one place of the ingestor that looks into an object.
+A module of its own, because no other part of the ingestor reads the contents of an object.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import msgspec
 from shared.io.decoding import UndecodableError, decode_by
 
 
-class _Conditions(msgspec.Struct, frozen=True):
+class _EndpointConditions(msgspec.Struct, frozen=True):
     ready: bool | None = None
 
 
-class _Endpoint(msgspec.Struct):
-    conditions: _Conditions = _Conditions()
+class _SliceEndpoint(msgspec.Struct):
+    conditions: _EndpointConditions = _EndpointConditions()
 
 
 class _Slice(msgspec.Struct):
-    endpoints: list[_Endpoint] = []
+    endpoints: list[_SliceEndpoint] = []
 
 
 _SLICE = msgspec.json.Decoder(_Slice)
 
 
 def serves(kind: str, body: bytes) -> bool:
-    """Whether the projection of an EndpointSlice has a ready endpoint; false for every other kind."""
+    """Whether the projection of an EndpointSlice has a ready endpoint; False for every other kind."""
     if kind != "EndpointSlice":
         return False
     try:

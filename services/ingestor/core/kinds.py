@@ -1,9 +1,9 @@
-"""Which kinds are ingested, and where the API server keeps them.
+"""The kinds that are ingested, and their paths in the API.
 
 Leases and Events are never read: they are noise by design. Pods, Services, EndpointSlices and ServiceAccounts are
-read in *all* namespaces, not only in members': a namespace becomes a member by a label, and what was in it by then
-must be in the log already. It costs one event for each such object and nothing afterwards (heartbeats are no
-events), and spares the ingestor every decision about membership, which is the compiler's.
+read in *all* namespaces, not only in member namespaces: a namespace becomes a member by a label, and its objects must
+be in the log by then. This costs one event per object and nothing afterwards (heartbeats make no events), and leaves
+every decision about membership to the compiler.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from shared.names import MESH_CONFIG
 from shared.records.pins import PINNED_KINDS
 
 
-class Kind(msgspec.Struct, frozen=True):
+class WatchedKind(msgspec.Struct, frozen=True):
     """One kind of object."""
 
     name: str
     group: str
-    """Empty: core."""
+    """API group; empty: core."""
     plural: str
     version: str = ""
-    """Fixed version of a built-in kind; empty: whichever the server prefers (a CRD, which may be missing)."""
+    """Fixed version of a built-in kind; empty: the version that the server prefers (a CRD, which may be missing)."""
     namespace: str = ""
-    """Only objects of this namespace; empty: of all."""
+    """Namespace whose objects are read; empty: all namespaces."""
     object_name: str = ""
-    """Only the object of this name; empty: all."""
+    """Name of the only object that is read; empty: all objects."""
 
     def path(self, version: str) -> str:
-        """Path of the collection in the API."""
+        """Returns the path of the collection in the API."""
         root = f"/apis/{self.group}/{version}" if self.group else f"/api/{version}"
         return f"{root}/namespaces/{self.namespace}/{self.plural}" if self.namespace else f"{root}/{self.plural}"
 
@@ -38,42 +38,44 @@ TOKEN_ISSUER = "TokenIssuer"  # noqa: S105 (a kind)
 
 
 REPORTED = PINNED_KINDS
-"""Kinds whose objects are told what became of them: policy and routing. A MeshRootCertificate is told by the CA."""
+"""Kinds whose objects get conditions: policy and routing. The CA writes those of a MeshRootCertificate."""
 
 
-def kinds(*, mesh_namespace: str) -> tuple[Kind, ...]:
-    """All kinds that are watched."""
+def kinds(*, mesh_namespace: str) -> tuple[WatchedKind, ...]:
+    """Returns all watched kinds."""
     return (
-        Kind("Namespace", "", "namespaces", "v1"),
-        Kind("ServiceAccount", "", "serviceaccounts", "v1"),
-        Kind("Service", "", "services", "v1"),
-        Kind("EndpointSlice", "discovery.k8s.io", "endpointslices", "v1"),
-        Kind("Pod", "", "pods", "v1"),
-        Kind("TrafficTarget", "access.smi-spec.io", "traffictargets"),
-        Kind("IdentityBinding", "access.smi-spec.io", "identitybindings"),
-        Kind("HTTPRouteGroup", "specs.smi-spec.io", "httproutegroups"),
-        Kind("TCPRoute", "specs.smi-spec.io", "tcproutes"),
-        Kind("UDPRoute", "specs.smi-spec.io", "udproutes"),
-        Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits"),
-        Kind(
+        WatchedKind("Namespace", "", "namespaces", "v1"),
+        WatchedKind("ServiceAccount", "", "serviceaccounts", "v1"),
+        WatchedKind("Service", "", "services", "v1"),
+        WatchedKind("EndpointSlice", "discovery.k8s.io", "endpointslices", "v1"),
+        WatchedKind("Pod", "", "pods", "v1"),
+        WatchedKind("TrafficTarget", "access.smi-spec.io", "traffictargets"),
+        WatchedKind("IdentityBinding", "access.smi-spec.io", "identitybindings"),
+        WatchedKind("HTTPRouteGroup", "specs.smi-spec.io", "httproutegroups"),
+        WatchedKind("TCPRoute", "specs.smi-spec.io", "tcproutes"),
+        WatchedKind("UDPRoute", "specs.smi-spec.io", "udproutes"),
+        WatchedKind("TrafficSplit", "split.smi-spec.io", "trafficsplits"),
+        WatchedKind(
             "MeshConfig",
             "config.openservicemesh.io",
             "meshconfigs",
             namespace=mesh_namespace,
             object_name=MESH_CONFIG,
         ),
-        Kind("MeshRootCertificate", "config.openservicemesh.io", "meshrootcertificates", namespace=mesh_namespace),
-        Kind("Egress", "policy.openservicemesh.io", "egresses"),
-        Kind("IngressBackend", "policy.openservicemesh.io", "ingressbackends"),
-        Kind("Retry", "policy.openservicemesh.io", "retries"),
-        Kind("UpstreamTrafficSetting", "policy.openservicemesh.io", "upstreamtrafficsettings"),
-        Kind("Telemetry", "policy.openservicemesh.io", "telemetries"),
-        Kind("ExtensionService", "config.openservicemesh.io", "extensionservices"),
+        WatchedKind(
+            "MeshRootCertificate", "config.openservicemesh.io", "meshrootcertificates", namespace=mesh_namespace
+        ),
+        WatchedKind("Egress", "policy.openservicemesh.io", "egresses"),
+        WatchedKind("IngressBackend", "policy.openservicemesh.io", "ingressbackends"),
+        WatchedKind("Retry", "policy.openservicemesh.io", "retries"),
+        WatchedKind("UpstreamTrafficSetting", "policy.openservicemesh.io", "upstreamtrafficsettings"),
+        WatchedKind("Telemetry", "policy.openservicemesh.io", "telemetries"),
+        WatchedKind("ExtensionService", "config.openservicemesh.io", "extensionservices"),
     )
 
 
 def is_followed(kind: str, namespace: str, name: str, *, mesh_namespace: str) -> bool:
-    """Whether events are written of an object: of some kinds only in the mesh's own namespace, or under one name."""
+    """Whether an object gets events: of some kinds, only objects in the mesh's own namespace or of one name do."""
     found = next((one for one in kinds(mesh_namespace=mesh_namespace) if one.name == kind), None)
     if found is None:
         return False

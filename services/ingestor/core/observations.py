@@ -1,6 +1,6 @@
-"""What reflectors tell the writer: the vocabulary between the side that reads Kubernetes and the side that writes.
+"""Observations of the cluster: what reflectors pass to the writer.
 
-Kept apart from both, so that either can be tested without the other.
+Separate from both, so that either can be tested without the other.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import msgspec
 from shared.records.events import Origin
 
 
-class ObjectName(msgspec.Struct, frozen=True, order=True):
-    """Which object of a kind."""
+class NamespacedName(msgspec.Struct, frozen=True, order=True):
+    """Namespace and name of an object within its kind; the namespace of a cluster-scoped object is empty."""
 
     namespace: str
     name: str
@@ -20,74 +20,74 @@ class ObjectName(msgspec.Struct, frozen=True, order=True):
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
-class ChangeSet(msgspec.Struct, frozen=True):
+class ChangeSetMembership(msgspec.Struct, frozen=True):
     """The annotation `meshlog.io/change-set` of an object that was applied together with others."""
 
     id: str
     size: int
-    """How many objects there are in all."""
+    """Objects in the whole set."""
     shares: tuple[tuple[str, int], ...] = ()
-    """Namespace → how many there are in it, sorted; empty: all in the object's own."""
+    """Namespace and its number of objects, sorted; empty: all are in the object's own namespace."""
 
 
 class Projected(msgspec.Struct, frozen=True):
-    """One object, reduced to what can change a proxy's configuration."""
+    """One object, reduced to the fields that can change a proxy's configuration."""
 
     kind: str
-    name: ObjectName
+    name: NamespacedName
     uid: str
     resource_version: str
     api_version: str
     body: bytes
     """The projection (`shared.projected_objects`), deterministic JSON."""
     digest: str
-    """Of `body` and `api_version`: equal digests mean that nothing changed which matters."""
+    """Of `body` and `api_version`: equal digests mean that no field that matters has changed."""
     origin: Origin = Origin()
-    change_set: ChangeSet | None = None
+    change_set: ChangeSetMembership | None = None
     generation: int = 0
-    """Kubernetes' count of changes to its specification; 0: not told."""
+    """Kubernetes' count of changes to the specification; 0: not given."""
     status: bytes = b""
-    """`status` of a policy object as it stands in the cluster, JSON. Never in the log: it is what we report there."""
+    """`status` of a policy object in the cluster, JSON. Never in the log: the ingestor itself writes it."""
     withheld: int = 0
-    """Bytes of the projection, if `body` is its closed form instead (`shared.records.withheld`); 0: it is not."""
+    """Bytes of the projection, if `body` is its closed form instead (`shared.records.withheld`); else 0."""
     why: str = ""
     """With a closed form: why the object cannot be read; empty: it is too large."""
 
 
-class Listed(msgspec.Struct, frozen=True):
-    """A complete list of one kind. What it does not hold does not exist, if its resource version is new enough."""
+class KindListed(msgspec.Struct, frozen=True):
+    """A list of one kind. Objects that it lacks do not exist, if it is complete and its version is new enough."""
 
     kind: str
     resource_version: str
     objects: tuple[Projected, ...]
-    unreadable: frozenset[ObjectName] = frozenset()
-    """Objects that are there and could not be read: their last good form stays in force."""
+    unreadable: frozenset[NamespacedName] = frozenset()
+    """Objects that exist and could not be read: their last good form stays in force."""
     complete: bool = True
-    """False if an object was so broken that not even its name is known: then nothing is deleted by this list."""
+    """False if an object was so broken that not even its name is known: then this list deletes nothing."""
     confirming: bool = False
-    """It was asked for after an earlier list looked older than the log."""
+    """It was requested because an earlier list looked older than the log."""
 
 
-class Observed(msgspec.Struct, frozen=True):
-    """A watch said that the object is now like this."""
+class ObjectUpdated(msgspec.Struct, frozen=True):
+    """A watch reported a form of an object (ADDED or MODIFIED)."""
 
     object: Projected
 
 
-class Vanished(msgspec.Struct, frozen=True):
-    """A watch said that the object was deleted."""
+class ObjectDeleted(msgspec.Struct, frozen=True):
+    """A watch reported the deletion of an object (DELETED)."""
 
     kind: str
-    name: ObjectName
+    name: NamespacedName
     uid: str
     resource_version: str
     origin: Origin = Origin()
 
 
-class Absent(msgspec.Struct, frozen=True):
-    """The cluster does not serve the kind (yet): there is nothing to wait for. It deletes nothing."""
+class KindAbsent(msgspec.Struct, frozen=True):
+    """The cluster does not serve the kind, perhaps not yet: there is nothing to wait for. It deletes nothing."""
 
     kind: str
 
 
-Fact = Listed | Observed | Vanished | Absent
+Observation = KindListed | ObjectUpdated | ObjectDeleted | KindAbsent

@@ -1,4 +1,4 @@
-"""Changes as records of the log: their payload, their id, and how they are packed into atomic batches. Pure."""
+"""Encodes changes as records of the log (payload and message id), and packs them into atomic batches. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import msgspec
 
-from services.ingestor.core.diff import Applied, Change
+from services.ingestor.core.log_diff import AppliedChange, Change
 from shared.eventlog.protocol import MAX_BATCH, Draft
 from shared.records import events
 from shared.records.subjects import Streams
 
-Traced = tuple[Change, str]
-"""A change, and the trace context that it begins."""
+TracedChange = tuple[Change, str]
+"""A change, and the `traceparent` of the trace that it begins."""
 
 
 def draft(change: Change, traceparent: str, *, cluster: str, streams: Streams, turn: str) -> Draft:
-    """The record of a change. `turn`: what tells this attempt to write it from a rightful later one (the epoch)."""
-    if isinstance(change, Applied):
+    """Encode a change. `turn` (the epoch) distinguishes this attempt to append it from a legitimate later one."""
+    if isinstance(change, AppliedChange):
         item = change.object
         event = events.Event(
             schema=events.SCHEMA,
@@ -48,8 +48,8 @@ def draft(change: Change, traceparent: str, *, cluster: str, streams: Streams, t
             origin=change.origin,
         )
         mark = "deleted"
-    # The record that this one replaces is part of the id: the same object may rightly come again (its CRD vanished
-    # and returned, a new epoch began), the same *step* may not.
+    # The sequence of the replaced record is part of the id: the same object may be appended again (its CRD was removed
+    # and restored, a new epoch began), the same *step* may not.
     identity = f"{cluster}/{event.kind}/{event.uid or event.name}/{event.resource_version}/{mark}"
     return Draft(
         subject=event.subject(streams),
@@ -59,10 +59,10 @@ def draft(change: Change, traceparent: str, *, cluster: str, streams: Streams, t
     )
 
 
-def packed(units: Sequence[list[Traced]]) -> list[list[Traced]]:
-    """Units into batches of at most `MAX_BATCH` records; only a unit that is larger by itself is split."""
-    batches: list[list[Traced]] = []
-    current: list[Traced] = []
+def packed(units: Sequence[list[TracedChange]]) -> list[list[TracedChange]]:
+    """Pack units into batches of at most `MAX_BATCH` records; only a unit that is larger by itself is split."""
+    batches: list[list[TracedChange]] = []
+    current: list[TracedChange] = []
     for unit in units:
         if current and len(current) + len(unit) > MAX_BATCH:
             batches.append(current)

@@ -1,11 +1,11 @@
-"""What to ask the API server next: list, then watch, of one kind, as a state machine without clocks or sockets.
+"""State machine that lists and then watches one kind, without clocks or sockets.
 
 The model is kopf's `watching.py` and the rules of Kubernetes' "Efficient detection of changes": begin with a watch
-that sends what there is (a streaming list, KEP 3157) where the server has that, else list in pages; go on from the
-list's version with bookmarks, and after `410 Gone` list again. A streaming list that breaks off is followed by pages.
-Every failure costs one step of a back-off with jitter, `Retry-After` is honoured, and a server that hangs up at once
-counts as failing, so that no answer of a server makes us hammer it. The version to resume from is the last one seen
-in a line, a bookmark included. `runner` performs the actions and feeds the outcomes back.
+that first sends every existing object (a streaming list, KEP 3157) if the server supports it, else list in pages;
+continue from the list's version with bookmarks, and after `410 Gone` list again. A streaming list that breaks off is
+followed by pages. Every failure costs one step of a back-off with jitter, `Retry-After` is honoured, and a server that
+closes a watch at once counts as failing, so that no answer of a server causes a tight loop. A watch resumes from the
+version of its last line, bookmarks included. `ReflectorRunner` performs the actions and reports their outcomes.
 """
 
 from __future__ import annotations
@@ -14,28 +14,36 @@ from collections.abc import Callable
 
 import msgspec
 
-from services.ingestor.core.observations import Absent, Fact, Listed, ObjectName, Observed, Projected, Vanished
+from services.ingestor.core.observations import (
+    KindAbsent,
+    KindListed,
+    NamespacedName,
+    ObjectDeleted,
+    ObjectUpdated,
+    Observation,
+    Projected,
+)
 from shared.timing.backoff import Backoff
 
 
 class FetchPage(msgspec.Struct, frozen=True):
-    """Ask for a page of the list; an empty token begins a new list."""
+    """Request a page of the list; an empty token begins a new list."""
 
     continue_token: str = ""
 
 
 class StreamList(msgspec.Struct, frozen=True):
-    """Open a watch that first sends every object there is, says where that ends, and goes on."""
+    """Open a watch that first sends every existing object, marks the end of these, and continues with changes."""
 
 
 class OpenWatch(msgspec.Struct, frozen=True):
-    """Watch from this version on."""
+    """Watch from this resource version on."""
 
     resource_version: str
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Do nothing for so many seconds, then `then`."""
+    """Wait for some seconds, then perform `then`."""
 
     seconds: float
     then: FetchPage | StreamList | OpenWatch
@@ -46,99 +54,92 @@ Action = FetchPage | StreamList | OpenWatch | Wait
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What follows from an input: facts for the writer, then the next action."""
+    """The result of an input: observations for the writer, then the next action."""
 
     action: Action
-    facts: tuple[Fact, ...] = ()
+    observations: tuple[Observation, ...] = ()
 
 
-class Page(msgspec.Struct, frozen=True):
-    """One page of a list, projected already."""
+class ListPage(msgspec.Struct, frozen=True):
+    """One page of a list."""
 
-    resource_version: str
-    objects: tuple[Projected, ...]
-    unreadable: frozenset[ObjectName] = frozenset()
-    complete: bool = True
+    part: KindListed
+    """The objects of this page, projected."""
     continue_token: str = ""
+    """Token of the next page; empty: this is the last."""
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A request or a stream that failed."""
+    """A failed request or watch."""
 
     why: str
     """Short, for logs and metrics: `http 503`, `connection`, `silence`, …"""
     status: int = 0
     """HTTP status, or `code` of an ERROR line; 0: none."""
     retry_after: float = 0.0
-    """Seconds that the server asked us to wait."""
+    """Seconds that the server requested to wait."""
 
 
-class Changed(msgspec.Struct, frozen=True):
-    """An ADDED or MODIFIED line."""
-
-    object: Projected
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """A DELETED line."""
-
-    fact: Vanished
+SILENCE = "silence"
+"""`Failure.why` of a watch that sent nothing for too long."""
 
 
 class Bookmark(msgspec.Struct, frozen=True):
-    """A BOOKMARK line; empty if it did not say a version."""
+    """A BOOKMARK line."""
 
     resource_version: str
+    """Empty if the line has none."""
     ends_list: bool = False
-    """All that there was has been sent."""
+    """Every existing object has been sent."""
 
 
-class Skipped(msgspec.Struct, frozen=True):
-    """A line of an unknown type, or about an object that cannot be read: counted by the runner, else ignored."""
+class SkippedLine(msgspec.Struct, frozen=True):
+    """A line of an unknown type, or about an unreadable object: counted by the runner, else ignored."""
 
     why: str
     resource_version: str = ""
-    unreadable: ObjectName | None = None
-    """Which object could not be read, if that much is known."""
+    unreadable: NamespacedName | None = None
+    """Name of the unreadable object, if its name can be read."""
     nameless: bool = False
-    """An object could not be read, not even its name."""
+    """Not even the name of the object can be read."""
 
 
-Line = Changed | Removed | Bookmark | Skipped
+WatchLine = ObjectUpdated | ObjectDeleted | Bookmark | SkippedLine
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Seconds."""
+class ReflectorLimits(msgspec.Struct, frozen=True):
+    """Delays and limits of one reflector, in seconds."""
 
     retry: Backoff = Backoff(first=0.2, longest=3.0, jitter=(0.5, 1.5))
-    """An API that was gone for minutes is followed again within seconds of its return: half as much more at most."""
+    """Between attempts. An API that was away for minutes is followed again within 4.5 s of its return."""
     retry_after_cap: float = 120.0
+    """Most that `Retry-After` is honoured for."""
     absent: Backoff = Backoff(first=2.0, longest=30.0, jitter=(0.8, 1.2))
-    """Between two looks for a kind that the server does not serve."""
+    """Between two checks for a kind that the server does not serve."""
     absent_confirmed: float = 60.0
-    """A kind gone for so long, by discovery's own word, is gone with all its objects."""
+    """A kind that discovery has not listed for so long is deleted with all its objects."""
     lasting: float = 5.0
-    """A watch that lived so long was a good one: the back-off starts anew."""
+    """A watch that lasted so long resets the back-off."""
 
 
 _NO_STREAMS = (400, 422)
-"""What a server answers that does not know `sendInitialEvents`, or may not use it."""
+"""HTTP statuses of a server that does not support `sendInitialEvents`, or has it disabled."""
 
 
-class _Stream(msgspec.Struct):
-    """A streaming list on its way."""
+class _StreamedList(msgspec.Struct):
+    """A streaming list in progress."""
 
-    objects: dict[ObjectName, Projected] = {}
-    unreadable: set[ObjectName] = set()
+    objects: dict[NamespacedName, Projected] = {}
+    unreadable: set[NamespacedName] = set()
     complete: bool = True
 
 
-class Counts(msgspec.Struct):
-    """Hot counters, read by metrics."""
+class ReflectorCounts(msgspec.Struct):
+    """Counters since the start, read by metrics."""
 
     lists: int = 0
     streamed: int = 0
-    """Of the lists: those that came as a stream."""
+    """Of the lists: streaming lists."""
     watches: int = 0
     failures: int = 0
     gone: int = 0
@@ -146,28 +147,28 @@ class Counts(msgspec.Struct):
 
 
 class Reflector:
-    """The state of one kind. `jitter` gives numbers in [0, 1); times are seconds of any steady clock."""
+    """The state of one kind. `jitter` returns numbers in [0, 1); times are seconds of any monotonic clock."""
 
     def __init__(
-        self, kind: str, *, jitter: Callable[[], float], limits: Limits | None = None, streams: bool = True
+        self, kind: str, *, jitter: Callable[[], float], limits: ReflectorLimits | None = None, streams: bool = True
     ) -> None:
-        """`streams`: whether to try streaming lists at all."""
+        """`streams`: whether to try streaming lists."""
         self.kind = kind
-        self.counts = Counts()
+        self.counts = ReflectorCounts()
         self.synced = False
-        """A list has been handed over since the start (or the kind is known to be absent)."""
+        """A list was delivered since the start, or the kind is known to be absent."""
         self.failing = ""
-        """Why the newest attempt failed; empty while all is well."""
+        """Why the newest attempt failed; empty if it succeeded."""
         self._jitter = jitter
-        self._limits = limits or Limits()
+        self._limits = limits or ReflectorLimits()
         self._resource_version = ""
         self._attempt = 0
         self._absences = 0
         self._absent_since: float | None = None
-        self._absence_told = False
-        self._pages: list[Page] = []
+        self._absence_reported = False
+        self._pages: list[KindListed] = []
         self._streams = streams
-        self._stream: _Stream | None = None
+        self._stream: _StreamedList | None = None
         self._pages_next = False
         self._confirming = False
         self._watch_since = 0.0
@@ -175,31 +176,32 @@ class Reflector:
 
     @property
     def streaming(self) -> bool:
-        """Whether the lines of the watch are still the list."""
+        """Whether the lines of the watch are still part of the list."""
         return self._stream is not None
 
     def begin(self) -> Step:
-        """The first action."""
+        """Returns the first action."""
         self._forget()
-        return Step(action=self._whole())
+        return Step(action=self._list())
 
-    def page(self, page: Page) -> Step:
-        """A page arrived."""
-        self._absent_since, self._absences, self._absence_told = None, 0, False
-        self._pages.append(page)
+    def page(self, page: ListPage) -> Step:
+        """Take a page; after the last, the list is complete."""
+        self._is_served()
+        self._pages.append(page.part)
         if page.continue_token:
             return Step(action=FetchPage(page.continue_token))
-        pages, self._pages = self._pages, []
+        parts, self._pages = self._pages, []
+        version = page.part.resource_version
         listed = self._listed(
-            page.resource_version,
-            tuple(item for each in pages for item in each.objects),
-            unreadable=frozenset(name for each in pages for name in each.unreadable),
-            complete=all(each.complete for each in pages),
+            version,
+            tuple(item for part in parts for item in part.objects),
+            unreadable=frozenset(name for part in parts for name in part.unreadable),
+            complete=all(part.complete for part in parts),
         )
-        return Step(action=OpenWatch(page.resource_version), facts=(listed,))
+        return Step(action=OpenWatch(version), observations=(listed,))
 
     def opened(self, now: float) -> None:
-        """The watch was accepted: nothing fails any more, though its first line may be a minute away."""
+        """The server accepted the watch: the failure has ended, although the first line may be a minute away."""
         self.failing = ""
         self._accepted(now)
 
@@ -208,49 +210,52 @@ class Reflector:
         self._watch_since, self._watch_lines = now, 0
 
     def streamed(self, now: float) -> None:
-        """The watch that begins with the list was accepted."""
+        """The server accepted the watch that begins with the list."""
         self._accepted(now)
-        self._absent_since, self._absences, self._absence_told = None, 0, False
-        self._stream = _Stream()
+        self._is_served()
+        self._stream = _StreamedList()
+
+    def _is_served(self) -> None:
+        self._absent_since, self._absences, self._absence_reported = None, 0, False
 
     def stream_refused(self, failure: Failure, now: float) -> Step:
-        """The watch that was to begin with the list was not accepted."""
+        """The server refused the watch that was to begin with the list."""
         if failure.status in _NO_STREAMS:
-            # The server does not have them, or they are turned off: pages, at once and from now on.
+            # Streaming lists are unsupported or disabled: use pages, at once and from now on.
             self._streams = False
             return Step(action=FetchPage())
         return self.failed(failure, now)
 
-    def line(self, line: Line) -> tuple[Fact, ...]:
-        """A line of the watch other than ERROR."""
+    def line(self, line: WatchLine) -> tuple[Observation, ...]:
+        """Take a line of the watch other than ERROR; returns observations for the writer."""
         if self._stream is not None:
             return self._part_of_list(self._stream, line)
         self._watch_lines += 1
         self._attempt = 0
         self.failing = ""
         match line:
-            case Changed(item):
+            case ObjectUpdated(item):
                 self._resource_version = item.resource_version or self._resource_version
-                return (Observed(item),)
-            case Removed(fact):
-                self._resource_version = fact.resource_version or self._resource_version
-                return (fact,)
+                return (line,)
+            case ObjectDeleted(resource_version=version):
+                self._resource_version = version or self._resource_version
+                return (line,)
             case Bookmark(version):
                 self._resource_version = version or self._resource_version
-            case Skipped(resource_version=version):
+            case SkippedLine(resource_version=version):
                 self._resource_version = version or self._resource_version
                 self.counts.skipped += 1
         return ()
 
-    def _part_of_list(self, stream: _Stream, line: Line) -> tuple[Fact, ...]:
+    def _part_of_list(self, stream: _StreamedList, line: WatchLine) -> tuple[Observation, ...]:
         match line:
-            case Changed(item):
+            case ObjectUpdated(item):
                 stream.objects[item.name] = item
                 stream.unreadable.discard(item.name)
-            case Removed(fact):
-                stream.objects.pop(fact.name, None)
-                stream.unreadable.discard(fact.name)
-            case Skipped(unreadable=name, nameless=nameless):
+            case ObjectDeleted(name=name):
+                stream.objects.pop(name, None)
+                stream.unreadable.discard(name)
+            case SkippedLine(unreadable=name, nameless=nameless):
                 self.counts.skipped += 1
                 stream.complete = stream.complete and not nameless
                 if name is not None:
@@ -272,9 +277,9 @@ class Reflector:
         return ()
 
     def _listed(
-        self, version: str, objects: tuple[Projected, ...], *, unreadable: frozenset[ObjectName], complete: bool
-    ) -> Listed:
-        listed = Listed(
+        self, version: str, objects: tuple[Projected, ...], *, unreadable: frozenset[NamespacedName], complete: bool
+    ) -> KindListed:
+        listed = KindListed(
             kind=self.kind,
             resource_version=version,
             objects=objects,
@@ -290,7 +295,7 @@ class Reflector:
         return listed
 
     def closed(self, now: float) -> Step:
-        """The server ended the watch in good order: resume where it ended."""
+        """The server closed the watch without an error: resume where it ended."""
         if self._stream is not None:
             return self.failed(Failure("the list ended before its end"), now)
         if self._watch_lines or now - self._watch_since >= self._limits.lasting:
@@ -299,24 +304,24 @@ class Reflector:
         return Step(action=self._back_off(OpenWatch(self._resource_version), Failure("closed at once")))
 
     def failed(self, failure: Failure, now: float) -> Step:
-        """A list or a watch failed. A list that was under way starts anew; it says nothing about deletions."""
+        """A list or a watch failed. A list in progress starts again; its part is dropped, so it deletes nothing."""
         self.counts.failures += 1
         self.failing = failure.why
         listing = not self._resource_version or bool(self._pages) or self._stream is not None
         self._pages_next = self._pages_next or self._stream is not None
         self._pages, self._stream = [], None
         if failure.status in (404, 410):
-            # Gone: the version is too old, or the path is (a CRD that no longer serves this version).
+            # The resource version is too old, or the path is gone (a CRD that no longer serves this API version).
             self.counts.gone += failure.status == 410
             self._resource_version = ""
-            return Step(action=self._back_off(self._whole(), failure))
+            return Step(action=self._back_off(self._list(), failure))
         if self._watch_lines or (self._watch_since and now - self._watch_since >= self._limits.lasting):
             self._attempt = 0
-        then = self._whole() if listing else OpenWatch(self._resource_version)
+        then = self._list() if listing else OpenWatch(self._resource_version)
         return Step(action=self._back_off(then, failure))
 
     def absent(self, now: float) -> Step:
-        """Discovery works and does not name the kind (its CRD is missing)."""
+        """Discovery succeeds and does not contain the kind (its CRD is missing)."""
         self._forget()
         self._attempt = 0
         self.failing = ""
@@ -324,25 +329,26 @@ class Reflector:
         if self._absent_since is None:
             self._absent_since, self._absences = now, 0
         self._absences += 1
-        facts: tuple[Fact, ...] = (Absent(self.kind),)
-        if self._absences > 2 and now - self._absent_since >= self._limits.absent_confirmed and not self._absence_told:
-            self._absence_told = True
-            facts = (Listed(kind=self.kind, resource_version="", objects=(), confirming=True),)
+        observation: Observation = KindAbsent(self.kind)
+        confirmed = self._absences > 2 and now - self._absent_since >= self._limits.absent_confirmed
+        if confirmed and not self._absence_reported:
+            self._absence_reported = True
+            observation = KindListed(kind=self.kind, resource_version="", objects=(), confirming=True)
         seconds = self._limits.absent.delay(self._absences - 1, self._jitter)
-        return Step(action=Wait(seconds, self._whole(), "absent"), facts=facts)
+        return Step(action=Wait(seconds, self._list(), "absent"), observations=(observation,))
 
-    def again(self, *, confirming: bool = False) -> Step:
-        """Somebody doubts the state: list again, after one step of back-off."""
+    def relist(self, *, confirming: bool = False) -> Step:
+        """List again after one step of back-off. `confirming`: because the newest list looked older than the log."""
         self._forget()
         self._confirming = confirming
-        return Step(action=self._back_off(self._whole(), Failure("doubt")))
+        return Step(action=self._back_off(self._list(), Failure("doubt")))
 
     def _forget(self) -> None:
         self._pages, self._stream = [], None
         self._resource_version = ""
 
-    def _whole(self) -> FetchPage | StreamList:
-        # What confirms a doubtful list is asked for in the other way, past every cache of the server.
+    def _list(self) -> FetchPage | StreamList:
+        # A confirming list is requested in pages, which bypass the server's watch cache.
         pages = not self._streams or self._pages_next or self._confirming
         return FetchPage() if pages else StreamList()
 

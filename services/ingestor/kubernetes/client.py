@@ -1,7 +1,7 @@
-"""The API server as the ingestor reads it: lists and watches by kind, discovery, and the keys of tokens.
+"""Client of the API server: lists and watches by kind, discovery, and the keys of service-account tokens.
 
-Over `shared.kubernetes.client`, which gives answers as bytes. Watches are split into lines here, because a line may be
-longer than any buffer and end inside a character.
+Built on `shared.kubernetes.client`, which returns answers as bytes. Watches are split into lines here, because a line
+may be longer than any buffer, and a buffer may end inside a character.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from services.ingestor.core.kinds import Kind
+from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.core.list_decode import failure_of
 from services.ingestor.core.reflector import Failure
-from services.ingestor.kubernetes.source import KindAbsentError, ListAnswer, SourceError
+from services.ingestor.kubernetes.object_source import KindAbsentError, ListAnswer, SourceError
 from shared.io.decoding import UndecodableError, decode
 from shared.kubernetes.answers import MOST_ANSWER, ApiAnswer, RequestError, WatchRefusedError
 from shared.kubernetes.client import KubernetesClient
@@ -26,41 +26,41 @@ PAGE = 500
 """Objects in a page of a list."""
 
 MAX_LINE = 64 * 1024 * 1024
-"""Bytes; a longer line ends its watch. No server in its senses sends one: etcd refuses objects above 1.5 MiB."""
+"""Bytes; a longer line ends its watch. No correct server sends one: etcd refuses objects above 1.5 MiB."""
 
 _TAKES = "application/json, application/jwk-set+json"
-"""The API server refuses to tell its token keys (406) to whoever takes nothing but plain JSON."""
+"""`Accept` header: the API server refuses a request for its token keys (406) that accepts plain JSON only."""
 
 _ANSWER = 65536
-"""Bytes that are read of an answer of which the status matters."""
+"""Bytes that are read of an answer of which only the status matters."""
 
 _MOST_PAGE = PAGE * 2 * 1024 * 1024
-"""Bytes of a page: as many as so many of the largest objects have."""
+"""Bytes of a page of the largest objects."""
 
 
-class _Version(msgspec.Struct):
+class _ApiVersion(msgspec.Struct):
     version: str
 
 
-class _Group(msgspec.Struct, rename="camel"):
-    versions: list[_Version] = []
-    preferred_version: _Version | None = None
+class _ApiGroup(msgspec.Struct, rename="camel"):
+    versions: list[_ApiVersion] = []
+    preferred_version: _ApiVersion | None = None
 
 
-class _Resource(msgspec.Struct):
+class _ApiResource(msgspec.Struct):
     name: str
 
 
-class _Resources(msgspec.Struct):
-    resources: list[_Resource] = []
+class _ApiResourceList(msgspec.Struct):
+    resources: list[_ApiResource] = []
 
 
-class _Discovery(msgspec.Struct):
+class _OpenIdDocument(msgspec.Struct):
     issuer: str
 
 
 class KubernetesSource:
-    """A `Source` over HTTPS. Made by `connect`."""
+    """An `ObjectSource` over HTTPS. Created by `connect`."""
 
     def __init__(self, client: KubernetesClient) -> None:
         self._client = client
@@ -68,18 +68,18 @@ class KubernetesSource:
 
     @classmethod
     async def connect(cls, kubeconfig: str) -> KubernetesSource:
-        """With this kubeconfig, or as the pod's service account if it is empty.
+        """Connect with a kubeconfig file, or as the pod's service account if the path is empty.
 
         Raises `BadInputError` if there is neither.
         """
         return cls(await KubernetesClient.connect(kubeconfig, agent=INGESTOR))
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._client.close()
 
-    async def page(self, kind: Kind, continue_token: str) -> ListAnswer:
-        """One page of the list; the first looks up the version that the server prefers."""
+    async def page(self, kind: WatchedKind, continue_token: str) -> ListAnswer:
+        """Request a page of the list; the first page looks up the version that the server prefers."""
         if not continue_token or kind.name not in self._versions:
             self._versions[kind.name] = kind.version or await self._preferred(kind)
         query = {"limit": str(PAGE), **({"continue": continue_token} if continue_token else {}), **_selection(kind)}
@@ -87,25 +87,25 @@ class KubernetesSource:
         return ListAnswer(body=body, api_version=self._api_version(kind))
 
     @contextlib.asynccontextmanager
-    async def stream(self, kind: Kind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
-        """A watch that begins with all there is, as new as etcd has it (Kubernetes: "streaming lists")."""
+    async def stream(self, kind: WatchedKind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
+        """Open a watch that begins with every existing object, as new as in etcd (Kubernetes: "streaming lists")."""
         self._versions[kind.name] = kind.version or await self._preferred(kind)
         asked = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         async with self._watching(kind, asked) as lines:
             yield self._api_version(kind), lines
 
     @contextlib.asynccontextmanager
-    async def watch(self, kind: Kind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
-        """A watch with bookmarks."""
+    async def watch(self, kind: WatchedKind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """Open a watch with bookmarks."""
         async with self._watching(kind, {"resourceVersion": resource_version}) as lines:
             yield lines
 
     @contextlib.asynccontextmanager
-    async def _watching(self, kind: Kind, asked: Mapping[str, str]) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def _watching(self, kind: WatchedKind, asked: Mapping[str, str]) -> AsyncGenerator[AsyncIterator[bytes]]:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
-            # As long as the server's own clients ask.
+            # The range of client-go's reflectors.
             "timeoutSeconds": str(random.randint(300, 600)),  # noqa: S311 (spreads reconnects, guards nothing)
             **asked,
             **_selection(kind),
@@ -120,32 +120,32 @@ class KubernetesSource:
             raise SourceError(Failure(error.why)) from error
 
     async def issuer(self) -> tuple[str, dict[str, Any]]:
-        """Issuer and keys, from the API server's OpenID documents."""
+        """Read issuer and keys from the API server's OpenID documents."""
         try:
-            found = decode(_Discovery, await self._get("/.well-known/openid-configuration", {}))
+            found = decode(_OpenIdDocument, await self._get("/.well-known/openid-configuration", {}))
             keys = decode(dict[str, Any], await self._get("/openid/v1/jwks", {}))
         except UndecodableError as error:
             raise SourceError(Failure("malformed OpenID document")) from error
         return found.issuer, keys
 
     async def answers(self) -> None:
-        """Ask the server for its version, which any client may: a refusal is an answer too. Raises `SourceError`."""
+        """Request the server's version; a refusal is an answer too. Raises `SourceError` if there is none, or a 5xx."""
         answer = await self._request("GET", "/version")
         if answer.status >= 500:
             raise SourceError(Failure(f"http {answer.status}", status=answer.status))
 
-    def _api_version(self, kind: Kind) -> str:
+    def _api_version(self, kind: WatchedKind) -> str:
         version = self._versions[kind.name]
         return f"{kind.group}/{version}" if kind.group else version
 
-    async def _preferred(self, kind: Kind) -> str:
+    async def _preferred(self, kind: WatchedKind) -> str:
         try:
-            group = decode(_Group, await self._get(f"/apis/{kind.group}", {}))
+            group = decode(_ApiGroup, await self._get(f"/apis/{kind.group}", {}))
             served = [each.version for each in group.versions]
             first = group.preferred_version.version if group.preferred_version else ""
             for version in sorted(served, key=lambda each: each != first):
                 body = await self._get(f"/apis/{kind.group}/{version}", {})
-                if any(each.name == kind.plural for each in decode(_Resources, body).resources):
+                if any(each.name == kind.plural for each in decode(_ApiResourceList, body).resources):
                     return version
         except UndecodableError as error:
             raise SourceError(Failure("malformed discovery")) from error
@@ -161,7 +161,7 @@ class KubernetesSource:
         return answer.body
 
     async def send(self, method: str, path: str, body: Any, content_type: str) -> int:
-        """See `reporting.Writing`."""
+        """See `ApiSender`."""
         answer = await self._request(method, path, body=body, content_type=content_type, most=_ANSWER, cut=True)
         if answer.status in (401, 429) or answer.status >= 500:
             raise _refused(answer)
@@ -178,7 +178,7 @@ def _refused(answer: ApiAnswer) -> SourceError:
     return SourceError(failure_of(answer.status, answer.body, answer.retry_after))
 
 
-def _selection(kind: Kind) -> dict[str, str]:
+def _selection(kind: WatchedKind) -> dict[str, str]:
     return {"fieldSelector": f"metadata.name={kind.object_name}"} if kind.object_name else {}
 
 

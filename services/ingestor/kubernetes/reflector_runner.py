@@ -1,8 +1,8 @@
-"""One reflector over one source: performs its actions and feeds the outcomes back, for ever.
+"""Runs one reflector over one source: performs its actions and reports their outcomes, for ever.
 
-A watch whose other end is gone is ended by the kernel within seconds (`shared.kubernetes.transport`) and resumed. One
-that stays silent for longer than the server's bookmarks are apart is taken for dead, too: its host answers, and whoever
-should speak does not. Time that the writer makes us wait does not count as silence.
+The kernel ends a watch whose peer is gone within seconds (`shared.kubernetes.transport`); it is then resumed. A watch
+that is silent for longer than the server's interval of bookmarks is taken for dead too: the host answers, but the API
+server does not. Time spent waiting for the writer does not count as silence.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from services.ingestor.core.kinds import Kind
+from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.core.list_decode import read_line, read_page
-from services.ingestor.core.observations import Fact
+from services.ingestor.core.observations import Observation
 from services.ingestor.core.projection import UnreadableObjectError
-from services.ingestor.core.reflector import Failure, FetchPage, OpenWatch, Reflector, Step, StreamList, Wait
-from services.ingestor.kubernetes.source import KindAbsentError, Source, SourceError
+from services.ingestor.core.reflector import SILENCE, Failure, FetchPage, OpenWatch, Reflector, Step, StreamList, Wait
+from services.ingestor.kubernetes.object_source import KindAbsentError, ObjectSource, SourceError
+from services.ingestor.settings import SILENCE as SILENCE_SECONDS
 
 _log = logging.getLogger(__name__)
 
-SILENCE = 150.0
-"""Seconds; Kubernetes sends bookmarks about once a minute."""
 
-
-class Runner:
-    """Keeps one kind in step."""
+class ReflectorRunner:
+    """Follows one kind."""
 
     def __init__(
         self,
-        kind: Kind,
+        kind: WatchedKind,
         reflector: Reflector,
-        source: Source,
-        sink: Callable[[Fact], Awaitable[None]],
+        source: ObjectSource,
+        sink: Callable[[Observation], Awaitable[None]],
         *,
         clock: Callable[[], float],
-        silence: float = SILENCE,
+        silence: float = SILENCE_SECONDS,
         listed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`clock` is the event loop's. `listed` is called after each list, when the server is certainly there."""
+        """`clock` is the event loop's. `listed` is called after each list: the server is available then."""
         self.kind = kind
         self.reflector = reflector
         self.unreadable = 0
+        """Objects that could not be decoded, since the start."""
         self._source = source
         self._sink = sink
         self._clock = clock
         self._silence = silence
         self._listed = listed
         self._api_version = kind.version
-        self._doubt: bool | None = None
+        self._relist: bool | None = None
+        """Whether the requested list confirms another; None: no list is requested."""
         self._interruptible: asyncio.Timeout | None = None
 
-    def doubt(self, *, confirming: bool) -> None:
-        """Somebody needs a new list, soon."""
-        self._doubt = confirming
-        # A timeout that has just run out cannot be moved, and need not be.
+    def relist(self, *, confirming: bool) -> None:
+        """List again soon. `confirming`: because the newest list looked older than the log."""
+        self._relist = confirming
+        # A timeout that has just expired cannot be rescheduled, and need not be.
         if self._interruptible is not None and not self._interruptible.expired():
             self._interruptible.reschedule(self._clock())
 
@@ -63,15 +63,15 @@ class Runner:
         """Follow the kind for ever."""
         step = self.reflector.begin()
         while True:
-            for fact in step.facts:
-                await self._sink(fact)
+            for observation in step.observations:
+                await self._sink(observation)
             step = await self.turn(step)
 
     async def turn(self, step: Step) -> Step:
-        """Perform one action; what follows from it."""
-        if self._doubt is not None:
-            confirming, self._doubt = self._doubt, None
-            step = self.reflector.again(confirming=confirming)
+        """Perform one action; returns the next step."""
+        if self._relist is not None:
+            confirming, self._relist = self._relist, None
+            step = self.reflector.relist(confirming=confirming)
         match step.action:
             case FetchPage(token):
                 return await self._fetch(token)
@@ -119,7 +119,7 @@ class Runner:
             except SourceError as error:
                 return self._after(error.failure, self.reflector.stream_refused(error.failure, self._clock()), "list")
             except TimeoutError:
-                return self._failed(Failure("silence"), "list")
+                return self._failed(Failure(SILENCE), "list")
             self.reflector.streamed(self._clock())
             return await self._follow(lines)
 
@@ -131,7 +131,7 @@ class Runner:
             except SourceError as error:
                 return self._failed(error.failure, "watch")
             except TimeoutError:
-                return self._failed(Failure("silence"), "watch")
+                return self._failed(Failure(SILENCE), "watch")
             self.reflector.opened(self._clock())
             return await self._follow(lines)
 
@@ -140,7 +140,7 @@ class Runner:
         try:
             async with asyncio.timeout(self._silence) as silence:
                 self._interruptible = silence
-                if self._doubt is not None:
+                if self._relist is not None:
                     silence.reschedule(self._clock())
                 async for raw in lines:
                     read = read_line(self.kind.name, raw, api_version=self._api_version, only=self.kind.object_name)
@@ -152,20 +152,20 @@ class Runner:
                     before = silence.when()
                     silence.reschedule(None)
                     was_streaming = reflector.streaming
-                    for fact in reflector.line(line):
-                        await self._sink(fact)
+                    for observation in reflector.line(line):
+                        await self._sink(observation)
                     if was_streaming and not reflector.streaming:
                         self._listed()
-                    # A list has to end in time, however much it says.
+                    # A list must end in time, however many objects it has.
                     until = before if reflector.streaming else self._clock() + self._silence
-                    silence.reschedule(self._clock() if self._doubt is not None else until)
+                    silence.reschedule(self._clock() if self._relist is not None else until)
             return reflector.closed(self._clock())
         except SourceError as error:
             return self._failed(error.failure, "watch")
         except TimeoutError:
-            if self._doubt is not None:
+            if self._relist is not None:
                 return Step(action=FetchPage())  # `turn` lists again instead
-            return self._failed(Failure("silence"), "watch")
+            return self._failed(Failure(SILENCE), "watch")
         finally:
             self._interruptible = None
 
@@ -174,9 +174,9 @@ class Runner:
 
     def _after(self, failure: Failure, step: Step, what: str) -> Step:
         if isinstance(step.action, FetchPage):
-            return step  # it only wants to be asked in another way
+            return step  # no failure: the list is requested in pages instead
         wait = step.action.seconds if isinstance(step.action, Wait) else 0.0
-        level = logging.DEBUG if failure.why == "silence" else logging.WARNING
+        level = logging.DEBUG if failure.why == SILENCE else logging.WARNING
         _log.log(
             level,
             "a %s failed",

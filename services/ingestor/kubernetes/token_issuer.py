@@ -1,7 +1,7 @@
-"""The cluster's token issuer as an event: who verifies service-account tokens needs no Kubernetes for it.
+"""Polls the cluster's token issuer: as an event, it lets services verify service-account tokens without Kubernetes.
 
-There is no watch for it, so it is read again every few minutes, and whenever a reflector has had to list: after
-the API server was away its keys may be others.
+The API has no watch for it, so it is read again every few minutes, and after each list of namespaces: while the API
+server was away, its keys may have changed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from services.ingestor.core.kinds import TOKEN_ISSUER
-from services.ingestor.core.observations import Fact, Listed
+from services.ingestor.core.observations import KindListed, Observation
 from services.ingestor.core.projection import project_issuer
-from services.ingestor.kubernetes.source import Source, SourceError
+from services.ingestor.kubernetes.object_source import ObjectSource, SourceError
+from services.ingestor.settings import ISSUER_INTERVAL
 from shared.timing.backoff import Backoff
 
 _log = logging.getLogger(__name__)
@@ -23,9 +24,14 @@ class IssuerPoller:
     """Keeps the `TokenIssuer` event current."""
 
     def __init__(
-        self, source: Source, sink: Callable[[Fact], Awaitable[None]], *, every: float = 300.0, retry: float = 2.0
+        self,
+        source: ObjectSource,
+        sink: Callable[[Observation], Awaitable[None]],
+        *,
+        every: float = ISSUER_INTERVAL,
+        retry: float = 2.0,
     ) -> None:
-        """`every` and `retry` in seconds; failures are tried again at twice the pause each, up to `every`."""
+        """`every`, `retry`: seconds between readings; after failures the delay doubles from `retry` up to `every`."""
         self._source = source
         self._sink = sink
         self._every = every
@@ -33,12 +39,12 @@ class IssuerPoller:
         self._wanted = asyncio.Event()
         self.failing = "not read yet"
 
-    def poke(self) -> None:
-        """Read it again soon."""
+    def read_soon(self) -> None:
+        """Read the issuer again soon."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Read for ever."""
+        """Poll for ever."""
         delays = self._backoff.delays()
         while True:
             self._wanted.clear()
@@ -53,7 +59,9 @@ class IssuerPoller:
             self.failing = ""
             delays.reset()
             await self._sink(
-                Listed(kind=TOKEN_ISSUER, resource_version="", objects=(project_issuer(issuer, jwks),), complete=False)
+                KindListed(
+                    kind=TOKEN_ISSUER, resource_version="", objects=(project_issuer(issuer, jwks),), complete=False
+                )
             )
             try:
                 async with asyncio.timeout(self._every):

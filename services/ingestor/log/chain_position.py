@@ -1,20 +1,18 @@
-"""Where a writer stands in the log: what the log holds, the checkpoint after it, and whether its chain holds.
+"""Tracks a writer's position in the log: index of the objects, checkpoint after them, and validity of the chain.
 
-Rebuilt from the log's own words whenever the log refuses an append: the chain is verified on the way, and a log that
-lost, rolled back or changed a record is *broken*, to be replaced by a new epoch.
+Updated from the log's records whenever the log refuses an append. The chain is verified on the way; a log that lost,
+rolled back or changed a record is *broken*, and a new epoch must replace it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
-import msgspec
-
-from services.ingestor.core.diff import Known
-from services.ingestor.core.object_index import Book
-from services.ingestor.core.observations import ObjectName
+from services.ingestor.core.log_diff import KnownObject
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.core.observations import NamespacedName
+from services.ingestor.log.witness import NoWitness, Witness
 from shared.eventlog.chain import ChainVerifier, checkpoint_at, was_changed
 from shared.eventlog.epoch import begins_later, latest_of
 from shared.eventlog.protocol import (
@@ -27,105 +25,81 @@ from shared.eventlog.protocol import (
     Record,
     epoch_records,
 )
-from shared.records import chunked_payload, events
-from shared.records.subjects import Streams
+from shared.records import events
 
 _log = logging.getLogger(__name__)
 
-
-class Compiled(msgspec.Struct, frozen=True):
-    """How far somebody is known to have read."""
-
-    version: int = 0
-    """The highest sequence: the version of the newest snapshot; 0: there is none."""
-    epoch: str = ""
-    """The latest epoch; empty: none is known."""
+LOG_UNAVAILABLE = "the log is unavailable"
+"""`trouble` while the log does not answer."""
 
 
-Witness = Callable[[], Awaitable[Compiled]]
-"""Tells what was compiled already."""
-
-
-async def newest_version(commits: EventLog, keyframes: EventLog, streams: Streams) -> Compiled:
-    """What the newest commit or keyframe was compiled from, whichever is newer."""
-    last = await commits.last(streams.snapshot_subject), await keyframes.last(streams.keyframe_subject)
-    found = [record for record in last if record is not None]
-    return Compiled(
-        max(map(chunked_payload.version_of, found), default=0), latest_of(*map(chunked_payload.epoch_of, found))
-    )
-
-
-async def _no_witness() -> Compiled:
-    return Compiled()
-
-
-class Standing:
+class ChainPosition:
     """Owned by one writer, which moves `tip` on as it appends."""
 
     def __init__(self, log: EventLog, scope: str, *, retry: float, witness: Witness | None = None) -> None:
-        """`retry`: seconds between attempts while the log is away."""
-        self._witness = witness or _no_witness
-        self.book = Book()
+        """`scope`: subject of the chain. `retry`: seconds between attempts while the log is away."""
+        self._witness = witness or NoWitness()
+        self.scope = scope
+        self.index = ObjectIndex()
         self.tip = EMPTY
         self.broken = False
-        """Whether the next append must begin a new epoch; the book is empty then."""
+        """Whether the next append must begin a new epoch; the index is empty then."""
         self.trouble = "starting"
-        """Why nothing can be written now; empty while all is well."""
+        """Why nothing can be appended now; empty: it can."""
         self.floor = 0
         """Highest sequence that was ever seen: a new epoch must lie beyond it, because versions only grow."""
         self.newer = ""
-        """What a newer build is needed for; empty: nothing. The book lacks that event and all after it."""
+        """Why the log needs a newer build; empty: it does not. The index lacks that event and all later ones."""
         self.latest = ""
-        """The latest epoch that was ever seen: a new one must begin after it, whatever the clock says."""
+        """The latest epoch that was ever seen: a new one must be later, whatever the clock reads."""
         self.lost = ""
-        """What the newest break lost, for people; empty: nothing yet."""
+        """Reason of the newest break, for people; empty: the log was never broken."""
         self.missing = 0
-        """Records that the epoch was announced with and that are not there yet."""
+        """Records that the epoch declared and that have not been read or appended."""
         self.outdated: set[str] = set()
-        """Kinds of which the log, by another writer, says something older than what we knew: to be listed again."""
+        """Kinds of which another writer appended older state than this one knew: they must be listed again."""
         self._unfinished = False
-        """Whether it is broken only because its epoch was begun and not finished, which its writer may do yet."""
+        """Whether the log is broken only because its epoch is incomplete, which its writer may still complete."""
         self._extent: Extent | None = None
-        """What the stream held when its chain was last read through."""
+        """Extent of the stream when its chain was last read completely."""
         self._log = log
-        self._scope = scope
         self._retry = retry
 
-    async def vanished(self) -> bool:
-        """Whether the stream lacks records that were there when its chain was last read, and nobody here trimmed.
+    async def lost_records(self) -> bool:
+        """Whether the stream lacks records that it had when its chain was last read, and that were not trimmed here.
 
-        Records in its midst can vanish behind everybody who has read them; the chain shows it to who reads again.
+        A record can be lost behind the readers that have read it; only reading the chain again shows where.
         """
         now = await self._log.extent()
         before, self._extent = self._extent, self._extent or now
         return before is not None and now.lacks(before)
 
     def trimmed(self, first: int) -> None:
-        """The stream now begins with this record, by our own hand."""
+        """Record that this ingestor trimmed the stream to begin at `first`."""
         held = self._extent
         if held is not None and first > held.first:
             self._extent = Extent(first=first, last=held.last, count=held.last - first + 1 - held.gaps)
 
     async def catch_up(self, start: Checkpoint) -> bool:
-        """Read what others wrote after `start`; true if anything was there. Waits while the log is away."""
+        """Read the records after `start`; returns whether there were any. Waits while the log is away."""
         origin = start
         self.floor = max(self.floor, start.sequence)
-        before: dict[tuple[str, ObjectName], Known | None] = {}
+        before: dict[tuple[str, NamespacedName], KnownObject | None] = {}
         while True:
             try:
                 verifier = ChainVerifier(start)
                 try:
-                    async for record in self._log.read(start=start.sequence + 1, subjects=self._scope):
-                        if self._fold(verifier, record, self.book, before):
-                            # Somebody has begun a new epoch: whatever was broken is void.
+                    async for record in self._log.read(start=start.sequence + 1, subjects=self.scope):
+                        if self._fold(verifier, record, self.index, before):
+                            # Another writer has begun a new epoch, which voids the broken one.
                             self.broken = False
-                    found = await self._log.tip(self._scope)
+                    found = await self._log.tip(self.scope)
                 except ChainBrokenError:
                     await self.read_all()
                     return True
                 self.tip = verifier.checkpoint
                 if found.sequence < self.tip.sequence or (found.sequence == self.tip.sequence and found != self.tip):
-                    # Rolled back, or its end was changed. Readers may have seen what is lost: a new epoch it is.
+                    # Rolled back, or its end was changed. Readers may have seen the lost records: begin an epoch.
                     self.floor = max(self.floor, self.tip.sequence)
                     seen = self.tip
                     await self.read_all()
@@ -138,7 +112,7 @@ class Standing:
                         await self.read_all()
                     self.trouble = ""
                     self.outdated |= {
-                        key[0] for key, known in before.items() if self.book.contradicts(key[0], key[1], known)
+                        key[0] for key, known in before.items() if self.index.contradicts(key[0], key[1], known)
                     }
                     return self.tip != origin
                 start = self.tip
@@ -159,22 +133,25 @@ class Standing:
             return
 
     async def read_all(self) -> None:
-        """Read the whole chain: the book anew, and whether the chain holds. If the log goes away, nothing changes."""
+        """Rebuild the index from the whole chain, and verify the chain.
+
+        Raises `LogUnavailableError`, and changes nothing then.
+        """
         before = self.missing, self.newer
         try:
-            # Asked first: what is compiled by then stands in what is read, whoever writes on meanwhile.
-            compiled = await self._witness()
+            # Requested first: events compiled by now are among those read next, even if another writer appends.
+            compiled = await self._witness.compiled()
             extent = await self._log.extent()
-            book, tip, why = await self._read_through()
+            index, tip, why = await self._read_through()
             if why:
-                # A trim under a reader looks like a hole. It is one if it is still there.
-                book, tip, why = await self._read_through()
+                # A trim during the reading looks like a hole. It is a hole if a second reading finds it too.
+                index, tip, why = await self._read_through()
             self._extent = extent
         except LogUnavailableError:
             self.missing, self.newer = before
             raise
-        self.outdated |= self.book.become(book)
-        # Where this writer stood was there too: it may have written since it last read.
+        self.outdated |= self.index.replace_with(index)
+        # The old tip existed as well: this writer may have appended since its last reading.
         self.floor = max(self.floor, self.tip.sequence, tip.sequence, compiled.version)
         self.latest = latest_of(self.latest, compiled.epoch)
         self.tip = tip
@@ -184,38 +161,38 @@ class Standing:
         elif self.tip.sequence < self.floor:
             self._break(f"records up to {self.floor} were there, and it ends at {self.tip.sequence}")
         elif self.missing:
-            self.give_up_epoch()
+            self.abandon_epoch()
 
     async def _begun_after(self, seen: Checkpoint) -> bool:
-        """Whether somebody has begun an epoch beyond all that was seen, between the look and the reading."""
+        """Whether another writer has begun an epoch after everything that was seen, between tip and reading."""
         if not begins_later(self.tip.epoch, seen.epoch):
             return False
         first = await self._log.at(seen.sequence)
         return first is not None and first.sequence > seen.sequence
 
-    async def _read_through(self) -> tuple[Book, Checkpoint, str]:
-        """What the log says, where it ends, and why its chain does not hold (empty: it does)."""
+    async def _read_through(self) -> tuple[ObjectIndex, Checkpoint, str]:
+        """Returns index, last checkpoint, and why the chain is broken; empty: it is not."""
         self.missing, self.newer = 0, ""
-        book, verifier, why = Book(), ChainVerifier(), ""
-        async for record in self._log.read(subjects=self._scope):
+        index, verifier, why = ObjectIndex(), ChainVerifier(), ""
+        async for record in self._log.read(subjects=self.scope):
             try:
-                if self._fold(verifier, record, book):
+                if self._fold(verifier, record, index):
                     why = ""
             except ChainBrokenError as error:
                 why = why or str(error)
                 verifier = ChainVerifier(checkpoint_at(record))
-        return book, verifier.checkpoint, why or verifier.headless
+        return index, verifier.checkpoint, why or verifier.headless
 
-    async def begin_anew(self) -> None:
-        """Make room for a new epoch: its sequences lie beyond everything that was ever read. Raises as the log does."""
+    async def prepare_epoch(self) -> None:
+        """Advance the log so that a new epoch lies beyond every sequence ever read. Raises as the log does."""
         self._extent = None
         _, last = await self._log.bounds()
         if last < self.floor:
             await self._log.advance(beyond=self.floor)
-            self.tip = await self._log.tip(self._scope)
+            self.tip = await self._log.tip(self.scope)
 
-    def give_up_epoch(self) -> None:
-        """Whoever began the epoch did not finish it: another one is needed, for nobody compiles half an epoch."""
+    def abandon_epoch(self) -> None:
+        """Mark an incomplete epoch as broken: its writer has stopped, and compilers do not use half an epoch."""
         self._unfinished = True
         self._break(f"epoch {self.tip.epoch} lacks {self.missing} of the records that it began with")
 
@@ -223,15 +200,15 @@ class Standing:
         self,
         verifier: ChainVerifier,
         record: Record,
-        book: Book,
-        before: dict[tuple[str, ObjectName], Known | None] | None = None,
+        index: ObjectIndex,
+        before: dict[tuple[str, NamespacedName], KnownObject | None] | None = None,
     ) -> bool:
-        """Enter a record; true if it begins a new epoch. `before` keeps what was known of each object entered."""
+        """Enter a record; returns whether it begins an epoch. `before` receives the earlier state of its object."""
         begins = verifier.fold(record)
         if record.epoch != self.latest:
             self.latest = latest_of(self.latest, record.epoch)
         if begins:
-            book.clear()
+            index.clear()
             self.newer = ""
             self.missing = epoch_records(record)
         self.missing = max(0, self.missing - 1)
@@ -239,18 +216,18 @@ class Standing:
             before.clear()
         if not self.newer:
             try:
-                book.fold(record, before)
+                index.fold(record, before)
             except (events.CorruptEventError, events.FutureEventError) as error:
                 if was_changed(record):
-                    # The first that is read is believed by the verifier, as nothing stands before it.
+                    # The verifier accepts the first record that it reads, as it has no predecessor.
                     what = f"record {record.sequence} is not what was written: it was changed"
                     raise ChainBrokenError("log/chain-broken", what, about=record.subject) from error
                 if isinstance(error, events.FutureEventError):
                     self.newer = error.state(record.sequence)
                     _log.error("%s; nothing is written until then", self.newer, extra={"code": error.code})
                 else:
-                    # It is what its writer wrote, and no object: compilers pass over it too. If there was one, the
-                    # next list finds that the log lacks it.
+                    # Its writer wrote it like this, and it is no object: compilers pass over it too. If the object
+                    # exists, the next list shows that the log lacks it.
                     _log.debug("event %d is passed over: %s", record.sequence, error, extra={"code": error.code})
         return begins
 
@@ -258,4 +235,4 @@ class Standing:
         if not self.broken:
             _log.error("the log is broken, a new epoch will replace it: %s", why, extra={"code": "log/broken"})
         self.broken, self.lost = True, why
-        self.book.clear()
+        self.index.clear()

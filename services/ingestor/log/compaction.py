@@ -1,18 +1,18 @@
-"""How the log of events stays finite: what lives is said again, and only then is the old part forgotten.
+"""Compacts the log of events: appends every old living object again, then trims the records before the history window.
 
-Nothing is ever dropped by age. Records older than the history window may be forgotten once every object that lives has
-a record behind them; objects that did not change for so long are therefore written again, byte for byte, before the
-trim. So whoever begins to read at the first record that is left still learns every living object, and needs no
-checkpoint of anybody's. The last of what is said again also says where the log may begin from then on, or a log that
-lost its beginning would pass for a trimmed one (`shared.eventlog.trim_marker`). The order (write, look, trim) makes a
-crash between any two of them harmless.
+Nothing is dropped by age alone. Records older than the history window may be trimmed once every living object has a
+later record; objects that did not change for so long are therefore appended again, byte for byte, before the trim. A
+reader that begins at the first remaining record still receives every living object, and needs no checkpoint. The last
+re-appended record carries a trim marker, because otherwise a log that lost its beginning would look like a trimmed one
+(`shared.eventlog.trim_marker`). The order (append, check, trim) makes a crash between any two steps harmless.
 """
 
 from __future__ import annotations
 
 import logging
 
-from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.chain_position import ChainPosition
+from services.ingestor.settings import HISTORY, HISTORY_SLACK
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import HEADER_BEGINS, HEADER_KEPT, MAX_BATCH, Draft, EventLog, Record
 from shared.eventlog.stream_spec import matches
@@ -20,45 +20,45 @@ from shared.records import events
 
 _log = logging.getLogger(__name__)
 
-WINDOW = 7 * 86400.0
-SLACK = 20_000
 
+class Compactor:
+    """Compacts one scope of the log; used by the leader alone."""
 
-class Retention:
-    """Trims one scope of the log; used by the leader alone."""
-
-    def __init__(self, log: EventLog, scope: str, *, window: float = WINDOW, slack: int = SLACK) -> None:
-        """`window`: seconds of history that are kept. `slack`: records up to which nothing is done at all."""
+    def __init__(self, log: EventLog, scope: str, *, window: float = HISTORY, slack: int = HISTORY_SLACK) -> None:
+        """`window`: seconds of history that are kept. `slack`: records up to which nothing is done."""
         self._log = log
         self._scope = scope
         self._window = window
         self._slack = slack
         self.trimmed_to = 0
-        """Sequence of the first record that is kept; 0: nothing was trimmed yet."""
+        """Sequence of the first kept record; 0: nothing was trimmed yet."""
 
-    async def run(self, standing: Standing) -> None:
-        """Trim if there is enough to trim. Raises as `EventLog.append` does; what was done by then is no harm."""
+    async def run(self, position: ChainPosition) -> None:
+        """Compact if there is enough to trim. Raises as `EventLog.append` does; the steps done by then are harmless."""
         cut = await self._cut()
         if cut is None:
             return
-        renewed = await self._renew(standing, cut)
+        renewed = await self._renew(position, cut)
         if not renewed:
             return
         stale = [
             record.subject
             for record in await self._log.last_per_subject(self._scope)
-            if record.sequence < cut and record.epoch == standing.tip.epoch and _lives(record)
+            if record.sequence < cut and record.epoch == position.tip.epoch and _lives(record)
         ]
         if stale:
             _log.error("nothing is trimmed: %d objects live in the old part only", len(stale))
             return
         await self._log.trim(before=cut, subjects=self._scope)
-        standing.trimmed(cut)
+        position.trimmed(cut)
         self.trimmed_to = cut
         _log.info("trimmed", extra={"before": cut, "said_again": renewed})
 
     async def _cut(self) -> int | None:
-        """The first sequence within the window, if enough lies before it. Ages are differences of the log's times."""
+        """Returns the first sequence within the window, or None if too few records lie before it.
+
+        Ages are differences of the log's times.
+        """
         first, _ = await self._log.bounds()
         newest = await self._log.last(self._scope)
         if newest is None or newest.sequence - first < self._slack:
@@ -73,19 +73,19 @@ class Retention:
                 low = max(middle, record.sequence) + 1
             else:
                 high = middle
-        return await self._own(low) if low - first >= self._slack // 2 else None
+        return await self._first_in_scope(low) if low - first >= self._slack // 2 else None
 
-    async def _own(self, sequence: int) -> int | None:
-        """The first of our records from there on: others may share the stream."""
+    async def _first_in_scope(self, sequence: int) -> int | None:
+        """Returns the first sequence of this scope from `sequence` on: other clusters may share the stream."""
         record = await self._log.at(sequence)
         while record is not None and not matches(self._scope, record.subject):
             record = await self._log.at(record.sequence + 1)
         return record.sequence if record is not None else None
 
-    async def _renew(self, standing: Standing, cut: int) -> int:
-        """Say again what lives and was said before `cut` only, and with it that the log may begin there; how many."""
-        newest = [one for one in await self._log.last_per_subject(self._scope) if one.epoch == standing.tip.epoch]
-        # Something must carry the mark, so what was said last is said again where nothing else has to be.
+    async def _renew(self, position: ChainPosition, cut: int) -> int:
+        """Append again living objects whose record lies before `cut`, with the trim marker; returns their number."""
+        newest = [one for one in await self._log.last_per_subject(self._scope) if one.epoch == position.tip.epoch]
+        # One record must carry the trim marker, so the newest is appended again if no other must be.
         old = [record for record in newest if record.sequence < cut and _lives(record)] or newest[-1:]
         for start in range(0, len(old), MAX_BATCH):
             batch = old[start : start + MAX_BATCH]
@@ -93,15 +93,15 @@ class Retention:
                 Draft(
                     subject=record.subject,
                     payload=record.payload,
-                    message_id=f"kept/{standing.tip.epoch}/{record.sequence}",
+                    message_id=f"kept/{position.tip.epoch}/{record.sequence}",
                     headers=_kept(record, begins=cut if record is old[-1] else 0),
                 )
                 for record in batch
             ]
-            standing.tip = await self._log.append(drafts, scope=self._scope, after=standing.tip)
-            first = standing.tip.sequence - len(batch) + 1
+            position.tip = await self._log.append(drafts, scope=self._scope, after=position.tip)
+            first = position.tip.sequence - len(batch) + 1
             for offset, record in enumerate(batch):
-                standing.book.said_again(events.read(record).key, first + offset)
+                position.index.reappended(events.read(record).key, first + offset)
         return len(old)
 
 
@@ -114,5 +114,5 @@ def _lives(record: Record) -> bool:
     try:
         return events.read(record).operation == events.APPLIED
     except MeshlogError:
-        # What cannot be read is no object that anybody could lose.
+        # An unreadable record contains no object that could be lost.
         return False

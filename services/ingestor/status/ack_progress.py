@@ -1,11 +1,11 @@
-"""How far policy has come: which proxies an object concerns, and which of them hold it. Pure.
+"""Tracks acknowledgements: which proxies an object concerns, and which of them have acknowledged it. Pure.
 
-Folded from the compiler's commits and the proxies' statuses. Of a commit only names are kept, no bytes: a resource
-names the objects that its bytes depend on, a view says which workload class has it, and a class which proxies are in
-it. A proxy holds an object unless it lacks a commit that holds the object's event *and* changes its class: a commit
-that changes nothing for a proxy is never acknowledged by it, and needs not be.
+Folded from the compiler's commits and the proxies' statuses. Only names are kept of a commit, no bytes: a resource
+names the objects that its bytes depend on, a view names the resources of a workload class, and a class its proxies. A
+proxy holds an object unless it lacks a commit that contains the object's event *and* changes its class: a proxy never
+acknowledges a commit that changes nothing for it, and need not.
 
-What an answer may have changed for is collected (`stirred`), so that who reports looks at no more than that.
+Objects whose state may have changed are collected (`take_changed`), so that the reporter evaluates only these.
 """
 
 from __future__ import annotations
@@ -22,55 +22,56 @@ _MOST_CHANGES = 64
 """Changes of a class that are remembered; a proxy that lacks an older one lacks all since."""
 
 
-class Lag(msgspec.Struct, frozen=True):
-    """A connected proxy that has not acknowledged all that its class was given."""
+class ProxyLag(msgspec.Struct, frozen=True):
+    """A connected proxy that has not acknowledged all changes of its class."""
 
     proxy: str
     holds: int
-    """It holds every event up to this one, and lacks some after it."""
+    """Version up to which it holds every event; it lacks later ones."""
 
 
-class Concern(msgspec.Struct, frozen=True):
+class ConcernedProxies(msgspec.Struct, frozen=True):
     """Connected proxies whose configuration depends on an object."""
 
     count: int
     waiting: tuple[str, ...] = ()
-    """Those of them that lack it, sorted."""
+    """Those that lack it, sorted."""
 
 
-class _Class:
+class _WorkloadClass:
     """A workload class."""
 
     def __init__(self) -> None:
         self.members: set[str] = set()
         self.changes: list[tuple[int, int]] = []
-        """Parent and version of the commits that changed its view, oldest first."""
+        """Parent and version of each commit that changed its view, oldest first."""
         self.dropped = 0
-        """Version of the newest change that is not remembered any more; 0: none is known."""
+        """Version of the newest change that was dropped from `changes`; 0: none was."""
         self.connected = 0
-        self.lags: tuple[Lag, ...] = ()
+        self.lags: tuple[ProxyLag, ...] = ()
 
     def change(self, parent: int, version: int) -> None:
-        """Its view is another from this version on."""
+        """Record a commit that changed its view."""
         self.changes.append((parent, version))
         if len(self.changes) > _MOST_CHANGES:
             self.dropped = self.changes.pop(0)[1]
 
 
-class Reach:
-    """Mutable; one owner."""
+class AckProgress:
+    """The fold, mutable; one owner."""
 
     def __init__(self, *, cluster: str, kinds: Collection[str]) -> None:
-        """Objects of these kinds in this cluster are looked after; proxies of every cluster count."""
+        """Tracks objects of these kinds in this cluster; proxies of every cluster count."""
         self.version = 0
         self.namespaces: frozenset[str] = frozenset()
-        """Members of the mesh."""
+        """Namespaces that are members of the mesh."""
         self.left_out_others: dict[ObjectKey, list[Quarantined]] = {}
-        """What is left out of objects of other kinds in this cluster."""
+        """Left-out objects of other kinds in this cluster."""
         self._cluster = cluster
         self._kinds = frozenset(kinds)
         self._statuses: dict[str, ProxyStatus] = {}
-        self._said = 0
+        self._announced = 0
+        """Up to which event the compiler has announced that all is published."""
         self._epoch = ""
         self._clear()
 
@@ -81,18 +82,18 @@ class Reach:
         self._views: dict[str, dict[tuple[str, str], str]] = {}
         self._proxies: dict[str, tuple[str, str]] = {}
         self._moved: dict[str, int] = {}
-        self._classes: dict[str, _Class] = {}
+        self._classes: dict[str, _WorkloadClass] = {}
         self._quarantine: dict[ObjectKey, list[Quarantined]] = {}
         self.left_out_others = {}
         self._known_from = 0
-        self._stirred: set[ObjectKey] = set()
-        self._stirred_classes: set[str] = set()
-        self._stirred_all = True
+        self._changed: set[ObjectKey] = set()
+        self._changed_classes: set[str] = set()
+        self._all_changed = True
 
-    # What happens
+    # Inputs
 
     def take_commit(self, commit: Commit) -> None:
-        """Fold a commit in. Raises `SnapshotError` if it does not follow what was folded before."""
+        """Fold a commit. Raises `SnapshotError` if it does not follow the newest folded one."""
         whole = commit.parent == 0
         if whole:
             self._clear()
@@ -108,9 +109,9 @@ class Reach:
             self._put_quarantine(commit.quarantine)
         if commit.mesh_namespaces is not None:
             self.namespaces = frozenset(commit.mesh_namespaces)
-            self._stirred_all = True
+            self._all_changed = True
         self.version, self._epoch = commit.version, commit.epoch
-        for name in list(self._stirred_classes):
+        for name in list(self._changed_classes):
             self._count(name)
 
     def _take_views(self, commit: Commit) -> None:
@@ -122,7 +123,7 @@ class Reach:
             self._put_proxy(key, proxy, commit)
 
     def recall(self, commits: Sequence[Commit]) -> None:
-        """Take the commits before the whole one that was just folded, oldest first: only when what changed."""
+        """Take the commits before the keyframe that was just folded, oldest first: only the versions of changes."""
         for commit in commits:
             for workload_class, change in commit.views.items():
                 if workload_class in self._classes and change is not None:
@@ -135,26 +136,26 @@ class Reach:
             self._count(name)
 
     def take_status(self, status: ProxyStatus) -> None:
-        """Fold the newest status of a proxy in."""
+        """Fold the newest status of a proxy."""
         key = f"{status.cluster}/{status.namespace}/{status.pod}"
         self._statuses[key] = status
         if key in self._proxies:
             self._count(self._proxies[key][1])
 
     def take_progress(self, reached: int) -> bool:
-        """The compiler says that up to this event all is published that is to be; whether that is news."""
-        before, self._said = self.compiled, reached
+        """Record that the compiler has published all up to an event; returns whether `compiled` has grown."""
+        before, self._announced = self.compiled, reached
         return self.compiled > before
 
-    # What is known
+    # Queries
 
     @property
     def compiled(self) -> int:
-        """Every event up to this one is in force, or left out, or changes nothing."""
-        return max(self.version, self._said)
+        """Sequence up to which every event is in force, is left out, or changes nothing."""
+        return max(self.version, self._announced)
 
     def states(self) -> dict[str, list[str]]:
-        """How every proxy of the newest version stands (see `shared.records.proxy_status.state_of`), by state."""
+        """Returns the proxies of the newest version by state (see `shared.records.proxy_status.state_of`)."""
         found: dict[str, list[str]] = {}
         for key, (_, workload_class) in sorted(self._proxies.items()):
             status = self._statuses.get(key)
@@ -163,7 +164,7 @@ class Reach:
         return found
 
     def ended(self, now: float) -> list[str]:
-        """Connected proxies whose certificate has ended (`now`: seconds since 1970), sorted."""
+        """Returns the connected proxies whose certificate has expired, sorted. `now`: seconds since 1970."""
         return [
             key.partition("/")[2]
             for key in sorted(self._proxies)
@@ -173,42 +174,42 @@ class Reach:
         ]
 
     def left_out(self, key: ObjectKey) -> list[Quarantined]:
-        """Why the object, or a part of it, is left out; empty: it is not."""
+        """Returns why the object, or a part of it, is left out; empty: it is not."""
         return self._quarantine.get(key, [])
 
-    def concern(self, key: ObjectKey, sequence: int) -> Concern:
-        """Which proxies the object concerns, and which of them do not hold its event at `sequence` yet."""
+    def concerned(self, key: ObjectKey, sequence: int) -> ConcernedProxies:
+        """Returns the proxies that an object concerns, and those that lack its event at `sequence`."""
         names = {name for identity in self._resources.get(key, ()) for name in self._classes_of.get(identity, ())}
         found = [self._classes[name] for name in names if name in self._classes]
         # A proxy is in one class only.
         waiting = sorted(lag.proxy for held in found for lag in held.lags if lag.holds < sequence)
-        return Concern(sum(held.connected for held in found), tuple(waiting))
+        return ConcernedProxies(sum(held.connected for held in found), tuple(waiting))
 
     def refusal(self, proxy: str) -> str:
-        """What the proxy said when it last refused something that it still refuses; empty: nothing."""
+        """Returns the proxy's message about the resources that it still refuses; empty: it refuses none."""
         status = self._statuses.get(proxy)
         for one in status.types.values() if status is not None else ():
             if one.refusal is not None:
                 return one.refusal.message
         return ""
 
-    def stirred(self) -> tuple[set[ObjectKey], bool]:
-        """Objects about which something else may be to be said than at the last call; and whether about all."""
-        found, everything = self._stirred, self._stirred_all
-        for name in self._stirred_classes:
+    def take_changed(self) -> tuple[set[ObjectKey], bool]:
+        """Returns the objects whose state may have changed since the last call, and whether all may have."""
+        found, everything = self._changed, self._all_changed
+        for name in self._changed_classes:
             for (type_url, resource), digest in self._views.get(name, {}).items():
                 found.update(self._causes.get((type_url, resource, digest), ()))
-        self._stirred, self._stirred_classes, self._stirred_all = set(), set(), False
+        self._changed, self._changed_classes, self._all_changed = set(), set(), False
         return found, everything
 
-    # Who lacks what
+    # Lagging proxies
 
     def _count(self, name: str) -> None:
-        """Who of a class is connected, and who lags: its objects are stirred if that changed."""
+        """Count the connected and the lagging proxies of a class; its objects have changed if the counts have."""
         held = self._classes.get(name)
         if held is None:
             return
-        connected, lags = 0, list[Lag]()
+        connected, lags = 0, list[ProxyLag]()
         for proxy in sorted(held.members):
             status = self._statuses.get(proxy)
             if status is None or not status.connected:
@@ -216,19 +217,19 @@ class Reach:
             connected += 1
             holds = self._holds(proxy, held, status)
             if holds is not None:
-                lags.append(Lag(proxy, holds))
+                lags.append(ProxyLag(proxy, holds))
         found = connected, tuple(lags)
         if found != (held.connected, held.lags):
             held.connected, held.lags = found
-            self._stirred_classes.add(name)
+            self._changed_classes.add(name)
         elif any(self.refusal(lag.proxy) for lag in lags):
-            self._stirred_classes.add(name)
+            self._changed_classes.add(name)
 
-    def _holds(self, proxy: str, held: _Class, status: ProxyStatus) -> int | None:
-        """Up to which event a proxy that lacks something holds all; none: it lacks nothing."""
+    def _holds(self, proxy: str, held: _WorkloadClass, status: ProxyStatus) -> int | None:
+        """Returns the version up to which a lagging proxy holds all events, or None if it does not lag."""
         acked = status.acked_in(self._epoch)
         lacks = [parent for parent, version in held.changes if version > acked]
-        # What changed before the oldest commit that was read is not known, but whether it was sent more than it holds.
+        # Changes before the oldest read commit are unknown; the status shows whether the proxy owes acknowledgements.
         unknown = acked < self._known_from and _owes(status)
         if not acked or unknown or acked < max(held.dropped, self._moved.get(proxy, 0)):
             lacks.append(acked)
@@ -247,11 +248,11 @@ class Reach:
         self._causes[identity] = keys
         for key in keys:
             self._resources.setdefault(key, set()).add(identity)
-        self._stirred.update(keys)
+        self._changed.update(keys)
 
     def _drop_resource(self, identity: ResourceId) -> None:
         keys = self._causes.pop(identity, ())
-        self._stirred.update(keys)
+        self._changed.update(keys)
         for key in keys:
             held = self._resources[key]
             held.discard(identity)
@@ -267,7 +268,7 @@ class Reach:
             elif one.key.cluster == self._cluster:
                 self.left_out_others.setdefault(one.key, []).append(one)
         after = self._quarantine
-        self._stirred.update(key for key in {*before, *after} if before.get(key) != after.get(key))
+        self._changed.update(key for key in {*before, *after} if before.get(key) != after.get(key))
 
     def _put_view(self, workload_class: str, change: ViewChange | None) -> None:
         view = self._views.setdefault(workload_class, {})
@@ -277,8 +278,8 @@ class Reach:
             if workload_class in self._classes and not self._classes[workload_class].members:
                 del self._classes[workload_class]
             return
-        self._classes.setdefault(workload_class, _Class())
-        self._stirred_classes.add(workload_class)
+        self._classes.setdefault(workload_class, _WorkloadClass())
+        self._changed_classes.add(workload_class)
         for type_url, names in change.dropped.items():
             for name in names:
                 self._unlink(view, type_url, name, workload_class)
@@ -297,7 +298,7 @@ class Reach:
     def _unlink_class(self, type_url: str, name: str, digest: str, workload_class: str) -> None:
         identity = (type_url, name, digest)
         self._classes_of.get(identity, set()).discard(workload_class)
-        self._stirred.update(self._causes.get(identity, ()))
+        self._changed.update(self._causes.get(identity, ()))
 
     def _put_proxy(self, key: str, proxy: Proxy | None, commit: Commit) -> None:
         before = self._proxies.pop(key, None)
@@ -306,21 +307,21 @@ class Reach:
             self._statuses.pop(key, None)
         else:
             self._proxies[key] = now = (proxy.uid, proxy.workload_class)
-            self._classes.setdefault(proxy.workload_class, _Class()).members.add(key)
+            self._classes.setdefault(proxy.workload_class, _WorkloadClass()).members.add(key)
             if before != now and commit.parent:
                 self._moved[key] = commit.version
-            self._stirred_classes.add(proxy.workload_class)
+            self._changed_classes.add(proxy.workload_class)
         if before is not None and (proxy is None or before[1] != proxy.workload_class):
             self._leave(key, before[1])
 
     def _leave(self, key: str, workload_class: str) -> None:
         held = self._classes[workload_class]
         held.members.discard(key)
-        self._stirred_classes.add(workload_class)
+        self._changed_classes.add(workload_class)
         if not held.members and workload_class not in self._views:
             del self._classes[workload_class]
 
 
 def _owes(status: ProxyStatus) -> bool:
-    """Whether the proxy was sent more than it has acknowledged, refuses it, or its edge cannot bring it more."""
+    """Whether the proxy was sent more than it has acknowledged, refuses it, or its edge cannot send it more."""
     return bool(status.stuck) or any(one.sent > one.acked or one.refusal for one in status.types.values())

@@ -1,4 +1,4 @@
-"""What a reporter learns from the log: commits, how far the compiler is, the proxies' statuses, and the pin."""
+"""Follows the log for the reports: commits, the compiler's progress, the proxies' statuses, and the pin."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 
 import msgspec
 
-from services.ingestor.core.observations import ObjectName
+from services.ingestor.core.observations import NamespacedName
 from services.ingestor.core.projection import digest_of
-from services.ingestor.status.ack_progress import Reach
-from services.ingestor.status.reporter import Reporter
-from services.ingestor.status.reports import Pinned
+from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.reports import PinnedForms
+from services.ingestor.status.status_reporter import StatusReporter
 from shared.errors import MeshlogError
 from shared.eventlog.fold import Epoch, Fold, ViewRestartError
 from shared.eventlog.protocol import EventLog, Record
@@ -26,26 +26,28 @@ from shared.timing.backoff import Backoff
 _log = logging.getLogger(__name__)
 
 OUTAGE = 5.0
-"""Seconds after a failure of the log."""
+"""Seconds until the next attempt after a failure of the log."""
 _RECALLED = 500
-"""Records before the newest keyframe from which it is recalled what changed."""
+"""Records before the newest keyframe that are read for the versions of earlier changes."""
 
 
-class Hearing:
-    """Feeds one reporter and its reach; each `follow_…` runs for ever."""
+class StatusLogFollower:
+    """Updates one reporter and its `AckProgress`; each `follow_…` runs for ever."""
 
-    def __init__(self, reach: Reach, reporter: Reporter, streams: Streams, *, outage: float = OUTAGE) -> None:
-        self._reach = reach
+    def __init__(
+        self, progress: AckProgress, reporter: StatusReporter, streams: Streams, *, outage: float = OUTAGE
+    ) -> None:
+        self._progress = progress
         self._reporter = reporter
         self._streams = streams
         self._backoff = Backoff(outage, outage)
 
     async def follow_commits(self, snapshots: EventLog, keyframes: EventLog) -> None:
-        """Fold commits, from the newest keyframe on; what cannot be folded leads back to it."""
+        """Fold commits from the newest keyframe on; starts again from it if a commit cannot be folded."""
 
         def take(commit: Commit) -> None:
-            self._reach.take_commit(commit)
-            self._reporter.stir()
+            self._progress.take_commit(commit)
+            self._reporter.progress_changed()
 
         commits = CommitFold(take)
 
@@ -55,12 +57,12 @@ class Hearing:
                 commits.begin()
                 return
             try:
-                self._reach.take_commit(decode_commit(newest[1]))
-                self._reach.recall(await self._before(snapshots, self._reach.version))
+                self._progress.take_commit(decode_commit(newest[1]))
+                self._progress.recall(await self._before(snapshots, self._progress.version))
             except SnapshotError as error:
                 raise ViewRestartError("view/keyframe", error.sentence, about=error.about) from error
-            commits.begin(self._reach.version)
-            self._reporter.stir()
+            commits.begin(self._progress.version)
+            self._reporter.progress_changed()
 
         await LogView(
             snapshots,
@@ -74,7 +76,7 @@ class Hearing:
         ).run()
 
     async def _before(self, snapshots: EventLog, version: int) -> list[Commit]:
-        """The last commits up to a version, as far as they follow each other."""
+        """Returns the last consecutive commits up to a version, oldest first."""
         first, last = await snapshots.bounds()
         assembler, found = chunked_payload.Assembler(), list[Commit]()
         async for record in snapshots.read(
@@ -90,14 +92,18 @@ class Hearing:
 
     async def follow_statuses(self, statuses: EventLog) -> None:
         """Fold the proxies' statuses."""
-        await self._newest(statuses, self._streams.all_status, StatusFold(self._reach, self._reporter, self._streams))
+        await self._newest(
+            statuses, self._streams.all_status, ProxyStatusFold(self._progress, self._reporter, self._streams)
+        )
 
     async def follow_progress(self, leases: EventLog) -> None:
-        """Learn how far the compiler is: what changes nothing is in no commit."""
-        await self._newest(leases, self._streams.lease_subject("compiler"), ProgressFold(self._reach, self._reporter))
+        """Follow the compiler's progress: events that change nothing are in no commit."""
+        await self._newest(
+            leases, self._streams.lease_subject("compiler"), CompilerProgressFold(self._progress, self._reporter)
+        )
 
     async def follow_pin(self, log: EventLog, cluster: str) -> None:
-        """Learn which policy is pinned."""
+        """Follow the pin of a cluster."""
         subject = self._streams.event_subject(cluster, pins.PIN_KIND, "", pins.PIN_NAME)
         await self._newest(log, subject, PinFold(self._reporter))
 
@@ -112,11 +118,11 @@ class Hearing:
         ).run()
 
 
-class StatusFold:
-    """The fold of the newest status of each proxy. Only connected proxies count against the limits of the view."""
+class ProxyStatusFold:
+    """Folds the newest status of each proxy. Only connected proxies count against the limits of the view."""
 
-    def __init__(self, reach: Reach, reporter: Reporter, streams: Streams) -> None:
-        self._reach = reach
+    def __init__(self, progress: AckProgress, reporter: StatusReporter, streams: Streams) -> None:
+        self._progress = progress
         self._reporter = reporter
         self._streams = streams
 
@@ -124,41 +130,41 @@ class StatusFold:
         """Do nothing: statuses are not chained."""
 
     def fold(self, record: Record) -> bool:
-        """Take a status; one that cannot be read is passed over."""
+        """Take a status; an undecodable one is skipped."""
         status = status_in(record, self._streams)
         if status is None:
             return False
-        self._reach.take_status(status)
-        self._reporter.stir()
+        self._progress.take_status(status)
+        self._reporter.progress_changed()
         return status.connected
 
 
-class ProgressFold:
-    """The fold of the compiler's lease, which names the newest event that is compiled."""
+class CompilerProgressFold:
+    """Folds the compiler's lease, which names the newest compiled event."""
 
-    def __init__(self, reach: Reach, reporter: Reporter) -> None:
-        self._reach = reach
+    def __init__(self, progress: AckProgress, reporter: StatusReporter) -> None:
+        self._progress = progress
         self._reporter = reporter
 
     def reset(self, _epoch: Epoch) -> None:
-        """Keep what is known: the next record replaces it."""
+        """Keep the progress: the next record replaces it."""
 
     def fold(self, record: Record) -> bool:
-        """Take a renewal; one that names no holder, or cannot be read, is passed over."""
+        """Take a renewal; one without a holder, or undecodable, is skipped."""
         tenure = tenure_in(record)
-        if tenure is not None and tenure.ttl and self._reach.take_progress(tenure.reached):
-            self._reporter.stir()
+        if tenure is not None and tenure.ttl and self._progress.take_progress(tenure.reached):
+            self._reporter.progress_changed()
         return True
 
 
 class PinFold:
-    """The fold of the pin of one cluster."""
+    """Folds the pin of one cluster."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: StatusReporter) -> None:
         self._reporter = reporter
 
     def reset(self, _epoch: Epoch) -> None:
-        """Nothing is pinned until an event of the epoch pins it."""
+        """Remove the pin: only an event of the new epoch can pin."""
         self._reporter.pin(None)
 
     def fold(self, record: Record) -> bool:
@@ -171,14 +177,17 @@ def _commit(assembler: chunked_payload.Assembler, record: Record) -> Commit | No
     try:
         payload = assembler.feed(record)
     except chunked_payload.BlobError as error:
-        # It stays so however often it is read; whether it is missed shows with the next commit.
+        # Reading it again would not help; the next commit shows whether it was needed.
         _log.warning("a commit is passed over for reports: %s", error)
         return None
     return decode_commit(payload) if payload is not None else None
 
 
-def _pinned(record: Record) -> Pinned | None:
-    """What a pin keeps in force; none: it keeps nothing, or cannot be read, and the compiler says so."""
+def _pinned(record: Record) -> PinnedForms | None:
+    """Returns the forms that a pin keeps in force, or None if there are none or the pin is undecodable.
+
+    The compiler reports an undecodable pin.
+    """
     try:
         event = events.read(record)
         found = pins.in_force_by(event)
@@ -188,10 +197,10 @@ def _pinned(record: Record) -> Pinned | None:
     except MeshlogError:
         return None
     forms = {
-        (one.kind, ObjectName(namespace=one.namespace, name=one.name)): (
+        (one.kind, NamespacedName(namespace=one.namespace, name=one.name)): (
             one.uid,
             digest_of(one.api_version, bytes(one.object or b""), one.withheld, one.why),
         )
         for _, one in found
     }
-    return Pinned(version=version, forms=forms)
+    return PinnedForms(version=version, forms=forms)

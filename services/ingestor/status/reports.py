@@ -1,87 +1,97 @@
-"""What is written on objects and told beside them, how that may end, and at which pace: plain data."""
+"""Plain data of the reports on objects: conditions and events to write, outcomes, rates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from enum import StrEnum
 
 import msgspec
 
-from services.ingestor.core.observations import ObjectName, Projected
+from services.ingestor.core.observations import NamespacedName, Projected
 from services.ingestor.status.conditions import Condition
 
-Key = tuple[str, ObjectName]
+Key = tuple[str, NamespacedName]
 """Kind and name."""
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What is to be written on one object."""
+class StatusReport(msgspec.Struct, frozen=True):
+    """The conditions to write on one object."""
 
     object: Projected
     conditions: tuple[Condition, ...]
 
 
-class News(msgspec.Struct, frozen=True):
-    """What is worth an event beside an object."""
+class ObjectEvent(msgspec.Struct, frozen=True):
+    """A Kubernetes event to write about one object."""
 
     kind: str
-    name: ObjectName
+    name: NamespacedName
     uid: str
     resource_version: str
     api_version: str
-    """Empty: as the kind is served."""
+    """Empty: the version that is ingested."""
     reason: str
     message: str
 
 
-Outcome = Literal["written", "refused", "later"]
-"""Of writing: `refused` is the object's own fault, `later` everybody's."""
+class Outcome(StrEnum):
+    """The result of writing a report or an event."""
+
+    WRITTEN = "written"
+    REFUSED = "refused"
+    """The API server refuses this object's report."""
+    LATER = "later"
+    """The API server could not write any; the counter of `RetryLater`."""
 
 
-class Later(msgspec.Struct, frozen=True):
-    """As the outcome `later`, of a server that says when: it has too much to do."""
+class RetryLater(msgspec.Struct, frozen=True):
+    """The API server is unavailable or overloaded."""
 
     seconds: float
-    """How long it asks to wait; 0: it does not say."""
+    """Delay that it requested; 0: none."""
 
 
-class Pinned(msgspec.Struct, frozen=True):
-    """What a pin keeps in force instead of the newest policy."""
+class PinnedForms(msgspec.Struct, frozen=True):
+    """The policy that a pin keeps in force."""
 
     version: int
-    """The version whose policy it is."""
+    """The version with this policy."""
     forms: Mapping[Key, tuple[str, str]]
-    """Object → uid and digest of the form that is in force."""
+    """Object → uid and digest of its form in force."""
 
 
-class Pace(msgspec.Struct, frozen=True):
-    """Seconds, unless it says otherwise."""
+class ReportPace(msgspec.Struct, frozen=True):
+    """Delays in seconds and rates of the reports."""
 
     look: float = 0.2
-    """Between two looks at what has changed, at least."""
+    """Least time between two rounds."""
     settle: float = 0.5
-    """How long an object has to rest after a change before it is told anything."""
+    """How long an object must rest after a change before its status is written."""
     overdue: float = 30.0
-    """How long one waits at most that never rests."""
+    """Longest wait of an object that never rests."""
     patience: float = 1.0
-    """How long a proxy may lag before that is said: most have acknowledged by then, and are never mentioned."""
+    """How long a proxy may lag before a condition names it: most acknowledge sooner."""
     again: float = 2.0
     """Until the same object is written again."""
     drain: float = 2.0
-    """In which all that waits is written, within the bounds that follow."""
+    """Time in which all waiting objects are written, within the following bounds."""
     most: float = 800.0
-    """Objects a second, at most."""
+    """Objects per second, at most."""
     least: float = 20.0
-    """Objects a second that are never too many."""
+    """Objects per second that are always allowed."""
     at_once: int = 16
-    """Requests at the same time."""
+    """Concurrent requests."""
     news: float = 20.0
-    """Events a second, at most."""
+    """Events per second, at most."""
     refused: float = 600.0
-    """Until an object is tried again whose status the API server does not take."""
+    """Until an object is tried again whose status the API server refuses."""
     stand_by: float = 1.0
-    """As a standby: between looks at whether to write."""
+    """As a standby: between checks whether to write."""
     outage: float = 5.0
-    """After a failure of the API server or of the log."""
+    """Delay after a failure of the API server or of the log."""
     asked: float = 60.0
-    """After a failure of which the API server says how long to wait: that long, and this at most."""
+    """Longest delay that the API server may request."""
+
+    def delay_after(self, failure: RetryLater) -> float:
+        """Returns the seconds to wait after a failure."""
+        return min(failure.seconds, self.asked) or self.outage

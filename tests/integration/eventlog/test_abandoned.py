@@ -18,7 +18,7 @@ from shared.eventlog.protocol import EMPTY, BatchAbandonedError
 from shared.streams.jetstream import JetStreamLogs
 from tests.integration.eventlog.test_outages import SCOPE, STREAMS, event
 from tests.nats_server import NatsServer, connected
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually

@@ -13,7 +13,7 @@ from services.compiler.core.compiler import Compiler
 from services.compiler.log.publisher import Publication
 from services.compiler.log.snapshot_store import Snapshots
 from services.compiler.mesh_state import MeshSettings
-from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.chain_position import ChainPosition
 from shared.eventlog.protocol import Draft
 from shared.records import chunked_payload, events
 from shared.records.snapshot import decode_commit
@@ -99,7 +99,7 @@ async def test_what_the_server_writes_of_itself_stops_nobody(tmp_path: Path) -> 
                     await eventually(lambda: lease.held, within=10, what="it leads")
                 assert logs.foreign.counts[STREAMS.events] >= 6
                 assert logs.foreign.counts[STREAMS.snapshots] >= 3
-            standing = Standing(log, SCOPE, retry=0.1)
+            standing = ChainPosition(log, SCOPE, retry=0.1)
             await standing.recover()
             assert not standing.broken
             assert standing.tip == tip

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from deploy.nats import NatsConfig
-from services.ingestor.log.writer import Patience
+from services.ingestor.log.event_writer import WriterPolicy
 from shared.eventlog.jetstream.event_log import JetStreamLog
 from shared.eventlog.jetstream.stream_api import call
 from shared.eventlog.protocol import EMPTY, Draft, LogFullError
@@ -20,14 +20,14 @@ from shared.streams.jetstream import JetStreamLogs
 from tests.integration.eventlog.test_outages import background, collect, write
 from tests.nats_server import NatsServer, connected
 from tests.ports import free_port
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats
 
-QUICK = Patience(gather=0.5, gather_epoch=0.5, retry=0.05, full=0.1, glance=0.2, scrub=60.0, stand_by=0.1)
+QUICK = WriterPolicy(gather=0.5, gather_epoch=0.5, retry=0.05, full=0.1, glance=0.2, scrub=60.0, stand_by=0.1)
 
 
 async def limit(log: JetStreamLog, **limits: int) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.ingestor.log.chain_position import Standing
-from services.ingestor.log.writer import Patience
+from services.ingestor.log.chain_position import ChainPosition
+from services.ingestor.log.event_writer import WriterPolicy
 from shared.eventlog.protocol import EventLog
 from shared.streams.jetstream import JetStreamLogs
 from tests.integration.eventlog.test_outages import SCOPE, STREAMS
@@ -21,7 +21,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.nats
 
-PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.05, glance=0.2, scrub=600.0, stand_by=0.1)
+PATIENCE = WriterPolicy(gather=0.5, gather_epoch=0.5, retry=0.05, glance=0.2, scrub=600.0, stand_by=0.1)
 LARGE = "y" * 700_000
 """So that a few objects fill several of the server's files, of 8 MB each."""
 
@@ -68,6 +68,6 @@ async def test_the_leader_misses_what_a_server_lost_while_it_was_down(
 
 
 async def _whole(log: EventLog, objects: int) -> bool:
-    standing = Standing(log, SCOPE, retry=0.1)
+    standing = ChainPosition(log, SCOPE, retry=0.1)
     await standing.recover()
-    return not standing.broken and standing.book.counts() == {"TrafficSplit": objects}
+    return not standing.broken and standing.index.counts() == {"TrafficSplit": objects}

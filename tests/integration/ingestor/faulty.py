@@ -10,9 +10,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from services.ingestor.core.kinds import Kind
+from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.kubernetes.client import KubernetesSource
-from services.ingestor.kubernetes.source import KindAbsentError, SourceError
+from services.ingestor.kubernetes.object_source import KindAbsentError, SourceError
 from tests.scripted_api import write_kubeconfig
 from tests.unit.ingestor.objects import encoded
 from tests.unit.ingestor.rig import POD, SPLIT
@@ -97,7 +97,7 @@ class FaultyApi:
                 return await self._collection(request, SPLIT)
         return _status(404)
 
-    async def _collection(self, request: web.Request, kind: Kind) -> web.StreamResponse:
+    async def _collection(self, request: web.Request, kind: WatchedKind) -> web.StreamResponse:
         try:
             if request.query.get("watch") != "true":
                 page = await self.server.page(kind, request.query.get("continue", ""))
@@ -108,7 +108,7 @@ class FaultyApi:
         except KindAbsentError:
             return _status(404)
 
-    async def _watch(self, request: web.Request, kind: Kind) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, kind: WatchedKind) -> web.StreamResponse:
         async with contextlib.AsyncExitStack() as stack:
             if request.query.get("sendInitialEvents") == "true":
                 _, lines = await stack.enter_async_context(self.server.stream(kind))

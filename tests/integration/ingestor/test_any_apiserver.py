@@ -18,14 +18,14 @@ from cli.kubernetes import kubeconfig as access
 from cli.kubernetes.api import Api, Manifest, connect
 from deploy.install.access import roles
 from deploy.install.profile import Profile
-from services.ingestor.__main__ import Ingestor
+from services.ingestor.app import App
 from services.ingestor.core.kinds import REPORTED, kinds
-from services.ingestor.core.observations import ObjectName, Projected
+from services.ingestor.core.observations import NamespacedName, Projected
 from services.ingestor.kubernetes.client import PAGE, KubernetesSource
-from services.ingestor.kubernetes.status_client import ReportWriter
+from services.ingestor.kubernetes.status_client import StatusWriter
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.status.conditions import Condition
-from services.ingestor.status.reports import News, Report
+from services.ingestor.status.reports import ObjectEvent, StatusReport
 from shared.eventlog.memory import MemoryLog
 from shared.records import events
 from tests.apiservers import KINDS, apiserver, write_kubeconfig
@@ -70,10 +70,10 @@ class World:
         await eventually(known, within=30.0, what=f"{manifest['kind']} is served")
 
     @asynccontextmanager
-    async def ingestor(self, kubeconfig: Path | None = None) -> AsyncGenerator[tuple[Ingestor, KubernetesSource]]:
+    async def ingestor(self, kubeconfig: Path | None = None) -> AsyncGenerator[tuple[App, KubernetesSource]]:
         """One that leads, ready."""
         source = await KubernetesSource.connect(str(kubeconfig or self.kubeconfig))
-        ingestor = Ingestor(source, self.log, IngestorSettings(cluster="c1", kubeconfig=str(self.kubeconfig)))
+        ingestor = App(source, self.log, IngestorSettings(cluster="c1", kubeconfig=str(self.kubeconfig)))
         parts = [ingestor.writer.run(), ingestor.issuer.run(), *(one.run() for one in ingestor.runners.values())]
         tasks = [asyncio.create_task(part) for part in parts]
         try:
@@ -136,15 +136,15 @@ async def test_what_is_applied_changed_and_deleted_is_in_the_log(world: World) -
         uid = found["TrafficSplit shop/web"].uid
         said = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": NOW}
         stranger = "00000000-0000-0000-0000-000000000000"
-        writer = ReportWriter(source, {kind.name: kind for kind in WATCHED}, now=lambda: NOW)
+        writer = StatusWriter(source, {kind.name: kind for kind in WATCHED}, now=lambda: NOW)
         for whose, status in ((stranger, b""), (uid, b""), (uid, b'{"conditions": []}'), (stranger, b"{}")):
-            told = Report(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),))
+            told = StatusReport(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),))
             outcome = await writer(told)
             assert outcome == ("written" if whose == uid else "refused"), (whose, status)
         item = _item(uid=uid, status=b"")
-        news = News(item.kind, item.name, uid, "1", item.api_version, "Refused", "a sentence")
-        assert await writer.tell(news) == "written"
-        assert await writer.tell(news) == "refused", "it is there already"
+        news = ObjectEvent(item.kind, item.name, uid, "1", item.api_version, "Refused", "a sentence")
+        assert await writer.write_event(news) == "written"
+        assert await writer.write_event(news) == "refused", "it is there already"
         stored = await world.api.get(f"{SPLITS}/web")
         assert stored["status"]["conditions"] == [said]
         assert "a sentence" in str(await world.api.get("/api/v1/namespaces/shop/events"))
@@ -225,7 +225,7 @@ _MERGE = "application/merge-patch+json"
 def _item(*, uid: str, status: bytes) -> Projected:
     return Projected(
         kind="TrafficSplit",
-        name=ObjectName("shop", "web"),
+        name=NamespacedName("shop", "web"),
         uid=uid,
         resource_version="1",
         api_version="split.smi-spec.io/v1alpha2",

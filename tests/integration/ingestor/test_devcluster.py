@@ -14,14 +14,14 @@ import yaml
 from msgspec import structs
 
 from deploy.devcluster.apiserver import ApiServer
-from services.ingestor.__main__ import Ingestor
+from services.ingestor.app import App
 from services.ingestor.core.kinds import REPORTED, kinds
 from services.ingestor.kubernetes.client import KubernetesSource
-from services.ingestor.kubernetes.status_client import ReportWriter
+from services.ingestor.kubernetes.status_client import StatusWriter
 from services.ingestor.settings import IngestorSettings
-from services.ingestor.status.ack_progress import Reach
-from services.ingestor.status.reporter import Reporter
-from services.ingestor.status.reports import Pace
+from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.reports import ReportPace
+from services.ingestor.status.status_reporter import StatusReporter
 from shared import projected_objects
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.memory import MemoryLog
@@ -50,12 +50,12 @@ class World:
         return f"https://127.0.0.1:{self.api.bound[0][1]}"
 
     @asynccontextmanager
-    async def ingestor(self, **changes: Any) -> AsyncGenerator[Ingestor]:
+    async def ingestor(self, **changes: Any) -> AsyncGenerator[App]:
         """One, running."""
         self.kubeconfig.write_text(self.api.kubeconfig(self.url))
         settings = IngestorSettings(cluster="c1", kubeconfig=str(self.kubeconfig), **changes)
         source = await KubernetesSource.connect(settings.kubeconfig)
-        made = Ingestor(source, self.log, settings)
+        made = App(source, self.log, settings)
         parts = [made.writer.run(), made.issuer.run(), *(runner.run() for runner in made.runners.values())]
         tasks = [asyncio.create_task(part) for part in parts]
         try:
@@ -97,7 +97,7 @@ async def world(tmp_path: Path) -> AsyncGenerator[World]:
     await api.stop()
 
 
-def settled(ingestor: Ingestor) -> Callable[[], bool]:
+def settled(ingestor: App) -> Callable[[], bool]:
     return lambda: not ingestor.unready()
 
 
@@ -219,13 +219,13 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
     world.kubeconfig.write_text(world.api.kubeconfig(world.url))
     source = await KubernetesSource.connect(str(world.kubeconfig))
     async with world.ingestor() as ingestor, _closed(source):
-        reach = Reach(cluster="c1", kinds=REPORTED)
-        writer = ReportWriter(source, {kind.name: kind for kind in kinds(mesh_namespace="x")}, now=lambda: NOW)
-        reporter = Reporter(
+        reach = AckProgress(cluster="c1", kinds=REPORTED)
+        writer = StatusWriter(source, {kind.name: kind for kind in kinds(mesh_namespace="x")}, now=lambda: NOW)
+        reporter = StatusReporter(
             reach,
-            ingestor.writer.book,
+            ingestor.writer.index,
             writer,
-            writer.tell,
+            writer.write_event,
             cluster="c1",
             kinds=REPORTED,
             mesh_namespace="x",
@@ -239,7 +239,7 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
         left_out = Quarantined(key=key, code="smi/split-root", sentence="root default/shop is no Service")
         head = Commit(format=1, version=sequence, parent=0, epoch="e", build="b")
         reach.take_commit(structs.replace(head, quarantine=[left_out], mesh_namespaces=["default"]))
-        await asyncio.sleep(Pace().settle)
+        await asyncio.sleep(ReportPace().settle)
         await reporter.turn()
         told = await cluster.get("trafficsplits.split.smi-spec.io", "default", "shop")
         assert told is not None
@@ -252,7 +252,7 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
             listed, _ = await cluster.list("events", "default")
             return [each["involvedObject"]["uid"] for each in listed if each["reason"] == "SplitRoot"]
 
-        async with background_task(reporter.run_news()):
+        async with background_task(reporter.run_events()):
             await eventually(told_once, within=5.0, what="an event is told")
         assert await told_once() == [stored["metadata"]["uid"]]
         assert ingestor.writer.counts.written == written

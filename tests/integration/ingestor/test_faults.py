@@ -20,7 +20,7 @@ import pytest
 from services.ingestor.core.reflector import Failure
 from shared.eventlog.memory import MemoryLog
 from tests.integration.ingestor.faulty import FaultyApi, nothing, refusal
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
@@ -146,7 +146,7 @@ async def test_07_a_list_from_the_past_deletes_nothing(api: FaultyApi, log: Memo
         api.server.apply_pod("b")
         await agrees(log, api.server)
         api.server.stale_list_at = past
-        rig.runners["Pod"].doubt(confirming=False)
+        rig.runners["Pod"].relist(confirming=False)
         await eventually(lambda: rig.writer.counts.doubts, within=5.0, what="the list is doubted")
         await agrees(log, api.server)
     assert [event.operation for event in await history(log)] == ["applied", "applied"]
@@ -164,7 +164,7 @@ async def test_08_events_that_were_never_told_are_found_by_the_next_list(api: Fa
             else:
                 api.server.apply_pod(name, ip=f"10.0.0.{chance.randrange(200)}")
         api.drop_every = 0
-        rig.runners["Pod"].doubt(confirming=False)
+        rig.runners["Pod"].relist(confirming=False)
         await agrees(log, api.server)
 
 
@@ -296,7 +296,7 @@ async def test_26_a_list_without_most_objects_deletes_them_only_when_confirmed(a
     async with ingesting(api, log) as rig:
         version = str(api.server.version)
         api.answers = [nothing(version, streams=api.streams)]
-        rig.runners["Pod"].doubt(confirming=False)
+        rig.runners["Pod"].relist(confirming=False)
         await eventually(lambda: rig.writer.counts.doubts, within=5.0, what="a list of nothing is doubted")
         api.server.apply_pod("p20")
         await agrees(log, api.server)
@@ -327,7 +327,7 @@ async def test_a_forbidden_list_deletes_nothing(api: FaultyApi, log: MemoryLog) 
     async with ingesting(api, log) as rig:
         tip = await log.bounds()
         api.answers = [refusal(403) for _ in range(4)]
-        rig.runners["Pod"].doubt(confirming=False)
+        rig.runners["Pod"].relist(confirming=False)
         await eventually(lambda: not api.answers, within=5.0, what="it was refused")
         assert await log.bounds() == tip
         api.server.failures.append(Failure("http 500", status=500))

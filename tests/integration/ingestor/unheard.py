@@ -19,16 +19,16 @@ from pathlib import Path
 from aiohttp import web
 
 from deploy.devcluster.node import syscalls, veth
-from services.ingestor.core.kinds import Kind
+from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.kubernetes.client import KubernetesSource
-from services.ingestor.kubernetes.source import SourceError
+from services.ingestor.kubernetes.object_source import SourceError
 from shared.kubernetes import transport as sockets
 from shared.netfilter.netlink import ROUTE, NetlinkSocket
 from shared.netfilter.tables import TCP, BaseHook, Chain, Rule, Table, destination_port, rules, transport, verdict
 from shared.netfilter.transaction import commit, replace_table
 from tests.scripted_api import write_kubeconfig
 
-POD = Kind("Pod", "", "pods", "v1")
+POD = WatchedKind("Pod", "", "pods", "v1")
 PATIENCE = 15.0
 """Seconds after which the watch has not noticed anything."""
 

@@ -15,8 +15,8 @@ from cli.history.timeline import Timeline, living
 from cli.replay.verification import Replay
 from cli.state.mesh_status import standing as standing_of
 from cli.state.mesh_status import tracked
-from services.ingestor.log.chain_position import Standing
-from services.ingestor.log.compaction import Retention
+from services.ingestor.log.chain_position import ChainPosition
+from services.ingestor.log.compaction import Compactor
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_KEPT, Checkpoint, EventLog
 from shared.records.events import ObjectKey
@@ -79,9 +79,9 @@ async def trimmed() -> tuple[Source, int]:
 
 async def forget(log: EventLog) -> Checkpoint:
     """What the ingestor does now and then; the tip afterwards."""
-    standing = Standing(log, STREAMS.cluster_scope(CLUSTER), retry=0.01)
+    standing = ChainPosition(log, STREAMS.cluster_scope(CLUSTER), retry=0.01)
     await standing.recover()
-    await Retention(log, STREAMS.cluster_scope(CLUSTER), window=20, slack=10).run(standing)
+    await Compactor(log, STREAMS.cluster_scope(CLUSTER), window=20, slack=10).run(standing)
     return standing.tip
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
-from services.ingestor.core.diff import Applied
-from services.ingestor.core.object_index import Book
-from services.ingestor.core.observations import ObjectName, Observed, Projected
-from services.ingestor.status.ack_progress import Reach
+from services.ingestor.core.log_diff import AppliedChange
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.core.observations import NamespacedName, ObjectUpdated, Projected
+from services.ingestor.status.ack_progress import AckProgress
 from services.ingestor.status.conditions import Condition
-from services.ingestor.status.reporter import Reporter, conditions_in
-from services.ingestor.status.reports import News, Outcome, Report
+from services.ingestor.status.reports import ObjectEvent, Outcome, StatusReport
+from services.ingestor.status.status_evaluator import conditions_in
+from services.ingestor.status.status_reporter import StatusReporter
 from shared.records.events import ObjectKey
 from shared.records.proxy_status import ProxyStatus, TypeStatus
 from shared.records.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange, record_causes
@@ -34,17 +35,17 @@ class Mesh:
         """`latency`: seconds of one request to the API server."""
         self.clock = asyncio.get_running_loop().time
         self.latency = latency
-        self.book, self.reach = Book(), Reach(cluster="c1", kinds={"TrafficTarget"})
+        self.book, self.reach = ObjectIndex(), AckProgress(cluster="c1", kinds={"TrafficTarget"})
         self.sequence = self.published = 0
-        self.living: dict[ObjectName, Projected] = {}
-        self.sequences: dict[ObjectName, int] = {}
-        self.bad: set[ObjectName] = set()
-        self.dirty: set[ObjectName] = set()
+        self.living: dict[NamespacedName, Projected] = {}
+        self.sequences: dict[NamespacedName, int] = {}
+        self.bad: set[NamespacedName] = set()
+        self.dirty: set[NamespacedName] = set()
         self.writes: list[float] = []
         self.requests = self.most_at_once = 0
-        self.news: list[News] = []
+        self.news: list[ObjectEvent] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.reporter = Reporter(
+        self.reporter = StatusReporter(
             self.reach,
             self.book,
             self.write,
@@ -56,7 +57,7 @@ class Mesh:
             clock=self.clock,
         )
 
-    async def write(self, report: Report) -> Outcome:
+    async def write(self, report: StatusReport) -> Outcome:
         """The API server takes a status, and its watch tells of it."""
         self.writes.append(self.clock())
         self.requests += 1
@@ -66,16 +67,16 @@ class Mesh:
         now = self.living[report.object.name]
         status = msgspec.json.encode({"conditions": list(report.conditions)})
         self.living[now.name] = msgspec.structs.replace(now, status=status)
-        self.reporter.note(Observed(self.living[now.name]))
-        return "written"
+        self.reporter.note(ObjectUpdated(self.living[now.name]))
+        return Outcome.WRITTEN
 
-    async def tell(self, news: News) -> Outcome:
+    async def tell(self, news: ObjectEvent) -> Outcome:
         self.news.append(news)
-        return "written"
+        return Outcome.WRITTEN
 
     def change(self, number: int, *, bad: bool = False) -> None:
         """Somebody edits an object; the ingestor writes it into the log."""
-        name = ObjectName("shop", f"t{number}")
+        name = NamespacedName("shop", f"t{number}")
         held = self.living.get(name)
         self.sequence += 1
         item = Projected(
@@ -90,11 +91,11 @@ class Mesh:
             status=b"" if held is None else held.status,
         )
         self.living[name] = item
-        self.reporter.note(Observed(item))
-        applied = Applied(item, 0)
-        self.book.decide(applied)
-        self.book.written(applied, self.sequence)
-        self.book.keep()
+        self.reporter.note(ObjectUpdated(item))
+        applied = AppliedChange(item, 0)
+        self.book.enter(applied)
+        self.book.appended(applied, self.sequence)
+        self.book.commit_round()
         self.sequences[name] = self.sequence
         (self.bad.add if bad else self.bad.discard)(name)
         self.dirty.add(name)
@@ -109,7 +110,7 @@ class Mesh:
             commit, classes = self._commit()
             self.reach.take_commit(commit)
             self.published = commit.version
-            self.reporter.stir()
+            self.reporter.progress_changed()
             version = commit.version
             asyncio.get_running_loop().call_later(0.15, lambda v=version, c=classes: self._acknowledge(v, c))
 
@@ -163,20 +164,20 @@ class Mesh:
                 self.reach.take_status(
                     ProxyStatus("c1", "shop", f"p{number}", "u", "web", "e", connected=True, since=0, types=types)
                 )
-        self.reporter.stir()
+        self.reporter.progress_changed()
 
     def disconnect(self, number: int) -> None:
         """A proxy is gone."""
         self.reach.take_status(
             ProxyStatus("c1", "shop", f"p{number}", "u", "web", "e", connected=False, since=0, types={})
         )
-        self.reporter.stir()
+        self.reporter.progress_changed()
 
     def wrong(self) -> list[str]:
         """Objects whose status does not say what is the case."""
         return [f"{name}: {found}" for name in self.living if (found := self._wrong(name))]
 
-    def _wrong(self, name: ObjectName) -> str:
+    def _wrong(self, name: NamespacedName) -> str:
         item = self.living[name]
         told: dict[str, Condition] = {one["type"]: one for one in conditions_in(item.status)}
         if any(one.get("observedGeneration") != item.generation for one in told.values()) or not told:
@@ -214,7 +215,7 @@ def simulated(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def running(mesh: Mesh) -> None:
-    for part in (mesh.compile(), mesh.reporter.run(), mesh.reporter.run_news()):
+    for part in (mesh.compile(), mesh.reporter.run(), mesh.reporter.run_events()):
         mesh.tasks.append(asyncio.get_running_loop().create_task(part))
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from services.ingestor.core.change_sets import ChangeSets
-from services.ingestor.core.kinds import Kind
-from services.ingestor.core.reflector import Limits, Reflector
-from services.ingestor.kubernetes.reflector_runner import Runner
-from services.ingestor.kubernetes.source import Source
-from services.ingestor.log.chain_position import Witness
-from services.ingestor.log.epoch_carryover import Carried, nothing
-from services.ingestor.log.writer import Patience, Writer
+import msgspec
+
+from services.ingestor.core.change_set_assembler import ChangeSetAssembler
+from services.ingestor.core.kinds import WatchedKind
+from services.ingestor.core.reflector import Reflector, ReflectorLimits
+from services.ingestor.kubernetes.object_source import ObjectSource
+from services.ingestor.kubernetes.reflector_runner import ReflectorRunner
+from services.ingestor.log.event_writer import EventWriter, WriterPolicy
+from services.ingestor.log.round_appender import Identifiers
+from services.ingestor.log.witness import CompiledPosition, NoWitness, Witness
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import EventLog
 from shared.records import events
@@ -23,15 +25,26 @@ from shared.records.subjects import Streams
 from shared.timing.backoff import Backoff
 
 STREAMS = Streams()
-POD = Kind("Pod", "", "pods", "v1")
-SPLIT = Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
-LIMITS = Limits(
+POD = WatchedKind("Pod", "", "pods", "v1")
+SPLIT = WatchedKind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
+LIMITS = ReflectorLimits(
     retry=Backoff(0.001, 0.01, jitter=(0.5, 1.5)),
     absent=Backoff(0.002, 0.01, jitter=(0.8, 1.2)),
     absent_confirmed=0.05,
     lasting=0.02,
 )
-PATIENCE = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02, warming=0.02)
+PATIENCE = WriterPolicy(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02, warming=0.02)
+
+
+class Compiled(NoWitness):
+    """A witness that knows what was compiled by a function of the test."""
+
+    def __init__(self, compiled: Callable[[], Awaitable[CompiledPosition]]) -> None:
+        self._compiled = compiled
+
+    async def compiled(self) -> CompiledPosition:
+        """See `Witness`."""
+        return await self._compiled()
 
 
 class Rig:
@@ -39,46 +52,45 @@ class Rig:
 
     def __init__(
         self,
-        source: Source,
+        source: ObjectSource,
         log: EventLog,
         *,
-        kinds: tuple[Kind, ...] = (POD, SPLIT),
+        kinds: tuple[WatchedKind, ...] = (POD, SPLIT),
         name: str = "a",
         silence: float = 5.0,
-        patience: Patience = PATIENCE,
+        patience: WriterPolicy = PATIENCE,
         sets: float = 0.1,
         queue: int = 1000,
         cluster: str = "c1",
         leads: bool = True,
         witness: Witness | None = None,
-        carried: Carried = nothing,
         new_id: Callable[[], str] | None = None,
         warmed: Callable[[], None] = lambda: None,
         unfit: Callable[[], None] = lambda: None,
     ) -> None:
         self.leads = leads
+        self._warmed = warmed
+        self._unfit = unfit
         clock = asyncio.get_running_loop().time
         ids = (f"{name}{number}" for number in itertools.count(1))
-        self.writer = Writer(
+        self.writer = EventWriter(
             log,
             cluster=cluster,
             streams=STREAMS,
             kinds=[kind.name for kind in kinds],
             clock=clock,
-            new_id=new_id or (lambda: next(ids)),
-            new_traceparent=lambda: "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
-            doubt=self._doubt,
-            patience=patience,
-            change_sets=ChangeSets(patience=sets),
-            queue=queue,
-            leads=lambda: self.leads,
+            ids=Identifiers(
+                new_epoch=new_id or (lambda: next(ids)),
+                new_traceparent=lambda: "00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+            ),
+            reflectors=self,
+            policy=msgspec.structs.replace(patience, queue=queue),
+            change_sets=ChangeSetAssembler(patience=sets),
+            leadership=self,
             witness=witness,
-            carried=carried,
-            warmed=warmed,
-            unfit=unfit,
         )
         self.runners = {
-            kind.name: Runner(
+            kind.name: ReflectorRunner(
                 kind,
                 Reflector(kind.name, jitter=lambda: 0.5, limits=LIMITS),
                 source,
@@ -90,8 +102,22 @@ class Rig:
         }
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _doubt(self, kind: str, confirming: bool) -> None:  # noqa: FBT001 (a callback of two plain values)
-        self.runners[kind].doubt(confirming=confirming)
+    @property
+    def held(self) -> bool:
+        """See `Leadership`."""
+        return self.leads
+
+    def campaign(self) -> None:
+        """See `Leadership`."""
+        self._warmed()
+
+    def stand_aside(self) -> None:
+        """See `Leadership`."""
+        self._unfit()
+
+    def relist(self, kind: str, *, confirming: bool) -> None:
+        """See `Reflectors`."""
+        self.runners[kind].relist(confirming=confirming)
 
     def take_over(self) -> None:
         """Lead from now on."""

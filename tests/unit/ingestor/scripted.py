@@ -8,9 +8,9 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from services.ingestor.core.kinds import Kind
+from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.core.reflector import Failure
-from services.ingestor.kubernetes.source import KindAbsentError, ListAnswer, SourceError
+from services.ingestor.kubernetes.object_source import KindAbsentError, ListAnswer, SourceError
 from tests.unit.ingestor.objects import encoded, listing, pod
 
 
@@ -100,7 +100,7 @@ class ScriptedServer:
 
     # The Source
 
-    async def page(self, kind: Kind, continue_token: str) -> ListAnswer:
+    async def page(self, kind: WatchedKind, continue_token: str) -> ListAnswer:
         """A page of the list."""
         await asyncio.sleep(0)
         self._fail()
@@ -121,7 +121,7 @@ class ScriptedServer:
         return ListAnswer(body=body, api_version=f"{kind.group}/v1" if kind.group else "v1")
 
     @contextlib.asynccontextmanager
-    async def stream(self, kind: Kind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
+    async def stream(self, kind: WatchedKind) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
         """A watch that begins with all there is."""
         await asyncio.sleep(0)
         if not self._streams:
@@ -137,7 +137,7 @@ class ScriptedServer:
         yield f"{kind.group}/v1" if kind.group else "v1", self._initial(kind.name, version)
 
     @contextlib.asynccontextmanager
-    async def watch(self, kind: Kind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
+    async def watch(self, kind: WatchedKind, resource_version: str) -> AsyncGenerator[AsyncIterator[bytes]]:
         """A watch."""
         await asyncio.sleep(0)
         self._fail()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.chain_position import ChainPosition
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, HEADER_EPOCH_RECORDS, Checkpoint, Draft
 from shared.records import events
@@ -46,7 +46,7 @@ async def test_an_epoch_that_another_has_begun_meanwhile_is_enough_if_it_lies_be
     """Simulation: who stood by kept the news that the log had gone back, and began one more epoch when it led."""
     log = Between()
     await log.append(drafts("abc"), scope=SCOPE, after=EMPTY, epoch=FIRST)
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     assert standing.tip.sequence == 3
     log.roll_back(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingestor.log.chain_position import Standing
+from services.ingestor.log.chain_position import ChainPosition
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.records import events
@@ -25,7 +25,7 @@ async def test_a_changed_record_that_looks_like_one_of_a_newer_build_calls_for_a
     changed = events.encode(told[index - 1]).replace(b'"Service"', b'"Serrice"')
     assert changed != events.encode(told[index - 1])
     log.corrupt(index, changed)
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     assert standing.broken
     assert not standing.newer

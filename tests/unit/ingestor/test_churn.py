@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from services.ingestor.core.observations import ObjectName
-from services.ingestor.status.reports import Later, Outcome, Pace, Report
+from services.ingestor.core.observations import NamespacedName
+from services.ingestor.status.reports import Outcome, ReportPace, RetryLater, StatusReport
 from tests.unit.ingestor.churning import OBJECTS, SOON, Mesh, busiest_second, churn, running, simulated
 
 
@@ -32,8 +32,8 @@ def test_after_a_churn_of_two_thousand_objects_all_is_right_soon_at_a_bounded_ra
                 await asyncio.sleep(1 / rate)
         await asyncio.sleep(SOON)
         assert mesh.wrong() == []
-        assert busiest_second(mesh.writes) <= Pace().most
-        assert mesh.most_at_once <= Pace().at_once
+        assert busiest_second(mesh.writes) <= ReportPace().most
+        assert mesh.most_at_once <= ReportPace().at_once
         assert during <= changes, "never more writes than changes"
         settled = len(mesh.writes)
         await asyncio.sleep(60)
@@ -49,7 +49,7 @@ def test_an_object_that_never_rests_costs_little_and_is_not_forgotten() -> None:
         for _ in range(200):
             mesh.change(0)
             await asyncio.sleep(0.45)
-        assert 1 <= len(mesh.writes) <= 90 / Pace().overdue + 2
+        assert 1 <= len(mesh.writes) <= 90 / ReportPace().overdue + 2
         await asyncio.sleep(SOON)
         assert mesh.wrong() == []
 
@@ -64,9 +64,9 @@ def test_events_of_a_thousand_objects_that_turn_bad_come_slowly_and_after_the_st
             mesh.change(number, bad=True)
         await asyncio.sleep(SOON)
         assert mesh.wrong() == []
-        assert len(mesh.news) <= SOON * Pace().news + 1
-        await asyncio.sleep(1000 / Pace().news)
-        assert Counter(one.name for one in mesh.news) == Counter(ObjectName("shop", f"t{n}") for n in range(1000))
+        assert len(mesh.news) <= SOON * ReportPace().news + 1
+        await asyncio.sleep(1000 / ReportPace().news)
+        assert Counter(one.name for one in mesh.news) == Counter(NamespacedName("shop", f"t{n}") for n in range(1000))
 
     simulated(story)
 
@@ -77,20 +77,20 @@ def test_an_outage_of_the_api_server_is_waited_out_and_then_all_is_right() -> No
         write, away = mesh.reporter._write, True  # pyright: ignore[reportPrivateUsage]
         tries: list[float] = []
 
-        async def refuses(report: Report) -> Outcome | Later:
+        async def refuses(report: StatusReport) -> Outcome | RetryLater:
             if not away:
                 return await write(report)
             tries.append(mesh.clock())
-            return "later"
+            return RetryLater(0.0)
 
         mesh.reporter._write = refuses  # pyright: ignore[reportPrivateUsage]
         running(mesh)
         for number in range(OBJECTS):
             mesh.change(number)
         await asyncio.sleep(60)
-        assert len(tries) <= 60 / Pace().outage * Pace().at_once
+        assert len(tries) <= 60 / ReportPace().outage * ReportPace().at_once
         away = False
-        await asyncio.sleep(Pace().outage + SOON)
+        await asyncio.sleep(ReportPace().outage + SOON)
         assert mesh.wrong() == []
 
     simulated(story)

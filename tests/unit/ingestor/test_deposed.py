@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Checkpoint, Draft, LogUnavailableError
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import Rig, history
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
@@ -57,7 +57,7 @@ async def test_a_round_that_was_kept_while_the_log_was_away_is_not_told_after_an
         server.apply_pod("c")
         await agrees(log, server)
         await eventually(
-            lambda: "'c'" in str(deposed.writer.book.objects("Pod")), within=5, what="the deposed has read on"
+            lambda: "'c'" in str(deposed.writer.index.objects("Pod")), within=5, what="the deposed has read on"
         )
         written = await history(log)
         late = written[[event.name for event in written].index("b") :]

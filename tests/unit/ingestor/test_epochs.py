@@ -7,13 +7,13 @@ that is behind would count as the older, and its edges would go back.
 from __future__ import annotations
 
 from services.compiler.log.snapshot_store import Snapshots
-from services.ingestor.log.chain_position import Compiled, newest_version
+from services.ingestor.log.witness import CommitWitness, CompiledPosition
 from shared.eventlog.epoch import begins_later, new_epoch
 from shared.eventlog.memory import MemoryLog
 from shared.records.snapshot import FORMAT, Commit
 from shared.streams.memory import MemoryLogs
-from tests.unit.ingestor.log.test_writer import agrees
-from tests.unit.ingestor.rig import STREAMS, Rig
+from tests.unit.ingestor.log.test_event_writer import agrees
+from tests.unit.ingestor.rig import STREAMS, Compiled, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
 
@@ -60,10 +60,10 @@ async def test_a_log_that_is_gone_leaves_its_epoch_with_what_was_compiled_from_i
     server, log, latest = ScriptedServer(), MemoryLog(), new_epoch(LATE)
     server.apply_pod("web")
 
-    async def witness() -> Compiled:
-        return Compiled(7, latest)
+    async def witness() -> CompiledPosition:
+        return CompiledPosition(7, latest)
 
-    async with Rig(server, log, witness=witness, new_id=lambda: new_epoch(EARLY)):
+    async with Rig(server, log, witness=Compiled(witness), new_id=lambda: new_epoch(EARLY)):
         await agrees(log, server)
     (epoch,) = await epochs(log)
     assert begins_later(epoch, latest)
@@ -72,11 +72,11 @@ async def test_a_log_that_is_gone_leaves_its_epoch_with_what_was_compiled_from_i
 async def test_commits_and_keyframes_say_of_which_epoch_they_are() -> None:
     logs = MemoryLogs(STREAMS)
     commits, keyframes = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes)
-    assert await newest_version(commits, keyframes, STREAMS) == Compiled()
+    assert await CommitWitness(commits, keyframes, STREAMS).compiled() == CompiledPosition()
     snapshots = Snapshots(commits, keyframes, STREAMS)
     await snapshots.append(Commit(format=FORMAT, version=3, parent=0, epoch=new_epoch(EARLY, "a"), build="b"))
     await snapshots.append_keyframe()
     await snapshots.append(Commit(format=FORMAT, version=5, parent=3, epoch=new_epoch(LATE, "a"), build="b"))
-    assert await newest_version(commits, keyframes, STREAMS) == Compiled(5, new_epoch(LATE, "a"))
+    assert await CommitWitness(commits, keyframes, STREAMS).compiled() == CompiledPosition(5, new_epoch(LATE, "a"))
     commits.recreate()
-    assert await newest_version(commits, keyframes, STREAMS) == Compiled(3, new_epoch(EARLY, "a"))
+    assert await CommitWitness(commits, keyframes, STREAMS).compiled() == CompiledPosition(3, new_epoch(EARLY, "a"))

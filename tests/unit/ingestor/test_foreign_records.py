@@ -8,13 +8,13 @@ import itertools
 import msgspec
 import pytest
 
-from services.ingestor.core.object_index import Book
-from services.ingestor.log.chain_position import Standing
-from services.ingestor.log.compaction import Retention
-from services.ingestor.status.ack_progress import Reach
-from services.ingestor.status.log_follower import Hearing
-from services.ingestor.status.reporter import Reporter
-from services.ingestor.status.reports import News, Outcome, Report
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.log.chain_position import ChainPosition
+from services.ingestor.log.compaction import Compactor
+from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.log_follower import StatusLogFollower
+from services.ingestor.status.reports import ObjectEvent, Outcome, StatusReport
+from services.ingestor.status.status_reporter import StatusReporter
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Draft
@@ -26,7 +26,7 @@ from shared.records.snapshot import Commit, Proxy, encode_commit
 from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained
 from tests.unit.ca.running import tasks
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import PATIENCE, STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
@@ -110,11 +110,11 @@ async def test_the_newest_pin_is_kept_behind_what_stands_in_its_place() -> None:
         await intruded(log, "another thing as a pin")
         await intruded(log, "pin without place")
         await write_chained(log, _pod(f"p{number}"), scope=SCOPE)
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     assert not standing.broken
     log.intrude(STREAMS.event_subject("c1", "Pod", "x", "y"), ANSWER)
-    await Retention(log, SCOPE, window=9.0, slack=4).run(standing)
+    await Compactor(log, SCOPE, window=9.0, slack=4).run(standing)
     assert (await log.bounds())[0] > 20
     found = await log.last(PIN_SUBJECT)
     assert found is not None
@@ -145,14 +145,14 @@ async def test_a_damaged_record_is_still_a_reason_for_an_epoch() -> None:
 async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
     logs = MemoryLogs(STREAMS)
     snapshots, statuses = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.status)
-    reach = Reach(cluster="c1", kinds=[])
+    reach = AckProgress(cluster="c1", kinds=[])
 
-    async def write(_report: Report | News) -> Outcome:
-        return "written"
+    async def write(_report: StatusReport | ObjectEvent) -> Outcome:
+        return Outcome.WRITTEN
 
-    reporter = Reporter(
+    reporter = StatusReporter(
         reach,
-        Book(),
+        ObjectIndex(),
         write,
         write,
         cluster="c1",
@@ -161,7 +161,7 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
         now=lambda: "",
         clock=lambda: 0.0,
     )
-    hearing = Hearing(reach, reporter, STREAMS, outage=0.01)
+    hearing = StatusLogFollower(reach, reporter, STREAMS, outage=0.01)
 
     async def publish(version: int, parent: int) -> None:
         commit = Commit(format=1, version=version, parent=parent, epoch="e1", build="b")
@@ -194,6 +194,6 @@ async def test_the_only_record_of_a_log_that_was_damaged_is_damage() -> None:
     log = events_log()
     await write_chained(log, _pod("a"), scope=SCOPE)
     log.corrupt(1, b"no event")
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     assert standing.broken

@@ -6,14 +6,14 @@ import logging
 
 import pytest
 
-from services.ingestor.log.writer import Patience
+from services.ingestor.log.event_writer import WriterPolicy
 from shared.eventlog.memory import MemoryLog
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
 
-QUICK = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, full=0.01, glance=0.02, scrub=60.0, stand_by=0.02)
+QUICK = WriterPolicy(gather=0.5, gather_epoch=0.5, retry=0.005, full=0.01, glance=0.02, scrub=60.0, stand_by=0.02)
 
 
 async def test_a_full_log_is_said_until_there_is_room_and_nothing_is_dropped(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 
-from services.ingestor.core.observations import Listed, Observed, Projected
-from services.ingestor.log.writer import Patience, Writer
+from services.ingestor.core.observations import KindListed, ObjectUpdated, Projected
+from services.ingestor.log.event_writer import EventWriter, WriterPolicy
+from services.ingestor.log.round_appender import Identifiers
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_EPOCH_RECORDS, Draft
 from shared.records import events
@@ -25,21 +26,24 @@ class Glancing:
         self.living: tuple[Projected, ...] = ()
         self.listed_at = 10
         self._answers: set[asyncio.Task[None]] = set()
-        self.writer = Writer(
+        self.writer = EventWriter(
             log,
             cluster="c1",
             streams=STREAMS,
             kinds=["Pod"],
             clock=lambda: self.now,
-            new_id=lambda: f"e{self.listed_at}",
-            new_traceparent=lambda: "",
-            doubt=lambda _kind, _confirming: self.list(),
-            patience=Patience(glance=60.0, scrub=scrub),
+            ids=Identifiers(new_epoch=lambda: f"e{self.listed_at}", new_traceparent=lambda: ""),
+            reflectors=self,
+            policy=WriterPolicy(glance=60.0, scrub=scrub),
         )
+
+    def relist(self, _kind: str, *, confirming: bool) -> None:  # noqa: ARG002 (a protocol)
+        """See `Reflectors`."""
+        self.list()
 
     def list(self) -> None:
         """Answer with a list of what lives."""
-        listed = Listed(kind="Pod", resource_version=str(self.listed_at), objects=self.living)
+        listed = KindListed(kind="Pod", resource_version=str(self.listed_at), objects=self.living)
         self._answers.add(asyncio.get_running_loop().create_task(self.writer.put(listed)))
 
     @contextlib.asynccontextmanager
@@ -56,7 +60,7 @@ class Glancing:
 
     async def write(self, item: Projected) -> None:
         """Hand over a change and wait until it stands in the log."""
-        await self.writer.put(Observed(item))
+        await self.writer.put(ObjectUpdated(item))
 
         await self.says(lambda names: item.name.name in names, what=f"{item.name} is written")
 
@@ -89,7 +93,7 @@ async def test_news_from_before_a_new_epoch_is_not_written_after_its_lists() -> 
         # The next fact is taken when a look at the log is due; by the time of the list that follows it is the past.
         glancing.now = 100.0
         glancing.living, glancing.listed_at = (first,), 30
-        await glancing.writer.put(Observed(projected("gone", rv=20)))
+        await glancing.writer.put(ObjectUpdated(projected("gone", rv=20)))
         await eventually(lambda: glancing.writer.counts.epochs == 2, within=5, what="a new epoch begins")
         await glancing.write(projected("last", rv=31))
         assert await living(glancing.log) == {"first", "last"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.eventlog.memory import MemoryLog
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually

@@ -9,30 +9,30 @@ from collections.abc import Callable
 
 import pytest
 
-from services.ingestor.core.observations import ObjectName
+from services.ingestor.core.observations import NamespacedName
 from services.ingestor.status.conditions import Condition
-from services.ingestor.status.reporter import conditions_in
-from services.ingestor.status.reports import Later, News, Outcome, Pace, Report
+from services.ingestor.status.reports import ObjectEvent, Outcome, ReportPace, RetryLater, StatusReport
+from services.ingestor.status.status_evaluator import conditions_in
 from tests.unit.ingestor.churning import CLASSES, OBJECTS, PROXIES, SOON, Mesh, busiest_second, running, simulated
 
-PACE = Pace()
+PACE = ReportPace()
 
 
 class Server:
     """What stands before a mesh's API server and may have another answer."""
 
-    def __init__(self, mesh: Mesh, answer: Callable[[Report], Later | float]) -> None:
+    def __init__(self, mesh: Mesh, answer: Callable[[StatusReport], RetryLater | float]) -> None:
         """`answer`: a refusal, or seconds that the request takes longer."""
-        self.written: Counter[ObjectName] = Counter()
+        self.written: Counter[NamespacedName] = Counter()
         self.tries: list[float] = []
         self.refused: list[float] = []
         self._mesh, self._write, self._answer = mesh, mesh.reporter._write, answer  # pyright: ignore[reportPrivateUsage]
         mesh.reporter._write = self  # pyright: ignore[reportPrivateUsage]
 
-    async def __call__(self, report: Report) -> Outcome | Later:
+    async def __call__(self, report: StatusReport) -> Outcome | RetryLater:
         self.tries.append(self._mesh.clock())
         answer = self._answer(report)
-        if isinstance(answer, Later):
+        if isinstance(answer, RetryLater):
             await asyncio.sleep(self._mesh.latency)
             self.refused.append(self._mesh.clock())
             return answer
@@ -42,7 +42,7 @@ class Server:
 
 
 def told(mesh: Mesh, name: str) -> dict[str, Condition]:
-    return {one["type"]: one for one in conditions_in(mesh.living[ObjectName("shop", name)].status)}
+    return {one["type"]: one for one in conditions_in(mesh.living[NamespacedName("shop", name)].status)}
 
 
 @pytest.mark.parametrize("first", [1, 20, 200])
@@ -67,7 +67,7 @@ def test_the_first_that_come_to_rest_do_not_set_the_pace_of_all_others(first: in
 def test_one_that_the_server_keeps_waiting_keeps_no_other_and_is_not_written_twice_at_once() -> None:
     async def story() -> None:
         mesh = Mesh(latency=0.005)
-        stuck = ObjectName("shop", "t0")
+        stuck = NamespacedName("shop", "t0")
         server = Server(mesh, lambda report: 40.0 if report.object.name == stuck else 0.0)
         running(mesh)
         for number in range(OBJECTS):
@@ -120,10 +120,10 @@ def test_a_server_that_takes_less_has_the_pauses_that_it_asks_for_and_is_asked_f
     async def story() -> None:
         mesh, taken = Mesh(latency=0.005), list[float]()
 
-        def answer(_: Report) -> Later | float:
+        def answer(_: StatusReport) -> RetryLater | float:
             """It takes 200 in a second, and says so."""
             if sum(moment > mesh.clock() - 1.0 for moment in taken[-200:]) >= 200:
-                return Later(2.0)
+                return RetryLater(2.0)
             taken.append(mesh.clock())
             return 0.0
 
@@ -149,7 +149,7 @@ def test_a_server_that_takes_less_has_the_pauses_that_it_asks_for_and_is_asked_f
 def test_a_server_that_asks_for_an_hour_is_asked_again_in_a_minute() -> None:
     async def story() -> None:
         mesh, refusing = Mesh(latency=0.005), True
-        server = Server(mesh, lambda _: Later(3600.0) if refusing else 0.0)
+        server = Server(mesh, lambda _: RetryLater(3600.0) if refusing else 0.0)
         running(mesh)
         mesh.change(0)
         await asyncio.sleep(PACE.asked)
@@ -165,11 +165,11 @@ def test_events_have_the_pause_that_the_server_asks_for() -> None:
     async def story() -> None:
         mesh, asked = Mesh(latency=0.005), list[float]()
 
-        async def tell(_: News) -> Outcome | Later:
+        async def tell(_: ObjectEvent) -> Outcome | RetryLater:
             asked.append(mesh.clock())
-            return Later(30.0) if len(asked) == 1 else "written"
+            return RetryLater(30.0) if len(asked) == 1 else Outcome.WRITTEN
 
-        mesh.reporter._tell = tell  # pyright: ignore[reportPrivateUsage]
+        mesh.reporter.events._write = tell  # pyright: ignore[reportPrivateUsage]
         running(mesh)
         mesh.change(0, bad=True)
         await asyncio.sleep(60)

@@ -6,18 +6,18 @@ import logging
 
 import pytest
 
-from services.ingestor.log.chain_position import Standing
-from services.ingestor.log.compaction import Retention
-from services.ingestor.log.writer import Patience
+from services.ingestor.log.chain_position import ChainPosition
+from services.ingestor.log.compaction import Compactor
+from services.ingestor.log.event_writer import WriterPolicy
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Extent
 from tests.unit.ingestor.log.test_compaction import SCOPE, grown, recovered
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
 
-LOOKS_OFTEN = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=0.02, scrub=60.0, stand_by=0.02)
+LOOKS_OFTEN = WriterPolicy(gather=0.5, gather_epoch=0.5, retry=0.005, glance=0.02, scrub=60.0, stand_by=0.02)
 
 
 @pytest.mark.parametrize("lost", [(2,), (1,), (1, 2), (2, 4), (2, 3, 4)], ids=str)
@@ -41,11 +41,11 @@ async def test_what_vanishes_behind_a_leader_is_missed_at_its_next_look(
 
 async def _lives(log: MemoryLog, pods: int) -> bool:
     standing = await recovered(log)
-    return not standing.broken and standing.book.counts() == {"Pod": pods}
+    return not standing.broken and standing.index.counts() == {"Pod": pods}
 
 
 async def test_what_vanished_while_the_log_was_away_is_missed_when_it_is_back() -> None:
-    patience = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02)
+    patience = WriterPolicy(gather=0.5, gather_epoch=0.5, retry=0.005, glance=60.0, scrub=60.0, stand_by=0.02)
     server, log = ScriptedServer(), MemoryLog()
     async with Rig(server, log, patience=patience) as rig:
         for name in "abcde":
@@ -63,16 +63,16 @@ async def test_what_vanished_while_the_log_was_away_is_missed_when_it_is_back() 
 async def test_what_is_trimmed_and_what_others_trim_is_no_damage() -> None:
     _, log = await grown()
     standing = await recovered(log)
-    await Retention(log, SCOPE, window=20, slack=40).run(standing)
-    assert not await standing.vanished()
-    later = Standing(log, SCOPE, retry=0.01)
+    await Compactor(log, SCOPE, window=20, slack=40).run(standing)
+    assert not await standing.lost_records()
+    later = ChainPosition(log, SCOPE, retry=0.01)
     await later.recover()
     log.lose(log.sequences[3])
-    assert await later.vanished()
-    assert await later.vanished(), "until the chain was read"
+    assert await later.lost_records()
+    assert await later.lost_records(), "until the chain was read"
     await later.read_all()
     assert later.broken
-    assert not await later.vanished()
+    assert not await later.lost_records()
 
 
 async def test_another_cluster_of_the_stream_that_trims_costs_one_reading() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.ingestor.core.diff import Applied
-from services.ingestor.core.kinds import TOKEN_ISSUER, Kind, kinds
+from services.ingestor.core.kinds import TOKEN_ISSUER, WatchedKind, kinds
+from services.ingestor.core.log_diff import AppliedChange
 from services.ingestor.core.projection import UnreadableObjectError, project, project_issuer
 from services.ingestor.core.records import draft
 from shared.eventlog.memory import MemoryLog
@@ -28,7 +28,7 @@ ALL = kinds(mesh_namespace="meshlog-system")
 TEXT = "y" * 1_200_000
 
 
-def small(kind: Kind) -> dict[str, Any]:
+def small(kind: WatchedKind) -> dict[str, Any]:
     """An object of a kind as the API server has it."""
     api_version, rest = SPECS[kind.name]
     meta = {"name": kind.object_name or "web", "uid": f"u-{kind.name}", "labels": {"app": "web"}}
@@ -37,7 +37,7 @@ def small(kind: Kind) -> dict[str, Any]:
     return {"apiVersion": api_version, "kind": kind.name, "metadata": meta, **copy.deepcopy(rest)}
 
 
-def large(kind: Kind) -> dict[str, Any]:
+def large(kind: WatchedKind) -> dict[str, Any]:
     """The same with more than the log takes: in its labels, which every kind has, and in what policy may say."""
     value = small(kind)
     value["metadata"]["labels"]["much"] = TEXT
@@ -46,7 +46,7 @@ def large(kind: Kind) -> dict[str, Any]:
     return value
 
 
-def unreadable(kind: Kind) -> dict[str, Any]:
+def unreadable(kind: WatchedKind) -> dict[str, Any]:
     return {**small(kind), "spec": "nothing"}
 
 
@@ -66,7 +66,7 @@ async def closes_and_comes_back(log: EventLog) -> None:
     async with Rig(server, log, kinds=ALL) as rig:
         await eventually(lambda: rig.writer.counts.written == len(ALL), within=10.0, what="all are written")
         before = await newest(log)
-        assert rig.writer.book.withheld() == {}
+        assert rig.writer.index.withheld() == {}
         for kind in ALL:
             server.apply(kind.name, large(kind))
         await eventually(lambda: rig.writer.counts.withheld == len(ALL), within=20.0, what="all are closed")
@@ -76,11 +76,11 @@ async def closes_and_comes_back(log: EventLog) -> None:
             was = msgspec.json.decode(before[kind].object or b"", type=KINDS[kind])
             found = msgspec.json.decode(event.object, type=KINDS[kind])
             assert found == closed(kind, was), f"{kind}: what remains is what the object was known by"
-        assert rig.writer.book.withheld() == {kind.name: 1 for kind in ALL}
+        assert rig.writer.index.withheld() == {kind.name: 1 for kind in ALL}
         for kind in ALL:
             server.apply(kind.name, small(kind))
         await eventually(lambda: rig.writer.counts.written == 3 * len(ALL), within=10.0, what="all are written again")
-        assert rig.writer.book.withheld() == {}
+        assert rig.writer.index.withheld() == {}
         after = await newest(log)
         assert {kind: bytes(event.object or b"") for kind, event in after.items()} == {
             kind: bytes(event.object or b"") for kind, event in before.items()
@@ -98,12 +98,12 @@ async def test_a_writer_that_starts_anew_knows_what_is_withheld_and_says_nothing
     for _ in range(2):
         async with Rig(server, log, kinds=ALL) as rig:
             await eventually(lambda r=rig: r.writer.settled >= {k.name for k in ALL}, within=20.0, what="all is read")
-            assert rig.writer.book.withheld() == {kind.name: 1 for kind in ALL}
+            assert rig.writer.index.withheld() == {kind.name: 1 for kind in ALL}
     assert len(await history(log)) == len(ALL)
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
-def test_an_event_fits_whatever_its_object_holds(kind: Kind) -> None:
+def test_an_event_fits_whatever_its_object_holds(kind: WatchedKind) -> None:
     """At the limit too, with names of every length that Kubernetes takes and characters that JSON has to escape."""
     value = small(kind)
     value["metadata"] |= {
@@ -117,7 +117,7 @@ def test_an_event_fits_whatever_its_object_holds(kind: Kind) -> None:
         value["metadata"]["labels"] = {"much": "y" * length}
         value["metadata"]["annotations"]["meshlog.io/x"] = "y" * length
         item = project(kind.name, encoded(value), api_version="", source="watch")
-        written = draft(Applied(item, 0), "", cluster="c" * 63, streams=Streams(), turn="e")
+        written = draft(AppliedChange(item, 0), "", cluster="c" * 63, streams=Streams(), turn="e")
         assert len(written.payload) <= MAX_PAYLOAD
         if length in (0, 2_000_000):
             assert bool(item.withheld) is bool(length)
@@ -131,7 +131,7 @@ def test_keys_of_the_issuer_that_are_too_many_prove_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
-def test_policy_that_grants_closes_too_when_it_cannot_be_read(kind: Kind) -> None:
+def test_policy_that_grants_closes_too_when_it_cannot_be_read(kind: WatchedKind) -> None:
     """It may have been meant to revoke; of other kinds a typing error ends no traffic: they are left out alone."""
     if kind.name not in GRANTING:
         if "spec" in SPECS[kind.name][1]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from services.ingestor.core.object_index import Book
-from services.ingestor.status.ack_progress import Reach
-from services.ingestor.status.log_follower import Hearing
-from services.ingestor.status.reporter import News, Outcome, Report, Reporter
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.log_follower import StatusLogFollower
+from services.ingestor.status.reports import ObjectEvent, Outcome, StatusReport
+from services.ingestor.status.status_reporter import StatusReporter
 from services.injector.log.namespace_follower import NamespaceFollower
 from services.xds_edge.admission.token_issuers import IssuerFold, issuers_view
 from shared.eventlog.fold import Epoch
@@ -81,14 +82,14 @@ async def test_keys_stay_in_force_in_a_new_epoch_but_an_edge_that_starts_takes_n
     assert len(changes) == 2
 
 
-async def _written(_report: Report | News) -> Outcome:
-    return "written"
+async def _written(_report: StatusReport | ObjectEvent) -> Outcome:
+    return Outcome.WRITTEN
 
 
-def reporter(reach: Reach) -> Reporter:
-    return Reporter(
+def reporter(reach: AckProgress) -> StatusReporter:
+    return StatusReporter(
         reach,
-        Book(),
+        ObjectIndex(),
         _written,
         _written,
         cluster="c1",
@@ -107,8 +108,8 @@ def commit(version: int, *, parent: int = 0, subject: str = STREAMS.snapshot_sub
 async def test_after_the_loss_of_everything_reports_go_on_with_lower_versions() -> None:
     logs = MemoryLogs()
     snapshots, keyframes = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes)
-    reach = Reach(cluster="c1", kinds=[])
-    hearing = Hearing(reach, reporter(reach), STREAMS, outage=0.01)
+    reach = AckProgress(cluster="c1", kinds=[])
+    hearing = StatusLogFollower(reach, reporter(reach), STREAMS, outage=0.01)
     async with tasks(hearing.follow_commits(snapshots, keyframes)):
         await write_chained(snapshots, *commit(100))
         await eventually(lambda: reach.version == 100, within=5, what="the first version")

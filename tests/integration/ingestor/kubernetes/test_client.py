@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from services.ingestor.core.kinds import Kind
+from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.core.list_decode import read_line
 from services.ingestor.kubernetes.client import KubernetesSource
-from services.ingestor.kubernetes.source import KindAbsentError, SourceError
+from services.ingestor.kubernetes.object_source import KindAbsentError, SourceError
 from shared.errors import BadInputError
 from tests.scripted_api import Api, body, chunks, serving, write_kubeconfig
 
-POD = Kind("Pod", "", "pods", "v1")
-SPLIT = Kind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
+POD = WatchedKind("Pod", "", "pods", "v1")
+SPLIT = WatchedKind("TrafficSplit", "split.smi-spec.io", "trafficsplits")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def source(api: Api, tmp_path: Path) -> AsyncGenerator[KubernetesSource]:
     await made.close()
 
 
-async def lines(source: KubernetesSource, kind: Kind = POD) -> list[bytes]:
+async def lines(source: KubernetesSource, kind: WatchedKind = POD) -> list[bytes]:
     async with source.watch(kind, "7") as watch:
         return [line async for line in watch]
 

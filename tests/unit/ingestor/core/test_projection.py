@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingestor.core.observations import ChangeSet, ObjectName
+from services.ingestor.core.observations import ChangeSetMembership, NamespacedName
 from services.ingestor.core.projection import UnreadableObjectError, parse_change_set, project
 from shared import projected_objects
 from tests.unit.ingestor.objects import encoded, pod, projected
@@ -35,7 +35,7 @@ def test_a_new_address_makes_a_difference() -> None:
 def test_only_the_meshs_annotations_are_kept_and_the_change_set_is_not_one() -> None:
     item = projected(annotations={"meshlog.io/change-set": "a/2", "meshlog.io/sidecar": "b1", "x.io/y": "z"})
     assert decoded(item.body, "Pod").metadata.annotations == {"meshlog.io/sidecar": "b1"}
-    assert item.change_set == ChangeSet(id="a", size=2)
+    assert item.change_set == ChangeSetMembership(id="a", size=2)
     assert item.origin.change_set == "a"
 
 
@@ -65,8 +65,8 @@ def test_nulls_that_go_writes_for_empty_lists_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a/2", ChangeSet("a", 2)),
-        ("a/b/3", ChangeSet("a/b", 3)),
+        ("a/2", ChangeSetMembership("a", 2)),
+        ("a/b/3", ChangeSetMembership("a/b", 3)),
         ("a/1", None),
         ("a/0", None),
         ("/2", None),
@@ -75,8 +75,8 @@ def test_nulls_that_go_writes_for_empty_lists_are_read() -> None:
         ("a/-2", None),
         ("a/²", None),
         ("a/999999999999", None),
-        ("a/shop=2", ChangeSet("a", 2, (("shop", 2),))),
-        ("a/stock=1,shop=2,=1", ChangeSet("a", 4, (("", 1), ("shop", 2), ("stock", 1)))),
+        ("a/shop=2", ChangeSetMembership("a", 2, (("shop", 2),))),
+        ("a/stock=1,shop=2,=1", ChangeSetMembership("a", 4, (("", 1), ("shop", 2), ("stock", 1)))),
         ("a/shop=1", None),
         ("a/shop=0,stock=2", None),
         ("a/shop=2,shop=1", None),
@@ -87,7 +87,7 @@ def test_nulls_that_go_writes_for_empty_lists_are_read() -> None:
         ("x" * 254 + "/2", None),
     ],
 )
-def test_a_change_set_annotation_is_an_id_and_sizes_or_nothing(text: str, expected: ChangeSet | None) -> None:
+def test_a_change_set_annotation_is_an_id_and_sizes_or_nothing(text: str, expected: ChangeSetMembership | None) -> None:
     assert parse_change_set(text) == expected
 
 
@@ -96,7 +96,7 @@ def test_an_unreadable_object_is_named() -> None:
     broken["spec"]["containers"] = "none"
     with pytest.raises(UnreadableObjectError) as caught:
         project("Pod", encoded(broken), api_version="v1", source="list")
-    assert caught.value.name == ObjectName("shop", "web-1")
+    assert caught.value.name == NamespacedName("shop", "web-1")
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b'{"metadata":{"name":"\xff"}}', b'{"a":' * 5000 + b"1" + b"}" * 5000])

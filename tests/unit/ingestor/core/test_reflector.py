@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from services.ingestor.core.observations import Absent, Listed, ObjectName, Observed, Vanished
+from services.ingestor.core.observations import (
+    KindAbsent,
+    KindListed,
+    NamespacedName,
+    ObjectDeleted,
+    ObjectUpdated,
+    Projected,
+)
 from services.ingestor.core.reflector import (
     Bookmark,
-    Changed,
     Failure,
     FetchPage,
-    Limits,
+    ListPage,
     OpenWatch,
-    Page,
     Reflector,
-    Removed,
-    Skipped,
+    ReflectorLimits,
+    SkippedLine,
     Step,
     StreamList,
     Wait,
@@ -21,7 +26,7 @@ from services.ingestor.core.reflector import (
 from shared.timing.backoff import Backoff
 from tests.unit.ingestor.objects import projected
 
-LIMITS = Limits(retry=Backoff(1.0, 8.0, jitter=(0.5, 1.5)))
+LIMITS = ReflectorLimits(retry=Backoff(1.0, 8.0, jitter=(0.5, 1.5)))
 
 
 def reflector() -> Reflector:
@@ -29,10 +34,14 @@ def reflector() -> Reflector:
     return Reflector("Pod", jitter=lambda: 0.5, limits=LIMITS, streams=False)
 
 
+def page(resource_version: str, objects: tuple[Projected, ...], continue_token: str = "") -> ListPage:
+    return ListPage(KindListed(kind="Pod", resource_version=resource_version, objects=objects), continue_token)
+
+
 def watching(rv: str = "10") -> Reflector:
     machine = reflector()
     machine.begin()
-    machine.page(Page(resource_version=rv, objects=()))
+    machine.page(page(resource_version=rv, objects=()))
     machine.opened(0.0)
     return machine
 
@@ -40,31 +49,31 @@ def watching(rv: str = "10") -> Reflector:
 def test_pages_become_one_list_and_the_watch_starts_at_its_version() -> None:
     machine = reflector()
     assert machine.begin().action == FetchPage()
-    first = machine.page(Page(resource_version="10", objects=(projected("a"),), continue_token="t"))
+    first = machine.page(page(resource_version="10", objects=(projected("a"),), continue_token="t"))
     assert first.action == FetchPage("t")
-    assert not first.facts
-    last = machine.page(Page(resource_version="10", objects=(projected("b"),)))
+    assert not first.observations
+    last = machine.page(page(resource_version="10", objects=(projected("b"),)))
     assert last.action == OpenWatch("10")
-    (listed,) = last.facts
-    assert isinstance(listed, Listed)
+    (listed,) = last.observations
+    assert isinstance(listed, KindListed)
     assert [item.name.name for item in listed.objects] == ["a", "b"]
 
 
 def test_a_partial_list_is_thrown_away_and_begun_again() -> None:
     machine = reflector()
     machine.begin()
-    machine.page(Page(resource_version="10", objects=(projected("a"),), continue_token="t"))
+    machine.page(page(resource_version="10", objects=(projected("a"),), continue_token="t"))
     failed = machine.failed(Failure("http 410", status=410), now=0.0)
     assert failed.action == Wait(1.0, FetchPage(), "http 410")
-    assert not failed.facts
-    (listed,) = machine.page(Page(resource_version="12", objects=())).facts
-    assert isinstance(listed, Listed)
+    assert not failed.observations
+    (listed,) = machine.page(page(resource_version="12", objects=())).observations
+    assert isinstance(listed, KindListed)
     assert listed.objects == ()
 
 
 def test_after_the_servers_timeout_the_watch_resumes_from_the_last_line_without_a_list() -> None:
     machine = watching()
-    assert machine.line(Changed(projected(rv=11))) == (Observed(projected(rv=11)),)
+    assert machine.line(ObjectUpdated(projected(rv=11))) == (ObjectUpdated(projected(rv=11)),)
     assert machine.closed(300.0).action == OpenWatch("11")
     machine.opened(300.0)
     machine.line(Bookmark("15"))
@@ -74,8 +83,8 @@ def test_after_the_servers_timeout_the_watch_resumes_from_the_last_line_without_
 
 def test_a_deletion_is_told_and_moves_the_version() -> None:
     machine = watching()
-    fact = Vanished(kind="Pod", name=ObjectName("shop", "web-1"), uid="u", resource_version="13")
-    assert machine.line(Removed(fact)) == (fact,)
+    fact = ObjectDeleted(kind="Pod", name=NamespacedName("shop", "web-1"), uid="u", resource_version="13")
+    assert machine.line(fact) == (fact,)
     assert machine.closed(300.0).action == OpenWatch("13")
 
 
@@ -87,7 +96,7 @@ def test_410_lists_again_and_repeated_410_backs_off() -> None:
         assert isinstance(step.action, Wait)
         assert step.action.then == FetchPage()
         waits.append(step.action.seconds)
-        machine.page(Page(resource_version="20", objects=()))
+        machine.page(page(resource_version="20", objects=()))
     assert waits == [1.0, 2.0, 4.0, 8.0, 8.0]
     assert machine.counts.gone == 5
 
@@ -142,7 +151,7 @@ def test_a_watch_path_that_is_gone_leads_to_a_list_not_to_a_loop() -> None:
 
 def test_lines_of_unknown_types_and_bookmarks_without_version_are_skipped_and_counted() -> None:
     machine = watching()
-    assert machine.line(Skipped("unknown type 'FUTURE'")) == ()
+    assert machine.line(SkippedLine("unknown type 'FUTURE'")) == ()
     assert machine.line(Bookmark("")) == ()
     assert machine.counts.skipped == 1
     assert machine.closed(300.0).action == OpenWatch("10")
@@ -155,8 +164,8 @@ def test_a_missing_kind_deletes_nothing_until_discovery_has_said_so_for_a_minute
         step = machine.absent(now)
         assert isinstance(step.action, Wait)
         assert step.action.then == FetchPage()
-        told += [(now, fact) for fact in step.facts if isinstance(fact, Listed)]
-        assert step.facts[0] == Absent("Pod") or told
+        told += [(now, fact) for fact in step.observations if isinstance(fact, KindListed)]
+        assert step.observations[0] == KindAbsent("Pod") or told
         now += step.action.seconds
     assert len(told) == 1
     assert told[0][0] >= LIMITS.absent_confirmed
@@ -166,20 +175,20 @@ def test_a_kind_that_appears_is_listed_as_any_other() -> None:
     machine = reflector()
     machine.begin()
     machine.absent(0.0)
-    step = machine.page(Page(resource_version="30", objects=(projected("a"),)))
+    step = machine.page(page(resource_version="30", objects=(projected("a"),)))
     assert step.action == OpenWatch("30")
 
 
 def test_a_doubt_lists_again_and_says_that_it_confirms() -> None:
     machine = watching()
-    step = machine.again(confirming=True)
+    step = machine.relist(confirming=True)
     assert isinstance(step.action, Wait)
     assert step.action.then == FetchPage()
-    (listed,) = machine.page(Page(resource_version="10", objects=())).facts
-    assert isinstance(listed, Listed)
+    (listed,) = machine.page(page(resource_version="10", objects=())).observations
+    assert isinstance(listed, KindListed)
     assert listed.confirming
-    (later,) = machine.page(Page(resource_version="11", objects=())).facts
-    assert isinstance(later, Listed)
+    (later,) = machine.page(page(resource_version="11", objects=())).observations
+    assert isinstance(later, KindListed)
     assert not later.confirming
 
 
@@ -193,18 +202,22 @@ def streaming() -> Reflector:
 
 def test_a_streaming_list_is_one_list_and_its_watch_goes_on() -> None:
     machine = streaming()
-    for line in (Changed(projected("a")), Changed(projected("b")), Changed(projected("c", ip="10.0.0.9"))):
+    for line in (
+        ObjectUpdated(projected("a")),
+        ObjectUpdated(projected("b")),
+        ObjectUpdated(projected("c", ip="10.0.0.9")),
+    ):
         assert machine.line(line) == ()
     gone = projected("b")
-    assert machine.line(Removed(Vanished(kind="Pod", name=gone.name, uid=gone.uid, resource_version="11"))) == ()
+    assert machine.line(ObjectDeleted(kind="Pod", name=gone.name, uid=gone.uid, resource_version="11")) == ()
     assert machine.line(Bookmark("12")) == (), "a bookmark that does not say so is not the end"
     assert not machine.synced
     (listed,) = machine.line(Bookmark("13", ends_list=True))
-    assert isinstance(listed, Listed)
+    assert isinstance(listed, KindListed)
     assert (listed.resource_version, [item.name.name for item in listed.objects]) == ("13", ["a", "c"])
     assert machine.synced
-    (observed,) = machine.line(Changed(projected("d")))
-    assert isinstance(observed, Observed)
+    (observed,) = machine.line(ObjectUpdated(projected("d")))
+    assert isinstance(observed, ObjectUpdated)
     assert (machine.counts.lists, machine.counts.streamed) == (1, 1)
 
 
@@ -213,7 +226,7 @@ def test_a_server_without_streaming_lists_is_asked_for_pages_at_once_and_ever_af
     machine.begin()
     assert machine.stream_refused(Failure("http 422", status=422), 0.0) == Step(action=FetchPage())
     assert machine.counts.failures == 0
-    machine.page(Page(resource_version="10", objects=()))
+    machine.page(page(resource_version="10", objects=()))
     machine.opened(0.0)
     step = machine.failed(Failure("http 410", status=410), 1.0)
     assert isinstance(step.action, Wait)
@@ -222,12 +235,12 @@ def test_a_server_without_streaming_lists_is_asked_for_pages_at_once_and_ever_af
 
 def test_a_streaming_list_that_breaks_off_says_nothing_and_is_followed_by_pages_once() -> None:
     machine = streaming()
-    machine.line(Changed(projected("a")))
+    machine.line(ObjectUpdated(projected("a")))
     step = machine.closed(1.0)
-    assert step.facts == ()
+    assert step.observations == ()
     assert isinstance(step.action, Wait)
     assert step.action.then == FetchPage()
-    machine.page(Page(resource_version="10", objects=()))
+    machine.page(page(resource_version="10", objects=()))
     machine.opened(2.0)
     step = machine.failed(Failure("error line 410", status=410), 3.0)
     assert isinstance(step.action, Wait)
@@ -236,20 +249,20 @@ def test_a_streaming_list_that_breaks_off_says_nothing_and_is_followed_by_pages_
 
 def test_what_cannot_be_read_in_a_streaming_list_is_not_taken_for_gone() -> None:
     machine = streaming()
-    machine.line(Changed(projected("a")))
-    machine.line(Skipped("unreadable object", unreadable=ObjectName("shop", "a")))
+    machine.line(ObjectUpdated(projected("a")))
+    machine.line(SkippedLine("unreadable object", unreadable=NamespacedName("shop", "a")))
     (listed,) = machine.line(Bookmark("13", ends_list=True))
-    assert isinstance(listed, Listed)
-    assert (listed.objects, listed.unreadable, listed.complete) == ((), {ObjectName("shop", "a")}, True)
+    assert isinstance(listed, KindListed)
+    assert (listed.objects, listed.unreadable, listed.complete) == ((), {NamespacedName("shop", "a")}, True)
     machine = streaming()
-    machine.line(Skipped("unreadable object", nameless=True))
+    machine.line(SkippedLine("unreadable object", nameless=True))
     (listed,) = machine.line(Bookmark("13", ends_list=True))
-    assert isinstance(listed, Listed)
+    assert isinstance(listed, KindListed)
     assert not listed.complete
 
 
 def test_a_doubtful_list_is_confirmed_by_pages() -> None:
     machine = streaming()
-    step = machine.again(confirming=True)
+    step = machine.relist(confirming=True)
     assert isinstance(step.action, Wait)
     assert step.action.then == FetchPage()

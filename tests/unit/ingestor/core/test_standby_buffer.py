@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from services.ingestor.core.diff import Applied, Deleted, vanish
-from services.ingestor.core.object_index import Book
-from services.ingestor.core.observations import Listed, Observed, Projected, Vanished
-from services.ingestor.core.standby_buffer import Standby
+from services.ingestor.core.log_diff import AppliedChange, DeletedChange, delete
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.core.observations import KindListed, ObjectDeleted, ObjectUpdated, Projected
+from services.ingestor.core.standby_buffer import StandbyBuffer
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.records import events
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.objects import projected
 from tests.unit.ingestor.rig import PATIENCE, STREAMS, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
@@ -109,60 +109,60 @@ async def test_a_standby_that_takes_over_a_broken_log_begins_a_new_epoch() -> No
         assert standby.writer.counts.epochs == 1
 
 
-def known_of(item: Projected, sequence: int = 5) -> Book:
+def known_of(item: Projected, sequence: int = 5) -> ObjectIndex:
     """A book that holds one object."""
-    book = Book()
-    book.decide(Applied(item, 0))
-    book.written(Applied(item, 0), sequence)
-    book.keep()
+    book = ObjectIndex()
+    book.enter(AppliedChange(item, 0))
+    book.appended(AppliedChange(item, 0), sequence)
+    book.commit_round()
     return book
 
 
 def test_news_beside_a_list_that_is_not_written_yet_outlives_a_look_at_the_log() -> None:
     """Simulation, seed 193: the deletion was let go, as the log had never heard of the object; the list was not."""
-    standby, item = Standby(), projected(rv=20)
-    standby.keep(Listed(kind="Pod", resource_version="20", objects=(item,)))
-    gone = Vanished(kind="Pod", name=item.name, uid=item.uid, resource_version="21")
+    standby, item = StandbyBuffer(), projected(rv=20)
+    standby.keep(KindListed(kind="Pod", resource_version="20", objects=(item,)))
+    gone = ObjectDeleted(kind="Pod", name=item.name, uid=item.uid, resource_version="21")
     standby.keep(gone)
-    book = Book()
+    book = ObjectIndex()
     standby.forget_written(book)
     kept = standby.take()
     assert kept == [] or gone in kept, "a list without the news after it is the past"
 
 
 def test_news_beside_a_list_stays_while_the_list_has_other_news() -> None:
-    standby, item, other = Standby(), projected(rv=20), projected("web-2", rv=19)
-    listed = Listed(kind="Pod", resource_version="20", objects=(item, other))
-    gone = Vanished(kind="Pod", name=item.name, uid=item.uid, resource_version="21")
+    standby, item, other = StandbyBuffer(), projected(rv=20), projected("web-2", rv=19)
+    listed = KindListed(kind="Pod", resource_version="20", objects=(item, other))
+    gone = ObjectDeleted(kind="Pod", name=item.name, uid=item.uid, resource_version="21")
     standby.keep(listed)
     standby.keep(gone)
-    assert standby.forget_written(Book()) == set()
+    assert standby.forget_written(ObjectIndex()) == set()
     assert standby.take() == [listed, gone]
 
 
 def test_a_list_is_settled_when_the_watch_after_it_has_come_as_far_as_the_log() -> None:
-    standby, old, new = Standby(), projected(rv=20), projected(rv=30, ip="10.0.0.9")
-    standby.keep(Listed(kind="Pod", resource_version="25", objects=(old,)))
+    standby, old, new = StandbyBuffer(), projected(rv=20), projected(rv=30, ip="10.0.0.9")
+    standby.keep(KindListed(kind="Pod", resource_version="25", objects=(old,)))
     book = known_of(new)
     assert standby.forget_written(book) == set(), "the log is ahead of the list: who is right?"
-    standby.keep(Observed(new))
+    standby.keep(ObjectUpdated(new))
     assert standby.forget_written(book) == {"Pod"}
     assert standby.take() == []
 
 
 def test_the_end_of_an_object_is_the_end_of_its_predecessor() -> None:
     """Simulation, seed 302: between two looks the object died, came again under another uid and died again."""
-    standby, old = Standby(), projected(uid="old", rv=20)
-    standby.keep(Vanished(kind="Pod", name=old.name, uid="old", resource_version="30"))
-    standby.keep(Observed(projected(uid="new", rv=31)))
-    last = Vanished(kind="Pod", name=old.name, uid="new", resource_version="32")
+    standby, old = StandbyBuffer(), projected(uid="old", rv=20)
+    standby.keep(ObjectDeleted(kind="Pod", name=old.name, uid="old", resource_version="30"))
+    standby.keep(ObjectUpdated(projected(uid="new", rv=31)))
+    last = ObjectDeleted(kind="Pod", name=old.name, uid="new", resource_version="32")
     standby.keep(last)
     book = known_of(old)
     standby.forget_written(book)
     assert standby.take() == [last]
-    verdict, changes = vanish(book.get("Pod", old.name), last)
-    assert (verdict, [type(change) for change in changes]) == ("written", [Deleted])
-    assert isinstance(changes[0], Deleted)
+    verdict, changes = delete(book.get("Pod", old.name), last)
+    assert (verdict, [type(change) for change in changes]) == ("written", [DeletedChange])
+    assert isinstance(changes[0], DeletedChange)
     assert changes[0].uid == "old", "the event is about the object that the log holds"
 
 

@@ -7,14 +7,15 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from services.ingestor.log.chain_position import Compiled, Standing
-from services.ingestor.log.compaction import Retention
+from services.ingestor.log.chain_position import ChainPosition
+from services.ingestor.log.compaction import Compactor
+from services.ingestor.log.witness import CompiledPosition
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import HEADER_KEPT, Draft, LogUnavailableError, Record
 from shared.eventlog.stream_spec import matches
 from shared.eventlog.trim_marker import mark_of
-from tests.unit.ingestor.log.test_writer import agrees
-from tests.unit.ingestor.rig import STREAMS, Rig, history, state
+from tests.unit.ingestor.log.test_event_writer import agrees
+from tests.unit.ingestor.rig import STREAMS, Compiled, Rig, history, state
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
 
@@ -43,16 +44,16 @@ async def grown() -> tuple[ScriptedServer, MemoryLog]:
 async def test_what_lives_is_said_again_before_the_old_part_is_forgotten() -> None:
     server, log = await grown()
     before = await state(log)
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
-    retention = Retention(log, SCOPE, window=20, slack=40)
+    retention = Compactor(log, SCOPE, window=20, slack=40)
     await retention.run(standing)
     first, last = await log.bounds()
     assert first == retention.trimmed_to > 50
     assert await state(log) == before, "and the chain holds"
     assert [record.headers.get(HEADER_KEPT) is not None async for record in log.read()].count(True) == 2
     assert standing.tip == await log.tip(SCOPE)
-    again = Standing(log, SCOPE, retry=0.01)
+    again = ChainPosition(log, SCOPE, retry=0.01)
     await again.recover()
     assert not again.broken
     async with Rig(server, log, name="b") as rig:
@@ -64,9 +65,9 @@ async def test_what_lives_is_said_again_before_the_old_part_is_forgotten() -> No
 async def trimmed(*, window: float = 20) -> tuple[ScriptedServer, MemoryLog]:
     """The same log after retention has been at work."""
     server, log = await grown()
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
-    await Retention(log, SCOPE, window=window, slack=40).run(standing)
+    await Compactor(log, SCOPE, window=window, slack=40).run(standing)
     return server, log
 
 
@@ -111,7 +112,7 @@ async def test_a_log_that_was_never_trimmed_and_loses_its_first_record_is_broken
 async def test_a_log_is_whole_at_every_step_of_a_trim(monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash between any two steps, and NATS in the middle of forgetting, leave a log that nobody doubts."""
     _, log = await grown()
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     steps = 0
 
@@ -124,7 +125,7 @@ async def test_a_log_is_whole_at_every_step_of_a_trim(monkeypatch: pytest.Monkey
             steps += 1
 
     monkeypatch.setattr(log, "trim", slowly)
-    await Retention(log, SCOPE, window=20, slack=40).run(standing)
+    await Compactor(log, SCOPE, window=20, slack=40).run(standing)
     assert steps > 50
     assert not (await recovered(log)).broken
 
@@ -140,19 +141,19 @@ async def test_the_mark_stands_even_where_nothing_has_to_be_said_again() -> None
         for number in range(60):
             server.apply_pod("busy", ip=f"10.2.0.{number}")
             await eventually(lambda want=number + 3: rig.writer.counts.written > want, within=5, what="it is written")
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     before = await state(log)
-    await Retention(log, SCOPE, window=62, slack=10).run(standing)
+    await Compactor(log, SCOPE, window=62, slack=10).run(standing)
     again = [mark_of(record) async for record in log.read() if mark_of(record)]
     assert again[-1] == (await log.bounds())[0] > marks[0]
     assert await state(log) == before
     assert not (await recovered(log)).broken
 
 
-async def recovered(log: MemoryLog) -> Standing:
+async def recovered(log: MemoryLog) -> ChainPosition:
     """What whoever starts now makes of a log."""
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     return standing
 
@@ -167,7 +168,7 @@ async def test_a_trim_under_a_reader_is_no_damage(monkeypatch: pytest.MonkeyPatc
         async for record in read(start=start, subjects=subjects):
             if record.sequence > 3 and not trimmed_once:
                 trimmed_once = True
-                await Retention(log, SCOPE, window=20, slack=40).run(leader)
+                await Compactor(log, SCOPE, window=20, slack=40).run(leader)
                 async for later in read(start=record.sequence, subjects=subjects):
                     yield later
                 return
@@ -180,11 +181,11 @@ async def test_a_trim_under_a_reader_is_no_damage(monkeypatch: pytest.MonkeyPatc
 
 async def test_little_is_not_worth_trimming() -> None:
     _, log = await grown()
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
     bounds = await log.bounds()
-    await Retention(log, SCOPE, window=20, slack=1000).run(standing)
-    await Retention(log, SCOPE, window=10_000, slack=10).run(standing)
+    await Compactor(log, SCOPE, window=20, slack=1000).run(standing)
+    await Compactor(log, SCOPE, window=10_000, slack=10).run(standing)
     assert await log.bounds() == bounds
 
 
@@ -194,10 +195,10 @@ async def test_a_log_that_ends_before_what_was_compiled_from_it_gets_a_new_epoch
     end = (await log.bounds())[1]
     log.roll_back(20)
 
-    async def witness() -> Compiled:
-        return Compiled(end)
+    async def witness() -> CompiledPosition:
+        return CompiledPosition(end)
 
-    async with Rig(server, log, name="b", witness=witness) as rig:
+    async with Rig(server, log, name="b", witness=Compiled(witness)) as rig:
         await agrees(log, server)
         assert rig.writer.counts.epochs == 1
     assert (await log.bounds())[0] == end + 1
@@ -216,11 +217,11 @@ async def test_what_is_written_and_compiled_while_a_standby_reads_is_no_sign_of_
             yield record
         await log.append([draft], scope=SCOPE, after=await log.tip(SCOPE))
 
-    async def witness() -> Compiled:
-        return Compiled((await log.bounds())[1])
+    async def witness() -> CompiledPosition:
+        return CompiledPosition((await log.bounds())[1])
 
     monkeypatch.setattr(log, "read", overtaken)
-    standing = Standing(log, SCOPE, retry=0.01, witness=witness)
+    standing = ChainPosition(log, SCOPE, retry=0.01, witness=Compiled(witness))
     await standing.recover()
     assert not standing.broken
 
@@ -241,9 +242,9 @@ async def test_an_epoch_that_nobody_finished_is_begun_again(monkeypatch: pytest.
 async def test_a_log_that_goes_away_while_it_is_read_leaves_the_book_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a deletion that follows would be taken for news about nothing."""
     _, log = await grown()
-    standing = Standing(log, SCOPE, retry=0.01)
+    standing = ChainPosition(log, SCOPE, retry=0.01)
     await standing.recover()
-    before = standing.book.counts()
+    before = standing.index.counts()
     read = log.read
 
     async def interrupted(*, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
@@ -255,4 +256,4 @@ async def test_a_log_that_goes_away_while_it_is_read_leaves_the_book_as_it_was(m
     monkeypatch.setattr(log, "read", interrupted)
     with pytest.raises(LogUnavailableError):
         await standing.read_all()
-    assert standing.book.counts() == before
+    assert standing.index.counts() == before

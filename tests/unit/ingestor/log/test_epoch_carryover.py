@@ -11,7 +11,7 @@ from cli.history.timeline import Timeline
 from cli.state.mesh_status import pinned
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
-from services.ingestor.log.epoch_carryover import Carried, pins_of
+from services.ingestor.log.witness import StreamWitness
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft, LogUnavailableError, epoch_records
 from shared.records import events
@@ -20,7 +20,7 @@ from shared.records.snapshot import Snapshot
 from shared.records.subjects import escape
 from shared.streams.memory import MemoryLogs
 from tests.property.history.worlds import ABOUT, source_of
-from tests.unit.ingestor.log.test_writer import agrees
+from tests.unit.ingestor.log.test_event_writer import agrees
 from tests.unit.ingestor.rig import STREAMS, Rig
 from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
@@ -55,7 +55,7 @@ async def test_a_new_epoch_is_pinned_as_the_one_before(how: str) -> None:
         log.corrupt(1, b"{}")
     else:
         log.recreate()
-    async with Rig(server, log, name="b", carried=pins_of(logs, STREAMS, "c1")) as rig:
+    async with Rig(server, log, name="b", witness=await StreamWitness.open(logs, STREAMS, "c1")) as rig:
         await eventually(lambda: rig.writer.counts.epochs, within=5, what="a new epoch begins")
         await eventually(lambda: "Pod" in rig.writer.settled, within=5, what="it is whole")
     assert PIN_KIND in await newest_epoch(log)
@@ -67,7 +67,7 @@ async def test_what_was_unpinned_stays_so() -> None:
     log, source = await pinned_mesh(server, logs)
     await unpin(source)
     log.recreate()
-    async with Rig(server, log, name="b", carried=pins_of(logs, STREAMS, "c1")) as rig:
+    async with Rig(server, log, name="b", witness=await StreamWitness.open(logs, STREAMS, "c1")) as rig:
         await eventually(lambda: "Pod" in rig.writer.settled, within=5, what="the epoch is whole")
     assert PIN_KIND not in await newest_epoch(log)
     assert not await pinned(source)
@@ -88,7 +88,7 @@ async def test_an_outage_between_an_epoch_and_its_pin_only_delays_it() -> None:
         return await append(drafts, **options)  # type: ignore[arg-type]
 
     log.append = flaky  # type: ignore[method-assign]
-    async with Rig(server, log, name="b", carried=pins_of(logs, STREAMS, "c1")) as rig:
+    async with Rig(server, log, name="b", witness=await StreamWitness.open(logs, STREAMS, "c1")) as rig:
         await eventually(lambda: tried == 4, within=5, what="it is tried again")
         await eventually(lambda: "Pod" in rig.writer.settled, within=5, what="the epoch is whole")
     assert PIN_KIND in await newest_epoch(log)
@@ -97,8 +97,8 @@ async def test_an_outage_between_an_epoch_and_its_pin_only_delays_it() -> None:
 async def test_a_copy_that_cannot_be_read_is_told_and_nothing_is_pinned(caplog: pytest.LogCaptureFixture) -> None:
     logs = MemoryLogs(STREAMS)
     await (await logs.open(STREAMS.pins)).publish(Draft(STREAMS.pin_subject("c1"), b"nonsense"))
-    carried: Carried = pins_of(logs, STREAMS, "c1")
-    assert await carried("e") == []
+    witness = await StreamWitness.open(logs, STREAMS, "c1")
+    assert await witness.carried_over("e") == []
     assert "cannot be read" in caplog.text
 
 
@@ -107,7 +107,7 @@ async def test_a_pin_that_was_carried_is_in_force() -> None:
     server, logs = ScriptedServer(), MemoryLogs(STREAMS)
     log, _ = await pinned_mesh(server, logs)
     log.recreate()
-    async with Rig(server, log, name="b", carried=pins_of(logs, STREAMS, "c1")) as rig:
+    async with Rig(server, log, name="b", witness=await StreamWitness.open(logs, STREAMS, "c1")) as rig:
         await eventually(lambda: "Pod" in rig.writer.settled, within=5, what="the epoch is whole")
     compiler = Compiler(MeshSettings(cluster="c1"))
     async for record in log.read():

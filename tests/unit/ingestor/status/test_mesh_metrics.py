@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from services.ingestor.core.reflector import Failure
-from services.ingestor.kubernetes.api_probe import Pulse
-from services.ingestor.kubernetes.source import SourceError
-from services.ingestor.status.mesh_metrics import Overdue
+from services.ingestor.kubernetes.api_probe import ApiProbe
+from services.ingestor.kubernetes.object_source import SourceError
+from services.ingestor.status.mesh_metrics import PublishDelay
 from tests.unit.ca.running import tasks
 from tests.unit.ingestor.status.test_reports import reached, status
 from tests.waiting import eventually
 
 
 def test_an_event_that_is_not_published_is_late_by_the_time_since_it_was_seen() -> None:
-    overdue = Overdue()
+    overdue = PublishDelay()
     for newest, compiled, now, seconds in (
         (5, 5, 0.0, 0.0),
         (6, 5, 1.0, 0.0),
@@ -32,7 +32,7 @@ def test_an_event_that_is_not_published_is_late_by_the_time_since_it_was_seen() 
 
 
 def test_steady_change_that_is_published_at_once_is_never_late() -> None:
-    overdue = Overdue()
+    overdue = PublishDelay()
     for now in range(1, 100):
         overdue.look(newest=10 * now + 9, compiled=10 * now, now=float(now))
         assert overdue.seconds == 0
@@ -66,7 +66,7 @@ class Server:
 )
 async def test_a_server_that_is_away_is_said_and_said_to_be_back(does: str, why: str) -> None:
     server = Server()
-    pulse = Pulse(server, every=0.01, within=0.05)
+    pulse = ApiProbe(server, every=0.01, within=0.05)
     async with tasks(pulse.run()):
         server.does = does
         await eventually(lambda: why in pulse.trouble, within=5, what="it is said to be away")

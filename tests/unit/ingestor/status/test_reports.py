@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.ingestor.core.diff import Applied
-from services.ingestor.core.object_index import Book
-from services.ingestor.core.observations import Listed, Observed, Projected, Vanished
+from services.ingestor.core.log_diff import AppliedChange
+from services.ingestor.core.object_index import ObjectIndex
+from services.ingestor.core.observations import KindListed, ObjectDeleted, ObjectUpdated, Projected
 from services.ingestor.core.projection import project
-from services.ingestor.status.ack_progress import Concern, Reach
-from services.ingestor.status.conditions import Verdict, conditions, news, reason
-from services.ingestor.status.log_follower import Hearing
-from services.ingestor.status.reporter import Reporter
-from services.ingestor.status.reports import News, Outcome, Pace, Pinned, Report
+from services.ingestor.status.ack_progress import AckProgress, ConcernedProxies
+from services.ingestor.status.conditions import StatusFacts, conditions, reason, turned_bad
+from services.ingestor.status.log_follower import StatusLogFollower
+from services.ingestor.status.reports import ObjectEvent, Outcome, PinnedForms, ReportPace, RetryLater, StatusReport
+from services.ingestor.status.status_reporter import StatusReporter
 from shared import projected_objects
 from shared.eventlog.protocol import Draft
 from shared.policy import support_matrix
@@ -38,7 +38,9 @@ SCOPE = STREAMS.cluster_scope("c1")
 
 KEY = ObjectKey(cluster="c1", kind="TrafficTarget", namespace="shop", name="t")
 NOW = "2026-01-01T00:00:00Z"
-PACE = Pace(look=0.0, settle=0.0, patience=0.0, again=60.0, most=1e6, least=1e6, news=1e6, stand_by=0.001, outage=0.001)
+PACE = ReportPace(
+    look=0.0, settle=0.0, patience=0.0, again=60.0, most=1e6, least=1e6, news=1e6, stand_by=0.001, outage=0.001
+)
 
 
 def target(*, conditions: Sequence[dict[str, Any]] = (), generation: int = 3, uid: str = "u1") -> Projected:
@@ -87,9 +89,9 @@ def status(pod: str, acked: int, *, connected: bool = True, refused: str = "") -
     )
 
 
-def reached() -> Reach:
+def reached() -> AckProgress:
     """Version 5: one resource that depends on the target, and two proxies that have it and hold 4."""
-    reach = Reach(cluster="c1", kinds={"TrafficTarget", "MeshConfig", "Egress"})
+    reach = AckProgress(cluster="c1", kinds={"TrafficTarget", "MeshConfig", "Egress"})
     reach.take_commit(commit(4))
     reach.take_commit(
         commit(
@@ -109,16 +111,16 @@ def reached() -> Reach:
 class Written:
     """An API server that takes reports, and answers as told."""
 
-    def __init__(self, outcome: Outcome = "written") -> None:
-        self.reports: list[Report] = []
-        self.news: list[News] = []
-        self.outcome: Outcome = outcome
+    def __init__(self, outcome: Outcome | RetryLater = Outcome.WRITTEN) -> None:
+        self.reports: list[StatusReport] = []
+        self.news: list[ObjectEvent] = []
+        self.outcome: Outcome | RetryLater = outcome
 
-    async def __call__(self, report: Report) -> Outcome:
+    async def __call__(self, report: StatusReport) -> Outcome | RetryLater:
         self.reports.append(report)
         return self.outcome
 
-    async def tell(self, news: News) -> Outcome:
+    async def tell(self, news: ObjectEvent) -> Outcome | RetryLater:
         self.news.append(news)
         return self.outcome
 
@@ -127,19 +129,19 @@ class Written:
 
 
 def reporter(
-    reach: Reach,
+    reach: AckProgress,
     written: Written,
     *,
     sequence: int = 5,
     leads: bool = True,
-    book: Book | None = None,
-    pace: Pace = PACE,
-) -> Reporter:
+    book: ObjectIndex | None = None,
+    pace: ReportPace = PACE,
+) -> StatusReporter:
     if book is None:
-        book = Book()
-        book.decide(Applied(target(), sequence))
-        book.keep()
-    return Reporter(
+        book = ObjectIndex()
+        book.enter(AppliedChange(target(), sequence))
+        book.commit_round()
+    return StatusReporter(
         reach,
         book,
         written,
@@ -154,9 +156,9 @@ def reporter(
     )
 
 
-async def told_of(made: Reporter, written: Written) -> list[tuple[str, str]]:
+async def told_of(made: StatusReporter, written: Written) -> list[tuple[str, str]]:
     """The events that are told."""
-    task = asyncio.create_task(made.run_news())
+    task = asyncio.create_task(made.run_events())
     for _ in range(20):
         await asyncio.sleep(0)
     task.cancel()
@@ -171,37 +173,37 @@ def test_a_stable_code_becomes_a_reason_that_kubernetes_takes() -> None:
 
 def test_a_condition_that_says_the_same_keeps_its_time_and_those_of_others_stay() -> None:
     foreign = {"type": "Ready", "status": "True"}
-    first = conditions(Verdict(version=5, concerned=1), generation=2, before=[foreign], now="then")
-    again = conditions(Verdict(version=5, concerned=1, waiting=("p",)), generation=2, before=first, now="now")
+    first = conditions(StatusFacts(version=5, concerned=1), generation=2, before=[foreign], now="then")
+    again = conditions(StatusFacts(version=5, concerned=1, waiting=("p",)), generation=2, before=first, now="now")
     assert again[0] == foreign
     assert {each["type"]: each["lastTransitionTime"] for each in again[1:]} == {"Accepted": "then", "Programmed": "now"}
-    assert news(first, again) == []
+    assert turned_bad(first, again) == []
 
 
 def test_what_turns_bad_is_news_once() -> None:
-    bad = conditions(Verdict(version=5, left_out=(("smi/x-y", "is wrong"),)), generation=0, before=[], now="now")
-    assert news([], bad) == [("XY", "is wrong")]
-    assert news(bad, bad) == []
+    bad = conditions(StatusFacts(version=5, left_out=(("smi/x-y", "is wrong"),)), generation=0, before=[], now="now")
+    assert turned_bad([], bad) == [("XY", "is wrong")]
+    assert turned_bad(bad, bad) == []
 
 
 def test_a_view_that_moves_to_other_bytes_moves_the_objects_reach() -> None:
     reach = reached()
-    assert reach.concern(KEY, 5) == Concern(2, ("c1/shop/a", "c1/shop/b"))
+    assert reach.concerned(KEY, 5) == ConcernedProxies(2, ("c1/shop/a", "c1/shop/b"))
     reach.take_commit(commit(6, parent=5, proxies={"c1/shop/b": None}))
-    assert reach.concern(KEY, 5) == Concern(1, ("c1/shop/a",))
+    assert reach.concerned(KEY, 5) == ConcernedProxies(1, ("c1/shop/a",))
     reach.take_status(status("a", 6, connected=False))
-    assert reach.concern(KEY, 5) == Concern(0)
+    assert reach.concerned(KEY, 5) == ConcernedProxies(0)
     reach.take_status(status("a", 6))
     plain = Resource(type_url=CDS, name="web", hash="h2", body=b"")
     moved = {"k": ViewChange(put={CDS: {"web": "h2"}})}
     reach.take_commit(commit(7, parent=6, resources=[plain], views=moved, retired=[(CDS, "web", "h1")]))
-    assert reach.concern(KEY, 5) == Concern(0)
+    assert reach.concerned(KEY, 5) == ConcernedProxies(0)
 
 
 async def test_an_object_is_told_how_far_it_has_come() -> None:
     reach, written = reached(), Written()
     made = reporter(reach, written)
-    made.note(Observed(target()))
+    made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Accepted"] == ("True", "Accepted", "in force since version 5")
     assert written.told()["Programmed"] == ("False", "Progressing", "on 0 of 2 proxies; not yet on shop/a, shop/b")
@@ -215,12 +217,14 @@ async def test_what_its_status_says_already_is_not_written() -> None:
     for pod in ("a", "b"):
         reach.take_status(status(pod, 5))
     made = reporter(reach, written)
-    made.note(Observed(target()))
+    made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Programmed"] == ("True", "Programmed", "on 2 of 2 proxies")
     again = reporter(reach, written)
     again.note(
-        Listed(kind="TrafficTarget", resource_version="9", objects=(target(conditions=written.reports[0].conditions),))
+        KindListed(
+            kind="TrafficTarget", resource_version="9", objects=(target(conditions=written.reports[0].conditions),)
+        )
     )
     await again.turn()
     assert len(written.reports) == 1
@@ -231,7 +235,7 @@ async def test_an_object_that_is_left_out_is_told_the_compilers_sentence() -> No
     quarantined = Quarantined(key=KEY, code="smi/target-sources", sentence="has no sources")
     reach.take_commit(commit(6, parent=5, quarantine=[quarantined]))
     made = reporter(reach, written)
-    made.note(Observed(target()))
+    made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Accepted"] == ("False", "TargetSources", "has no sources")
     assert written.told()["Programmed"][:2] == ("False", "NotAccepted")
@@ -243,7 +247,7 @@ async def test_a_refusal_names_the_proxy_and_what_it_said() -> None:
     reach.take_status(status("a", 5))
     reach.take_status(status("b", 4, refused="no such filter"))
     made = reporter(reach, written)
-    made.note(Observed(target()))
+    made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Programmed"] == ("False", "Refused", "on 1 of 2 proxies; shop/b refused it: no such filter")
 
@@ -277,11 +281,11 @@ async def test_what_this_build_lacks_is_said(
     lacking = {**support_matrix.MESH_CONFIG, "sidecar.cipherSuites": support_matrix.Support("not yet")}
     monkeypatch.setattr(support_matrix, "MESH_CONFIG", lacking)
     written = Written()
-    book = Book()
-    book.decide(Applied(item, 5))
-    book.keep()
+    book = ObjectIndex()
+    book.enter(AppliedChange(item, 5))
+    book.commit_round()
     made = reporter(reached(), written, book=book)
-    made.note(Observed(item))
+    made.note(ObjectUpdated(item))
     await made.turn()
     name, status, why, message = condition
     told = written.told()[name]
@@ -295,24 +299,24 @@ async def test_nothing_is_said_before_the_version_is_compiled_nor_of_another_uid
     other = reporter(reached(), written)
     standby = reporter(reached(), written, leads=False)
     gone = reporter(reached(), written)
-    early.note(Observed(target()))
-    other.note(Observed(target(uid="u2")))
-    standby.note(Observed(target()))
-    gone.note(Observed(target()))
-    gone.note(Vanished(kind="TrafficTarget", name=target().name, uid="u1", resource_version="8"))
+    early.note(ObjectUpdated(target()))
+    other.note(ObjectUpdated(target(uid="u2")))
+    standby.note(ObjectUpdated(target()))
+    gone.note(ObjectUpdated(target()))
+    gone.note(ObjectDeleted(kind="TrafficTarget", name=target().name, uid="u1", resource_version="8"))
     for made in (early, other, standby, gone):
         await made.turn()
     assert written.reports == []
 
 
 async def test_a_status_that_the_server_does_not_take_or_keep_is_not_tried_all_the_time() -> None:
-    reach, written = reached(), Written("later")
+    reach, written = reached(), Written(RetryLater(0.0))
     made = reporter(reach, written)
-    made.note(Observed(target()))
+    made.note(ObjectUpdated(target()))
     await made.turn()
     await made.turn()
     assert len(written.reports) == 2, "an outage is tried again"
-    written.outcome = "refused"
+    written.outcome = Outcome.REFUSED
     await made.turn()
     await made.turn()
     assert len(written.reports) == 3
@@ -321,18 +325,20 @@ async def test_a_status_that_the_server_does_not_take_or_keep_is_not_tried_all_t
 OTHER = Resource(type_url=CDS, name="other", hash="o1", body=b"")
 
 
-def edited(reach: Reach, written: Written, *, sequence: int, generation: int = 4, **options: Any) -> Reporter:
+def edited(
+    reach: AckProgress, written: Written, *, sequence: int, generation: int = 4, **options: Any
+) -> StatusReporter:
     """A reporter that has seen an edit of the target, which stands in the log at `sequence`."""
     item = msgspec.structs.replace(target(generation=generation), digest="edited")
-    book = Book()
-    book.decide(Applied(item, sequence))
-    book.keep()
+    book = ObjectIndex()
+    book.enter(AppliedChange(item, sequence))
+    book.commit_round()
     made = reporter(reach, written, book=book, **options)
-    made.note(Observed(item))
+    made.note(ObjectUpdated(item))
     return made
 
 
-def acknowledged(reach: Reach, version: int) -> Reach:
+def acknowledged(reach: AckProgress, version: int) -> AckProgress:
     for pod in ("a", "b"):
         reach.take_status(status(pod, version))
     return reach
@@ -361,17 +367,17 @@ async def test_proxies_that_needed_nothing_hold_it_whatever_comes_for_others() -
     reach.take_commit(
         commit(8, parent=7, resources=[resource("h2")], views={"k": ViewChange(put={CDS: {"web": "h2"}})})
     )
-    assert reach.concern(KEY, 6) == Concern(2), "what comes later is another matter"
-    assert reach.concern(KEY, 8) == Concern(2, ("c1/shop/a", "c1/shop/b"))
+    assert reach.concerned(KEY, 6) == ConcernedProxies(2), "what comes later is another matter"
+    assert reach.concerned(KEY, 8) == ConcernedProxies(2, ("c1/shop/a", "c1/shop/b"))
     reach.take_status(status("a", 8))
-    assert reach.concern(KEY, 8) == Concern(2, ("c1/shop/b",))
+    assert reach.concerned(KEY, 8) == ConcernedProxies(2, ("c1/shop/b",))
 
 
 async def test_who_starts_from_a_keyframe_knows_who_lags_from_the_commits_before_it() -> None:
     seven = commit(7, parent=5, resources=[OTHER], views={"other": ViewChange(put={CDS: {"other": "o1"}})})
     mine = msgspec.structs.replace(seven, views={"k": ViewChange(put={CDS: {"web": "h1"}})})
     for before, waiting in ((seven, ()), (mine, ("c1/shop/a", "c1/shop/b"))):
-        reach = Reach(cluster="c1", kinds={"TrafficTarget"})
+        reach = AckProgress(cluster="c1", kinds={"TrafficTarget"})
         acknowledged(reach, 5)
         whole = commit(
             9,
@@ -382,12 +388,12 @@ async def test_who_starts_from_a_keyframe_knows_who_lags_from_the_commits_before
         )
         reach.take_commit(whole)
         reach.recall([commit(5, parent=4), before, commit(9, parent=7)])
-        assert reach.concern(KEY, 6) == Concern(2, waiting)
-        assert reach.concern(KEY, 5) == Concern(2)
+        assert reach.concerned(KEY, 6) == ConcernedProxies(2, waiting)
+        assert reach.concerned(KEY, 5) == ConcernedProxies(2)
 
 
 async def test_without_those_commits_a_proxy_lags_that_was_sent_more_than_it_holds() -> None:
-    reach = Reach(cluster="c1", kinds={"TrafficTarget"})
+    reach = AckProgress(cluster="c1", kinds={"TrafficTarget"})
     acknowledged(reach, 5)
     types = {CDS: TypeStatus(sent=8, acked=5)}
     reach.take_status(msgspec.structs.replace(status("b", 5), types=types))
@@ -398,11 +404,11 @@ async def test_without_those_commits_a_proxy_lags_that_was_sent_more_than_it_hol
         proxies={"c1/shop/a": proxy("a"), "c1/shop/b": proxy("b")},
     )
     reach.take_commit(whole)
-    assert reach.concern(KEY, 6) == Concern(2, ("c1/shop/b",))
+    assert reach.concerned(KEY, 6) == ConcernedProxies(2, ("c1/shop/b",))
 
 
 async def test_what_was_acknowledged_of_an_earlier_epoch_is_no_version_of_this_one() -> None:
-    reach = Reach(cluster="c1", kinds={"TrafficTarget"})
+    reach = AckProgress(cluster="c1", kinds={"TrafficTarget"})
     whole = commit(
         9,
         resources=[resource("h1")],
@@ -412,16 +418,16 @@ async def test_what_was_acknowledged_of_an_earlier_epoch_is_no_version_of_this_o
     reach.take_commit(msgspec.structs.replace(whole, epoch="00000002-b"))
     reach.take_status(msgspec.structs.replace(status("a", 500), epoch="00000001-a"))
     reach.take_status(msgspec.structs.replace(status("b", 9), epoch="00000002-b"))
-    assert reach.concern(KEY, 6) == Concern(2, ("c1/shop/a",))
+    assert reach.concerned(KEY, 6) == ConcernedProxies(2, ("c1/shop/a",))
 
 
 async def test_a_proxy_that_comes_holds_nothing_until_it_says_so() -> None:
     reach = acknowledged(reached(), 5)
     reach.take_commit(commit(6, parent=5, proxies={"c1/shop/n": proxy("n")}))
     reach.take_status(msgspec.structs.replace(status("n", 0), types={}))
-    assert reach.concern(KEY, 5) == Concern(3, ("c1/shop/n",))
+    assert reach.concerned(KEY, 5) == ConcernedProxies(3, ("c1/shop/n",))
     reach.take_status(status("n", 6))
-    assert reach.concern(KEY, 5) == Concern(3)
+    assert reach.concerned(KEY, 5) == ConcernedProxies(3)
 
 
 async def test_the_generation_that_is_told_is_the_one_that_was_judged() -> None:
@@ -431,7 +437,7 @@ async def test_the_generation_that_is_told_is_the_one_that_was_judged() -> None:
     reach.take_progress(6)
     await made.turn()
     assert {each["observedGeneration"] for each in written.reports[-1].conditions} == {4}
-    made.note(Observed(msgspec.structs.replace(target(generation=5), digest="edited again")))
+    made.note(ObjectUpdated(msgspec.structs.replace(target(generation=5), digest="edited again")))
     await made.turn()
     assert len(written.reports) == 1
 
@@ -439,7 +445,7 @@ async def test_the_generation_that_is_told_is_the_one_that_was_judged() -> None:
 async def test_a_proxy_that_lags_for_a_moment_is_not_mentioned() -> None:
     reach, written = reached(), Written()
     made = reporter(reach, written, pace=msgspec.structs.replace(PACE, patience=0.05))
-    made.note(Observed(target()))
+    made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.reports == []
     acknowledged(reach, 5)
@@ -449,7 +455,7 @@ async def test_a_proxy_that_lags_for_a_moment_is_not_mentioned() -> None:
     await made.turn()
     assert written.told()["Programmed"] == ("True", "Programmed", "on 2 of 2 proxies")
     slow = reporter(reached(), written, pace=msgspec.structs.replace(PACE, patience=0.05))
-    slow.note(Observed(target()))
+    slow.note(ObjectUpdated(target()))
     await slow.turn()
     await asyncio.sleep(0.06)
     await slow.turn()
@@ -459,16 +465,16 @@ async def test_a_proxy_that_lags_for_a_moment_is_not_mentioned() -> None:
 async def test_what_a_pin_keeps_out_of_force_is_told_so_and_what_it_keeps_in_force_is_not() -> None:
     reach, written = acknowledged(reached(), 5), Written()
     made = reporter(reach, written)
-    made.note(Observed(target()))
-    made.pin(Pinned(version=3, forms={}))
+    made.note(ObjectUpdated(target()))
+    made.pin(PinnedForms(version=3, forms={}))
     await made.turn()
     assert written.told()["Accepted"][:2] == ("False", "Pinned")
     assert "pinned to version 3" in written.told()["Accepted"][2]
     assert written.told()["Programmed"][:2] == ("False", "NotAccepted")
     assert await told_of(made, written) == [], "whoever pinned knows"
     kept = reporter(reach, written)
-    kept.note(Observed(target()))
-    kept.pin(Pinned(version=3, forms={("TrafficTarget", target().name): ("u1", target().digest)}))
+    kept.note(ObjectUpdated(target()))
+    kept.pin(PinnedForms(version=3, forms={("TrafficTarget", target().name): ("u1", target().digest)}))
     await kept.turn()
     assert written.told()["Accepted"][:2] == ("True", "Accepted")
     kept.pin(None)
@@ -488,8 +494,8 @@ async def test_in_a_namespace_that_has_left_an_object_says_that_it_has_no_effect
     accepted = [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "x"}]
     for conditions_before in ([], accepted):
         made = reporter(reach, written)
-        made.note(Observed(namespace({projected_objects.LABEL_MONITORED_BY: monitored} if monitored else {})))
-        made.note(Observed(target(conditions=conditions_before)))
+        made.note(ObjectUpdated(namespace({projected_objects.LABEL_MONITORED_BY: monitored} if monitored else {})))
+        made.note(ObjectUpdated(target(conditions=conditions_before)))
         reach.take_commit(commit(reach.version + 1, parent=reach.version, mesh_namespaces=[]))
         await made.turn()
     if monitored:
@@ -505,8 +511,8 @@ async def test_what_is_left_out_and_has_no_status_of_ours_gets_an_event_once() -
     left_out = Quarantined(key=key, code="object/too-large", sentence="has 900000 bytes")
     reach.take_commit(commit(6, parent=5, quarantine=[left_out]))
     value = {"metadata": {"name": "web", "namespace": "shop", "uid": "us", "resourceVersion": "9"}, "spec": {}}
-    book = Book()
-    book.decide(Applied(project("Service", json.dumps(value).encode(), api_version="v1", source="watch"), 5))
+    book = ObjectIndex()
+    book.enter(AppliedChange(project("Service", json.dumps(value).encode(), api_version="v1", source="watch"), 5))
     made = reporter(reach, written, book=book)
     await made.turn()
     reach.take_commit(commit(7, parent=6))
@@ -524,7 +530,7 @@ async def test_a_reporter_hears_how_far_the_compiler_is_and_what_is_pinned() -> 
     logs, written = MemoryLogs(STREAMS), Written()
     reach = acknowledged(reached(), 5)
     made = edited(reach, written, sequence=6, pace=msgspec.structs.replace(PACE, again=0.0))
-    hearing = Hearing(reach, made, STREAMS, outage=0.01)
+    hearing = StatusLogFollower(reach, made, STREAMS, outage=0.01)
     leases, log = logs.stream(STREAMS.leases), logs.stream(STREAMS.events)
     subject = STREAMS.lease_subject("compiler")
     async with (

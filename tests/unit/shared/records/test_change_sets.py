@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from services.ingestor.core.observations import ChangeSet
+from services.ingestor.core.observations import ChangeSetMembership
 from services.ingestor.core.projection import parse_change_set
 from shared.records.change_sets import stamp
 
 
 def test_objects_of_one_namespace_are_counted_as_before() -> None:
     assert stamp("a", ["shop", "shop"]) == "a/2"
-    assert parse_change_set(stamp("a", ["", ""])) == ChangeSet("a", 2)
+    assert parse_change_set(stamp("a", ["", ""])) == ChangeSetMembership("a", 2)
 
 
 def test_objects_of_several_are_counted_apart() -> None:
     text = stamp("a", ["stock", "shop", "", "stock"])
     assert text == "a/=1,shop=1,stock=2"
-    assert parse_change_set(text) == ChangeSet("a", 4, (("", 1), ("shop", 1), ("stock", 2)))
+    assert parse_change_set(text) == ChangeSetMembership("a", 4, (("", 1), ("shop", 1), ("stock", 2)))

@@ -10,7 +10,7 @@ import pytest
 
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
-from services.ingestor.core.diff import Applied
+from services.ingestor.core.log_diff import AppliedChange
 from services.ingestor.core.projection import UnreadableObjectError, project
 from services.ingestor.core.records import draft
 from shared.records import events
@@ -57,7 +57,7 @@ def sentence(kind: str, broken: dict[str, Any]) -> str:
     except UnreadableObjectError as left_out:
         return left_out.sentence
     assert kind in GRANTING
-    written = draft(Applied(item, basis=0), "", cluster=CLUSTER, streams=Streams(), turn="e1")
+    written = draft(AppliedChange(item, basis=0), "", cluster=CLUSTER, streams=Streams(), turn="e1")
     event = events.decode(written.payload)
     (out,) = compile_events([objects.namespace("shop"), event], MeshSettings()).quarantine
     assert out.code == "object/unreadable"

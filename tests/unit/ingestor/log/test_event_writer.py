@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.ingestor.core.reflector import Failure
-from services.ingestor.log.writer import Patience
+from services.ingestor.log.event_writer import WriterPolicy
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EventLog, LogUnavailableError
 from shared.eventlog.trim_marker import with_marks
@@ -344,7 +344,7 @@ async def test_a_rolled_back_log_is_noticed_at_the_next_append() -> None:
 
 async def test_a_rolled_back_log_is_noticed_while_nothing_happens() -> None:
     server, log = ScriptedServer(), MemoryLog()
-    patience = Patience(gather=0.5, gather_epoch=0.5, retry=0.005, glance=0.05, scrub=60.0)
+    patience = WriterPolicy(gather=0.5, gather_epoch=0.5, retry=0.005, glance=0.05, scrub=60.0)
     async with Rig(server, log, patience=patience) as rig:
         for name in "abc":
             server.apply_pod(name)

@@ -5,33 +5,41 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from services.ingestor.core.diff import Applied, Deleted, Known, Objects, compare, observe, vanish
 from services.ingestor.core.endpoint_readiness import serves
-from services.ingestor.core.observations import Listed, ObjectName, Projected, Vanished
+from services.ingestor.core.log_diff import (
+    AppliedChange,
+    DeletedChange,
+    KnownObject,
+    KnownObjects,
+    compare,
+    delete,
+    observe,
+)
+from services.ingestor.core.observations import KindListed, NamespacedName, ObjectDeleted, Projected
 from services.ingestor.core.projection import project
 from tests.unit.ingestor.objects import encoded, projected
 
-NAME = ObjectName("shop", "web-1")
+NAME = NamespacedName("shop", "web-1")
 
 
-def known(item: Projected, sequence: int = 5) -> Known:
-    return Known(uid=item.uid, resource_version=item.resource_version, digest=item.digest, sequence=sequence)
+def known(item: Projected, sequence: int = 5) -> KnownObject:
+    return KnownObject(uid=item.uid, resource_version=item.resource_version, digest=item.digest, sequence=sequence)
 
 
-def tombstone(uid: str = "uid-web-1", rv: str = "7") -> Known:
-    return Known(uid=uid, resource_version=rv, digest="", sequence=6)
+def tombstone(uid: str = "uid-web-1", rv: str = "7") -> KnownObject:
+    return KnownObject(uid=uid, resource_version=rv, digest="", sequence=6)
 
 
-def held(*items: Projected) -> Objects:
+def held(*items: Projected) -> KnownObjects:
     return {item.name: known(item) for item in items}
 
 
-def listed(*items: Projected, rv: str = "100", confirming: bool = False, complete: bool = True) -> Listed:
-    return Listed(kind="Pod", resource_version=rv, objects=items, confirming=confirming, complete=complete)
+def listed(*items: Projected, rv: str = "100", confirming: bool = False, complete: bool = True) -> KindListed:
+    return KindListed(kind="Pod", resource_version=rv, objects=items, confirming=confirming, complete=complete)
 
 
 def test_a_new_object_is_applied() -> None:
-    assert observe(None, projected()) == ("written", (Applied(projected(), 0),))
+    assert observe(None, projected()) == ("written", (AppliedChange(projected(), 0),))
 
 
 def test_an_update_that_does_not_matter_is_dropped() -> None:
@@ -49,8 +57,8 @@ def test_versions_that_are_no_numbers_are_never_older() -> None:
 def test_a_recreated_object_is_a_deletion_and_a_creation() -> None:
     verdict, changes = observe(known(projected(uid="old", rv=7)), projected(uid="new", rv=9))
     assert verdict == "written"
-    assert [type(change) for change in changes] == [Deleted, Applied]
-    assert isinstance(changes[0], Deleted)
+    assert [type(change) for change in changes] == [DeletedChange, AppliedChange]
+    assert isinstance(changes[0], DeletedChange)
     assert changes[0].uid == "old"
 
 
@@ -64,22 +72,22 @@ def test_a_deleted_uid_never_comes_back() -> None:
 def test_what_a_later_list_holds_was_never_deleted() -> None:
     """A list that wrongly lacked an object deleted it; the next true list brings it back, however old its form."""
     objects = {NAME: tombstone(rv="14")}
-    assert [type(change) for change in compare(objects, listed(projected(rv=11), rv="18")).changes] == [Applied]
+    assert [type(change) for change in compare(objects, listed(projected(rv=11), rv="18")).changes] == [AppliedChange]
     assert compare(objects, listed(projected(rv=11), rv="14")).changes == ()
     assert compare(objects, listed(projected(rv=11), rv="13")).changes == ()
 
 
 def test_news_of_a_deletion_does_not_hit_the_successor() -> None:
-    fact = Vanished(kind="Pod", name=NAME, uid="old", resource_version="9")
-    assert vanish(known(projected(uid="new", rv=10)), fact) == ("older", ())
-    assert vanish(known(projected(uid="new", rv="x")), fact) == ("older", ()), "what cannot be compared deletes nothing"
-    assert vanish(None, fact) == ("unchanged", ())
-    assert vanish(tombstone(uid="old"), fact) == ("unchanged", ())
+    fact = ObjectDeleted(kind="Pod", name=NAME, uid="old", resource_version="9")
+    assert delete(known(projected(uid="new", rv=10)), fact) == ("older", ())
+    assert delete(known(projected(uid="new", rv="x")), fact) == ("older", ()), "what cannot be compared deletes nothing"
+    assert delete(None, fact) == ("unchanged", ())
+    assert delete(tombstone(uid="old"), fact) == ("unchanged", ())
 
 
 def test_a_list_finds_deletions_that_were_slept_through() -> None:
     difference = compare(held(projected("a"), projected("b")), listed(projected("b")))
-    assert [change.name.name for change in difference.changes if isinstance(change, Deleted)] == ["a"]
+    assert [change.name.name for change in difference.changes if isinstance(change, DeletedChange)] == ["a"]
     assert difference.unchanged == 1
 
 
@@ -88,7 +96,7 @@ def test_a_partial_list_deletes_nothing() -> None:
 
 
 def test_an_unreadable_object_keeps_its_last_good_form() -> None:
-    fact = Listed(kind="Pod", resource_version="100", objects=(), unreadable=frozenset({NAME}))
+    fact = KindListed(kind="Pod", resource_version="100", objects=(), unreadable=frozenset({NAME}))
     assert compare(held(projected()), fact).changes == ()
 
 
@@ -103,7 +111,7 @@ def test_a_list_that_confirms_the_past_rules() -> None:
     """A cluster restored from a backup has really gone back."""
     objects = held(projected("a", rv=150), projected("b", rv=149, ip="10.0.0.2"))
     difference = compare(objects, listed(projected("b", rv=90), rv="101", confirming=True), suspected=150)
-    assert [type(change) for change in difference.changes] == [Applied, Deleted]
+    assert [type(change) for change in difference.changes] == [AppliedChange, DeletedChange]
     assert difference.suspect == 0
 
 
@@ -116,7 +124,7 @@ def test_a_confirming_list_newer_than_the_suspicion_is_only_behind_another_write
 
 def test_the_token_issuer_has_no_uid_and_may_come_back() -> None:
     item = projected(uid="", rv="")
-    assert observe(Known(uid="", resource_version="", digest="", sequence=3), item)[0] == "written"
+    assert observe(KnownObject(uid="", resource_version="", digest="", sequence=3), item)[0] == "written"
 
 
 def _slice(*ready: bool | None, rv: int = 7) -> Projected:
@@ -129,7 +137,7 @@ def _slice(*ready: bool | None, rv: int = 7) -> Projected:
     return project("EndpointSlice", encoded(value), api_version="discovery.k8s.io/v1", source="list")
 
 
-def _serving(item: Projected) -> Objects:
+def _serving(item: Projected) -> KnownObjects:
     return {item.name: msgspec.structs.replace(known(item), serving=serves(item.kind, item.body))}
 
 

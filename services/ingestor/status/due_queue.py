@@ -1,7 +1,7 @@
-"""When which object's status is looked at: a queue without a clock of its own. Pure.
+"""Queue of objects by the time at which their status is due. Pure: the caller passes the time.
 
-An object that changes is looked at once it has rested, so that a flood of changes costs few writes; one that never
-rests is looked at now and then all the same. What was written is not written again for a while.
+A changed object is due once it has rested, so that a flood of changes causes few writes; one that never rests is due
+from time to time all the same. A written object is held for a while.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ K = TypeVar("K", bound=Hashable)
 
 class _Entry(msgspec.Struct):
     ready: float
+    """Time at which it is due, its hold included."""
     wanted: float
-    """When it would be, were it not held."""
+    """Time at which it would be due without a hold."""
     since: float
-    """When it began to wait."""
+    """Time at which it began to wait."""
 
 
-class Due(Generic[K]):
-    """Keys and their times, seconds of any steady clock."""
+class DueQueue(Generic[K]):
+    """Keys and their times, in seconds of any monotonic clock."""
 
     def __init__(self, *, settle: float, overdue: float) -> None:
-        """`settle`: how long an object has to rest; `overdue`: how long one waits at most that never does."""
+        """`settle`: seconds that an object must rest; `overdue`: longest wait of one that never rests."""
         self._settle = settle
         self._overdue = overdue
         self._entries: dict[K, _Entry] = {}
@@ -39,34 +40,34 @@ class Due(Generic[K]):
         return len(self._entries)
 
     def changed(self, key: K, now: float) -> None:
-        """The object itself is another: wait until it rests."""
+        """The object has changed: due when it has rested."""
         held = self._entries.get(key)
         since = now if held is None else held.since
         self._set(key, min(now + self._settle, since + self._overdue), since)
 
-    def stir(self, key: K, now: float) -> None:
-        """Something else about it may be to be said."""
+    def enqueue(self, key: K, now: float) -> None:
+        """The object's conditions may have changed: due now, unless it waits already."""
         if key not in self._entries:
             self._set(key, now, now)
 
     def postpone(self, key: K, until: float) -> None:
-        """Look at it again then."""
+        """Make it due at `until`."""
         held = self._entries.get(key)
         self._set(key, until, until if held is None else held.since)
 
     def hold(self, key: K, until: float) -> None:
-        """Do not look at it before; what was said of that earlier does not count any more."""
+        """Make it due no earlier than `until`; replaces an earlier hold."""
         self._hold[key] = until
         if key in self._entries:
             self._set(key, self._entries[key].wanted, self._entries[key].since)
 
     def forget(self, key: K) -> None:
-        """The object is gone."""
+        """Remove a deleted object."""
         self._entries.pop(key, None)
         self._hold.pop(key, None)
 
     def take(self, now: float, most: int) -> list[K]:
-        """Up to so many whose time has come, who waits longest first; they wait no more."""
+        """Remove and return up to `most` due objects, the longest due first."""
         found: list[K] = []
         while self._heap and self._heap[0][0] <= now and len(found) < most:
             ready, _, key = heapq.heappop(self._heap)
@@ -77,11 +78,11 @@ class Due(Generic[K]):
         return found
 
     def ripe(self, now: float) -> int:
-        """How many have their time."""
+        """Returns the number of due objects."""
         return sum(held.ready <= now for held in self._entries.values())
 
     def next(self) -> float | None:
-        """When the next one's time comes; none: nothing waits."""
+        """Returns the time at which the next object is due, or None if none waits."""
         while self._heap:
             ready, _, key = self._heap[0]
             held = self._entries.get(key)

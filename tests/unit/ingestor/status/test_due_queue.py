@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from services.ingestor.status.schedule import Due
+from services.ingestor.status.due_queue import DueQueue
 
 
 def test_what_is_held_and_then_let_go_is_looked_at_when_it_would_have_been() -> None:
-    due = Due[str](settle=0.5, overdue=30.0)
+    due = DueQueue[str](settle=0.5, overdue=30.0)
     due.hold("a", math.inf)
     due.changed("a", 1.0)
     due.hold("b", math.inf)
-    due.stir("b", 1.0)
+    due.enqueue("b", 1.0)
     assert due.ripe(1000.0) == 0
     assert due.take(1000.0, 10) == []
     due.hold("a", 1.2)
