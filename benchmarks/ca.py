@@ -86,7 +86,7 @@ async def _measure(server: NatsServer, directory: Path) -> list[Row]:
     await logs.ensure()
     csrs, certs = await logs.open(STREAMS.csrs), await logs.open(STREAMS.certs)
     pods = [f"pod-{index}" for index in range(WORKLOADS + RATE * RATE_SECONDS)]
-    await _tell(await logs.open(STREAMS.events), cluster, pods)
+    await _write_cluster(await logs.open(STREAMS.events), cluster, pods)
     ca = Ca(server, directory)
     try:
         bundle = await _bundle(certs)
@@ -119,8 +119,8 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-async def _tell(events: EventLog, cluster: Cluster, pods: list[str]) -> None:
-    """The cluster, as an ingestor would tell it."""
+async def _write_cluster(events: EventLog, cluster: Cluster, pods: list[str]) -> None:
+    """Write the events of the cluster, as an ingestor would."""
     await write(events, [*cluster.bookstore()])
     told = [cluster.pod_event("bookstore", pod, "bookbuyer") for pod in pods]
     for start in range(0, len(told), 500):

@@ -70,7 +70,7 @@ SHIPPED: dict[str, object] = (
     }
 )
 """Under floods both edges have the limits per address that they are shipped with; the swarm's load needs others, and so
-does a network that hides addresses (docs/xds.md says so)."""
+does a network that hides addresses (see docs/xds.md)."""
 if os.environ.get("AGAINST") == "itself":
     # How much of a difference is none: both columns are gRPC's server.
     MODULES[OWN] = MODULES[GRPCIO]
@@ -313,7 +313,7 @@ def _server(side: str) -> contextlib.AbstractContextManager[None]:
 
 
 async def compare(sections: Sequence[str], names: Sequence[str]) -> Comparison:
-    """Measure, and tell how far it is."""
+    """Measure, and print the progress."""
     found = Comparison(date=dt.datetime.now(dt.UTC).date().isoformat())
     if "floods" in sections:
         async for row in floods(names):

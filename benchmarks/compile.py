@@ -223,7 +223,7 @@ def _size(size: int) -> Iterator[tuple[str, float, str, str]]:
 
 
 def _one_service_more(bench: _Bench, size: int) -> Iterator[tuple[str, float, str, str]]:
-    """What a service that comes costs where everybody is told of it: the listener is sent as a whole."""
+    """The cost of a new service that is configured for every class: the listener is sent as a whole."""
     namespace = names(0)[0]
     more = objects.service(namespace, "more", ip=address(size + 9, base=172), selector={"app": names(0)[1]})
     slices = objects.slices(namespace, "more", {f"{names(0)[1]}-0": address(1)})
@@ -242,7 +242,7 @@ def _envoy(snapshot: Snapshot) -> Iterator[tuple[str, float, str, str]]:
         return
     empty = Bootstrap()
     full = bootstrap(snapshot, max(snapshot.views), stand_in("cluster.local"))
-    for listener in full.static_resources.listeners:  # ports that are free, on an address that nobody calls
+    for listener in full.static_resources.listeners:  # free ports, on an address without clients
         listener.address.socket_address.address, listener.address.socket_address.port_value = "127.0.0.1", 0
         listener.address.socket_address.ipv4_compat = False
     sizes = [_resident_of(program, config) for config in (empty, full)]
@@ -268,7 +268,7 @@ def _resident_of(program: str, config: Bootstrap) -> float:
 
 
 def _held(snapshot: Snapshot, workload_class: str = "") -> int:
-    """Bytes of everything that one class is told."""
+    """Bytes of all resources of one class."""
     view = snapshot.views[workload_class or max(snapshot.views)]
     return sum(
         len(snapshot.resources[type_url, name, digest].body)

@@ -3,7 +3,7 @@
 `make bench-edge` measures the short form (up to 1,000 proxies, 1 minute); `make bench-edge ARGS=full` adds 5,000 and
 10,000 proxies. The load generator, the publisher and nats-server run on the same machine. "Per core" is per second of
 CPU that the edge's processes took, in user and kernel mode and all threads (/proc/PID/stat): what the load generator
-takes beside it does not count, and is said.
+takes beside it is not included, and is printed.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ async def _reported(edge: EdgeProcess) -> tuple[float, float]:
 
 
 async def _restart(edge: EdgeProcess, load: Swarm, size: int) -> list[Row]:
-    """Kill the edge, start it, and wait until everybody is back."""
+    """Kill the edge, start it, and wait until every proxy is connected again."""
     await load.mark()
     await edge.kill()
     await load.until(lambda r: r.connected == 0, within=30)

@@ -152,7 +152,7 @@ class Publisher:
         )
 
     async def change(self, classes: int) -> int:
-        """New endpoints for this many classes (all: of a cluster that everybody holds); the moment of the append."""
+        """New endpoints for this many classes (all: of a cluster that every class holds); the moment of the append."""
         self._turn += 1
         everybody = classes >= CLASSES
         names = ["shared-0"] if everybody else [f"own-{number}" for number in range(classes)]
@@ -275,7 +275,7 @@ class EdgeProcess:
 
     @property
     def health(self) -> str:
-        """Where it says that it is alive, on the event loop that serves."""
+        """URL of its liveness check, on the event loop that serves."""
         return f"http://127.0.0.1:{self._http}/healthz"
 
     @property

@@ -2,8 +2,8 @@
 
 The mesh has 1,000 services in 50 namespaces, 10 pods each; the log goes on with pods that become ready and unready,
 a thousand events a version, and keyframes as often as the compiler writes them. `EVENTS=n` makes it shorter or longer
-(default 1,000,000), `LOG=file` keeps it. Peers do not have these questions, so there is nobody to compare with. What
-was read of the file is forgotten before each question; importing is not counted.
+(default 1,000,000), `LOG=file` keeps it. Peers do not offer these queries, so there is no comparison. What
+was read of the file is dropped before each query; importing is not counted.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ async def _single(api: ApiServer, log: EventLog) -> list[Row]:
 
 
 async def _restart(api: ApiServer, log: EventLog, port: int) -> list[Row]:
-    """Pods go and come as a kubelet tells of it, in the same steps, with what it adds to conditions on the way."""
+    """Delete and create pods in the steps of a kubelet, with the changes that it makes to conditions on the way."""
     before = _facts(port)
     cluster = api.cluster
     for number in range(RESTARTED):

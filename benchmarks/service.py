@@ -23,7 +23,7 @@ class Service(NamedTuple):
 
 @asynccontextmanager
 async def running(name: str, nats_url: str, *arguments: str) -> AsyncGenerator[Service]:
-    """Start `services.NAME` for the cluster `bench`, without what the environment says of a cluster; end it after."""
+    """Start `services.NAME` for the cluster `bench`, without the variables of a cluster; end it afterwards."""
     port = free_port()
     process = await create_subprocess_exec(
         *module(f"services.{name}"),

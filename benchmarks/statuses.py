@@ -1,7 +1,7 @@
 """What the statuses of two thousand changing policy objects cost the API server, and when they are right.
 
-An ingestor and a compiler are processes of their own; the API server is the devcluster's, in this process, as is who
-acknowledges for the proxies; the log is a real nats-server. The requests counted are those that the ingestor made.
+An ingestor and a compiler are processes of their own; the API server is the devcluster's, in this process, as is the
+acknowledgement for the proxies; the log is a real nats-server. The requests counted are those that the ingestor made.
 """
 
 from __future__ import annotations

@@ -6,13 +6,13 @@ environment of the server (`$NAME`), never clear text.
 **Accounts.** A NATS server checks a client's right to publish and to subscribe. It checks neither the reply subject of
 a request nor the delivery subject of a consumer, and writes its own answers there. In one account with the streams, a
 user without any right to write makes the server write into every stream. So each stream has an account of its own,
-in which nobody can log in, and each user one without a stream. A user's account imports the calls of its row in the
-table of the log (docs/architecture.md) and nothing else. The server answers an import in the account of the one who
-asked, and a consumer delivers within the account of its stream, where nothing but that stream can be named (which the
+without a login, and each user one without a stream. A user's account imports the calls of its row in the
+table of the log (docs/architecture.md) and nothing else. The server answers an import in the account of the
+caller, and a consumer delivers within the account of its stream, where nothing but that stream can be named (which the
 server refuses as a cycle) and the inboxes of users.
 
 JetStream's API of another account cannot be imported under its own name, because every account has one. So it is
-`$JS.<stream>.API` for users (`nats --js-api-prefix`), and services are told so (`nats_accounts`).
+`$JS.<stream>.API` for users (`nats --js-api-prefix`), and `nats_accounts` switches services to it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from shared.records.subjects import Streams
 from shared.streams.specs import specs
 
 PEOPLE = ("operator", "reader")
-"""Users that are no service: who may pin the mesh to a past version, and who may look at everything."""
+"""Users that are no service: one may pin the mesh to a past version, one may read everything."""
 ROUTE_PORT = 6222
-"""Port on which servers of one cluster talk to each other."""
+"""Port of the connections between the servers of a cluster."""
 
 
-class Call(msgspec.Struct, frozen=True, order=True):
+class AllowedCall(msgspec.Struct, frozen=True, order=True):
     """A subject of a stream's account that a user may publish to."""
 
     stream: str
@@ -54,13 +54,13 @@ class NatsUser(msgspec.Struct, frozen=True):
     name: str
     password: str
     """A bcrypt hash, or `$NAME`: the server's environment variable of that name."""
-    calls: tuple[Call, ...] = ()
+    calls: tuple[AllowedCall, ...] = ()
     reads: tuple[str, ...] = ()
     """Streams whose consumers may deliver to the user's inbox."""
 
     @property
     def inbox(self) -> str:
-        """Where all that a user hears arrives."""
+        """The subjects on which a user receives messages."""
         return f"_INBOX_{self.name}.>"
 
 
@@ -78,7 +78,7 @@ class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_disk: str = "4GB"
     max_memory: str = "64MB"
     users: tuple[NatsUser, ...] = ()
-    """None: everybody who reaches the port may do everything."""
+    """Empty: each client that reaches the port may do everything."""
     tls: str = ""
     """Directory of `tls.crt`, `tls.key` and `ca.crt`; empty: connections in the clear."""
     routes: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def render(config: NatsConfig) -> str:
     if config.routes:
         lines += ["cluster {", "  name: meshlog", f"  listen: {json.dumps(f'{config.host}:{ROUTE_PORT}')}"]
         if config.tls:
-            # Whoever wants to be one of the servers shows a certificate of theirs.
+            # A server of the cluster has to present a certificate of the cluster.
             lines += ["  tls {", *(f"  {line}" for line in _tls(config.tls)), "    verify: true", "  }"]
         lines += [f"  routes: {json.dumps(list(config.routes))}", "}"]
     if config.users:
@@ -133,9 +133,9 @@ def _accounts(users: Iterable[NatsUser]) -> list[str]:
 
 
 def _home(stream: str, users: Iterable[NatsUser]) -> list[str]:
-    """The account of one stream: who may call it, and whose inboxes it may deliver to."""
+    """The account of one stream: the users that may call it, and the inboxes that it may deliver to."""
     users = tuple(users)
-    callers: dict[Call, list[str]] = {}
+    callers: dict[AllowedCall, list[str]] = {}
     for user in users:
         for call in user.calls:
             if call.stream == stream:
@@ -182,8 +182,8 @@ def _listed(entries: Iterable[str]) -> list[str]:
 def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser, ...]:
     """The users of the control plane, each with the rights of its row, and `PEOPLE`; `passwords` by name.
 
-    Everybody may ask for the state of every stream. Services that no stranger reaches create those that are missing;
-    the owner of a stream may change what an older build made.
+    Each user may ask for the state of every stream. Services that other pods cannot reach create missing streams; the
+    owner of a stream may change what an older build made.
     """
     every = specs(streams)
     pin = f"{streams.prefix}.events.*{SUBJECT_END}"
@@ -209,7 +209,7 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
         "xds-edge": (streams.events, streams.snapshots, streams.keyframes, streams.certs, streams.status),
         "ca": (streams.events, streams.certs, streams.status),
         "injector": (streams.events, streams.certs),
-        # What history is told from, and who leads.
+        # History is computed from these, and leases show the leader.
         "operator": everything,
         "reader": everything,
     }
@@ -233,7 +233,7 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
             name=name,
             password=passwords[name],
             calls=(
-                *(Call(stream, subject) for stream, subjects in writes[name].items() for subject in subjects),
+                *(AllowedCall(stream, subject) for stream, subjects in writes[name].items() for subject in subjects),
                 *(call for spec in every.values() for call in _calls(name, spec, reads=spec.name in reads[name])),
             ),
             reads=reads[name],
@@ -243,7 +243,7 @@ def service_users(streams: Streams, passwords: dict[str, str]) -> tuple[NatsUser
     )
 
 
-def _calls(user: str, spec: StreamSpec, *, reads: bool) -> list[Call]:
+def _calls(user: str, spec: StreamSpec, *, reads: bool) -> list[AllowedCall]:
     """What a user may ask of JetStream about one stream."""
     stream, verbs = spec.name, [f"STREAM.INFO.{spec.name}"]
     if user not in READ_ONLY_USERS:
@@ -257,10 +257,10 @@ def _calls(user: str, spec: StreamSpec, *, reads: bool) -> list[Call]:
     takes = user == spec.owner and spec.retention == "work_queue"
     if takes:
         verbs.append(f"CONSUMER.CREATE.{stream}.>")
-    calls = [Call(stream, f"{api_prefix('')}.{verb}") for verb in verbs]
+    calls = [AllowedCall(stream, f"{api_prefix('')}.{verb}") for verb in verbs]
     if takes:
         calls += [
-            Call(stream, f"{api_prefix('')}.CONSUMER.MSG.NEXT.{stream}.>", answers=True),
-            Call(stream, f"$JS.ACK.{stream}.>"),
+            AllowedCall(stream, f"{api_prefix('')}.CONSUMER.MSG.NEXT.{stream}.>", answers=True),
+            AllowedCall(stream, f"$JS.ACK.{stream}.>"),
         ]
-    return [*calls, *([Call(stream, f"$JS.FC.{stream}.>")] if reads else [])]
+    return [*calls, *([AllowedCall(stream, f"$JS.FC.{stream}.>")] if reads else [])]

@@ -3,7 +3,7 @@
 From the Go types of the module k8s.io/api, whose tags hold the number and the JSON name of each field. Run it again
 when `kubectl` sends a field that is not known:
 
-    go mod download -json k8s.io/api@v0.33.1        says the directory
+    go mod download -json k8s.io/api@v0.33.1        prints the directory
     python tools/kubernetes_wire.py DIRECTORY
 
 A line is a message, as `protobuf.py` reads it.

@@ -92,7 +92,7 @@ def _closure() -> list[FileDescriptor]:
 
 
 def write() -> bool:
-    """Bring `.stubs/` up to date; says whether there was anything to do."""
+    """Bring `.stubs/` up to date; return whether it was out of date."""
     stamp = _stamp()
     if STAMP.exists() and STAMP.read_text() == stamp:
         return False

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.swarm`: load any xDS server with delta-ADS proxies and say what they saw.
+"""`python -m benchmarks.swarm`: load any xDS server with delta-ADS proxies and print what they received.
 
-A first phase connects everybody; then, every `--window` seconds, one line of JSON says what came since the last line:
+A first phase connects every proxy; then, every `--window` seconds, one line of JSON reports what came since the last:
 how long after the first ACK of the window the last proxy acknowledged, how many resources and bytes arrived, and what
 share of a core the swarm itself took. A change made to the server within a window is what such a line measures; with
 `--mark` the swarm waits for a line on standard input instead, and counts from the moment that it was given.

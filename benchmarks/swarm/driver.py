@@ -1,4 +1,4 @@
-"""The driver of a swarm: starts its processes, tells them what to do, adds up what they saw."""
+"""The driver of a swarm: starts its processes, sends them commands, adds up their reports."""
 
 from __future__ import annotations
 

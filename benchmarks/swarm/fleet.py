@@ -31,7 +31,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Command(msgspec.Struct, frozen=True):
     """What to do.
 
-    `mark`: count from zero; `report`: tell all; `count`: tell all but the answers of each proxy, which is cheap;
+    `mark`: count from zero; `report`: report all; `count`: report all but the answers of each proxy, which is cheap;
     `stop`.
     """
 
@@ -81,7 +81,7 @@ class Fleet:
         self._mark()
 
     async def run(self, commands: asyncio.StreamReader) -> None:
-        """Connect, then do as told until told to stop."""
+        """Connect, then obey commands until `stop`."""
         tasks = [asyncio.ensure_future(self._start())]
         if self._plan.churn:
             tasks.append(asyncio.ensure_future(self._churn()))

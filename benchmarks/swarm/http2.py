@@ -98,7 +98,7 @@ class GrpcStream(asyncio.Protocol):
         self._opening = b""
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
-        """Tell that the call is over."""
+        """Report the end of the call."""
         self._end()
 
     def data_received(self, data: bytes) -> None:

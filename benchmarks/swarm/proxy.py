@@ -26,7 +26,7 @@ from benchmarks.swarm.wire import (
 from shared.timing.backoff import Backoff
 
 _BACKOFF = Backoff(first=0.1, longest=1.0, jitter=(0.0, 1.0))
-"""As the bootstrap of our sidecars says."""
+"""As in the bootstrap of the injector's sidecars."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

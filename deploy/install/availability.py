@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy.install.log import MONITORING_PORT
+from deploy.install.nats_objects import MONITORING_PORT
 from deploy.install.profile import Manifest, Profile, metadata
-from deploy.install.workloads import SERVICES
+from deploy.install.service_workloads import SERVICES
 from deploy.nats import ROUTE_PORT
 from shared.names import HTTP_PORT, INJECTOR, NATS_PORT, WEBHOOK_PORT, XDS_EDGE, XDS_PORT
 
@@ -60,7 +60,7 @@ def autoscaler(profile: Profile) -> list[Manifest]:
 
 
 def network_policies(profile: Profile) -> list[Manifest]:
-    """Who may connect to whom inside the control plane's namespace; what is not named is refused there."""
+    """The connections that are allowed in the control plane's namespace; all others are refused there."""
     if not profile.network_policies:
         return []
     ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "meshlog"}}}
@@ -81,7 +81,7 @@ def network_policies(profile: Profile) -> list[Manifest]:
         rules = [_from(ours, NATS_PORT), _from(nats, ROUTE_PORT)]
         made.append(_policy("meshlog-nats", {"app.kubernetes.io/name": "nats"}, rules, profile))
     if profile.metrics_namespace:
-        # They say how many of whom there are; NATS also says who is connected from where.
+        # Metrics show how many clients there are; NATS also shows their names and addresses.
         name = {"kubernetes.io/metadata.name": profile.metrics_namespace}
         scraper = {"namespaceSelector": {"matchLabels": name}}
         made.append(_policy("meshlog-metrics", every, [_from(scraper, HTTP_PORT)], profile))

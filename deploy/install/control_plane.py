@@ -6,12 +6,12 @@ two is in `Profile`. Each service reads its settings from `MESHLOG_*` variables 
 
 from __future__ import annotations
 
-from deploy.install.access import roles
 from deploy.install.availability import autoscaler, budgets, network_policies
-from deploy.install.log import log_objects
+from deploy.install.nats_objects import log_objects
 from deploy.install.profile import Manifest, Profile, labels
+from deploy.install.roles import roles
+from deploy.install.service_workloads import SERVICES, service_objects
 from deploy.install.webhooks import validator, webhook
-from deploy.install.workloads import SERVICES, service_objects
 from shared.names import HTTP_PORT, LABEL_INJECT_CA, NATS_PORT, XDS_PORT
 from shared.projected_objects import LABEL_IGNORE
 

@@ -21,7 +21,7 @@ Manifest = dict[str, Any]
 SERVICES: tuple[str, ...] = ("ingestor", "compiler", "ca", "xds-edge", "injector")
 
 
-class Resources(msgspec.Struct, frozen=True):
+class ResourceRequirements(msgspec.Struct, frozen=True):
     """What a container asks for, and the memory that it may not exceed. No CPU limit: it would only add latency."""
 
     cpu: str
@@ -103,7 +103,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Whether only those who must can reach a service's port."""
     metrics_namespace: str = ""
     """Namespace whose pods may read metrics (9091, and 8222 of NATS) where network policies are on; empty: none may."""
-    resources: dict[str, Resources] = {}
+    resources: dict[str, ResourceRequirements] = {}
     """By service, and `nats`."""
 
     def replicas(self, service: str) -> int:
@@ -130,19 +130,19 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _USUAL = {
-    "ingestor": Resources("100m", "128Mi", "512Mi"),
-    "compiler": Resources("250m", "192Mi", "2Gi"),
-    "ca": Resources("50m", "128Mi", "256Mi"),
-    "xds-edge": Resources("250m", "192Mi", "1Gi"),
-    "injector": Resources("50m", "96Mi", "256Mi"),
-    "nats": Resources("250m", "256Mi", "1Gi"),
+    "ingestor": ResourceRequirements("100m", "128Mi", "512Mi"),
+    "compiler": ResourceRequirements("250m", "192Mi", "2Gi"),
+    "ca": ResourceRequirements("50m", "128Mi", "256Mi"),
+    "xds-edge": ResourceRequirements("250m", "192Mi", "1Gi"),
+    "injector": ResourceRequirements("50m", "96Mi", "256Mi"),
+    "nats": ResourceRequirements("250m", "256Mi", "1Gi"),
 }
 _LARGE = {
     **_USUAL,
-    "ingestor": Resources("500m", "256Mi", "1Gi"),
-    "compiler": Resources("2", "1Gi", "6Gi"),
-    "xds-edge": Resources("1", "512Mi", "3Gi"),
-    "nats": Resources("1", "1Gi", "4Gi"),
+    "ingestor": ResourceRequirements("500m", "256Mi", "1Gi"),
+    "compiler": ResourceRequirements("2", "1Gi", "6Gi"),
+    "xds-edge": ResourceRequirements("1", "512Mi", "3Gi"),
+    "nats": ResourceRequirements("1", "1Gi", "4Gi"),
 }
 _HA = Profile(
     ingestors=2,

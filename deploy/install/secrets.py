@@ -16,16 +16,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from deploy.install.log import HEADLESS, SERVER_SECRET, password_variable
+from deploy.install.nats_objects import HEADLESS, SERVER_SECRET, password_variable
 from deploy.install.profile import SERVICES, Manifest, Profile, metadata
-from deploy.install.workloads import NATS_SECRET
+from deploy.install.service_workloads import NATS_SECRET
 from deploy.nats import PEOPLE
 
 _YEARS = 10
 
 
 def log_secrets(profile: Profile, now: dt.datetime | None = None) -> list[Manifest]:
-    """The Secret of the servers and one of each service; none if the log is not secured, or is somebody else's."""
+    """The Secret of the servers and one of each service; none if the log is not secured, or external."""
     if not profile.nats_secured or profile.nats_url:
         return []
     authority, certificate, key = _certificates(profile, now or dt.datetime.now(dt.UTC))

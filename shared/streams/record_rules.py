@@ -6,6 +6,8 @@ each reader decides what a record that it cannot decode means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Record
 from shared.io.decoding import UndecodableError
@@ -20,29 +22,37 @@ _UNREADABLE = (MeshlogError, UndecodableError)
 
 def event(record: Record) -> str:
     """An event: its envelope names its subject, and a pin can be put in force."""
-    try:
+
+    def check() -> str:
         found = events.read(record)
         if found.kind == pins.PIN_KIND:
             pins.in_force_by(found)
-    except FutureEventError:
         return ""
-    except CorruptEventError as error:
-        return error.sentence
-    return ""
+
+    return _of_event(check)
 
 
 def pin(record: Record) -> str:
     """The copy of a pin, under the name of its cluster."""
-    try:
+
+    def check() -> str:
         found = events.decode(record.payload)
         if found.kind != pins.PIN_KIND or not record.subject.endswith(f".{escape(found.cluster)}"):
             return f"is an event of {found.key} in cluster {found.cluster!r:.100}, and its subject is another's"
         pins.in_force_by(found)
+        return ""
+
+    return _of_event(check)
+
+
+def _of_event(check: Callable[[], str]) -> str:
+    """The result of a check that decodes an event; one of a newer build passes, one that is damaged does not."""
+    try:
+        return check()
     except FutureEventError:
         return ""
     except CorruptEventError as error:
         return error.sentence
-    return ""
 
 
 def status(record: Record) -> str:

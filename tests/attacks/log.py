@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from cli.embedded import lifecycle, log_credentials
-from deploy.install.workloads import NATS_SECRET
+from deploy.install.service_workloads import NATS_SECRET
 from shared.eventlog.chain import chain_batch
 from shared.eventlog.jetstream.nats_connection import api_prefix
 from shared.eventlog.protocol import Checkpoint, Draft

@@ -15,7 +15,7 @@ import msgspec
 import yaml
 
 from cli.embedded import lifecycle, log_credentials
-from deploy.install.workloads import NATS_SECRET
+from deploy.install.service_workloads import NATS_SECRET
 from shared.eventlog.jetstream.nats_client import Client, NatsError
 from shared.eventlog.jetstream.nats_connection import LogAccess, NatsConnection
 from shared.eventlog.protocol import LogUnavailableError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.install.workloads import SERVICES
+from deploy.install.service_workloads import SERVICES
 from deploy.nats import PEOPLE
 from tools import security
 

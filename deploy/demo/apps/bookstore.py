@@ -1,4 +1,4 @@
-"""A bookstore: `GET /books-bought` says who it is, `GET /buy-a-book` also has the warehouse send a book."""
+"""A bookstore: `GET /books-bought` returns its name, `GET /buy-a-book` also has the warehouse send a book."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def application(identity: str, warehouse: str) -> web.Application:
     """The store named `identity`, which orders from the warehouse at that URL."""
 
     def describe(request: web.Request) -> dict[str, str]:
-        # The sidecar says who called: the SPIFFE id of the client's certificate.
+        # The sidecar adds the caller: the SPIFFE id of the client's certificate.
         return {"store": identity, "client": request.headers.get("x-forwarded-client-cert", "")}
 
     async def bought(request: web.Request) -> web.Response:

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 
 
-class Ledger:
+class BookCounter:
     """How many books the warehouse has sent out."""
 
     def __init__(self) -> None:
         self.total = 0
 
     def answer(self, line: str) -> str:
-        """One request, one answer; a request that makes no sense is told so."""
+        """One request, one answer; an unknown request is refused."""
         match line.split():
             case ["ADD", amount] if amount.isdigit():
                 self.total += int(amount)
@@ -28,12 +28,12 @@ class Ledger:
 
 async def serve(port: int) -> None:
     """Serve until cancelled."""
-    ledger = Ledger()
+    counter = BookCounter()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
-                writer.write(ledger.answer(line.decode("ascii", "replace").strip()).encode() + b"\n")
+                writer.write(counter.answer(line.decode("ascii", "replace").strip()).encode() + b"\n")
                 await writer.drain()
         except ConnectionError as error:
             print(f"a client went away: {error}", flush=True)

@@ -1,4 +1,4 @@
-"""Holds one TCP conversation with the database, says `held` once it works, and how long it lasted when it is cut.
+"""Holds one TCP connection to the database; prints `held` once it works, and how long it lasted when it is cut.
 
 python -P -m deploy.demo.apps.hold database.database.svc.cluster.local 5432
 """
@@ -16,7 +16,7 @@ PAUSE = 0.1
 
 
 async def hold(host: str, port: int) -> None:
-    """Ask for the total until the connection ends, or nobody answers for 5 s."""
+    """Ask for the total until the connection ends, or there is no answer for 5 s."""
     reader, writer = await asyncio.open_connection(host, port)
     answers, said = 0, False
     outcome = "closed"

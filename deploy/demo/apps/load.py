@@ -24,7 +24,7 @@ FAILURES_KEPT = 5
 TURNS_KEPT = 200
 
 
-class Tally:
+class CallResults:
     """What came back so far."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def outcome_of(error: BaseException) -> str:
             return type(error).__name__
 
 
-async def call(session: aiohttp.ClientSession, url: str, tally: Tally) -> None:
+async def call(session: aiohttp.ClientSession, url: str, tally: CallResults) -> None:
     """Make one call and count it."""
     began = time.monotonic()
     try:
@@ -89,16 +89,16 @@ async def call(session: aiohttp.ClientSession, url: str, tally: Tally) -> None:
 
 
 async def wait_for_end_of_input() -> None:
-    """Return when whoever started us closes our standard input."""
+    """Return when the parent process closes standard input."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     await reader.read()
 
 
-async def load(url: str, *, requests: int, rate: float, concurrency: int, patience: float, reuse: bool) -> Tally:
+async def load(url: str, *, requests: int, rate: float, concurrency: int, patience: float, reuse: bool) -> CallResults:
     """Call `requests` times, or at `rate` calls a second until the input ends when `requests` is 0."""
-    tally = Tally()
+    tally = CallResults()
     connector = aiohttp.TCPConnector(limit=concurrency, force_close=not reuse)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=patience)) as session:
         if requests:

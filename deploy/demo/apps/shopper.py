@@ -1,4 +1,4 @@
-"""A shopper (the buyer, the thief): asks for a book each second and says what came of it."""
+"""A shopper (the buyer, the thief): asks for a book each second and prints the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def shop(url: str, pause: float) -> None:
     outcome = ""
     while True:
         try:
-            # A new session each time: a shopper who comes once, not one who holds the line.
+            # A new session each time: a client that connects once, not one with a pool.
             async with aiohttp.ClientSession(timeout=TIMEOUT) as session, session.get(url) as answer:
                 newest = f"{answer.status} {answer.headers.get('x-store', '')}"
         except (aiohttp.ClientError, TimeoutError) as error:

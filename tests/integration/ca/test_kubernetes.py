@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from deploy.devcluster.apiserver import ApiServer
-from deploy.install.access import roles
 from deploy.install.profile import Profile
+from deploy.install.roles import roles
 from services.ca.core.kube_api import KubeError
 from services.ca.keys.authority import generate_authority
 from services.ca.keys.secret_store import SecretKeyStore

@@ -16,8 +16,8 @@ import yaml
 
 from cli.kubernetes import kubeconfig as access
 from cli.kubernetes.api import Api, Manifest, connect
-from deploy.install.access import roles
 from deploy.install.profile import Profile
+from deploy.install.roles import roles
 from services.ingestor.app import App
 from services.ingestor.core.kinds import REPORTED, kinds
 from services.ingestor.core.observations import NamespacedName, Projected

@@ -18,7 +18,7 @@ import yaml
 
 from deploy.devcluster.apiserver import ApiServer
 from deploy.install.control_plane import control_plane
-from deploy.install.log import password_variable
+from deploy.install.nats_objects import password_variable
 from deploy.install.profile import SERVICES, Manifest, Profile
 from deploy.install.secrets import log_secrets
 from deploy.nats import NatsConfig, service_users

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deploy.install.control_plane import control_plane
-from deploy.install.log import MONITORING_PORT
+from deploy.install.nats_objects import MONITORING_PORT
 from deploy.install.profile import PRESETS, Manifest, Profile
 from deploy.nats import ROUTE_PORT
 from services.injector.settings import InjectorSettings

@@ -10,7 +10,7 @@ import yaml
 
 from cli.embedded import lifecycle, log_credentials
 from deploy.install.control_plane import control_plane
-from deploy.install.log import configuration
+from deploy.install.nats_objects import configuration
 from deploy.install.profile import SERVICES
 from deploy.nats import PEOPLE
 from shared.errors import BadInputError

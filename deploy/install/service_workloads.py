@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from deploy.install.profile import Manifest, Profile, Resources, labels, metadata
+from deploy.install.profile import Manifest, Profile, ResourceRequirements, labels, metadata
 from shared.names import HTTP_PORT, WEBHOOK_PORT, XDS_PORT
 
 TOKEN_DIRECTORY = "/var/run/secrets/meshlog"  # noqa: S105 (a path)
@@ -19,13 +19,13 @@ USER = 1337
 NATS_SECRET = "meshlog-nats-{}"  # noqa: S105 (the name of a Secret)
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """One service of the control plane, as far as Kubernetes is concerned."""
+class ControlPlaneService(msgspec.Struct, frozen=True, kw_only=True):
+    """One service of the control plane: what its Kubernetes objects depend on."""
 
     name: str
     """`ingestor`; its account, Deployment and Service are called `meshlog-ingestor`."""
     port: int = 0
-    """Port that others call; 0: nobody calls it."""
+    """Port for clients; 0: it has none."""
     service_port: int = 0
     """Port of its Service; 0: the same as `port`."""
     token: bool = False
@@ -40,23 +40,23 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SERVICES = (
-    Service(name="ingestor", kubernetes=True, keeper=True),
-    Service(name="compiler", keeper=True),
-    Service(name="ca", kubernetes=True, keeper=True),
-    Service(name="xds-edge", port=XDS_PORT, token=True, state=True),
-    Service(name="injector", port=WEBHOOK_PORT, service_port=443, token=True),
+    ControlPlaneService(name="ingestor", kubernetes=True, keeper=True),
+    ControlPlaneService(name="compiler", keeper=True),
+    ControlPlaneService(name="ca", kubernetes=True, keeper=True),
+    ControlPlaneService(name="xds-edge", port=XDS_PORT, token=True, state=True),
+    ControlPlaneService(name="injector", port=WEBHOOK_PORT, service_port=443, token=True),
 )
 """All of them, in the order in which a person reads them."""
 
 
-def service_objects(service: Service, profile: Profile) -> list[Manifest]:
+def service_objects(service: ControlPlaneService, profile: Profile) -> list[Manifest]:
     """Account, Deployment and (if it is called) Service."""
     name = f"meshlog-{service.name}"
     account = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": metadata(name, profile),
-        # Each pod says for itself whether it needs a token of the API.
+        # Each pod sets whether it needs a token of the API.
         "automountServiceAccountToken": False,
     }
     deployment: Manifest = {
@@ -133,11 +133,11 @@ def pod_of(name: str, profile: Profile) -> dict[str, Any]:
     return pod
 
 
-def _resources(needs: Resources) -> dict[str, Any]:
+def _resources(needs: ResourceRequirements) -> dict[str, Any]:
     return {"requests": {"cpu": needs.cpu, "memory": needs.memory}, "limits": {"memory": needs.limit}}
 
 
-def _pod(service: Service, profile: Profile) -> dict[str, Any]:
+def _pod(service: ControlPlaneService, profile: Profile) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 (the pod's own)
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}}]
     if service.token:
@@ -185,7 +185,7 @@ def _pod(service: Service, profile: Profile) -> dict[str, Any]:
     }
 
 
-def _environment(service: Service, profile: Profile) -> list[dict[str, Any]]:
+def _environment(service: ControlPlaneService, profile: Profile) -> list[dict[str, Any]]:
     values = {
         "MESHLOG_CLUSTER": profile.cluster,
         "MESHLOG_HTTP_HOST": "0.0.0.0",  # noqa: S104 (the pod's own network)

@@ -1,7 +1,7 @@
 """NATS as Kubernetes objects: one server for the embedded mesh, or a cluster with claims, TLS and an account a service.
 
 The servers' passwords come from their environment, and that from a Secret which only they mount; a service mounts
-only its own. Who brings an external NATS (`nats_url`) brings the same Secrets with what is valid there.
+only its own. Operators of an external NATS (`nats_url`) provide the same Secrets with its credentials.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from typing import Any
 
 from deploy.install.profile import SERVICES, Manifest, Profile, labels, metadata
-from deploy.install.workloads import hardened, pod_of, service_object
+from deploy.install.service_workloads import hardened, pod_of, service_object
 from deploy.nats import PEOPLE, ROUTE_PORT, NatsConfig, render, service_users
 from shared.names import NATS_PORT
 from shared.records.subjects import Streams
@@ -55,7 +55,7 @@ def log_objects(profile: Profile) -> list[Manifest]:
         service_object("nats", profile, [client]),
     ]
     if not _is_alone(profile):
-        # Nobody else would let a client in while the servers elect, or while one of them is behind.
+        # Clients have to reach the servers while they elect a leader, or while one of them is behind.
         made[-1]["spec"]["publishNotReadyAddresses"] = True
         headless = service_object(HEADLESS, profile, [client, {"name": "route", "port": ROUTE_PORT}])
         spec = {"selector": {"app.kubernetes.io/name": "nats"}, "clusterIP": "None", "publishNotReadyAddresses": True}
@@ -179,8 +179,8 @@ def _lives(nodes: int) -> dict[str, Any]:
     """When the kubelet starts a server anew: its disk was full, and nothing but a new start helps.
 
     A stream whose write failed refuses every further one, also when there is room again. A server of a cluster then
-    switches its storage off. One that is alone goes on with that stream broken, and only the whole check says so; in a
-    cluster that check fails in every election too, which a new start would prolong.
+    switches its storage off. A single server goes on with that stream broken, and only the whole check shows it; in a
+    cluster that check fails in every election too, which a restart would prolong.
     """
     path = "/healthz" if nodes == 1 else "/healthz?js-enabled-only=true"
     asked = {"httpGet": {"path": path, "port": MONITORING_PORT}, "periodSeconds": 2, "timeoutSeconds": 5}

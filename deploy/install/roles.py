@@ -1,8 +1,8 @@
-"""Who may do what in the Kubernetes API: the roles of the control plane's services, each no wider than it must be.
+"""RBAC of the control plane's services in the Kubernetes API: each role has only the rights that it needs.
 
 Only the ingestor and the CA talk to the API at all; compiler, edges and injector have accounts without any rule, and
 their pods are given no token for it. The devcluster enforces these rules as Kubernetes does, and a test names every
-rule that nobody needed.
+rule that no service needed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _ca_at_home(profile: Profile) -> list[dict[str, Any]]:
         _rule([""], ["secrets"], ["get", "update"], CA_SECRET),
         # A create has no name that a rule could hold on to.
         _rule([""], ["secrets"], ["create"]),
-        # It says itself how far a root's rotation is.
+        # The CA reports how far a root's rotation is.
         _rule(["config.openservicemesh.io"], ["meshrootcertificates/status"], ["patch"]),
     ]
     if profile.cert_manager or profile.ca_provider == "cert-manager":
@@ -116,7 +116,7 @@ def _cluster_role(account: str, rules: list[dict[str, Any]], profile: Profile) -
 def _role(
     name: str, rules: list[dict[str, Any]], profile: Profile, *, namespace: str = "", account: str = ""
 ) -> list[Manifest]:
-    """In the mesh's namespace and for the account of the role's name, unless others are said."""
+    """By default in the mesh's namespace, and for the account of the role's name."""
     metadata = {"name": name, "namespace": namespace or profile.namespace, "labels": labels(name, profile)}
     head = {"apiVersion": f"{RBAC}/v1", "metadata": metadata}
     return [
