@@ -22,17 +22,17 @@ from services.xds_edge.admission.token_origin import TokenOrigin
 from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.grpc.server import DiscoveryServer
 from services.xds_edge.grpc.stream_services import StreamLimits, StreamServices
-from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.keepalive import Http2Limits
 from services.xds_edge.limits.pod_usage import PodLimits
 from services.xds_edge.proxy_status.reporter import StatusReporter
-from services.xds_edge.readiness import Readiness, Ready, Remark
+from services.xds_edge.readiness import EdgeReadiness, Ready, Remark
 from services.xds_edge.sds.serving_key_pair import ServingKeyPair
 from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.settings import EdgeSettings
 from services.xds_edge.snapshot.fleet import Fleet
-from services.xds_edge.snapshot.follower import SnapshotFollower
 from services.xds_edge.snapshot.last_good import LastGoodState
 from services.xds_edge.snapshot.snapshot_check import SnapshotCheck
+from services.xds_edge.snapshot.snapshot_follower import SnapshotFollower
 from services.xds_edge.tcp.connection_gate import ConnectionCaps
 from services.xds_edge.xds.response_cache import ResponseCache
 from shared.eventlog.protocol import Logs
@@ -72,7 +72,7 @@ class App:
         self.counters = EdgeCounters()
         self.fleet = Fleet()
         self.verifier = TokenVerifier()
-        self.readiness = Readiness(self.fleet, self.verifier, ready=ready, remark=remark)
+        self.readiness = EdgeReadiness(self.fleet, self.verifier, ready=ready, remark=remark)
         self.last_good = LastGoodState(Path(settings.state_dir) if settings.state_dir else None, self.fleet)
         self.secrets = WorkloadSecrets(self._issue)
         self.reporter = StatusReporter(streams=streams, edge=instance, trace_headers=self._trace_headers)
@@ -255,7 +255,7 @@ def connection_caps(settings: EdgeSettings) -> ConnectionCaps:
     )
 
 
-def _admission(settings: EdgeSettings, verifier: TokenVerifier, readiness: Readiness) -> StreamAdmission:
+def _admission(settings: EdgeSettings, verifier: TokenVerifier, readiness: EdgeReadiness) -> StreamAdmission:
     rate = StreamRate(rate=settings.new_streams, burst=settings.new_streams_burst)
     return StreamAdmission(
         verifier,
@@ -271,7 +271,7 @@ def _server(
     return DiscoveryServer(
         services,
         admission,
-        ConnectionLimits(
+        Http2Limits(
             max_connection_age=settings.max_connection_age,
             prove_within=settings.prove_within,
             idle=settings.idle_timeout,

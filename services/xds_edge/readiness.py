@@ -20,7 +20,7 @@ Remark = Callable[[str, str], None]
 """Adds a sentence about a part to `/readyz`; an empty one removes it."""
 
 
-class Readiness:
+class EdgeReadiness:
     """The readiness of one edge."""
 
     def __init__(self, fleet: Fleet, verifier: TokenVerifier, *, ready: Ready, remark: Remark) -> None:

@@ -17,16 +17,16 @@ from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.grpc.server import DiscoveryServer
 from services.xds_edge.http2.call import GrpcCall
 from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS
-from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.keepalive import Http2Limits
 from services.xds_edge.http2.write_scheduler import LONG, WriteScheduler
-from services.xds_edge.tcp import tls
+from services.xds_edge.tcp import tls_context
 from shared.errors import BadInputError
 
 CONNECTIONS = 10_000
 """Connections that may be open at a time (gRPC gives no limit per address)."""
 
 
-def options(limits: ConnectionLimits, *, reuse_port: bool) -> list[tuple[str, int]]:
+def options(limits: Http2Limits, *, reuse_port: bool) -> list[tuple[str, int]]:
     """Channel arguments (grpc/impl/channel_arg_names.h)."""
     return [
         ("grpc.so_reuseport", int(reuse_port)),
@@ -132,7 +132,7 @@ class GrpcioServer(DiscoveryServer):
 
     _grpc: grpc.aio.Server | None = None
 
-    async def start(self, host: str, port: int, certificate: Callable[[], tls.Presented | None]) -> None:
+    async def start(self, host: str, port: int, certificate: Callable[[], tls_context.Presented | None]) -> None:
         """Listen. `certificate` gives the newest (key, chain), both PEM; raises `BadInputError`."""
         if (first := certificate()) is None:
             raise BadInputError("edge/certificate", "there is no certificate to serve with")

@@ -31,9 +31,9 @@ from services.ingestor.core.standby_buffer import StandbyBuffer
 from services.ingestor.log.chain_position import ChainPosition
 from services.ingestor.log.compaction import Compactor
 from services.xds_edge.snapshot import disk_cache
-from services.xds_edge.snapshot import follower as following
+from services.xds_edge.snapshot import snapshot_follower as following
 from services.xds_edge.snapshot.fleet import Fleet
-from services.xds_edge.snapshot.follower import SnapshotFollower
+from services.xds_edge.snapshot.snapshot_follower import SnapshotFollower
 from services.xds_edge.xds.ads import AdsSession
 from services.xds_edge.xds.delta import DeltaSubscription
 from services.xds_edge.xds.resource_set import ResourceSet

@@ -22,7 +22,7 @@ from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.snapshot import disk_cache
 from services.xds_edge.snapshot.disk_cache import LastGood
 from services.xds_edge.snapshot.fleet import Fleet
-from services.xds_edge.snapshot.follower import SnapshotFollower
+from services.xds_edge.snapshot.snapshot_follower import SnapshotFollower
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import EMPTY
 from shared.identity.spiffe import SpiffeId

@@ -21,7 +21,7 @@ from typing import Any, cast
 import msgspec
 
 from services.ingestor.core import records
-from services.xds_edge.snapshot import follower as following
+from services.xds_edge.snapshot import snapshot_follower as following
 from shared.records import withheld
 from shared.records.snapshot import proxy_key
 from tests.simulation import checks

@@ -21,11 +21,11 @@ from services.xds_edge.grpc.csds_service import MOST_REQUEST, ClientStatusServic
 from services.xds_edge.grpc.stream_services import StreamServices
 from services.xds_edge.http2.call import GrpcCall, Handler
 from services.xds_edge.http2.connection import Http2Connection
-from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.keepalive import Http2Limits
 from services.xds_edge.http2.write_scheduler import WriteScheduler
 from services.xds_edge.limits.memory_ledger import MemoryLedger
 from services.xds_edge.limits.pod_usage import PodLimits, PodUsage, PodUsages
-from services.xds_edge.tcp import tls
+from services.xds_edge.tcp import tls_context
 from services.xds_edge.tcp.connection_gate import ConnectionCaps, ConnectionGate, GatedConnection
 from services.xds_edge.tcp.listener import Listener, allowed_files
 from services.xds_edge.xds.request_decode import BadRequestError
@@ -57,7 +57,7 @@ class DiscoveryServer:
         self,
         services: StreamServices,
         admission: StreamAdmission,
-        limits: ConnectionLimits | None = None,
+        limits: Http2Limits | None = None,
         *,
         caps: ConnectionCaps | None = None,
         pod_limits: PodLimits | None = None,
@@ -73,7 +73,7 @@ class DiscoveryServer:
         """
         self._services = services
         self._admission = admission
-        self._limits = limits or ConnectionLimits()
+        self._limits = limits or Http2Limits()
         self._handshake_within = handshake_within
         self._reuse_port = reuse_port
         self.usages = PodUsages(pod_limits)
@@ -114,12 +114,12 @@ class DiscoveryServer:
         self.port = 0
         """The port listened on."""
 
-    async def start(self, host: str, port: int, certificate: Callable[[], tls.Presented | None]) -> None:
+    async def start(self, host: str, port: int, certificate: Callable[[], tls_context.Presented | None]) -> None:
         """Listen. `certificate` returns the newest (key, chain), both PEM. Raises `BadInputError`."""
         self._listener = Listener(
             self.gate,
             self._connection,
-            tls.server_context(certificate),
+            tls_context.server_context(certificate),
             handshake_within=self._handshake_within,
             note=self._note,
         )

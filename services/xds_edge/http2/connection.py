@@ -39,7 +39,7 @@ from services.xds_edge.http2.frame_writer import FrameWriter
 from services.xds_edge.http2.goaway import GoAway
 from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS, H2Rules
 from services.xds_edge.http2.headers import Headers, malformed, malformed_trailers, weight
-from services.xds_edge.http2.keepalive import ConnectionAction, ConnectionLifetime, ConnectionLimits
+from services.xds_edge.http2.keepalive import ConnectionAction, ConnectionLifetime, Http2Limits
 from services.xds_edge.http2.send_queue import SendQueue
 from services.xds_edge.http2.write_scheduler import WriteScheduler
 from services.xds_edge.limits.memory_ledger import MemoryLedger
@@ -81,7 +81,7 @@ class Http2Connection(asyncio.BufferedProtocol):
     def __init__(
         self,
         router: Router,
-        limits: ConnectionLimits,
+        limits: Http2Limits,
         *,
         ledger: MemoryLedger | None = None,
         strangers: TokenBucket | None = None,

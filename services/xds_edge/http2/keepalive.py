@@ -10,7 +10,7 @@ from enum import Enum
 import msgspec
 
 
-class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
+class Http2Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the server allows a connection."""
 
     keepalive: float = 30.0
@@ -54,7 +54,7 @@ class ConnectionLifetime:
 
     __slots__ = ("_leaves_at", "_limits", "_probed", "_proves_by", "_unused_since", "heard")
 
-    def __init__(self, limits: ConnectionLimits, now: float, *, chance: float) -> None:
+    def __init__(self, limits: Http2Limits, now: float, *, chance: float) -> None:
         """`chance`: from 0 to 1, where in the ± 10 % of its age it leaves."""
         self._limits = limits
         self._probed: float | None = None

@@ -14,7 +14,7 @@ from h2.events import Event
 from services.xds_edge.errors import Code, StreamRefusedError
 from services.xds_edge.http2.call import GrpcCall, Handler
 from services.xds_edge.http2.connection import Http2Connection
-from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.keepalive import Http2Limits
 from services.xds_edge.limits.memory_ledger import MemoryLedger
 from services.xds_edge.limits.pod_usage import PodLimits, PodUsage
 from shared.timing.token_bucket import TokenBucket
@@ -73,7 +73,7 @@ class Rig:
 
     def __init__(
         self,
-        limits: ConnectionLimits | None = None,
+        limits: Http2Limits | None = None,
         *,
         chance: float = 0.5,
         known: bool = True,
@@ -90,7 +90,7 @@ class Rig:
         self.account = PodUsage(PodLimits(), asyncio.get_running_loop().time())
         self.server = Http2Connection(
             self._route,
-            limits or ConnectionLimits(),
+            limits or Http2Limits(),
             ledger=ledger,
             strangers=strangers,
             closed=lambda _: self._note("closed"),

@@ -11,7 +11,7 @@ from h2.settings import SettingCodes
 from services.xds_edge.http2.connection import MOST_REFUSED
 from services.xds_edge.http2.frame_reader import STRANGER_BURST
 from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS
-from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.keepalive import Http2Limits
 from services.xds_edge.limits.memory_ledger import MemoryLedger
 from tests.unit.xds_edge.http2.test_frame_meter import (
     ALTSVC,
@@ -55,7 +55,7 @@ async def test_every_kind_of_frame_is_read_at_a_bounded_rate_from_a_stranger(kin
 
 @pytest.mark.parametrize("kind", sorted(CHEAP))
 async def test_every_kind_of_frame_is_read_at_a_bounded_rate_from_a_member(kind: str) -> None:
-    rig = Rig(ConnectionLimits(debt=0.1))
+    rig = Rig(Http2Limits(debt=0.1))
     rig.account.frames.spend(3900)
     rig.open()
     while not rig.wire.closed:
@@ -91,7 +91,7 @@ async def test_nothing_of_a_call_without_a_token_is_kept() -> None:
 
 
 async def test_a_connection_that_proves_nothing_is_closed_however_much_it_says() -> None:
-    rig = Rig(ConnectionLimits(prove_within=0.1), known=False)
+    rig = Rig(Http2Limits(prove_within=0.1), known=False)
     rig.open()
     while not rig.wire.closed:
         rig.client.ping(b"12345678")
@@ -102,7 +102,7 @@ async def test_a_connection_that_proves_nothing_is_closed_however_much_it_says()
 
 
 async def test_a_connection_whose_calls_are_over_is_asked_to_leave_however_much_it_says() -> None:
-    rig = Rig(ConnectionLimits(idle=0.3, keepalive=0.05))
+    rig = Rig(Http2Limits(idle=0.3, keepalive=0.05))
     rig.open()
     rig.client.end_stream(1)
     await rig.until(lambda: not rig.server.calls, what="the call is over")
@@ -114,7 +114,7 @@ async def test_a_connection_whose_calls_are_over_is_asked_to_leave_however_much_
 
 
 async def test_a_connection_with_a_call_stays_although_it_is_idle() -> None:
-    rig = Rig(ConnectionLimits(idle=0.05, keepalive=0.03, keepalive_timeout=0.5))
+    rig = Rig(Http2Limits(idle=0.05, keepalive=0.03, keepalive_timeout=0.5))
     rig.open()
     for _ in range(30):
         rig.pump()
@@ -124,7 +124,7 @@ async def test_a_connection_with_a_call_stays_although_it_is_idle() -> None:
 
 
 async def test_a_client_that_makes_us_write_and_reads_nothing_is_cut_off() -> None:
-    rig = Rig(ConnectionLimits(write_timeout=0.05))
+    rig = Rig(Http2Limits(write_timeout=0.05))
     rig.open()
     rig.server.pause_writing()
     assert not rig.wire.reading
@@ -134,7 +134,7 @@ async def test_a_client_that_makes_us_write_and_reads_nothing_is_cut_off() -> No
 
 
 async def test_a_client_that_reads_late_is_read_again() -> None:
-    rig = Rig(ConnectionLimits(write_timeout=0.05))
+    rig = Rig(Http2Limits(write_timeout=0.05))
     rig.open()
     rig.server.pause_writing()
     rig.server.resume_writing()

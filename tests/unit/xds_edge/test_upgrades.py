@@ -8,23 +8,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.xds_edge.snapshot import follower
+from services.xds_edge.snapshot import snapshot_follower
 from shared.eventlog.protocol import EMPTY
 from shared.records import chunked_payload
 from shared.records.snapshot import CDS, FORMAT, Commit, FutureSnapshotError, Resource, decode_commit, encode_commit
 from shared.streams.memory import MemoryLogs
 from shared.timing.backoff import Backoff
-from tests.unit.xds_edge.snapshot.test_follower import STREAMS, Edge, commit, say
+from tests.unit.xds_edge.snapshot.test_snapshot_follower import STREAMS, Edge, commit, say
 from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that take seconds in life take hundredths here."""
-    monkeypatch.setattr(follower, "TIP_CHECK", 0.02)
-    monkeypatch.setattr(follower, "GAP_LOOK", 0.02)
-    monkeypatch.setattr(follower, "_DAMAGED", Backoff(first=0.01, longest=10.0))
-    monkeypatch.setattr(follower, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
+    monkeypatch.setattr(snapshot_follower, "TIP_CHECK", 0.02)
+    monkeypatch.setattr(snapshot_follower, "GAP_LOOK", 0.02)
+    monkeypatch.setattr(snapshot_follower, "_DAMAGED", Backoff(first=0.01, longest=10.0))
+    monkeypatch.setattr(snapshot_follower, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
 
 
 def fields(told: Commit) -> dict[str, Any]:

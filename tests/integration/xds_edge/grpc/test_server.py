@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from services.xds_edge.errors import StreamRefusedError
 from services.xds_edge.http2.call import GrpcCall
 from services.xds_edge.http2.connection import Http2Connection
-from services.xds_edge.http2.keepalive import ConnectionLimits
-from services.xds_edge.tcp.tls import server_context
+from services.xds_edge.http2.keepalive import Http2Limits
+from services.xds_edge.tcp.tls_context import server_context
 from shared.errors import BadInputError
 from shared.records.snapshot import CDS
 from tests.integration.xds_edge.names import EDGE_DNS
@@ -143,7 +143,7 @@ async def test_a_connection_that_is_closing_already_can_still_be_cut_off(mesh: W
         pass
 
     def accepted() -> Noted:
-        connection = Noted(lambda _: nothing, ConnectionLimits(), closed=lambda _: lost.set())
+        connection = Noted(lambda _: nothing, Http2Limits(), closed=lambda _: lost.set())
         connection.opened = opened
         return connection
 

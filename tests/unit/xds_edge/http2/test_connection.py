@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from services.xds_edge.http2.call import GrpcCall, Handler
 from services.xds_edge.http2.connection import Http2Connection
 from services.xds_edge.http2.h2_rules import MOST_HEADERS
-from services.xds_edge.http2.keepalive import ConnectionLimits
+from services.xds_edge.http2.keepalive import Http2Limits
 from services.xds_edge.limits.pod_usage import PodLimits, PodUsage
 from tests.unit.xds_edge.rig import HEADERS, Rig, Wire
 from tests.waiting import eventually
@@ -101,7 +101,7 @@ async def test_the_end_of_the_connection_ends_its_handlers() -> None:
 
 @pytest.mark.parametrize(("chance", "age"), [(0.0, 0.9), (0.5, 1.0), (1.0, 1.1)])
 async def test_a_connection_is_asked_to_move_on_at_its_age_give_or_take_a_tenth(chance: float, age: float) -> None:
-    rig = Rig(ConnectionLimits(max_connection_age=0.2), chance=chance)
+    rig = Rig(Http2Limits(max_connection_age=0.2), chance=chance)
     loop = asyncio.get_running_loop()
     began = loop.time()
     rig.open()
@@ -148,14 +148,14 @@ async def test_a_client_that_does_not_answer_the_goodbye_is_left_all_the_same() 
 
 
 async def test_a_silent_client_is_probed_and_let_go_if_it_does_not_answer() -> None:
-    rig = Rig(ConnectionLimits(keepalive=0.05, keepalive_timeout=0.05))
+    rig = Rig(Http2Limits(keepalive=0.05, keepalive_timeout=0.05))
     rig.open()
     await eventually(lambda: rig.wire.aborted, within=5, what="it is let go")
     rig.lose()
 
 
 async def test_a_silent_client_that_answers_stays() -> None:
-    rig = Rig(ConnectionLimits(keepalive=0.03, keepalive_timeout=0.03))
+    rig = Rig(Http2Limits(keepalive=0.03, keepalive_timeout=0.03))
     rig.open()
     probes = 0
     deadline = asyncio.get_running_loop().time() + 5
@@ -272,7 +272,7 @@ async def _feed(content: bytes, chance: random.Random) -> None:
             await call.write(message)
 
     wire = Wire()
-    connection = Http2Connection(route, ConnectionLimits())
+    connection = Http2Connection(route, Http2Limits())
     connection.connection_made(wire)
     at = 0
     while at < len(content) and not wire.closed:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.xds_edge.http2.keepalive import ConnectionAction, ConnectionLifetime, ConnectionLimits
+from services.xds_edge.http2.keepalive import ConnectionAction, ConnectionLifetime, Http2Limits
 
-LIMITS = ConnectionLimits(keepalive=30, keepalive_timeout=10, max_connection_age=1000)
+LIMITS = Http2Limits(keepalive=30, keepalive_timeout=10, max_connection_age=1000)
 
 
 def lifetime(*, proven: bool = True, chance: float = 0.5) -> ConnectionLifetime:

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from services.xds_edge.snapshot import follower
+from services.xds_edge.snapshot import snapshot_follower
 from services.xds_edge.snapshot.fleet import Fleet
-from services.xds_edge.snapshot.follower import SnapshotFollower
 from services.xds_edge.snapshot.gap_recovery import GapRecovery
+from services.xds_edge.snapshot.snapshot_follower import SnapshotFollower
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import EMPTY, Checkpoint, Record
 from shared.records import chunked_payload
@@ -89,11 +89,11 @@ class Edge:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks that take seconds in life take hundredths here."""
-    monkeypatch.setattr(follower, "TIP_CHECK", 0.02)
-    monkeypatch.setattr(follower, "_AWAY_TIP_CHECK", 0.02)
-    monkeypatch.setattr(follower, "GAP_LOOK", 0.02)
-    monkeypatch.setattr(follower, "_DAMAGED", Backoff(first=0.01, longest=10.0))
-    monkeypatch.setattr(follower, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
+    monkeypatch.setattr(snapshot_follower, "TIP_CHECK", 0.02)
+    monkeypatch.setattr(snapshot_follower, "_AWAY_TIP_CHECK", 0.02)
+    monkeypatch.setattr(snapshot_follower, "GAP_LOOK", 0.02)
+    monkeypatch.setattr(snapshot_follower, "_DAMAGED", Backoff(first=0.01, longest=10.0))
+    monkeypatch.setattr(snapshot_follower, "_UNREACHABLE", Backoff(first=0.01, longest=0.4))
 
 
 async def test_a_log_that_went_back_behind_a_follower_that_has_read_nothing_yet_is_noticed() -> None:
@@ -213,7 +213,7 @@ class WatchedLogs(MemoryLogs):
 
 
 async def test_a_long_way_around_a_gap_is_gone_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "GAP_LOOK", 0.05)
+    monkeypatch.setattr(snapshot_follower, "GAP_LOOK", 0.05)
     logs = WatchedLogs()
     logs.commits.pause = 0.03
     await say(logs, commit(10, 0))
