@@ -23,7 +23,7 @@ from benchmarks.table import Result, Row
 from shared.eventlog.protocol import Draft, EventLog
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import seal_token
-from shared.records.certificates import SigningRequest, TrustBundle, decode_answer, decode_bundle, encode
+from shared.records.certificate_records import SigningRequest, TrustBundle, decode_answer, decode_bundle, encode
 from shared.records.subjects import Streams
 from shared.service.interpreter import module
 from shared.streams.jetstream import JetStreamLogs

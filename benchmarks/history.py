@@ -26,7 +26,7 @@ from cli.history.timeline import Timeline
 from cli.plan.planner import plan
 from cli.replay.verification import Replay
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.publisher import Limits
+from services.compiler.log.publisher import KeyframePolicy
 from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.chain import chain_batch
 from shared.eventlog.protocol import EMPTY, Checkpoint, Draft, Record
@@ -60,7 +60,7 @@ KEPT = os.environ.get("LOG", "")
 SERVICES, PODS, NAMESPACES = 1000, 10, 50
 BATCH = 1000
 """Events in one version, and in one atomic batch."""
-LIMITS = Limits()
+LIMITS = KeyframePolicy()
 """When the compiler writes a keyframe."""
 CLUSTER = "bench"
 ASKED = f"{CLUSTER}/ns3/s53-4"

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import msgspec
 
-from services.compiler.claims import of_service, pod_behind
+from services.compiler.address_claims import of_service, pod_behind
 from services.compiler.derive.services.protocols import spoken
 from shared.errors import BadInputError
 from shared.io.decoding import UndecodableError, decode
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import ANNOTATION_SIDECAR, EndpointSlice, Pod, Service
 from shared.records.events import DELETED, Event
 from shared.records.snapshot import proxy_key

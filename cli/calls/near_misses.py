@@ -15,18 +15,18 @@ from cli.calls.matching import Request, matched_path
 from cli.calls.request_head import Limits, normal
 from cli.patterns.automaton import example
 from services.compiler.derive.membership import is_member
-from services.compiler.derive.policy.access import grant
 from services.compiler.derive.policy.identity_bindings import sources_of, targets_to
 from services.compiler.derive.policy.problems import target_problems
+from services.compiler.derive.policy.reachable_services import grant
 from services.compiler.derive.request_handling import reading
-from services.compiler.derive.services.offers import Port
+from services.compiler.derive.services.offers import OfferedPort
 from services.compiler.derive.services.offers import port as port_of
 from services.compiler.ir import Grant
-from services.compiler.mesh_state import Mesh, MeshSettings
+from services.compiler.mesh_state import MeshSettings, MeshState
 from services.compiler.reduce import reduce
-from services.compiler.render.requests import STATEMENTS
+from services.compiler.render.request_handling import STATEMENTS
 from shared.policy.model import HttpMatch
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.policy.regexes import anchored_at_start
 from shared.records.events import Event
 from shared.records.withheld import GRANTING
@@ -55,16 +55,16 @@ class Ends(NamedTuple):
     """One of these pods; None if there is none."""
 
 
-def policy_of(events: Iterable[Event], settings: MeshSettings, namespaces: set[str]) -> Mesh:
+def policy_of(events: Iterable[Event], settings: MeshSettings, namespaces: set[str]) -> MeshState:
     """The policy that events say is in force, with the pods and Services of some namespaces."""
-    mesh = Mesh(settings)
+    mesh = MeshState(settings)
     for sequence, event in enumerate(events, 1):
         if event.kind in _POLICY or (event.kind in _OF_ENDS and event.namespace in namespaces):
             reduce(mesh, event, sequence)
     return mesh
 
 
-def near_misses(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
+def near_misses(mesh: MeshState, ends: Ends, request: Request) -> list[str]:
     """Sentences, the nearest first: at most four. Empty if no policy is near."""
     for namespace in dict.fromkeys((ends.caller.namespace, ends.service.namespace)):
         if not is_member(mesh, namespace):
@@ -77,7 +77,7 @@ def near_misses(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
     return [*left_out, *_of_policy(mesh, ends, request)][:_NAMED]
 
 
-def _of_policy(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
+def _of_policy(mesh: MeshState, ends: Ends, request: Request) -> list[str]:
     offered = port_of(mesh, ends.service, ends.port)
     number = None if offered is None else _pod_port(mesh, offered, ends.pod)
     by_requests = offered is None or offered.protocol == "http"
@@ -97,7 +97,7 @@ def _of_policy(mesh: Mesh, ends: Ends, request: Request) -> list[str]:
     return [sentence for _, sentence in sorted(found)]
 
 
-def _as_read(mesh: Mesh, ends: Ends, request: Request) -> Request:
+def _as_read(mesh: MeshState, ends: Ends, request: Request) -> Request:
     """The request as rules read it: its path normalised, without what the caller may not state."""
     how = reading(mesh, ends.service.namespace)
     limits = Limits(normalize=True, merge_slashes=True, slashes=how.slashes, headers=0, header_bytes=0)
@@ -109,7 +109,7 @@ def _as_read(mesh: Mesh, ends: Ends, request: Request) -> Request:
     return Request(method=request.method, path=request.path if path is None else path, headers=headers)
 
 
-def _pod_port(mesh: Mesh, offered: Port, pod: ObjectName | None) -> int | None:
+def _pod_port(mesh: MeshState, offered: OfferedPort, pod: ObjectName | None) -> int | None:
     """The port of the pod that a Service's port leads to."""
     if isinstance(offered.target, int):
         return offered.target
@@ -122,7 +122,7 @@ def _pod_port(mesh: Mesh, offered: Port, pod: ObjectName | None) -> int | None:
 
 
 def _of_target(
-    mesh: Mesh, name: ObjectName, caller: ObjectName, port: int | None, request: Request | None
+    mesh: MeshState, name: ObjectName, caller: ObjectName, port: int | None, request: Request | None
 ) -> Iterable[tuple[int, str]]:
     """How far a traffic target is from letting the call through, and what is in the way."""
     target = mesh.targets.get(name)

@@ -25,8 +25,8 @@ from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsConte
 
 from cli.calls.http_routing import Peer, Refused, decided, received, taken
 from cli.calls.matching import Request, UnknownConfigurationError, allowing, trusted
-from services.compiler.names import DENIED, MESH_PROTOCOL
-from shared.policy.names import ObjectName
+from services.compiler.envoy_names import DENIED, MESH_PROTOCOL
+from shared.policy.object_name import ObjectName
 from shared.records.snapshot import CDS, EDS, LDS, RDS, ResourceId, Snapshot
 
 M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)

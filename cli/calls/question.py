@@ -10,9 +10,9 @@ from cli.calls.directory import Directory, PodEntry, ServiceEntry
 from cli.calls.matching import Request
 from cli.calls.near_misses import Ends, near_misses
 from cli.calls.path import Sidecars, Verdict, Way
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.errors import BadInputError
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.records.snapshot import Snapshot
 
 _RULES = {"permissive": "permissive mode: every member may call it"}
@@ -67,7 +67,7 @@ def _shares(ways: tuple[Way, ...]) -> str:
     return f" ({', '.join(parts)})"
 
 
-def explained(answers: list[Answer], request: Request, policy: Callable[[set[str]], Mesh]) -> list[Answer]:
+def explained(answers: list[Answer], request: Request, policy: Callable[[set[str]], MeshState]) -> list[Answer]:
     """The answers, with hints for those that deny. `policy` makes the policy of some namespaces; it may be costly."""
     denied = [answer for answer in answers if not answer.allowed and answer.sees not in _NOT_READ]
     if not denied:

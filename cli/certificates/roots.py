@@ -15,7 +15,7 @@ from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.jetstream.quiet_logging import quiet_logging
 from shared.eventlog.protocol import EventLog
 from shared.names import MESH_NAMESPACE
-from shared.records.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_bundle, decode_note
+from shared.records.certificate_records import AuditNote, CorruptMessageError, TrustBundle, decode_bundle, decode_note
 from shared.records.proxy_status import ProxyStatus, status_in
 from shared.records.subjects import Streams
 from shared.streams.jetstream import JetStreamLogs

@@ -14,7 +14,7 @@ import msgspec
 
 from cli.certificates.roots import Root
 from shared.errors import BadInputError
-from shared.records.certificates import AuditNote, TrustBundle
+from shared.records.certificate_records import AuditNote, TrustBundle
 from shared.records.proxy_status import ProxyStatus
 from shared.records.snapshot import SECRET_TRUST_BUNDLE
 

@@ -12,7 +12,7 @@ from cli.certificates.roots import Desk
 from cli.terminal.times import timestamp
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import Record
-from shared.records.certificates import CorruptMessageError, SigningAnswer, decode_answer, decode_note
+from shared.records.certificate_records import CorruptMessageError, SigningAnswer, decode_answer, decode_note
 from shared.records.subjects import unescape
 
 Row = dict[str, Any]

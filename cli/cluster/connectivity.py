@@ -29,7 +29,7 @@ from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
 from shared.errors import BadInputError, MeshlogError
 from shared.membership import is_ignored, is_member
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import ANNOTATION_PROXYLESS, ANNOTATION_SIDECAR, LABEL_IGNORE
 from shared.records.events import Event
 from shared.records.snapshot import Snapshot, proxy_key

@@ -19,8 +19,8 @@ from cli.history.object_states import LostHistoryError, Part
 from cli.history.recompile import settings_of
 from cli.history.timeline import Happened, Timeline, in_force
 from cli.history.yaml_text import decoded
-from services.compiler.core.explain import Looking
-from services.compiler.names import INBOUND_LISTENER, OUTBOUND_LISTENER, ObjectName
+from services.compiler.core.explain import ProxyExplanation
+from services.compiler.envoy_names import INBOUND_LISTENER, OUTBOUND_LISTENER, ObjectName
 from shared.errors import BadInputError
 from shared.records import events
 from shared.records.consistency import inconsistencies
@@ -95,7 +95,7 @@ async def why(timeline: Timeline, snapshot: Snapshot, proxy: str, type_url: str,
 
 def _explained(
     trial: Trial,
-    looking: Looking,
+    looking: ProxyExplanation,
     state: dict[ObjectKey, Happened],
     resource: Resource,
     snapshot: Snapshot,
@@ -147,17 +147,17 @@ class Trial:
         self._about = about
         self._identity = identity
 
-    def begin(self, state: Iterable[Happened]) -> Looking:
+    def begin(self, state: Iterable[Happened]) -> ProxyExplanation:
         """Fold a state."""
-        looking = Looking(settings_of(self._about), self.pod)
+        looking = ProxyExplanation(settings_of(self._about), self.pod)
         looking.fold((item.event, item.sequence) for item in state)
         return looking
 
-    def holds(self, looking: Looking) -> bool:
+    def holds(self, looking: ProxyExplanation) -> bool:
         """Whether the proxy holds the resource in that state."""
         return looking.find(self._identity) is not None
 
-    def deciding(self, looking: Looking, candidates: list[Happened]) -> set[ObjectKey]:
+    def deciding(self, looking: ProxyExplanation, candidates: list[Happened]) -> set[ObjectKey]:
         """The objects without which the proxy would not hold these bytes: each is taken out, and put back."""
         found: set[ObjectKey] = set()
         for item in candidates:

@@ -7,7 +7,7 @@ from typing import Any
 from cli.cluster.membership import members
 from cli.health.facts import ClusterFacts, Workload
 from cli.kubernetes.api import Api
-from shared.meshconfig.validation import problems
+from shared.meshconfig.spec_problems import problems
 from shared.names import MESH_CONFIG, TRUST_BUNDLE, TRUST_BUNDLE_KEY, mutating_webhook
 from shared.projected_objects import ANNOTATION_INJECTION
 

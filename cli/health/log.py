@@ -12,7 +12,7 @@ from cli.history.source import Source
 from cli.state.mesh_status import standing, tracked
 from cli.state.service_lag import Lag, lags
 from shared.io.decoding import UndecodableError, decode
-from shared.records.certificates import AuditNote, CorruptMessageError, decode_bundle, decode_note
+from shared.records.certificate_records import AuditNote, CorruptMessageError, decode_bundle, decode_note
 from shared.service.lease import TTL, Tenure
 
 LATER = 1.0

@@ -16,7 +16,7 @@ from shared.build import VERSION
 from shared.errors import BadInputError
 from shared.eventlog.protocol import BatchTooLargeError, Draft, EventLog, EventLogError, StaleWriterError
 from shared.records import events
-from shared.records.events import Event, ObjectKey, Origin
+from shared.records.events import Event, EventOrigin, ObjectKey
 from shared.records.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, Pin, pin_of
 
 _ATTEMPTS = 50
@@ -79,7 +79,7 @@ async def _append(source: Source, body: msgspec.Raw | None) -> int:
         operation=events.DELETED if body is None else events.APPLIED,
         api_version="" if body is None else f"meshlog.io/{VERSION}",
         object=body,
-        origin=Origin(
+        origin=EventOrigin(
             source="operator", manager=getpass.getuser(), time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         ),
     )

@@ -9,7 +9,7 @@ from cli.history.timeline import Happened
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
 from shared.policy.budgets import budgets_from
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.records.snapshot import Snapshot
 
 

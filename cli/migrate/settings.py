@@ -10,7 +10,7 @@ import yaml
 from cli.kubernetes.api import Manifest
 from cli.migrate.surroundings import Finding, Findings, Scene
 from shared.meshconfig import images
-from shared.meshconfig.validation import problems
+from shared.meshconfig.spec_problems import problems
 from shared.policy import support_matrix
 
 PRESETS = {

@@ -16,7 +16,7 @@ from cli.offline.cluster import CLUSTER, Manifest, cluster_of
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
 from shared.errors import BadInputError
-from shared.meshconfig.validation import doubts
+from shared.meshconfig.spec_problems import doubts
 from shared.names import MESH_CONFIG, MESH_NAMESPACE
 from shared.policy import support_matrix
 from shared.policy.budgets import budgets_of

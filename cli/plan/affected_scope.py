@@ -23,7 +23,7 @@ from shared.names import MESH_CONFIG
 from shared.policy.decode import decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import MeshConfig, TrafficTarget
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import ANNOTATION_CALLS, ANNOTATION_PERMISSIVE, Namespace, Pod, PolicyObject
 from shared.records.events import Event, ObjectKey
 from shared.records.pins import PIN_KIND

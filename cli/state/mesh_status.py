@@ -15,7 +15,7 @@ from cli.history.source import NOUNS, Source
 from cli.history.timeline import Timeline, happened_in
 from shared.io.decoding import UndecodableError, decode
 from shared.names import MESH_CONFIG
-from shared.records import certificates, chunked_payload
+from shared.records import certificate_records, chunked_payload
 from shared.records.events import APPLIED
 from shared.records.pins import PIN_KIND, PIN_NAME, Pin
 from shared.records.proxy_status import ProxyStatus, state_of, status_in
@@ -211,14 +211,14 @@ async def pinned(source: Source) -> str:
 
 async def _certificates(source: Source, tracker: Tracker) -> CertificateState:
     first, last = await source.certs.bounds()
-    newest: dict[str, certificates.SigningAnswer] = {}
+    newest: dict[str, certificate_records.SigningAnswer] = {}
     refused = 0
     async for record in source.certs.read(
         start=max(first, last - _CERTIFICATES_READ), subjects=f"{source.about.prefix}.certs.issued.>"
     ):
         try:
-            answer = certificates.decode_answer(record.payload)
-        except certificates.CorruptMessageError:
+            answer = certificate_records.decode_answer(record.payload)
+        except certificate_records.CorruptMessageError:
             continue
         if answer.refused:
             refused += 1

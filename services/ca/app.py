@@ -44,7 +44,7 @@ from shared.eventlog.protocol import EventLog, Logs
 from shared.eventlog.view import LogView
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.identity.token_sealing import Opener
-from shared.records.certificates import SigningAnswer, TrustBundle
+from shared.records.certificate_records import SigningAnswer, TrustBundle
 from shared.service.process import Context
 from shared.service.watch_value import Latest
 from shared.streams.jetstream import JetStreamLogs

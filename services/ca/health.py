@@ -11,7 +11,7 @@ from services.ca.kubernetes.bundle_distributor import WEBHOOK_KINDS, BundleDistr
 from services.ca.providers.root_registry import RootRegistry
 from shared.errors import MeshlogError
 from shared.names import mutating_webhook
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.service.watch_value import Latest
 from shared.telemetry.metrics import Metrics
 

@@ -25,7 +25,7 @@ from services.ca.log.bundle_publisher import BundlePublisher
 from services.ca.providers.root_registry import RootRegistry
 from shared.eventlog.protocol import Draft, DuplicateError, EventLog, EventLogError, StaleWriterError
 from shared.eventlog.view import LogView
-from shared.records.certificates import AuditNote, TrustBundle, TrustedRoot, encode
+from shared.records.certificate_records import AuditNote, TrustBundle, TrustedRoot, encode
 from shared.records.subjects import Streams
 
 _log = logging.getLogger(__name__)

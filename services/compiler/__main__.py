@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.publisher import Limits, Publication
-from services.compiler.log.snapshot_store import Kept, Snapshots
+from services.compiler.log.publisher import KeyframePolicy, Publisher
+from services.compiler.log.snapshot_store import HistoryRetention, SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from shared.names import MESH_CONFIG
 from shared.policy.budgets import budgets_of
@@ -67,17 +67,17 @@ async def serve(context: Context[CompilerSettings]) -> None:
             ttl=settings.lease_ttl,
         )
         events = await logs.open(streams.events)
-        snapshots = Snapshots(await logs.open(streams.snapshots), await logs.open(streams.keyframes), streams)
-        publication = Publication(
+        snapshots = SnapshotStore(await logs.open(streams.snapshots), await logs.open(streams.keyframes), streams)
+        publication = Publisher(
             events,
             snapshots,
             scope=streams.cluster_scope(settings.cluster),
             compiler=lambda: Compiler(mesh),
             ready=context.ready,
-            limits=Limits(
+            limits=KeyframePolicy(
                 commits=settings.keyframe_commits,
                 bytes=settings.keyframe_bytes,
-                kept=Kept(seconds=settings.history, keyframes=settings.history_keyframes),
+                kept=HistoryRetention(seconds=settings.history, keyframes=settings.history_keyframes),
             ),
             compiled=seconds.record,
             leads=lambda: leader.held,
@@ -99,7 +99,7 @@ async def serve(context: Context[CompilerSettings]) -> None:
         await logs.close()
 
 
-def _measure(context: Context[CompilerSettings], publication: Publication, claim: Lease) -> None:
+def _measure(context: Context[CompilerSettings], publication: Publisher, claim: Lease) -> None:
     metrics, tally = context.metrics, publication.tally
     lease_report.report(context, claim, leads="meshlog_compiler_leads")
     metrics.gauge("meshlog_compiler_events", "Events folded by this process.", lambda: tally.events)
@@ -138,7 +138,7 @@ def _measure(context: Context[CompilerSettings], publication: Publication, claim
     )
 
 
-async def _remark(context: Context[CompilerSettings], publication: Publication) -> None:
+async def _remark(context: Context[CompilerSettings], publication: Publisher) -> None:
     """Have `/readyz` tell of what is not in force although it was applied."""
     while True:
         out = publication.snapshots.published.quarantine
@@ -151,7 +151,7 @@ async def _remark(context: Context[CompilerSettings], publication: Publication) 
         await asyncio.sleep(1.0)
 
 
-def _lacks_mesh_config(publication: Publication) -> bool:
+def _lacks_mesh_config(publication: Publisher) -> bool:
     """Whether it is known not to be there: the events have been read."""
     return bool(publication.reached) and publication.compiler.lacks_mesh_config
 

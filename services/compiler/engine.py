@@ -50,7 +50,7 @@ class QueryCycleError(RuntimeError):
     """A query needs its own answer. A bug of the queries, whatever the inputs are."""
 
 
-class Context(Protocol):
+class QueryContext(Protocol):
     """What queries are asked of: anything that holds an engine (and, for the queries, its inputs)."""
 
     @property
@@ -59,7 +59,7 @@ class Context(Protocol):
         ...
 
 
-C = TypeVar("C", bound=Context)
+C = TypeVar("C", bound=QueryContext)
 
 
 class Cell:
@@ -74,10 +74,10 @@ class Cell:
         self.source: Any = None
         """Where the value came from; none while the entry is absent, and for entries of an index."""
         self.changed_at = 0
-        self.dependents: set[Node] = set()
+        self.dependents: set[QueryNode] = set()
 
 
-class Node:
+class QueryNode:
     """One query with its arguments, its answer, and what the answer was made from."""
 
     __slots__ = (
@@ -97,19 +97,19 @@ class Node:
         "verified_at",
     )
 
-    def __init__(self, query: Query[Any, Any, Any], context: Context, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, query: Query[Any, Any, Any], context: QueryContext, arguments: tuple[Any, ...]) -> None:
         self.query = query
         self.context = context
         self.arguments = arguments
         self.value: Any = None
         self.error: Exception | None = None
-        self.dependencies: tuple[Cell | Node, ...] = ()
-        self.dependents: set[Node] = set()
+        self.dependencies: tuple[Cell | QueryNode, ...] = ()
+        self.dependents: set[QueryNode] = set()
         self.changed_at = 0
         self.verified_at = 0
         self.reported_at = 0
         self.doubtful = True
-        self.suspect: Cell | Node | None = None
+        self.suspect: Cell | QueryNode | None = None
         """The one dependency that the doubt comes from; none: more than one."""
         self.running = False
         self.observers = 0
@@ -143,7 +143,7 @@ def query(function: Callable[Concatenate[C, P], R]) -> Query[C, P, R]:
     return Query(function)
 
 
-def exceptions(function: Callable[Concatenate[C, P], R]) -> Query[C, P, R]:
+def exception_query(function: Callable[Concatenate[C, P], R]) -> Query[C, P, R]:
     """A query that looks at many inputs for the few that are an exception.
 
     As long as it finds none, `provenance` passes over it: an answer is not made from everything that was looked at.
@@ -161,17 +161,17 @@ class Engine:
         """Grows with every change of an input."""
         self.runs = 0
         """How often a query's function ran: what tests and benchmarks count."""
-        self._nodes: dict[tuple[Query[Any, Any, Any], tuple[Any, ...]], Node] = {}
-        self._reading: list[dict[Cell | Node, None]] = []
-        self._in_doubt: dict[Query[Any, Any, Any], dict[Node, None]] = {}
-        self._idle: list[Node | Cell] = []
+        self._nodes: dict[tuple[Query[Any, Any, Any], tuple[Any, ...]], QueryNode] = {}
+        self._reading: list[dict[Cell | QueryNode, None]] = []
+        self._in_doubt: dict[Query[Any, Any, Any], dict[QueryNode, None]] = {}
+        self._idle: list[QueryNode | Cell] = []
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     # Reading
 
-    def read(self, context: Context, query: Query[Any, Any, Any], arguments: tuple[Any, ...]) -> Any:
+    def read(self, context: QueryContext, query: Query[Any, Any, Any], arguments: tuple[Any, ...]) -> Any:
         """The answer of a query, up to date; the query that is running now depends on it from here on."""
         node = self._node(context, query, arguments)
         if node.doubtful:
@@ -189,11 +189,11 @@ class Engine:
         if self._reading:
             self._reading[-1][cell] = None
 
-    def _node(self, context: Context, query: Query[Any, Any, Any], arguments: tuple[Any, ...]) -> Node:
+    def _node(self, context: QueryContext, query: Query[Any, Any, Any], arguments: tuple[Any, ...]) -> QueryNode:
         key = (query, arguments)
         node = self._nodes.get(key)
         if node is None:
-            node = self._nodes[key] = Node(query, context, arguments)
+            node = self._nodes[key] = QueryNode(query, context, arguments)
         return node
 
     # Changing
@@ -204,7 +204,7 @@ class Engine:
             raise RuntimeError("a query must not change inputs")
         self.revision += 1
         cell.changed_at = self.revision
-        pending: list[Cell | Node] = [cell]
+        pending: list[Cell | QueryNode] = [cell]
         while pending:
             suspect = pending.pop()
             for node in suspect.dependents:
@@ -218,7 +218,7 @@ class Engine:
                     self._in_doubt.setdefault(node.query, {})[node] = None
                 pending.append(node)
 
-    def _bring_up_to_date(self, node: Node) -> None:
+    def _bring_up_to_date(self, node: QueryNode) -> None:
         if node.running:
             raise QueryCycleError(f"{node!r} needs its own answer")
         if node.verified_at:
@@ -226,7 +226,7 @@ class Engine:
             try:
                 # Who read ten thousand answers need not look at each because of one.
                 for dependency in node.dependencies if node.suspect is None else (node.suspect,):
-                    if type(dependency) is Node and dependency.doubtful:
+                    if type(dependency) is QueryNode and dependency.doubtful:
                         self._bring_up_to_date(dependency)
                     if dependency.changed_at > node.verified_at:
                         break
@@ -238,8 +238,8 @@ class Engine:
                 node.running = False
         self._run(node)
 
-    def _run(self, node: Node) -> None:
-        read: dict[Cell | Node, None] = {}
+    def _run(self, node: QueryNode) -> None:
+        read: dict[Cell | QueryNode, None] = {}
         self._reading.append(read)
         node.running = True
         self.runs += 1
@@ -269,7 +269,7 @@ class Engine:
 
     # Observing
 
-    def observe(self, query: Query[C, P, R], context: C, *arguments: Any) -> Node:
+    def observe(self, query: Query[C, P, R], context: C, *arguments: Any) -> QueryNode:
         """Keep a query up to date from now on: `refresh` reports it now, and whenever its answer changes."""
         node = self._node(context, query, arguments)
         node.observers += 1
@@ -278,23 +278,23 @@ class Engine:
             self._in_doubt.setdefault(query, {})[node] = None
         return node
 
-    def release(self, node: Node) -> None:
+    def release(self, node: QueryNode) -> None:
         """Undo one `observe`."""
         node.observers -= 1
         if not node.observers:
             self._in_doubt.get(node.query, {}).pop(node, None)
             self._idle.append(node)
 
-    def refresh(self, query: Query[Any, Any, Any]) -> list[Node]:
+    def refresh(self, query: Query[Any, Any, Any]) -> list[QueryNode]:
         """Bring the observed answers of one query up to date; returns those that changed since they were reported.
 
         Their order means nothing.
         """
         return finished(self.refreshing(query))
 
-    def refreshing(self, query: Query[Any, Any, Any]) -> Steps[list[Node]]:
+    def refreshing(self, query: Query[Any, Any, Any]) -> Steps[list[QueryNode]]:
         """`refresh` in steps, one for each answer. No input may change before the last of them."""
-        changed: list[Node] = []
+        changed: list[QueryNode] = []
         for node in self._in_doubt.pop(query, {}):
             if node.doubtful:
                 self._bring_up_to_date(node)
@@ -327,25 +327,25 @@ class Engine:
                 self._leave(node, dependency)
             node.dependencies = ()
 
-    def _leave(self, node: Node, dependency: Cell | Node) -> None:
+    def _leave(self, node: QueryNode, dependency: Cell | QueryNode) -> None:
         dependency.dependents.discard(node)
         if not dependency.dependents:
             self._idle.append(dependency)
 
     # Explaining
 
-    def explain(self, query: Query[Any, Any, Any], context: Context, *arguments: Any) -> set[Any]:
+    def explain(self, query: Query[Any, Any, Any], context: QueryContext, *arguments: Any) -> set[Any]:
         """Sources of every input that the answer of a query, up to date, was made from."""
         node = self._node(context, query, arguments)
         if node.doubtful:
             self._bring_up_to_date(node)
         return self.provenance(node)
 
-    def provenance(self, node: Node) -> set[Any]:
+    def provenance(self, node: QueryNode) -> set[Any]:
         """Sources of every input that the answer was made from, directly or not."""
         sources: set[Any] = set()
-        seen: set[Cell | Node] = {node}
-        pending: list[Cell | Node] = [node]
+        seen: set[Cell | QueryNode] = {node}
+        pending: list[Cell | QueryNode] = [node]
         while pending:
             item = pending.pop()
             if isinstance(item, Cell):

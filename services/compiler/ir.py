@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from shared.policy.model import HttpMatch
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 Protocol = Literal["http", "tcp"]
 """How a proxy treats a port: HTTP (also HTTP/2, gRPC and WebSocket), or bytes. Server-first protocols are bytes like

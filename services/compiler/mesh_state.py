@@ -15,7 +15,7 @@ from services.compiler.engine import Engine, Index, InputMap
 from shared.names import MESH_NAMESPACE
 from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.model import IdentityBinding, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget, UdpRoute
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import EndpointSlice, Namespace, Pod, PolicyObject, Service
 from shared.records.events import ObjectKey
 from shared.records.snapshot import Cause, Quarantined
@@ -47,7 +47,7 @@ class SelectorPair(NamedTuple):
     value: str
 
 
-class Mesh:
+class MeshState:
     """The inputs of one mesh in one cluster, and the engine that answers queries over them."""
 
     def __init__(self, settings: MeshSettings) -> None:

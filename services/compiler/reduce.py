@@ -12,16 +12,16 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from services.compiler import claims
+from services.compiler import address_claims
 from services.compiler.engine import InputMap
-from services.compiler.mesh_state import Mesh, SelectorPair
+from services.compiler.mesh_state import MeshState, SelectorPair
 from shared.io.decoding import UndecodableError, decode_by
 from shared.membership import mesh_of
 from shared.policy.budgets import Budgets, judge_object
 from shared.policy.decode import POLICY_KINDS, outline
 from shared.policy.errors import PolicyError
 from shared.policy.model import IdentityBinding, Policy, RouteGroup, TrafficSplit, TrafficTarget
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import KINDS, LABEL_SERVICE_NAME, EndpointSlice, Namespace, Pod, PolicyObject, Service
 from shared.records.events import DELETED, Event
 from shared.records.snapshot import Cause, Quarantined
@@ -33,7 +33,7 @@ V = TypeVar("V")
 _DECODERS = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
 
 
-def reduce(mesh: Mesh, event: Event, sequence: int) -> None:
+def reduce(mesh: MeshState, event: Event, sequence: int) -> None:
     """Fold one event in. Kinds that change no configuration are noted and change nothing."""
     key = event.key
     if event.operation == DELETED or event.object is None:
@@ -94,7 +94,7 @@ def _read(event: Event, budgets: Budgets) -> object:
         raise PolicyError("compiler/failed", f"cannot be compiled ({type(error).__name__}: {error})") from error
 
 
-def _store(mesh: Mesh, event: Event, value: object, cause: Cause | None) -> None:
+def _store(mesh: MeshState, event: Event, value: object, cause: Cause | None) -> None:
     store = _STORES.get(event.kind)
     if store is not None:
         store(mesh, ObjectName(event.namespace, event.name), value, cause)
@@ -110,7 +110,7 @@ def _swap(objects: InputMap[ObjectName, V], name: ObjectName, value: V | None, c
     return before
 
 
-def _store_namespace(mesh: Mesh, name: ObjectName, value: Namespace | None, cause: Cause | None) -> None:
+def _store_namespace(mesh: MeshState, name: ObjectName, value: Namespace | None, cause: Cause | None) -> None:
     before = mesh.namespaces.peek(name.name)
     if value is None:
         mesh.namespaces.drop(name.name)
@@ -131,11 +131,11 @@ def selector_key(service: Service | None) -> Iterable[SelectorPair]:
     return (SelectorPair(service.metadata.namespace, *min(service.spec.selector.items())),)
 
 
-def _store_service(mesh: Mesh, name: ObjectName, value: Service | None, cause: Cause | None) -> None:
+def _store_service(mesh: MeshState, name: ObjectName, value: Service | None, cause: Cause | None) -> None:
     before = _swap(mesh.services, name, value, cause)
     mesh.services_by_selector.move(name, selector_key(before), selector_key(value))
     mesh.services_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
-    mesh.services_by_address.move(name, claims.of_service(before), claims.of_service(value))
+    mesh.services_by_address.move(name, address_claims.of_service(before), address_claims.of_service(value))
 
 
 def _service_of(piece: EndpointSlice | None) -> Iterable[ObjectName]:
@@ -146,7 +146,7 @@ def _service_of(piece: EndpointSlice | None) -> Iterable[ObjectName]:
 def _pods_in(piece: EndpointSlice | None) -> Iterable[ObjectName]:
     if piece is None:
         return ()
-    found = (claims.pod_behind(piece, endpoint) for endpoint in piece.endpoints)
+    found = (address_claims.pod_behind(piece, endpoint) for endpoint in piece.endpoints)
     return {pod for pod in found if pod is not None}
 
 
@@ -156,7 +156,7 @@ def _leads_to_the_same(before: EndpointSlice, value: EndpointSlice) -> bool:
     return before.metadata == value.metadata and named == [endpoint.target_ref for endpoint in before.endpoints]
 
 
-def _store_slice(mesh: Mesh, name: ObjectName, value: EndpointSlice | None, cause: Cause | None) -> None:
+def _store_slice(mesh: MeshState, name: ObjectName, value: EndpointSlice | None, cause: Cause | None) -> None:
     before = _swap(mesh.slices, name, value, cause)
     if before is not None and value is not None and _leads_to_the_same(before, value):
         return
@@ -169,7 +169,7 @@ def _store_slice(mesh: Mesh, name: ObjectName, value: EndpointSlice | None, caus
         )
 
 
-def _store_pod(mesh: Mesh, name: ObjectName, value: Pod | None, cause: Cause | None) -> None:
+def _store_pod(mesh: MeshState, name: ObjectName, value: Pod | None, cause: Cause | None) -> None:
     before = _swap(mesh.pods, name, value, cause)
 
     def keys(pod: Pod | None) -> Iterable[ObjectName]:
@@ -181,24 +181,24 @@ def _store_pod(mesh: Mesh, name: ObjectName, value: Pod | None, cause: Cause | N
         was, held = account in accounts, mesh.pods_of_account.holds(account)
         mesh.accounts_of_namespace.move(account, (name.namespace,) if was else (), (name.namespace,) if held else ())
     mesh.pods_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
-    mesh.pods_by_address.move(name, claims.of_pod(before), claims.of_pod(value))
+    mesh.pods_by_address.move(name, address_claims.of_pod(before), address_claims.of_pod(value))
 
 
 def _namespace_if(name: ObjectName, value: object | None) -> Iterable[str]:
     return () if value is None else (name.namespace,)
 
 
-def _store_binding(mesh: Mesh, name: ObjectName, value: IdentityBinding | None, cause: Cause | None) -> None:
+def _store_binding(mesh: MeshState, name: ObjectName, value: IdentityBinding | None, cause: Cause | None) -> None:
     before = _swap(mesh.bindings, name, value, cause)
     mesh.bindings_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
 
 
-def _store_group(mesh: Mesh, name: ObjectName, value: RouteGroup | None, cause: Cause | None) -> None:
+def _store_group(mesh: MeshState, name: ObjectName, value: RouteGroup | None, cause: Cause | None) -> None:
     before = _swap(mesh.route_groups, name, value, cause)
     mesh.groups_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
 
 
-def _store_target(mesh: Mesh, name: ObjectName, value: TrafficTarget | None, cause: Cause | None) -> None:
+def _store_target(mesh: MeshState, name: ObjectName, value: TrafficTarget | None, cause: Cause | None) -> None:
     before = _swap(mesh.targets, name, value, cause)
     mesh.targets_of_namespace.move(name, _namespace_if(name, before), _namespace_if(name, value))
     mesh.targets_by_source.move(name, before.sources if before else (), value.sources if value else ())
@@ -213,7 +213,7 @@ def _store_target(mesh: Mesh, name: ObjectName, value: TrafficTarget | None, cau
     mesh.targets_by_destination_binding.move(name, destination(before, binding=True), destination(value, binding=True))
 
 
-def _store_split(mesh: Mesh, name: ObjectName, value: TrafficSplit | None, cause: Cause | None) -> None:
+def _store_split(mesh: MeshState, name: ObjectName, value: TrafficSplit | None, cause: Cause | None) -> None:
     before = _swap(mesh.splits, name, value, cause)
 
     def root(split: TrafficSplit | None) -> Iterable[ObjectName]:
@@ -226,20 +226,20 @@ def _store_split(mesh: Mesh, name: ObjectName, value: TrafficSplit | None, cause
     mesh.splits_by_backend.move(name, backends(before), backends(value))
 
 
-def _store_root(mesh: Mesh, name: ObjectName, value: PolicyObject | None, cause: Cause | None) -> None:
+def _store_root(mesh: MeshState, name: ObjectName, value: PolicyObject | None, cause: Cause | None) -> None:
     before = _swap(mesh.roots, name, value, cause)
     mesh.roots_of_namespace.move(
         name, () if before is None else (name.namespace,), () if value is None else (name.namespace,)
     )
 
 
-_Store = Callable[[Mesh, ObjectName, Any, Cause | None], Any]
+_Store = Callable[[MeshState, ObjectName, Any, Cause | None], Any]
 
 
-def _plain(pick: Callable[[Mesh], InputMap[ObjectName, Any]]) -> _Store:
+def _plain(pick: Callable[[MeshState], InputMap[ObjectName, Any]]) -> _Store:
     """A store for kinds that no index knows."""
 
-    def store(mesh: Mesh, name: ObjectName, value: Policy | None, cause: Cause | None) -> None:
+    def store(mesh: MeshState, name: ObjectName, value: Policy | None, cause: Cause | None) -> None:
         _swap(pick(mesh), name, value, cause)
 
     return store

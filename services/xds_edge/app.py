@@ -38,7 +38,7 @@ from services.xds_edge.xds.response_cache import ResponseCache
 from shared.eventlog.protocol import Logs
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.identity.spiffe import SpiffeId
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.records.snapshot import Commit
 from shared.svid import BundleFollower, CertificateRequester, IssuedSvid, ServingCertificate
 from shared.telemetry import traces

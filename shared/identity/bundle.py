@@ -12,7 +12,7 @@ from shared.eventlog.fold import Epoch
 from shared.eventlog.protocol import EventLog, Record
 from shared.eventlog.view import LogView
 from shared.identity.bundle_rules import check_bundle
-from shared.records.certificates import TrustBundle, decode_bundle
+from shared.records.certificate_records import TrustBundle, decode_bundle
 from shared.records.subjects import Streams
 from shared.service.watch_value import Latest
 

@@ -12,7 +12,7 @@ from shared.errors import MeshlogError
 from shared.identity.spiffe import InvalidSpiffeIdError, SpiffeId
 from shared.identity.svid import UNREADABLE
 from shared.identity.token_sealing import sealing_key_id
-from shared.records.certificates import SealingKey, TrustBundle
+from shared.records.certificate_records import SealingKey, TrustBundle
 
 KEY_TYPES = frozenset({"P-256", "RSA-2048", "RSA-3072", "RSA-4096"})
 MAX_ROOTS = 32

@@ -31,7 +31,7 @@ from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import IssuedSvid, parse_certificates
 from shared.identity.svid_validator import validate_svid
 from shared.identity.token_sealing import seal_token
-from shared.records.certificates import SigningAnswer, SigningRequest, TrustBundle, decode_answer, encode
+from shared.records.certificate_records import SigningAnswer, SigningRequest, TrustBundle, decode_answer, encode
 from shared.records.subjects import Streams
 from shared.timing.backoff import Backoff
 

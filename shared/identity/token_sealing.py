@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from shared.errors import MeshlogError
-from shared.records.certificates import SealingKey, TrustBundle
+from shared.records.certificate_records import SealingKey, TrustBundle
 
 LABEL = b"meshlog/csr/v1"
 MAX_SEALED = 32 * 1024

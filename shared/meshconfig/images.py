@@ -17,7 +17,7 @@ _VERSION = re.compile(r"(?:^|[-_])v?(\d{1,4})\.(\d{1,4})(?:\.|$|-)")
 LEAVE_OUT = "leave the field out: the default image is the one tested"
 
 
-class Judgement(NamedTuple):
+class ImageJudgement(NamedTuple):
     """What is known of an image."""
 
     field: str
@@ -27,7 +27,7 @@ class Judgement(NamedTuple):
     sentence: str
 
 
-def judged(spec: Mapping[str, Any]) -> list[Judgement]:
+def judged(spec: Mapping[str, Any]) -> list[ImageJudgement]:
     """What is to be said of the images of a MeshConfig's `spec`; nothing of those that are known to work."""
     part: object = spec.get("sidecar")
     sidecar = cast("Mapping[str, Any]", part if isinstance(part, dict) else {})
@@ -50,38 +50,38 @@ def init_fails(image: str) -> bool:
     return found is not None and found.verdict == "fails"
 
 
-def _envoy(field: str, image: object) -> Judgement | None:
+def _envoy(field: str, image: object) -> ImageJudgement | None:
     if not isinstance(image, str) or not image:
         return None
     oldest = ".".join(map(str, OLDEST_ENVOY))
     repository, tag = _parts(image)
     if "windows" in repository:
-        return Judgement(field, "fails", f"{image[:120]} is an image for Windows, and sidecars run on Linux only")
+        return ImageJudgement(field, "fails", f"{image[:120]} is an image for Windows, and sidecars run on Linux only")
     if repository.endswith("envoy-alpine"):
         # The last of them is 1.21.
-        return Judgement(field, "fails", f"{image[:120]} is older than Envoy {oldest}, which sidecars here need")
+        return ImageJudgement(field, "fails", f"{image[:120]} is older than Envoy {oldest}, which sidecars here need")
     if "openservicemesh" in repository:
-        return Judgement(field, "fails", f"{image[:120]} is Open Service Mesh's and holds no Envoy")
+        return ImageJudgement(field, "fails", f"{image[:120]} is Open Service Mesh's and holds no Envoy")
     version = _VERSION.search(tag)
     if "envoy" not in repository.rpartition("/")[2] or version is None:
-        return Judgement(field, "doubtful", f"{image[:120]} does not say that it holds Envoy {oldest} or newer")
+        return ImageJudgement(field, "doubtful", f"{image[:120]} does not say that it holds Envoy {oldest} or newer")
     if (int(version[1]), int(version[2])) < OLDEST_ENVOY:
-        return Judgement(field, "fails", f"{image[:120]} is older than Envoy {oldest}, which sidecars here need")
+        return ImageJudgement(field, "fails", f"{image[:120]} is older than Envoy {oldest}, which sidecars here need")
     return None
 
 
-def _init(field: str, image: object) -> Judgement | None:
+def _init(field: str, image: object) -> ImageJudgement | None:
     if not isinstance(image, str) or not image:
         return None
     repository, _ = _parts(image)
     last = repository.rpartition("/")[2]
     if "openservicemesh" in repository or last == "init" or last.startswith("osm-"):
-        return Judgement(field, "fails", f"{image[:120]} is Open Service Mesh's and lacks the meshlog command")
+        return ImageJudgement(field, "fails", f"{image[:120]} is Open Service Mesh's and lacks the meshlog command")
     if "meshlog" in last:
         return None
     if "envoy" in last:
-        return Judgement(field, "fails", f"{image[:120]} holds Envoy and lacks the meshlog command")
-    return Judgement(field, "doubtful", f"{image[:120]} does not say that it holds the meshlog command")
+        return ImageJudgement(field, "fails", f"{image[:120]} holds Envoy and lacks the meshlog command")
+    return ImageJudgement(field, "doubtful", f"{image[:120]} does not say that it holds the meshlog command")
 
 
 def _parts(image: str) -> tuple[str, str]:

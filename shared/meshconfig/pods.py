@@ -44,7 +44,7 @@ class Traffic(msgspec.Struct, frozen=True, rename="camel"):
     network_interface_exclusion_list: list[str] = []
 
 
-class Resources(msgspec.Struct, frozen=True, omit_defaults=True):
+class ContainerResources(msgspec.Struct, frozen=True, omit_defaults=True):
     """`spec.sidecar.resources`: what Kubernetes gives the containers of a sidecar."""
 
     limits: dict[str, str | int | float] = {}
@@ -59,7 +59,7 @@ class Sidecar(msgspec.Struct, frozen=True, rename="camel"):
     envoy_image: str = ""
     init_container_image: str = ""
     local_proxy_mode: Literal["Localhost", "PodIP", ""] = "Localhost"
-    resources: Resources = Resources()
+    resources: ContainerResources = ContainerResources()
     max_inbound_connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
     """Connections from outside that a sidecar holds at once; more are closed at once. 16 kB each while they say
     nothing after their hello."""
@@ -131,7 +131,7 @@ def interface_name(value: str, about: str) -> str:
     raise BadInputError("inject/interface", f"{value[:60]!r} is no name of a network interface", about=about)
 
 
-def _judge_resources(resources: Resources) -> None:
+def _judge_resources(resources: ContainerResources) -> None:
     """What Kubernetes checks of each container: quantities, and requests that limits allow. Raises `BadInputError`."""
     amounts = {
         part: {name: _amount(name, value, part) for name, value in values.items()}

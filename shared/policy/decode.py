@@ -12,8 +12,8 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
-from shared.meshconfig.validation import problems
-from shared.policy import shapes
+from shared.meshconfig.spec_problems import problems
+from shared.policy import field_checks
 from shared.policy.budgets import DEFAULTS, Budgets, within
 from shared.policy.errors import PolicyError
 from shared.policy.model import (
@@ -23,14 +23,14 @@ from shared.policy.model import (
     Policy,
     Requirement,
     RouteGroup,
-    Rule,
+    TargetRule,
     TcpRoute,
     TrafficSplit,
     TrafficTarget,
     UdpRoute,
 )
-from shared.policy.names import ObjectName
-from shared.policy.requests import escaped_slashes, forwarders
+from shared.policy.object_name import ObjectName
+from shared.policy.request_settings import escaped_slashes, forwarders
 from shared.policy.route_groups import program_of, route_group
 from shared.projected_objects import PolicyObject
 from shared.records.events import encode_object
@@ -64,25 +64,25 @@ def outline(kind: str, api_version: str, policy: PolicyObject, budgets: Budgets 
 
 def _subject(value: Any, what: str, namespace: str) -> tuple[bool, ObjectName]:
     """Whether it is an IdentityBinding (else a ServiceAccount), and which."""
-    subject = shapes.mapping(value, what)
+    subject = field_checks.mapping(value, what)
     kind = subject.get("kind", "ServiceAccount")
     if kind not in ("ServiceAccount", "IdentityBinding"):
         raise PolicyError("smi/subject-kind", f"{what} is a {str(kind)[:40]!r}; use ServiceAccount or IdentityBinding")
     return kind == "IdentityBinding", ObjectName(
-        shapes.name(subject.get("namespace") or namespace, f"the namespace of {what}"),
-        shapes.name(subject.get("name"), f"the name of {what}"),
+        field_checks.name(subject.get("namespace") or namespace, f"the namespace of {what}"),
+        field_checks.name(subject.get("name"), f"the name of {what}"),
     )
 
 
-def _rule(value: Any, what: str, budgets: Budgets) -> Rule:
-    rule = shapes.mapping(value, what)
+def _rule(value: Any, what: str, budgets: Budgets) -> TargetRule:
+    rule = field_checks.mapping(value, what)
     kind = rule.get("kind")
     if kind not in ("HTTPRouteGroup", "TCPRoute", "UDPRoute"):
         raise PolicyError("smi/rule-kind", f"{what} is a {str(kind)[:40]!r}; use HTTPRouteGroup or TCPRoute")
-    listed = shapes.sequence(rule.get("matches"), f"matches of {what}")
+    listed = field_checks.sequence(rule.get("matches"), f"matches of {what}")
     within(budgets.matches, len(listed), f"matches in {what}", code="matches", instead="name none to mean all")
-    matches = tuple(shapes.text(item, f"a match of {what}") for item in listed)
-    return Rule(kind=kind, name=shapes.name(rule.get("name"), f"the name of {what}"), matches=matches)
+    matches = tuple(field_checks.text(item, f"a match of {what}") for item in listed)
+    return TargetRule(kind=kind, name=field_checks.name(rule.get("name"), f"the name of {what}"), matches=matches)
 
 
 def _traffic_target(policy: PolicyObject, budgets: Budgets) -> TrafficTarget:
@@ -96,8 +96,8 @@ def _traffic_target(policy: PolicyObject, budgets: Budgets) -> TrafficTarget:
             "smi/target-namespace",
             f"is in namespace {namespace} but opens {destination}; move it to namespace {destination.namespace}",
         )
-    sources = shapes.sequence(spec.get("sources"), "sources")
-    rules = shapes.sequence(spec.get("rules") or spec.get("specs"), "rules")  # `specs` in v1alpha1
+    sources = field_checks.sequence(spec.get("sources"), "sources")
+    rules = field_checks.sequence(spec.get("rules") or spec.get("specs"), "rules")  # `specs` in v1alpha1
     if not sources:
         raise PolicyError("smi/target-sources", "has no sources, so it lets nobody call; add at least one")
     if not rules:
@@ -112,16 +112,16 @@ def _traffic_target(policy: PolicyObject, budgets: Budgets) -> TrafficTarget:
         source_bindings=tuple(sorted(name for is_binding, name in subjects if is_binding)),
         destination_is_binding=by_binding,
         rules=tuple(_rule(item, f"rule {i}", budgets) for i, item in enumerate(rules, 1)),
-        port=shapes.port(port, "destination.port") if port else 0,
+        port=field_checks.port(port, "destination.port") if port else 0,
         created=policy.metadata.creation_timestamp,
     )
 
 
 def _requirements(value: Any, budgets: Budgets) -> tuple[Requirement, ...]:
-    selector = shapes.mapping(value, "podLabelSelector")
+    selector = field_checks.mapping(value, "podLabelSelector")
     found: list[Requirement] = []
-    labels = shapes.mapping(selector.get("matchLabels") or {}, "matchLabels")
-    expressions = shapes.sequence(selector.get("matchExpressions"), "matchExpressions")
+    labels = field_checks.mapping(selector.get("matchLabels") or {}, "matchLabels")
+    expressions = field_checks.sequence(selector.get("matchExpressions"), "matchExpressions")
     count = len(labels) + len(expressions)
     within(budgets.requirements, count, "conditions in podLabelSelector", code="requirements", instead="ask for fewer")
     for key, wanted in labels.items():
@@ -129,18 +129,18 @@ def _requirements(value: Any, budgets: Budgets) -> tuple[Requirement, ...]:
             raise PolicyError("smi/binding-selector", f"the label {key[:80]!r} of matchLabels must be a text")
         found.append(Requirement(key=key, operator="In", values=(wanted,)))
     for index, item in enumerate(expressions, 1):
-        expression = shapes.mapping(item, f"matchExpressions {index}")
+        expression = field_checks.mapping(item, f"matchExpressions {index}")
         operator = expression.get("operator")
-        listed = shapes.sequence(expression.get("values"), "values")
+        listed = field_checks.sequence(expression.get("values"), "values")
         what = f"values in matchExpressions {index}"
         within(budgets.requirements, len(listed), what, code="requirements", instead="ask for fewer")
-        values = tuple(sorted(shapes.text(one, f"a value of matchExpressions {index}") for one in listed))
+        values = tuple(sorted(field_checks.text(one, f"a value of matchExpressions {index}") for one in listed))
         if operator not in {"In", "NotIn", "Exists", "DoesNotExist"} or bool(values) != (operator in {"In", "NotIn"}):
             raise PolicyError(
                 "smi/binding-selector",
                 f"matchExpressions {index} must be In or NotIn with values, or Exists or DoesNotExist without",
             )
-        key = shapes.text(expression.get("key"), f"the key of matchExpressions {index}")
+        key = field_checks.text(expression.get("key"), f"the key of matchExpressions {index}")
         found.append(Requirement(key=key, operator=operator, values=values))
     if not found:
         # An empty selector means every pod in Kubernetes: nobody should grant that by leaving something out.
@@ -149,9 +149,9 @@ def _requirements(value: Any, budgets: Budgets) -> tuple[Requirement, ...]:
 
 
 def _identity_binding(policy: PolicyObject, budgets: Budgets) -> IdentityBinding:
-    schemes = shapes.mapping(policy.spec.get("schemes") or {}, "schemes")
+    schemes = field_checks.mapping(policy.spec.get("schemes") or {}, "schemes")
     account, selector = schemes.get("serviceAccount"), schemes.get("podLabelSelector")
-    spiffe = shapes.sequence(schemes.get("spiffeIdentities"), "spiffeIdentities")
+    spiffe = field_checks.sequence(schemes.get("spiffeIdentities"), "spiffeIdentities")
     if account and selector:
         raise PolicyError(
             "smi/binding-schemes", "has both podLabelSelector and serviceAccount, which exclude each other; keep one"
@@ -161,9 +161,9 @@ def _identity_binding(policy: PolicyObject, budgets: Budgets) -> IdentityBinding
             "smi/binding-schemes", "means nobody; give it a serviceAccount, spiffeIdentities or a podLabelSelector"
         )
     within(budgets.identities, len(spiffe), "spiffeIdentities", code="identities", instead="split it into several")
-    identities = {shapes.text(item, "an entry of spiffeIdentities").removeprefix("spiffe://") for item in spiffe}
+    identities = {field_checks.text(item, "an entry of spiffeIdentities").removeprefix("spiffe://") for item in spiffe}
     return IdentityBinding(
-        account=shapes.name(account, "serviceAccount") if account else "",
+        account=field_checks.name(account, "serviceAccount") if account else "",
         spiffe=tuple(sorted(identities)),
         selector=_requirements(selector, budgets) if selector else None,
     )
@@ -176,22 +176,22 @@ def _udp_route(policy: PolicyObject, budgets: Budgets) -> UdpRoute:  # noqa: ARG
 def _tcp_route(policy: PolicyObject, budgets: Budgets) -> TcpRoute:
     matches = policy.spec.get("matches")
     # v1alpha4: one mapping with ports. Before, a TCPRoute had nothing but its name: all ports.
-    parts = [matches] if isinstance(matches, dict) else list(shapes.sequence(matches, "matches"))
+    parts = [matches] if isinstance(matches, dict) else list(field_checks.sequence(matches, "matches"))
     ports: set[int] = set()
     within(budgets.route_ports, len(parts), "matches", code="route-ports", instead="write one with all ports")
     for part in parts:
-        listed = shapes.sequence(shapes.mapping(part, "matches").get("ports"), "ports")
+        listed = field_checks.sequence(field_checks.mapping(part, "matches").get("ports"), "ports")
         if not listed:
             return TcpRoute()
         within(budgets.route_ports, len(listed), "ports", code="route-ports", instead="split it into several TCPRoutes")
-        ports.update(shapes.port(item, "a port of the route") for item in listed)
+        ports.update(field_checks.port(item, "a port of the route") for item in listed)
     within(budgets.route_ports, len(ports), "ports", code="route-ports", instead="split it into several TCPRoutes")
     return TcpRoute(ports=tuple(sorted(ports)))
 
 
 def _service(value: Any, what: str, namespace: str) -> str:
     # People write the service's host name too: NAME.NAMESPACE, with or without .svc and a cluster domain.
-    text = shapes.name(value, what)
+    text = field_checks.name(value, what)
     name, _, rest = text.partition(".")
     if rest and rest.split(".")[0] != namespace:
         raise PolicyError("smi/split-namespace", f"{what} {text!r} is not in namespace {namespace}, where the split is")
@@ -241,10 +241,10 @@ def _traffic_split(policy: PolicyObject, budgets: Budgets) -> TrafficSplit:
     namespace = policy.metadata.namespace
     root = _service(spec.get("service"), "the root service", namespace)
     weights: dict[str, Decimal] = {}
-    listed = shapes.sequence(spec.get("backends"), "backends")
+    listed = field_checks.sequence(spec.get("backends"), "backends")
     within(budgets.backends, len(listed), "backends", code="backends", instead="name fewer")
     for index, item in enumerate(listed, 1):
-        backend = shapes.mapping(item, f"backend {index}")
+        backend = field_checks.mapping(item, f"backend {index}")
         service = _service(backend.get("service"), f"backend {index}", namespace)
         if service in weights:
             raise PolicyError("smi/split-backend", f"names backend {service!r} twice; give it one weight")
@@ -253,13 +253,13 @@ def _traffic_split(policy: PolicyObject, budgets: Budgets) -> TrafficSplit:
         raise PolicyError("smi/split-backend", "has no backends; add at least one")
     shares = _whole_shares(weights)
     groups: list[str] = []
-    named = shapes.sequence(spec.get("matches"), "matches")
+    named = field_checks.sequence(spec.get("matches"), "matches")
     within(budgets.split_groups, len(named), "HTTPRouteGroups as matches", code="split-groups", instead="name fewer")
     for index, item in enumerate(named, 1):
-        reference = shapes.mapping(item, f"matches {index}")
+        reference = field_checks.mapping(item, f"matches {index}")
         if reference.get("kind", "HTTPRouteGroup") != "HTTPRouteGroup":
             raise PolicyError("smi/split-matches", f"matches {index} must be an HTTPRouteGroup")
-        groups.append(shapes.name(reference.get("name"), f"the name of matches {index}"))
+        groups.append(field_checks.name(reference.get("name"), f"the name of matches {index}"))
     return TrafficSplit(
         root=root,
         backends=tuple(Backend(service=name, weight=share) for name, share in shares.items()),
@@ -269,7 +269,7 @@ def _traffic_split(policy: PolicyObject, budgets: Budgets) -> TrafficSplit:
 
 
 def _mesh_config(policy: PolicyObject, budgets: Budgets) -> MeshConfig:  # noqa: ARG001 (all decoders are called alike)
-    traffic = shapes.mapping(policy.spec.get("traffic") or {}, "spec.traffic")
+    traffic = field_checks.mapping(policy.spec.get("traffic") or {}, "spec.traffic")
     flags: dict[str, bool] = {}
     for name in ("enablePermissiveTrafficPolicyMode", "enableEgress"):
         value = traffic.get(name, False)
@@ -282,7 +282,9 @@ def _mesh_config(policy: PolicyObject, budgets: Budgets) -> MeshConfig:  # noqa:
             permissive=flags["enablePermissiveTrafficPolicyMode"],
             egress=flags["enableEgress"],
             escaped_slashes="reject" if slashes is None else escaped_slashes(slashes),
-            forwarders=forwarders(shapes.sequence(traffic.get("trustedForwarders"), "spec.traffic.trustedForwarders")),
+            forwarders=forwarders(
+                field_checks.sequence(traffic.get("trustedForwarders"), "spec.traffic.trustedForwarders")
+            ),
             problems=problems(policy.spec),
         )
     except ValueError as error:

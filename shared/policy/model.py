@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 
 class HttpMatch(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class IdentityBinding(msgspec.Struct, frozen=True):
     """Pods by their labels, all conditions; none: the scheme is not used."""
 
 
-class Rule(msgspec.Struct, frozen=True):
+class TargetRule(msgspec.Struct, frozen=True):
     """One rule of a TrafficTarget: a route by kind and name, in the target's namespace."""
 
     kind: str
@@ -75,7 +75,7 @@ class TrafficTarget(msgspec.Struct, frozen=True):
     """A service account, or an IdentityBinding (`destination_is_binding`)."""
     sources: tuple[ObjectName, ...]
     """Service accounts, sorted."""
-    rules: tuple[Rule, ...]
+    rules: tuple[TargetRule, ...]
     port: int = 0
     """`destination.port` of v1alpha1 and v1alpha2; 0: all."""
     source_bindings: tuple[ObjectName, ...] = ()

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from shared.policy import regexes
 from shared.policy.budgets import Budgets, within
 from shared.policy.errors import PolicyError
+from shared.policy.field_checks import mapping, sequence, text
 from shared.policy.model import HttpMatch, RouteGroup
-from shared.policy.shapes import mapping, sequence, text
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _MAX_TOKEN = 256
@@ -52,7 +52,7 @@ def program_of(group: RouteGroup, budgets: Budgets) -> int:
     return judged.size
 
 
-class Judged(NamedTuple):
+class RegexCosts(NamedTuple):
     """What compiling the expressions of a group has shown."""
 
     size: int
@@ -60,7 +60,7 @@ class Judged(NamedTuple):
     refusal: PolicyError | None
 
 
-def judge(group: RouteGroup, budgets: Budgets) -> Judged:
+def judge(group: RouteGroup, budgets: Budgets) -> RegexCosts:
     """Compile the expressions of a group, up to the first that is refused, or that is one too many."""
     size = 0
     for pattern, header in _expressions(group):
@@ -70,9 +70,9 @@ def judge(group: RouteGroup, budgets: Budgets) -> Judged:
             else:
                 size += regexes.check_anchored(pattern, "pathRegex")
         except PolicyError as refusal:
-            return Judged(size + regexes.cost(pattern), refusal)
+            return RegexCosts(size + regexes.cost(pattern), refusal)
         if size > budgets.program:  # no more is compiled than the limit and one expression
-            return Judged(
+            return RegexCosts(
                 size,
                 PolicyError(
                     "budget/program",
@@ -80,7 +80,7 @@ def judge(group: RouteGroup, budgets: Budgets) -> Judged:
                     f"more than {budgets.program}; write simpler ones, or {_SPLIT}",
                 ),
             )
-    return Judged(size, None)
+    return RegexCosts(size, None)
 
 
 def programs(match: HttpMatch) -> int:

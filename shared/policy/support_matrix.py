@@ -28,7 +28,7 @@ class Support(msgspec.Struct, frozen=True):
     none."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class FieldFinding(msgspec.Struct, frozen=True):
     """A field of an object that is not simply in force."""
 
     path: str
@@ -156,14 +156,14 @@ MARKS: Mapping[str, Mapping[str, Support]] = {
 """Annotations (and labels, which the note names) by the kind of object that carries them."""
 
 
-def findings(kind: str, spec: Mapping[str, Any]) -> list[Finding]:
+def findings(kind: str, spec: Mapping[str, Any]) -> list[FieldFinding]:
     """What of an object is not simply in force; a field that asks for nothing (false, 0, empty) is not mentioned.
 
     A kind that the table does not know is none of ours: nothing is said about it.
     """
     whole = KINDS.get(kind, _WORKS)
     if whole.state != "works":
-        return [Finding("", whole)]
+        return [FieldFinding("", whole)]
     if kind != "MeshConfig":
         return []
     found: dict[str, Support] = {}
@@ -171,7 +171,7 @@ def findings(kind: str, spec: Mapping[str, Any]) -> list[Finding]:
         name = row(path)
         if name and MESH_CONFIG[name].state != "works" and _asks(path, value):
             found[name] = MESH_CONFIG[name]
-    return [Finding(path, support) for path, support in sorted(found.items())]
+    return [FieldFinding(path, support) for path, support in sorted(found.items())]
 
 
 def row(path: str) -> str:
@@ -179,7 +179,7 @@ def row(path: str) -> str:
     return next((name for name in _prefixes(path) if name in MESH_CONFIG), "")
 
 
-def sentence(found: list[Finding]) -> str:
+def sentence(found: list[FieldFinding]) -> str:
     """For a status condition: what is not supported yet; empty if all is."""
     missing = [one for one in found if one.support.state == "not yet"]
     if not missing:

@@ -58,7 +58,7 @@ class ObjectKey(msgspec.Struct, frozen=True, order=True):
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
 
-class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+class EventOrigin(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where an event came from: who changed the object, and how we learnt of it."""
 
     source: str = "watch"
@@ -71,7 +71,7 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     """Id that the objects applied together share; empty if it came alone."""
 
 
-_NO_ORIGIN = Origin()
+_NO_ORIGIN = EventOrigin()
 # One object: msgspec leaves a default out only if it is this very object, and equal events must have equal bytes.
 
 
@@ -91,7 +91,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """`group/version` that the object was read in."""
     object: msgspec.Raw | None = None
     """The projected object (`shared.projected_objects`), as JSON; none for `deleted`."""
-    origin: Origin = _NO_ORIGIN
+    origin: EventOrigin = _NO_ORIGIN
     withheld: int = 0
     """Size of the object in bytes if its closed form stands in its place (`shared.records.withheld`); 0 if not."""
     why: str = ""
@@ -119,7 +119,7 @@ class _Wire(msgspec.Struct):
     operation: Literal["applied", "deleted"]
     api_version: str = ""
     object: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    origin: Origin = _NO_ORIGIN
+    origin: EventOrigin = _NO_ORIGIN
     withheld: int = 0
     why: str = ""
 

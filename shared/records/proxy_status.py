@@ -16,7 +16,7 @@ _AFTER_ALL = 2**63
 """Above every sequence."""
 
 
-class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
+class NackedResource(msgspec.Struct, frozen=True, omit_defaults=True):
     """A NACK: the proxy kept what it had."""
 
     version: int
@@ -36,7 +36,7 @@ class TypeStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """Newest version that the proxy holds completely, by its ACKs; also versions that changed nothing for it."""
     acked_at: int = 0
     """When the ACK that moved the watermark arrived, nanoseconds since 1970."""
-    refusal: Refusal | None = None
+    refusal: NackedResource | None = None
     """Set while the newest response of this type stands refused."""
 
 

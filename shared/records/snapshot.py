@@ -275,17 +275,17 @@ def encode_commit(commit: Commit) -> bytes:
     return _ENCODER.encode(commit)
 
 
-class Head(msgspec.Struct):
+class CommitHead(msgspec.Struct):
     """What commits of every format have, also of those to come; maps and fields that are unknown are passed over."""
 
     format: int
     version: int
 
 
-_HEAD = msgspec.msgpack.Decoder(Head)
+_HEAD = msgspec.msgpack.Decoder(CommitHead)
 
 
-def refuse_future(head: Head | Commit) -> None:
+def refuse_future(head: CommitHead | Commit) -> None:
     """Raise `FutureSnapshotError` for a format that is newer than ours."""
     if head.format > FORMAT:
         raise FutureSnapshotError(head.version, head.format)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Record
 from shared.io.decoding import UndecodableError
-from shared.records import certificates, events, pins
-from shared.records.certificates import CorruptMessageError
+from shared.records import certificate_records, events, pins
+from shared.records.certificate_records import CorruptMessageError
 from shared.records.events import CorruptEventError, FutureEventError
 from shared.records.proxy_status import decode_status
 from shared.records.subjects import escape
@@ -69,7 +69,7 @@ def status(record: Record) -> str:
 def request(record: Record) -> str:
     """A signing request, under the name of its requester."""
     try:
-        found = certificates.decode_request(record.payload)
+        found = certificate_records.decode_request(record.payload)
     except CorruptMessageError as error:
         return error.sentence
     if record.subject.endswith(f".csrs.{escape(found.requester)}"):
@@ -84,12 +84,12 @@ def certificate(record: Record) -> str:
     try:
         match kind:
             case "bundle" if len(tokens) == 1:
-                certificates.decode_bundle(record.payload)
+                certificate_records.decode_bundle(record.payload)
             case "issued" if len(tokens) == 2:
-                if escape(certificates.decode_answer(record.payload).id) != tokens[1]:
+                if escape(certificate_records.decode_answer(record.payload).id) != tokens[1]:
                     return "is the answer to another request than its subject's"
             case "audit" if len(tokens) == 1:
-                if escape(certificates.decode_note(record.payload).what) != tokens[0]:
+                if escape(certificate_records.decode_note(record.payload).what) != tokens[0]:
                     return "is a note about something else than its subject says"
             case _:
                 return f"stands under {record.subject[:200]}, where nothing is written"

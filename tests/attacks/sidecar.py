@@ -17,7 +17,7 @@ import ssl
 import time
 from collections.abc import Iterable
 
-from services.compiler.names import MESH_PROTOCOL
+from services.compiler.envoy_names import MESH_PROTOCOL
 from tests.attacks.attack import Attack, Cost, told
 from tests.attacks.scene import STRANGER, AttackScene
 

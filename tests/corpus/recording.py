@@ -176,7 +176,7 @@ def _written(change: Change) -> bytes:
 def _gone(item: Projected) -> bytes:
     return _written(
         DeletedChange(
-            kind=item.kind, name=item.name, uid=item.uid, resource_version="1008", origin=events.Origin(), basis=1
+            kind=item.kind, name=item.name, uid=item.uid, resource_version="1008", origin=events.EventOrigin(), basis=1
         )
     )
 
@@ -214,7 +214,7 @@ def _pin(body: msgspec.Raw | None) -> events.Event:
         operation=events.DELETED if body is None else events.APPLIED,
         api_version="" if body is None else "meshlog.io/0.1.0",
         object=body,
-        origin=events.Origin(source="operator", manager="operator", time="2026-01-03T00:00:00Z"),
+        origin=events.EventOrigin(source="operator", manager="operator", time="2026-01-03T00:00:00Z"),
     )
 
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.publisher import Publication
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.publisher import Publisher
+from services.compiler.log.snapshot_store import SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.core.object_index import ObjectIndex
 from shared.eventlog.memory import MemoryLog
@@ -61,7 +61,7 @@ async def write(logs: MemoryLogs, written: list[tuple[str, bytes]]) -> None:
 
 
 async def published(logs: MemoryLogs) -> Snapshot:
-    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    snapshots = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     await snapshots.load()
     return snapshots.published
 
@@ -72,9 +72,9 @@ class Running:
     def __init__(self, logs: MemoryLogs) -> None:
         self.ready, self.why = False, ""
         self.wants: list[bool] = []
-        self.publication = Publication(
+        self.publication = Publisher(
             logs.stream(STREAMS.events),
-            Snapshots(logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes), STREAMS),
+            SnapshotStore(logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes), STREAMS),
             scope=SCOPE,
             compiler=lambda: Compiler(MeshSettings(cluster=recording.CLUSTER), build="b1"),
             ready=self._says,

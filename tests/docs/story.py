@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 
 from shared.eventlog.protocol import Draft, EventLog
-from shared.records.events import Event, Origin
+from shared.records.events import Event, EventOrigin
 from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import CDS, EDS, LDS, RDS
 from tests.property.history.worlds import STREAMS, exported, recorded
@@ -36,7 +36,7 @@ CHANGED = objects.route_group(
 
 def by(manager: str, event: Event) -> Event:
     """An event as that manager's doing."""
-    return msgspec.structs.replace(event, origin=Origin(manager=manager))
+    return msgspec.structs.replace(event, origin=EventOrigin(manager=manager))
 
 
 def _clock() -> Iterator[int]:

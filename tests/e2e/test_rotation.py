@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from cli.certificates.rotation import Rotation, Wish
-from shared.records.certificates import decode_note
+from shared.records.certificate_records import decode_note
 from tests.e2e.bookstore import Scene, none_failed
 from tests.waiting import eventually
 

@@ -21,7 +21,7 @@ from cli.embedded import lifecycle
 from cli.embedded.pod_commands import PodCommand
 from services.ca.keys.authority import StoredAuthority
 from shared.eventlog.protocol import Draft
-from shared.records.certificates import AuditNote, encode
+from shared.records.certificate_records import AuditNote, encode
 from shared.records.subjects import Streams
 from shared.streams.jetstream import JetStreamLogs
 from tests.e2e.bookstore import LOAD, PODS, Scene, none_failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 from services.compiler.core.offline import compile_events
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.snapshot_store import SnapshotStore
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import HEADER_KEPT, Record
 from shared.records import chunked_payload, events
@@ -91,7 +91,7 @@ async def disagreement(
     if told.living != truth:
         names = sorted(key for key in {*told.living, *truth} if told.living.get(key) != truth.get(key))
         return f"P1: the log says otherwise of {', '.join(names[:3])}"
-    snapshots = Snapshots(logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes), STREAMS)
+    snapshots = SnapshotStore(logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes), STREAMS)
     await snapshots.load()
     scratch = compile_events(wanted)
     if contents(snapshots.published) != contents(scratch):

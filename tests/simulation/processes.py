@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.publisher import Limits, Publication
-from services.compiler.log.snapshot_store import Kept, Snapshots
+from services.compiler.log.publisher import KeyframePolicy, Publisher
+from services.compiler.log.snapshot_store import HistoryRetention, SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.core.reflector import Reflector, ReflectorLimits
 from services.ingestor.kubernetes.reflector_runner import ReflectorRunner
@@ -229,7 +229,7 @@ class IngestorProcess(Process):
 class CompilerProcess(Process):
     """`meshlog run compiler`."""
 
-    publication: Publication | None = None
+    publication: Publisher | None = None
     compiler: type[Compiler] = Compiler
     """Or one with a mistake (`tests.simulation.mistakes`)."""
 
@@ -240,13 +240,13 @@ class CompilerProcess(Process):
             if is_ready:
                 claim.campaign()
 
-        self.publication = Publication(
+        self.publication = Publisher(
             self.log(STREAMS.events),
-            Snapshots(self.log(STREAMS.snapshots), self.log(STREAMS.keyframes), STREAMS, epoch_id=self.new_id),
+            SnapshotStore(self.log(STREAMS.snapshots), self.log(STREAMS.keyframes), STREAMS, epoch_id=self.new_id),
             scope=SCOPE,
             compiler=lambda: self.compiler(MeshSettings(), build="b1"),
             ready=ready,
-            limits=Limits(commits=8, kept=Kept(seconds=10.0, keyframes=3), scrub=15.0),
+            limits=KeyframePolicy(commits=8, kept=HistoryRetention(seconds=10.0, keyframes=3), scrub=15.0),
             leads=lambda: claim.held,
         )
         claim.changed = self.publication.wake

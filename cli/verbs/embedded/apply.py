@@ -148,7 +148,7 @@ def mark_together(manifests: Sequence[Manifest]) -> None:
     from deploy.install.profile import Profile
     from services.ingestor.core.kinds import is_followed
     from shared.projected_objects import ANNOTATION_CHANGE_SET
-    from shared.records.change_sets import stamp
+    from shared.records.change_set_annotation import stamp
 
     home = Profile().namespace
     together = [

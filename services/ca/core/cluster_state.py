@@ -18,7 +18,7 @@ from shared.eventlog.protocol import Record
 from shared.identity.service_account_tokens import TokenVerifier, WorkloadToken
 from shared.io.decoding import UndecodableError, decode
 from shared.membership import is_member
-from shared.meshconfig.certificates import DEFAULT_KEY, GatewayWish, read_certificates
+from shared.meshconfig.certificate_spec import DEFAULT_KEY, GatewayCertificateSpec, read_certificates
 from shared.names import MESH_CONFIG
 from shared.projected_objects import ANNOTATION_SIDECAR, Namespace, Pod, PolicyObject, ServiceAccount, TokenIssuer
 from shared.records.events import DELETED, Event, read
@@ -88,7 +88,7 @@ class ClusterState:
         """The longest lifetime that the MeshConfig had in the part of the log that was read, in seconds."""
         self.key_type = DEFAULT_KEY
         """Type of keys in the MeshConfig."""
-        self.gateway: GatewayWish | None = None
+        self.gateway: GatewayCertificateSpec | None = None
         """The certificate for an ingress gateway in the MeshConfig; `None` if it sets none."""
         self._roots: dict[str, WantedRoot] = {}
 

@@ -25,7 +25,7 @@ from shared.identity.service_account_tokens import TokenRefusedError, TokenVerif
 from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import BACKDATE
 from shared.identity.token_sealing import Opener, SealingError, binding
-from shared.records.certificates import AuditNote, SigningAnswer, SigningRequest, TrustBundle
+from shared.records.certificate_records import AuditNote, SigningAnswer, SigningRequest, TrustBundle
 
 _log = logging.getLogger(__name__)
 SHORTEST_LIFETIME = 10.0

@@ -19,7 +19,7 @@ from enum import StrEnum
 import msgspec
 
 from shared.meshconfig.root_certificate import Role
-from shared.records.certificates import SealingKey, TrustBundle, TrustedRoot
+from shared.records.certificate_records import SealingKey, TrustBundle, TrustedRoot
 
 Obstacles = Callable[[int], Sequence[str]]
 """Returns what a step must wait for, given the serial of a bundle; empty if the step is safe."""

@@ -27,7 +27,7 @@ from shared.identity.serving_certificate import load_into
 from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import parse_certificates
 from shared.names import CA
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.service.watch_value import Latest
 from shared.svid import IssuedSvid
 

@@ -19,7 +19,7 @@ import msgspec
 from services.ca.core.kube_api import KubeApi, KubeError
 from shared.io.decoding import UndecodableError, decode
 from shared.names import CA, LABEL_INJECT_CA, TRUST_BUNDLE, TRUST_BUNDLE_KEY
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.service.watch_value import Latest
 from shared.timing.backoff import Backoff
 

@@ -19,8 +19,8 @@ from services.ca.providers.root_registry import RootRegistry
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Draft, EventLog
 from shared.eventlog.view import LogView
-from shared.meshconfig.certificates import GatewayWish
-from shared.records.certificates import AuditNote, CorruptMessageError, TrustBundle, decode_note, encode
+from shared.meshconfig.certificate_spec import GatewayCertificateSpec
+from shared.records.certificate_records import AuditNote, CorruptMessageError, TrustBundle, decode_note, encode
 from shared.records.subjects import Streams
 from shared.service.watch_value import Latest
 
@@ -94,12 +94,12 @@ class GatewayCertificate:
             return None
         return note if note is not None and note.code == STORED else None
 
-    def _due(self, wish: GatewayWish, held: AuditNote) -> bool:
+    def _due(self, wish: GatewayCertificateSpec, held: AuditNote) -> bool:
         bundle = self._bundle.value
         resigned = bundle is not None and held.bundle_serial < bundle.signing_since
         return tuple(held.names) != wish.names or resigned or held.until - self._clock() < wish.lifetime * RENEW_LEFT
 
-    async def _store(self, wish: GatewayWish) -> None:
+    async def _store(self, wish: GatewayCertificateSpec) -> None:
         bundle = await self._bundle.wait()
         leaf = await issue_leaf(
             self._roots.signer(bundle),
@@ -159,7 +159,7 @@ class GatewayCertificate:
         _log.info("%s", note.code, extra={"secret": note.asked_for, "names": note.names, "until": note.until})
 
 
-def _place(wish: GatewayWish) -> str:
+def _place(wish: GatewayCertificateSpec) -> str:
     return f"{wish.namespace}/{wish.secret}"
 
 

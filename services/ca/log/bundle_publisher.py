@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from shared.eventlog.protocol import Checkpoint, Draft, EventLog, Record
 from shared.identity.bundle_rules import InvalidBundleError, check_bundle
-from shared.records.certificates import CorruptMessageError, TrustBundle, decode_bundle, encode
+from shared.records.certificate_records import CorruptMessageError, TrustBundle, decode_bundle, encode
 from shared.records.subjects import Streams
 from shared.service.watch_value import Latest
 from shared.svid import BundleFollower

@@ -13,7 +13,13 @@ from typing import NamedTuple
 from services.ca.core.cluster_state import ClusterState
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import EventLog
-from shared.records.certificates import CorruptMessageError, TrustBundle, TrustedRoot, decode_answer, decode_bundle
+from shared.records.certificate_records import (
+    CorruptMessageError,
+    TrustBundle,
+    TrustedRoot,
+    decode_answer,
+    decode_bundle,
+)
 from shared.records.events import read
 from shared.records.proxy_status import ProxyStatus, status_in
 from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD

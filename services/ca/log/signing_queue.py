@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from services.ca.core.issuer import Issuer
 from shared.eventlog.protocol import Draft, EventLog, EventLogError, Job
-from shared.records.certificates import (
+from shared.records.certificate_records import (
     CorruptMessageError,
     SigningAnswer,
     SigningRequest,

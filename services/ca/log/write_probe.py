@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from shared.eventlog.protocol import Draft, EventLog, EventLogError
-from shared.records.certificates import AuditNote, encode
+from shared.records.certificate_records import AuditNote, encode
 from shared.records.subjects import Streams
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from services.ca.providers.base import ProviderContext, find_provider
 from shared.errors import MeshlogError
 from shared.identity.svid import parse_certificates
 from shared.identity.token_sealing import Opener
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from services.compiler.core.result import Derived, Names, Touched
+from services.compiler.core.result import CompiledResult, Names, PendingChanges
 from services.compiler.time_slices import Steps
 from shared.records.snapshot import (
     FORMAT,
@@ -21,7 +21,7 @@ from shared.records.snapshot import (
 )
 
 
-class Stamp(msgspec.Struct, frozen=True):
+class CommitMetadata(msgspec.Struct, frozen=True):
     """What a commit says about itself."""
 
     version: int
@@ -31,9 +31,9 @@ class Stamp(msgspec.Struct, frozen=True):
     traceparents: tuple[str, ...] = ()
 
 
-def everything(derived: Derived, published: Snapshot) -> Touched:
+def everything(derived: CompiledResult, published: Snapshot) -> PendingChanges:
     """All that may differ, for who does not know what was touched: after a restart."""
-    return Touched(
+    return PendingChanges(
         classes=dict.fromkeys([*derived.views, *published.views]),
         proxies={*derived.proxies, *published.proxies},
         bodies={*derived.bodies(), *published.resources},
@@ -53,7 +53,9 @@ def _view_change(before: Names, after: Names, touched: Iterable[tuple[str, str]]
     return ViewChange(put=put, dropped=dropped) if put or dropped else None
 
 
-def _views(derived: Derived, published: Snapshot, touched: Touched) -> Steps[dict[str, ViewChange | None]]:
+def _views(
+    derived: CompiledResult, published: Snapshot, touched: PendingChanges
+) -> Steps[dict[str, ViewChange | None]]:
     changes: dict[str, ViewChange | None] = {}
     for workload_class in sorted(touched.classes):
         yield
@@ -73,11 +75,11 @@ def _views(derived: Derived, published: Snapshot, touched: Touched) -> Steps[dic
 
 
 def difference(
-    derived: Derived,
+    derived: CompiledResult,
     quarantine: list[Quarantined],
     published: Snapshot,
-    touched: Touched,
-    stamp: Stamp,
+    touched: PendingChanges,
+    stamp: CommitMetadata,
     *,
     recording: bool = True,
     always: bool = False,

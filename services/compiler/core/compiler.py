@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from services.compiler.core.commit import Stamp, difference, everything
-from services.compiler.core.pin_filter import Pinning
-from services.compiler.core.result import Derived
+from services.compiler.core.commit import CommitMetadata, difference, everything
+from services.compiler.core.pin_filter import PinFilter
+from services.compiler.core.result import CompiledResult
 from services.compiler.derive.membership import is_member
 from services.compiler.derive.policy.problems import (
     Problem,
@@ -25,18 +25,18 @@ from services.compiler.derive.policy.problems import (
     udp_problems,
 )
 from services.compiler.derive.policy.route_groups import judging
-from services.compiler.engine import Node, Query
-from services.compiler.mesh_state import Mesh, MeshSettings
+from services.compiler.engine import Query, QueryNode
+from services.compiler.mesh_state import MeshSettings, MeshState
 from services.compiler.reduce import reduce
 from services.compiler.time_slices import Steps, finished
 from shared.build import VERSION
 from shared.names import MESH_CONFIG
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS, ANNOTATION_PERMISSIVE
 from shared.records.events import APPLIED, Event, ObjectKey
 from shared.records.snapshot import Cause, Commit, Quarantined, Snapshot
 
-_PROBLEMS: dict[str, Query[Mesh, ..., tuple[Problem, ...]]] = {
+_PROBLEMS: dict[str, Query[MeshState, ..., tuple[Problem, ...]]] = {
     "TrafficTarget": target_problems,
     "TrafficSplit": split_problems,
     "HTTPRouteGroup": group_problems,
@@ -76,13 +76,13 @@ class Compiler:
         self.version = 0
         """Sequence of the last event folded."""
         self.epoch = ""
-        self._mesh = Mesh(settings)
-        self._derived = Derived(self._mesh)
+        self._mesh = MeshState(settings)
+        self._derived = CompiledResult(self._mesh)
         self._unjudged: set[str] = set()
         """Namespaces of which route groups have changed."""
-        self._problem_nodes: dict[ObjectKey, Node] = {}
+        self._problem_nodes: dict[ObjectKey, QueryNode] = {}
         self._problems: dict[ObjectKey, tuple[Problem, ...]] = {}
-        self._pinning = Pinning()
+        self._pinning = PinFilter()
         self._causes: deque[Cause] = deque(maxlen=MAX_CAUSES)
         self._traceparents: deque[tuple[int, str]] = deque(maxlen=MAX_CAUSES)
         self._knows_touched = False
@@ -203,7 +203,7 @@ class Compiler:
             for (kind, name), (code, sentence) in left_out.items()
         }
 
-    def result(self) -> Derived:
+    def result(self) -> CompiledResult:
         """What the events folded so far compile to, for who looks without committing. Read only."""
         finished(self.warming())
         return self._derived
@@ -221,7 +221,7 @@ class Compiler:
         yield from self._derived.refreshing()
         quarantine = self._quarantine()
         touched = self._derived.touched if self._knows_touched else everything(self._derived, published)
-        stamp = Stamp(
+        stamp = CommitMetadata(
             version=self.version,
             epoch=self.epoch,
             build=self.build,

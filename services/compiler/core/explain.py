@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.compiler.derive.classes import ProxyEntry, WorkloadClass, proxy
+from services.compiler.envoy_names import ObjectName
 from services.compiler.ir import Rendered
-from services.compiler.mesh_state import Mesh, MeshSettings
-from services.compiler.names import ObjectName
+from services.compiler.mesh_state import MeshSettings, MeshState
 from services.compiler.reduce import reduce
 from services.compiler.views.sidecar import Ref
-from services.compiler.views.view import view
+from services.compiler.views.view_refs import view
 from shared.records.events import Event
 from shared.records.snapshot import Cause, ResourceId
 
 
-class Looking:
+class ProxyExplanation:
     """A state, and one pod in it."""
 
     def __init__(self, settings: MeshSettings, pod: ObjectName) -> None:
         self.pod = pod
-        self._mesh = Mesh(settings)
+        self._mesh = MeshState(settings)
 
     def fold(self, events: Iterable[tuple[Event, int]]) -> None:
         """Take events with their sequences; of policy those that are in force, and no pins."""

@@ -27,7 +27,7 @@ def refuse_future(event: Event) -> None:
             pins.in_force_by(event)
 
 
-class Pinning:
+class PinFilter:
     """Knows the newest policy and the pinned one."""
 
     def __init__(self) -> None:

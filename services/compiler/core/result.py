@@ -11,23 +11,23 @@ import msgspec
 from services.compiler.derive.budgets.fit import FOREIGN, Item
 from services.compiler.derive.classes import ProxyEntry, WorkloadClass, proxy
 from services.compiler.derive.membership import members
-from services.compiler.derive.policy.access import left_out
+from services.compiler.derive.policy.reachable_services import left_out
 from services.compiler.derive.policy.route_groups import Problem
 from services.compiler.derive.proxyless import left_out as proxyless_left_out
-from services.compiler.engine import Node
+from services.compiler.engine import QueryNode
 from services.compiler.ir import Rendered
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from services.compiler.time_slices import Steps
 from services.compiler.views.sidecar import Ref
-from services.compiler.views.view import FACTORIES, View, view
-from shared.policy.names import ObjectName
+from services.compiler.views.view_refs import FACTORIES, ViewRefs, view
+from shared.policy.object_name import ObjectName
 from shared.records.snapshot import Cause, Proxy, ResourceId, proxy_key
 
 Names = dict[str, dict[str, str]]
 """Type URL → name → hash."""
 
 
-class Touched(msgspec.Struct):
+class PendingChanges(msgspec.Struct):
     """What may differ from the last published commit."""
 
     classes: dict[str, set[tuple[str, str]] | None] = msgspec.field(
@@ -44,10 +44,10 @@ class Touched(msgspec.Struct):
             names.add((found.type_url, found.name))
 
 
-class Derived:
+class CompiledResult:
     """The compiled result of one mesh."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: MeshState) -> None:
         self.mesh = mesh
         self.proxies: dict[str, Proxy] = {}
         """By `shared.records.snapshot.proxy_key`."""
@@ -57,21 +57,21 @@ class Derived:
         """Namespaces of the mesh, sorted."""
         self.failures: dict[tuple[str, str], str] = {}
         """What could not be derived, (where, what) → error: a bug of ours. The former result stays."""
-        self.touched = Touched()
+        self.touched = PendingChanges()
         self._members = mesh.engine.observe(members, mesh)
-        self._pods: dict[ObjectName, Node] = {}
+        self._pods: dict[ObjectName, QueryNode] = {}
         self._classes: dict[WorkloadClass, set[ObjectName]] = {}
         self._class_of: dict[ObjectName, WorkloadClass] = {}
         self._emptied: set[WorkloadClass] = set()
         """Classes whose last pod went, unless another came."""
-        self._view_nodes: dict[WorkloadClass, Node] = {}
-        self._refs_of: dict[WorkloadClass, View] = {}
+        self._view_nodes: dict[WorkloadClass, QueryNode] = {}
+        self._refs_of: dict[WorkloadClass, ViewRefs] = {}
         self._holders: dict[Ref, set[str]] = {}
         """By id of the class: it is what views are known by, and costs something to make."""
-        self._ref_nodes: dict[Ref, Node] = {}
-        self.left_out: dict[Node, dict[Item, Problem]] = {}
+        self._ref_nodes: dict[Ref, QueryNode] = {}
+        self.left_out: dict[QueryNode, dict[Item, Problem]] = {}
         """What of other namespaces does not fit into proxies, by the query that says so."""
-        self._left_out_nodes: dict[WorkloadClass, Node] = {}
+        self._left_out_nodes: dict[WorkloadClass, QueryNode] = {}
         self._rendered: dict[Ref, Rendered] = {}
         self._refs_of_body: dict[ResourceId, dict[Ref, None]] = {}
 
@@ -122,14 +122,14 @@ class Derived:
         for workload_class in gone:
             self._drop_class(workload_class)
 
-    def _leave_out(self, node: Node) -> None:
+    def _leave_out(self, node: QueryNode) -> None:
         foreign = {item: problem for item, problem in node.value.items() if problem[0] == FOREIGN}
         if foreign and node.observers:
             self.left_out[node] = foreign
         else:
             self.left_out.pop(node, None)
 
-    def _failed(self, node: Node) -> bool:
+    def _failed(self, node: QueryNode) -> bool:
         key = (node.query.name, str(node.arguments))
         if node.error is None:
             self.failures.pop(key, None)
@@ -170,7 +170,7 @@ class Derived:
         )
         self.touched.proxies.add(key)
 
-    def _change_view(self, workload_class: WorkloadClass, now: View) -> None:
+    def _change_view(self, workload_class: WorkloadClass, now: ViewRefs) -> None:
         before = self._refs_of.get(workload_class)
         old = {*before.outbound, *before.own} if before else set[Ref]()
         new = {*now.outbound, *now.own}

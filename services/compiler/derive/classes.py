@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from services.compiler import claims
+from services.compiler import address_claims
 from services.compiler.derive.membership import is_permissive, proxyless, workload
-from services.compiler.derive.policy.access import scope_of
-from services.compiler.derive.request_handling import Reading, reading
+from services.compiler.derive.policy.reachable_services import scope_of
+from services.compiler.derive.request_handling import RequestHandling, reading
 from services.compiler.derive.services.open_ports import OpenPort, open_ports
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
-from shared.policy.names import ObjectName
+from services.compiler.mesh_state import MeshState
+from shared.policy.object_name import ObjectName
 
 
 class WorkloadClass(NamedTuple):
@@ -34,7 +34,7 @@ class WorkloadClass(NamedTuple):
     """Whether its pods have no sidecar, but a gRPC library that speaks xDS itself."""
     namespaces: tuple[str, ...] | None = None
     """Of a class of any account: namespaces that it is told of; none: all."""
-    reading: Reading = Reading()
+    reading: RequestHandling = RequestHandling()
     """Of a class of any account: how its pods read requests."""
 
     @property
@@ -42,7 +42,7 @@ class WorkloadClass(NamedTuple):
         """`namespace/account~hash`: readable, and the same wherever and whenever it is computed."""
         words = ["dual" if self.dual else "", "proxyless" if self.proxyless else ""]
         words.append("" if self.namespaces is None else repr(self.namespaces))
-        if self.reading != Reading():
+        if self.reading != RequestHandling():
             words.append(repr([self.reading.slashes, *map(str, self.reading.forwarders)]))
         depends = "".join([repr([tuple(item) for item in self.open_ports]), *words])
         digest = hashlib.sha256(depends.encode()).hexdigest()
@@ -59,13 +59,13 @@ class ProxyEntry(NamedTuple):
     """Where its streams come from; none: from its node, so anything there may be it."""
 
 
-def _peer_addresses(mesh: Mesh, pod: ObjectName) -> tuple[str, ...] | None:
+def _peer_addresses(mesh: MeshState, pod: ObjectName) -> tuple[str, ...] | None:
     found = mesh.pods.get(pod)
-    return None if found is not None and found.spec.host_network else claims.of_pod(found)
+    return None if found is not None and found.spec.host_network else address_claims.of_pod(found)
 
 
 @query
-def proxy(mesh: Mesh, pod: ObjectName) -> ProxyEntry | None:
+def proxy(mesh: MeshState, pod: ObjectName) -> ProxyEntry | None:
     """The proxy in a pod, and its class; none if the pod has none."""
     addresses = _peer_addresses(mesh, pod)
     found = workload(mesh, pod)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.compiler.claims import ENDED
+from services.compiler.address_claims import ENDED
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared import membership
 from shared.identity.spiffe import InvalidSpiffeIdError, SpiffeId
 from shared.names import MESH_CONFIG
 from shared.policy.model import MeshConfig
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import (
     ANNOTATION_CALLS,
     ANNOTATION_PERMISSIVE,
@@ -21,7 +21,7 @@ from shared.projected_objects import (
 )
 
 
-class Workload(NamedTuple):
+class MeshPod(NamedTuple):
     """What matters of a pod with a sidecar, whoever looks at it."""
 
     uid: str
@@ -31,26 +31,26 @@ class Workload(NamedTuple):
 
 
 @query
-def is_member(mesh: Mesh, namespace: str) -> bool:
+def is_member(mesh: MeshState, namespace: str) -> bool:
     """Whether a namespace belongs to this mesh."""
     found = mesh.namespaces.get(namespace)
     return found is not None and membership.is_member(found.metadata.labels, mesh_name=mesh.settings.mesh_name)
 
 
 @query
-def members(mesh: Mesh) -> tuple[str, ...]:
+def members(mesh: MeshState) -> tuple[str, ...]:
     """The namespaces of this mesh, sorted."""
     return mesh.namespaces_of_mesh.get(mesh.settings.mesh_name)
 
 
 @query
-def mesh_config(mesh: Mesh) -> MeshConfig:
+def mesh_config(mesh: MeshState) -> MeshConfig:
     """The settings in force; without a MeshConfig the mesh is in SMI mode, default deny."""
     return mesh.mesh_configs.get(ObjectName(mesh.settings.namespace, MESH_CONFIG)) or MeshConfig()
 
 
 @query
-def is_permissive(mesh: Mesh, namespace: str) -> bool:
+def is_permissive(mesh: MeshState, namespace: str) -> bool:
     """Whether the pods of a namespace take calls from every member: by its own annotation, else by the MeshConfig.
 
     An annotation that is neither true nor false denies: it may have been meant to.
@@ -61,7 +61,7 @@ def is_permissive(mesh: Mesh, namespace: str) -> bool:
 
 
 @query
-def calls(mesh: Mesh, namespace: str) -> tuple[str, ...] | None:
+def called_namespaces(mesh: MeshState, namespace: str) -> tuple[str, ...] | None:
     """Namespaces whose services the pods of a namespace may be told of, sorted; `None` means all."""
     found = mesh.namespaces.get(namespace)
     listed = None if found is None else found.metadata.annotations.get(ANNOTATION_CALLS)
@@ -70,14 +70,14 @@ def calls(mesh: Mesh, namespace: str) -> tuple[str, ...] | None:
     return tuple(sorted({namespace, *(word.strip() for word in listed.split(",") if word.strip())}))
 
 
-def hears(mesh: Mesh, namespace: str, of: str) -> bool:
+def receives_services_of(mesh: MeshState, namespace: str, of: str) -> bool:
     """Whether the pods of a namespace may be told of services of another."""
-    named = calls(mesh, namespace)
+    named = called_namespaces(mesh, namespace)
     return named is None or of in named
 
 
 @query
-def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
+def workload(mesh: MeshState, pod: ObjectName) -> MeshPod | None:
     """A pod of the mesh that has a sidecar and has not ended, else none."""
     if not is_member(mesh, pod.namespace):
         return None
@@ -88,7 +88,7 @@ def workload(mesh: Mesh, pod: ObjectName) -> Workload | None:
 
 
 @query
-def proxyless(mesh: Mesh, pod: ObjectName) -> Workload | None:
+def proxyless(mesh: MeshState, pod: ObjectName) -> MeshPod | None:
     """A pod of the mesh without a sidecar whose gRPC library speaks xDS itself, and that has not ended, else none."""
     if not is_member(mesh, pod.namespace):
         return None
@@ -100,8 +100,8 @@ def proxyless(mesh: Mesh, pod: ObjectName) -> Workload | None:
     return _workload(found)
 
 
-def _workload(found: Pod) -> Workload:
-    return Workload(
+def _workload(found: Pod) -> MeshPod:
+    return MeshPod(
         uid=found.metadata.uid,
         service_account=found.spec.service_account_name or "default",
         dual=":" in found.status.pod_ip or any(":" in address.ip for address in found.status.pod_ips),
@@ -109,7 +109,7 @@ def _workload(found: Pod) -> Workload:
 
 
 @query
-def trust_domains(mesh: Mesh) -> tuple[str, ...]:
+def trust_domains(mesh: MeshState) -> tuple[str, ...]:
     """The trust domains that members may be of: more than one while it changes. Sorted.
 
     Those of every MeshRootCertificate, whatever its role: a certificate of a root that leaves is good until the CA
@@ -124,7 +124,7 @@ def trust_domains(mesh: Mesh) -> tuple[str, ...]:
     return tuple(sorted(found)) or (mesh.settings.trust_domain,)
 
 
-def spiffe_ids(mesh: Mesh, account: ObjectName) -> tuple[str, ...]:
+def spiffe_ids(mesh: MeshState, account: ObjectName) -> tuple[str, ...]:
     """The identities of a service account as they stand in certificates; none if no certificate can carry them."""
     try:
         return tuple(str(SpiffeId(domain, account.namespace, account.name)) for domain in trust_domains(mesh))

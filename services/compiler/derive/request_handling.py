@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from services.compiler.derive.membership import is_member, mesh_config, spiffe_ids
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.policy.model import EscapedSlashes
-from shared.policy.names import ObjectName
-from shared.policy.requests import escaped_slashes, listed_forwarders
+from shared.policy.object_name import ObjectName
+from shared.policy.request_settings import escaped_slashes, listed_forwarders
 from shared.projected_objects import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 
 
-class Reading(NamedTuple):
+class RequestHandling(NamedTuple):
     """What differs between namespaces in how requests are read."""
 
     slashes: EscapedSlashes = "reject"
@@ -22,7 +22,7 @@ class Reading(NamedTuple):
 
 
 @query
-def reading(mesh: Mesh, namespace: str) -> Reading:
+def reading(mesh: MeshState, namespace: str) -> RequestHandling:
     """How the pods of a namespace are to read requests.
 
     An annotation that cannot be read is read as the stricter choice: slashes are rejected, no caller is added.
@@ -40,11 +40,11 @@ def reading(mesh: Mesh, namespace: str) -> Reading:
         own = listed_forwarders(annotations.get(ANNOTATION_FORWARDERS, ""))
     except ValueError:
         own = ()
-    return Reading(slashes, tuple(sorted({*config.forwarders, *own})))
+    return RequestHandling(slashes, tuple(sorted({*config.forwarders, *own})))
 
 
 @query
-def believed(mesh: Mesh, forwarders: tuple[ObjectName, ...]) -> tuple[str, ...]:
+def believed(mesh: MeshState, forwarders: tuple[ObjectName, ...]) -> tuple[str, ...]:
     """The identities of trusted forwarders; of an account whose namespace has left the mesh none. Sorted."""
     return tuple(
         sorted(

@@ -14,7 +14,7 @@ SLICE = 0.02
 """Seconds of work after which others have their turn."""
 
 
-class Turns:
+class LoopTurns:
     """One worker's share of the event loop."""
 
     def __init__(self, clock: Callable[[], float] | None = None, *, seconds: float = SLICE) -> None:

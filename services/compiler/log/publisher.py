@@ -19,8 +19,8 @@ import msgspec
 
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.pin_filter import refuse_future
-from services.compiler.log.loop_turns import Turns
-from services.compiler.log.snapshot_store import Kept, Snapshots
+from services.compiler.log.loop_turns import LoopTurns
+from services.compiler.log.snapshot_store import Retention, SnapshotStore
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import (
     ChainBrokenError,
@@ -49,20 +49,20 @@ class RefoldError(Exception):
     """What was folded is void: a new epoch begins, or the log went back. Read all events again."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class KeyframePolicy(msgspec.Struct, frozen=True):
     """When a keyframe is due."""
 
     commits: int = 200
     """After so many commits."""
     bytes: int = 8 << 20
     """After commits of so many bytes."""
-    kept: Kept = Kept()
+    kept: Retention = Retention()
     """What is forgotten after a keyframe was written."""
     scrub: float = 600.0
     """Seconds between readings of all that is published: damage would show only to who starts anew, when it is late."""
 
 
-class Tally(msgspec.Struct):
+class PublisherCounts(msgspec.Struct):
     """What this process did so far, for its metrics."""
 
     events: int = 0
@@ -82,18 +82,18 @@ class Tally(msgspec.Struct):
 Ready = Callable[[str, bool, str], None]
 
 
-class Publication:
+class Publisher:
     """Compiles what the event log says and publishes it."""
 
     def __init__(
         self,
         log: EventLog,
-        snapshots: Snapshots,
+        snapshots: SnapshotStore,
         *,
         scope: str,
         compiler: Callable[[], Compiler],
         ready: Ready,
-        limits: Limits | None = None,
+        limits: KeyframePolicy | None = None,
         compiled: Callable[[float], None] | None = None,
         leads: Callable[[], bool] = lambda: True,
         wants: Callable[[bool], None] = lambda _wants: None,
@@ -103,14 +103,14 @@ class Publication:
         `wants` is told whether to lead is wanted: not before the events are read, nor after all was said that this
         build understands.
         """
-        self.tally = Tally()
+        self.tally = PublisherCounts()
         self.snapshots = snapshots
         self.compiler = compiler()
         self._new_compiler = compiler
         self._log = log
         self._scope = scope
         self._ready = ready
-        self._limits = limits or Limits()
+        self._limits = limits or KeyframePolicy()
         self._compiled = compiled or _ignore
         self.reached = 0
         """Up to this event all is published that is to be: those after the published version change nothing."""
@@ -174,7 +174,7 @@ class Publication:
         self.compiler = self._new_compiler()
         self._verifier, self._broken, self._open, self._missing = ChainVerifier(), "", [], 0
         self.newer, self._halved, self._aside, self.reached = "", False, False, 0
-        folded, turns = 0, Turns()
+        folded, turns = 0, LoopTurns()
         async for record in self._log.read(subjects=self._scope):
             await self._fold(record, turns, refolding=True)
             folded += 1
@@ -193,7 +193,7 @@ class Publication:
         async with _reading(self._log, queue, start=start, scope=self._scope):
             while True:
                 item = await self._next(queue)
-                turns = Turns()
+                turns = LoopTurns()
                 # What waits now, and nothing that comes meanwhile: a flood of events must not put off the compile.
                 for taken in (item, *[queue.get_nowait() for _ in range(queue.qsize())]):
                     if isinstance(taken, Exception):
@@ -231,7 +231,7 @@ class Publication:
             except LogUnavailableError:
                 continue
 
-    async def _fold(self, record: Record, turns: Turns, *, refolding: bool) -> None:
+    async def _fold(self, record: Record, turns: LoopTurns, *, refolding: bool) -> None:
         """Take a record; the events of an atomic batch are folded when it is complete."""
         try:
             starts = self._verifier.fold(record)
@@ -266,7 +266,7 @@ class Publication:
             batch, self._open = self._open, []
             await self._fold_batch(batch, turns, within_beginning=within_beginning)
 
-    async def _fold_batch(self, batch: list[Record], turns: Turns, *, within_beginning: bool) -> None:
+    async def _fold_batch(self, batch: list[Record], turns: LoopTurns, *, within_beginning: bool) -> None:
         """Fold what was written together; nothing of it, nor of what follows, if this build cannot read it all."""
         if self.newer:
             return
@@ -306,7 +306,7 @@ class Publication:
         while not self._broken and not self._missing and not self._halved and self.compiler.version:
             if not self._leads():
                 # Warm: what the events mean is known, only not said.
-                await Turns().finish(self.compiler.warming())
+                await LoopTurns().finish(self.compiler.warming())
                 self._waits_for_room("")
                 self._behind = True
                 return
@@ -374,12 +374,12 @@ class Publication:
         was damaged: then what did not change is said too, so that whoever missed something has a version to come to.
         """
         published = self.snapshots.published
-        commit = await Turns().finish(self.compiler.committing(published))
+        commit = await LoopTurns().finish(self.compiler.committing(published))
         epoch_is_new = published.version > 0 and published.epoch != self.compiler.epoch
         if (commit is not None and commit.version > published.version) or not (self.snapshots.doubtful or epoch_is_new):
             return commit
         if self.compiler.version > published.version:
-            return await Turns().finish(self.compiler.committing(published, always=True))
+            return await LoopTurns().finish(self.compiler.committing(published, always=True))
         return published.keyframe() if self.snapshots.hidden else commit
 
     async def _compile(self, span: traces.Span) -> Commit | None:

@@ -32,7 +32,7 @@ from shared.telemetry import traces
 _log = logging.getLogger(__name__)
 
 
-class Kept(msgspec.Struct, frozen=True):
+class HistoryRetention(msgspec.Struct, frozen=True):
     """How much of the past is kept."""
 
     seconds: float = 7 * 86400.0
@@ -41,7 +41,7 @@ class Kept(msgspec.Struct, frozen=True):
     """Keyframes at most, whatever the window says, so that a busy mesh fills no disk; at least 2."""
 
 
-class Snapshots:
+class SnapshotStore:
     """The published snapshot, and the right to add to it."""
 
     def __init__(
@@ -149,7 +149,7 @@ class Snapshots:
             return False
         if not whole:
             return True
-        reader = Snapshots(self._snapshots, self._keyframes, self._streams)
+        reader = SnapshotStore(self._snapshots, self._keyframes, self._streams)
         await reader.load()
         return reader.published.version >= self.published.version
 
@@ -231,7 +231,7 @@ class Snapshots:
         self.since_keyframe = 0
         return True
 
-    async def trim(self, kept: Kept) -> int:
+    async def trim(self, kept: HistoryRetention) -> int:
         """Forget keyframes and commits that lie before what is kept; the version from which on there is history.
 
         A kept keyframe has all commits after it, so whichever of them is whole gives the present. Ages are

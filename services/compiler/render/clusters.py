@@ -15,11 +15,11 @@ from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpPro
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from services.compiler import names
-from services.compiler.render import requests
+from services.compiler import envoy_names
+from services.compiler.render import request_handling
 from services.compiler.render.packing import packed
 from services.compiler.render.tls import ads, client_side
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 _UNBOUNDED = 2**32 - 1
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -47,12 +47,12 @@ def _base(name: str, *, http: bool) -> Cluster:
         # Upstream speaks what downstream spoke: gRPC stays HTTP/2, WebSocket stays HTTP/1.1.
         options = HttpProtocolOptions(
             use_downstream_protocol_config=HttpProtocolOptions.UseDownstreamHttpConfig(
-                http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=requests.http2()
+                http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=request_handling.http2()
             )
         )
-        options.common_http_protocol_options.max_headers_count.CopyFrom(UInt32Value(value=requests.MAX_HEADERS))
+        options.common_http_protocol_options.max_headers_count.CopyFrom(UInt32Value(value=request_handling.MAX_HEADERS))
         options.common_http_protocol_options.max_response_headers_kb.CopyFrom(
-            UInt32Value(value=requests.MAX_HEADERS_KIB)
+            UInt32Value(value=request_handling.MAX_HEADERS_KIB)
         )
         cluster.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(packed(options))
     return cluster
@@ -88,7 +88,7 @@ def service(
     `sticky`: an endpoint for each address of a client, the same in every sidecar and at every time, as long as the
     endpoints are the same.
     """
-    cluster = _base(names.outbound(where, port), http=http)
+    cluster = _base(envoy_names.outbound(where, port), http=http)
     _watch_peer(cluster)
     cluster.type = Cluster.DiscoveryType.EDS
     cluster.transport_socket.CopyFrom(
@@ -114,7 +114,7 @@ def addressed(
     trust_domains: Sequence[str],
 ) -> Cluster:
     """One port of a headless service: the pod that the client addressed, over mutual TLS."""
-    cluster = _base(names.direct(where, port), http=http)
+    cluster = _base(envoy_names.direct(where, port), http=http)
     _watch_peer(cluster)
     cluster.type = Cluster.DiscoveryType.ORIGINAL_DST
     cluster.lb_policy = Cluster.LbPolicy.CLUSTER_PROVIDED
@@ -130,7 +130,7 @@ def application(port: int, *, http: bool, dual: bool) -> Cluster:
     In a pod with IPv6 addresses (`dual`) it may listen on either loopback address: Envoy tries the second address
     when the first one refuses.
     """
-    cluster = _base(names.local(port), http=http)
+    cluster = _base(envoy_names.local(port), http=http)
     cluster.type = Cluster.DiscoveryType.STATIC
     endpoint = LbEndpoint(endpoint=Endpoint(address=address("127.0.0.1", port)))
     if dual:
@@ -143,14 +143,16 @@ def application(port: int, *, http: bool, dual: bool) -> Cluster:
 
 def blackhole() -> Cluster:
     """No endpoint at all: what is sent here is closed at once."""
-    cluster = Cluster(name=names.BLACKHOLE, type=Cluster.DiscoveryType.STATIC, connect_timeout=Duration(seconds=1))
-    cluster.load_assignment.cluster_name = names.BLACKHOLE
+    cluster = Cluster(
+        name=envoy_names.BLACKHOLE, type=Cluster.DiscoveryType.STATIC, connect_timeout=Duration(seconds=1)
+    )
+    cluster.load_assignment.cluster_name = envoy_names.BLACKHOLE
     return cluster
 
 
 def passthrough() -> Cluster:
     """Where the application wanted to, as it is: outside the mesh."""
-    cluster = _base(names.PASSTHROUGH, http=False)
+    cluster = _base(envoy_names.PASSTHROUGH, http=False)
     _watch_peer(cluster)
     cluster.type = Cluster.DiscoveryType.ORIGINAL_DST
     cluster.lb_policy = Cluster.LbPolicy.CLUSTER_PROVIDED

@@ -31,15 +31,15 @@ from envoy.type.v3.hash_policy_pb2 import HashPolicy
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
-from services.compiler import names
-from services.compiler.render import rbac, requests
+from services.compiler import envoy_names
+from services.compiler.render import rbac, request_handling
 from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
 from services.compiler.render.routes import HTTP_RBAC
 from services.compiler.render.tls import ads, server_side
 from shared.kubernetes.reserved_ports import INBOUND_PORT, OUTBOUND_PORT
 from shared.policy.model import EscapedSlashes
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 _UPGRADES = ("websocket", "CONNECT")
 _HANDSHAKE = 10
@@ -71,7 +71,7 @@ class OutboundChain(NamedTuple):
     @property
     def name(self) -> str:
         """Also of its route configuration, if it has one."""
-        return names.outbound(self.service, self.port)
+        return envoy_names.outbound(self.service, self.port)
 
 
 class InboundChain(NamedTuple):
@@ -99,8 +99,8 @@ def _manager(name: str, slashes: EscapedSlashes, filters: Sequence[HttpFilter]) 
         server_header_transformation=HttpConnectionManager.ServerHeaderTransformation.PASS_THROUGH,
     )
     manager.http_protocol_options.accept_http_10 = True
-    manager.http_protocol_options.ignore_http_11_upgrade.append(requests.other_than("websocket"))
-    requests.reads(manager, slashes)
+    manager.http_protocol_options.ignore_http_11_upgrade.append(request_handling.other_than("websocket"))
+    request_handling.reads(manager, slashes)
     return manager
 
 
@@ -117,7 +117,7 @@ def _tcp(name: str, clusters: Sequence[tuple[str, int]], *, sticky: bool = False
             TcpProxy.WeightedCluster.ClusterWeight(name=cluster, weight=weight) for cluster, weight in clusters
         )
     else:
-        proxy.cluster = clusters[0][0] if clusters else names.BLACKHOLE
+        proxy.cluster = clusters[0][0] if clusters else envoy_names.BLACKHOLE
     return Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))
 
 
@@ -135,7 +135,7 @@ def _outbound_chain(chain: OutboundChain) -> FilterChain:
     if chain.clusters is None:
         manager = _manager(chain.name, chain.slashes, [])
         manager.http_protocol_options.default_host_for_http_10 = chain.host_name
-        manager.http2_protocol_options.CopyFrom(requests.http2(_OWN_STREAMS))
+        manager.http2_protocol_options.CopyFrom(request_handling.http2(_OWN_STREAMS))
         manager.request_headers_timeout.CopyFrom(Duration(seconds=_OWN_HEADERS))
         found = _http(manager)
     else:
@@ -159,7 +159,7 @@ def _original_destination() -> ListenerFilter:
 def outbound(chains: Sequence[OutboundChain], *, egress: bool, dual: bool) -> Listener:
     """What the application sends: to services by their addresses, else to where it wanted (egress) or is denied."""
     listener = _listener(
-        names.OUTBOUND_LISTENER, OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()], dual=dual
+        envoy_names.OUTBOUND_LISTENER, OUTBOUND_PORT, TrafficDirection.OUTBOUND, [_original_destination()], dual=dual
     )
     listener.filter_chains.extend(_outbound_chain(chain) for chain in chains)
     # A connection to the listener's own port would be passed through to itself, for ever.
@@ -167,32 +167,32 @@ def outbound(chains: Sequence[OutboundChain], *, egress: bool, dual: bool) -> Li
     listener.filter_chains.append(
         FilterChain(name="own-port", filter_chain_match=own, filters=[_tcp("own-port", [])]),
     )
-    default = [(names.PASSTHROUGH if egress else names.DENIED, 1)]
+    default = [(envoy_names.PASSTHROUGH if egress else envoy_names.DENIED, 1)]
     listener.default_filter_chain.CopyFrom(FilterChain(name="default", filters=[_tcp("outbound|default", default)]))
     return listener
 
 
 def _inbound_chain(chain: InboundChain, trust_domains: Sequence[str]) -> FilterChain:
-    name = names.inbound(chain.port)
+    name = envoy_names.inbound(chain.port)
     match = FilterChainMatch(
         destination_port=UInt32Value(value=chain.port),
         transport_protocol="tls",
-        application_protocols=[names.MESH_PROTOCOL],
+        application_protocols=[envoy_names.MESH_PROTOCOL],
     )
     if chain.http:
         # Rules are in the route configuration, so that a change of policy touches no listener. Without them: deny.
         deny = HttpFilter(name=HTTP_RBAC, typed_config=packed(http_rbac.RBAC(rules=rbac.nothing())))
         # Headers first, so that policy reads those that the application reads.
-        manager = _manager(name, chain.slashes, [requests.mutation_filter(), deny])
+        manager = _manager(name, chain.slashes, [request_handling.mutation_filter(), deny])
         manager.forward_client_cert_details = HttpConnectionManager.ForwardClientCertDetails.SANITIZE_SET
         manager.set_current_client_cert_details.uri = True
         # HTTP/1.0 requests arrive as 1.1 from the caller's sidecar.
         manager.http_protocol_options.accept_http_10 = False
-        manager.http2_protocol_options.CopyFrom(requests.http2())
+        manager.http2_protocol_options.CopyFrom(request_handling.http2())
         manager.request_headers_timeout.CopyFrom(Duration(seconds=_HANDSHAKE))
         filters = [_http(manager)]
     else:
-        filters = [_tcp(name, [(names.local(chain.port), 1)])]
+        filters = [_tcp(name, [(envoy_names.local(chain.port), 1)])]
         if chain.rules is not None:
             guard = network_rbac.RBAC(rules=chain.rules, stat_prefix=f"{name}|")
             filters.insert(0, Filter(name="envoy.filters.network.rbac", typed_config=packed(guard)))
@@ -217,7 +217,7 @@ def inbound(chains: Sequence[InboundChain], *, trust_domains: Sequence[str], dua
     """What reaches the application: from proven members of the mesh only; plaintext meets no chain and is reset."""
     inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector()))
     listener = _listener(
-        names.INBOUND_LISTENER,
+        envoy_names.INBOUND_LISTENER,
         INBOUND_PORT,
         TrafficDirection.INBOUND,
         [_original_destination(), inspector],

@@ -24,9 +24,9 @@ from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import Pre
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
-from services.compiler import names
+from services.compiler import envoy_names
 from services.compiler.ir import Route as RouteOf
-from services.compiler.render import requests
+from services.compiler.render import request_handling
 from services.compiler.render.matchers import header, method_headers, path_expression
 from services.compiler.render.packing import packed
 from shared.policy.model import HttpMatch
@@ -98,7 +98,10 @@ def shares(route: RouteOf, own_cluster: str) -> list[tuple[str, int]]:
     if route.split is None:
         return [(own_cluster, 1)]
     return [
-        (own_cluster if share.service == route.service else names.outbound(share.service, route.port), share.weight)
+        (
+            own_cluster if share.service == route.service else envoy_names.outbound(share.service, route.port),
+            share.weight,
+        )
         for share in route.split.shares
         if share.weight
     ]
@@ -147,7 +150,7 @@ def outbound(route: RouteOf, own_cluster: str, *, tunnels: bool = True) -> Route
             for one in (_requests(match), *(_requested_tunnels(match) if tunnels else ()))
         ]
         routes = [*(_spread(route, own_cluster, match) for match in wanted), *own]
-    return _one_host(names.outbound(route.service, route.port), routes)
+    return _one_host(envoy_names.outbound(route.service, route.port), routes)
 
 
 def inbound(port: int, rules: RBAC, *, named: Collection[str], forwarders: Sequence[str]) -> RouteConfiguration:
@@ -155,9 +158,9 @@ def inbound(port: int, rules: RBAC, *, named: Collection[str], forwarders: Seque
 
     `named`: headers that the rules name. `forwarders`: identities whose statements about a request's way are believed.
     """
-    action = RouteAction(cluster=names.local(port), timeout=Duration())
+    action = RouteAction(cluster=envoy_names.local(port), timeout=Duration())
     refused = Route(match=_everything(), direct_response=DirectResponseAction(status=400))
-    refused.match.headers.append(requests.ambiguous())
+    refused.match.headers.append(request_handling.ambiguous())
     # No rules here: what is refused for its path needs no second verdict, which would say 403.
     refused.typed_per_filter_config[HTTP_RBAC].CopyFrom(packed(http_rbac.RBACPerRoute()))
     routes = [refused]
@@ -165,12 +168,12 @@ def inbound(port: int, rules: RBAC, *, named: Collection[str], forwarders: Seque
         for match in (_everything(), _tunnels()):
             passed = Route(match=match, route=action)
             if believed:
-                passed.match.headers.append(requests.forwarded_by(forwarders))
-            read = requests.headers_read(named, believed=believed)
+                passed.match.headers.append(request_handling.forwarded_by(forwarders))
+            read = request_handling.headers_read(named, believed=believed)
             if read is not None:
-                passed.typed_per_filter_config[requests.MUTATION].CopyFrom(read)
+                passed.typed_per_filter_config[request_handling.MUTATION].CopyFrom(read)
             routes.append(passed)
-    found = _one_host(names.inbound(port), routes)
+    found = _one_host(envoy_names.inbound(port), routes)
     decided = packed(http_rbac.RBACPerRoute(rbac=http_rbac.RBAC(rules=rules)))
     found.virtual_hosts[0].typed_per_filter_config[HTTP_RBAC].CopyFrom(decided)
     return found

@@ -22,7 +22,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BoolValue
 
-from services.compiler.names import MESH_PROTOCOL
+from services.compiler.envoy_names import MESH_PROTOCOL
 from services.compiler.render.packing import packed
 from shared.records.snapshot import SECRET_TRUST_BUNDLE, SECRET_WORKLOAD
 

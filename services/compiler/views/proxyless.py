@@ -2,69 +2,71 @@
 
 from __future__ import annotations
 
-from services.compiler import names
+from services.compiler import envoy_names
 from services.compiler.derive import proxyless as derived
 from services.compiler.derive.budgets.fit import offers_left_out, spreads
 from services.compiler.derive.policy.splits import route
 from services.compiler.derive.services.offers import ports
 from services.compiler.engine import Query, query
 from services.compiler.ir import Rendered
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from services.compiler.render import proxyless as messages
 from services.compiler.render import routes as route_configurations
 from services.compiler.render.packing import rendered
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 
 @query
-def listener(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def listener(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """What dialling a port of a service finds."""
-    message = messages.listener(derived.dialled(mesh, service, number), names.outbound(service, number))
+    message = messages.listener(derived.dialled(mesh, service, number), envoy_names.outbound(service, number))
     return rendered(message.name, message)
 
 
 @query
-def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def outbound_routes(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """Where calls to a port go."""
     found = route(mesh, service, number)
     if found is None:
         raise LookupError(f"{service} has no port {number}")
     message = route_configurations.outbound(
-        found._replace(sticky=False), names.outbound(service, number), tunnels=False
+        found._replace(sticky=False), envoy_names.outbound(service, number), tunnels=False
     )
     return rendered(message.name, message)
 
 
 @query
-def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def bare_routes(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """The same as for a service without a split: for clients that do not take the split."""
     found = route(mesh, service, number)
     if found is None:
         raise LookupError(f"{service} has no port {number}")
     message = route_configurations.outbound(
-        found._replace(split=None, sticky=False), names.outbound(service, number), tunnels=False
+        found._replace(split=None, sticky=False), envoy_names.outbound(service, number), tunnels=False
     )
     return rendered(message.name, message)
 
 
 @query
-def cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:  # noqa: ARG001 (a query has a context)
+def cluster(mesh: MeshState, service: ObjectName, number: int) -> Rendered:  # noqa: ARG001 (a query has a context)
     """The cluster of a port."""
-    message = messages.cluster(names.outbound(service, number))
+    message = messages.cluster(envoy_names.outbound(service, number))
     return rendered(message.name, message)
 
 
 @query
-def endpoints(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def endpoints(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """The proxyless pods that answer for a port now."""
-    name = names.outbound(service, number)
+    name = envoy_names.outbound(service, number)
     return rendered(name, messages.endpoints(name, derived.endpoints(mesh, service, number)))
 
 
 @query
-def resources(mesh: Mesh, account: ObjectName) -> tuple[tuple[Query[Mesh, ..., Rendered], tuple[ObjectName, int]], ...]:
+def resources(
+    mesh: MeshState, account: ObjectName
+) -> tuple[tuple[Query[MeshState, ..., Rendered], tuple[ObjectName, int]], ...]:
     """Everything that proxyless pods of an account hold, by how it is made."""
-    refs: dict[tuple[Query[Mesh, ..., Rendered], tuple[ObjectName, int]], None] = {}
+    refs: dict[tuple[Query[MeshState, ..., Rendered], tuple[ObjectName, int]], None] = {}
     for service in derived.reachable(mesh, account):
         spread = spreads(mesh, service, {**derived.left_out(mesh, account), **offers_left_out(mesh, service.namespace)})
         for offered in ports(mesh, service):
@@ -81,5 +83,5 @@ def resources(mesh: Mesh, account: ObjectName) -> tuple[tuple[Query[Mesh, ..., R
     return tuple(refs)
 
 
-FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (listener, outbound_routes, bare_routes, cluster, endpoints)
+FACTORIES: tuple[Query[MeshState, ..., Rendered], ...] = (listener, outbound_routes, bare_routes, cluster, endpoints)
 """Every query here that renders a resource."""

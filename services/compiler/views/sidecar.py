@@ -6,39 +6,39 @@ from typing import NamedTuple
 
 from envoy.config.rbac.v3.rbac_pb2 import RBAC
 
-from services.compiler import names
+from services.compiler import envoy_names
 from services.compiler.derive.classes import WorkloadClass
 from services.compiler.derive.membership import is_permissive, mesh_config, spiffe_ids, trust_domains
-from services.compiler.derive.policy.access import Scope, bare, grant, grants_to, reachable
+from services.compiler.derive.policy.reachable_services import Scope, grant, grants_to, reachable, without_split
 from services.compiler.derive.policy.splits import route, routes
-from services.compiler.derive.request_handling import Reading, believed, reading
-from services.compiler.derive.services.offers import Port, accounts, addresses, age, endpoints, is_sticky, port
+from services.compiler.derive.request_handling import RequestHandling, believed, reading
+from services.compiler.derive.services.offers import OfferedPort, accounts, addresses, age, endpoints, is_sticky, port
 from services.compiler.engine import Query, query
 from services.compiler.ir import OpenPort, Rendered, Route
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from services.compiler.render import clusters, listeners, rbac
 from services.compiler.render import routes as route_configurations
 from services.compiler.render.packing import rendered
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 
 class Ref(NamedTuple):
     """A resource, by how it is made."""
 
-    factory: Query[Mesh, ..., Rendered]
+    factory: Query[MeshState, ..., Rendered]
     arguments: tuple[object, ...]
 
 
-def host_name(mesh: Mesh, service: ObjectName) -> str:
+def host_name(mesh: MeshState, service: ObjectName) -> str:
     """The full name of a service."""
     return f"{service.name}.{service.namespace}.svc.{mesh.settings.service_domain}"
 
 
-def _identities(mesh: Mesh, service: ObjectName) -> list[str]:
+def _identities(mesh: MeshState, service: ObjectName) -> list[str]:
     return [identity for account in accounts(mesh, service) for identity in spiffe_ids(mesh, account)]
 
 
-def _offered(mesh: Mesh, service: ObjectName, number: int) -> Port:
+def _offered(mesh: MeshState, service: ObjectName, number: int) -> OfferedPort:
     found = port(mesh, service, number)
     if found is None:
         raise LookupError(f"{service} has no port {number}")
@@ -46,7 +46,7 @@ def _offered(mesh: Mesh, service: ObjectName, number: int) -> Port:
 
 
 @query
-def _service_cluster(mesh: Mesh, service: ObjectName, number: int) -> tuple[Rendered, str]:
+def _service_cluster(mesh: MeshState, service: ObjectName, number: int) -> tuple[Rendered, str]:
     """The cluster of a port, and the name that it asks for its endpoints by."""
     cluster = clusters.service(
         service,
@@ -61,20 +61,20 @@ def _service_cluster(mesh: Mesh, service: ObjectName, number: int) -> tuple[Rend
 
 
 @query
-def service_cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def service_cluster(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """The cluster of a port of a service."""
     return _service_cluster(mesh, service, number)[0]
 
 
 @query
-def service_endpoints(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def service_endpoints(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """The endpoints of a port of a service."""
     name = _service_cluster(mesh, service, number)[1]
     return rendered(name, clusters.endpoints(name, endpoints(mesh, service, number)))
 
 
 @query
-def addressed_cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def addressed_cluster(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """The cluster that reaches the addressed pod of a headless service."""
     cluster = clusters.addressed(
         service,
@@ -87,13 +87,13 @@ def addressed_cluster(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
     return rendered(cluster.name, cluster)
 
 
-def _own_cluster(mesh: Mesh, service: ObjectName, number: int) -> str:
+def _own_cluster(mesh: MeshState, service: ObjectName, number: int) -> str:
     headless = addresses(mesh, service).headless
-    return names.direct(service, number) if headless else names.outbound(service, number)
+    return envoy_names.direct(service, number) if headless else envoy_names.outbound(service, number)
 
 
 @query
-def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def outbound_routes(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """The route configuration of an HTTP port of a service."""
     found = route(mesh, service, number)
     if found is None:
@@ -103,7 +103,7 @@ def outbound_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
 
 
 @query
-def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+def bare_routes(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
     """The same as for a service without a split: for callers whose sidecars do not take the split."""
     found = route(mesh, service, number)
     if found is None:
@@ -113,7 +113,7 @@ def bare_routes(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
 
 
 @query
-def _outbound_chain(mesh: Mesh, service: ObjectName, number: int, splits: bool) -> listeners.OutboundChain | None:  # noqa: FBT001 (arguments of a query are its identity)
+def _outbound_chain(mesh: MeshState, service: ObjectName, number: int, splits: bool) -> listeners.OutboundChain | None:  # noqa: FBT001 (arguments of a query are its identity)
     found = route(mesh, service, number)
     if found is None:
         return None
@@ -136,11 +136,11 @@ def _outbound_chain(mesh: Mesh, service: ObjectName, number: int, splits: bool) 
 
 
 @query
-def outbound_chains(mesh: Mesh, scope: Scope) -> tuple[listeners.OutboundChain, ...]:
+def outbound_chains(mesh: MeshState, scope: Scope) -> tuple[listeners.OutboundChain, ...]:
     """The filter chains of everybody in a scope, by name; those that no address leads to are left out."""
     claimed: set[tuple[str, int]] = set()
     chains: list[listeners.OutboundChain] = []
-    without = bare(mesh, scope)
+    without = without_split(mesh, scope)
     # Pods behind two headless services have the same address in both: the older service has it, or Envoy would
     # refuse the whole listener.
     for service in sorted(reachable(mesh, scope), key=lambda name: age(mesh, name)):
@@ -156,32 +156,34 @@ def outbound_chains(mesh: Mesh, scope: Scope) -> tuple[listeners.OutboundChain, 
 
 
 @query
-def outbound_listener(mesh: Mesh, scope: Scope) -> Rendered:
+def outbound_listener(mesh: MeshState, scope: Scope) -> Rendered:
     """The outbound listener of everybody in a scope."""
     message = listeners.outbound(outbound_chains(mesh, scope), egress=mesh_config(mesh).egress, dual=scope.dual)
     return rendered(message.name, message)
 
 
 @query
-def application_cluster(mesh: Mesh, opened: OpenPort, dual: bool) -> Rendered:  # noqa: ARG001, FBT001 (a query)
+def application_cluster(mesh: MeshState, opened: OpenPort, dual: bool) -> Rendered:  # noqa: ARG001, FBT001 (a query)
     """The cluster of the application behind the proxy; `dual`: its pod has IPv6 addresses."""
     cluster = clusters.application(opened.number, http=opened.protocol == "http", dual=dual)
     return rendered(cluster.name, cluster)
 
 
 @query
-def _policy(mesh: Mesh, target: ObjectName) -> bytes:
+def _policy(mesh: MeshState, target: ObjectName) -> bytes:
     """What a traffic target lets through, in bytes."""
     found = grant(mesh, target)
     return b"" if found is None else rbac.policy(found)
 
 
-def _policies(mesh: Mesh, account: ObjectName) -> rbac.Policies:
+def _policies(mesh: MeshState, account: ObjectName) -> rbac.Policies:
     return [(one, _policy(mesh, one.target)) for one in grants_to(mesh, account)]
 
 
 @query
-def inbound_routes(mesh: Mesh, account: ObjectName | None, number: int, forwarders: tuple[ObjectName, ...]) -> Rendered:
+def inbound_routes(
+    mesh: MeshState, account: ObjectName | None, number: int, forwarders: tuple[ObjectName, ...]
+) -> Rendered:
     """Who may make which requests to a port of the pods of an account (none: of any that is permissive)."""
     if account is None or is_permissive(mesh, account.namespace):
         rules, named = rbac.everyone(), frozenset[str]()
@@ -192,13 +194,13 @@ def inbound_routes(mesh: Mesh, account: ObjectName | None, number: int, forwarde
     return rendered(message.name, message)
 
 
-def _reading(mesh: Mesh, workload_class: WorkloadClass) -> Reading:
+def _reading(mesh: MeshState, workload_class: WorkloadClass) -> RequestHandling:
     account = workload_class.account
     return workload_class.reading if account is None else reading(mesh, account.namespace)
 
 
 @query
-def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
+def inbound_listener(mesh: MeshState, workload_class: WorkloadClass) -> Rendered:
     """The inbound listener of a class."""
     account = workload_class.account
     slashes = _reading(mesh, workload_class).slashes
@@ -222,22 +224,22 @@ def inbound_listener(mesh: Mesh, workload_class: WorkloadClass) -> Rendered:
 
 
 @query
-def blackhole(mesh: Mesh) -> Rendered:  # noqa: ARG001 (a query has a context)
+def blackhole(mesh: MeshState) -> Rendered:  # noqa: ARG001 (a query has a context)
     """The cluster that closes at once."""
-    return rendered(names.BLACKHOLE, clusters.blackhole())
+    return rendered(envoy_names.BLACKHOLE, clusters.blackhole())
 
 
 @query
-def passthrough(mesh: Mesh) -> Rendered:  # noqa: ARG001 (a query has a context)
+def passthrough(mesh: MeshState) -> Rendered:  # noqa: ARG001 (a query has a context)
     """The cluster that leads out of the mesh."""
-    return rendered(names.PASSTHROUGH, clusters.passthrough())
+    return rendered(envoy_names.PASSTHROUGH, clusters.passthrough())
 
 
-def _ref(factory: Query[Mesh, ..., Rendered], *arguments: object) -> Ref:
+def _ref(factory: Query[MeshState, ..., Rendered], *arguments: object) -> Ref:
     return Ref(factory, arguments)
 
 
-def _route_refs(mesh: Mesh, found: Route, *, splits: bool) -> list[Ref]:
+def _route_refs(mesh: MeshState, found: Route, *, splits: bool) -> list[Ref]:
     """Everything that calls to one port of a service need.
 
     Clusters of backends of weight 0, and the root's own, are there too: when a weight changes, or the split goes,
@@ -259,12 +261,12 @@ def _route_refs(mesh: Mesh, found: Route, *, splits: bool) -> list[Ref]:
 
 
 @query
-def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
+def outbound_refs(mesh: MeshState, scope: Scope) -> tuple[Ref, ...]:
     """Resources that a scope needs to call others.
 
     Also a workload that may call nothing has an outbound listener: it tells HTTP clients that they are denied.
     """
-    chains, egress, without = outbound_chains(mesh, scope), mesh_config(mesh).egress, bare(mesh, scope)
+    chains, egress, without = outbound_chains(mesh, scope), mesh_config(mesh).egress, without_split(mesh, scope)
     refs: dict[Ref, None] = {_ref(outbound_listener, scope): None}
     for chain in chains:
         found = route(mesh, chain.service, chain.port)
@@ -276,7 +278,7 @@ def outbound_refs(mesh: Mesh, scope: Scope) -> tuple[Ref, ...]:
     return tuple(refs)
 
 
-def own_refs(mesh: Mesh, workload_class: WorkloadClass) -> tuple[Ref, ...]:
+def own_refs(mesh: MeshState, workload_class: WorkloadClass) -> tuple[Ref, ...]:
     """Resources that a class needs to be called."""
     account = workload_class.account
     own = [_ref(inbound_listener, workload_class)]
@@ -288,7 +290,7 @@ def own_refs(mesh: Mesh, workload_class: WorkloadClass) -> tuple[Ref, ...]:
     return tuple(own)
 
 
-FACTORIES: tuple[Query[Mesh, ..., Rendered], ...] = (
+FACTORIES: tuple[Query[MeshState, ..., Rendered], ...] = (
     service_cluster,
     service_endpoints,
     addressed_cluster,

@@ -29,7 +29,7 @@ import msgspec
 from services.ingestor.core.endpoint_readiness import serves
 from services.ingestor.core.observations import KindListed, NamespacedName, ObjectDeleted, Projected
 from services.ingestor.settings import PANIC
-from shared.records.events import Origin
+from shared.records.events import EventOrigin
 
 
 class KnownObject(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class DeletedChange(msgspec.Struct, frozen=True):
     name: NamespacedName
     uid: str
     resource_version: str
-    origin: Origin
+    origin: EventOrigin
     basis: int
 
 
@@ -146,7 +146,7 @@ def observe(
             return Decision.OLDER, ()
         if not known.lives:
             return Decision.WRITTEN, (applied,)
-        deleted = _deletion(item.kind, item.name, known, item.resource_version, Origin(source=item.origin.source))
+        deleted = _deletion(item.kind, item.name, known, item.resource_version, EventOrigin(source=item.origin.source))
         return Decision.WRITTEN, (deleted, applied)
     # Kubernetes does not reuse uids (a TokenIssuer has none, and does return). A newer form of a deleted uid therefore
     # means that the deletion was based on a stale list.
@@ -252,11 +252,11 @@ def _decide_missing(
         return Decision.GUARDED, ()
     if not trust.wins and is_older(listed.resource_version, known.resource_version):
         return Decision.OLDER, ()
-    return Decision.WRITTEN, (_deletion(listed.kind, name, known, listed.resource_version, Origin(source="list")),)
+    return Decision.WRITTEN, (_deletion(listed.kind, name, known, listed.resource_version, EventOrigin(source="list")),)
 
 
 def _deletion(
-    kind: str, name: NamespacedName, known: KnownObject, resource_version: str, origin: Origin
+    kind: str, name: NamespacedName, known: KnownObject, resource_version: str, origin: EventOrigin
 ) -> DeletedChange:
     return DeletedChange(
         kind=kind,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.records.events import Origin
+from shared.records.events import EventOrigin
 
 
 class NamespacedName(msgspec.Struct, frozen=True, order=True):
@@ -42,7 +42,7 @@ class Projected(msgspec.Struct, frozen=True):
     """The projection (`shared.projected_objects`), deterministic JSON."""
     digest: str
     """Of `body` and `api_version`: equal digests mean that no field that matters has changed."""
-    origin: Origin = Origin()
+    origin: EventOrigin = EventOrigin()
     change_set: ChangeSetMembership | None = None
     generation: int = 0
     """Kubernetes' count of changes to the specification; 0: not given."""
@@ -81,7 +81,7 @@ class ObjectDeleted(msgspec.Struct, frozen=True):
     name: NamespacedName
     uid: str
     resource_version: str
-    origin: Origin = Origin()
+    origin: EventOrigin = EventOrigin()
 
 
 class KindAbsent(msgspec.Struct, frozen=True):

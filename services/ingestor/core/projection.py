@@ -20,9 +20,9 @@ from services.ingestor.core.observations import ChangeSetMembership, NamespacedN
 from shared import projected_objects
 from shared.errors import MeshlogError
 from shared.io.decoding import UndecodableError, convert, decode, decode_any, decode_by, decoding
-from shared.policy.reading import read_policy, without_nulls
+from shared.policy.stored_form import read_policy, without_nulls
 from shared.records import withheld
-from shared.records.events import Origin, encode_object
+from shared.records.events import EventOrigin, encode_object
 from shared.records.unreadable import why
 from shared.records.withheld import GRANTING, closed
 
@@ -128,7 +128,7 @@ def project_issuer(issuer: str, jwks: dict[str, Any]) -> Projected:
         api_version="",
         body=body,
         digest=digest_of("", body, instead_of),
-        origin=Origin(source="list"),
+        origin=EventOrigin(source="list"),
         withheld=instead_of,
     )
 
@@ -154,7 +154,7 @@ def name_of(payload: bytes | msgspec.Raw) -> NamespacedName | None:
 
 
 def parse_change_set(annotation: str) -> ChangeSetMembership | None:
-    """Parse `<id>/<size>` or `<id>/<namespace>=<size>,…` (see `shared.records.change_sets`).
+    """Parse `<id>/<size>` or `<id>/<namespace>=<size>,…` (see `shared.records.change_set_annotation`).
 
     Returns None for anything else, because holding an object back for it would have no use.
     """
@@ -244,11 +244,11 @@ def _trimmed(decoded: Any) -> Any:
     return msgspec.structs.replace(decoded, metadata=msgspec.structs.replace(meta, annotations=kept))
 
 
-def _origin(managed: list[_ManagedFields], *, source: str, change_set: ChangeSetMembership | None) -> Origin:
+def _origin(managed: list[_ManagedFields], *, source: str, change_set: ChangeSetMembership | None) -> EventOrigin:
     # The newest entry names the last manager; times have one-second steps, so of equal times the last entry counts.
     # Entries of the status sub-resource belong to controllers that report, not to changes of the object.
     manager, time = "", ""
     for entry in managed:
         if entry.subresource != "status" and (entry.time or "") >= time:
             manager, time = entry.manager[:_MAX_ID], (entry.time or "")[:_MAX_ID]
-    return Origin(source=source, manager=manager, time=time, change_set=change_set.id if change_set else "")
+    return EventOrigin(source=source, manager=manager, time=time, change_set=change_set.id if change_set else "")

@@ -19,14 +19,14 @@ from services.injector.core.review import AdmissionRequest
 from shared.errors import BadInputError
 from shared.io.decoding import UndecodableError
 from shared.meshconfig import root_certificate
-from shared.meshconfig.validation import doubts
+from shared.meshconfig.spec_problems import doubts
 from shared.names import MESH_CONFIG
 from shared.policy import support_matrix
 from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.decode import POLICY_KINDS, decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import MeshConfig
-from shared.policy.reading import read_policy
+from shared.policy.stored_form import read_policy
 from shared.projected_objects import PolicyObject
 from shared.records.unreadable import why
 

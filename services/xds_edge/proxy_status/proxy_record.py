@@ -12,7 +12,7 @@ from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.xds.ads import AdsSession
 from services.xds_edge.xds.subscription import Offer
 from shared.identity.service_account_tokens import WorkloadToken
-from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus
+from shared.records.proxy_status import NackedResource, ProxyStatus, TypeStatus
 from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, TYPE_URLS
 
 _SECRETS = (SECRET_TRUST_BUNDLE, SECRET_WORKLOAD)
@@ -32,7 +32,7 @@ class ProxyRecord:
         self._acked_at: dict[str, int] = {}
         self._held: dict[str, str] = {}
         """Secrets that the proxy is known to hold: name → version."""
-        self.refusals: dict[str, Refusal] = {}
+        self.refusals: dict[str, NackedResource] = {}
         """By type."""
 
     def held_at_start(self, secrets: Mapping[str, str]) -> None:
@@ -51,7 +51,7 @@ class ProxyRecord:
 
     def refused(self, offer: Offer, named: dict[str, str], message: str) -> None:
         """Record that the proxy refused these resources of a response, with its message."""
-        self.refusals[offer.type_url] = Refusal(version=offer.version, resources=named, message=message)
+        self.refusals[offer.type_url] = NackedResource(version=offer.version, resources=named, message=message)
 
     def end(self) -> None:
         """Record that the stream ended."""

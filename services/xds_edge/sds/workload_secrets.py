@@ -34,7 +34,7 @@ from shared.errors import MeshlogError
 from shared.identity.renewal import retry_delay
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.identity.spiffe import SpiffeId
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.records.snapshot import SDS, SECRET_TRUST_BUNDLE, SECRET_WORKLOAD, resource_hash
 from shared.svid import IssuedSvid, SigningRefusedError, renewal_delay
 from shared.timing.backoff import Backoff

@@ -16,7 +16,7 @@ from shared.eventlog.protocol import EMPTY, Checkpoint
 from shared.io.atomic_file import write_atomically
 from shared.io.decoding import UndecodableError, decode_by
 from shared.projected_objects import TokenIssuer
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.records.snapshot import Commit
 
 _log = logging.getLogger(__name__)

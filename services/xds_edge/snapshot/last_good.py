@@ -13,7 +13,7 @@ from services.xds_edge.snapshot.disk_cache import LastGood
 from services.xds_edge.snapshot.fleet import Fleet
 from shared.eventlog.protocol import EMPTY, Checkpoint
 from shared.projected_objects import TokenIssuer
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 
 _log = logging.getLogger(__name__)
 

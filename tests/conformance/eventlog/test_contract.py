@@ -30,7 +30,7 @@ from shared.eventlog.protocol import (
     Record,
     StaleWriterError,
 )
-from shared.records.certificates import SigningRequest, encode
+from shared.records.certificate_records import SigningRequest, encode
 from shared.records.proxy_status import ProxyStatus, decode_status, encode_status
 from shared.records.subjects import Streams
 from tests.waiting import eventually

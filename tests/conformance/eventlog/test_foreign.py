@@ -25,8 +25,8 @@ from shared.eventlog.protocol import (
     StaleWriterError,
     chain_after,
 )
-from shared.records import certificates, chunked_payload, events
-from shared.records.certificates import AuditNote, SigningAnswer, SigningRequest, TrustBundle
+from shared.records import certificate_records, chunked_payload, events
+from shared.records.certificate_records import AuditNote, SigningAnswer, SigningRequest, TrustBundle
 from shared.records.events import Event
 from shared.records.pins import PIN_KIND, PIN_NAME, Pin, in_force_by
 from shared.records.proxy_status import ProxyStatus, decode_status, encode_status
@@ -357,7 +357,7 @@ async def test_only_the_statuses_of_proxies_are_read(logs: Logs, streams: Stream
 async def test_the_bundle_is_found_behind_what_hides_it(logs: Logs, streams: Streams, intrude: Intrude) -> None:
     log = await logs.open(streams.certs)
     subject = streams.bundle_subject("cluster.local")
-    bundle = certificates.encode(TrustBundle("cluster.local", 1, ["PEM"], []))
+    bundle = certificate_records.encode(TrustBundle("cluster.local", 1, ["PEM"], []))
     tip = await write_chained(log, Draft(subject, bundle))
     for payload in (ANSWER, b"", bundle):
         await intrude(streams.certs, subject, payload)
@@ -373,8 +373,8 @@ async def test_only_answers_and_notes_under_their_own_names_are_read(
     logs: Logs, streams: Streams, intrude: Intrude
 ) -> None:
     log = await logs.open(streams.certs)
-    answer = certificates.encode(SigningAnswer(id="r1"))
-    note = certificates.encode(AuditNote("rotation", "rotation/steady"))
+    answer = certificate_records.encode(SigningAnswer(id="r1"))
+    note = certificate_records.encode(AuditNote("rotation", "rotation/steady"))
     await log.publish(Draft(streams.issued_subject("e", "r1"), answer))
     await log.publish(Draft(streams.audit_subject("rotation"), note))
     await intrude(streams.certs, streams.issued_subject("e", "r2"), answer)
@@ -401,8 +401,8 @@ async def test_the_copy_of_a_pin_is_found_behind_what_hides_it(logs: Logs, strea
 
 async def test_a_queue_gives_no_job_that_is_none(logs: Logs, streams: Streams, intrude: Intrude) -> None:
     log = await logs.open(streams.csrs)
-    request = certificates.encode(SigningRequest("r1", "e", b"csr", "k", b"t", "c1", "spiffe://x"))
-    for payload in (ANSWER, b"", certificates.encode(SigningRequest("r1", "f", b"csr", "k", b"t", "c1", "s"))):
+    request = certificate_records.encode(SigningRequest("r1", "e", b"csr", "k", b"t", "c1", "spiffe://x"))
+    for payload in (ANSWER, b"", certificate_records.encode(SigningRequest("r1", "f", b"csr", "k", b"t", "c1", "s"))):
         await intrude(streams.csrs, streams.csr_subject("e"), payload)
     await log.publish(Draft(streams.csr_subject("e"), request))
     async with asyncio.timeout(10):

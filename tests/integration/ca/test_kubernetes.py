@@ -19,7 +19,7 @@ from services.ca.keys.authority import generate_authority
 from services.ca.keys.secret_store import SecretKeyStore
 from services.ca.kubernetes.bundle_distributor import CLUSTER_BUNDLES, BundleDistributor, bundle_pem
 from services.ca.kubernetes.client import KubeClient
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.service.watch_value import Latest
 from tests.ports import free_port
 from tests.unit.ca.running import tasks

@@ -14,7 +14,7 @@ from shared.eventlog.protocol import EventLog, EventLogError, Logs
 from shared.identity.spiffe import SpiffeId
 from shared.identity.svid import parse_certificates
 from shared.identity.svid_validator import validate_svid
-from shared.records.certificates import TrustBundle, decode_bundle
+from shared.records.certificate_records import TrustBundle, decode_bundle
 from shared.records.subjects import Streams
 from tests.nats_server import connected, running_nats
 from tests.unit.ca.running import MemoryKeyStore, certificate_authority, requester, wanted_event

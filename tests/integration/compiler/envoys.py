@@ -17,7 +17,7 @@ from envoy.extensions.filters.listener.http_inspector.v3.http_inspector_pb2 impo
 from google.protobuf.json_format import MessageToJson, ParseDict
 
 from cli.offline.bootstrap import Material
-from services.compiler.names import DENIED
+from services.compiler.envoy_names import DENIED
 from services.injector.core.proxy_bootstrap import bootstrap as injected
 from tests.programs import envoy_binary
 from tests.unit.injector.pods import INSTALLATION

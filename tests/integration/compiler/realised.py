@@ -26,8 +26,8 @@ from envoy.extensions.filters.listener.proxy_protocol.v3.proxy_protocol_pb2 impo
 
 from cli.offline.bootstrap import Material, bootstrap
 from services.compiler.core.offline import compile_events
+from services.compiler.envoy_names import INBOUND_LISTENER, MESH_PROTOCOL
 from services.compiler.mesh_state import MeshSettings
-from services.compiler.names import INBOUND_LISTENER, MESH_PROTOCOL
 from services.compiler.render.packing import packed
 from shared.records.events import Event
 from shared.records.snapshot import Proxy, Snapshot

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from services.compiler.core.offline import compile_events
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.snapshot_store import SnapshotStore
 from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
 from shared.records import events
 from shared.records.events import Event
@@ -46,7 +46,7 @@ async def accepted(logs: JetStreamLogs, event: Event) -> bool:
 
 
 async def published(logs: JetStreamLogs) -> Snapshot:
-    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    snapshots = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     await snapshots.load()
     return snapshots.published
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.snapshot_store import SnapshotStore
 from shared.build import VERSION
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.records import events
@@ -100,7 +100,7 @@ async def write(logs: JetStreamLogs, written: Sequence[Event]) -> None:
 
 
 async def published(logs: JetStreamLogs) -> Snapshot:
-    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    snapshots = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     await snapshots.load()
     return snapshots.published
 

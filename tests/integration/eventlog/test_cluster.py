@@ -13,7 +13,7 @@ from deploy.nats import service_users
 from shared.eventlog.jetstream.nats_connection import LogAccess
 from shared.eventlog.jetstream.stream_api import call
 from shared.eventlog.protocol import Draft, LogUnavailableError, Record
-from shared.records.certificates import SigningRequest, encode
+from shared.records.certificate_records import SigningRequest, encode
 from shared.records.subjects import Streams
 from shared.service.settings import CommonSettings
 from shared.streams.jetstream import JetStreamLogs

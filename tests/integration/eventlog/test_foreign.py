@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.publisher import Publication
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.publisher import Publisher
+from services.compiler.log.snapshot_store import SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.log.chain_position import ChainPosition
 from shared.eventlog.protocol import Draft
@@ -34,12 +34,12 @@ LEASE = STREAMS.lease_subject("compiler")
 
 
 @contextlib.asynccontextmanager
-async def compiling(logs: JetStreamLogs) -> AsyncGenerator[tuple[Publication, Lease]]:
+async def compiling(logs: JetStreamLogs) -> AsyncGenerator[tuple[Publisher, Lease]]:
     """A compiler with its lease."""
     lease = Lease(await logs.open(STREAMS.leases), subject=LEASE, instance="compiler-0")
-    publication = Publication(
+    publication = Publisher(
         await logs.open(STREAMS.events),
-        Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS),
+        SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS),
         scope=SCOPE,
         compiler=lambda: Compiler(MeshSettings()),
         ready=lambda _name, _ready, _why: None,
@@ -103,7 +103,7 @@ async def test_what_the_server_writes_of_itself_stops_nobody(tmp_path: Path) -> 
             await standing.recover()
             assert not standing.broken
             assert standing.tip == tip
-            again = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+            again = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
             await again.load()
             assert again.published.version == tip.sequence
             keyframe = await chunked_payload.newest(await logs.open(STREAMS.keyframes), STREAMS.keyframe_subject)

@@ -25,7 +25,7 @@ from shared.eventlog.protocol import (
     Record,
     StaleWriterError,
 )
-from shared.records.certificates import SigningRequest, decode_request, encode
+from shared.records.certificate_records import SigningRequest, decode_request, encode
 from shared.records.subjects import Streams
 from shared.streams.jetstream import JetStreamLogs
 from tests.nats_server import NatsServer, connected

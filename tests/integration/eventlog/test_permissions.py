@@ -22,8 +22,8 @@ from deploy.nats import PEOPLE, NatsConfig, service_users
 from shared.eventlog.jetstream.nats_connection import api_prefix
 from shared.eventlog.jetstream.stream_api import stream_config
 from shared.eventlog.protocol import EMPTY, Draft, LogUnavailableError
-from shared.records.certificates import SigningAnswer, SigningRequest
-from shared.records.certificates import encode as encode_message
+from shared.records.certificate_records import SigningAnswer, SigningRequest
+from shared.records.certificate_records import encode as encode_message
 from shared.records.events import encode
 from shared.records.pins import PIN_KIND, PIN_NAME
 from shared.records.subjects import Streams

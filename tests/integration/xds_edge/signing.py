@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from shared.eventlog.protocol import Draft, Logs
 from shared.identity.token_sealing import Opener, binding, generate_sealing_key
 from shared.projected_objects import TokenIssuer
-from shared.records.certificates import SigningAnswer, TrustBundle, decode_request, encode
+from shared.records.certificate_records import SigningAnswer, TrustBundle, decode_request, encode
 from tests.chained import write_chained
 from tests.integration.xds_edge.names import EDGE_DNS, STREAMS
 

@@ -23,12 +23,12 @@ from cli.history.timeline import Timeline
 from cli.kubernetes.api import Api, Applied, Manifest
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.snapshot_store import SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.protocol import EMPTY, Draft
 from shared.records import events
 from shared.records.events import APPLIED, DELETED, Event, ObjectKey
-from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records.proxy_status import NackedResource, ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import TYPE_URLS, Snapshot
 from shared.streams.memory import MemoryLogs
 from tests.property.history.worlds import STREAMS, source_of
@@ -83,7 +83,7 @@ class World:
         self.log = await self.logs.open(STREAMS.events)
         self.status = await self.logs.open(STREAMS.status)
         self.commits, self.keyframes = await self.logs.open(STREAMS.snapshots), await self.logs.open(STREAMS.keyframes)
-        self.snapshots = Snapshots(self.commits, self.keyframes, STREAMS)
+        self.snapshots = SnapshotStore(self.commits, self.keyframes, STREAMS)
         await self.snapshots.load()
         self.source: Source = await source_of(self.logs)
         await self.do("new epoch")
@@ -184,7 +184,7 @@ class World:
 
     async def _report(self, published: Snapshot, key: str, proxy: HeldProxy, *, refused: bool) -> None:
         entry = published.proxies[key]
-        refusal = Refusal(version=published.version, resources={"x": "y"}, message="no") if refused else None
+        refusal = NackedResource(version=published.version, resources={"x": "y"}, message="no") if refused else None
         own = TypeStatus(sent=published.version, acked=proxy.version, acked_at=10**18, refusal=refusal)
         status = ProxyStatus(
             cluster=entry.cluster, namespace=entry.namespace, pod=entry.pod, uid=entry.uid, since=1, edge="edge-1",

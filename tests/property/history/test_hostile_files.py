@@ -19,7 +19,7 @@ import pytest
 from cli.__main__ import main
 from cli.history.archive import NOUNS, About, ArchiveWriter, record_of
 from shared.eventlog.protocol import Draft, Record
-from shared.records.certificates import SigningAnswer, encode
+from shared.records.certificate_records import SigningAnswer, encode
 from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import CDS
 from tests.property.history.worlds import STREAMS, exported, recorded

@@ -20,7 +20,7 @@ from cli.history.source import of_archive
 from cli.history.timeline import Timeline
 from cli.replay.verification import Replay
 from services.compiler.core.offline import compile_events
-from services.compiler.names import BLACKHOLE
+from services.compiler.envoy_names import BLACKHOLE
 from services.compiler.render import clusters
 from shared.eventlog.memory import MemoryLog
 from shared.records.events import Event

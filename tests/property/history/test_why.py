@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from cli.explain.why import why
 from cli.history.timeline import Timeline, living
 from services.compiler.core.compiler import Compiler
-from services.compiler.core.explain import Looking
+from services.compiler.core.explain import ProxyExplanation
+from services.compiler.envoy_names import ObjectName
 from services.compiler.mesh_state import MeshSettings
-from services.compiler.names import ObjectName
 from shared.records import events
 from shared.records.events import Event, ObjectKey
 from tests.property.compiler.worlds import applied, flat, histories
@@ -70,6 +70,6 @@ def test_what_decides_is_what_the_bytes_do_not_survive(batches: list[list[Event]
 def _decides_the_class(state: dict[ObjectKey, Event], proxy: str, key: ObjectKey) -> bool:
     """Whether the compiler read it to find out what the proxy holds at all, beside this resource."""
     _, namespace, pod = proxy.split("/")
-    looking = Looking(MeshSettings(), ObjectName(namespace, pod))
+    looking = ProxyExplanation(MeshSettings(), ObjectName(namespace, pod))
     looking.fold((event, sequence) for sequence, event in enumerate(state.values(), 1))
     return key in {cause.key for cause in looking.reached_by()}

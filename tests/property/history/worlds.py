@@ -11,7 +11,7 @@ from cli.history.archive_stream import Archive
 from cli.history.export import export
 from cli.history.source import Source
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.snapshot_store import SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.protocol import Checkpoint, Draft, EventLog
 from shared.records import events
@@ -51,7 +51,7 @@ async def recorded(
     logs = MemoryLogs(STREAMS, clock=clock)
     log = await logs.open(STREAMS.events)
     scope = STREAMS.cluster_scope(CLUSTER)
-    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    snapshots = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     await snapshots.load()
     compiler = Compiler(MeshSettings())
     tip = await log.tip(scope)

@@ -29,7 +29,7 @@ from shared.identity.svid import UNREADABLE, parse_certificates
 from shared.identity.svid_validator import InvalidSvidError, validate_svid
 from shared.identity.token_sealing import LABEL, Opener, SealingError, seal_token
 from shared.projected_objects import TokenIssuer
-from shared.records.certificates import (
+from shared.records.certificate_records import (
     CorruptMessageError,
     SigningRequest,
     TrustBundle,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
-from shared.records.certificates import SigningRequest, encode
+from shared.records.certificate_records import SigningRequest, encode
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
 from shared.svid import SigningRefusedError

@@ -14,7 +14,7 @@ from services.ca.app import default_root
 from services.ca.keys.authority import generate_authority
 from services.ca.settings import CaSettings
 from shared.identity.spiffe import SpiffeId
-from shared.records.certificates import TrustBundle, decode_bundle, decode_note
+from shared.records.certificate_records import TrustBundle, decode_bundle, decode_note
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
 from shared.svid import SvidUnavailableError

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import seal_token
-from shared.records.certificates import (
+from shared.records.certificate_records import (
     AuditNote,
     SigningAnswer,
     SigningRequest,

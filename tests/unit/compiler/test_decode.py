@@ -9,7 +9,7 @@ import pytest
 from shared.policy.decode import decode
 from shared.policy.errors import PolicyError
 from shared.policy.model import Backend, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import Meta, PolicyObject
 
 ACCOUNT = {"kind": "ServiceAccount", "name": "web", "namespace": "shop"}

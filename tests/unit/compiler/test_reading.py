@@ -13,7 +13,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
 )
 
-from services.compiler.render.requests import DOT_SEGMENT, MUTATION, STATEMENTS
+from services.compiler.render.request_handling import DOT_SEGMENT, MUTATION, STATEMENTS
 from shared.projected_objects import ANNOTATION_ESCAPED_SLASHES, ANNOTATION_FORWARDERS
 from shared.records.events import Event
 from tests.unit.compiler import objects

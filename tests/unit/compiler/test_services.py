@@ -11,7 +11,7 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from kubernetes.client import V1ServiceSpec
 
-from services.compiler.derive.services.protocols import Spoken, spoken
+from services.compiler.derive.services.protocols import PortProtocol, spoken
 from services.ingestor.core.projection import project
 from shared.projected_objects import Service, ServicePort
 from shared.records.events import Event
@@ -53,12 +53,12 @@ def test_a_port_that_is_named_after_a_protocol_or_has_its_number_is_not_taken_fo
     bytes_by_name = ("mysql", "mongo", "redis-0", "postgres-primary", "amqp", "smtp", "tcp-mysql", "MySQL", "https")
     http_by_name = ("http", "http-metrics", "grpc", "ws", "http2-mysql")
     unsaid = ("", "web", "mysqlish", "api", "redisinsight")
-    assert {spoken(ServicePort(port=9000, name=name)) for name in bytes_by_name} == {Spoken("tcp", said=True)}
-    assert {spoken(ServicePort(port=3306, name=name)) for name in http_by_name} == {Spoken("http", said=True)}
-    assert {spoken(ServicePort(port=9000, name=name)) for name in unsaid} == {Spoken("http", said=False)}
+    assert {spoken(ServicePort(port=9000, name=name)) for name in bytes_by_name} == {PortProtocol("tcp", said=True)}
+    assert {spoken(ServicePort(port=3306, name=name)) for name in http_by_name} == {PortProtocol("http", said=True)}
+    assert {spoken(ServicePort(port=9000, name=name)) for name in unsaid} == {PortProtocol("http", said=False)}
     for number in (25, 3306, 5432, 6379, 27017):
-        assert spoken(ServicePort(port=number, name="db")) == Spoken("tcp", said=True)
-        assert spoken(ServicePort(port=number, app_protocol="http")) == Spoken("http", said=True)
+        assert spoken(ServicePort(port=number, name="db")) == PortProtocol("tcp", said=True)
+        assert spoken(ServicePort(port=number, app_protocol="http")) == PortProtocol("http", said=True)
 
 
 @pytest.mark.parametrize(("older", "younger"), [("http", "tcp"), ("tcp", "http")])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from services.compiler.derive.membership import spiffe_ids, trust_domains
-from services.compiler.mesh_state import Mesh, MeshSettings
+from services.compiler.mesh_state import MeshSettings, MeshState
 from services.compiler.reduce import reduce
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import Meta, PolicyObject
 from shared.records.events import APPLIED, DELETED, SCHEMA, Event, encode_object
 
@@ -29,7 +29,7 @@ def root(name: str, domain: str, *, gone: bool = False, role: str = "active") ->
 
 
 def test_trust_domains_are_those_of_the_roots_that_there_are() -> None:
-    mesh = Mesh(MeshSettings())
+    mesh = MeshState(MeshSettings())
     assert trust_domains(mesh) == ("cluster.local",)
     for sequence, (event, wanted) in enumerate(
         [
@@ -46,7 +46,7 @@ def test_trust_domains_are_those_of_the_roots_that_there_are() -> None:
 
 
 def test_an_account_has_an_identity_in_each() -> None:
-    mesh = Mesh(MeshSettings())
+    mesh = MeshState(MeshSettings())
     reduce(mesh, root("a", "cluster.local"), 1)
     reduce(mesh, root("b", "example.org"), 2)
     assert spiffe_ids(mesh, BUYER) == (

@@ -13,15 +13,15 @@ from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.ir import Rendered
-from services.compiler.log.publisher import Publication
-from services.compiler.log.snapshot_store import Snapshots
-from services.compiler.mesh_state import Mesh, MeshSettings
+from services.compiler.log.publisher import Publisher
+from services.compiler.log.snapshot_store import SnapshotStore
+from services.compiler.mesh_state import MeshSettings, MeshState
 from services.compiler.render.packing import rendered
 from services.compiler.views.sidecar import service_cluster
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.xds.ads import AdsSession
 from shared.eventlog.protocol import EMPTY, Draft
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.records import chunked_payload, events
 from shared.records.events import Event
 from shared.records.snapshot import CDS, EDS, FORMAT, RDS, TYPE_URLS, Commit, decode_commit, encode_commit
@@ -45,7 +45,7 @@ def renders_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next build renders one resource otherwise: the cluster of the database."""
     former = service_cluster.function
 
-    def newer(mesh: Mesh, service: ObjectName, number: int) -> Rendered:
+    def newer(mesh: MeshState, service: ObjectName, number: int) -> Rendered:
         found = former(mesh, service, number)
         if not isinstance(mesh.settings, Next) or service.name != "db":
             return found
@@ -62,7 +62,7 @@ class Mesh3:
     def __init__(self) -> None:
         self.logs = MemoryLogs(STREAMS)
         self.leader = ""
-        self.publications: dict[str, Publication] = {}
+        self.publications: dict[str, Publisher] = {}
         self.fleet = Fleet()
         self.proxies: dict[str, ProxyModel] = {}
         self.versions: list[int] = []
@@ -78,13 +78,13 @@ class Mesh3:
         await log.append(drafts, scope=SCOPE, after=tip, epoch="" if tip != EMPTY else "e1")
 
     @contextlib.asynccontextmanager
-    async def compiler(self, build: str) -> AsyncGenerator[Publication]:
+    async def compiler(self, build: str) -> AsyncGenerator[Publisher]:
         """A compiler of one build, that leads when it is its turn."""
         settings = MeshSettings() if build == OLD else Next()
         ready = asyncio.Event()
-        publication = self.publications[build] = Publication(
+        publication = self.publications[build] = Publisher(
             self.logs.stream(STREAMS.events),
-            Snapshots(self.logs.stream(STREAMS.snapshots), self.logs.stream(STREAMS.keyframes), STREAMS),
+            SnapshotStore(self.logs.stream(STREAMS.snapshots), self.logs.stream(STREAMS.keyframes), STREAMS),
             scope=SCOPE,
             compiler=lambda: Compiler(settings, build=build),
             ready=lambda _name, is_ready, _why: ready.set() if is_ready else None,

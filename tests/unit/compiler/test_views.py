@@ -16,7 +16,7 @@ from envoy.extensions.filters.http.rbac.v3.rbac_pb2 import RBACPerRoute
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
-from services.compiler import names
+from services.compiler import envoy_names
 from services.compiler.core.offline import compile_events
 from services.injector.core import denial_response
 from shared.projected_objects import ServicePort
@@ -147,7 +147,7 @@ def test_who_may_call_something_is_denied_elsewhere() -> None:
 
 def test_the_injector_and_the_compiler_mean_one_cluster() -> None:
     """The compiler leads denied calls to a cluster that only the bootstrap has."""
-    assert denial_response.denied_cluster()["name"] == names.DENIED
+    assert denial_response.denied_cluster()["name"] == envoy_names.DENIED
 
 
 def test_an_account_of_a_namespace_that_has_left_calls_nobody_though_its_certificate_is_good() -> None:

@@ -18,7 +18,7 @@ from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft
 from shared.records.events import Event
-from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records.proxy_status import NackedResource, ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import CDS
 from tests.property.history.worlds import exported, recorded
 from tests.unit.compiler import objects
@@ -129,7 +129,7 @@ async def test_a_proxy_that_refuses_or_is_behind_is_named_beside_the_decision() 
     timeline = Timeline(source)
     head = await timeline.head()
     assert isinstance(source.status, MemoryLog)
-    refused = Refusal(version=head, resources={}, message="no such field")
+    refused = NackedResource(version=head, resources={}, message="no such field")
     for pod, acked, refusal in (("buy/buyer-0", head - 1, refused), ("store/v1-0", 1, None)):
         namespace, _, name = pod.partition("/")
         proxy = (await timeline.snapshot(head)).proxies[f"{objects.CLUSTER}/{pod}"]

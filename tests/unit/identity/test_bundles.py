@@ -22,7 +22,14 @@ from shared.eventlog.protocol import Draft
 from shared.identity.bundle_rules import InvalidBundleError, check_bundle
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import Opener, generate_sealing_key
-from shared.records.certificates import CorruptMessageError, SealingKey, TrustBundle, TrustedRoot, decode_bundle, encode
+from shared.records.certificate_records import (
+    CorruptMessageError,
+    SealingKey,
+    TrustBundle,
+    TrustedRoot,
+    decode_bundle,
+    encode,
+)
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
 from shared.svid import BundleFollower

@@ -10,7 +10,7 @@ import pytest
 
 from shared.eventlog.protocol import Draft, Job
 from shared.identity.spiffe import SpiffeId
-from shared.records.certificates import SigningAnswer, decode_request, encode
+from shared.records.certificate_records import SigningAnswer, decode_request, encode
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
 from tests.chained import write_chained

@@ -6,7 +6,7 @@ that is behind would count as the older, and its edges would go back.
 
 from __future__ import annotations
 
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.snapshot_store import SnapshotStore
 from services.ingestor.log.witness import CommitWitness, CompiledPosition
 from shared.eventlog.epoch import begins_later, new_epoch
 from shared.eventlog.memory import MemoryLog
@@ -73,7 +73,7 @@ async def test_commits_and_keyframes_say_of_which_epoch_they_are() -> None:
     logs = MemoryLogs(STREAMS)
     commits, keyframes = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes)
     assert await CommitWitness(commits, keyframes, STREAMS).compiled() == CompiledPosition()
-    snapshots = Snapshots(commits, keyframes, STREAMS)
+    snapshots = SnapshotStore(commits, keyframes, STREAMS)
     await snapshots.append(Commit(format=FORMAT, version=3, parent=0, epoch=new_epoch(EARLY, "a"), build="b"))
     await snapshots.append_keyframe()
     await snapshots.append(Commit(format=FORMAT, version=5, parent=3, epoch=new_epoch(LATE, "a"), build="b"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.compiler.names import INBOUND_LISTENER
+from services.compiler.envoy_names import INBOUND_LISTENER
 from services.injector.core.sidecar_containers import proxy
 from shared.errors import BadInputError
 from shared.meshconfig.pods import read_mesh_spec

@@ -4,12 +4,12 @@ import msgspec
 import pytest
 
 from shared.records import events
-from shared.records.events import Event, Origin
+from shared.records.events import Event, EventOrigin
 
 
-@pytest.mark.parametrize("origin", [None, Origin(), Origin(source="list", manager="kubectl")])
+@pytest.mark.parametrize("origin", [None, EventOrigin(), EventOrigin(source="list", manager="kubectl")])
 @pytest.mark.parametrize("operation", [events.APPLIED, events.DELETED])
-def test_an_event_that_was_read_is_written_with_the_same_bytes(origin: Origin | None, operation: str) -> None:
+def test_an_event_that_was_read_is_written_with_the_same_bytes(origin: EventOrigin | None, operation: str) -> None:
     event = Event(
         schema=events.SCHEMA,
         cluster="c",

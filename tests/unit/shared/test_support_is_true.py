@@ -25,7 +25,7 @@ from shared.errors import MeshlogError
 from shared.eventlog.memory import MemoryLog
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.meshconfig.pods import MeshSpec
-from shared.meshconfig.validation import problems
+from shared.meshconfig.spec_problems import problems
 from shared.policy import support_matrix
 from shared.records.events import Event
 from shared.records.snapshot import Snapshot

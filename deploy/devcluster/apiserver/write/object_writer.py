@@ -19,7 +19,7 @@ from deploy.devcluster.apiserver.write.prepare import PreparedWrite, WritePrepar
 from deploy.devcluster.apiserver.write.write_options import WriteOptions
 from deploy.devcluster.cluster_api import Obj
 from shared.projected_objects import ANNOTATION_CHANGE_SET
-from shared.records.change_sets import stamp
+from shared.records.change_set_annotation import stamp
 
 _ATTEMPTS = 8
 
@@ -77,7 +77,7 @@ class ObjectWriter:
     async def transact(self, objects: Sequence[Obj], options: WriteOptions) -> list[StoredObject]:
         """Apply all objects in one commit: consecutive resource versions, or nothing. Raises what one raises.
 
-        Each gets the annotation `meshlog.io/change-set` (`shared.records.change_sets`), so that who watches several
+        Each gets the annotation `meshlog.io/change-set` (`shared.records.change_set_annotation`), so that who watches several
         kinds can tell when it has seen them all.
         """
         placed = [self._place(obj) for obj in objects]

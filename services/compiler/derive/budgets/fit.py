@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from services.compiler.derive.budgets.weights import endpoint_count, service_kb, split_kb, target_kb
-from services.compiler.derive.membership import calls, is_member, is_permissive
+from services.compiler.derive.membership import called_namespaces, is_member, is_permissive
 from services.compiler.derive.policy.route_groups import Problem
 from services.compiler.derive.policy.splits import split_of
 from services.compiler.derive.services.offers import age, ports
-from services.compiler.engine import exceptions
-from services.compiler.mesh_state import Mesh
-from shared.policy.names import ObjectName
+from services.compiler.engine import exception_query
+from services.compiler.mesh_state import MeshState
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import ANNOTATION_CALLS
 
 Key = TypeVar("Key")
@@ -28,8 +28,8 @@ Item = tuple[str, ObjectName]
 """`Service` or `TrafficSplit`, and which."""
 
 
-@exceptions
-def targets_left_out(mesh: Mesh, namespace: str) -> dict[ObjectName, Problem]:
+@exception_query
+def targets_left_out(mesh: MeshState, namespace: str) -> dict[ObjectName, Problem]:
     """Traffic targets of a namespace that are beyond its budget."""
     most = mesh.settings.budgets.namespace_kb
     if not is_member(mesh, namespace):
@@ -45,8 +45,8 @@ def targets_left_out(mesh: Mesh, namespace: str) -> dict[ObjectName, Problem]:
     }
 
 
-@exceptions
-def offers_left_out(mesh: Mesh, namespace: str) -> dict[Item, Problem]:
+@exception_query
+def offers_left_out(mesh: MeshState, namespace: str) -> dict[Item, Problem]:
     """Services and splits of a namespace that are beyond what it may put into one sidecar of its own."""
     budgets = mesh.settings.budgets
     if not is_member(mesh, namespace):
@@ -67,7 +67,7 @@ def offers_left_out(mesh: Mesh, namespace: str) -> dict[Item, Problem]:
     return found
 
 
-def beyond_for(mesh: Mesh, account: ObjectName, services: tuple[ObjectName, ...]) -> dict[Item, Problem]:
+def beyond_for(mesh: MeshState, account: ObjectName, services: tuple[ObjectName, ...]) -> dict[Item, Problem]:
     """Those of the services that an account may call, and splits of them, that do not fit into its sidecars."""
     found: dict[Item, Problem] = {}
     for namespace in dict.fromkeys(service.namespace for service in services):
@@ -80,8 +80,10 @@ def beyond_for(mesh: Mesh, account: ObjectName, services: tuple[ObjectName, ...]
     return found
 
 
-@exceptions
-def _pushed_left_out(mesh: Mesh, namespace: str, services: tuple[ObjectName, ...], caller: str) -> dict[Item, Problem]:
+@exception_query
+def _pushed_left_out(
+    mesh: MeshState, namespace: str, services: tuple[ObjectName, ...], caller: str
+) -> dict[Item, Problem]:
     """Those of some services, and splits of them, that do not fit into one sidecar of another namespace."""
     most = mesh.settings.budgets.foreign_kb
     weights = _weights(mesh, services)
@@ -94,13 +96,13 @@ def _pushed_left_out(mesh: Mesh, namespace: str, services: tuple[ObjectName, ...
     }
 
 
-def _asked_for(mesh: Mesh, namespace: str, *, by: str) -> bool:
+def _asked_for(mesh: MeshState, namespace: str, *, by: str) -> bool:
     """Whether a namespace has said that it calls another: then it may hold as much as that one's own sidecars."""
-    return namespace == by or namespace in (calls(mesh, by) or ())
+    return namespace == by or namespace in (called_namespaces(mesh, by) or ())
 
 
 def fitting(
-    mesh: Mesh, services: tuple[tuple[ObjectName, bool], ...], left_out: dict[Item, Problem]
+    mesh: MeshState, services: tuple[tuple[ObjectName, bool], ...], left_out: dict[Item, Problem]
 ) -> tuple[ObjectName, ...]:
     """Services with ports that are not left out; those told of because of a split, only if the split is not either."""
     return tuple(
@@ -112,7 +114,7 @@ def fitting(
     )
 
 
-def spreads(mesh: Mesh, root: ObjectName, left_out: dict[Item, Problem]) -> bool:
+def spreads(mesh: MeshState, root: ObjectName, left_out: dict[Item, Problem]) -> bool:
     """Whether the split of a root is not left out."""
     split = split_of(mesh, root)
     return split is None or ("TrafficSplit", split) not in left_out
@@ -124,7 +126,7 @@ _SMALLER = "offer fewer ports or endpoints"
 _FEWER = "offer fewer ports, endpoints, backends or matches"
 
 
-def _weights(mesh: Mesh, services: Iterable[ObjectName]) -> dict[Item, int]:
+def _weights(mesh: MeshState, services: Iterable[ObjectName]) -> dict[Item, int]:
     found: dict[Item, int] = {}
     for service in services:
         found["Service", service] = service_kb(mesh, service)
@@ -147,12 +149,12 @@ def _beyond(weights: dict[Key, int], most: int, age_of: Callable[[Key], tuple[st
     return left
 
 
-def _target_age(mesh: Mesh, name: ObjectName) -> tuple[str, str, ObjectName]:
+def _target_age(mesh: MeshState, name: ObjectName) -> tuple[str, str, ObjectName]:
     target = mesh.targets.get(name)
     return (target.created if target is not None else "", "", name)
 
 
-def _age(mesh: Mesh, item: Item) -> tuple[str, str, ObjectName]:
+def _age(mesh: MeshState, item: Item) -> tuple[str, str, ObjectName]:
     kind, name = item
     if kind == "Service":
         return (age(mesh, name)[0], kind, name)

@@ -15,7 +15,7 @@ from services.compiler.derive.policy.route_groups import route_group
 from services.compiler.derive.services.offers import addresses, answering, ports
 from services.compiler.derive.services.open_ports import shapes
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.policy.budgets import (
     ENDPOINT_KB,
     PERMISSION_KB,
@@ -25,8 +25,8 @@ from shared.policy.budgets import (
     ROUTE_KB,
     SHARE_KB,
 )
-from shared.policy.model import Rule, TrafficSplit
-from shared.policy.names import ObjectName
+from shared.policy.model import TargetRule, TrafficSplit
+from shared.policy.object_name import ObjectName
 from shared.policy.route_groups import programs
 
 
@@ -37,7 +37,7 @@ def stepped(count: int) -> int:
 
 
 @query
-def endpoint_count(mesh: Mesh, service: ObjectName) -> int:
+def endpoint_count(mesh: MeshState, service: ObjectName) -> int:
     """Endpoints of all ports of a service together, ready or not, in steps; of a headless one also its addresses."""
     answers = answering(mesh, service, workload)
     offered = {item.name for item in ports(mesh, service)}
@@ -48,12 +48,12 @@ def endpoint_count(mesh: Mesh, service: ObjectName) -> int:
 
 
 @query
-def service_kb(mesh: Mesh, service: ObjectName) -> int:
+def service_kb(mesh: MeshState, service: ObjectName) -> int:
     """What a service puts into the sidecar of a caller, without a split of it."""
     return _ports_kb(mesh, service, len(ports(mesh, service)))
 
 
-def _ports_kb(mesh: Mesh, service: ObjectName, count: int) -> int:
+def _ports_kb(mesh: MeshState, service: ObjectName, count: int) -> int:
     """What some of the ports of a service take, at most so many."""
     offered = len(ports(mesh, service))
     if not offered:
@@ -63,7 +63,7 @@ def _ports_kb(mesh: Mesh, service: ObjectName, count: int) -> int:
 
 
 @query
-def split_kb(mesh: Mesh, name: ObjectName) -> int:
+def split_kb(mesh: MeshState, name: ObjectName) -> int:
     """What a split adds to its root in the sidecar of a caller."""
     split: TrafficSplit | None = mesh.splits.get(name)
     if split is None:
@@ -79,7 +79,7 @@ def split_kb(mesh: Mesh, name: ObjectName) -> int:
 
 
 @query
-def group_kb(mesh: Mesh, name: ObjectName) -> dict[str, tuple[int, int]]:
+def group_kb(mesh: MeshState, name: ObjectName) -> dict[str, tuple[int, int]]:
     """Name of a match → how many have it, and the kB of their expressions."""
     group = route_group(mesh, name)
     found: dict[str, tuple[int, int]] = {}
@@ -89,7 +89,7 @@ def group_kb(mesh: Mesh, name: ObjectName) -> dict[str, tuple[int, int]]:
     return {name: (count, -(-size // PROGRAM_PER_KB)) for name, (count, size) in found.items()}
 
 
-def _rules_kb(mesh: Mesh, namespace: str, rules: Iterable[Rule]) -> int:
+def _rules_kb(mesh: MeshState, namespace: str, rules: Iterable[TargetRule]) -> int:
     """What the requests of rules put into one port of the called sidecar."""
     found = 0
     for rule in dict.fromkeys(rules):
@@ -103,7 +103,7 @@ def _rules_kb(mesh: Mesh, namespace: str, rules: Iterable[Rule]) -> int:
 
 
 @query
-def target_kb(mesh: Mesh, name: ObjectName) -> int:
+def target_kb(mesh: MeshState, name: ObjectName) -> int:
     """What a traffic target puts into all sidecars together: of its destination and of its sources."""
     target = mesh.targets.get(name)
     if target is None:
@@ -119,7 +119,7 @@ def target_kb(mesh: Mesh, name: ObjectName) -> int:
 
 
 @query
-def openings(mesh: Mesh, account: ObjectName) -> int:
+def openings(mesh: MeshState, account: ObjectName) -> int:
     """Ports that the pods of an account have open: of each kind of its pods."""
     most = mesh.settings.budgets.pod_open_ports
     return sum(min(count, most) for _, count in shapes(mesh, account))

@@ -8,12 +8,12 @@ from services.compiler.derive.policy.route_groups import route_group
 from services.compiler.derive.services.offers import accounts
 from services.compiler.engine import query
 from services.compiler.ir import Grant
-from services.compiler.mesh_state import Mesh
-from shared.policy.model import HttpMatch, Rule
-from shared.policy.names import ObjectName
+from services.compiler.mesh_state import MeshState
+from shared.policy.model import HttpMatch, TargetRule
+from shared.policy.object_name import ObjectName
 
 
-def _requests(mesh: Mesh, namespace: str, rules: list[Rule]) -> tuple[HttpMatch, ...]:
+def _requests(mesh: MeshState, namespace: str, rules: list[TargetRule]) -> tuple[HttpMatch, ...]:
     found: dict[HttpMatch, None] = {}
     for rule in dict.fromkeys(rules):
         group = route_group(mesh, ObjectName(namespace, rule.name))
@@ -24,7 +24,7 @@ def _requests(mesh: Mesh, namespace: str, rules: list[Rule]) -> tuple[HttpMatch,
     return tuple(found)
 
 
-def _ports(mesh: Mesh, namespace: str, rules: list[Rule]) -> set[int] | None:
+def _ports(mesh: MeshState, namespace: str, rules: list[TargetRule]) -> set[int] | None:
     """Ports of the TCP routes together; none: all."""
     found: set[int] = set()
     for rule in rules:
@@ -36,7 +36,7 @@ def _ports(mesh: Mesh, namespace: str, rules: list[Rule]) -> set[int] | None:
 
 
 @query
-def granting(mesh: Mesh, name: ObjectName) -> Grant | None:
+def granting(mesh: MeshState, name: ObjectName) -> Grant | None:
     """What a traffic target grants; none: nothing. A rule whose route or match is missing grants nothing."""
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
@@ -63,7 +63,7 @@ def granting(mesh: Mesh, name: ObjectName) -> Grant | None:
 
 
 @query
-def services_of_account(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+def services_of_account(mesh: MeshState, account: ObjectName) -> tuple[ObjectName, ...]:
     """Services behind which pods of an account are. Sorted."""
     found: set[ObjectName] = set()
     for pod in mesh.pods_of_account.get(account):

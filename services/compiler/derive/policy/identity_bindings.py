@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from services.compiler.derive.membership import is_member, trust_domains, workload
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.identity.spiffe import InvalidSpiffeIdError, SpiffeId
 from shared.policy.model import IdentityBinding, Requirement, TrafficTarget
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.records.withheld import LABEL_WITHHELD
 
 
@@ -31,7 +31,7 @@ def _holds(requirement: Requirement, labels: dict[str, str]) -> bool:
 
 
 @query
-def _selects(mesh: Mesh, binding: ObjectName, pod: ObjectName) -> bool:
+def _selects(mesh: MeshState, binding: ObjectName, pod: ObjectName) -> bool:
     """Whether a pod has the labels that a binding asks for."""
     found, bound = mesh.pods.get(pod), mesh.bindings.get(binding)
     if found is None or bound is None or bound.selector is None or LABEL_WITHHELD in found.metadata.labels:
@@ -40,7 +40,7 @@ def _selects(mesh: Mesh, binding: ObjectName, pod: ObjectName) -> bool:
 
 
 @query
-def selected_accounts(mesh: Mesh, binding: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
+def selected_accounts(mesh: MeshState, binding: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
     """Accounts of the pods that a binding selects, each with whether all of its pods are selected. Sorted."""
     bound = mesh.bindings.get(binding)
     if bound is None or bound.selector is None:
@@ -59,7 +59,7 @@ def selected_accounts(mesh: Mesh, binding: ObjectName) -> tuple[tuple[ObjectName
     return tuple(sorted(accounts.items()))
 
 
-def account_of(mesh: Mesh, binding: ObjectName, text: str) -> ObjectName | None:
+def account_of(mesh: MeshState, binding: ObjectName, text: str) -> ObjectName | None:
     """The account that a SPIFFE id of a binding means; none if it is not of this mesh and this namespace."""
     try:
         identity = SpiffeId.parse(f"spiffe://{text}")
@@ -71,7 +71,7 @@ def account_of(mesh: Mesh, binding: ObjectName, text: str) -> ObjectName | None:
 
 
 @query
-def accounts_of_binding(mesh: Mesh, name: ObjectName) -> tuple[ObjectName, ...]:
+def accounts_of_binding(mesh: MeshState, name: ObjectName) -> tuple[ObjectName, ...]:
     """The accounts that a binding means: of any of its schemes, in its own namespace. Sorted."""
     bound: IdentityBinding | None = mesh.bindings.get(name)
     if bound is None or not is_member(mesh, name.namespace):
@@ -84,13 +84,13 @@ def accounts_of_binding(mesh: Mesh, name: ObjectName) -> tuple[ObjectName, ...]:
 
 
 @query
-def bindings_of(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+def bindings_of(mesh: MeshState, account: ObjectName) -> tuple[ObjectName, ...]:
     """The bindings that mean an account. Sorted."""
     candidates = mesh.bindings_of_namespace.get(account.namespace)
     return tuple(name for name in candidates if account in accounts_of_binding(mesh, name))
 
 
-def sources_of(mesh: Mesh, target: TrafficTarget) -> Iterable[ObjectName]:
+def sources_of(mesh: MeshState, target: TrafficTarget) -> Iterable[ObjectName]:
     """The accounts that a target names as sources. Sorted, each once."""
     found = set(target.sources)
     for binding in target.source_bindings:
@@ -98,7 +98,7 @@ def sources_of(mesh: Mesh, target: TrafficTarget) -> Iterable[ObjectName]:
     return sorted(found)
 
 
-def destinations_of(mesh: Mesh, target: TrafficTarget) -> Iterable[ObjectName]:
+def destinations_of(mesh: MeshState, target: TrafficTarget) -> Iterable[ObjectName]:
     """The accounts that a target opens. Sorted."""
     if target.destination_is_binding:
         return accounts_of_binding(mesh, target.destination)
@@ -106,7 +106,7 @@ def destinations_of(mesh: Mesh, target: TrafficTarget) -> Iterable[ObjectName]:
 
 
 @query
-def targets_from(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+def targets_from(mesh: MeshState, account: ObjectName) -> tuple[ObjectName, ...]:
     """Traffic targets that name an account as a source, directly or by a binding. Sorted."""
     found = set(mesh.targets_by_source.get(account))
     for binding in bindings_of(mesh, account):
@@ -115,7 +115,7 @@ def targets_from(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
 
 
 @query
-def targets_to(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+def targets_to(mesh: MeshState, account: ObjectName) -> tuple[ObjectName, ...]:
     """Traffic targets that open an account, directly or by a binding. Sorted."""
     found = set(mesh.targets_by_destination.get(account))
     for binding in bindings_of(mesh, account):

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from services.compiler import claims
+from services.compiler import address_claims
 from services.compiler.derive.budgets.fit import offers_left_out, targets_left_out
-from services.compiler.derive.membership import hears, is_member, spiffe_ids, workload
+from services.compiler.derive.membership import is_member, receives_services_of, spiffe_ids, workload
 from services.compiler.derive.policy.identity_bindings import account_of, selected_accounts
 from services.compiler.derive.policy.route_groups import Problem, route_group
 from services.compiler.derive.policy.route_groups import left_out as groups_left_out
 from services.compiler.derive.policy.splits import split_of
 from services.compiler.derive.services.address_owner import addresses_of_service, service_at
-from services.compiler.derive.services.offers import Answering, answering, port, ports
-from services.compiler.derive.services.open_ports import Overruled, overruled, services_beyond
+from services.compiler.derive.services.offers import AnsweringPod, answering, port, ports
+from services.compiler.derive.services.open_ports import OverruledPort, overruled, services_beyond
 from services.compiler.derive.services.protocols import Protocol
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.io.addresses import canonical, reserved
 from shared.kubernetes.reserved_ports import LISTENING
 from shared.names import MESH_CONFIG
-from shared.policy.model import Rule
-from shared.policy.names import ObjectName
-from shared.policy.requests import escaped_slashes, listed_forwarders
+from shared.policy.model import TargetRule
+from shared.policy.object_name import ObjectName
+from shared.policy.request_settings import escaped_slashes, listed_forwarders
 from shared.projected_objects import (
     AFFINITY_SECONDS,
     ANNOTATION_CALLS,
@@ -36,7 +36,7 @@ _NAMED = 5
 """Endpoints of one Service that are named at most."""
 
 
-def _rule_problem(mesh: Mesh, namespace: str, rule: Rule) -> Problem | None:
+def _rule_problem(mesh: MeshState, namespace: str, rule: TargetRule) -> Problem | None:
     name = ObjectName(namespace, rule.name)
     if rule.kind == "UDPRoute":
         return "smi/udp", f"names UDPRoute {name}: UDP is not intercepted, so the rule grants and denies nothing"
@@ -55,14 +55,14 @@ def _rule_problem(mesh: Mesh, namespace: str, rule: Rule) -> Problem | None:
 
 
 @query
-def group_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def group_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """Why a route group is not in force."""
     problem = groups_left_out(mesh, name.namespace).get(name)
     return () if problem is None else (problem,)
 
 
 @query
-def target_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def target_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """What is wrong with a traffic target."""
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
@@ -77,7 +77,7 @@ def target_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
         if not spiffe_ids(mesh, source)
     )
     named = dict.fromkeys(source.namespace for source in (*target.sources, *target.source_bindings))
-    deaf = [namespace for namespace in named if not hears(mesh, namespace, name.namespace)]
+    deaf = [namespace for namespace in named if not receives_services_of(mesh, namespace, name.namespace)]
     unheard = f"whose annotation {ANNOTATION_CALLS} does not name {name.namespace}: its pods are not told of it"
     found.extend(("smi/source-calls", f"names sources of namespace {namespace}, {unheard}") for namespace in deaf)
     bindings = [*target.source_bindings, *([target.destination] if target.destination_is_binding else [])]
@@ -90,7 +90,7 @@ def target_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
 
 
 @query
-def binding_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def binding_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """What is wrong with an identity binding."""
     bound = mesh.bindings.get(name)
     if bound is None or not is_member(mesh, name.namespace):
@@ -113,7 +113,7 @@ def binding_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
 
 
 @query
-def udp_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def udp_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """A UDPRoute says something about traffic that no sidecar sees."""
     if mesh.udp_routes.get(name) is None or not is_member(mesh, name.namespace):
         return ()
@@ -121,7 +121,7 @@ def udp_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
 
 
 @query
-def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def service_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """What a Service claims and does not get, and a Service that has no address that a sidecar could know it by."""
     found = mesh.services.get(name)
     if found is None or not is_member(mesh, name.namespace):
@@ -155,12 +155,12 @@ def service_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
 
 
 @query
-def _refused(mesh: Mesh, service: ObjectName) -> tuple[str, ...]:
+def _refused(mesh: MeshState, service: ObjectName) -> tuple[str, ...]:
     """What a Service claims and does not get. Apart from its endpoints, which change more often."""
     own = addresses_of_service(mesh, service)
     return tuple(
         f"has the cluster address {address}, {_why_not(mesh, address)}; it is not called there"
-        for address in claims.of_service(mesh.services.get(service))
+        for address in address_claims.of_service(mesh.services.get(service))
         if address not in own
     )
 
@@ -190,7 +190,7 @@ _PROXY_PORT = (
 _SPOKEN: dict[Protocol, str] = {"http": "HTTP", "tcp": "bytes"}
 
 
-def _disagrees(one: Overruled) -> str:
+def _disagrees(one: OverruledPort) -> str:
     here, there = _SPOKEN[one.protocol], "bytes" if one.protocol == "http" else "HTTP"
     return (
         f"port {one.number} is {here}, but Service {one.by}, the older one, leads to the same port {one.target} of its "
@@ -204,7 +204,7 @@ _OPEN_PORTS = (
 )
 
 
-def _why_not(mesh: Mesh, address: str) -> str:
+def _why_not(mesh: MeshState, address: str) -> str:
     """Why a cluster address is not that of a Service which claims it."""
     pods = mesh.pods_by_address.get(address)
     if pods:
@@ -215,10 +215,10 @@ def _why_not(mesh: Mesh, address: str) -> str:
     return "which no Service can have" if reserved(address) else "which another Service, as old, has too"
 
 
-def _why_no_endpoint(mesh: Mesh, one: Answering) -> str | None:
+def _why_no_endpoint(mesh: MeshState, one: AnsweringPod) -> str | None:
     """Why a slice's address is no endpoint; None while the pod is not known to have any."""
     pod = mesh.pods.get(one.pod)
-    claimed = claims.of_pod(pod)
+    claimed = address_claims.of_pod(pod)
     if pod is None or not claimed:
         return None
     said = f"has an endpoint at {one.claimed[:60]!r} for pod {one.pod}"
@@ -230,7 +230,7 @@ def _why_no_endpoint(mesh: Mesh, one: Answering) -> str | None:
 
 
 @query
-def namespace_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def namespace_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """What is wrong with the annotations of a member namespace."""
     found = mesh.namespaces.get(name.name)
     if found is None or not is_member(mesh, name.name):
@@ -260,7 +260,7 @@ def namespace_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
 
 
 @query
-def config_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def config_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """What the mesh's own MeshConfig says that new pods or the CA cannot use, or that another one is not in force."""
     found = mesh.mesh_configs.get(name)
     if found is None or name.namespace != mesh.settings.namespace:
@@ -271,7 +271,7 @@ def config_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
 
 
 @query
-def split_problems(mesh: Mesh, name: ObjectName) -> tuple[Problem, ...]:
+def split_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
     """What is wrong with a traffic split."""
     split = mesh.splits.get(name)
     if split is None or not is_member(mesh, name.namespace):

@@ -8,11 +8,11 @@ nothing, and matches nothing.
 from __future__ import annotations
 
 from services.compiler.derive.membership import is_member
-from services.compiler.engine import exceptions, query
-from services.compiler.mesh_state import Mesh
+from services.compiler.engine import exception_query, query
+from services.compiler.mesh_state import MeshState
 from services.compiler.time_slices import Steps, finished
 from shared.policy.model import RouteGroup
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.policy.route_groups import judge, work_of
 
 Problem = tuple[str, str]
@@ -20,19 +20,19 @@ Problem = tuple[str, str]
 
 
 @query
-def route_group(mesh: Mesh, name: ObjectName) -> RouteGroup | None:
+def route_group(mesh: MeshState, name: ObjectName) -> RouteGroup | None:
     """A group in force."""
     found = mesh.route_groups.get(name)
     return None if found is None or name in left_out(mesh, name.namespace) else found
 
 
-@exceptions
-def left_out(mesh: Mesh, namespace: str) -> dict[ObjectName, Problem]:
+@exception_query
+def left_out(mesh: MeshState, namespace: str) -> dict[ObjectName, Problem]:
     """Groups of a namespace that are not in force, and why."""
     return finished(judging(mesh, namespace))
 
 
-def judging(mesh: Mesh, namespace: str) -> Steps[dict[ObjectName, Problem]]:
+def judging(mesh: MeshState, namespace: str) -> Steps[dict[ObjectName, Problem]]:
     """`left_out` in steps, one for each group: run before it, this leaves it little to do."""
     budgets, found = mesh.settings.budgets, dict[ObjectName, Problem]()
     if not is_member(mesh, namespace):
@@ -63,7 +63,7 @@ _SENTENCE = (
 )
 
 
-def _by_age(mesh: Mesh, namespace: str) -> list[ObjectName]:
+def _by_age(mesh: MeshState, namespace: str) -> list[ObjectName]:
     aged: list[tuple[str, ObjectName]] = []
     for name in mesh.groups_of_namespace.get(namespace):
         group = mesh.route_groups.get(name)
@@ -72,14 +72,14 @@ def _by_age(mesh: Mesh, namespace: str) -> list[ObjectName]:
 
 
 @query
-def _size(mesh: Mesh, name: ObjectName) -> tuple[int, int]:
+def _size(mesh: MeshState, name: ObjectName) -> tuple[int, int]:
     """Matches of a group, and what reading its expressions costs."""
     group = mesh.route_groups.get(name)
     return (0, 0) if group is None else (len(group.matches), work_of(group))
 
 
 @query
-def _judged(mesh: Mesh, name: ObjectName) -> tuple[int, Problem | None]:
+def _judged(mesh: MeshState, name: ObjectName) -> tuple[int, Problem | None]:
     """Program size of what was compiled of a group, and why it is not in force."""
     group = mesh.route_groups.get(name)
     if group is None:

@@ -6,13 +6,13 @@ from services.compiler.derive.policy.route_groups import route_group
 from services.compiler.derive.services.offers import is_sticky, port, ports
 from services.compiler.engine import query
 from services.compiler.ir import PortSplit, Route, Share
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.policy.model import HttpMatch
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 
 @query
-def split_of(mesh: Mesh, root: ObjectName) -> ObjectName | None:
+def split_of(mesh: MeshState, root: ObjectName) -> ObjectName | None:
     """The split in force for a root service: the oldest wins, then the first by name."""
     candidates: list[tuple[str, str]] = []
     for name in mesh.splits_by_root.get(root):
@@ -23,7 +23,7 @@ def split_of(mesh: Mesh, root: ObjectName) -> ObjectName | None:
 
 
 @query
-def split_matches(mesh: Mesh, name: ObjectName) -> tuple[HttpMatch, ...] | None:
+def split_matches(mesh: MeshState, name: ObjectName) -> tuple[HttpMatch, ...] | None:
     """Which HTTP requests a split spreads; none: all."""
     split = mesh.splits.get(name)
     if split is None or not split.matches:
@@ -36,7 +36,7 @@ def split_matches(mesh: Mesh, name: ObjectName) -> tuple[HttpMatch, ...] | None:
 
 
 @query
-def port_split(mesh: Mesh, root: ObjectName, number: int) -> PortSplit | None:
+def port_split(mesh: MeshState, root: ObjectName, number: int) -> PortSplit | None:
     """How calls to one port of a service are spread; none: they are not, they go to its own endpoints."""
     name = split_of(mesh, root)
     split = None if name is None else mesh.splits.get(name)
@@ -51,7 +51,7 @@ def port_split(mesh: Mesh, root: ObjectName, number: int) -> PortSplit | None:
 
 
 @query
-def roots_over(mesh: Mesh, backend: ObjectName) -> tuple[ObjectName, ...]:
+def roots_over(mesh: MeshState, backend: ObjectName) -> tuple[ObjectName, ...]:
     """Root services whose split in force names a backend. Sorted."""
     found: set[ObjectName] = set()
     for name in mesh.splits_by_backend.get(backend):
@@ -64,7 +64,7 @@ def roots_over(mesh: Mesh, backend: ObjectName) -> tuple[ObjectName, ...]:
 
 
 @query
-def route(mesh: Mesh, service: ObjectName, number: int) -> Route | None:
+def route(mesh: MeshState, service: ObjectName, number: int) -> Route | None:
     """The route of one port of a service; none if there is no such port."""
     found = port(mesh, service, number)
     if found is None:
@@ -76,7 +76,7 @@ def route(mesh: Mesh, service: ObjectName, number: int) -> Route | None:
 
 
 @query
-def routes(mesh: Mesh, service: ObjectName) -> tuple[Route, ...]:
+def routes(mesh: MeshState, service: ObjectName) -> tuple[Route, ...]:
     """The routes of every port of a service."""
     found = (route(mesh, service, item.number) for item in ports(mesh, service))
     return tuple(item for item in found if item is not None)

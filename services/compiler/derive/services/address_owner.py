@@ -7,11 +7,11 @@ namespaces outside the mesh hold addresses too: nothing in the mesh takes their 
 
 from __future__ import annotations
 
-from services.compiler import claims
+from services.compiler import address_claims
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.io.addresses import reserved
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import Pod
 
 
@@ -23,7 +23,7 @@ def _standing(pod: Pod) -> tuple[bool, str]:
     return (not pod.metadata.deletion_timestamp, pod.metadata.creation_timestamp)
 
 
-def addresses_of_pod(mesh: Mesh, pod: ObjectName) -> tuple[str, ...]:
+def addresses_of_pod(mesh: MeshState, pod: ObjectName) -> tuple[str, ...]:
     """Addresses that lead to this pod and to no other.
 
     The address of a pod on its node's network is the node's, and whatever else listens there. Of two pods with one
@@ -32,10 +32,10 @@ def addresses_of_pod(mesh: Mesh, pod: ObjectName) -> tuple[str, ...]:
     found = mesh.pods.get(pod)
     if found is None or found.spec.host_network:
         return ()
-    return tuple(address for address in claims.of_pod(found) if _has(mesh, address, pod, found))
+    return tuple(address for address in address_claims.of_pod(found) if _has(mesh, address, pod, found))
 
 
-def _has(mesh: Mesh, address: str, pod: ObjectName, found: Pod) -> bool:
+def _has(mesh: MeshState, address: str, pod: ObjectName, found: Pod) -> bool:
     if reserved(address, loopback=not mesh.settings.loopback):
         return False
     for name in mesh.pods_by_address.get(address):
@@ -46,14 +46,14 @@ def _has(mesh: Mesh, address: str, pod: ObjectName, found: Pod) -> bool:
 
 
 @query
-def addresses_of_service(mesh: Mesh, service: ObjectName) -> tuple[str, ...]:
+def addresses_of_service(mesh: MeshState, service: ObjectName) -> tuple[str, ...]:
     """Cluster addresses that lead to this Service and to no other. Sorted."""
-    claimed = claims.of_service(mesh.services.get(service))
+    claimed = address_claims.of_service(mesh.services.get(service))
     return tuple(sorted(address for address in claimed if service_at(mesh, address) == service))
 
 
 @query
-def service_at(mesh: Mesh, address: str) -> ObjectName | None:
+def service_at(mesh: MeshState, address: str) -> ObjectName | None:
     """The Service that a cluster address leads to, of any namespace.
 
     None if a pod or a node has the address, or if it can be no Service's. Of several Services the oldest; if the

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from services.compiler.claims import pod_behind
-from services.compiler.derive.membership import Workload, is_member, workload
+from services.compiler.address_claims import pod_behind
+from services.compiler.derive.membership import MeshPod, is_member, workload
 from services.compiler.derive.services.address_owner import addresses_of_pod, addresses_of_service
 from services.compiler.derive.services.protocols import protocol_of
 from services.compiler.engine import Query, query
 from services.compiler.ir import Endpoint, Protocol
-from services.compiler.mesh_state import Mesh
+from services.compiler.mesh_state import MeshState
 from shared.io.addresses import canonical
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import EndpointSlice, SliceEndpoint
 
 
-class Port(NamedTuple):
+class OfferedPort(NamedTuple):
     """One TCP port of a service."""
 
     number: int
@@ -27,7 +27,7 @@ class Port(NamedTuple):
     """Number, or name of a container port."""
 
 
-class Addresses(NamedTuple):
+class ServiceAddresses(NamedTuple):
     """Where clients connect to for a service."""
 
     headless: bool
@@ -37,36 +37,36 @@ class Addresses(NamedTuple):
 
 
 @query
-def ports(mesh: Mesh, service: ObjectName) -> tuple[Port, ...]:
+def ports(mesh: MeshState, service: ObjectName) -> tuple[OfferedPort, ...]:
     """The TCP ports of a service of the mesh by number; none if it is not in the mesh or has no endpoints by kind."""
     found = mesh.services.get(service)
     if found is None or found.spec.type == "ExternalName" or not is_member(mesh, service.namespace):
         return ()
-    unique: dict[int, Port] = {}
+    unique: dict[int, OfferedPort] = {}
     for port in found.spec.ports:
         if port.protocol == "TCP" and 0 < port.port < 65536 and port.port not in unique:
             target = port.target_port or port.port
-            unique[port.port] = Port(port.port, port.name, protocol_of(port), target)
+            unique[port.port] = OfferedPort(port.port, port.name, protocol_of(port), target)
     return tuple(unique[number] for number in sorted(unique))
 
 
 @query
-def port(mesh: Mesh, service: ObjectName, number: int) -> Port | None:
+def port(mesh: MeshState, service: ObjectName, number: int) -> OfferedPort | None:
     """One port of a service."""
     return next((item for item in ports(mesh, service) if item.number == number), None)
 
 
 @query
-def _slices(mesh: Mesh, service: ObjectName) -> tuple[EndpointSlice, ...]:
+def _slices(mesh: MeshState, service: ObjectName) -> tuple[EndpointSlice, ...]:
     found = (mesh.slices.get(name) for name in mesh.slices_of_service.get(service))
     return tuple(piece for piece in found if piece is not None and piece.address_type in {"IPv4", "IPv6"})
 
 
-Member = Query[Mesh, [ObjectName], Workload | None]
+Member = Query[MeshState, [ObjectName], MeshPod | None]
 """Which pods count: those with a sidecar (`workload`), or those that need none (`proxyless`)."""
 
 
-class Located(NamedTuple):
+class LocatedPod(NamedTuple):
     """What matters of a pod of the mesh behind a service."""
 
     uid: str
@@ -76,13 +76,13 @@ class Located(NamedTuple):
 
 
 @query
-def _located(mesh: Mesh, pod: ObjectName, member: Member) -> Located | None:
+def _located(mesh: MeshState, pod: ObjectName, member: Member) -> LocatedPod | None:
     # The function itself: one answer less for each pod is kept, and walked through when a change is explained.
     running = member.function(mesh, pod)
-    return None if running is None else Located(running.uid, running.service_account, addresses_of_pod(mesh, pod))
+    return None if running is None else LocatedPod(running.uid, running.service_account, addresses_of_pod(mesh, pod))
 
 
-class Answering(NamedTuple):
+class AnsweringPod(NamedTuple):
     """A pod of the mesh that a slice of a service names."""
 
     pod: ObjectName
@@ -97,12 +97,12 @@ class Answering(NamedTuple):
 
 
 @query
-def answering(mesh: Mesh, service: ObjectName, member: Member) -> tuple[Answering, ...]:
+def answering(mesh: MeshState, service: ObjectName, member: Member) -> tuple[AnsweringPod, ...]:
     """The pods of the mesh that the slices of a service name, ready or not.
 
     Whoever may write an EndpointSlice writes any address into it. An address counts only if it is the pod's own.
     """
-    found: list[Answering] = []
+    found: list[AnsweringPod] = []
     for piece in _slices(mesh, service):
         ports = tuple(
             (item.name, item.port)
@@ -117,11 +117,11 @@ def answering(mesh: Mesh, service: ObjectName, member: Member) -> tuple[Answerin
             claimed = endpoint.addresses[0] if endpoint.addresses else ""
             address = _own(claimed, running.addresses)
             ready = endpoint.conditions.ready is not False
-            found.append(Answering(pod, running.service_account, address, claimed, ready, ports))
+            found.append(AnsweringPod(pod, running.service_account, address, claimed, ready, ports))
     return tuple(found)
 
 
-def _same(endpoint: SliceEndpoint, running: Located) -> bool:
+def _same(endpoint: SliceEndpoint, running: LocatedPod) -> bool:
     """Whether an endpoint means this incarnation of the pod that it names."""
     uid = "" if endpoint.target_ref is None else endpoint.target_ref.uid
     return not uid or not running.uid or uid == running.uid
@@ -136,19 +136,19 @@ def _own(claimed: str, own: tuple[str, ...]) -> str:
 
 
 @query
-def accounts(mesh: Mesh, service: ObjectName) -> tuple[ObjectName, ...]:
+def accounts(mesh: MeshState, service: ObjectName) -> tuple[ObjectName, ...]:
     """The service accounts behind a service, sorted: of its pods with sidecars, ready or not."""
     found = {ObjectName(service.namespace, one.service_account) for one in answering(mesh, service, workload)}
     return tuple(sorted(found))
 
 
 @query
-def endpoints(mesh: Mesh, service: ObjectName, number: int) -> tuple[Endpoint, ...]:
+def endpoints(mesh: MeshState, service: ObjectName, number: int) -> tuple[Endpoint, ...]:
     """Where a port of a service is answered now: by pods with sidecars that are ready. Sorted."""
     return offered_by(mesh, service, number, workload)
 
 
-def offered_by(mesh: Mesh, service: ObjectName, number: int, member: Member) -> tuple[Endpoint, ...]:
+def offered_by(mesh: MeshState, service: ObjectName, number: int, member: Member) -> tuple[Endpoint, ...]:
     """Where a port of a service is answered now by such pods. Sorted."""
     offered = port(mesh, service, number)
     if offered is None:
@@ -165,7 +165,7 @@ def offered_by(mesh: Mesh, service: ObjectName, number: int, member: Member) -> 
 
 @query
 def _answering_at(
-    mesh: Mesh, service: ObjectName, member: Member
+    mesh: MeshState, service: ObjectName, member: Member
 ) -> dict[str, tuple[tuple[ObjectName, str, int], ...]]:
     """Name of a slice's port → pod, address and number of each that answers there now.
 
@@ -186,7 +186,7 @@ def _by_family(six_first: bool) -> Callable[[Endpoint], tuple[bool, Endpoint]]: 
 
 
 @query
-def _endpoint_settings(mesh: Mesh, service: ObjectName) -> tuple[bool, bool]:
+def _endpoint_settings(mesh: MeshState, service: ObjectName) -> tuple[bool, bool]:
     """Whether pods count before they are ready, and whether IPv6 is the service's first family."""
     found = mesh.services.get(service)
     if found is None:
@@ -195,26 +195,26 @@ def _endpoint_settings(mesh: Mesh, service: ObjectName) -> tuple[bool, bool]:
 
 
 @query
-def is_sticky(mesh: Mesh, service: ObjectName) -> bool:
+def is_sticky(mesh: MeshState, service: ObjectName) -> bool:
     """Whether the calls of a client go to one endpoint of a service; of a headless one the client chooses it."""
     found = mesh.services.get(service)
     return found is not None and found.spec.session_affinity == "ClientIP" and found.spec.cluster_ip != "None"
 
 
 @query
-def addresses(mesh: Mesh, service: ObjectName) -> Addresses:
+def addresses(mesh: MeshState, service: ObjectName) -> ServiceAddresses:
     """Where clients connect to: the cluster addresses, or those of the pods of a headless service."""
     found = mesh.services.get(service)
     if found is None:
-        return Addresses(headless=False, hosts=())
+        return ServiceAddresses(headless=False, hosts=())
     if found.spec.cluster_ip != "None":
-        return Addresses(headless=False, hosts=addresses_of_service(mesh, service))
+        return ServiceAddresses(headless=False, hosts=addresses_of_service(mesh, service))
     hosts = {one.address for one in answering(mesh, service, workload) if one.address}
-    return Addresses(headless=True, hosts=tuple(sorted(hosts)))
+    return ServiceAddresses(headless=True, hosts=tuple(sorted(hosts)))
 
 
 @query
-def age(mesh: Mesh, service: ObjectName) -> tuple[str, ObjectName]:
+def age(mesh: MeshState, service: ObjectName) -> tuple[str, ObjectName]:
     """Sorts services so that the oldest is first: who wins a conflict."""
     found = mesh.services.get(service)
     return (found.metadata.creation_timestamp if found else "", service)

@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 from services.compiler.derive.membership import workload
 from services.compiler.derive.services.offers import accounts, age, ports
-from services.compiler.engine import exceptions, query
+from services.compiler.engine import exception_query, query
 from services.compiler.ir import OpenPort, Protocol
-from services.compiler.mesh_state import Mesh, SelectorPair
+from services.compiler.mesh_state import MeshState, SelectorPair
 from shared.kubernetes.reserved_ports import LISTENING
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import Pod
 
 
 @query
-def services_of_pod(mesh: Mesh, pod: ObjectName) -> tuple[ObjectName, ...]:
+def services_of_pod(mesh: MeshState, pod: ObjectName) -> tuple[ObjectName, ...]:
     """Services that lead to a pod: whose selector its labels meet, or whose hand-made slices name it. Oldest first."""
     found = mesh.pods.get(pod)
     if found is None:
@@ -36,7 +36,7 @@ def services_of_pod(mesh: Mesh, pod: ObjectName) -> tuple[ObjectName, ...]:
 
 
 @query
-def open_ports(mesh: Mesh, pod: ObjectName) -> tuple[OpenPort, ...]:
+def open_ports(mesh: MeshState, pod: ObjectName) -> tuple[OpenPort, ...]:
     """Ports of a pod that services lead to. If two services disagree on a protocol, the older service wins.
 
     It wins also where it is beyond a budget and opens nothing: what is left out must not change what a younger service
@@ -76,7 +76,9 @@ def _container_ports(pod: Pod) -> dict[str, int]:
 
 
 @query
-def _faces(mesh: Mesh, account: ObjectName) -> tuple[tuple[tuple[ObjectName, ...], tuple[tuple[str, int], ...]], ...]:
+def _faces(
+    mesh: MeshState, account: ObjectName
+) -> tuple[tuple[tuple[ObjectName, ...], tuple[tuple[str, int], ...]], ...]:
     """The different pods of an account by the services that lead to them, and their named ports. Sorted."""
     found: set[tuple[tuple[ObjectName, ...], tuple[tuple[str, int], ...]]] = set()
     for name in mesh.pods_of_account.get(account):
@@ -86,7 +88,7 @@ def _faces(mesh: Mesh, account: ObjectName) -> tuple[tuple[tuple[ObjectName, ...
     return tuple(sorted(found))
 
 
-class Overruled(NamedTuple):
+class OverruledPort(NamedTuple):
     """A port of a service that an older one takes for something else."""
 
     number: int
@@ -98,9 +100,9 @@ class Overruled(NamedTuple):
 
 
 @query
-def overruled(mesh: Mesh, service: ObjectName) -> tuple[Overruled, ...]:
+def overruled(mesh: MeshState, service: ObjectName) -> tuple[OverruledPort, ...]:
     """Ports of a service whose protocol another, older one decides otherwise. Sorted."""
-    found: set[Overruled] = set()
+    found: set[OverruledPort] = set()
     for account in accounts(mesh, service):
         for shape, named in _faces(mesh, account):
             if service in shape:
@@ -109,8 +111,8 @@ def overruled(mesh: Mesh, service: ObjectName) -> tuple[Overruled, ...]:
 
 
 def _overruled(
-    mesh: Mesh, service: ObjectName, older: tuple[ObjectName, ...], named: dict[str, int]
-) -> Iterable[Overruled]:
+    mesh: MeshState, service: ObjectName, older: tuple[ObjectName, ...], named: dict[str, int]
+) -> Iterable[OverruledPort]:
     decided: dict[int, tuple[Protocol, ObjectName]] = {}
     for other in older:
         for port in ports(mesh, other):
@@ -120,7 +122,7 @@ def _overruled(
     for port in ports(mesh, service):
         number = named.get(port.target) if isinstance(port.target, str) else port.target
         if number in decided and decided[number][0] != port.protocol:
-            yield Overruled(port.number, port.protocol, number, decided[number][1])
+            yield OverruledPort(port.number, port.protocol, number, decided[number][1])
 
 
 Shape = tuple[ObjectName, ...]
@@ -128,14 +130,14 @@ Shape = tuple[ObjectName, ...]
 
 
 @query
-def shapes(mesh: Mesh, account: ObjectName) -> tuple[tuple[Shape, int], ...]:
+def shapes(mesh: MeshState, account: ObjectName) -> tuple[tuple[Shape, int], ...]:
     """The different pods of an account by the services that lead to them, and the ports of these. Sorted."""
     found = {services_of_pod(mesh, pod) for pod in mesh.pods_of_account.get(account) if workload(mesh, pod) is not None}
     return tuple(sorted((shape, sum(len(ports(mesh, service)) for service in shape)) for shape in found))
 
 
-@exceptions
-def services_beyond(mesh: Mesh, namespace: str) -> frozenset[ObjectName]:
+@exception_query
+def services_beyond(mesh: MeshState, namespace: str) -> frozenset[ObjectName]:
     """Services that open no port, because the older ones of the namespace have used up its budget of open ports.
 
     What counts is the ports of a service, once for each kind of pod that it leads to: each is a chain of a listener.

@@ -31,7 +31,7 @@ _NUMBERS = frozenset(
 MongoDB."""
 
 
-class Spoken(NamedTuple):
+class PortProtocol(NamedTuple):
     """What a port speaks."""
 
     protocol: Protocol
@@ -39,19 +39,19 @@ class Spoken(NamedTuple):
     """False: nothing of the port says it, so it is HTTP because most are."""
 
 
-def spoken(port: ServicePort) -> Spoken:
+def spoken(port: ServicePort) -> PortProtocol:
     """By `appProtocol`, else by the prefix of the port's name, else by its number, else HTTP.
 
     An `appProtocol` that we do not know is bytes: whoever wrote `mysql` did not mean HTTP.
     """
     if port.app_protocol:
-        return Spoken("http" if port.app_protocol.lower() in _HTTP else "tcp", said=True)
+        return PortProtocol("http" if port.app_protocol.lower() in _HTTP else "tcp", said=True)
     name = port.name.lower()
     if _begins(name, _HTTP_NAMES):
-        return Spoken("http", said=True)
+        return PortProtocol("http", said=True)
     if _begins(name, _TCP_NAMES) or _begins(name, _SERVICES) or port.port in _NUMBERS:
-        return Spoken("tcp", said=True)
-    return Spoken("http", said=False)
+        return PortProtocol("tcp", said=True)
+    return PortProtocol("http", said=False)
 
 
 def _begins(name: str, words: tuple[str, ...]) -> bool:

@@ -13,7 +13,7 @@ from services.ca.core.cluster_state import ClusterState
 from services.ca.log.rotation_progress import FleetProgress
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.records import events
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.records.snapshot import SDS
 from tests.integration.xds_edge.names import CLASS, CLUSTER, POD, STREAMS, spiffe
 from tests.integration.xds_edge.world import World, world

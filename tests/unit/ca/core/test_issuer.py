@@ -25,7 +25,7 @@ from shared.errors import MeshlogError
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.identity.spiffe import SpiffeId
 from shared.identity.token_sealing import Opener, binding, generate_sealing_key, seal, seal_token
-from shared.records.certificates import SigningAnswer, SigningRequest, TrustBundle
+from shared.records.certificate_records import SigningAnswer, SigningRequest, TrustBundle
 from shared.svid import BACKDATE, validate_svid
 from tests.unit.identity.cluster import Cluster
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from services.ca.core.rotation_plan import Candidate, RotationFacts, RotationPlan, first_bundle, plan
 from shared.meshconfig.root_certificate import Role
-from shared.records.certificates import SealingKey, TrustBundle, TrustedRoot
+from shared.records.certificate_records import SealingKey, TrustBundle, TrustedRoot
 
 
 def candidate(name: str, role: Role, domain: str = "cluster.local") -> Candidate:

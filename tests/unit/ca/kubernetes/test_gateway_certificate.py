@@ -16,7 +16,7 @@ from services.ca.app import App
 from services.ca.core.kube_api import KubeAnswer
 from services.ca.http.bundle_endpoint import BundleEndpoint
 from services.ca.kubernetes import gateway_certificate
-from shared.records.certificates import decode_note
+from shared.records.certificate_records import decode_note
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
 from tests.unit.ca.fake_kubernetes import FakeKubernetes

@@ -10,7 +10,7 @@ from services.ca import rotation_controller
 from services.ca.core.root_certificates import WantedRoot
 from services.ca.core.rotation_plan import Role, RotationPlan, RotationStep
 from services.ca.kubernetes.root_status import RotationOutcome, root_status
-from shared.records.certificates import TrustBundle, TrustedRoot
+from shared.records.certificate_records import TrustBundle, TrustedRoot
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
 from tests.unit.ca.fake_kubernetes import FakeKubernetes

@@ -10,7 +10,7 @@ from services.ca.kubernetes.bundle_distributor import BundleDistributor, bundle_
 from services.ca.log.bundle_publisher import BundlePublisher
 from shared.eventlog.protocol import Draft, StaleWriterError
 from shared.identity.token_sealing import sealing_key_id
-from shared.records.certificates import SealingKey, TrustBundle, decode_bundle, encode
+from shared.records.certificate_records import SealingKey, TrustBundle, decode_bundle, encode
 from shared.records.subjects import Streams
 from shared.service.watch_value import Latest
 from shared.streams.memory import MemoryLogs

@@ -9,7 +9,7 @@ from services.ca.log.rotation_progress import FleetProgress
 from shared.eventlog.protocol import Draft
 from shared.identity.service_account_tokens import TokenVerifier
 from shared.projected_objects import ANNOTATION_SIDECAR, Meta, Pod, PodSpec, PodStatus
-from shared.records.certificates import SigningAnswer, TrustBundle, TrustedRoot, encode
+from shared.records.certificate_records import SigningAnswer, TrustBundle, TrustedRoot, encode
 from shared.records.events import Event
 from shared.records.events import encode as encode_event
 from shared.records.proxy_status import ProxyStatus, TypeStatus, encode_status

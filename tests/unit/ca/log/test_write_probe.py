@@ -12,7 +12,7 @@ from services.ca.log.write_probe import WriteProbe
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import LogUnavailableError
 from shared.identity.spiffe import SpiffeId
-from shared.records.certificates import decode_note
+from shared.records.certificate_records import decode_note
 from shared.records.subjects import Streams
 from shared.streams.memory import MemoryLogs
 from tests.unit.ca.running import certificate_authority, requester, tasks

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 
 from cli.arrival.rollout import Tracker
-from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus
+from shared.records.proxy_status import NackedResource, ProxyStatus, TypeStatus
 from shared.records.snapshot import CDS, FORMAT, Commit, Proxy, Resource, ViewChange, resource_hash
 
 
@@ -45,7 +45,7 @@ def change(version: int, parent: int, body: bytes) -> Commit:
     )
 
 
-def status(pod: str, acked: int, at: int, refusal: Refusal | None = None) -> ProxyStatus:
+def status(pod: str, acked: int, at: int, refusal: NackedResource | None = None) -> ProxyStatus:
     return ProxyStatus(
         cluster="c",
         namespace="n",
@@ -111,7 +111,7 @@ def test_a_refusal_is_named_with_the_proxys_own_words() -> None:
     tracker = Tracker()
     tracker.take_commit(keyframe())
     tracker.take_commit(change(7, 5, b"2"))
-    refusal = Refusal(version=7, resources={"x": "h"}, message="no such thing")
+    refusal = NackedResource(version=7, resources={"x": "h"}, message="no such thing")
     tracker.take_status(status("a", 5, at=100, refusal=refusal))
     assert tracker.rollout(after=5, until=7).refusals == ("c/n/a: Cluster: no such thing",)
 

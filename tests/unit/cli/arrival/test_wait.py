@@ -26,7 +26,7 @@ from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import Draft, LogUnavailableError
 from shared.records.events import SCHEMA, encode
 from shared.records.pins import pin_of
-from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records.proxy_status import NackedResource, ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import TYPE_URLS
 from tests.property.history.test_pinning import pin_event
 from tests.property.history.worlds import STREAMS, exported, recorded
@@ -68,7 +68,7 @@ def refuses(key: str, head: int) -> TypeStatus:
     if not key.endswith("buyer-0"):
         return acknowledges(key, head)
     return TypeStatus(
-        sent=head, acked=1, refusal=Refusal(version=head, resources={"x": "y"}, message="no such cluster 'x'")
+        sent=head, acked=1, refusal=NackedResource(version=head, resources={"x": "y"}, message="no such cluster 'x'")
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from cli.certificates.roots import Root
 from cli.certificates.rotation import Rotation, Wish
 from shared.errors import BadInputError
-from shared.records.certificates import AuditNote, TrustBundle, TrustedRoot
+from shared.records.certificate_records import AuditNote, TrustBundle, TrustedRoot
 from shared.records.proxy_status import ProxyStatus
 from tests.waiting import eventually
 

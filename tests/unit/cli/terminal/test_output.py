@@ -23,9 +23,9 @@ from cli.demo.report import Check
 from cli.demo.view import Live
 from cli.terminal import output
 from shared.eventlog.protocol import Draft
-from shared.records.certificates import AuditNote, SigningAnswer, encode
-from shared.records.events import Event, Origin
-from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus, encode_status
+from shared.records.certificate_records import AuditNote, SigningAnswer, encode
+from shared.records.events import Event, EventOrigin
+from shared.records.proxy_status import NackedResource, ProxyStatus, TypeStatus, encode_status
 from shared.records.snapshot import CDS, SDS
 from shared.records.subjects import Streams
 from tests.property.history.worlds import exported, recorded
@@ -84,7 +84,7 @@ def harmless(text: str) -> None:
 
 def hostile_bookstore() -> list[Event]:
     """The bookstore, applied by a manager whose name is an attack, with an object that is left out for its text."""
-    origin = Origin(source="watch", manager=HOSTILE[:120])
+    origin = EventOrigin(source="watch", manager=HOSTILE[:120])
     bad = objects.event(
         "TrafficTarget",
         "store",
@@ -98,7 +98,7 @@ def hostile_bookstore() -> list[Event]:
 async def statuses(log: Any, pods: Sequence[str]) -> None:
     for number, pod in enumerate(pods):
         namespace, _, name = pod.partition("/")
-        refusal = Refusal(version=1, resources={HOSTILE: HOSTILE}, message=HOSTILE)
+        refusal = NackedResource(version=1, resources={HOSTILE: HOSTILE}, message=HOSTILE)
         status = ProxyStatus(
             cluster=objects.CLUSTER,
             namespace=namespace,

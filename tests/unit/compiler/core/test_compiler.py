@@ -9,8 +9,8 @@ import pytest
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.derive.classes import WorkloadClass
-from services.compiler.mesh_state import Mesh, MeshSettings
-from services.compiler.views.view import View, view
+from services.compiler.mesh_state import MeshSettings, MeshState
+from services.compiler.views.view_refs import ViewRefs, view
 from shared.records.events import Event
 from shared.records.snapshot import CDS, Snapshot
 from tests.unit.compiler import objects
@@ -89,7 +89,7 @@ def test_a_view_that_cannot_be_compiled_holds_what_it_held_and_the_others_go_on(
     buyer, thief = (next(name for name in before if name.startswith(f"buy/{who}~")) for who in ("buyer", "thief"))
     works = view.function
 
-    def fails_for_the_buyer(context: Mesh, workload_class: WorkloadClass) -> View:
+    def fails_for_the_buyer(context: MeshState, workload_class: WorkloadClass) -> ViewRefs:
         found = works(context, workload_class)
         if workload_class.id == buyer:
             raise ZeroDivisionError("a bug of ours")

@@ -12,8 +12,8 @@ import re2
 
 from services.compiler.core.compiler import Compiler
 from services.compiler.log import loop_turns
-from services.compiler.log.publisher import Publication
-from services.compiler.log.snapshot_store import Snapshots
+from services.compiler.log.publisher import Publisher
+from services.compiler.log.snapshot_store import SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from shared.policy import regexes
 from shared.records.events import Event
@@ -75,13 +75,13 @@ class Scene:
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(self.loop.create_task(work))
 
-    async def begin(self) -> Publication:
+    async def begin(self) -> Publisher:
         log = await self.logs.open(STREAMS.leases)
         subject = STREAMS.lease_subject("compiler")
         lease = Lease(log, subject=subject, instance="a")
-        publication = Publication(
+        publication = Publisher(
             await self.logs.open(STREAMS.events),
-            Snapshots(await self.logs.open(STREAMS.snapshots), await self.logs.open(STREAMS.keyframes), STREAMS),
+            SnapshotStore(await self.logs.open(STREAMS.snapshots), await self.logs.open(STREAMS.keyframes), STREAMS),
             scope=SCOPE,
             compiler=lambda: Compiler(MeshSettings()),
             ready=lambda _name, _ready, _why: None,
@@ -155,6 +155,6 @@ def test_health_checks_are_answered_while_a_compiler_begins_with_all_of_that_in_
 def test_without_turns_others_wait_longer_than_a_lease(loop: SimulatedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail."""
     regexes.forget()
-    monkeypatch.setattr(loop_turns.Turns.__init__, "__kwdefaults__", {"seconds": 3600.0})
+    monkeypatch.setattr(loop_turns.LoopTurns.__init__, "__kwdefaults__", {"seconds": 3600.0})
     scene = loop.run_until_complete(bombed(loop))
     assert scene.longest > TTL

@@ -12,8 +12,8 @@ import pytest
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.log import publisher as publication
-from services.compiler.log.publisher import Limits, Publication
-from services.compiler.log.snapshot_store import Kept, Snapshots
+from services.compiler.log.publisher import KeyframePolicy, Publisher
+from services.compiler.log.snapshot_store import HistoryRetention, SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import EMPTY, HEADER_BEGINS, HEADER_EPOCH_RECORDS, Draft
@@ -53,7 +53,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Running:
-    def __init__(self, logs: MemoryLogs, publication: Publication) -> None:
+    def __init__(self, logs: MemoryLogs, publication: Publisher) -> None:
         self.logs = logs
         self.publication = publication
         self.ready: dict[str, tuple[bool, str]] = {}
@@ -71,15 +71,19 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    logs: MemoryLogs, *, build: str = "b1", limits: Limits | None = None, leads: Callable[[], bool] = lambda: True
+    logs: MemoryLogs,
+    *,
+    build: str = "b1",
+    limits: KeyframePolicy | None = None,
+    leads: Callable[[], bool] = lambda: True,
 ) -> AsyncGenerator[Running]:
-    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    snapshots = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     ready: dict[str, tuple[bool, str]] = {}
 
     def set_ready(name: str, is_ready: bool, why: str) -> None:  # noqa: FBT001
         ready[name] = is_ready, why
 
-    publication = Publication(
+    publication = Publisher(
         await logs.open(STREAMS.events),
         snapshots,
         scope=SCOPE,
@@ -100,7 +104,7 @@ async def running(
 
 
 async def read_back(logs: MemoryLogs) -> Snapshot:
-    snapshots = Snapshots(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
+    snapshots = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
     await snapshots.load()
     return snapshots.published
 
@@ -247,7 +251,7 @@ async def test_an_outage_of_the_log_is_waited_out() -> None:
 
 async def test_keyframes_let_readers_skip_the_commits_before() -> None:
     logs, mesh = await recorded()
-    async with running(logs, limits=Limits(commits=1)) as compiler:
+    async with running(logs, limits=KeyframePolicy(commits=1)) as compiler:
         await compiler.reaches(len(mesh))
         await write(logs, [objects.deleted("TrafficSplit", "store", "canary")])
         await compiler.reaches(len(mesh) + 1)
@@ -381,7 +385,9 @@ async def test_the_past_is_forgotten_behind_a_keyframe_and_the_present_is_not() 
     mesh = objects.bookstore()
     changed = list(mesh)
     await write(logs, mesh)
-    async with running(logs, limits=Limits(commits=2, kept=Kept(seconds=0, keyframes=2))) as compiler:
+    async with running(
+        logs, limits=KeyframePolicy(commits=2, kept=HistoryRetention(seconds=0, keyframes=2))
+    ) as compiler:
         await compiler.reaches(len(mesh))
         for address in range(1, 12):
             changed.append(objects.answered_at(8080 + address))
@@ -457,7 +463,7 @@ async def test_a_lost_commit_that_a_keyframe_holds_is_said_again(
     """Simulation, seed 6241: an edge that had not read it yet waited for the next change, at the version before."""
     monkeypatch.setattr(publication, "GLANCE", 0.02)
     logs, mesh = await recorded()
-    async with running(logs, limits=Limits(commits=1)) as compiler:
+    async with running(logs, limits=KeyframePolicy(commits=1)) as compiler:
         await compiler.reaches(len(mesh))
         await write(logs, [objects.answered_at(8081)])
         snapshots = compiler.publication.snapshots
@@ -583,7 +589,7 @@ async def test_a_leader_notices_damage_that_only_a_newcomer_would_meet(monkeypat
     """Simulation, seed 195: a changed commit between the newest keyframe and the end."""
     monkeypatch.setattr(publication, "GLANCE", 0.02)
     logs, mesh = await recorded()
-    async with running(logs, limits=Limits(scrub=0.05)) as compiler:
+    async with running(logs, limits=KeyframePolicy(scrub=0.05)) as compiler:
         await compiler.reaches(len(mesh))
         for number in (1, 2):
             await write(logs, [objects.answered_at(8080 + number)])

@@ -24,7 +24,7 @@ from shared.eventlog.protocol import Draft
 from shared.policy import support_matrix
 from shared.records.events import Event, ObjectKey, encode, encode_object
 from shared.records.pins import PIN_KIND, PIN_NAME, Pin, pin_of
-from shared.records.proxy_status import ProxyStatus, Refusal, TypeStatus
+from shared.records.proxy_status import NackedResource, ProxyStatus, TypeStatus
 from shared.records.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange, record_causes
 from shared.records.subjects import Streams
 from shared.service.background_task import background_task
@@ -74,7 +74,7 @@ def proxy(pod: str, workload_class: str = "k") -> Proxy:
 
 
 def status(pod: str, acked: int, *, connected: bool = True, refused: str = "") -> ProxyStatus:
-    refusal = Refusal(version=9, resources={}, message=refused) if refused else None
+    refusal = NackedResource(version=9, resources={}, message=refused) if refused else None
     types = {CDS: TypeStatus(sent=acked, acked=acked, refusal=refusal)}
     return ProxyStatus(
         cluster="c1",

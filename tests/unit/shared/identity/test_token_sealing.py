@@ -18,7 +18,7 @@ from shared.identity.token_sealing import (
     seal,
     seal_token,
 )
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 
 TOKEN = b"header.payload.signature"
 

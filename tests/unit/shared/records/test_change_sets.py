@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.ingestor.core.observations import ChangeSetMembership
 from services.ingestor.core.projection import parse_change_set
-from shared.records.change_sets import stamp
+from shared.records.change_set_annotation import stamp
 
 
 def test_objects_of_one_namespace_are_counted_as_before() -> None:

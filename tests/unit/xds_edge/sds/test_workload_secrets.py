@@ -22,7 +22,7 @@ from services.xds_edge.sds.workload_secrets import (
 )
 from shared.identity.service_account_tokens import WorkloadToken
 from shared.identity.spiffe import SpiffeId
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.svid import IssuedSvid, SigningRefusedError, SvidUnavailableError
 from tests.waiting import eventually
 

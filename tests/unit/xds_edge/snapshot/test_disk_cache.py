@@ -11,7 +11,7 @@ from services.xds_edge.snapshot import disk_cache
 from services.xds_edge.snapshot.disk_cache import LastGood
 from shared.eventlog.protocol import Checkpoint
 from shared.projected_objects import TokenIssuer
-from shared.records.certificates import TrustBundle
+from shared.records.certificate_records import TrustBundle
 from shared.records.snapshot import CDS, FORMAT, Commit, Resource, ViewChange
 
 STATE = LastGood(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shared.io.addresses import canonical
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 from shared.projected_objects import EndpointSlice, Pod, Service, SliceEndpoint
 
 ENDED = frozenset({"Succeeded", "Failed"})

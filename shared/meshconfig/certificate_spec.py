@@ -15,7 +15,7 @@ RSA_BITS = (2048, 3072, 4096)
 _GATEWAY_LIFETIME = 86400.0
 
 
-class GatewayWish(msgspec.Struct, frozen=True):
+class GatewayCertificateSpec(msgspec.Struct, frozen=True):
     """`certificate.ingressGateway`: a certificate for an ingress gateway outside the mesh."""
 
     names: tuple[str, ...]
@@ -31,7 +31,7 @@ class CertificateSpec(msgspec.Struct, frozen=True):
     lifetime: float | None = None
     """Seconds; none: the CA's own setting."""
     key_type: str = DEFAULT_KEY
-    gateway: GatewayWish | None = None
+    gateway: GatewayCertificateSpec | None = None
 
 
 def read_certificates(spec: Mapping[str, Any], *, about: str = "MeshConfig") -> CertificateSpec:
@@ -68,7 +68,7 @@ def _key(bits: object, about: str) -> str:
     return f"RSA-{bits}"
 
 
-def _gateway(wish: object, about: str) -> GatewayWish | None:
+def _gateway(wish: object, about: str) -> GatewayCertificateSpec | None:
     if wish is None:
         return None
     wished = cast("dict[str, Any]", wish if isinstance(wish, dict) else {})
@@ -81,7 +81,7 @@ def _gateway(wish: object, about: str) -> GatewayWish | None:
         sentence = "certificate.ingressGateway needs subjectAltNames and a secret's name and namespace"
         raise BadInputError("config/ingress-gateway", sentence, about=about)
     lifetime = _seconds(wished, "validityDuration", about) or _GATEWAY_LIFETIME
-    return GatewayWish(
+    return GatewayCertificateSpec(
         names=cast("tuple[str, ...]", tuple(names)),
         lifetime=lifetime,
         secret=place["name"],

@@ -5,43 +5,49 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.compiler.derive.budgets.fit import Item, beyond_for, fitting, offers_left_out, targets_left_out
-from services.compiler.derive.membership import calls, hears, is_member, is_permissive, members
+from services.compiler.derive.membership import (
+    called_namespaces,
+    is_member,
+    is_permissive,
+    members,
+    receives_services_of,
+)
 from services.compiler.derive.policy.grants import Grant, granting, services_of_account
 from services.compiler.derive.policy.identity_bindings import destinations_of, targets_from, targets_to
 from services.compiler.derive.policy.route_groups import Problem
 from services.compiler.derive.policy.splits import roots_over
 from services.compiler.derive.services.offers import accounts
 from services.compiler.engine import query
-from services.compiler.mesh_state import Mesh
-from shared.policy.names import ObjectName
+from services.compiler.mesh_state import MeshState
+from shared.policy.object_name import ObjectName
 
 
 @query
-def grant(mesh: Mesh, name: ObjectName) -> Grant | None:
+def grant(mesh: MeshState, name: ObjectName) -> Grant | None:
     """What a traffic target grants, if it is within its namespace's budget; none: nothing."""
     return None if name in targets_left_out(mesh, name.namespace) else granting(mesh, name)
 
 
 @query
-def grants_to(mesh: Mesh, account: ObjectName) -> tuple[Grant, ...]:
+def grants_to(mesh: MeshState, account: ObjectName) -> tuple[Grant, ...]:
     """Everything that traffic targets let through to the pods of a service account."""
     found = (grant(mesh, name) for name in targets_to(mesh, account))
     return tuple(item for item in found if item is not None)
 
 
 @query
-def _opened(mesh: Mesh, namespace: str) -> tuple[ObjectName, ...]:
+def _opened(mesh: MeshState, namespace: str) -> tuple[ObjectName, ...]:
     """Services of a namespace with pods that have sidecars, and the roots over them, if it is permissive."""
     if not is_permissive(mesh, namespace):
         return ()
     found: dict[ObjectName, bool] = {}
     for service in mesh.services_of_namespace.get(namespace):
         if accounts(mesh, service):
-            tell(mesh, found, service)
+            add_with_roots(mesh, found, service)
     return fitting(mesh, tuple(sorted(found.items())), offers_left_out(mesh, namespace))
 
 
-def tell(mesh: Mesh, found: dict[ObjectName, bool], service: ObjectName) -> None:
+def add_with_roots(mesh: MeshState, found: dict[ObjectName, bool], service: ObjectName) -> None:
     """Note a service with pods behind it, and the roots over it, which are only told of because of their splits."""
     found[service] = True
     for root in roots_over(mesh, service):
@@ -49,14 +55,14 @@ def tell(mesh: Mesh, found: dict[ObjectName, bool], service: ObjectName) -> None
 
 
 @query
-def opened(mesh: Mesh, namespaces: tuple[str, ...] | None) -> tuple[ObjectName, ...]:
+def opened(mesh: MeshState, namespaces: tuple[str, ...] | None) -> tuple[ObjectName, ...]:
     """Services that every member may call, of these namespaces or (none) of all. Sorted."""
     chosen = members(mesh) if namespaces is None else [name for name in namespaces if is_member(mesh, name)]
     return tuple(service for namespace in chosen for service in _opened(mesh, namespace))
 
 
 @query
-def _entitled(mesh: Mesh, account: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
+def _entitled(mesh: MeshState, account: ObjectName) -> tuple[tuple[ObjectName, bool], ...]:
     """Services that some traffic target lets an account call, sorted, and whether because of their own pods.
 
     These are the services with pods of a destination behind them, and the roots over these. A target is written by its
@@ -65,22 +71,26 @@ def _entitled(mesh: Mesh, account: ObjectName) -> tuple[tuple[ObjectName, bool],
     found: dict[ObjectName, bool] = {}
     for name in targets_from(mesh, account):
         target = mesh.targets.get(name)
-        if target is None or not hears(mesh, account.namespace, name.namespace) or grant(mesh, name) is None:
+        if (
+            target is None
+            or not receives_services_of(mesh, account.namespace, name.namespace)
+            or grant(mesh, name) is None
+        ):
             continue
         for destination in destinations_of(mesh, target):
             for service in services_of_account(mesh, destination):
-                tell(mesh, found, service)
+                add_with_roots(mesh, found, service)
     return tuple(sorted(found.items()))
 
 
 @query
-def left_out(mesh: Mesh, account: ObjectName) -> dict[Item, Problem]:
+def left_out(mesh: MeshState, account: ObjectName) -> dict[Item, Problem]:
     """Services, and splits of them, that an account may call and that are beyond what its sidecars take."""
     return beyond_for(mesh, account, tuple(service for service, _ in _entitled(mesh, account)))
 
 
 @query
-def granted(mesh: Mesh, account: ObjectName) -> tuple[ObjectName, ...]:
+def granted(mesh: MeshState, account: ObjectName) -> tuple[ObjectName, ...]:
     """Services that some traffic target lets an account call, and that its sidecars are told of. Sorted."""
     return fitting(mesh, _entitled(mesh, account), left_out(mesh, account))
 
@@ -97,23 +107,23 @@ class Scope(NamedTuple):
 
 
 @query
-def scope_of(mesh: Mesh, account: ObjectName, dual: bool) -> Scope:  # noqa: FBT001 (arguments of a query are its identity)
+def scope_of(mesh: MeshState, account: ObjectName, dual: bool) -> Scope:  # noqa: FBT001 (arguments of a query are its identity)
     """Whose outbound configuration the pods of an account have."""
-    namespaces = calls(mesh, account.namespace)
+    namespaces = called_namespaces(mesh, account.namespace)
     # Accounts whose traffic targets add nothing to what is permissive share one configuration.
     adds = any(not is_permissive(mesh, service.namespace) for service in granted(mesh, account))
     return Scope(account if adds else None, namespaces, dual)
 
 
 @query
-def reachable(mesh: Mesh, scope: Scope) -> tuple[ObjectName, ...]:
+def reachable(mesh: MeshState, scope: Scope) -> tuple[ObjectName, ...]:
     """Services that a client of this scope gets configuration for. Sorted."""
     shared = opened(mesh, scope.namespaces)
     return shared if scope.account is None else tuple(sorted({*shared, *granted(mesh, scope.account)}))
 
 
 @query
-def bare(mesh: Mesh, scope: Scope) -> frozenset[ObjectName]:
+def without_split(mesh: MeshState, scope: Scope) -> frozenset[ObjectName]:
     """Services whose split is left out for a client of this scope."""
     left = dict(left_out(mesh, scope.account)) if scope.account is not None else dict[Item, Problem]()
     for namespace in dict.fromkeys(service.namespace for service in reachable(mesh, scope)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import BadInputError
-from shared.meshconfig.certificates import read_certificates
+from shared.meshconfig.certificate_spec import read_certificates
 from shared.meshconfig.images import LEAVE_OUT, judged
 from shared.meshconfig.pods import read_mesh_spec
 

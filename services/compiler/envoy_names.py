@@ -6,7 +6,7 @@ Names that Envoy sees are stable: they say which service and port, never which p
 from __future__ import annotations
 
 from shared.names import DENIED_CLUSTER
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 BLACKHOLE = "blackhole"
 """Cluster without endpoints: connections to it are closed at once."""

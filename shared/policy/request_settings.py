@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.policy.model import EscapedSlashes
-from shared.policy.names import ObjectName
+from shared.policy.object_name import ObjectName
 
 MAX_FORWARDERS = 16
 """Trusted forwarders of one MeshConfig or one namespace."""
