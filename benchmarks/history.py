@@ -26,7 +26,7 @@ from cli.history.timeline import Timeline
 from cli.plan.planner import plan
 from cli.replay.verification import Replay
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.publisher import KeyframePolicy
+from services.compiler.log.keyframe_writer import KeyframePolicy
 from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.chain import chain_batch
 from shared.eventlog.protocol import EMPTY, Checkpoint, Draft, Record

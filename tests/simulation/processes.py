@@ -8,7 +8,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from services.compiler.core.compiler import Compiler
-from services.compiler.log.publisher import KeyframePolicy, Publisher
+from services.compiler.log.keyframe_writer import KeyframePolicy
+from services.compiler.log.publisher import Publisher
 from services.compiler.log.snapshot_store import HistoryRetention, SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from services.ingestor.core.reflector import Reflector, ReflectorLimits

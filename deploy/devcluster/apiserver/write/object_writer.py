@@ -77,8 +77,8 @@ class ObjectWriter:
     async def transact(self, objects: Sequence[Obj], options: WriteOptions) -> list[StoredObject]:
         """Apply all objects in one commit: consecutive resource versions, or nothing. Raises what one raises.
 
-        Each gets the annotation `meshlog.io/change-set` (`shared.records.change_set_annotation`), so that who watches several
-        kinds can tell when it has seen them all.
+        Each gets the annotation `meshlog.io/change-set` (`shared.records.change_set_annotation`), so that a
+        reader of several kinds knows when it has seen them all.
         """
         placed = [self._place(obj) for obj in objects]
         annotation = stamp(uuid.uuid4().hex, [target.namespace for target, _obj in placed])

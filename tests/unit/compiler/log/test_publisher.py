@@ -12,7 +12,8 @@ import pytest
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.log import publisher as publication
-from services.compiler.log.publisher import KeyframePolicy, Publisher
+from services.compiler.log.keyframe_writer import KeyframePolicy
+from services.compiler.log.publisher import Publisher
 from services.compiler.log.snapshot_store import HistoryRetention, SnapshotStore
 from services.compiler.mesh_state import MeshSettings
 from shared.eventlog.epoch import new_epoch
