@@ -101,7 +101,7 @@ class App:
         ]
 
     def unready(self) -> str:
-        """Returns why the log may differ from the cluster; empty: it does not."""
+        """Returns why the log may differ from the cluster; empty if it does not."""
         if self.writer.trouble:
             return self.writer.trouble
         failing = sorted(

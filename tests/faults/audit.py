@@ -47,7 +47,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
     """Read the whole log and the whole cluster, and compare."""
     streams = Streams()
     log = logs.existing(streams.events)
-    verifier, book = ChainVerifier(), ObjectIndex()
+    verifier, index = ChainVerifier(), ObjectIndex()
     count = epochs = end = 0
     resumed = 0  # the first record after the newest break: what was said before may have been unsaid in between
     broken = ""
@@ -62,26 +62,26 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
             continue
         if begins:
             epochs, broken = epochs + 1, ""
-            book.clear()
+            index.clear()
         event = events.decode(record.payload)
-        before = _newest(book, event)
-        book.fold(record)
-        now = _newest(book, event)
+        before = _newest(index, event)
+        index.fold(record)
+        now = _newest(index, event)
         if before is None or now is None or before.sequence < resumed:
             continue
         if (before.uid, before.digest) == (now.uid, now.digest):
             doubled.append(f"{record.sequence} {record.subject} says what {before.sequence} said")
     missing = broken or verifier.headless
     lost = [missing] if missing else []
-    lost += [line for kind in kinds(mesh_namespace=namespace) for line in await _missing(api, kind, book)]
+    lost += [line for kind in kinds(mesh_namespace=namespace) for line in await _missing(api, kind, index)]
     return Verdict(events=count, epochs=epochs, lost=tuple(lost), doubled=tuple(doubled), end=end)
 
 
-def _newest(book: ObjectIndex, event: events.Event) -> KnownObject | None:
-    return book.get(event.kind, NamespacedName(namespace=event.namespace, name=event.name))
+def _newest(index: ObjectIndex, event: events.Event) -> KnownObject | None:
+    return index.get(event.kind, NamespacedName(namespace=event.namespace, name=event.name))
 
 
-async def _missing(api: Api, kind: WatchedKind, book: ObjectIndex) -> list[str]:
+async def _missing(api: Api, kind: WatchedKind, index: ObjectIndex) -> list[str]:
     version = kind.version
     if not version:
         status, group = await api.request("GET", f"/apis/{kind.group}")
@@ -102,4 +102,4 @@ async def _missing(api: Api, kind: WatchedKind, book: ObjectIndex) -> list[str]:
         ),
         confirming=True,
     )
-    return [str(change)[:300] for change in compare(book.objects(kind.name), listed).changes]
+    return [str(change)[:300] for change in compare(index.objects(kind.name), listed).changes]

@@ -8,7 +8,7 @@ Namespaces are never held: objects in a namespace are admitted only once the log
 Namespace would wait for objects that wait for the Namespace. They count in their set all the same.
 
 A set is identified by its id *and* by its declared number of objects per namespace. An object counts in its own
-namespace only, so a user of one namespace who knows the id of a set in others can neither complete nor end it.
+namespace only, so a user of one namespace can neither complete nor end a set of others, even with its id.
 """
 
 from __future__ import annotations

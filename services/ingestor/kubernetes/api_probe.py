@@ -28,7 +28,7 @@ class ApiProbe:
         self.changed = asyncio.Event()
         """Set when `trouble` changes; its waiter clears it."""
         self.trouble = ""
-        """Why the server does not answer; empty: it does."""
+        """Why the server does not answer; empty if it does."""
 
     async def run(self) -> None:
         """Probe for ever."""

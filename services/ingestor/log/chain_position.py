@@ -45,11 +45,11 @@ class ChainPosition:
         self.broken = False
         """Whether the next append must begin a new epoch; the index is empty then."""
         self.trouble = "starting"
-        """Why nothing can be appended now; empty: it can."""
+        """Why nothing can be appended now; empty if it can."""
         self.floor = 0
         """Highest sequence that was ever seen: a new epoch must lie beyond it, because versions only grow."""
         self.newer = ""
-        """Why the log needs a newer build; empty: it does not. The index lacks that event and all later ones."""
+        """Why the log needs a newer build; empty if it does not. The index lacks that event and all later ones."""
         self.latest = ""
         """The latest epoch that was ever seen: a new one must be later, whatever the clock reads."""
         self.lost = ""
@@ -171,7 +171,7 @@ class ChainPosition:
         return first is not None and first.sequence > seen.sequence
 
     async def _read_through(self) -> tuple[ObjectIndex, Checkpoint, str]:
-        """Returns index, last checkpoint, and why the chain is broken; empty: it is not."""
+        """Returns index, last checkpoint, and why the chain is broken; empty if it is not."""
         self.missing, self.newer = 0, ""
         index, verifier, why = ObjectIndex(), ChainVerifier(), ""
         async for record in self._log.read(subjects=self.scope):

@@ -142,12 +142,12 @@ class EventWriter:
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be appended now; empty: it can."""
+        """Why nothing can be appended now; empty if it can."""
         return self._position.newer or self._refused or self._position.trouble
 
     @property
     def newer(self) -> str:
-        """Why the log needs a newer build; empty: it does not."""
+        """Why the log needs a newer build; empty if it does not."""
         return self._position.newer
 
     async def put(self, observation: Observation) -> None:

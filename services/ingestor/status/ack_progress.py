@@ -174,7 +174,7 @@ class AckProgress:
         ]
 
     def left_out(self, key: ObjectKey) -> list[Quarantined]:
-        """Returns why the object, or a part of it, is left out; empty: it is not."""
+        """Returns why the object, or a part of it, is left out; empty if it is not."""
         return self._quarantine.get(key, [])
 
     def concerned(self, key: ObjectKey, sequence: int) -> ConcernedProxies:
@@ -186,7 +186,7 @@ class AckProgress:
         return ConcernedProxies(sum(held.connected for held in found), tuple(waiting))
 
     def refusal(self, proxy: str) -> str:
-        """Returns the proxy's message about the resources that it still refuses; empty: it refuses none."""
+        """Returns the proxy's message about the resources that it still refuses; empty if it refuses none."""
         status = self._statuses.get(proxy)
         for one in status.types.values() if status is not None else ():
             if one.refusal is not None:

@@ -40,7 +40,7 @@ class StatusFacts(msgspec.Struct, frozen=True, kw_only=True):
     left_out: tuple[tuple[str, str], ...] = ()
     """Code and sentence of each reason why it, or a part of it, is not used."""
     unsupported: str = ""
-    """A sentence about its fields that this build does not support yet; empty: it supports all."""
+    """A sentence about its fields that this build does not support yet; empty if it supports all."""
     concerned: int = 0
     """Connected proxies whose configuration depends on it."""
     waiting: tuple[str, ...] = ()

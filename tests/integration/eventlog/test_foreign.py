@@ -99,10 +99,10 @@ async def test_what_the_server_writes_of_itself_stops_nobody(tmp_path: Path) -> 
                     await eventually(lambda: lease.held, within=10, what="it leads")
                 assert logs.foreign.counts[STREAMS.events] >= 6
                 assert logs.foreign.counts[STREAMS.snapshots] >= 3
-            standing = ChainPosition(log, SCOPE, retry=0.1)
-            await standing.recover()
-            assert not standing.broken
-            assert standing.tip == tip
+            position = ChainPosition(log, SCOPE, retry=0.1)
+            await position.recover()
+            assert not position.broken
+            assert position.tip == tip
             again = SnapshotStore(await logs.open(STREAMS.snapshots), await logs.open(STREAMS.keyframes), STREAMS)
             await again.load()
             assert again.published.version == tip.sequence

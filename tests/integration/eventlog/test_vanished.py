@@ -68,6 +68,6 @@ async def test_the_leader_misses_what_a_server_lost_while_it_was_down(
 
 
 async def _whole(log: EventLog, objects: int) -> bool:
-    standing = ChainPosition(log, SCOPE, retry=0.1)
-    await standing.recover()
-    return not standing.broken and standing.index.counts() == {"TrafficSplit": objects}
+    position = ChainPosition(log, SCOPE, retry=0.1)
+    await position.recover()
+    return not position.broken and position.index.counts() == {"TrafficSplit": objects}

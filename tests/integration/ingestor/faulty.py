@@ -33,7 +33,7 @@ class FaultyApi:
         self.answers: list[web.Response] = []
         """Given to the next requests for pods instead of what is the case."""
         self.stalled = False
-        """Watches are accepted, and then nothing is heard of them any more."""
+        """Watches are accepted, and then send nothing any more."""
         self.drop_every = 0
         """Leave out each n-th line of a watch; 0: none."""
         self.piece = 0

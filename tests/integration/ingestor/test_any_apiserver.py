@@ -86,7 +86,7 @@ class World:
             await source.close()
 
     async def history(self, kind: str = "") -> list[events.Event]:
-        """What the log says (of a kind), in order."""
+        """Returns the events of the log (of a kind), in order."""
         found = [events.decode(record.payload) async for record in self.log.read()]
         return [event for event in found if not kind or event.kind == kind]
 

@@ -219,10 +219,10 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
     world.kubeconfig.write_text(world.api.kubeconfig(world.url))
     source = await KubernetesSource.connect(str(world.kubeconfig))
     async with world.ingestor() as ingestor, _closed(source):
-        reach = AckProgress(cluster="c1", kinds=REPORTED)
+        progress = AckProgress(cluster="c1", kinds=REPORTED)
         writer = StatusWriter(source, {kind.name: kind for kind in kinds(mesh_namespace="x")}, now=lambda: NOW)
         reporter = StatusReporter(
-            reach,
+            progress,
             ingestor.writer.index,
             writer,
             writer.write_event,
@@ -238,7 +238,7 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
         sequence = (await world.log.bounds())[1]
         left_out = Quarantined(key=key, code="smi/split-root", sentence="root default/shop is no Service")
         head = Commit(format=1, version=sequence, parent=0, epoch="e", build="b")
-        reach.take_commit(structs.replace(head, quarantine=[left_out], mesh_namespaces=["default"]))
+        progress.take_commit(structs.replace(head, quarantine=[left_out], mesh_namespaces=["default"]))
         await asyncio.sleep(ReportPace().settle)
         await reporter.turn()
         told = await cluster.get("trafficsplits.split.smi-spec.io", "default", "shop")

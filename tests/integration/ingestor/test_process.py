@@ -1,4 +1,4 @@
-"""The ingestor as a process, with a real NATS: ready, killed, started again, and bad input said in one sentence."""
+"""The ingestor as a process, with a real NATS: ready, killed, started again, and bad input reported in one sentence."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Process:
         await eventually(lambda: asyncio.to_thread(probe), within=20.0, what="the ingestor is ready")
 
     async def answer(self, path: str) -> str:
-        """What one of its pages says, whatever the status."""
+        """Returns the body of one of its pages, whatever the status."""
 
         def get() -> str:
             try:

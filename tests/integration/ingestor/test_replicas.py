@@ -1,4 +1,4 @@
-"""Two replicas as processes over a real NATS, and two clusters over one log: who writes, and that nothing is lost."""
+"""Two replicas as processes over a real NATS, and two clusters over one log: one writes, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""An API server whose packets arrive and that hears nothing any more, in a network of its own: what a watch does.
+"""A watch on an API server that receives no packets any more, while its own arrive, in a network namespace of its own.
 
     python -m tests.integration.ingestor.unheard KUBECONFIG      writes the kubeconfig there; prints JSON
 
 A process of its own, because only one with a single thread may enter a user namespace. The kernel is asked to be
-quicker than it is in earnest, so that nobody waits for ten seconds.
+quicker than it is in earnest, so that no test waits for ten seconds.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
 
 
 async def main(kubeconfig: Path) -> None:
-    """Watch; fall silent; say when and how the watch ended, and whether the next one works."""
+    """Watch; fall silent; print when and how the watch ended, and whether the next one works."""
     application = web.Application()
     application.router.add_route("GET", "/{path:.*}", answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1)

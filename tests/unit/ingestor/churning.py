@@ -35,7 +35,7 @@ class Mesh:
         """`latency`: seconds of one request to the API server."""
         self.clock = asyncio.get_running_loop().time
         self.latency = latency
-        self.book, self.reach = ObjectIndex(), AckProgress(cluster="c1", kinds={"TrafficTarget"})
+        self.index, self.progress = ObjectIndex(), AckProgress(cluster="c1", kinds={"TrafficTarget"})
         self.sequence = self.published = 0
         self.living: dict[NamespacedName, Projected] = {}
         self.sequences: dict[NamespacedName, int] = {}
@@ -46,8 +46,8 @@ class Mesh:
         self.news: list[ObjectEvent] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.reporter = StatusReporter(
-            self.reach,
-            self.book,
+            self.progress,
+            self.index,
             self.write,
             self.tell,
             cluster="c1",
@@ -58,7 +58,7 @@ class Mesh:
         )
 
     async def write(self, report: StatusReport) -> Outcome:
-        """The API server takes a status, and its watch tells of it."""
+        """The API server accepts a status, and its watch reports it."""
         self.writes.append(self.clock())
         self.requests += 1
         self.most_at_once = max(self.most_at_once, self.requests)
@@ -75,7 +75,7 @@ class Mesh:
         return Outcome.WRITTEN
 
     def change(self, number: int, *, bad: bool = False) -> None:
-        """Somebody edits an object; the ingestor writes it into the log."""
+        """A person edits an object; the ingestor appends it to the log."""
         name = NamespacedName("shop", f"t{number}")
         held = self.living.get(name)
         self.sequence += 1
@@ -93,9 +93,9 @@ class Mesh:
         self.living[name] = item
         self.reporter.note(ObjectUpdated(item))
         applied = AppliedChange(item, 0)
-        self.book.enter(applied)
-        self.book.appended(applied, self.sequence)
-        self.book.commit_round()
+        self.index.enter(applied)
+        self.index.appended(applied, self.sequence)
+        self.index.commit_round()
         self.sequences[name] = self.sequence
         (self.bad.add if bad else self.bad.discard)(name)
         self.dirty.add(name)
@@ -105,10 +105,10 @@ class Mesh:
         while True:
             await asyncio.sleep(every)
             if self.sequence == self.published:
-                self.reach.take_progress(self.sequence)
+                self.progress.take_progress(self.sequence)
                 continue
             commit, classes = self._commit()
-            self.reach.take_commit(commit)
+            self.progress.take_commit(commit)
             self.published = commit.version
             self.reporter.progress_changed()
             version = commit.version
@@ -157,24 +157,24 @@ class Mesh:
         return found, classes
 
     def _acknowledge(self, version: int, classes: set[int]) -> None:
-        """Only who is concerned: the others keep the watermark that they have."""
+        """Only the concerned proxies acknowledge: the others keep their watermark."""
         for number in range(PROXIES):
             if number % CLASSES in classes:
                 types = {CDS: TypeStatus(sent=version, acked=version)}
-                self.reach.take_status(
+                self.progress.take_status(
                     ProxyStatus("c1", "shop", f"p{number}", "u", "web", "e", connected=True, since=0, types=types)
                 )
         self.reporter.progress_changed()
 
     def disconnect(self, number: int) -> None:
         """A proxy is gone."""
-        self.reach.take_status(
+        self.progress.take_status(
             ProxyStatus("c1", "shop", f"p{number}", "u", "web", "e", connected=False, since=0, types={})
         )
         self.reporter.progress_changed()
 
     def wrong(self) -> list[str]:
-        """Objects whose status does not say what is the case."""
+        """Returns the objects whose status is wrong."""
         return [f"{name}: {found}" for name in self.living if (found := self._wrong(name))]
 
     def _wrong(self, name: NamespacedName) -> str:

@@ -151,7 +151,7 @@ async def history(log: EventLog, cluster: str = "c1") -> list[events.Event]:
 
 
 async def state(log: EventLog) -> dict[str, tuple[str, str]]:
-    """What the log says that lives: object → (uid, address of the pod or the like)."""
+    """Returns the living objects of the log: object → (uid, body)."""
     living: dict[str, tuple[str, str]] = {}
     for event in await history(log):
         if event.operation == events.DELETED:

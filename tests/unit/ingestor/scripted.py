@@ -35,7 +35,7 @@ class ScriptedServer:
         """The next streaming list ends after so many objects."""
         self.watches = 0
         self.silent = False
-        """Watches say nothing at all any more."""
+        """Watches send nothing any more."""
         self._page = page
         self._streams = streams
         self._states: dict[int, dict[str, dict[tuple[str, str], dict[str, Any]]]] = {}

@@ -43,14 +43,14 @@ class Between(MemoryLog):
 async def test_an_epoch_that_another_has_begun_meanwhile_is_enough_if_it_lies_beyond_what_was_read(
     beyond: int, *, broken: bool
 ) -> None:
-    """Simulation: who stood by kept the news that the log had gone back, and began one more epoch when it led."""
+    """Simulation: a standby remembered that the log had been rolled back, and began another epoch when it led."""
     log = Between()
     await log.append(drafts("abc"), scope=SCOPE, after=EMPTY, epoch=FIRST)
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
-    assert standing.tip.sequence == 3
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
+    assert position.tip.sequence == 3
     log.roll_back(0)
     log.beyond = beyond
-    await standing.catch_up(standing.tip)
-    assert standing.tip.epoch == LATER
-    assert standing.broken is broken
+    await position.catch_up(position.tip)
+    assert position.tip.epoch == LATER
+    assert position.broken is broken

@@ -25,7 +25,7 @@ async def test_a_changed_record_that_looks_like_one_of_a_newer_build_calls_for_a
     changed = events.encode(told[index - 1]).replace(b'"Service"', b'"Serrice"')
     assert changed != events.encode(told[index - 1])
     log.corrupt(index, changed)
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
-    assert standing.broken
-    assert not standing.newer
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
+    assert position.broken
+    assert not position.newer

@@ -1,4 +1,4 @@
-"""A leader that is deposed while the log is away keeps its round to itself: by the time it is heard, it is the past."""
+"""A leader that is deposed while the log is away does not append its round: the round may be older than the log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Door:
 
 
 async def test_a_round_that_was_kept_while_the_log_was_away_is_not_told_after_another_leads() -> None:
-    """`kill -9` of a NATS server under a real mesh: the log said for good that an endpoint was not ready."""
+    """`kill -9` of a NATS server under a real mesh: the log kept an endpoint as not ready for ever."""
     server, log = ScriptedServer(), MemoryLog()
     door = Door(log)
     server.apply_pod("a", ip="10.0.0.1")

@@ -1,6 +1,6 @@
-"""Epochs follow each other in the order of their ids, whatever the clocks of those who begin them say.
+"""Epochs follow each other in the order of their ids, whatever the clocks of their writers show.
 
-An edge that holds an older version tells by the ids which of two epochs is the later. One that was begun by a clock
+An edge that holds an older version compares the ids to find the later of two epochs. One that was begun by a clock
 that is behind would count as the older, and its edges would go back.
 """
 

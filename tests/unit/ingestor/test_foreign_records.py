@@ -101,7 +101,7 @@ async def _has(log: MemoryLog, name: str) -> bool:
 
 
 async def test_the_newest_pin_is_kept_behind_what_stands_in_its_place() -> None:
-    """Before the log forgets, what lives is said again: the pin too, though nonsense stands under its subject."""
+    """Before a trim, living objects are appended again: the pin too, though a foreign record has its subject."""
     ticks = itertools.count(1)
     log = MemoryLogs(STREAMS, clock=lambda: next(ticks) * 1_000_000_000).stream(STREAMS.events)
     await write_chained(log, _pod("p"), scope=SCOPE, epoch="e1-m")
@@ -110,11 +110,11 @@ async def test_the_newest_pin_is_kept_behind_what_stands_in_its_place() -> None:
         await intruded(log, "another thing as a pin")
         await intruded(log, "pin without place")
         await write_chained(log, _pod(f"p{number}"), scope=SCOPE)
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
-    assert not standing.broken
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
+    assert not position.broken
     log.intrude(STREAMS.event_subject("c1", "Pod", "x", "y"), ANSWER)
-    await Compactor(log, SCOPE, window=9.0, slack=4).run(standing)
+    await Compactor(log, SCOPE, window=9.0, slack=4).run(position)
     assert (await log.bounds())[0] > 20
     found = await log.last(PIN_SUBJECT)
     assert found is not None
@@ -124,7 +124,7 @@ async def test_the_newest_pin_is_kept_behind_what_stands_in_its_place() -> None:
     async for record in log.read(subjects=SCOPE):
         verifier.fold(record)
     assert not verifier.headless
-    assert verifier.checkpoint == standing.tip
+    assert verifier.checkpoint == position.tip
 
 
 def _pod(name: str) -> Draft:
@@ -145,13 +145,13 @@ async def test_a_damaged_record_is_still_a_reason_for_an_epoch() -> None:
 async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
     logs = MemoryLogs(STREAMS)
     snapshots, statuses = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.status)
-    reach = AckProgress(cluster="c1", kinds=[])
+    progress = AckProgress(cluster="c1", kinds=[])
 
     async def write(_report: StatusReport | ObjectEvent) -> Outcome:
         return Outcome.WRITTEN
 
     reporter = StatusReporter(
-        reach,
+        progress,
         ObjectIndex(),
         write,
         write,
@@ -161,7 +161,7 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
         now=lambda: "",
         clock=lambda: 0.0,
     )
-    hearing = StatusLogFollower(reach, reporter, STREAMS, outage=0.01)
+    hearing = StatusLogFollower(progress, reporter, STREAMS, outage=0.01)
 
     async def publish(version: int, parent: int) -> None:
         commit = Commit(format=1, version=version, parent=parent, epoch="e1", build="b")
@@ -180,20 +180,20 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
         damaged = chunked_payload.split(b"damaged", STREAMS.snapshot_subject, version=2)
         await write_chained(snapshots, msgspec.structs.replace(damaged[0], payload=b"changed"))
         await publish(3, 1)
-        await eventually(lambda: reach.version == 3, within=5, what="the commit behind it is taken")
+        await eventually(lambda: progress.version == 3, within=5, what="the commit behind it is taken")
         subject = STREAMS.status_subject("c1", "shop", "p")
         statuses.intrude(subject, ANSWER)
         status = ProxyStatus("c1", "shop", "p", "u", "s", "edge", connected=True, since=1)
         await statuses.publish(Draft(subject, encode_status(status)))
         statuses.intrude(subject, b"")
-        await eventually(lambda: "c1/shop/p" in reach._statuses, within=5, what="the status is taken")  # pyright: ignore[reportPrivateUsage]
+        await eventually(lambda: "c1/shop/p" in progress._statuses, within=5, what="the status is taken")  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_the_only_record_of_a_log_that_was_damaged_is_damage() -> None:
-    """Nothing stands before it and nothing behind it: it tells by itself that it was changed."""
+    """No record precedes or follows it: its own hash shows that it was changed."""
     log = events_log()
     await write_chained(log, _pod("a"), scope=SCOPE)
     log.corrupt(1, b"no event")
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
-    assert standing.broken
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
+    assert position.broken

@@ -1,4 +1,4 @@
-"""A log that takes no more is said to be full, in its own words, and what waits arrives once there is room."""
+"""A full log is reported with its own message, and what waits is appended once there is room."""
 
 from __future__ import annotations
 

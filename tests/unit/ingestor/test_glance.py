@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 
 class Glancing:
-    """A writer whose reflectors are the test, and whose clock stands still until it is told otherwise."""
+    """A writer whose reflectors are the test, and whose clock stands still until the test moves it."""
 
     def __init__(self, log: MemoryLog, *, scrub: float = 60.0) -> None:
         self.now = 0.0
@@ -65,7 +65,7 @@ class Glancing:
         await self.says(lambda names: item.name.name in names, what=f"{item.name} is written")
 
     async def says(self, right: Callable[[set[str]], bool], *, what: str) -> None:
-        """Wait until what the newest epoch says that lives is right."""
+        """Wait until the living objects of the newest epoch are right."""
 
         async def probe() -> bool:
             return right(await living(self.log))
@@ -85,7 +85,7 @@ async def living(log: MemoryLog) -> set[str]:
 
 
 async def test_news_from_before_a_new_epoch_is_not_written_after_its_lists() -> None:
-    """Simulation, seed 1002: news that was taken just before a look found damage outlived the object it was about."""
+    """Simulation, seed 1002: an observation taken just before an inspection found damage outlived its object."""
     async with Glancing(MemoryLog()).running() as glancing:
         first = projected("first", rv=11)
         await glancing.write(first)

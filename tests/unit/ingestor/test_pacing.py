@@ -74,7 +74,7 @@ def test_one_that_the_server_keeps_waiting_keeps_no_other_and_is_not_written_twi
             mesh.change(number)
         await asyncio.sleep(SOON)
         assert [one.partition(":")[0] for one in mesh.wrong()] == [str(stuck)]
-        # Its class is told of again and again, and so it is looked at.
+        # Statuses of its class arrive again and again, so it is evaluated.
         for number in (20, 40, 60):
             mesh.change(number)
             await asyncio.sleep(SOON)
@@ -121,7 +121,7 @@ def test_a_server_that_takes_less_has_the_pauses_that_it_asks_for_and_is_asked_f
         mesh, taken = Mesh(latency=0.005), list[float]()
 
         def answer(_: StatusReport) -> RetryLater | float:
-            """It takes 200 in a second, and says so."""
+            """It accepts 200 in a second, and refuses more with a delay."""
             if sum(moment > mesh.clock() - 1.0 for moment in taken[-200:]) >= 200:
                 return RetryLater(2.0)
             taken.append(mesh.clock())

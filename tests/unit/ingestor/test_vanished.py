@@ -1,4 +1,4 @@
-"""Records that vanish from the midst of the log, behind everybody who has read them, are missed soon."""
+"""Records lost from the middle of the log, after every reader has read them, are detected soon."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ async def test_what_vanishes_behind_a_leader_is_missed_at_its_next_look(
 
 
 async def _lives(log: MemoryLog, pods: int) -> bool:
-    standing = await recovered(log)
-    return not standing.broken and standing.index.counts() == {"Pod": pods}
+    position = await recovered(log)
+    return not position.broken and position.index.counts() == {"Pod": pods}
 
 
 async def test_what_vanished_while_the_log_was_away_is_missed_when_it_is_back() -> None:
@@ -62,9 +62,9 @@ async def test_what_vanished_while_the_log_was_away_is_missed_when_it_is_back() 
 
 async def test_what_is_trimmed_and_what_others_trim_is_no_damage() -> None:
     _, log = await grown()
-    standing = await recovered(log)
-    await Compactor(log, SCOPE, window=20, slack=40).run(standing)
-    assert not await standing.lost_records()
+    position = await recovered(log)
+    await Compactor(log, SCOPE, window=20, slack=40).run(position)
+    assert not await position.lost_records()
     later = ChainPosition(log, SCOPE, retry=0.01)
     await later.recover()
     log.lose(log.sequences[3])

@@ -38,7 +38,7 @@ def small(kind: WatchedKind) -> dict[str, Any]:
 
 
 def large(kind: WatchedKind) -> dict[str, Any]:
-    """The same with more than the log takes: in its labels, which every kind has, and in what policy may say."""
+    """The same with more than the log takes: in its labels, which every kind has, and in the contents of policy."""
     value = small(kind)
     value["metadata"]["labels"]["much"] = TEXT
     if "spec" in value:

@@ -86,9 +86,9 @@ async def _written(_report: StatusReport | ObjectEvent) -> Outcome:
     return Outcome.WRITTEN
 
 
-def reporter(reach: AckProgress) -> StatusReporter:
+def reporter(progress: AckProgress) -> StatusReporter:
     return StatusReporter(
-        reach,
+        progress,
         ObjectIndex(),
         _written,
         _written,
@@ -108,19 +108,19 @@ def commit(version: int, *, parent: int = 0, subject: str = STREAMS.snapshot_sub
 async def test_after_the_loss_of_everything_reports_go_on_with_lower_versions() -> None:
     logs = MemoryLogs()
     snapshots, keyframes = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.keyframes)
-    reach = AckProgress(cluster="c1", kinds=[])
-    hearing = StatusLogFollower(reach, reporter(reach), STREAMS, outage=0.01)
+    progress = AckProgress(cluster="c1", kinds=[])
+    hearing = StatusLogFollower(progress, reporter(progress), STREAMS, outage=0.01)
     async with tasks(hearing.follow_commits(snapshots, keyframes)):
         await write_chained(snapshots, *commit(100))
-        await eventually(lambda: reach.version == 100, within=5, what="the first version")
+        await eventually(lambda: progress.version == 100, within=5, what="the first version")
         await write_chained(snapshots, *commit(3), epoch="e2")
         await write_chained(snapshots, *commit(4, parent=3))
-        await eventually(lambda: reach.version == 4, within=5, what="versions of the new epoch")
+        await eventually(lambda: progress.version == 4, within=5, what="versions of the new epoch")
         await write_chained(snapshots, *commit(4, parent=3))
         await write_chained(snapshots, *commit(9, parent=8))
         await write_chained(keyframes, *commit(10, subject=STREAMS.keyframe_subject))
         await write_chained(snapshots, *commit(12, parent=10))
-        await eventually(lambda: reach.version == 12, within=5, what="a keyframe leads beyond a gap")
+        await eventually(lambda: progress.version == 12, within=5, what="a keyframe leads beyond a gap")
 
 
 def test_a_commit_is_taken_once_and_damage_costs_that_commit_alone() -> None:

@@ -1,4 +1,4 @@
-"""The adapter to the API server, against a server that answers byte for byte what a test says (faults 5, 13, 14)."""
+"""The client of the API server, against a server that answers with a test's bytes (faults 5, 13, 14)."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_a_list_that_confirms_the_past_rules() -> None:
 
 
 def test_a_confirming_list_newer_than_the_suspicion_is_only_behind_another_writer() -> None:
-    """Between the two lists somebody wrote version 200: the second list (160) has confirmed nothing."""
+    """Version 200 was written between the two lists: the second list (160) confirms nothing."""
     difference = compare(held(projected("a", rv=200)), listed(rv="160", confirming=True), suspected=150)
     assert difference.changes == ()
     assert difference.suspect == 200

@@ -111,21 +111,21 @@ async def test_a_standby_that_takes_over_a_broken_log_begins_a_new_epoch() -> No
 
 def known_of(item: Projected, sequence: int = 5) -> ObjectIndex:
     """A book that holds one object."""
-    book = ObjectIndex()
-    book.enter(AppliedChange(item, 0))
-    book.appended(AppliedChange(item, 0), sequence)
-    book.commit_round()
-    return book
+    index = ObjectIndex()
+    index.enter(AppliedChange(item, 0))
+    index.appended(AppliedChange(item, 0), sequence)
+    index.commit_round()
+    return index
 
 
 def test_news_beside_a_list_that_is_not_written_yet_outlives_a_look_at_the_log() -> None:
-    """Simulation, seed 193: the deletion was let go, as the log had never heard of the object; the list was not."""
+    """Simulation, seed 193: the deletion was dropped, as the log had never contained the object; the list was kept."""
     standby, item = StandbyBuffer(), projected(rv=20)
     standby.keep(KindListed(kind="Pod", resource_version="20", objects=(item,)))
     gone = ObjectDeleted(kind="Pod", name=item.name, uid=item.uid, resource_version="21")
     standby.keep(gone)
-    book = ObjectIndex()
-    standby.forget_written(book)
+    index = ObjectIndex()
+    standby.forget_written(index)
     kept = standby.take()
     assert kept == [] or gone in kept, "a list without the news after it is the past"
 
@@ -143,10 +143,10 @@ def test_news_beside_a_list_stays_while_the_list_has_other_news() -> None:
 def test_a_list_is_settled_when_the_watch_after_it_has_come_as_far_as_the_log() -> None:
     standby, old, new = StandbyBuffer(), projected(rv=20), projected(rv=30, ip="10.0.0.9")
     standby.keep(KindListed(kind="Pod", resource_version="25", objects=(old,)))
-    book = known_of(new)
-    assert standby.forget_written(book) == set(), "the log is ahead of the list: who is right?"
+    index = known_of(new)
+    assert standby.forget_written(index) == set(), "the log is ahead of the list: who is right?"
     standby.keep(ObjectUpdated(new))
-    assert standby.forget_written(book) == {"Pod"}
+    assert standby.forget_written(index) == {"Pod"}
     assert standby.take() == []
 
 
@@ -157,10 +157,10 @@ def test_the_end_of_an_object_is_the_end_of_its_predecessor() -> None:
     standby.keep(ObjectUpdated(projected(uid="new", rv=31)))
     last = ObjectDeleted(kind="Pod", name=old.name, uid="new", resource_version="32")
     standby.keep(last)
-    book = known_of(old)
-    standby.forget_written(book)
+    index = known_of(old)
+    standby.forget_written(index)
     assert standby.take() == [last]
-    verdict, changes = delete(book.get("Pod", old.name), last)
+    verdict, changes = delete(index.get("Pod", old.name), last)
     assert (verdict, [type(change) for change in changes]) == ("written", [DeletedChange])
     assert isinstance(changes[0], DeletedChange)
     assert changes[0].uid == "old", "the event is about the object that the log holds"

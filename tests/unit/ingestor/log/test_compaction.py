@@ -44,15 +44,15 @@ async def grown() -> tuple[ScriptedServer, MemoryLog]:
 async def test_what_lives_is_said_again_before_the_old_part_is_forgotten() -> None:
     server, log = await grown()
     before = await state(log)
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
     retention = Compactor(log, SCOPE, window=20, slack=40)
-    await retention.run(standing)
+    await retention.run(position)
     first, last = await log.bounds()
     assert first == retention.trimmed_to > 50
     assert await state(log) == before, "and the chain holds"
     assert [record.headers.get(HEADER_KEPT) is not None async for record in log.read()].count(True) == 2
-    assert standing.tip == await log.tip(SCOPE)
+    assert position.tip == await log.tip(SCOPE)
     again = ChainPosition(log, SCOPE, retry=0.01)
     await again.recover()
     assert not again.broken
@@ -65,9 +65,9 @@ async def test_what_lives_is_said_again_before_the_old_part_is_forgotten() -> No
 async def trimmed(*, window: float = 20) -> tuple[ScriptedServer, MemoryLog]:
     """The same log after retention has been at work."""
     server, log = await grown()
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
-    await Compactor(log, SCOPE, window=window, slack=40).run(standing)
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
+    await Compactor(log, SCOPE, window=window, slack=40).run(position)
     return server, log
 
 
@@ -76,9 +76,9 @@ async def test_a_trimmed_log_that_loses_its_beginning_is_broken(lost: int) -> No
     server, log = await trimmed()
     for sequence in log.sequences[:lost]:
         log.lose(sequence)
-    standing = await recovered(log)
-    assert standing.broken
-    assert "was trimmed up to" in standing.lost
+    position = await recovered(log)
+    assert position.broken
+    assert "was trimmed up to" in position.lost
     async with Rig(server, log, name="b") as rig:
         await eventually(lambda: rig.writer.counts.epochs, within=5, what="a new epoch begins")
         await agrees(log, server)
@@ -86,12 +86,12 @@ async def test_a_trimmed_log_that_loses_its_beginning_is_broken(lost: int) -> No
 
 
 async def test_a_trimmed_log_that_loses_what_was_said_again_is_broken() -> None:
-    """Simulation, seed 7286: it went back to the middle of what was said again, and looked as if nothing else lived."""
+    """Simulation, seed 7286: after a rollback into the re-appended records no other object seemed to live."""
     server, log = await trimmed()
     kept = [record.sequence async for record in log.read() if HEADER_KEPT in record.headers]
     log.roll_back(kept[0])
-    standing = await recovered(log)
-    assert standing.broken
+    position = await recovered(log)
+    assert position.broken
     async with Rig(server, log, name="b") as rig:
         await eventually(lambda: rig.writer.counts.epochs, within=5, what="a new epoch begins")
         await agrees(log, server)
@@ -100,9 +100,9 @@ async def test_a_trimmed_log_that_loses_what_was_said_again_is_broken() -> None:
 async def test_a_log_that_was_never_trimmed_and_loses_its_first_record_is_broken() -> None:
     server, log = await grown()
     log.lose(log.sequences[0])
-    standing = await recovered(log)
-    assert standing.broken
-    assert "which nobody trimmed" in standing.lost
+    position = await recovered(log)
+    assert position.broken
+    assert "which nobody trimmed" in position.lost
     async with Rig(server, log, name="b") as rig:
         await eventually(lambda: rig.writer.counts.epochs, within=5, what="a new epoch begins")
         await agrees(log, server)
@@ -110,10 +110,10 @@ async def test_a_log_that_was_never_trimmed_and_loses_its_first_record_is_broken
 
 
 async def test_a_log_is_whole_at_every_step_of_a_trim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash between any two steps, and NATS in the middle of forgetting, leave a log that nobody doubts."""
+    """A crash between any two steps, or NATS in the middle of a trim, leaves a log that no reader takes for broken."""
     _, log = await grown()
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
     steps = 0
 
     async def slowly(*, before: int, subjects: str = ">") -> None:
@@ -125,7 +125,7 @@ async def test_a_log_is_whole_at_every_step_of_a_trim(monkeypatch: pytest.Monkey
             steps += 1
 
     monkeypatch.setattr(log, "trim", slowly)
-    await Compactor(log, SCOPE, window=20, slack=40).run(standing)
+    await Compactor(log, SCOPE, window=20, slack=40).run(position)
     assert steps > 50
     assert not (await recovered(log)).broken
 
@@ -141,10 +141,10 @@ async def test_the_mark_stands_even_where_nothing_has_to_be_said_again() -> None
         for number in range(60):
             server.apply_pod("busy", ip=f"10.2.0.{number}")
             await eventually(lambda want=number + 3: rig.writer.counts.written > want, within=5, what="it is written")
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
     before = await state(log)
-    await Compactor(log, SCOPE, window=62, slack=10).run(standing)
+    await Compactor(log, SCOPE, window=62, slack=10).run(position)
     again = [mark_of(record) async for record in log.read() if mark_of(record)]
     assert again[-1] == (await log.bounds())[0] > marks[0]
     assert await state(log) == before
@@ -152,10 +152,10 @@ async def test_the_mark_stands_even_where_nothing_has_to_be_said_again() -> None
 
 
 async def recovered(log: MemoryLog) -> ChainPosition:
-    """What whoever starts now makes of a log."""
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
-    return standing
+    """Returns the position of an ingestor that starts now."""
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
+    return position
 
 
 async def test_a_trim_under_a_reader_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,16 +181,16 @@ async def test_a_trim_under_a_reader_is_no_damage(monkeypatch: pytest.MonkeyPatc
 
 async def test_little_is_not_worth_trimming() -> None:
     _, log = await grown()
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
     bounds = await log.bounds()
-    await Compactor(log, SCOPE, window=20, slack=1000).run(standing)
-    await Compactor(log, SCOPE, window=10_000, slack=10).run(standing)
+    await Compactor(log, SCOPE, window=20, slack=1000).run(position)
+    await Compactor(log, SCOPE, window=10_000, slack=10).run(position)
     assert await log.bounds() == bounds
 
 
 async def test_a_log_that_ends_before_what_was_compiled_from_it_gets_a_new_epoch_beyond() -> None:
-    """P3, P11: it went back while nobody looked; the version of the snapshot is the witness."""
+    """P3, P11: the log was rolled back while no ingestor ran; the version of the snapshot shows it."""
     server, log = await grown()
     end = (await log.bounds())[1]
     log.roll_back(20)
@@ -221,9 +221,9 @@ async def test_what_is_written_and_compiled_while_a_standby_reads_is_no_sign_of_
         return CompiledPosition((await log.bounds())[1])
 
     monkeypatch.setattr(log, "read", overtaken)
-    standing = ChainPosition(log, SCOPE, retry=0.01, witness=Compiled(witness))
-    await standing.recover()
-    assert not standing.broken
+    position = ChainPosition(log, SCOPE, retry=0.01, witness=Compiled(witness))
+    await position.recover()
+    assert not position.broken
 
 
 async def test_an_epoch_that_nobody_finished_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,11 +240,11 @@ async def test_an_epoch_that_nobody_finished_is_begun_again(monkeypatch: pytest.
 
 
 async def test_a_log_that_goes_away_while_it_is_read_leaves_the_book_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a deletion that follows would be taken for news about nothing."""
+    """Otherwise a later deletion would be taken for one of an unknown object."""
     _, log = await grown()
-    standing = ChainPosition(log, SCOPE, retry=0.01)
-    await standing.recover()
-    before = standing.index.counts()
+    position = ChainPosition(log, SCOPE, retry=0.01)
+    await position.recover()
+    before = position.index.counts()
     read = log.read
 
     async def interrupted(*, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
@@ -255,5 +255,5 @@ async def test_a_log_that_goes_away_while_it_is_read_leaves_the_book_as_it_was(m
 
     monkeypatch.setattr(log, "read", interrupted)
     with pytest.raises(LogUnavailableError):
-        await standing.read_all()
-    assert standing.index.counts() == before
+        await position.read_all()
+    assert position.index.counts() == before

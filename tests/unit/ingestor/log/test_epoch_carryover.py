@@ -1,4 +1,4 @@
-"""A pin outlives the log that it was written to: a new epoch says it again, before anybody compiles it."""
+"""A pin outlives its log: a new epoch contains it before a compiler uses the epoch."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_what_was_unpinned_stays_so() -> None:
 
 
 async def test_an_outage_between_an_epoch_and_its_pin_only_delays_it() -> None:
-    """Nobody compiles the epoch without the pin: it is announced with one record more."""
+    """No compiler uses the epoch without the pin: the epoch declares one record more."""
     server, logs = ScriptedServer(), MemoryLogs(STREAMS)
     log, _ = await pinned_mesh(server, logs)
     log.recreate()

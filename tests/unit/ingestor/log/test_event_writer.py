@@ -241,7 +241,7 @@ async def test_an_outage_of_the_log_loses_and_repeats_nothing() -> None:
 
 
 async def test_an_append_whose_answer_was_lost_is_not_repeated() -> None:
-    """Faults 9 and 30: written, but the writer was told otherwise."""
+    """Faults 9 and 30: appended, but the writer received an error."""
 
     class LosesAnswers(MemoryLog):
         lost = 0

@@ -11,15 +11,15 @@ from tests.unit.ingestor.objects import projected
 
 
 async def test_what_is_gathered_is_the_newest_word_on_each_object_and_no_more() -> None:
-    inbox = WriteQueue(size=10, sets=ChangeSetAssembler(), clock=asyncio.get_running_loop().time, last_set=lambda _: "")
-    gathering = asyncio.create_task(inbox.gather(["Pod", "Service"], None, warn_every=60.0))
-    await inbox.put(KindListed(kind="Pod", resource_version="1", objects=()))
+    queue = WriteQueue(size=10, sets=ChangeSetAssembler(), clock=asyncio.get_running_loop().time, last_set=lambda _: "")
+    gathering = asyncio.create_task(queue.gather(["Pod", "Service"], None, warn_every=60.0))
+    await queue.put(KindListed(kind="Pod", resource_version="1", objects=()))
     for turn in range(500):
-        await inbox.put(ObjectUpdated(projected("flaps", rv=turn + 2)))
+        await queue.put(ObjectUpdated(projected("flaps", rv=turn + 2)))
     gone = projected("gone")
-    await inbox.put(ObjectUpdated(gone))
-    await inbox.put(ObjectDeleted(kind="Pod", name=gone.name, uid=gone.uid, resource_version="600"))
-    await inbox.put(KindAbsent("Service"))
+    await queue.put(ObjectUpdated(gone))
+    await queue.put(ObjectDeleted(kind="Pod", name=gone.name, uid=gone.uid, resource_version="600"))
+    await queue.put(KindAbsent("Service"))
     (group,) = await gathering
     assert len(group.observations) == 4
     (flaps,) = [fact for fact in group.observations if isinstance(fact, ObjectUpdated)]

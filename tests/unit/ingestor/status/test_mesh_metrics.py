@@ -1,4 +1,4 @@
-"""What the ingestor tells of the mesh: events that wait, certificates that have ended, an API server that is away."""
+"""Metrics and remarks about the mesh: waiting events, expired certificates, an API server that is away."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_steady_change_that_is_published_at_once_is_never_late() -> None:
     [(99, True, ["shop/a"]), (100, True, ["shop/a"]), (101, True, []), (0, True, []), (99, False, [])],
 )
 def test_only_certificates_of_connected_proxies_end(until: int, connected: bool, ended: list[str]) -> None:  # noqa: FBT001
-    reach = reached()
-    reach.take_status(msgspec.structs.replace(status("a", 5, connected=connected), certificate_until=until))
-    assert reach.ended(100.0) == ended
+    progress = reached()
+    progress.take_status(msgspec.structs.replace(status("a", 5, connected=connected), certificate_until=until))
+    assert progress.ended(100.0) == ended
 
 
 class Server:

@@ -1,4 +1,4 @@
-"""What policy objects are told: accepted or not and why, on how many proxies, at a bounded pace."""
+"""Conditions of policy objects: accepted or not and why, on how many proxies, at a bounded rate."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def status(pod: str, acked: int, *, connected: bool = True, refused: str = "") -
 
 def reached() -> AckProgress:
     """Version 5: one resource that depends on the target, and two proxies that have it and hold 4."""
-    reach = AckProgress(cluster="c1", kinds={"TrafficTarget", "MeshConfig", "Egress"})
-    reach.take_commit(commit(4))
-    reach.take_commit(
+    progress = AckProgress(cluster="c1", kinds={"TrafficTarget", "MeshConfig", "Egress"})
+    progress.take_commit(commit(4))
+    progress.take_commit(
         commit(
             5,
             parent=4,
@@ -104,12 +104,12 @@ def reached() -> AckProgress:
         )
     )
     for pod in ("a", "b"):
-        reach.take_status(status(pod, 4))
-    return reach
+        progress.take_status(status(pod, 4))
+    return progress
 
 
 class Written:
-    """An API server that takes reports, and answers as told."""
+    """An API server that takes reports, and answers with a given outcome."""
 
     def __init__(self, outcome: Outcome | RetryLater = Outcome.WRITTEN) -> None:
         self.reports: list[StatusReport] = []
@@ -129,21 +129,21 @@ class Written:
 
 
 def reporter(
-    reach: AckProgress,
+    progress: AckProgress,
     written: Written,
     *,
     sequence: int = 5,
     leads: bool = True,
-    book: ObjectIndex | None = None,
+    index: ObjectIndex | None = None,
     pace: ReportPace = PACE,
 ) -> StatusReporter:
-    if book is None:
-        book = ObjectIndex()
-        book.enter(AppliedChange(target(), sequence))
-        book.commit_round()
+    if index is None:
+        index = ObjectIndex()
+        index.enter(AppliedChange(target(), sequence))
+        index.commit_round()
     return StatusReporter(
-        reach,
-        book,
+        progress,
+        index,
         written,
         written.tell,
         cluster="c1",
@@ -157,7 +157,7 @@ def reporter(
 
 
 async def told_of(made: StatusReporter, written: Written) -> list[tuple[str, str]]:
-    """The events that are told."""
+    """Returns the events that are written."""
     task = asyncio.create_task(made.run_events())
     for _ in range(20):
         await asyncio.sleep(0)
@@ -187,22 +187,22 @@ def test_what_turns_bad_is_news_once() -> None:
 
 
 def test_a_view_that_moves_to_other_bytes_moves_the_objects_reach() -> None:
-    reach = reached()
-    assert reach.concerned(KEY, 5) == ConcernedProxies(2, ("c1/shop/a", "c1/shop/b"))
-    reach.take_commit(commit(6, parent=5, proxies={"c1/shop/b": None}))
-    assert reach.concerned(KEY, 5) == ConcernedProxies(1, ("c1/shop/a",))
-    reach.take_status(status("a", 6, connected=False))
-    assert reach.concerned(KEY, 5) == ConcernedProxies(0)
-    reach.take_status(status("a", 6))
+    progress = reached()
+    assert progress.concerned(KEY, 5) == ConcernedProxies(2, ("c1/shop/a", "c1/shop/b"))
+    progress.take_commit(commit(6, parent=5, proxies={"c1/shop/b": None}))
+    assert progress.concerned(KEY, 5) == ConcernedProxies(1, ("c1/shop/a",))
+    progress.take_status(status("a", 6, connected=False))
+    assert progress.concerned(KEY, 5) == ConcernedProxies(0)
+    progress.take_status(status("a", 6))
     plain = Resource(type_url=CDS, name="web", hash="h2", body=b"")
     moved = {"k": ViewChange(put={CDS: {"web": "h2"}})}
-    reach.take_commit(commit(7, parent=6, resources=[plain], views=moved, retired=[(CDS, "web", "h1")]))
-    assert reach.concerned(KEY, 5) == ConcernedProxies(0)
+    progress.take_commit(commit(7, parent=6, resources=[plain], views=moved, retired=[(CDS, "web", "h1")]))
+    assert progress.concerned(KEY, 5) == ConcernedProxies(0)
 
 
 async def test_an_object_is_told_how_far_it_has_come() -> None:
-    reach, written = reached(), Written()
-    made = reporter(reach, written)
+    progress, written = reached(), Written()
+    made = reporter(progress, written)
     made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Accepted"] == ("True", "Accepted", "in force since version 5")
@@ -213,14 +213,14 @@ async def test_an_object_is_told_how_far_it_has_come() -> None:
 
 
 async def test_what_its_status_says_already_is_not_written() -> None:
-    reach, written = reached(), Written()
+    progress, written = reached(), Written()
     for pod in ("a", "b"):
-        reach.take_status(status(pod, 5))
-    made = reporter(reach, written)
+        progress.take_status(status(pod, 5))
+    made = reporter(progress, written)
     made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Programmed"] == ("True", "Programmed", "on 2 of 2 proxies")
-    again = reporter(reach, written)
+    again = reporter(progress, written)
     again.note(
         KindListed(
             kind="TrafficTarget", resource_version="9", objects=(target(conditions=written.reports[0].conditions),)
@@ -231,10 +231,10 @@ async def test_what_its_status_says_already_is_not_written() -> None:
 
 
 async def test_an_object_that_is_left_out_is_told_the_compilers_sentence() -> None:
-    reach, written = reached(), Written()
+    progress, written = reached(), Written()
     quarantined = Quarantined(key=KEY, code="smi/target-sources", sentence="has no sources")
-    reach.take_commit(commit(6, parent=5, quarantine=[quarantined]))
-    made = reporter(reach, written)
+    progress.take_commit(commit(6, parent=5, quarantine=[quarantined]))
+    made = reporter(progress, written)
     made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Accepted"] == ("False", "TargetSources", "has no sources")
@@ -243,10 +243,10 @@ async def test_an_object_that_is_left_out_is_told_the_compilers_sentence() -> No
 
 
 async def test_a_refusal_names_the_proxy_and_what_it_said() -> None:
-    reach, written = reached(), Written()
-    reach.take_status(status("a", 5))
-    reach.take_status(status("b", 4, refused="no such filter"))
-    made = reporter(reach, written)
+    progress, written = reached(), Written()
+    progress.take_status(status("a", 5))
+    progress.take_status(status("b", 4, refused="no such filter"))
+    made = reporter(progress, written)
     made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.told()["Programmed"] == ("False", "Refused", "on 1 of 2 proxies; shop/b refused it: no such filter")
@@ -281,10 +281,10 @@ async def test_what_this_build_lacks_is_said(
     lacking = {**support_matrix.MESH_CONFIG, "sidecar.cipherSuites": support_matrix.Support("not yet")}
     monkeypatch.setattr(support_matrix, "MESH_CONFIG", lacking)
     written = Written()
-    book = ObjectIndex()
-    book.enter(AppliedChange(item, 5))
-    book.commit_round()
-    made = reporter(reached(), written, book=book)
+    index = ObjectIndex()
+    index.enter(AppliedChange(item, 5))
+    index.commit_round()
+    made = reporter(reached(), written, index=index)
     made.note(ObjectUpdated(item))
     await made.turn()
     name, status, why, message = condition
@@ -310,8 +310,8 @@ async def test_nothing_is_said_before_the_version_is_compiled_nor_of_another_uid
 
 
 async def test_a_status_that_the_server_does_not_take_or_keep_is_not_tried_all_the_time() -> None:
-    reach, written = reached(), Written(RetryLater(0.0))
-    made = reporter(reach, written)
+    progress, written = reached(), Written(RetryLater(0.0))
+    made = reporter(progress, written)
     made.note(ObjectUpdated(target()))
     await made.turn()
     await made.turn()
@@ -326,31 +326,31 @@ OTHER = Resource(type_url=CDS, name="other", hash="o1", body=b"")
 
 
 def edited(
-    reach: AckProgress, written: Written, *, sequence: int, generation: int = 4, **options: Any
+    progress: AckProgress, written: Written, *, sequence: int, generation: int = 4, **options: Any
 ) -> StatusReporter:
     """A reporter that has seen an edit of the target, which stands in the log at `sequence`."""
     item = msgspec.structs.replace(target(generation=generation), digest="edited")
-    book = ObjectIndex()
-    book.enter(AppliedChange(item, sequence))
-    book.commit_round()
-    made = reporter(reach, written, book=book, **options)
+    index = ObjectIndex()
+    index.enter(AppliedChange(item, sequence))
+    index.commit_round()
+    made = reporter(progress, written, index=index, **options)
     made.note(ObjectUpdated(item))
     return made
 
 
-def acknowledged(reach: AckProgress, version: int) -> AckProgress:
+def acknowledged(progress: AckProgress, version: int) -> AckProgress:
     for pod in ("a", "b"):
-        reach.take_status(status(pod, version))
-    return reach
+        progress.take_status(status(pod, version))
+    return progress
 
 
 async def test_what_changes_no_proxys_bytes_is_told_once_the_compiler_has_read_it() -> None:
-    """It makes no commit: the compiler says itself how far it is."""
-    reach, written = acknowledged(reached(), 5), Written()
-    made = edited(reach, written, sequence=6)
+    """It makes no commit: the compiler's lease names the newest compiled event."""
+    progress, written = acknowledged(reached(), 5), Written()
+    made = edited(progress, written, sequence=6)
     await made.turn()
     assert written.reports == []
-    assert reach.take_progress(6)
+    assert progress.take_progress(6)
     await made.turn()
     assert written.told()["Accepted"] == ("True", "Accepted", "in force since version 6")
     assert written.told()["Programmed"] == ("True", "Programmed", "on 2 of 2 proxies"), "they acknowledged 5"
@@ -358,27 +358,27 @@ async def test_what_changes_no_proxys_bytes_is_told_once_the_compiler_has_read_i
 
 async def test_proxies_that_needed_nothing_hold_it_whatever_comes_for_others() -> None:
     """They never acknowledge that far."""
-    reach, written = acknowledged(reached(), 5), Written()
+    progress, written = acknowledged(reached(), 5), Written()
     elsewhere = {"other": ViewChange(put={CDS: {"other": "o1"}})}
-    reach.take_commit(commit(7, parent=5, resources=[OTHER], views=elsewhere))
-    made = edited(reach, written, sequence=6)
+    progress.take_commit(commit(7, parent=5, resources=[OTHER], views=elsewhere))
+    made = edited(progress, written, sequence=6)
     await made.turn()
     assert written.told()["Programmed"] == ("True", "Programmed", "on 2 of 2 proxies")
-    reach.take_commit(
+    progress.take_commit(
         commit(8, parent=7, resources=[resource("h2")], views={"k": ViewChange(put={CDS: {"web": "h2"}})})
     )
-    assert reach.concerned(KEY, 6) == ConcernedProxies(2), "what comes later is another matter"
-    assert reach.concerned(KEY, 8) == ConcernedProxies(2, ("c1/shop/a", "c1/shop/b"))
-    reach.take_status(status("a", 8))
-    assert reach.concerned(KEY, 8) == ConcernedProxies(2, ("c1/shop/b",))
+    assert progress.concerned(KEY, 6) == ConcernedProxies(2), "what comes later is another matter"
+    assert progress.concerned(KEY, 8) == ConcernedProxies(2, ("c1/shop/a", "c1/shop/b"))
+    progress.take_status(status("a", 8))
+    assert progress.concerned(KEY, 8) == ConcernedProxies(2, ("c1/shop/b",))
 
 
 async def test_who_starts_from_a_keyframe_knows_who_lags_from_the_commits_before_it() -> None:
     seven = commit(7, parent=5, resources=[OTHER], views={"other": ViewChange(put={CDS: {"other": "o1"}})})
     mine = msgspec.structs.replace(seven, views={"k": ViewChange(put={CDS: {"web": "h1"}})})
     for before, waiting in ((seven, ()), (mine, ("c1/shop/a", "c1/shop/b"))):
-        reach = AckProgress(cluster="c1", kinds={"TrafficTarget"})
-        acknowledged(reach, 5)
+        progress = AckProgress(cluster="c1", kinds={"TrafficTarget"})
+        acknowledged(progress, 5)
         whole = commit(
             9,
             resources=[resource("h1")],
@@ -386,55 +386,55 @@ async def test_who_starts_from_a_keyframe_knows_who_lags_from_the_commits_before
             proxies={"c1/shop/a": proxy("a"), "c1/shop/b": proxy("b")},
             mesh_namespaces=["shop"],
         )
-        reach.take_commit(whole)
-        reach.recall([commit(5, parent=4), before, commit(9, parent=7)])
-        assert reach.concerned(KEY, 6) == ConcernedProxies(2, waiting)
-        assert reach.concerned(KEY, 5) == ConcernedProxies(2)
+        progress.take_commit(whole)
+        progress.recall([commit(5, parent=4), before, commit(9, parent=7)])
+        assert progress.concerned(KEY, 6) == ConcernedProxies(2, waiting)
+        assert progress.concerned(KEY, 5) == ConcernedProxies(2)
 
 
 async def test_without_those_commits_a_proxy_lags_that_was_sent_more_than_it_holds() -> None:
-    reach = AckProgress(cluster="c1", kinds={"TrafficTarget"})
-    acknowledged(reach, 5)
+    progress = AckProgress(cluster="c1", kinds={"TrafficTarget"})
+    acknowledged(progress, 5)
     types = {CDS: TypeStatus(sent=8, acked=5)}
-    reach.take_status(msgspec.structs.replace(status("b", 5), types=types))
+    progress.take_status(msgspec.structs.replace(status("b", 5), types=types))
     whole = commit(
         9,
         resources=[resource("h1")],
         views={"k": ViewChange(put={CDS: {"web": "h1"}})},
         proxies={"c1/shop/a": proxy("a"), "c1/shop/b": proxy("b")},
     )
-    reach.take_commit(whole)
-    assert reach.concerned(KEY, 6) == ConcernedProxies(2, ("c1/shop/b",))
+    progress.take_commit(whole)
+    assert progress.concerned(KEY, 6) == ConcernedProxies(2, ("c1/shop/b",))
 
 
 async def test_what_was_acknowledged_of_an_earlier_epoch_is_no_version_of_this_one() -> None:
-    reach = AckProgress(cluster="c1", kinds={"TrafficTarget"})
+    progress = AckProgress(cluster="c1", kinds={"TrafficTarget"})
     whole = commit(
         9,
         resources=[resource("h1")],
         views={"k": ViewChange(put={CDS: {"web": "h1"}})},
         proxies={"c1/shop/a": proxy("a"), "c1/shop/b": proxy("b")},
     )
-    reach.take_commit(msgspec.structs.replace(whole, epoch="00000002-b"))
-    reach.take_status(msgspec.structs.replace(status("a", 500), epoch="00000001-a"))
-    reach.take_status(msgspec.structs.replace(status("b", 9), epoch="00000002-b"))
-    assert reach.concerned(KEY, 6) == ConcernedProxies(2, ("c1/shop/a",))
+    progress.take_commit(msgspec.structs.replace(whole, epoch="00000002-b"))
+    progress.take_status(msgspec.structs.replace(status("a", 500), epoch="00000001-a"))
+    progress.take_status(msgspec.structs.replace(status("b", 9), epoch="00000002-b"))
+    assert progress.concerned(KEY, 6) == ConcernedProxies(2, ("c1/shop/a",))
 
 
 async def test_a_proxy_that_comes_holds_nothing_until_it_says_so() -> None:
-    reach = acknowledged(reached(), 5)
-    reach.take_commit(commit(6, parent=5, proxies={"c1/shop/n": proxy("n")}))
-    reach.take_status(msgspec.structs.replace(status("n", 0), types={}))
-    assert reach.concerned(KEY, 5) == ConcernedProxies(3, ("c1/shop/n",))
-    reach.take_status(status("n", 6))
-    assert reach.concerned(KEY, 5) == ConcernedProxies(3)
+    progress = acknowledged(reached(), 5)
+    progress.take_commit(commit(6, parent=5, proxies={"c1/shop/n": proxy("n")}))
+    progress.take_status(msgspec.structs.replace(status("n", 0), types={}))
+    assert progress.concerned(KEY, 5) == ConcernedProxies(3, ("c1/shop/n",))
+    progress.take_status(status("n", 6))
+    assert progress.concerned(KEY, 5) == ConcernedProxies(3)
 
 
 async def test_the_generation_that_is_told_is_the_one_that_was_judged() -> None:
-    """A newer edit is in the cluster and not in force yet: nothing is said of it, nor of the older as if it were it."""
-    reach, written = acknowledged(reached(), 5), Written()
-    made = edited(reach, written, sequence=6, generation=4)
-    reach.take_progress(6)
+    """A newer edit is in the cluster and not in force yet: no condition is written about either form."""
+    progress, written = acknowledged(reached(), 5), Written()
+    made = edited(progress, written, sequence=6, generation=4)
+    progress.take_progress(6)
     await made.turn()
     assert {each["observedGeneration"] for each in written.reports[-1].conditions} == {4}
     made.note(ObjectUpdated(msgspec.structs.replace(target(generation=5), digest="edited again")))
@@ -443,12 +443,12 @@ async def test_the_generation_that_is_told_is_the_one_that_was_judged() -> None:
 
 
 async def test_a_proxy_that_lags_for_a_moment_is_not_mentioned() -> None:
-    reach, written = reached(), Written()
-    made = reporter(reach, written, pace=msgspec.structs.replace(PACE, patience=0.05))
+    progress, written = reached(), Written()
+    made = reporter(progress, written, pace=msgspec.structs.replace(PACE, patience=0.05))
     made.note(ObjectUpdated(target()))
     await made.turn()
     assert written.reports == []
-    acknowledged(reach, 5)
+    acknowledged(progress, 5)
     await made.turn()
     assert written.reports == [], "it is looked at when the moment is over"
     await asyncio.sleep(0.06)
@@ -463,8 +463,8 @@ async def test_a_proxy_that_lags_for_a_moment_is_not_mentioned() -> None:
 
 
 async def test_what_a_pin_keeps_out_of_force_is_told_so_and_what_it_keeps_in_force_is_not() -> None:
-    reach, written = acknowledged(reached(), 5), Written()
-    made = reporter(reach, written)
+    progress, written = acknowledged(reached(), 5), Written()
+    made = reporter(progress, written)
     made.note(ObjectUpdated(target()))
     made.pin(PinnedForms(version=3, forms={}))
     await made.turn()
@@ -472,7 +472,7 @@ async def test_what_a_pin_keeps_out_of_force_is_told_so_and_what_it_keeps_in_for
     assert "pinned to version 3" in written.told()["Accepted"][2]
     assert written.told()["Programmed"][:2] == ("False", "NotAccepted")
     assert await told_of(made, written) == [], "whoever pinned knows"
-    kept = reporter(reach, written)
+    kept = reporter(progress, written)
     kept.note(ObjectUpdated(target()))
     kept.pin(PinnedForms(version=3, forms={("TrafficTarget", target().name): ("u1", target().digest)}))
     await kept.turn()
@@ -489,14 +489,14 @@ def namespace(labels: Mapping[str, str]) -> Projected:
 
 @pytest.mark.parametrize("monitored", ["", "another"])
 async def test_in_a_namespace_that_has_left_an_object_says_that_it_has_no_effect(monitored: str) -> None:
-    """Of another mesh's namespace nothing is said: its conditions are its own."""
-    reach, written = acknowledged(reached(), 5), Written()
+    """No condition is written in another mesh's namespace: that mesh owns its conditions."""
+    progress, written = acknowledged(reached(), 5), Written()
     accepted = [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "x"}]
     for conditions_before in ([], accepted):
-        made = reporter(reach, written)
+        made = reporter(progress, written)
         made.note(ObjectUpdated(namespace({projected_objects.LABEL_MONITORED_BY: monitored} if monitored else {})))
         made.note(ObjectUpdated(target(conditions=conditions_before)))
-        reach.take_commit(commit(reach.version + 1, parent=reach.version, mesh_namespaces=[]))
+        progress.take_commit(commit(progress.version + 1, parent=progress.version, mesh_namespaces=[]))
         await made.turn()
     if monitored:
         assert written.reports == []
@@ -506,31 +506,31 @@ async def test_in_a_namespace_that_has_left_an_object_says_that_it_has_no_effect
 
 
 async def test_what_is_left_out_and_has_no_status_of_ours_gets_an_event_once() -> None:
-    reach, written = reached(), Written()
+    progress, written = reached(), Written()
     key = ObjectKey(cluster="c1", kind="Service", namespace="shop", name="web")
     left_out = Quarantined(key=key, code="object/too-large", sentence="has 900000 bytes")
-    reach.take_commit(commit(6, parent=5, quarantine=[left_out]))
+    progress.take_commit(commit(6, parent=5, quarantine=[left_out]))
     value = {"metadata": {"name": "web", "namespace": "shop", "uid": "us", "resourceVersion": "9"}, "spec": {}}
-    book = ObjectIndex()
-    book.enter(AppliedChange(project("Service", json.dumps(value).encode(), api_version="v1", source="watch"), 5))
-    made = reporter(reach, written, book=book)
+    index = ObjectIndex()
+    index.enter(AppliedChange(project("Service", json.dumps(value).encode(), api_version="v1", source="watch"), 5))
+    made = reporter(progress, written, index=index)
     await made.turn()
-    reach.take_commit(commit(7, parent=6))
+    progress.take_commit(commit(7, parent=6))
     await made.turn()
     assert await told_of(made, written) == [("TooLarge", "has 900000 bytes")]
     assert (written.news[0].kind, written.news[0].uid) == ("Service", "us")
-    reach.take_commit(commit(8, parent=7, quarantine=[]))
+    progress.take_commit(commit(8, parent=7, quarantine=[]))
     await made.turn()
-    reach.take_commit(commit(9, parent=8, quarantine=[left_out]))
+    progress.take_commit(commit(9, parent=8, quarantine=[left_out]))
     await made.turn()
     assert len(await told_of(made, written)) == 2, "it is news again"
 
 
 async def test_a_reporter_hears_how_far_the_compiler_is_and_what_is_pinned() -> None:
     logs, written = MemoryLogs(STREAMS), Written()
-    reach = acknowledged(reached(), 5)
-    made = edited(reach, written, sequence=6, pace=msgspec.structs.replace(PACE, again=0.0))
-    hearing = StatusLogFollower(reach, made, STREAMS, outage=0.01)
+    progress = acknowledged(reached(), 5)
+    made = edited(progress, written, sequence=6, pace=msgspec.structs.replace(PACE, again=0.0))
+    hearing = StatusLogFollower(progress, made, STREAMS, outage=0.01)
     leases, log = logs.stream(STREAMS.leases), logs.stream(STREAMS.events)
     subject = STREAMS.lease_subject("compiler")
     async with (
@@ -541,7 +541,7 @@ async def test_a_reporter_hears_how_far_the_compiler_is_and_what_is_pinned() -> 
         for payload in (b"nonsense", tenure(reached=4), tenure(ttl=0.0, reached=9), tenure(reached=6)):
             await write_chained(leases, Draft(subject, payload), scope=subject)
         await eventually(lambda: written.reports, within=5, what="the status is written")
-        assert reach.compiled == 6
+        assert progress.compiled == 6
         event = pin_event(pin_of(3, "because", []))
         first = msgspec.structs.replace(event, kind="ServiceAccount", name="web", object=None, operation="deleted")
         for each in (first, event):  # a pin may not begin an epoch
