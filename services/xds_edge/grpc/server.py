@@ -202,7 +202,7 @@ class DiscoveryServer:
             self._route,
             self._limits,
             ledger=self.ledger,
-            strangers=gated.source.frames,
+            address_allowance=gated.source.frames,
             turns=self._turns,
             proven=lambda _: listener.proven(gated),
             closed=lost,

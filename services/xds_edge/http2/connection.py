@@ -84,7 +84,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         limits: Http2Limits,
         *,
         ledger: MemoryLedger | None = None,
-        strangers: TokenBucket | None = None,
+        address_allowance: TokenBucket | None = None,
         turns: WriteScheduler | None = None,
         proven: Callable[[Http2Connection], None] = _nothing,
         closed: Callable[[Http2Connection], None] = _nothing,
@@ -93,7 +93,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         objection: Callable[[Headers], str] = _grpc_only,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`strangers`: frames that all connections of its address may send together without a token.
+        """`address_allowance`: frames that all connections of its address may send together without a token.
 
         `turns`: the scheduler of long writes, shared by all connections of the process. `aged`: the calls must end
         within `goaway.GRACE` seconds, because the client was asked to go elsewhere. `note`: why the edge closed it.
@@ -110,7 +110,7 @@ class Http2Connection(asyncio.BufferedProtocol):
         self._socket: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._lifetime = ConnectionLifetime(limits, now, chance=chance())
-        self._reader = FrameReader(self, debt=limits.debt, strangers=strangers)
+        self._reader = FrameReader(self, debt=limits.debt, address_allowance=address_allowance)
         self._writer = FrameWriter(self._h2, self._reader, within=limits.write_timeout, given_up=self._give_up)
         self._goaway = GoAway(self._h2, self._writer, busy=lambda: bool(self.calls), close=self.close)
         self._scheduler = turns or WriteScheduler()

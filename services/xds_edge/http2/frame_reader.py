@@ -16,9 +16,9 @@ from services.xds_edge.http2.frame_meter import FrameError, FrameMeter
 from services.xds_edge.limits.loop_pacing import call_soon_paced
 from shared.timing.token_bucket import TokenBucket
 
-STRANGER_RATE = 50.0
+UNPROVEN_RATE = 50.0
 """Frames a second of a connection without a token yet; a first call costs about 20."""
-STRANGER_BURST = 150.0
+UNPROVEN_BURST = 150.0
 EARNED = 16.0
 """Frames that a client may send for each frame that it receives. An Envoy that names its node in each acknowledgement
 (61 kB) sends 5, which cost 12; gRPC opens its windows and probes beside that."""
@@ -47,6 +47,7 @@ class FrameReader:
     """The reading side of one connection."""
 
     __slots__ = (
+        "_address_allowance",
         "_allowance",
         "_debt",
         "_indebted",
@@ -56,17 +57,16 @@ class FrameReader:
         "_reading",
         "_resuming",
         "_sink",
-        "_strangers",
         "_transport",
     )
 
-    def __init__(self, sink: FrameSink, *, debt: float, strangers: TokenBucket | None) -> None:
-        """`strangers`: frames that all connections of the address without a token may send together."""
+    def __init__(self, sink: FrameSink, *, debt: float, address_allowance: TokenBucket | None) -> None:
+        """`address_allowance`: frames that all connections of the address without a token may send together."""
         self._sink = sink
         self._debt = debt
-        self._strangers = strangers
+        self._address_allowance = address_allowance
         self._loop = asyncio.get_running_loop()
-        self._allowance = TokenBucket(STRANGER_RATE, STRANGER_BURST, self._loop.time())
+        self._allowance = TokenBucket(UNPROVEN_RATE, UNPROVEN_BURST, self._loop.time())
         self._meter = FrameMeter()
         self._transport: asyncio.Transport | None = None
         self._indebted: float | None = None
@@ -87,7 +87,7 @@ class FrameReader:
 
     def trust(self, frames: TokenBucket) -> None:
         """Replace the allowance: a call of the connection showed a token."""
-        self._allowance, self._strangers = frames, None
+        self._allowance, self._address_allowance = frames, None
 
     def earn(self) -> None:
         """Raise the allowance: a frame was sent to the client."""
@@ -108,8 +108,8 @@ class FrameReader:
         room, meter = _A_TURN, self._meter
         while self._transport is not None:
             # Both change when the first call shows a token.
-            allowance, strangers = self._allowance, self._strangers
-            allowed = room > 0 and allowance.may(now) and (strangers is None or strangers.may(now))
+            allowance, address_allowance = self._allowance, self._address_allowance
+            allowed = room > 0 and allowance.may(now) and (address_allowance is None or address_allowance.may(now))
             try:
                 frame, price = meter.next(allowed=allowed)
             except FrameError as error:
@@ -119,8 +119,8 @@ class FrameReader:
                 break
             room -= price
             allowance.spend(price)
-            if strangers is not None:
-                strangers.spend(price)
+            if address_allowance is not None:
+                address_allowance.spend(price)
             # One frame at a time, so that the state of the library is never ahead of the calls.
             self._sink.feed(frame)
             if not meter.rest:
@@ -134,7 +134,9 @@ class FrameReader:
             self._indebted = None
 
     def _hold_back(self, now: float, *, may_go_on: bool) -> None:
-        wait = max(self._allowance.wait(now), self._strangers.wait(now) if self._strangers is not None else 0.0)
+        wait = max(
+            self._allowance.wait(now), self._address_allowance.wait(now) if self._address_allowance is not None else 0.0
+        )
         if wait <= 0 and may_go_on:
             self._resuming = call_soon_paced(self._resume)
         elif self._indebted is not None and now - self._indebted >= self._debt:

@@ -25,7 +25,7 @@ _MIN_STAY = 0.25
 """Seconds that an unproven connection may stay in TLS before another address may take its place."""
 _FORGET_ABOVE = 4096
 """Addresses without a connection that are remembered, so that an address cannot get a new burst by disconnecting."""
-_STRANGER_FRAMES = 40.0
+_FRAMES_A_CONNECTION = 40.0
 """Frames that an address may send for each connection that it may open; a first call needs 20."""
 
 
@@ -97,7 +97,7 @@ class SourceAddress:
         self.proven = 0
         rate, burst = caps.new_per_address, caps.new_per_address_burst
         self.handshakes = TokenBucket(rate, burst, now)
-        self.frames = TokenBucket(rate * _STRANGER_FRAMES, burst * _STRANGER_FRAMES, now)
+        self.frames = TokenBucket(rate * _FRAMES_A_CONNECTION, burst * _FRAMES_A_CONNECTION, now)
 
     @property
     def waiting(self) -> int:

@@ -78,7 +78,7 @@ class Rig:
         chance: float = 0.5,
         known: bool = True,
         ledger: MemoryLedger | None = None,
-        strangers: TokenBucket | None = None,
+        address_allowance: TokenBucket | None = None,
     ) -> None:
         """`known`: whether calls show a good token; else they are refused."""
         self.calls: list[GrpcCall] = []
@@ -92,7 +92,7 @@ class Rig:
             self._route,
             limits or Http2Limits(),
             ledger=ledger,
-            strangers=strangers,
+            address_allowance=address_allowance,
             closed=lambda _: self._note("closed"),
             aged=lambda _: self._note("aged"),
             note=self._end,

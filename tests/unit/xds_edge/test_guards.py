@@ -9,7 +9,7 @@ from h2.events import ConnectionTerminated, DataReceived, RemoteSettingsChanged,
 from h2.settings import SettingCodes
 
 from services.xds_edge.http2.connection import MOST_REFUSED
-from services.xds_edge.http2.frame_reader import STRANGER_BURST
+from services.xds_edge.http2.frame_reader import UNPROVEN_BURST
 from services.xds_edge.http2.h2_rules import MOST_CALLS, MOST_HEADERS
 from services.xds_edge.http2.keepalive import Http2Limits
 from services.xds_edge.limits.memory_ledger import MemoryLedger
@@ -337,7 +337,7 @@ async def test_a_stranger_may_send_what_a_first_call_takes() -> None:
     rig.open()
     assert rig.wire.reading
     assert len(rig.server.calls) == 1
-    assert STRANGER_BURST > 100
+    assert UNPROVEN_BURST > 100
     rig.lose()
 
 

@@ -10,8 +10,6 @@ import msgspec
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
-from services.xds_edge.admission.authentication import StreamAdmission
-from services.xds_edge.admission.rate_limit import TARGET, LoadWatch, StreamRate
 from services.xds_edge.admission.token_origin import Policy, TokenOrigin
 from services.xds_edge.counters import EdgeCounters
 from services.xds_edge.errors import Code, StreamRefusedError
@@ -22,7 +20,7 @@ from services.xds_edge.sds.workload_secrets import WorkloadSecrets
 from services.xds_edge.snapshot.fleet import Fleet
 from services.xds_edge.xds.name_budget import NameLedgers
 from services.xds_edge.xds.response_cache import ResponseCache
-from shared.identity.service_account_tokens import TokenVerifier, WorkloadToken
+from shared.identity.service_account_tokens import WorkloadToken
 from shared.identity.spiffe import SpiffeId
 from shared.records.snapshot import CDS, EDS, FORMAT, Commit, Proxy, Resource, ViewChange
 from shared.records.subjects import Streams
@@ -167,75 +165,6 @@ async def test_a_cancelled_stream_is_not_swallowed() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert services.fleet.streams == []
-
-
-class TestGatekeeper:
-    def test_the_bucket_fills_as_time_passes(self) -> None:
-        now = 0.0
-        pace = StreamRate(rate=10, burst=2, clock=lambda: now)
-        assert [pace.take() for _ in range(3)] == [True, True, False]
-        now = 0.1
-        assert [pace.take() for _ in range(2)] == [True, False]
-        now = 100.0
-        assert [pace.take() for _ in range(3)] == [True, True, False]
-
-    def test_a_late_loop_slows_the_pace_to_a_floor_and_a_prompt_one_lets_it_rise(self) -> None:
-        pace = StreamRate(rate=1000, burst=10)
-        watch = LoadWatch(pace, ceiling=1000)
-        for _ in range(100):
-            watch.judge(TARGET * 2)
-        assert 0 < pace.rate <= 100
-        for _ in range(100):
-            watch.judge(0.0)
-        assert pace.rate == 1000
-
-    async def test_the_loop_is_looked_at_only_after_somebody_came(self) -> None:
-        watch = LoadWatch(StreamRate(rate=1000, burst=10), ceiling=1000)
-        watch.lateness = -1.0
-        watch.admitted()
-        await eventually(lambda: watch.lateness >= 0, within=5, what="a look")
-
-    @pytest.mark.parametrize(
-        ("draining", "version", "code"), [(True, 1, "stream/draining"), (False, 0, "stream/not-ready")]
-    )
-    def test_who_cannot_serve_says_so(self, draining: bool, version: int, code: str) -> None:  # noqa: FBT001
-        gate = StreamAdmission(TokenVerifier(), rate=StreamRate(rate=1, burst=1), version=lambda: version)
-        gate.draining = draining
-        with pytest.raises(StreamRefusedError) as refused:
-            gate.identify([("authorization", "Bearer x")])
-        assert (refused.value.status, refused.value.code) == (Code.UNAVAILABLE, code)
-
-    @pytest.mark.parametrize(
-        "metadata",
-        [
-            [],
-            [("authorization", "Bearer x"), ("authorization", "Bearer x")],
-            [("authorization", "Bearer x"), ("authorization", "Bearer y")],
-            [("authorization", b"Bearer x")],
-            [("authorization", "Basic x")],
-            [("authorization", "x")],
-            [("authorization-bin", b"Bearer x")],
-            [("proxy-authorization", "Bearer x")],
-        ],
-    )
-    def test_there_is_one_token_and_in_one_place(self, metadata: list[tuple[str, str | bytes]]) -> None:
-        gate = StreamAdmission(Believing(), rate=StreamRate(rate=1, burst=1), version=lambda: 1)
-        assert gate.identify([("authorization", "Bearer x")]) == (CLAIMS, "x")
-        with pytest.raises(StreamRefusedError) as refused:
-            gate.identify(metadata)
-        assert (refused.value.status, refused.value.code) == (Code.UNAUTHENTICATED, "token/missing")
-
-
-class Believing:
-    """A verifier that takes every token."""
-
-    @property
-    def clusters(self) -> list[str]:
-        return ["c"]
-
-    def verify(self, token: str) -> WorkloadToken:
-        assert token
-        return CLAIMS
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ import pytest
 from h2.errors import ErrorCodes
 
 from services.xds_edge.http2.frame_meter import PREFACE
-from services.xds_edge.http2.frame_reader import EARNED, STRANGER_BURST, FrameReader
+from services.xds_edge.http2.frame_reader import EARNED, UNPROVEN_BURST, FrameReader
 from shared.timing.token_bucket import TokenBucket
 from tests.unit.xds_edge.http2.test_frame_meter import DATA, frame
 from tests.unit.xds_edge.rig import Wire
@@ -20,12 +20,12 @@ EMPTY = frame(DATA)
 class Reader:
     """Counts what it is fed."""
 
-    def __init__(self, *, debt: float = 10.0, strangers: TokenBucket | None = None) -> None:
+    def __init__(self, *, debt: float = 10.0, address_allowance: TokenBucket | None = None) -> None:
         self.frames = 0
         self.rounds = 0
         self.failed: tuple[ErrorCodes, str] | None = None
         self.wire = Wire()
-        self.intake = FrameReader(self, debt=debt, strangers=strangers)
+        self.intake = FrameReader(self, debt=debt, address_allowance=address_allowance)
         self.intake.open(self.wire)
         self.intake.add(PREFACE, now())
 
@@ -58,8 +58,8 @@ async def test_what_is_allowed_is_parsed_at_once_and_written_out_once() -> None:
 async def test_more_frames_than_a_stranger_may_send_wait_and_so_does_the_network() -> None:
     reader = Reader()
     reader.intake.add(EMPTY * 1500, now())
-    await eventually(lambda: reader.frames >= STRANGER_BURST, within=5, what="what is allowed at once is parsed")
-    assert reader.frames < STRANGER_BURST + 20
+    await eventually(lambda: reader.frames >= UNPROVEN_BURST, within=5, what="what is allowed at once is parsed")
+    assert reader.frames < UNPROVEN_BURST + 20
     assert not reader.wire.reading
     reader.intake.close()
 
@@ -114,7 +114,7 @@ async def test_what_is_sent_to_a_client_entitles_it_to_answers() -> None:
 
 async def test_all_strangers_of_an_address_share_what_it_may_send() -> None:
     shared = TokenBucket(1, 40, now())
-    first, second = Reader(strangers=shared), Reader(strangers=shared)
+    first, second = Reader(address_allowance=shared), Reader(address_allowance=shared)
     first.intake.add(EMPTY * 30, now())
     second.intake.add(EMPTY * 40, now())
     assert first.frames == 30
