@@ -189,7 +189,7 @@ async def test_cert_manager_may_be_asked_where_the_installation_says_so(kubernet
     path = "/apis/cert-manager.io/v1/namespaces/meshlog-system/certificaterequests"
     async with kubernetes.as_the_ca(Profile(cert_manager=True)) as client:
         allowed = await client.request("POST", path, body={})
-    # The API has no such kind here: that is found out only by who may ask.
+    # The API has no such kind here, which only a client with the right to write it can detect.
     assert allowed.status == 404
     async with kubernetes.as_the_ca(Profile(mesh_name="other", namespace="other-system")) as client:
         refused = await client.request("POST", path.replace("meshlog-system", "other-system"), body={})

@@ -30,7 +30,7 @@ OLD, NEW = ("default", "cluster.local"), ("root-2", "cluster.local")
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state machine looks often: nobody here is spared by a pause."""
+    """The state machine steps often, so that no test waits for a pause."""
     monkeypatch.setattr(rotation_controller, "PACE_SECONDS", 0.05)
 
 
@@ -55,7 +55,7 @@ async def stands(logs: Logs, *wanted: str) -> bool:
 @pytest.mark.parametrize("restarted", [False, True], ids=["the CA lives on", "the CA starts anew as well"])
 async def test_a_log_lost_in_the_middle_of_a_rotation_costs_no_trust(tmp_path: Path, restarted: bool) -> None:  # noqa: FBT001
     cluster, store = Cluster(), MemoryKeyStore()
-    # Without the edge: it would be waited for, and nobody plays it here.
+    # Without the edge: the rotation would wait for it, and this test runs none.
     living = [event for event in cluster.bookstore() if "xds-edge" not in event.name]
     token = cluster.token()
     with running_nats(tmp_path) as server:
@@ -88,7 +88,7 @@ async def test_a_log_lost_in_the_middle_of_a_rotation_costs_no_trust(tmp_path: P
                 server.kill()
                 shutil.rmtree(tmp_path / "data")
                 server.start()
-                # Serials come from the clock: whoever remembers nothing needs a second that was not used yet.
+                # Serials come from the clock: a CA without memory needs a second that was not used yet.
                 await eventually(lambda: time.time() > before[-1].serial + 1, within=10, what="time passes")
                 await eventually(told_again, within=30, what="the log tells of the cluster again")
                 if restarted:

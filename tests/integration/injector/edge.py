@@ -1,4 +1,4 @@
-"""A tiny edge for the bootstrap's tests: TLS, delta ADS, remembers what it was told. And an Envoy beside it."""
+"""A tiny edge for the bootstrap's tests: TLS and delta ADS; it records its requests. And an Envoy beside it."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Envoy:
 
 
 def status_of(url: str) -> int:
-    """HTTP status of a GET; 0 if nobody answers."""
+    """HTTP status of a GET; 0 without an answer."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (the test's own)
             return answer.status
@@ -189,7 +189,7 @@ def status_of(url: str) -> int:
 
 
 def text_of(url: str) -> str:
-    """Body of a GET; empty if nobody answers."""
+    """Body of a GET; empty without an answer."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 (the test's own)
             return answer.read().decode()

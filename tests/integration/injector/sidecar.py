@@ -64,7 +64,7 @@ class Sidecar:
         return status_of(f"http://127.0.0.1:{self.ports[port]}{path}")
 
     async def holds_back(self) -> None:
-        """Envoy runs, and nobody answers for the pod: its workers wait for the first configuration."""
+        """Envoy runs, but the pod does not answer: its workers wait for the first configuration."""
 
         async def probe() -> bool:
             initialising = await asyncio.to_thread(status_of, f"http://127.0.0.1:{self.admin}/ready") == 503

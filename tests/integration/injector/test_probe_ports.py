@@ -87,7 +87,7 @@ async def test_nothing_but_the_probe_itself_reaches_the_application(start: Start
 
 
 async def test_every_request_of_the_list_is_answered_or_cut_off_at_once(start: Start) -> None:
-    """Ordinary ones by 404: a stranger is told nothing else about the port."""
+    """Ordinary ones by 404: a stranger learns nothing else about the port."""
     address = (await start(readiness={"path": "/ready"}))[1]["readiness"]
     told = {what: status_of(answer) for what, answer in (await asyncio.to_thread(answers, address, PATH)).items()}
     plain = {what: status for what, status in told.items() if what.startswith(("path /", "path ?", "target /"))}
@@ -244,7 +244,7 @@ async def test_the_nodes_connections_are_bounded_too(start: Start) -> None:
 
 
 async def test_a_pod_with_an_ipv6_address_is_probed_there(start: Start) -> None:
-    """From the pod's own address, which is not the node's; over IPv4 it is heard, too."""
+    """From the pod's own address, which is not the node's; the listener answers over IPv4, too."""
     application, addresses = await start(address="::1", readiness={"path": "/ready"})
     port = addresses["readiness"][1]
     for address in ("::1", "127.0.0.1"):

@@ -1,6 +1,6 @@
 """Floods of the webhook by a stranger: the API server's reviews go on, within a second, and memory is bounded.
 
-The stranger calls from 127.0.0.2, the API server from 127.0.0.1: sources are all that tells the two apart here.
+The stranger calls from 127.0.0.2, the API server from 127.0.0.1: only the source distinguishes the two here.
 """
 
 from __future__ import annotations

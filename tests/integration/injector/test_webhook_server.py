@@ -1,4 +1,4 @@
-"""The webhook's server: what it takes, what it refuses and with which status, and whom it lets in."""
+"""The webhook's server: what it accepts, what it refuses and with which status, and which clients may connect."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def start(tmp_path: Path) -> Start:
 
 
 async def test_a_connection_carries_one_review_after_the_other(start: Start) -> None:
-    """Also two at once, and one whose sender waits to be told to go on."""
+    """Also two at once, and one whose sender waits for `100 Continue`."""
     async with start() as side:
         reader, writer = await side.open()
         for _ in range(3):

@@ -10,7 +10,7 @@ from tests.integration.devcluster_node.programs import get
 pytestmark = pytest.mark.devcluster
 _MARK = 0x4D
 _INITS = _MAY_MARK = ("NET_ADMIN",)
-"""What the injector gives the init container and, where a mark tells its packets, the proxy; nothing else has it."""
+"""What the injector gives the init container and, if a mark identifies its packets, the proxy; nothing else has it."""
 _INIT = "import sys; from services.injector.sidecar_init import main; sys.exit(main(sys.argv[1:]))"
 
 _PROXY = """
@@ -43,7 +43,7 @@ for _ in ports:
     ready.acquire()
 print("listening")
 """
-"""Stands for Envoy (15001, 15003, 15902) and the app (80, 22): says who took a connection, and where it was going."""
+"""Stands for Envoy (15001, 15003, 15902) and the app (80, 22): prints which took a connection, and its destination."""
 
 
 def _as_proxy(address: str, port: int) -> str:
@@ -162,7 +162,7 @@ route.ask([
 
 
 def test_by_user_the_proxy_passes_and_others_do_not(node: Node) -> None:
-    """In the devcluster there is one user, 0: told that the proxy is that one, everything passes; another, nothing."""
+    """The devcluster has one user, 0: if the proxy is that user, everything passes; if another, nothing does."""
     other = node.pod("other")
     other.serve(_PROXY)
     for uid, taker in (("0", "app"), ("1500", "outbound")):

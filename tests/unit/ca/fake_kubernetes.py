@@ -114,7 +114,7 @@ class FakeKubernetes:
 
 @contextlib.asynccontextmanager
 async def served(fake: FakeKubernetes, token: str) -> AsyncGenerator[str, None]:
-    """The same over HTTP, for whoever presents the token; yields the address."""
+    """The same over HTTP, for clients that present the token; yields the address."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {token}":

@@ -1,6 +1,6 @@
 """Whatever arrives where the CA and its requesters read: one judge for the fuzzer and for the random tests.
 
-The first byte says which reader gets the rest. Each may refuse, in its own error; anything else that is raised is a
+The first byte selects the reader of the rest. Each may refuse, in its own error; anything else that is raised is a
 bug, and so is a thing that is taken although it breaks what its reader promises.
 """
 
@@ -102,7 +102,7 @@ def _raw_signature(signed: bytes) -> bytes:
 
 
 def _issuer(content: bytes) -> None:
-    """Keys of an issuer, as the log tells them. A key may be spelled in several ways, so what is taken says nothing."""
+    """Keys of an issuer, as in the log. A key may be spelled in several ways, so acceptance proves nothing."""
     try:
         keys = msgspec.json.decode(content, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

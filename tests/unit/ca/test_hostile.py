@@ -10,7 +10,7 @@ from tests.unit.ca.hostile import READERS, judge, seeds
 
 SEEDS = list(seeds())
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
-"""The library reads a serial that is not positive, and says that it will not for ever."""
+"""The library reads a serial that is not positive, and announces that it will stop doing so."""
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=[READERS[seed[0]].__name__ for seed in SEEDS])

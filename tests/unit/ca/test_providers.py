@@ -294,7 +294,7 @@ async def test_an_intermediate_whose_names_cannot_be_read_has_its_sentence() -> 
     assert isinstance(common, str)
     written = b"\x0c" + bytes([len(common)]) + common.encode()
     assert written in der, "a UTF8String"
-    # A BIT STRING, which the library reads only when somebody looks.
+    # A BIT STRING, which the library decodes only on access.
     odd = der.replace(written, b"\x03" + bytes([len(common)]) + b"\0" * len(common))
     kube = CertManager(outside)
     pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(odd) + b"-----END CERTIFICATE-----\n"

@@ -30,7 +30,7 @@ OLD, NEW = ("default", "cluster.local"), ("root-2", "cluster.local")
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state machine looks often: nobody here is spared by a pause."""
+    """The state machine steps often, so that no test waits for a pause."""
     monkeypatch.setattr(rotation_controller, "PACE_SECONDS", 0.05)
 
 
@@ -47,7 +47,7 @@ async def stands(logs: MemoryLogs, *names: str) -> bool:
 async def test_a_rotation_survives_a_ca_that_is_gone_at_each_step() -> None:
     logs, cluster, store = MemoryLogs(), Cluster(), MemoryKeyStore()
     events = logs.stream(STREAMS.events)
-    # Without the edge: it would be waited for, and nobody plays it here.
+    # Without the edge: the rotation would wait for it, and this test runs none.
     await write(events, [event for event in cluster.bookstore() if "xds-edge" not in event.name])
     steps = [
         ([], ("default",)),
@@ -121,7 +121,7 @@ async def noted(logs: MemoryLogs, sentence: str) -> bool:
 async def test_keys_that_are_lost_are_never_made_again_in_silence_and_a_rotation_heals(
     left: str, sentence: str
 ) -> None:
-    """A second key under the name of a trusted root would sign certificates that nobody believes."""
+    """A second key under the name of a trusted root would sign certificates that no member trusts."""
     logs, cluster, store = MemoryLogs(), Cluster(), MemoryKeyStore()
     events = logs.stream(STREAMS.events)
     await write(events, [event for event in cluster.bookstore() if "xds-edge" not in event.name])

@@ -1,4 +1,4 @@
-"""The client that the CA and the ingestor share, against a server that answers what a test says."""
+"""The client that the CA and the ingestor share, against a server with scripted answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts are a fold of the log, and say who may have a certificate."""
+"""The state of the cluster is a fold of the log, and decides which workloads may get a certificate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CA decides, one thing wrong at a time; and what it tells the caller and the log."""
+"""The decision on a request with one mistake at a time, and what the requester and the log receive."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Desk:
         for event in self.cluster.bookstore():
             self.facts.apply(event)
         self.learn: Callable[[], None] = lambda: None
-        """What the log tells while a request waits."""
+        """What the log delivers while a request waits."""
         self.issuer = Issuer(
             signer=lambda _: self.provider,
             opener=self.opener,

@@ -1,4 +1,4 @@
-"""The state machine of root rotation takes safe steps only, whoever asks for what, and from wherever it starts."""
+"""The state machine of root rotation takes safe steps only, for any goal and from any bundle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def first(*candidates: Candidate) -> TrustBundle:
 
 
 class World:
-    """Who trusts what, and whose certificate is of when."""
+    """What proxies trust, and the age of their certificates."""
 
     def __init__(self) -> None:
         self.trusted = 0
@@ -89,7 +89,7 @@ def unusable(name: str, role: Role) -> Candidate:
 
 
 def test_a_root_that_cannot_be_used_now_takes_no_step_and_loses_no_trust() -> None:
-    """A CA that starts while the API is away must not drop what everybody wants, nor sign with what is not there."""
+    """A CA that starts while the API is unavailable neither drops a wanted root nor signs with a missing one."""
     world, held = World(), first(candidate("a", "active"), candidate("b", "passive"))
     world.trusted = world.renewed = held.serial
     assert names(held) == ["a", "b"]

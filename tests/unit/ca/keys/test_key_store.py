@@ -1,4 +1,4 @@
-"""The CA's keys are created once, by whoever is first, and never readable by others."""
+"""The CA's keys are created once, by the first replica, and never readable by other users."""
 
 from __future__ import annotations
 

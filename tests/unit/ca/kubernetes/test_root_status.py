@@ -1,4 +1,4 @@
-"""Each MeshRootCertificate says what it is, whether that is what was wished for, and what it waits for."""
+"""The status of each MeshRootCertificate shows its state, whether that is the goal, and what it waits for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WAITING = RotationPlan(
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state machine looks often: nobody here is spared by a pause."""
+    """The state machine steps often, so that no test waits for a pause."""
     monkeypatch.setattr(rotation_controller, "PACE_SECONDS", 0.05)
 
 
@@ -95,7 +95,7 @@ def test_times_are_those_of_the_bundles() -> None:
 async def test_a_rotation_shows_on_the_objects_and_an_outage_of_the_api_only_delays_it() -> None:
     logs, cluster, kube = MemoryLogs(), Cluster(), FakeKubernetes()
     events = logs.stream(STREAMS.events)
-    # Without the edge: it would be waited for, and nobody plays it here.
+    # Without the edge: the rotation would wait for it, and this test runs none.
     await write(events, [event for event in cluster.bookstore() if "xds-edge" not in event.name])
     await write(events, [wanted_event(cluster, "default", "cluster.local", "active")])
 

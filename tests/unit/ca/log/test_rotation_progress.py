@@ -170,7 +170,7 @@ def sidecar(pod: str, *, address: str = "10.0.0.1", phase: str = "Running", name
     ],
 )
 async def test_a_sidecar_that_no_report_is_known_of_is_waited_for_at_each_gate(pod: Event, waits: bool) -> None:  # noqa: FBT001
-    """A log that lost the reports must not make a rotation believe that nobody is there."""
+    """If the log lost the statuses, a rotation must not conclude that there are no proxies."""
     fleet = Fleet()
     fleet.facts.apply(pod)
     root = TrustedRoot("root-2", "example.org", 9)

@@ -26,7 +26,7 @@ LOST = LogUnavailableError("log/unavailable", "the log cannot be reached")
 def writing(said: list[tuple[str, bool, str]]) -> tuple[MemoryLog, WriteProbe]:
     certs = MemoryLogs().stream(Streams().certs)
 
-    def told(name: str, ready: bool, why: str) -> None:  # noqa: FBT001 (as a context is told)
+    def told(name: str, ready: bool, why: str) -> None:  # noqa: FBT001 (the signature of `Context.ready`)
         said.append((name, ready, why))
 
     return certs, WriteProbe(certs, streams=Streams(), ready=told)

@@ -188,7 +188,7 @@ def test_the_proxy_of_thirty_containers_with_three_probes_each_fits() -> None:
 
 
 def test_a_pod_that_an_older_build_gave_probes_below_a_prefix_gets_todays() -> None:
-    """`kubectl debug --copy-to` of a running pod, say."""
+    """For example `kubectl debug --copy-to` of a running pod."""
     older = injected()
     probe = container(older, "web")["readinessProbe"]["httpGet"]
     probe["path"] += "/ready?deep=1"
