@@ -165,6 +165,7 @@ def test_removing_a_pod_ends_its_containers(node: Node) -> None:
     assert pod.wait(pid) == 137
 
 
+@pytest.mark.alone
 def test_a_container_starts_in_milliseconds(node: Node) -> None:
     pod = node.pod("a")
     begun = time.perf_counter()
