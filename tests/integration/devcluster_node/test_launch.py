@@ -111,7 +111,7 @@ def test_a_devcluster_that_ends_early_is_told_with_its_last_words(tmp_path: Path
 async def test_a_devcluster_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
     with pytest.raises(MeshlogError, match="not ready within"):
         start(tmp_path, ["sleep", "600"], listeners={}, within=0.3)
-    # The child in which the launcher tries the kernel may outlive a launcher that is killed that early, and ends itself.
+    # The child in which the launcher tries the kernel may outlive a launcher that is killed early; it ends itself.
     assert await eventually(lambda: _processes(tmp_path) == {}, within=10, what="every process has ended")
 
 
