@@ -11,6 +11,7 @@ from typing import Any
 from services.ingestor.core.kinds import REPORTED, TOKEN_ISSUER, kinds
 from services.ingestor.core.observations import Observation
 from services.ingestor.core.reflector import SILENCE, Reflector
+from services.ingestor.instruments import register_metrics, register_report_metrics
 from services.ingestor.kubernetes.api_probe import ApiProbe
 from services.ingestor.kubernetes.client import KubernetesSource
 from services.ingestor.kubernetes.object_source import ObjectSource
@@ -22,12 +23,11 @@ from services.ingestor.log.event_writer import EventWriter, WriterPolicy
 from services.ingestor.log.leadership import Leadership
 from services.ingestor.log.round_appender import Identifiers
 from services.ingestor.log.witness import StreamWitness, Witness
-from services.ingestor.metrics import register_metrics, register_report_metrics
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.condition_reporter import ConditionReporter
 from services.ingestor.status.log_follower import StatusLogFollower
 from services.ingestor.status.mesh_metrics import register_mesh_metrics
-from services.ingestor.status.status_reporter import StatusReporter
 from shared.eventlog.epoch import new_epoch
 from shared.eventlog.protocol import EventLog, Logs
 from shared.names import INGESTOR
@@ -177,7 +177,7 @@ async def _report_statuses(
     watched = {kind.name: kind for kind in kinds(mesh_namespace=settings.namespace)}
     progress = AckProgress(cluster=settings.cluster, kinds=REPORTED)
     client = StatusWriter(api, watched, now=_now)
-    reporter = StatusReporter(
+    reporter = ConditionReporter(
         progress,
         writer.index,
         client,

@@ -10,16 +10,16 @@ import msgspec
 from shared.io.decoding import UndecodableError, decode_by
 
 
-class _EndpointConditions(msgspec.Struct, frozen=True):
+class _ReadyCondition(msgspec.Struct, frozen=True):
     ready: bool | None = None
 
 
-class _SliceEndpoint(msgspec.Struct):
-    conditions: _EndpointConditions = _EndpointConditions()
+class _EndpointReadiness(msgspec.Struct):
+    conditions: _ReadyCondition = _ReadyCondition()
 
 
 class _Slice(msgspec.Struct):
-    endpoints: list[_SliceEndpoint] = []
+    endpoints: list[_EndpointReadiness] = []
 
 
 _SLICE = msgspec.json.Decoder(_Slice)

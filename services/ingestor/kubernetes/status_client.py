@@ -14,7 +14,7 @@ from services.ingestor.core.kinds import WatchedKind
 from services.ingestor.core.observations import Projected
 from services.ingestor.kubernetes.object_source import SourceError
 from services.ingestor.status.conditions import Condition
-from services.ingestor.status.reports import ObjectEvent, Outcome, RetryLater, StatusReport
+from services.ingestor.status.reports import ConditionReport, ObjectEvent, Outcome, RetryLater
 from shared.names import INGESTOR
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class ApiSender(Protocol):
 
 
 class StatusWriter:
-    """The writing side of a `StatusReporter`."""
+    """The writing side of a `ConditionReporter`."""
 
     def __init__(self, api: ApiSender, kinds: Mapping[str, WatchedKind], *, now: Callable[[], str]) -> None:
         """`now` is RFC 3339."""
@@ -43,7 +43,7 @@ class StatusWriter:
         self._kinds = kinds
         self._now = now
 
-    async def __call__(self, report: StatusReport) -> Outcome | RetryLater:
+    async def __call__(self, report: ConditionReport) -> Outcome | RetryLater:
         """Write the conditions of one object."""
         item = report.object
         try:
@@ -56,7 +56,7 @@ class StatusWriter:
         _log.info("a status was not taken", extra={"kind": item.kind, "object": str(item.name), "status": status})
         return Outcome.REFUSED
 
-    async def _patch(self, report: StatusReport) -> int:
+    async def _patch(self, report: ConditionReport) -> int:
         item = report.object
         kind, version = self._kinds[item.kind], item.api_version.rpartition("/")[2]
         path = f"/apis/{kind.group}/{version}/namespaces/{item.name.namespace}/{kind.plural}/{item.name.name}/status"

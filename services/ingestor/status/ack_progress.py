@@ -38,7 +38,7 @@ class ConcernedProxies(msgspec.Struct, frozen=True):
     """Those that lack it, sorted."""
 
 
-class _WorkloadClass:
+class _ClassProgress:
     """A workload class."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class AckProgress:
         self._views: dict[str, dict[tuple[str, str], str]] = {}
         self._proxies: dict[str, tuple[str, str]] = {}
         self._moved: dict[str, int] = {}
-        self._classes: dict[str, _WorkloadClass] = {}
+        self._classes: dict[str, _ClassProgress] = {}
         self._quarantine: dict[ObjectKey, list[Quarantined]] = {}
         self.left_out_others = {}
         self._known_from = 0
@@ -225,7 +225,7 @@ class AckProgress:
         elif any(self.refusal(lag.proxy) for lag in lags):
             self._changed_classes.add(name)
 
-    def _holds(self, proxy: str, held: _WorkloadClass, status: ProxyStatus) -> int | None:
+    def _holds(self, proxy: str, held: _ClassProgress, status: ProxyStatus) -> int | None:
         """Returns the version up to which a lagging proxy holds all events, or None if it does not lag."""
         acked = status.acked_in(self._epoch)
         lacks = [parent for parent, version in held.changes if version > acked]
@@ -278,7 +278,7 @@ class AckProgress:
             if workload_class in self._classes and not self._classes[workload_class].members:
                 del self._classes[workload_class]
             return
-        self._classes.setdefault(workload_class, _WorkloadClass())
+        self._classes.setdefault(workload_class, _ClassProgress())
         self._changed_classes.add(workload_class)
         for type_url, names in change.dropped.items():
             for name in names:
@@ -307,7 +307,7 @@ class AckProgress:
             self._statuses.pop(key, None)
         else:
             self._proxies[key] = now = (proxy.uid, proxy.workload_class)
-            self._classes.setdefault(proxy.workload_class, _WorkloadClass()).members.add(key)
+            self._classes.setdefault(proxy.workload_class, _ClassProgress()).members.add(key)
             if before != now and commit.parent:
                 self._moved[key] = commit.version
             self._changed_classes.add(proxy.workload_class)

@@ -9,8 +9,8 @@ import msgspec
 from services.ingestor.core.observations import NamespacedName
 from services.ingestor.core.projection import digest_of
 from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.condition_reporter import ConditionReporter
 from services.ingestor.status.reports import PinnedForms
-from services.ingestor.status.status_reporter import StatusReporter
 from shared.errors import MeshlogError
 from shared.eventlog.fold import Epoch, Fold, ViewRestartError
 from shared.eventlog.protocol import EventLog, Record
@@ -35,7 +35,7 @@ class StatusLogFollower:
     """Updates one reporter and its `AckProgress`; each `follow_…` runs for ever."""
 
     def __init__(
-        self, progress: AckProgress, reporter: StatusReporter, streams: Streams, *, outage: float = OUTAGE
+        self, progress: AckProgress, reporter: ConditionReporter, streams: Streams, *, outage: float = OUTAGE
     ) -> None:
         self._progress = progress
         self._reporter = reporter
@@ -121,7 +121,7 @@ class StatusLogFollower:
 class ProxyStatusFold:
     """Folds the newest status of each proxy. Only connected proxies count against the limits of the view."""
 
-    def __init__(self, progress: AckProgress, reporter: StatusReporter, streams: Streams) -> None:
+    def __init__(self, progress: AckProgress, reporter: ConditionReporter, streams: Streams) -> None:
         self._progress = progress
         self._reporter = reporter
         self._streams = streams
@@ -142,7 +142,7 @@ class ProxyStatusFold:
 class CompilerProgressFold:
     """Folds the compiler's lease, which names the newest compiled event."""
 
-    def __init__(self, progress: AckProgress, reporter: StatusReporter) -> None:
+    def __init__(self, progress: AckProgress, reporter: ConditionReporter) -> None:
         self._progress = progress
         self._reporter = reporter
 
@@ -160,7 +160,7 @@ class CompilerProgressFold:
 class PinFold:
     """Folds the pin of one cluster."""
 
-    def __init__(self, reporter: StatusReporter) -> None:
+    def __init__(self, reporter: ConditionReporter) -> None:
         self._reporter = reporter
 
     def reset(self, _epoch: Epoch) -> None:

@@ -14,7 +14,7 @@ Key = tuple[str, NamespacedName]
 """Kind and name."""
 
 
-class StatusReport(msgspec.Struct, frozen=True):
+class ConditionReport(msgspec.Struct, frozen=True):
     """The conditions to write on one object."""
 
     object: Projected

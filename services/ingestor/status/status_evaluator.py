@@ -11,7 +11,7 @@ from services.ingestor.core.object_index import ObjectIndex
 from services.ingestor.core.observations import Projected
 from services.ingestor.status.ack_progress import AckProgress
 from services.ingestor.status.conditions import OURS, Condition, StatusFacts, conditions
-from services.ingestor.status.reports import Key, PinnedForms, StatusReport
+from services.ingestor.status.reports import ConditionReport, Key, PinnedForms
 from shared import projected_objects
 from shared.io.decoding import UndecodableError, decode
 from shared.membership import mesh_of
@@ -72,7 +72,7 @@ class StatusEvaluator:
             return 0
         return known.sequence if known.sequence <= self._progress.compiled else 0
 
-    def evaluate(self, key: Key, item: Projected, now: float) -> StatusReport | Pending | None:
+    def evaluate(self, key: Key, item: Projected, now: float) -> ConditionReport | Pending | None:
         """Returns the report of an object, or None if its conditions need no change."""
         before = conditions_in(item.status)
         namespace = item.name.namespace
@@ -87,7 +87,7 @@ class StatusEvaluator:
         after = conditions(facts, generation=item.generation, before=before, now=self._now())
         if comparable(before) == comparable(after):
             return None
-        return StatusReport(object=item, conditions=tuple(after))
+        return ConditionReport(object=item, conditions=tuple(after))
 
     def _facts(self, key: Key, item: Projected, now: float) -> StatusFacts | Pending:
         sequence = self.compiled(key, item)

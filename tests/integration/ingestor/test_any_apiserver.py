@@ -25,7 +25,7 @@ from services.ingestor.kubernetes.client import PAGE, KubernetesSource
 from services.ingestor.kubernetes.status_client import StatusWriter
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.status.conditions import Condition
-from services.ingestor.status.reports import ObjectEvent, StatusReport
+from services.ingestor.status.reports import ConditionReport, ObjectEvent
 from shared.eventlog.memory import MemoryLog
 from shared.records import events
 from tests.apiservers import KINDS, apiserver, write_kubeconfig
@@ -138,7 +138,7 @@ async def test_what_is_applied_changed_and_deleted_is_in_the_log(world: World) -
         stranger = "00000000-0000-0000-0000-000000000000"
         writer = StatusWriter(source, {kind.name: kind for kind in WATCHED}, now=lambda: NOW)
         for whose, status in ((stranger, b""), (uid, b""), (uid, b'{"conditions": []}'), (stranger, b"{}")):
-            told = StatusReport(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),))
+            told = ConditionReport(object=_item(uid=whose, status=status), conditions=(cast("Condition", said),))
             outcome = await writer(told)
             assert outcome == ("written" if whose == uid else "refused"), (whose, status)
         item = _item(uid=uid, status=b"")

@@ -20,8 +20,8 @@ from services.ingestor.kubernetes.client import KubernetesSource
 from services.ingestor.kubernetes.status_client import StatusWriter
 from services.ingestor.settings import IngestorSettings
 from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.condition_reporter import ConditionReporter
 from services.ingestor.status.reports import ReportPace
-from services.ingestor.status.status_reporter import StatusReporter
 from shared import projected_objects
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.memory import MemoryLog
@@ -221,7 +221,7 @@ async def test_an_objects_status_says_what_became_of_it_and_that_is_no_news_to_t
     async with world.ingestor() as ingestor, _closed(source):
         progress = AckProgress(cluster="c1", kinds=REPORTED)
         writer = StatusWriter(source, {kind.name: kind for kind in kinds(mesh_namespace="x")}, now=lambda: NOW)
-        reporter = StatusReporter(
+        reporter = ConditionReporter(
             progress,
             ingestor.writer.index,
             writer,

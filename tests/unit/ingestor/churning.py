@@ -13,10 +13,10 @@ from services.ingestor.core.log_diff import AppliedChange
 from services.ingestor.core.object_index import ObjectIndex
 from services.ingestor.core.observations import NamespacedName, ObjectUpdated, Projected
 from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.condition_reporter import ConditionReporter
 from services.ingestor.status.conditions import Condition
-from services.ingestor.status.reports import ObjectEvent, Outcome, StatusReport
+from services.ingestor.status.reports import ConditionReport, ObjectEvent, Outcome
 from services.ingestor.status.status_evaluator import conditions_in
-from services.ingestor.status.status_reporter import StatusReporter
 from shared.records.events import ObjectKey
 from shared.records.proxy_status import ProxyStatus, TypeStatus
 from shared.records.snapshot import CDS, Cause, Commit, Proxy, Quarantined, Resource, ViewChange, record_causes
@@ -45,7 +45,7 @@ class Mesh:
         self.requests = self.most_at_once = 0
         self.news: list[ObjectEvent] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self.reporter = StatusReporter(
+        self.reporter = ConditionReporter(
             self.progress,
             self.index,
             self.write,
@@ -57,7 +57,7 @@ class Mesh:
             clock=self.clock,
         )
 
-    async def write(self, report: StatusReport) -> Outcome:
+    async def write(self, report: ConditionReport) -> Outcome:
         """The API server accepts a status, and its watch reports it."""
         self.writes.append(self.clock())
         self.requests += 1

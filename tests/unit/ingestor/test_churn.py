@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from services.ingestor.core.observations import NamespacedName
-from services.ingestor.status.reports import Outcome, ReportPace, RetryLater, StatusReport
+from services.ingestor.status.reports import ConditionReport, Outcome, ReportPace, RetryLater
 from tests.unit.ingestor.churning import OBJECTS, SOON, Mesh, busiest_second, churn, running, simulated
 
 
@@ -77,7 +77,7 @@ def test_an_outage_of_the_api_server_is_waited_out_and_then_all_is_right() -> No
         write, away = mesh.reporter._write, True  # pyright: ignore[reportPrivateUsage]
         tries: list[float] = []
 
-        async def refuses(report: StatusReport) -> Outcome | RetryLater:
+        async def refuses(report: ConditionReport) -> Outcome | RetryLater:
             if not away:
                 return await write(report)
             tries.append(mesh.clock())

@@ -12,9 +12,9 @@ from services.ingestor.core.object_index import ObjectIndex
 from services.ingestor.log.chain_position import ChainPosition
 from services.ingestor.log.compaction import Compactor
 from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.condition_reporter import ConditionReporter
 from services.ingestor.status.log_follower import StatusLogFollower
-from services.ingestor.status.reports import ObjectEvent, Outcome, StatusReport
-from services.ingestor.status.status_reporter import StatusReporter
+from services.ingestor.status.reports import ConditionReport, ObjectEvent, Outcome
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.memory import MemoryLog
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Draft
@@ -147,10 +147,10 @@ async def test_reports_go_on_over_heartbeats_and_damaged_commits() -> None:
     snapshots, statuses = logs.stream(STREAMS.snapshots), logs.stream(STREAMS.status)
     progress = AckProgress(cluster="c1", kinds=[])
 
-    async def write(_report: StatusReport | ObjectEvent) -> Outcome:
+    async def write(_report: ConditionReport | ObjectEvent) -> Outcome:
         return Outcome.WRITTEN
 
-    reporter = StatusReporter(
+    reporter = ConditionReporter(
         progress,
         ObjectIndex(),
         write,

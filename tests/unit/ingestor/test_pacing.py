@@ -11,7 +11,7 @@ import pytest
 
 from services.ingestor.core.observations import NamespacedName
 from services.ingestor.status.conditions import Condition
-from services.ingestor.status.reports import ObjectEvent, Outcome, ReportPace, RetryLater, StatusReport
+from services.ingestor.status.reports import ConditionReport, ObjectEvent, Outcome, ReportPace, RetryLater
 from services.ingestor.status.status_evaluator import conditions_in
 from tests.unit.ingestor.churning import CLASSES, OBJECTS, PROXIES, SOON, Mesh, busiest_second, running, simulated
 
@@ -21,7 +21,7 @@ PACE = ReportPace()
 class Server:
     """What stands before a mesh's API server and may have another answer."""
 
-    def __init__(self, mesh: Mesh, answer: Callable[[StatusReport], RetryLater | float]) -> None:
+    def __init__(self, mesh: Mesh, answer: Callable[[ConditionReport], RetryLater | float]) -> None:
         """`answer`: a refusal, or seconds that the request takes longer."""
         self.written: Counter[NamespacedName] = Counter()
         self.tries: list[float] = []
@@ -29,7 +29,7 @@ class Server:
         self._mesh, self._write, self._answer = mesh, mesh.reporter._write, answer  # pyright: ignore[reportPrivateUsage]
         mesh.reporter._write = self  # pyright: ignore[reportPrivateUsage]
 
-    async def __call__(self, report: StatusReport) -> Outcome | RetryLater:
+    async def __call__(self, report: ConditionReport) -> Outcome | RetryLater:
         self.tries.append(self._mesh.clock())
         answer = self._answer(report)
         if isinstance(answer, RetryLater):
@@ -120,7 +120,7 @@ def test_a_server_that_takes_less_has_the_pauses_that_it_asks_for_and_is_asked_f
     async def story() -> None:
         mesh, taken = Mesh(latency=0.005), list[float]()
 
-        def answer(_: StatusReport) -> RetryLater | float:
+        def answer(_: ConditionReport) -> RetryLater | float:
             """It accepts 200 in a second, and refuses more with a delay."""
             if sum(moment > mesh.clock() - 1.0 for moment in taken[-200:]) >= 200:
                 return RetryLater(2.0)

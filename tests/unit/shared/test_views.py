@@ -6,9 +6,9 @@ import asyncio
 
 from services.ingestor.core.object_index import ObjectIndex
 from services.ingestor.status.ack_progress import AckProgress
+from services.ingestor.status.condition_reporter import ConditionReporter
 from services.ingestor.status.log_follower import StatusLogFollower
-from services.ingestor.status.reports import ObjectEvent, Outcome, StatusReport
-from services.ingestor.status.status_reporter import StatusReporter
+from services.ingestor.status.reports import ConditionReport, ObjectEvent, Outcome
 from services.injector.log.namespace_follower import NamespaceFollower
 from services.xds_edge.admission.token_issuers import IssuerFold, issuers_view
 from shared.eventlog.fold import Epoch
@@ -82,12 +82,12 @@ async def test_keys_stay_in_force_in_a_new_epoch_but_an_edge_that_starts_takes_n
     assert len(changes) == 2
 
 
-async def _written(_report: StatusReport | ObjectEvent) -> Outcome:
+async def _written(_report: ConditionReport | ObjectEvent) -> Outcome:
     return Outcome.WRITTEN
 
 
-def reporter(progress: AckProgress) -> StatusReporter:
-    return StatusReporter(
+def reporter(progress: AckProgress) -> ConditionReporter:
+    return ConditionReporter(
         progress,
         ObjectIndex(),
         _written,

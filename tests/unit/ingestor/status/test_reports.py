@@ -15,10 +15,10 @@ from services.ingestor.core.object_index import ObjectIndex
 from services.ingestor.core.observations import KindListed, ObjectDeleted, ObjectUpdated, Projected
 from services.ingestor.core.projection import project
 from services.ingestor.status.ack_progress import AckProgress, ConcernedProxies
+from services.ingestor.status.condition_reporter import ConditionReporter
 from services.ingestor.status.conditions import StatusFacts, conditions, reason, turned_bad
 from services.ingestor.status.log_follower import StatusLogFollower
-from services.ingestor.status.reports import ObjectEvent, Outcome, PinnedForms, ReportPace, RetryLater, StatusReport
-from services.ingestor.status.status_reporter import StatusReporter
+from services.ingestor.status.reports import ConditionReport, ObjectEvent, Outcome, PinnedForms, ReportPace, RetryLater
 from shared import projected_objects
 from shared.eventlog.protocol import Draft
 from shared.policy import support_matrix
@@ -112,11 +112,11 @@ class Written:
     """An API server that takes reports, and answers with a given outcome."""
 
     def __init__(self, outcome: Outcome | RetryLater = Outcome.WRITTEN) -> None:
-        self.reports: list[StatusReport] = []
+        self.reports: list[ConditionReport] = []
         self.news: list[ObjectEvent] = []
         self.outcome: Outcome | RetryLater = outcome
 
-    async def __call__(self, report: StatusReport) -> Outcome | RetryLater:
+    async def __call__(self, report: ConditionReport) -> Outcome | RetryLater:
         self.reports.append(report)
         return self.outcome
 
@@ -136,12 +136,12 @@ def reporter(
     leads: bool = True,
     index: ObjectIndex | None = None,
     pace: ReportPace = PACE,
-) -> StatusReporter:
+) -> ConditionReporter:
     if index is None:
         index = ObjectIndex()
         index.enter(AppliedChange(target(), sequence))
         index.commit_round()
-    return StatusReporter(
+    return ConditionReporter(
         progress,
         index,
         written,
@@ -156,7 +156,7 @@ def reporter(
     )
 
 
-async def told_of(made: StatusReporter, written: Written) -> list[tuple[str, str]]:
+async def told_of(made: ConditionReporter, written: Written) -> list[tuple[str, str]]:
     """Returns the events that are written."""
     task = asyncio.create_task(made.run_events())
     for _ in range(20):
@@ -327,7 +327,7 @@ OTHER = Resource(type_url=CDS, name="other", hash="o1", body=b"")
 
 def edited(
     progress: AckProgress, written: Written, *, sequence: int, generation: int = 4, **options: Any
-) -> StatusReporter:
+) -> ConditionReporter:
     """A reporter that has seen an edit of the target, which stands in the log at `sequence`."""
     item = msgspec.structs.replace(target(generation=generation), digest="edited")
     index = ObjectIndex()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from services.ingestor.kubernetes.reflector_runner import ReflectorRunner
 from services.ingestor.log.event_writer import EventWriter
-from services.ingestor.status.status_reporter import StatusReporter
+from services.ingestor.status.condition_reporter import ConditionReporter
 from shared.telemetry.metrics import Metrics
 
 
@@ -64,7 +64,7 @@ def register_metrics(metrics: Metrics, writer: EventWriter, runners: Mapping[str
     )
 
 
-def register_report_metrics(metrics: Metrics, reporter: StatusReporter) -> None:
+def register_report_metrics(metrics: Metrics, reporter: ConditionReporter) -> None:
     """Register the metrics of the reports on policy objects."""
     metrics.gauge(
         "meshlog_ingestor_reports",

@@ -26,13 +26,13 @@ from services.ingestor.status.conditions import turned_bad
 from services.ingestor.status.due_queue import DueQueue
 from services.ingestor.status.object_events import ObjectEventWriter
 from services.ingestor.status.reports import (
+    ConditionReport,
     Key,
     ObjectEvent,
     Outcome,
     PinnedForms,
     ReportPace,
     RetryLater,
-    StatusReport,
 )
 from services.ingestor.status.status_evaluator import Pending, StatusEvaluator, comparable, conditions_in
 from services.ingestor.status.write_rate import WriteRate
@@ -45,14 +45,14 @@ _BATCH = 200
 """Objects that are evaluated without a pause, at most."""
 
 
-class StatusReporter:
+class ConditionReporter:
     """Reports on the objects of one cluster. Pass every observation to `note`; run `run` and `run_events` once."""
 
     def __init__(
         self,
         progress: AckProgress,
         index: ObjectIndex,
-        write: Callable[[StatusReport], Awaitable[Outcome | RetryLater]],
+        write: Callable[[ConditionReport], Awaitable[Outcome | RetryLater]],
         write_event: Callable[[ObjectEvent], Awaitable[Outcome | RetryLater]],
         *,
         cluster: str,
@@ -233,7 +233,7 @@ class StatusReporter:
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
 
-    def _evaluate(self, key: Key, item: Projected | None, now: float) -> StatusReport | None:
+    def _evaluate(self, key: Key, item: Projected | None, now: float) -> ConditionReport | None:
         found = self._evaluator.evaluate(key, item, now) if item is not None else None
         if not isinstance(found, Pending):
             return found
@@ -253,7 +253,7 @@ class StatusReporter:
             else:
                 return
 
-    async def _write_one(self, key: Key, report: StatusReport) -> None:
+    async def _write_one(self, key: Key, report: ConditionReport) -> None:
         outcome = await self._write(report)
         if isinstance(outcome, RetryLater):
             self.counts[Outcome.LATER] += 1
@@ -270,7 +270,7 @@ class StatusReporter:
         if self._failure is None or failure.seconds > self._failure.seconds:
             self._failure = failure
 
-    def _finish(self, key: Key, report: StatusReport, outcome: Outcome) -> None:
+    def _finish(self, key: Key, report: ConditionReport, outcome: Outcome) -> None:
         self._rate.succeeded()
         # The watch shows what was written. If the same conditions are to be written again, the API server accepts them
         # and stores others (its schema prunes fields, for example).
