@@ -56,7 +56,7 @@ def read_csr(der: bytes, identity: SpiffeId) -> RequestedKey:
         raise IssuanceRefusedError("csr/signature", f"the CSR's signature cannot be checked: {error}") from error
     if not proven:
         raise IssuanceRefusedError("csr/signature", "the CSR is not signed with the key that it holds")
-    _check_wishes(csr, identity)
+    _check_extensions(csr, identity)
     return RequestedKey(key=key, spki=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
@@ -74,7 +74,7 @@ def _check_key(key: PublicKey) -> None:
         raise IssuanceRefusedError("csr/key", f"the CSR's key is on curve {key.curve.name}, not P-256 or P-384")
 
 
-def _check_wishes(csr: x509.CertificateSigningRequest, identity: SpiffeId) -> None:
+def _check_extensions(csr: x509.CertificateSigningRequest, identity: SpiffeId) -> None:
     try:
         extensions = list(csr.extensions)
     except UNREADABLE as error:

@@ -47,23 +47,23 @@ def decide(
         return InjectionDecision(inject=False, why=f"namespace {namespace.name} never has sidecars")
     if not is_member(namespace.labels, mesh_name=mesh_name):
         return InjectionDecision(inject=False, why=f"namespace {namespace.name} is no member of mesh {mesh_name}")
-    wish = _wish((pod.get("metadata") or {}).get("annotations") or {}, about="the pod")
+    enabled = _enabled_by((pod.get("metadata") or {}).get("annotations") or {}, about="the pod")
     spec = pod.get("spec") or {}
     for hindered, why in ((spec.get("hostNetwork"), _ON_HOST), (runs_on_windows(spec), _ON_WINDOWS)):
         if hindered:
             warning = f"{why}, so it gets no sidecar: it is outside of the mesh, and members do not take its calls"
-            asked = (
-                namespace.annotations.get(ANNOTATION_INJECTION, "").strip().lower() in _YES if wish is None else wish
-            )
+            default = namespace.annotations.get(ANNOTATION_INJECTION, "").strip().lower() in _YES
+            asked = default if enabled is None else enabled
             return InjectionDecision(inject=False, why=why, warning=warning if asked else "")
-    if wish is not None:
-        return InjectionDecision(inject=wish, why=f"the pod's annotation {ANNOTATION_INJECTION} says so")
-    if _wish(namespace.annotations, about=f"namespace {namespace.name}"):
+    if enabled is not None:
+        return InjectionDecision(inject=enabled, why=f"the pod's annotation {ANNOTATION_INJECTION} says so")
+    if _enabled_by(namespace.annotations, about=f"namespace {namespace.name}"):
         return InjectionDecision(inject=True, why="its namespace says so")
     return InjectionDecision(inject=False, why="neither the pod nor its namespace asks for a sidecar")
 
 
-def _wish(annotations: Mapping[str, str], *, about: str) -> bool | None:
+def _enabled_by(annotations: Mapping[str, str], *, about: str) -> bool | None:
+    """Return the value of the annotation; `None` without one. Raises `BadInputError` if it is neither yes nor no."""
     value = annotations.get(ANNOTATION_INJECTION)
     if value is None:
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,7 @@ from services.injector.core.proxy_bootstrap import (
 from shared.errors import BadInputError
 from shared.kubernetes.reserved_ports import INBOUND_PORT
 from shared.meshconfig.images import envoy_fails, init_fails, judged
-from shared.meshconfig.pods import MAX_LISTED, MeshSpec, address_range, interface_name, port_number, read_all
+from shared.meshconfig.pods import MAX_LISTED, MeshSpec, Traffic, address_range, interface_name, port_number, read_all
 from shared.projected_objects import OSM_PREFIX
 
 INIT_CONTAINER = "meshlog-init"
@@ -146,46 +146,12 @@ def init(
     installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[str, str], probes: Sequence[Probe]
 ) -> Json:
     """Return the init container that redirects the pod's traffic. Raises `BadInputError` for an invalid exclusion."""
-    arguments = ["sidecar-init"]
-    if installation.mode == "mark":
-        arguments += ["--proxy-mark", str(installation.proxy_mark)]
-    else:
-        arguments += ["--proxy-uid", str(installation.proxy_uid)]
-    # On a port without a listener of the proxy, plain connections would reach the application.
-    listening = sorted({PORTS["readiness"], *(PORTS[probe.phase] for probe in probes)})
-    arguments += ["--probe-ports", ",".join(map(str, listening))]
-    traffic = mesh.traffic
-    for flag, annotation, configured, read in (
-        (
-            "--exclude-outbound-cidrs",
-            "outbound-ip-range-exclusion-list",
-            traffic.outbound_ip_range_exclusion_list,
-            address_range,
-        ),
-        (
-            "--include-outbound-cidrs",
-            "outbound-ip-range-inclusion-list",
-            traffic.outbound_ip_range_inclusion_list,
-            address_range,
-        ),
-        ("--exclude-outbound-ports", "outbound-port-exclusion-list", traffic.outbound_port_exclusion_list, port_number),
-        ("--exclude-inbound-ports", "inbound-port-exclusion-list", traffic.inbound_port_exclusion_list, port_number),
-        ("--exclude-interfaces", "", traffic.network_interface_exclusion_list, interface_name),
-    ):
-        name = f"{OSM_PREFIX}{annotation}"
-        own = pod_annotations.get(name, "") if annotation else ""
-        about = f"annotation {name}"
-        items = dict.fromkeys([*read_all(configured, read, flag), *(read(one, about) for one in _listed(own, about))])
-        if items:
-            arguments += [flag, ",".join(items)]
-    if mesh.sidecar.local_proxy_mode == "PodIP":
-        arguments += ["--local-proxy-ip", "$(POD_IP)"]
     container: Json = {
         "name": INIT_CONTAINER,
         "image": _usable(mesh.sidecar.init_container_image, init_fails) or installation.init_image,
         "imagePullPolicy": installation.pull_policy,
         "command": ["meshlog"],
-        "args": arguments,
+        "args": _init_arguments(installation, mesh, pod_annotations, probes),
         "env": [_field("POD_IP", "status.podIP")],
         "securityContext": {
             "privileged": mesh.sidecar.enable_privileged_init_container,
@@ -198,6 +164,58 @@ def init(
     if resources := msgspec.to_builtins(mesh.sidecar.resources):
         container["resources"] = resources
     return container
+
+
+class _ListOption(NamedTuple):
+    """An option of `meshlog sidecar-init` with a list from the MeshConfig and from an annotation of the pod."""
+
+    flag: str
+    annotation: str
+    """Name without the prefix; empty for none."""
+    configured: Sequence[str | int]
+    read: Callable[[str, str], str]
+    """Reads one value, given where it stands. Raises `BadInputError`."""
+
+
+def _init_arguments(
+    installation: Installation, mesh: MeshSpec, pod_annotations: Mapping[str, str], probes: Sequence[Probe]
+) -> list[str]:
+    arguments = ["sidecar-init"]
+    if installation.mode == "mark":
+        arguments += ["--proxy-mark", str(installation.proxy_mark)]
+    else:
+        arguments += ["--proxy-uid", str(installation.proxy_uid)]
+    # On a port without a listener of the proxy, plain connections would reach the application.
+    listening = sorted({PORTS["readiness"], *(PORTS[probe.phase] for probe in probes)})
+    arguments += ["--probe-ports", ",".join(map(str, listening))]
+    for option in _list_options(mesh.traffic):
+        name = f"{OSM_PREFIX}{option.annotation}"
+        own = pod_annotations.get(name, "") if option.annotation else ""
+        about = f"annotation {name}"
+        items = dict.fromkeys(
+            [
+                *read_all(option.configured, option.read, option.flag),
+                *(option.read(one, about) for one in _listed(own, about)),
+            ]
+        )
+        if items:
+            arguments += [option.flag, ",".join(items)]
+    if mesh.sidecar.local_proxy_mode == "PodIP":
+        arguments += ["--local-proxy-ip", "$(POD_IP)"]
+    return arguments
+
+
+def _list_options(traffic: Traffic) -> Sequence[_ListOption]:
+    excluded, included = traffic.outbound_ip_range_exclusion_list, traffic.outbound_ip_range_inclusion_list
+    outbound, inbound = traffic.outbound_port_exclusion_list, traffic.inbound_port_exclusion_list
+    interfaces = traffic.network_interface_exclusion_list
+    return (
+        _ListOption("--exclude-outbound-cidrs", "outbound-ip-range-exclusion-list", excluded, address_range),
+        _ListOption("--include-outbound-cidrs", "outbound-ip-range-inclusion-list", included, address_range),
+        _ListOption("--exclude-outbound-ports", "outbound-port-exclusion-list", outbound, port_number),
+        _ListOption("--exclude-inbound-ports", "inbound-port-exclusion-list", inbound, port_number),
+        _ListOption("--exclude-interfaces", "", interfaces, interface_name),
+    )
 
 
 def _as_argument(config: Json) -> str:
