@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -166,14 +167,8 @@ class Publisher:
             retired.append((EDS, name, self.snapshot.views[f"class-{number}"][EDS][name]))
             concerned = range(CLASSES) if everybody else (number,)
             views |= {f"class-{one}": ViewChange(put={EDS: {name: digest}}) for one in concerned}
-        version = self.snapshot.version
         return await self._append(
-            Commit(
-                format=FORMAT,
-                version=version + 1,
-                parent=version,
-                epoch="bench",
-                build="bench",
+            self._next(
                 resources=resources,
                 retired=retired,
                 views=views,
@@ -183,14 +178,8 @@ class Publisher:
     async def add(self, pods: Sequence[str], workload_class: str, clusters: dict[str, bytes]) -> None:
         """More proxies, whose uids are their names, of a class of their own that holds these clusters."""
         digests = {name: resource_hash(CDS, body) for name, body in clusters.items()}
-        version = self.snapshot.version
         await self._append(
-            Commit(
-                format=FORMAT,
-                version=version + 1,
-                parent=version,
-                epoch="bench",
-                build="bench",
+            self._next(
                 resources=[Resource(CDS, name, digests[name], body) for name, body in clusters.items()],
                 views={workload_class: ViewChange(put={CDS: digests})},
                 proxies={
@@ -213,6 +202,11 @@ class Publisher:
         drafts = chunked_payload.split(encode_commit(self.snapshot.keyframe()), subject, version=self.snapshot.version)
         tip = await log.tip(subject)
         await log.append(drafts, scope=subject, after=tip, epoch="" if tip.epoch else "keyframes")
+
+    def _next(self, **parts: Any) -> Commit:
+        """The commit after the newest version, with these parts."""
+        version = self.snapshot.version
+        return Commit(format=FORMAT, version=version + 1, parent=version, epoch="bench", build="bench", **parts)
 
     async def _append(self, commit: Commit) -> int:
         log = await self._logs.open(STREAMS.snapshots)

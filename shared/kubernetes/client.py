@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlencode
 
 import aiohttp
@@ -30,6 +30,18 @@ REQUEST_SECONDS = 60.0
 """Seconds that a request may take with its answer, by default."""
 CONNECT_SECONDS = 3.0
 """Seconds that a connection may take to be made."""
+
+
+class _Request(NamedTuple):
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Any = None
+
+    @property
+    def about(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 class KubernetesClient:
@@ -76,12 +88,13 @@ class KubernetesClient:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        about = f"{method} {path}"
         headers = {"Accept": accept, "User-Agent": self._agent, "Content-Type": content_type}
+        request = _Request(method, path, query or {}, headers, body)
+        about = request.about
         while True:
             try:
                 async with asyncio.timeout_at(end):
-                    response = await self._open(method, path, query or {}, body, headers, within=seconds)
+                    response = await self._open(request, within=seconds)
                     answer = await _read(response, most, cut=cut, about=about)
             except TimeoutError as error:
                 raise RequestError(
@@ -101,9 +114,10 @@ class KubernetesClient:
         A server that vanishes is noticed by the kernel (`transport`). Entering raises `WatchRefusedError` and
         `RequestError`, iterating `RequestError`.
         """
-        about = f"GET {path}"
         headers = {"Accept": accept, "User-Agent": self._agent, "Content-Type": JSON}
-        response = await self._open("GET", path, query, None, headers, within=seconds)
+        request = _Request("GET", path, query, headers)
+        about = request.about
+        response = await self._open(request, within=seconds)
         try:
             if response.status != 200:
                 raise WatchRefusedError(await _refusal(response), about=about)
@@ -111,40 +125,24 @@ class KubernetesClient:
         finally:
             response.close()
 
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        body: Any,
-        headers: Mapping[str, str],
-        *,
-        within: float | None,
-    ) -> aiohttp.ClientResponse:
-        response = await self._send(method, path, query, body, headers, within=within)
+    async def _open(self, request: _Request, *, within: float | None) -> aiohttp.ClientResponse:
+        response = await self._send(request, within=within)
         if response.status != 401:
             return response
         # The token has expired or was rotated: read it again, and try once more.
         response.close()
-        await self._reload(about=f"{method} {path}")
-        return await self._send(method, path, query, body, headers, within=within)
+        await self._reload(about=request.about)
+        return await self._send(request, within=within)
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        body: Any,
-        headers: Mapping[str, str],
-        *,
-        within: float | None,
-    ) -> aiohttp.ClientResponse:
-        client, sent, about = self._client, dict(headers), f"{method} {path}"
-        url = f"{client.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+    async def _send(self, request: _Request, *, within: float | None) -> aiohttp.ClientResponse:
+        client, headers, about = self._client, dict(request.headers), request.about
+        url = f"{client.configuration.host}{request.path}" + (f"?{urlencode(request.query)}" if request.query else "")
         limit = aiohttp.ClientTimeout(total=within, sock_connect=CONNECT_SECONDS)
         try:
-            await client.update_params_for_auth(sent, [], ["BearerToken"], path, method, None)
-            answer = await client.rest_client.request(method, url, headers=sent, body=body, _request_timeout=limit)
+            await client.update_params_for_auth(headers, [], ["BearerToken"], request.path, request.method, None)
+            answer = await client.rest_client.request(
+                request.method, url, headers=headers, body=request.body, _request_timeout=limit
+            )
         except (ssl.SSLError, aiohttp.ClientSSLError) as error:
             # The cluster's CA may have been replaced.
             await self._reload(about=about, transport=True)

@@ -31,9 +31,9 @@ class Verdict(msgspec.Struct, frozen=True):
     epochs: int
     """How often the log was begun anew."""
     lost: tuple[str, ...]
-    """What the cluster says and the log does not, a line each."""
+    """Objects of the cluster that the log lacks, a line each."""
     doubled: tuple[str, ...]
-    """Records that say what the one before them of the same object said, in one epoch."""
+    """Records equal to the record before them of the same object, in one epoch."""
     end: int
     """Sequence of the last record."""
 
@@ -49,7 +49,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
     log = logs.existing(streams.events)
     verifier, index = ChainVerifier(), ObjectIndex()
     count = epochs = end = 0
-    resumed = 0  # the first record after the newest break: what was said before may have been unsaid in between
+    resumed = 0  # the first record after the newest break: earlier records may have been reverted in between
     broken = ""
     doubled: list[str] = []
     async for record in log.read(subjects=streams.cluster_scope(CLUSTER)):
@@ -57,7 +57,7 @@ async def audit(api: Api, logs: JetStreamLogs, namespace: str) -> Verdict:
         try:
             begins = verifier.fold(record)
         except ChainBrokenError as error:
-            # As every reader does: what is broken is void, up to the epoch that says it anew.
+            # As every reader does: a broken chain is void until the epoch that begins after it.
             verifier, broken, resumed = ChainVerifier(checkpoint_at(record)), str(error), record.sequence
             continue
         if begins:

@@ -1,8 +1,8 @@
 """Runs inside a pod: one TCP conversation with the demo's database, for as long as standard input is open.
 
-    python conversation.py HOST PORT        says `held` once it works; the standard library only
+    python conversation.py HOST PORT        prints `held` once it works; the standard library only
 
-At the end it says, as JSON, how many answers came and how it ended: `asked to` is the only good way.
+At the end it prints, as JSON, how many answers came and how it ended: `asked to` is the only good way.
 """
 
 from __future__ import annotations

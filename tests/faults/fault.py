@@ -1,4 +1,4 @@
-"""One fault, and how it is told: injected, held, ended; what a change did meanwhile and afterwards; what users saw."""
+"""One fault, and its outcome: injected, held, ended; what a change did meanwhile and afterwards; what users saw."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 async def tell(scene: Scene, fault: Fault) -> Outcome:
-    """Do it and measure. What goes wrong is in the outcome, so that the other rows are told all the same."""
+    """Inject it and measure. Failures are in the outcome, so that the other rows are still measured."""
     outcome = Outcome(name=fault.name, what=fault.what)
     try:
         if fault.prepare is not None:
@@ -111,7 +111,7 @@ async def tell(scene: Scene, fault: Fault) -> Outcome:
             if proxy.rejected > rejected:
                 outcome.wrong.append(f"{proxy.name} refused {proxy.rejected - rejected} updates")
         outcome.wrong += scene.broken()
-    except Exception as error:  # noqa: BLE001 - what broke the row is the row's result; the others are told too
+    except Exception as error:  # noqa: BLE001 - what broke the row is the row's result; the others are measured too
         outcome.wrong.append(f"{type(error).__name__}: {error}")
     return outcome
 

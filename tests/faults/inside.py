@@ -8,7 +8,7 @@
     python -m tests.faults.inside PID drain DIR       what filled it goes
 
 A process of its own, because only one with a single thread may enter a user namespace. It needs no more rights than
-whoever started the mesh has.
+the process that started the mesh.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def cut(pid: int) -> None:
 
 
 def refuse(pid: int, port: str) -> None:
-    """Nobody is heard on this port any more."""
+    """Drop all packets to this port."""
     enter(pid, syscalls.CLONE_NEWNET)
     heard = (transport(TCP), destination_port(int(port)), verdict("drop"))
     commit(replace_table(_table(rules(heard), ())))

@@ -1,4 +1,4 @@
-"""The faults, in the order in which they are told.
+"""The faults, in the order in which they are injected.
 
 Three ways to fail (killed, frozen, cut off), each process in turn, the log's servers one, two and three at a time, and
 everything at once; then what does not fit that scheme.
@@ -24,7 +24,7 @@ HELD = 8.0
 ALL = ("ingestor", "compiler", "ca", "xds-edge", "injector", "nats")
 
 
-# Whom
+# Targets
 
 
 def leader(service: str) -> Chooser:
@@ -94,7 +94,7 @@ def signalled(choose: Chooser, number: signal.Signals) -> Inject:
 
 
 def frozen(choose: Chooser) -> Inject:
-    """SIGSTOP, later SIGCONT: everything in its place, and nobody at home."""
+    """SIGSTOP, later SIGCONT: connections stay open, and no process answers."""
 
     async def inject(scene: Scene) -> Undo:
         pods = await choose(scene)
@@ -109,7 +109,7 @@ def frozen(choose: Chooser) -> Inject:
 
 
 def cut(choose: Chooser) -> Inject:
-    """Cut off from everybody: packets vanish."""
+    """Cut off from all peers: packets are dropped."""
 
     async def inject(scene: Scene) -> Undo:
         pods = await choose(scene)
@@ -124,7 +124,7 @@ def cut(choose: Chooser) -> Inject:
 
 
 _WHO: tuple[tuple[str, str, Chooser, str, bool, float], ...] = (
-    # name, in words, who, whose takeover is timed, whether it stops all changes, the budget after the end
+    # name, in words, target, service whose takeover is timed, whether it stops all changes, the budget after the end
     ("ingestor-leader", "the leading ingestor", leader("ingestor"), "ingestor", False, 10.0),
     ("ingestor-standby", "the ingestor that stands by", standby("ingestor"), "", False, NO_ELECTION),
     ("compiler-leader", "the leading compiler", leader("compiler"), "compiler", False, 10.0),
@@ -248,7 +248,7 @@ def flipped(choose: Chooser) -> Inject:
 async def read_anew(scene: Scene) -> None:
     """The ingestors read the log from its beginning: at their start, as they do every ten minutes by themselves.
 
-    What NATS lost behind everybody's back is noticed then.
+    What NATS lost without an error is noticed then.
     """
     scene.machine.signal(scene.machine.pods("ingestor"), signal.SIGKILL)
 

@@ -2,7 +2,7 @@
 
 Whether a change has arrived is asked of the Envoys themselves (`watcher`), not of the control plane that is being
 broken. The traffic is the demo's: purchases that pass four sidecars, each on connections of its own; visits on one
-connection; a conversation over TCP that lasts as long as the suite; and a thief, whom policy must stop all the while.
+connection; a conversation over TCP that lasts as long as the suite; and a thief, which policy must stop all the while.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ each other for 100 s make none expire; with 120 s three partitions of the log in
 
 
 class Proxy:
-    """One sidecar, by what its Envoy says."""
+    """One sidecar, by the reports of its Envoy."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -116,7 +116,7 @@ class Scene:
         self.proxies = [Proxy(name) for _, name in SIDECARS]
         self.end = 0
         self.certificates = CERTIFICATES
-        """Lifetime of new certificates, as MeshConfig says it; from the next change on."""
+        """Lifetime of new certificates, in the form of MeshConfig; from the next change on."""
         self._egress = False
         self._news = asyncio.Event()
         self._pods: dict[str, str] = {}
@@ -208,7 +208,7 @@ class Scene:
                     found = await audit(self.api, logs, SYSTEM)
             return found is not None and not found.lost
 
-        with contextlib.suppress(AssertionError):  # then what was found says what is missing
+        with contextlib.suppress(AssertionError):  # then the result shows what is missing
             await eventually(look, within=20, what="the log holds what the cluster holds")
         assert found is not None, "the log cannot be read"
         return found
@@ -220,7 +220,7 @@ class Scene:
         return Streams().lease_subject(service if service == "compiler" else f"ingestor-{lifecycle.CLUSTER}")
 
     def led_since(self, service: str, moment: float) -> float | None:
-        """Seconds from `moment` (Unix time) until a replica of the service said that it leads; none: it did not."""
+        """Seconds from `moment` (Unix time) until a replica of the service logged that it leads; None if none did."""
         moments: list[float] = []
         for file in (self.state / "logs").rglob("*.log"):
             if f"meshlog-{service}-" in str(file):

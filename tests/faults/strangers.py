@@ -1,7 +1,7 @@
-"""Who may not write into the log, and does: nobody's name, and a service that writes what is another's (fault 44).
+"""Writes to the log without the right to: without a user, and as a service in another's stream (fault 44).
 
-With what a stolen edge would have: its password, and the CA by which it knows the servers. Both are refused by NATS
-itself, whose log names who tried what.
+With the credentials of a stolen edge: its password, and the CA of the servers. NATS itself refuses both, and logs the
+user and the subject.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ THIEF = "xds-edge"
 
 
 async def refused_without_a_name() -> str:
-    """What the server says to who has no user."""
+    """The error of the server for a client without a user."""
     operator = lifecycle.log_access(lifecycle.running())
     client = Client()
     try:
@@ -85,7 +85,7 @@ def shown() -> list[str]:
 
 
 async def in_the_clear() -> bool:
-    """Whether somebody without the servers' CA is let in."""
+    """Whether a client without the servers' CA can connect."""
     operator = lifecycle.log_access(lifecycle.running())
     trusting_others = ssl.create_default_context()
     connection = NatsConnection(LogAccess(servers=operator.servers, tls=trusting_others, user="operator"))
@@ -100,7 +100,7 @@ async def in_the_clear() -> bool:
 
 
 async def are_refused() -> None:
-    """The log lets nobody in without a name, lets an edge write no event, and its servers say who tried."""
+    """The log refuses clients without a user and events of an edge, and its servers log both."""
     assert "authorization violation" in (await refused_without_a_name()).lower()
     assert not await in_the_clear()
     assert not await forge()

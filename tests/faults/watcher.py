@@ -1,9 +1,9 @@
-"""Runs inside a pod and says what its Envoy holds, whenever that changes: a line of JSON with a moment.
+"""Runs inside a pod and prints what its Envoy holds, at each change: a line of JSON with a time.
 
     python watcher.py              until standard input ends; the standard library only
 
-`at` is the machine's steady clock (seconds), the same for every pod and for whoever listens. Versions are what the
-newest accepted response of each type said; `rejected` counts refusals, `connected` says whether there is a stream.
+`at` is the machine's monotonic clock (seconds), the same for every pod and for the suite. Versions are those of the
+newest accepted response of each type; `rejected` counts refusals, `connected` is whether there is a stream.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def look(connection: http.client.HTTPConnection) -> dict[str, object]:
 
 
 def main() -> None:
-    """Look and tell."""
+    """Print until the parent ends."""
     connection = http.client.HTTPConnection("127.0.0.1", 15000, timeout=5)
     told: dict[str, object] = {}
     while not select.select([sys.stdin], [], [], _PAUSE)[0]:

@@ -1,10 +1,10 @@
 """The whole control plane under faults, in one process, on a simulated clock, log and network.
 
-A seed says all that happens: changes of the cluster, faults, and how long each message takes. One seed is told step by
+A seed determines all that happens: changes of the cluster, faults, and delays of messages. One seed is printed step by
 step, many are counted; the exit code is 0 only if every promise held in every run, and a seed that fails prints the
 command that repeats it.
 
-    python -m tests.simulation --seed 7                          one run, told
+    python -m tests.simulation --seed 7                          one run, printed
     python -m tests.simulation --seeds 0:1000                    many, on all cores
     python -m tests.simulation --mistakes                        plants each mistake: is it noticed?
     python -m tests.simulation --mistake late --seed 3           one run of a product with that mistake
@@ -32,7 +32,7 @@ def main() -> int:
     """Exit code 0 only if every promise held in every run, or with `--mistakes`: if each mistake was noticed."""
     options = _parser().parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
-        # Sets of names are walked in hash order: a seed says what happens only under a fixed one.
+        # Sets of names are walked in hash order: a run is determined by its seed only if that is fixed.
         os.execve(
             sys.executable,
             [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
@@ -55,7 +55,7 @@ def main() -> int:
         for outcome in pool.map(run, range(first, last), chunksize=max(1, min(8, (last - first) // options.jobs))):
             report.add(outcome)
             if outcome.broken:
-                # At once: who ends a long run early shall know them too.
+                # At once: a person who ends a long run early has to see them too.
                 print(f"seed {outcome.seed} failed: {outcome.broken[0]}", file=sys.stderr, flush=True)
             if line := progress.line(report):
                 print(line, file=sys.stderr, flush=True)

@@ -1,10 +1,9 @@
-"""Whether what verbs say of arrivals is true, of every version at every step, and of what a person asks in between.
+"""Checks the claims of verbs about arrivals, of every version at every step, and at random moments in between.
 
-Two readers of the log claim that a change arrived. A tracker of `meshlog rollout` is told of each commit and each
-status as it is written. A person asks as `meshlog apply --wait` does: is the object in the log as the API keeps it, and
-has the version with that event arrived? Whenever either says "complete", each proxy that the version concerns, by the
-commits themselves and not by the tracker, is looked at: what it holds, and lacks, is as that version or a later one
-says.
+Two readers of the log claim that a change arrived. A tracker of `meshlog rollout` receives each commit and each status
+as it is written. A simulated person asks as `meshlog apply --wait` does: is the object in the log as the API keeps it,
+and has the version with that event arrived? Whenever either reports "complete", each proxy that the version concerns,
+by the commits and not by the tracker, is checked: what it holds, and lacks, is as in that version or a later one.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Arrivals:
     def __init__(self, logs: RecordedLogs, proxies: Proxies) -> None:
         self.complaints: list[str] = []
         self.claims = 0
-        """How often a reader said of a version that concerns a proxy that it arrived."""
+        """How often a reader reported the arrival of a version that concerns a proxy."""
         self._proxies = proxies
         self._assembler = chunked_payload.Assembler()
         self._published: list[tuple[Snapshot, Snapshot]] = []
@@ -68,11 +67,11 @@ class Arrivals:
         commit = decode_commit(payload)
         parent = self._held.get(commit.parent)
         if parent is None:
-            return  # the ledger says so
+            return  # the ledger reports that
         snapshot = copied(parent)
         snapshot.apply(commit)
         self._held[commit.version] = snapshot
-        # What is said whole again concerns a proxy by what differs from what was said last.
+        # A commit without a parent concerns a proxy by its difference from the last snapshot.
         before = self._published[-1][1] if self._published and not commit.parent else parent
         self._published.append((before, snapshot))
         try:
@@ -101,7 +100,7 @@ class Arrivals:
                 self.claimed("rollout", version)
 
     def unsaid(self) -> str:
-        """Of which proxy that lives the stream of statuses does not say that it holds all; empty: of none."""
+        """The running proxy whose newest status does not show that it holds all; empty if there is none."""
         newest = self._published[-1][1] if self._published else Snapshot()
         found = self._tracker.rollout(after=0, until=newest.version)
         waiting = [
@@ -112,7 +111,7 @@ class Arrivals:
         return f"P10: nothing says that {waiting[0]} holds {newest.version}" if waiting else ""
 
     def claimed(self, verb: str, version: int) -> None:
-        """A verb says that a version arrived: so each proxy concerned that lives holds it, or a later one."""
+        """A verb reported that a version arrived: so each running proxy concerned holds it, or a later one."""
         index = next(
             (place for place in reversed(range(len(self._published))) if self._published[place][1].version == version),
             None,
@@ -143,7 +142,7 @@ def _view(snapshot: Snapshot, key: str, uid: str) -> Holds | None:
 
 
 def lacking(holds: Holds, views: list[Holds]) -> str:
-    """What is held, or lacked, as no view of these says; empty: all is as one of them, be it in the midst of a change.
+    """What is held, or missing, in contradiction to all these views; empty if all is as in one, even during a change.
 
     The first is the one to be held, those after it are later.
     """
@@ -215,7 +214,7 @@ class Person:
                 async with asyncio.timeout(2 * PATIENCE):
                     await self._ask()
             except (MeshlogError, TimeoutError) as error:
-                # It says that it cannot tell: that claims nothing.
+                # An error claims nothing.
                 self._tell(f"a person is told: {type(error).__name__} {error}")
 
     async def _ask(self) -> None:

@@ -33,7 +33,7 @@ class Events:
         self.living: Told = {}
         self.epochs: set[str] = set()
         self.doubled: list[str] = []
-        """Records that say what the one before them of the same object says, though nobody had to."""
+        """Records equal to the record before them of the same object, without need."""
         self._verifier = ChainVerifier()
         self._said: dict[str, bytes] = {}
 
@@ -48,13 +48,13 @@ class Events:
             self.broken = self.broken or f"the chain is broken: {error}"
             self._verifier = ChainVerifier()
             self._verifier.fold(record)
-            # It may have been the first of an epoch, in which all is said again.
+            # It may have been the first of an epoch, in which all objects are written again.
             self._said.clear()
         self.epochs.add(record.epoch)
         try:
             event = events.read(record)
         except events.CorruptEventError as error:
-            if not record.subject.endswith(SUBJECT_END):  # where a stranger may write, and nobody believes it
+            if not record.subject.endswith(SUBJECT_END):  # where guests may write, and no reader trusts it
                 self.broken = self.broken or f"record {record.sequence} cannot be read: {error}"
             return
         except Exception as error:  # noqa: BLE001
@@ -83,7 +83,7 @@ async def read_events(logs: RecordedLogs) -> Events:
 async def disagreement(
     logs: RecordedLogs, cluster: Cluster, edges: list[EdgeProcess], proxies: list[SimulatedProxy], told: Events
 ) -> str:
-    """Who does not hold what a compile from scratch of the cluster as it is gives; empty: all do."""
+    """The proxies that differ from a compile of the cluster from scratch; empty if there are none."""
     if told.broken:
         return f"P11: {told.broken}"
     wanted = cluster.events()

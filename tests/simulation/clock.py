@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 TURN = 1e-6
-"""Seconds that one turn of the loop takes at least: whoever waits for less than a clock can tell waits all the same."""
+"""Least seconds of one turn of the loop: a wait below the resolution of the clock takes time too."""
 
 
 TURNS = 3_000_000
@@ -14,7 +14,7 @@ TURNS = 3_000_000
 
 
 class NothingWillHappenError(RuntimeError):
-    """Everything waits for something that nobody will do: a deadlock."""
+    """A deadlock: every task waits, and no timer is set."""
 
 
 class TooBusyError(RuntimeError):

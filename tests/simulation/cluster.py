@@ -140,7 +140,7 @@ class Cluster:
         return f"apply {event.kind} {event.namespace}/{event.name}{', too large' if large else ''}"
 
     def apply(self, event: Event, *, much: str = "") -> None:
-        """Create or replace the object that the event is about, with so `much` beside what it says."""
+        """Create or replace the object that the event is about, with so `much` beside its content."""
         assert event.object is not None
         value: dict[str, Any] = json.loads(bytes(event.object))
         key = (event.kind, event.namespace, event.name)
@@ -209,7 +209,7 @@ class BadServer:
         self.mute = False
         """Requests do not reach it, while open watches go on."""
         self.deaf = False
-        """Requests are answered, while open watches are silent, and who waits there does not learn why."""
+        """Requests are answered, while open watches are silent without an error."""
         self._past: dict[str, bool] = {}
 
     def again(self, link: Link) -> BadServer:

@@ -24,7 +24,7 @@ class StreamDisk(MemoryLog):
     def __init__(self, *arguments: Any, chance: random.Random, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.slow = 0.0
-        """Seconds that a batch takes at most, for everyone, and all who come behind wait."""
+        """Most seconds that a batch takes, for every writer; later batches wait."""
         self.full = False
         """It can be read, and takes nothing."""
         self._chance = chance

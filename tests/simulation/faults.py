@@ -32,7 +32,7 @@ _GRANT = objects.target(
     sources=[("buy", "thief")],
     rules=[("HTTPRouteGroup", "routes", [])],
 )
-"""Policy that nobody wrote."""
+"""Policy that no author wrote."""
 
 _WHILE = (0.3, 1.0, 3.0, 10.0)
 """Seconds that a fault may last."""
@@ -52,7 +52,7 @@ class Faults:
         processes: list[Process],
         proxies: dict[tuple[str, str], SimulatedProxy],
     ) -> None:
-        """`tell(kind, what)` is told of each fault."""
+        """`tell(kind, what)` is called for each fault."""
         self.drift = 0
         """Nanoseconds by which the log's clock is wrong."""
         self.loses = chance.random() < 0.4
@@ -323,7 +323,7 @@ class Faults:
         if not order:
             return ""
         if log.name == streams.events and chance.random() < 0.4:
-            # Damage that shows to who begins to read only.
+            # Damage that only a new reader detects.
             for process in self._processes:
                 if isinstance(process, CompilerProcess) and process.alive:
                     process.kill()
@@ -350,7 +350,7 @@ class Faults:
                 return f"a bit of {log.name} {sequence} is flipped"
 
     def _lose_statuses(self, _process: Process, _seconds: float) -> str:
-        """No chain tells a reader of what is lost here, so that it has to be harmless."""
+        """Statuses have no chain that shows a loss, so it has to be harmless."""
         log = self._logs.stream(self._streams.status)
         order = log.sequences
         if not order:

@@ -1,8 +1,8 @@
 """All that was ever written to the simulated log, also what the log lost since; and what each commit should have held.
 
-A log that loses, forgets and changes records cannot say afterwards what a compiler had read. The ledger can: each
-record names by its chain the one before it, so the history of a commit is found even where two histories have the
-same epoch and the same sequences (a log that was rolled back and written to by who had not noticed).
+A log that loses, deletes and changes records cannot show afterwards what a compiler had read. The ledger can: each
+record names the one before it by its chain, so the history of a commit is found even if two histories have the same
+epoch and the same sequences (a log that was rolled back, then written to by a process that had not noticed).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Ledger:
         self._places: dict[str, tuple[int, int]] = {}
         """Chain after an event → its place in its epoch from 1, and how many records the epoch was announced with."""
         self._epochs: dict[str, bool] = {}
-        """Every epoch that ever began → whether all was said that it was announced with."""
+        """Every epoch that ever began → whether all records that it announced were written."""
         self._commits: list[Commit] = []
         self._assembler = chunked_payload.Assembler()
         self._published: dict[tuple[str, int], list[Snapshot]] = {}
 
     def listener(self, stream: str) -> Wrote | None:
-        """Who is told of each record of a stream."""
+        """The function to call with each record of a stream."""
         return {self._streams.events: self._event, self._streams.snapshots: self._commit}.get(stream)
 
     def _event(self, record: Record) -> None:
@@ -92,7 +92,7 @@ class Ledger:
 
     @property
     def epochs(self) -> int:
-        """Epochs that ever began and were said to their announced end."""
+        """Epochs that ever began and were written to their announced end."""
         return sum(self._epochs.values())
 
     def _differs(self, snapshot: Snapshot) -> str:
@@ -119,12 +119,12 @@ class Ledger:
 
 
 class RecordedLog(StreamDisk):
-    """A stream of which each record is told as it is written."""
+    """A stream that calls a function with each record as it is written."""
 
     wrote: Wrote | None = None
 
     def also(self, wrote: Wrote) -> None:
-        """Tell another of each record."""
+        """Call another function too."""
         first = self.wrote
 
         def both(record: Record) -> None:
@@ -137,7 +137,7 @@ class RecordedLog(StreamDisk):
     async def append_anyway(
         self, drafts: Sequence[Draft], *, scope: str, after: Checkpoint, epoch: str = ""
     ) -> Checkpoint:
-        """Write though the scope may have moved on: what a writer does that does not say what it expects."""
+        """Write although the scope may have moved on, as a writer without an expected sequence does."""
         self._check_up()
         forged = chain_batch(drafts, scope=scope, after=after, epoch=epoch)
         sequence = 0
@@ -147,7 +147,7 @@ class RecordedLog(StreamDisk):
         return forged.checkpoint(sequence)
 
     def intrude(self, subject: str, payload: bytes = b"", headers: Mapping[str, str] | None = None) -> int:
-        """Write a record that is no part of what was ever said."""
+        """Write a record that the ledger does not contain."""
         wrote, self.wrote = self.wrote, None
         try:
             return super().intrude(subject, payload, headers)

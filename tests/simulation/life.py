@@ -78,7 +78,7 @@ class Life:
 
 
 def outside(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run what goes on whoever dies: messages that are on their way."""
+    """Run work that outlives every process: messages in flight."""
     return asyncio.get_running_loop().create_task(work, context=Context())
 
 

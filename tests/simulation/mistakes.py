@@ -1,6 +1,6 @@
 """Mistakes to be planted in the product while a simulation runs, to see that the simulation notices each.
 
-One is no mistake: a holder that never gives up its lease must harm nobody, because leases only say who should try.
+One is no mistake: a holder that never gives up its lease must do no harm, because leases only avoid duplicate work.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Patch = tuple[Any, str, Any]
 
 
 class Mistake(msgspec.Struct, frozen=True):
-    """One mistake that somebody could make."""
+    """One mistake that a change of the product could introduce."""
 
     what: str
     patches: Callable[[], Sequence[Patch]]

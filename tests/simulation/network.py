@@ -1,7 +1,7 @@
 """Links between a process and the log that delay, lose, repeat, cut one way or both, and let what was sent come late.
 
-A request that changes the log is on its way by itself: who sent it may give up, lose its lease or die, and it arrives
-all the same, or it does not; a link that was cut delivers some of what it held back when it is mended, as TCP does.
+A request that changes the log travels by itself: its sender may give up, lose its lease or end, and it may still
+arrive, or be lost; a link that was cut delivers some of what it held back when it is mended, as TCP does.
 It waits its turn at the stream's disk, which may be slow for everyone. Its answer may be lost, so that a writer never
 knows whether what was not confirmed was written. Requests may be sent twice, and what a consumer delivers may come a
 second time, though the log promises that it does not: readers verify.
@@ -146,7 +146,7 @@ class LinkedLog:
             return
         if isinstance(outcome, EventLogError):
             answer.set_exception(outcome)
-            answer.exception()  # whoever asked may have given up: nobody has to look at it
+            answer.exception()  # the caller may have given up: the exception need not be retrieved
         else:
             answer.set_result(outcome)
 

@@ -66,7 +66,7 @@ class Process:
         """Seconds for which its steady clock has stood still, as that of a suspended machine does."""
         self.lives = 0
         self.stopping = False
-        """Whether it was told to stop."""
+        """Whether it was asked to stop."""
         self._retired = False
         self._steps = 0
         self.crashes_early = 0
@@ -122,7 +122,7 @@ class Process:
         raise NotImplementedError
 
     async def leave(self) -> None:
-        """What it does when it is told to stop."""
+        """Stop gracefully."""
         raise NotImplementedError
 
     def clock(self) -> float:

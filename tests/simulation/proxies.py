@@ -1,4 +1,4 @@
-"""Proxies that hold what they are sent, over all their connections, and complain when they are told nonsense."""
+"""Proxies that hold what they receive, over all their connections, and report contradictory responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.simulation.witness import Holds, Witness
 from tests.unit.xds_edge.proxy_model import ProxyModel
 
 SILENCE = 8.0
-"""Seconds after which a proxy leaves an edge that says nothing."""
+"""Seconds after which a proxy leaves a silent edge."""
 STALE = 3.5
 """Seconds after which an edge that is cut off from the log knows it, and leaves a proxy alone that holds something;
 it looks every `GLANCE`, and waits for 2 s for an answer."""
@@ -104,7 +104,7 @@ class SimulatedProxy:
             expires_at=0.0,
             jti="",
         )
-        """What its token would say."""
+        """The claims of its token."""
         self.holds: Holds = {}
         self.connections = 0
         self.resent = 0

@@ -1,4 +1,4 @@
-"""What many runs showed, said to people and written as one JSON object (`JSON=file`)."""
+"""The results of many runs, printed for people and written as one JSON object (`JSON=file`)."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Progress:
         self._terminal = sys.stderr.isatty()
 
     def line(self, report: Report) -> str:
-        """How far it is, if it is time to say so; else empty."""
+        """The progress, if it is time to print it; else empty."""
         now = time.monotonic()
         due = now >= self._told + _EVERY if self._terminal else report.seeds % _SEEDS == 0
         if not due or report.seeds >= self._seeds:

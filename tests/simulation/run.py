@@ -1,9 +1,9 @@
 """One run: faults and changes for a while, then peace, then every promise that can be checked.
 
 While it runs: P3 and P4 on every edge and proxy, P7 at every start of an edge, and at every commit and status that no
-verb says that a version arrived which a proxy concerned does not hold (P10, P13). When everything rests: the log holds
+verb reports a version as arrived which a proxy concerned does not hold (P10, P13). When everything rests: the log holds
 what the cluster is (P1) under a whole chain (P11), nothing twice; the published snapshot, every edge and every proxy
-hold what a compile from scratch gives (P2, P4), and the statuses say so (P10); the past can be rebuilt (P12).
+hold what a compile from scratch gives (P2, P4), and the statuses show it (P10); the past can be rebuilt (P12).
 Afterwards, of all that ever was: each commit against a compile from scratch of the events up to it (P2, P6), each
 snapshot that an edge served and each state in which a proxy rested against the commit of that version (P2, P4), nothing
 sent that was held already (P5), and no epoch that no loss called for (P11). P8 and P9 need TLS and tokens: not here.
@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct):
     compared: int = 0
     """Published commits that were compared with a compile from scratch of the events up to them."""
     claims: int = 0
-    """How often a verb said that a version arrived that concerns a proxy."""
+    """How often a verb reported the arrival of a version that concerns a proxy."""
     resent: int = 0
     awaits: int = 0
     """Awaits that processes came back from: the moments at which a crash may be drawn."""
@@ -106,9 +106,9 @@ class Simulation:
             proxies=self.proxies,
         )
         self.small = self.chance.random() < 0.3
-        """Whether a batch takes so few records that an epoch needs many, and may end half said."""
+        """Whether a batch takes so few records that an epoch needs many, and may end incomplete."""
         if not self.faults.loses and self.chance.random() < 0.5:
-            # Nobody reads the whole log now and then: what is well has to be well without that.
+            # Without the periodic read of the whole log: the mesh has to recover without it.
             for ingestor in self.ingestors:
                 ingestor.patience = msgspec.structs.replace(ingestor.patience, scrub=600.0)
 
@@ -201,7 +201,7 @@ class Simulation:
         self.outcome.broken.append(f"not settled in {PEACE:.0f} s: {why}")
 
     async def _all_said(self, until: float) -> None:
-        """What is true by now is said, too; unless the log has lost what was said: no edge says it twice."""
+        """Wait until the statuses show the state; unless the log lost statuses, which no edge repeats."""
         if self.outcome.kinds.get("lost statuses"):
             return
         while why := self.arrivals.unsaid():
@@ -211,7 +211,7 @@ class Simulation:
             await asyncio.sleep(0.25)
 
     async def _judge(self) -> None:
-        """What can be said when all is over, but for what the ledger compares."""
+        """The checks at the end, except those of the ledger."""
         wrong = self.outcome.broken
         wrong += self.complaints
         wrong += self.witness.complaints
@@ -268,7 +268,7 @@ def simulate(
         with planted(mistake):
             try:
                 loop.run_until_complete(main())
-            except Exception as error:  # noqa: BLE001 (a deadlock, say: it is what this run showed)
+            except Exception as error:  # noqa: BLE001 (such as a deadlock: it is the result of this run)
                 outcome.broken.append(f"the run ended by {error!r}")
             tasks = asyncio.all_tasks(loop)
             for task in tasks:

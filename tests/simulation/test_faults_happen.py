@@ -36,7 +36,7 @@ def simulated(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def counting(seen: list[int], number: int = 10) -> None:
-    """A part of a process that says at each of its awaits how far it came."""
+    """A part of a process that records its progress at each await."""
     for step in range(number):
         await asyncio.sleep(1)
         seen.append(step)

@@ -68,7 +68,7 @@ class Witness:
         self._held.add((key, epoch, version, workload_class, whole))
 
     def differing(self, published: Published) -> list[str]:
-        """What was served or held that nobody ever published under that version."""
+        """What was served or held that no compiler ever published under that version."""
         wrong: list[str] = []
         for name, snapshot in self._served:
             candidates = published(snapshot.epoch, snapshot.version)
@@ -103,6 +103,6 @@ def copied(snapshot: Snapshot) -> Snapshot:
 
 
 def contents(snapshot: Snapshot) -> object:
-    """What a snapshot says, without the version that says it."""
+    """The content of a snapshot, without its version."""
     bodies = {identity: resource.body for identity, resource in snapshot.resources.items()}
     return bodies, snapshot.views, snapshot.proxies, snapshot.quarantine, snapshot.mesh_namespaces

@@ -41,6 +41,8 @@ FOLDERS = (
     "deploy/nats.py",
     "tests/unit/ingestor",
     "tests/integration/ingestor",
+    "tests/simulation",
+    "tests/faults",
     "shared/eventlog",
     "shared/identity",
     "shared/io",

@@ -158,17 +158,14 @@ class JetStreamLog:
                 if await reading.is_own(record):
                     yield record
 
-    async def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
+    def follow(self, *, start: int = 1, subjects: str = ">") -> AsyncGenerator[Record]:
         """Yield records from `start` on without end; see `EventLog.follow`.
 
         Raises `ChainBrokenError` if the stream was rolled back behind a record that was yielded. A stream that was
         deleted and created again is followed from its beginning.
         """
         follower = Follower(self.name, self._own, start=start, subjects=subjects)
-        async with contextlib.aclosing(self._reconnecting(follower.read, doing="following")) as records:
-            async for record in records:
-                if record is not None:
-                    yield record
+        return self._reconnecting(follower.read, doing="following")
 
     async def at(self, sequence: int) -> Record | None:
         """Return the first record at or after a sequence, from the stream's leader; None beyond the end."""
@@ -248,7 +245,7 @@ class JetStreamLog:
         if self.spec.retention != "work_queue":
             raise EventLogError("log/no-queue", f"stream {self.name} is no work queue; follow it", about=group)
 
-        def jobs_of(session: NatsSession) -> AsyncGenerator[Job]:
+        def jobs_of(session: NatsSession) -> AsyncGenerator[Job | None]:
             return take_jobs(session, self.spec, group)
 
         async with contextlib.aclosing(self._reconnecting(jobs_of, doing="taking from")) as jobs:
@@ -263,11 +260,12 @@ class JetStreamLog:
     # Requests
 
     async def _reconnecting(
-        self, source: Callable[[NatsSession], AsyncGenerator[T]], *, doing: str
+        self, source: Callable[[NatsSession], AsyncGenerator[T | None]], *, doing: str
     ) -> AsyncGenerator[T]:
         """Yield from a source; after each failure start it again on a working session, with a back-off.
 
-        Ends when the connection is closed. `doing` is used in log lines.
+        Ends when the connection is closed. None of a source is not yielded: it shows only that the session works.
+        `doing` is used in log lines.
         """
         delays = _BACKOFF.delays()
         while True:
@@ -276,7 +274,8 @@ class JetStreamLog:
                 async with contextlib.aclosing(source(session)) as items:
                     async for item in items:
                         delays.reset()
-                        yield item
+                        if item is not None:
+                            yield item
             except LogUnavailableError as error:
                 if self._connection.closed:
                     return
