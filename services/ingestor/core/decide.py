@@ -131,10 +131,10 @@ class RoundDecider:
             self._suspected[listed.kind] = difference.suspect
         if difference.back_to:
             details = {"kind": listed.kind, "version": listed.resource_version}
-            _log.warning("the cluster has gone back, and is believed", extra=details)
+            _log.warning("the cluster has gone back to an older version", extra=details)
             self._index.go_back_to(listed.kind, difference.back_to)
         if difference.suspect or difference.panic:
-            _log.warning("a list is doubted", extra={"kind": listed.kind, "panic": difference.panic})
+            _log.warning("a list must be confirmed by another", extra={"kind": listed.kind, "panic": difference.panic})
             self._counts.doubts += 1
             self._reflectors.relist(listed.kind, confirming=True)
         elif listed.complete:

@@ -52,7 +52,7 @@ class Compactor:
         await self._log.trim(before=cut, subjects=self._scope)
         position.trimmed(cut)
         self.trimmed_to = cut
-        _log.info("trimmed", extra={"before": cut, "said_again": renewed})
+        _log.info("trimmed", extra={"before": cut, "appended_again": renewed})
 
     async def _cut(self) -> int | None:
         """Returns the first sequence within the window, or None if too few records lie before it.

@@ -333,6 +333,6 @@ class EventWriter:
     def _relist_outdated(self) -> None:
         """List kinds again of which a lagging writer appended older state, so that the newer state is appended."""
         for kind in sorted(self._position.outdated):
-            _log.warning("the log fell behind by another writer's hand, listing again", extra={"kind": kind})
+            _log.warning("another writer appended older state, listing again", extra={"kind": kind})
             self._reflectors.relist(kind, confirming=False)
         self._position.outdated.clear()

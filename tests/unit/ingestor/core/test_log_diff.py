@@ -122,6 +122,32 @@ def test_a_confirming_list_newer_than_the_suspicion_is_only_behind_another_write
     assert difference.suspect == 200
 
 
+def test_a_confirming_list_as_new_as_the_suspicion_does_not_win() -> None:
+    difference = compare(held(projected("a", rv=200)), listed(rv="150", confirming=True), suspected=150)
+    assert (difference.changes, difference.suspect, difference.back_to) == ((), 200, "")
+
+
+@pytest.mark.parametrize(
+    ("living", "missing", "options", "deleted"),
+    [
+        (12, 7, {}, 0),
+        (12, 6, {}, 6),
+        (9, 9, {}, 9),
+        (10, 10, {}, 0),
+        (12, 12, {"confirming": True}, 12),
+    ],
+    ids=["most", "half", "few living", "all", "confirmed"],
+)
+def test_26_a_list_that_lacks_most_of_a_kind_is_confirmed_first(
+    living: int, missing: int, options: dict[str, bool], deleted: int
+) -> None:
+    items = [projected(f"p{number:02}") for number in range(living)]
+    difference = compare(held(*items), listed(*items[missing:], **options))
+    assert [type(change) for change in difference.changes] == [DeletedChange] * deleted
+    assert (difference.panic, difference.spared) == (deleted == 0, missing - deleted)
+    assert len(compare(held(*items), listed(*items[missing:], **options), panic=1).changes) == missing
+
+
 def test_the_token_issuer_has_no_uid_and_may_come_back() -> None:
     item = projected(uid="", rv="")
     assert observe(KnownObject(uid="", resource_version="", digest="", sequence=3), item)[0] == "written"
