@@ -1,6 +1,6 @@
 """What objects claim, read from each object alone: the addresses of a pod and of a Service, the pods of a slice.
 
-A claim is not a right: `services.compiler.derive.services.address_owner` says whose an address is. Apart from it,
+A claim is not a right: `services.compiler.derive.services.address_owner` decides whose an address is. Apart from it,
 because the indexes that queries look claims up in are kept while events are folded.
 """
 

@@ -7,19 +7,19 @@ A *query* is a plain function of a context and some arguments:
         return 2 * (sheet.numbers.get(name) or 0)
 
 Call it like a function. Its answer is kept, and so is what it read on the way: input cells (`InputMap`, `Index`)
-and other queries. Nobody declares a cache key or a dependency; reading *is* depending, and reading an entry that is
+and other queries. No cache key or dependency is declared; reading *is* depending, and reading an entry that is
 absent depends on its absence.
 
     sheet.numbers.put("a", 1)          # an input changes: what read it, directly or not, is now *in doubt*
     doubled(sheet, "a")                # in doubt → ask what it read, in the order it read it → run again or not
 
 **Early cutoff.** An answer in doubt is not run again at once: first its own dependencies are brought up to date, and
-only if one of them has really *changed* (`!=`) the function runs. If it gives an equal answer, whoever reads it sees
-no change, and the ripple ends there. So answers must compare by value (structs, tuples, bytes).
+only if one of them has really *changed* (`!=`) the function runs. If it gives an equal answer, its readers see no
+change, and the recomputation ends there. So answers must compare by value (structs, tuples, bytes).
 
-**Cost follows the change.** Doubt spreads only along recorded dependencies. Queries that somebody *observes* are the
-roots: `refresh` brings up to date those that are in doubt, and says which changed. Nothing else is visited. A query
-that nobody reads or observes any more is forgotten with its edges, so that deleting costs what adding did.
+**Cost follows the change.** Doubt spreads only along recorded dependencies. *Observed* queries are the roots:
+`refresh` brings up to date those that are in doubt, and returns those that changed. Nothing else is visited. A query
+without readers and observers is forgotten with its edges, so that deleting costs what adding did.
 
 **Provenance.** Input cells carry where they came from (an event); `provenance` walks the same recorded dependencies
 and collects it. What a resource was made from is thus not a second bookkeeping that could be wrong.
@@ -34,7 +34,7 @@ S. Peyton Jones, "Build systems à la carte", 2018.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from services.compiler.time_slices import Steps, finished
@@ -224,7 +224,7 @@ class Engine:
         if node.verified_at:
             node.running = True
             try:
-                # Who read ten thousand answers need not look at each because of one.
+                # A query with ten thousand dependencies checks only the one that changed.
                 for dependency in node.dependencies if node.suspect is None else (node.suspect,):
                     if type(dependency) is QueryNode and dependency.doubtful:
                         self._bring_up_to_date(dependency)
@@ -307,7 +307,7 @@ class Engine:
     # Forgetting
 
     def forget_unused(self) -> None:
-        """Drop the answers, and the marks of absence, that nobody reads or observes any more.
+        """Drop the answers, and the cells of absent entries, that have no readers and observers.
 
         Call it after a round of `refresh`: during one, a query that runs may just have read what looks unused.
         """
@@ -359,94 +359,3 @@ class Engine:
                     seen.add(dependency)
                     pending.append(dependency)
         return sources
-
-
-class InputMap(Generic[K, V]):
-    """Input objects by key. Queries read one entry at a time, and depend on that entry only."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._cells: dict[K, Cell] = {}
-
-    def get(self, key: K) -> V | None:
-        """The value of an entry; none if there is none."""
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = Cell(self._cells, key)
-        self._engine.note_read(cell)
-        return cell.value
-
-    def peek(self, key: K) -> V | None:
-        """The value of an entry, for who feeds the inputs: no query depends on it."""
-        cell = self._cells.get(key)
-        return None if cell is None else cell.value
-
-    def put(self, key: K, value: V, source: object) -> None:
-        """Set an entry, and say where it came from; an equal value puts nothing in doubt."""
-        self._set(key, value, source)
-
-    def drop(self, key: K) -> None:
-        """Remove an entry, if it is there."""
-        self._set(key, None, None)
-
-    def _set(self, key: K, value: V | None, source: object) -> None:
-        cell = self._cells.get(key)
-        if cell is None:
-            if value is None:
-                return
-            cell = self._cells[key] = Cell(self._cells, key)
-        cell.source = source
-        if cell.value != value:
-            cell.value = value
-            self._engine.changed(cell)
-        if value is None and not cell.dependents:
-            self._cells.pop(key, None)
-
-    def keys(self) -> Iterable[K]:
-        """Keys of the entries that are there; not for queries, which would depend on nothing by it."""
-        return [key for key, cell in self._cells.items() if cell.value is not None]
-
-
-class Index(Generic[K, M]):
-    """Sets of members by key, kept by who feeds the inputs: "the services that select app=web"."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._cells: dict[K, Cell] = {}
-        self._members: dict[K, set[M]] = {}
-
-    def get(self, key: K) -> tuple[M, ...]:
-        """The members under a key, sorted; queries depend on this entry only."""
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = Cell(self._cells, key)
-        if cell.value is None:
-            cell.value = tuple(sorted(cast("set[Any]", self._members.get(key, ()))))
-        self._engine.note_read(cell)
-        return cell.value
-
-    def holds(self, key: K) -> bool:
-        """Whether there are members under a key, for who feeds the inputs: no query depends on it."""
-        return key in self._members
-
-    def move(self, member: M, before: Iterable[K], after: Iterable[K]) -> None:
-        """A member that stood under the keys `before` stands under the keys `after` now."""
-        old, new = set(before), set(after)
-        for key in old - new:
-            members = self._members[key]
-            members.discard(member)
-            if not members:
-                del self._members[key]
-            self._touch(key)
-        for key in new - old:
-            self._members.setdefault(key, set()).add(member)
-            self._touch(key)
-
-    def _touch(self, key: K) -> None:
-        cell = self._cells.get(key)
-        if cell is None:
-            return
-        cell.value = None
-        self._engine.changed(cell)
-        if not cell.dependents:
-            del self._cells[key]

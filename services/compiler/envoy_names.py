@@ -1,6 +1,6 @@
 """How the compiler names things inside a cluster, and what Envoy sees of it.
 
-Names that Envoy sees are stable: they say which service and port, never which proxy, class or version.
+Names that Envoy sees are stable: they contain service and port, never proxy, class or version.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PASSTHROUGH = "passthrough"
 OUTBOUND_LISTENER = "outbound"
 INBOUND_LISTENER = "inbound"
 MESH_PROTOCOL = "meshlog"
-"""ALPN name that mesh clients offer and inbound chains match. Servers do not select it, so that HTTP/2 is still told
-from HTTP/1 by its preface."""
+"""ALPN name that mesh clients offer and inbound chains match. Servers do not select it, so that HTTP/2 is still
+detected by its preface."""
 
 
 def outbound(service: ObjectName, port: int) -> str:

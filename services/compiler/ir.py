@@ -59,7 +59,7 @@ class PortSplit(NamedTuple):
 
 
 class Route(NamedTuple):
-    """Where calls to one port of a service go to: what its chain and its route configuration say."""
+    """Where calls to one port of a service go to: the content of its chain and its route configuration."""
 
     service: ObjectName
     port: int

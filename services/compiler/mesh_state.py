@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.compiler.engine import Engine, Index, InputMap
+from services.compiler.engine import Engine
+from services.compiler.engine_inputs import Index, InputMap
 from shared.names import MESH_NAMESPACE
 from shared.policy.budgets import DEFAULTS, Budgets
 from shared.policy.model import IdentityBinding, MeshConfig, RouteGroup, TcpRoute, TrafficSplit, TrafficTarget, UdpRoute
@@ -22,7 +23,7 @@ from shared.records.snapshot import Cause, Quarantined
 
 
 class MeshSettings(msgspec.Struct, frozen=True):
-    """What the compiler must be told; everything else is in the log."""
+    """Settings of the compiler; everything else is in the log."""
 
     cluster: str = "cluster"
     """The cluster whose events are compiled."""
@@ -71,7 +72,7 @@ class MeshState:
         """Mesh → its member namespaces."""
         self.services_of_namespace: Index[str, ObjectName] = Index(engine)
         self.services_by_selector: Index[SelectorPair, ObjectName] = Index(engine)
-        """(namespace, label, value) → services whose selector has that pair first: who looks up all pairs of a pod's
+        """(namespace, label, value) → services whose selector has that pair first: a query of all pairs of a pod's
         labels finds each service that may select it once."""
         self.services_by_address: Index[str, ObjectName] = Index(engine)
         """Cluster address → Services of any namespace that claim it."""

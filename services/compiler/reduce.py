@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from services.compiler import address_claims
-from services.compiler.engine import InputMap
+from services.compiler.engine_inputs import InputMap
 from services.compiler.mesh_state import MeshState, SelectorPair
 from shared.io.decoding import UndecodableError, decode_by
 from shared.membership import mesh_of

@@ -18,6 +18,6 @@ class CompilerSettings(CommonSettings, frozen=True, kw_only=True):
     history: float = 7 * 86400.0
     """Seconds of the past that can be rebuilt; commits and keyframes before that are forgotten."""
     history_keyframes: int = 20
-    """Keyframes that are kept at most, whatever `history` says."""
+    """Keyframes that are kept at most, even within `history`."""
     lease_ttl: float = TTL
-    """Seconds after which a standby takes over from a leader that says nothing any more."""
+    """Seconds after which a standby takes over from a leader that no longer renews its lease."""

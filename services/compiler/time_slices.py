@@ -1,7 +1,7 @@
 """Long work in short steps. Pure.
 
 A compile may take seconds, of which each step takes milliseconds. Work in steps is a generator that yields where it may
-be interrupted: whoever owns the event loop lets others have their turn there (`services.compiler.log.loop_turns`), and
+be interrupted: the owner of the event loop runs other tasks there (`services.compiler.log.loop_turns`), and
 the core knows no event loop. Run to the end without a pause, it does the same.
 """
 

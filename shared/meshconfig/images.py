@@ -23,12 +23,12 @@ class ImageJudgement(NamedTuple):
     field: str
     """Below `spec`."""
     verdict: Literal["fails", "doubtful"]
-    """`fails`: pods with it do not start; `doubtful`: its name does not say whether they do."""
+    """`fails`: pods with it do not start; `doubtful`: its name does not show whether they do."""
     sentence: str
 
 
 def judged(spec: Mapping[str, Any]) -> list[ImageJudgement]:
-    """What is to be said of the images of a MeshConfig's `spec`; nothing of those that are known to work."""
+    """Judgements of the images of a MeshConfig's `spec`; none of images that are known to work."""
     part: object = spec.get("sidecar")
     sidecar = cast("Mapping[str, Any]", part if isinstance(part, dict) else {})
     found = [

@@ -61,7 +61,7 @@ class Sidecar(msgspec.Struct, frozen=True, rename="camel"):
     local_proxy_mode: Literal["Localhost", "PodIP", ""] = "Localhost"
     resources: ContainerResources = ContainerResources()
     max_inbound_connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
-    """Connections from outside that a sidecar holds at once; more are closed at once. 16 kB each while they say
+    """Connections from outside that a sidecar holds at once; more are closed at once. 16 kB each while they send
     nothing after their hello."""
 
 

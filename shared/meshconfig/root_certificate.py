@@ -2,7 +2,7 @@
 
 Here and not in the CA, since it is judged where it is stored, too (`services/injector/core/policy_validation.py`), and
 there is no second reader. The CA takes the shape (`read_root`) apart from the settings (`vault_settings`, …): a root
-whose settings cannot be used is still wanted, and its status says what is wrong.
+whose settings cannot be used is still wanted, and its status shows what is wrong.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def doubts(spec: Mapping[str, Any], namespace: str) -> list[str]:
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What the CA says of a root whose identity changes while it is in use; empty: it does not change."""
+    """What the CA reports of a root whose identity changes while it is in use; empty if it does not change."""
     try:
         one, other = read_root(before), read_root(after)
     except BadInputError:

@@ -1,11 +1,11 @@
 """How much one object, one namespace, and one namespace in the sidecars of another may have. Pure.
 
-Whatever a tenant writes costs others something: the compiler's time, and memory of sidecars that are told of it. A
-budget bounds that in countable things. Objects are counted before anything of them is compiled, above all before any
-regular expression is: the counting costs what reading the object costs.
+Whatever a tenant writes costs others something: the compiler's time, and memory of sidecars that hold its
+configuration. A budget bounds that in countable things. Objects are counted before anything of them is compiled, above
+all before any regular expression is: the counting costs what reading the object costs.
 
 The webhook refuses an object that is beyond a budget of its own, the compiler leaves it out, and `meshlog check`,
-`plan` and `compile` say the same sentence, because all of them ask this module. The defaults are far above what
+`plan` and `compile` print the same sentence, because all of them use this module. The defaults are far above what
 people write by hand (the reasons stand beside them), so that only generated objects and attacks meet them.
 """
 
@@ -145,7 +145,7 @@ def _parsed(item: str) -> tuple[str, int]:
 
 
 def within(limit: int, count: int, what: str, *, code: str, instead: str) -> None:
-    """Raise `PolicyError` if a count is beyond its limit; `instead` says what its user can do."""
+    """Raise `PolicyError` if a count is beyond its limit; `instead` is what the user can do."""
     if count > limit:
         raise PolicyError(f"budget/{code}", f"has {count} {what}, more than {limit}; {instead}")
 

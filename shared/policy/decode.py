@@ -43,7 +43,7 @@ _MILLI = Decimal(1000)
 
 
 def decode(kind: str, api_version: str, policy: PolicyObject, budgets: Budgets = DEFAULTS) -> Policy:
-    """Read one object. Raises `PolicyError` if it says nothing that can be compiled, or is beyond a budget."""
+    """Read one object. Raises `PolicyError` if it cannot be compiled, or is beyond a budget."""
     policy_object = outline(kind, api_version, policy, budgets)
     if isinstance(policy_object, RouteGroup):
         program_of(policy_object, budgets)
@@ -51,12 +51,12 @@ def decode(kind: str, api_version: str, policy: PolicyObject, budgets: Budgets =
 
 
 def outline(kind: str, api_version: str, policy: PolicyObject, budgets: Budgets = DEFAULTS) -> Policy:
-    """The same without compiling any regular expression: a bounded, short time whatever the object says."""
+    """The same without compiling any regular expression: a bounded, short time for every object."""
     version = api_version.rpartition("/")[2]
     if kind != "MeshConfig" and version not in SMI_VERSIONS:
         known = ", ".join(sorted(SMI_VERSIONS))
         raise PolicyError("smi/version", f"version {api_version[:80]!r} of {kind} is not one of {known}")
-    # Only who runs the mesh writes a MeshConfig, and its last good form would stay in force.
+    # Only operators of the mesh write a MeshConfig, and its last good form would stay in force.
     size = 0 if kind == "MeshConfig" else len(encode_object(policy.spec))
     within(budgets.object_bytes, size, "bytes of specification", code="object-bytes", instead="split it")
     return _DECODERS[kind](policy, budgets)
@@ -143,7 +143,7 @@ def _requirements(value: Any, budgets: Budgets) -> tuple[Requirement, ...]:
         key = field_checks.text(expression.get("key"), f"the key of matchExpressions {index}")
         found.append(Requirement(key=key, operator=operator, values=values))
     if not found:
-        # An empty selector means every pod in Kubernetes: nobody should grant that by leaving something out.
+        # An empty selector means every pod in Kubernetes: no user should grant that by omitting a field.
         raise PolicyError("smi/binding-selector", "podLabelSelector selects by nothing; name at least one label")
     return tuple(sorted(found, key=lambda one: (one.key, one.operator, one.values)))
 
@@ -169,7 +169,7 @@ def _identity_binding(policy: PolicyObject, budgets: Budgets) -> IdentityBinding
     )
 
 
-def _udp_route(policy: PolicyObject, budgets: Budgets) -> UdpRoute:  # noqa: ARG001 (whatever it says, the answer is the same)
+def _udp_route(policy: PolicyObject, budgets: Budgets) -> UdpRoute:  # noqa: ARG001 (its content does not matter)
     return UdpRoute()
 
 

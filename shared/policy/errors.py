@@ -6,4 +6,4 @@ from shared.errors import MeshlogError
 
 
 class PolicyError(MeshlogError):
-    """The object cannot be compiled. Its code is stable, its sentence says what to do."""
+    """The object cannot be compiled. Its code is stable, its sentence contains what to do."""

@@ -69,7 +69,7 @@ class TargetRule(msgspec.Struct, frozen=True):
 
 
 class TrafficTarget(msgspec.Struct, frozen=True):
-    """Who may call whom how."""
+    """A TrafficTarget: which sources may make which calls to a destination."""
 
     destination: ObjectName
     """A service account, or an IdentityBinding (`destination_is_binding`)."""

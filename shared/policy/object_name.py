@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class ObjectName(NamedTuple):
-    """A namespaced object of a kind that the context tells."""
+    """A namespaced object whose kind is known from the context."""
 
     namespace: str
     name: str

@@ -1,7 +1,7 @@
 """Regular expressions of users, checked by the library and the limits that Envoy has, before Envoy sees them.
 
 Envoy refuses a whole route configuration or listener for one bad expression, so one user's typing error would stop
-everybody's updates.
+the updates of all tenants.
 
 To compile an expression takes up to 5 ms, during which nothing else runs in the process (the binding of RE2 does not
 let go of Python's lock). What an expression costs is therefore kept, and objects are counted (`shared.policy.budgets`)

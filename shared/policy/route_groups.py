@@ -23,7 +23,7 @@ _SPLIT = "split it into several HTTPRouteGroups"
 
 
 def route_group(value: Any, budgets: Budgets, *, created: str = "") -> RouteGroup:
-    """Read `spec.matches`. Nothing is compiled here: `program_of` says whether the expressions are any."""
+    """Read `spec.matches`. Nothing is compiled here: `program_of` checks the expressions."""
     matches = sequence(value, "matches")
     within(budgets.matches, len(matches), "matches", code="matches", instead=_SPLIT)
     read = tuple(_http_match(item, f"match {i}", budgets) for i, item in enumerate(matches, 1))

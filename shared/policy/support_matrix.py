@@ -20,8 +20,8 @@ class Support(msgspec.Struct, frozen=True):
     """One row."""
 
     state: State
-    """`works` as its users know it; `differs` in what `note` says; `needless`: taken and without effect, because what
-    it was for needs no setting here; `not yet`: taken, not in force, and its object's status says so."""
+    """`works` as its users know it; `differs` as `note` describes; `needless`: taken and without effect, because what
+    it was for needs no setting here; `not yet`: taken, not in force, and its object's status shows it."""
     note: str = ""
     reader: Reader = ""
     """Which service acts on a field: the compiler at once, the injector in new pods, the CA at the next renewal; empty:
@@ -159,7 +159,7 @@ MARKS: Mapping[str, Mapping[str, Support]] = {
 def findings(kind: str, spec: Mapping[str, Any]) -> list[FieldFinding]:
     """What of an object is not simply in force; a field that asks for nothing (false, 0, empty) is not mentioned.
 
-    A kind that the table does not know is none of ours: nothing is said about it.
+    A kind that is not in the table belongs to another product: it has no findings.
     """
     whole = KINDS.get(kind, _WORKS)
     if whole.state != "works":

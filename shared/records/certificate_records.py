@@ -1,4 +1,4 @@
-"""What edges and the CA say to each other through the log. Public parts and sealed tokens only: no secret.
+"""Records between edges and the CA in the log. They contain public parts and sealed tokens only, no secret.
 
 A requester generates a key, sends a `SigningRequest` to `MESH_CSRS` and finds the `SigningAnswer` in `MESH_CERTS`
 under its own subject. Proof of identity is a service-account token, sealed (HPKE, RFC 9180) to the CA's public key
@@ -27,10 +27,10 @@ class TrustedRoot(msgspec.Struct, frozen=True):
     """Where a root of a bundle comes from, and since when members trust it."""
 
     name: str
-    """Its MeshRootCertificate; `default` where nobody made one."""
+    """Its MeshRootCertificate; `default` if none exists."""
     trust_domain: str
     since: int
-    """Serial of the first bundle that holds it: who acknowledged that one, or a later one, trusts it."""
+    """Serial of the first bundle that holds it: a member that acknowledged that one, or a later one, trusts it."""
 
 
 class TrustBundle(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class SigningRequest(msgspec.Struct, frozen=True):
     id: str
     """Unique; random."""
     requester: str
-    """Instance id of who asks and will look for the answer."""
+    """Instance id of the requester, which reads the answer."""
     csr: bytes
     """PKCS #10, DER. Only its public key is used, and its signature as proof of possession."""
     sealing_key: str
@@ -69,7 +69,7 @@ class SigningRequest(msgspec.Struct, frozen=True):
     """The token of the workload: HPKE base mode, info = `meshlog/csr/v1` + SHA-256 of `csr`; see `token_sealing`."""
     cluster: str
     spiffe_id: str
-    """What the requester expects; the answer is a refusal if the token says otherwise."""
+    """What the requester expects; the CA refuses if the token has another identity."""
 
 
 class SigningAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -111,7 +111,7 @@ class AuditNote(msgspec.Struct, frozen=True, omit_defaults=True):
     asked_for: str = ""
     bundle_serial: int = 0
     waiting: list[str] = []
-    """Who keeps a rotation from its next step, each with the reason; the first of them, if there are many."""
+    """What keeps a rotation from its next step, each with the reason; the first of them, if there are many."""
     waiting_count: int = 0
     names: list[str] = []
     """Of a certificate that is no SVID: an ingress gateway's."""

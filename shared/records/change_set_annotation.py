@@ -1,8 +1,8 @@
-"""The annotation `meshlog.io/change-set`, as those write it who apply objects together.
+"""The annotation `meshlog.io/change-set`, on objects that are applied together.
 
 `ID/SIZE` for objects of one namespace; `ID/NAMESPACE=SIZE,NAMESPACE=SIZE` for those of several, with an empty name for
-objects that are in none. Each namespace is counted by itself: whoever writes in one cannot complete, or end early,
-another's part by its id.
+objects that are in none. Each namespace is counted by itself: a user who may write in one namespace cannot
+complete, or end early, another's part by its id.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Commits and keyframes may be larger than a record (`MAX_PAYLOAD`). A blob is one batch: the place of a chunk is its
 place in the batch, so that half a blob is never in the log. Large blobs are compressed (to a fifth, measured);
 small ones are not, because a commit's way to the proxies is what the user waits for. Every chunk carries the
-version it stands for and the digest of the whole, which is checked before anybody gets the bytes.
+version it stands for and the digest of the whole, which is checked before a reader gets the bytes.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ does not start, a cluster without its endpoints warms until it times out), and a
 never asked for. Neither is refused, so it shows only as silence. `inconsistencies` finds both; the compiler must never
 publish one. The edge asks it in debug mode, `meshlog replay --verify` of each version, `meshlog why` of one class.
 
-The rule is that of go-control-plane (`Snapshot.Consistent`), and what xDS says of the four types together:
+The rule is that of go-control-plane (`Snapshot.Consistent`), and the xDS protocol's about the four types together:
 https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
 """
 
@@ -155,7 +155,7 @@ def _cluster(body: bytes) -> tuple[str, References]:
     found = Cluster.FromString(body)
     if found.type != Cluster.DiscoveryType.EDS:
         return found.name, References()
-    # Envoy asks for the endpoints of a cluster by its own name if it says no other.
+    # Envoy asks for the endpoints of a cluster by its own name unless another is set.
     return found.name, References(endpoints=frozenset({found.eds_cluster_config.service_name or found.name}))
 
 

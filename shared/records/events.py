@@ -41,7 +41,7 @@ class FutureEventError(MeshlogError):
         self.what = what
 
     def state(self, sequence: int) -> str:
-        """What a service that stops at this event says of itself."""
+        """The state that a service reports if it stops at this event."""
         return f"needs a newer build: event {sequence} {self.what}"
 
 
@@ -59,12 +59,12 @@ class ObjectKey(msgspec.Struct, frozen=True, order=True):
 
 
 class EventOrigin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where an event came from: who changed the object, and how we learnt of it."""
+    """Where an event came from: the writer that changed the object, and how the ingestor received it."""
 
     source: str = "watch"
     """`watch`, `list` (a difference found by reconciling), `operator` (a person through the command)."""
     manager: str = ""
-    """Field manager of the newest entry in `managedFields`: `kubectl-client-side-apply`, say."""
+    """Field manager of the newest entry in `managedFields`: for example `kubectl-client-side-apply`."""
     time: str = ""
     """When that manager changed it, RFC 3339, by the API server's clock."""
     change_set: str = ""

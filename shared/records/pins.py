@@ -64,7 +64,7 @@ class PinnedObject(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an event of kind `Pin` says."""
+    """The content of an event of kind `Pin`."""
 
     version: int
     """The version whose policy is in force again."""

@@ -84,7 +84,7 @@ class ProxyStatus(msgspec.Struct, frozen=True, omit_defaults=True):
         return min((status.acked for status in self.types.values()), default=0)
 
     def acked_in(self, epoch: str) -> int:
-        """`acked`, as far as it says anything of the versions of this epoch.
+        """`acked`, as far as it applies to versions of this epoch.
 
         After a loss of the whole log a later epoch begins at small versions again. What was acknowledged of an earlier
         one is none of them then; what was acknowledged of a later one came after all of them.
@@ -106,7 +106,7 @@ def state_of(status: ProxyStatus | None, *, behind: bool) -> str:
 
 
 STATES = ("in sync", "behind", "refusing", "gone", "never connected")
-"""What `state_of` says."""
+"""The result of `state_of`."""
 
 
 def encode_status(status: ProxyStatus) -> bytes:
@@ -122,7 +122,7 @@ def decode_status(payload: bytes) -> ProxyStatus:
 def status_in(record: Record, streams: Streams) -> ProxyStatus | None:
     """The status in a record; none if the bytes are none, or are about another proxy than the subject.
 
-    No edge writes such a record, so a reader passes it over. What a status says of its proxy is in part the proxy's
+    No edge writes such a record, so a reader passes it over. The content of a status is in part the proxy's
     own word (names and versions of secrets, the text of a refusal): believe it of that proxy alone, and bound it.
     """
     try:

@@ -1,7 +1,7 @@
 """What the compiler publishes and edges serve: resources, views of workload classes, and the proxies in each.
 
 A *resource* is one xDS resource in its final bytes, known by (type, name, hash): two classes may hold different
-bytes under one name. A *view* says for one workload class which resource it has under each name. A *commit* is
+bytes under one name. A *view* holds the resource of one workload class under each name. A *commit* is
 the difference between two versions; folded with `Snapshot.apply` from a keyframe (a commit with parent 0) it gives
 the whole snapshot. MessagePack, because the bodies are bytes.
 """
@@ -112,7 +112,7 @@ class Proxy(msgspec.Struct, frozen=True, array_like=True):
     service_account: str
     workload_class: str
     addresses: tuple[str, ...] | None = None
-    """Addresses of the pod, so that an edge can tell where a token is used; empty: it has none yet. None: its streams
+    """Addresses of the pod, so that an edge can check where a token is used; empty: it has none yet. None: its streams
     may come from anywhere (it uses its node's network, or an older build wrote this)."""
 
     @property
@@ -165,7 +165,7 @@ class Commit(msgspec.Struct, frozen=True):
 
 
 class Snapshot:
-    """A whole version, folded from commits. Mutable: one owner folds; whoever keeps a past version copies it."""
+    """A whole version, folded from commits. Mutable: one owner folds; to keep a past version, copy it."""
 
     def __init__(self) -> None:
         self.version = 0

@@ -1,6 +1,6 @@
 """Stream names and subjects of the log: one place that spells them.
 
-Kubernetes names may hold dots, and some kinds (ClusterRoles, say) characters that NATS reserves, so each subject
+Kubernetes names may hold dots, and some kinds (for example ClusterRoles) characters that NATS reserves, so each subject
 token is escaped, reversibly: `_` starts an escape, followed by two upper-case hex digits a byte of UTF-8. Letters,
 digits and `-` stand for themselves. The empty token (the namespace of a cluster-scoped object) is a lone `_`.
 """
@@ -70,7 +70,7 @@ class Streams(msgspec.Struct, frozen=True):
 
     @property
     def keyframes(self) -> str:
-        """Whole snapshots, so that nobody replays from zero; written by the compiler."""
+        """Whole snapshots, so that no reader replays from the beginning; written by the compiler."""
         return self._stream("KEYFRAMES")
 
     @property
@@ -90,7 +90,7 @@ class Streams(msgspec.Struct, frozen=True):
 
     @property
     def leases(self) -> str:
-        """Who leads: the newest record of each lease; written by whoever campaigns."""
+        """The leaders: the newest record of each lease; written by the replicas that campaign."""
         return self._stream("LEASES")
 
     @property
@@ -149,7 +149,7 @@ class Streams(msgspec.Struct, frozen=True):
         return f"{self.prefix}.keyframes"
 
     def lease_subject(self, name: str) -> str:
-        """Subject of one lease (`compiler`, say)."""
+        """Subject of one lease, for example `compiler`."""
         return f"{self.prefix}.leases.{escape(name)}"
 
     def csr_subject(self, requester: str) -> str:

@@ -1,7 +1,7 @@
 """Why an object cannot be read: the field, what was expected there and what was found, for those who wrote it. Pure.
 
-The sentence goes into logs, statuses and Events, which others may read than the object: it tells types and names of
-fields, never a value, and is short whatever was written.
+The sentence goes into logs, statuses and Events, which have other readers than the object: it contains types and
+names of fields, never a value, and is short whatever was written.
 """
 
 from __future__ import annotations

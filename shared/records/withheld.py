@@ -1,13 +1,13 @@
 """The closed form of an object: what stands for it where its content is not used, and grants nothing. Pure.
 
-An object can be too large for the log, unreadable, or beyond a budget. What it said before must not stay in force if
+An object can be too large for the log, unreadable, or beyond a budget. Its former form must not stay in force if
 the new form may have revoked some of it, and to treat it as deleted can open what its presence closed. So its name,
 age and identity remain, and everything that lets calls through or sends them anywhere goes. A reader that knows
-nothing of closed forms reads an object that says little.
+nothing of closed forms reads a small object.
 
 In the log the ingestor writes the closed form, and beside it how many bytes the object had (`Event.withheld`). What
-is small and closes stays as the object has it: the membership of a namespace, and what it says against the
-MeshConfig. Whoever takes a namespace out of the mesh does it by a label, which is never too large.
+is small and closes stays as the object has it: the membership of a namespace, and its annotations against the
+MeshConfig. Users take a namespace out of the mesh by a label, which is never too large.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _STRICT = {
     projected.ANNOTATION_ESCAPED_SLASHES: "reject",
     projected.ANNOTATION_FORWARDERS: "",
 }
-"""What a namespace may say for its own pods → what stands for it if that is too long: the stricter choice."""
+"""Annotation by which a namespace configures its own pods → its substitute if it is too long: the stricter choice."""
 _KEPT_OF_ROOT = ("role", "intent", "trustDomain", "provider")
 
 _MEANWHILE = {
@@ -106,7 +106,7 @@ def said(kind: str, size: int, why: str = "") -> tuple[str, str]:
 
 
 def _as_member(bare: projected.Meta, meta: projected.Meta) -> projected.Meta:
-    """In or out of the mesh as its labels say, and no more open than it says."""
+    """In or out of the mesh by its labels, and no more open than its annotations."""
     labels = {
         label: _short(meta.labels[label])
         for label in (projected.LABEL_MONITORED_BY, projected.LABEL_IGNORE)

@@ -22,7 +22,7 @@ from shared.records.snapshot import (
 
 
 class CommitMetadata(msgspec.Struct, frozen=True):
-    """What a commit says about itself."""
+    """What a commit states about itself: version, origin and causes."""
 
     version: int
     epoch: str
@@ -32,7 +32,7 @@ class CommitMetadata(msgspec.Struct, frozen=True):
 
 
 def everything(derived: CompiledResult, published: Snapshot) -> PendingChanges:
-    """All that may differ, for who does not know what was touched: after a restart."""
+    """Everything that may differ: what is compared if the pending changes are unknown, as after a restart."""
     return PendingChanges(
         classes=dict.fromkeys([*derived.views, *published.views]),
         proxies={*derived.proxies, *published.proxies},

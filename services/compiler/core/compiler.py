@@ -65,9 +65,9 @@ class Compiler:
         serves: Callable[[ObjectName], bool] = lambda _: True,
         recording: bool = True,
     ) -> None:
-        """`serves`: of which pods the proxies are compiled; `recording`: whether resources say what they came from.
+        """`serves` selects the pods whose proxies are compiled; `recording` adds the causes to each resource.
 
-        Who asks what would be compiled for a few proxies needs neither the others nor the record.
+        A question about a few proxies needs neither the other proxies nor the causes.
         """
         self._serves = serves
         self._recording = recording
@@ -204,7 +204,7 @@ class Compiler:
         }
 
     def result(self) -> CompiledResult:
-        """What the events folded so far compile to, for who looks without committing. Read only."""
+        """The compiled result of the events folded so far, for readers that do not commit. Read only."""
         finished(self.warming())
         return self._derived
 

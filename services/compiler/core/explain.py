@@ -1,4 +1,4 @@
-"""What one proxy holds, and what it was made from, without compiling anybody else's.
+"""Explains which resources one proxy holds and from which events, without compiling other proxies.
 
 Questions about the past ask of one proxy in a mesh of thousands. Queries run on demand, so only what that proxy needs
 is computed; the rest of the state is just inputs.

@@ -70,7 +70,7 @@ class CompiledResult:
         """By id of the class: it is what views are known by, and costs something to make."""
         self._ref_nodes: dict[Ref, QueryNode] = {}
         self.left_out: dict[QueryNode, dict[Item, Problem]] = {}
-        """What of other namespaces does not fit into proxies, by the query that says so."""
+        """Objects of other namespaces that exceed the budget of proxies, by the query that found them."""
         self._left_out_nodes: dict[WorkloadClass, QueryNode] = {}
         self._rendered: dict[Ref, Rendered] = {}
         self._refs_of_body: dict[ResourceId, dict[Ref, None]] = {}
@@ -115,7 +115,7 @@ class CompiledResult:
         gone = sorted((one for one in self._emptied if not self._classes[one]), key=lambda one: one.id)
         self._emptied.clear()
         for node in (yield from engine.refreshing(view)):
-            # A class whose last pod has just gone is dropped below: what it would hold now is nobody's business.
+            # A class whose last pod has just gone is dropped below: its view is not needed.
             if self._classes.get(node.arguments[0]) and not self._failed(node):
                 self._change_view(node.arguments[0], node.value)
                 yield
@@ -267,7 +267,7 @@ class CompiledResult:
         found: set[Cause] = set()
         for ref in self._refs_of_body.get(identity, ()):
             found |= self.mesh.engine.provenance(self._ref_nodes[ref])
-            # What a class is made of is in its proxies: that a port is open, say, is because of a service.
+            # What a class is made of is in its proxies: a port is open because of a service, for example.
             if ref.arguments and isinstance(ref.arguments[0], WorkloadClass):
                 pods = self._classes.get(ref.arguments[0])
                 if pods:

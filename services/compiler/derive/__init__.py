@@ -1,1 +1,1 @@
-"""Named queries over the state of the mesh: what is a member, what a service offers, who may call what."""
+"""Named queries over the state of the mesh: members, the ports of services, permitted calls."""

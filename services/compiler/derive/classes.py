@@ -1,9 +1,9 @@
 """Workload classes: which proxies must hold the same configuration.
 
 A class is made of what the configuration depends on: service account and the ports that services open on the pod.
-Adding a replica adds a pod to a class and changes no configuration but endpoints. Where everybody may call and be
-called (permissive mode) the account does not matter, and all pods with the same ports are one class: what a change
-costs then follows the number of different ports, not of accounts.
+Adding a replica adds a pod to a class and changes no configuration but endpoints. In permissive mode every
+account may call and be called, so the account does not matter, and all pods with the same ports are one class: the
+cost of a change then follows the number of different ports, not of accounts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class WorkloadClass(NamedTuple):
     proxyless: bool = False
     """Whether its pods have no sidecar, but a gRPC library that speaks xDS itself."""
     namespaces: tuple[str, ...] | None = None
-    """Of a class of any account: namespaces that it is told of; none: all."""
+    """Of a class of any account: namespaces whose services it gets; None means all."""
     reading: RequestHandling = RequestHandling()
     """Of a class of any account: how its pods read requests."""
 

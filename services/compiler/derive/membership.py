@@ -1,4 +1,4 @@
-"""Who is in the mesh: namespaces, pods with a sidecar, and the modes that are switched for all."""
+"""Members of the mesh: namespaces and pods with a sidecar, and the modes of namespaces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared.projected_objects import (
 
 
 class MeshPod(NamedTuple):
-    """What matters of a pod with a sidecar, whoever looks at it."""
+    """What every query needs of a pod of the mesh."""
 
     uid: str
     service_account: str
@@ -62,7 +62,7 @@ def is_permissive(mesh: MeshState, namespace: str) -> bool:
 
 @query
 def called_namespaces(mesh: MeshState, namespace: str) -> tuple[str, ...] | None:
-    """Namespaces whose services the pods of a namespace may be told of, sorted; `None` means all."""
+    """Namespaces whose services may be configured for the pods of a namespace, sorted; `None` means all."""
     found = mesh.namespaces.get(namespace)
     listed = None if found is None else found.metadata.annotations.get(ANNOTATION_CALLS)
     if listed is None:
@@ -71,7 +71,7 @@ def called_namespaces(mesh: MeshState, namespace: str) -> tuple[str, ...] | None
 
 
 def receives_services_of(mesh: MeshState, namespace: str, of: str) -> bool:
-    """Whether the pods of a namespace may be told of services of another."""
+    """Whether services of the namespace `of` may be configured for the pods of a namespace."""
     named = called_namespaces(mesh, namespace)
     return named is None or of in named
 

@@ -1,6 +1,6 @@
 """What proxyless workloads may call: pods whose gRPC library speaks xDS itself, in place of a sidecar.
 
-They are told of the ports of services that policy lets them call and behind which other proxyless pods answer. A
+They get the ports of services that policy lets them call and behind which other proxyless pods answer. A
 pod with a sidecar takes mutual TLS only, so it is no endpoint of theirs, nor are they endpoints of sidecars.
 """
 
@@ -72,7 +72,7 @@ def left_out(mesh: MeshState, account: ObjectName) -> dict[Item, Problem]:
 
 @query
 def _told(mesh: MeshState, namespace: str) -> tuple[ObjectName, ...]:
-    """What everybody is told of a namespace that is permissive."""
+    """Services of a permissive namespace that every proxyless pod gets."""
     found: dict[ObjectName, bool] = {}
     for service in _opened(mesh, namespace):
         add_with_roots(mesh, found, service)
@@ -81,7 +81,7 @@ def _told(mesh: MeshState, namespace: str) -> tuple[ObjectName, ...]:
 
 @query
 def reachable(mesh: MeshState, account: ObjectName) -> tuple[ObjectName, ...]:
-    """Services that proxyless pods of an account are told of, and the roots over them. Sorted."""
+    """Services that proxyless pods of an account have configuration for, and the roots over them. Sorted."""
     namespaces = called_namespaces(mesh, account.namespace)
     told = members(mesh) if namespaces is None else [name for name in namespaces if is_member(mesh, name)]
     found = {service for namespace in told for service in _told(mesh, namespace)}

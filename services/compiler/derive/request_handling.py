@@ -1,4 +1,4 @@
-"""How the sidecars of a namespace's pods read requests: the MeshConfig says, and the namespace for its own pods."""
+"""How the sidecars of a namespace's pods read requests: by the MeshConfig, or by annotations of the namespace."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class HistoryRetention(msgspec.Struct, frozen=True):
     seconds: float = 7 * 86400.0
     """The history window: every version that was in force in it can be rebuilt."""
     keyframes: int = 20
-    """Keyframes at most, whatever the window says, so that a busy mesh fills no disk; at least 2."""
+    """Keyframes at most, even within the window, so that a busy mesh does not fill the disk; at least 2."""
 
 
 class SnapshotStore:
@@ -49,7 +49,7 @@ class SnapshotStore:
     ) -> None:
         self.published = Snapshot()
         self.highest = 0
-        """The highest version that was ever published here, as far as the log tells."""
+        """The highest version ever published here, as far as the log shows."""
         self.highest_epoch = ""
         """The epoch of the events that it was compiled from."""
         self.highest_build = ""
@@ -69,7 +69,7 @@ class SnapshotStore:
 
     @property
     def hidden(self) -> bool:
-        """Whether the published version stands in a keyframe only: its commit was lost, so no follower hears of it."""
+        """Whether the published version is in a keyframe only: its commit was lost, so no follower receives it."""
         return self._said < self.published.version
 
     @property
@@ -105,7 +105,7 @@ class SnapshotStore:
                     _log.warning("the published snapshot is broken at record %d: %s", record.sequence, error)
                     self._broken = True
         self._note(self.published)
-        # A sequence that was given, and of which there is no record: a commit that somebody may have read.
+        # A sequence that was given, and of which there is no record: a commit that an edge may have read.
         self._cut = await self._snapshots.lacks_after(self._after.sequence)
         if self._broken:
             self.published = Snapshot()
@@ -135,14 +135,14 @@ class SnapshotStore:
             await self.load()
 
     async def intact(self) -> bool:
-        """Whether the log still ends with what was published, as far as its last record tells."""
+        """Whether the log still ends with what was published, judged by its last record."""
         return await self._snapshots.tip(self._streams.snapshot_subject) == self._after
 
     async def leads_here(self, *, whole: bool) -> bool:
-        """Whether who starts anew comes to what is published: the newest keyframe is there, or (`whole`) all is read.
+        """Whether a cold start reaches the published version: there is a keyframe; if `whole`, everything is read.
 
-        Commits behind the newest keyframes are forgotten, and damage between a keyframe and the end shows to nobody
-        who follows.
+        Commits before the newest keyframes are trimmed, and a follower does not notice damage between a keyframe and
+        the end.
         """
         newest = await self._keyframes.last(self._streams.keyframe_subject)
         if newest is None or chunked_payload.version_of(newest) < self.keyframe_version:
@@ -168,7 +168,7 @@ class SnapshotStore:
     def outdoes(self, commit: Commit) -> bool:
         """Whether a commit may follow all that was ever published: versions grow within an epoch and from one to next.
 
-        Only after everything was lost at once does a later epoch have smaller ones, and whoever reads knows it by that.
+        A later epoch has smaller versions only if everything was lost at once; readers recognise the loss by that.
         """
         later = begins_later(commit.epoch, self.highest_epoch)
         return commit.version > (self.published.version if later else self.highest)
@@ -192,8 +192,8 @@ class SnapshotStore:
     async def append(self, commit: Commit, *, traceparent: str = "") -> int:
         """Publish one commit; returns its size in bytes.
 
-        Raises `StaleWriterError` if somebody else has published since, `LogUnavailableError` if it may or may not
-        be written: `load` tells in both cases.
+        Raises `StaleWriterError` if another compiler has published since, `LogUnavailableError` if it may or may not
+        be written: `load` shows which.
         """
         payload = encode_commit(commit)
         subject = self._streams.snapshot_subject

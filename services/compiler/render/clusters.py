@@ -30,7 +30,7 @@ _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 20, 5, 3
 
 def unbounded() -> CircuitBreakers:
     """No limits."""
-    # Envoy's default of 1,024 connections is a limit that nobody asked for.
+    # Envoy's default of 1,024 connections is a limit that no user configured.
     most = UInt32Value(value=_UNBOUNDED)
     return CircuitBreakers(
         thresholds=[

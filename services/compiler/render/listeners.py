@@ -83,7 +83,7 @@ class InboundChain(NamedTuple):
     callers: tuple[str, ...] | None
     """For bytes: identities that may connect; none: every member."""
     rules: RBAC | None
-    """For bytes: who may connect, and by which target."""
+    """For opaque TCP: the callers that may connect, and by which target."""
 
 
 def _manager(name: str, slashes: EscapedSlashes, filters: Sequence[HttpFilter]) -> HttpConnectionManager:

@@ -20,7 +20,7 @@ _ANY = Permission(any=True)
 
 
 def concerns(grant: Grant, port: int) -> bool:
-    """Whether a grant says anything about a port of the pod."""
+    """Whether a grant applies to a port of the pod."""
     return grant.ports is None or port in grant.ports
 
 

@@ -111,7 +111,7 @@ def forwarded_by(identities: Sequence[str]) -> HeaderMatcher:
 
 
 def mutation_filter() -> HttpFilter:
-    """The filter that removes headers where a route says so."""
+    """The filter that removes headers if the route configures it."""
     return HttpFilter(name=MUTATION, typed_config=packed(header_mutation_pb2.HeaderMutation()))
 
 

@@ -1,4 +1,4 @@
-"""Route configurations: where requests to a service go, and who may make requests to the application.
+"""Route configurations: where requests to a service go, and which callers may make requests to the application.
 
 One virtual host for every host name: the destination address has chosen the service already, so a client may write
 whatever `Host` it likes.
@@ -161,7 +161,7 @@ def inbound(port: int, rules: RBAC, *, named: Collection[str], forwarders: Seque
     action = RouteAction(cluster=envoy_names.local(port), timeout=Duration())
     refused = Route(match=_everything(), direct_response=DirectResponseAction(status=400))
     refused.match.headers.append(request_handling.ambiguous())
-    # No rules here: what is refused for its path needs no second verdict, which would say 403.
+    # No rules here: what is refused for its path needs no second verdict, which would answer 403.
     refused.typed_per_filter_config[HTTP_RBAC].CopyFrom(packed(http_rbac.RBACPerRoute()))
     routes = [refused]
     for believed in (True, False) if forwarders else (False,):

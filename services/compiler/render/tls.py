@@ -1,7 +1,7 @@
 """Both sides of mutual TLS between sidecars.
 
 Certificates and roots are named generically and come by SDS, so that the bytes of a cluster are the same for every
-client. Who may be on the other side is in the matchers of names, next to the names' owner.
+client. The identities permitted on the other side are in the matchers of names, next to the names' owner.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _outbound_chain(mesh: MeshState, service: ObjectName, number: int, splits: b
 
 @query
 def outbound_chains(mesh: MeshState, scope: Scope) -> tuple[listeners.OutboundChain, ...]:
-    """The filter chains of everybody in a scope, by name; those that no address leads to are left out."""
+    """The filter chains of all classes of a scope, by name; chains that no address leads to are left out."""
     claimed: set[tuple[str, int]] = set()
     chains: list[listeners.OutboundChain] = []
     without = without_split(mesh, scope)
@@ -157,7 +157,7 @@ def outbound_chains(mesh: MeshState, scope: Scope) -> tuple[listeners.OutboundCh
 
 @query
 def outbound_listener(mesh: MeshState, scope: Scope) -> Rendered:
-    """The outbound listener of everybody in a scope."""
+    """The outbound listener of all classes of a scope."""
     message = listeners.outbound(outbound_chains(mesh, scope), egress=mesh_config(mesh).egress, dual=scope.dual)
     return rendered(message.name, message)
 
@@ -184,7 +184,7 @@ def _policies(mesh: MeshState, account: ObjectName) -> rbac.Policies:
 def inbound_routes(
     mesh: MeshState, account: ObjectName | None, number: int, forwarders: tuple[ObjectName, ...]
 ) -> Rendered:
-    """Who may make which requests to a port of the pods of an account (none: of any that is permissive)."""
+    """The callers, and their requests, that a port of an account's pods accepts (None: of permissive accounts)."""
     if account is None or is_permissive(mesh, account.namespace):
         rules, named = rbac.everyone(), frozenset[str]()
     else:
@@ -264,7 +264,7 @@ def _route_refs(mesh: MeshState, found: Route, *, splits: bool) -> list[Ref]:
 def outbound_refs(mesh: MeshState, scope: Scope) -> tuple[Ref, ...]:
     """Resources that a scope needs to call others.
 
-    Also a workload that may call nothing has an outbound listener: it tells HTTP clients that they are denied.
+    Also a workload that may call nothing has an outbound listener: it answers HTTP clients that they are denied.
     """
     chains, egress, without = outbound_chains(mesh, scope), mesh_config(mesh).egress, without_split(mesh, scope)
     refs: dict[Ref, None] = {_ref(outbound_listener, scope): None}

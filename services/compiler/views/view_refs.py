@@ -1,7 +1,7 @@
 """Views: which resources each workload class holds.
 
 A view names resources by the query that renders them (`Ref`), not by their bytes: when endpoints change, one
-resource is rendered again and no view is. Resources that say the same to every reader are the same query for all.
+resource is rendered again and no view is. Resources with the same content for every class are one query for all.
 """
 
 from __future__ import annotations

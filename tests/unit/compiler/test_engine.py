@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.compiler.engine import Engine, Index, InputMap, QueryCycleError, query
+from services.compiler.engine import Engine, QueryCycleError, query
+from services.compiler.engine_inputs import Index, InputMap
 
 
 class Sheet:

@@ -72,7 +72,7 @@ def beyond_for(mesh: MeshState, account: ObjectName, services: tuple[ObjectName,
     found: dict[Item, Problem] = {}
     for namespace in dict.fromkeys(service.namespace for service in services):
         found.update(offers_left_out(mesh, namespace))
-        # Where a namespace is permissive, who runs the mesh has said that all are told of it.
+        # The operator of the mesh decides that a namespace is permissive: then all proxies get its services.
         if not _asked_for(mesh, namespace, by=account.namespace) and not is_permissive(mesh, namespace):
             here = (service for service in services if service.namespace == namespace)
             own = tuple(service for service in here if ("Service", service) not in found)
@@ -97,14 +97,14 @@ def _pushed_left_out(
 
 
 def _asked_for(mesh: MeshState, namespace: str, *, by: str) -> bool:
-    """Whether a namespace has said that it calls another: then it may hold as much as that one's own sidecars."""
+    """Whether a namespace names another in its annotation of calls: then no foreign budget applies."""
     return namespace == by or namespace in (called_namespaces(mesh, by) or ())
 
 
 def fitting(
     mesh: MeshState, services: tuple[tuple[ObjectName, bool], ...], left_out: dict[Item, Problem]
 ) -> tuple[ObjectName, ...]:
-    """Services with ports that are not left out; those told of because of a split, only if the split is not either."""
+    """Services with ports that are not left out; those reachable by a split only if the split is kept."""
     return tuple(
         service
         for service, direct in services

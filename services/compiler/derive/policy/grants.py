@@ -9,7 +9,7 @@ from services.compiler.derive.services.offers import accounts
 from services.compiler.engine import query
 from services.compiler.ir import Grant
 from services.compiler.mesh_state import MeshState
-from shared.policy.model import HttpMatch, TargetRule
+from shared.policy.model import HttpMatch, TargetRule, TrafficTarget
 from shared.policy.object_name import ObjectName
 
 
@@ -35,31 +35,37 @@ def _ports(mesh: MeshState, namespace: str, rules: list[TargetRule]) -> set[int]
     return found
 
 
+def _sources(mesh: MeshState, target: TrafficTarget) -> tuple[str, ...]:
+    """SPIFFE ids of the callers that are members, sorted."""
+    # A certificate outlives its namespace's membership: a namespace that left the mesh may call nothing from then on.
+    callers = [account for account in sources_of(mesh, target) if is_member(mesh, account.namespace)]
+    return tuple(sorted(identity for account in callers for identity in spiffe_ids(mesh, account)))
+
+
+def _opened(mesh: MeshState, namespace: str, target: TrafficTarget, rules: list[TargetRule]) -> tuple[int, ...] | None:
+    """Ports that TCP rules and the target's own port open, sorted; None means all."""
+    opened = _ports(mesh, namespace, rules) if rules else None
+    if target.port:
+        opened = {target.port} if opened is None or target.port in opened else set[int]()
+    return None if opened is None else tuple(sorted(opened))
+
+
 @query
 def granting(mesh: MeshState, name: ObjectName) -> Grant | None:
-    """What a traffic target grants; none: nothing. A rule whose route or match is missing grants nothing."""
+    """What a traffic target grants, or None. A rule whose route or match is missing grants nothing."""
     target = mesh.targets.get(name)
     if target is None or not is_member(mesh, name.namespace):
         return None
-    # A certificate outlives its namespace's membership: who has left calls nobody, from this version on.
-    callers = [account for account in sources_of(mesh, target) if is_member(mesh, account.namespace)]
-    sources = [identity for account in callers for identity in spiffe_ids(mesh, account)]
+    sources = _sources(mesh, target)
     http = [rule for rule in target.rules if rule.kind == "HTTPRouteGroup"]
     tcp = [rule for rule in target.rules if rule.kind == "TCPRoute"]
     if not http and not tcp:
         return None
     requests = _requests(mesh, name.namespace, http) if http else None
-    opened = _ports(mesh, name.namespace, tcp) if tcp else None
-    if target.port:
-        opened = {target.port} if opened is None or target.port in opened else set[int]()
-    if not sources or requests == () or (opened is not None and not opened):
+    ports = _opened(mesh, name.namespace, target, tcp)
+    if not sources or requests == () or ports == ():
         return None
-    return Grant(
-        target=name,
-        sources=tuple(sorted(sources)),
-        ports=None if opened is None else tuple(sorted(opened)),
-        requests=requests,
-    )
+    return Grant(target=name, sources=sources, ports=ports, requests=requests)
 
 
 @query

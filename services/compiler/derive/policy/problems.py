@@ -114,7 +114,7 @@ def binding_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
 
 @query
 def udp_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
-    """A UDPRoute says something about traffic that no sidecar sees."""
+    """A UDPRoute is about traffic that sidecars do not intercept."""
     if mesh.udp_routes.get(name) is None or not is_member(mesh, name.namespace):
         return ()
     return (("smi/udp", "UDP is not intercepted: its packets pass as if there were no mesh, whatever this route says"),)
@@ -261,7 +261,7 @@ def namespace_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]
 
 @query
 def config_problems(mesh: MeshState, name: ObjectName) -> tuple[Problem, ...]:
-    """What the mesh's own MeshConfig says that new pods or the CA cannot use, or that another one is not in force."""
+    """Fields of the mesh's MeshConfig that new pods or the CA cannot use; another MeshConfig is not in force."""
     found = mesh.mesh_configs.get(name)
     if found is None or name.namespace != mesh.settings.namespace:
         return ()

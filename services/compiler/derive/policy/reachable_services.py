@@ -1,4 +1,4 @@
-"""Who may call whom: traffic targets read against the routes that exist, from the server's side and the client's."""
+"""Permitted calls: the grants to an account's pods, and the services that an account's pods may call."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _opened(mesh: MeshState, namespace: str) -> tuple[ObjectName, ...]:
 
 
 def add_with_roots(mesh: MeshState, found: dict[ObjectName, bool], service: ObjectName) -> None:
-    """Note a service with pods behind it, and the roots over it, which are only told of because of their splits."""
+    """Add a service with pods behind it (True), and the roots over it (False: reachable by their splits only)."""
     found[service] = True
     for root in roots_over(mesh, service):
         found.setdefault(root, False)
@@ -66,7 +66,7 @@ def _entitled(mesh: MeshState, account: ObjectName) -> tuple[tuple[ObjectName, b
     """Services that some traffic target lets an account call, sorted, and whether because of their own pods.
 
     These are the services with pods of a destination behind them, and the roots over these. A target is written by its
-    destination: it tells a caller nothing whose namespace says that it calls others.
+    destination: it adds nothing to a caller whose namespace's annotation of calls names other namespaces only.
     """
     found: dict[ObjectName, bool] = {}
     for name in targets_from(mesh, account):
@@ -91,7 +91,7 @@ def left_out(mesh: MeshState, account: ObjectName) -> dict[Item, Problem]:
 
 @query
 def granted(mesh: MeshState, account: ObjectName) -> tuple[ObjectName, ...]:
-    """Services that some traffic target lets an account call, and that its sidecars are told of. Sorted."""
+    """Services that some traffic target lets an account call, and that its sidecars have configuration for. Sorted."""
     return fitting(mesh, _entitled(mesh, account), left_out(mesh, account))
 
 
@@ -99,9 +99,9 @@ class Scope(NamedTuple):
     """Whose outbound configuration it is: shared by all that may call the same."""
 
     account: ObjectName | None
-    """Whose traffic targets count; none: nobody's, what is permissive is all there is to call."""
+    """The account whose traffic targets count; None if only services of permissive namespaces may be called."""
     namespaces: tuple[str, ...] | None
-    """Permissive namespaces that it is told of; none: all."""
+    """Permissive namespaces whose services it gets; None means all."""
     dual: bool
     """Whether its pods have IPv6 addresses too."""
 

@@ -1,7 +1,7 @@
 """Whose an address is: the one pod, or the one Service, of the whole cluster that calls may be led to by it.
 
 What a namespace writes about addresses (an EndpointSlice, a ClusterIP) is a claim. Only the cluster's own word makes
-it a right: the address that a pod's status says, and the ClusterIP that the API server gave. Pods and Services of
+it a right: the address in a pod's status, and the ClusterIP that the API server gave. Pods and Services of
 namespaces outside the mesh hold addresses too: nothing in the mesh takes their traffic either.
 """
 
@@ -57,7 +57,7 @@ def service_at(mesh: MeshState, address: str) -> ObjectName | None:
     """The Service that a cluster address leads to, of any namespace.
 
     None if a pod or a node has the address, or if it can be no Service's. Of several Services the oldest; if the
-    oldest are equally old and of different namespaces, none: nothing says whose it is.
+    oldest are equally old and of different namespaces, none has it: nothing decides between them.
     """
     if reserved(address) or mesh.pods_by_address.get(address):
         return None

@@ -88,9 +88,9 @@ class AnsweringPod(NamedTuple):
     pod: ObjectName
     service_account: str
     address: str
-    """One of the pod's own; empty if the slice says none of these."""
+    """One of the pod's own; empty if the slice has none of these."""
     claimed: str
-    """What the slice says."""
+    """The address in the slice."""
     ready: bool
     ports: tuple[tuple[str, int], ...]
     """Name and number of the slice's TCP ports."""
@@ -100,7 +100,7 @@ class AnsweringPod(NamedTuple):
 def answering(mesh: MeshState, service: ObjectName, member: Member) -> tuple[AnsweringPod, ...]:
     """The pods of the mesh that the slices of a service name, ready or not.
 
-    Whoever may write an EndpointSlice writes any address into it. An address counts only if it is the pod's own.
+    A user who may write an EndpointSlice can write any address. An address counts only if it is the pod's own.
     """
     found: list[AnsweringPod] = []
     for piece in _slices(mesh, service):
@@ -128,7 +128,7 @@ def _same(endpoint: SliceEndpoint, running: LocatedPod) -> bool:
 
 
 def _own(claimed: str, own: tuple[str, ...]) -> str:
-    """The address that a slice says, if it is one of the pod's own."""
+    """The address in a slice if it is one of the pod's own, else an empty string."""
     if claimed in own:
         return claimed
     address = canonical(claimed)
@@ -215,6 +215,6 @@ def addresses(mesh: MeshState, service: ObjectName) -> ServiceAddresses:
 
 @query
 def age(mesh: MeshState, service: ObjectName) -> tuple[str, ObjectName]:
-    """Sorts services so that the oldest is first: who wins a conflict."""
+    """Sort key of services: the oldest, which wins a conflict, is first."""
     found = mesh.services.get(service)
     return (found.metadata.creation_timestamp if found else "", service)

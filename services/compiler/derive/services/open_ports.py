@@ -93,7 +93,7 @@ class OverruledPort(NamedTuple):
 
     number: int
     protocol: Protocol
-    """What it says itself."""
+    """Its own protocol."""
     target: int
     """Of the pods."""
     by: ObjectName

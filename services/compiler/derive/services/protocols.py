@@ -36,13 +36,13 @@ class PortProtocol(NamedTuple):
 
     protocol: Protocol
     said: bool
-    """False: nothing of the port says it, so it is HTTP because most are."""
+    """False if no field of the port decides: then it is HTTP, the most frequent."""
 
 
 def spoken(port: ServicePort) -> PortProtocol:
     """By `appProtocol`, else by the prefix of the port's name, else by its number, else HTTP.
 
-    An `appProtocol` that we do not know is bytes: whoever wrote `mysql` did not mean HTTP.
+    An unknown `appProtocol` means opaque TCP: a user who wrote `mysql` did not mean HTTP.
     """
     if port.app_protocol:
         return PortProtocol("http" if port.app_protocol.lower() in _HTTP else "tcp", said=True)
