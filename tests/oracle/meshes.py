@@ -36,6 +36,10 @@ HEADERS = (
     *(("x-forwarded-proto", "b"), ("x_forwarded_proto", "b")),
 )
 TIMES = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+ROOT = "whole"
+"""A Service without pods of its own: only a split leads its callers anywhere."""
+SHARED_ADDRESS = "10.96.9.9"
+"""ClusterIP that Services of both namespaces claim in a rivalry."""
 
 namespaces: st.SearchStrategy[str] = st.sampled_from(NAMESPACES)
 accounts: st.SearchStrategy[str] = st.sampled_from(ACCOUNTS)
@@ -225,7 +229,7 @@ def _address(namespace: str, index: int) -> str:
 
 
 @st.composite
-def _pods(draw: st.DrawFn, namespace: str, *, contested: bool) -> list[tuple[Event, Placed]]:
+def _pods(draw: st.DrawFn, namespace: str, *, contested: bool, rivalry: bool) -> list[tuple[Event, Placed]]:
     found: list[tuple[Event, Placed]] = []
     for index, name in enumerate(POD_NAMES):
         ip, created, deleted, host_network = _address(namespace, index), "", "", False
@@ -235,6 +239,8 @@ def _pods(draw: st.DrawFn, namespace: str, *, contested: bool) -> list[tuple[Eve
             created = draw(st.sampled_from(TIMES))
             deleted = draw(st.sampled_from(("", "", TIMES[1])))
             host_network = draw(st.integers(0, 7)) == 7
+        if rivalry and index == len(POD_NAMES) - 1:  # a pod on its node's network, at the address of the first pod
+            ip, host_network = found[0][1].ip, True
         app, tier = draw(services), draw(st.sampled_from(("x", "y")))
         phase = draw(st.sampled_from(("Running",) * 6 + ("Failed",)))
         event = objects.pod(
@@ -257,9 +263,9 @@ def _pods(draw: st.DrawFn, namespace: str, *, contested: bool) -> list[tuple[Eve
 
 @st.composite
 def _service(
-    draw: st.DrawFn, namespace: str, name: str, placed: list[Placed], *, contested: bool
+    draw: st.DrawFn, namespace: str, name: str, placed: list[Placed], *, contested: bool, shared: bool = False
 ) -> tuple[list[Event], Offered]:
-    headless = draw(st.integers(0, 6)) == 6
+    headless = not shared and draw(st.integers(0, 6)) == 6
     tier = draw(st.sampled_from((None, None, "x")))
     selector = {"app": name} | ({"tier": tier} if tier else {})
     ports = [(HTTP, 8080, ""), (BYTES, BYTES, "tcp-db"), (ODD, 9090, "http-odd")]
@@ -269,6 +275,8 @@ def _service(
     host = "None" if headless else f"10.96.{NAMESPACES.index(namespace)}.{SERVICES.index(name) + 1}"
     if contested and not headless and draw(st.integers(0, 5)) == 5:
         host = draw(st.sampled_from(("10.96.0.1", "10.96.1.2", "10.244.0.2", "169.254.169.254")))
+    if shared:
+        host = SHARED_ADDRESS
     chosen = [pod for pod in placed if pod.app == name and tier in {None, pod.tier}]
     said = {pod.name: pod.ip for pod in chosen}
     where, kind = "", "Pod"
@@ -283,7 +291,7 @@ def _service(
             ip=host,
             selector=selector,
             ports=[ServicePort(port=number, target_port=target, name=label) for number, target, label in ports],
-            created=draw(st.sampled_from(TIMES)),
+            created=TIMES[0] if shared else draw(st.sampled_from(TIMES)),
         ),
         objects.slices(
             namespace,
@@ -309,6 +317,33 @@ _CLOSED: tuple[list[tuple[str, str, list[str]]], ...] = (
     [("HTTPRouteGroup", "missing", [])],
     [],
 )
+
+
+@st.composite
+def _root(draw: st.DrawFn, namespace: str) -> tuple[list[Event], Offered]:
+    """A root of a split with no pods behind it: callers know it only because they may call its backends."""
+    host = f"10.96.{NAMESPACES.index(namespace)}.100"
+    ports = [ServicePort(port=HTTP, target_port=8080), ServicePort(port=BYTES, target_port=BYTES, name="tcp-db")]
+    weights = st.sampled_from((1, 50))
+    backends = draw(st.dictionaries(services, weights, min_size=1, max_size=3))
+    events = [
+        objects.service(namespace, ROOT, ip=host, selector={"app": ROOT}, ports=ports, created=TIMES[0]),
+        objects.split(namespace, "s0", root=ROOT, backends=backends, created=TIMES[0]),
+    ]
+    return events, Offered(namespace, ROOT, host, headless=False, ports=((HTTP, 8080, ""), (BYTES, BYTES, "tcp-db")))
+
+
+def _opened(namespace: str) -> list[Event]:
+    """Every account of a namespace is open to every account, on every port: each mistake about addresses then shows."""
+    everybody = [(where, account) for where in NAMESPACES for account in ACCOUNTS]
+    rules: list[tuple[str, str, list[str]]] = [("TCPRoute", "all", [])]
+    return [
+        objects.tcp_route(namespace, "all"),
+        *(
+            objects.target(namespace, f"all-{account}", destination=account, sources=everybody, rules=rules)
+            for account in ACCOUNTS
+        ),
+    ]
 
 
 @st.composite
@@ -359,21 +394,32 @@ def _standing(draw: st.DrawFn, namespace: str) -> list[Event]:
 
 @st.composite
 def meshes(draw: st.DrawFn, *, contested: bool = False) -> Mesh:
-    """A cluster with workloads, and policy about them. `contested`: some claim addresses that others have."""
+    """A cluster with workloads, and policy about them. `contested`: some claim addresses that others have.
+
+    A contested mesh is in one of four cases a rivalry: each namespace has a pod at the address of a node, Services of
+    both have one ClusterIP and one age, and all calls are allowed, so that only addresses decide.
+    """
     events: list[Event] = []
     placed: list[Placed] = []
     offered: list[Offered] = []
+    rivalry = contested and draw(st.integers(0, 3)) == 3
     for namespace in NAMESPACES:
         events.append(draw(namespace_events(namespace)))
-        found = draw(_pods(namespace, contested=contested))
+        found = draw(_pods(namespace, contested=contested, rivalry=rivalry))
         events += [event for event, _ in found]
         own = [pod for _, pod in found]
         placed += own
         for name in SERVICES:
-            more, service = draw(_service(namespace, name, own, contested=contested))
+            shared = rivalry and name == SERVICES[0]
+            more, service = draw(_service(namespace, name, own, contested=contested, shared=shared))
+            events += more
+            offered.append(service)
+        if draw(st.booleans()):
+            more, service = draw(_root(namespace))
             events += more
             offered.append(service)
         events += draw(_standing(namespace))
+        events += _opened(namespace) if rivalry else []
     events += draw(st.lists(policies, max_size=8))
     return Mesh(events, placed, offered)
 
