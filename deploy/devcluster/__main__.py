@@ -1,4 +1,4 @@
-"""`python -m deploy.devcluster`: what pid 1 of the embedded mesh starts. `meshlog up` writes the command line."""
+"""Entry point of the devcluster's process, which pid 1 of the embedded mesh starts."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _log = logging.getLogger(__package__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the devcluster; 0 after SIGTERM, 2 for bad input, 1 for an error of its own."""
+    """Run the devcluster. Returns 0 after SIGTERM, 2 for bad input, 1 for an internal error."""
     inherited = Handover.from_environment()
     try:
         settings = parse(argv)
         configure(service="devcluster", instance=NODE, level=settings.log_level, form="text")
         uvloop.run(app.run(settings, inherited))
-    except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for readiness must hear of it
+    except Exception as error:  # noqa: BLE001 - every failure is reported to `meshlog up`, which waits for readiness
         bad = next((each for each in _leaves(error) if isinstance(each, BadInputError)), None)
         if bad is not None:
             inherited.failed(bad.code, str(bad))

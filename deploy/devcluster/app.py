@@ -1,7 +1,7 @@
-"""The devcluster's one process: API server, controllers and node agent in one event loop, from start to end.
+"""Composition of the devcluster's process: API server, controllers and kubelet in one event loop.
 
-They share a loop because they share everything else: a change in the API is in the cache a turn of the loop later,
-and the whole cluster costs one interpreter. If one of them ends by an error, all end, and the launcher with them.
+One process keeps memory and latency low: a change in the API reaches the cache one turn of the event loop later. If one
+component fails, the process ends, and the launcher with it.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class _StoppedError(Exception):
-    """Somebody asked for the end."""
+    """SIGTERM or SIGINT was received."""
 
 
 async def run(settings: Settings, inherited: Handover) -> None:
-    """Be a cluster until SIGTERM. Raises `BadInputError` for manifests that cannot be applied."""
+    """Run the cluster until SIGTERM. Raises `BadInputError` if a manifest cannot be applied."""
     objects = manifest_files.read(settings.manifests)
     definitions = manifest_files.read([manifest_applier.DEFINITIONS])
     for published in settings.published:
@@ -129,7 +129,7 @@ async def _stop(stopping: asyncio.Event, kubelet: Kubelet) -> None:
 
 
 def _keep_in_memory(directory: Path) -> None:
-    """What belongs to pods lives and dies with this mount namespace: no token on a disk, nothing to clean up."""
+    """Mount a tmpfs for files of pods: it ends with the mount namespace, and no token is written to disk."""
     directory.mkdir(exist_ok=True, mode=0o700)
     syscalls.mount("tmpfs", str(directory), "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0700")
 

@@ -1,8 +1,8 @@
-"""The cluster as the devcluster's own controllers and node agent see it: the API, called in-process.
+"""The interface of the API for controllers and kubelet, which call it in-process.
 
-The API server (`deploy.devcluster.apiserver`) implements it over the same pipeline that HTTP requests take:
-authentication is skipped, admission webhooks, validation, conflicts and watches are not. Objects are plain JSON
-dicts, exactly as on the wire; what is returned is the caller's own copy.
+`deploy.devcluster.apiserver.local_cluster` implements it over the writer that HTTP requests use: without authentication
+and authorization, but with admission webhooks, validation, conflicts and watches. Objects are JSON dicts as on the
+wire; returned objects are copies that the caller may modify.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Obj = dict[str, Any]
 
 
 class KubeApiError(MeshlogError):
-    """A request the API refuses, with the HTTP status and the `reason` that Kubernetes gives it."""
+    """The API rejected a request, with HTTP status and `reason` as on Kubernetes."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"api/{reason}", message)
@@ -28,26 +28,26 @@ class KubeApiError(MeshlogError):
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
-    """One change, in the order in which the store took it."""
+    """One change, in the order of the store."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     object: Obj
 
 
 class Cluster(Protocol):
-    """CRUD and watches.
+    """Reads, writes and watches objects.
 
     `resource` is the plural with its group: `pods`, `deployments.apps`, `leases.coordination.k8s.io`.
     """
 
     async def get(self, resource: str, namespace: str, name: str) -> Obj | None:
-        """One object, or none. `namespace` is empty for cluster-scoped resources."""
+        """Returns one object, or None. `namespace` is empty for cluster-scoped resources."""
         ...
 
     async def list(
         self, resource: str, namespace: str = "", *, labels: Mapping[str, str] | None = None
     ) -> tuple[list[Obj], str]:
-        """All objects (of a namespace, with these labels), by namespace and name; and the list's resource version."""
+        """Objects (of a namespace, with these labels) by namespace and name, and the list's resource version."""
         ...
 
     async def create(self, resource: str, obj: Obj, *, manager: str = "devcluster") -> Obj:
@@ -55,10 +55,10 @@ class Cluster(Protocol):
         ...
 
     async def update(self, resource: str, obj: Obj, *, subresource: str = "", manager: str = "devcluster") -> Obj:
-        """Replace; a `metadata.resourceVersion` that is not the newest gives `KubeApiError` 409 `Conflict`.
+        """Replace an object. Raises 409 `Conflict` if `metadata.resourceVersion` is not the newest.
 
-        With subresource `status` only `status` is taken, without it `status` is kept. An update that changes
-        nothing keeps the resource version and wakes no watch.
+        With subresource `status` only `status` is written; without it `status` is kept. An update without changes keeps
+        the resource version and causes no watch event.
         """
         ...
 
@@ -72,17 +72,17 @@ class Cluster(Protocol):
         subresource: str = "",
         manager: str = "devcluster",
     ) -> Obj:
-        """JSON merge patch (RFC 7386) of the newest version; never conflicts."""
+        """Apply a JSON merge patch (RFC 7386) to the newest version; never conflicts."""
         ...
 
     async def delete(self, resource: str, namespace: str, name: str, *, grace_seconds: int | None = None) -> None:
-        """Delete as an API client does; a missing object is no error.
+        """Delete an object; a missing object is no error.
 
-        Finalizers and a pod's grace period are honoured: `deletionTimestamp` is set, and the object goes when the
-        node agent deletes it with grace 0.
+        Finalizers and the grace period of a pod apply: `deletionTimestamp` is set, and the pod is removed when the
+        kubelet deletes it with grace 0.
         """
         ...
 
     def watch(self, resource: str, namespace: str = "", *, since: str = "") -> AsyncIterator[WatchEvent]:
-        """Changes after the resource version `since` (none: everything there is as ADDED, then changes), for ever."""
+        """Changes after the resource version `since`, for ever; if it is empty, all objects come first as ADDED."""
         ...

@@ -1,4 +1,4 @@
-"""What commands on the host ask for over the control socket: a command in a pod, a signal, a log."""
+"""Operations of the control socket: run a command in a pod, signal a container, read a log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.devcluster.runtime import Process
 
 
 def register(control: ControlServer, kubelet: Kubelet) -> None:
-    """Serve `exec`, `kill` and `logs` for the pods of this node agent."""
+    """Register `exec`, `kill` and `logs` for the pods of this kubelet."""
 
     async def start(request: dict[str, Any], standard: tuple[int, int, int]) -> Process:
         return await kubelet.execute(
@@ -50,4 +50,4 @@ def register(control: ControlServer, kubelet: Kubelet) -> None:
 
 
 _PIECE = 16 * 1024
-"""A message of the control socket has a longest length."""
+"""Bytes of a log in one message; messages of the control socket are bounded."""

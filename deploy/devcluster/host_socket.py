@@ -1,8 +1,7 @@
-"""A socket of the host whose connections lead to a Service inside: how the host's commands reach the log.
+"""Forwards connections from a socket of the host to a Service, so that commands on the host reach the log.
 
-The socket was made on the host, so it stays in the host's network; the other half of each connection is made in the
-devcluster's network, to the Service's address. Bytes are passed on as they come; a Service without endpoints refuses,
-and the caller's connection is closed at once.
+The socket was created on the host, so it stays in the host's network; the connection to the Service is made in the
+devcluster's network. If the Service has no endpoints, the client's connection is closed at once.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _CHUNK = 64 * 1024
 
 
 class PublishedSocket:
-    """One published Service."""
+    """Forwards connections to one published Service."""
 
     def __init__(self, listener: socket.socket, cache: ObjectCache, published: PublishedService) -> None:
         self._listener = listener
@@ -30,7 +29,7 @@ class PublishedSocket:
         self._published = published
 
     async def serve(self) -> None:
-        """Accept for ever."""
+        """Accept and forward connections for ever."""
         server = await asyncio.start_server(self._connected, sock=self._listener)
         async with server:
             await server.serve_forever()

@@ -1,4 +1,4 @@
-"""What a fresh cluster needs before anybody uses it: namespaces, the Service `kubernetes`, definitions, manifests."""
+"""Sets up a new cluster: namespaces, the Service `kubernetes`, definitions, manifests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ManifestApplier(Cluster, Protocol):
     """A cluster that can apply objects as `kubectl apply --server-side --force-conflicts` does."""
 
     async def transact(self, objects: Sequence[Obj], *, manager: str = "devcluster") -> list[Obj]:
-        """Apply all of them in one commit."""
+        """Apply all objects in one commit."""
         ...
 
 
 async def create_basics(cluster: Cluster, node_ip: str) -> None:
-    """The namespaces that are always there, and the way to the API for pods."""
+    """Create the default namespaces, and the Service `kubernetes` with its endpoint."""
     for name in ("default", "kube-system", "kube-public", MESH_NAMESPACE):
         if await cluster.get("namespaces", "", name) is None:
             await cluster.create("namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -50,7 +50,7 @@ async def create_basics(cluster: Cluster, node_ip: str) -> None:
 
 
 async def apply(cluster: ManifestApplier, manifests: Iterable[Manifest]) -> None:
-    """Apply objects one by one. Raises `BadInputError` that names the file and the object that the API refuses."""
+    """Apply objects one by one. Raises `BadInputError` with file and object if the API rejects one."""
     for manifest in manifests:
         try:
             await cluster.transact([manifest.obj], manager=_MANAGER)

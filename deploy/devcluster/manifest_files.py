@@ -1,4 +1,4 @@
-"""Kubernetes objects from YAML files, in an order in which they can be applied, each with where it was written."""
+"""Reads Kubernetes objects from YAML files, sorted so that they can be applied in order."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _FIRST = {"Namespace": 0, "CustomResourceDefinition": 1}
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """One object, and the file that it comes from."""
+    """One object and its file."""
 
     source: Path
     obj: Obj
 
     @property
     def title(self) -> str:
-        """How a person would call it."""
+        """File, kind and name, for messages."""
         metadata = self.obj.get("metadata") or {}
         return f"{self.source}: {self.obj.get('kind')} {metadata.get('name', '')}"
 
 
 def read(paths: Sequence[Path]) -> list[Manifest]:
-    """All objects of the files (of directories, their `*.yaml`): namespaces and definitions first, else as written.
+    """All objects of the files (of directories, their `*.yaml`): namespaces, definitions, then others as written.
 
-    Raises `BadInputError` naming the file, and the line where there is one.
+    Raises `BadInputError` with the file, and the line if known.
     """
     found: list[Manifest] = []
     for path in paths:

@@ -1,7 +1,7 @@
-"""What the cluster holds, in memory: one watch per resource, shared by all controllers and the node agent.
+"""The object cache: one watch per resource, shared by all controllers and the kubelet (an informer).
 
-Readers get the store's newest objects without a request and must not change them. A cache may lag behind a write
-by a turn of the event loop, so whoever would act twice on stale news (creating pods, say) reads the cluster itself.
+Readers must not modify the returned objects. The cache may lag behind a write by a turn of the event loop, so a
+component that would act twice on stale objects (creating pods, for example) reads the API instead.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _log = logging.getLogger(__name__)
 
 
 class ObjectChange(msgspec.Struct, frozen=True):
-    """An object before and after; no `old` means it is new, no `new` that it is gone. Never neither."""
+    """An object before and after a change. `old` is None if it is new, `new` is None if it was deleted."""
 
     old: Obj | None
     new: Obj | None
 
     @property
     def object(self) -> Obj:
-        """The newest form known."""
+        """The newest known version."""
         found = self.new if self.new is not None else self.old
         assert found is not None
         return found
 
     def forms(self) -> Iterator[Obj]:
-        """Both forms, as far as they exist: who is concerned may differ between them."""
+        """The versions before and after: they may affect different objects."""
         if self.old is not None:
             yield self.old
         if self.new is not None:
@@ -43,7 +43,7 @@ Subscriber = Callable[[ObjectChange], None]
 
 
 class ObjectCache:
-    """Objects of the given resources, kept current by `run`."""
+    """Caches the objects of some resources; `run` keeps them current."""
 
     def __init__(self, cluster: Cluster, resources: Sequence[str]) -> None:
         self._cluster = cluster
@@ -55,17 +55,17 @@ class ObjectCache:
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """What is cached."""
+        """The cached resources."""
         return tuple(self._held)
 
     def subscribe(self, resource: str, subscriber: Subscriber) -> None:
-        """Be told of every change, and first of what there is already."""
+        """Call `subscriber` for each cached object, then for each change."""
         for obj in self.all(resource):
             subscriber(ObjectChange(None, obj))
         self._subscribers[resource].append(subscriber)
 
     def get(self, resource: str, namespace: str, name: str) -> Obj | None:
-        """One object, or none."""
+        """Returns one object, or None."""
         return self._held[resource].get(namespace, {}).get(name)
 
     def all(self, resource: str, namespace: str | None = None) -> list[Obj]:
@@ -75,7 +75,7 @@ class ObjectCache:
         return [obj for held in self._held[resource].values() for obj in held.values()]
 
     async def run(self) -> None:
-        """Follow the cluster for ever."""
+        """List and watch all resources for ever."""
         async with asyncio.TaskGroup() as group:
             for resource in self._held:
                 group.create_task(self._follow(resource), name=f"cache {resource}")
@@ -96,7 +96,7 @@ class ObjectCache:
             _log.info("the watch of %s ended; listing again", resource)
 
     def replace(self, resource: str, listed: Sequence[Obj]) -> None:
-        """Take a complete list: what it lacks is gone."""
+        """Take a complete list: objects that it lacks were deleted."""
         present = {object_fields.key(obj) for obj in listed}
         gone = [obj for obj in self.all(resource) if object_fields.key(obj) not in present]
         for obj in gone:
@@ -105,21 +105,21 @@ class ObjectCache:
             self.apply(resource, WatchEvent(type="MODIFIED", object=obj))
 
     def apply(self, resource: str, event: WatchEvent) -> None:
-        """Take one change and tell the subscribers; a namesake with another uid is a deletion and an addition."""
+        """Take one change and notify the subscribers. An object with another UID is a deletion and an addition."""
         namespace, name = object_fields.key(event.object)
         held = self._held[resource].setdefault(namespace, {})
         old = held.get(name)
         if event.type == "DELETED":
             held.pop(name, None)
-            self._tell(resource, ObjectChange(event.object, None))
+            self._notify(resource, ObjectChange(event.object, None))
             return
         held[name] = event.object
         if old is not None and object_fields.uid(old) != object_fields.uid(event.object):
-            self._tell(resource, ObjectChange(old, None))
+            self._notify(resource, ObjectChange(old, None))
             old = None
         if old is None or old["metadata"].get("resourceVersion") != event.object["metadata"].get("resourceVersion"):
-            self._tell(resource, ObjectChange(old, event.object))
+            self._notify(resource, ObjectChange(old, event.object))
 
-    def _tell(self, resource: str, change: ObjectChange) -> None:
+    def _notify(self, resource: str, change: ObjectChange) -> None:
         for subscriber in self._subscribers[resource]:
             subscriber(change)

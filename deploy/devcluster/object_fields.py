@@ -1,7 +1,7 @@
-"""Reading Kubernetes objects as JSON: the few questions that every controller and the node agent ask.
+"""Accessors of Kubernetes objects as JSON, for controllers and kubelet.
 
-Objects stay plain dicts (see `cluster_api.py`): what is not understood here must travel through unchanged. The
-functions are pure, and tolerate what an object may lack.
+Objects are plain dicts (see `cluster_api.py`), so that unknown fields are preserved. All functions but `write_status`
+are pure, and accept objects without optional fields.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ Key = tuple[str, str]
 """(namespace, name); the namespace is empty for what is cluster-scoped."""
 
 API_SERVER = "kube-apiserver"
-"""Common name of the certificate that the API server proves itself to webhooks with."""
+"""Common name of the API server's client certificate for webhooks."""
 ROOT_CA = "kube-root-ca.crt"
 """Name of the ConfigMap in each namespace with the certificate of the cluster's CA."""
 _SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -25,7 +25,7 @@ _SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def key(obj: Obj) -> Key:
-    """Where the object is."""
+    """Namespace and name."""
     metadata = obj["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
 
@@ -56,12 +56,12 @@ def annotations(obj: Obj) -> dict[str, str]:
 
 
 def is_terminating(obj: Obj) -> bool:
-    """Deletion was asked for and is not finished."""
+    """True if deletion was requested and is not finished."""
     return bool(obj["metadata"].get("deletionTimestamp"))
 
 
 def controller_of(obj: Obj) -> Obj | None:
-    """The owner reference that is marked as the controller."""
+    """The owner reference of the controller, or None."""
     for reference in obj["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
             return reference
@@ -69,13 +69,13 @@ def controller_of(obj: Obj) -> Obj | None:
 
 
 def is_controlled_by(obj: Obj, owner: Obj) -> bool:
-    """By uid: a namesake created later owns nothing of its predecessor's."""
+    """True if `owner` is the controller, by UID: a later object of the same name is not."""
     reference = controller_of(obj)
     return reference is not None and reference.get("uid") == uid(owner)
 
 
 def controller_reference(owner: Obj) -> Obj:
-    """The owner reference that makes `owner` the controller of an object."""
+    """An owner reference with `owner` as the controller."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -87,7 +87,7 @@ def controller_reference(owner: Obj) -> Obj:
 
 
 def selects(selector: Obj | None, candidate: Mapping[str, str]) -> bool:
-    """Whether a `LabelSelector` (matchLabels and matchExpressions) selects these labels; an empty one selects all."""
+    """True if a `LabelSelector` selects these labels; an empty one selects all."""
     selector = selector or {}
     if any(candidate.get(label) != value for label, value in (selector.get("matchLabels") or {}).items()):
         return False
@@ -108,7 +108,7 @@ def _satisfies(expression: Obj, candidate: Mapping[str, str]) -> bool:
 
 
 def condition(obj: Obj, kind: str) -> Obj | None:
-    """The condition of this type in the object's status."""
+    """The condition of this type in the object's status, or None."""
     for each in (obj.get("status") or {}).get("conditions") or []:
         if each["type"] == kind:
             return each
@@ -116,29 +116,29 @@ def condition(obj: Obj, kind: str) -> Obj | None:
 
 
 def is_pod_ready(pod: Obj) -> bool:
-    """The pod's `Ready` condition."""
+    """True if the condition `Ready` is true."""
     found = condition(pod, "Ready")
     return found is not None and found["status"] == "True"
 
 
 def is_pod_finished(pod: Obj) -> bool:
-    """It ran to its end and will not run again."""
+    """True if the pod has ended for good."""
     return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
 
 
 def claims_of(pod: Obj) -> list[str]:
-    """Names of the PersistentVolumeClaims that its volumes show."""
+    """Names of the PersistentVolumeClaims in the pod's volumes."""
     sources = [volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or []]
     return [source["claimName"] for source in sources if source]
 
 
 def is_pod_active(pod: Obj) -> bool:
-    """It counts for the number of replicas: neither finished nor on its way out."""
+    """True if the pod counts as a replica: neither finished nor terminating."""
     return not is_pod_finished(pod) and not is_terminating(pod)
 
 
 def available_in(pod: Obj, minimum_ready_seconds: float, now: float) -> float | None:
-    """Seconds until the pod counts as available if it stays ready: 0 means now, none that it is not ready."""
+    """Seconds until the pod is available if it stays ready: 0 if it is now, None if it is not ready."""
     found = condition(pod, "Ready")
     if found is None or found["status"] != "True" or is_terminating(pod):
         return None
@@ -151,7 +151,7 @@ def available_in(pod: Obj, minimum_ready_seconds: float, now: float) -> float | 
 def with_condition(
     conditions: Iterable[Obj], kind: str, status: str, *, now: float, reason: str = "", message: str = ""
 ) -> list[Obj]:
-    """The conditions with this one set; its transition time moves only if its status does."""
+    """The conditions with this one set; its transition time changes only with its status."""
     stamp = timestamp(now)
     kept: list[Obj] = []
     fresh: Obj = {"type": kind, "status": status, "lastTransitionTime": stamp}
@@ -172,17 +172,17 @@ def with_condition(
 
 
 def timestamp(now: float) -> str:
-    """Seconds since 1970 as RFC 3339 in whole seconds, as Kubernetes writes its times."""
+    """Format seconds since 1970 as RFC 3339 in whole seconds, as Kubernetes does."""
     return datetime.fromtimestamp(now, tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_timestamp(text: str) -> float:
-    """RFC 3339 as seconds since 1970."""
+    """Parse RFC 3339 into seconds since 1970."""
     return datetime.fromisoformat(text).timestamp()
 
 
 def safe_hash(value: Any, length: int) -> str:
-    """A hash of JSON that may be part of a name, in Kubernetes' alphabet; equal values have equal hashes."""
+    """A hash of a JSON value in Kubernetes' alphabet for names; equal values have equal hashes."""
     digest = int.from_bytes(hashlib.sha256(msgspec.json.encode(value, order="deterministic")).digest(), "big")
     letters: list[str] = []
     for _ in range(length):
@@ -192,7 +192,7 @@ def safe_hash(value: Any, length: int) -> str:
 
 
 async def write_status(cluster: Cluster, resource: str, obj: Obj, status: Obj) -> None:
-    """Make `status` the object's status, if it is not already; an object that is gone is no error."""
+    """Write `status` unless it is unchanged; a missing object is no error."""
     before: Obj = obj.get("status") or {}
     if before == status:
         return

@@ -1,8 +1,8 @@
-"""Objects that outlive the devcluster: kept in files of the state directory, there again at the next start.
+"""Persists selected objects in files of the state directory, and restores them at the next start.
 
-Everything else in the API lives in memory and ends with it, while the log stays on the disk. What nobody could write
-again from the log (the Secret with the CA's keys, and which roots people wished for) needs a second home, which in a
-real cluster is etcd. One file an object, for its owner only, written whole or not at all.
+All other objects are in memory only, while the log stays on disk. Objects that cannot be derived from the log (the
+Secret with the CA's keys, and the requested MeshRootCertificates) must survive, as they do in etcd. There is one file
+per object, with mode 0600, written atomically.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MANAGER = "meshlog"
 
 
 class ObjectPersistence:
-    """Reads them back (`restore`), then writes every change down (`run`, one task for each of `kept`)."""
+    """Restores objects (`restore`), then writes every change to files (`run`, one task for each of `kept`)."""
 
     def __init__(self, cluster: ManifestApplier, directory: Path, kept: Sequence[KeptObjects]) -> None:
         self._cluster = cluster
@@ -35,12 +35,12 @@ class ObjectPersistence:
         self.kept = tuple(kept)
 
     async def restore(self) -> int:
-        """Apply what was kept, and say how many objects that was. Raises `BadInputError` for a file that is damaged."""
+        """Apply the persisted objects. Returns their number. Raises `BadInputError` for a damaged file."""
         found: list[tuple[Path, Obj]] = []
         for one in self.kept:
             held = sorted(self._place(one).glob("*.json"))
             found += [(path, _read(path)) for path in held if one.name in ("", path.stem)]
-        # Oldest first: people's wishes are ordered by the time at which they were made.
+        # Oldest first: requests of users are ordered by creation time.
         for path, obj in sorted(found, key=lambda each: each[1]["metadata"].get("creationTimestamp", "")):
             try:
                 await self._cluster.transact([_bare(obj)], manager=_MANAGER)
@@ -51,7 +51,7 @@ class ObjectPersistence:
         return len(found)
 
     async def run(self, one: KeptObjects) -> None:
-        """Write down what there is and each change, for ever."""
+        """Write the current objects and each change to files, for ever."""
         while True:
             found, revision = await self._cluster.list(one.resource, one.namespace)
             held = {obj["metadata"]["name"]: obj for obj in found if one.name in ("", obj["metadata"]["name"])}
@@ -88,7 +88,7 @@ def _read(path: Path) -> Obj:
     try:
         obj: Any = decode_any(path.read_bytes())
     except (OSError, UndecodableError) as error:
-        # Never its content: it may be a key.
+        # Without its content, which may be a key.
         raise BadInputError(
             "devcluster/kept", f"cannot be read ({type(error).__name__}); restore it or remove it", about=str(path)
         ) from error
@@ -98,7 +98,7 @@ def _read(path: Path) -> Obj:
 
 
 def _bare(obj: Obj) -> Obj:
-    """The object as somebody would write it: without what an API server adds."""
+    """The object without fields that an API server adds."""
     metadata = {key: value for key, value in obj["metadata"].items() if key in _OURS}
     return {**{key: value for key, value in obj.items() if key != "status"}, "metadata": metadata}
 

@@ -1,6 +1,6 @@
-"""What the kubelet part needs of the machine: sandboxes (a pod's namespaces) and processes in them.
+"""The container runtime interface between kubelet and node: sandboxes (a pod's namespaces) and their processes.
 
-`deploy.devcluster.node` implements it with Linux namespaces, without root; tests of the kubelet use a fake.
+`deploy.devcluster.node` implements it with Linux namespaces, without root; unit tests of the kubelet use a fake.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A directory or file of the machine that a container sees at `target`."""
+    """A directory or file of the machine that is mounted at `target` in a container."""
 
     source: Path
     target: Path
@@ -23,27 +23,27 @@ class Mount(msgspec.Struct, frozen=True):
 DEFAULT_CAPABILITIES = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"}
 )
-"""What CRI-O leaves to root in a container that asks for nothing.
+"""Default capabilities of CRI-O.
 
-Docker and containerd leave NET_RAW too, with which Linux since 5.17 lets a socket be marked: here it would lead around
-the sidecar, whose own traffic is told by a mark.
+Docker and containerd also grant NET_RAW, with which Linux since 5.17 allows a socket mark. A marked socket would bypass
+the sidecar, whose own traffic is recognised by a mark.
 """
 
 
 class Confinement(msgspec.Struct, frozen=True):
-    """What a container may do, as its `securityContext` says."""
+    """The privileges of a container, from its `securityContext`."""
 
     capabilities: frozenset[str] = DEFAULT_CAPABILITIES
     """Without `CAP_`; `ALL` for all of them."""
     read_only_root: bool = False
-    """It may write to its volumes only."""
+    """True if only volumes are writable."""
 
 
 DEFAULT_CONFINEMENT = Confinement()
 
 
 class Process(Protocol):
-    """One started container process (and whatever it forked)."""
+    """A process in a container, with its descendants."""
 
     @property
     def pid(self) -> int:
@@ -55,12 +55,12 @@ class Process(Protocol):
         ...
 
     def signal(self, number: int) -> None:
-        """Signal the process; SIGKILL also ends everything that it started. Gone already: nothing happens."""
+        """Signal the process; SIGKILL also ends its descendants. Nothing happens if it has ended."""
         ...
 
 
 class Sandbox(Protocol):
-    """The namespaces of one pod: network with its own address and DNS, mounts."""
+    """The namespaces of one pod, with its address and DNS."""
 
     @property
     def ip(self) -> str:
@@ -79,8 +79,8 @@ class Sandbox(Protocol):
     ) -> Process:
         """Start a process with stdout and stderr appended to `log`; raises `OSError` if it cannot be executed.
 
-        A working directory that is not there is made. The program is looked for in the `PATH` of `environment`, as the
-        container sees it.
+        A missing working directory is created. The program is searched in the `PATH` of `environment`, inside the
+        container.
         """
         ...
 
@@ -93,30 +93,30 @@ class Sandbox(Protocol):
         standard: tuple[int, int, int],
         working_directory: Path | None = None,
     ) -> Process:
-        """Start one more process beside `container` (what `start` returned), seeing and allowed the same.
+        """Start another process in `container` (returned by `start`), with the same files and privileges.
 
-        `standard` are the descriptors of its stdin, stdout and stderr; they stay the caller's.
+        `standard` are the descriptors of its stdin, stdout and stderr; the caller closes them.
         """
         ...
 
     async def remove(self) -> None:
-        """End every process in it and take the namespaces and the address back."""
+        """End all processes, and release namespaces and address."""
         ...
 
 
 class ServiceRoute(msgspec.Struct, frozen=True, order=True):
-    """One port of one Service as the node's packet rules know it."""
+    """One port of one Service in the node's packet rules."""
 
     cluster_ip: str
     port: int
     protocol: str
     """`TCP` or `UDP`."""
     backends: tuple[tuple[str, int], ...]
-    """(address, port), sorted; none: connections are refused at once."""
+    """(address, port), sorted. If empty, connections are rejected at once."""
 
 
 class Runtime(Protocol):
-    """The machine under the node agent."""
+    """The machine on which the kubelet runs pods."""
 
     @property
     def node_ip(self) -> str:
@@ -126,16 +126,13 @@ class Runtime(Protocol):
     async def create_sandbox(
         self, *, uid: str, hostname: str, host_network: bool = False, namespace: str = "default"
     ) -> Sandbox:
-        """A sandbox for the pod with this uid; short names are looked up in `namespace` first."""
+        """Create the sandbox of a pod; short DNS names are resolved in `namespace` first."""
         ...
 
     async def set_service_routes(self, routes: Sequence[ServiceRoute]) -> None:
-        """Make these, and only these, virtual addresses work for all pods and the node.
-
-        Cheap if nothing changed; a change keeps established connections.
-        """
+        """Replace all virtual addresses, for pods and node. Established connections continue."""
         ...
 
     async def set_names(self, names: Mapping[str, Sequence[str]]) -> None:
-        """What DNS answers: fully qualified name (no trailing dot) → addresses."""
+        """Replace all DNS names: fully qualified name (without trailing dot) → addresses."""
         ...

@@ -1,4 +1,4 @@
-"""What the devcluster's process is told on its command line, and the numbers that are the same in every devcluster."""
+"""Settings of the devcluster from its command line, and constants of every devcluster."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ API_PORT = 6443
 KUBECONFIG = "kubeconfig"
 """Name of the administrator's kubeconfig in the state directory."""
 KEPT = "kept"
-"""Name of the directory in the state directory with the objects that outlive the devcluster."""
+"""Name of the directory in the state directory with the persisted objects."""
 CLAIMS = "claims"
 """Name of the directory in the state directory with the files of PersistentVolumeClaims, by namespace and name."""
 LOG_DATA = "nats"
 """Name of the directory in the state directory with the files of the mesh's log, where one server keeps it."""
 HALT_GRACE = 4.0
-"""Seconds that containers have to end by themselves when the devcluster ends; the launcher waits a bit longer."""
+"""Seconds that containers have to end when the devcluster ends; the launcher waits longer."""
 
 
 class PublishedService(msgspec.Struct, frozen=True):
-    """A socket of the host whose connections lead to a Service."""
+    """A socket of the host whose connections are forwarded to a Service."""
 
     listener: str
     """Name of the inherited socket."""
@@ -40,30 +40,30 @@ class PublishedService(msgspec.Struct, frozen=True):
 
 
 class KeptObjects(msgspec.Struct, frozen=True):
-    """Which objects are kept."""
+    """Selects objects to persist."""
 
     resource: str
     """Plural with its group: `secrets`, `meshrootcertificates.config.openservicemesh.io`."""
     namespace: str
     name: str = ""
-    """Empty: all of the namespace."""
+    """Empty for all objects of the namespace."""
 
 
 class Settings(msgspec.Struct, frozen=True):
     """The devcluster's settings."""
 
     manifests: tuple[Path, ...] = ()
-    """YAML files whose objects are applied before the devcluster says that it is ready."""
+    """YAML files whose objects are applied before the devcluster reports that it is ready."""
     published: tuple[PublishedService, ...] = ()
     kept: tuple[KeptObjects, ...] = ()
-    """Objects that are there again at the next start."""
+    """Objects that are restored at the next start."""
     log_level: str = "info"
     watch_window: int = 1000
-    """Changes of each kind that a watch can go back before it is told 410."""
+    """Changes of each kind that a watch can go back before it receives 410."""
 
 
 def parse(argv: Sequence[str]) -> Settings:
-    """Read the command line. Raises `BadInputError`."""
+    """Parse the command line. Raises `BadInputError`."""
     parser = argparse.ArgumentParser(prog="python -m deploy.devcluster", exit_on_error=False)
     parser.add_argument("--manifest", action="append", default=[], metavar="FILE", help="apply the objects of a file")
     parser.add_argument(

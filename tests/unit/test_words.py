@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     "docs",
+    "deploy/devcluster",
     "services/ca",
     "tests/unit/ca",
     "tests/integration/ca",

@@ -1,4 +1,4 @@
-"""`Cluster`, in-process: what the devcluster's controllers and node agent use instead of HTTP."""
+"""The in-process client of the API: controllers and kubelet use it instead of HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deploy.devcluster.cluster_api import Obj, WatchEvent
 
 
 class LocalCluster:
-    """Implements `deploy.devcluster.cluster_api.Cluster` over the same writer that HTTP requests take."""
+    """Implements `deploy.devcluster.cluster_api.Cluster` over the writer that HTTP requests use."""
 
     def __init__(self, store: Store, kinds: KindRegistry, writer: ObjectWriter) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class LocalCluster:
         return kind
 
     async def get(self, resource: str, namespace: str, name: str) -> Obj | None:
-        """One object, or none."""
+        """Returns one object, or None."""
         stored = self._store.get(self._kind(resource).resource, namespace, name)
         return stored.copy() if stored else None
 
@@ -51,7 +51,7 @@ class LocalCluster:
         return [one.copy() for one in found], str(self._store.revision)
 
     async def create(self, resource: str, obj: Obj, *, manager: str = "devcluster") -> Obj:
-        """Create; `metadata.namespace` says where."""
+        """Create an object in `metadata.namespace`."""
         kind = self._kind(resource)
         namespace = str((obj.get("metadata") or {}).get("namespace") or "default") if kind.namespaced else ""
         target = ResourceTarget(kind, self._version(kind, obj), namespace)
@@ -102,9 +102,9 @@ class LocalCluster:
         return [one.copy() for one in await self._writer.transact([clone(obj) for obj in objects], options)]
 
     async def watch(self, resource: str, namespace: str = "", *, since: str = "") -> AsyncIterator[WatchEvent]:
-        """Changes after `since`, for ever; without it everything there is comes first.
+        """Changes after `since`, for ever; if `since` is empty, all objects come first as ADDED.
 
-        Raises 410 `Expired` if `since` (or a reader this slow) has fallen out of the window.
+        Raises 410 `Expired` if `since`, or the position of a slow reader, is no longer in the window.
         """
         journal = self._store.journal(self._kind(resource).resource)
         if since:

@@ -1,9 +1,9 @@
-"""The objects, and the order in which they changed.
+"""The object store: all objects in memory, and a journal of changes per kind.
 
-One counter numbers every change of every kind: it is the resource version. A commit takes several writes at once, so
-that a change set gets consecutive versions and no watcher sees something between them. Each kind keeps a window of
-its last changes; a watcher is a position in it, not a queue, so that a slow one costs nothing and one that falls out
-of the window learns so (410). Stored objects are never changed, only replaced; each is encoded once per version.
+One counter over all kinds is the resource version. A commit takes several writes at once, so that a change set has
+consecutive versions and no other change between them. The journal of a kind keeps a window of its last changes. A
+watcher is a position in the journal, not a queue: a slow watcher uses no memory, and receives 410 once its position has
+left the window. Stored objects are replaced, never modified; each is encoded once per API version.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class StoredObject:
         self._encoded: dict[str, bytes] = {}
 
     def encoded(self, api_version: str) -> bytes:
-        """JSON with this `apiVersion`."""
+        """The object as JSON with this `apiVersion`; cached."""
         raw = self._encoded.get(api_version)
         if raw is None:
             obj = self.obj
@@ -44,12 +44,12 @@ class StoredObject:
         return raw
 
     def copy(self) -> Obj:
-        """The caller's own copy."""
+        """A copy that the caller may modify."""
         return msgspec.json.decode(self.encoded(self.obj["apiVersion"]))
 
 
 class ObjectWrite(msgspec.Struct, frozen=True):
-    """One object to put (or to remove: `remove`, with the object as it last was)."""
+    """An object to store, or with `remove` the last state of an object to delete."""
 
     resource: str
     key: Key
@@ -58,7 +58,7 @@ class ObjectWrite(msgspec.Struct, frozen=True):
 
 
 class JournalEntry:
-    """One change, as watchers see it."""
+    """One change, as watchers receive it."""
 
     __slots__ = ("key", "previous", "stored", "type")
 
@@ -81,31 +81,31 @@ class JournalEntry:
 
 
 class Journal:
-    """The last changes of one kind, in order; awaited by watchers."""
+    """The last changes of one kind in order."""
 
     def __init__(self, window: int, born: int) -> None:
         self._changes: deque[JournalEntry] = deque()
         self._window = window
         self._dropped = 0
-        """How many changes have left the window: position of the first one in it."""
+        """Number of changes that have left the window: the position of the first change in it."""
         self.floor = born
-        """Newest revision that is no longer in the window: a watcher must have seen at least it."""
+        """Newest revision that has left the window: the oldest that a watch can start at."""
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
     def watchers(self) -> int:
-        """How many wait for the next change."""
+        """Number of watchers that wait for the next change."""
         return len(self._waiting)
 
     def append(self, change: JournalEntry) -> None:
-        """Add a change; watchers are woken by `wake`."""
+        """Append a change; `wake` wakes the watchers."""
         self._changes.append(change)
         while len(self._changes) > self._window:
             self.floor = self._changes.popleft().revision
             self._dropped += 1
 
     def wake(self) -> None:
-        """Let everyone who waits look again."""
+        """Wake all waiting watchers."""
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
@@ -113,11 +113,11 @@ class Journal:
 
     @property
     def end(self) -> int:
-        """Position behind the newest change."""
+        """Position after the newest change."""
         return self._dropped + len(self._changes)
 
     def position(self, revision: int) -> int | None:
-        """Position of the first change after `revision`; none if that has left the window."""
+        """Position of the first change after `revision`, or None if it has left the window."""
         if revision < self.floor:
             return None
         position = self.end
@@ -128,7 +128,7 @@ class Journal:
         return position
 
     def read(self, position: int, limit: int = 500) -> list[JournalEntry] | None:
-        """Changes from a position on; none if it has left the window."""
+        """Changes from a position on, or None if it has left the window."""
         start = position - self._dropped
         if start < 0:
             return None
@@ -136,7 +136,7 @@ class Journal:
         return [self._changes[index] for index in range(start, stop)]
 
     async def more(self, position: int) -> None:
-        """Return when there is something at the position."""
+        """Wait until there is a change at the position."""
         while self.end <= position:
             future = asyncio.get_running_loop().create_future()
             self._waiting.add(future)
@@ -147,7 +147,7 @@ class Journal:
 
 
 class Store:
-    """Every object, by kind and key."""
+    """All objects by kind and key."""
 
     def __init__(self, *, window: int = 1000, first_revision: int = 1) -> None:
         self.revision = first_revision
@@ -166,7 +166,7 @@ class Store:
         return [objects[key] for key in keys]
 
     def count(self, resource: str) -> int:
-        """How many objects of a kind there are."""
+        """Number of objects of a kind."""
         return len(self._objects.get(resource, {}))
 
     def everything(self) -> Iterator[tuple[str, Key, StoredObject]]:
@@ -179,12 +179,12 @@ class Store:
         """The changes of a kind."""
         journal = self._journals.get(resource)
         if journal is None:
-            # Changes of a kind that nobody has written yet: none has been missed, however old the revision.
+            # No object of this kind was ever written, so a watch from any revision misses nothing.
             journal = self._journals[resource] = Journal(self._window, 0)
         return journal
 
     def commit(self, writes: Sequence[ObjectWrite]) -> list[StoredObject]:
-        """Take all writes at once, in order; the objects get their resource versions here."""
+        """Commit all writes at once, in order, and set their resource versions."""
         results: list[StoredObject] = []
         touched: dict[str, Journal] = {}
         for write in writes:

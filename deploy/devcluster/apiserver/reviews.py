@@ -1,4 +1,4 @@
-"""Requests that are answered, not stored: reviews of tokens and permissions, token requests, scales, events."""
+"""Requests that are computed and not stored: TokenReview, access reviews, TokenRequest, Scale, `events.k8s.io`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _part(body: Any, name: str) -> dict[str, Any]:
 
 
 def token_review(accounts: TokenAuthenticator, body: Any) -> Obj:
-    """Whether a token proves someone, for the audiences asked for."""
+    """The result of a TokenReview. Raises 400."""
     spec = _part(body, "spec")
     token, audiences = spec.get("token"), spec.get("audiences") or []
     if not isinstance(token, str) or not token:
@@ -43,7 +43,7 @@ def token_review(accounts: TokenAuthenticator, body: Any) -> Obj:
 
 
 def token_request(accounts: TokenAuthenticator, namespace: str, account: str, body: Any, now: float) -> Obj:
-    """A token of a service account. Raises 400, 404, 409, 422."""
+    """The result of a TokenRequest. Raises 400, 404, 409, 422."""
     spec = _part(body, "spec")
     audiences, seconds = spec.get("audiences") or [], spec.get("expirationSeconds", 3600)
     reference = spec.get("boundObjectRef") or {}
@@ -77,7 +77,7 @@ def token_request(accounts: TokenAuthenticator, namespace: str, account: str, bo
 
 
 def permission(kind: str, body: Any, caller: UserInfo, authorizer: Authorizer) -> Obj:
-    """The answer to a `…Review` of what someone may do, or who they are."""
+    """The result of a SubjectAccessReview, a rules review, or a SelfSubjectReview."""
     spec = _part(body, "spec")
     group = "authentication.k8s.io" if kind == "SelfSubjectReview" else "authorization.k8s.io"
     if kind == "SelfSubjectReview":
@@ -149,7 +149,7 @@ def scaled(kind: ResourceKind, obj: Obj, scale: Any) -> Obj:
         place[step] = dict(place.get(step) or {})
         place = place[step]
     place[last] = replicas
-    # The scale's own precondition, if it has one.
+    # The precondition of the Scale, if any.
     said = _part(scale, "metadata").get("resourceVersion")
     if said:
         made["metadata"] = {**made["metadata"], "resourceVersion": said}
@@ -168,7 +168,7 @@ _EVENT_FIELDS = {
 
 
 def core_event(body: Any) -> Any:
-    """An `events.k8s.io/v1` Event as the core Event that it is stored as."""
+    """Convert an `events.k8s.io/v1` Event to the core Event that is stored. Raises 422."""
     if not isinstance(body, dict):
         return body
     core = {_EVENT_FIELDS.get(key, key): value for key, value in body.items()}
@@ -178,7 +178,7 @@ def core_event(body: Any) -> Any:
 
 
 def new_event(obj: Obj) -> Obj:
-    """A stored Event as `events.k8s.io/v1` has it."""
+    """Convert a stored Event to `events.k8s.io/v1`."""
     back = {value: key for key, value in _EVENT_FIELDS.items()}
     made = {back.get(key, key): value for key, value in obj.items()}
     return {**made, "apiVersion": "events.k8s.io/v1"}

@@ -1,4 +1,4 @@
-"""Label selectors and field selectors: which objects a list, a watch or a webhook means."""
+"""Parses label selectors and field selectors into predicates on objects. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "services": frozenset({"spec.clusterIP", "spec.type"}),
     "replicasets.apps": frozenset({"status.replicas"}),
 }
-"""Fields that may be selected by, besides `metadata.name` and `metadata.namespace`: Kubernetes' lists."""
+"""Fields supported in selectors besides `metadata.name` and `metadata.namespace`, as in Kubernetes."""
 
 
 def labels_of(obj: Obj) -> Mapping[str, Any]:
@@ -59,7 +59,7 @@ def labels_of(obj: Obj) -> Mapping[str, Any]:
 
 
 def label_selector(text: str) -> Matches | None:
-    """Parse `a=b,c!=d,e in (f,g),h,!i`; none if it selects everything. Raises 400."""
+    """Parse `a=b,c!=d,e in (f,g),h,!i`. Returns None if it selects everything. Raises 400."""
     if not text.strip():
         return None
     tests: list[Callable[[Mapping[str, Any]], bool]] = []
@@ -86,7 +86,7 @@ def label_selector(text: str) -> Matches | None:
 
 
 def structured_selector(selector: Mapping[str, Any] | None) -> Callable[[Mapping[str, Any]], bool]:
-    """A `LabelSelector` object as a test on labels; empty or missing selects everything."""
+    """A predicate on labels for a `LabelSelector`; an empty or missing one selects everything."""
     tests = [_requirement(key, "In", [value]) for key, value in ((selector or {}).get("matchLabels") or {}).items()]
     tests.extend(
         _requirement(str(one.get("key")), str(one.get("operator")), one.get("values") or ())
@@ -107,7 +107,7 @@ def _requirement(key: str, operator: str, values: Iterable[Any]) -> Callable[[Ma
 
 
 def field_selector(resource: str, text: str) -> Matches | None:
-    """Parse `metadata.name=x,status.phase!=Running`; none if it selects everything. Raises 400."""
+    """Parse `metadata.name=x,status.phase!=Running`. Returns None if it selects everything. Raises 400."""
     if not text.strip():
         return None
     tests: list[Matches] = []
@@ -135,7 +135,7 @@ def _field_test(path: list[str], value: str, *, negated: bool) -> Matches:
 
 
 def both(first: Matches | None, second: Matches | None) -> Matches | None:
-    """Objects that both tests pass."""
+    """The conjunction of two predicates; None selects everything."""
     if first is None or second is None:
         return first or second
     return lambda obj: first(obj) and second(obj)

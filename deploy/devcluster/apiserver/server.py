@@ -1,4 +1,4 @@
-"""The API server, assembled: store, kinds, admission, writer, reader; and the HTTPS listeners over them."""
+"""Composition of the API server: store, kinds, admission, writer, reader, handlers and HTTPS listeners."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from deploy.devcluster.apiserver.write.object_writer import ObjectWriter
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _EPOCH = 1_735_689_600
-"""2025-01-01. Resource versions start at ten a second since then: they grow over a restart, too."""
+"""2025-01-01. Resource versions start at ten per second since then, so they also grow over a restart."""
 
 
 class ApiServer:
-    """One Kubernetes API, in memory: it starts empty, with a new CA and new keys."""
+    """A Kubernetes API in memory. It starts without objects, with a new CA and new keys."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class ApiServer:
         service_network: str = "",
         reserved_addresses: Sequence[str] = (),
     ) -> None:
-        """`sockets` listen already (inherited); `addresses` are bound at start, port 0 is any free one.
+        """`sockets` are listening sockets (inherited); `addresses` are bound at start, port 0 means any free port.
 
-        `window`: changes of each kind that a watch can go back; `first_revision`: where resource versions start;
-        `streaming_lists`: without them it answers as an older Kubernetes does. `service_network`: what ClusterIPs must
-        be of, `reserved_addresses`: those of it that no Service gets; without a network, any address will do.
+        `window`: changes per kind that a watch can go back. `first_revision`: first resource version.
+        `streaming_lists`: whether WatchList is supported. `service_network`: network of ClusterIPs, any if empty;
+        `reserved_addresses`: addresses of it that no Service may have.
         """
         first = int((clock() - _EPOCH) * 10) if first_revision is None else first_revision
         self.store = Store(window=window, first_revision=max(1, first))
@@ -89,7 +89,7 @@ class ApiServer:
 
     @property
     def cluster(self) -> LocalCluster:
-        """The API, in-process (`deploy.devcluster.cluster_api.Cluster`, and `transact`)."""
+        """The in-process client."""
         return self._cluster
 
     def _identify(self, context: ssl.SSLContext) -> None:
@@ -102,7 +102,7 @@ class ApiServer:
 
     @property
     def log_source(self) -> LogSource | None:
-        """Who answers requests for logs."""
+        """The source of container logs; None if there is none."""
         return self._handlers.subresources.log_source
 
     @log_source.setter
@@ -111,11 +111,11 @@ class ApiServer:
 
     @property
     def bound(self) -> list[tuple[str, int]]:
-        """Addresses that it listens on."""
+        """Addresses of the listeners."""
         return [tuple(address[:2]) for address in self._runner.addresses] if self._runner else []
 
     async def start(self) -> None:
-        """Create the namespaces and roles that every cluster has, and listen.
+        """Create the default namespaces and roles, and listen.
 
         Raises `OSError` if an address is taken.
         """
@@ -125,7 +125,7 @@ class ApiServer:
         for resource, role in default_roles():
             if await self._cluster.get(resource, "", role["metadata"]["name"]) is None:
                 await self._cluster.create(resource, role)
-        # Cancelled when the client goes: an idle watch would not notice.
+        # Handlers are cancelled when the client disconnects; an idle watch would not detect it.
         self._runner = web.AppRunner(
             self._handlers.application(), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
         )
@@ -136,7 +136,7 @@ class ApiServer:
             await self.listen(host, port)
 
     async def listen(self, host: str, port: int) -> None:
-        """Listen on one more address; after `start`."""
+        """Listen on one more address. `start` must have been called."""
         assert self._runner is not None, "start comes first"
         await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
 
@@ -148,7 +148,7 @@ class ApiServer:
         await self._admission.close()
 
     def kubeconfig(self, server_url: str) -> str:
-        """A kubeconfig of the administrator: a secret, to be written with mode 0600."""
+        """The kubeconfig of the administrator. It contains a secret: write it with mode 0600."""
         ca = base64.b64encode(self._ca.pem.encode()).decode()
         return yaml.safe_dump(
             {
@@ -172,14 +172,14 @@ class ApiServer:
         pod: str = "",
         pod_uid: str = "",
     ) -> IssuedToken:
-        """A service account's token, as the kubelet asks for one. Raises `KubeApiError` 404, 409, 400.
+        """Issue a service-account token for the kubelet. Raises `KubeApiError` 400, 404, 409.
 
-        Without audiences it is for the API itself; with `pod` it dies with that pod.
+        The default audience is the API server. With `pod` the token is invalid once that pod is deleted.
         """
         return self.accounts.issue(namespace, account, audiences=audiences, seconds=seconds, pod=pod, pod_uid=pod_uid)
 
     async def _cluster_ip(self, namespace: str, name: str, port: int) -> tuple[str, int]:
-        """Where a webhook's Service is: its ClusterIP."""
+        """Resolve the Service of a webhook to its ClusterIP. Raises `OSError`."""
         service = self.store.get("services", namespace, name)
         address = (service.obj["spec"].get("clusterIP") or "") if service else ""
         if not address or address == "None":

@@ -1,7 +1,6 @@
-"""What the API refuses, in the words and with the status codes that Kubernetes uses.
+"""Errors of the API, with the status codes, reasons, details and messages of Kubernetes.
 
-Clients act on `reason` and `details` (kubectl retries a `Conflict`, prints each cause of an `Invalid`), people read
-the message: so both are Kubernetes' own.
+Clients act on `reason` and `details`: kubectl retries a `Conflict` and prints each cause of an `Invalid`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from deploy.devcluster.cluster_api import KubeApiError
 
 
 class StatusCause(msgspec.Struct, frozen=True):
-    """One field that is wrong, and why."""
+    """An invalid field and the reason."""
 
     reason: str
     """`FieldValueRequired`, `FieldValueInvalid`, …"""
@@ -25,7 +24,7 @@ class StatusCause(msgspec.Struct, frozen=True):
 
 
 class StatusError(KubeApiError):
-    """A `KubeApiError` with the details that a `Status` object carries."""
+    """A `KubeApiError` with the details of a `Status` object."""
 
     def __init__(
         self, status: int, reason: str, message: str, *, details: dict[str, Any] | None = None, wait: int | None = None
@@ -73,7 +72,7 @@ def _details(resource: str, name: str, **more: Any) -> dict[str, Any]:
 
 
 def bad_request(message: str) -> StatusError:
-    """400: the request itself cannot be understood."""
+    """400: the request is malformed."""
     return StatusError(400, "BadRequest", message)
 
 
@@ -88,12 +87,12 @@ def no_such_path() -> StatusError:
 
 
 def method_not_allowed() -> StatusError:
-    """405: the resource exists, the verb does not."""
+    """405: the resource does not support the method."""
     return StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
 
 def other_uid(wanted: str, found: str) -> str:
-    """Why an object with this name is not the one that is meant."""
+    """Message of a failed precondition on the UID."""
     return f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
 
 
@@ -103,7 +102,7 @@ def already_exists(resource: str, name: str) -> StatusError:
 
 
 def conflict(resource: str, name: str, why: str = "") -> StatusError:
-    """409: the object is not the one that the caller had read."""
+    """409: the object changed since the caller read it."""
     why = why or ("the object has been modified; please apply your changes to the latest version and try again")
     return StatusError(
         409,
@@ -114,7 +113,7 @@ def conflict(resource: str, name: str, why: str = "") -> StatusError:
 
 
 def apply_conflict(resource: str, name: str, owners: Sequence[tuple[str, str]]) -> StatusError:
-    """409 of a server-side apply: `owners` are (field, manager) that own a field which it would change."""
+    """409 of a server-side apply; `owners` are the conflicting fields with their managers."""
     managers = list(dict.fromkeys(manager for _, manager in owners))
     one = len(owners) == 1
     by = "\n".join(
@@ -137,7 +136,7 @@ def apply_conflict(resource: str, name: str, owners: Sequence[tuple[str, str]]) 
 
 
 def invalid(kind: str, group: str, name: str, causes: Sequence[StatusCause]) -> StatusError:
-    """422: understood, but not a valid object."""
+    """422: the object is invalid."""
     title = f"{kind}.{group}" if group else kind
     sentences = [f"{cause.field}: {cause.message}" for cause in causes]
     said = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
@@ -150,51 +149,51 @@ def invalid(kind: str, group: str, name: str, causes: Sequence[StatusCause]) -> 
 
 
 def forbidden(resource: str, name: str, why: str) -> StatusError:
-    """403: understood and refused by a rule."""
+    """403: a rule forbids the request."""
     about = f'{resource} "{name}"' if name else resource
     return StatusError(403, "Forbidden", f"{about} is forbidden: {why}", details=_details(resource, name))
 
 
 def expired(message: str = "The resourceVersion for the provided watch is too old.") -> StatusError:
-    """410: what was asked for is no longer kept."""
+    """410: the requested resource version is no longer available."""
     return StatusError(410, "Expired", message)
 
 
 def unauthorized() -> StatusError:
-    """401: no identity, or none that is believed."""
+    """401: missing or invalid credentials."""
     return StatusError(401, "Unauthorized", "Unauthorized")
 
 
 def internal(message: str) -> StatusError:
-    """500, as Kubernetes words a webhook that could not be asked."""
+    """500, as Kubernetes words a failed call of a webhook."""
     return StatusError(
         500, "InternalError", f"Internal error occurred: {message}", details={"causes": [{"message": message}]}
     )
 
 
 def required(field: str, detail: str = "") -> StatusCause:
-    """A field that is missing."""
+    """A required field is missing."""
     return StatusCause("FieldValueRequired", field, f"Required value: {detail}" if detail else "Required value")
 
 
 def wrong(field: str, value: Any, detail: str) -> StatusCause:
-    """A field whose value is wrong."""
+    """The value of a field is invalid."""
     return StatusCause("FieldValueInvalid", field, f"Invalid value: {shown(value)}: {detail}")
 
 
 def unsupported(field: str, value: Any, supported: Sequence[Any]) -> StatusCause:
-    """A value outside a closed set."""
+    """The value is none of the supported ones."""
     names = ", ".join(shown(one) for one in supported)
     return StatusCause("FieldValueNotSupported", field, f"Unsupported value: {shown(value)}: supported values: {names}")
 
 
 def duplicate(field: str, value: Any) -> StatusCause:
-    """A second entry with a key that must be unique."""
+    """An entry repeats a key that must be unique."""
     return StatusCause("FieldValueDuplicate", field, f"Duplicate value: {shown(value)}")
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence; long ones are cut, for messages end up in headers, logs and terminals."""
+    """A value for a message, cut to about 250 characters: messages appear in headers, logs and terminals."""
     try:
         text = msgspec.json.encode(value).decode()
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What Kubernetes' controller manager does, as far as the devcluster needs it: Deployments to endpoints and names."""
+"""The controller manager: Deployments, ReplicaSets, StatefulSets, claims, endpoints, Services, garbage collection."""
 
 from deploy.devcluster.controllers.controller_manager import CACHED_RESOURCES, ControllerManager
 

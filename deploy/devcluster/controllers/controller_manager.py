@@ -1,4 +1,4 @@
-"""All controllers of the devcluster, wired to one cache: which change concerns whom."""
+"""Composition of the controllers: subscribes to the object cache, and enqueues the keys that a change affects."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ CACHED_RESOURCES = (
     "statefulsets.apps",
     claiming.RESOURCE,
 )
-"""The resources that a cache must hold for the controllers (and the node agent) to work on it."""
+"""The resources in the cache that controllers and kubelet need."""
 
 
 class ControllerManager:
-    """Every controller, each with its queue."""
+    """All controllers, each with its work queue."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class ControllerManager:
         self.claims = Reconciler("claim", self._claims.reconcile)
 
     async def run(self) -> None:
-        """Work for ever; the cache must run beside it."""
+        """Run the controllers for ever; the cache must run concurrently."""
         await self._cache.synced.wait()
         for resource, subscriber in (
             ("namespaces", self._on_namespace),
@@ -147,7 +147,7 @@ class ControllerManager:
             self._enqueue_adopters(change.new)
 
     def _enqueue_grand_owner(self, gone: Obj) -> None:
-        """A Deployment that recreates waits for the last of its old pods."""
+        """Enqueue the Deployment: with the strategy Recreate it waits for the last old pod."""
         owner = object_fields.controller_of(gone)
         if owner is not None and owner["kind"] == "ReplicaSet":
             found = self._cache.get("replicasets.apps", object_fields.namespace(gone), owner["name"])
@@ -181,7 +181,7 @@ class ControllerManager:
             return
         for each in self._cache.all("statefulsets.apps", object_fields.namespace(change.object)):
             if each["spec"].get("volumeClaimTemplates"):
-                self.statefulsets.enqueue(object_fields.key(each))  # it may wait for this one to be gone
+                self.statefulsets.enqueue(object_fields.key(each))  # the set may wait for the removal of this claim
 
     def _on_statefulset(self, change: ObjectChange) -> None:
         self.statefulsets.enqueue(object_fields.key(change.object))

@@ -1,7 +1,7 @@
-"""Deployment → ReplicaSets, one per pod template, as Kubernetes does it.
+"""The Deployment controller: keeps one ReplicaSet per pod template, as Kubernetes does.
 
-Names, labels, annotations and conditions are Kubernetes' own, so that `kubectl rollout status|history|undo` and
-`kubectl wait --for=condition=Available` work. Which set gets how many pods is arithmetic in `rollout_bounds.py`.
+Names, labels, annotations and conditions are those of Kubernetes, so that `kubectl rollout status|history|undo` and
+`kubectl wait --for=condition=Available` work. `rollout_bounds.py` computes the sizes of the sets.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _REVISION = "deployment.kubernetes.io/revision"
 
 
 class DeploymentController:
-    """The controller; `reconcile` is one step for one Deployment."""
+    """Reconciles Deployments."""
 
     def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
         self._now = now
 
     async def reconcile(self, key: Key) -> float | None:
-        """Move the rollout one step on and report it."""
+        """Advance the rollout of one Deployment by a step, and write its status."""
         found = await self._cluster.get("deployments.apps", *key)
         if found is None or object_fields.is_terminating(found):
             return None
@@ -53,7 +53,7 @@ class DeploymentController:
         return pause
 
     async def _newest(self, found: Obj, new: Obj | None, old: Sequence[Obj], template_hash: str) -> Obj:
-        """The set of the current template, made if there is none, with the highest revision."""
+        """Returns the set of the current template with the highest revision; creates it if missing."""
         revision = str(max((_revision(each) for each in old), default=0) + 1)
         if new is None:
             new = await self._cluster.create(_SETS, _set_of(found, template_hash, revision))
@@ -68,7 +68,7 @@ class DeploymentController:
         return new
 
     async def _any_pod_of(self, sets: Sequence[Obj]) -> bool:
-        """Whether a pod of these sets still runs, also one on its way out."""
+        """True if a pod of these sets still runs, including terminating ones."""
         if not sets:
             return False
         pods, _ = await self._cluster.list("pods", object_fields.namespace(sets[0]))
@@ -119,7 +119,7 @@ class DeploymentController:
         return pause
 
     def _progress(self, found: Obj, status: Obj, now: float) -> tuple[dict[str, str], float | None]:
-        """The `Progressing` condition, and when its deadline wants to be looked at."""
+        """The condition `Progressing`, and the seconds until its deadline is checked, if any."""
         wanted = _wanted(found)
         described = f'Deployment "{object_fields.name(found)}"'
         if status["updatedReplicas"] == status["replicas"] == status["availableReplicas"] == wanted:
@@ -138,7 +138,7 @@ class DeploymentController:
         return {"status": "True", "reason": "ReplicaSetUpdated", "message": going}, deadline + 1
 
     async def _forget(self, found: Obj, old: Sequence[Obj]) -> None:
-        """Drop empty sets beyond the history that is kept for `kubectl rollout undo`."""
+        """Delete empty sets beyond `revisionHistoryLimit`."""
         empty = [each for each in old if _wanted(each) == 0 and _present(each) == 0]
         surplus = len(empty) - found["spec"].get("revisionHistoryLimit", 10)
         for each in empty[: max(0, surplus)]:
@@ -228,7 +228,7 @@ def _bounds(found: Obj) -> rollout_bounds.RolloutBounds:
 
 
 def _advanced(before: Obj, after: Obj) -> bool:
-    """The rollout is further than it was: more of the new, fewer of the old, or more that serve."""
+    """True if the rollout advanced: more new, fewer old, or more ready or available pods."""
     old_before = before.get("replicas", 0) - before.get("updatedReplicas", 0)
     old_after = after["replicas"] - after["updatedReplicas"]
     return (

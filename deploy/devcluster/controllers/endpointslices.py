@@ -1,7 +1,7 @@
-"""Service and Pods → EndpointSlices: who answers for a Service, and who is ready to.
+"""The EndpointSlice controller: writes the endpoints of each Service from the pods that it selects.
 
-One slice holds all pods whose named ports resolve to the same numbers; almost always that is one slice a Service.
-A Service without selector keeps the slices that its owner writes.
+A slice contains all pods whose named ports resolve to the same numbers, so most Services have one slice. Slices of a
+Service without selector are left to their owner.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HEADLESS = "service.kubernetes.io/headless"
 
 
 class EndpointSliceController:
-    """The controller; `reconcile` is one step for one Service."""
+    """Reconciles the EndpointSlices of Services."""
 
     def __init__(self, cluster: Cluster, cache: ObjectCache) -> None:
         self._cluster = cluster
@@ -37,7 +37,7 @@ class EndpointSliceController:
         ]
 
     async def reconcile(self, key: Key) -> float | None:
-        """Make the Service's slices what its pods say."""
+        """Create, patch and delete the slices of one Service so that they match its pods."""
         service = self._cache.get("services", *key)
         if service is not None and not service["spec"].get("selector"):
             return None
@@ -81,7 +81,7 @@ class EndpointSliceController:
 
 
 def slices_of(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
-    """The slices that a Service should have, given the pods that it selects. Pure."""
+    """The slices of a Service for the pods that it selects. Pure."""
     groups: dict[tuple[tuple[str, int, str, str], ...], list[Obj]] = {}
     for pod in sorted(pods, key=object_fields.name):
         status: Obj = pod.get("status") or {}
@@ -97,8 +97,8 @@ def _slice(service: Obj, ports: Sequence[tuple[str, int, str, str]], endpoints: 
     labels |= {_SERVICE_NAME: object_fields.name(service), _MANAGED_BY: _MANAGER}
     if service["spec"].get("clusterIP") == "None":
         labels[_HEADLESS] = ""
-    # The name must outlive changes of who is in it, so it depends on the Service and, where there are several
-    # groups of ports, on the group; a Service whose ports are plain numbers has one name for life.
+    # The name stays the same while endpoints change: it depends on the Service and, if ports are named, on the
+    # resolved port numbers.
     named = any(isinstance(each.get("targetPort"), str) for each in service["spec"].get("ports") or [])
     suffix = object_fields.safe_hash([object_fields.uid(service), ports if named else []], 5)
     return {
@@ -144,7 +144,7 @@ def _endpoint(service: Obj, pod: Obj) -> Obj:
 
 
 def _ports_of(service: Obj, pod: Obj | None) -> tuple[tuple[str, int, str, str], ...]:
-    """(name, number, protocol, application protocol) in the Service's order; names that a pod lacks are left out."""
+    """(name, number, protocol, application protocol) in the Service's order, without named ports that the pod lacks."""
     resolved: list[tuple[str, int, str, str]] = []
     for port in service["spec"].get("ports") or []:
         protocol = port.get("protocol", "TCP")

@@ -1,7 +1,7 @@
-"""Owner references → deletion of what nobody owns any more.
+"""The garbage collector: deletes objects whose owners are all gone, by UID.
 
-An object goes when all its owners are gone, by uid. `kubectl delete --cascade=orphan|foreground` is the API server's:
-it acts in the same commit as the deletion. Covered are the cached resources, not custom ones.
+The API server implements `kubectl delete --cascade=orphan|foreground` as a part of the deletion. Only cached resources
+are collected, not custom resources.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from deploy.devcluster.object_fields import Key
 
 
 class GarbageCollector:
-    """The controller; a key is (resource, `namespace/name`), `reconcile` is one step for one object."""
+    """Reconciles dependents; a key is (resource, `namespace/name`)."""
 
     def __init__(self, cluster: Cluster, cache: ObjectCache) -> None:
         self._cluster = cluster
         self._cache = cache
         self._dependents: dict[str, set[tuple[str, Key]]] = {}
-        """uid of an owner → the objects that name it."""
+        """UID of an owner → objects that refer to it."""
         self._uids: set[str] = set()
 
     def note(self, resource: str, change: ObjectChange) -> Iterable[Key]:
-        """Remember who depends on whom, and name what is to be looked at."""
+        """Record the owners of an object. Returns the keys of dependents to reconcile."""
         where = object_fields.key(change.object)
         looked_at: set[tuple[str, Key]] = set()
         if change.old is not None:
@@ -55,7 +55,7 @@ class GarbageCollector:
         return None
 
     async def _is_owned(self, found: Obj) -> bool:
-        """Ask the store itself before anything is deleted: the caches of two resources are not in step."""
+        """Read the owners from the store before a deletion: caches of two resources may differ in age."""
         for reference in found["metadata"]["ownerReferences"]:
             resource = self._resource_of(reference)
             if resource is None:

@@ -1,4 +1,4 @@
-"""Namespace → the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`, which every pod may count on."""
+"""The namespace controller: creates the ServiceAccount `default` and the ConfigMap `kube-root-ca.crt`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from deploy.devcluster.object_fields import ROOT_CA, Key
 
 
 class NamespaceDefaults:
-    """The controller; `reconcile` is one step for one namespace."""
+    """Reconciles the default objects of namespaces."""
 
     def __init__(self, cluster: Cluster, *, ca_certificate: str) -> None:
         self._cluster = cluster
         self._ca = ca_certificate
 
     async def reconcile(self, key: Key) -> float | None:
-        """Make what is missing again, also after somebody deleted or changed it."""
+        """Create missing default objects, and restore changed ones."""
         found = await self._cluster.get("namespaces", "", key[1])
         if found is None or object_fields.is_terminating(found):
             return None

@@ -1,7 +1,7 @@
-"""ReplicaSet → Pods: as many active pods of the template as the set asks for.
+"""The ReplicaSet controller: creates and deletes pods until their number is `spec.replicas`.
 
-It reads pods from the cluster, not from a cache: acting on a list that lacks the pod just created would create
-one too many.
+It reads pods from the API, not from the cache: a cached list may lack a pod that was just created, and another one
+would be created.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from deploy.devcluster.object_fields import Key
 
 
 class ReplicaSetController:
-    """The controller; `reconcile` is one step for one set."""
+    """Reconciles ReplicaSets."""
 
     def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
         self._now = now
 
     async def reconcile(self, key: Key) -> float | None:
-        """Create or delete what is missing or too much, then say in the status what there is."""
+        """Create missing pods or delete surplus ones, then write the status."""
         found = await self._cluster.get("replicasets.apps", *key)
         if found is None or object_fields.is_terminating(found):
             return None
@@ -46,7 +46,7 @@ class ReplicaSetController:
         return soonest
 
     async def _claimed(self, found: Obj) -> list[Obj]:
-        """The set's pods; orphans that it selects are adopted, own pods that it no longer selects released."""
+        """The pods of the set. Adopts orphans that it selects, releases own pods that it no longer selects."""
         pods, _ = await self._cluster.list("pods", object_fields.namespace(found))
         claimed: list[Obj] = []
         for pod in pods:
@@ -68,7 +68,7 @@ class ReplicaSetController:
         return await self._cluster.patch("pods", *object_fields.key(pod), {"metadata": {"ownerReferences": references}})
 
     async def _create(self, found: Obj, count: int) -> tuple[list[Obj], str]:
-        """One first: if admission refuses it, it would refuse the others too."""
+        """Create one pod first: if admission rejects it, it would reject the others as well."""
         created: list[Obj] = []
         for size in (1, count - 1):
             answers = await asyncio.gather(
@@ -121,7 +121,7 @@ def _pod_of(found: Obj) -> Obj:
 
 
 def _keep_order(pod: Obj) -> tuple[bool, bool, str, str]:
-    """Sorts the pods worth keeping first: ready ones, then running ones, then the older."""
+    """Sort key of pods to keep: ready ones first, then running ones, then older ones."""
     return (
         not object_fields.is_pod_ready(pod),
         (pod.get("status") or {}).get("phase") != "Running",

@@ -1,8 +1,8 @@
-"""The arithmetic of a rolling update: how many pods each ReplicaSet should have next. Pure.
+"""Computes the next sizes of ReplicaSets in a rolling update. Pure.
 
-The same steps as Kubernetes' deployment controller (`pkg/controller/deployment/rolling.go`), because people know
-its behaviour by heart: never more than replicas + maxSurge pods, never fewer than replicas - maxUnavailable that
-are available, and broken pods of old sets go first since they serve nobody.
+The same steps as the deployment controller of Kubernetes (`pkg/controller/deployment/rolling.go`), whose behaviour
+users know: at most replicas + maxSurge pods, at least replicas - maxUnavailable available pods, and unhealthy pods of
+old sets are removed first, since they serve no requests.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import msgspec
 
 
 class ReplicaCounts(msgspec.Struct, frozen=True):
-    """One ReplicaSet by its numbers."""
+    """The pod counts of one ReplicaSet."""
 
     name: str
     wanted: int
     """`spec.replicas`."""
     available: int
-    """Pods that are ready, and have been for `minReadySeconds`."""
+    """Pods that have been ready for `minReadySeconds`."""
     present: int
-    """Pods that exist, those on their way out not counted."""
+    """Pods that exist, without terminating ones."""
 
 
 class RolloutBounds(msgspec.Struct, frozen=True):
-    """How far a rolling update may stray from the number of replicas."""
+    """Surge and unavailability that a rolling update may cause, in pods."""
 
     surge: int
     unavailable: int
 
 
 def resolve_bounds(replicas: int, surge: int | str, unavailable: int | str) -> RolloutBounds:
-    """Percentages of `replicas`: surge is rounded up, unavailable down; both 0 would stand still, so then 1."""
+    """Resolve percentages of `replicas`: surge rounded up, unavailable down. If both are 0, unavailable is 1."""
     most = _part(surge, replicas, math.ceil)
     fewest = _part(unavailable, replicas, math.floor)
     return RolloutBounds(most, 1 if most == 0 and fewest == 0 else min(fewest, replicas))
@@ -50,7 +50,7 @@ def _part(value: int | str, whole: int, rounding: Callable[[float], int]) -> int
 def next_sizes(
     replicas: int, bounds: RolloutBounds, new: ReplicaCounts, old: Sequence[ReplicaCounts]
 ) -> dict[str, int]:
-    """The sizes to ask for now, for those sets whose size changes. `old` is given oldest first."""
+    """The next sizes of the sets whose size changes. `old` is sorted oldest first."""
     total = new.wanted + sum(each.wanted for each in old)
     if new.wanted > replicas:
         return {new.name: replicas}

@@ -1,7 +1,7 @@
-"""Service → ClusterIP: each Service that wants an address gets one, and keeps it.
+"""Allocates ClusterIPs: gives each Service that needs an address one.
 
-Requested addresses are honoured. Addresses are handed out in a circle, so that one just given back is not soon
-somebody else's while clients still hold it. The first 256 stay free for those who ask for an address by number.
+Requested addresses are kept. Addresses are allocated round-robin, so that a released address is not reused soon while
+clients still use it. The first 256 addresses are reserved for Services that request an address.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _RESERVED = 256
 
 
 class ServiceAddressPool:
-    """Free addresses of the service network, in a circle."""
+    """Allocates free addresses of the service network round-robin."""
 
     def __init__(self, network: str) -> None:
         self._network = ipaddress.IPv4Network(network)
         self._next = _RESERVED
 
     def take(self, used: Iterable[str]) -> str:
-        """An address that nobody in `used` has. Raises `LookupError` if there is none."""
+        """Returns an address that is not in `used`. Raises `LookupError` if there is none."""
         taken = set(used)
         span = self._network.num_addresses - 1 - _RESERVED
         for step in range(span):
@@ -40,17 +40,17 @@ class ServiceAddressPool:
 
 
 class ServiceAddressController:
-    """The controller; `reconcile` is one step for one Service."""
+    """Reconciles the ClusterIP of Services."""
 
     def __init__(self, cluster: Cluster, cache: ObjectCache, *, network: str) -> None:
         self._cluster = cluster
         self._cache = cache
         self._pool = ServiceAddressPool(network)
         self._given: dict[str, str] = {}
-        """uid → address that was handed out and that the cache may not show yet."""
+        """UID → allocated address that the cache may not contain yet."""
 
     async def reconcile(self, key: Key) -> float | None:
-        """Give the Service an address if it wants one and has none."""
+        """Allocate an address if the Service needs one and has none."""
         found = await self._cluster.get("services", *key)
         if found is None or object_fields.is_terminating(found):
             return None
@@ -70,7 +70,7 @@ class ServiceAddressController:
         except KubeApiError as error:
             if error.status != 422 or self._given.pop(object_fields.uid(found), None) is None:
                 raise
-            # Another Service asked for it by number meanwhile: the next in the circle.
+            # Another Service has requested this address meanwhile: try the next one.
             return 0.0
         return None
 

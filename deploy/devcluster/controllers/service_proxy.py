@@ -1,7 +1,7 @@
-"""Services and EndpointSlices → what the node routes and what DNS answers.
+"""The service proxy (kube-proxy and DNS records): computes the node's service routes and DNS names.
 
-The whole tables are computed anew at each change, in one pass, however many changes came meanwhile: they are small,
-and a table that is never patched cannot drift.
+Each change recomputes the whole tables, once for any number of pending changes: they are small, and a recomputed table
+cannot drift.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SERVICE_NAME = "kubernetes.io/service-name"
 
 
 class ServiceProxy:
-    """Keeps the machine's service routes and names those of the cluster."""
+    """Keeps service routes and DNS names of the node in step with Services and EndpointSlices."""
 
     def __init__(self, cache: ObjectCache, runtime: Runtime, *, domain: str) -> None:
         self._cache = cache
@@ -31,18 +31,18 @@ class ServiceProxy:
         self._names: dict[str, tuple[str, ...]] | None = None
 
     def touch(self) -> None:
-        """Something changed."""
+        """Request a reconciliation."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Follow the changes for ever."""
+        """Reconcile after each change, for ever."""
         while True:
             await self._changed.wait()
             self._changed.clear()
             await self.reconcile()
 
     async def reconcile(self) -> None:
-        """Tell the machine what holds now, if it is not what it was told last."""
+        """Compute routes and names, and set them on the runtime if they changed."""
         services, slices = self._cache.all("services"), self._cache.all(_SLICES)
         names = names_of(services, slices, self._domain)
         if names != self._names:
@@ -55,10 +55,10 @@ class ServiceProxy:
 
 
 def routes_of(services: Iterable[Obj], slices: Iterable[Obj]) -> list[ServiceRoute]:
-    """A route for each port of each Service that has an address, sorted.
+    """A route for each port of each Service with an address, sorted.
 
-    Backends are the ready endpoints; if there are none, those that still serve while they terminate, so that the
-    last pod of a Service can be replaced without a refused connection (KEP-1669).
+    Backends are the ready endpoints. If there are none, terminating endpoints that still serve are used, so that the
+    last pod of a Service is replaced without rejected connections (KEP-1669).
     """
     by_service = _by_service(slices)
     routes: dict[tuple[str, int, str], ServiceRoute] = {}
@@ -74,7 +74,7 @@ def routes_of(services: Iterable[Obj], slices: Iterable[Obj]) -> list[ServiceRou
             route = ServiceRoute(
                 cluster_ip=address, port=port["port"], protocol=protocol, backends=tuple(sorted(backends))
             )
-            # Two Services that ask for the same address: the older keeps it.
+            # If two Services request the same address, the older one keeps it.
             routes.setdefault((address, port["port"], protocol), route)
     return sorted(routes.values())
 
@@ -97,7 +97,7 @@ def _backends(slices: Sequence[Obj], name: str, protocol: str) -> set[tuple[str,
 
 
 def names_of(services: Iterable[Obj], slices: Iterable[Obj], domain: str) -> dict[str, tuple[str, ...]]:
-    """DNS names of all Services, and of the pods of headless ones that have a host name."""
+    """DNS names of all Services, and of pods of headless Services that have a host name."""
     by_service = _by_service(slices)
     names: dict[str, tuple[str, ...]] = {}
     for service in services:

@@ -1,7 +1,7 @@
-"""StatefulSet → Pods with stable names, made, replaced and removed in order (or all at once, if so asked).
+"""The StatefulSet controller: creates, replaces and removes pods with stable names, in order or in parallel.
 
-Unlike Kubernetes it keeps no ControllerRevisions: with an update partition, a lost pod below the partition comes
-back with the new template.
+Unlike Kubernetes it keeps no ControllerRevisions: with an update partition, a lost pod below the partition is created
+from the new template.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _REVISION = "controller-revision-hash"
 
 
 class StatefulSetController:
-    """The controller; `reconcile` is one step for one set."""
+    """Reconciles StatefulSets."""
 
     def __init__(self, cluster: Cluster, *, now: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
         self._now = now
 
     async def reconcile(self, key: Key) -> float | None:
-        """Do the next thing that the order allows, then report."""
+        """Take the next step that the order allows, then write the status."""
         found = await self._cluster.get("statefulsets.apps", *key)
         if found is None or object_fields.is_terminating(found):
             return None
@@ -59,13 +59,13 @@ class StatefulSetController:
         await self._renew(found, owned, ordinals[partition:], revision)
 
     async def _fill(self, found: Obj, owned: dict[int, Obj], ordinals: range, revision: str) -> bool:
-        """Make the pods that are missing; in order, each waits until those before it are available."""
+        """Create missing pods. In order, each pod waits until those before it are available."""
         settled = True
         for ordinal in ordinals:
             pod = owned.get(ordinal)
             if pod is None:
                 if not await volume_claims.ensure(self._cluster, found, f"{object_fields.name(found)}-{ordinal}"):
-                    return False  # looked at again when the claim has gone
+                    return False  # reconciled again when the claim is removed
                 owned[ordinal] = await self._cluster.create("pods", _pod_of(found, ordinal, revision))
             elif object_fields.is_pod_finished(pod) and not object_fields.is_terminating(pod):
                 await self._cluster.delete("pods", *object_fields.key(pod))
@@ -77,7 +77,7 @@ class StatefulSetController:
         return settled
 
     async def _trim(self, owned: dict[int, Obj], ordinals: range, *, at_once: bool) -> bool:
-        """Remove the pods beyond the number of replicas, the highest first."""
+        """Delete pods beyond `spec.replicas`, the highest ordinal first."""
         surplus = sorted(set(owned) - set(ordinals), reverse=True)
         for ordinal in surplus:
             if not object_fields.is_terminating(owned[ordinal]):
@@ -87,7 +87,7 @@ class StatefulSetController:
         return not surplus
 
     async def _renew(self, found: Obj, owned: dict[int, Obj], ordinals: range, revision: str) -> None:
-        """Replace pods of an older template, the highest first, one at a time."""
+        """Delete pods of an older template, the highest ordinal first, one at a time."""
         for ordinal in reversed(ordinals):
             pod = owned[ordinal]
             if object_fields.labels(pod).get(_REVISION) != revision and not object_fields.is_terminating(pod):

@@ -1,8 +1,8 @@
-"""PersistentVolumeClaim → a directory of the node: bound at once, kept while a pod uses it, gone with the claim.
+"""The claim controller: binds each PersistentVolumeClaim to a directory of the node.
 
-The finalizer that Kubernetes gives each claim holds a deleted one until its last pod has ended; then the directory
-goes, and the claim after it, so that a claim of the same name never meets another's files. Claims end with the
-devcluster, as all objects do; those of the mesh's own namespace are made again by the next one, and find their files.
+As on Kubernetes, a finalizer holds a deleted claim until its last pod has ended. Then the directory is deleted, and
+after it the claim, so that a new claim of that name finds no old files. Claims end with the devcluster, as all objects
+do. Claims of the mesh's own namespace are created again at the next start, and find their files.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ PROTECTION = "kubernetes.io/pvc-protection"
 
 
 class ClaimController:
-    """The controller; `reconcile` is one step for one claim."""
+    """Reconciles claims."""
 
     def __init__(self, cluster: Cluster, directory: Path, *, kept_namespace: str) -> None:
-        """Claims' directories lie at `directory`/NAMESPACE/NAME; in `kept_namespace` a new claim may find its files."""
+        """Directories are `directory`/NAMESPACE/NAME; new claims of `kept_namespace` keep existing files."""
         self._cluster = cluster
         self._directory = directory
         self._kept_namespace = kept_namespace
 
     async def reconcile(self, key: Key) -> float | None:
-        """Bind a new claim, or let go of a deleted one that no pod uses any more."""
+        """Bind a new claim, or release a deleted claim that no pod uses."""
         found = await self._cluster.get(RESOURCE, *key)
         if found is None:
             return None
@@ -66,9 +66,9 @@ class ClaimController:
 
 
 async def ensure(cluster: Cluster, owner: Obj, ordinal_name: str) -> bool:
-    """Make the claims of a StatefulSet's pod that are not there, from its templates.
+    """Create the missing claims of a StatefulSet's pod from its templates.
 
-    False while one of an earlier pod of that name is on its way out: a pod must not begin with files that end.
+    Returns False while a claim of an earlier pod of that name is being deleted: the new pod must not use its files.
     """
     for template in owner["spec"].get("volumeClaimTemplates") or []:
         metadata: Obj = template.get("metadata") or {}
@@ -98,9 +98,9 @@ async def ensure(cluster: Cluster, owner: Obj, ordinal_name: str) -> bool:
 
 
 async def own(cluster: Cluster, owner: Obj, pod: Obj, *, surplus: bool) -> None:
-    """Say by owner references with whom the claims of a StatefulSet's pod go (`persistentVolumeClaimRetentionPolicy`).
+    """Set the owner references of the claims of a StatefulSet's pod by `persistentVolumeClaimRetentionPolicy`.
 
-    `surplus`: the pod is beyond the number of replicas. A claim that another controller owns is left alone.
+    `surplus`: the pod is beyond `spec.replicas`. A claim of another controller is not changed.
     """
     name = object_fields.name(pod)
     for template in owner["spec"].get("volumeClaimTemplates") or []:

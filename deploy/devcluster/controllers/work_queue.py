@@ -1,9 +1,8 @@
-"""A work queue of keys: at most one reconcile per key at a time, and what happens meanwhile is one more.
+"""A work queue of keys: runs at most one reconcile per key at a time; changes meanwhile cause one more.
 
-Controllers are level-triggered: `reconcile(key)` looks at how things are and moves them one step on. It is an
-ordinary coroutine that tests call; this loop adds only when. A failure is logged, once for the same words, and tried
-again with growing pauses, which news does not cut short: the news may be what the failing step itself wrote. A
-conflict, the usual answer to two writers, is tried again without a word.
+Controllers are level-triggered: `reconcile(key)` reads the current state and takes one step. A failure is logged (once
+per message) and retried with back-off. New events do not shorten the back-off, because the failing step itself may have
+caused them. A conflict (409) is retried without a log line.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from shared.timing.backoff import Backoff, Delays
 _log = logging.getLogger(__name__)
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
-"""One step for one key; the answer is after how many seconds to look again without being told, if at all."""
+"""One step for one key. Returns the seconds until the next step without an event, or None."""
 
 _BACKOFF = Backoff(first=0.02, longest=1.0)
 
@@ -38,7 +37,7 @@ class Reconciler:
         self._closed = False
 
     def enqueue(self, key: Key) -> None:
-        """Look at this key soon."""
+        """Reconcile this key soon."""
         if self._closed:
             return
         if key in self._running:
@@ -52,7 +51,7 @@ class Reconciler:
         self._running[key] = asyncio.create_task(self._work(key), name=f"{self._name} {key[0]}/{key[1]}")
 
     async def close(self) -> None:
-        """Stop, in the middle if need be."""
+        """Cancel all reconciles and timers."""
         self._closed = True
         for timer in self._timers.values():
             timer.cancel()
@@ -69,7 +68,7 @@ class Reconciler:
                 if key not in self._again:
                     break
                 if key in self._failures and pause:
-                    # A failing key that is also noisy must not spin: the pause holds for it as well.
+                    # The back-off also applies to a failing key with frequent events.
                     await asyncio.sleep(pause)
                     pause = None
         finally:

@@ -1,4 +1,4 @@
-"""What Kubernetes' kubelet does, as far as the devcluster needs it: pods become processes, and say how they are."""
+"""The kubelet: runs the pods of the node as processes, and reports their status."""
 
 from deploy.devcluster.kubelet.agent import Kubelet, NodeSettings
 from deploy.devcluster.kubelet.pod.volumes import ServiceAccountToken, ServiceAccountTokens

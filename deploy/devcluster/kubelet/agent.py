@@ -1,7 +1,7 @@
-"""The node agent: every pod of the cluster runs here, each in the care of its own worker.
+"""The kubelet of the one node: binds each pod and runs it in a worker of its own.
 
-There is one node and no scheduler: a pod is bound the moment it is seen. The agent lives on the cache's news, its
-only timer bounds the size of logs.
+There is no scheduler: the kubelet binds a pod when it first sees it. It reacts to events of the object cache; its only
+timers record and bound the size of logs.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _log = logging.getLogger(__name__)
 _CLAIMS = "persistentvolumeclaims"
 _BOUND_LOGS_EVERY = 30.0
 _NOTE_LOGS_EVERY = 0.2
-"""Seconds by which a line's time may be late."""
+"""Seconds between two records of log sizes: the error of a line's time."""
 _RETRY_BINDING = 0.5
 
 
 class NodeSettings(msgspec.Struct, frozen=True):
-    """Where the node keeps things, and what it tells its containers."""
+    """Directories of the node, and the environment of its containers."""
 
     name: str
     state: Path
-    """Where all of this mesh's files are; no hostPath may lead into it, but for the log's own of the mesh."""
+    """The state directory. A hostPath inside it is rejected, except that of the mesh's log."""
     volumes: Path
-    """Volumes of pods; emptied at start. Best on a memory file system: tokens are in it."""
+    """Volumes of pods, emptied at start. It should be a tmpfs, since it contains tokens."""
     logs: Path
     claims: Path
-    """Directories behind PersistentVolumeClaims, by namespace and name; the controllers make and remove them."""
+    """Directories of PersistentVolumeClaims, by namespace and name; a controller creates and deletes them."""
     variables: Mapping[str, str]
-    """The environment that every container starts from."""
+    """Base environment of every container."""
 
 
 class Kubelet:
@@ -81,7 +81,7 @@ class Kubelet:
         self._closed = False
 
     async def run(self) -> None:
-        """Run pods for ever; the cache must run beside it."""
+        """Run pods for ever; the cache must run concurrently."""
         shutil.rmtree(self._settings.volumes, ignore_errors=True)
         self._settings.volumes.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self._register()
@@ -96,7 +96,7 @@ class Kubelet:
             group.create_task(self._note_logs())
 
     async def close(self, grace: float) -> None:
-        """The node goes down: every process has `grace` seconds to end by itself. Objects stay as they are."""
+        """Stop all processes, with `grace` seconds to end by themselves. API objects are not changed."""
         self._closed = True
         await asyncio.gather(*(worker.halt(grace) for worker in self._workers.values()), return_exceptions=True)
         for task in list(self._tasks):
@@ -114,7 +114,7 @@ class Kubelet:
         environment: Mapping[str, str],
         standard: tuple[int, int, int],
     ) -> Process:
-        """Start a command in a running container (empty: the pod's first), on these descriptors.
+        """Start a command in a running container (default: the pod's first) on these descriptors.
 
         Raises `BadInputError` if it does not run, `OSError` if the command cannot be executed.
         """
@@ -122,7 +122,7 @@ class Kubelet:
         return await worker.processes.start_beside(container, argv, environment=environment, standard=standard)
 
     def signal(self, namespace: str, name: str, container: str, number: int) -> None:
-        """Signal a container's process, as a crash or an operator would. Raises `BadInputError` if it does not run."""
+        """Signal a container's process. Raises `BadInputError` if it does not run."""
         worker, container = self._running(namespace, name, container)
         worker.processes.signal(container, number)
 
@@ -137,7 +137,7 @@ class Kubelet:
         return worker, container
 
     def _chosen(self, pod: Obj, container: str) -> str:
-        """The container that is meant: the first if none is named. Raises `BadInputError` for one that is not there."""
+        """Returns the container, by default the first. Raises `BadInputError` if the pod has no such container."""
         known = [each["name"] for each in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]]
         if container and container not in known:
             about = f"pod {object_fields.namespace(pod)}/{object_fields.name(pod)}"
@@ -156,7 +156,7 @@ class Kubelet:
         follow: bool = False,
         previous: bool = False,
     ) -> AsyncGenerator[bytes]:
-        """What a container printed in all its runs, or in the previous one; also of a pod that is gone, for a while.
+        """The log of a container: of all runs, or of the previous one. Logs of removed pods are kept for a while.
 
         Raises `BadInputError` if there is no such log, `KubeApiError` if there was no previous run.
         """
@@ -235,7 +235,7 @@ class Kubelet:
         return account is None or account.get("automountServiceAccountToken") is not False
 
     async def _bind(self, pod: Obj) -> None:
-        """What the scheduler does, and the defaults that admission may have left out."""
+        """Bind the pod to this node, and set its default service account."""
         spec: Obj = {"nodeName": self._settings.name}
         if not pod["spec"].get("serviceAccountName"):
             spec["serviceAccountName"] = "default"

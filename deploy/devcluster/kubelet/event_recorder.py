@@ -1,4 +1,4 @@
-"""Events about pods, for `kubectl describe` and `kubectl get events`: the same news again only raises a count."""
+"""Records Events about pods, for `kubectl describe` and `kubectl get events`. A repeated Event increments its count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WAITING_AT_MOST = 200
 
 
 class PodEvent(msgspec.Struct, frozen=True):
-    """One thing that happened to a pod."""
+    """An Event about a pod."""
 
     namespace: str
     pod: str
@@ -30,7 +30,7 @@ class PodEvent(msgspec.Struct, frozen=True):
 
 
 class EventRecorder:
-    """Writes Events in the background; when too many wait, news is dropped: they are for people, not for programs."""
+    """Writes Events in the background. Drops Events if too many wait: they inform users, no program needs them."""
 
     def __init__(self, cluster: Cluster, *, node: str, now: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
@@ -40,7 +40,7 @@ class EventRecorder:
         self._counts: dict[PodEvent, tuple[str, int]] = {}
 
     def record(self, pod: Obj, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Something happened to this pod."""
+        """Enqueue an Event about this pod."""
         news = PodEvent(
             object_fields.namespace(pod), object_fields.name(pod), object_fields.uid(pod), kind, reason, message[:1024]
         )
@@ -50,13 +50,13 @@ class EventRecorder:
             _log.debug("dropped an event about %s/%s: %s", news.namespace, news.pod, reason)
 
     def forget(self, pod: Obj) -> None:
-        """The pod is gone; its Events follow some minutes later."""
+        """Delete the Events of a removed pod after 10 minutes."""
         for news in [news for news in self._counts if news.uid == object_fields.uid(pod)]:
             name, _ = self._counts.pop(news)
             asyncio.get_running_loop().call_later(_KEPT_FOR, self._schedule_removal, news.namespace, name)
 
     async def run(self) -> None:
-        """Write what is recorded, for ever."""
+        """Write enqueued Events for ever."""
         while True:
             news = await self._waiting.get()
             try:

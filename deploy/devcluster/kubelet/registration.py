@@ -1,4 +1,4 @@
-"""The Node object: made once and never refreshed, since there is no other node and nobody to notice a silence. Pure."""
+"""The Node object. It is written once at start: there is no node controller that expects heartbeats. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from deploy.devcluster.cluster_api import Obj
 
 
 def node_object(name: str) -> Obj:
-    """The object as it is created."""
+    """The object to create."""
     labels = {
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
@@ -20,7 +20,7 @@ def node_object(name: str) -> Obj:
 
 
 def node_status(name: str, address: str, now: float) -> Obj:
-    """Its status: ready, at this address."""
+    """The status: ready, at this address."""
     stamp = object_fields.timestamp(now)
     return {
         "addresses": [

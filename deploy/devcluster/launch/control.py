@@ -1,7 +1,7 @@
-"""The control socket: how commands on the host ask the devcluster for what the Kubernetes API has no word for.
+"""The control socket: commands on the host call operations of the devcluster that the Kubernetes API lacks.
 
-A conversation is a connection; a message is one JSON object, descriptors may travel beside it. The first message names
-the operation. `exec` lives here, as it needs the caller's own terminal inside the pod; others register handlers.
+A message is one JSON object, with optional file descriptors. The first message of a connection names the operation.
+`exec` is implemented here, because it passes the caller's terminal into the pod; other modules register handlers.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _log = logging.getLogger(__name__)
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
 
 Starter = Callable[[dict[str, Any], tuple[int, int, int]], Awaitable[Process]]
-"""Starts what an `exec` request asks for (`namespace`, `pod`, `container`, `argv`, `environment`) on these
-descriptors, which stay the caller's. Raises `MeshlogError` for a pod that is not there, `OSError` for a bad command."""
+"""Starts the command of an `exec` request (`namespace`, `pod`, `container`, `argv`, `environment`) on these
+descriptors, which the caller closes. Raises `MeshlogError` for an unknown pod, `OSError` for an invalid command."""
 
 
 class ControlConnection:
-    """One connection, as the server sees it."""
+    """The server side of one connection."""
 
     def __init__(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
         self._connection = connection
         self.request = request
         """The first message."""
         self.descriptors = descriptors
-        """What came with it; closed when the handler returns."""
+        """Descriptors of the first message; closed when the handler returns."""
 
     async def send(self, message: Mapping[str, Any]) -> None:
-        """Answer. Raises `ConnectionError` if the other side is gone."""
+        """Send a message. Raises `ConnectionError` if the peer is gone."""
         await asyncio.get_running_loop().sock_sendall(self._connection, json.dumps(message).encode())
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message; none when the other side is gone."""
+        """Returns the next message, or None if the peer is gone."""
         try:
             message = await asyncio.get_running_loop().sock_recv(self._connection, MOST_BYTES)
         except ConnectionError:
@@ -59,7 +59,7 @@ Handler = Callable[[ControlConnection], Awaitable[None]]
 
 
 class ControlServer:
-    """Serves the control socket with handlers by operation."""
+    """Serves the control socket; dispatches by operation."""
 
     def __init__(self, listener: socket.socket) -> None:
         """`listener` comes from `handover.Handover.control`."""
@@ -68,11 +68,11 @@ class ControlServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def register(self, operation: str, handler: Handler) -> None:
-        """Have conversations that open with `{"op": operation}` handled so. A raised `MeshlogError` is told."""
+        """Register the handler of requests with `{"op": operation}`. A raised `MeshlogError` is sent to the client."""
         self._handlers[operation] = handler
 
     def register_exec(self, start: Starter) -> None:
-        """Serve `exec` with whatever `start` starts."""
+        """Register `exec`; `start` starts the command."""
 
         async def handle(conversation: ControlConnection) -> None:
             await _run_exec(conversation, start)
@@ -80,7 +80,7 @@ class ControlServer:
         self.register("exec", handle)
 
     async def serve(self) -> None:
-        """Accept for ever; cancel it to stop."""
+        """Accept connections until cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -122,7 +122,7 @@ class ControlServer:
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001 - see below
-            # A bug, or a machine that fails: its traceback belongs into the log, and the asker must not wait.
+            # A bug, or a failure of the machine: log the traceback, and do not let the client wait.
             _log.exception("control: %s failed", conversation.request.get("op"))
             sentence = f"it failed inside the devcluster ({error!r}); the devcluster's log says more"
             await conversation.send({"error": {"code": "control/failed", "sentence": sentence, "bad_input": False}})
@@ -165,7 +165,7 @@ async def _run_exec(conversation: ControlConnection, start: Starter) -> None:
                 break
             message = heard.result()
             if message is None:
-                process.signal(signal.SIGKILL)  # whoever asked is gone
+                process.signal(signal.SIGKILL)  # the client is gone
                 await ended
                 return
             process.signal(int(message["signal"]))
@@ -174,13 +174,13 @@ async def _run_exec(conversation: ControlConnection, start: Starter) -> None:
         ended.cancel()
 
 
-# -- the host's side
+# -- client, on the host
 
 
 def ask(state_dir: Path, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> Iterator[dict[str, Any]]:
-    """Send a request; its answers, until the devcluster closes the conversation.
+    """Send a request. Yields its responses until the devcluster closes the connection.
 
-    Raises `BadInputError` if no mesh runs there, and the `MeshlogError` that the handler raised.
+    Raises `BadInputError` if no mesh runs there, and the `MeshlogError` of the handler.
     """
     with _connect(state_dir) as connection:
         socket.send_fds(connection, [json.dumps(request).encode()], list(descriptors))
@@ -197,10 +197,10 @@ def exec_in_pod(
     *,
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Run a command inside a pod on this process's stdin, stdout and stderr; its exit code (128 + N for a signal).
+    """Run a command in a pod on this process's stdin, stdout and stderr. Returns its exit code (128 + N for a signal).
 
-    Signals that this process gets meanwhile are passed on, so Ctrl-C ends the command and not the conversation.
-    An empty `container` leaves the choice to the devcluster. Must be called in the main thread.
+    Signals to this process are forwarded, so Ctrl-C ends the command and not the connection. An empty `container` means
+    the first of the pod. Must be called in the main thread.
     """
     request = {
         "op": "exec",

@@ -1,6 +1,6 @@
 """Pid 1 of the mesh: starts the devcluster, reaps orphans, and ends with it.
 
-Forked by the launcher, so it costs little memory. When it ends, the kernel ends every process of the mesh.
+The launcher forks it, so it uses little memory. When it ends, the kernel kills every process of the mesh.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deploy.devcluster.node import syscalls
 
 
 def run(spec: dict[str, Any], line: int) -> NoReturn:
-    """Be pid 1; `line` says "!" when the launcher has this process on record, and closes when the launcher is gone."""
+    """Run as pid 1. The pipe `line` delivers "!" once this process is recorded, and closes if the launcher dies."""
     code = 70
     try:
         code = _run(spec, line)
@@ -39,7 +39,7 @@ def _run(spec: dict[str, Any], line: int) -> int:
     if select.select([line], [], [], 0)[0]:
         return 70
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-    # Where parts of /proc are masked the kernel grants no fresh one; the old one serves, with the host's numbers.
+    # If parts of /proc are masked, the kernel permits no new one; the old one stays, with the host's pids.
     with contextlib.suppress(PermissionError):
         syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,6 +1,6 @@
-"""The launcher: the one process of a mesh that the host sees, and the root of all others.
+"""The launcher: the only process of a mesh in the host's namespaces, and the parent of all others.
 
-It enters new namespaces, forks pid 1 of the mesh, and waits. Nobody can outlive anybody:
+It enters new namespaces, forks pid 1 of the mesh, and waits. If one of the processes dies, all others end:
 
 - the launcher dies (also by SIGKILL): the kernel kills pid 1 (parent-death signal), and with pid 1 its namespace;
 - pid 1 dies: the kernel kills all processes of its namespace; the launcher ends;
@@ -22,16 +22,16 @@ from types import FrameType
 from typing import Any
 
 from deploy.devcluster.launch import init, requirements
-from deploy.devcluster.launch.handover import tell_failure
+from deploy.devcluster.launch.handover import report_failure
 from deploy.devcluster.launch.statedir import StateDir, named
 from deploy.devcluster.node import syscalls
 
 GRACE_SECONDS = 8.0
-"""How long the devcluster has to end by itself after SIGTERM."""
+"""Seconds that the devcluster has to end after SIGTERM."""
 
 
 def main() -> int:
-    """Run the mesh that the first argument describes (JSON, see `mesh_process.start`); the devcluster's exit code."""
+    """Run the mesh of the first argument (JSON, see `mesh_process.start`). Returns the devcluster's exit code."""
     spec: dict[str, Any] = json.loads(sys.argv[1])
     ready, control, tether = int(spec["ready"]), int(spec["control"]), spec["tether"]
     listeners = [int(number) for number in spec["listeners"].values()]
@@ -39,7 +39,7 @@ def main() -> int:
         os.set_inheritable(descriptor, False)
     lack = requirements.missing()
     if lack is not None:
-        tell_failure(ready, *lack)
+        report_failure(ready, *lack)
         return 2
     state = StateDir(Path(spec["state_dir"]))
     record = {**spec["record"], "launcher": named(os.getpid())}
@@ -54,7 +54,7 @@ def main() -> int:
     syscalls.unshare(syscalls.CLONE_NEWUSER)
     syscalls.map_only_user(user, group)
     syscalls.unshare(requirements.OURS)
-    # Pid 1 waits until it is on record; when this end closes, the launcher is gone.
+    # Pid 1 waits until it is recorded; this end closes when the launcher dies.
     line, lifeline = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -71,11 +71,11 @@ def main() -> int:
 
 
 def _wake(_: int, __: FrameType | None) -> None:
-    """A handler must be there for the signal to reach the wake-up pipe."""
+    """Does nothing: a signal reaches the wake-up pipe only if it has a handler."""
 
 
 def _supervise(child: int, woken: int, tether: int | None) -> int:
-    """Wait for the end of pid 1; ask for it when a signal comes or whoever holds the tether goes."""
+    """Wait for pid 1 to end; end it after a signal, or when the other end of the tether closes."""
     poll = select.poll()
     poll.register(woken, select.POLLIN)
     if tether is not None:

@@ -1,7 +1,7 @@
-"""`start`, `down` and `status` of an embedded mesh, from the host.
+"""`start`, `down` and `status` of an embedded mesh, called on the host.
 
-What can fail for a reason that a person can change (a port in use, a second mesh, a kernel that will not) fails here
-with a `BadInputError`, before or without leaving anything behind.
+Failures that a user can fix (a port in use, a second mesh, a missing kernel feature) raise `BadInputError` and leave
+nothing behind.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LOG_LINES = 5
 
 
 class LaunchedMesh:
-    """A mesh that was started by this process."""
+    """A mesh that this process has started."""
 
     def __init__(self, state: StateDir, launcher: subprocess.Popen[bytes], tether: int | None) -> None:
         self.state_dir = state.path
         self.facts: dict[str, Any] = {}
-        """What the devcluster said when it was ready."""
+        """Facts that the devcluster reported when it was ready."""
         self.listeners: dict[str, tuple[str, int]] = {}
-        """Addresses on the host, by name; what was asked for as port 0 has its real port."""
+        """Addresses on the host by name; port 0 is replaced by the real port."""
         self._launcher = launcher
         self._tether = tether
 
@@ -45,14 +45,14 @@ class LaunchedMesh:
         return self._launcher.pid
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code of the mesh, when it has ended; `TimeoutError` if it has not in time (seconds)."""
+        """Wait for the end of the mesh. Returns its exit code. Raises `TimeoutError` after `timeout` seconds."""
         try:
             return self._launcher.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise TimeoutError("the mesh still runs") from error
 
     def stop(self) -> None:
-        """End it and wait until everything is gone."""
+        """End the mesh and wait until all its processes have ended."""
         down(self.state_dir)
         self._launcher.wait()
         if self._tether is not None:
@@ -69,9 +69,9 @@ def start(
     progress: Callable[[str], None] | None = None,
     within: float = 60.0,
 ) -> LaunchedMesh:
-    """Start a mesh and return when it is ready.
+    """Start a mesh and wait until it is ready.
 
-    `argv` is the devcluster's command line; it takes over its sockets with `handover.Handover.from_environment()`.
+    `argv` is the devcluster's command line; it takes over the sockets with `handover.Handover.from_environment()`.
     `listeners` are TCP addresses of the host to listen on (port 0: any). A mesh that is not `detached` ends with this
     process, however this process ends. `progress` gets a sentence for each step. Raises `BadInputError` for what the
     user can change, `MeshlogError` if it does not get ready `within` seconds or ends before; nothing is left running.
@@ -126,9 +126,9 @@ def start(
 
 
 def down(state_dir: Path, *, within: float = _DOWN_SECONDS) -> bool:
-    """End the mesh of this directory, whatever is left of it, and wait until all of it is gone.
+    """End the mesh of this directory, or what is left of it, and wait until all its processes have ended.
 
-    False if there was nothing to end. Raises `MeshlogError` if something does not go, even killed.
+    Returns False if there was none. Raises `MeshlogError` if a process does not end, even after SIGKILL.
     """
     state = StateDir(state_dir)
     record = state.read() or {}
@@ -138,7 +138,7 @@ def down(state_dir: Path, *, within: float = _DOWN_SECONDS) -> bool:
             if state.path.is_dir() and not state.locked():
                 state.forget()
             return False
-        # The launcher passes it on, and kills what does not listen. Pid 1 alone is an orphan about to die.
+        # The launcher forwards the signal, and kills pid 1 if it does not end. Pid 1 without launcher dies by itself.
         signal.pidfd_send_signal(holds[0], signal.SIGTERM)
         if not _gone(holds, within):
             for pidfd in holds:
@@ -171,7 +171,7 @@ def status(state_dir: Path) -> dict[str, Any]:
 
 
 def _wait_for_predecessor(state: StateDir) -> None:
-    """The lock is ours, but processes of a killed mesh may still be on their way out."""
+    """Wait for processes of a killed mesh, which may still be ending although the lock is free."""
     record = state.read() or {}
     holds = [pidfd for pidfd in (hold(record.get("launcher")), hold(record.get("init"))) if pidfd is not None]
     try:
@@ -183,7 +183,7 @@ def _wait_for_predecessor(state: StateDir) -> None:
 
 
 def _gone(pidfds: Sequence[int], within: float) -> bool:
-    """All these processes have ended. Pid 1 counts as ended only after every process of its namespace is gone."""
+    """True if all processes end in time. Pid 1 ends only after every process of its namespace."""
     deadline = time.monotonic() + within
     left = list(pidfds)
     while left:
@@ -209,7 +209,7 @@ def _listen(name: str, host: str, port: int) -> socket.socket:
 
 
 def _listen_on_path(path: Path) -> socket.socket:
-    """A socket for its owner only. The address goes through /proc, as paths of sockets end at 107 bytes."""
+    """A socket with mode 0600. The address uses /proc, because socket paths are limited to 107 bytes."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -1,7 +1,7 @@
-"""What the kernel must grant, tried in a child that is thrown away: one sentence for whatever is missing.
+"""Checks the kernel features that the mesh needs, by using each of them once in a forked child.
 
-Reading version numbers or configuration would be a guess: security modules, container runtimes and sysctls all have
-their say. So each thing is done once, in the order in which the mesh will do it.
+Versions and configuration do not suffice: security modules, container runtimes and sysctls also decide. The checks run
+in the order in which the mesh uses the features.
 """
 
 from __future__ import annotations
@@ -24,15 +24,12 @@ OURS = (
 
 
 def missing() -> tuple[str, str] | None:
-    """Code and sentence of the first thing that this machine does not grant; none if all is there.
-
-    Must be called while single-threaded: it forks.
-    """
+    """Returns code and sentence of the first missing feature, or None. Forks: the process must be single-threaded."""
     told, teller = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            syscalls.die_with_parent()  # `up` may give up meanwhile: nothing of it may stay
+            syscalls.die_with_parent()  # the launcher may be killed meanwhile
             lack = _try_all()
             os.write(teller, json.dumps(lack).encode())
         except BaseException:  # noqa: BLE001 - nothing may return into the caller's code
@@ -71,7 +68,7 @@ def _try_all() -> tuple[str, str] | None:
             "the kernel takes no nf_tables rules (are `nf_tables`, `nft_nat`, `nft_redir` and `nft_numgen` there?)",
             _netfilter,
         ),
-        # Last, because what lies below the directory (perhaps our own code) is hidden then.
+        # Last, because the mount hides the directory, which may contain this program.
         ("up/no-mounts", "file systems cannot be mounted in a namespace of yours", _mounts),
     ]
     for code, sentence, step in steps:

@@ -1,8 +1,8 @@
-"""The state directory of one embedded mesh: its lock, the record of its processes, its control socket.
+"""The state directory of one embedded mesh: lock, record of its processes, control socket.
 
-Who holds the lock owns the directory. The launcher and pid 1 hold it together (one open file, shared by fork), so it
-is free only when both are gone. The record names processes by pid and start time, so a stranger that got the number
-of a dead launcher is never mistaken for it.
+The holder of the lock owns the directory. Launcher and pid 1 share the lock (one open file, inherited by fork), so it
+is free only after both have ended. The record identifies processes by pid and start time, so a process that reuses the
+pid of a dead launcher is not mistaken for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StateDir:
 
     @property
     def log(self) -> Path:
-        """What the launcher, pid 1 and the devcluster write to stdout and stderr."""
+        """The log file: stdout and stderr of launcher, pid 1 and devcluster."""
         return self.path / LOG
 
     @property
@@ -40,7 +40,7 @@ class StateDir:
         return self.path / CONTROL
 
     def make(self) -> None:
-        """Make the directory, for its owner only."""
+        """Create the directory with mode 0700. Raises `BadInputError`."""
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.chmod(0o700)
@@ -50,7 +50,7 @@ class StateDir:
             ) from error
 
     def lock(self) -> int:
-        """The lock, as a descriptor that holds it until its last copy is closed. Held already: `BadInputError`."""
+        """Take the lock. Returns the descriptor that holds it until its last copy closes. Raises `BadInputError`."""
         descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,7 +62,7 @@ class StateDir:
         return descriptor
 
     def locked(self) -> bool:
-        """Somebody holds the lock."""
+        """True if a process holds the lock."""
         try:
             os.close(self.lock())
         except BadInputError:
@@ -72,36 +72,36 @@ class StateDir:
         return False
 
     def write(self, record: dict[str, Any]) -> None:
-        """Replace the record, whole or not at all."""
+        """Replace the record atomically."""
         write_atomically(self.path / _RECORD, json.dumps(record).encode(), sync="none")
 
     def read(self) -> dict[str, Any] | None:
-        """The record; none if there is none."""
+        """Returns the record, or None if there is none."""
         try:
             return json.loads((self.path / _RECORD).read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def forget(self) -> None:
-        """Remove what only a running mesh has. The lock file stays: removing it would let two hold "the" lock."""
+        """Remove record and control socket. The lock file stays: after its removal two processes could hold a lock."""
         for name in (_RECORD, CONTROL):
             (self.path / name).unlink(missing_ok=True)
 
 
 def named(pid: int) -> dict[str, Any]:
-    """A process of now, for the record."""
+    """The record entry of a running process."""
     return {"pid": pid, "started": syscalls.start_time(pid)}
 
 
 def hold(entry: dict[str, Any] | None) -> int | None:
-    """A pidfd of a recorded process, if that very process still runs."""
+    """Returns a pidfd of a recorded process, or None if it no longer runs."""
     if entry is None:
         return None
     try:
         pidfd = os.pidfd_open(entry["pid"])
     except ProcessLookupError:
         return None
-    # Checked after opening: from here on the descriptor cannot come to mean another process.
+    # Compared after opening: the descriptor cannot refer to another process from here on.
     if entry["started"] is None or syscalls.start_time(entry["pid"]) != entry["started"]:
         os.close(pidfd)
         return None

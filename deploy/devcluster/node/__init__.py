@@ -1,1 +1,1 @@
-"""The machine under the devcluster's node agent: namespaces, files, network, processes; no root, no system package."""
+"""The container runtime of the node: namespaces, files, network, processes; without root or system packages."""

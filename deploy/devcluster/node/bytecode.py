@@ -1,9 +1,8 @@
-"""Compiles this mesh's own Python ahead, since containers see it read-only and could keep nothing that they compile.
+"""Compiles the mesh's Python modules ahead of time, because containers see them read-only and cannot store bytecode.
 
-Without it each start of each container would compile what it imports anew (seconds). Looking takes milliseconds, and
-mostly there is nothing to do; the work, after an update, is a process of its own beside the start of the cluster.
-`main` also imports what the services import, if a dependency was installed uncompiled: that compiles what is used of
-it, where compiling all would take minutes.
+Otherwise each start of a container would compile its imports (seconds). The check takes milliseconds and usually finds
+nothing to do; after an update a separate process compiles while the cluster starts. If a dependency was installed
+without bytecode, `main` imports the services, which compiles only the used modules; compiling all takes minutes.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ _DEPENDENCIES = (
     "uvloop",
     "yaml",
 )
-"""Packages whose first file tells how they were installed."""
+"""Packages whose first file shows whether they were installed with bytecode."""
 _SERVICES = ("ca", "compiler", "ingestor", "injector", "xds_edge")
 _TREE = Path(__file__).resolve().parents[3]
 _PACKAGES = ("cli", "deploy", "services", "shared")
 
 
 async def compile_ahead() -> None:
-    """Compile what is stale; what cannot be kept is said once, as it makes every start slower."""
+    """Compile stale modules. Logs once if bytecode cannot be stored, since each container start is slower then."""
     stale = await asyncio.to_thread(lambda: list(find_stale(_sources())))
     if not stale:
         return
@@ -58,7 +57,7 @@ async def compile_ahead() -> None:
 
 
 def find_stale(sources: Iterable[Path]) -> Iterator[Path]:
-    """Those source files whose bytecode the interpreter would not take."""
+    """Source files whose bytecode is missing or out of date."""
     for path in sources:
         found = path.stat()
         try:
@@ -76,7 +75,7 @@ def find_stale(sources: Iterable[Path]) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Compile; errors in files of dependencies are theirs."""
+    """Compile the packages; errors in files are ignored."""
     os.nice(5)
     for name in _PACKAGES:
         compileall.compile_dir(_TREE / name, quiet=2)

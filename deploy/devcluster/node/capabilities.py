@@ -1,4 +1,4 @@
-"""Capabilities by name, as Kubernetes writes them, and by the kernel's numbers (`linux/capability.h`)."""
+"""Maps capability names, as in Kubernetes, to the kernel's numbers (`linux/capability.h`)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _NAMES = (
 )  # fmt: skip
 _NUMBERS = {name: number for number, name in enumerate(_NAMES)}
 _ALL = range(64)
-"""Also those of kernels to come."""
+"""Includes numbers of future kernels."""
 
 
 def numbers(names: Iterable[str]) -> list[int]:
-    """The numbers of these capabilities, in order; a name that the kernel does not have gives nothing."""
+    """The sorted numbers of these capabilities; unknown names are ignored."""
     wanted = set(names)
     return list(_ALL) if "ALL" in wanted else sorted(_NUMBERS[name] for name in wanted & _NUMBERS.keys())

@@ -1,8 +1,7 @@
-"""The cluster's DNS: what `set` was told, and nothing else; it asks nobody and never lets a client wait.
+"""The DNS server of the cluster: serves the names of its zone, without recursion.
 
-A name outside the cluster's domain is answered NXDOMAIN at once, and so is an unknown one inside; an existing name has
-no AAAA records but exists, so that clients that ask for both families are not misled (RFC 8020: neither are they by a
-name that only has names below it).
+Unknown names, inside and outside the cluster's domain, get NXDOMAIN at once. An existing name without AAAA records gets
+an empty answer, not NXDOMAIN, and so does a name that only has names below it (RFC 8020): clients query both families.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _IDLE_SECONDS = 10.0
 
 
 class Zone:
-    """Names and addresses, and the answer to a query; no I/O."""
+    """Names and addresses; computes responses. No I/O."""
 
     def __init__(self, domain: str = DOMAIN) -> None:
         self._domain = domain
@@ -31,7 +30,7 @@ class Zone:
         self._turn = 0
 
     def set(self, names: Mapping[str, Sequence[str]]) -> None:
-        """Know these names (fully qualified, no trailing dot) and no others."""
+        """Replace all names (fully qualified, without trailing dot)."""
         self._names = {name.lower(): tuple(addresses) for name, addresses in names.items()}
         above = {self._domain}
         for name in self._names:
@@ -40,7 +39,7 @@ class Zone:
         self._above = {name for name in above if name == self._domain or name.endswith(f".{self._domain}")}
 
     def answer(self, query: bytes, *, limit: int | None = None) -> bytes | None:
-        """The reply to a query; none if it is no query at all. Longer than `limit` bytes: cut, with TC set."""
+        """Returns the response to a query, or None if it is no query. Above `limit` bytes it is truncated (TC)."""
         try:
             request = DNSRecord.parse(query)
         except (DNSError, ValueError, IndexError, struct.error, UnicodeError):
@@ -96,7 +95,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 class DnsServer:
-    """A zone behind UDP and TCP."""
+    """Serves a zone over UDP and TCP."""
 
     def __init__(self, zone: Zone) -> None:
         self._zone = zone
@@ -104,7 +103,7 @@ class DnsServer:
         self._streams: asyncio.Server | None = None
 
     async def start(self, address: str, port: int = 53) -> int:
-        """Listen; the port (of both), which port 0 leaves to the kernel."""
+        """Listen on UDP and TCP. Returns the port; port 0 means any free port."""
         self._streams = await asyncio.start_server(self._converse, address, port)
         port = int(self._streams.sockets[0].getsockname()[1])
         loop = asyncio.get_running_loop()
@@ -114,7 +113,7 @@ class DnsServer:
         return port
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Close the listeners."""
         if self._datagrams is not None:
             self._datagrams.close()
         if self._streams is not None:

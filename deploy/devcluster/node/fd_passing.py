@@ -1,6 +1,6 @@
-"""Datagrams with descriptors beside them, received so that no program started later inherits them.
+"""Receives datagrams with file descriptors that child processes do not inherit.
 
-`socket.recv_fds` of Python 3.11 takes flags and drops them: what it receives leaks into every child. (Sending is fine.)
+`socket.recv_fds` of Python 3.11 ignores its flags, so received descriptors would leak into every child process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ MOST_DESCRIPTORS = 16
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """One datagram and its descriptors, which are the caller's; empty when the other side is gone.
+    """Receive one datagram with its descriptors, which the caller closes. Empty if the peer is gone.
 
-    Raises what `recvmsg` raises: `BlockingIOError`, `ConnectionError`.
+    Raises `BlockingIOError`, `ConnectionError`.
     """
     room = socket.CMSG_LEN(MOST_DESCRIPTORS * array.array("i").itemsize)
     datagram, beside, _, _ = connection.recvmsg(MOST_BYTES, room, socket.MSG_CMSG_CLOEXEC)

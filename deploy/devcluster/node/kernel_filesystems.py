@@ -1,8 +1,8 @@
-"""The kernel's own file systems in a container: `/dev`, `/proc` and `/sys`, as container runtimes give them.
+"""Mounts `/dev`, `/proc` and `/sys` of a container, as container runtimes do.
 
-The machine's disks, terminals and shared memory are not there, other pods' processes are not seen, and what changes
-the machine is read-only. Root of the machine may run the mesh, so file modes alone would not do. Runs in the spawner's
-child, hence plain paths and next to no imports.
+Disks, terminals and shared memory of the machine and processes of other pods are not visible, and entries that change
+the machine are read-only. The mesh may run as root of the machine, so file modes alone do not suffice. Runs in the
+spawner's child, hence string paths and few imports.
 """
 
 # ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH211
@@ -23,14 +23,14 @@ _MASKED = (
     "acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list",
     "timer_stats",
 )  # fmt: skip
-"""Of /proc, what Docker and containerd mask."""
+"""Entries of /proc that Docker and containerd mask."""
 _SYSTEM = ("/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kernel/mm/transparent_hugepage")
-"""What memory allocators and language runtimes ask for: processors and page sizes."""
+"""Entries that memory allocators and language runtimes read: processors and page sizes."""
 _NO_PROGRAMS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
 def make(root: str) -> None:
-    """Make `/dev`, `/proc` and `/sys` below the new root. Raises `OSError` naming the mount that failed."""
+    """Mount `/dev`, `/proc` and `/sys` below the new root. Raises `OSError` that names the failed mount."""
     _make_devices(root)
     os.mkdir(f"{root}/proc")
     _mount_processes(f"{root}/proc")
@@ -63,7 +63,7 @@ def _mount_processes(place: str) -> None:
     try:
         syscalls.mount("proc", place, "proc", _NO_PROGRAMS)
     except PermissionError:
-        # Where parts of /proc are masked (in some containers) the kernel grants no fresh one.
+        # If parts of /proc are masked (in some containers), the kernel permits no new one.
         syscalls.bind("/proc", place)
     for name in _READ_ONLY:
         if os.path.exists(f"{place}/{name}"):

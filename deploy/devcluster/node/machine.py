@@ -1,7 +1,6 @@
-"""The runtime of the devcluster's one node: makes pods, wires them, and keeps Services and names true.
+"""The runtime of the node: creates and connects sandboxes, and sets service routes and DNS names.
 
-It works in the network namespace of the process that starts it, which must be root in its user namespace: that is
-what the launcher hands over.
+It works in the network namespace of its process, which must be root in its user namespace; the launcher provides both.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ DNS_IP = "10.96.0.10"
 
 
 class LinuxRuntime:
-    """See `deploy.devcluster.runtime.Runtime`. Made by `start`."""
+    """Implements `deploy.devcluster.runtime.Runtime` with Linux namespaces. Created by `start`."""
 
     def __init__(self, state_dir: Path, spawner: Spawner, route: NetlinkSocket, rules: NetlinkSocket) -> None:
         self._state_dir = state_dir
@@ -55,9 +54,9 @@ class LinuxRuntime:
 
     @classmethod
     async def start(cls, state_dir: Path, *, on_lost: Callable[[], None] | None = None) -> LinuxRuntime:
-        """Set up the node's network, DNS and the spawner. Pods' own files go below `state_dir`/pods.
+        """Set up the node's network, DNS and the spawner. Files of pods are below `state_dir`/pods.
 
-        `on_lost` is called if the spawner dies; without one, the process ends: nothing could be started any more.
+        `on_lost` is called if the spawner dies. By default the process exits, since no container can be started.
         """
         spawner = Spawner(on_lost or _end)
         try:
@@ -76,7 +75,7 @@ class LinuxRuntime:
     async def create_sandbox(
         self, *, uid: str, hostname: str, host_network: bool = False, namespace: str = "default"
     ) -> LinuxSandbox:
-        """A sandbox for the pod with this uid; short names are looked up in `namespace` first."""
+        """Create the sandbox of a pod; short DNS names are resolved in `namespace` first."""
         files = PodFiles(directory=self._state_dir / "pods" / uid / "sandbox")
         ip = NODE_IP if host_network else self._addresses.take()
         search = (f"{namespace}.svc.{DOMAIN}", f"svc.{DOMAIN}", DOMAIN)
@@ -120,7 +119,7 @@ class LinuxRuntime:
         return namespaces
 
     async def set_service_routes(self, routes: Sequence[ServiceRoute]) -> None:
-        """Make these, and only these, virtual addresses work for all pods and the node."""
+        """Replace all virtual addresses, for pods and node."""
         async with self._changing:
             wanted = tuple(sorted(routes))
             if wanted == self._routes:
@@ -130,18 +129,18 @@ class LinuxRuntime:
             self._routes = wanted
 
     async def set_names(self, names: Mapping[str, Sequence[str]]) -> None:
-        """What DNS answers: fully qualified name (no trailing dot) → addresses."""
+        """Replace all DNS names: fully qualified name (without trailing dot) → addresses."""
         self._zone.set(names)
 
     async def close(self) -> None:
-        """End all processes and stop answering; the network goes with its namespace."""
+        """End all processes and the DNS server. The network ends with its namespace."""
         await self._spawner.close()
         await self._dns.close()
         self._route.close()
         self._rules.close()
 
     async def _transact(self, messages: list[Message]) -> None:
-        """Under `_changing`; off the event loop, as a commit waits until all CPUs have left the old rules."""
+        """Commit in a thread, because a commit waits until all CPUs have left the old rules. Requires `_changing`."""
         await asyncio.to_thread(ruleset.commit, messages, through=self._rules)
 
 

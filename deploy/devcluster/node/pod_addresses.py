@@ -1,6 +1,6 @@
-"""Addresses of pods: the lowest free one, but never one that was somebody else's a moment ago.
+"""Allocates pod addresses: the lowest free one that was not released recently.
 
-Whoever still holds a connection, a DNS answer or an endpoint of the pod that went must not reach its successor.
+Clients may still have a connection, a DNS response or an endpoint of a removed pod; they must not reach another pod.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from shared.errors import MeshlogError
 
 
 class PodAddressPool:
-    """Hands out the addresses of a network, without its first two (the network and the node) and its last."""
+    """Allocates the addresses of a network without its first two (network and node) and its last."""
 
     def __init__(self, network: ipaddress.IPv4Network, *, now: Callable[[], float], rest_seconds: float = 60.0) -> None:
-        """`now` is a monotonic clock; an address rests for `rest_seconds` after it was given back."""
+        """`now` is a monotonic clock; a released address is not reused for `rest_seconds`."""
         self._network = network
         self._now = now
         self._rest = rest_seconds
@@ -23,7 +23,7 @@ class PodAddressPool:
         self._resting: dict[int, float] = {}
 
     def take(self) -> str:
-        """The lowest address that is free and rested; if only resting ones are left, the one that rested longest."""
+        """Allocate the lowest free address; if only recently released ones are left, the one released first."""
         now = self._now()
         self._resting = {number: since for number, since in self._resting.items() if now - since < self._rest}
         for number in range(2, self._network.num_addresses - 1):
@@ -38,7 +38,7 @@ class PodAddressPool:
         return str(self._network[number])
 
     def give_back(self, address: str) -> None:
-        """The pod is gone; an address that is not taken is ignored."""
+        """Release an address; one that is not allocated is ignored."""
         number = int(ipaddress.IPv4Address(address)) - int(self._network.network_address)
         if number in self._taken:
             self._taken.remove(number)

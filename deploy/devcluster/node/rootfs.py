@@ -1,13 +1,12 @@
-"""What a container sees as `/`: a memory file system of its own, as an image would be, with programs and volumes in it.
+"""Builds the root file system of a container: a tmpfs with programs of the machine and volumes mounted into it.
 
-There are no images, so those of the machine's files that any program needs (`shown`) are bound into it, read-only.
-All around them is the container's own, empty and writable: `/tmp`, `/run`, `/var`, homes, and what it makes in `/`.
-On the way to a volume's target that does not exist below a shown directory, directories are *opened*: made anew in the
-memory file system, their children bound one by one, so that the missing name can be added beside them.
-Runs in the spawner's child, hence plain paths and next to no imports.
+There are no images: files of the machine that programs need (`shown`) are bind-mounted read-only. Everything else is
+empty and writable: `/tmp`, `/run`, `/var`, homes and `/` itself. If the target of a volume does not exist below a shown
+directory, the directories on its path are *opened*: created on the tmpfs with their children bind-mounted one by one,
+so that the missing name can be added. Runs in the spawner's child, hence string paths and few imports.
 """
 
-# A container starts in a few ms; pathlib would be a good part of it.
+# A container starts in a few ms, of which pathlib would take a large part.
 # ruff: noqa: PTH101, PTH102, PTH103, PTH112, PTH114, PTH115, PTH118, PTH120, PTH208, PTH211, S108
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _OWN = {
     "/srv": 0o755, "/tmp": 0o1777, "/var": 0o755, "/var/cache": 0o755, "/var/lib": 0o755, "/var/log": 0o755,
     "/var/spool": 0o755, "/var/tmp": 0o1777,
 }  # fmt: skip
-"""Directories that each container has for itself, empty at the start, with their modes."""
+"""Private directories of each container with their modes, empty at the start."""
 _LINKS = {"/var/run": "/run", "/var/lock": "/run/lock"}
 _SETTINGS = "/etc/"
 _SHOWN_SO = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV
@@ -31,18 +30,18 @@ _SHOWN_SO = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV
 def build(staging: str, mounts: list[tuple[str, str, bool]], shown: list[str], hidden: str) -> None:
     """Build the root and enter it. Mounts are (source, target, read only); `staging` is an empty directory.
 
-    `shown` are paths of the machine, parents first; `hidden` is a directory that nothing may show, whatever it lies in.
-    The caller is in its own mount namespace. Raises `OSError` naming the mount that failed.
+    `shown` are paths of the machine, parents first. `hidden` is a directory that stays invisible, also inside mounts.
+    The caller must be in its own mount namespace. Raises `OSError` that names the failed mount.
     """
     syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-    # Parents before children, so that a volume may lie inside another.
+    # Parents before children: a volume may be inside another.
     volumes = sorted(
         ((os.path.realpath(source), _target(target, shown), read_only) for source, target, read_only in mounts),
         key=lambda volume: volume[1].count("/"),
     )
     targets = {target for _, target, _ in volumes}
     syscalls.mount("meshlog", staging, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=755")
-    # Binding the directory that holds `staging` must not bind the new root into itself.
+    # A bind mount of the directory that contains `staging` must not include the new root.
     syscalls.mount("none", staging, flags=syscalls.MS_UNBINDABLE)
     for path, mode in _OWN.items():
         os.mkdir(staging + path)
@@ -65,7 +64,7 @@ def build(staging: str, mounts: list[tuple[str, str, bool]], shown: list[str], h
 
 
 def make_read_only() -> None:
-    """Take the container's own files from it, as `readOnlyRootFilesystem` wants; volumes are mounts of their own."""
+    """Make the root read-only (`readOnlyRootFilesystem`). Volumes are separate mounts and stay writable."""
     flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
     syscalls.mount("none", "/", flags=flags)
 
@@ -80,7 +79,7 @@ def _below(path: str, tops: set[str]) -> bool:
 
 
 def _target(path: str, shown: list[str]) -> str:
-    """Where a target lies, once the symbolic links of the new root are followed; those in volumes are not."""
+    """Resolve symbolic links of the new root in a target path; links in volumes are not followed."""
     tops = set(shown)
     for _ in range(40):
         path = os.path.normpath(path)
@@ -95,7 +94,7 @@ def _target(path: str, shown: list[str]) -> str:
 
 
 def _opened(targets: set[str], shown: list[str]) -> set[str]:
-    """Shown directories that must be opened so that each missing target can be made in them."""
+    """Shown directories that must be opened to create missing targets in them."""
     opened: set[str] = set()
     tops = set(shown)
     for path in targets:
@@ -106,7 +105,7 @@ def _opened(targets: set[str], shown: list[str]) -> set[str]:
 
 
 def _show(path: str, made: str, opened: set[str], targets: set[str], hidden: str) -> None:
-    """Let a path of the machine appear in the new root, unless a volume comes there."""
+    """Bind-mount a path of the machine into the new root, unless a volume has this target."""
     place = made + path
     os.makedirs(os.path.dirname(place), exist_ok=True)
     if os.path.islink(path):
@@ -125,13 +124,13 @@ def _show(path: str, made: str, opened: set[str], targets: set[str], hidden: str
                 _touch(place)
             _bind(path, place, _SHOWN_SO, hidden)
         except PermissionError:
-            return  # what this user may not see
+            return  # the user has no access
 
 
 def _show_in_volume(path: str, made: str, hidden: str) -> None:
-    """Let the interpreter or the mesh's own code appear although a volume covers the place: a clone may be in `/tmp`.
+    """Bind-mount the interpreter or the mesh's code into a volume that covers it: a clone may be in `/tmp`.
 
-    A volume where that cannot be stays as it is. Links in it are not followed: they would lead out of the new root.
+    If this fails, the volume stays unchanged. Links in it are not followed: they would lead out of the new root.
     """
     place = made + path
     if any(os.path.islink(made + at) for at in [*_ancestors(path), path]):
@@ -161,7 +160,7 @@ def _bind(source: str, place: str, attributes: int, hidden: str) -> None:
 def _make_place(staging: str, target: str, *, directory: bool) -> None:
     place = staging + target
     for at in [*_ancestors(target), target]:
-        # A volume's owner may have put it there: followed, it would lead out of the new root.
+        # The link may come from the content of a volume: followed, it would lead out of the new root.
         if os.path.islink(staging + at):
             raise OSError(errno.ELOOP, f"mount on {target}: {at} is a symbolic link")
     if os.path.lexists(place):

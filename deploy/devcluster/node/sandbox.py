@@ -1,4 +1,4 @@
-"""A pod: a network of its own, the files that name it, and the processes of its containers."""
+"""The sandbox of a pod: its namespaces, its files in /etc, and the processes of its containers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from deploy.devcluster.runtime import DEFAULT_CONFINEMENT, Confinement, Mount
 
 
 class PodFiles(msgspec.Struct, frozen=True):
-    """Where a pod's own files lie on the machine."""
+    """The files of a sandbox on the machine."""
 
     directory: Path
 
     def write(self, *, hostname: str, address: str, name_server: str, search: Sequence[str]) -> None:
-        """Write `resolv.conf`, `hostname` and `hosts`, and the empty directory in which roots are built."""
+        """Write `resolv.conf`, `hostname` and `hosts`, and create the directory in which roots are built."""
         self.staging.mkdir(parents=True, exist_ok=True)
         resolver = f"nameserver {name_server}\nsearch {' '.join(search)}\noptions ndots:5 timeout:2\n"
         (self.directory / "resolv.conf").write_text(resolver)
@@ -32,32 +32,32 @@ class PodFiles(msgspec.Struct, frozen=True):
 
     @property
     def staging(self) -> Path:
-        """The mount point of new roots; each container has its own view of it."""
+        """The mount point of new roots; each container mounts its own there."""
         return self.directory / "root"
 
     def mounts(self) -> list[Mount]:
-        """The files at the places where programs look for them."""
+        """The mounts of the files in /etc."""
         return [
             Mount(source=self.directory / name, target=Path("/etc") / name)
             for name in ("resolv.conf", "hostname", "hosts")
         ]
 
     def remove(self) -> None:
-        """Take the directory away; all containers must have ended."""
+        """Remove the directory; all containers must have ended."""
         shutil.rmtree(self.directory)
 
 
 class VisibleFiles(msgspec.Struct, frozen=True):
-    """What containers see of the machine besides their volumes."""
+    """Files of the machine that containers see besides their volumes."""
 
     shown: Sequence[str]
-    """Read-only; see `shown`."""
+    """Read-only paths; see `visible_files.shown`."""
     hidden: str
-    """Never, whatever a volume shows: the state directory."""
+    """The state directory, which is invisible also inside volumes."""
 
 
 class LinuxSandbox:
-    """See `deploy.devcluster.runtime.Sandbox`."""
+    """Implements `deploy.devcluster.runtime.Sandbox` with Linux namespaces."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class LinuxSandbox:
         seen: VisibleFiles,
         take_back: Callable[[], Awaitable[None]],
     ) -> None:
-        """`namespaces` are descriptors, the sandbox's own from now on; `take_back` undoes the wiring."""
+        """Takes ownership of the descriptors in `namespaces`; `take_back` disconnects the network."""
         self._spawner = spawner
         self._ip = ip
         self._files = files
@@ -127,7 +127,7 @@ class LinuxSandbox:
         standard: tuple[int, int, int],
         working_directory: Path | None = None,
     ) -> ContainerProcess:
-        """Start one more process in a running container, as confined as that; `standard` stay the caller's."""
+        """Start another process in a running container, with its confinement; the caller closes `standard`."""
         confinement = self._processes.get(container, DEFAULT_CONFINEMENT)
         order = ProcessSpec(
             argv=list(argv),
@@ -138,7 +138,7 @@ class LinuxSandbox:
         return self._remember(await self._spawner.join(order, standard, container), confinement)
 
     async def remove(self) -> None:
-        """End every process in it and take the namespaces and the address back; twice is once."""
+        """End all processes, and release namespaces and address. Idempotent."""
         if self._removed:
             return
         self._removed = True
@@ -146,7 +146,7 @@ class LinuxSandbox:
         for process in ending:
             process.signal(signal.SIGKILL)
         await asyncio.gather(*(process.wait() for process in ending))
-        # The wire first: it would vanish with the last descriptor of the network.
+        # The interface first: it would vanish with the last descriptor of the network namespace.
         try:
             await self._take_back()
         finally:
@@ -165,7 +165,7 @@ class LinuxSandbox:
 
 
 def with_interpreter_first(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment with the directory of our own commands at the head of PATH."""
+    """The environment with the directory of the interpreter first in PATH."""
     commands = str(Path(sys.executable).parent)
     path = environment.get("PATH") or "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     if path.split(":")[0] != commands:

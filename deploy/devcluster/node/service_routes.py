@@ -1,9 +1,9 @@
-"""Virtual addresses as packet rules: what to tell nf_tables when the routes of Services change.
+"""Computes the nf_tables transactions for virtual addresses of Services. Pure.
 
-Each route has a chain that sends a new connection to one of its backends at random; a map leads to the chain. Base
-chains never change, and a transaction touches only what differs: established connections live on in the kernel's
-connection tracking, whatever happens to the rules they came by. An address of the service or pod network that is
-nobody's, or a Service without backends, is refused at once by the two filter chains: nothing in this cluster hangs.
+Each route has a chain that sends a new connection to a random backend; a map leads to the chain. Base chains never
+change, and a transaction contains only differences. Established connections continue through the kernel's connection
+tracking, whatever happens to the rules. Two filter chains reject connections to unassigned addresses of the service and
+pod networks and to Services without backends at once, so that no client waits for a timeout.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _DESTINATION_NAT, _SOURCE_NAT, _FILTER = -100, 100, 0
 
 
 def set_up(node_ip: str, own: Sequence[str], guarded: Sequence[ipaddress.IPv4Network]) -> tuple[Table, list[Message]]:
-    """The node's table without any Service, and the transaction that makes it.
+    """The node's table without Services, and the transaction that creates it.
 
-    `own` are the node's addresses; of `guarded` networks whatever is not a pod's or the node's is refused.
+    `own` are the node's addresses. In `guarded` networks all addresses without a pod or the node are rejected.
     """
     refused = (
         [tables.out_interface("lo"), tables.transport(TCP), tables.reject_with_reset()],
@@ -34,7 +34,7 @@ def set_up(node_ip: str, own: Sequence[str], guarded: Sequence[ipaddress.IPv4Net
     to_own = [
         [tables.destination(ipaddress.IPv4Network(address)), verdict("accept")] for address in own
     ]  # fmt: skip
-    # Such a packet was routed anew, but the hook still sees the interface of its first route.
+    # A translated packet was routed again, but the hook still sees the interface of the first route.
     translated = [tables.destination_translated(), verdict("accept")]
     from_node = [
         [tables.destination(network), *refusal] for network in guarded for refusal in refused
@@ -44,7 +44,7 @@ def set_up(node_ip: str, own: Sequence[str], guarded: Sequence[ipaddress.IPv4Net
     chains = (
         Chain("prerouting", by_service, BaseHook("nat", "prerouting", _DESTINATION_NAT)),
         Chain("output", by_service, BaseHook("nat", "output", _DESTINATION_NAT)),
-        # A pod that reaches itself through a Service must see another's address, or it would answer itself directly.
+        # A pod that reaches itself through a Service must see another source address, or it would respond directly.
         Chain("postrouting", loop_back, BaseHook("nat", "postrouting", _SOURCE_NAT)),
         Chain("refuse-forward", rules(*refused), BaseHook("filter", "forward", _FILTER)),
         Chain("refuse-output", rules(translated, *to_own, *from_node), BaseHook("filter", "output", _FILTER)),
@@ -60,9 +60,9 @@ def set_up(node_ip: str, own: Sequence[str], guarded: Sequence[ipaddress.IPv4Net
 
 
 def change(table: Table, before: Iterable[ServiceRoute], after: Iterable[ServiceRoute]) -> list[list[Message]]:
-    """The transactions from one set of routes to another: one, unless it is very long; none if they are the same.
+    """The transactions from one set of routes to another; empty if they are equal.
 
-    A netlink datagram has an end, so a long change is cut, never inside a route.
+    Netlink datagrams are bounded, so a long change is split, but never inside a route.
     """
     old = {_name(route): route for route in before if route.backends}
     new = {_name(route): route for route in after if route.backends}
@@ -93,18 +93,18 @@ def _change_one(table: Table, name: str, old: ServiceRoute | None, new: ServiceR
 
 
 def balance(route: ServiceRoute) -> tuple[Rule, ...]:
-    """Each backend with the same chance: one in n, then one in n - 1 of the rest, and so on."""
+    """Rules that choose each backend with equal probability: 1 in n, then 1 in n - 1 of the rest, and so on."""
     listed: list[Rule] = []
     for offset, (address, port) in enumerate(route.backends):
         left = len(route.backends) - offset
         chance = (tables.one_in(left),) if left > 1 else ()
-        # The kernel wants to see, in the rule itself, that there are ports to translate.
+        # The kernel requires a match on the transport protocol in a rule that translates ports.
         listed.append((tables.transport(_protocol(route)), *chance, tables.translate_destination(address, port)))
     return tuple(listed)
 
 
 def pod_added(table: Table, address: str) -> list[Message]:
-    """Let the pod reach itself through a Service."""
+    """Messages that let a pod reach itself through a Service."""
     return [transaction.new_element(table, _HAIRPIN, transaction.pair_key(address, address))]
 
 

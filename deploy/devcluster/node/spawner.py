@@ -1,12 +1,12 @@
-"""The process that starts all others: small, warm, and single-threaded, as fork and namespaces want it.
+"""The spawner: a small single-threaded process that forks all containers.
 
-The devcluster's own process is large and may hold threads; forking it would be slow and risky, and a fresh
-interpreter per container costs tens of milliseconds. So one spawner is started once, and forks for each container a
-child that only makes system calls and executes the container's program: a few milliseconds.
+The devcluster's process is large and has threads: forking it would be slow and unsafe, and a new interpreter per
+container takes tens of milliseconds. The spawner is started once; for each container it forks a child that only makes
+system calls and executes the program, which takes a few milliseconds.
 
 **A container is a pid namespace, and its program is pid 1 in it**, as in any container runtime: when the program ends,
-for whatever reason, the kernel itself kills everything that it ever started. Walking `/proc` or killing process groups
-would miss what forks meanwhile, or what called `setsid`.
+the kernel kills all its descendants. Walking `/proc` or killing process groups would miss processes that fork meanwhile
+or have called `setsid`.
 
 Requests and responses are JSON in SOCK_SEQPACKET datagrams with descriptors attached; `spawner_client` is the peer.
 """
@@ -32,7 +32,7 @@ _ROUTE = 0
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the argument, until its other end is gone."""
+    """Serve the socket whose descriptor is the argument until its peer is gone."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(requests.fileno(), False)
     syscalls.die_with_parent()
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _wake(_: int, __: FrameType | None) -> None:
-    """A handler must be there for the signal to reach the wake-up pipe."""
+    """Does nothing: a signal reaches the wake-up pipe only if it has a handler."""
 
 
 def _report_ended(requests: socket.socket) -> None:
@@ -78,7 +78,7 @@ def _send(requests: socket.socket, answer: dict[str, Any], descriptors: list[int
     try:
         socket.send_fds(requests, [json.dumps(answer).encode()], descriptors or [])
     except BrokenPipeError:
-        sys.exit(0)  # the devcluster is gone, and with it the reason to be
+        sys.exit(0)  # the devcluster is gone
 
 
 def _serve(requests: socket.socket, header: dict[str, Any], received: list[int], own: dict[str, int]) -> None:
@@ -99,7 +99,7 @@ def _serve(requests: socket.socket, header: dict[str, Any], received: list[int],
 
 
 def _make_namespaces(hostname: str, own: dict[str, int]) -> list[int]:
-    """New net, uts and ipc namespaces as descriptors, and a route socket of the new network."""
+    """Create net, uts and ipc namespaces and a route socket of the new network. Returns descriptors."""
     try:
         syscalls.unshare(POD)
         socket.sethostname(hostname)
@@ -112,7 +112,7 @@ def _make_namespaces(hostname: str, own: dict[str, int]) -> list[int]:
 
 
 def _fork(header: dict[str, Any], received: list[int], own: dict[str, int]) -> int:
-    """A child in a new pid namespace, or in that of the container it joins."""
+    """Fork a child in a new pid namespace, or in that of the container to join. Returns its pid."""
     try:
         if header["op"] == "join":
             syscalls.enter(received[5], syscalls.CLONE_NEWPID)
@@ -127,9 +127,9 @@ def _fork(header: dict[str, Any], received: list[int], own: dict[str, int]) -> i
 
 
 def _become(header: dict[str, Any], received: list[int]) -> None:
-    """In the child: enter the namespaces, see the container's files, execute the program; never returns.
+    """In the child: enter the namespaces, build the root, execute the program; never returns.
 
-    The status pipe closes by itself when the program starts; before that it says why it did not.
+    The status pipe closes when the program starts; before that, an error is written to it.
     """
     status, order, standard = received[0], received[1], received[2:5]
     code = 127
@@ -154,7 +154,7 @@ def _become(header: dict[str, Any], received: list[int]) -> None:
         os.setsid()
         for number, descriptor in enumerate(standard):
             os.dup2(descriptor, number)
-        os.execvpe(spec["argv"][0], spec["argv"], spec["environment"])  # noqa: S606 - this is what we are for
+        os.execvpe(spec["argv"][0], spec["argv"], spec["environment"])  # noqa: S606 - the purpose of this process
     except OSError as error:
         os.write(status, json.dumps([error.errno, error.strerror or str(error)]).encode())
     except BaseException as error:  # noqa: BLE001 - anything that got out would run the parent's loop in the child
@@ -164,7 +164,7 @@ def _become(header: dict[str, Any], received: list[int]) -> None:
 
 
 def _enter_directory(path: str) -> None:
-    """A working directory that is not there is made, as container runtimes do."""
+    """Enter the working directory; create a missing one, as container runtimes do."""
     try:
         os.chdir(path)
     except FileNotFoundError:

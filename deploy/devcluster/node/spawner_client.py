@@ -1,7 +1,7 @@
-"""The devcluster's end of the spawner: asks for namespaces and processes, hears of every end.
+"""The client of the spawner: requests namespaces and processes, and receives exit codes.
 
-Each process is held by a pidfd that the spawner opened before it could reap it: a signal or an `exec` can never hit a
-stranger that got the same number.
+Each process has a pidfd that the spawner opened before it could reap the process: a signal or an `exec` never reaches
+another process that reuses the pid.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from deploy.devcluster.node.fd_passing import receive
 from shared.service.interpreter import module
 
 _MOST_UNANSWERED = 32
-"""Requests under way; more than a hundred would not fit into the socket's buffer."""
+"""Concurrent requests; more than a hundred would exceed the socket's buffer."""
 _HARMLESS = {
     signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN,
     signal.SIGTTOU,
 }  # fmt: skip
-"""Signals whose default is not to end the process."""
+"""Signals whose default action does not end the process."""
 
 
 class ProcessSpec(msgspec.Struct, frozen=True):
-    """What the spawner's child needs to become a container's process."""
+    """The process that the spawner's child executes."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -40,17 +40,17 @@ class ProcessSpec(msgspec.Struct, frozen=True):
     staging: str = ""
     mounts: Sequence[tuple[str, str, bool]] = ()
     shown: Sequence[str] = ()
-    """Paths of the machine that the container sees, read-only."""
+    """Paths of the machine that are visible read-only."""
     hidden: str = ""
-    """A directory of the machine that it never sees."""
+    """A directory of the machine that is invisible."""
     read_only: bool = False
-    """Nor may it write outside its volumes."""
+    """Whether only volumes are writable."""
     capabilities: Sequence[int] = ()
-    """Numbers of those that the program may have."""
+    """Numbers of the permitted capabilities."""
 
 
 class ContainerProcess:
-    """One process that the spawner started; see `deploy.devcluster.runtime.Process`."""
+    """A process of the spawner; implements `deploy.devcluster.runtime.Process`."""
 
     def __init__(self, pid: int, pidfd: int, ended: asyncio.Future[int]) -> None:
         self._pid = pid
@@ -66,12 +66,12 @@ class ContainerProcess:
 
     @property
     def running(self) -> bool:
-        """It has not ended yet, as far as is known."""
+        """True if no exit code was received yet."""
         return not self._ended.done()
 
-    def when_ended(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once, after the process has ended."""
-        self._ended.add_done_callback(lambda _: tell())
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once after the process has ended."""
+        self._ended.add_done_callback(lambda _: callback())
 
     async def wait(self) -> int:
         """Exit code; 128 + N if signal N ended it."""
@@ -79,11 +79,11 @@ class ContainerProcess:
         return code if self._reported is None or code != 128 + signal.SIGKILL else self._reported
 
     def signal(self, number: int) -> None:
-        """Signal the process; gone already: nothing happens.
+        """Signal the process; nothing happens if it has ended.
 
-        The kernel shields pid 1 of a namespace from signals that it has no handler for. A program that does not
-        care would sit out its grace period, so what would end an ordinary process ends it here too, and `wait`
-        tells the number that was sent.
+        The kernel ignores signals to pid 1 of a namespace that have no handler, so a program without handlers would use
+        up its grace period. Therefore a signal that would end an ordinary process is replaced by SIGKILL, and `wait`
+        returns the number of the original signal.
         """
         if not self.running:
             return
@@ -94,9 +94,9 @@ class ContainerProcess:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def _would_ignore(self, number: int) -> bool:
-        """It neither handles the signal nor chose to ignore or block it."""
+        """True if the process neither handles, ignores nor blocks the signal."""
         try:
-            # Not by our own number: where no fresh /proc was granted, it counts processes as the host does.
+            # Not `self._pid`: if no new /proc is permitted, /proc shows the host's pids.
             known_as = _field(Path(f"/proc/self/fdinfo/{self.pidfd}"), "Pid:")[0]
             lines = Path(f"/proc/{known_as}/status").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
@@ -110,10 +110,10 @@ def _field(path: Path, name: str) -> list[str]:
 
 
 class Spawner:
-    """The spawner process and the conversation with it."""
+    """The spawner process and the connection to it."""
 
     def __init__(self, on_lost: Callable[[], None]) -> None:
-        """`on_lost` is called once if the spawner ends although nobody closed it: nothing can be started any more."""
+        """`on_lost` is called once if the spawner ends without `close`: no process can be started any more."""
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -137,14 +137,14 @@ class Spawner:
         return self._child.pid
 
     async def namespaces(self, hostname: str) -> list[int]:
-        """Net, uts and ipc namespaces of a new pod, and a route socket of its network, as descriptors."""
+        """Create net, uts and ipc namespaces of a pod and a route socket of its network. Returns descriptors."""
         _, descriptors = await self._ask({"op": "namespaces", "hostname": hostname}, [])
         return descriptors
 
     async def start(
         self, order: ProcessSpec, standard: tuple[int, int, int], namespaces: Sequence[int]
     ) -> ContainerProcess:
-        """A container in these namespaces (of a pod), with these standard descriptors; they stay the caller's.
+        """Start a container in the namespaces of a pod, on these descriptors, which the caller closes.
 
         Raises `OSError` if it cannot be executed.
         """
@@ -153,7 +153,7 @@ class Spawner:
     async def join(
         self, order: ProcessSpec, standard: tuple[int, int, int], container: ContainerProcess
     ) -> ContainerProcess:
-        """One more process inside a running container."""
+        """Start another process in a running container. Raises `OSError`."""
         if not container.running:
             raise ProcessLookupError("the container is not running")
         return await self._spawn("join", order, standard, [container.pidfd])
@@ -183,7 +183,7 @@ class Spawner:
         return process
 
     async def _read_to_end(self, descriptor: int) -> bytes:
-        """What the child has to say before it becomes the program: nothing, if it does."""
+        """The error that the child writes before it executes the program; empty on success."""
         done: asyncio.Future[None] = self._loop.create_future()
         parts: list[bytes] = []
 
@@ -210,10 +210,10 @@ class Spawner:
             request["id"] = self._number
             answer = self._answers[self._number] = self._loop.create_future()
             socket.send_fds(self._socket, [json.dumps(request).encode()], list(descriptors))
-            told, received = await answer
-        if "error" in told:
-            raise OSError(*told["error"])
-        return told, received
+            response, received = await answer
+        if "error" in response:
+            raise OSError(*response["error"])
+        return response, received
 
     def _read(self) -> None:
         while True:
@@ -228,13 +228,13 @@ class Spawner:
                 return
             told = json.loads(datagram)
             if "ended" in told:
-                # The spawner tells of a start before it can tell of its end: the future is there.
+                # The spawner reports a start before its end, so the future exists.
                 ended = self._ended.pop(told["ended"], None)
                 if ended is not None:
                     ended.set_result(told["code"])
                 continue
             if "pid" in told:
-                # It travels with the answer: whoever waits may wake after the end was told, too.
+                # Passed with the response: the waiting task may resume only after the end was reported.
                 told["ended"] = self._ended[told["pid"]] = self._loop.create_future()
             answer = self._answers.pop(told["id"])
             if answer.cancelled():
@@ -243,7 +243,7 @@ class Spawner:
                 answer.set_result((told, descriptors))
 
     def _disown(self, told: dict[str, Any], descriptors: list[int]) -> None:
-        """Nobody waits for this answer any more: what it brought must not stay."""
+        """The request was cancelled: end the process and close the descriptors of its response."""
         if "pid" in told:
             signal.pidfd_send_signal(descriptors[0], signal.SIGKILL)
         for descriptor in descriptors:
@@ -262,7 +262,7 @@ class Spawner:
         self._on_lost()
 
     async def close(self) -> None:
-        """End the spawner, and with it whatever it started that still runs."""
+        """End the spawner and all its processes."""
         self._on_lost = lambda: None
         self._child.kill()
         await asyncio.to_thread(self._child.wait)

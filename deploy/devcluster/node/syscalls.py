@@ -1,6 +1,6 @@
-"""The system calls that Python 3.11 does not offer, through the C library, each raising `OSError` with what it was for.
+"""System calls that Python 3.11 lacks, through the C library. Each raises `OSError` that names its purpose.
 
-Next to nothing is imported but ctypes: the launcher, pid 1 and the spawner load this module, and they must stay small.
+Imports little besides ctypes, because launcher, pid 1 and spawner load this module and must stay small.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ def _checked(result: int, purpose: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces of `flags` for new ones; a new pid namespace takes the next child."""
+    """Move this process to new namespaces; a new pid namespace applies to its next child."""
     _checked(_libc.unshare(flags), f"unshare({flags:#x})")
 
 
 def enter(descriptor: int, flags: int) -> None:
-    """Enter the namespace that the descriptor is of; or, for a pidfd, those of `flags` of that process."""
+    """Enter the namespace of a descriptor, or for a pidfd the namespaces `flags` of that process."""
     _checked(_libc.setns(descriptor, flags), f"setns({flags:#x})")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> None:
-    """Mount, bind or change a mount, as `flags` say; the C library's order of arguments is not kept."""
+    """Make, bind or change a mount according to `flags`. The order of arguments is not that of the system call."""
     result = _libc.mount(
         source.encode(), target.encode(), kind.encode() or None, flags, options.encode() or None
     )  # fmt: skip
@@ -76,23 +76,23 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
 
 
 def bind(source: str, target: str, *, attributes: int = 0) -> None:
-    """Make a directory or a file, with all that is mounted below it, appear at `target`, with these `ATTR_*` more."""
+    """Bind-mount a directory or file recursively to `target`, with additional `ATTR_*` attributes."""
     mount(source, target, flags=MS_BIND | MS_REC)
     if attributes:
         _restrict(target, attributes)
 
 
 def _restrict(target: str, attributes: int) -> None:
-    """Set attributes of a mount and of every mount below it: a bind alone leaves those as they were."""
+    """Set attributes of a mount and all mounts below it; a bind mount alone keeps those unchanged."""
     wanted = struct.pack("QQQQ", attributes, 0, 0, 0)
     number = _libc.syscall(_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, wanted, len(wanted))
     if number == 0:
         return
-    # Older seccomp profiles of containers say EPERM of calls that they do not know.
+    # Older seccomp profiles of containers return EPERM for unknown system calls.
     if ctypes.get_errno() not in (_ENOSYS, _EPERM):
         _checked(-1, f"mount_setattr {target}")
     for place in _mounts_at(target):
-        # Before Linux 5.12: one by one; flags that an outer namespace locked must be repeated.
+        # Before Linux 5.12: one by one; flags locked by an outer namespace must be repeated.
         found = os.statvfs(place).f_flag
         kept = found & _KEPT_FLAGS | (MS_RELATIME if found & _ST_RELATIME else 0)
         mount("none", place, flags=MS_BIND | MS_REMOUNT | attributes | kept)
@@ -101,36 +101,36 @@ def _restrict(target: str, attributes: int) -> None:
 def _mounts_at(target: str) -> list[str]:
     with open("/proc/self/mountinfo", "rb") as stream:  # noqa: PTH123 - pathlib is not worth its time here
         fields = [line.split(b" ")[4] for line in stream]
-    # Blanks and the like are written as backslash and three octal digits.
+    # Blanks and similar characters are escaped as backslash and three octal digits.
     places = [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), each)) for each in fields]
     return [place for place in places if place == target or place.startswith(target + "/")]
 
 
 def detach(target: str) -> None:
-    """Unmount, with all below, as soon as nobody uses it."""
+    """Unmount recursively; lazily, once it is no longer in use."""
     _checked(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
 
 
 def change_root(new_root: str) -> None:
-    """Make `new_root` (a mount) the root of this mount namespace, and let the old root go."""
+    """Make `new_root` (a mount) the root of this mount namespace, and unmount the old root."""
     os.chdir(new_root)
     if _PIVOT_ROOT is not None and _libc.syscall(_PIVOT_ROOT, b".", b".") == 0:
-        # The old root now lies over the new one at the same place (pivot_root(2), "pivot_root(".", ".")").
+        # The old root is now mounted over the new one (pivot_root(2), "pivot_root(".", ".")").
         detach(".")
     else:
-        # On an initramfs pivot_root is refused; a moved mount serves, and setns(2) follows it.
+        # pivot_root fails on an initramfs; moving the mount works instead, and setns(2) follows it.
         mount(new_root, "/", flags=8192)
         os.chroot(".")
     os.chdir("/")
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it ends."""
+    """Let the kernel kill this process when the thread that forked it ends."""
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def keep_capabilities(kept: Collection[int]) -> None:
-    """Take all other capabilities out of what a program may get that this process executes, root or not."""
+    """Drop all other capabilities from the bounding set of programs that this process executes."""
     number = 0
     while (held := _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0)) >= 0:
         if held and number not in kept:
@@ -139,18 +139,18 @@ def keep_capabilities(kept: Collection[int]) -> None:
 
 
 def map_only_user(user: int, group: int) -> None:
-    """In a fresh user namespace: the caller's one user and group become root."""
+    """In a new user namespace: map the caller's user and group to root."""
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {user} 1")
     Path("/proc/self/gid_map").write_text(f"0 {group} 1")
 
 
 def start_time(pid: int) -> str | None:
-    """When the process started, in clock ticks since boot: with its pid it names a process for good. None: no such."""
+    """Start time in clock ticks since boot, which with the pid identifies a process. Returns None if it has ended."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The command, in parentheses, may hold anything; the 22nd field is the 20th after it.
+    # The command in parentheses may contain any character; the 22nd field is the 20th after it.
     fields = line.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]

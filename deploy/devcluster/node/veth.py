@@ -1,11 +1,11 @@
-"""The wires: every pod hangs on the node by one veth pair, and all its packets pass the node.
+"""Connects pods to the node: one veth pair per pod, through which all its packets pass.
 
-A pod has a single address (/32) and one route, to the node's end of its wire; the neighbours on both ends are fixed,
-so nothing is ever asked by ARP. There is no bridge: two pods reach each other only through the node's rules, so a
-virtual address works the same from everywhere, also from the pod that is behind it.
+A pod has one address (/32) and one route, to the node's end of the pair. The neighbours on both ends are static, so
+there is no ARP. There is no bridge: pods reach each other only through the node's rules, so a virtual address works
+equally from everywhere, including the pod behind it.
 
-Numbers that belong to no pod are routed to `lo`, where the node's rules answer with a refusal (`service_routes`).
-Layouts: `rtnetlink(7)`. Forwarding is switched on per wire through netlink, because `/proc/sys` may be read-only.
+Addresses without a pod are routed to `lo`, where the node's rules reject them (`service_routes`). Layouts:
+`rtnetlink(7)`. Forwarding is enabled per interface through netlink, because `/proc/sys` may be read-only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOOPBACK = 1
 POD_INTERFACE = 2
 """The index of `eth0` in a pod."""
 GATEWAY = "169.254.1.1"
-"""What a pod believes to be behind its wire (the address exists nowhere)."""
+"""Gateway address of every pod; no interface has it."""
 
 _NEW_LINK, _DEL_LINK, _NEW_ADDRESS, _NEW_ROUTE, _NEW_NEIGHBOUR = 16, 17, 20, 24, 28
 _UP = 1
@@ -31,13 +31,13 @@ _NODE_MAC = bytes.fromhex("eeeeeeeeeeee")
 
 
 def set_up_node(route: NetlinkSocket, addresses: list[str], unreachable: list[ipaddress.IPv4Network]) -> None:
-    """The node's own addresses on `lo` (the first is its source address), and the networks it answers for."""
+    """Add the node's addresses to `lo` (the first is its source address), and routes of networks to reject."""
     route.ask([_set_up(LOOPBACK), *(_address(LOOPBACK, address) for address in addresses)])
     route.ask([_route(network, LOOPBACK, source=addresses[0]) for network in unreachable])
 
 
 def connect_pod(node: NetlinkSocket, pod: NetlinkSocket, pod_namespace: int, name: str, address: str) -> None:
-    """Wire a pod to the node; `name` is of the node's end, at most 15 characters."""
+    """Connect a pod to the node; `name` is the node's interface, at most 15 characters."""
     mac = _pod_mac(address)
     node.ask([_new_pair(name, pod_namespace, mac)])
     index = socket.if_nametoindex(name)
@@ -60,7 +60,7 @@ def connect_pod(node: NetlinkSocket, pod: NetlinkSocket, pod_namespace: int, nam
 
 
 def disconnect_pod(node: NetlinkSocket, name: str) -> None:
-    """Take the wire away at once; the rest of the pod's network goes with its last process."""
+    """Delete the veth pair at once; the rest of the pod's network ends with its last process."""
     node.ask([Message(_DEL_LINK, 0, _link(0) + text(3, name), f"delete link {name}")])
 
 
@@ -83,7 +83,7 @@ def _set_up(index: int, *, forwarding: bool = False) -> Message:
     body = _link(index, up=True)
     if index != LOOPBACK:
         four = nested(socket.AF_INET, nested(1, u32(1, 1))) if forwarding else b""
-        # No IPv6 address that nobody asked for, and so no router solicitations on idle wires.
+        # No automatic IPv6 address, and so no router solicitations on idle interfaces.
         body += nested(26, four, nested(socket.AF_INET6, attribute(8, b"\x01")))
     return Message(_NEW_LINK, 0, body, f"set link {index} up")
 

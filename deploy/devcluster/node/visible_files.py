@@ -1,10 +1,10 @@
-"""Which of the machine's files a container sees, all of them read-only: programs, libraries, and this mesh's own code.
+"""Lists the files of the machine that containers see read-only: programs, libraries, and the mesh's own code.
 
-A container has no image, so the machine's programs stand in for one. What is not named here is not there: homes,
-keys, other programs' data and sockets, the state directories of meshes. A pod that needs more mounts it (`hostPath`).
+There are no images, so the machine's programs replace them. All other files are invisible: homes, keys, data and
+sockets of other programs, state directories of meshes. A pod mounts further files as `hostPath`.
 """
 
-# Links are looked at one by one, and compared as text.
+# Links are resolved one by one, and compared as text.
 # ruff: noqa: PTH114, PTH115, PTH118, PTH120
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SETTINGS = (
     "pki/tls/certs", "pki/tls/openssl.cnf", "profile", "protocols", "redhat-release", "rpc", "services", "shells",
     "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
 )  # fmt: skip
-"""Of /etc: what any image holds for any program. Never keys, and no settings of services, which may hold passwords."""
+"""Entries of /etc that every image has. No keys and no settings of services, which may contain passwords."""
 _LANGUAGES = ("java", "perl", "python")
-"""Beginnings of names in /etc, with a version behind them: settings that a language's own programs want."""
+"""Prefixes of versioned names in /etc: settings of language runtimes."""
 _OF_A_PREFIX = ("bin", "lib", "lib64", "libexec", "share", "ssl", "pyvenv.cfg")
-"""Of the interpreter's directories: one may be a home with other things in it."""
+"""Entries of the interpreter's prefix; the prefix itself may be a home with other files."""
 
 
 def shown() -> list[str]:
-    """The paths to show, parents before children: directories and files, and the symbolic links that lead to them."""
+    """Visible paths, parents before children: directories, files, and the symbolic links that lead to them."""
     settings = [f"/etc/{name}" for name in _SETTINGS]
     settings += [str(path) for path in Path("/etc").iterdir() if path.name.startswith(_LANGUAGES)]
     prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
@@ -42,14 +42,14 @@ def shown() -> list[str]:
 
 
 def search_path(found: Iterable[str], path: str) -> list[str]:
-    """Those directories of a `PATH` that a container sees too."""
+    """The directories of a `PATH` that containers see."""
     shown_paths = list(found)
     entries = (os.path.realpath(entry) for entry in path.split(":") if entry.startswith("/"))
     return list(dict.fromkeys(entry for entry in entries if _covered(entry, shown_paths)))
 
 
 def _packages() -> list[str]:
-    """This source tree's packages; beside them may lie anything."""
+    """The packages of this source tree, without other files beside them."""
     root = Path(__file__).resolve().parents[3]
     if str(root).startswith(tuple(f"{prefix}/lib" for prefix in (sys.prefix, sys.base_prefix))):
         return []  # installed among all others
@@ -57,7 +57,7 @@ def _packages() -> list[str]:
 
 
 def _way_to(path: str) -> Iterator[str]:
-    """The symbolic links on the way to what a path names, and that itself; nothing if there is nothing."""
+    """The symbolic links on a path, and its final target; empty if it does not exist."""
     for _ in range(40):
         at = ""
         parts = path.strip("/").split("/")

@@ -1,8 +1,8 @@
-"""What a caller may do: Kubernetes' RBAC, evaluated over the Roles and bindings that are stored.
+"""RBAC: evaluates the stored Roles and bindings for each request.
 
-A service account may do here what it may do on a cluster, so that a rule that is missing from an installation is
-missing here first. `usage` remembers which rules were needed, so that a rule that nobody needs is found as well.
-Not evaluated: aggregated ClusterRoles, impersonation, and the check that nobody hands out more than he has.
+Service accounts have the same rights as on Kubernetes, so that tests find a rule that an installation lacks. `usage`
+records which rules allowed a request, so that tests also find a rule that no component needs. Not implemented:
+aggregated ClusterRoles, impersonation, and the check against escalation (granting rights that the user lacks).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _MASTERS = "system:masters"
 
 
 class Attributes(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for: a verb on a resource, or on a path that is none."""
+    """Attributes of a request: a verb on a resource, or on a non-resource path."""
 
     verb: str
     group: str = ""
     resource: str = ""
-    """Plural, with its subresource behind a slash; empty: a path."""
+    """Plural, with `/SUBRESOURCE` if there is one. Empty for a non-resource path."""
     namespace: str = ""
     name: str = ""
     path: str = ""
 
     def sentence(self, caller: UserInfo) -> str:
-        """Kubernetes' own refusal."""
+        """The message of the 403 response, as Kubernetes words it."""
         if not self.resource:
             return f'forbidden: User "{caller.username}" cannot {self.verb} path "{self.path}"'
         shown = f"{self.resource.partition('/')[0]}{f'.{self.group}' if self.group else ''}"
@@ -51,21 +51,21 @@ class GrantingRule(msgspec.Struct, frozen=True):
     role: str
     """`ClusterRole/meshlog-ingestor`, `Role/meshlog-system/meshlog-ca`."""
     rule: int
-    """Its place in the role, from 0."""
+    """Index of the rule in the role, from 0."""
 
 
 class Authorizer:
-    """Decides over the store as it is at this moment."""
+    """Authorizes requests against the current state of the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.usage: dict[GrantingRule, set[str]] = {}
-        """What each rule allowed so far, as `verb resource`, or `verb path`."""
+        """Requests that each rule has allowed, as `verb resource` or `verb path`."""
         self.refused: set[str] = set()
-        """What was refused, as sentences."""
+        """Messages of rejected requests."""
 
     def check(self, caller: UserInfo, wanted: Attributes) -> None:
-        """Raises 403 in Kubernetes' words unless some rule allows it."""
+        """Raises 403 unless a rule allows the request."""
         if not self.allowed(caller, wanted):
             self.refused.add(wanted.sentence(caller))
             plural = wanted.resource.partition("/")[0]
@@ -74,7 +74,7 @@ class Authorizer:
             raise StatusError(403, "Forbidden", wanted.sentence(caller), details=shown)
 
     def allowed(self, caller: UserInfo, wanted: Attributes) -> bool:
-        """Whether some rule allows it; the rule is noted in `usage`."""
+        """True if a rule allows the request; records the rule in `usage`."""
         if _MASTERS in caller.groups:
             return True
         granted = self.grant(caller, wanted)
@@ -83,7 +83,7 @@ class Authorizer:
         return granted is not None
 
     def grant(self, caller: UserInfo, wanted: Attributes) -> GrantingRule | None:
-        """The first rule that allows it."""
+        """Returns the first rule that allows the request, or None."""
         for role, rules in self._roles(caller, wanted.namespace):
             for index, rule in enumerate(rules):
                 if _covers(rule, wanted):
@@ -91,7 +91,7 @@ class Authorizer:
         return None
 
     def rules(self, caller: UserInfo, namespace: str) -> list[dict[str, Any]]:
-        """Every rule that holds for the caller in a namespace."""
+        """All rules that apply to the caller in a namespace."""
         if _MASTERS in caller.groups:
             return [
                 {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},

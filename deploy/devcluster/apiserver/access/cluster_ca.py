@@ -1,4 +1,4 @@
-"""The cluster's own CA and the API's serving certificate: made at start, kept in memory only."""
+"""The CA of the cluster: issues the API server's certificates. Generated at start, kept in memory only."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ NAMES = (
     "10.96.0.1",
     "10.244.0.1",
 )
-"""What the API is called: by people on the host, by pods through the `kubernetes` Service, by the node."""
+"""Names and addresses of the API: on the host, of the Service `kubernetes`, on the node."""
 _YEARS = dt.timedelta(days=3650)
 
 
 class ClusterCa:
-    """Signs what the cluster itself serves with; workload identities are another CA's business."""
+    """Signs serving and client certificates of the API server. It issues no workload identities."""
 
     def __init__(self, now: dt.datetime) -> None:
         self._now = now
@@ -68,11 +68,11 @@ class ClusterCa:
 
     @property
     def pem(self) -> str:
-        """The CA certificate: what clients trust."""
+        """The CA certificate that clients trust, as PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def server_context(self, names: Sequence[str] = NAMES) -> ssl.SSLContext:
-        """TLS for a server that is called by these names and addresses."""
+        """A TLS context with a new serving certificate for these DNS names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives: list[x509.GeneralName] = []
         for name in names:
@@ -94,7 +94,7 @@ class ClusterCa:
         return context
 
     def identify(self, context: ssl.SSLContext, name: str) -> None:
-        """Give a client's TLS context a certificate with this common name."""
+        """Load a new client certificate with this common name into a TLS context."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
@@ -110,7 +110,7 @@ def _load(context: ssl.SSLContext, key: ec.EllipticCurvePrivateKey, certificate:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ) + certificate.public_bytes(serialization.Encoding.PEM)
-    # The ssl module loads from files only. 0600, and gone before anyone connects.
+    # The ssl module loads certificates from files only. The file is 0600 and is removed at once.
     handle, path = tempfile.mkstemp()
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""The roles and bindings that every cluster has: who may administrate, and what everyone may know."""
+"""The ClusterRoles and bindings that every cluster has: administration, discovery, reviews of oneself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ABOUT_ONESELF = {
 
 
 def default_roles() -> list[tuple[str, Obj]]:
-    """(resource, object), as Kubernetes has them: administrators, discovery, reviews of oneself, the token issuer."""
+    """(resource, object) of the default roles and bindings of Kubernetes that the devcluster needs."""
     everything: list[dict[str, Any]] = [
         {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
         {"nonResourceURLs": ["*"], "verbs": ["*"]},

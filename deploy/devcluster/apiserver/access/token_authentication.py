@@ -1,7 +1,7 @@
-"""Who calls: the administrator's bearer token, and service-account tokens that this API issues and checks.
+"""Issues and verifies bearer tokens: the administrator's token and service-account tokens.
 
-Tokens are Kubernetes' bound ones (KEP 1205): a JWT with audience and expiry, whose private claim names namespace,
-service account and pod, and which dies with them. Anyone may check one offline by the published keys.
+Service-account tokens are bound (KEP-1205): a JWT with audience and expiry whose private claim names namespace,
+service account and pod. It is invalid once one of them is deleted. The published keys verify a token offline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ADMINISTRATOR = UserInfo("kubernetes-admin", groups=("system:masters", "system:a
 
 
 class IssuedToken(msgspec.Struct, frozen=True):
-    """A token and when it dies."""
+    """A token and its expiry."""
 
     token: str
     expires_at: float
@@ -39,7 +39,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 
 class TokenAuthenticator:
-    """Issues tokens, and says who a bearer token proves."""
+    """Issues service-account tokens and authenticates bearer tokens."""
 
     def __init__(self, store: Store, *, issuer: str = ISSUER, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -58,7 +58,7 @@ class TokenAuthenticator:
         }
 
     def keys(self) -> dict[str, Any]:
-        """The JWK set: public keys only."""
+        """The JWK set with the public keys (RFC 7517)."""
         return {"keys": [self._jwk]}
 
     def discovery(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class TokenAuthenticator:
         pod: str = "",
         pod_uid: str = "",
     ) -> IssuedToken:
-        """A token of a service account, bound to a pod if one is named. Raises 404 and 409, as TokenRequest does."""
+        """Issue a token of a service account, bound to `pod` if given. Raises 400, 404, 409 as a TokenRequest does."""
         holder = self._store.get("serviceaccounts", namespace, account)
         if holder is None:
             raise not_found("serviceaccounts", account)
@@ -121,7 +121,7 @@ class TokenAuthenticator:
         return IssuedToken(token, float(now + seconds))
 
     def authenticate(self, token: str, audiences: Sequence[str] = ()) -> tuple[UserInfo, list[str]] | None:
-        """Who the token proves, and which of these audiences it is for; none if it proves nobody."""
+        """Returns the user of a token and those of `audiences` that it is valid for, or None if it is invalid."""
         if hmac.compare_digest(token.encode(), self.admin_token.encode()):
             return ADMINISTRATOR, list(audiences) or [self.issuer]
         if len(token) > _MAX_TOKEN:
@@ -148,7 +148,7 @@ class TokenAuthenticator:
         return caller, [one for one in (audiences or [self.issuer]) if one in named]
 
     def _holder(self, private: Any) -> UserInfo | None:
-        """The token's service account and pod, if they still are the ones that it was issued for."""
+        """Returns the user of a token, or None if its service account or pod was deleted since."""
         try:
             namespace, account = private["namespace"], private["serviceaccount"]
             holder = self._store.get("serviceaccounts", namespace, account["name"])

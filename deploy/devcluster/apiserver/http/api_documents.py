@@ -1,4 +1,4 @@
-"""HTTP for what the API says about itself: health, version, discovery, OpenAPI, and the keys of its tokens."""
+"""Serves non-resource paths: health, version, discovery, OpenAPI, and the keys of service-account tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deploy.devcluster.apiserver.http.discovery import VERSION, DiscoveryDocumen
 from deploy.devcluster.apiserver.status_errors import StatusError, method_not_allowed, no_such_path
 
 OPEN = frozenset({"/healthz", "/livez", "/readyz", "/version", "/openid/v1/jwks", "/.well-known/openid-configuration"})
-"""Paths that nobody needs to authenticate for."""
+"""Paths that are served without authentication."""
 _KEY_SET = "application/jwk-set+json"
 _AGGREGATED = "as=APIGroupDiscoveryList"
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
@@ -32,14 +32,14 @@ _PATHS = (
 
 
 class ApiDocuments:
-    """Answers every path that is no resource."""
+    """Responds to requests for non-resource paths."""
 
     def __init__(self, discovery: DiscoveryDocuments, accounts: TokenAuthenticator) -> None:
         self._discovery = discovery
         self._accounts = accounts
 
     def answer(self, request: web.Request, segments: Sequence[str]) -> web.Response:
-        """The document at a path. Raises 404, 405."""
+        """Returns the document at a path. Raises 404, 405."""
         if segments and segments[0] in {"healthz", "livez", "readyz"}:
             return web.Response(body=b"ok", content_type="text/plain")
         if segments == ["openid", "v1", "jwks"]:
@@ -58,7 +58,7 @@ class ApiDocuments:
         return response
 
     def _keys(self, takes: str) -> web.Response:
-        """Kubernetes calls them what RFC 7517 calls them, and refuses those who ask for JSON alone."""
+        """The JWK set, with the media type of RFC 7517. As on Kubernetes, raises 406 if only plain JSON is accepted."""
         if not any(kind.split(";")[0].strip() in {_KEY_SET, "application/*", "*/*"} for kind in takes.split(",")):
             raise StatusError(406, "NotAcceptable", f"only the following media types are accepted: {_KEY_SET}")
         return web.Response(body=msgspec.json.encode(self._accounts.keys()), content_type=_KEY_SET)
@@ -90,17 +90,17 @@ class ApiDocuments:
 
 
 def _openapi_v2(takes: str) -> web.Response:
-    """A document without a single type: `kubectl` needs it to take a List, and checks nothing by it.
+    """An OpenAPI v2 document without types.
 
-    Checking is the server's work (`fieldValidation`), which the documents of version 3 promise for each kind; a List is
-    none, so that `kubectl` asks here, and passes over every type that it does not find.
+    `kubectl` validates through the server (`fieldValidation`), which the v3 documents announce for each kind. A List is
+    no such kind: for a List `kubectl` reads the v2 document, and skips every type that the document lacks.
     """
     title, version = b"Kubernetes", VERSION["gitVersion"].encode()
     if _OPENAPI_V2 not in takes:
         info = {"title": title.decode(), "version": version.decode()}
         return bodies.reply_object({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}})
     info = _text(1, title) + _text(2, version)
-    # An at sign is for those who ask; in an answer it is no media type.
+    # The at sign is valid in an Accept header only, not in a Content-Type.
     return web.Response(body=_text(1, b"2.0") + _text(2, info), content_type=_OPENAPI_V2.replace("@", "."))
 
 

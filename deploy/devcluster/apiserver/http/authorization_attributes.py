@@ -11,9 +11,9 @@ _METHODS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PAT
 
 
 def resource_attributes(request: web.Request, path: RequestInfo, namespace: str) -> Attributes:
-    """What a request below `/api/v1` or `/apis/GROUP/VERSION` asks for; raises nothing, whatever the path.
+    """Attributes of a request below `/api/v1` or `/apis/GROUP/VERSION`. Never raises.
 
-    A list, a watch or a deletion of the one object that `fieldSelector=metadata.name=…` names is about that object.
+    A list, watch or deletion with `fieldSelector=metadata.name=…` has that name.
     """
     plural, name, subresource = (*path.parts, "", "", "")[:3]
     verb = _METHODS.get(request.method, request.method.lower())
@@ -31,5 +31,5 @@ def resource_attributes(request: web.Request, path: RequestInfo, namespace: str)
 
 
 def path_attributes(request: web.Request) -> Attributes:
-    """What a request for a document asks for."""
+    """Attributes of a request for a non-resource path."""
     return Attributes(verb=_METHODS.get(request.method, request.method.lower()), path=request.path)

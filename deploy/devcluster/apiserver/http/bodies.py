@@ -1,4 +1,4 @@
-"""Bodies in and out: size and media types of requests, options, and the shape of responses."""
+"""Reads request bodies and options, with their limits, and writes responses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from deploy.devcluster.apiserver.write.write_options import DeleteOptions, Write
 from shared.io.decoding import UndecodableError, decode_any
 
 MAX_BODY = 3 * 1024 * 1024
-"""Bytes of a request, as Kubernetes has it."""
+"""Bytes of a request body; the limit of Kubernetes."""
 PATCHES = frozenset(
     {
         "application/json-patch+json",
@@ -39,7 +39,7 @@ _DEPTH = 200
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few bytes of them can stand for gigabytes."""
+    """YAML without aliases: a few bytes of them can expand to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Refuse an alias."""
@@ -60,7 +60,7 @@ async def read(request: web.Request) -> bytes:
 
 
 async def read_object(request: web.Request, *media: str) -> Any:
-    """The body as JSON, or as YAML if it says so. Raises 400, 413, 415."""
+    """Decode the body by its media type: JSON, YAML or protobuf. Raises 400, 413, 415."""
     raw = await read(request)
     if request.content_type == protobuf.MEDIA and not media:
         return protobuf.decode(raw)
@@ -80,14 +80,14 @@ def from_yaml(raw: bytes) -> Any:
         pass
     try:
         loaded = yaml.load(raw, Loader=_PlainLoader)  # noqa: S506 (derived from SafeLoader)
-        # Timestamps and the like become what JSON can say; what it cannot is refused.
+        # Timestamps and the like become JSON strings; values without a JSON form are rejected.
         return _shallow(decode_any(msgspec.json.encode(loaded)))
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise bad_request(f"error decoding YAML: {str(error)[:300]}") from error
 
 
 def _shallow(value: Any) -> Any:
-    """Refuse what is nested so deep that walking it would fail later."""
+    """Raises 400 if the value is nested so deep that recursive code would fail."""
     level: list[Any] = [value]
     for _depth in range(_DEPTH):
         below: list[Any] = []
@@ -103,7 +103,7 @@ def _shallow(value: Any) -> Any:
 
 
 def unsupported_media(allowed: Sequence[str]) -> StatusError:
-    """415."""
+    """415 with the accepted media types."""
     return StatusError(
         415,
         "UnsupportedMediaType",
@@ -112,7 +112,7 @@ def unsupported_media(allowed: Sequence[str]) -> StatusError:
 
 
 def options_of(request: web.Request, caller: UserInfo, *, apply: bool = False) -> WriteOptions:
-    """Options of a write: the query's, and the caller's name as field manager. Raises 422."""
+    """Options of a write from the query; the default field manager is the user agent. Raises 422."""
     query = request.query
     manager = query.get("fieldManager", "")
     if len(manager) > 128:
@@ -135,7 +135,7 @@ def options_of(request: web.Request, caller: UserInfo, *, apply: bool = False) -
 
 
 def dry_run(values: Sequence[str]) -> bool:
-    """Whether nothing is to be stored. Raises 422."""
+    """True if the request is a dry run. Raises 422."""
     if any(value not in {"", "All"} for value in values):
         raise _options("dryRun", [unsupported("dryRun", list(values), ("All",))])
     return any(values)
@@ -200,7 +200,7 @@ def _propagation(given: dict[str, Any], query: Mapping[str, str]) -> str:
 async def stream(
     request: web.Request, response: web.StreamResponse, pieces: AsyncGenerator[bytes], first: bytes = b""
 ) -> web.StreamResponse:
-    """Send pieces as they come; headers at once, for clients wait for them, and the first event may be hours away."""
+    """Stream pieces. Sends the headers at once: clients wait for them, and the first event may come hours later."""
     try:
         await response.prepare(request)
         if first:

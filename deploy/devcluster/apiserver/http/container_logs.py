@@ -1,4 +1,4 @@
-"""A container's log, as `kubectl logs` asks for it; whoever runs the containers answers."""
+"""Options of `kubectl logs`, parsed from the query. The kubelet provides the log (`LogSource`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.devcluster.cluster_api import Obj
 
 
 class PodLogOptions(msgspec.Struct, frozen=True):
-    """Which part of which log."""
+    """The container and the part of its log to return."""
 
     container: str
     follow: bool = False
@@ -22,9 +22,9 @@ class PodLogOptions(msgspec.Struct, frozen=True):
     """The run of the container before this one."""
     timestamps: bool = False
     tail_lines: int | None = None
-    """Only so many lines from the end."""
+    """Number of lines from the end; None for all."""
     since: float | None = None
-    """Only lines of this moment or later, in seconds since 1970."""
+    """Earliest time of a line, in seconds since 1970; None for all."""
     limit_bytes: int | None = None
 
 
@@ -33,7 +33,7 @@ LogSource = Callable[[str, str, PodLogOptions], AsyncGenerator[bytes]]
 
 
 def options(request: web.Request, pod: Obj, now: float) -> PodLogOptions:
-    """The query's options; without a container, the pod's only one. Raises 400, 422."""
+    """Parse the query. The default container is the annotated one, or the only one. Raises 400, 422."""
     query = request.query
     spec = pod["spec"]
     names = [one["name"] for group in ("containers", "initContainers") for one in spec.get(group) or ()]

@@ -1,4 +1,4 @@
-"""What the API says about itself: groups, resources, versions, and the OpenAPI documents that `kubectl` reads."""
+"""Discovery and OpenAPI documents: groups, versions, resources and schemas, as `kubectl` reads them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ VIRTUAL: tuple[_Virtual, ...] = (
     ("authorization.k8s.io", "v1", "localsubjectaccessreviews", "LocalSubjectAccessReview", True),
     ("events.k8s.io", "v1", "events", "Event", True),
 )
-"""(group, version, plural, kind, namespaced) that can be created only: nothing is stored under them."""
+"""(group, version, plural, kind, namespaced) of resources that can only be created; they are not stored."""
 
 
 def subresources(kind: ResourceKind) -> list[tuple[str, str, str, list[str]]]:
@@ -61,7 +61,7 @@ def subresources(kind: ResourceKind) -> list[tuple[str, str, str, list[str]]]:
 
 
 class DiscoveryDocuments:
-    """Documents over the kinds, rendered once for each change of the kinds."""
+    """Documents about the registered kinds, rendered once per epoch of the registry."""
 
     def __init__(self, kinds: KindRegistry) -> None:
         self._kinds = kinds
@@ -146,7 +146,7 @@ class DiscoveryDocuments:
         return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": rows}
 
     def aggregated(self, *, core: bool) -> bytes:
-        """All of it in one document (`apidiscovery.k8s.io/v2`), of the core group or of the others."""
+        """Aggregated discovery (`apidiscovery.k8s.io/v2`) of the core group or of all named groups."""
         return self._once(f"aggregated {core}", lambda: self._aggregated(core=core))
 
     def _aggregated(self, *, core: bool) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class DiscoveryDocuments:
     # --- OpenAPI v3 -----------------------------------------------------------------------------------------------
 
     def openapi_index(self) -> bytes:
-        """`/openapi/v3`: where the documents are, with a hash that changes when they do."""
+        """`/openapi/v3`: paths of the documents, each with a hash of its content."""
 
         def make() -> dict[str, Any]:
             paths: dict[str, Any] = {}
@@ -188,7 +188,7 @@ class DiscoveryDocuments:
         return self._once("openapi", make)
 
     def openapi(self, group: str, version: str) -> bytes | None:
-        """One document: the operations of each kind, and the schemas of custom ones."""
+        """One OpenAPI v3 document: operations and schemas of the kinds of a group version."""
         if version not in self._groups().get(group, ()):
             return None
         return self._once(f"openapi {group}/{version}", lambda: self._document(group, version))

@@ -1,6 +1,6 @@
-"""HTTP: requests to calls of reader and writer, results and refusals to responses.
+"""HTTP handlers: authenticate, authorize, call reader or writer, and encode the result or the error.
 
-One handler for everything: which kinds there are changes while it runs, and the path says all that a router would.
+One route serves all paths, because the set of kinds changes while the server runs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class RequestHandlers:
-    """The API's HTTP face."""
+    """Handles all requests to the API."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class RequestHandlers:
         self.subresources = SubresourceHandlers(store, writer, accounts, clock)
 
     def application(self) -> web.Application:
-        """An aiohttp application that answers every path."""
+        """The aiohttp application, with one route for all paths."""
         application = web.Application(client_max_size=bodies.MAX_BODY)
         application.router.add_route("*", "/{path:.*}", self._answer)
         return application
@@ -90,7 +90,7 @@ class RequestHandlers:
         except (ConnectionError, web.HTTPException):
             raise
         except Exception as error:  # noqa: BLE001 (the rim)
-            # A bug of ours: the client gets a Status all the same, and the log the traceback.
+            # A bug: the client receives a Status, and the log the traceback.
             _log.exception("request failed", extra={"method": request.method, "path": request.path})
             what = f"Internal error occurred: {type(error).__name__}"
             return bodies.reply_object(status_object(500, "InternalError", what), status=500)
@@ -224,7 +224,7 @@ class RequestHandlers:
 
     async def _watch(self, request: web.Request, query: ListOptions) -> web.StreamResponse:
         wanted = whole(request.query, "timeoutSeconds")
-        # Kubernetes' own: half an hour to an hour, so that watches do not all end together.
+        # As on Kubernetes: 30 to 60 minutes at random, so that watches do not all end together.
         seconds = float(wanted) if wanted else random.uniform(1800, 3600)  # noqa: S311 (no secret)
         lines = self._reader.watch(
             query,
@@ -245,7 +245,7 @@ class RequestHandlers:
         patch = await bodies.read_object(request, *bodies.PATCHES)
         if media in bodies.YAML:
             if self._store.get(target.kind.resource, *target.key) is None:
-                # To apply what is not there is to create it, by name: the one way to allow just one new object.
+                # Applying a missing object creates it, so the verb `create` on that name is required as well.
                 wanted = resource_attributes(
                     request,
                     RequestInfo(

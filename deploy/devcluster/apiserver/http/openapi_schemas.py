@@ -1,6 +1,6 @@
-"""Schemas as OpenAPI documents have them: shared types by reference, Kubernetes' extensions spelled out.
+"""Converts schemas to their OpenAPI form: shared types become references, merge keys become extensions.
 
-`kubectl explain` prints them, `kubectl apply` finds merge keys in them.
+`kubectl explain` prints the schemas; `kubectl apply` reads the merge keys.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema, shapes
 from deploy.devcluster.apiserver.kinds.kind_registry import KindVersion, ResourceKind, metadata_schema
 
 _OWN = frozenset({"title", "x-kubernetes-patch-merge-key"})
-"""Keys that mean something else outside."""
+"""Keys with another meaning in OpenAPI."""
 
 
 def published(kind: ResourceKind, version: KindVersion, schemas: dict[str, Any]) -> Schema:

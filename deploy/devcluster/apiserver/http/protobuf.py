@@ -1,13 +1,13 @@
-"""Kubernetes' protobuf encoding, read only, for the kinds that `kubectl create` makes from its flags.
+"""Decodes Kubernetes' protobuf encoding for the kinds that `kubectl create` makes from its flags.
 
-Since 1.32 `kubectl create configmap`, `create token`, `auth can-i` and the like send protobuf and do not fall back to
-JSON, while everything that comes from a file stays JSON. So: a reader of the wire format over a table of field
-numbers, and a refusal that says so for what is not in the table. Responses are always JSON, which they accept.
+Since 1.32 `kubectl create configmap`, `create token`, `auth can-i` and similar commands send protobuf and do not fall
+back to JSON; manifests are sent as JSON. This decoder reads the wire format by a table of field numbers and rejects
+fields that are not in the table. Responses are always JSON, which these commands accept.
 
 A field is `number:name=type`. Types: `s` string, `i` integer, `b` boolean, `y` bytes, `t` time, `x` integer or string,
-`q` quantity, `{T}` map, `T` message, `-` nothing that matters; `[…]` repeated. `*` marks a pointer: it is present when
-its value is zero, other zeros are dropped, as Go's JSON does. A field without a name is a message whose fields are the
-outer one's in JSON. What a pod is made of stands in `wire.txt` (`tools/kubernetes_wire.py` writes it).
+`q` quantity, `{T}` map, `T` message, `-` ignored; `[…]` repeated. `*` marks a pointer: it is present even if its value
+is zero; other zeros are dropped, as Go's JSON encoder does. The fields of an unnamed message are inlined in JSON. The
+types of a pod are in `wire.txt`, which `tools/kubernetes_wire.py` generates.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _messages() -> dict[str, dict[int, _Field]]:
 
 
 def decode(raw: bytes) -> Obj:
-    """The object in a body. Raises 400."""
+    """Decode a body into an object. Raises 400."""
     try:
         return _unwrap(raw)
     except (ValueError, IndexError, RecursionError) as error:
@@ -217,7 +217,7 @@ def _scalar(name: str, value: int | memoryview) -> Any:
         case "y":
             return base64.b64encode(_bytes(value)).decode()
         case "-" | "t":
-            return None  # times are the server's to set
+            return None  # the server sets times
         case "q":
             return _message("Quantity", _bytes(value)).get("string", "0")
         case "x":

@@ -1,4 +1,4 @@
-"""What a request is about: its path, query and media types, parsed."""
+"""Parses the path, the query and the Accept header of a request. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class RequestInfo(msgspec.Struct, frozen=True):
     version: str
     namespace: str
     parts: tuple[str, ...]
-    """Plural, name, subresource: as many as there are."""
+    """Plural, name and subresource, as far as the path has them."""
 
 
 def split(segments: Sequence[str]) -> RequestInfo:
-    """Segments of a path that starts with `api` or `apis`. Raises 404."""
+    """Parse the segments of a path that begins with `api` or `apis`. Raises 404."""
     if segments[0] == "api":
         group, version, rest = "", segments[1], list(segments[2:])
     elif len(segments) >= 3:
@@ -39,7 +39,7 @@ def split(segments: Sequence[str]) -> RequestInfo:
 
 
 def find(kinds: KindRegistry, path: RequestInfo) -> ResourceTarget:
-    """The kind behind a path. Raises 404."""
+    """Resolve the kind and the object of a path. Raises 404."""
     found = kinds.at(path.group, path.version, path.parts[0])
     name = path.parts[1] if len(path.parts) > 1 else ""
     if found is None or (found[0].namespaced and name and not path.namespace):
@@ -50,7 +50,7 @@ def find(kinds: KindRegistry, path: RequestInfo) -> ResourceTarget:
 
 
 def form_of(accept: str) -> ObjectForm:
-    """What the `Accept` header asks for; raises 406 if it takes nothing that is offered."""
+    """The requested form of objects, from the `Accept` header. Raises 406 if none is supported."""
     offers = [[part.strip() for part in one.split(";")] for one in accept.split(",") if one.strip()]
     for media, *parameters in offers:
         if media not in {"application/json", "*/*", "application/*"}:
@@ -70,7 +70,7 @@ def form_of(accept: str) -> ObjectForm:
 
 
 def flag(query: Mapping[str, str], name: str) -> bool | None:
-    """A boolean of the query, if it is there. Raises 400."""
+    """A boolean of the query, or None if absent. Raises 400."""
     value = query.get(name)
     if value is None or value == "":
         return None
@@ -82,7 +82,7 @@ def flag(query: Mapping[str, str], name: str) -> bool | None:
 
 
 def whole(query: Mapping[str, str], name: str) -> int | None:
-    """A number of the query, if it is there. Raises 400."""
+    """A whole number of the query, or None if absent. Raises 400."""
     value = query.get(name)
     if not value:
         return None

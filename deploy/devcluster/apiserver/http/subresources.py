@@ -1,4 +1,4 @@
-"""HTTP for what hangs below an object: `scale`, `log`, `token`, `binding`, `eviction`, `finalize`."""
+"""HTTP handlers of subresources: `scale`, `log`, `token`, `binding`, `eviction`, `finalize`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SUCCESS = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Suc
 
 
 class SubresourceHandlers:
-    """Answers requests for subresources; `status` is none of them, it is a part of the object."""
+    """Handles subresources other than `status`, which `handlers` treats as a part of the object."""
 
     def __init__(
         self, store: Store, writer: ObjectWriter, accounts: TokenAuthenticator, clock: Callable[[], float]
@@ -33,7 +33,7 @@ class SubresourceHandlers:
         self._accounts = accounts
         self._clock = clock
         self.log_source: container_logs.LogSource | None = None
-        """Where logs come from; none: requests for logs are answered 501."""
+        """The source of logs. Requests for logs return 501 if None."""
 
     def _stored(self, target: ResourceTarget) -> StoredObject:
         stored = self._store.get(target.kind.resource, *target.key)
@@ -42,7 +42,7 @@ class SubresourceHandlers:
         return stored
 
     async def answer(self, request: web.Request, caller: UserInfo, target: ResourceTarget) -> web.StreamResponse:
-        """Raises 404 for what there is not, and what the subresource raises."""
+        """Handle a request. Raises 404 for an unknown subresource, and the errors of the subresource."""
         match (target.kind.resource, target.subresource, request.method):
             case (_, "scale", "GET" | "PUT" | "PATCH") if target.kind.scale:
                 return await self._scale(request, caller, target)
@@ -109,6 +109,6 @@ class SubresourceHandlers:
             raise StatusError(501, "NotImplemented", "nobody here keeps logs")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         pieces = self.log_source(target.namespace, target.name, options)
-        # A refusal ("no such previous container") comes with the first piece, and needs the status line.
+        # An error (no previous container) is raised with the first piece, before the status line is sent.
         first = await anext(pieces, b"")
         return await bodies.stream(request, response, pieces, first)

@@ -1,4 +1,4 @@
-"""The built-in kinds, as a table."""
+"""The table of built-in kinds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _kind(
 
 
 def built_in() -> tuple[ResourceKind, ...]:
-    """All of them, in the order in which discovery names them."""
+    """All built-in kinds, in the order of discovery."""
     hooks, rbac = "admissionregistration.k8s.io", "rbac.authorization.k8s.io"
     return (
         _kind("", "Namespace", "namespaces", "ns", namespaced=False, status=True),
@@ -82,7 +82,7 @@ def built_in() -> tuple[ResourceKind, ...]:
             namespaced=False,
             generation=True,
         ),
-        # Kept, and acted on by nobody: here is one node, and every pod may reach every other.
+        # Stored without effect: there is one node, and every pod may reach every other pod.
         _kind("autoscaling", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", status=True, version="v2"),
         _kind("networking.k8s.io", "NetworkPolicy", "networkpolicies", "netpol", generation=True),
         _kind(rbac, "Role", "roles"),

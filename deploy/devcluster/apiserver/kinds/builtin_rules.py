@@ -1,7 +1,7 @@
-"""The rules of the built-in kinds that go beyond types: names, references inside an object, what may not change.
+"""Validation of built-in kinds beyond types: names, references inside an object, immutable fields. Pure.
 
-A selection of Kubernetes' own validation: what a person is likely to get wrong, and what the devcluster's other
-parts must be able to rely on. Sentences are Kubernetes'.
+A selection of Kubernetes' validation: likely mistakes of users, and what other parts of the devcluster rely on. The
+messages are those of Kubernetes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _VALUE_SAYS = (
 
 
 def check_name(resource: str, name: str, *, generated: bool = False) -> list[StatusCause]:
-    """The name of an object; with `generated`, a prefix of one."""
+    """Check the name of an object, or with `generated` a `generateName` prefix."""
     path = "metadata.generateName" if generated else "metadata.name"
     if generated:
         name = name.rstrip("-.") + "x"
@@ -82,7 +82,7 @@ def check_name(resource: str, name: str, *, generated: bool = False) -> list[Sta
 
 
 def check_metadata(metadata: dict[str, Any]) -> list[StatusCause]:
-    """Labels, annotations, owner references and finalizers."""
+    """Check labels, annotations and owner references."""
     causes = list(_check_labels(metadata.get("labels") or {}, "metadata.labels"))
     annotations: dict[str, str] = metadata.get("annotations") or {}
     for key in annotations:
@@ -204,7 +204,7 @@ def _check_volumes(volumes: Sequence[dict[str, Any]], path: str) -> Iterable[Sta
 
 
 def check_pod_spec(spec: dict[str, Any], path: str) -> Iterable[StatusCause]:
-    """A pod's spec, also inside a template."""
+    """Check the spec of a pod or of a pod template."""
     volumes = {str(volume.get("name")) for volume in spec.get("volumes") or ()}
     yield from _check_volumes(spec.get("volumes") or (), f"{path}.volumes")
     if not spec.get("containers"):
@@ -433,7 +433,7 @@ _NEED_SPEC = frozenset({"pods", "services", "deployments.apps", "replicasets.app
 
 
 def check(resource: str, obj: Obj, old: Obj | None) -> list[StatusCause]:
-    """What is wrong with an object of a built-in kind (and with changing `old` to it)."""
+    """Causes why an object of a built-in kind is invalid, or may not replace `old`."""
     if resource in _NEED_SPEC and not isinstance(obj.get("spec"), dict):
         return [required("spec")]
     rule = _RULES.get(resource)

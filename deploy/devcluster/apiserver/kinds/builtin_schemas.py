@@ -1,8 +1,8 @@
-"""The built-in kinds' fields as schemas, so that one engine checks built-in kinds and custom resources alike.
+"""Structural schemas of the built-in kinds, so that one engine (`schema.py`) validates built-in and custom kinds.
 
-`shapes.txt` lists each type on a line (`tools/kubernetes_shapes.py` writes it and explains the notation); here it
-becomes the same structural schemas that a CustomResourceDefinition carries, plus `title` (the Go type, which error
-sentences name) and `x-kubernetes-patch-merge-key` (what a strategic merge patch needs).
+`shapes.txt` has one type per line; `tools/kubernetes_shapes.py` generates it and explains the notation. The schemas
+have the form of a CustomResourceDefinition's, plus `title` (the Go type, which error messages name) and
+`x-kubernetes-patch-merge-key` (for strategic merge patches).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PLAIN: dict[str, Schema] = {
 
 @cache
 def shapes() -> dict[str, Schema]:
-    """All types by their Go name; read once, shared, never to be changed."""
+    """All schemas by Go type. Cached and shared: callers must not modify them."""
     rows = [line.split(" ") for line in Path(__file__).with_name("shapes.txt").read_text().splitlines()]
     types: dict[str, Schema] = {row[0]: {"type": "object", "title": row[0]} for row in rows}
     memo: dict[str, Schema] = {}

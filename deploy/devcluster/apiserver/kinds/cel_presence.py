@@ -1,7 +1,7 @@
-"""Rules about which fields are there: the one part of CEL (`x-kubernetes-validations`) that is run.
+"""Evaluates CEL rules (`x-kubernetes-validations`) about the presence of fields. Pure.
 
-`has(self.a) || (has(self.b) && has(self.c))` and the like, which is what definitions need that Kubernetes forbids
-`anyOf` at the root of. Every other rule is stored and not run. Pure.
+Supported is `has(self.a) || (has(self.b) && has(self.c))` and similar: Kubernetes allows no `anyOf` at the root of a
+schema with a status, so definitions use such rules instead. All other rules are stored and not evaluated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"\s*(?:has\(self\.(\w+)\)|(&&|\|\||[()]))")
 
 
 def holds(rule: str, value: Mapping[str, Any]) -> bool:
-    """Whether the rule holds for an object; true for a rule that is of another sort."""
+    """True if the rule holds for an object, or if the rule is not about presence."""
     tokens: list[bool | str] = []
     end = 0
     text = rule.strip()

@@ -1,6 +1,6 @@
-"""A CustomResourceDefinition as a kind: names, versions with schemas and printed columns, subresources.
+"""Converts a CustomResourceDefinition to a kind: names, versions, schemas, printer columns, subresources. Pure.
 
-Also the definition's own rules and the status that Kubernetes gives it: here it is established at once.
+Also validates the definition, and makes its status: a definition is established at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STEP = re.compile(
 
 
 def kind_of(crd: Obj) -> ResourceKind:
-    """The kind that a definition defines."""
+    """The kind of a definition."""
     spec = crd["spec"]
     names = spec["names"]
     versions = sorted(spec["versions"], key=lambda one: _priority(one["name"]), reverse=True)
@@ -127,7 +127,7 @@ def json_path(obj: Any, path: str) -> list[Any]:
 
 
 def established(crd: Obj, now: str) -> dict[str, Any]:
-    """The status of a definition that is served."""
+    """The status of an established definition."""
     spec, old = crd["spec"], crd.get("status") or {}
     stored: list[str] = list(old.get("storedVersions") or ())
     storage = next((one["name"] for one in spec["versions"] if one.get("storage")), "")
@@ -153,7 +153,7 @@ def established(crd: Obj, now: str) -> dict[str, Any]:
 
 
 def check(crd: Obj) -> Iterable[StatusCause]:
-    """What is wrong with a definition."""
+    """Causes why a definition is invalid."""
     spec = crd["spec"]
     names, group = spec.get("names") or {}, spec.get("group", "")
     wanted = f"{names.get('plural')}.{group}"
@@ -197,7 +197,7 @@ _AT_ROOT = frozenset(
         *("properties", "externalDocs", "example", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations"),
     }
 )
-"""What a schema may say of a whole object that has a status of its own (apiextensions' validation)."""
+"""Keywords allowed at the root of a schema with a status subresource (apiextensions validation)."""
 
 
 def _check_root(schema: dict[str, Any], path: str) -> Iterable[StatusCause]:
@@ -220,12 +220,12 @@ _FORMS: dict[str, Any] = {
     "x-kubernetes-embedded-resource": bool,
     "x-kubernetes-validations": list,
 }
-"""JSON type of each keyword: the engine reads them without asking again."""
+"""JSON type of each keyword; `schema.py` relies on them."""
 _TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array"})
 
 
 def _check_schema(schema: Any, path: str, depth: int = 0) -> Iterable[StatusCause]:
-    """What the engine could stumble over; the schema itself and everything below it."""
+    """Causes why `schema.py` could not evaluate a schema or one nested in it."""
     if not isinstance(schema, dict) or depth > 60:
         yield wrong(path, "", "must be a schema, nested at most 60 deep")
         return
@@ -248,7 +248,7 @@ def _check_schema(schema: Any, path: str, depth: int = 0) -> Iterable[StatusCaus
 
 
 def _below(schema: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Schemas inside a schema, by their step."""
+    """Nested schemas with their path steps."""
     for key, below in (schema.get("properties") or {}).items():
         yield f"properties[{key}]", below
     for name in ("items", "not"):
@@ -270,7 +270,7 @@ def _compiles(pattern: Any) -> bool:
 
 
 def _quiet() -> Any:
-    """Options under which RE2 does not print what it refuses."""
+    """Options that keep RE2 from logging invalid patterns."""
     options = re2.Options()
     options.log_errors = False
     return options

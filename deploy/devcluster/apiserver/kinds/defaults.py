@@ -1,7 +1,6 @@
-"""What Kubernetes fills in when an object of a built-in kind does not say it.
+"""Defaults of built-in kinds: fills in fields that an object leaves out, as Kubernetes does.
 
-Only what others then rely on: the kubelet and the controllers of the devcluster, `kubectl`'s comparisons and
-printouts, and programs that read the objects.
+Only defaults that other components rely on: kubelet and controllers of the devcluster, `kubectl`, and clients.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def _volume(volume: dict[str, Any]) -> None:
 
 
 def pod_spec(spec: dict[str, Any]) -> None:
-    """Defaults of a pod's spec, also inside a template."""
+    """Fill in the defaults of a pod spec or of a template's."""
     _set(
         spec,
         restartPolicy="Always",
@@ -252,6 +251,6 @@ _DEFAULTS: dict[str, Callable[[Obj], None]] = {
 
 
 def fill(resource: str, obj: Obj) -> None:
-    """Fill an object of a built-in kind in, in place; its types have been checked before."""
+    """Fill in the defaults of an object in place. Its types must have been checked."""
     if filler := _DEFAULTS.get(resource):
         filler(obj)

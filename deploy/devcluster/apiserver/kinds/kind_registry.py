@@ -1,8 +1,7 @@
-"""What kinds the API serves: the built-in ones, and those that CustomResourceDefinitions add while it runs.
+"""The registry of served kinds: built-in ones, and those that CustomResourceDefinitions add at run time.
 
-A kind is looked up by its path (group, version, plural), by what an object says of itself (group, version, kind), or
-by the name that the devcluster's own parts use (`deployments.apps`). All versions of a kind share one storage; a
-conversion only rewrites `apiVersion`.
+Kinds are looked up by path (group, version, plural), by an object's `apiVersion` and `kind`, or by resource name
+(`deployments.apps`). All versions of a kind share one storage; conversion only rewrites `apiVersion`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class PrinterColumn(msgspec.Struct, frozen=True):
     format: str = ""
     description: str = ""
     priority: int = 0
-    """Above 0: only with `-o wide`."""
+    """Printed only with `-o wide` if above 0."""
 
 
 class KindVersion(msgspec.Struct, frozen=True):
@@ -39,18 +38,18 @@ class KindVersion(msgspec.Struct, frozen=True):
     columns: tuple[PrinterColumn, ...] = ()
     served: bool = True
     deprecation: str = ""
-    """Warning that its use is answered with; empty: not deprecated."""
+    """Warning in responses. Empty if the version is not deprecated."""
 
 
 class ScalePaths(NamedTuple):
-    """Where an object has what its `scale` subresource shows; JSON paths."""
+    """JSON paths of the fields behind the `scale` subresource."""
 
     replicas: str
     """In spec."""
     current: str
     """Replicas in status."""
     selector: str
-    """In status; empty: it shows none."""
+    """In status. Empty if there is none."""
 
 
 class ResourceKind(msgspec.Struct, frozen=True, eq=False):
@@ -62,14 +61,14 @@ class ResourceKind(msgspec.Struct, frozen=True, eq=False):
     plural: str
     singular: str
     versions: tuple[KindVersion, ...]
-    """The most preferred first; objects are kept as they came, whatever their version."""
+    """Preferred version first. Objects are stored in the version in which they were written."""
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     status: bool = False
-    """Has a `status` subresource: a main write leaves `status` alone, a status write everything else."""
+    """True if there is a `status` subresource: then `status` and the rest are written separately."""
     scale: ScalePaths | None = None
-    """If it has a `scale` subresource."""
+    """Paths of the `scale` subresource; None if there is none."""
     generation: bool = False
     """`metadata.generation` counts changes of everything but `metadata` and `status`."""
     custom: bool = False
@@ -81,7 +80,7 @@ class ResourceKind(msgspec.Struct, frozen=True, eq=False):
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def version(self, name: str) -> KindVersion | None:
-        """A served version by its name."""
+        """Returns a served version by name, or None."""
         for version in self.versions:
             if version.name == name and version.served:
                 return version
@@ -89,7 +88,7 @@ class ResourceKind(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def preferred(self) -> KindVersion:
-        """The version that clients who do not say get."""
+        """The default version."""
         return next((version for version in self.versions if version.served), self.versions[0])
 
     def api_version(self, version: str = "") -> str:
@@ -119,12 +118,12 @@ class ResourceTarget(msgspec.Struct, frozen=True):
 
 
 class KindRegistry:
-    """All kinds, by every name that they are asked for."""
+    """All served kinds."""
 
     def __init__(self, kinds: tuple[ResourceKind, ...]) -> None:
         self._kinds: dict[str, ResourceKind] = {kind.resource: kind for kind in kinds}
         self.epoch = 0
-        """Grows with every change: what was rendered from the kinds (discovery, OpenAPI) is good for one epoch."""
+        """Incremented by every change; documents rendered from the kinds are valid for one epoch."""
 
     def __iter__(self) -> Iterator[ResourceKind]:
         return iter(list(self._kinds.values()))
@@ -140,7 +139,7 @@ class KindRegistry:
         return (kind, found) if kind and found else None
 
     def of(self, api_version: str, kind_name: str) -> tuple[ResourceKind, KindVersion] | None:
-        """By what an object says of itself."""
+        """By the `apiVersion` and `kind` of an object."""
         group, _, version = api_version.rpartition("/")
         for kind in self._kinds.values():
             if kind.group == group and kind.kind == kind_name and (found := kind.version(version)):
@@ -148,16 +147,16 @@ class KindRegistry:
         return None
 
     def add(self, kind: ResourceKind) -> None:
-        """Serve a kind from now on, or serve it differently."""
+        """Add or replace a kind."""
         self._kinds[kind.resource] = kind
         self.epoch += 1
 
     def remove(self, resource: str) -> None:
-        """No longer serve a kind."""
+        """Remove a kind."""
         if self._kinds.pop(resource, None):
             self.epoch += 1
 
 
 def metadata_schema() -> Schema:
-    """Schema of `metadata`, of every kind."""
+    """Schema of `metadata`."""
     return shapes()["ObjectMeta"]

@@ -1,6 +1,6 @@
-"""From what a client sent to an object that may be stored: types, unknown fields, defaults, rules.
+"""Validates an object of a client and fills in defaults: types, unknown fields, defaults, rules. Pure.
 
-Pure: an object goes in, a new one comes out, or a refusal is raised.
+Each function returns a new object or raises a `StatusError`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from deploy.devcluster.cluster_api import Obj
 from shared.io.decoding import UndecodableError, decode_any
 
 Validation = Literal["Strict", "Warn", "Ignore"]
-"""What happens to fields that a kind does not have: refused, dropped with a warning, dropped."""
+"""Treatment of unknown fields: rejected, dropped with a warning, dropped."""
 
 
 def check_identity(kind: ResourceKind, version: KindVersion, body: Any) -> Obj:
-    """The body is an object of this kind; a missing `apiVersion` or `kind` is filled in."""
+    """Fill in missing `apiVersion` and `kind`. Raises 400 if the body is no object of this kind."""
     if not isinstance(body, dict):
         raise bad_request("the object provided is unrecognized (must be of type object)")
     wanted = kind.api_version(version.name)
@@ -35,7 +35,7 @@ def check_identity(kind: ResourceKind, version: KindVersion, body: Any) -> Obj:
 
 
 def _check_early(metadata: Any) -> None:
-    """Types of what is needed before the whole object is checked."""
+    """Check the types of fields that are read before the whole object is validated."""
     if not isinstance(metadata, dict):
         raise bad_request("metadata is no object")
     for key in ("name", "generateName", "namespace", "uid", "resourceVersion"):
@@ -55,7 +55,7 @@ def conform(
     validation: Validation = "Ignore",
     warnings: list[str] | None = None,
 ) -> Obj:
-    """Types checked, unknown fields dealt with, defaults filled in. Raises 400 and 422."""
+    """Check types, treat unknown fields, fill in defaults. Raises 400, 422."""
     found = FitResult([], [], [], decode=not kind.custom)
     if kind.custom:
         meta = FitResult([], [], [], decode=True)
@@ -144,7 +144,7 @@ def _distinct(causes: list[StatusCause]) -> list[StatusCause]:
 
 
 def check_rules(kind: ResourceKind, obj: Obj, old: Obj | None) -> None:
-    """Names, metadata, and the kind's own rules. Raises 422."""
+    """Check name, metadata and the rules of the kind. Raises 422."""
     metadata = obj["metadata"]
     causes = builtin_rules.check_name(kind.resource, metadata.get("name", "")) if old is None else []
     causes += builtin_rules.check_metadata(metadata)
@@ -157,7 +157,7 @@ def check_rules(kind: ResourceKind, obj: Obj, old: Obj | None) -> None:
 
 
 def body_object(raw: bytes) -> Any:
-    """JSON from a request. Raises 400."""
+    """Decode the JSON body of a request. Raises 400."""
     try:
         return decode_any(raw)
     except UndecodableError as error:
@@ -165,7 +165,7 @@ def body_object(raw: bytes) -> Any:
 
 
 def main_part(kind: ResourceKind, obj: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metadata.generation` counts changes of."""
+    """The fields whose changes `metadata.generation` counts."""
     left = (
         {"metadata", "apiVersion", "kind", "status"}
         if kind.status or kind.custom
@@ -175,5 +175,5 @@ def main_part(kind: ResourceKind, obj: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_resource_version() -> StatusError:
-    """A new object has no resource version."""
+    """400: an object to be created has a resource version."""
     return bad_request("resourceVersion should not be set on objects to be created")

@@ -1,4 +1,4 @@
-"""What `kubectl get` prints of the built-in kinds: a column is a name and a function of the object and the time."""
+"""Columns of `kubectl get` for the built-in kinds: a name, and a function of object and time. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PENDING = "<none>"
 
 
 def duration(seconds: float) -> str:
-    """Like `kubectl`: `12s`, `3m4s`, `5h`, `2d`."""
+    """Format seconds as `kubectl` does: `12s`, `3m4s`, `5h`, `2d`."""
     whole = max(0, int(seconds))
     if whole < 120:
         return f"{whole}s"
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def age(stamp: Any, now: float) -> str:
-    """How long ago a timestamp was."""
+    """The age of a timestamp, formatted by `duration`."""
     try:
         moment = calendar.timegm(time.strptime(str(stamp)[:19], "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
@@ -43,7 +43,7 @@ def age(stamp: Any, now: float) -> str:
 
 
 def at(obj: Any, path: str) -> Any:
-    """The value at a dotted path, or none."""
+    """The value at a dotted path, or None."""
     for step in path.split("."):
         obj = obj.get(step) if isinstance(obj, dict) else None
     return obj

@@ -1,8 +1,7 @@
-"""Make an object fit its schema: prune what is unknown, fill in defaults, and name what is wrong.
+"""Validates values against structural schemas (`apiextensions.k8s.io/v1`), prunes unknown fields, fills in defaults.
 
-Structural schemas as Kubernetes has them (`apiextensions.k8s.io/v1`): `fit` returns a new value and collects, in a
-`FitResult`, unknown fields (a client chooses whether they are refused, warned about or dropped) and causes in the
-sentences that Kubernetes gives. Of CEL rules (`x-kubernetes-validations`) only those about presence are run.
+`fit` returns a new value, and collects unknown fields and causes (in the messages of Kubernetes) in a `FitResult`. Of
+CEL rules (`x-kubernetes-validations`) only those about presence are evaluated. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _COMPOSITES = ("allOf", "anyOf", "oneOf", "not")
 
 
 class TypeMismatch(msgspec.Struct, frozen=True):
-    """A value of the wrong JSON type in a built-in kind: Kubernetes cannot even decode that (400)."""
+    """A value of the wrong JSON type in a built-in kind: Kubernetes fails to decode it (400)."""
 
     found: str
     """JSON type: `string`, `number`, …"""
@@ -41,18 +40,18 @@ class TypeMismatch(msgspec.Struct, frozen=True):
 
 
 class FitResult(msgspec.Struct):
-    """What `fit` found."""
+    """Findings of `fit`."""
 
     unknown: list[str] = []
-    """Paths of fields that the schema does not have; they were dropped."""
+    """Paths of unknown fields, which were dropped."""
     causes: list[StatusCause] = []
     mismatches: list[TypeMismatch] = []
     decode: bool = False
-    """Wrong types are `mismatches` (built-in kinds) instead of `causes` (custom resources)."""
+    """True if wrong types are `mismatches` (built-in kinds) instead of `causes` (custom resources)."""
 
 
 def fit(schema: Schema, value: Any, path: str, found: FitResult, parent: str = "") -> Any:
-    """The value as the schema wants it: a new object; what is wrong is added to `found`."""
+    """Returns the pruned and defaulted value; adds findings to `found`."""
     if schema.get("x-kubernetes-int-or-string"):
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             _mistyped(value, "integer,string", path, found, parent)
@@ -107,7 +106,7 @@ _TYPES = {
 
 
 def json_type(value: Any) -> str:
-    """Name of the JSON type of a value."""
+    """The JSON type of a value."""
     name = _TYPES.get(type(value))
     if name is not None:
         return name

@@ -1,7 +1,7 @@
-"""Lists, page by page, and watches: the wire's side of the store.
+"""Lists (paged) and watches, encoded for clients.
 
-An item or an event is encoded once for each version of its kind, and then only copied, however many read it. A page
-after the first comes from the list as it was when the first was read.
+Each object is encoded once per API version, however many clients read it. Later pages of a list are served from a
+snapshot taken with the first page.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from shared.io.decoding import decode
 
 _SNAPSHOTS, _SNAPSHOT_SECONDS = 32, 300.0
 _BATCH = 64 * 1024
-"""Bytes of a watch that are collected before they are written."""
+"""Bytes of watch events that are collected into one write."""
 
 
 class ObjectForm(msgspec.Struct, frozen=True):
-    """How the client wants objects."""
+    """The form in which a client requests objects."""
 
     kind: str = ""
-    """Empty: as they are; `Table` or `PartialObjectMetadata`."""
+    """`Table`, `PartialObjectMetadata`, or empty for whole objects."""
     include: str = "Metadata"
-    """What comes with a row of a table."""
+    """The object in a table row: `None`, `Metadata` or `Object`."""
 
 
 class ListOptions(msgspec.Struct, frozen=True):
-    """Which objects, of one kind."""
+    """Selects objects of one kind for a list or a watch."""
 
     kind: ResourceKind
     version: KindVersion
@@ -59,7 +59,7 @@ class ListOptions(msgspec.Struct, frozen=True):
         return self.kind.api_version(self.version.name)
 
     def wants(self, stored: StoredObject | None) -> bool:
-        """Whether an object is meant."""
+        """True if an object is selected."""
         return stored is not None and (self.matches is None or self.matches(stored.obj))
 
 
@@ -70,7 +70,7 @@ class _ListSnapshot(msgspec.Struct, frozen=True):
 
 
 class ListWatch:
-    """Answers lists and watches."""
+    """Serves lists and watches from the store."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class ListWatch:
         bookmark_seconds: float = 60.0,
         streaming_lists: bool = True,
     ) -> None:
-        """`streaming_lists`: watches may begin with all there is, as servers allow since 1.32 at the earliest."""
+        """`streaming_lists`: whether watches may begin with all objects (WatchList, Kubernetes 1.32 or newer)."""
         self._store = store
         self._clock = clock
         self._bookmark_seconds = bookmark_seconds
@@ -121,7 +121,7 @@ class ListWatch:
         return msgspec.json.encode(head)[:-1] + b',"items":[' + items + b"]}"
 
     def check_revision(self, query: ListOptions, revision: str, match: str) -> None:
-        """Whether a list at this resource version can be answered."""
+        """Raises 400, 410 or 504 if a list at this resource version cannot be served."""
         if match and not revision:
             raise bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
         if match not in {"", "Exact", "NotOlderThan"}:
@@ -172,7 +172,7 @@ class ListWatch:
     def watch(
         self, query: ListOptions, *, revision: str, bookmarks: bool, seconds: float, initial: bool | None
     ) -> AsyncGenerator[bytes]:
-        """Lines of a watch, several at a time, until it times out. Raises 400, 422 and 504 at once."""
+        """Lines of a watch, several at a time, until it times out. Raises 400, 422, 504 before the first line."""
         if initial is not None and not self._streaming_lists:
             why = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
             cause = StatusCause("FieldValueForbidden", "sendInitialEvents", f"Forbidden: {why}")
@@ -192,7 +192,7 @@ class ListWatch:
             yield _error(expired(f"too old resource version: {wanted} ({journal.floor})"))
             return
         if everything:
-            # Taken at once, sent piece by piece: what changes meanwhile comes after it.
+            # The list is taken at once and sent in pieces: later changes follow it.
             start, stored = self._store.revision, self._store.items(query.kind.resource, query.namespace)
             lines.extend(("ADDED", one) for one in stored if query.wants(one))
             if initial and bookmarks:
@@ -207,7 +207,7 @@ class ListWatch:
             position += len(changes)
             for change in changes:
                 lines.change(change)
-            # Reached the end, and time for a sign of life (or the last one): nothing up to here is missing.
+            # All changes are sent. After an idle time, and before the end, a bookmark confirms the position.
             left = deadline - clock()
             if not lines.pending and bookmarks and journal.end == position and lines.idle(self._bookmark_seconds, left):
                 lines.bookmark(self._store.revision)
@@ -221,7 +221,7 @@ class ListWatch:
 
 
 def number(revision: str) -> int:
-    """A resource version of ours; empty is 0. Raises 400."""
+    """Parse a resource version; empty is 0. Raises 400."""
     if revision and not (revision.isascii() and revision.isdigit() and len(revision) < 20):
         raise bad_request(f'Invalid value: "{revision}": strconv.ParseUint: parsing "{revision}": invalid syntax')
     return int(revision or 0)
@@ -232,7 +232,7 @@ def _error(refusal: StatusError) -> bytes:
 
 
 class _WatchLines:
-    """Events on their way to one client."""
+    """Encoded events that wait to be sent to one client."""
 
     def __init__(self, query: ListOptions, clock: Callable[[], float]) -> None:
         self._query = query
@@ -246,11 +246,11 @@ class _WatchLines:
         return bool(self._parts)
 
     def idle(self, seconds: float, left: float) -> bool:
-        """Nothing has been sent for so long, or nothing more will be."""
+        """True if nothing was sent for about `seconds`, or the watch ends now."""
         return left <= 0 or time.monotonic() - self._sent >= seconds * 0.9
 
     def take(self) -> Iterator[bytes]:
-        """What has been collected, in pieces of a size that is written at once."""
+        """Takes the collected events, in pieces of about `_BATCH` bytes."""
         parts, self._parts = self._parts, []
         piece: list[bytes] = []
         size = 0
@@ -270,7 +270,7 @@ class _WatchLines:
             self.add(event, stored)
 
     def change(self, change: JournalEntry) -> None:
-        """Add what a change is to this client: an object that it did not see before is new to it."""
+        """Add a change as the client's selector sees it: an object that matches only now is ADDED."""
         query = self._query
         if query.namespace and change.key[0] != query.namespace:
             return

@@ -1,4 +1,4 @@
-"""Other forms of an object: rows of a `Table`, as `kubectl get` asks for, and metadata alone."""
+"""Other forms of objects: `Table` rows, as `kubectl get` requests them, and `PartialObjectMetadata`. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _definition(column: PrinterColumn) -> dict[str, Any]:
 
 
 def partial(obj: Obj) -> Obj:
-    """Only the metadata."""
+    """The `PartialObjectMetadata` of an object."""
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
 
 
 def row(version: KindVersion, obj: Obj, now: float, include: str) -> dict[str, Any]:
-    """One row; `include` is what comes with it: `None`, `Metadata` or `Object`."""
+    """One row; `include` selects the object in it: `None`, `Metadata` or `Object`."""
     made: dict[str, Any] = {"cells": [column.cell(obj, now) for column in version.columns]}
     if include == "Object":
         made["object"] = obj

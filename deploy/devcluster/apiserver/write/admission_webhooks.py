@@ -1,7 +1,7 @@
-"""Admission webhooks: ask them, over HTTPS as Kubernetes does, about each write that their rules name.
+"""Calls the admission webhooks whose rules match a write, over HTTPS as Kubernetes does.
 
-Mutating ones first, in the order of their configurations' names, each seeing what the one before it did; then all
-validating ones at once. A webhook that cannot be asked is, by its `failurePolicy`, a refusal or ignored.
+Mutating webhooks are called one after the other, in the order of their configurations' names; then all validating
+webhooks at once. If a call fails, `failurePolicy` decides whether the write is rejected or the webhook is ignored.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ VALIDATING = "validatingwebhookconfigurations.admissionregistration.k8s.io"
 _log = logging.getLogger(__name__)
 
 ResolveService = Callable[[str, str, int], Awaitable[tuple[str, int]]]
-"""(namespace, name, port) of a Service → where to connect to; raises `OSError` if there is nowhere."""
+"""(namespace, name, port) of a Service → address and port to connect to. Raises `OSError` if there is none."""
 
 
 class AdmissionAttributes(msgspec.Struct, frozen=True):
-    """The write that is asked about."""
+    """The attributes of a write under review."""
 
     target: ResourceTarget
     operation: str
@@ -46,17 +46,17 @@ class AdmissionAttributes(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> ResourceKind:
-        """Of what kind the object is."""
+        """The kind of the object."""
         return self.target.kind
 
     @property
     def namespace(self) -> str:
-        """The namespace that it is about; of a Namespace, itself."""
+        """The namespace of the object; for a Namespace, its own name."""
         return self.target.name if self.kind.resource == "namespaces" else self.target.namespace
 
 
 class AdmissionWebhooks:
-    """Asks the webhooks that the store's configurations name."""
+    """Calls the webhooks of the stored configurations."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class AdmissionWebhooks:
         resolve_service: ResolveService,
         identify: Callable[[ssl.SSLContext], None] = lambda _context: None,
     ) -> None:
-        """`identify` gives a context the certificate that the API server proves itself to webhooks with."""
+        """`identify` loads the client certificate of the API server into a TLS context."""
         self._store = store
         self._identify = identify
         self._resolve = resolve_service
@@ -74,7 +74,7 @@ class AdmissionWebhooks:
     async def mutate(
         self, review: AdmissionAttributes, obj: Obj | None, old: Obj | None, warnings: list[str]
     ) -> Obj | None:
-        """The object as the mutating webhooks want it. Raises what they refuse."""
+        """Returns the object as patched by the mutating webhooks. Raises their rejection."""
         for webhook in self._concerned(MUTATING, review, obj, old):
             response = await self._ask(webhook, review, obj, old, warnings)
             if response is None or obj is None or not response.get("patch"):
@@ -94,7 +94,7 @@ class AdmissionWebhooks:
     async def validate(
         self, review: AdmissionAttributes, obj: Obj | None, old: Obj | None, warnings: list[str]
     ) -> None:
-        """Raises what a validating webhook refuses."""
+        """Raises the rejection of a validating webhook."""
         concerned = self._concerned(VALIDATING, review, obj, old)
         if not concerned:
             return
@@ -145,7 +145,7 @@ class AdmissionWebhooks:
         old: Obj | None,
         warnings: list[str],
     ) -> dict[str, Any] | None:
-        """The webhook's response; none if it could not be asked and that is to be ignored."""
+        """Returns the webhook's response, or None if the call failed and its policy is `Ignore`."""
         name = str(webhook["name"])
         if review.dry_run and webhook.get("sideEffects") not in {"None", "NoneOnDryRun"}:
             raise bad_request(f'admission webhook "{name}" does not support dry run')

@@ -16,7 +16,7 @@ SERVICES = "services"
 
 
 def asked_for(service: Obj) -> tuple[str, ...]:
-    """Addresses that a Service has or asks for; none if it is headless, or of a type without any."""
+    """Addresses that a Service has or requests; empty if it is headless or an ExternalName."""
     spec = service.get("spec") or {}
     if spec.get("type") == "ExternalName":
         return ()
@@ -25,16 +25,16 @@ def asked_for(service: Obj) -> tuple[str, ...]:
 
 
 class ClusterIps:
-    """Which addresses are taken."""
+    """Checks requested ClusterIPs against the allocated ones."""
 
     def __init__(self, store: Store, network: str = "", reserved: Iterable[str] = ()) -> None:
-        """`network`: the only one that addresses may be of, if any; `reserved`: addresses of it that no Service has."""
+        """`network`: network of all ClusterIPs, any if empty. `reserved`: addresses that no Service may have."""
         self._store = store
         self._network = ipaddress.ip_network(network) if network else None
         self._reserved = frozenset(reserved)
 
     def check(self, writes: Sequence[ObjectWrite]) -> None:
-        """Check writes that are committed together. Raises 422 if one would take an address that it cannot have."""
+        """Check writes of one commit. Raises 422 if an address is allocated, reserved or outside the network."""
         changing = {write.key: write for write in writes if write.resource == SERVICES}
         if not any(asked_for(write.obj) for write in changing.values() if not write.remove):
             return

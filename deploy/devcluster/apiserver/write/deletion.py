@@ -1,7 +1,7 @@
-"""Deletions: at once, or marked and finished later by finalizers, the node agent or an emptied namespace.
+"""Deletes objects: at once, or marked, and removed once finalizers, grace period or namespace contents are gone.
 
-Background propagation is the garbage collector's (a controller's) work. Foreground and orphaning are done here, as
-they decide about the owner itself.
+The garbage collector (a controller) implements background propagation. Foreground and orphan propagation are
+implemented here, because they affect the owner itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BACKGROUND = DeleteOptions(propagation="Background")
 
 
 class ObjectDeleter:
-    """Every way for an object to go."""
+    """Deletes objects, collections and the contents of namespaces."""
 
     def __init__(
         self, store: Store, kinds: KindRegistry, admission: AdmissionWebhooks, clock: Callable[[], float]
@@ -40,7 +40,7 @@ class ObjectDeleter:
     async def delete(
         self, target: ResourceTarget, options: WriteOptions, deletion: DeleteOptions
     ) -> tuple[StoredObject, bool]:
-        """Delete: the object as it last was, and whether it is gone already. Raises 404, 409, 403."""
+        """Delete an object. Returns its last state, and whether it is removed already. Raises 403, 404, 409."""
         resource, key = target.kind.resource, target.key
         for _attempt in range(_ATTEMPTS):
             base = self._store.get(resource, *key)
@@ -71,7 +71,7 @@ class ObjectDeleter:
     async def delete_collection(
         self, target: ResourceTarget, options: WriteOptions, deletion: DeleteOptions, matches: Matches | None
     ) -> list[StoredObject]:
-        """Delete all that match; the objects as they last were."""
+        """Delete all matching objects. Returns their last states."""
         gone: list[StoredObject] = []
         for stored in self._store.items(target.kind.resource, target.namespace):
             if matches is None or matches(stored.obj):
@@ -83,7 +83,7 @@ class ObjectDeleter:
         return gone
 
     def settle(self, kind: ResourceKind, key: Key, obj: Obj) -> None:
-        """Remove an object that was marked, once its last finalizer is gone."""
+        """Remove a marked object if nothing holds it any more."""
         metadata = obj["metadata"]
         if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
             return
@@ -123,7 +123,7 @@ class ObjectDeleter:
         return stored, self._store.get(kind.resource, *key) is None
 
     def _mark(self, kind: ResourceKind, key: Key, base: StoredObject, deletion: DeleteOptions) -> StoredObject:
-        """Set `deletionTimestamp`; a second deletion can only make it sooner."""
+        """Set `deletionTimestamp`; a second deletion can only move it earlier."""
         obj = dict(base.obj)
         metadata = obj["metadata"] = dict(obj["metadata"])
         seconds = _grace(kind, obj, deletion.grace)
@@ -158,7 +158,7 @@ class ObjectDeleter:
     # --- namespaces -----------------------------------------------------------------------------------------------
 
     def _empty(self, namespace: str) -> None:
-        """Delete everything in a namespace; the namespace follows when the last object is gone."""
+        """Delete all objects in a namespace; the namespace is removed after the last one."""
         for resource, key, stored in list(self._store.everything()):
             kind = self._kinds.get(resource)
             if kind and key[0] == namespace and self._store.get(resource, *key) is stored:
@@ -187,7 +187,7 @@ class ObjectDeleter:
         self._store.commit(writes)
 
     def _finish_foreground(self, uid: str) -> None:
-        """Let go of an owner that waited for its dependents, if this was the last one."""
+        """Remove the foreground finalizer of an owner whose last dependent is gone."""
         for resource, key, stored in list(self._store.everything()):
             metadata = stored.obj["metadata"]
             if metadata["uid"] != uid or _FOREGROUND not in (metadata.get("finalizers") or ()):
@@ -202,7 +202,7 @@ class ObjectDeleter:
     # --- definitions ----------------------------------------------------------------------------------------------
 
     def _forget(self, crd: Obj) -> None:
-        """The kind of a deleted definition goes, and its objects with it."""
+        """Remove the kind of a deleted definition, with its objects."""
         kind = custom.kind_of(crd)
         writes: list[ObjectWrite] = []
         for stored in self._store.items(kind.resource):
@@ -214,7 +214,7 @@ class ObjectDeleter:
 
 
 def _grace(kind: ResourceKind, obj: Obj, asked: int | None) -> int:
-    """Seconds that a deletion waits for the node agent: only pods that run somewhere."""
+    """Grace period in seconds: above 0 only for pods that are bound and not finished."""
     if kind.resource != "pods":
         return 0
     if not (obj.get("spec") or {}).get("nodeName") or (obj.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:

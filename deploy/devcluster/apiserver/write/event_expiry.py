@@ -1,6 +1,6 @@
-"""Events live for an hour, as in Kubernetes: what happened is news, and must not fill the memory.
+"""Removes Events after one hour, as Kubernetes does.
 
-No timer: each new event lets old ones go, at most once a minute.
+There is no timer: writing an Event removes expired ones, at most once a minute.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _RESOURCE = "events"
 
 
 class EventExpiry:
-    """Removes events that are over."""
+    """Removes expired Events."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._swept = 0.0
 
     def sweep(self, now: float) -> None:
-        """Remove what is older than an hour, if the last look was a minute ago."""
+        """Remove Events older than an hour, unless the last sweep was less than a minute ago."""
         if 0 <= now - self._swept < _SWEEP_SECONDS:
             return
         self._swept = now

@@ -1,9 +1,9 @@
-"""Who set which field: `metadata.managedFields`, and server-side apply, which stands on it.
+"""Field ownership (`metadata.managedFields`) and server-side apply. Pure.
 
-Fields are a trie in Kubernetes' own notation (`f:spec` → `f:replicas` → {}; items of keyed lists are `k:{…}`, members
-of sets `v:…`; `.` is the entry itself). Every write hands the fields that it changed to its manager; an apply
-owns what it mentions, gives up what it no longer mentions (if nobody else owns that, it is removed), and is refused if
-it would change what somebody else owns.
+Fields are a trie in Kubernetes' notation (`f:spec` → `f:replicas` → {}; items of associative lists are `k:{…}`, members
+of sets `v:…`; `.` is the item itself). A write transfers ownership of the changed fields to its manager. An apply owns
+all fields of its configuration; fields that it no longer contains are removed unless another manager owns them. It
+conflicts if it would change a field of another manager.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Entry = dict[str, Any]
 
 _TOP = {"apiVersion", "kind"}
 _KEY_DEFAULTS = {"protocol": "TCP"}
-"""A port that does not name its protocol is the same list item as the one that was filled in."""
+"""Defaults of list keys: a port without a protocol is the same item as one with TCP."""
 _SYSTEM = {
     "name",
     "namespace",
@@ -35,11 +35,11 @@ _SYSTEM = {
     "selfLink",
     "generateName",
 }
-"""Parts of `metadata` that nobody owns."""
+"""Fields of `metadata` without an owner: the API server sets them."""
 
 
 def strip(obj: Obj) -> Obj:
-    """The object without what nobody owns."""
+    """The object without fields that have no owner."""
     bare = {key: value for key, value in obj.items() if key not in _TOP}
     metadata = {key: value for key, value in (obj.get("metadata") or {}).items() if key not in _SYSTEM}
     if metadata:
@@ -57,7 +57,7 @@ def _below(schema: Schema, key: str) -> Schema:
 
 
 def _keyed(schema: Schema, items: list[Any]) -> dict[str, Any] | None:
-    """The items of an associative list by their step in a trie; none if the list is one value."""
+    """The items of an associative list by their step in a trie, or None if the list is atomic."""
     listed = schema.get("x-kubernetes-list-type")
     if listed == "set":
         return {f"v:{msgspec.json.encode(item).decode()}": item for item in items}
@@ -77,7 +77,7 @@ def _keyed(schema: Schema, items: list[Any]) -> dict[str, Any] | None:
 
 
 def fields_of(value: Any, schema: Schema) -> Trie:
-    """Every field that a value mentions."""
+    """All fields of a value."""
     if isinstance(value, dict) and value and schema.get("x-kubernetes-map-type") != "atomic":
         return {f"f:{key}": fields_of(item, _below(schema, key)) for key, item in value.items()}
     if isinstance(value, list) and value:
@@ -128,7 +128,7 @@ def _item_fields(step: str, item: Any, items: Schema) -> Trie:
 
 
 def union(first: Trie, second: Trie) -> Trie:
-    """Fields of either."""
+    """Fields of either trie."""
     joined = dict(first)
     for step, below in second.items():
         joined[step] = union(joined[step], below) if step in joined else below
@@ -136,7 +136,7 @@ def union(first: Trie, second: Trie) -> Trie:
 
 
 def without(first: Trie, second: Trie) -> Trie:
-    """Fields of the first that are not in the second."""
+    """Fields of the first trie that are not in the second."""
     rest: Trie = {}
     for step, below in first.items():
         if step not in second:
@@ -147,7 +147,7 @@ def without(first: Trie, second: Trie) -> Trie:
 
 
 def within(trie: Trie, value: Any, schema: Schema) -> Trie:
-    """The fields that a value still has: what was removed is owned by nobody."""
+    """The fields of a trie that a value still has; removed fields have no owner."""
     kept: Trie = {}
     steps: dict[str, tuple[Any, Schema]] = {}
     if isinstance(value, dict):
@@ -185,7 +185,7 @@ def _spell(path: tuple[str, ...]) -> str:
 
 
 def _remove(value: Any, trie: Trie, schema: Schema) -> Any:
-    """The value without these fields."""
+    """The value without the fields of a trie."""
     if isinstance(value, dict):
         return _remove_keys(value, trie, schema)
     keyed = _keyed(schema, value) if isinstance(value, list) else None
@@ -216,7 +216,7 @@ def _remove_keys(value: dict[str, Any], trie: Trie, schema: Schema) -> dict[str,
 
 
 class FieldManager(msgspec.Struct, frozen=True):
-    """Who writes, where and when."""
+    """The manager of a write, with subresource, API version and time."""
 
     manager: str
     subresource: str
@@ -225,7 +225,7 @@ class FieldManager(msgspec.Struct, frozen=True):
 
 
 class ManagedFields:
-    """`managedFields` of one object while a write works on it."""
+    """`managedFields` of one object during a write."""
 
     def __init__(self, entries: list[Entry] | None, schema: Schema) -> None:
         self.entries: list[Entry] = [dict(entry) for entry in entries or ()]
@@ -254,7 +254,7 @@ class ManagedFields:
         }
         if writer.subresource:
             fresh["subresource"] = writer.subresource
-        # The newest writer last: readers take the last entry as "who changed it".
+        # The most recent manager is last: the ingestor reads the last entry as the author of a change.
         self.entries.append(fresh)
 
     def _take(self, trie: Trie, *, keep: Entry | None = None) -> None:
@@ -278,12 +278,12 @@ class ManagedFields:
                 self.entries.remove(entry)
 
     def update(self, old: Obj | None, new: Obj, writer: FieldManager) -> None:
-        """A write made `new` of `old`."""
+        """Record an update from `old` to `new`."""
         touched = changed(strip(old), strip(new), self._schema) if old else fields_of(strip(new), self._schema)
         self._prune(new, old)
         mine = self._find(writer, "Update")
         if touched is None:
-            # It only removed something. It still is the newest writer.
+            # The write only removed fields. Its manager is still the most recent one.
             self._put(writer, "Update", (mine or {}).get("fieldsV1") or {})
             return
         self._take(touched, keep=mine)
@@ -292,7 +292,7 @@ class ManagedFields:
     def apply(
         self, old: Obj | None, applied: Obj, writer: FieldManager, *, force: bool
     ) -> tuple[Obj, list[tuple[str, str]]]:
-        """Server-side apply: the merged object, and the (field, manager) pairs that stand against it."""
+        """Server-side apply. Returns the merged object, and the conflicts as (field, manager)."""
         wanted = fields_of(strip(applied), self._schema)
         mine = self._find(writer, "Apply")
         live = old or {}
@@ -315,7 +315,7 @@ class ManagedFields:
         return merged, []
 
     def _without_abandoned(self, live: Obj, mine: Entry | None, wanted: Trie) -> Obj:
-        """The object without what this manager applied before, no longer does, and nobody else owns."""
+        """The object without fields that only this manager owned, and no longer applies."""
         if mine is None:
             return live
         abandoned = without(mine.get("fieldsV1") or {}, wanted)
@@ -326,7 +326,7 @@ class ManagedFields:
 
 
 def _shared(first: Trie, second: Trie) -> Trie:
-    """Fields of both (a leaf of one stands for all that the other has below it)."""
+    """Fields of both tries; a leaf covers everything below it in the other."""
     both: Trie = {}
     for step, below in first.items():
         if step not in second:
@@ -341,7 +341,7 @@ def _shared(first: Trie, second: Trie) -> Trie:
 
 
 def merge_applied(live: Any, applied: Any, schema: Schema) -> Any:
-    """The applied configuration laid over the live one: objects and keyed lists merge, all else replaces."""
+    """Merge the applied configuration into the live object: maps and associative lists merge, other values replace."""
     if isinstance(live, dict) and isinstance(applied, dict) and schema.get("x-kubernetes-map-type") != "atomic":
         merged = dict(live)
         for key, item in applied.items():

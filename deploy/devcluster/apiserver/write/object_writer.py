@@ -1,4 +1,4 @@
-"""Writes: drafts, committed if the object is still the one that they were drafted against, made anew if not."""
+"""Commits writes. Prepares a write again if its object has changed meanwhile (optimistic concurrency)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ATTEMPTS = 8
 
 
 class ObjectWriter:
-    """Every way to change an object; deletions are its `deleter`'s."""
+    """Creates, updates, patches and applies objects; `deleter` deletes them."""
 
     def __init__(
         self,
@@ -45,16 +45,16 @@ class ObjectWriter:
         self.deleter = ObjectDeleter(store, kinds, admission, clock)
 
     async def create(self, target: ResourceTarget, body: Any, options: WriteOptions) -> StoredObject:
-        """Raises 409 `AlreadyExists`, 400, 403, 404 (namespace), 422."""
+        """Create an object. Raises 400, 403, 404 (namespace), 409 `AlreadyExists`, 422."""
         return self._commit([await self._drafter.create(target, body, options)], options)[0]
 
     async def update(self, target: ResourceTarget, body: Any, options: WriteOptions) -> StoredObject:
-        """Replace. Raises 409 `Conflict` if the body's resource version or uid is not the current one."""
+        """Replace an object. Raises 409 `Conflict` if the body's resource version or UID is not the current one."""
         body = object_validation.check_identity(target.kind, target.version, body)
         return await self.modify(target, lambda _old: body, options)
 
     async def modify(self, target: ResourceTarget, change: Callable[[Obj], Any], options: WriteOptions) -> StoredObject:
-        """Write what `change` makes of the newest version, again if that moved on meanwhile. Raises 404, 409, 422."""
+        """Write the result of `change` on the newest version; retry if it changed meanwhile. Raises 404, 409, 422."""
         for _attempt in range(_ATTEMPTS):
             base = self._store.get(target.kind.resource, *target.key)
             if base is None:
@@ -67,7 +67,7 @@ class ObjectWriter:
         raise conflict(target.kind.resource, target.name)
 
     async def apply(self, target: ResourceTarget, body: Any, options: WriteOptions) -> tuple[StoredObject, bool]:
-        """Server-side apply: the object, and whether it is new. Raises 409 with the conflicting fields."""
+        """Server-side apply. Returns the object, and whether it is new. Raises 409 with the conflicting fields."""
         for _attempt in range(_ATTEMPTS):
             draft = await self._drafter.apply(target, body, options)
             if self._stands(draft):
@@ -75,10 +75,10 @@ class ObjectWriter:
         raise conflict(target.kind.resource, target.name)
 
     async def transact(self, objects: Sequence[Obj], options: WriteOptions) -> list[StoredObject]:
-        """Apply all objects in one commit: consecutive resource versions, or nothing. Raises what one raises.
+        """Apply all objects in one commit with consecutive resource versions, or none. Raises the errors of `apply`.
 
-        Each gets the annotation `meshlog.io/change-set` (`shared.records.change_set_annotation`), so that a
-        reader of several kinds knows when it has seen them all.
+        Each object gets the annotation `meshlog.io/change-set` (`shared.records.change_set_annotation`), so that a client that
+        watches several kinds knows when it has received them all.
         """
         placed = [self._place(obj) for obj in objects]
         annotation = stamp(uuid.uuid4().hex, [target.namespace for target, _obj in placed])

@@ -1,8 +1,7 @@
-"""Three kinds of patch: JSON merge patch (RFC 7386), JSON patch (RFC 6902), strategic merge patch (Kubernetes').
+"""Applies patches: JSON merge patch (RFC 7386), JSON patch (RFC 6902), strategic merge patch (Kubernetes). Pure.
 
-Each is a pure function from a document to a new one. Strategic merge needs the merge keys of lists, which the schema
-of the kind carries; its directives (`$patch`, `$setElementOrder`, `$deleteFromPrimitiveList`, `$retainKeys`) are what
-`kubectl apply` sends.
+Each function returns a new document. A strategic merge patch needs the merge keys in the schema of the kind; `kubectl
+apply` sends its directives `$patch`, `$setElementOrder`, `$deleteFromPrimitiveList` and `$retainKeys`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _MAX_OPERATIONS = 10_000
 
 
 def merge(document: Any, patch: Any) -> Any:
-    """RFC 7386: objects merge, null removes, everything else replaces."""
+    """JSON merge patch (RFC 7386): objects merge, null removes, other values replace."""
     if not isinstance(patch, dict):
         return clone(patch)
     merged = dict(document) if isinstance(document, dict) else {}
@@ -35,13 +34,13 @@ def merge(document: Any, patch: Any) -> Any:
 
 
 def json_patch(document: Any, operations: Any) -> Any:
-    """RFC 6902. Raises 400 for what is no patch, 422 for one that does not fit the document."""
+    """JSON patch (RFC 6902). Raises 400 if it is malformed, 422 if it does not apply to the document."""
     if not isinstance(operations, list):
         raise bad_request("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     if len(operations) > _MAX_OPERATIONS:
         many = f"The allowed maximum operations in a JSON patch is {_MAX_OPERATIONS}, got {len(operations)}"
         raise StatusError(413, "RequestEntityTooLarge", many)
-    # One holder, so that the whole document is a place like any other.
+    # The document is wrapped, so that a path may also name the whole document.
     root: dict[str, Any] = {"": clone(document)}
     for operation in operations:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
@@ -148,7 +147,7 @@ _ORDER, _DELETE, _RETAIN, _PATCH = "$setElementOrder/", "$deleteFromPrimitiveLis
 
 
 def strategic(document: Any, patch: Any, schema: Schema) -> Any:
-    """Kubernetes' strategic merge patch, with the merge keys in `schema`. Raises 400 for a patch that is none."""
+    """Strategic merge patch, with the merge keys in `schema`. Raises 400 if the patch is malformed."""
     if not isinstance(patch, dict):
         raise bad_request("a strategic merge patch is an object")
     return _merge_object(dict(document) if isinstance(document, dict) else {}, patch, schema)
@@ -197,7 +196,7 @@ def _merge_value(current: Any, value: Any, schema: Schema, order: Any) -> Any:
 
 
 def _follow_directives(document: dict[str, Any], patch: dict[str, Any], properties: dict[str, Schema]) -> None:
-    """Deletions from lists of primitives, and the order of lists that the patch does not otherwise touch."""
+    """Apply deletions from lists of primitives, and the order of lists that the patch does not contain."""
     for key, value in patch.items():
         if key.startswith(_DELETE):
             name = key.removeprefix(_DELETE)
@@ -211,7 +210,7 @@ def _follow_directives(document: dict[str, Any], patch: dict[str, Any], properti
 
 
 def _merge_key(schema: Schema) -> str | None:
-    """The key of a list that merges, empty for a list of primitives that does; none: the list is replaced."""
+    """The merge key of a list: empty for a list of primitives, None if the list is replaced."""
     return schema.get("x-kubernetes-patch-merge-key")
 
 
@@ -245,7 +244,7 @@ def _merge_item(merged: list[Any], item: Any, key: str, schema: Schema) -> None:
 
 
 def _ordered(items: list[Any], order: Any, key: str | None) -> list[Any]:
-    """Items that the patch orders in that order; the others stay behind the neighbour they had."""
+    """Sort the items in `order` among themselves; other items keep their positions."""
     if not isinstance(order, list) or key is None:
         return items
 

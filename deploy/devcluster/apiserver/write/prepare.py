@@ -1,7 +1,7 @@
-"""Drafts: what a write would store, worked out against the object as it is now.
+"""Prepares writes: computes the object to store from the current object, without storing it.
 
-Identity, types, defaults, admission, rules, managed fields, in Kubernetes' order. A draft stores nothing; asking
-webhooks takes time, so who commits it makes sure that the object has not moved on.
+The steps are those of Kubernetes, in its order: identity, types, defaults, admission, rules, managed fields. Webhook
+calls take time, so `object_writer` commits a prepared write only if the object has not changed meanwhile.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ _MARKED = ("deletionTimestamp", "deletionGracePeriodSeconds")
 
 
 class PreparedWrite(msgspec.Struct, frozen=True):
-    """One write, ready to be committed."""
+    """A write that is ready to be committed."""
 
     kind: ResourceKind
     write: ObjectWrite
     base: StoredObject | None
-    """The object that it was drafted against; none: there was none."""
+    """The object that the write was prepared from; None if there was none."""
     unchanged: bool = False
-    """There is nothing to store."""
+    """True if there is nothing to store."""
 
 
 class WritePreparer:
-    """Makes drafts."""
+    """Prepares creations, updates and applies."""
 
     def __init__(
         self, store: Store, kinds: KindRegistry, admission: AdmissionWebhooks, clock: Callable[[], float]
@@ -79,7 +79,7 @@ class WritePreparer:
         promised: frozenset[str] = frozenset(),
         applied: bool = False,
     ) -> PreparedWrite:
-        """A new object. `promised` namespaces are created by the same commit; `applied`: by server-side apply.
+        """Prepare a creation. `promised`: namespaces created in the same commit; `applied`: by server-side apply.
 
         Raises 400, 403, 404 (namespace), 409 `AlreadyExists`, 422.
         """
@@ -127,7 +127,7 @@ class WritePreparer:
         options: WriteOptions,
         fields: field_ownership.ManagedFields | None = None,
     ) -> PreparedWrite:
-        """A new state of an object; `fields` are given by who knows better whose they are (apply).
+        """Prepare an update. `fields`: the managed fields, if the caller (apply) has computed them.
 
         Raises 400, 403, 409 `Conflict`, 422.
         """
@@ -163,7 +163,7 @@ class WritePreparer:
     async def apply(
         self, target: ResourceTarget, body: Any, options: WriteOptions, *, promised: frozenset[str] = frozenset()
     ) -> PreparedWrite:
-        """Server-side apply. Raises what `create` and `update` raise, and 409 with the conflicting fields."""
+        """Prepare a server-side apply. Raises the errors of `create` and `update`, and 409 with conflicting fields."""
         kind, key = target.kind, target.key
         applied = object_validation.check_identity(kind, target.version, body)
         if applied["metadata"].get("managedFields"):
@@ -194,7 +194,7 @@ class WritePreparer:
         )
 
     def _bear(self, kind: ResourceKind, metadata: dict[str, Any]) -> None:
-        """Give a new object its name, uid and time."""
+        """Set name, UID, creation time and generation of a new object."""
         for gone in ("selfLink", "managedFields", "generation", *_MARKED):
             metadata.pop(gone, None)
         prefix = metadata.get("generateName")
@@ -223,7 +223,7 @@ class WritePreparer:
             raise refusal
 
     def _finish(self, kind: ResourceKind, obj: Obj) -> None:
-        """What the API itself says of an object."""
+        """Set fields that the API server owns: the status of a definition. Raises 422."""
         if kind.resource == custom.CRDS:
             obj["status"] = custom.established(obj, timestamp(self._clock()))
             taken = self._kinds.get(f"{obj['spec']['names']['plural']}.{obj['spec']['group']}")
@@ -233,7 +233,7 @@ class WritePreparer:
 
 
 def fields_schema(target: ResourceTarget) -> Schema:
-    """The schema of all of an object, `metadata` included."""
+    """The schema of a whole object, including `metadata`."""
     if not target.kind.custom:
         return target.version.schema
     properties = {**(target.version.schema.get("properties") or {}), "metadata": metadata_schema()}
@@ -257,7 +257,7 @@ def _place(kind: ResourceKind, metadata: dict[str, Any], namespace: str) -> None
 
 
 def _keep(obj: Obj, was: dict[str, Any]) -> Obj:
-    """An object that a webhook changed, with the identity that it may not change."""
+    """An object that a webhook patched, with its identity restored."""
     return {**obj, "metadata": {**obj["metadata"], **{key: was[key] for key in _IDENTITY if key in was}}}
 
 
@@ -284,7 +284,7 @@ def _status_only(old: Obj, body: Obj) -> Obj:
 
 
 def _main_only(kind: ResourceKind, old: Obj, body: Obj) -> Obj:
-    """The body, with what is not the caller's to set from the old object."""
+    """The body, with fields that a caller cannot set taken from the old object."""
     was = old["metadata"]
     metadata = dict(body["metadata"])
     for key in ("selfLink", "managedFields", "generation", *_MARKED):
@@ -301,10 +301,10 @@ def _main_only(kind: ResourceKind, old: Obj, body: Obj) -> Obj:
 
 
 def _keep_cluster_ip(obj: Obj, old: Obj) -> None:
-    """An update that does not mention the address keeps the one that was allocated."""
+    """Keep the allocated address if an update does not contain it."""
     spec, before = obj.get("spec"), old.get("spec") or {}
     if not isinstance(spec, dict):
-        return  # it is refused later
+        return  # validation rejects it later
     spec = dict(spec)
     if spec.get("type", "ClusterIP") != "ExternalName" and before.get("clusterIP"):
         for key in ("clusterIP", "clusterIPs"):
@@ -314,7 +314,7 @@ def _keep_cluster_ip(obj: Obj, old: Obj) -> None:
 
 
 def _check_same(kind: ResourceKind, was: dict[str, Any], said: dict[str, Any]) -> None:
-    """The body is about this object, in the state that the caller knows."""
+    """Raises 400, 409 or 422 if the body does not refer to this object at its current version."""
     if said.get("name", was["name"]) != was["name"]:
         raise bad_request(
             f"the name of the object ({said.get('name')}) does not match the name on the URL ({was['name']})"
@@ -336,7 +336,7 @@ def _check_same(kind: ResourceKind, was: dict[str, Any], said: dict[str, Any]) -
 
 
 def _bare(obj: Obj) -> Obj:
-    """An object without what changes with every write."""
+    """An object without fields that change with every write."""
     metadata = {key: value for key, value in obj["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
     return {**{key: value for key, value in obj.items() if key != "apiVersion"}, "metadata": metadata}
 

@@ -1,4 +1,4 @@
-"""How a write is to be made, and by whom."""
+"""Options of writes and deletions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deploy.devcluster.apiserver.kinds.object_validation import Validation
 from deploy.devcluster.apiserver.user_info import UserInfo
 
 SYSTEM = UserInfo("system:devcluster", groups=("system:masters", "system:authenticated"))
-"""The devcluster's own parts, which call in-process."""
+"""The user of in-process calls by components of the devcluster."""
 
 
 class WriteOptions(msgspec.Struct, frozen=True):
@@ -21,23 +21,23 @@ class WriteOptions(msgspec.Struct, frozen=True):
     dry_run: bool = False
     validation: Validation = "Ignore"
     force: bool = False
-    """A server-side apply takes fields over that others own."""
+    """A server-side apply takes over conflicting fields."""
     warnings: list[str] = msgspec.field(default_factory=list)
-    """Warnings for the caller are added here."""
+    """Collects warnings for the caller."""
 
 
 class DeleteOptions(msgspec.Struct, frozen=True):
-    """What a deletion waits for, and insists on."""
+    """Options of a deletion: grace period, propagation, preconditions."""
 
     grace: int | None = None
-    """Seconds; none: what the pod says."""
+    """Seconds; None for the pod's own grace period."""
     propagation: str = ""
     """`Background` (also if empty: the garbage collector follows), `Foreground` or `Orphan`."""
     uid: str = ""
-    """Only this very object; empty: any."""
+    """Precondition on the UID; empty for none."""
     resource_version: str = ""
 
 
 def timestamp(seconds: float) -> str:
-    """RFC 3339, whole seconds, UTC."""
+    """Format seconds since 1970 as RFC 3339 in UTC, whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,7 +1,7 @@
-"""One container of one pod: started, probed, restarted and stopped.
+"""Runs one container of a pod: starts, probes, restarts and stops it.
 
-`run` is the container's life in order; what it looks like meanwhile is in `view`, of which the pod hears through
-`changed`. What the container needs of its pod (environment, mounts, the sandbox) comes through `launch`.
+`run` is the lifecycle. `view` is the current state; each change calls `ContainerHost.changed`. `ContainerHost.launch`
+provides what the container needs of its pod: environment, mounts, sandbox.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from deploy.devcluster.runtime import Process
 _log = logging.getLogger(__name__)
 
 _CRASHING = "CrashLoopBackOff"
-_NEWS_FROM = 5
-"""Refusals in a row of a readiness probe that was never answered well, before it is an event."""
+_UNREADY_EVENT = 5
+"""Consecutive failures of a readiness probe that never succeeded, before an Event is recorded."""
 
 
 class ContainerHost(Protocol):
-    """What a container needs of its pod."""
+    """The interface of the pod for its containers."""
 
     async def launch(self, container: Obj) -> Process:
         """Start the container's process. Raises `UnresolvedError` or `OSError` if it cannot be started."""
         ...
 
     async def execute(self, container: Obj, argv: Sequence[str]) -> tuple[int, str]:
-        """Run a command beside the container's process, in its environment; its exit code and what it printed."""
+        """Run a command in the container. Returns exit code and output."""
         ...
 
     async def check(self, container: Obj, probe: Obj) -> probe_check.ProbeResult:
-        """Ask a probe once."""
+        """Run a probe once."""
         ...
 
     def changed(self) -> None:
-        """The view is another now."""
+        """Notify the pod that the state changed."""
         ...
 
     def record(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """Tell people what happened, as an Event about the pod."""
+        """Record an Event about the pod."""
         ...
 
 
 class ContainerWorker:
-    """The life of one container."""
+    """Runs one container."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class ContainerWorker:
     ) -> None:
         self.name: str = spec["name"]
         self.started = asyncio.Event()
-        """Set while it runs and its startup probe, if any, has succeeded."""
+        """Set while the container runs and its startup probe (if any) has succeeded."""
         self.hooked = asyncio.Event()
-        """Set once its postStart hook, if any, has ended, or the container could not be started or has."""
+        """Set once the postStart hook (if any) has ended, or the container has ended or failed to start."""
         self._spec = spec
         self._host = host
         self._restart = "Always" if role == "sidecar" else restart
@@ -94,22 +94,22 @@ class ContainerWorker:
 
     @property
     def view(self) -> ContainerState:
-        """How it is now."""
+        """The current state."""
         return self._view
 
     def wait_for(self, waiting: ContainerWaiting) -> None:
-        """Say what a container that was never started waits for."""
+        """Set the waiting reason of a container that was never started."""
         if isinstance(self._view.state, ContainerWaiting) and not self._view.restarts:
             self._set(state=waiting)
 
     def kick(self) -> None:
-        """What it waits for may be there: try again now."""
+        """Retry a failed start now, because a missing object may exist."""
         state = self._view.state
         if isinstance(state, ContainerWaiting) and state.reason != _CRASHING:
             self._kick.set()
 
     async def run(self) -> int:
-        """Live until ended for good; the last exit code, -1 if it never ran."""
+        """Run until the container has ended for good. Returns the last exit code, -1 if it never ran."""
         code = -1
         while not self._stopping.is_set():
             began = self._now()
@@ -135,14 +135,14 @@ class ContainerWorker:
         return code
 
     async def stop(self, grace: float) -> None:
-        """End it for good: the preStop hook, SIGTERM, and SIGKILL when the grace (seconds) is over."""
+        """Stop for good: preStop hook, SIGTERM, and SIGKILL after `grace` seconds."""
         self._stopping.set()
         self._kick.set()
         if self._process is not None:
             await self._end(self._process, grace)
 
     def kill(self) -> None:
-        """End it for good at once."""
+        """Stop for good with SIGKILL."""
         self._stopping.set()
         self._kick.set()
         if self._process is not None:
@@ -152,7 +152,7 @@ class ContainerWorker:
         began = self._now()
         self._process, self._doom = process, ""
         self._set(state=ContainerRunning(began))
-        if self._stopping.is_set():  # asked to stop while it was being started
+        if self._stopping.is_set():  # `stop` was called during the start
             process.signal(signal.SIGKILL)
         care = asyncio.create_task(self._care(process), name=f"probes of {self.name}")
         care.add_done_callback(complain)
@@ -179,7 +179,7 @@ class ContainerWorker:
             return True
         state = self._view.state
         if not isinstance(state, ContainerTerminated) or self._restart == "Always":
-            # An init container of a pod that restarts always is done when it succeeded, like any other.
+            # An init container is done once it has succeeded, also with restartPolicy Always.
             return self._view.role == "init" and isinstance(state, ContainerTerminated) and state.exit_code == 0
         return self._restart == "Never" or state.exit_code == 0
 
@@ -201,7 +201,7 @@ class ContainerWorker:
         self._kick.clear()
 
     async def _care(self, process: Process) -> None:
-        """The hooks and probes of a running process; a task of its own, cancelled when the process ends."""
+        """Run hook and probes of a running process, in a task that is cancelled when the process ends."""
         well = await self._after_start(process)
         self.hooked.set()
         if not well:
@@ -229,8 +229,8 @@ class ContainerWorker:
 
     def _on_readiness(self, ready: bool, message: str) -> None:  # noqa: FBT001 - a callback, called by position
         self._unready = 0 if ready else self._unready + 1
-        # While it starts it is asked often, and the first refusals are no news.
-        if not ready and (self._view.ready or self._unready == _NEWS_FROM):
+        # Probes are frequent during the start: the first failures are expected.
+        if not ready and (self._view.ready or self._unready == _UNREADY_EVENT):
             self._host.record("Warning", "Unhealthy", f"Readiness probe failed: {message}")
         self._set(ready=ready)
 
@@ -240,11 +240,11 @@ class ContainerWorker:
             self._condemn(process, "Liveness", outcome.message, probe.get("terminationGracePeriodSeconds"))
 
     def _condemn(self, process: Process, probe: str, message: str, grace: float | None = None) -> None:
-        """A probe says that the process must go; it is restarted as if it had ended by itself."""
+        """Stop the process after a failed probe; it is restarted as after any other end."""
         self._doom = f"{probe} probe failed: {message}"
         self._host.record("Warning", "Unhealthy", self._doom)
         self._host.record("Normal", "Killing", f"Container {self.name} failed {probe.lower()} probe, will be restarted")
-        # Not in this task: it belongs to the probes, and is cancelled the moment the process ends.
+        # In a task of its own: the current task is cancelled as soon as the process ends.
         self._stop = asyncio.create_task(self._end(process, self._grace if grace is None else grace))
         self._stop.add_done_callback(complain)
 
@@ -261,7 +261,7 @@ class ContainerWorker:
         return not failure
 
     async def _hook(self, hook: Obj) -> str:
-        """Run a lifecycle hook; why it failed, or nothing."""
+        """Run a lifecycle hook. Returns the reason of a failure, or an empty string."""
         if "sleep" in hook:
             await asyncio.sleep(hook["sleep"]["seconds"])
             return ""
@@ -275,7 +275,7 @@ class ContainerWorker:
         return "" if outcome.success else outcome.message
 
     async def _end(self, process: Process, grace: float) -> None:
-        """The preStop hook counts towards the grace, as in Kubernetes."""
+        """Stop a process. As on Kubernetes, the preStop hook counts towards the grace period."""
         deadline = time.monotonic() + grace
         hook = (self._spec.get("lifecycle") or {}).get("preStop")
         if hook is not None and grace > 0:
@@ -289,7 +289,7 @@ class ContainerWorker:
             await process.wait()
 
     async def _before_stop(self, hook: Obj, process: Process, grace: float) -> None:
-        """Run the preStop hook, until it or the process ends or the grace is over."""
+        """Run the preStop hook until it ends, the process ends, or the grace period is over."""
         hooking = asyncio.create_task(self._hook(hook))
         ended = asyncio.create_task(process.wait())
         try:
@@ -312,6 +312,6 @@ class ContainerWorker:
 
 
 def complain(task: asyncio.Task[Any]) -> None:
-    """A bug in the care of a container must be heard of: nobody awaits that task for its result."""
+    """Log the exception of a task whose result is not awaited."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("%s ended by a bug", task.get_name(), exc_info=error)

@@ -1,7 +1,7 @@
-"""A container's environment, command line and what the downward API tells it. Pure.
+"""Resolves a container's environment, command line and downward API fields. Pure.
 
-The order is Kubernetes': what the node gives, then `envFrom`, then `env` in its order, later ones winning; `$(NAME)`
-refers to what came before, `$$` is a dollar, and a name that is not known stays as it was written.
+The order is that of Kubernetes: variables of the node, `envFrom`, then `env` in order; later ones win. `$(NAME)` refers
+to earlier variables, `$$` is a dollar sign, and a reference to an unknown name is left unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Lookup = Callable[[str, str], Obj | None]
 
 
 class UnresolvedError(MeshlogError):
-    """A container cannot start yet, because what its specification refers to is not there."""
+    """A container cannot start yet, because its spec refers to a missing object, key or field."""
 
     def __init__(self, sentence: str, *, reason: str = "CreateContainerConfigError") -> None:
         super().__init__(f"devcluster/{reason}", sentence)
@@ -36,7 +36,7 @@ class UnresolvedError(MeshlogError):
 
 
 def expand(text: str, known: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` by what `known` says."""
+    """Replace `$(NAME)` by the variables in `known`."""
 
     def replacement(match: re.Match[str]) -> str:
         if match[1] == "$":
@@ -58,9 +58,9 @@ def command_line(container: Obj, environment: Mapping[str, str]) -> list[str]:
 
 
 def resolve(container: Obj, pod: Obj, node: Mapping[str, str], lookup: Lookup) -> dict[str, str]:
-    """The whole environment; `node` is what the node gives to every container.
+    """The environment of a container; `node` has the variables of the node.
 
-    Raises `UnresolvedError` naming the object or key that is missing.
+    Raises `UnresolvedError` that names the missing object or key.
     """
     known = dict(node)
     for source in container.get("envFrom") or []:
@@ -81,7 +81,7 @@ def resolve(container: Obj, pod: Obj, node: Mapping[str, str], lookup: Lookup) -
 
 
 def field(pod: Obj, path: str) -> str:
-    """A field of the pod as the downward API writes it. Raises `UnresolvedError` for fields that it cannot tell."""
+    """A field of the pod in the downward API. Raises `UnresolvedError` for an unsupported field."""
     metadata: Obj = pod["metadata"]
     status: Obj = pod.get("status") or {}
     subscript = _SUBSCRIPT.fullmatch(path)
@@ -154,7 +154,7 @@ def _texts(resource: str, found: Obj | None) -> dict[str, str]:
 
 
 def contents(resource: str, found: Obj | None) -> dict[str, bytes]:
-    """What a ConfigMap or Secret holds, by key."""
+    """The contents of a ConfigMap or Secret by key."""
     if found is None:
         return {}
     plain: dict[str, str] = found.get("data" if resource == "configmaps" else "stringData") or {}

@@ -1,7 +1,7 @@
-"""What containers print: one file each, appended to across restarts, bounded, and kept for a while after the pod.
+"""Log files of containers: one file per container, bounded, and kept for a while after the pod is removed.
 
-Containers write to the file themselves, so the node agent spends nothing on it; a file that has grown too long is
-copied aside and truncated, which is safe because it is open for appending only.
+Containers append to the file themselves, so logging costs the kubelet nothing. A file above the limit is copied and
+truncated, which is safe because it is open for appending only.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LINES = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 class LogRange(msgspec.Struct, frozen=True):
-    """Which part of a log, as the API asks for it."""
+    """The requested part of a log."""
 
     tail: int | None = None
-    """Only so many lines from the end."""
+    """Number of lines from the end; None for all."""
     limit: int | None = None
-    """At most so many bytes, timestamps included."""
+    """Maximum number of bytes, timestamps included; None for no limit."""
     since: float | None = None
-    """Only lines of this moment or later, in seconds since 1970."""
+    """Earliest time of a line, in seconds since 1970; None for all."""
     timestamps: bool = False
 
 
@@ -41,7 +41,7 @@ ALL = LogRange()
 
 
 class PodLogs:
-    """The log files below one directory."""
+    """Log files below one directory."""
 
     def __init__(
         self, root: Path, *, limit: int = 10 * 2**20, kept_pods: int = 100, now: Callable[[], float] = time.time
@@ -54,7 +54,7 @@ class PodLogs:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def path(self, pod: Obj, container: str) -> Path:
-        """The file of one container, its directory made."""
+        """The log file of a container; creates its directory."""
         directory = self._root / f"{object_fields.namespace(pod)}_{object_fields.name(pod)}_{object_fields.uid(pod)}"
         directory.mkdir(exist_ok=True, mode=0o700)
         path = directory / f"{container}.log"
@@ -62,18 +62,18 @@ class PodLogs:
         return path
 
     def find(self, namespace: str, pod: str, container: str) -> Path | None:
-        """The newest log of a pod of this name, also of one that is gone."""
+        """The newest log of a pod of this name, also if the pod is removed. Returns None if there is none."""
         found = list(self._root.glob(f"{namespace}_{pod}_*/{container}.log"))
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
     def note(self) -> None:
-        """Remember how long each log is by now; call it several times a second."""
+        """Record the current size of each log. Must be called several times a second."""
         now = self._now()
         for path, moments in self._moments.items():
             moments.note(size(path), now)
 
     def bound(self) -> None:
-        """Truncate files that are too long; call it now and then."""
+        """Copy and truncate files above the limit. Must be called periodically."""
         for path in self._root.glob("*/*.log"):
             if (length := size(path)) > self._limit:
                 self._of(path).note(length, self._now())
@@ -83,7 +83,7 @@ class PodLogs:
                 self._of(path).cut(_older(path).stat().st_size)
 
     def forget(self) -> None:
-        """Remove the oldest directories, beyond the number that is kept. Call it when a pod has gone."""
+        """Remove the oldest directories beyond `kept_pods`. Must be called when a pod is removed."""
         directories = sorted(self._root.iterdir(), key=lambda path: path.stat().st_mtime)
         for directory in directories[: max(0, len(directories) - self._kept_pods)]:
             shutil.rmtree(directory, ignore_errors=True)
@@ -92,14 +92,14 @@ class PodLogs:
     async def read(
         self, path: Path, wanted: LogRange = ALL, *, follow: Callable[[], bool] | None = None
     ) -> AsyncGenerator[bytes]:
-        """A log's bytes, as far as they are wanted; then what comes while `follow()` is true."""
+        """The requested part of a log; then appended bytes while `follow()` is true."""
         moments = self._of(path)
         moments.note(size(path), self._now())
         told = _LogExcerpt(wanted, moments)
         older, offset = _content(_older(path)), size(path)
         held = older + part(path, 0, offset)
         skipped = _beginning(held, wanted.tail)
-        if piece := told.tell(held[skipped:], moments.cut_off - len(older) + skipped):
+        if piece := told.filter(held[skipped:], moments.cut_off - len(older) + skipped):
             yield piece
         while follow is not None and not told.full:
             going = follow()
@@ -109,7 +109,7 @@ class PodLogs:
             if end > offset:
                 moments.note(end, self._now())
                 fresh = part(path, offset, min(end, offset + _CHUNK))
-                if piece := told.tell(fresh, moments.cut_off + offset):
+                if piece := told.filter(fresh, moments.cut_off + offset):
                     yield piece
                 offset += len(fresh)
             elif not going:
@@ -118,11 +118,11 @@ class PodLogs:
                 await asyncio.sleep(_FOLLOW_PAUSE)
 
     def read_part(self, path: Path, begin: int, end: int, wanted: LogRange = ALL) -> bytes:
-        """What is wanted of the bytes from one place of the file to another."""
+        """The requested part of the bytes between two offsets of the file."""
         moments = self._of(path)
         held = part(path, begin, end)
         skipped = _beginning(held, wanted.tail)
-        return _LogExcerpt(wanted, moments).tell(held[skipped:], moments.cut_off + begin + skipped)
+        return _LogExcerpt(wanted, moments).filter(held[skipped:], moments.cut_off + begin + skipped)
 
     def _of(self, path: Path) -> LineTimes:
         found = self._moments.get(path)
@@ -133,7 +133,7 @@ class PodLogs:
 
 
 class _LogExcerpt:
-    """Makes of a log's bytes, piece by piece, what somebody wants to read."""
+    """Filters the bytes of a log, piece by piece, by a `LogRange`, and adds timestamps."""
 
     def __init__(self, wanted: LogRange, moments: LineTimes) -> None:
         self._wanted = wanted
@@ -144,11 +144,11 @@ class _LogExcerpt:
 
     @property
     def full(self) -> bool:
-        """No more will be told."""
+        """True if the byte limit is reached."""
         return self._left is not None and self._left <= 0
 
-    def tell(self, piece: bytes, place: int) -> bytes:
-        """What of the piece is wanted; it begins at this place of the log."""
+    def filter(self, piece: bytes, place: int) -> bytes:
+        """Returns the requested part of a piece that begins at offset `place` of the log."""
         if self._wanted.timestamps or self._wanted.since is not None:
             piece = b"".join(self._lines(piece, place))
         if self._left is not None:
@@ -173,7 +173,7 @@ class _LogExcerpt:
 
 
 def size(path: Path) -> int:
-    """Where the next line will begin."""
+    """The size of a file in bytes, 0 if it does not exist."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -181,7 +181,7 @@ def size(path: Path) -> int:
 
 
 def part(path: Path, begin: int, end: int) -> bytes:
-    """The bytes from one place to another; nothing if the file was truncated since."""
+    """The bytes between two offsets; empty if the file was truncated meanwhile."""
     if end <= begin or size(path) < end:
         return b""
     with path.open("rb") as stream:
@@ -190,7 +190,7 @@ def part(path: Path, begin: int, end: int) -> bytes:
 
 
 def _beginning(held: bytes, lines: int | None) -> int:
-    """Where the last lines begin; all of them if no number is asked for."""
+    """Offset of the last `lines` lines; 0 if None."""
     if lines is None:
         return 0
     at = len(held)

@@ -1,7 +1,7 @@
-"""When which part of a log was written, as far as looking at its size now and then tells.
+"""Estimates when each part of a log was written, from periodic records of its size. Pure.
 
-Containers write to their files themselves, so lines carry no time. What a file had grown to at a moment bounds the time
-of every byte before: a line's time is when it was first seen, at most the pause between two looks after it was written.
+Containers write to their files themselves, so lines have no timestamps. The time of a line is that of the first record
+that includes it: at most one interval between two records late.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 from bisect import bisect_right
 
 _MOST = 8192
-"""Moments kept for one log: half an hour of one that grows all the time; beyond, older ones are merged by pairs."""
+"""Records per log: half an hour of constant growth. Beyond it, older records are merged in pairs."""
 
 
 class LineTimes:
-    """The growth of one log. Places are counted over all of it, also what was cut off at its beginning."""
+    """The growth of one log. Offsets count from its beginning, including truncated parts."""
 
     def __init__(self) -> None:
         self.cut_off = 0
-        """Bytes before the beginning of the file."""
+        """Bytes that were truncated before the current file."""
         self._ends: list[int] = []
         self._times: list[float] = []
 
     def note(self, size: int, now: float) -> None:
-        """The file has so many bytes now (seconds since 1970)."""
+        """Record the size of the file at `now` (seconds since 1970)."""
         end = self.cut_off + size
         if self._ends and end <= self._ends[-1]:
             return
@@ -34,10 +34,10 @@ class LineTimes:
             self._times[:half] = self._times[1:half:2]
 
     def cut(self, size: int) -> None:
-        """The file begins anew, after so many bytes."""
+        """Record that the file was truncated at this size."""
         self.cut_off += size
 
     def of(self, place: int) -> float:
-        """When the byte at this place was first seen (seconds since 1970)."""
+        """Time at which the byte at this offset was first recorded (seconds since 1970)."""
         index = min(bisect_right(self._ends, place), len(self._times) - 1)
         return self._times[index] if self._times else 0.0

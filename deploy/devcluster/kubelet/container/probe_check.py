@@ -12,11 +12,11 @@ import msgspec
 from deploy.devcluster.cluster_api import Obj
 
 Execute = Callable[[Sequence[str]], Awaitable[tuple[int, str]]]
-"""Run a command in the container; its exit code and what it printed."""
+"""Runs a command in the container. Returns exit code and output."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """What a check found."""
+    """The result of one check."""
 
     success: bool
     message: str = ""
@@ -32,17 +32,17 @@ class ProbeTarget(msgspec.Struct, frozen=True):
 
 
 class ProbeHttpClient:
-    """Makes the HTTP checks of all probes; no connection is reused, since each check must see the server accept."""
+    """The HTTP client of all probes. It reuses no connection: each check includes accepting a connection."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        # As in Kubernetes, a probe over TLS does not check the certificate: it asks whether the server answers.
+        # As on Kubernetes, an HTTPS probe does not verify the certificate.
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
 
     async def get(self, url: str, headers: dict[str, str]) -> int:
-        """The status of the answer; redirects are not followed."""
+        """Returns the status of the response; redirects are not followed."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(force_close=True, limit=0, ssl=self._tls, use_dns_cache=False),
@@ -58,7 +58,7 @@ class ProbeHttpClient:
 
 
 async def check(probe: Obj, target: ProbeTarget, http: ProbeHttpClient) -> ProbeResult:
-    """Do what the probe says, once, within its timeout. Never raises for what the container does."""
+    """Run the probe once, within its timeout. Failures of the container are results, not exceptions."""
     timeout = probe.get("timeoutSeconds") or 1
     try:
         async with asyncio.timeout(timeout):
@@ -94,7 +94,7 @@ async def _http(action: Obj, target: ProbeTarget, http: ProbeHttpClient) -> Prob
 
 
 async def _grpc(action: Obj, target: ProbeTarget) -> ProbeResult:
-    """The gRPC health protocol; its two small messages are written by hand, to need no generated code for them."""
+    """The gRPC health protocol. Its two small messages are encoded here to avoid generated code."""
     import grpc.aio
 
     service = (action.get("service") or "").encode()

@@ -1,9 +1,8 @@
-"""When a probe is asked, and what a row of answers means.
+"""Schedules probes and evaluates their results: periods, thresholds and initial delays as on Kubernetes.
 
-As in Kubernetes (periods, thresholds, initial delays) with one difference: until a startup or readiness probe
-succeeds for the first time it is asked more often than its period says, from every 100 ms on, growing to the period.
-A cluster on one machine starts in milliseconds, and nobody should wait ten seconds to hear of it. The time that a
-container is given to start stays what its probe says: failureThreshold times periodSeconds.
+One difference: until a startup or readiness probe first succeeds, it runs more often than `periodSeconds`: first every
+100 ms, growing to the period. Containers on one machine start in milliseconds, and a start should not take a whole
+period. The time limit of a start is unchanged: failureThreshold times periodSeconds.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class ProbeSchedule:
 
 
 async def until_started(probe: Obj, check: Check, *, sleep: Sleep, clock: Callable[[], float]) -> ProbeResult:
-    """Ask until the container has started, or its time is up; the last answer."""
+    """Probe until the container has started or its time is up. Returns the last result."""
     rhythm = ProbeSchedule(probe)
     await sleep(rhythm.initial_delay)
     deadline = clock() + rhythm.failures * rhythm.period
@@ -51,7 +50,7 @@ async def until_started(probe: Obj, check: Check, *, sleep: Sleep, clock: Callab
 async def watch_readiness(
     probe: Obj, check: Check, report: Callable[[bool, str], None], *, sleep: Sleep = asyncio.sleep
 ) -> None:
-    """Ask for ever; `report` hears of every turn, and of every failure that is none yet."""
+    """Probe for ever; call `report` for every change, and for every failure below the threshold."""
     rhythm = ProbeSchedule(probe)
     await sleep(rhythm.initial_delay)
     ready, was_ready, row = False, False, 0
@@ -72,7 +71,7 @@ async def watch_readiness(
 
 
 async def until_dead(probe: Obj, check: Check, *, sleep: Sleep = asyncio.sleep) -> ProbeResult:
-    """Ask until the liveness probe has failed as often in a row as its threshold says; the last answer."""
+    """Probe until `failureThreshold` consecutive failures. Returns the last result."""
     rhythm = ProbeSchedule(probe)
     await sleep(rhythm.initial_delay)
     row = 0

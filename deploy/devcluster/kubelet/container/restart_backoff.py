@@ -1,7 +1,7 @@
-"""How long a container that ended waits before it is started again. Pure.
+"""The back-off between restarts of a container. Pure.
 
-Gentler than Kubernetes' (10 s doubling to 5 min), since here a restart costs milliseconds and people are waiting:
-the first restart is immediate, then 0.5 s doubling to 30 s; a run of a minute earns a clean record.
+Shorter than on Kubernetes (10 s doubling to 5 min), since a restart costs milliseconds here: the first restart is
+immediate, then 0.5 s doubling to 30 s. A run of one minute resets the back-off.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _FORGIVEN_AFTER = 60.0
 
 
 class RestartBackoff:
-    """The record of one container."""
+    """The back-off of one container."""
 
     def __init__(self) -> None:
         self._immediate = True
         self._delays = _BACKOFF.delays()
 
     def next(self, ran_for: float) -> float:
-        """Seconds to wait after a run of that many seconds."""
+        """Seconds to wait after a run of `ran_for` seconds."""
         if ran_for >= _FORGIVEN_AFTER:
             self._immediate = True
             self._delays.reset()

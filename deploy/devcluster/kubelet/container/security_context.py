@@ -1,6 +1,6 @@
-"""What a container's `securityContext` lets it do, as a container runtime understands it. Pure.
+"""Converts a container's `securityContext` to the confinement of its processes. Pure.
 
-Users are not told apart here (one id is mapped), so `runAsUser` says nothing; capabilities are the boundary.
+Only one user id is mapped, so `runAsUser` has no effect; capabilities are the boundary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from deploy.devcluster.runtime import DEFAULT_CAPABILITIES, Confinement
 
 
 def confinement_of(container: Obj) -> Confinement:
-    """Runtimes' defaults without what it drops, with what it adds; a privileged container has all."""
+    """Default capabilities minus dropped plus added ones; a privileged container has all."""
     context: Obj = container.get("securityContext") or {}
     read_only = bool(context.get("readOnlyRootFilesystem"))
     if context.get("privileged"):

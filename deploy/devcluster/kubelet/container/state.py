@@ -1,4 +1,4 @@
-"""A container as its status tells it: what `container_worker.py` lives through and `pod_status.py` writes down."""
+"""The state of a container: `container_worker.py` changes it, `pod_status.py` converts it to a pod status."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Role = Literal["init", "sidecar", "main"]
 
 
 class ContainerWaiting(msgspec.Struct, frozen=True):
-    """Not started yet, or not started again yet."""
+    """The container waits for its start or restart."""
 
     reason: str
     message: str = ""
 
 
 class ContainerRunning(msgspec.Struct, frozen=True):
-    """Its process runs."""
+    """The process runs."""
 
     started_at: float
 
 
 class ContainerTerminated(msgspec.Struct, frozen=True):
-    """Its process ended."""
+    """The process has ended."""
 
     exit_code: int
     reason: str
@@ -35,7 +35,7 @@ class ContainerTerminated(msgspec.Struct, frozen=True):
 
 
 class ContainerState(msgspec.Struct, frozen=True):
-    """A container as its status tells it."""
+    """The state of one container."""
 
     spec: Obj
     role: Role
@@ -45,4 +45,4 @@ class ContainerState(msgspec.Struct, frozen=True):
     started: bool = False
     ready: bool = False
     finished: bool = False
-    """It ended and will not be started again."""
+    """True if it has ended and will not be restarted."""

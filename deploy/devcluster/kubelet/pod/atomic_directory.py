@@ -1,8 +1,8 @@
-"""A directory whose files all change at once, as the kubelet's AtomicWriter does it.
+"""A directory whose files all change at once, as with the kubelet's AtomicWriter.
 
-`name` is a link to `..data/name`, `..data` a link to a directory with a new name each time; renaming one link over
-the other is the switch. Whoever watches the directory (Envoy does) sees exactly that rename. A file is thus never
-seen half written, nor one of a pair without the other.
+`name` is a link to `..data/name`, and `..data` is a link to a directory with a new name for each version. Renaming the
+new link over the old one is the switch. A watcher of the directory (Envoy) sees exactly that rename, and a reader never
+sees a partly written file, or one file of a pair without the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LINK = "..data"
 
 
 class AtomicDirectory:
-    """One directory of configuration."""
+    """The directory of one configuration volume."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,7 +26,7 @@ class AtomicDirectory:
         self._generation = 0
 
     def write(self, files: Files) -> bool:
-        """Make these, and only these, the files. Says whether anything changed."""
+        """Replace all files. Returns whether anything changed. Raises `BadInputError` for an invalid path."""
         if self._held == files:
             return False
         for name in files:

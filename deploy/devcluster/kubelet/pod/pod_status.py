@@ -1,4 +1,4 @@
-"""A pod's status from its containers. Pure; the words and rules are Kubernetes' (pod lifecycle, KEP-753 sidecars)."""
+"""Computes a pod's status from its containers, as Kubernetes does (pod lifecycle, KEP-753 sidecars). Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deploy.devcluster.kubelet.container.state import (
 
 
 class PodView(msgspec.Struct, frozen=True):
-    """What the node agent knows about one pod."""
+    """The state of one pod in the kubelet."""
 
     init: Sequence[ContainerState]
     """Init containers and sidecars in their order."""
@@ -27,16 +27,16 @@ class PodView(msgspec.Struct, frozen=True):
     host_ip: str = ""
     started_at: float = 0.0
     failure: str = ""
-    """Why the pod failed as a whole, if it did."""
+    """Reason if the pod failed as a whole, else empty."""
 
 
 def phase_of(view: PodView) -> str:
-    """Pending until the first container of the pod's own ran; then Running until all have ended for good."""
+    """The phase: Pending until a main container has run, Running until all have ended for good."""
     if view.failure or any(each.finished and _code(each) != 0 for each in view.init if each.role == "init"):
         return "Failed"
     if view.main and all(each.finished and isinstance(each.state, ContainerTerminated) for each in view.main):
         if any(isinstance(each.state, ContainerRunning) for each in view.init):
-            return "Running"  # sidecars end after them
+            return "Running"  # sidecars end after the main containers
         return "Succeeded" if all(_code(each) == 0 for each in view.main) else "Failed"
     if not is_initialized(view):
         return "Pending"
@@ -46,7 +46,7 @@ def phase_of(view: PodView) -> str:
 
 
 def is_initialized(view: PodView) -> bool:
-    """Every init container has succeeded, and every sidecar has started once."""
+    """True if all init containers have succeeded and all sidecars have started once."""
     return all(
         (each.finished and _code(each) == 0) if each.role == "init" else (each.started or each.restarts > 0)
         for each in view.init
@@ -95,7 +95,7 @@ def _ready(pod: Obj, conditions: Sequence[Obj], containers_ready: _Unmet) -> _Un
 
 
 def status_of(pod: Obj, view: PodView, *, now: float) -> Obj:
-    """The whole status; conditions of others (readiness gates) are kept."""
+    """The whole status. Conditions of other components (readiness gates) are kept."""
     before: Obj = pod.get("status") or {}
     phase = phase_of(view)
     conditions: list[Obj] = list(before.get("conditions") or [])

@@ -1,7 +1,7 @@
-"""One pod on the node: volumes, sandbox, containers in their order, and the end of it all.
+"""Runs one pod: volumes, sandbox, containers in order, and deletion.
 
-A worker is a task for each pod uid. It is told of newer forms of the object by `update` and of the object's end by
-`vanish`; all that it says, it says through the pod's status.
+There is one worker task per pod UID. `update` passes new versions of the object, `vanish` its removal. The worker
+reports through the pod's status.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEFAULT_GRACE = 30
 
 
 class PodWorker:
-    """The life of one pod."""
+    """Runs one pod."""
 
     def __init__(
         self, pod: Obj, node: NodeContext, volumes: PodVolumes, lookup: Lookup, *, now: Callable[[], float] = time.time
@@ -47,7 +47,7 @@ class PodWorker:
         self._refresh = asyncio.Event()
         self._report = StatusReport(node.cluster, lambda: self._pod, self._view, now=now)
         self.processes = PodProcesses(lambda: self._pod, node, volumes, lookup, changed=self._report.touch)
-        """The pod's sandbox and what runs in it."""
+        """The pod's sandbox and its processes."""
         self._placed = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[int]] = {}
         spec: Obj = pod["spec"]
@@ -74,16 +74,16 @@ class PodWorker:
 
     @property
     def uid(self) -> str:
-        """The pod's."""
+        """UID of the pod."""
         return object_fields.uid(self._pod)
 
     @property
     def namespace(self) -> str:
-        """The pod's."""
+        """Namespace of the pod."""
         return object_fields.namespace(self._pod)
 
     def update(self, pod: Obj) -> None:
-        """A newer form of the object."""
+        """Take a newer version of the object."""
         relabelled = any(get(pod) != get(self._pod) for get in (object_fields.labels, object_fields.annotations))
         self._pod = pod
         if object_fields.is_terminating(pod):
@@ -93,26 +93,26 @@ class PodWorker:
         self._report.touch()
 
     def vanish(self) -> None:
-        """The object is gone already: nothing is left to wait for."""
+        """The object was removed from the API: kill all containers."""
         self._vanished = True
         self._leaving.set()
         for container in [*self._init, *self._main]:
             container.kill()
 
     def configuration_changed(self, resource: str, name: str) -> None:
-        """A ConfigMap or Secret of the pod's namespace is another now."""
+        """A ConfigMap, Secret or claim of the pod's namespace changed."""
         if (resource, name) in self._volumes.references:
             self._refresh.set()
         for container in [*self._init, *self._main]:
             container.kick()
 
     def has_ended(self, container: str) -> bool:
-        """Whether this container will print nothing more."""
+        """True if this container will write no more log lines."""
         task = self._tasks.get(container)
         return self._leaving.is_set() if task is None else task.done()
 
     async def run(self) -> None:
-        """The whole life: until the object is gone from the API."""
+        """Run the pod until its object is removed from the API."""
         helpers = [asyncio.create_task(self._report.run()), asyncio.create_task(self._keep_volumes())]
         life = asyncio.create_task(self._live())
         leaving = asyncio.create_task(self._wait_to_leave())
@@ -137,7 +137,7 @@ class PodWorker:
         await self._leaving.wait()
 
     async def _live(self) -> None:
-        """Until every container has ended for good; most pods never get there."""
+        """Start the containers in order, and wait until all have ended for good."""
         self._report.touch()
         await self._make_volumes()
         await self.processes.make_sandbox()
@@ -153,11 +153,11 @@ class PodWorker:
                 self._failure = f"init container {container.name} failed"
                 break
         else:
-            # Not `gather`: cancelling this task, at deletion, must not cancel the containers.
+            # Not `gather`: cancelling this task at deletion must not cancel the containers.
             tasks: list[asyncio.Task[int]] = []
             for container in self._main:
                 tasks.append(self._start(container))
-                # In order, and each hook holds up the containers after its own, as the kubelet does it.
+                # In order; as on Kubernetes, a postStart hook delays the following containers.
                 await container.hooked.wait()
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in ended:
@@ -172,7 +172,7 @@ class PodWorker:
         return task
 
     async def _make_volumes(self) -> None:
-        """Wait until everything that the volumes refer to is there."""
+        """Write the volumes; retry until all objects that they refer to exist."""
         told = ""
         while True:
             self._refresh.clear()
@@ -194,7 +194,7 @@ class PodWorker:
                 return
 
     async def _keep_volumes(self) -> None:
-        """Follow the objects that the volumes show, and renew tokens before they expire."""
+        """Rewrite volumes when their objects change, and renew tokens before they expire."""
         await self._placed.wait()
         while True:
             self._refresh.clear()
@@ -203,7 +203,7 @@ class PodWorker:
                 due = await self._volumes.write(self._pod)
                 pause = None if due is None else max(_RETRY_VOLUMES, due - self._now())
             except UnresolvedError as error:
-                # What was there is gone: the files stay, as in Kubernetes, until it is there again.
+                # A source was deleted: as on Kubernetes the files stay until it exists again.
                 _log.debug("volumes of %s/%s: %s", *object_fields.key(self._pod), error)
                 pause = None
             except (KubeApiError, OSError) as error:
@@ -213,7 +213,7 @@ class PodWorker:
                     await self._refresh.wait()
 
     async def _leave(self, life: asyncio.Task[None]) -> None:
-        """Deletion: containers first, then sidecars in reverse, all within the grace period (KEP-753)."""
+        """Stop the containers, then the sidecars in reverse order, within the grace period (KEP-753)."""
         deadline = time.monotonic() + self._grace()
         life.cancel()
         await asyncio.gather(life, return_exceptions=True)
@@ -234,20 +234,20 @@ class PodWorker:
         await asyncio.wait({task})
 
     async def halt(self, grace: float) -> None:
-        """The node goes down: end the processes, and leave the object as it is."""
+        """Stop all processes without changing the object; called when the node stops."""
         ordinary = [each for each in (*self._init, *self._main) if each.view.role != "sidecar"]
         await asyncio.gather(*(self._finish(each, grace) for each in ordinary))
         await self._stop_sidecars(grace)
 
     async def _bury(self, helpers: Sequence[asyncio.Task[None]]) -> None:
-        """Say a last time how it ended, then take the object out of the API."""
+        """Write the final status, then delete the object."""
         for task in helpers:
             task.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
         await self.processes.release()
         if self._vanished:
             return
-        with contextlib.suppress(KubeApiError):  # the deletion below is what matters, and is tried again
+        with contextlib.suppress(KubeApiError):  # only the deletion below is required, and it is retried
             await self._report.write()
         while not self._vanished:
             try:
@@ -261,7 +261,7 @@ class PodWorker:
                 return
 
     def is_running(self, container: str) -> bool:
-        """Whether this container's process runs."""
+        """True if this container's process runs."""
         return any(
             each.name == container and isinstance(each.view.state, ContainerRunning)
             for each in (*self._init, *self._main)

@@ -34,7 +34,7 @@ _PRINTED_AT_MOST = 1024
 
 
 class NodeContext(msgspec.Struct, frozen=True):
-    """What all pods of the node share."""
+    """Dependencies that all pods of the node share."""
 
     cluster: Cluster
     runtime: Runtime
@@ -42,7 +42,7 @@ class NodeContext(msgspec.Struct, frozen=True):
     events: EventRecorder
     http: probe_check.ProbeHttpClient
     variables: Mapping[str, str]
-    """The environment that every container starts from."""
+    """Base environment of every container."""
 
 
 class PodProcesses:
@@ -62,19 +62,19 @@ class PodProcesses:
         self._volumes = volumes
         self._lookup = lookup
         self.changed = changed
-        """Called by containers whose view is another now."""
+        """Called by containers when their state changed."""
         self.ip = ""
-        """The pod's address, as soon as it has one and for ever after."""
+        """Address of the pod; empty until the sandbox exists, then constant."""
         self._sandbox: Sandbox | None = None
         self._creation: asyncio.Task[Sandbox] | None = None
         self._running: dict[str, Process] = {}
         self._begins: dict[str, list[int]] = {}
-        """Where in its log the last two runs of a container began."""
+        """Log offsets at which the last two runs of a container began."""
 
     async def make_sandbox(self) -> None:
-        """Make the sandbox; what fails is told and tried again.
+        """Create the sandbox; failures are recorded as Events and retried.
 
-        Half a sandbox cannot be removed: when the caller is cancelled meanwhile, `release` waits for the whole one.
+        A partly created sandbox cannot be removed: if the caller is cancelled, `release` waits for its creation.
         """
         while True:
             pod = self._pod()
@@ -98,14 +98,14 @@ class PodProcesses:
                 return
 
     async def release(self) -> None:
-        """Give the sandbox back, with every process in it; twice is once."""
+        """Remove the sandbox with all its processes. Idempotent."""
         creation, self._creation, self._sandbox = self._creation, None, None
         if creation is None:
             return
         try:
             sandbox = await creation
         except (OSError, MeshlogError):
-            return  # it never came to be
+            return  # it was never created
         await sandbox.remove()
 
     def signal(self, container: str, number: int) -> None:
@@ -113,14 +113,14 @@ class PodProcesses:
         self._running[container].signal(number)
 
     def previous_run(self, container: str) -> tuple[int, int] | None:
-        """Where in its log the run before this one begins and ends; none if this is the first."""
+        """Log offsets of the previous run, or None if this is the first."""
         begins = self._begins.get(container, [])
         return (begins[-2], begins[-1]) if len(begins) > 1 else None
 
     async def start_beside(
         self, container: str, argv: Sequence[str], *, environment: Mapping[str, str], standard: tuple[int, int, int]
     ) -> Process:
-        """Start a command beside a container's process, in its environment and this one. Raises `OSError`."""
+        """Start a command in a running container, with additional variables. Raises `OSError`."""
         running = self._running.get(container)
         if self._sandbox is None or running is None:
             raise ProcessLookupError(f"container {container} does not run")
@@ -137,13 +137,13 @@ class PodProcesses:
         )
 
     async def launch(self, container: Obj) -> Process:
-        """Start the container's process, appending to its log."""
+        """Start the container's process. Raises `UnresolvedError`, `OSError`."""
         variables = self._variables(container)
         argv = environment.command_line(container, variables)
         if self._sandbox is None:
             raise UnresolvedError("the pod has no sandbox any more")
         if Path(argv[0]).name == "envoy" and not inotify.room():
-            # It would end with an assertion, and nothing would say why.
+            # Envoy would end with an assertion that does not name the cause.
             raise UnresolvedError(
                 f"this machine's user has all inotify instances that it may have: {inotify.RAISE}",
                 reason="CreateContainerError",
@@ -164,7 +164,7 @@ class PodProcesses:
         return process
 
     async def execute(self, container: Obj, argv: Sequence[str]) -> tuple[int, str]:
-        """Run a command beside the container's process; if nobody waits any more, it is killed."""
+        """Run a command in the container. Cancelling the call kills the command."""
         printed = os.memfd_create("printed")
         nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -181,7 +181,7 @@ class PodProcesses:
             os.close(nothing)
 
     async def check(self, container: Obj, probe: Obj) -> probe_check.ProbeResult:
-        """Ask a probe once."""
+        """Run a probe once."""
         target = probe_check.ProbeTarget(
             address=self.ip,
             ports={port["name"]: port["containerPort"] for port in container.get("ports") or [] if "name" in port},
@@ -190,7 +190,7 @@ class PodProcesses:
         return await probe_check.check(probe, target, self._node.http)
 
     def record(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        """As an Event about the pod."""
+        """Record an Event about the pod."""
         self._node.events.record(self._pod(), kind, reason, message)
 
     def _variables(self, container: Obj) -> dict[str, str]:
@@ -202,7 +202,7 @@ class PodProcesses:
 
 
 def hostname_of(pod: Obj) -> str:
-    """`spec.hostname`, or the pod's name as far as a host name may be long."""
+    """`spec.hostname`, or the pod's name cut to 63 characters."""
     return pod["spec"].get("hostname") or object_fields.name(pod)[:63].rstrip("-.")
 
 

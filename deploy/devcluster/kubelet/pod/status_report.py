@@ -1,4 +1,4 @@
-"""Writes one pod's status: whenever it is another, once for many changes at a time, and never twice the same."""
+"""Writes the status of one pod when it changed; coalesces changes, and skips an unchanged status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OWN_CONDITIONS = frozenset({"PodScheduled", "Initialized", "ContainersReady", "
 
 
 class StatusReport:
-    """The status of one pod, as the API was told it last."""
+    """Writes the status of one pod, and remembers the last one written."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class StatusReport:
         self._written: Obj = {}
 
     def touch(self) -> None:
-        """Something changed."""
+        """Request a write."""
         self._dirty.set()
 
     async def run(self) -> None:
-        """Follow the changes for ever."""
+        """Write after each request, for ever."""
         while True:
             await self._dirty.wait()
             self._dirty.clear()
@@ -47,13 +47,13 @@ class StatusReport:
                 await self.write()
             except KubeApiError as error:
                 if error.status in {404, 409}:
-                    continue  # gone, or there is a namesake with another uid: the worker will hear of it
+                    continue  # removed, or replaced by a pod with another UID: an event follows
                 _log.warning("status of %s/%s: %s", *object_fields.key(self._pod()), error)
                 await asyncio.sleep(_RETRY)
                 self._dirty.set()
 
     async def write(self) -> None:
-        """Tell the API what holds now, if it was not told. Raises `KubeApiError`."""
+        """Write the current status unless it was written already. Raises `KubeApiError`."""
         status = status_of(self._with_known_conditions(), self._view(), now=self._now())
         if status == self._written:
             return
@@ -64,7 +64,7 @@ class StatusReport:
         self._written = status
 
     def _with_known_conditions(self) -> Obj:
-        """The pod with our own conditions as written last (the cache may lag) and those of others as they are."""
+        """The pod with the kubelet's conditions as last written (the cache may lag) and other conditions as cached."""
         pod = self._pod()
         status: Obj = pod.get("status") or {}
         ours: dict[str, Obj] = {each["type"]: each for each in self._written.get("conditions") or []}

@@ -1,7 +1,7 @@
-"""What a volume of configuration holds, as files: path → content and mode. Pure.
+"""Computes the files of a configuration volume: path → content and mode. Pure.
 
-ConfigMaps, Secrets, the downward API and the parts of a projected volume all end as one such mapping, which
-`atomic_directory.py` puts on the disk in one step.
+ConfigMaps, Secrets, downward API and projected volumes all become one such mapping, which `atomic_directory.py` writes
+in one step.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class VolumeFile(msgspec.Struct, frozen=True):
 
 
 class TokenProjection(msgspec.Struct, frozen=True):
-    """A service-account token that a projected volume asks for."""
+    """A service-account token in a projected volume."""
 
     path: str
     audience: str
-    """Empty: that of the API itself."""
+    """Empty for the audience of the API server."""
     expiration_seconds: int
     mode: int
 
@@ -40,9 +40,9 @@ _WAITING = "ContainerCreating"
 
 
 def files_of(volume: Obj, pod: Obj, lookup: Lookup) -> dict[str, VolumeFile] | None:
-    """The files of a volume, its tokens left out; none if it is no volume of configuration.
+    """The files of a volume without its tokens. Returns None if it is no configuration volume.
 
-    Raises `UnresolvedError` if an object or a key that must exist does not.
+    Raises `UnresolvedError` if a required object or key is missing.
     """
     if "configMap" in volume:
         source: Obj = volume["configMap"]
@@ -67,7 +67,7 @@ def files_of(volume: Obj, pod: Obj, lookup: Lookup) -> dict[str, VolumeFile] | N
 
 
 def tokens_of(volume: Obj) -> list[TokenProjection]:
-    """The tokens that a volume asks for."""
+    """The tokens in a volume."""
     return [
         TokenProjection(
             path=source["serviceAccountToken"]["path"],
@@ -81,7 +81,7 @@ def tokens_of(volume: Obj) -> list[TokenProjection]:
 
 
 def references_of(volume: Obj) -> set[tuple[str, str]]:
-    """The objects whose change changes the volume: (`configmaps`, `secrets` or `persistentvolumeclaims`, name)."""
+    """Objects that a volume depends on: (`configmaps`, `secrets` or `persistentvolumeclaims`, name)."""
     found: set[tuple[str, str]] = set()
     if "persistentVolumeClaim" in volume:
         found.add(("persistentvolumeclaims", volume["persistentVolumeClaim"]["claimName"]))
@@ -94,7 +94,7 @@ def references_of(volume: Obj) -> set[tuple[str, str]]:
 
 
 def api_access(root_ca: str) -> Obj:
-    """The volume that gives a pod its way to the API, as Kubernetes' admission adds it to every pod."""
+    """The volume with token, CA and namespace for access to the API, as Kubernetes' admission adds it to pods."""
     return {
         "name": "kube-api-access",
         "projected": {

@@ -1,8 +1,8 @@
-"""The volumes of one pod: made before its first container starts, kept current while it lives.
+"""The volumes of one pod: created before its first container starts, and updated while it runs.
 
-Everything lives below one directory of the node, which the process keeps on a memory file system of its own mount
-namespace: no token reaches a disk, and nothing is left behind however the devcluster ends. Exceptions are hostPath
-and claims (`controllers/volume_claims.py`), which are directories of the machine on purpose.
+Volumes are below one directory on a tmpfs of the process's mount namespace: no token reaches a disk, and nothing is
+left when the devcluster ends. The exceptions are hostPath and claims (`controllers/volume_claims.py`), which are
+directories of the machine.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class ServiceAccountToken(msgspec.Struct, frozen=True):
 
 
 class ServiceAccountTokens(Protocol):
-    """Where tokens come from: the API server."""
+    """Issues service-account tokens; implemented by the API server."""
 
     async def __call__(self, pod: Obj, *, audience: str, expiration_seconds: int) -> ServiceAccountToken:
-        """A token of the pod's service account, bound to the pod; an empty audience means the API's own.
+        """Issue a token of the pod's service account, bound to the pod. The default audience is the API server.
 
-        Raises `KubeApiError` if the service account is not there.
+        Raises `KubeApiError` if the service account does not exist.
         """
         ...
 
@@ -80,18 +80,18 @@ class PodVolumes:
         self._sources: dict[str, Path] = {}
         self._atomic: dict[str, AtomicDirectory] = {}
         self._tokens: dict[tuple[str, str], tuple[ServiceAccountToken, float]] = {}
-        """(volume, path) → the token and when it is to be renewed."""
+        """(volume, path) → token and time of renewal in seconds since 1970."""
         self._writing = asyncio.Lock()
 
     @property
     def references(self) -> set[tuple[str, str]]:
-        """ConfigMaps, Secrets and claims that the volumes show."""
+        """ConfigMaps, Secrets and claims that the volumes depend on."""
         return {reference for volume in self._volumes.values() for reference in volume_payload.references_of(volume)}
 
     async def write(self, pod: Obj) -> float | None:
-        """Bring all volumes up to date; the answer is when (seconds since 1970) the next token is due, if any.
+        """Write all volumes. Returns when (seconds since 1970) the next token must be renewed, or None.
 
-        Raises `UnresolvedError` while something that a volume refers to is missing; call again when it may be there.
+        Raises `UnresolvedError` while an object that a volume refers to is missing; the caller retries.
         """
         async with self._writing:
             for name, volume in self._volumes.items():
@@ -145,7 +145,7 @@ class PodVolumes:
         return self._claims / object_fields.namespace(pod) / claim
 
     def _check_host_path(self, name: str, path: Path, namespace: str) -> None:
-        """The state directory holds every key and token. Its log's own directory is the mesh's alone."""
+        """Reject a hostPath in the state directory, which contains keys and tokens, except that of the mesh's log."""
         state, path = self._state.resolve(), path.resolve()
         if not path.is_relative_to(state):
             return
@@ -155,7 +155,7 @@ class PodVolumes:
             )
 
     def mounts(self, container: Obj, variables: Mapping[str, str]) -> list[Mount]:
-        """Where a container sees which volume. Raises `UnresolvedError` for a volume that the pod does not have."""
+        """The mounts of a container. Raises `UnresolvedError` for an unknown volume or an invalid subPath."""
         mounts: list[Mount] = []
         for each in container.get("volumeMounts") or []:
             source = self._sources.get(each["name"])
@@ -170,7 +170,7 @@ class PodVolumes:
         return mounts
 
     def remove(self) -> None:
-        """Take everything away that was made for this pod alone."""
+        """Remove the files that were created for this pod."""
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
@@ -192,10 +192,10 @@ def _host_path(source: Obj) -> Path:
 
 
 def _inside(source: Path, inside: str) -> Path:
-    """A subPath: fixed when the container starts, also in a directory that changes atomically, as in Kubernetes."""
+    """Resolve a subPath; as on Kubernetes it is fixed when the container starts, also in atomic directories."""
     if Path(inside).is_absolute() or ".." in Path(inside).parts:
         raise UnresolvedError(f"subPath `{inside}` must stay inside its volume")
-    # First: making it through a link that a container put there would write on the machine.
+    # Checked first: creating it through a link of a container would write to the machine.
     resolved = (source / inside).resolve()
     if not resolved.is_relative_to(source.resolve()):
         raise UnresolvedError(f"subPath `{inside}` leads out of its volume")
