@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -25,25 +26,36 @@ OURS = (
 
 def missing() -> tuple[str, str] | None:
     """Returns code and sentence of the first missing feature, or None. Forks: the process must be single-threaded."""
-    told, teller = os.pipe()
+    # A signal ends the launcher only after the child has ended, so that no process is left behind.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    try:
+        text = _answer_of_child()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+    if not text:
+        return "up/kernel", "trying the kernel's namespaces ended without an answer; see the log in the state directory"
+    lack = json.loads(text)
+    return None if lack is None else (lack[0], lack[1])
+
+
+def _answer_of_child() -> str:
+    """Try all features in a child. Returns the result as JSON; empty if the child failed."""
+    read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             syscalls.die_with_parent()  # the launcher may be killed meanwhile
             lack = _try_all()
-            os.write(teller, json.dumps(lack).encode())
+            os.write(write, json.dumps(lack).encode())
         except BaseException:  # noqa: BLE001 - nothing may return into the caller's code
             traceback.print_exc()
         finally:
             os._exit(0)
-    os.close(teller)
-    with os.fdopen(told, "rb") as answer:
-        text = answer.read()
+    os.close(write)
+    with os.fdopen(read, "rb") as answer:
+        text = answer.read().decode()
     os.waitpid(child, 0)
-    if not text:
-        return "up/kernel", "trying the kernel's namespaces ended without an answer; see the log in the state directory"
-    lack = json.loads(text)
-    return None if lack is None else (lack[0], lack[1])
+    return text
 
 
 def _try_all() -> tuple[str, str] | None:

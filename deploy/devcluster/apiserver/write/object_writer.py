@@ -77,8 +77,8 @@ class ObjectWriter:
     async def transact(self, objects: Sequence[Obj], options: WriteOptions) -> list[StoredObject]:
         """Apply all objects in one commit with consecutive resource versions, or none. Raises the errors of `apply`.
 
-        Each object gets the annotation `meshlog.io/change-set` (`shared.records.change_set_annotation`), so that a client that
-        watches several kinds knows when it has received them all.
+        Each object gets the annotation `meshlog.io/change-set` (`shared.records.change_set_annotation`), so that a
+        client that watches several kinds knows when it has received them all.
         """
         placed = [self._place(obj) for obj in objects]
         annotation = stamp(uuid.uuid4().hex, [target.namespace for target, _obj in placed])
