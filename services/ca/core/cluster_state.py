@@ -28,14 +28,14 @@ KINDS = ("TokenIssuer", "MeshConfig", "MeshRootCertificate", "Namespace", "Servi
 _ENDED = {"Succeeded", "Failed"}
 
 
-class ClusterNamespace(NamedTuple):
+class ClusterNamespace(msgspec.Struct, frozen=True, gc=False):
     """Name of a namespace of one cluster."""
 
     cluster: str
     name: str
 
 
-class ClusterObjectName(NamedTuple):
+class ClusterObjectName(msgspec.Struct, frozen=True, gc=False):
     """Name of a namespaced object of one cluster; its kind is known from the context."""
 
     cluster: str
@@ -78,6 +78,7 @@ class ClusterState:
         self._cluster = cluster
         self._mesh_name = mesh_name
         self._mesh_namespace = mesh_namespace
+        self._mesh_config = ClusterObjectName(cluster, mesh_namespace, MESH_CONFIG)
         self._pods: dict[ClusterObjectName, PodFact] = {}
         self._accounts: dict[ClusterObjectName, str] = {}
         """Service account → uid."""
@@ -164,9 +165,9 @@ class ClusterState:
     def members(self) -> dict[str, str]:
         """Return the namespaces of our cluster that get the trust bundle, with uids: members and the mesh's own."""
         return {
-            name: namespace.uid
-            for (cluster, name), namespace in self._namespaces.items()
-            if cluster == self._cluster and not namespace.leaving and self._belongs(name, namespace)
+            key.name: namespace.uid
+            for key, namespace in self._namespaces.items()
+            if key.cluster == self._cluster and not namespace.leaving and self._belongs(key.name, namespace)
         }
 
     def rejection(self, token: WorkloadToken) -> Rejection | None:
@@ -202,10 +203,10 @@ class ClusterState:
                 self._apply_namespace(event, raw)
             case "TokenIssuer":
                 self._verifier.set_issuer(event.cluster, decode(TokenIssuer, raw) if raw else None)
-            case "MeshConfig" if name == (self._cluster, self._mesh_namespace, MESH_CONFIG):
+            case "MeshConfig" if name == self._mesh_config:
                 spec = decode(PolicyObject, raw).spec if raw else {}
                 self._apply_config(spec, event)
-            case "MeshRootCertificate" if name[:2] == (self._cluster, self._mesh_namespace):
+            case "MeshRootCertificate" if (name.cluster, name.namespace) == (self._cluster, self._mesh_namespace):
                 self._apply_root(event, raw)
             case _:
                 pass
