@@ -20,6 +20,9 @@ from services.ingestor.settings import PANIC
 
 _log = logging.getLogger(__name__)
 
+_UNCHANGED, _OLDER = Decision.UNCHANGED, Decision.OLDER
+"""Bound once: in Python 3.11 each access through the class takes 0.2 µs."""
+
 
 class Reflectors(Protocol):
     """The reflectors of all kinds, as the writer uses them."""
@@ -57,8 +60,8 @@ class WriterCounts(msgspec.Struct):
 
     def count(self, decision: Decision) -> None:
         """Count the decision on one observation of a watch."""
-        self.unchanged += decision is Decision.UNCHANGED
-        self.older += decision is Decision.OLDER
+        self.unchanged += decision is _UNCHANGED
+        self.older += decision is _OLDER
 
 
 class RoundDecider:
@@ -104,7 +107,7 @@ class RoundDecider:
                 index.advance(item.kind, item.resource_version)
                 decision, changes = observe(index.get(item.kind, item.name), item)
                 self._counts.count(decision)
-                if decision is Decision.UNCHANGED:
+                if decision is _UNCHANGED:
                     index.refresh(item)
                 decided = [changes] if changes else []
             case ObjectDeleted(kind, name):
@@ -141,7 +144,7 @@ class RoundDecider:
             self._index.advance(listed.kind, listed.resource_version)
         for item in listed.objects:
             known = self._index.get(item.kind, item.name)
-            if known is not None and observe(known, item)[0] is Decision.UNCHANGED:
+            if known is not None and observe(known, item)[0] is _UNCHANGED:
                 self._index.refresh(item)
         by_object: dict[str, list[Change]] = {}
         for change in difference.changes:

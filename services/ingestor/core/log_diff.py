@@ -99,6 +99,10 @@ class Decision(StrEnum):
     """It would empty a service or a kind, and one list is not enough for that."""
 
 
+_WRITTEN, _UNCHANGED, _OLDER, _GUARDED = Decision
+"""Bound once: in Python 3.11 each access through the class takes 0.2 µs."""
+
+
 class ListDifference(msgspec.Struct, frozen=True):
     """The changes of a list."""
 
@@ -138,24 +142,24 @@ def observe(
     object; the object lived at that version, whatever an earlier deletion recorded.
     """
     if known is None:
-        return Decision.WRITTEN, (AppliedChange(item, 0),)
+        return _WRITTEN, (AppliedChange(item, 0),)
     applied = AppliedChange(item, known.sequence)
     older = is_older(item.resource_version, known.resource_version)
     if known.uid != item.uid:
         if older and not wins:
-            return Decision.OLDER, ()
+            return _OLDER, ()
         if not known.lives:
-            return Decision.WRITTEN, (applied,)
+            return _WRITTEN, (applied,)
         deleted = _deletion(item.kind, item.name, known, item.resource_version, EventOrigin(source=item.origin.source))
-        return Decision.WRITTEN, (deleted, applied)
+        return _WRITTEN, (deleted, applied)
     # Kubernetes does not reuse uids (a TokenIssuer has none, and does return). A newer form of a deleted uid therefore
     # means that the deletion was based on a stale list.
     returned = bool(known.uid) and not known.lives and not is_older(known.resource_version, item.resource_version)
     if (older or returned) and not wins and (known.lives or not is_older(known.resource_version, listed_at)):
-        return Decision.OLDER, ()
+        return _OLDER, ()
     if known.digest == item.digest:
-        return Decision.UNCHANGED, ()
-    return Decision.WRITTEN, (applied,)
+        return _UNCHANGED, ()
+    return _WRITTEN, (applied,)
 
 
 def delete(known: KnownObject | None, observed: ObjectDeleted) -> tuple[Decision, tuple[Change, ...]]:
@@ -164,11 +168,11 @@ def delete(known: KnownObject | None, observed: ObjectDeleted) -> tuple[Decision
     A predecessor in the log is deleted too: a disconnected watch may have missed its deletion and the new creation.
     """
     if known is None or not known.lives:
-        return Decision.UNCHANGED, ()
+        return _UNCHANGED, ()
     if known.uid != observed.uid and not is_older(known.resource_version, observed.resource_version):
-        return Decision.OLDER, ()
+        return _OLDER, ()
     deleted = _deletion(observed.kind, observed.name, known, observed.resource_version, observed.origin)
-    return Decision.WRITTEN, (deleted,)
+    return _WRITTEN, (deleted,)
 
 
 _PANIC_FROM = 10
@@ -220,10 +224,10 @@ def compare(objects: KnownObjects, listed: KindListed, *, suspected: int = 0, pa
     decisions.update(decision for decision, _ in deletions)
     return ListDifference(
         changes=tuple(change for _, changes in (*rows, *deletions) for change in changes),
-        unchanged=decisions[Decision.UNCHANGED],
-        spared=decisions[Decision.OLDER] + decisions[Decision.GUARDED],
+        unchanged=decisions[_UNCHANGED],
+        spared=decisions[_OLDER] + decisions[_GUARDED],
         suspect=trust.suspect,
-        panic=decisions[Decision.GUARDED] > 0,
+        panic=decisions[_GUARDED] > 0,
         back_to=listed.resource_version if trust.wins else "",
     )
 
@@ -241,7 +245,7 @@ def _decide_present(
 ) -> tuple[Decision, tuple[Change, ...]]:
     decision, changes = observe(known, item, wins=trust.wins, listed_at=listed.resource_version)
     if trust.guarded and changes and known is not None and known.serving and not serves(item.kind, item.body):
-        return Decision.GUARDED, ()
+        return _GUARDED, ()
     return decision, changes
 
 
@@ -249,10 +253,10 @@ def _decide_missing(
     name: NamespacedName, known: KnownObject, listed: KindListed, trust: ListTrust
 ) -> tuple[Decision, tuple[Change, ...]]:
     if trust.mass_deletion or (trust.guarded and known.serving):
-        return Decision.GUARDED, ()
+        return _GUARDED, ()
     if not trust.wins and is_older(listed.resource_version, known.resource_version):
-        return Decision.OLDER, ()
-    return Decision.WRITTEN, (_deletion(listed.kind, name, known, listed.resource_version, EventOrigin(source="list")),)
+        return _OLDER, ()
+    return _WRITTEN, (_deletion(listed.kind, name, known, listed.resource_version, EventOrigin(source="list")),)
 
 
 def _deletion(
