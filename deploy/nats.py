@@ -82,7 +82,7 @@ class NatsConfig(msgspec.Struct, frozen=True, kw_only=True):
     tls: str = ""
     """Directory of `tls.crt`, `tls.key` and `ca.crt`; empty: connections in the clear."""
     routes: tuple[str, ...] = ()
-    """Where the other servers are, `nats-route://host:6222`; none: it is alone."""
+    """Addresses of the other servers, `nats-route://host:6222`; empty for a single server."""
     monitoring: int = 0
     """Port of `/healthz`; 0: none."""
     monitoring_host: str = ""

@@ -25,7 +25,7 @@ _YEARS = 10
 
 
 def log_secrets(profile: Profile, now: dt.datetime | None = None) -> list[Manifest]:
-    """The Secret of the servers and one of each service; none if the log is not secured, or external."""
+    """The Secret of the servers and one of each service; empty if the log is not secured, or external."""
     if not profile.nats_secured or profile.nats_url:
         return []
     authority, certificate, key = _certificates(profile, now or dt.datetime.now(dt.UTC))

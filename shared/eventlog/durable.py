@@ -21,7 +21,7 @@ NO_CLUSTER = 10074
 
 
 def weaknesses(spec: StreamSpec, config: Mapping[str, Any], *, whole: bool) -> list[str]:
-    """How a stream of this configuration can lose what it acknowledged; empty: not at all.
+    """Return how a stream of this configuration can lose acknowledged records; empty if it cannot.
 
     `whole`: whether every record of it must stay until it is trimmed, as of the events. What is `fleeting` may be in
     memory.

@@ -77,7 +77,7 @@ class _Bound(msgspec.Struct, frozen=True):
     pod: _Named | None = None
 
 
-class _Claims(msgspec.Struct, frozen=True):
+class _TokenClaims(msgspec.Struct, frozen=True):
     iss: str
     sub: str
     aud: str | list[str]
@@ -92,13 +92,13 @@ class _Unverified(msgspec.Struct, frozen=True):
     iss: str
 
 
-class _Key(msgspec.Struct, frozen=True):
+class _VerificationKey(msgspec.Struct, frozen=True):
     kid: str
     algorithm: str
     public: Any
 
 
-_CLAIMS = msgspec.json.Decoder(_Claims)
+_CLAIMS = msgspec.json.Decoder(_TokenClaims)
 _UNVERIFIED = msgspec.json.Decoder(_Unverified)
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]*)")
 
@@ -116,8 +116,8 @@ class TokenVerifier:
         """Take the issuers known now, by cluster; `set_issuer` follows the log from then on."""
         self._audience = audience
         self._clock = clock
-        self._issuers: dict[str, tuple[str, list[_Key]]] = {}
-        self._verified: OrderedDict[bytes, tuple[float, str, _Claims]] = OrderedDict()
+        self._issuers: dict[str, tuple[str, list[_VerificationKey]]] = {}
+        self._verified: OrderedDict[bytes, tuple[float, str, _TokenClaims]] = OrderedDict()
         for cluster, issuer in (issuers or {}).items():
             self.set_issuer(cluster, issuer)
 
@@ -131,7 +131,7 @@ class TokenVerifier:
         return cluster in self._issuers if cluster else bool(self._issuers)
 
     def set_issuer(self, cluster: str, issuer: TokenIssuer | None) -> None:
-        """Replace a cluster's issuer and keys; none: its tokens are refused from now on.
+        """Replace a cluster's issuer and keys; with None, its tokens are refused from now on.
 
         Keys that cannot be used (unknown type, RSA below 2048 bits, not for signatures) are left out.
         """
@@ -161,7 +161,7 @@ class TokenVerifier:
                 raise _refused("issuer", "it was issued by another cluster")
         return self._check(origin, claims, now)
 
-    def _authenticate(self, token: str, cluster: str) -> tuple[str, _Claims]:
+    def _authenticate(self, token: str, cluster: str) -> tuple[str, _TokenClaims]:
         """Return the cluster whose key signed the token, and its claims, of unchecked times and audience."""
         header, payload, signature = _parse(token)
         signed = token.rpartition(".")[0].encode("ascii")
@@ -184,7 +184,7 @@ class TokenVerifier:
                     raise _refused("malformed", "its claims are not those of a service-account token") from error
         raise _refused("signature", "no key of its issuer made its signature")
 
-    def _check(self, cluster: str, claims: _Claims, now: float) -> WorkloadToken:
+    def _check(self, cluster: str, claims: _TokenClaims, now: float) -> WorkloadToken:
         audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
         if self._audience not in audiences:
             raise _refused("audience", f"it is not meant for {self._audience!r}; project one with that audience")
@@ -238,15 +238,15 @@ def _base64url(part: str) -> bytes:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
-def _signed_by(key: _Key, header: dict[str, Any], signed: bytes, signature: bytes) -> bool:
+def _signed_by(key: _VerificationKey, header: dict[str, Any], signed: bytes, signature: bytes) -> bool:
     kid = header.get("kid")
     if header.get("alg") != key.algorithm or (kid and key.kid and kid != key.kid):
         return False
     return bool(jwt.get_algorithm_by_name(key.algorithm).verify(signed, key.public, signature))
 
 
-def _usable_keys(jwks: Mapping[str, Any]) -> list[_Key]:
-    keys: list[_Key] = []
+def _usable_keys(jwks: Mapping[str, Any]) -> list[_VerificationKey]:
+    keys: list[_VerificationKey] = []
     entries = jwks.get("keys")
     for entry in entries if isinstance(entries, list) else ():
         try:
@@ -255,7 +255,7 @@ def _usable_keys(jwks: Mapping[str, Any]) -> list[_Key]:
             continue
         algorithm = _algorithm_of(parsed.key, entry.get("crv", ""))
         if entry.get("use", "sig") == "sig" and algorithm and entry.get("alg", algorithm) == algorithm:
-            keys.append(_Key(kid=str(entry.get("kid", "")), algorithm=algorithm, public=parsed.key))
+            keys.append(_VerificationKey(kid=str(entry.get("kid", "")), algorithm=algorithm, public=parsed.key))
     return keys
 
 

@@ -46,7 +46,7 @@ class ServingCertificate:
 
     @property
     def current(self) -> IssuedSvid | None:
-        """The newest certificate with its key; none before the first."""
+        """The newest certificate with its key; None before the first."""
         return self._latest.value
 
     async def wait(self) -> IssuedSvid:

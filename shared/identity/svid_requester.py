@@ -55,7 +55,7 @@ class SvidUnavailableError(MeshlogError):
     """No certificate in the time given: the CA, the log or the trust bundle is away. The same call may be repeated."""
 
 
-class _Key(msgspec.Struct, frozen=True):
+class _KeyPair(msgspec.Struct, frozen=True):
     pem: bytes
     csr: bytes
     public: bytes
@@ -175,7 +175,7 @@ class CertificateRequester:
             async with asyncio.timeout(seconds):
                 await self._bundles.at_least(bundle.serial + 1)
 
-    async def _ask(self, key: _Key, token: str, spiffe_id: SpiffeId, bundle: TrustBundle) -> SigningAnswer:
+    async def _ask(self, key: _KeyPair, token: str, spiffe_id: SpiffeId, bundle: TrustBundle) -> SigningAnswer:
         sealing_key, sealed = seal_token(bundle, token, key.csr)
         request = SigningRequest(
             id=secrets.token_hex(16),
@@ -214,7 +214,7 @@ class CertificateRequester:
             return _UNSENT.delay(0, self._chance)
         return _UNANSWERED.delay(attempt, self._chance)
 
-    async def _accept(self, answer: SigningAnswer, key: _Key, spiffe_id: SpiffeId) -> IssuedSvid:
+    async def _accept(self, answer: SigningAnswer, key: _KeyPair, spiffe_id: SpiffeId) -> IssuedSvid:
         bundle = await self._bundles.at_least(answer.bundle_serial)
         validate_svid(
             parse_certificates(answer.chain),
@@ -235,17 +235,17 @@ class CertificateRequester:
         )
 
 
-async def _generate(key_type: str) -> _Key:
+async def _generate(key_type: str) -> _KeyPair:
     if key_type.startswith("RSA-"):
         # Up to a second of computing, without the interpreter's lock.
         return await asyncio.to_thread(_keyed, partial(rsa.generate_private_key, 65537, int(key_type[4:])))
     return _keyed(partial(ec.generate_private_key, ec.SECP256R1()))
 
 
-def _keyed(generate: Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]) -> _Key:
+def _keyed(generate: Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]) -> _KeyPair:
     private = generate()
     csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private, SHA256())
-    return _Key(
+    return _KeyPair(
         pem=private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         csr=csr.public_bytes(Encoding.DER),
         public=private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),

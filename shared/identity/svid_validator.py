@@ -173,7 +173,7 @@ def _check_issuer(issuer: x509.Certificate, *, below: int) -> None:
 
 
 def may_sign(certificate: x509.Certificate) -> x509.BasicConstraints | None:
-    """The constraints of a CA that has the flag and the right to sign; else none (RFC 5280, 4.2.1.3 and 4.2.1.9)."""
+    """Return the constraints of a CA with the flag and the right to sign; else None (RFC 5280, 4.2.1.3 and 4.2.1.9)."""
     constraints = usage = None
     for extension in certificate.extensions:
         if isinstance(extension.value, x509.BasicConstraints):

@@ -30,7 +30,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def documents(text: str, *, code: str, about: str) -> list[Any]:
-    """The documents of a YAML text, as JSON has them: mappings with text for keys, lists, text, numbers, none.
+    """The documents of a YAML text, as JSON has them: mappings with text for keys, lists, text, numbers, None.
 
     Raises `BadInputError` with this code that names line and fault.
     """
@@ -51,7 +51,7 @@ def documents(text: str, *, code: str, about: str) -> list[Any]:
 
 def _look(text: str, code: str, about: str) -> None:
     """Refuse what is too deep, too much, or refers to itself."""
-    tally = _Tally()
+    tally = _ValueCounter()
     for event in yaml.parse(text, Loader=_Loader):
         fault = tally.take(event)
         if fault:
@@ -59,7 +59,7 @@ def _look(text: str, code: str, about: str) -> None:
             raise BadInputError(code, f"line {line}: {fault}", about=about)
 
 
-class _Tally:
+class _ValueCounter:
     """What a text has held so far."""
 
     def __init__(self) -> None:

@@ -106,7 +106,7 @@ class NetlinkSocket:
         self._collect(messages, expected=len(messages))
 
     def transact(self, messages: Sequence[Message]) -> None:
-        """Send an nf_tables batch (begin … end): all of it is taken or, with a `NetlinkError`, none.
+        """Send an nf_tables batch (begin … end): the kernel applies all of it or, with a `NetlinkError`, nothing.
 
         Only the last request is acknowledged; errors are always reported.
         """

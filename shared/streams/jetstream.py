@@ -88,7 +88,7 @@ class JetStreamLogs:
         return JetStreamLog(self._specs[stream], self._connection, self.foreign, user=self._user)
 
     async def ensure(self, *names: str) -> None:
-        """Create the streams named (none: all of the mesh) where they are missing; safe to race with others.
+        """Create the named streams, or all of the mesh, if they are missing; safe to race with others.
 
         Raises `BadInputError` where they must be durable and are not; see `shared.eventlog.durable`.
         """

@@ -164,7 +164,7 @@ def _attributes(values: Mapping[str, Attribute]) -> list[dict[str, Any]]:
 
 
 def _parse(traceparent: str) -> tuple[str, str] | None:
-    """Trace id and span id; none if it is no traceparent (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+    """Return trace id and span id; None if it is no traceparent (https://www.w3.org/TR/trace-context/#traceparent-header)."""
     match = _FORM.fullmatch(traceparent)
     if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
         return None

@@ -292,7 +292,7 @@ class NatsConnection:
 
 
 def api_prefix(account: str) -> str:
-    """The prefix of JetStream's API of an account, as clients of other accounts see it; empty: of their own."""
+    """Return the prefix of JetStream's API of another account; of the client's own account if `account` is empty."""
     return f"$JS.{account}.API" if account else "$JS.API"
 
 
