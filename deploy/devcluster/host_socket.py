@@ -40,7 +40,7 @@ class PublishedSocket:
                 there, back = await asyncio.open_connection(self._address(), self._published.port)
             except OSError as error:
                 name = f"{self._published.namespace}/{self._published.service}"
-                _log.info("a connection to %s finds nobody there: %s", name, error)
+                _log.info("a connection to the Service %s failed: %s", name, error)
                 return
             with contextlib.closing(back):
                 await _until_either(_pass_on(reader, back), _pass_on(there, writer))

@@ -126,8 +126,8 @@ class LocalCluster:
                     yield _event(change.type, change.stored)
 
     def _version(self, kind: ResourceKind, obj: Obj) -> KindVersion:
-        said = str(obj.get("apiVersion") or "").rpartition("/")[2]
-        return kind.version(said) or kind.preferred
+        given = str(obj.get("apiVersion") or "").rpartition("/")[2]
+        return kind.version(given) or kind.preferred
 
 
 def _event(event_type: Any, stored: StoredObject) -> WatchEvent:

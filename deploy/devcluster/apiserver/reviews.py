@@ -150,9 +150,9 @@ def scaled(kind: ResourceKind, obj: Obj, scale: Any) -> Obj:
         place = place[step]
     place[last] = replicas
     # The precondition of the Scale, if any.
-    said = _part(scale, "metadata").get("resourceVersion")
-    if said:
-        made["metadata"] = {**made["metadata"], "resourceVersion": said}
+    given = _part(scale, "metadata").get("resourceVersion")
+    if given:
+        made["metadata"] = {**made["metadata"], "resourceVersion": given}
     return made
 
 

@@ -23,7 +23,7 @@ from deploy.devcluster.apiserver.access.token_authentication import (
 )
 from deploy.devcluster.apiserver.http.container_logs import LogSource
 from deploy.devcluster.apiserver.http.handlers import RequestHandlers
-from deploy.devcluster.apiserver.kinds.builtin import built_in
+from deploy.devcluster.apiserver.kinds.builtin_kinds import built_in
 from deploy.devcluster.apiserver.kinds.kind_registry import KindRegistry
 from deploy.devcluster.apiserver.local_cluster import LocalCluster
 from deploy.devcluster.apiserver.object_store import Store

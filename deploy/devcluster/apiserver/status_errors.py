@@ -139,13 +139,13 @@ def invalid(kind: str, group: str, name: str, causes: Sequence[StatusCause]) -> 
     """422: the object is invalid."""
     title = f"{kind}.{group}" if group else kind
     sentences = [f"{cause.field}: {cause.message}" for cause in causes]
-    said = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
+    given = sentences[0] if len(sentences) == 1 else f"[{', '.join(sentences)}]"
     details: dict[str, Any] = {"name": name} if name else {}
     if group:
         details["group"] = group
     details["kind"] = kind
     details["causes"] = [{"reason": one.reason, "message": one.message, "field": one.field} for one in causes]
-    return StatusError(422, "Invalid", f'{title} "{name}" is invalid: {said}', details=details)
+    return StatusError(422, "Invalid", f'{title} "{name}" is invalid: {given}', details=details)
 
 
 def forbidden(resource: str, name: str, why: str) -> StatusError:

@@ -13,12 +13,12 @@ from deploy.devcluster.controllers.deployments import DeploymentController
 from deploy.devcluster.controllers.endpointslices import EndpointSliceController
 from deploy.devcluster.controllers.garbage_collector import GarbageCollector
 from deploy.devcluster.controllers.namespace_defaults import NamespaceDefaults
+from deploy.devcluster.controllers.reconciler import Reconciler
 from deploy.devcluster.controllers.replicasets import ReplicaSetController
 from deploy.devcluster.controllers.service_addresses import ServiceAddressController
 from deploy.devcluster.controllers.service_proxy import ServiceProxy
 from deploy.devcluster.controllers.statefulsets import StatefulSetController
 from deploy.devcluster.controllers.volume_claims import ClaimController
-from deploy.devcluster.controllers.work_queue import Reconciler
 from deploy.devcluster.object_cache import ObjectCache, ObjectChange
 from deploy.devcluster.runtime import Runtime
 

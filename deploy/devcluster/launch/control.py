@@ -157,13 +157,13 @@ async def _run_exec(conversation: ControlConnection, start: Starter) -> None:
     ended = asyncio.ensure_future(process.wait())
     try:
         while not ended.done():
-            heard = asyncio.ensure_future(conversation.receive())
-            await asyncio.wait({ended, heard}, return_when=asyncio.FIRST_COMPLETED)
+            received = asyncio.ensure_future(conversation.receive())
+            await asyncio.wait({ended, received}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
-                heard.cancel()
-                await asyncio.gather(heard, return_exceptions=True)
+                received.cancel()
+                await asyncio.gather(received, return_exceptions=True)
                 break
-            message = heard.result()
+            message = received.result()
             if message is None:
                 process.signal(signal.SIGKILL)  # the client is gone
                 await ended
@@ -184,7 +184,7 @@ def ask(state_dir: Path, request: Mapping[str, Any], descriptors: Sequence[int] 
     """
     with _connect(state_dir) as connection:
         socket.send_fds(connection, [json.dumps(request).encode()], list(descriptors))
-        while (answer := _hear(connection)) is not None:
+        while (answer := _receive_message(connection)) is not None:
             yield answer
 
 
@@ -220,7 +220,7 @@ def exec_in_pod(
         before = {number: signal.signal(number, forward) for number in _FORWARDED}
         try:
             socket.send_fds(connection, [json.dumps(request).encode()], standard)
-            answer = _hear(connection)
+            answer = _receive_message(connection)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -245,7 +245,7 @@ def _connect(state_dir: Path) -> socket.socket:
     return connection
 
 
-def _hear(connection: socket.socket) -> dict[str, Any] | None:
+def _receive_message(connection: socket.socket) -> dict[str, Any] | None:
     try:
         message = connection.recv(MOST_BYTES)
     except ConnectionError:
@@ -254,6 +254,6 @@ def _hear(connection: socket.socket) -> dict[str, Any] | None:
         return None
     answer: dict[str, Any] = json.loads(message)
     if "error" in answer:
-        told = answer["error"]
-        raise (BadInputError if told["bad_input"] else MeshlogError)(told["code"], told["sentence"])
+        reported = answer["error"]
+        raise (BadInputError if reported["bad_input"] else MeshlogError)(reported["code"], reported["sentence"])
     return answer

@@ -226,25 +226,25 @@ class Spawner:
             if not datagram:
                 self._lost()
                 return
-            told = json.loads(datagram)
-            if "ended" in told:
+            message = json.loads(datagram)
+            if "ended" in message:
                 # The spawner reports a start before its end, so the future exists.
-                ended = self._ended.pop(told["ended"], None)
+                ended = self._ended.pop(message["ended"], None)
                 if ended is not None:
-                    ended.set_result(told["code"])
+                    ended.set_result(message["code"])
                 continue
-            if "pid" in told:
+            if "pid" in message:
                 # Passed with the response: the waiting task may resume only after the end was reported.
-                told["ended"] = self._ended[told["pid"]] = self._loop.create_future()
-            answer = self._answers.pop(told["id"])
+                message["ended"] = self._ended[message["pid"]] = self._loop.create_future()
+            answer = self._answers.pop(message["id"])
             if answer.cancelled():
-                self._disown(told, descriptors)
+                self._disown(message, descriptors)
             else:
-                answer.set_result((told, descriptors))
+                answer.set_result((message, descriptors))
 
-    def _disown(self, told: dict[str, Any], descriptors: list[int]) -> None:
+    def _disown(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """The request was cancelled: end the process and close the descriptors of its response."""
-        if "pid" in told:
+        if "pid" in message:
             signal.pidfd_send_signal(descriptors[0], signal.SIGKILL)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -106,7 +106,7 @@ class SubresourceHandlers:
     async def _logs(self, request: web.Request, target: ResourceTarget) -> web.StreamResponse:
         options = container_logs.options(request, self._stored(target).obj, self._clock())
         if self.log_source is None:
-            raise StatusError(501, "NotImplemented", "nobody here keeps logs")
+            raise StatusError(501, "NotImplemented", "this API server has no source of container logs")
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         pieces = self.log_source(target.namespace, target.name, options)
         # An error (no previous container) is raised with the first piece, before the status line is sent.

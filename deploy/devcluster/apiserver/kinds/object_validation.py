@@ -25,11 +25,13 @@ def check_identity(kind: ResourceKind, version: KindVersion, body: Any) -> Obj:
     if not isinstance(body, dict):
         raise bad_request("the object provided is unrecognized (must be of type object)")
     wanted = kind.api_version(version.name)
-    said = (body.get("apiVersion") or wanted, body.get("kind") or kind.kind)
-    if said[0] != wanted:
-        raise bad_request(f"the API version in the data ({said[0]}) does not match the expected API version ({wanted})")
-    if said[1] != kind.kind:
-        raise bad_request(f"{kind.kind} in version {version.name!r} cannot be handled as a {said[1]}: kinds differ")
+    given = (body.get("apiVersion") or wanted, body.get("kind") or kind.kind)
+    if given[0] != wanted:
+        raise bad_request(
+            f"the API version in the data ({given[0]}) does not match the expected API version ({wanted})"
+        )
+    if given[1] != kind.kind:
+        raise bad_request(f"{kind.kind} in version {version.name!r} cannot be handled as a {given[1]}: kinds differ")
     _check_early(body.get("metadata") or {})
     return {**body, "apiVersion": wanted, "kind": kind.kind, "metadata": body.get("metadata") or {}}
 

@@ -78,8 +78,8 @@ def fit(schema: Schema, value: Any, path: str, found: FitResult, parent: str = "
 def _check_rules(rules: list[Any], value: dict[str, Any], path: str, found: FitResult) -> None:
     for rule in rules:
         if isinstance(rule, dict) and not holds(str(rule.get("rule", "")), value):
-            said = str(rule.get("message") or f"failed rule: {rule['rule']}")
-            found.causes.append(StatusCause("FieldValueInvalid", path or "<nil>", f'Invalid value: "object": {said}'))
+            given = str(rule.get("message") or f"failed rule: {rule['rule']}")
+            found.causes.append(StatusCause("FieldValueInvalid", path or "<nil>", f'Invalid value: "object": {given}'))
 
 
 def _fit_typed(schema: Schema, value: Any, path: str, found: FitResult, parent: str) -> Any:
@@ -126,8 +126,8 @@ def _mistyped(value: Any, wanted: str, path: str, found: FitResult, parent: str)
     actual = json_type(value)
     if found.decode:
         go = {"integer": "int32", "boolean": "bool", "object": "map", "array": "slice"}.get(wanted, wanted)
-        said = {"integer": "number", "boolean": "bool"}.get(actual, actual)
-        found.mismatches.append(TypeMismatch(said, f"{parent}.{path}" if parent else path, go))
+        given = {"integer": "number", "boolean": "bool"}.get(actual, actual)
+        found.mismatches.append(TypeMismatch(given, f"{parent}.{path}" if parent else path, go))
         return
     message = f"{path} in body must be of type {wanted}: {shown(actual)}"
     found.causes.append(StatusCause("FieldValueTypeInvalid", path, f"Invalid value: {shown(actual)}: {message}"))

@@ -275,6 +275,6 @@ def _denial(name: str, status: Mapping[str, Any]) -> StatusError:
     code = status.get("code")
     code = code if isinstance(code, int) and 400 <= code < 600 else 403
     reason = str(status.get("reason") or {400: "BadRequest", 403: "Forbidden", 422: "Invalid"}.get(code, "Forbidden"))
-    said = str(status.get("message") or status.get("reason") or "")
-    message = f'admission webhook "{name}" denied the request' + (f": {said}" if said else " without explanation")
+    given = str(status.get("message") or status.get("reason") or "")
+    message = f'admission webhook "{name}" denied the request' + (f": {given}" if given else " without explanation")
     return StatusError(code, reason, message)

@@ -85,7 +85,7 @@ class WritePreparer:
         """
         kind = target.kind
         obj = object_validation.check_identity(kind, target.version, body)
-        said = obj
+        given = obj
         metadata = dict(obj["metadata"])
         obj = {**obj, "metadata": metadata}
         if metadata.get("resourceVersion"):
@@ -113,7 +113,7 @@ class WritePreparer:
         fields = field_ownership.ManagedFields(None, fields_schema(target))
         writer = self._writer(target, options)
         if applied:
-            fields.apply(None, said, writer, force=True)
+            fields.apply(None, given, writer, force=True)
         else:
             fields.update(None, obj, writer)
         obj["metadata"]["managedFields"] = fields.entries
@@ -245,14 +245,14 @@ def _key(obj: Obj) -> Key:
 
 
 def _place(kind: ResourceKind, metadata: dict[str, Any], namespace: str) -> None:
-    said = metadata.get("namespace")
+    given = metadata.get("namespace")
     if kind.namespaced:
-        if said and said != namespace:
+        if given and given != namespace:
             raise bad_request(
                 f"the namespace of the provided object does not match the namespace sent on the request ({namespace})"
             )
         metadata["namespace"] = namespace
-    elif said:
+    elif given:
         raise bad_request("namespace may not be set on a cluster-scoped object")
 
 
@@ -265,13 +265,13 @@ def _review(
     target: ResourceTarget, operation: Literal["CREATE", "UPDATE"], obj: Obj, options: WriteOptions
 ) -> AdmissionAttributes:
     metadata = obj["metadata"]
-    said = {"kind": f"{operation.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
+    given = {"kind": f"{operation.capitalize()}Options", "apiVersion": "meta.k8s.io/v1"}
     return AdmissionAttributes(
         target=msgspec.structs.replace(target, namespace=metadata.get("namespace", ""), name=metadata["name"]),
         operation=operation,
         caller=options.caller,
         dry_run=options.dry_run,
-        options=said,
+        options=given,
     )
 
 
@@ -313,22 +313,22 @@ def _keep_cluster_ip(obj: Obj, old: Obj) -> None:
         obj["spec"] = spec
 
 
-def _check_same(kind: ResourceKind, was: dict[str, Any], said: dict[str, Any]) -> None:
+def _check_same(kind: ResourceKind, was: dict[str, Any], given: dict[str, Any]) -> None:
     """Raises 400, 409 or 422 if the body does not refer to this object at its current version."""
-    if said.get("name", was["name"]) != was["name"]:
+    if given.get("name", was["name"]) != was["name"]:
         raise bad_request(
-            f"the name of the object ({said.get('name')}) does not match the name on the URL ({was['name']})"
+            f"the name of the object ({given.get('name')}) does not match the name on the URL ({was['name']})"
         )
-    if said.get("namespace") not in {None, "", was.get("namespace")}:
+    if given.get("namespace") not in {None, "", was.get("namespace")}:
         raise bad_request(
-            f"the namespace of the object ({said.get('namespace')}) does not match the namespace on the request "
+            f"the namespace of the object ({given.get('namespace')}) does not match the namespace on the request "
             f"({was.get('namespace', '')})"
         )
-    if said.get("resourceVersion") not in {None, "", "0", was["resourceVersion"]}:
+    if given.get("resourceVersion") not in {None, "", "0", was["resourceVersion"]}:
         raise conflict(kind.resource, was["name"])
-    if said.get("uid") not in {None, "", was["uid"]}:
-        raise conflict(kind.resource, was["name"], other_uid(str(said["uid"]), was["uid"]))
-    if "deletionTimestamp" in was and set(said.get("finalizers") or ()) - set(was.get("finalizers") or ()):
+    if given.get("uid") not in {None, "", was["uid"]}:
+        raise conflict(kind.resource, was["name"], other_uid(str(given["uid"]), was["uid"]))
+    if "deletionTimestamp" in was and set(given.get("finalizers") or ()) - set(was.get("finalizers") or ()):
         what = "Forbidden: no new finalizers can be added if the object is being deleted"
         raise invalid(
             kind.kind, kind.group, was["name"], [StatusCause("FieldValueForbidden", "metadata.finalizers", what)]

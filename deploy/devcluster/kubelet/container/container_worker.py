@@ -189,8 +189,8 @@ class ContainerWorker:
         if isinstance(state, ContainerTerminated):
             self._set(last=state, restarts=self._view.restarts + 1)
             if delay:
-                told = f"back-off {delay:g}s restarting failed container={self.name}"
-                self._set(state=ContainerWaiting(_CRASHING, told))
+                reported = f"back-off {delay:g}s restarting failed container={self.name}"
+                self._set(state=ContainerWaiting(_CRASHING, reported))
                 self._host.record("Warning", "BackOff", f"Back-off restarting failed container {self.name}")
         else:
             delay = max(delay, 0.5)

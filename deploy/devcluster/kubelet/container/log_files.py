@@ -95,13 +95,13 @@ class PodLogs:
         """The requested part of a log; then appended bytes while `follow()` is true."""
         moments = self._of(path)
         moments.note(size(path), self._now())
-        told = _LogExcerpt(wanted, moments)
+        reported = _LogExcerpt(wanted, moments)
         older, offset = _content(_older(path)), size(path)
         held = older + part(path, 0, offset)
         skipped = _beginning(held, wanted.tail)
-        if piece := told.filter(held[skipped:], moments.cut_off - len(older) + skipped):
+        if piece := reported.filter(held[skipped:], moments.cut_off - len(older) + skipped):
             yield piece
-        while follow is not None and not told.full:
+        while follow is not None and not reported.full:
             going = follow()
             end = size(path)
             if end < offset:
@@ -109,7 +109,7 @@ class PodLogs:
             if end > offset:
                 moments.note(end, self._now())
                 fresh = part(path, offset, min(end, offset + _CHUNK))
-                if piece := told.filter(fresh, moments.cut_off + offset):
+                if piece := reported.filter(fresh, moments.cut_off + offset):
                     yield piece
                 offset += len(fresh)
             elif not going:

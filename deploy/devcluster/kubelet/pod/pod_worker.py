@@ -173,17 +173,17 @@ class PodWorker:
 
     async def _make_volumes(self) -> None:
         """Write the volumes; retry until all objects that they refer to exist."""
-        told = ""
+        reported = ""
         while True:
             self._refresh.clear()
             try:
                 await self._volumes.write(self._pod)
             except (UnresolvedError, KubeApiError, OSError) as error:
-                if str(error) != told:
-                    told = str(error)
-                    self.processes.record("Warning", "FailedMount", told)
+                if str(error) != reported:
+                    reported = str(error)
+                    self.processes.record("Warning", "FailedMount", reported)
                 for container in self._main:
-                    container.wait_for(ContainerWaiting("ContainerCreating", told))
+                    container.wait_for(ContainerWaiting("ContainerCreating", reported))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_RETRY_VOLUMES):
                         await self._refresh.wait()

@@ -33,7 +33,7 @@ class Reconciler:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, Delays] = {}
-        self._told: dict[Key, str] = {}
+        self._logged: dict[Key, str] = {}
         self._closed = False
 
     def enqueue(self, key: Key) -> None:
@@ -84,13 +84,13 @@ class Reconciler:
         try:
             pause = await self._reconcile(key)
         except KubeApiError as error:
-            if error.status != 409 and self._told.get(key) != str(error):
-                self._told[key] = str(error)
+            if error.status != 409 and self._logged.get(key) != str(error):
+                self._logged[key] = str(error)
                 _log.warning("%s %s/%s: %s", self._name, *key, error)
         except Exception:  # noqa: BLE001 - a bug in one controller must not end the cluster; it is logged and retried
             _log.exception("%s %s/%s failed", self._name, *key)
         else:
             self._failures.pop(key, None)
-            self._told.pop(key, None)
+            self._logged.pop(key, None)
             return pause
         return self._failures.setdefault(key, _BACKOFF.delays()).next()

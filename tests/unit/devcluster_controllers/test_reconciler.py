@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from deploy.devcluster.cluster_api import KubeApiError
-from deploy.devcluster.controllers.work_queue import Reconciler
+from deploy.devcluster.controllers.reconciler import Reconciler
 from deploy.devcluster.object_fields import Key
 from tests.waiting import eventually
 
