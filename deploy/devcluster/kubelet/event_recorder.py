@@ -41,53 +41,53 @@ class EventRecorder:
 
     def record(self, pod: Obj, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Enqueue an Event about this pod."""
-        news = PodEvent(
+        entry = PodEvent(
             object_fields.namespace(pod), object_fields.name(pod), object_fields.uid(pod), kind, reason, message[:1024]
         )
         try:
-            self._waiting.put_nowait(news)
+            self._waiting.put_nowait(entry)
         except asyncio.QueueFull:
-            _log.debug("dropped an event about %s/%s: %s", news.namespace, news.pod, reason)
+            _log.debug("dropped an event about %s/%s: %s", entry.namespace, entry.pod, reason)
 
     def forget(self, pod: Obj) -> None:
         """Delete the Events of a removed pod after 10 minutes."""
-        for news in [news for news in self._counts if news.uid == object_fields.uid(pod)]:
-            name, _ = self._counts.pop(news)
-            asyncio.get_running_loop().call_later(_KEPT_FOR, self._schedule_removal, news.namespace, name)
+        for entry in [entry for entry in self._counts if entry.uid == object_fields.uid(pod)]:
+            name, _ = self._counts.pop(entry)
+            asyncio.get_running_loop().call_later(_KEPT_FOR, self._schedule_removal, entry.namespace, name)
 
     async def run(self) -> None:
         """Write enqueued Events for ever."""
         while True:
-            news = await self._waiting.get()
+            entry = await self._waiting.get()
             try:
-                await self._write(news)
+                await self._write(entry)
             except KubeApiError as error:
-                _log.debug("no event about %s/%s: %s", news.namespace, news.pod, error)
+                _log.debug("no event about %s/%s: %s", entry.namespace, entry.pod, error)
 
-    async def _write(self, news: PodEvent) -> None:
+    async def _write(self, entry: PodEvent) -> None:
         stamp = object_fields.timestamp(self._now())
-        name, count = self._counts.get(news, ("", 0))
+        name, count = self._counts.get(entry, ("", 0))
         if name:
-            self._counts[news] = name, count + 1
+            self._counts[entry] = name, count + 1
             merge = {"count": count + 1, "lastTimestamp": stamp}
-            await self._cluster.patch("events", news.namespace, name, merge)
+            await self._cluster.patch("events", entry.namespace, name, merge)
             return
-        name = f"{news.pod}.{object_fields.safe_hash([news.uid, news.reason, news.message], 16)}"
-        self._counts[news] = name, 1
+        name = f"{entry.pod}.{object_fields.safe_hash([entry.uid, entry.reason, entry.message], 16)}"
+        self._counts[entry] = name, 1
         event: Obj = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": news.namespace},
+            "metadata": {"name": name, "namespace": entry.namespace},
             "involvedObject": {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "namespace": news.namespace,
-                "name": news.pod,
-                "uid": news.uid,
+                "namespace": entry.namespace,
+                "name": entry.pod,
+                "uid": entry.uid,
             },
-            "type": news.kind,
-            "reason": news.reason,
-            "message": news.message,
+            "type": entry.kind,
+            "reason": entry.reason,
+            "message": entry.message,
             "count": 1,
             "firstTimestamp": stamp,
             "lastTimestamp": stamp,
