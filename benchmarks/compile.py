@@ -23,7 +23,7 @@ from pathlib import Path
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 
 from benchmarks.table import Result, Row
-from cli.offline.bootstrap import bootstrap, stand_in
+from cli.offline.static_bootstrap import bootstrap, stand_in
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
 from shared.projected_objects import ServicePort

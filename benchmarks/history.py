@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks.table import Result, Row
-from cli.explain.why import why
+from cli.explain.provenance import why
 from cli.history.archive import STATE_EVERY, About, ArchiveWriter
 from cli.history.archive_stream import Archive
 from cli.history.changes import between
 from cli.history.head_offset import version_back
-from cli.history.source import collect_rarely, of_archive
+from cli.history.log_source import collect_rarely, of_archive
 from cli.history.timeline import Timeline
 from cli.plan.planner import plan
 from cli.replay.verification import Replay
@@ -292,7 +292,7 @@ async def _ask(path: Path) -> list[Row]:
 
 
 async def _why(line: Timeline, version: int) -> None:
-    await _explain(line, await line.glance(version, ASKED))
+    await _explain(line, await line.single_proxy_snapshot(version, ASKED))
 
 
 async def _explain(line: Timeline, snapshot: Snapshot) -> None:

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Result, Row
-from cli.demo.story import Story
-from cli.demo.view import Lines
+from cli.arrival.attached_mesh import AttachedMesh, attached
+from cli.demo.display import LineDisplay
+from cli.demo.scenario import Scenario
 from cli.embedded import lifecycle
-from cli.embedded.mesh import Mesh
 
 WINDOW = 30.0
 """Seconds of idling that are measured."""
@@ -30,13 +30,13 @@ def run() -> Result:
         os.environ[lifecycle.STATE_VARIABLE] = scratch
         mesh = lifecycle.start(api_port=0, nats_port=0, detached=False, progress=lambda _: None)
         try:
-            return asyncio.run(_measure(mesh.pid, Lines(lambda _: None)))
+            return asyncio.run(_measure(mesh.pid, LineDisplay(lambda _: None)))
         finally:
             mesh.stop()
 
 
-async def _measure(launcher: int, view: Lines) -> Result:
-    async with lifecycle.attached() as mesh:
+async def _measure(launcher: int, view: LineDisplay) -> Result:
+    async with attached() as mesh:
         await lifecycle.control_plane_available(mesh.api, view.doing)
         await _workloads(mesh, view)
     await asyncio.sleep(SETTLE)
@@ -65,8 +65,8 @@ async def _measure(launcher: int, view: Lines) -> Result:
     return Result(name="idle", command="make bench ARGS=idle", rows=rows)
 
 
-async def _workloads(mesh: Mesh, view: Lines) -> None:
-    story = Story(mesh, view)
+async def _workloads(mesh: AttachedMesh, view: LineDisplay) -> None:
+    story = Scenario(mesh, view)
     await story.open()
     await story.access()
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cli.kubernetes import kubeconfig as access
-from cli.kubernetes.api import ApiRefusedError, connect
+from cli.kubernetes.api_client import ApiRefusedError, connect
 from deploy.devcluster.apiserver import ApiServer
 from tests.ports import free_port
 from tests.waiting import eventually

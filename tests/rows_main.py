@@ -24,7 +24,7 @@ from typing import Generic, Protocol, TextIO, TypeVar
 import msgspec
 
 from cli.embedded import lifecycle
-from cli.kubernetes import api, kubeconfig
+from cli.kubernetes import api_client, kubeconfig
 from deploy.devcluster.launch import mesh_process
 from shared.errors import MeshlogError
 
@@ -92,7 +92,7 @@ class Suite(msgspec.Struct, Generic[S, R, T], frozen=True, kw_only=True):
     async def run(self, rows: Sequence[R]) -> list[T]:
         """Tell them one after the other, on the mesh that runs."""
         found: list[T] = []
-        async with api.connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as session:
+        async with api_client.connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as session:
             await lifecycle.control_plane_available(session, lambda _: None)
         if self.title:
             _say(self.title)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli.health.checks import CHECKS
-from cli.health.finding import Check
+from cli.health.finding import HealthCheck
 
 PAGE = Path(__file__).parents[1] / "docs" / "health.md"
 BEGIN, END = "<!-- the checks -->\n", "<!-- end of the checks -->\n"
@@ -22,7 +22,7 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cells(check: Check) -> tuple[str, ...]:
+def _cells(check: HealthCheck) -> tuple[str, ...]:
     return (
         f"`{check.name}`",
         check.what,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cli.terminal import file_limits
+from cli import file_limits
 from deploy.install.control_plane import control_plane
 from deploy.install.profile import PRESETS
 from deploy.nats import NatsUser, service_users

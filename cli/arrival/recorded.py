@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from cli.kubernetes.api import Api, Applied, Manifest
+from cli.kubernetes.api_client import Api, AppliedObject, Manifest
 from services.ingestor.core.kinds import is_followed
 from services.ingestor.core.projection import UnreadableObjectError, project
 from shared.errors import BadInputError
@@ -49,7 +49,7 @@ class Recorder:
         self._cluster = cluster
         self._home = home
 
-    async def sequence(self, applied: Sequence[Applied], dropped: Sequence[Manifest] = ()) -> int:
+    async def sequence(self, applied: Sequence[AppliedObject], dropped: Sequence[Manifest] = ()) -> int:
         """Wait until the log holds all of these as the API keeps them; the sequence of the newest of their events.
 
         0 if none of them has events: some kinds have none, and so has a MeshConfig that is not the mesh's own. Objects

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Collection
 
-from cli.arrival.rollout import Rollout, Tracker
+from cli.arrival.log_tracker import tracked
+from cli.arrival.tracker import Rollout, Tracker
+from cli.history.log_source import LogSource
 from cli.history.object_states import LostHistoryError, newest_event
 from cli.history.recompile import compiled, compiler_of
-from cli.history.source import Source
 from cli.history.timeline import Timeline
-from cli.state.mesh_status import tracked
 from shared.eventlog.protocol import Record
 from shared.records import chunked_payload
 from shared.records.events import ObjectKey
@@ -32,7 +32,7 @@ def exit_code(found: Rollout | None) -> int:
     return REFUSED if found.refusals else 0 if found.complete else TIMED_OUT
 
 
-async def arrived(source: Source, sequence: int, *, within: float) -> Rollout | None:
+async def arrived(source: LogSource, sequence: int, *, within: float) -> Rollout | None:
     """How far the first version with the event has come when it is complete, refused, or `within` seconds are over.
 
     None if no version holds it by then. An event that changes no configuration is in no version: it concerns nobody.
@@ -53,7 +53,7 @@ async def arrived(source: Source, sequence: int, *, within: float) -> Rollout | 
             return None if version is None else tracker.rollout(after=version - 1, until=version)
 
 
-async def _before(source: Source, sequence: int) -> Tracker:
+async def _before(source: LogSource, sequence: int) -> Tracker:
     """A tracker that begins at the newest version without the event at `sequence`.
 
     If the log does not keep that version any more, it begins at the newest keyframe. What had changed by then is not
@@ -71,14 +71,14 @@ async def _before(source: Source, sequence: int) -> Tracker:
     return await tracked(source, everybody=True)
 
 
-async def left_out(source: Source, keys: Collection[ObjectKey]) -> list[str]:
+async def left_out(source: LogSource, keys: Collection[ObjectKey]) -> list[str]:
     """Which of these objects the newest version leaves out, in whole or in part, each with its reason."""
     timeline = Timeline(source)
     snapshot = await timeline.snapshot(await timeline.head())
     return [f"{one.key}: {one.sentence} [{one.code}]" for one in snapshot.quarantine if one.key in keys]
 
 
-async def settled(source: Source, tracker: Tracker, *, after: int, until: int, within: float) -> Rollout:
+async def settled(source: LogSource, tracker: Tracker, *, after: int, until: int, within: float) -> Rollout:
     """How far versions have come when they are complete, refused, or `within` seconds are over."""
     async with _following(source, tracker) as (_, news):
         try:
@@ -88,7 +88,7 @@ async def settled(source: Source, tracker: Tracker, *, after: int, until: int, w
             return tracker.rollout(after=after, until=until)
 
 
-async def changes_nothing(source: Source) -> bool:
+async def changes_nothing(source: LogSource) -> bool:
     """Whether the events after the newest version change nothing that is published."""
     timeline = Timeline(source)
     if await source.snapshots.last(source.streams.snapshot_subject) is None:
@@ -119,7 +119,7 @@ async def _settled(tracker: Tracker, after: int, until: int, news: asyncio.Event
 
 
 @contextlib.asynccontextmanager
-async def _following(source: Source, tracker: Tracker) -> AsyncGenerator[tuple[Tracker, asyncio.Event]]:
+async def _following(source: LogSource, tracker: Tracker) -> AsyncGenerator[tuple[Tracker, asyncio.Event]]:
     """Feed a tracker with all that comes, from a little before what it has seen."""
     _, statuses = await source.status.bounds()
     news = asyncio.Event()
@@ -137,7 +137,7 @@ async def _following(source: Source, tracker: Tracker) -> AsyncGenerator[tuple[T
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _commits(source: Source, tracker: Tracker, news: asyncio.Event) -> None:
+async def _commits(source: LogSource, tracker: Tracker, news: asyncio.Event) -> None:
     start = await Timeline(source).place_after(tracker.snapshot.version)
     assembler = chunked_payload.Assembler()
     async for record in source.snapshots.follow(start=start, subjects=source.streams.snapshot_subject):
@@ -149,13 +149,13 @@ async def _commits(source: Source, tracker: Tracker, news: asyncio.Event) -> Non
                 news.set()
 
 
-async def _statuses(source: Source, tracker: Tracker, start: int, news: asyncio.Event) -> None:
+async def _statuses(source: LogSource, tracker: Tracker, start: int, news: asyncio.Event) -> None:
     async for record in source.status.follow(start=start, subjects=source.streams.all_status):
         _take(tracker, record, source)
         news.set()
 
 
-def _take(tracker: Tracker, record: Record, source: Source) -> None:
+def _take(tracker: Tracker, record: Record, source: LogSource) -> None:
     status = status_in(record, source.streams)
     if status is not None:
         tracker.take_status(status)

@@ -20,14 +20,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 )
 
 from cli.calls.matching import (
-    Request,
+    HttpRequest,
     UnknownConfigurationError,
     allowing,
     header_matches,
     path_matches,
     text_matches,
 )
-from cli.calls.request_head import Limits, Refusal, Slashes, read
+from cli.calls.request_head import HeadRules, Refusal, Slashes, read
 
 _RBAC = "envoy.filters.http.rbac"
 _MUTATION = "envoy.filters.http.header_mutation"
@@ -45,7 +45,7 @@ _WHY: dict[Refusal, str] = {
 }
 
 
-class Refused(msgspec.Struct, frozen=True):
+class RefusedRequest(msgspec.Struct, frozen=True):
     """A sidecar answers in place of the application."""
 
     status: Literal["400", "403", "404", "431"]
@@ -60,9 +60,9 @@ class Peer(msgspec.Struct, frozen=True):
     """Empty: not known."""
 
 
-def received(request: Request, manager: HttpConnectionManager, peer: Peer | None) -> Request | Refused:
+def received(request: HttpRequest, manager: HttpConnectionManager, peer: Peer | None) -> HttpRequest | RefusedRequest:
     """A request as a connection manager has read it; `peer`: from whom, if the connection is one of mutual TLS."""
-    limits = Limits(
+    limits = HeadRules(
         normalize=manager.normalize_path.value,
         merge_slashes=manager.merge_slashes,
         slashes=_slashes(manager),
@@ -73,13 +73,13 @@ def received(request: Request, manager: HttpConnectionManager, peer: Peer | None
     target = request.path or "".join(request.values(":authority"))
     head = read(request.method, target, request.headers, limits)
     if isinstance(head, str):
-        return Refused(head, _WHY[head])
+        return RefusedRequest(head, _WHY[head])
     headers = [(name, value) for name, value in request.headers if name.lower() not in {"host", _CERTIFICATE}]
     if head.authority is not None:
         headers.append(("host", head.authority))
     if peer is not None and _states_peer(manager):
         headers.append((_CERTIFICATE, f"By=;Hash=;URI={peer.identity}"))
-    return Request(method=request.method, path=head.path, headers=tuple(headers))
+    return HttpRequest(method=request.method, path=head.path, headers=tuple(headers))
 
 
 def _slashes(manager: HttpConnectionManager) -> Slashes:
@@ -95,7 +95,7 @@ def _states_peer(manager: HttpConnectionManager) -> bool:
     return manager.forward_client_cert_details == details.SANITIZE_SET
 
 
-def taken(configuration: RouteConfiguration, request: Request) -> Route | None:
+def taken(configuration: RouteConfiguration, request: HttpRequest) -> Route | None:
     """The route of a request; none if no route takes it."""
     if not configuration.ignore_path_parameters_in_path_matching:
         raise UnknownConfigurationError("routes that match path parameters")
@@ -114,11 +114,11 @@ def taken(configuration: RouteConfiguration, request: Request) -> Route | None:
     return None
 
 
-def decided(configuration: RouteConfiguration, request: Request, peer: Peer) -> str | Refused:
+def decided(configuration: RouteConfiguration, request: HttpRequest, peer: Peer) -> str | RefusedRequest:
     """Name of the policy that lets a request through to the application, or the answer in its place."""
     route = taken(configuration, request)
     if route is None:
-        return Refused("403", "no rules")
+        return RefusedRequest("403", "no rules")
     changed = request
     if _MUTATION in route.typed_per_filter_config:
         mutation = HeaderMutationPerRoute.FromString(route.typed_per_filter_config[_MUTATION].value)
@@ -128,19 +128,19 @@ def decided(configuration: RouteConfiguration, request: Request, peer: Peer) -> 
             rbac = RBACPerRoute.FromString(level.typed_per_filter_config[_RBAC].value)
             break
     else:
-        return Refused("403", "no rules")
+        return RefusedRequest("403", "no rules")
     # Without rules of its own the filter is off for a route.
     rule = allowing(rbac.rbac.rules, peer.identity, changed) if rbac.HasField("rbac") else ""
     if rule is None:
-        return Refused("403", f"no TrafficTarget lets {peer.identity} make this request")
+        return RefusedRequest("403", f"no TrafficTarget lets {peer.identity} make this request")
     if route.HasField("direct_response"):
         if route.direct_response.status != 400:
             raise UnknownConfigurationError(f"an answer of {route.direct_response.status}")
-        return Refused("400", _WHY["400"])
+        return RefusedRequest("400", _WHY["400"])
     return rule
 
 
-def _changed(request: Request, mutations: Iterable[HeaderMutation], peer: Peer) -> Request:
+def _changed(request: HttpRequest, mutations: Iterable[HeaderMutation], peer: Peer) -> HttpRequest:
     """A request whose headers the sidecar has changed."""
     for mutation in mutations:
         match mutation.WhichOneof("action"):
@@ -155,7 +155,7 @@ def _changed(request: Request, mutations: Iterable[HeaderMutation], peer: Peer) 
     return request
 
 
-def _stated(request: Request, option: HeaderValueOption, peer: Peer) -> list[tuple[str, str]]:
+def _stated(request: HttpRequest, option: HeaderValueOption, peer: Peer) -> list[tuple[str, str]]:
     actions = HeaderValueOption.HeaderAppendAction
     name = option.header.key
     present = request.values(name)

@@ -32,7 +32,7 @@ class UnknownConfigurationError(Exception):
     """A resource holds something that this build does not understand."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True):
     """An HTTP request, as far as policy can see it."""
 
     method: str = "GET"
@@ -99,19 +99,19 @@ def text_matches(matcher: StringMatcher, text: str) -> bool:
             raise UnknownConfigurationError(f"a text matcher of kind {other}")
 
 
-def header_matches(matcher: HeaderMatcher, request: Request) -> bool:
+def header_matches(matcher: HeaderMatcher, request: HttpRequest) -> bool:
     """Whether a request has a header that agrees."""
     if matcher.WhichOneof("header_match_specifier") != "string_match" or matcher.invert_match:
         raise UnknownConfigurationError(f"the matcher of header {matcher.name}")
     return any(text_matches(matcher.string_match, value) for value in request.values(matcher.name))
 
 
-def path_matches(regex: RegexMatcher, request: Request) -> bool:
+def path_matches(regex: RegexMatcher, request: HttpRequest) -> bool:
     """Whether the path agrees with an expression of a route."""
     return bool(request.path) and _expression(regex, matched_path(request.path))
 
 
-def _permitted(permission: Permission, request: Request | None) -> bool:
+def _permitted(permission: Permission, request: HttpRequest | None) -> bool:
     kind = permission.WhichOneof("rule")
     if kind == "any":
         return permission.any
@@ -134,7 +134,7 @@ def _is(principal: Principal, identity: str) -> bool:
     return text_matches(principal.authenticated.principal_name, identity)
 
 
-def allowing(rules: RBAC, identity: str, request: Request | None) -> str | None:
+def allowing(rules: RBAC, identity: str, request: HttpRequest | None) -> str | None:
     """Name of the first policy that lets a request (or, without one, a connection) through; none: it is refused."""
     if rules.action != RBAC.Action.ALLOW:
         raise UnknownConfigurationError("rules that do not allow")

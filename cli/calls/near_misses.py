@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import re2
 
-from cli.calls.matching import Request, matched_path
-from cli.calls.request_head import Limits, normal
+from cli.calls.matching import HttpRequest, matched_path
+from cli.calls.request_head import HeadRules, normal
 from cli.patterns.automaton import example
 from services.compiler.derive.membership import is_member
 from services.compiler.derive.policy.identity_bindings import sources_of, targets_to
@@ -41,7 +41,7 @@ _NAMED = 4
 """Near misses that are named, and callers or ports within one."""
 
 
-class Ends(NamedTuple):
+class CallEnds(NamedTuple):
     """Who calls, what is called, and which accounts answer there."""
 
     caller: ObjectName
@@ -64,7 +64,7 @@ def policy_of(events: Iterable[Event], settings: MeshSettings, namespaces: set[s
     return mesh
 
 
-def near_misses(mesh: MeshState, ends: Ends, request: Request) -> list[str]:
+def near_misses(mesh: MeshState, ends: CallEnds, request: HttpRequest) -> list[str]:
     """Sentences, the nearest first: at most four. Empty if no policy is near."""
     for namespace in dict.fromkeys((ends.caller.namespace, ends.service.namespace)):
         if not is_member(mesh, namespace):
@@ -77,7 +77,7 @@ def near_misses(mesh: MeshState, ends: Ends, request: Request) -> list[str]:
     return [*left_out, *_of_policy(mesh, ends, request)][:_NAMED]
 
 
-def _of_policy(mesh: MeshState, ends: Ends, request: Request) -> list[str]:
+def _of_policy(mesh: MeshState, ends: CallEnds, request: HttpRequest) -> list[str]:
     offered = port_of(mesh, ends.service, ends.port)
     number = None if offered is None else _pod_port(mesh, offered, ends.pod)
     by_requests = offered is None or offered.protocol == "http"
@@ -97,16 +97,16 @@ def _of_policy(mesh: MeshState, ends: Ends, request: Request) -> list[str]:
     return [sentence for _, sentence in sorted(found)]
 
 
-def _as_read(mesh: MeshState, ends: Ends, request: Request) -> Request:
+def _as_read(mesh: MeshState, ends: CallEnds, request: HttpRequest) -> HttpRequest:
     """The request as rules read it: its path normalised, without what the caller may not state."""
     how = reading(mesh, ends.service.namespace)
-    limits = Limits(normalize=True, merge_slashes=True, slashes=how.slashes, headers=0, header_bytes=0)
+    limits = HeadRules(normalize=True, merge_slashes=True, slashes=how.slashes, headers=0, header_bytes=0)
     headers = request.headers
     if ends.caller not in how.forwarders:
         own = [(name, value) for name, value in headers if re2.fullmatch(STATEMENTS, name.lower()) is None]
         headers = (*own, ("x-forwarded-proto", "http"))
     path = normal(request.path, limits)
-    return Request(method=request.method, path=request.path if path is None else path, headers=headers)
+    return HttpRequest(method=request.method, path=request.path if path is None else path, headers=headers)
 
 
 def _pod_port(mesh: MeshState, offered: OfferedPort, pod: ObjectName | None) -> int | None:
@@ -122,7 +122,7 @@ def _pod_port(mesh: MeshState, offered: OfferedPort, pod: ObjectName | None) -> 
 
 
 def _of_target(
-    mesh: MeshState, name: ObjectName, caller: ObjectName, port: int | None, request: Request | None
+    mesh: MeshState, name: ObjectName, caller: ObjectName, port: int | None, request: HttpRequest | None
 ) -> Iterable[tuple[int, str]]:
     """How far a traffic target is from letting the call through, and what is in the way."""
     target = mesh.targets.get(name)
@@ -146,7 +146,7 @@ def _of_target(
         yield rank, f"{title} names this caller, and {reason}{also}"
 
 
-def _misfit(opened: Grant, port: int | None, request: Request | None) -> tuple[int, str] | None:
+def _misfit(opened: Grant, port: int | None, request: HttpRequest | None) -> tuple[int, str] | None:
     """Which part of a grant does not fit, and how near it is (0: nearest); None if all of it does."""
     if opened.ports is not None and port is not None and port not in opened.ports:
         return 1, f"its TCPRoutes open {_few([str(number) for number in opened.ports])} of the pod only, not {port}"
@@ -166,7 +166,7 @@ def _paths(pattern: str) -> str:
     return f"paths that begin with {literal}" if literal == pattern else f"paths like {literal} ({pattern})"
 
 
-def _unlike(match: HttpMatch, request: Request) -> tuple[int, str] | None:
+def _unlike(match: HttpMatch, request: HttpRequest) -> tuple[int, str] | None:
     """What a match of a route group asks for that a request is not; None if the match fits."""
     lacks: list[str] = []
     path = matched_path(request.path)

@@ -23,8 +23,8 @@ from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as network_rbac
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
-from cli.calls.http_routing import Peer, Refused, decided, received, taken
-from cli.calls.matching import Request, UnknownConfigurationError, allowing, trusted
+from cli.calls.http_routing import Peer, RefusedRequest, decided, received, taken
+from cli.calls.matching import HttpRequest, UnknownConfigurationError, allowing, trusted
 from services.compiler.envoy_names import DENIED, MESH_PROTOCOL
 from shared.policy.object_name import ObjectName
 from shared.records.snapshot import CDS, EDS, LDS, RDS, ResourceId, Snapshot
@@ -32,12 +32,12 @@ from shared.records.snapshot import CDS, EDS, LDS, RDS, ResourceId, Snapshot
 M = TypeVar("M", Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
 _TYPES = {Cluster: CDS, ClusterLoadAssignment: EDS, Listener: LDS, RouteConfiguration: RDS}
 
-Seen = Literal["an answer", "400", "403", "404", "431", "503", "refused", "closed", "reset"]
+CallOutcome = Literal["an answer", "400", "403", "404", "431", "503", "refused", "closed", "reset"]
 """What the caller sees: the application's answer, a status of a sidecar, no connection, one that ends at once, or
 a reset."""
 
 
-class Way(msgspec.Struct, frozen=True):
+class CallPath(msgspec.Struct, frozen=True):
     """One of the ways that a call may take, with its share."""
 
     cluster: str
@@ -46,7 +46,7 @@ class Way(msgspec.Struct, frozen=True):
     """Key of the proxy that it arrives at; empty if it arrives nowhere."""
     port: int
     """Of that pod."""
-    sees: Seen
+    sees: CallOutcome
     rule: str
     """Which policy lets it through, or why it does not pass."""
 
@@ -56,12 +56,12 @@ class Way(msgspec.Struct, frozen=True):
         return self.sees == "an answer"
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class CallDecision(msgspec.Struct, frozen=True):
     """What becomes of a call."""
 
     chain: str
     """Filter chain of the caller's sidecar that takes it; empty if it listens to nothing that the caller sends."""
-    ways: tuple[Way, ...]
+    ways: tuple[CallPath, ...]
     """At least one."""
 
     @property
@@ -70,7 +70,7 @@ class Verdict(msgspec.Struct, frozen=True):
         return all(way.passes for way in self.ways)
 
 
-class _Told:
+class _ProxyConfiguration:
     """What one proxy is told, parsed when it is asked for."""
 
     def __init__(self, snapshot: Snapshot, key: str, parsed: dict[ResourceId, object]) -> None:
@@ -135,13 +135,13 @@ class Sidecars:
         self._parsed: dict[ResourceId, object] = {}
         """Resources that were looked at: many ways lead through the same."""
 
-    def _caller(self, key: str) -> _Told:
-        return _Told(self.snapshot, key, self._parsed)
+    def _caller(self, key: str) -> _ProxyConfiguration:
+        return _ProxyConfiguration(self.snapshot, key, self._parsed)
 
-    def _server(self, key: str) -> _Told:
-        return _Told(self.servers, key, self._parsed)
+    def _server(self, key: str) -> _ProxyConfiguration:
+        return _ProxyConfiguration(self.servers, key, self._parsed)
 
-    def decide(self, caller: str, host: str, port: int, request: Request, *, http: bool = True) -> Verdict:
+    def decide(self, caller: str, host: str, port: int, request: HttpRequest, *, http: bool = True) -> CallDecision:
         """What becomes of a call from a proxy to an address; for ports of bytes the request does not count.
 
         `http`: whether the caller speaks HTTP where its sidecar is told nothing of the address. Raises `LookupError`
@@ -151,27 +151,29 @@ class Sidecars:
         listener = told.get(Listener, "outbound")
         if listener is None:
             rule = "no policy lets this caller call anything"
-            return Verdict(chain="", ways=(Way(cluster="", weight=1, pod="", port=0, sees="refused", rule=rule),))
+            return CallDecision(
+                chain="", ways=(CallPath(cluster="", weight=1, pod="", port=0, sees="refused", rule=rule),)
+            )
         chain = _outbound_chain(listener, host, port)
         manager, proxy, _ = _sort_of(chain)
         if manager is not None:
             read = received(request, manager, None)
-            if isinstance(read, Refused):
-                ways = [Way(cluster="", weight=1, pod="", port=0, sees=read.status, rule=read.why)]
+            if isinstance(read, RefusedRequest):
+                ways = [CallPath(cluster="", weight=1, pod="", port=0, sees=read.status, rule=read.why)]
             else:
                 ways = self._requests(told, manager.rds.route_config_name, (host, port), read)
         elif proxy is not None and proxy.cluster == DENIED:
-            sees: Seen = "403" if http else "closed"
+            sees: CallOutcome = "403" if http else "closed"
             rule = "no policy lets this caller call that address"
-            ways = [Way(cluster=DENIED, weight=1, pod="", port=0, sees=sees, rule=rule)]
+            ways = [CallPath(cluster=DENIED, weight=1, pod="", port=0, sees=sees, rule=rule)]
         elif proxy is not None:
             parts = [(part.name, part.weight) for part in proxy.weighted_clusters.clusters] or [(proxy.cluster, 1)]
             ways = [way for part in parts for way in self._arrive(told, *part, (host, port), None)]
         else:
             raise UnknownConfigurationError(f"chain {chain.name} leads nowhere")
-        return Verdict(chain=chain.name or "default", ways=tuple(ways))
+        return CallDecision(chain=chain.name or "default", ways=tuple(ways))
 
-    def dial(self, key: str, service: ObjectName, port: int, request: Request) -> Verdict:
+    def dial(self, key: str, service: ObjectName, port: int, request: HttpRequest) -> CallDecision:
         """What becomes of a call from a proxyless pod to a name: it finds a listener of that name, or nothing."""
         told = self._caller(key)
         dialled = [
@@ -182,33 +184,39 @@ class Sidecars:
         listener = told.get(Listener, dialled[0]) if dialled else None
         if listener is None:
             rule = "no policy lets this proxyless caller call it, or no proxyless pod is behind it"
-            return Verdict(chain="", ways=(Way(cluster="", weight=1, pod="", port=0, sees="refused", rule=rule),))
+            return CallDecision(
+                chain="", ways=(CallPath(cluster="", weight=1, pod="", port=0, sees="refused", rule=rule),)
+            )
         manager = HttpConnectionManager.FromString(listener.api_listener.api_listener.value)
         ways = self._requests(told, manager.rds.route_config_name, ("", port), request)
-        return Verdict(chain=dialled[0], ways=tuple(ways))
+        return CallDecision(chain=dialled[0], ways=tuple(ways))
 
-    def plain(self, host: str, port: int) -> Verdict:
+    def plain(self, host: str, port: int) -> CallDecision:
         """What becomes of a call from a pod without a sidecar, or one that leaves the mesh."""
-        sees: Seen = "reset" if host in self.pods else "an answer"
+        sees: CallOutcome = "reset" if host in self.pods else "an answer"
         rule = "a sidecar takes no plaintext from outside the mesh" if sees == "reset" else "no sidecar is there"
-        way = Way(cluster="", weight=1, pod=self.pods.get(host, ""), port=port, sees=sees, rule=rule)
-        return Verdict(chain=f"{host}:{port}, past all sidecars of the caller", ways=(way,))
+        way = CallPath(cluster="", weight=1, pod=self.pods.get(host, ""), port=port, sees=sees, rule=rule)
+        return CallDecision(chain=f"{host}:{port}, past all sidecars of the caller", ways=(way,))
 
-    def enter(self, identity: str, server: str, port: int, request: Request | None) -> Way:
+    def enter(self, identity: str, server: str, port: int, request: HttpRequest | None) -> CallPath:
         """What one gets who has a certificate of the mesh and connects to a pod past all sidecars but that pod's.
 
         Without a request: bytes. Raises `LookupError` for a pod that the snapshot does not have.
         """
         sees, rule = self._accept(self._server(server), Peer(identity), port, request, frozenset({MESH_PROTOCOL}))
-        return Way(cluster="", weight=1, pod=server, port=port, sees=sees, rule=rule)
+        return CallPath(cluster="", weight=1, pod=server, port=port, sees=sees, rule=rule)
 
-    def _requests(self, told: _Told, routes: str, address: tuple[str, int], request: Request) -> list[Way]:
+    def _requests(
+        self, told: _ProxyConfiguration, routes: str, address: tuple[str, int], request: HttpRequest
+    ) -> list[CallPath]:
         configuration = told.get(RouteConfiguration, routes)
         route = None if configuration is None else taken(configuration, request)
         if route is None:
-            return [Way(cluster="", weight=1, pod="", port=0, sees="503", rule="no route")]
+            return [CallPath(cluster="", weight=1, pod="", port=0, sees="503", rule="no route")]
         if route.HasField("direct_response"):
-            return [Way(cluster="", weight=1, pod="", port=0, sees="503", rule="no backend of the split has a weight")]
+            return [
+                CallPath(cluster="", weight=1, pod="", port=0, sees="503", rule="no backend of the split has a weight")
+            ]
         weighted = [(part.name, part.weight.value) for part in route.route.weighted_clusters.clusters]
         return [
             way
@@ -217,13 +225,13 @@ class Sidecars:
         ]
 
     def _arrive(
-        self, told: _Told, name: str, weight: int, address: tuple[str, int], request: Request | None
-    ) -> Iterable[Way]:
+        self, told: _ProxyConfiguration, name: str, weight: int, address: tuple[str, int], request: HttpRequest | None
+    ) -> Iterable[CallPath]:
         """Every endpoint of a cluster that the call may arrive at."""
-        nowhere: Seen = "closed" if request is None else "503"
+        nowhere: CallOutcome = "closed" if request is None else "503"
 
-        def lost(rule: str) -> Way:
-            return Way(cluster=name, weight=weight, pod="", port=0, sees=nowhere, rule=rule)
+        def lost(rule: str) -> CallPath:
+            return CallPath(cluster=name, weight=weight, pod="", port=0, sees=nowhere, rule=rule)
 
         cluster = told.get(Cluster, name)
         if cluster is None:
@@ -241,50 +249,60 @@ class Sidecars:
             return [lost("no pod behind it is ready")]
         context = UpstreamTlsContext.FromString(cluster.transport_socket.typed_config.value)
         peer = Peer(told.identity, self._address_of.get(told.key, ""))
-        ways: list[Way] = []
+        ways: list[CallPath] = []
         for host, port in found:
             key = self.pods.get(host)
             if key is None or key not in self.servers.proxies:
                 ways.append(lost(f"no sidecar answers at {host}"))
                 continue
             sees, rule = self._serve(self._server(key), peer, port, request, context)
-            ways.append(Way(cluster=name, weight=weight, pod=key, port=port, sees=sees, rule=rule))
+            ways.append(CallPath(cluster=name, weight=weight, pod=key, port=port, sees=sees, rule=rule))
         return ways
 
-    def _endpoints(self, told: _Told, cluster: Cluster) -> list[tuple[str, int]]:
+    def _endpoints(self, told: _ProxyConfiguration, cluster: Cluster) -> list[tuple[str, int]]:
         assignment = told.get(ClusterLoadAssignment, cluster.eds_cluster_config.service_name)
         endpoints = (
             [item.endpoint for group in assignment.endpoints for item in group.lb_endpoints] if assignment else []
         )
         return [(one.address.socket_address.address, one.address.socket_address.port_value) for one in endpoints]
 
-    def _plaintext(self, told: _Told, cluster: Cluster, weight: int) -> list[Way]:
+    def _plaintext(self, told: _ProxyConfiguration, cluster: Cluster, weight: int) -> list[CallPath]:
         """Where a proxyless caller arrives: at proxyless pods, which enforce nothing themselves."""
         found = self._endpoints(told, cluster)
         if not found:
             rule = "no proxyless pod behind it is ready"
-            return [Way(cluster=cluster.name, weight=weight, pod="", port=0, sees="503", rule=rule)]
+            return [CallPath(cluster=cluster.name, weight=weight, pod="", port=0, sees="503", rule=rule)]
         rule = "the configuration of the proxyless caller; a proxyless server enforces nothing"
         return [
-            Way(cluster=cluster.name, weight=weight, pod=host, port=port, sees="an answer", rule=rule)
+            CallPath(cluster=cluster.name, weight=weight, pod=host, port=port, sees="an answer", rule=rule)
             for host, port in found
         ]
 
     def _serve(
-        self, server: _Told, caller: Peer, port: int, request: Request | None, offered: UpstreamTlsContext
-    ) -> tuple[Seen, str]:
+        self,
+        server: _ProxyConfiguration,
+        caller: Peer,
+        port: int,
+        request: HttpRequest | None,
+        offered: UpstreamTlsContext,
+    ) -> tuple[CallOutcome, str]:
         """What the two sidecars make of a connection, and by which rule."""
-        refused: Seen = "closed" if request is None else "503"
+        refused: CallOutcome = "closed" if request is None else "503"
         names = offered.common_tls_context.combined_validation_context.default_validation_context
         if not trusted(names.match_typed_subject_alt_names, server.identity):
             return refused, f"the caller does not expect {server.identity} there"
         return self._accept(server, caller, port, request, frozenset(offered.common_tls_context.alpn_protocols))
 
     def _accept(
-        self, server: _Told, caller: Peer, port: int, request: Request | None, protocols: frozenset[str]
-    ) -> tuple[Seen, str]:
+        self,
+        server: _ProxyConfiguration,
+        caller: Peer,
+        port: int,
+        request: HttpRequest | None,
+        protocols: frozenset[str],
+    ) -> tuple[CallOutcome, str]:
         """What the sidecar of the called pod makes of a connection of mutual TLS, and by which rule."""
-        refused: Seen = "closed" if request is None else "503"
+        refused: CallOutcome = "closed" if request is None else "503"
         listener = server.get(Listener, "inbound")
         for chain in listener.filter_chains if listener else ():
             match = chain.filter_chain_match
@@ -301,7 +319,9 @@ class Sidecars:
             return self._admit(server, chain, caller, request)
         return refused, f"no Service leads to port {port} of the pod"
 
-    def _admit(self, server: _Told, chain: FilterChain, caller: Peer, request: Request | None) -> tuple[Seen, str]:
+    def _admit(
+        self, server: _ProxyConfiguration, chain: FilterChain, caller: Peer, request: HttpRequest | None
+    ) -> tuple[CallOutcome, str]:
         manager, proxy, guard = _sort_of(chain)
         if manager is None:
             rule = "permissive" if guard is None else allowing(guard.rules, caller.identity, None)
@@ -315,5 +335,5 @@ class Sidecars:
         if configuration is None:
             return "403", "no rules"
         read = received(request, manager, caller)
-        verdict = read if isinstance(read, Refused) else decided(configuration, read, caller)
-        return (verdict.status, verdict.why) if isinstance(verdict, Refused) else ("an answer", verdict)
+        verdict = read if isinstance(read, RefusedRequest) else decided(configuration, read, caller)
+        return (verdict.status, verdict.why) if isinstance(verdict, RefusedRequest) else ("an answer", verdict)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import msgspec
 
 from cli.calls.directory import Directory, PodEntry, ServiceEntry
-from cli.calls.matching import Request
-from cli.calls.near_misses import Ends, near_misses
-from cli.calls.path import Sidecars, Verdict, Way
+from cli.calls.matching import HttpRequest
+from cli.calls.near_misses import CallEnds, near_misses
+from cli.calls.path import CallDecision, CallPath, Sidecars
 from services.compiler.mesh_state import MeshState
 from shared.errors import BadInputError
 from shared.policy.object_name import ObjectName
@@ -25,7 +25,7 @@ _NOT_READ = frozenset({"400", "404", "431"})
 """What is seen of a request that no policy would let through."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CallAnswer(msgspec.Struct, frozen=True):
     """What becomes of one call."""
 
     caller: str
@@ -36,8 +36,8 @@ class Answer(msgspec.Struct, frozen=True):
     allowed: bool
     sees: str
     """What the caller sees."""
-    ways: tuple[Way, ...]
-    ends: Ends
+    ways: tuple[CallPath, ...]
+    ends: CallEnds
     hints: tuple[str, ...] = ()
     """What would have let a denied call through, nearly; of an allowed one, what it rests on that nobody has said."""
 
@@ -58,7 +58,7 @@ class Answer(msgspec.Struct, frozen=True):
         return (self.sentence, *(f"  {hint}" for hint in self.hints))
 
 
-def _shares(ways: tuple[Way, ...]) -> str:
+def _shares(ways: tuple[CallPath, ...]) -> str:
     weights = {way.cluster: way.weight for way in ways}
     if len(weights) < 2:
         return ""
@@ -67,7 +67,9 @@ def _shares(ways: tuple[Way, ...]) -> str:
     return f" ({', '.join(parts)})"
 
 
-def explained(answers: list[Answer], request: Request, policy: Callable[[set[str]], MeshState]) -> list[Answer]:
+def explained(
+    answers: list[CallAnswer], request: HttpRequest, policy: Callable[[set[str]], MeshState]
+) -> list[CallAnswer]:
     """The answers, with hints for those that deny. `policy` makes the policy of some namespaces; it may be costly."""
     denied = [answer for answer in answers if not answer.allowed and answer.sees not in _NOT_READ]
     if not denied:
@@ -82,8 +84,8 @@ def explained(answers: list[Answer], request: Request, policy: Callable[[set[str
 
 
 def ask(
-    snapshot: Snapshot, directory: Directory, caller: str, called: str, request: Request, *, port: int | None = None
-) -> list[Answer]:
+    snapshot: Snapshot, directory: Directory, caller: str, called: str, request: HttpRequest, *, port: int | None = None
+) -> list[CallAnswer]:
     """One answer for each service and each kind of caller that the names mean.
 
     Raises `BadInputError` for names that are not there, and for a port that must be chosen.
@@ -134,10 +136,10 @@ def _answer(
     directory: Directory,
     caller: PodEntry,
     place: tuple[ServiceEntry, int],
-    request: Request,
+    request: HttpRequest,
     *,
     only: tuple[ObjectName, ...] = (),
-) -> Answer:
+) -> CallAnswer:
     service, port = place
     sidecars = Sidecars(snapshot, directory.sidecars)
     key = directory.key(caller.name)
@@ -151,14 +153,14 @@ def _answer(
         verdicts = [sidecars.decide(key, address, port, request, http=http) for address in service.addresses]
     ways = _ways(verdicts, frozenset(directory.key(pod) for pod in only))
     refused = [way.sees for way in ways if not way.passes]
-    return Answer(
+    return CallAnswer(
         caller=str(caller.name),
         called=f"{service.name}:{port}",
         asked=f"{request.method} {request.path}" if port in service.http else "a connection",
         allowed=not refused,
         sees=refused[0] if refused else "an answer",
         ways=ways,
-        ends=Ends(
+        ends=CallEnds(
             caller=caller.account,
             service=service.name,
             port=port,
@@ -169,9 +171,9 @@ def _answer(
     )
 
 
-def _ways(verdicts: list[Verdict], only: frozenset[str]) -> tuple[Way, ...]:
+def _ways(verdicts: list[CallDecision], only: frozenset[str]) -> tuple[CallPath, ...]:
     """The ways of a call; if certain pods are asked for, those that arrive there, or else why none does."""
     ways = tuple(way for verdict in verdicts for way in verdict.ways)
     if not ways:
-        return (Way(cluster="", weight=1, pod="", port=0, sees="closed", rule="no pod is behind the service"),)
+        return (CallPath(cluster="", weight=1, pod="", port=0, sees="closed", rule="no pod is behind the service"),)
     return tuple(way for way in ways if way.pod in only) if any(way.pod in only for way in ways) else ways

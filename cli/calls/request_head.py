@@ -37,7 +37,7 @@ _HEX = frozenset("0123456789abcdefABCDEF")
 _DOT = re.compile(r"\.|%2[eE]")
 
 
-class Limits(msgspec.Struct, frozen=True):
+class HeadRules(msgspec.Struct, frozen=True):
     """How a connection manager is told to read."""
 
     normalize: bool
@@ -48,7 +48,7 @@ class Limits(msgspec.Struct, frozen=True):
     header_bytes: int
 
 
-class Head(msgspec.Struct, frozen=True):
+class RequestHead(msgspec.Struct, frozen=True):
     """What is left of a request's head: as routes and rules see it."""
 
     path: str
@@ -57,7 +57,7 @@ class Head(msgspec.Struct, frozen=True):
     """None: the request names no host."""
 
 
-def read(method: str, target: str, headers: tuple[tuple[str, str], ...], limits: Limits) -> Head | Refusal:
+def read(method: str, target: str, headers: tuple[tuple[str, str], ...], limits: HeadRules) -> RequestHead | Refusal:
     """The head as it is after Envoy's checks and normalisation, or the status of its refusal.
 
     A request without a `host` header is read as if it had one: the caller of a prediction seldom says it.
@@ -77,16 +77,16 @@ def read(method: str, target: str, headers: tuple[tuple[str, str], ...], limits:
     if not target.startswith("/"):
         return _other_form(method, target, limits)
     path = None if "#" in target else normal(target, limits)
-    return "400" if path is None else Head(path, authority)
+    return "400" if path is None else RequestHead(path, authority)
 
 
-def _connect(target: str) -> Head | Refusal:
+def _connect(target: str) -> RequestHead | Refusal:
     """A tunnel has no path, and its target is the authority, whatever its `host` header says."""
     host, colon, port = target.rpartition(":")
-    return Head("", target) if colon and host and port.isdigit() and _HOST.match(host) else "400"
+    return RequestHead("", target) if colon and host and port.isdigit() and _HOST.match(host) else "400"
 
 
-def _other_form(method: str, target: str, limits: Limits) -> Head | Refusal:
+def _other_form(method: str, target: str, limits: HeadRules) -> RequestHead | Refusal:
     """A target that is no path: `*`, or a whole URL, whose host counts in place of the header's."""
     if target == "*" and method == "OPTIONS":
         return "404"
@@ -97,14 +97,14 @@ def _other_form(method: str, target: str, limits: Limits) -> Head | Refusal:
     path = None if "#" in rest else normal(rest, limits)
     if path is None:
         return "400"
-    return Head(path, absolute["host"]) if rest.startswith("/") else "404"
+    return RequestHead(path, absolute["host"]) if rest.startswith("/") else "404"
 
 
 def _size(method: str, target: str, headers: tuple[tuple[str, str], ...]) -> int:
     return len(method) + len(target) + sum(len(name.encode()) + len(value.encode()) for name, value in headers)
 
 
-def normal(target: str, limits: Limits) -> str | None:
+def normal(target: str, limits: HeadRules) -> str | None:
     """A target that begins with a slash, normalised; none if it is refused."""
     path, mark, query = target.partition("?")
     if limits.slashes != "keep":

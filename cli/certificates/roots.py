@@ -10,7 +10,7 @@ import msgspec
 
 from cli.embedded import lifecycle
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, Manifest, connect
+from cli.kubernetes.api_client import Api, Manifest, connect
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.jetstream.quiet_logging import quiet_logging
 from shared.eventlog.protocol import EventLog
@@ -29,7 +29,7 @@ REPLACES = "meshlog.io/replaces"
 _COLLECTION = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}/meshrootcertificates"
 
 
-class Root(msgspec.Struct, frozen=True):
+class MeshRoot(msgspec.Struct, frozen=True):
     """One MeshRootCertificate."""
 
     name: str
@@ -48,7 +48,7 @@ class Root(msgspec.Struct, frozen=True):
         return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
 
 
-class Desk:
+class CertificateClient:
     """What the verbs of certificates need of a running mesh."""
 
     def __init__(self, api: Api, certs: EventLog, status: EventLog, streams: Streams) -> None:
@@ -57,11 +57,11 @@ class Desk:
         self._status = status
         self.streams = streams
 
-    async def roots(self) -> dict[str, Root]:
+    async def roots(self) -> dict[str, MeshRoot]:
         """The MeshRootCertificates by name; empty where nobody made one."""
         listing = await self._api.get(_COLLECTION)
         found = [
-            Root(
+            MeshRoot(
                 name=one["metadata"]["name"],
                 role=one["spec"]["role"],
                 trust_domain=one["spec"]["trustDomain"],
@@ -72,11 +72,11 @@ class Desk:
         ]
         return {root.name: root for root in found}
 
-    async def put(self, root: Root) -> None:
+    async def put(self, root: MeshRoot) -> None:
         """Create or change a MeshRootCertificate."""
         await self._api.apply(root.manifest)
 
-    async def delete(self, root: Root) -> None:
+    async def delete(self, root: MeshRoot) -> None:
         """Delete a MeshRootCertificate; its keys stay where they are."""
         await self._api.delete(root.manifest)
 
@@ -112,7 +112,7 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def desk() -> AsyncGenerator[Desk]:
+async def certificate_client() -> AsyncGenerator[CertificateClient]:
     """The running mesh of this machine; raises `BadInputError` if there is none."""
     found = lifecycle.running()
     streams = Streams()
@@ -122,7 +122,7 @@ async def desk() -> AsyncGenerator[Desk]:
         try:
             async with connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as api:
                 certs, status = [await lifecycle.existing(logs, name) for name in (streams.certs, streams.status)]
-                yield Desk(api, certs, status, streams)
+                yield CertificateClient(api, certs, status, streams)
         finally:
             await logs.close()
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cli.certificates.roots import Root
+from cli.certificates.roots import MeshRoot
 from shared.errors import BadInputError
 from shared.records.certificate_records import AuditNote, TrustBundle
 from shared.records.proxy_status import ProxyStatus
@@ -20,21 +20,21 @@ from shared.records.snapshot import SECRET_TRUST_BUNDLE
 
 DEFAULT_ROOT = "default"
 _PACE_SECONDS = 0.25
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-class Mesh(Protocol):
-    """What the walk needs: `cli.certificates.roots.Desk`."""
+class RotationMesh(Protocol):
+    """What the walk needs: `cli.certificates.roots.CertificateClient`."""
 
-    async def roots(self) -> dict[str, Root]:
+    async def roots(self) -> dict[str, MeshRoot]:
         """The MeshRootCertificates by name."""
         ...
 
-    async def put(self, root: Root) -> None:
+    async def put(self, root: MeshRoot) -> None:
         """Create or change one."""
         ...
 
-    async def delete(self, root: Root) -> None:
+    async def delete(self, root: MeshRoot) -> None:
         """Delete one; its keys stay where they are."""
         ...
 
@@ -51,22 +51,22 @@ class Mesh(Protocol):
         ...
 
 
-class Wish(msgspec.Struct, frozen=True):
+class RotationGoal(msgspec.Struct, frozen=True):
     """What the new root should be; empty: as the one in force."""
 
     provider: dict[str, Any] | None = None
     trust_domain: str = ""
 
 
-class Rotation:
+class RootRotation:
     """One walk."""
 
-    def __init__(self, mesh: Mesh, say: Say) -> None:
+    def __init__(self, mesh: RotationMesh, say: Report) -> None:
         self._mesh = mesh
         self._say = say
         self._said = ""
 
-    async def forward(self, wish: Wish) -> str:
+    async def forward(self, wish: RotationGoal) -> str:
         """Begin a rotation, or continue the one that is under way; the name of the new root when it is done.
 
         Raises `BadInputError` if another one than the one wished for is under way.
@@ -98,7 +98,7 @@ class Rotation:
         await self._acknowledged()
         return old
 
-    async def _begin(self, wish: Wish) -> tuple[str, str]:
+    async def _begin(self, wish: RotationGoal) -> tuple[str, str]:
         found = await self._under_way()
         if found is not None:
             old, new = found
@@ -111,13 +111,13 @@ class Rotation:
             raise BadInputError("rotation/unsafe", f"{names} are in use already: make all but one inactive first")
         signer, roots = bundle.members[0], await self._mesh.roots()
         if signer.name not in roots:
-            default = Root(signer.name, "active", signer.trust_domain, {"builtin": {}})
+            default = MeshRoot(signer.name, "active", signer.trust_domain, {"builtin": {}})
             await self._mesh.put(default)
             roots[signer.name] = default
         new = next(name for n in range(2, 10_000) if (name := f"root-{n}") not in roots)
         self._say(f"rotating from {signer.name} to {new}")
         await self._mesh.put(
-            Root(
+            MeshRoot(
                 name=new,
                 role="passive",
                 trust_domain=wish.trust_domain or signer.trust_domain,
@@ -188,7 +188,7 @@ def _signs(bundle: TrustBundle, name: str) -> bool:
     return bundle.members[0].name == name
 
 
-def _same(wish: Wish, root: Root) -> None:
+def _same(wish: RotationGoal, root: MeshRoot) -> None:
     domain = wish.trust_domain and wish.trust_domain != root.trust_domain
     provider = wish.provider is not None and wish.provider != root.provider
     if domain or provider:

@@ -8,7 +8,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cli.certificates.roots import Desk
+from cli.certificates.roots import CertificateClient
 from cli.terminal.times import timestamp
 from shared.errors import BadInputError, MeshlogError
 from shared.eventlog.protocol import Record
@@ -18,7 +18,7 @@ from shared.records.subjects import unescape
 Row = dict[str, Any]
 
 
-async def listing(desk: Desk) -> list[Row]:
+async def listing(desk: CertificateClient) -> list[Row]:
     """The roots, the signing one first, then what each proxy holds whose pod is there, or that is connected."""
     bundle, wanted, note = await desk.bundle(), await desk.roots(), await desk.note()
     rows: list[Row] = []
@@ -58,7 +58,7 @@ async def listing(desk: Desk) -> list[Row]:
     return rows
 
 
-async def one(desk: Desk, which: str) -> Row:
+async def one(desk: CertificateClient, which: str) -> Row:
     """The newest certificate of a pod, or the one with a serial; raises `BadInputError` if there is none."""
     serial = which.lower().replace(":", "")
     found: SigningAnswer | None = None
@@ -85,7 +85,7 @@ async def one(desk: Desk, which: str) -> Row:
     }
 
 
-async def audit(desk: Desk, lines: int) -> list[Row]:
+async def audit(desk: CertificateClient, lines: int) -> list[Row]:
     """The newest entries of the audit trail, the newest last."""
     rows: deque[Row] = deque(maxlen=max(1, lines))
     async for record in desk.certs.read():

@@ -13,17 +13,17 @@ from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 from cli.calls.directory import Directory
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from cli.calls.near_misses import policy_of
 from cli.calls.path import Sidecars
-from cli.calls.question import Answer, ask, explained
+from cli.calls.question import CallAnswer, ask, explained
 from cli.cluster import objects
-from cli.cluster.check import Check
+from cli.cluster.connectivity_check import ConnectivityCheck
 from cli.explain.proxy_reality import remarks
 from cli.history import recompile
-from cli.history.source import Source, opened
+from cli.history.log_source import LogSource, opened
 from cli.history.timeline import Timeline, living
-from cli.kubernetes.api import Api
+from cli.kubernetes.api_client import Api
 from cli.state.mesh_status import pinned
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
@@ -42,7 +42,7 @@ _HTTP = frozenset({"http", "http2", "grpc", "grpc-web", "h2c", "ws"})
 """Protocols whose clients understand an answer of their sidecar."""
 
 
-class Wanted(NamedTuple):
+class ConnectivityQuery(NamedTuple):
     """The call that is asked about."""
 
     caller: str
@@ -56,25 +56,27 @@ class Wanted(NamedTuple):
     port: int | None = None
     protocol: str = ""
     """What the port is expected to be: http, grpc, tcp, …; empty: anything."""
-    request: Request = Request()
+    request: HttpRequest = HttpRequest()
 
 
-class _Facts(NamedTuple):
+class _DecisionFacts(NamedTuple):
     """What the decision is read from."""
 
     snapshot: Snapshot
     events: list[Event]
     settings: MeshSettings
-    source: Source | None
+    source: LogSource | None
     """The log; None: the events were made of the cluster's objects."""
 
 
-async def verify(api: Api, wanted: Wanted, *, mesh_name: str, mesh_namespace: str, log: str | None) -> list[Check]:
+async def verify(
+    api: Api, wanted: ConnectivityQuery, *, mesh_name: str, mesh_namespace: str, log: str | None
+) -> list[ConnectivityCheck]:
     """Every step of a call; later steps are left out if pods are missing.
 
-    `log`: where the log is (see `cli.history.source`); None: it cannot be read from here. Raises `BadInputError`.
+    `log`: where the log is (see `cli.history.log_source`); None: it cannot be read from here. Raises `BadInputError`.
     """
-    checks: list[Check] = []
+    checks: list[ConnectivityCheck] = []
     for place in dict.fromkeys(filter(None, (wanted.caller, wanted.pod))):
         found = await _end(api, place, mesh_name)
         checks += found
@@ -89,12 +91,12 @@ async def verify(api: Api, wanted: Wanted, *, mesh_name: str, mesh_namespace: st
 _MISSING = "is not there"
 
 
-async def _end(api: Api, place: str, mesh_name: str) -> list[Check]:
+async def _end(api: Api, place: str, mesh_name: str) -> list[ConnectivityCheck]:
     namespace, name = _placed(place)
     status, pod = await api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
     member = await _member(api, namespace, mesh_name)
     if status != 200:
-        return [member, Check(f"pod {place}", fine=False, found=_MISSING)]
+        return [member, ConnectivityCheck(f"pod {place}", fine=False, found=_MISSING)]
     return [member, *_sidecar(pod)]
 
 
@@ -103,38 +105,43 @@ def _placed(place: str) -> tuple[str, str]:
     return namespace or "default", name
 
 
-async def _member(api: Api, namespace: str, mesh_name: str) -> Check:
+async def _member(api: Api, namespace: str, mesh_name: str) -> ConnectivityCheck:
     what = f"namespace {namespace}"
     status, one = await api.request("GET", f"/api/v1/namespaces/{namespace}")
     if status != 200:
-        return Check(what, fine=False, found=_MISSING)
+        return ConnectivityCheck(what, fine=False, found=_MISSING)
     labels: dict[str, str] = one["metadata"].get("labels") or {}
     if is_ignored(labels):
-        return Check(what, fine=False, found=f"is ignored (label {LABEL_IGNORE})")
+        return ConnectivityCheck(what, fine=False, found=f"is ignored (label {LABEL_IGNORE})")
     if not is_member(labels, mesh_name=mesh_name):
-        return Check(what, fine=False, found=f"is no member of {mesh_name}: `meshlog namespace add {namespace}`")
-    return Check(what, fine=True, found=f"is a member of {mesh_name}")
+        return ConnectivityCheck(
+            what, fine=False, found=f"is no member of {mesh_name}: `meshlog namespace add {namespace}`"
+        )
+    return ConnectivityCheck(what, fine=True, found=f"is a member of {mesh_name}")
 
 
-def _sidecar(pod: dict[str, Any]) -> list[Check]:
+def _sidecar(pod: dict[str, Any]) -> list[ConnectivityCheck]:
     what = f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']}"
     annotations: dict[str, str] = pod["metadata"].get("annotations") or {}
     if annotations.get(ANNOTATION_PROXYLESS, "").strip().lower() == "true":
-        first = Check(what, fine=True, found="is proxyless: its gRPC library speaks xDS itself")
+        first = ConnectivityCheck(what, fine=True, found="is proxyless: its gRPC library speaks xDS itself")
     elif ANNOTATION_SIDECAR in annotations:
-        first = Check(what, fine=True, found="has a sidecar")
+        first = ConnectivityCheck(what, fine=True, found="has a sidecar")
     else:
         found = "has no sidecar: it was created before its namespace was a member, or it opted out; recreate it"
-        return [Check(what, fine=False, found=found)]
+        return [ConnectivityCheck(what, fine=False, found=found)]
     conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready") == "True"
-    return [first, Check(what, fine=ready, found="is ready" if ready else "is not ready: nothing is sent to it")]
+    return [
+        first,
+        ConnectivityCheck(what, fine=ready, found="is ready" if ready else "is not ready: nothing is sent to it"),
+    ]
 
 
 @contextlib.asynccontextmanager
 async def _facts(
     api: Api, log: str | None, *, mesh_name: str, mesh_namespace: str
-) -> AsyncGenerator[tuple[_Facts, list[Check]]]:
+) -> AsyncGenerator[tuple[_DecisionFacts, list[ConnectivityCheck]]]:
     """The facts of the decision, and a check that names where they come from if that matters."""
     why = ""
     if log is not None:
@@ -145,19 +152,21 @@ async def _facts(
                 events = [item.event for item in living(await timeline.state(snapshot.version)).values()]
                 pin = await pinned(source)
                 settings = recompile.settings_of(source.about)
-                checks = [Check("pin", fine=True, found=f"the mesh is {pin}: that is in force")] if pin else []
-                yield _Facts(snapshot, events, settings, source), checks
+                checks = (
+                    [ConnectivityCheck("pin", fine=True, found=f"the mesh is {pin}: that is in force")] if pin else []
+                )
+                yield _DecisionFacts(snapshot, events, settings, source), checks
                 return
         except MeshlogError as error:
             why = f" ({error})"
     events = await objects.read(api)
     settings = MeshSettings(cluster=objects.CLUSTER, mesh_name=mesh_name, namespace=mesh_namespace)
     note = f"the log cannot be read from here{why}: decided by the cluster's objects, whatever proxies have of them"
-    checks = [Check("log", fine=True, found=note)]
-    yield _Facts(compile_events(events, settings), events, settings, None), checks
+    checks = [ConnectivityCheck("log", fine=True, found=note)]
+    yield _DecisionFacts(compile_events(events, settings), events, settings, None), checks
 
 
-async def _decided(facts: _Facts, wanted: Wanted) -> list[Check]:
+async def _decided(facts: _DecisionFacts, wanted: ConnectivityQuery) -> list[ConnectivityCheck]:
     directory = Directory(facts.events, cluster=facts.settings.cluster)
     if wanted.host:
         return [_outside(facts, directory, wanted)]
@@ -165,37 +174,41 @@ async def _decided(facts: _Facts, wanted: Wanted) -> list[Check]:
     try:
         answers = ask(facts.snapshot, directory, wanted.caller, called, wanted.request, port=wanted.port)
     except BadInputError as error:
-        return [Check(f"call to {called}", fine=False, found=str(error))]
+        return [ConnectivityCheck(f"call to {called}", fine=False, found=str(error))]
     answers = explained(answers, wanted.request, lambda namespaces: policy_of(facts.events, facts.settings, namespaces))
     checks = [check for answer in answers for check in _answered(answer, wanted)]
     if facts.source is not None:
         version = facts.snapshot.version
         doubts = await remarks(facts.source, answers, version=version)
-        checks += [Check("in force", fine=False, found=doubt) for doubt in doubts]
+        checks += [ConnectivityCheck("in force", fine=False, found=doubt) for doubt in doubts]
         if not doubts:
-            checks.append(Check("in force", fine=True, found=f"the proxies of the call hold version {version}"))
+            checks.append(
+                ConnectivityCheck("in force", fine=True, found=f"the proxies of the call hold version {version}")
+            )
     return checks
 
 
-def _service(wanted: Wanted) -> str:
+def _service(wanted: ConnectivityQuery) -> str:
     if "/" in wanted.service:
         return wanted.service
     return f"{_placed(wanted.pod or wanted.caller)[0]}/{wanted.service}"
 
 
-def _answered(answer: Answer, wanted: Wanted) -> list[Check]:
+def _answered(answer: CallAnswer, wanted: ConnectivityQuery) -> list[ConnectivityCheck]:
     what = f"call from {answer.caller} to {answer.called}"
     found = answer.sentence.partition(": ")[2]
-    checks = [Check(what, fine=answer.allowed, found="; ".join([f"{answer.asked} is {found}", *answer.hints]))]
+    checks = [
+        ConnectivityCheck(what, fine=answer.allowed, found="; ".join([f"{answer.asked} is {found}", *answer.hints]))
+    ]
     is_http = answer.asked != "a connection"
     if wanted.protocol and (wanted.protocol in {"http", "grpc"}) != is_http:
         taken = "HTTP" if is_http else "bytes"
         found = f"is taken for {taken}, not {wanted.protocol}: write its appProtocol in the Service"
-        checks.append(Check(f"protocol of {answer.called}", fine=False, found=found))
+        checks.append(ConnectivityCheck(f"protocol of {answer.called}", fine=False, found=found))
     return checks
 
 
-def _outside(facts: _Facts, directory: Directory, wanted: Wanted) -> Check:
+def _outside(facts: _DecisionFacts, directory: Directory, wanted: ConnectivityQuery) -> ConnectivityCheck:
     """A call to a host outside the cluster. What its name leads to is not known here, unless it is an address."""
     port = wanted.port or 443
     what = f"call from {wanted.caller} to {wanted.host}:{port}"
@@ -203,7 +216,7 @@ def _outside(facts: _Facts, directory: Directory, wanted: Wanted) -> Check:
     key = proxy_key(facts.settings.cluster, namespace, name)
     pod = directory.pods.get(ObjectName(namespace, name))
     if key not in facts.snapshot.proxies or pod is None or not pod.sidecar:
-        return Check(what, fine=True, found="the caller has no sidecar: nothing of the mesh is in the way")
+        return ConnectivityCheck(what, fine=True, found="the caller has no sidecar: nothing of the mesh is in the way")
     try:
         addresses: tuple[str, ...] = (str(ipaddress.ip_address(wanted.host)),)
     except ValueError:
@@ -214,5 +227,5 @@ def _outside(facts: _Facts, directory: Directory, wanted: Wanted) -> Check:
     refused = [way for way in ways if not way.passes]
     if refused:
         also = "; `traffic.enableEgress` of the MeshConfig lets calls leave the mesh" if not wanted.pod else ""
-        return Check(what, fine=False, found=f"the caller sees {refused[0].sees}: {refused[0].rule}{also}")
-    return Check(what, fine=True, found=f"leaves the mesh: {ways[0].rule}")
+        return ConnectivityCheck(what, fine=False, found=f"the caller sees {refused[0].sees}: {refused[0].rule}{also}")
+    return ConnectivityCheck(what, fine=True, found=f"leaves the mesh: {ways[0].rule}")

@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from cli.kubernetes.api import Api, Manifest
-from cli.kubernetes.manifests import id_of
+from cli.cluster.namespace_membership import remove
+from cli.kubernetes.api_client import Api, Manifest
+from cli.kubernetes.manifest_files import id_of
 from deploy.install.control_plane import control_plane
+from deploy.install.mesh_config import mesh_config
 from deploy.install.profile import Profile
 from deploy.install.secrets import log_secrets
 from shared.errors import BadInputError
@@ -49,20 +51,6 @@ _SECRETS = ("api/v1/secrets",)
 def definitions() -> list[Manifest]:
     """The CustomResourceDefinitions."""
     return [one for path in sorted(CRDS.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
-
-
-def mesh_config(profile: Profile, *, permissive: bool) -> Manifest:
-    """The MeshConfig of a new mesh: Open Service Mesh's fields, with what is in force here."""
-    return {
-        "apiVersion": "config.openservicemesh.io/v1alpha2",
-        "kind": "MeshConfig",
-        "metadata": {"name": MESH_CONFIG, "namespace": profile.namespace},
-        "spec": {
-            "sidecar": {"logLevel": "error", "localProxyMode": "Localhost"},
-            "traffic": {"enablePermissiveTrafficPolicyMode": permissive},
-            "certificate": {"serviceCertValidityDuration": "24h"},
-        },
-    }
 
 
 async def has_mesh_config(api: Api, namespace: str) -> bool:
@@ -131,8 +119,6 @@ async def uninstall(
     hooks = [path for path in _OURS if "webhook" in path]
     await _delete(api, await _labelled(api, hooks, mesh_name), progress)
     listing = await api.get("/api/v1/namespaces", params={"labelSelector": naming_selector(mesh_name)})
-    from cli.cluster.membership import remove
-
     for member in listing["items"]:
         progress(f"namespace {member['metadata']['name']} leaves the mesh")
         await remove(api, member["metadata"]["name"], mesh_name)

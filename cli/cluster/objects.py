@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cli.kubernetes.api import Api
+from cli.kubernetes.api_client import Api
 from cli.migrate.inventory import custom, listed
-from cli.offline.cluster import CLUSTER, as_they_are
+from cli.offline.simulated_cluster import CLUSTER, as_they_are
 from shared.records.events import Event
 
 __all__ = ["CLUSTER", "read"]

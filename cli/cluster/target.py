@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, connect
+from cli.kubernetes.api_client import Api, connect
 from shared.names import MESH_NAMESPACE
 
 MESH_NAME = "meshlog"
@@ -52,7 +52,7 @@ async def session(options: argparse.Namespace) -> AsyncGenerator[Api]:
 def log_of(options: argparse.Namespace) -> str | None:
     """Where the log of that cluster is; None if it is not known. The embedded mesh's is its own cluster's only."""
     from cli.embedded import lifecycle
-    from cli.history.source import LOG_VARIABLE
+    from cli.history.log_source import LOG_VARIABLE
 
     said: str | None = options.log if options.log is not None else os.environ.get(LOG_VARIABLE)
     if said:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Check(msgspec.Struct, frozen=True):
+class DemoCheck(msgspec.Struct, frozen=True):
     """One claim, whether it held, and what was measured."""
 
     name: str
@@ -16,11 +16,11 @@ class Check(msgspec.Struct, frozen=True):
     """Why it did not hold, or what a person may want to know."""
 
 
-class Report(msgspec.Struct):
+class DemoReport(msgspec.Struct):
     """All of it."""
 
     seconds: float = 0.0
-    checks: list[Check] = []
+    checks: list[DemoCheck] = []
 
     @property
     def held(self) -> bool:

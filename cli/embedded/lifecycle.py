@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cli.cluster.installation import mesh_config
 from cli.embedded import log_credentials
-from cli.embedded.mesh import Mesh
-from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, connect
+from cli.kubernetes.api_client import Api
 from deploy.devcluster.launch import mesh_process as launch
 from deploy.devcluster.object_fields import API_SERVER, ROOT_CA
 from deploy.devcluster.settings import KEPT as KEPT_DIRECTORY
 from deploy.devcluster.settings import LOG_DATA
 from deploy.install.control_plane import Profile, control_plane
+from deploy.install.mesh_config import mesh_config
 from deploy.install.profile import PRESETS
 from shared.errors import BadInputError
-from shared.eventlog.fold import Epoch
 from shared.eventlog.jetstream.event_log import JetStreamLog
 from shared.eventlog.jetstream.nats_connection import LogAccess
-from shared.eventlog.jetstream.quiet_logging import quiet_logging
-from shared.eventlog.protocol import EventLog, EventLogError, Record
-from shared.eventlog.view import Begin, LogView
+from shared.eventlog.protocol import EventLogError
 from shared.names import CA_SECRET, NATS_PORT
-from shared.records import chunked_payload
-from shared.records.commits import CommitFold
-from shared.records.proxy_status import status_in
-from shared.records.snapshot import Commit, decode_commit
 from shared.records.subjects import Streams
 from shared.service.interpreter import module
 from shared.streams.jetstream import JetStreamLogs
@@ -204,88 +194,3 @@ async def existing(logs: JetStreamLogs, stream: str) -> JetStreamLog:
             await asyncio.sleep(_LOOK)
         else:
             return log
-
-
-@contextlib.asynccontextmanager
-async def attached() -> AsyncGenerator[Mesh]:
-    """A handle on the running mesh, with its commits and statuses followed while it is open."""
-    found = running()
-    state = state_directory()
-    streams = Streams()
-    # An outage of the log is waited out, and what waits for it has a deadline and a sentence of its own.
-    with quiet_logging():
-        logs = JetStreamLogs.connect(log_access(found), streams)
-        try:
-            async with connect(kubeconfig.read(state / KUBECONFIG)) as api, asyncio.timeout(READY_WITHIN) as limit:
-                opened = [
-                    await existing(logs, name)
-                    for name in (streams.events, streams.snapshots, streams.keyframes, streams.status)
-                ]
-                limit.reschedule(None)
-                events_log, snapshots, keyframes, status = opened
-                mesh = Mesh(
-                    api=api, events_log=events_log, status_log=status, streams=streams, cluster=CLUSTER, state_dir=state
-                )
-                mesh.views = (_commits(mesh, snapshots, keyframes, streams), _statuses(mesh, status, streams))
-                tasks = [asyncio.create_task(view.run()) for view in mesh.views]
-                try:
-                    await mesh.caught_up(within=READY_WITHIN)
-                    yield mesh
-                finally:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            await logs.close()
-
-
-def _commits(mesh: Mesh, snapshots: EventLog, keyframes: EventLog, streams: Streams) -> LogView:
-    """The view of the commits that feeds the tracker, from the newest keyframe on."""
-
-    def take(commit: Commit) -> None:
-        mesh.tracker.take_commit(commit)
-        mesh.wake()
-
-    commits = CommitFold(take)
-
-    async def seed() -> None:
-        newest = await chunked_payload.newest(keyframes, streams.keyframe_subject)
-        keyframe = decode_commit(newest[1]) if newest is not None else None
-        if keyframe is not None and keyframe.version > mesh.tracker.snapshot.version:
-            take(keyframe)
-            commits.begin(keyframe.version)
-        else:
-            commits.begin()
-
-    return LogView(
-        snapshots,
-        commits,
-        name="commits",
-        subjects=(streams.snapshot_subject,),
-        streams=streams,
-        begin=Begin.FIRST,
-        seed=seed,
-    )
-
-
-def _statuses(mesh: Mesh, status: EventLog, streams: Streams) -> LogView:
-    """The view of the proxies' statuses that feeds the tracker."""
-    return LogView(status, _StatusFold(mesh, streams), name="statuses", subjects=(streams.all_status,), streams=streams)
-
-
-class _StatusFold:
-    def __init__(self, mesh: Mesh, streams: Streams) -> None:
-        self._mesh = mesh
-        self._streams = streams
-
-    def reset(self, _epoch: Epoch) -> None:
-        """Do nothing: statuses are not chained."""
-
-    def fold(self, record: Record) -> bool:
-        """Take a status; one that cannot be read is passed over."""
-        found = status_in(record, self._streams)
-        if found is None:
-            return False
-        self._mesh.tracker.take_status(found)
-        self._mesh.wake()
-        return found.connected

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import msgspec
 
 from cli.calls.directory import Directory
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from cli.calls.near_misses import policy_of
-from cli.calls.question import Answer, ask, explained
+from cli.calls.question import CallAnswer, ask, explained
 from cli.history import recompile
-from cli.history.object_states import LostHistoryError, Part, complete_from
-from cli.history.timeline import Happened, Timeline, living
+from cli.history.object_states import LostHistoryError, ObjectSelection, complete_from
+from cli.history.timeline import LoggedEvent, Timeline, living
 from shared.errors import BadInputError
 from shared.records.events import APPLIED, Event, ObjectKey
 from shared.records.snapshot import Commit, Snapshot
@@ -21,28 +21,28 @@ _MOST_COMPILED = 200
 """Events of one version that are compiled one by one to find the one that decided."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class CallQuery(msgspec.Struct, frozen=True):
     """The call that is asked about; names as in `meshlog check`."""
 
     caller: str
     called: str
-    request: Request
+    request: HttpRequest
     port: int | None = None
 
 
-class Otherwise(msgspec.Struct, frozen=True):
+class DecisionChange(msgspec.Struct, frozen=True):
     """The commit before which the decision was another."""
 
     version: int
     before: bool
     """Whether the call was allowed before."""
-    events: list[Happened]
+    events: list[LoggedEvent]
     """What was in that version."""
-    decisive: Happened | None = None
+    decisive: LoggedEvent | None = None
     """The one event of these that turned the decision; None if it was not looked for, or there is no one."""
 
 
-async def decide(timeline: Timeline, snapshot: Snapshot, call: Call) -> list[Answer]:
+async def decide(timeline: Timeline, snapshot: Snapshot, call: CallQuery) -> list[CallAnswer]:
     """The decision by the configuration that was published; raises `BadInputError` for names that are not there."""
     about = timeline.source.about
     state = living(await timeline.state(snapshot.version))
@@ -55,7 +55,7 @@ async def decide(timeline: Timeline, snapshot: Snapshot, call: Call) -> list[Ans
     )
 
 
-async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherwise | None:
+async def last_otherwise(timeline: Timeline, version: int, call: CallQuery) -> DecisionChange | None:
     """When the decision was last another than at `version`; none if it never was, in what the log keeps.
 
     The published versions are gone through once, forwards, and the newest turn is remembered. Where one of the two ends
@@ -64,7 +64,7 @@ async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherw
     about = timeline.source.about
     known = await complete_from(timeline.source)
     namespaces = {text.rpartition(":")[2].partition("/")[0] for text in (call.caller, call.called)}
-    there = _There(timeline, namespaces, until=version)
+    there = _ObjectsPresent(timeline, namespaces, until=version)
     snapshot, previous = Snapshot(), 0
     last: bool | None = None
     turn: tuple[int, int, bool] | None = None
@@ -91,10 +91,10 @@ async def last_otherwise(timeline: Timeline, version: int, call: Call) -> Otherw
     at, since, before_it = turn
     events = [one async for one in timeline.history(after=since, until=at)]
     decisive = events[0] if len(events) == 1 else await _decisive(timeline, call, since, events)
-    return Otherwise(at, before_it, events, decisive)
+    return DecisionChange(at, before_it, events, decisive)
 
 
-async def _decisive(timeline: Timeline, call: Call, since: int, events: list[Happened]) -> Happened | None:
+async def _decisive(timeline: Timeline, call: CallQuery, since: int, events: list[LoggedEvent]) -> LoggedEvent | None:
     """The event after which the decision was its last: found by compiling after each one, from the version before."""
     if len(events) > _MOST_COMPILED:
         return None
@@ -106,7 +106,7 @@ async def _decisive(timeline: Timeline, call: Call, since: int, events: list[Hap
         return None
     compiler = recompile.compiler_of(about, there.values(), serves=lambda pod: pod.namespace in namespaces)
     snapshot = recompile.compiled(compiler)
-    turned: Happened | None = None
+    turned: LoggedEvent | None = None
     last = _allowed(snapshot, there, call, about.cluster)
     for item in events:
         compiler.fold(item.event, item.sequence, epoch="history")
@@ -121,7 +121,7 @@ async def _decisive(timeline: Timeline, call: Call, since: int, events: list[Hap
     return turned
 
 
-def _allowed(snapshot: Snapshot, there: Mapping[ObjectKey, Happened], call: Call, cluster: str) -> bool | None:
+def _allowed(snapshot: Snapshot, there: Mapping[ObjectKey, LoggedEvent], call: CallQuery, cluster: str) -> bool | None:
     """Whether the call is allowed; None while one of its ends is not there."""
     directory = Directory((item.event for item in there.values()), cluster=cluster)
     try:
@@ -137,14 +137,14 @@ def _may_matter(commit: Commit, namespaces: set[str]) -> bool:
     return bool(homes & namespaces) or any("/" not in name for name in commit.views)
 
 
-class _There:
+class _ObjectsPresent:
     """The pods and services of some namespaces, as they come and go."""
 
     def __init__(self, timeline: Timeline, namespaces: set[str], *, until: int) -> None:
         self.events: dict[ObjectKey, Event] = {}
-        holds = Part(frozenset(namespaces)).holds(timeline.source)
+        holds = ObjectSelection(frozenset(namespaces)).holds(timeline.source)
         self._history = (item async for item in timeline.history(until=until, holds=holds))
-        self._next: Happened | None = None
+        self._next: LoggedEvent | None = None
         self._begun = False
 
     async def advance(self, version: int) -> bool:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.calls.question import Answer
-from cli.history.source import Source
-from cli.state.mesh_status import ProxyState, proxy_states, tracked
+from cli.arrival.log_tracker import tracked
+from cli.calls.question import CallAnswer
+from cli.history.log_source import LogSource
+from cli.state.mesh_status import ProxyState, proxy_states
 
 _NAMED = 5
 
 
-async def remarks(source: Source, answers: Sequence[Answer], *, version: int) -> list[str]:
+async def remarks(source: LogSource, answers: Sequence[CallAnswer], *, version: int) -> list[str]:
     """A sentence for each proxy of the calls that is not in sync.
 
     Empty if all are, if `version` is not the newest, and of an exported file: its proxies have gone on since.
@@ -33,7 +34,7 @@ async def remarks(source: Source, answers: Sequence[Answer], *, version: int) ->
     return sentences
 
 
-def _proxies(answers: Sequence[Answer]) -> list[str]:
+def _proxies(answers: Sequence[CallAnswer]) -> list[str]:
     """`namespace/pod` of both ends of every way, each once, callers first."""
     callers = [answer.caller for answer in answers]
     called = [way.pod.partition("/")[2] for answer in answers for way in answer.ways if way.pod]

@@ -9,37 +9,39 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cli.health import judges
-from cli.health.facts import Facts
-from cli.health.finding import Check, Finding, Result, Signal
+from cli.health.facts import HealthFacts
+from cli.health.finding import CheckResult, HealthCheck, HealthFinding, MetricSignal
 from cli.health.judges import STUCK
 
 
-def judged(facts: Facts, checks: Iterable[Check] | None = None) -> list[Result]:
+def judged(facts: HealthFacts, checks: Iterable[HealthCheck] | None = None) -> list[CheckResult]:
     """Every check of the table over these facts."""
     return [_judge(check, facts) for check in (CHECKS if checks is None else checks)]
 
 
-def findings(results: Iterable[Result]) -> list[Finding]:
+def findings(results: Iterable[CheckResult]) -> list[HealthFinding]:
     """What was found, errors first."""
     found = [finding for result in results for finding in result.findings]
     return sorted(found, key=lambda finding: finding.severity != "error")
 
 
-def unknown(results: Iterable[Result]) -> list[Result]:
+def unknown(results: Iterable[CheckResult]) -> list[CheckResult]:
     """Checks that could not look."""
     return [result for result in results if result.state == "unknown"]
 
 
-def _judge(check: Check, facts: Facts) -> Result:
+def _judge(check: HealthCheck, facts: HealthFacts) -> CheckResult:
     missing = _missing(check, facts)
     if missing:
-        return Result(check.name, check.what, "unknown", missing, ())
+        return CheckResult(check.name, check.what, "unknown", missing, ())
     verdict = check.judge(facts)
-    found = tuple(Finding(check.name, check.severity, one.about, one.sentence, check.remedy) for one in verdict.found)
-    return Result(check.name, check.what, "found" if found else "well", verdict.seen, found)
+    found = tuple(
+        HealthFinding(check.name, check.severity, one.about, one.sentence, check.remedy) for one in verdict.found
+    )
+    return CheckResult(check.name, check.what, "found" if found else "well", verdict.seen, found)
 
 
-def _missing(check: Check, facts: Facts) -> str:
+def _missing(check: HealthCheck, facts: HealthFacts) -> str:
     """Why a check cannot look; empty: it can."""
     if check.name in {"api", "log"}:
         asked = facts.cluster or facts.cluster_away if check.name == "api" else facts.log or facts.log_away
@@ -58,8 +60,8 @@ def _missing(check: Check, facts: Facts) -> str:
 _PROXIES = (("ingestor", "proxies"),)
 _LOGS = "`meshlog logs meshlog-system/NAME` says more"
 
-CHECKS: tuple[Check, ...] = (
-    Check(
+CHECKS: tuple[HealthCheck, ...] = (
+    HealthCheck(
         name="api",
         what="the Kubernetes API answers",
         reads="cluster",
@@ -67,9 +69,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.api,
         remedy="proxies keep what they have; changes wait until it answers again",
         readyz=(("ingestor", "cluster"),),
-        signals=(Signal(family="meshlog_ready", labels=(("service", "ingestor"),), total="sum", below=1),),
+        signals=(MetricSignal(family="meshlog_ready", labels=(("service", "ingestor"),), total="sum", below=1),),
     ),
-    Check(
+    HealthCheck(
         name="log",
         what="the log answers",
         reads="log",
@@ -77,9 +79,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.readable,
         remedy="proxies keep what they have; changes wait: look at the servers of NATS",
         readyz=(("ingestor", "lease"), ("compiler", "lease")),
-        signals=(Signal(family="meshlog_lease_vacant", above=0),),
+        signals=(MetricSignal(family="meshlog_lease_vacant", above=0),),
     ),
-    Check(
+    HealthCheck(
         name="replicas",
         what="every service has its replicas",
         reads="cluster",
@@ -87,11 +89,11 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_cluster(judges.replicas),
         remedy=_LOGS,
         signals=tuple(
-            Signal(family="meshlog_ready", labels=(("service", name),), total="sum", below=1)
+            MetricSignal(family="meshlog_ready", labels=(("service", name),), total="sum", below=1)
             for name in ("ingestor", "compiler", "ca", "xds-edge", "injector")
         ),
     ),
-    Check(
+    HealthCheck(
         name="leader",
         what="an ingestor and a compiler lead",
         reads="log",
@@ -100,11 +102,11 @@ CHECKS: tuple[Check, ...] = (
         remedy="`kubectl -n meshlog-system get pods`; their `/readyz` says why each stands by",
         readyz=(("ingestor", "lease"), ("compiler", "lease")),
         signals=(
-            Signal(family="meshlog_ingestor_leads", total="sum", below=1),
-            Signal(family="meshlog_compiler_leads", total="sum", below=1),
+            MetricSignal(family="meshlog_ingestor_leads", total="sum", below=1),
+            MetricSignal(family="meshlog_compiler_leads", total="sum", below=1),
         ),
     ),
-    Check(
+    HealthCheck(
         name="working",
         what="the replicas that lead can work",
         reads="log",
@@ -112,9 +114,12 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_log(judges.working),
         remedy="changes wait, none is lost: mend what the sentence names (docs/reliability.md)",
         readyz=(("ingestor", "cluster"), ("compiler", "events"), ("compiler", "commits")),
-        signals=(Signal(family="meshlog_leader_trouble", above=0), Signal(family="meshlog_ingestor_log_full", above=0)),
+        signals=(
+            MetricSignal(family="meshlog_leader_trouble", above=0),
+            MetricSignal(family="meshlog_ingestor_log_full", above=0),
+        ),
     ),
-    Check(
+    HealthCheck(
         name="published",
         what="every event is published",
         reads="log",
@@ -122,9 +127,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_log(judges.published),
         remedy="`meshlog logs meshlog-system/meshlog-compiler` says more",
         readyz=(("ingestor", "published"), ("compiler", "events"), ("compiler", "commits")),
-        signals=(Signal(family="meshlog_mesh_unpublished_seconds", above=2),),
+        signals=(MetricSignal(family="meshlog_mesh_unpublished_seconds", above=2),),
     ),
-    Check(
+    HealthCheck(
         name="signing",
         what="signing requests are answered",
         reads="log",
@@ -133,11 +138,11 @@ CHECKS: tuple[Check, ...] = (
         remedy="`meshlog certificate audit`; `meshlog logs meshlog-system/meshlog-ca`",
         readyz=(("xds-edge", "signing"), ("ca", "log")),
         signals=(
-            Signal(family="meshlog_edge_unanswered_requests", above=0),
-            Signal(family="meshlog_ca_log_unwritable", above=0),
+            MetricSignal(family="meshlog_edge_unanswered_requests", above=0),
+            MetricSignal(family="meshlog_ca_log_unwritable", above=0),
         ),
     ),
-    Check(
+    HealthCheck(
         name="webhook",
         what="the injector's webhook",
         reads="cluster",
@@ -145,9 +150,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_cluster(judges.webhook),
         remedy="`meshlog upgrade` brings it back",
         readyz=(("ca", "webhook"),),
-        signals=(Signal(family="meshlog_ca_webhook_missing", above=0),),
+        signals=(MetricSignal(family="meshlog_ca_webhook_missing", above=0),),
     ),
-    Check(
+    HealthCheck(
         name="trust-bundle",
         what="the trust bundle is published",
         reads="cluster",
@@ -155,9 +160,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_cluster(judges.bundle),
         remedy="`meshlog logs meshlog-system/meshlog-ca` says more",
         readyz=(("ca", "trust-bundle"),),
-        signals=(Signal(family="meshlog_ca_bundles_unwritten", above=0),),
+        signals=(MetricSignal(family="meshlog_ca_bundles_unwritten", above=0),),
     ),
-    Check(
+    HealthCheck(
         name="mesh-config",
         what="the mesh has its MeshConfig",
         reads="cluster",
@@ -165,9 +170,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_cluster(judges.mesh_config),
         remedy="`kubectl -n meshlog-system edit meshconfig osm-mesh-config` (docs/mesh-config.md)",
         readyz=(("compiler", "mesh-config"),),
-        signals=(Signal(family="meshlog_compiler_mesh_config_missing", above=0),),
+        signals=(MetricSignal(family="meshlog_compiler_mesh_config_missing", above=0),),
     ),
-    Check(
+    HealthCheck(
         name="refusing",
         what="no proxy refuses its configuration",
         reads="log",
@@ -175,10 +180,10 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.proxies("refusing", "it goes on with what it held before"),
         remedy="`meshlog why NS/POD` names the objects it comes from; `meshlog rollback HEAD~1` takes them back",
         readyz=_PROXIES,
-        signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "refusing"),), above=0),),
+        signals=(MetricSignal(family="meshlog_mesh_proxies", labels=(("state", "refusing"),), above=0),),
         condition="Programmed=False, reason Refused",
     ),
-    Check(
+    HealthCheck(
         name="behind",
         what="no proxy is behind",
         reads="log",
@@ -186,10 +191,10 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.proxies("behind", "until it has acknowledged, it goes on with what it holds"),
         remedy="`meshlog rollout --last`",
         readyz=_PROXIES,
-        signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "behind"),), above=0),),
+        signals=(MetricSignal(family="meshlog_mesh_proxies", labels=(("state", "behind"),), above=0),),
         condition="Programmed=False, reason Progressing",
     ),
-    Check(
+    HealthCheck(
         name="gone",
         what="no proxy is gone",
         reads="log",
@@ -197,9 +202,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.proxies("gone", "no edge can reach it: it goes on with what it held, if it still runs"),
         remedy="does its pod run, and does an edge? `meshlog logs NS/POD -c envoy`",
         readyz=_PROXIES,
-        signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "gone"),), above=0),),
+        signals=(MetricSignal(family="meshlog_mesh_proxies", labels=(("state", "gone"),), above=0),),
     ),
-    Check(
+    HealthCheck(
         name="never-connected",
         what="every proxy has connected",
         reads="log",
@@ -207,9 +212,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.proxies("never connected", "it has received nothing, so calls by it or to it fail"),
         remedy="does its pod run? `meshlog logs NS/POD -c envoy`",
         readyz=_PROXIES,
-        signals=(Signal(family="meshlog_mesh_proxies", labels=(("state", "never connected"),), above=0),),
+        signals=(MetricSignal(family="meshlog_mesh_proxies", labels=(("state", "never connected"),), above=0),),
     ),
-    Check(
+    HealthCheck(
         name="certificates",
         what="the certificates of connected proxies are valid",
         reads="log",
@@ -217,9 +222,9 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_log(judges.ended),
         remedy="`meshlog certificate audit` says why; recreate a pod whose ServiceAccount was deleted and made anew",
         readyz=(("ingestor", "certificates"),),
-        signals=(Signal(family="meshlog_mesh_ended_certificates", above=0),),
+        signals=(MetricSignal(family="meshlog_mesh_ended_certificates", above=0),),
     ),
-    Check(
+    HealthCheck(
         name="left-out",
         what="no object is left out",
         reads="log",
@@ -227,10 +232,10 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_log(judges.left_out),
         remedy="mend the object as the sentence says; its status in Kubernetes says the same",
         readyz=(("compiler", "left out"),),
-        signals=(Signal(family="meshlog_compiler_quarantined", above=0),),
+        signals=(MetricSignal(family="meshlog_compiler_quarantined", above=0),),
         condition="Accepted=False",
     ),
-    Check(
+    HealthCheck(
         name="pin",
         what="the mesh is not pinned",
         reads="log",
@@ -238,10 +243,10 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_log(judges.pin),
         remedy="`meshlog unpin` puts the newest policy in force",
         readyz=(("compiler", "pin"),),
-        signals=(Signal(family="meshlog_compiler_pinned", above=0),),
+        signals=(MetricSignal(family="meshlog_compiler_pinned", above=0),),
         condition="Pinned=True",
     ),
-    Check(
+    HealthCheck(
         name="rotation",
         what="no rotation of the root is under way",
         reads="log",
@@ -249,10 +254,10 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_log(judges.rotation),
         remedy="`meshlog certificate rotate` goes on with it, `rotate --back` takes it back",
         readyz=(("ca", "rotation"),),
-        signals=(Signal(family="meshlog_ca_trusted_roots", above=1),),
+        signals=(MetricSignal(family="meshlog_ca_trusted_roots", above=1),),
         condition="of the MeshRootCertificate",
     ),
-    Check(
+    HealthCheck(
         name="rotation-stuck",
         what="no rotation of the root is stuck",
         reads="log",
@@ -261,12 +266,12 @@ CHECKS: tuple[Check, ...] = (
         remedy="bring back or delete the pods that it waits for, or `meshlog certificate rotate --back`",
         readyz=(("ca", "rotation"),),
         signals=(
-            Signal(family="meshlog_ca_rotation_waits_seconds", above=STUCK),
-            Signal(family="meshlog_ca_broken_roots", above=0),
+            MetricSignal(family="meshlog_ca_rotation_waits_seconds", above=STUCK),
+            MetricSignal(family="meshlog_ca_broken_roots", above=0),
         ),
         condition="of the MeshRootCertificate",
     ),
-    Check(
+    HealthCheck(
         name="sidecars",
         what="pods that want a sidecar have one",
         reads="cluster",
@@ -274,7 +279,7 @@ CHECKS: tuple[Check, ...] = (
         judge=judges.of_cluster(judges.sidecars),
         remedy="recreate them",
     ),
-    Check(
+    HealthCheck(
         name="probe-ports",
         what="probe ports let nothing but probes through",
         reads="cluster",

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
-from cli.health import cluster, log
-from cli.health.facts import ClusterFacts, Facts, LogFacts
-from cli.history.source import NO_LOG, Source
-from cli.kubernetes.api import Api, ApiRefusedError
+from cli.health import cluster_facts, log_facts
+from cli.health.facts import ClusterFacts, HealthFacts, LogFacts
+from cli.history.log_source import NO_LOG, LogSource
+from cli.kubernetes.api_client import Api, ApiRefusedError
 from shared.errors import BadInputError
 from shared.eventlog.protocol import EventLogError
 
@@ -20,7 +20,7 @@ ANSWERS = 2.0
 """Seconds for the first answer of the log, if there is more time than that."""
 
 Session = Callable[[], AbstractAsyncContextManager[Api]]
-Opening = Callable[[float], AbstractAsyncContextManager[Source]]
+Opening = Callable[[float], AbstractAsyncContextManager[LogSource]]
 """Opens the log, with so many seconds for its first answer."""
 
 
@@ -32,7 +32,7 @@ async def look(
     mesh_name: str,
     within: float,
     cache: dict[int, bool] | None = None,
-) -> Facts:
+) -> HealthFacts:
     """All facts that can be had `within` so many seconds. None: that side is not asked.
 
     Raises `BadInputError` for a kubeconfig or a file that cannot be read; what does not answer is a fact.
@@ -40,7 +40,7 @@ async def look(
     (of_cluster, cluster_away), (of_log, live, log_away) = await asyncio.gather(
         _cluster(session, namespace, mesh_name, within), _log(opening, within, {} if cache is None else cache)
     )
-    return Facts(
+    return HealthFacts(
         cluster=of_cluster, cluster_away=cluster_away, log=of_log, log_away=log_away, live=live, now=time.time_ns()
     )
 
@@ -52,7 +52,7 @@ async def _cluster(
         return None, ""
     try:
         async with asyncio.timeout(within), session() as api:
-            return await cluster.read(api, namespace, mesh_name), ""
+            return await cluster_facts.read(api, namespace, mesh_name), ""
     except TimeoutError:
         return None, f"the Kubernetes API did not answer within {within:g} s"
     except ApiRefusedError as error:
@@ -64,7 +64,7 @@ async def _log(opening: Opening | None, within: float, cache: dict[int, bool]) -
         return None, False, ""
     try:
         async with asyncio.timeout(within), opening(min(ANSWERS, within)) as source:
-            return await log.read(source, cache), source.archive is None, ""
+            return await log_facts.read(source, cache), source.archive is None, ""
     except TimeoutError:
         return None, True, f"the log did not answer within {within:g} s"
     except (EventLogError, BadInputError) as error:

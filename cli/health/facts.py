@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.state.mesh_status import Standing
-from cli.state.service_lag import Lag
+from cli.state.mesh_status import MeshStatus
+from cli.state.service_lag import ServiceLag
 
 
-class Workload(msgspec.Struct, frozen=True):
+class WorkloadReadiness(msgspec.Struct, frozen=True):
     """A Deployment or StatefulSet of the control plane."""
 
     name: str
@@ -23,7 +23,7 @@ class ClusterFacts(msgspec.Struct, frozen=True):
     """What Kubernetes tells."""
 
     namespace: str
-    workloads: list[Workload]
+    workloads: list[WorkloadReadiness]
     external_log: bool = False
     """The log is none of the installation's."""
     webhook: str = ""
@@ -50,7 +50,7 @@ class LeaseState(msgspec.Struct, frozen=True):
     """What keeps the holder from its work, in its own words; empty: nothing."""
 
 
-class Rotation(msgspec.Struct, frozen=True):
+class RotationState(msgspec.Struct, frozen=True):
     """How far the CA is with its roots."""
 
     roots: list[str]
@@ -74,11 +74,11 @@ class Rotation(msgspec.Struct, frozen=True):
 class LogFacts(msgspec.Struct, frozen=True):
     """What the log tells."""
 
-    standing: Standing
-    lags: list[Lag]
+    standing: MeshStatus
+    lags: list[ServiceLag]
     leases: list[LeaseState] | None = None
     """Who leads; None: an exported file, which cannot say."""
-    rotation: Rotation | None = None
+    rotation: RotationState | None = None
     """None: the CA has published nothing."""
     unpublished: int = 0
     """Events that no compiler has published for longer than a moment."""
@@ -86,7 +86,7 @@ class LogFacts(msgspec.Struct, frozen=True):
     """Signing requests that no CA has answered for longer than a moment."""
 
 
-class Facts(msgspec.Struct, frozen=True):
+class HealthFacts(msgspec.Struct, frozen=True):
     """All of it. A part that is missing was not asked for, or could not be read."""
 
     cluster: ClusterFacts | None = None

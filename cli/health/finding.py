@@ -7,14 +7,14 @@ from typing import Literal
 
 import msgspec
 
-from cli.health.facts import Facts
+from cli.health.facts import HealthFacts
 
 Severity = Literal["error", "warning"]
 """`error`: changes or requests do not get through now. `warning`: they do, and a person should know all the same."""
-State = Literal["well", "found", "unknown"]
+CheckState = Literal["well", "found", "unknown"]
 
 
-class Found(msgspec.Struct, frozen=True):
+class Fault(msgspec.Struct, frozen=True):
     """One thing that is not as it should be, as a check sees it."""
 
     about: str
@@ -22,16 +22,16 @@ class Found(msgspec.Struct, frozen=True):
     sentence: str
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Judgement(msgspec.Struct, frozen=True):
     """What one check says."""
 
-    found: tuple[Found, ...] = ()
+    found: tuple[Fault, ...] = ()
     """Empty: all of it is well."""
     seen: str = ""
     """What was seen where all is well."""
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True):
+class MetricSignal(msgspec.Struct, frozen=True, kw_only=True):
     """How the services' metrics say the same: a family over all processes, and what of it is a breach."""
 
     family: str
@@ -63,7 +63,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
         return self.above is not None and total > self.above
 
 
-class Check(msgspec.Struct, frozen=True, kw_only=True):
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the table."""
 
     name: str
@@ -71,10 +71,10 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """What is well if it finds nothing."""
     reads: Literal["cluster", "log"]
     severity: Severity
-    judge: Callable[[Facts], Verdict]
+    judge: Callable[[HealthFacts], Judgement]
     remedy: str
     """What to do next; empty: each finding's sentence says it."""
-    signals: tuple[Signal, ...] = ()
+    signals: tuple[MetricSignal, ...] = ()
     """Metrics of which any says it."""
     readyz: tuple[tuple[str, str], ...] = ()
     """(service, name): what of `/readyz` of which service says it, as a reason or as a remark."""
@@ -82,7 +82,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """Condition of the objects concerned that says it."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class HealthFinding(msgspec.Struct, frozen=True):
     """What a check found, for people and machines."""
 
     check: str
@@ -92,12 +92,12 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str
 
 
-class Result(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """One check, judged."""
 
     check: str
     what: str
-    state: State
+    state: CheckState
     seen: str
     """What was seen, or why nothing was."""
-    findings: tuple[Finding, ...]
+    findings: tuple[HealthFinding, ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cli.health.facts import ClusterFacts, Facts, LogFacts, Workload
-from cli.health.finding import Found, Verdict
+from cli.health.facts import ClusterFacts, HealthFacts, LogFacts, WorkloadReadiness
+from cli.health.finding import Fault, Judgement
 from cli.terminal.times import timestamp
 
 STUCK = 300.0
@@ -21,20 +21,20 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def of_cluster(judge: Callable[[ClusterFacts], Verdict]) -> Callable[[Facts], Verdict]:
+def of_cluster(judge: Callable[[ClusterFacts], Judgement]) -> Callable[[HealthFacts], Judgement]:
     """A check that reads what Kubernetes tells."""
 
-    def over(facts: Facts) -> Verdict:
+    def over(facts: HealthFacts) -> Judgement:
         assert facts.cluster is not None
         return judge(facts.cluster)
 
     return over
 
 
-def of_log(judge: Callable[[LogFacts, Facts], Verdict]) -> Callable[[Facts], Verdict]:
+def of_log(judge: Callable[[LogFacts, HealthFacts], Judgement]) -> Callable[[HealthFacts], Judgement]:
     """A check that reads what the log tells."""
 
-    def over(facts: Facts) -> Verdict:
+    def over(facts: HealthFacts) -> Judgement:
         assert facts.log is not None
         return judge(facts.log, facts)
 
@@ -44,25 +44,25 @@ def of_log(judge: Callable[[LogFacts, Facts], Verdict]) -> Callable[[Facts], Ver
 # Kubernetes
 
 
-def api(facts: Facts) -> Verdict:
+def api(facts: HealthFacts) -> Judgement:
     """Whether the Kubernetes API answers."""
-    found = (Found("", facts.cluster_away),) if facts.cluster_away else ()
-    return Verdict(found, "answers")
+    found = (Fault("", facts.cluster_away),) if facts.cluster_away else ()
+    return Judgement(found, "answers")
 
 
-def replicas(cluster: ClusterFacts) -> Verdict:
+def replicas(cluster: ClusterFacts) -> Judgement:
     """Whether each Deployment, and the log's StatefulSet, has its replicas ready."""
-    found = [Found(one.name, _lacking(one, cluster)) for one in cluster.workloads if _lacks(one)]
+    found = [Fault(one.name, _lacking(one, cluster)) for one in cluster.workloads if _lacks(one)]
     seen = [f"{one.name} {one.ready}/{one.wanted}" for one in cluster.workloads]
     external = ["the log is an external one: look at it where it runs"] if cluster.external_log else []
-    return Verdict(tuple(found), ", ".join([*seen, *external]))
+    return Judgement(tuple(found), ", ".join([*seen, *external]))
 
 
-def _lacks(one: Workload) -> bool:
+def _lacks(one: WorkloadReadiness) -> bool:
     return not one.installed or not one.wanted or one.ready < one.wanted
 
 
-def _lacking(one: Workload, cluster: ClusterFacts) -> str:
+def _lacking(one: WorkloadReadiness, cluster: ClusterFacts) -> str:
     if not one.installed:
         return f"{one.name} is not installed in {cluster.namespace}; `meshlog upgrade` brings it back"
     if not one.wanted:
@@ -70,108 +70,108 @@ def _lacking(one: Workload, cluster: ClusterFacts) -> str:
     return f"{one.name}: {one.ready} of {one.wanted} ready: {one.trouble or 'no pod says why'}"
 
 
-def webhook(cluster: ClusterFacts) -> Verdict:
+def webhook(cluster: ClusterFacts) -> Judgement:
     """Whether the injector's webhook is there and can be trusted by the API server."""
-    return Verdict((Found("", cluster.webhook),) if cluster.webhook else (), "trusts the mesh's CA")
+    return Judgement((Fault("", cluster.webhook),) if cluster.webhook else (), "trusts the mesh's CA")
 
 
-def bundle(cluster: ClusterFacts) -> Verdict:
+def bundle(cluster: ClusterFacts) -> Judgement:
     """Whether the control plane's namespace has a trust bundle."""
-    found = (Found("", "the CA has published no trust bundle"),) if not cluster.roots else ()
-    return Verdict(found, f"{cluster.roots} root{'s' * (cluster.roots != 1)}")
+    found = (Fault("", "the CA has published no trust bundle"),) if not cluster.roots else ()
+    return Judgement(found, f"{cluster.roots} root{'s' * (cluster.roots != 1)}")
 
 
-def mesh_config(cluster: ClusterFacts) -> Verdict:
+def mesh_config(cluster: ClusterFacts) -> Judgement:
     """Whether the MeshConfig is there, and all that is in it has an effect."""
-    return Verdict((Found("", f"MeshConfig {cluster.mesh_config}"),) if cluster.mesh_config else (), "is there")
+    return Judgement((Fault("", f"MeshConfig {cluster.mesh_config}"),) if cluster.mesh_config else (), "is there")
 
 
-def sidecars(cluster: ClusterFacts) -> Verdict:
+def sidecars(cluster: ClusterFacts) -> Judgement:
     """Whether each pod that wants a sidecar has one."""
-    found = (Found("", f"{_some(cluster.bare)} run without a sidecar: created before"),) if cluster.bare else ()
-    return Verdict(found, "every pod of the members that wants one has one")
+    found = (Fault("", f"{_some(cluster.bare)} run without a sidecar: created before"),) if cluster.bare else ()
+    return Judgement(found, "every pod of the members that wants one has one")
 
 
-def probe_ports(cluster: ClusterFacts) -> Verdict:
+def probe_ports(cluster: ClusterFacts) -> Judgement:
     """Whether some sidecar forwards more than probes on its probe ports."""
     sentence = (
         f"those of {_some(cluster.opened)} let any request through to the application, past the policy: an "
         "older build injected these pods"
     )
-    return Verdict((Found("", sentence),) if cluster.opened else (), "let nothing but probes through")
+    return Judgement((Fault("", sentence),) if cluster.opened else (), "let nothing but probes through")
 
 
 # The log
 
 
-def readable(facts: Facts) -> Verdict:
+def readable(facts: HealthFacts) -> Judgement:
     """Whether the log answers."""
-    found = (Found("", facts.log_away),) if facts.log_away else ()
-    return Verdict(found, "answers")
+    found = (Fault("", facts.log_away),) if facts.log_away else ()
+    return Judgement(found, "answers")
 
 
-def working(log: LogFacts, _: Facts) -> Verdict:
+def working(log: LogFacts, _: HealthFacts) -> Judgement:
     """What the leaders say keeps them from their work."""
     found = [
-        Found(one.service, f"the leading {one.service} {one.holder} cannot go on: {one.trouble}")
+        Fault(one.service, f"the leading {one.service} {one.holder} cannot go on: {one.trouble}")
         for one in log.leases or ()
         if one.trouble
     ]
-    return Verdict(tuple(found), "say of themselves that they can work")
+    return Judgement(tuple(found), "say of themselves that they can work")
 
 
-def leader(log: LogFacts, facts: Facts) -> Verdict:
+def leader(log: LogFacts, facts: HealthFacts) -> Judgement:
     """Whether each lease is held; both vacant while services run: the log takes no writes."""
     vacant = [one for one in log.leases or () if one.vacant]
-    found: list[Found] = []
+    found: list[Fault] = []
     for one in vacant:
         was = f", {one.holder} was the last" if one.holder else ""
-        found.append(Found(one.service, f"no {one.service} leads{was}: {_LATE_LEADERS[one.service]}"))
+        found.append(Fault(one.service, f"no {one.service} leads{was}: {_LATE_LEADERS[one.service]}"))
     if len(vacant) > 1 and _runs(facts):
-        found.append(Found("log", "no service renews its lease though some run: the log takes no writes"))
-    return Verdict(tuple(found), ", ".join(f"{one.holder} leads the {one.service}s" for one in log.leases or ()))
+        found.append(Fault("log", "no service renews its lease though some run: the log takes no writes"))
+    return Judgement(tuple(found), ", ".join(f"{one.holder} leads the {one.service}s" for one in log.leases or ()))
 
 
-def _runs(facts: Facts) -> bool:
+def _runs(facts: HealthFacts) -> bool:
     leading = {f"meshlog-{name}" for name in _LATE_LEADERS}
     return facts.cluster is not None and any(one.name in leading and one.wanted for one in facts.cluster.workloads)
 
 
-def published(log: LogFacts, _: Facts) -> Verdict:
+def published(log: LogFacts, _: HealthFacts) -> Judgement:
     """Whether events wait to be published."""
     found = [
-        Found(one.service, f"{one.service}: {one.sentence}")
+        Fault(one.service, f"{one.service}: {one.sentence}")
         for one in log.lags
         if one.service == "compiler" and log.unpublished
     ]
-    return Verdict(tuple(found), "every event that changes configuration is published")
+    return Judgement(tuple(found), "every event that changes configuration is published")
 
 
-def signed(log: LogFacts, _: Facts) -> Verdict:
+def signed(log: LogFacts, _: HealthFacts) -> Judgement:
     """Whether signing requests wait."""
     sentence = f"ca: up to {log.unsigned} signing requests wait for an answer: a proxy without a certificate gets none"
-    return Verdict((Found("ca", sentence),) if log.unsigned else (), "no signing request waits")
+    return Judgement((Fault("ca", sentence),) if log.unsigned else (), "no signing request waits")
 
 
-def proxies(state: str, meaning: str) -> Callable[[Facts], Verdict]:
+def proxies(state: str, meaning: str) -> Callable[[HealthFacts], Judgement]:
     """Whether some proxy is in this state; `meaning`: what follows for its calls."""
 
-    def over(log: LogFacts, _: Facts) -> Verdict:
+    def over(log: LogFacts, _: HealthFacts) -> Judgement:
         found = [
-            Found(one.proxy, f"proxy {one.proxy} is {state} ({one.reason}): {meaning}")
+            Fault(one.proxy, f"proxy {one.proxy} is {state} ({one.reason}): {meaning}")
             for one in log.standing.proxies
             if one.state == state
         ]
-        return Verdict(tuple(found), f"none of {len(log.standing.proxies)} proxies is")
+        return Judgement(tuple(found), f"none of {len(log.standing.proxies)} proxies is")
 
     return of_log(over)
 
 
-def ended(log: LogFacts, facts: Facts) -> Verdict:
+def ended(log: LogFacts, facts: HealthFacts) -> Judgement:
     """Of proxies that are connected: the certificate of one that is gone serves no call."""
     held = [one for one in log.standing.proxies if one.certificate_until and one.state not in _AWAY]
     found = [
-        Found(
+        Fault(
             one.proxy,
             f"proxy {one.proxy} has a certificate that ended at {timestamp(one.certificate_until)}: it gets no new "
             "one, and calls by it or to it fail",
@@ -179,42 +179,42 @@ def ended(log: LogFacts, facts: Facts) -> Verdict:
         for one in held
         if one.certificate_until * 1_000_000_000 <= facts.now
     ]
-    return Verdict(tuple(found), f"{len(held)} are")
+    return Judgement(tuple(found), f"{len(held)} are")
 
 
-def left_out(log: LogFacts, _: Facts) -> Verdict:
+def left_out(log: LogFacts, _: HealthFacts) -> Judgement:
     """Whether some object is left out of the newest version."""
-    found = [Found(name, f"left out: {name}: {why} [{code}]") for name, code, why in log.standing.quarantine]
-    return Verdict(tuple(found), "every object is in force")
+    found = [Fault(name, f"left out: {name}: {why} [{code}]") for name, code, why in log.standing.quarantine]
+    return Judgement(tuple(found), "every object is in force")
 
 
-def pin(log: LogFacts, _: Facts) -> Verdict:
+def pin(log: LogFacts, _: HealthFacts) -> Judgement:
     """Whether a pin holds newer policy back."""
     pinned = log.standing.pinned
     sentence = f"the mesh is {pinned}; newer policy is recorded and not in force"
-    return Verdict((Found("", sentence),) if pinned else (), "the newest policy is in force")
+    return Judgement((Fault("", sentence),) if pinned else (), "the newest policy is in force")
 
 
-def rotation(log: LogFacts, facts: Facts) -> Verdict:
+def rotation(log: LogFacts, facts: HealthFacts) -> Judgement:
     """Whether a rotation is under way, and not stuck."""
     now = log.rotation
     if now is None or not now.under_way or _is_stuck(log, facts):
-        return Verdict((), f"{now.roots[0]} signs" if now is not None and now.roots else "no root was published")
-    return Verdict((Found("", f"a rotation is under way: {_waits(log)}"),))
+        return Judgement((), f"{now.roots[0]} signs" if now is not None and now.roots else "no root was published")
+    return Judgement((Fault("", f"a rotation is under way: {_waits(log)}"),))
 
 
-def stuck(log: LogFacts, facts: Facts) -> Verdict:
+def stuck(log: LogFacts, facts: HealthFacts) -> Judgement:
     """Whether a rotation has waited for the same proxies for long, or cannot go on."""
     if not _is_stuck(log, facts):
-        return Verdict((), "no rotation waits for long")
+        return Judgement((), "no rotation waits for long")
     assert log.rotation is not None
     refused = log.rotation.step == "refused"
     minutes = (facts.now - log.rotation.since) / 60e9
     head = "the CA cannot go on" if refused else f"a rotation has waited for {minutes:.0f} minutes"
-    return Verdict((Found("", f"{head}: {_waits(log)}"),))
+    return Judgement((Fault("", f"{head}: {_waits(log)}"),))
 
 
-def _is_stuck(log: LogFacts, facts: Facts) -> bool:
+def _is_stuck(log: LogFacts, facts: HealthFacts) -> bool:
     now = log.rotation
     if now is None:
         return False

@@ -66,7 +66,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     """SHA-256 of the block as it stands in the file."""
 
 
-class State(msgspec.Struct, frozen=True, array_like=True):
+class ArchiveState(msgspec.Struct, frozen=True, array_like=True):
     """The newest record of each object after the event at `sequence`."""
 
     sequence: int
@@ -95,7 +95,7 @@ class Contents(msgspec.Struct, frozen=True):
 
     about: About
     streams: dict[str, list[Block]]
-    states: list[State]
+    states: list[ArchiveState]
 
 
 Item = tuple[str, int, int, dict[str, str], bytes]
@@ -116,7 +116,7 @@ class ArchiveWriter:
         self._about = about
         self._at = file.write(MAGIC)
         self._streams: dict[str, list[Block]] = {}
-        self._states: list[State] = []
+        self._states: list[ArchiveState] = []
         self._pending: list[Record] = []
         self._pending_bytes = 0
         self._noun = ""
@@ -136,7 +136,7 @@ class ArchiveWriter:
         """The newest record of each object after the event at `sequence`."""
         self._flush()
         ordered = sorted(records, key=lambda record: record.sequence)
-        self._states.append(State(sequence, [self._block(piece) for piece in _pieces(ordered)]))
+        self._states.append(ArchiveState(sequence, [self._block(piece) for piece in _pieces(ordered)]))
 
     def finish(self) -> None:
         """Write the table of contents."""

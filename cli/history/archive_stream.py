@@ -94,7 +94,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 class FileLog:
-    """One stream of an exported file: what `cli.history.source.Reader` asks of a log."""
+    """One stream of an exported file: what `cli.history.log_source.LogReader` asks of a log."""
 
     def __init__(self, archive: Archive, name: str, blocks: list[Block]) -> None:
         self.archive = archive

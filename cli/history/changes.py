@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.history.object_states import LostHistoryError, Part
-from cli.history.timeline import Happened, Timeline
+from cli.history.object_states import LostHistoryError, ObjectSelection
+from cli.history.timeline import LoggedEvent, Timeline
 from shared.records.events import ObjectKey
 from shared.records.snapshot import Quarantined, Snapshot
 
 
-class Changed(msgspec.Struct, frozen=True):
+class ChangedResource(msgspec.Struct, frozen=True):
     """A resource name of a class: which bytes before, which after; empty: none."""
 
     type_url: str
@@ -24,10 +24,10 @@ class Changed(msgspec.Struct, frozen=True):
         return "added" if not self.before else "changed" if self.after else "removed"
 
 
-class Difference(msgspec.Struct, frozen=True):
+class VersionDifference(msgspec.Struct, frozen=True):
     """From one snapshot to another."""
 
-    classes: dict[str, list[Changed]]
+    classes: dict[str, list[ChangedResource]]
     """By class, those with a change; of a class that came or went, all its names."""
     proxies: dict[str, tuple[str, str]]
     """Proxy → class before and after; empty: it was not there."""
@@ -44,9 +44,9 @@ class Difference(msgspec.Struct, frozen=True):
         return not (self.classes or self.proxies or left_out or self.joined or self.left)
 
 
-def between(before: Snapshot, after: Snapshot) -> Difference:
+def between(before: Snapshot, after: Snapshot) -> VersionDifference:
     """What differs; pure."""
-    classes: dict[str, list[Changed]] = {}
+    classes: dict[str, list[ChangedResource]] = {}
     for name in sorted({*before.views, *after.views}):
         old, new = before.views.get(name, {}), after.views.get(name, {})
         if old != new and (found := changed_names(old, new)):
@@ -56,7 +56,7 @@ def between(before: Snapshot, after: Snapshot) -> Difference:
         was, now = before.proxies.get(key), after.proxies.get(key)
         if was != now:
             proxies[key] = (was.workload_class if was else "", now.workload_class if now else "")
-    return Difference(
+    return VersionDifference(
         classes=classes,
         proxies=proxies,
         newly_left_out=sorted(set(after.quarantine) - set(before.quarantine)),
@@ -66,37 +66,37 @@ def between(before: Snapshot, after: Snapshot) -> Difference:
     )
 
 
-def changed_names(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[Changed]:
+def changed_names(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[ChangedResource]:
     """What differs between two views."""
-    found: list[Changed] = []
+    found: list[ChangedResource] = []
     for type_url in sorted({*before, *after}):
         old, new = before.get(type_url, {}), after.get(type_url, {})
         if old == new:
             continue
         found.extend(
-            Changed(type_url, name, old.get(name, ""), new.get(name, ""))
+            ChangedResource(type_url, name, old.get(name, ""), new.get(name, ""))
             for name in sorted({*old, *new})
             if old.get(name) != new.get(name)
         )
     return found
 
 
-def membership(difference: Difference) -> list[str]:
+def membership(difference: VersionDifference) -> list[str]:
     """Namespaces that come and go, as sentences."""
     joined = [f"namespace {name}: becomes a member" for name in difference.joined]
     return [*joined, *(f"namespace {name}: is no member any more" for name in difference.left)]
 
 
-def distinct(difference: Difference) -> dict[Changed, list[str]]:
+def distinct(difference: VersionDifference) -> dict[ChangedResource, list[str]]:
     """Each change once, with the classes that see it: most are shared by many."""
-    found: dict[Changed, list[str]] = {}
+    found: dict[ChangedResource, list[str]] = {}
     for name, changes in difference.classes.items():
         for change in changes:
             found.setdefault(change, []).append(name)
     return found
 
 
-async def objects_between(timeline: Timeline, after: int, until: int) -> dict[ObjectKey, list[Happened]]:
+async def objects_between(timeline: Timeline, after: int, until: int) -> dict[ObjectKey, list[LoggedEvent]]:
     """The events between two versions, by object, in order. Raises `LostHistoryError` if some are forgotten."""
     first, _ = await timeline.source.events.bounds()
     if first > after + 1:
@@ -104,17 +104,17 @@ async def objects_between(timeline: Timeline, after: int, until: int) -> dict[Ob
             "history/forgotten",
             f"the log keeps events from {first} on only, so what happened after {after} is not all known",
         )
-    found: dict[ObjectKey, list[Happened]] = {}
+    found: dict[ObjectKey, list[LoggedEvent]] = {}
     async for item in timeline.history(after=after, until=until):
         found.setdefault(item.event.key, []).append(item)
     return dict(sorted(found.items()))
 
 
-async def object_at(timeline: Timeline, kind: str, namespace: str, name: str, version: int) -> Happened | None:
+async def object_at(timeline: Timeline, kind: str, namespace: str, name: str, version: int) -> LoggedEvent | None:
     """The newest event of an object at a version, of the epoch then; none if it had none yet.
 
     Raises `LostHistoryError` if the log has forgotten a part of what was there.
     """
     source = timeline.source
     subject = source.streams.event_subject(source.about.cluster, kind, namespace, name)
-    return next(iter(await timeline.state(version, Part(subjects=frozenset({subject})))), None)
+    return next(iter(await timeline.state(version, ObjectSelection(subjects=frozenset({subject})))), None)

@@ -15,7 +15,7 @@ from shared.records import events
 from shared.records.pins import PIN_KIND, PIN_NAME, PINNED_KINDS, in_force_by, version_of
 
 
-class Turn(msgspec.Struct, frozen=True):
+class PinEvent(msgspec.Struct, frozen=True):
     """An event of the pin."""
 
     sequence: int
@@ -35,7 +35,7 @@ async def version_back(timeline: Timeline, steps: int) -> int:
     return version
 
 
-async def _one_back(timeline: Timeline, turns: list[Turn], version: int) -> int:
+async def _one_back(timeline: Timeline, turns: list[PinEvent], version: int) -> int:
     before = await timeline.version_before(version)
     crossed = [turn for turn in turns if before < turn.sequence <= version]
     if not crossed:
@@ -49,7 +49,7 @@ async def _one_back(timeline: Timeline, turns: list[Turn], version: int) -> int:
     return await _one_back(timeline, turns, outside) if untouched else outside
 
 
-def _began(turns: list[Turn], end: Turn) -> int:
+def _began(turns: list[PinEvent], end: PinEvent) -> int:
     """Sequence of the pin that an event ended, of the first if several followed each other."""
     began = end.sequence
     for turn in reversed([turn for turn in turns if turn.sequence < end.sequence]):
@@ -67,13 +67,13 @@ async def _recorded(timeline: Timeline, after: int, until: int) -> bool:
     return False
 
 
-async def _turns(timeline: Timeline) -> list[Turn]:
-    source, found = timeline.source, list[Turn]()
+async def _turns(timeline: Timeline) -> list[PinEvent]:
+    source, found = timeline.source, list[PinEvent]()
     subject = source.streams.event_subject(source.about.cluster, PIN_KIND, "", PIN_NAME)
     async for item in timeline.history(subjects=subject):
         try:
             version = version_of(item.event) if in_force_by(item.event) is not None else 0
         except events.CorruptEventError:
             continue  # compilers pass over it too
-        found.append(Turn(item.sequence, version))
+        found.append(PinEvent(item.sequence, version))
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cli.history.timeline import Happened
-from cli.kubernetes.manifests import ObjectId
+from cli.history.timeline import LoggedEvent
+from cli.kubernetes.manifest_files import ObjectId
 from cli.terminal.times import clock
 from shared.errors import BadInputError
 from shared.records.events import ObjectKey
@@ -59,13 +59,13 @@ def class_of(snapshot: Snapshot, key: str) -> str:
     )
 
 
-def who(happened: Happened) -> str:
+def who(happened: LoggedEvent) -> str:
     """Who made a change: a person by the command, else the field manager in Kubernetes."""
     origin = happened.event.origin
     return origin.manager or {"list": "(found by listing)", "operator": "operator"}.get(origin.source, "-")
 
 
-def line(happened: Happened | None, key: ObjectKey, sequence: int) -> str:
+def line(happened: LoggedEvent | None, key: ObjectKey, sequence: int) -> str:
     """An event in one line: what, where in the log, when, by whom."""
     if happened is None:
         return f"{key}  at {sequence} (no longer in the log)"

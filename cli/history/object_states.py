@@ -16,7 +16,7 @@ import msgspec
 
 from cli.history.archive import Item, record_of
 from cli.history.archive_stream import Archive, FileLog
-from cli.history.source import Source
+from cli.history.log_source import LogSource
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import GENESIS, HEADER_CHAIN, HEADER_EPOCH, HEADER_KEPT, Record
 from shared.eventlog.stream_spec import matches
@@ -30,7 +30,7 @@ class LostHistoryError(MeshlogError):
     """The log does not keep what the question needs."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class ObjectSelection(msgspec.Struct, frozen=True):
     """Some of the objects: those of these namespaces, those of these kinds wherever they are, and single ones."""
 
     namespaces: frozenset[str] = frozenset()
@@ -39,7 +39,7 @@ class Part(msgspec.Struct, frozen=True):
     subjects: frozenset[str] = frozenset()
     """Single objects, by where they stand in the log."""
 
-    def scopes(self, source: Source) -> list[str]:
+    def scopes(self, source: LogSource) -> list[str]:
         """Patterns that cover it; one object may be in several."""
         streams, cluster = source.streams, source.about.cluster
         return [
@@ -48,7 +48,7 @@ class Part(msgspec.Struct, frozen=True):
             *sorted(self.subjects),
         ]
 
-    def holds(self, source: Source) -> Callable[[str], bool]:
+    def holds(self, source: LogSource) -> Callable[[str], bool]:
         """Whether a subject is in it."""
         start = len(source.scope) - 1
         namespaces, kinds = set(map(escape, self.namespaces)), set(map(escape, self.kinds))
@@ -60,7 +60,7 @@ class Part(msgspec.Struct, frozen=True):
         return covers
 
 
-async def records_at(source: Source, version: int, part: Part | None = None) -> list[Record]:
+async def records_at(source: LogSource, version: int, part: ObjectSelection | None = None) -> list[Record]:
     """The newest record of each object up to a version, by sequence, of the epoch in force then.
 
     Raises `LostHistoryError` if the log has forgotten a part of them.
@@ -88,7 +88,7 @@ async def records_at(source: Source, version: int, part: Part | None = None) -> 
     return sorted((one for one in newest.values() if one.epoch == epoch), key=lambda record: record.sequence)
 
 
-async def newest_event(source: Source) -> int:
+async def newest_event(source: LogSource) -> int:
     """Sequence of the cluster's newest event; 0 if there is none."""
     record = await source.events.last(source.scope)
     return record.sequence if record is not None else 0
@@ -99,7 +99,7 @@ def _counts(record: Record) -> bool:
     return not record.subject.endswith(SUBJECT_END) or not record_rules.event(record)
 
 
-async def complete_from(source: Source) -> int:
+async def complete_from(source: LogSource) -> int:
     """The first sequence from which on states are complete.
 
     Before a log forgets, the ingestor says again what lives and would be forgotten: from there on all is known, as it
@@ -120,7 +120,7 @@ async def complete_from(source: Source) -> int:
     return source.remembered[first]
 
 
-async def _said_again(source: Source, first: int) -> int:
+async def _said_again(source: LogSource, first: int) -> int:
     """Where the newest of what was said again before the last trim ends, by what still is the newest of an object.
 
     It is said in one go, so the rest of it follows at once. 0 if all of it has changed since, or the epoch.
@@ -137,7 +137,7 @@ async def _said_again(source: Source, first: int) -> int:
     return found
 
 
-async def _searched(source: Source, begins: Record) -> int:
+async def _searched(source: LogSource, begins: Record) -> int:
     """The same by reading all of the log: also where an epoch begins. 0: neither is there."""
     known = 0
     async for record in source.events.read(start=begins.sequence, subjects=source.scope):
@@ -162,7 +162,7 @@ def begins_epoch(record: Record) -> bool:
     return record.headers.get(HEADER_CHAIN, GENESIS) == GENESIS
 
 
-async def _check_kept(source: Source, version: int) -> None:
+async def _check_kept(source: LogSource, version: int) -> None:
     first, _ = await source.events.bounds()
     last = await newest_event(source)
     begins = await source.events.at(first)
@@ -177,7 +177,7 @@ async def _check_kept(source: Source, version: int) -> None:
         )
 
 
-async def _epoch_at(source: Source, version: int) -> str:
+async def _epoch_at(source: LogSource, version: int) -> str:
     """The epoch of the cluster's newest event up to a version; empty if there is none."""
     first, _ = await source.events.bounds()
     if version >= await newest_event(source):
@@ -191,7 +191,7 @@ async def _epoch_at(source: Source, version: int) -> str:
     return ""
 
 
-def _in_file(source: Source, archive: Archive, version: int) -> tuple[dict[str, Item], str]:
+def _in_file(source: LogSource, archive: Archive, version: int) -> tuple[dict[str, Item], str]:
     """The newest record of each subject, from the state in the file that is nearest before, and the epoch in force."""
     log = source.events
     assert isinstance(log, FileLog)

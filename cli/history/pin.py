@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from cli.history.log_source import LogSource
 from cli.history.object_states import newest_event
-from cli.history.source import Source
 from cli.history.timeline import Timeline, in_force
 from cli.terminal import output
 from shared.build import VERSION
@@ -58,12 +58,12 @@ async def going_back(timeline: Timeline, version: int) -> list[tuple[ObjectKey, 
     return found
 
 
-async def unpin(source: Source) -> int:
+async def unpin(source: LogSource) -> int:
     """Delete the pin; the sequence of the event."""
     return await _append(source, None)
 
 
-async def _append(source: Source, body: msgspec.Raw | None) -> int:
+async def _append(source: LogSource, body: msgspec.Raw | None) -> int:
     log = source.writable
     if log is None:
         raise BadInputError("history/read-only", "an exported file cannot be written; name the live log")
@@ -100,7 +100,7 @@ async def _after_whatever_comes(log: EventLog, scope: str, draft: Draft) -> int:
     raise AssertionError("unreachable")
 
 
-async def _keep_copy(source: Source, payload: bytes) -> None:
+async def _keep_copy(source: LogSource, payload: bytes) -> None:
     """For the day on which the events are derived anew: Kubernetes does not know of pins."""
     if source.pins is None:
         return

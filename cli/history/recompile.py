@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from cli.history.archive import About
-from cli.history.timeline import Happened
+from cli.history.timeline import LoggedEvent
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
 from shared.policy.budgets import budgets_from
@@ -26,7 +26,7 @@ def settings_of(about: About) -> MeshSettings:
 
 
 def compiler_of(
-    about: About, state: Iterable[Happened], *, serves: Callable[[ObjectName], bool] = lambda _: True
+    about: About, state: Iterable[LoggedEvent], *, serves: Callable[[ObjectName], bool] = lambda _: True
 ) -> Compiler:
     """A compiler that has folded a state, for the proxies of the pods that it is to serve."""
     compiler = Compiler(settings_of(about), serves=serves, recording=False)

@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 
 import msgspec
 
-from cli.explain.single_proxy_view import glance, read_outline
-from cli.history.object_states import LostHistoryError, Part, records_at
-from cli.history.source import Reader, Source
+from cli.history.log_source import LogReader, LogSource
+from cli.history.object_states import LostHistoryError, ObjectSelection, records_at
+from cli.history.single_proxy_view import read_outline, single_proxy_snapshot
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Record
 from shared.records import chunked_payload, events
@@ -22,7 +22,7 @@ from shared.records.pins import PIN_KIND, PINNED_KINDS, in_force_by
 from shared.records.snapshot import Commit, Snapshot, SnapshotError, decode_commit
 
 
-class Happened(msgspec.Struct, frozen=True):
+class LoggedEvent(msgspec.Struct, frozen=True):
     """An event with its place in the log."""
 
     sequence: int
@@ -31,7 +31,7 @@ class Happened(msgspec.Struct, frozen=True):
     event: Event
 
 
-class Published(msgspec.Struct, frozen=True):
+class PublishedCommit(msgspec.Struct, frozen=True):
     """A commit with when the log took it."""
 
     time: int
@@ -41,7 +41,7 @@ class Published(msgspec.Struct, frozen=True):
 class Timeline:
     """Answers about the past of one log."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: LogSource) -> None:
         self.source = source
 
     # Commits and snapshots
@@ -101,10 +101,10 @@ class Timeline:
         record = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) < sequence)
         return 0 if record is None else chunked_payload.version_of(record)
 
-    async def commits(self, *, after: int = 0, until: int | None = None) -> AsyncGenerator[Published]:
+    async def commits(self, *, after: int = 0, until: int | None = None) -> AsyncGenerator[PublishedCommit]:
         """The commits of versions above `after`, up to `until`, in order."""
         async for time, payload in self._payloads(after=after, until=until):
-            yield Published(time, decode_commit(payload))
+            yield PublishedCommit(time, decode_commit(payload))
 
     async def _payloads(self, *, after: int, until: int | None) -> AsyncGenerator[tuple[int, bytes]]:
         log, start = self.source.snapshots, await self.place_after(after)
@@ -127,7 +127,7 @@ class Timeline:
         before = await _newest(self.source.snapshots, lambda record: chunked_payload.version_of(record) <= version)
         return before.sequence + before.batch[1] - before.batch[0] + 1 if before is not None else 1
 
-    async def commit(self, version: int) -> Published:
+    async def commit(self, version: int) -> PublishedCommit:
         """The commit of one version; raises `BadInputError` if there is none of exactly that version."""
         async for found in self.commits(after=version - 1, until=version):
             if found.commit.version == version:
@@ -149,7 +149,7 @@ class Timeline:
             raise LostHistoryError("history/lost", f"the log keeps nothing that version {version} is rebuilt from")
         return snapshot
 
-    async def glance(self, version: int, proxy: str) -> Snapshot:
+    async def single_proxy_snapshot(self, version: int, proxy: str) -> Snapshot:
         """What one proxy held at a version: the snapshot without all others.
 
         Raises `LostHistoryError` if the log no longer tells.
@@ -166,7 +166,7 @@ class Timeline:
                 raise LostHistoryError("history/gap", f"version {version} cannot be rebuilt: commits are missing")
         if not outlines:
             raise LostHistoryError("history/lost", f"the log keeps nothing that version {version} is rebuilt from")
-        return glance(outlines, proxy)
+        return single_proxy_snapshot(outlines, proxy)
 
     async def _keyframe(self, version: int) -> Snapshot | None:
         payload = await self._keyframe_payload(version)
@@ -189,7 +189,7 @@ class Timeline:
             except chunked_payload.BlobError:
                 version = chunked_payload.version_of(found) - 1
 
-    async def _blob_at(self, log: Reader, chunk: Record) -> bytes | None:
+    async def _blob_at(self, log: LogReader, chunk: Record) -> bytes | None:
         """The blob that a chunk is of; none if it is not whole. Raises `BlobError`."""
         assembler = chunked_payload.Assembler()
         async with contextlib.aclosing(log.read(start=chunk.sequence - chunk.batch[0] + 1)) as records:
@@ -201,10 +201,10 @@ class Timeline:
 
     # Events and objects
 
-    async def happened(self, sequence: int) -> Happened | None:
+    async def happened(self, sequence: int) -> LoggedEvent | None:
         """The event at exactly this sequence; none if the log no longer keeps it (or it cannot be read)."""
         record = await self.source.events.at(sequence)
-        return happened_in(record) if record is not None and record.sequence == sequence else None
+        return logged_event_in(record) if record is not None and record.sequence == sequence else None
 
     async def since(self, moment: int) -> int:
         """The first sequence of events that the log took after a time."""
@@ -218,7 +218,7 @@ class Timeline:
         until: int | None = None,
         subjects: str = "",
         holds: Callable[[str], bool] = lambda _: True,
-    ) -> AsyncGenerator[Happened]:
+    ) -> AsyncGenerator[LoggedEvent]:
         """The events above `after`, up to `until`, in order; those that cannot be read are passed over.
 
         With `holds` only of subjects for which it does.
@@ -229,27 +229,27 @@ class Timeline:
             async for record in records:
                 if until is not None and record.sequence > until:
                     return
-                found = happened_in(record) if holds(record.subject) else None
+                found = logged_event_in(record) if holds(record.subject) else None
                 if found is not None:
                     yield found
 
-    async def state(self, version: int, part: Part | None = None) -> list[Happened]:
+    async def state(self, version: int, part: ObjectSelection | None = None) -> list[LoggedEvent]:
         """The newest event of each object up to a version, deletions included, by sequence; of that epoch only.
 
         With `part` only of the objects in it. Raises `LostHistoryError` if the log no longer tells.
         """
-        return [item for item in map(happened_in, await records_at(self.source, version, part)) if item is not None]
+        return [item for item in map(logged_event_in, await records_at(self.source, version, part)) if item is not None]
 
 
-def happened_in(record: Record) -> Happened | None:
+def logged_event_in(record: Record) -> LoggedEvent | None:
     """The event in a record; none if it cannot be read as one."""
     try:
-        return Happened(record.sequence, record.time, events.read(record))
+        return LoggedEvent(record.sequence, record.time, events.read(record))
     except events.CorruptEventError:
         return None
 
 
-async def _newest(log: Reader, fits: Callable[[Record], bool]) -> Record | None:
+async def _newest(log: LogReader, fits: Callable[[Record], bool]) -> Record | None:
     """The newest record that fits, where all that fit come before all that do not."""
     low, high = await log.bounds()
     found: Record | None = None
@@ -263,12 +263,12 @@ async def _newest(log: Reader, fits: Callable[[Record], bool]) -> Record | None:
     return found
 
 
-def living(state: Iterable[Happened]) -> dict[events.ObjectKey, Happened]:
+def living(state: Iterable[LoggedEvent]) -> dict[events.ObjectKey, LoggedEvent]:
     """The objects that exist in a state."""
     return {item.event.key: item for item in state if item.event.operation == events.APPLIED}
 
 
-def in_force(state: Iterable[Happened]) -> dict[events.ObjectKey, Happened]:
+def in_force(state: Iterable[LoggedEvent]) -> dict[events.ObjectKey, LoggedEvent]:
     """The objects of a state that count: under a pin its policy instead of the newest. The pin itself is left out."""
     found = living(state)
     pins = [key for key in found if key.kind == PIN_KIND]
@@ -281,5 +281,5 @@ def in_force(state: Iterable[Happened]) -> dict[events.ObjectKey, Happened]:
         if pinned is None:
             continue
         found = {other: one for other, one in found.items() if other.kind not in PINNED_KINDS}
-        found.update((event.key, Happened(sequence, item.time, event)) for sequence, event in pinned)
+        found.update((event.key, LoggedEvent(sequence, item.time, event)) for sequence, event in pinned)
     return found

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from cli.history.timeline import Happened
+from cli.history.timeline import LoggedEvent
 from shared.errors import MeshlogError
 from shared.io.decoding import UndecodableError, decode
 from shared.records.snapshot import CDS, EDS, LDS, RDS, Resource
@@ -41,7 +41,7 @@ def yaml_of(value: Any) -> str:
     return yaml.dump(value, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=False, width=110)
 
 
-def object_of(happened: Happened | None) -> dict[str, Any]:
+def object_of(happened: LoggedEvent | None) -> dict[str, Any]:
     """What an event says about its object; empty if it is deleted, or was never there."""
     if happened is None or happened.event.object is None:
         return {}

@@ -23,7 +23,7 @@ _MOST_BYTES = 4_000_000
 _NO_KUBECONFIG = (OSError, LookupError, TypeError, ValueError, AttributeError, subprocess.SubprocessError)
 
 
-class Access(msgspec.Struct, frozen=True):
+class ApiAccess(msgspec.Struct, frozen=True):
     """An API server, and a bearer token or a certificate for it."""
 
     server: str
@@ -57,7 +57,7 @@ class Access(msgspec.Struct, frozen=True):
         return context
 
 
-def read(path: Path, context: str = "") -> Access:
+def read(path: Path, context: str = "") -> ApiAccess:
     """A context of a kubeconfig, the current one if none is named; raises `BadInputError` if it cannot be used."""
     try:
         found = documents(_read(path), code="kubeconfig/unreadable", about=str(path))
@@ -72,7 +72,7 @@ def read(path: Path, context: str = "") -> Access:
         token = user.get("token") or (_read(Path(user["tokenFile"])).strip() if "tokenFile" in user else "")
         if not isinstance(token, str) or not token.isascii() or not (token.isprintable() or not token):
             raise BadInputError("kubeconfig/token", "holds a token that is no line of text", about=str(path))
-        return Access(
+        return ApiAccess(
             server=_server(cluster["server"]),
             certificate_authority=_text(cluster, "certificate-authority", home),
             token=token,

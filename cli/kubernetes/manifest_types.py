@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cli.kubernetes.manifests import Manifest
+from cli.kubernetes.manifest_files import Manifest
 from deploy.devcluster.apiserver.kinds.builtin_schemas import Schema, shapes
 from shared.errors import BadInputError
 

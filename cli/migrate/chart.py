@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from cli.kubernetes.api import Manifest
-from cli.migrate.settings import fields
-from cli.migrate.surroundings import Finding, Findings, Scene
+from cli.kubernetes.api_client import Manifest
+from cli.migrate.context import MigrationContext, MigrationFinding, MigrationFindings
+from cli.migrate.mesh_config import fields
 
 HELM_VALUES = "HelmValues"
 """Kind that values of the chart are given, so that they have a place among objects."""
@@ -66,7 +66,7 @@ def helm_values(document: object) -> Manifest | None:
     return {"apiVersion": "v1", "kind": HELM_VALUES, "metadata": {"name": key}, "spec": parts[key]}
 
 
-def values(one: Manifest, _scene: Scene) -> Findings:
+def values(one: Manifest, _scene: MigrationContext) -> MigrationFindings:
     """The values of an installation: those of its MeshConfig, options of the installation, and parts of its own."""
     chart: Mapping[str, Any] = one["spec"]
     spec: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def values(one: Manifest, _scene: Scene) -> Findings:
             yield from _setting(name, value)
     yield from fields(spec)
     if any(part in chart for part in _OWN_PARTS):
-        yield Finding("carries over", "sizes and images of Open Service Mesh's own parts have no meaning here")
+        yield MigrationFinding("carries over", "sizes and images of Open Service Mesh's own parts have no meaning here")
 
 
 def _field(name: str) -> str:
@@ -89,20 +89,20 @@ def _field(name: str) -> str:
     return ""
 
 
-def _setting(name: str, value: object) -> Findings:
+def _setting(name: str, value: object) -> MigrationFindings:
     if name.partition(".")[0] in (*_OWN_PARTS, *_PART_OF_ADD_ONS) or value in (None, "", [], {}, False):
         return
     if name in _OPTIONS:
-        yield Finding("carries over", f"{name} is `meshlog install {_OPTIONS[name].format(value)}`")
+        yield MigrationFinding("carries over", f"{name} is `meshlog install {_OPTIONS[name].format(value)}`")
     elif name in _ABSENT:
         text, action = _ABSENT[name]
-        yield Finding("not yet", f"{name}: {text}", action)
+        yield MigrationFinding("not yet", f"{name}: {text}", action)
     elif name == "certificateProvider.kind":
         if value != "tresor":
             text = f"{name}: {value} signs the old mesh's certificates"
-            yield Finding("differs", text, "docs/identity.md says how a CA of the new mesh uses it")
+            yield MigrationFinding("differs", text, "docs/identity.md says how a CA of the new mesh uses it")
     else:
-        yield Finding("differs", f"{name} is not read here", "`meshlog install --help` lists the settings")
+        yield MigrationFinding("differs", f"{name} is not read here", "`meshlog install --help` lists the settings")
 
 
 def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

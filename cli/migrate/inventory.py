@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cli.kubernetes.api import Api, Manifest
+from cli.kubernetes.api_client import Api, Manifest
 
 _KINDS = (
     ("", "v1", "namespaces"),

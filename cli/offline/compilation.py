@@ -10,9 +10,9 @@ from typing import Any, cast
 import msgspec
 
 from cli.calls.directory import Directory
+from cli.kubernetes.manifest_files import read_manifests
 from cli.kubernetes.manifest_types import shaped
-from cli.kubernetes.manifests import read_manifests
-from cli.offline.cluster import CLUSTER, Manifest, cluster_of
+from cli.offline.simulated_cluster import CLUSTER, Manifest, cluster_of
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
 from shared.errors import BadInputError
@@ -28,7 +28,7 @@ _BUDGETS = "MESHLOG_BUDGETS"
 """The variable by which services are told their budgets: the answer is theirs."""
 
 
-class Compiled(msgspec.Struct, frozen=True):
+class CompiledFiles(msgspec.Struct, frozen=True):
     """The manifests as a cluster, and what its proxies would be told."""
 
     events: list[Event]
@@ -50,7 +50,7 @@ class Compiled(msgspec.Struct, frozen=True):
         return found
 
 
-def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -> Compiled:
+def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -> CompiledFiles:
     """Compile the manifests of files and folders. Raises `BadInputError` for what cannot be read."""
     manifests: list[Manifest] = shaped([one for path in paths for one in read_manifests(path)])
     configs = [one for one in manifests if one["kind"] == "MeshConfig" and one["metadata"]["name"] == MESH_CONFIG]
@@ -67,7 +67,7 @@ def compile_files(paths: Iterable[Path], *, mesh_name: str, trust_domain: str) -
         trust_domain=trust_domain,
         budgets=budgets_of(told.budgets),
     )
-    return Compiled(
+    return CompiledFiles(
         events=events,
         snapshot=compile_events(events, settings),
         directory=Directory(events, cluster=CLUSTER),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from cli.patterns.syntax import ALPHABET, Chars, Choice, Edge, Node, Repeat, Sequence, UnjudgedError, parse
+from cli.patterns.syntax import ALPHABET, Anchor, Chars, Choice, Concatenation, Node, Repeat, UnjudgedError, parse
 
 _MOST_STATES = 20_000
 """States of one automaton; an expression that RE2 takes within the limits of policy has a few thousand."""
@@ -29,7 +29,7 @@ class Automaton:
     def __init__(self, pattern: str) -> None:
         """Raises `UnjudgedError` for an expression that is not judged here."""
         self._moves: list[list[tuple[frozenset[str], int]]] = []
-        self._free: list[list[tuple[Edge | None, int]]] = []
+        self._free: list[list[tuple[Anchor | None, int]]] = []
         """Moves that take no character; some only at an edge of the text."""
         begin = self._state()
         self._final = self._add(parse(pattern), begin)
@@ -56,7 +56,7 @@ class Automaton:
         self._free.append([])
         return len(self._moves) - 1
 
-    def _link(self, source: int, target: int, edge: Edge | None = None) -> None:
+    def _link(self, source: int, target: int, edge: Anchor | None = None) -> None:
         self._free[source].append((edge, target))
 
     def _add(self, node: Node, source: int) -> int:
@@ -65,10 +65,10 @@ class Automaton:
             case Chars(allowed=allowed):
                 target = self._state()
                 self._moves[source].append((allowed, target))
-            case Edge():
+            case Anchor():
                 target = self._state()
                 self._link(source, target, node)
-            case Sequence(parts=parts):
+            case Concatenation(parts=parts):
                 target = source
                 for part in parts:
                     target = self._add(part, target)
@@ -169,9 +169,9 @@ def _written(node: Node) -> str:
             if not allowed:
                 raise UnjudgedError("a set without printable characters")
             return "." if dot else min(allowed, key=_preference)
-        case Edge():
+        case Anchor():
             return ""
-        case Sequence(parts=parts):
+        case Concatenation(parts=parts):
             return "".join(_written(part) for part in parts)
         case Choice(parts=parts):
             return _written(parts[0])

@@ -47,13 +47,13 @@ class Chars(NamedTuple):
     """Written as `.`: in a path often meant as a full stop."""
 
 
-class Edge(NamedTuple):
+class Anchor(NamedTuple):
     """The beginning or the end of the text."""
 
     end: bool
 
 
-class Sequence(NamedTuple):
+class Concatenation(NamedTuple):
     """One after the other."""
 
     parts: tuple[Node, ...]
@@ -74,12 +74,12 @@ class Repeat(NamedTuple):
     """None: no limit."""
 
 
-Node = Chars | Edge | Sequence | Choice | Repeat
+Node = Chars | Anchor | Concatenation | Choice | Repeat
 
 
 def parse(pattern: str) -> Node:
     """Read an expression that RE2 accepts. Raises `UnjudgedError` for what is not judged here, or is no expression."""
-    reader = _Reader(pattern)
+    reader = _PatternReader(pattern)
     try:
         found = reader.choice(folds=False)
     except (IndexError, RecursionError, ValueError) as error:
@@ -95,7 +95,7 @@ def _chars(allowed: frozenset[str], *, folds: bool) -> Chars:
     return Chars(allowed & ALPHABET)
 
 
-class _Reader:
+class _PatternReader:
     """A cursor over the text of an expression."""
 
     def __init__(self, text: str) -> None:
@@ -143,7 +143,7 @@ class _Reader:
                 part = self._one()
                 if part is not None:
                     parts.append(self._repeated(part))
-        return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+        return parts[0] if len(parts) == 1 else Concatenation(tuple(parts))
 
     def _repeated(self, part: Node) -> Node:
         while self._left():
@@ -181,7 +181,7 @@ class _Reader:
         if char == ".":
             return Chars(ALPHABET, dot=True)
         if char in "^$":
-            return Edge(end=char == "$")
+            return Anchor(end=char == "$")
         if char == "\\":
             return self._escape()
         return _chars(frozenset(char), folds=self._folds)
@@ -208,7 +208,7 @@ class _Reader:
     def _escape(self) -> Node:
         char = self._next()
         if char in "Az":
-            return Edge(end=char == "z")
+            return Anchor(end=char == "z")
         if char in "bB":
             raise UnjudgedError("word boundaries are not judged")
         if char == "C":

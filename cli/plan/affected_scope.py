@@ -15,8 +15,8 @@ from typing import TypeVar
 import msgspec
 
 from cli.history.archive import About
-from cli.history.object_states import Part
-from cli.history.timeline import Happened
+from cli.history.object_states import ObjectSelection
+from cli.history.timeline import LoggedEvent
 from shared.io.decoding import UndecodableError
 from shared.io.decoding import decode as decode_json
 from shared.names import MESH_CONFIG
@@ -35,13 +35,13 @@ _DECIDING = frozenset({"HTTPRouteGroup", "IdentityBinding", "MeshConfig", "Names
 """Kinds that are looked at wherever they are, to find out whom a change concerns and which requests to ask about."""
 
 S = TypeVar("S", Namespace, Pod, PolicyObject)
-Objects = Mapping[ObjectKey, Happened]
+Objects = Mapping[ObjectKey, LoggedEvent]
 
 
-class Concern(msgspec.Struct, frozen=True):
+class AffectedScope(msgspec.Struct, frozen=True):
     """Some proxies, and what they are compiled from."""
 
-    part: Part
+    part: ObjectSelection
     """Every object that their configuration can depend on."""
     accounts: frozenset[ObjectName]
     namespaces: frozenset[str]
@@ -59,12 +59,12 @@ class Concern(msgspec.Struct, frozen=True):
         return pods.__contains__
 
 
-def part_to_ask(about: About, proposed: Iterable[ObjectKey]) -> Part:
-    """The objects from which `concern` can tell."""
-    return Part(frozenset({"", about.namespace, *(key.namespace for key in proposed)}), _DECIDING)
+def part_to_ask(about: About, proposed: Iterable[ObjectKey]) -> ObjectSelection:
+    """The objects from which `affected_scope` can tell."""
+    return ObjectSelection(frozenset({"", about.namespace, *(key.namespace for key in proposed)}), _DECIDING)
 
 
-def concern(about: About, state: Objects, proposed: Iterable[Event]) -> Concern | None:
+def affected_scope(about: About, state: Objects, proposed: Iterable[Event]) -> AffectedScope | None:
     """Whom the events concern, on top of a state (its `part_to_ask` at least); none: everybody."""
     changes = list(proposed)
     if any(event.kind not in _LOCAL or event.namespace == about.namespace for event in changes):
@@ -82,8 +82,8 @@ def concern(about: About, state: Objects, proposed: Iterable[Event]) -> Concern 
     for where, target in targets:
         if any(source in accounts or source.namespace in namespaces for source in target.sources):
             needed.update((where.namespace, target.destination.namespace))
-    part = Part(frozenset({"", about.namespace, *needed}))
-    return Concern(part, frozenset(accounts), frozenset(namespaces))
+    part = ObjectSelection(frozenset({"", about.namespace, *needed}))
+    return AffectedScope(part, frozenset(accounts), frozenset(namespaces))
 
 
 def _named(

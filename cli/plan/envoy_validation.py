@@ -10,7 +10,7 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToJson
 
-from cli.offline.bootstrap import bootstrap, stand_in
+from cli.offline.static_bootstrap import bootstrap, stand_in
 from shared.records.snapshot import Snapshot
 
 

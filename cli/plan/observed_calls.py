@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cli.calls.directory import Directory
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from cli.calls.question import ask
 from shared.errors import BadInputError
 from shared.io.bounded_read import read_bytes
@@ -24,7 +24,7 @@ MOST_CALLS = 100_000
 """Different calls of a file: each is asked twice, before and after."""
 
 
-class SeenCall(msgspec.Struct, frozen=True, rename={"caller": "from", "called": "to"}, forbid_unknown_fields=True):
+class ObservedCall(msgspec.Struct, frozen=True, rename={"caller": "from", "called": "to"}, forbid_unknown_fields=True):
     """One call."""
 
     caller: str
@@ -39,7 +39,7 @@ class SeenCall(msgspec.Struct, frozen=True, rename={"caller": "from", "called": 
         return f"{self.caller} -> {self.called}{port} {self.method} {self.path}"
 
 
-class Seen(msgspec.Struct, frozen=True):
+class ObservedCalls(msgspec.Struct, frozen=True):
     """What becomes of the calls that were seen."""
 
     asked: int
@@ -51,14 +51,14 @@ class Seen(msgspec.Struct, frozen=True):
     """Newly."""
 
 
-def read_calls(path: Path) -> list[SeenCall]:
+def read_calls(path: Path) -> list[ObservedCall]:
     """The calls in a file, each once; raises `BadInputError` that names the line."""
-    found: dict[str, SeenCall] = {}
+    found: dict[str, ObservedCall] = {}
     for number, line in enumerate(read_bytes(path, code="calls/unreadable").splitlines(), 1):
         if not line.strip():
             continue
         try:
-            call = decode(SeenCall, line)
+            call = decode(ObservedCall, line)
         except UndecodableError as error:
             raise BadInputError("calls/line", f"is no call ({error})", about=f"{path}:{number}") from error
         if len(found) >= MOST_CALLS:
@@ -67,7 +67,9 @@ def read_calls(path: Path) -> list[SeenCall]:
     return list(found.values())
 
 
-def judged(calls: Iterable[SeenCall], before: tuple[Snapshot, Directory], after: tuple[Snapshot, Directory]) -> Seen:
+def judged(
+    calls: Iterable[ObservedCall], before: tuple[Snapshot, Directory], after: tuple[Snapshot, Directory]
+) -> ObservedCalls:
     """Ask each before and after."""
     asked = unknown = 0
     allowed: list[str] = []
@@ -81,12 +83,12 @@ def judged(calls: Iterable[SeenCall], before: tuple[Snapshot, Directory], after:
             allowed.append(str(call))
         elif was and not now:
             denied.append(str(call))
-    return Seen(asked, unknown, allowed, denied)
+    return ObservedCalls(asked, unknown, allowed, denied)
 
 
-def _passes(call: SeenCall, snapshot: Snapshot, directory: Directory) -> bool | None:
+def _passes(call: ObservedCall, snapshot: Snapshot, directory: Directory) -> bool | None:
     """None if there is nobody of these names."""
-    request = Request(method=call.method.upper(), path=call.path, headers=tuple(sorted(call.headers.items())))
+    request = HttpRequest(method=call.method.upper(), path=call.path, headers=tuple(sorted(call.headers.items())))
     try:
         answers = ask(snapshot, directory, call.caller, call.called, request, port=call.port)
     except BadInputError:

@@ -7,30 +7,30 @@ from collections.abc import Sequence
 import msgspec
 
 from cli.calls.directory import Directory
-from cli.history.changes import Difference, between
+from cli.history.changes import VersionDifference, between
 from cli.history.recompile import compiled, compiler_of
 from cli.history.timeline import Timeline, in_force, living
-from cli.kubernetes.api import Manifest
-from cli.kubernetes.manifests import ObjectId
+from cli.kubernetes.api_client import Manifest
+from cli.kubernetes.manifest_files import ObjectId
 from cli.offline.compilation import admission_warnings
-from cli.plan.affected_scope import concern, part_to_ask
+from cli.plan.affected_scope import affected_scope, part_to_ask
 from cli.plan.draining import Drains, draining
-from cli.plan.observed_calls import Seen, SeenCall, judged
+from cli.plan.observed_calls import ObservedCall, ObservedCalls, judged
 from cli.plan.proposal import keys_of, propose
-from cli.plan.reachability import Calls, changed_calls
+from cli.plan.reachability import CallChanges, changed_calls
 from shared.records.pins import PIN_KIND
 from shared.records.snapshot import Quarantined, Snapshot
 
 
-class Plan(msgspec.Struct, frozen=True):
+class ChangePlan(msgspec.Struct, frozen=True):
     """What applying would do."""
 
     version: int
     before: Snapshot
     after: Snapshot
-    difference: Difference
-    calls: Calls
-    seen: Seen
+    difference: VersionDifference
+    calls: CallChanges
+    seen: ObservedCalls
     drains: Drains
     left_out: list[Quarantined]
     """Objects that would be left out, and are not now."""
@@ -54,8 +54,8 @@ async def plan(
     drop: list[ObjectId],
     *,
     whole: bool = False,
-    seen: Sequence[SeenCall] = (),
-) -> Plan:
+    seen: Sequence[ObservedCall] = (),
+) -> ChangePlan:
     """Compile the state at a version, then what is proposed, and say what differs; raises `BadInputError`.
 
     Compiled are the proxies that the change can concern, unless the `whole` mesh is asked for, or about calls `seen`.
@@ -64,7 +64,7 @@ async def plan(
     asked = keys_of(about, put, drop)
     known = living(await timeline.state(version, part_to_ask(about, asked)))
     proposal = propose(about, known, put, drop)
-    concerned = None if whole or seen else concern(about, known, proposal.events)
+    concerned = None if whole or seen else affected_scope(about, known, proposal.events)
     state = living(await timeline.state(version, concerned.part if concerned else None))
     serves = concerned.serves(state, proposal.events) if concerned else _everybody
     compiler = compiler_of(about, sorted(state.values(), key=lambda item: item.sequence), serves=serves)
@@ -77,7 +77,7 @@ async def plan(
     now_state = {**{key: item.event for key, item in state.items()}, **{event.key: event for event in proposal.events}}
     now = Directory((event for event in now_state.values() if event.object is not None), cluster=about.cluster)
     policy = [*(item.event for item in in_force({**state, **known}.values()).values()), *proposal.events]
-    return Plan(
+    return ChangePlan(
         version=version,
         before=before,
         after=after,

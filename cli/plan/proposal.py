@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from cli.history.archive import About
-from cli.history.timeline import Happened
-from cli.kubernetes.api import Manifest
-from cli.kubernetes.manifests import ObjectId
+from cli.history.timeline import LoggedEvent
+from cli.kubernetes.api_client import Manifest
+from cli.kubernetes.manifest_files import ObjectId
 from services.ingestor.core.kinds import is_followed
 from services.ingestor.core.projection import UnreadableObjectError, project
 from shared.errors import BadInputError
@@ -29,7 +29,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
 
 def propose(
-    about: About, state: Mapping[ObjectKey, Happened], put: Sequence[Manifest], drop: Sequence[ObjectId]
+    about: About, state: Mapping[ObjectKey, LoggedEvent], put: Sequence[Manifest], drop: Sequence[ObjectId]
 ) -> Proposal:
     """The events of applying `put` and deleting `drop`; raises `BadInputError`."""
     events: list[Event] = []
@@ -60,7 +60,7 @@ def _key(about: About, manifest: Manifest) -> ObjectKey:
     return ObjectKey(about.cluster, manifest["kind"], namespace, metadata["name"])
 
 
-def _applied(key: ObjectKey, manifest: Manifest, held: Happened | None) -> Event:
+def _applied(key: ObjectKey, manifest: Manifest, held: LoggedEvent | None) -> Event:
     """What stands already keeps what the API server once gave it: identity, age, addresses."""
     given: dict[str, Any] = {"uid": f"planned-{key.kind}-{key.name}", "creationTimestamp": "9999-01-01T00:00:00Z"}
     spec = manifest.get("spec")

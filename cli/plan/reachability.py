@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import msgspec
 
 from cli.calls.directory import Directory, PodEntry, ServiceEntry
-from cli.calls.matching import Request
-from cli.calls.path import Sidecars, Verdict
-from cli.history.changes import Difference
+from cli.calls.matching import HttpRequest
+from cli.calls.path import CallDecision, Sidecars
+from cli.history.changes import VersionDifference
 from cli.plan.sample_requests import samples
 from shared.records.events import Event
 from shared.records.snapshot import CDS, Snapshot
@@ -21,7 +21,7 @@ from shared.records.snapshot import CDS, Snapshot
 MOST_ASKED = 50_000
 
 
-class Calls(msgspec.Struct, frozen=True):
+class CallChanges(msgspec.Struct, frozen=True):
     """What becomes possible and what ceases to be, each as a sentence."""
 
     allowed: list[str]
@@ -38,9 +38,9 @@ class Calls(msgspec.Struct, frozen=True):
 def changed_calls(
     before: tuple[Snapshot, Directory],
     after: tuple[Snapshot, Directory],
-    difference: Difference,
+    difference: VersionDifference,
     policy: Iterable[Event],
-) -> Calls:
+) -> CallChanges:
     """Ask before and after, and tell what differs."""
     made = samples(policy)
     classes = set(difference.classes)
@@ -74,7 +74,7 @@ def changed_calls(
             elif now.passes and was.shares != now.shares:
                 found["shared"].add(f"{sentence}: {was.said} -> {now.said}")
     allowed, denied, shared = (sorted(sentences) for sentences in found.values())
-    return Calls(allowed, denied, shared, made.unasked, asked, complete=complete)
+    return CallChanges(allowed, denied, shared, made.unasked, asked, complete=complete)
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class _Asked(msgspec.Struct, frozen=True):
         return ", ".join(f"{name} {100 * share:.4g} %" for name, share in self.shares.items())
 
 
-def _named(request: Request) -> str:
+def _named(request: HttpRequest) -> str:
     """A request in words."""
     headers = "".join(f" {name}={value}" for name, value in request.headers)
     return f"{request.method} {request.path}{headers}"
@@ -131,7 +131,7 @@ def _may_reach(workload_class: str, place: str, *snapshots: Snapshot) -> bool:
 
 
 def _asked(
-    sidecars: Sidecars, directory: Directory, caller: PodEntry, place: tuple[ServiceEntry, int], request: Request
+    sidecars: Sidecars, directory: Directory, caller: PodEntry, place: tuple[ServiceEntry, int], request: HttpRequest
 ) -> _Asked:
     service, port = place
     if caller.name not in directory.pods or service.name not in directory.services:
@@ -144,7 +144,7 @@ def _asked(
     return _Asked(passes=passes, shares=_shares(verdicts[0]) if verdicts else {})
 
 
-def _shares(verdict: Verdict) -> dict[str, float]:
+def _shares(verdict: CallDecision) -> dict[str, float]:
     """How a call is spread over backends."""
     weights = {way.cluster: way.weight for way in verdict.ways}
     total = sum(weights.values())

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from cli.patterns.automaton import example, matched_beyond
 from cli.patterns.syntax import UnjudgedError
 from shared.policy.regexes import anchored_at_start
@@ -24,12 +24,12 @@ Match = dict[str, Any]
 class Samples(msgspec.Struct, frozen=True):
     """Requests, and what none could be made for."""
 
-    requests: list[Request]
+    requests: list[HttpRequest]
     unasked: list[str]
     """Matches whose expressions this package does not judge, as `HTTPRouteGroup NS/NAME match NAME`."""
 
 
-class _Form(NamedTuple):
+class _RouteMatch(NamedTuple):
     """A match of a route group."""
 
     namespace: str
@@ -40,17 +40,17 @@ class _Form(NamedTuple):
 def samples(policy: Iterable[Event]) -> Samples:
     """Requests for every form of every route group, before and after a change."""
     groups = [event for event in policy if event.kind == "HTTPRouteGroup" and event.object is not None]
-    forms: dict[_Form, list[Match]] = {}
+    forms: dict[_RouteMatch, list[Match]] = {}
     for event in groups:
         for number, match in enumerate(_matches(event)):
             named = match.get("name")
             name = named if isinstance(named, str) else f"number {number + 1}"
-            forms.setdefault(_Form(event.namespace, event.name, name), []).append(match)
+            forms.setdefault(_RouteMatch(event.namespace, event.name, name), []).append(match)
     every = sorted({method for found in forms.values() for match in found for method in _said_methods(match)} - {"*"})
-    requests: dict[Request, None] = {Request(): None}
+    requests: dict[HttpRequest, None] = {HttpRequest(): None}
     unasked: list[str] = []
     for (namespace, group, name), found in forms.items():
-        asked: dict[Request, None] = {}
+        asked: dict[HttpRequest, None] = {}
         paths = _differing([_pattern(match) for match in found])
         for match in found:
             asked.update(dict.fromkeys(_requests(match, paths, every)))
@@ -101,7 +101,7 @@ def _differing(patterns: list[str]) -> list[str]:
     return found
 
 
-def _requests(match: Match, paths: list[str], every: list[str]) -> Iterator[Request]:
+def _requests(match: Match, paths: list[str], every: list[str]) -> Iterator[HttpRequest]:
     path = example(_pattern(match), begins="/")
     said: object = match.get("headers") or {}
     listed = cast("list[object]", said if isinstance(said, list) else [said])
@@ -112,4 +112,4 @@ def _requests(match: Match, paths: list[str], every: list[str]) -> Iterator[Requ
         return
     for method in _methods(match, every):
         for one in [*([path] if path is not None else []), *paths]:
-            yield Request(method=method, path=one, headers=headers)
+            yield HttpRequest(method=method, path=one, headers=headers)

@@ -16,10 +16,10 @@ from typing import Any
 
 from cli.embedded import lifecycle
 from cli.history import yaml_text
-from cli.history.timeline import Happened
+from cli.history.timeline import LoggedEvent
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, Manifest, connect
-from cli.kubernetes.manifests import ObjectId, id_of
+from cli.kubernetes.api_client import Api, Manifest, connect
+from cli.kubernetes.manifest_files import ObjectId, id_of
 from shared.errors import MeshlogError
 from shared.records.pins import PINNED_KINDS
 from shared.service.interpreter import module
@@ -29,7 +29,7 @@ _MARK = "meshlog-bisect"
 """A route group that nobody names: that it arrived says that all before it has."""
 
 
-class Stage:
+class TrialCluster:
     """One embedded mesh of its own, in a folder."""
 
     def __init__(self, state: Path) -> None:
@@ -51,7 +51,7 @@ class Stage:
                 path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
                 await api.wait(path, _ready, within=_READY_WITHIN, what=f"the workloads of {namespace} are ready")
 
-    async def put_on(self, version: int, state: Iterable[Happened]) -> None:
+    async def put_on(self, version: int, state: Iterable[LoggedEvent]) -> None:
         """Make policy and routing those of a version, and wait until every proxy has them; raises `MeshlogError`."""
         policy = [_manifest(item) for item in state if item.event.kind in PINNED_KINDS]
         wanted = {id_of(one): one for one in policy}
@@ -99,7 +99,7 @@ def _ready(listing: Any) -> bool:
     return all(one.get("status", {}).get("availableReplicas", 0) >= one["spec"].get("replicas", 1) for one in items)
 
 
-def _manifest(item: Happened) -> Manifest:
+def _manifest(item: LoggedEvent) -> Manifest:
     """An object of the log as one would apply it: without what an API server gave it."""
     body = yaml_text.object_of(item)
     kept = ("name", "namespace", "labels", "annotations")

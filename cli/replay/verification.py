@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
+from cli.history.log_source import LogSource
 from cli.history.object_states import LostHistoryError, complete_from
 from cli.history.recompile import settings_of
-from cli.history.source import Source
-from cli.history.timeline import Published, Timeline
+from cli.history.timeline import PublishedCommit, Timeline
 from services.compiler.core.compiler import Compiler
 from shared.eventlog.chain import ChainVerifier
 from shared.eventlog.protocol import ChainBrokenError, Record
@@ -23,7 +23,7 @@ from shared.records.consistency import Checker
 from shared.records.snapshot import Commit, ResourceId, Snapshot, SnapshotError
 
 
-class Difference(msgspec.Struct, frozen=True):
+class ReplayDifference(msgspec.Struct, frozen=True):
     """The first version at which the replay says otherwise than the log."""
 
     version: int
@@ -35,7 +35,7 @@ class Difference(msgspec.Struct, frozen=True):
     """Type URL, name and hash of what the replay made, if it is a resource."""
 
 
-class Replayed(msgspec.Struct):
+class ReplayOutcome(msgspec.Struct):
     """How a replay went."""
 
     events: int = 0
@@ -53,7 +53,7 @@ class Replayed(msgspec.Struct):
     epochs: int = 0
     broken: str = ""
     """Where the log's chain does not hold; empty: it does."""
-    difference: Difference | None = None
+    difference: ReplayDifference | None = None
     inconsistent: list[str] = []
     """What is inconsistent in the first version that is, one sentence each; see `shared.records.consistency`."""
     inconsistent_at: int = 0
@@ -65,13 +65,13 @@ class Replayed(msgspec.Struct):
 class Replay:
     """Folds one log again. `run` does it all; `snapshot` is then the newest version rebuilt."""
 
-    def __init__(self, source: Source, *, until: int | None = None, verify: bool = False) -> None:
-        self.outcome = Replayed()
+    def __init__(self, source: LogSource, *, until: int | None = None, verify: bool = False) -> None:
+        self.outcome = ReplayOutcome()
         self.snapshot = Snapshot()
         self._source = source
         self._timeline = Timeline(source)
         self._commits = self._timeline.commits(until=until)
-        self._waiting: Published | None = None
+        self._waiting: PublishedCommit | None = None
         self._until = until
         self._verify = verify
         self._known_from = 0
@@ -82,7 +82,7 @@ class Replay:
         self._verifier = ChainVerifier()
         self._checker = Checker()
 
-    async def run(self) -> Replayed:
+    async def run(self) -> ReplayOutcome:
         """Replay; stops at the first difference."""
         base = await self._begin()
         async for record in self._source.events.read(start=base + 1, subjects=self._source.scope):
@@ -230,14 +230,14 @@ def _changes(commit: Commit) -> object:
     return bodies, commit.retired, commit.views, commit.proxies, commit.quarantine, commit.mesh_namespaces
 
 
-def differences(published: Snapshot, replayed: Snapshot) -> Iterator[Difference]:
+def differences(published: Snapshot, replayed: Snapshot) -> Iterator[ReplayDifference]:
     """What differs between two snapshots of one version, one part after the other."""
     version = published.version
     for workload_class in sorted({*published.views, *replayed.views}):
         theirs, ours = published.views.get(workload_class), replayed.views.get(workload_class)
         if theirs is None or ours is None:
             present = ["there" if view is not None else "absent" for view in (theirs, ours)]
-            yield Difference(version, f"class {workload_class} (query view)", present[0], present[1])
+            yield ReplayDifference(version, f"class {workload_class} (query view)", present[0], present[1])
             continue
         for type_url in sorted({*theirs, *ours}):
             held, made = theirs.get(type_url, {}), ours.get(type_url, {})
@@ -245,14 +245,16 @@ def differences(published: Snapshot, replayed: Snapshot) -> Iterator[Difference]
                 if held.get(name) != made.get(name):
                     what = f"{type_url.rpartition('.')[2]} {name} of class {workload_class}"
                     ours_of_it = (type_url, name, made[name]) if name in made else None
-                    yield Difference(version, what, held.get(name, "absent"), made.get(name, "absent"), ours_of_it)
+                    yield ReplayDifference(
+                        version, what, held.get(name, "absent"), made.get(name, "absent"), ours_of_it
+                    )
     for key in sorted({*published.proxies, *replayed.proxies}):
         if published.proxies.get(key) != replayed.proxies.get(key):
             what = f"proxy {key} (query proxy)"
-            yield Difference(version, what, str(published.proxies.get(key)), str(replayed.proxies.get(key)))
+            yield ReplayDifference(version, what, str(published.proxies.get(key)), str(replayed.proxies.get(key)))
     if published.quarantine != replayed.quarantine:
-        yield Difference(version, "quarantine", str(published.quarantine), str(replayed.quarantine))
+        yield ReplayDifference(version, "quarantine", str(published.quarantine), str(replayed.quarantine))
     if published.mesh_namespaces != replayed.mesh_namespaces:
-        yield Difference(
+        yield ReplayDifference(
             version, "namespaces of the mesh", str(published.mesh_namespaces), str(replayed.mesh_namespaces)
         )

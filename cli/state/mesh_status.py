@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import NamedTuple
 
 import msgspec
 
-from cli.arrival.rollout import Tracker
+from cli.arrival.tracker import Tracker
+from cli.history.log_source import NOUNS, LogSource
 from cli.history.naming import who
 from cli.history.object_states import complete_from, newest_event
-from cli.history.source import NOUNS, Source
-from cli.history.timeline import Timeline, happened_in
+from cli.history.timeline import Timeline, logged_event_in
 from shared.io.decoding import UndecodableError, decode
 from shared.names import MESH_CONFIG
-from shared.records import certificate_records, chunked_payload
+from shared.records import certificate_records
 from shared.records.events import APPLIED
 from shared.records.pins import PIN_KIND, PIN_NAME, Pin
-from shared.records.proxy_status import ProxyStatus, state_of, status_in
+from shared.records.proxy_status import ProxyStatus, state_of
 from shared.records.snapshot import Snapshot
 
 _CERTIFICATES_READ = 5000
@@ -52,7 +51,7 @@ class CertificateState(msgspec.Struct, frozen=True):
     """Refusals in the part of the audit trail that was looked at."""
 
 
-class StreamState(msgspec.Struct, frozen=True):
+class StreamBounds(msgspec.Struct, frozen=True):
     """One stream."""
 
     name: str
@@ -68,7 +67,7 @@ class LeftOut(NamedTuple):
     sentence: str
 
 
-class Standing(msgspec.Struct, frozen=True):
+class MeshStatus(msgspec.Struct, frozen=True):
     """All of it."""
 
     version: int
@@ -80,7 +79,7 @@ class Standing(msgspec.Struct, frozen=True):
     proxies: list[ProxyState]
     quarantine: list[LeftOut]
     certificates: CertificateState
-    streams: list[StreamState]
+    streams: list[StreamBounds]
     rebuilt_from: int
     """The oldest version that can be rebuilt; 0: none."""
     objects_from: int
@@ -93,41 +92,14 @@ class Standing(msgspec.Struct, frozen=True):
     """Stream, how many foreign records were met in it, and what the newest of them is."""
 
 
-async def tracked(source: Source, *, since: int = 0, from_nothing: bool = False, everybody: bool = False) -> Tracker:
-    """A tracker that has seen the commits after version `since` (0: after the newest keyframe) and every status.
-
-    `from_nothing`: every commit that the log keeps, the first of which concerns every proxy in it. `everybody`: the
-    keyframe does, because what it changed is not known.
-    """
-    timeline, tracker = Timeline(source), Tracker(from_nothing=from_nothing or everybody)
-    if from_nothing:
-        pass
-    elif since:
-        tracker.take_commit((await timeline.snapshot(since)).keyframe())
-    else:
-        with contextlib.suppress(chunked_payload.BlobError):
-            record = await source.keyframes.last(source.streams.keyframe_subject)
-            if record is not None:
-                tracker.take_commit((await timeline.snapshot(chunked_payload.version_of(record))).keyframe())
-    async for found in timeline.commits(after=tracker.snapshot.version):
-        if found.commit.version > tracker.snapshot.version:
-            tracker.take_commit(found.commit)
-    # The few that are kept of each, in order: the first that holds a version says when it arrived.
-    async for record in source.status.read(subjects=source.streams.all_status):
-        status = status_in(record, source.streams)
-        if status is not None:
-            tracker.take_status(status)
-    return tracker
-
-
-async def standing(source: Source, tracker: Tracker) -> Standing:
+async def mesh_status(source: LogSource, tracker: Tracker) -> MeshStatus:
     """Look at everything, with a tracker that has just seen it all (`tracked`)."""
     last = await source.snapshots.last(source.streams.snapshot_subject)
-    streams: list[StreamState] = []
+    streams: list[StreamBounds] = []
     for noun in NOUNS:
         first, end = await source.stream(noun).bounds()
-        streams.append(StreamState(source.stream(noun).name, first, end))
-    return Standing(
+        streams.append(StreamBounds(source.stream(noun).name, first, end))
+    return MeshStatus(
         version=tracker.snapshot.version,
         published=last.time if last is not None else 0,
         build=tracker.snapshot.build,
@@ -144,10 +116,10 @@ async def standing(source: Source, tracker: Tracker) -> Standing:
     )
 
 
-async def _has_mesh_config(source: Source) -> bool:
+async def _has_mesh_config(source: LogSource) -> bool:
     subject = source.streams.event_subject(source.about.cluster, "MeshConfig", source.about.namespace, MESH_CONFIG)
     record = await source.events.last(subject)
-    found = None if record is None else happened_in(record)
+    found = None if record is None else logged_event_in(record)
     return found is not None and found.event.operation == APPLIED
 
 
@@ -196,10 +168,10 @@ def _ago(moment: int) -> str:
     return f"{seconds} s ago" if seconds < 120 else f"{seconds // 60} min ago"
 
 
-async def pinned(source: Source) -> str:
+async def pinned(source: LogSource) -> str:
     """What the pin in force says; empty if there is none."""
     record = await source.events.last(source.streams.event_subject(source.about.cluster, PIN_KIND, "", PIN_NAME))
-    found = happened_in(record) if record is not None else None
+    found = logged_event_in(record) if record is not None else None
     if found is None or found.event.operation != APPLIED or found.event.object is None:
         return ""
     try:
@@ -209,7 +181,7 @@ async def pinned(source: Source) -> str:
     return f"pinned to version {pin.version} at {found.sequence} by {who(found)}: {pin.why or 'no reason given'}"
 
 
-async def _certificates(source: Source, tracker: Tracker) -> CertificateState:
+async def _certificates(source: LogSource, tracker: Tracker) -> CertificateState:
     first, last = await source.certs.bounds()
     newest: dict[str, certificate_records.SigningAnswer] = {}
     refused = 0
@@ -235,6 +207,6 @@ async def _certificates(source: Source, tracker: Tracker) -> CertificateState:
     )
 
 
-def _lives(pod: str, source: Source, tracker: Tracker) -> bool:
+def _lives(pod: str, source: LogSource, tracker: Tracker) -> bool:
     """Whether a certificate's pod still is: certificates of pods that are gone just end."""
     return f"{source.about.cluster}/{pod}" in tracker.snapshot.proxies or pod.startswith(f"{source.about.namespace}/")

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from cli.arrival.rollout import Tracker
+from cli.arrival.tracker import Tracker
 from cli.arrival.wait import changes_nothing
+from cli.history.log_source import LogSource
 from cli.history.object_states import newest_event
-from cli.history.source import Source
 from shared.errors import MeshlogError
 from shared.records import events
 from shared.records.events import FutureEventError
 
 
-class Lag(msgspec.Struct, frozen=True):
+class ServiceLag(msgspec.Struct, frozen=True):
     """One service, or one edge."""
 
     service: str
@@ -25,7 +25,7 @@ class Lag(msgspec.Struct, frozen=True):
     sentence: str
 
 
-async def lags(source: Source, tracker: Tracker, cache: dict[int, bool] | None = None) -> list[Lag]:
+async def lags(source: LogSource, tracker: Tracker, cache: dict[int, bool] | None = None) -> list[ServiceLag]:
     """The compiler, each edge, the CA. `cache` remembers which events change nothing, for who looks again and again."""
     return [
         await _compiler(source, tracker.snapshot.version, {} if cache is None else cache),
@@ -34,25 +34,25 @@ async def lags(source: Source, tracker: Tracker, cache: dict[int, bool] | None =
     ]
 
 
-async def _compiler(source: Source, head: int, cache: dict[int, bool]) -> Lag:
+async def _compiler(source: LogSource, head: int, cache: dict[int, bool]) -> ServiceLag:
     newest = await newest_event(source)
     waiting = newest - head
     if waiting <= 0:
-        return Lag("compiler", 0, "compiled every event")
+        return ServiceLag("compiler", 0, "compiled every event")
     if newest not in cache:
         cache.clear()
         if stops := await _stops_at(source, head):
-            return Lag("compiler", waiting, f"{stops}; version {head} is in force")
+            return ServiceLag("compiler", waiting, f"{stops}; version {head} is in force")
         try:
             cache[newest] = bool(head) and await changes_nothing(source)
         except FutureEventError as error:
-            return Lag("compiler", waiting, f"this command cannot say what waits: an event {error.what}")
+            return ServiceLag("compiler", waiting, f"this command cannot say what waits: an event {error.what}")
     if cache[newest]:
-        return Lag("compiler", 0, f"compiled every event; the newest {waiting} change no configuration")
-    return Lag("compiler", waiting, f"{waiting} events after version {head} are not published")
+        return ServiceLag("compiler", 0, f"compiled every event; the newest {waiting} change no configuration")
+    return ServiceLag("compiler", waiting, f"{waiting} events after version {head} are not published")
 
 
-async def _stops_at(source: Source, head: int) -> str:
+async def _stops_at(source: LogSource, head: int) -> str:
     """Why a compiler of this command's build would go no further; empty: it would."""
     async for record in source.events.read(start=head + 1, subjects=source.scope):
         try:
@@ -64,25 +64,27 @@ async def _stops_at(source: Source, head: int) -> str:
     return ""
 
 
-def _edges(tracker: Tracker) -> list[Lag]:
+def _edges(tracker: Tracker) -> list[ServiceLag]:
     version = tracker.snapshot.version
     waiting = set(tracker.rollout(after=0, until=version).waiting)
     served: dict[str, list[str]] = {}
     for key, status in tracker.status.items():
         if status.connected and key in tracker.snapshot.proxies:
             served.setdefault(status.edge, []).append(key)
-    found: list[Lag] = []
+    found: list[ServiceLag] = []
     for edge, proxies in sorted(served.items()):
         late = [key for key in proxies if key in waiting]
         oldest = min((tracker.status[key].acked for key in late), default=version)
         behind = f"{len(late)} behind, the last at version {oldest}" if late else "none behind"
-        found.append(Lag(edge, len(late), f"serves {len(proxies)} proxies, {behind}"))
+        found.append(ServiceLag(edge, len(late), f"serves {len(proxies)} proxies, {behind}"))
     return found
 
 
-async def _authority(source: Source) -> list[Lag]:
+async def _authority(source: LogSource) -> list[ServiceLag]:
     if source.requests is None:
         return []
     first, last = await source.requests.bounds()
     waiting = max(0, last - first + 1)
-    return [Lag("ca", waiting, f"up to {waiting} signing requests wait" if waiting else "no signing request waits")]
+    return [
+        ServiceLag("ca", waiting, f"up to {waiting} signing requests wait" if waiting else "no signing request waits")
+    ]

@@ -14,12 +14,11 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cli.arrival.attached_mesh import AttachedMesh, attached
 from cli.certificates import roots
-from cli.certificates.rotation import Rotation, Wish
-from cli.embedded import lifecycle
-from cli.embedded.mesh import Mesh
+from cli.certificates.rotation import RootRotation, RotationGoal
 from cli.embedded.pod_commands import PodCommand
-from cli.kubernetes.manifests import Manifest, read_manifests
+from cli.kubernetes.manifest_files import Manifest, read_manifests
 from deploy.devcluster.launch import control
 from shared.records.proxy_status import ProxyStatus
 from tests.e2e.command import Command
@@ -44,15 +43,15 @@ _BAD = re.compile(
 class Scene:
     """A bookstore under load."""
 
-    def __init__(self, mesh: Mesh, desk: roots.Desk, state: Path) -> None:
+    def __init__(self, mesh: AttachedMesh, desk: roots.CertificateClient, state: Path) -> None:
         self.mesh = mesh
         self.desk = desk
         self.state = state
         self.said: list[str] = []
         """What the walk of a rotation told its user."""
 
-    async def rotate(self, wish: Wish | None = None) -> str:
-        return await Rotation(self.desk, self.said.append).forward(wish or Wish())
+    async def rotate(self, wish: RotationGoal | None = None) -> str:
+        return await RootRotation(self.desk, self.said.append).forward(wish or RotationGoal())
 
     async def kill(self, service: str) -> None:
         path = "/api/v1/namespaces/meshlog-system/pods"
@@ -156,7 +155,7 @@ async def bookstore(state: Path) -> AsyncGenerator[Scene]:
     up = meshlog("up")
     assert up.returncode == 0, up.stderr
     try:
-        async with lifecycle.attached() as mesh, roots.desk() as desk:
+        async with attached() as mesh, roots.certificate_client() as desk:
             for file in ("00-mesh", "10-workloads", "20-access", "30-database", "40-split"):
                 await mesh.apply(read_manifests(MANIFESTS / f"{file}.yaml"))
             made = Scene(mesh, desk, state)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
-from cli.kubernetes.api import Manifest
+from cli.kubernetes.api_client import Manifest
 from tests.e2e.rows import APPS, Rows
 from tests.waiting import eventually
 

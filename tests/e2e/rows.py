@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
+from cli.arrival.attached_mesh import AttachedMesh, NotArrivedError, attached
 from cli.embedded import lifecycle
-from cli.embedded.mesh import Mesh, NotArrivedError
 from cli.embedded.pod_commands import PodCommand
-from cli.kubernetes.api import Manifest
+from cli.kubernetes.api_client import Manifest
 
 APPS = str(Path(__file__).with_name("apps.py"))
 PATIENCE = 4.0
@@ -210,7 +210,7 @@ ALL, BYTES = ("HTTPRouteGroup", "all"), ("TCPRoute", "ports")
 class Rows:
     """The mesh in the hands of a test."""
 
-    def __init__(self, mesh: Mesh, state: Path) -> None:
+    def __init__(self, mesh: AttachedMesh, state: Path) -> None:
         self.mesh = mesh
         self.state = state
 
@@ -289,7 +289,7 @@ class Rows:
 @contextlib.asynccontextmanager
 async def opened() -> AsyncGenerator[Rows]:
     """A handle on the running mesh."""
-    async with lifecycle.attached() as mesh:
+    async with attached() as mesh:
         yield Rows(mesh, lifecycle.state_directory())
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.demo.story import MANIFESTS
-from cli.kubernetes.manifests import read_manifests
+from cli.demo.scenario import MANIFESTS
+from cli.kubernetes.manifest_files import read_manifests
 from cli.plan.proposal import propose
 from shared.records.events import Event
 from tests.e2e.command import Command
@@ -21,11 +21,12 @@ pytestmark = [pytest.mark.devcluster, pytest.mark.envoy, pytest.mark.nats, pytes
 
 CALLS = """
 import asyncio, json, sys
+from cli.arrival.attached_mesh import attached
 from cli.embedded import lifecycle as embedded
-from cli.demo.story import LOAD, STORE
+from cli.demo.scenario import LOAD, STORE
 
 async def call():
-    async with embedded.attached() as mesh:
+    async with attached() as mesh:
         command = await mesh.start("bookbuyer", "bookbuyer", [*LOAD, f"{STORE}/books-bought", "--requests", "20"])
         return json.loads((await command.finish(within=20)).splitlines()[-1])["outcomes"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import lifecycle
-from cli.kubernetes.manifests import read_manifests
+from cli.arrival.attached_mesh import attached
+from cli.kubernetes.manifest_files import read_manifests
 from shared.records.subjects import Streams
 from tests.e2e.command import Command, mentioning
 
@@ -143,7 +143,7 @@ def test_a_change_and_its_acknowledgement_are_one_trace(mesh: Command, tmp_path:
     (tmp_path / "policy.yaml").write_text(POLICY)
 
     async def trace_ids() -> tuple[str, str]:
-        async with lifecycle.attached() as handle:
+        async with attached() as handle:
             path = "/apis/apps/v1/namespaces/traced/deployments/server"
             await handle.api.wait(path, lambda one: "availableReplicas" in one["status"], within=30, what="no server")
             arrival = await handle.change(put=read_manifests(tmp_path / "policy.yaml"))

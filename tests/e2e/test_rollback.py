@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from cli.arrival.attached_mesh import AttachedMesh, attached
 from cli.arrival.wait import arrived
-from cli.demo.story import LOAD, MANIFESTS, STORE, Story
-from cli.demo.view import Lines
+from cli.demo.display import LineDisplay
+from cli.demo.scenario import LOAD, MANIFESTS, STORE, Scenario
 from cli.embedded import lifecycle
-from cli.embedded.mesh import Mesh
+from cli.history.archive_export import export
 from cli.history.archive_stream import Archive
-from cli.history.export import export
+from cli.history.log_source import of_archive, opened
 from cli.history.pin import unpin
-from cli.history.source import of_archive, opened
 from cli.history.timeline import Timeline, living
-from cli.kubernetes.manifests import Manifest, read_manifests
+from cli.kubernetes.manifest_files import Manifest, read_manifests
 from cli.plan.planner import plan
 from cli.replay.verification import Replay
 from cli.state.mesh_status import pinned
@@ -44,11 +44,11 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def mesh(state: Path) -> AsyncIterator[Mesh]:
+async def mesh(state: Path) -> AsyncIterator[AttachedMesh]:
     """The bookstore on it, with its access policy."""
-    async with lifecycle.attached() as handle:
+    async with attached() as handle:
         await lifecycle.control_plane_available(handle.api, lambda _: None)
-        story = Story(handle, Lines(lambda _: None))
+        story = Scenario(handle, LineDisplay(lambda _: None))
         await story.open()
         await story.access()
         yield handle
@@ -61,7 +61,7 @@ def broken() -> list[Manifest]:
     return [group]
 
 
-async def outcomes(mesh: Mesh) -> dict[str, int]:
+async def outcomes(mesh: AttachedMesh) -> dict[str, int]:
     """What 20 calls of the buyer see."""
     command = await mesh.start("bookbuyer", "bookbuyer", [*LOAD, f"{STORE}/books-bought", "--requests", "20"])
     output = await command.finish(within=20)
@@ -77,7 +77,7 @@ def who_may_call(snapshot: Snapshot) -> str:
 class Churn:
     """Somebody goes on applying Services while others roll back: each is an event that is compiled."""
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: AttachedMesh) -> None:
         self.applied = 0
         self._mesh = mesh
 
@@ -113,7 +113,7 @@ async def told_by_a_server_side_plan(state: Path) -> None:
 
 
 async def test_under_load_a_rollback_ends_the_403s_in_seconds_and_the_log_replays(
-    mesh: Mesh, state: Path, record_property: Callable[[str, object], None]
+    mesh: AttachedMesh, state: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """A hundred calls a second and twenty changes a second go on all the while; only 200 and 403 are ever seen."""
     assert await outcomes(mesh) == {"200": 20}

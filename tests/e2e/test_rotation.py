@@ -9,7 +9,7 @@ import asyncio
 
 import pytest
 
-from cli.certificates.rotation import Rotation, Wish
+from cli.certificates.rotation import RootRotation, RotationGoal
 from shared.records.certificate_records import decode_note
 from tests.e2e.bookstore import Scene, none_failed
 from tests.waiting import eventually
@@ -28,7 +28,7 @@ async def test_a_root_rotation_fails_no_request(scene: Scene) -> None:
 async def test_the_trust_domain_changes_and_no_request_fails(scene: Scene) -> None:
     assert await scene.identity(("database", "database")) == "spiffe://cluster.local/ns/database/sa/database"
     async with scene.load() as result:
-        await scene.rotate(Wish(trust_domain="example.org"))
+        await scene.rotate(RotationGoal(trust_domain="example.org"))
         await asyncio.sleep(2)  # the load goes on a little with the new identities alone
     assert await scene.identity(("database", "database")) == "spiffe://example.org/ns/database/sa/database"
     assert set(await scene.desk.roots()) == {"root-2"}
@@ -54,7 +54,7 @@ async def test_a_kill_at_each_step_of_a_rotation_stops_nothing(scene: Scene, ser
     killing = asyncio.ensure_future(kill_at_each_step())
     try:
         async with scene.load() as result:
-            await asyncio.wait_for(scene.rotate(Wish(trust_domain="example.org")), 300)
+            await asyncio.wait_for(scene.rotate(RotationGoal(trust_domain="example.org")), 300)
     finally:
         killing.cancel()
         await asyncio.gather(killing, return_exceptions=True)
@@ -81,7 +81,7 @@ async def test_a_rotation_that_is_under_way_is_taken_back(scene: Scene) -> None:
         await eventually(lambda: "done: root-2: signs" in scene.said, within=60, what="the new root signs")
         rotating.cancel()
         await asyncio.gather(rotating, return_exceptions=True)
-        assert await Rotation(scene.desk, scene.said.append).back() == "default"
+        assert await RootRotation(scene.desk, scene.said.append).back() == "default"
     assert [member.name for member in (await scene.desk.bundle()).members] == ["default"]
     none_failed(result)
 

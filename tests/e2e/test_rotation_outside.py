@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from cli.certificates import roots
-from cli.certificates.rotation import Wish
-from cli.kubernetes.api import Manifest
+from cli.certificates.rotation import RotationGoal
+from cli.kubernetes.api_client import Manifest
 from tests.e2e.bookstore import Scene, none_failed
 from tests.unit.ca.outside import OutsideCa
 from tests.unit.ca.test_providers import sign_request
@@ -98,7 +98,7 @@ async def test_the_provider_changes_to_cert_manager_and_no_request_fails(scene: 
     try:
         async with scene.load() as result:
             provider = roots.provider_of("cert-manager", ["issuerName=mesh"])
-            await asyncio.wait_for(scene.rotate(Wish(provider=provider)), 120)
+            await asyncio.wait_for(scene.rotate(RotationGoal(provider=provider)), 120)
             bundle = await scene.desk.bundle()
             await asyncio.sleep(2)  # the load goes on a little with certificates of the new root alone
     finally:
@@ -155,7 +155,7 @@ async def test_the_mesh_moves_to_vault_lives_through_its_outage_and_moves_back(s
     settings = ["host=vault.vault.svc.cluster.local", "token.secretKeyRef.name=meshlog-ca"]
     provider = roots.provider_of("vault", [*settings, "token.secretKeyRef.key=vault-token"])
     async with scene.load() as result:
-        assert await asyncio.wait_for(scene.rotate(Wish(provider=provider)), 150) == "root-2"
+        assert await asyncio.wait_for(scene.rotate(RotationGoal(provider=provider)), 150) == "root-2"
         assert (await scene.desk.bundle()).roots == [outside.root_pem]
         await scene.scale("vault", "vault", 0)
         away = time.time()
@@ -169,7 +169,7 @@ async def test_the_mesh_moves_to_vault_lives_through_its_outage_and_moves_back(s
         bundle = await scene.desk.bundle()
         assert [member.name for member in bundle.members] == ["root-2"]
         await scene.scale("vault", "vault", 1)
-        assert await asyncio.wait_for(scene.rotate(Wish(provider={"builtin": {}})), 150) == "root-3"
+        assert await asyncio.wait_for(scene.rotate(RotationGoal(provider={"builtin": {}})), 150) == "root-3"
         await asyncio.sleep(2)  # the load goes on a little with certificates of the new root alone
     assert outside.root_pem not in (await scene.desk.bundle()).roots
     none_failed(result, at_least=2000)

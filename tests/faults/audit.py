@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from cli.embedded.lifecycle import CLUSTER
-from cli.kubernetes.api import Api
+from cli.kubernetes.api_client import Api
 from services.ingestor.core.kinds import WatchedKind, kinds
 from services.ingestor.core.log_diff import KnownObject, compare
 from services.ingestor.core.object_index import ObjectIndex

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from cli.kubernetes.api import Manifest
+from cli.kubernetes.api_client import Manifest
 from tests.faults.fault import NO_ELECTION, Fault, Inject, Undo
 from tests.faults.scene import CERTIFICATES, SYSTEM, Scene
 from tests.waiting import eventually

@@ -22,8 +22,8 @@ import msgspec
 from cli.embedded import lifecycle
 from cli.embedded.pod_commands import PodCommand
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, connect
-from cli.kubernetes.manifests import Manifest, read_manifests
+from cli.kubernetes.api_client import Api, connect
+from cli.kubernetes.manifest_files import Manifest, read_manifests
 from shared.errors import MeshlogError
 from shared.eventlog.jetstream.nats_connection import LogAccess, NatsConnection
 from shared.eventlog.jetstream.stream_api import call

@@ -16,7 +16,7 @@ import yaml
 from cli.embedded import lifecycle
 from cli.embedded.pod_commands import PodCommand
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, Manifest, connect
+from cli.kubernetes.api_client import Api, Manifest, connect
 from deploy.install.service_workloads import NATS_SECRET
 from shared.eventlog.jetstream.nats_connection import NatsConnection, NatsSession
 from shared.eventlog.jetstream.stream_api import call

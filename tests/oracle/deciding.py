@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from tests.oracle.meshes import Offered
 from tests.oracle.smi import Ask, Cluster, Name
 
@@ -20,9 +20,9 @@ def identity_of(account: Name) -> str:
     return f"spiffe://cluster.local/ns/{account[0]}/sa/{account[1]}"
 
 
-def request_of(ask: Ask) -> Request:
+def request_of(ask: Ask) -> HttpRequest:
     """The same request for the interpreter."""
-    return Request(method=ask.method, path=ask.path, headers=ask.headers)
+    return HttpRequest(method=ask.method, path=ask.path, headers=ask.headers)
 
 
 def expected(

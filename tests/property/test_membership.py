@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.cluster.connectivity import _member  # pyright: ignore[reportPrivateUsage]
-from cli.kubernetes.api import Api
-from cli.migrate.surroundings import Scene
+from cli.kubernetes.api_client import Api
+from cli.migrate.context import MigrationContext
 from deploy.install.profile import Profile
 from deploy.install.webhooks import webhook
 from services.ca.core.cluster_state import ClusterState
@@ -87,7 +87,7 @@ def told(labels: dict[str, str]) -> bool:
 def moved(labels: dict[str, str]) -> bool:
     """By `meshlog migrate`, which asks for members of any mesh."""
     namespace = {"kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}
-    return Scene([namespace], complete=True).is_member("shop")
+    return MigrationContext([namespace], complete=True).is_member("shop")
 
 
 def left(labels: dict[str, str]) -> bool:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from cli.arrival.recorded import Recorder
-from cli.arrival.rollout import Tracker
+from cli.arrival.tracker import Tracker
 from cli.arrival.wait import arrived
 from cli.history.archive import About
-from cli.history.source import Source
-from cli.kubernetes.api import Api, Applied, Manifest
+from cli.history.log_source import LogSource
+from cli.kubernetes.api_client import Api, AppliedObject, Manifest
 from shared.errors import MeshlogError
 from shared.eventlog.protocol import Record
 from shared.records import chunked_payload
@@ -188,7 +188,7 @@ class Person:
         self._chance = chance
         self._tell = tell
         stream = logs.stream
-        self._source = Source(
+        self._source = LogSource(
             about=About(
                 cluster=objects.CLUSTER,
                 prefix=STREAMS.prefix,
@@ -224,7 +224,9 @@ class Person:
         }  # fmt: skip
         api = cast("Api", LivingApi(self._cluster))
         recorder = Recorder(api, self._source.events, STREAMS, objects.CLUSTER, HOME)
-        applied = Applied(kind=kind, namespace=namespace, name=name, uid="", resource_version="", manifest=manifest)
+        applied = AppliedObject(
+            kind=kind, namespace=namespace, name=name, uid="", resource_version="", manifest=manifest
+        )
         async with asyncio.timeout(PATIENCE):
             sequence = await recorder.sequence([applied])
         if not sequence:

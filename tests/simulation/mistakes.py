@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cli.arrival.rollout import Tracker
+from cli.arrival.tracker import Tracker
 from services.compiler.core.compiler import Compiler
 from services.compiler.log import publisher
 from services.ingestor.core import decide

@@ -61,20 +61,20 @@ def main(argv: Sequence[str]) -> int:
 
 def _rotate(options: argparse.Namespace) -> int:
     from cli.certificates import roots
-    from cli.certificates.rotation import Rotation, Wish
+    from cli.certificates.rotation import RootRotation, RotationGoal
 
     provider = roots.provider_of(options.provider, options.set) if options.provider else None
 
     async def walk(deadline: Deadline) -> int:
-        async with roots.desk() as desk:
+        async with roots.certificate_client() as desk:
             await desk.bundle()
             await desk.roots()
             deadline.lift()
-            rotation = Rotation(desk, lambda sentence: output.line(sentence, flush=True))
+            rotation = RootRotation(desk, lambda sentence: output.line(sentence, flush=True))
             if options.back:
                 name = await rotation.back()
             else:
-                name = await rotation.forward(Wish(provider=provider, trust_domain=options.trust_domain))
+                name = await rotation.forward(RotationGoal(provider=provider, trust_domain=options.trust_domain))
         output.line(f"{name} signs, and is the only root that is trusted")
         return 0
 
@@ -88,7 +88,7 @@ def _rotate(options: argparse.Namespace) -> int:
 async def _read(options: argparse.Namespace) -> list[dict[str, Any]]:
     from cli.certificates import roots, table
 
-    async with roots.desk() as desk:
+    async with roots.certificate_client() as desk:
         match options.verb:
             case "list":
                 return await table.listing(desk)

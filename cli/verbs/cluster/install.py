@@ -21,7 +21,7 @@ Printed passwords and certificates of the log are new each time: print once, app
 
 def main(argv: Sequence[str]) -> int:
     """Print the objects of an installation, or apply them and wait."""
-    from cli.cluster.options import SETTINGS_EPILOG, add_installation, profile
+    from cli.cluster.installation_options import SETTINGS_EPILOG, add_installation, profile
     from cli.cluster.target import add_target
 
     parser = argparse.ArgumentParser(
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _apply(options: argparse.Namespace, deadline: Deadline) -> None:
     from cli.cluster import installation
-    from cli.cluster.options import profile
+    from cli.cluster.installation_options import profile
     from cli.cluster.target import session
 
     def progress(text: str) -> None:

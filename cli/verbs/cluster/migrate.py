@@ -11,7 +11,7 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.migrate.surroundings import Advice
+    from cli.migrate.context import Advice
     from cli.terminal.deadline import Deadline
 
 _EPILOG = """\
@@ -27,7 +27,7 @@ docs/migrate-from-osm.md has the whole way.
 def main(argv: Sequence[str]) -> int:
     """Print advice; 0 whatever it says, because it was asked for advice."""
     from cli.cluster.target import add_target
-    from cli.migrate.surroundings import VERDICTS
+    from cli.migrate.context import VERDICTS
 
     parser = argparse.ArgumentParser(
         prog="meshlog migrate",
@@ -62,7 +62,7 @@ def _told(advice: list[Advice], options: argparse.Namespace) -> int:
 
 async def _advice(options: argparse.Namespace) -> list[Advice]:
     from cli.cluster.target import session
-    from cli.kubernetes.manifests import Manifest, read_manifests
+    from cli.kubernetes.manifest_files import Manifest, read_manifests
     from cli.migrate import advice, inventory
 
     if options.filename:
@@ -78,7 +78,7 @@ async def _advice(options: argparse.Namespace) -> list[Advice]:
 
 
 def _show(found: list[Advice], *, of: int) -> None:
-    from cli.migrate.surroundings import VERDICTS
+    from cli.migrate.context import VERDICTS
 
     for verdict in VERDICTS:
         rows = [one for one in found if one.verdict == verdict]

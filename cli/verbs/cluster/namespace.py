@@ -54,24 +54,24 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    from cli.cluster import membership
+    from cli.cluster import namespace_membership
     from cli.cluster.target import session
 
     async with session(options) as api:
         if options.action == "list":
-            found = await membership.members(api, "" if options.all_meshes else options.mesh_name)
+            found = await namespace_membership.members(api, "" if options.all_meshes else options.mesh_name)
             _show(found, options.output)
             return
         for name in options.names:
             if options.action == "add":
                 injection = not options.disable_sidecar_injection
-                await membership.add(api, name, options.mesh_name, injection=injection)
+                await namespace_membership.add(api, name, options.mesh_name, injection=injection)
                 output.line(f"namespace {name} is a member of {options.mesh_name}")
             elif options.action == "remove":
-                await membership.remove(api, name, options.mesh_name)
+                await namespace_membership.remove(api, name, options.mesh_name)
                 output.line(f"namespace {name} has left {options.mesh_name}")
             else:
-                await membership.ignore(api, name)
+                await namespace_membership.ignore(api, name)
                 output.line(f"namespace {name} is ignored")
 
 

@@ -19,7 +19,7 @@ example:
 
 def main(argv: Sequence[str]) -> int:
     """Apply what this build says, delete what nothing needs any more, and wait."""
-    from cli.cluster.options import SETTINGS_EPILOG, add_installation
+    from cli.cluster.installation_options import SETTINGS_EPILOG, add_installation
     from cli.cluster.target import add_target
 
     parser = argparse.ArgumentParser(
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _upgrade(options: argparse.Namespace, deadline: Deadline) -> None:
     from cli.cluster import installation
-    from cli.cluster.options import profile
+    from cli.cluster.installation_options import profile
     from cli.cluster.target import session
 
     def progress(text: str) -> None:

@@ -10,7 +10,7 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.cluster.check import Check
+    from cli.cluster.connectivity_check import ConnectivityCheck
 
 _PEERS = "the Kubernetes API or the log"
 _EPILOG = """\
@@ -82,8 +82,8 @@ async def _control_plane(options: argparse.Namespace) -> int:
     from cli.cluster.target import log_of, session
     from cli.health.checks import judged
     from cli.health.collect import look
-    from cli.health.output import as_json, headline, well
-    from cli.history.source import opened
+    from cli.health.findings_output import as_json, headline, well
+    from cli.history.log_source import opened
 
     log = log_of(options)
     facts = await look(
@@ -108,21 +108,21 @@ async def _control_plane(options: argparse.Namespace) -> int:
     return 0 if well(results) else 1
 
 
-async def _checks(options: argparse.Namespace) -> list[Check]:
+async def _checks(options: argparse.Namespace) -> list[ConnectivityCheck]:
     from cli.cluster.target import log_of, session
 
     async with session(options) as api:
-        from cli.calls.matching import Request, target_of
+        from cli.calls.matching import HttpRequest, target_of
         from cli.cluster import connectivity
 
-        wanted = connectivity.Wanted(
+        wanted = connectivity.ConnectivityQuery(
             caller=options.from_pod,
             pod=options.to_pod,
             service=options.to_service,
             host=options.to_ext_host,
             port=options.to_port,
             protocol=options.app_protocol.lower(),
-            request=Request(method=options.method.upper(), path=target_of(options.method.upper(), options.path)),
+            request=HttpRequest(method=options.method.upper(), path=target_of(options.method.upper(), options.path)),
         )
         names = {"mesh_name": options.mesh_name, "mesh_namespace": options.mesh_namespace}
         return await connectivity.verify(api, wanted, **names, log=log_of(options))

@@ -14,9 +14,9 @@ from cli.terminal import output
 from cli.terminal.deadline import TIMED_OUT, Deadline, add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.arrival.rollout import Rollout
-    from cli.history.source import Source
-    from cli.kubernetes.api import Api, Applied, Manifest
+    from cli.arrival.tracker import Rollout
+    from cli.history.log_source import LogSource
+    from cli.kubernetes.api_client import Api, AppliedObject, Manifest
 
 
 _EPILOG = """\
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     add_timeout(parser, 30.0)
     options = parser.parse_args(argv)
 
-    from cli.kubernetes.manifests import read_manifests
+    from cli.kubernetes.manifest_files import read_manifests
 
     manifests: list[Manifest] = [one for path in options.filename for one in read_manifests(path)]
     mark_together(manifests)
@@ -57,12 +57,12 @@ async def _apply(manifests: list[Manifest], deadline: Deadline, *, wait: bool) -
     """Apply; with `wait` wait for all of it to arrive."""
     from cli.embedded import lifecycle
     from cli.kubernetes import kubeconfig
-    from cli.kubernetes.api import connect
+    from cli.kubernetes.api_client import connect
 
     lifecycle.running()
     began, until, seconds = time.time_ns(), time.monotonic() + deadline.left, deadline.seconds
     async with connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as api:
-        applied: list[Applied] = []
+        applied: list[AppliedObject] = []
         try:
             async with asyncio.timeout(deadline.left):
                 for manifest in manifests:
@@ -79,12 +79,12 @@ async def _apply(manifests: list[Manifest], deadline: Deadline, *, wait: bool) -
         return await arrival(api, applied, began, until, seconds)
 
 
-async def arrival(api: Api, applied: Sequence[Applied], began: int, until: float, seconds: float) -> int:
+async def arrival(api: Api, applied: Sequence[AppliedObject], began: int, until: float, seconds: float) -> int:
     """Wait for the change set, and nothing else, to arrive; the exit code. `until`: a time of the monotonic clock."""
     from cli.arrival.recorded import Recorder
     from cli.arrival.wait import arrived
     from cli.embedded import lifecycle
-    from cli.history.source import NO_LOG, opened
+    from cli.history.log_source import NO_LOG, opened
     from shared.errors import BadInputError
     from shared.eventlog.protocol import EventLogError
 
@@ -107,7 +107,9 @@ async def arrival(api: Api, applied: Sequence[Applied], began: int, until: float
     return TIMED_OUT
 
 
-async def _tell(source: Source, applied: Sequence[Applied], found: Rollout | None, began: int, seconds: float) -> int:
+async def _tell(
+    source: LogSource, applied: Sequence[AppliedObject], found: Rollout | None, began: int, seconds: float
+) -> int:
     """Print how far it came; the exit code."""
     from cli.arrival.wait import BAD_INPUT, REFUSED, exit_code, left_out
     from cli.state.mesh_status import pinned

@@ -9,8 +9,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from cli.demo.report import Report
-from cli.demo.view import View
+from cli.demo.display import Display
+from cli.demo.report import DemoReport
 from cli.terminal import output
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the mesh up afterwards (`meshlog down` ends it)")
     options = parser.parse_args(argv)
 
-    from cli.demo.view import choose
+    from cli.demo.display import choose
     from cli.embedded import lifecycle
 
     with tempfile.TemporaryDirectory(prefix="meshlog-demo-") as scratch:
@@ -61,12 +61,13 @@ def main(argv: Sequence[str]) -> int:
         return 0 if report.held else 1
 
 
-async def _tell(view: View) -> Report:
-    from cli.demo.story import Story
+async def _tell(view: Display) -> DemoReport:
+    from cli.arrival.attached_mesh import attached
+    from cli.demo.scenario import Scenario
     from cli.embedded import lifecycle
 
-    async with lifecycle.attached() as mesh:
+    async with attached() as mesh:
         await lifecycle.control_plane_available(mesh.api, view.doing)
-        story = Story(mesh, view)
+        story = Scenario(mesh, view)
         await story.tell()
         return story.report

@@ -70,7 +70,7 @@ async def _of_workload(namespace: str, name: str) -> tuple[str, bool]:
     """
     from cli.embedded import lifecycle
     from cli.kubernetes import kubeconfig
-    from cli.kubernetes.api import connect
+    from cli.kubernetes.api_client import connect
 
     async with connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as api:
         listing = await api.get(f"/api/v1/namespaces/{namespace}/pods")

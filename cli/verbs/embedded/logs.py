@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
 
     from cli.embedded import lifecycle
     from cli.kubernetes import kubeconfig
-    from cli.kubernetes.api import ApiRefusedError, connect
+    from cli.kubernetes.api_client import ApiRefusedError, connect
     from cli.verbs.embedded.exec import pod_name
     from shared.errors import BadInputError
 

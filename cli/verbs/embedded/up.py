@@ -79,9 +79,9 @@ def main(argv: Sequence[str]) -> int:
 
 async def _available(progress: Callable[[str], None]) -> None:
     from cli.embedded import lifecycle
-    from cli.kubernetes import api, kubeconfig
+    from cli.kubernetes import api_client, kubeconfig
 
-    async with api.connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as session:
+    async with api_client.connect(kubeconfig.read(lifecycle.state_directory() / lifecycle.KUBECONFIG)) as session:
         await lifecycle.control_plane_available(session, progress)
 
 

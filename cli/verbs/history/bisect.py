@@ -16,7 +16,7 @@ from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.history.timeline import Timeline
-    from cli.replay.trial_cluster import Stage
+    from cli.replay.trial_cluster import TrialCluster
     from cli.terminal.deadline import Deadline
 
 SKIP = 125
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         help="start a mesh of its own, apply these workloads, and put the policy of each version in force there",
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 60.0, "seconds until the first run of COMMAND, which takes as long as it takes")
@@ -67,14 +67,14 @@ def main(argv: Sequence[str]) -> int:
             timeline = Timeline(source)
             if options.devcluster is None:
                 return await _search(timeline, options, None, deadline)
-            from cli.kubernetes.manifests import read_manifests
-            from cli.replay.trial_cluster import Stage
+            from cli.kubernetes.manifest_files import read_manifests
+            from cli.replay.trial_cluster import TrialCluster
 
             workloads = read_manifests(options.devcluster)
             await source.events.bounds()
             deadline.lift()
             with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
-                stage = Stage(Path(folder) / "state")
+                stage = TrialCluster(Path(folder) / "state")
                 try:
                     await stage.open(workloads)
                     return await _search(timeline, options, stage, deadline)
@@ -84,7 +84,9 @@ def main(argv: Sequence[str]) -> int:
     return run(work, options.timeout)
 
 
-async def _search(timeline: Timeline, options: argparse.Namespace, stage: Stage | None, deadline: Deadline) -> int:
+async def _search(
+    timeline: Timeline, options: argparse.Namespace, stage: TrialCluster | None, deadline: Deadline
+) -> int:
     from cli.history.versions import resolve
     from shared.errors import BadInputError
 
@@ -116,7 +118,7 @@ async def _search(timeline: Timeline, options: argparse.Namespace, stage: Stage 
     return 0
 
 
-async def _try(timeline: Timeline, version: int, command: Sequence[str], stage: Stage | None) -> int:
+async def _try(timeline: Timeline, version: int, command: Sequence[str], stage: TrialCluster | None) -> int:
     """Run the command on a version; its exit code."""
     with tempfile.TemporaryDirectory(prefix="meshlog-bisect-") as folder:
         environment = await _laid_out(timeline, version, folder)
@@ -133,7 +135,7 @@ async def _try(timeline: Timeline, version: int, command: Sequence[str], stage: 
 
 async def _laid_out(timeline: Timeline, version: int, folder: str) -> dict[str, str]:
     from cli.history import yaml_text
-    from cli.history.export import export
+    from cli.history.archive_export import export
     from cli.history.timeline import in_force
 
     objects, proxies, log = (os.path.join(folder, name) for name in ("objects.yaml", "proxies", "log"))  # noqa: PTH118

@@ -10,7 +10,7 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.history.changes import Changed
+    from cli.history.changes import ChangedResource
     from cli.history.timeline import Timeline
     from cli.terminal.deadline import Deadline
     from shared.records.snapshot import Snapshot
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--object", default="", metavar="KIND/NS/NAME", help="only this object, line by line")
     parser.add_argument("--proxy", default="", metavar="NS/POD", help="only what this proxy holds, line by line")
     parser.add_argument("--class", dest="workload_class", default="", metavar="CLASS", help="the same of a class")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 60.0)
@@ -126,7 +126,7 @@ async def _all(timeline: Timeline, a: int, b: int) -> int:
     return 0 if found.nothing and not objects else 1
 
 
-def _resources(changes: dict[Changed, list[str]], after: Snapshot) -> None:
+def _resources(changes: dict[ChangedResource, list[str]], after: Snapshot) -> None:
     from cli.history import naming
 
     counts = dict.fromkeys(after.views, 0)

@@ -30,13 +30,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--from", dest="first", default="", metavar="VERSION", help="begin after this version")
     parser.add_argument("--to", dest="last", default="", metavar="VERSION", help="end with this version (default: all)")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 600.0)
     options = parser.parse_args(argv)
 
-    from cli.history.export import export
+    from cli.history.archive_export import export
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
 

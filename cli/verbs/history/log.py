@@ -11,8 +11,8 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.history.source import Source
-    from cli.history.timeline import Happened
+    from cli.history.log_source import LogSource
+    from cli.history.timeline import LoggedEvent
     from cli.terminal.deadline import Deadline
 
 _EPILOG = """\
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-n", "--lines", type=int, default=50, help="so many at most without --since or --after")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it happens")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 60.0, "seconds that all of it may take; with -f until it follows")
@@ -60,7 +60,7 @@ def _pairs(argv: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(argv, ["", *argv], strict=False))
 
 
-async def _print(source: Source, options: argparse.Namespace, deadline: Deadline) -> None:
+async def _print(source: LogSource, options: argparse.Namespace, deadline: Deadline) -> None:
     from cli.history.timeline import Timeline
     from cli.history.versions import parse_moment
     from shared.records.subjects import escape
@@ -76,7 +76,7 @@ async def _print(source: Source, options: argparse.Namespace, deadline: Deadline
         after = max(after, await timeline.since(parse_moment(options.since)) - 1)
     tail = options.lines if not (options.since or options.after) else None
     reached = after
-    kept: list[Happened] = []
+    kept: list[LoggedEvent] = []
     async for item in timeline.history(after=after, until=options.until, subjects=subjects):
         reached = item.sequence
         if not _fits(item, options.who):
@@ -94,22 +94,22 @@ async def _print(source: Source, options: argparse.Namespace, deadline: Deadline
         await _follow(source, subjects, reached, options)
 
 
-async def _follow(source: Source, subjects: str, reached: int, options: argparse.Namespace) -> None:
-    from cli.history.timeline import happened_in
+async def _follow(source: LogSource, subjects: str, reached: int, options: argparse.Namespace) -> None:
+    from cli.history.timeline import logged_event_in
 
     async for record in source.events.follow(start=reached + 1, subjects=subjects):
-        item = happened_in(record)
+        item = logged_event_in(record)
         if item is not None and _fits(item, options.who):
             _show(item, options.output)
 
 
-def _fits(item: Happened, who: str) -> bool:
+def _fits(item: LoggedEvent, who: str) -> bool:
     from cli.history import naming
 
     return who in naming.who(item)
 
 
-def _show(item: Happened, form: str) -> None:
+def _show(item: LoggedEvent, form: str) -> None:
     from cli.history import naming
     from cli.terminal.times import clock
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cli.terminal import output
 
 if TYPE_CHECKING:
-    from cli.replay.verification import Replayed
+    from cli.replay.verification import ReplayOutcome
 
 _MOST_INCONSISTENT = 20
 """Inconsistencies of a version that are printed."""
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
 
     from cli.history.archive_stream import Archive
-    from cli.history.source import collect_rarely, of_archive
+    from cli.history.log_source import collect_rarely, of_archive
     from cli.replay.verification import Replay
 
     collect_rarely()
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     return _tell(outcome, time.monotonic() - began, verify=options.verify)
 
 
-def _tell(outcome: Replayed, seconds: float, *, verify: bool) -> int:
+def _tell(outcome: ReplayOutcome, seconds: float, *, verify: bool) -> int:
     rate = outcome.events / seconds if seconds else 0.0
     found = outcome.difference
     if found is not None:

@@ -11,7 +11,7 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.history.source import Source
+    from cli.history.log_source import LogSource
     from cli.history.timeline import Timeline
     from cli.terminal.deadline import Deadline
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text", help="of --dry-run")
     add_timeout(parser, 30.0)
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     options = parser.parse_args(argv)
@@ -82,7 +82,7 @@ async def _preview(timeline: Timeline, version: int, *, as_json: bool) -> int:
     return 0
 
 
-async def arrival(source: Source, sequence: int, deadline: Deadline, began: float) -> int:
+async def arrival(source: LogSource, sequence: int, deadline: Deadline, began: float) -> int:
     """Wait until the version that holds an event has arrived at every proxy, and say so."""
     from cli.arrival.wait import arrived, exit_code
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--object", default="", metavar="KIND/NS/NAME", help="this object as it was")
     parser.add_argument("--proxy", default="", metavar="NS/POD", help="what this proxy held")
     parser.add_argument("resource", nargs="?", default="", metavar="TYPE/NAME", help="with --proxy: this resource")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 60.0)

@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
         epilog="Look first what that changes: meshlog log --after PINNED_VERSION --kind TrafficTarget",
     )
     add_timeout(parser, 30.0)
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     options = parser.parse_args(argv)

@@ -41,12 +41,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     options = parser.parse_args(argv)
 
-    from cli.calls.matching import Request, target_of
+    from cli.calls.matching import HttpRequest, target_of
     from cli.calls.near_misses import policy_of
     from cli.calls.question import ask, explained
     from cli.offline.compilation import compile_files
 
-    request = Request(
+    request = HttpRequest(
         method=options.method.upper(),
         path=target_of(options.method.upper(), options.path),
         headers=tuple(_header(text) for text in options.header),
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _pin_here() -> str:
     """What pins the mesh of this machine, if one runs and its log answers at once: the files are not about it."""
-    from cli.history.source import LOG_VARIABLE, opened
+    from cli.history.log_source import LOG_VARIABLE, opened
     from cli.state.mesh_status import pinned
     from shared.errors import MeshlogError
 

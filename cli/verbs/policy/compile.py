@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     if options.output == "bootstrap":
         from google.protobuf.json_format import MessageToDict
 
-        from cli.offline.bootstrap import bootstrap, stand_in
+        from cli.offline.static_bootstrap import bootstrap, stand_in
 
         static = bootstrap(snapshot, proxies[0].workload_class, stand_in(options.trust_domain))
         output.json(MessageToDict(static, preserving_proto_field_name=True), indent=2)

@@ -11,11 +11,11 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.history.changes import Changed
-    from cli.history.source import Source
-    from cli.kubernetes.api import Manifest
+    from cli.history.changes import ChangedResource
+    from cli.history.log_source import LogSource
+    from cli.kubernetes.api_client import Manifest
     from cli.plan.draining import Drain
-    from cli.plan.planner import Plan
+    from cli.plan.planner import ChangePlan
     from cli.terminal.deadline import Deadline
 
 _VALIDATED = 5
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--diff", action="store_true", help="show the lines of the sidecars' configuration that change")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 120.0)
@@ -78,8 +78,8 @@ def main(argv: Sequence[str]) -> int:
     from cli.history.object_states import newest_event
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
+    from cli.kubernetes.manifest_files import read_manifests
     from cli.kubernetes.manifest_types import shaped
-    from cli.kubernetes.manifests import read_manifests
     from cli.plan.observed_calls import read_calls
     from cli.plan.planner import plan
 
@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
     return run(work, options.timeout, of="the log or the Kubernetes API" if options.server else "the log")
 
 
-async def _admitted(options: argparse.Namespace, source: Source, put: list[Manifest]) -> list[Manifest]:
+async def _admitted(options: argparse.Namespace, source: LogSource, put: list[Manifest]) -> list[Manifest]:
     """The objects as the API server would keep them; nothing is changed there.
 
     Raises `BadInputError` if the log is behind the API server: a plan on top of it would be of another mesh.
@@ -129,7 +129,7 @@ async def _admitted(options: argparse.Namespace, source: Source, put: list[Manif
         return [await api.dry_run(manifest) for manifest in put]
 
 
-def _refusals(found: Plan, most: int) -> dict[str, str]:
+def _refusals(found: ChangePlan, most: int) -> dict[str, str]:
     from cli.plan.envoy_validation import find_envoy, refusal
 
     envoy = find_envoy()
@@ -140,7 +140,7 @@ def _refusals(found: Plan, most: int) -> dict[str, str]:
     return {name: text for name, text in said.items() if text}
 
 
-def _tell(found: Plan, refusals: dict[str, str]) -> None:
+def _tell(found: ChangePlan, refusals: dict[str, str]) -> None:
     from cli.history.changes import distinct, membership
     from cli.history.naming import type_name
 
@@ -179,7 +179,7 @@ def _some(lines: Iterable[str]) -> None:
         output.line(f"  and {len(listed) - _TOLD} more (-o json)")
 
 
-def _consequences(found: Plan) -> None:
+def _consequences(found: ChangePlan) -> None:
     calls = found.calls
     titled = [("newly allowed", calls.allowed), ("newly denied", calls.denied)]
     if calls.shared:
@@ -201,7 +201,7 @@ def _consequences(found: Plan) -> None:
     output.lines(f"would be left out: {one.key}: {one.sentence} [{one.code}]" for one in found.left_out)
 
 
-def _seen(found: Plan) -> None:
+def _seen(found: ChangePlan) -> None:
     if not found.seen.asked:
         return
     counts = f"{len(found.seen.allowed)} newly allowed, {len(found.seen.denied)} newly denied"
@@ -219,7 +219,7 @@ def drained(drain: Drain) -> str:
     return f"{drain.workload_class}{moves} ({proxies}), listener {drain.listener}: {chains}"
 
 
-def _lines(found: Plan) -> None:
+def _lines(found: ChangePlan) -> None:
     """The lines of the configuration which change, each resource once."""
     from cli.history.changes import distinct
     from cli.history.naming import type_name
@@ -239,7 +239,7 @@ def _lines(found: Plan) -> None:
             return
 
 
-def _diff(found: Plan, change: Changed) -> str:
+def _diff(found: ChangePlan, change: ChangedResource) -> str:
     from cli.history import yaml_text
 
     old = found.before.resources.get((change.type_url, change.name, change.before))
@@ -248,7 +248,7 @@ def _diff(found: Plan, change: Changed) -> str:
     return yaml_text.difference(*sides, names=(f"{found.version}", "planned"))
 
 
-def _as_json(found: Plan, refusals: dict[str, str], *, diff: bool) -> dict[str, Any]:
+def _as_json(found: ChangePlan, refusals: dict[str, str], *, diff: bool) -> dict[str, Any]:
     from cli.history.changes import distinct
     from cli.history.naming import type_name
 

@@ -10,7 +10,7 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.explain.why import Answer, Reason
+    from cli.explain.provenance import Explanation, Reason
     from cli.terminal.deadline import Deadline
 
 _EPILOG = """\
@@ -36,13 +36,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("resource", metavar="TYPE/NAME")
     parser.add_argument("--at", default="HEAD", metavar="VERSION", help="at this version or time (default HEAD)")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 60.0)
     options = parser.parse_args(argv)
 
-    from cli.explain.why import why
+    from cli.explain.provenance import why
     from cli.history.naming import parse_proxy, parse_resource
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
             timeline = Timeline(source)
             proxy = parse_proxy(options.proxy, source.about.cluster)
             version = await resolve(timeline, options.at)
-            snapshot = await timeline.glance(version, proxy)
+            snapshot = await timeline.single_proxy_snapshot(version, proxy)
             if not snapshot.proxies:
                 snapshot = await timeline.snapshot(version)  # to say who else there is
             answer = await why(timeline, snapshot, proxy, type_url, name)
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     return run(work, options.timeout)
 
 
-def _tell(answer: Answer) -> None:
+def _tell(answer: Explanation) -> None:
     from cli.history.naming import line, type_name
 
     resource, proxy = answer.resource, answer.proxy.partition("/")[2]
@@ -108,7 +108,7 @@ def _tell_inconsistent(sentences: Sequence[str]) -> None:
         output.line(f"  and {len(sentences) - 10} more (-o json lists them)")
 
 
-def _as_json(answer: Answer) -> dict[str, Any]:
+def _as_json(answer: Explanation) -> dict[str, Any]:
     def reason(one: Reason) -> dict[str, Any]:
         from cli.history.naming import who
 

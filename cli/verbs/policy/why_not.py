@@ -10,7 +10,7 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.explain.call_history import Call, Otherwise
+    from cli.explain.call_history import CallQuery, DecisionChange
 
 _EPILOG = """\
 FROM and TO are NS/POD (the name of its workload will do), sa:NS/ACCOUNT or svc:NS/SERVICE, as in `meshlog check`; the
@@ -41,31 +41,31 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--path", default="/")
     parser.add_argument("--header", action="append", default=[], metavar="K=V", help="can be repeated")
     parser.add_argument("--at", default="HEAD", metavar="VERSION", help="at this version or time (default HEAD)")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 60.0)
     options = parser.parse_args(argv)
 
-    from cli.calls.matching import Request, target_of
-    from cli.explain.call_history import Call
+    from cli.calls.matching import HttpRequest, target_of
+    from cli.explain.call_history import CallQuery
 
     headers = [text.partition("=") for text in options.header]
     if not all(separator for _, separator, _ in headers):
         parser.error("--header takes NAME=VALUE")
-    request = Request(
+    request = HttpRequest(
         method=options.method.upper(),
         path=target_of(options.method.upper(), options.path),
         headers=tuple((name, value) for name, _, value in headers),
     )
-    call = Call(options.caller, options.called, request, options.port)
+    call = CallQuery(options.caller, options.called, request, options.port)
     return run(lambda _: _answer(options.log, options.at, call), options.timeout)
 
 
-async def _answer(log: str, at: str, call: Call) -> int:
+async def _answer(log: str, at: str, call: CallQuery) -> int:
     from cli.explain.call_history import decide, last_otherwise
     from cli.explain.proxy_reality import remarks
-    from cli.history import source as sources
+    from cli.history import log_source as sources
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
     from cli.state.mesh_status import pinned
@@ -91,7 +91,7 @@ async def _answer(log: str, at: str, call: Call) -> int:
     return 0 if all(answer.allowed for answer in answers) and not doubts else 1
 
 
-def _turn(other: Otherwise) -> None:
+def _turn(other: DecisionChange) -> None:
     """The version that turned the decision, and the event of it that did; without one, all of its events."""
     from cli.history import naming
 

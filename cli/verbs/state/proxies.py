@@ -26,13 +26,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "-o", "--output", choices=["table", "wide", "json"], default="table", help="wide: also edge and class"
     )
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_timeout(parser, 30.0)
     options = parser.parse_args(argv)
 
-    from cli.state.mesh_status import proxy_states, tracked
+    from cli.arrival.log_tracker import tracked
+    from cli.state.mesh_status import proxy_states
 
     async def work(_: Deadline) -> int:
         async with sources.opened(options.log) as source:

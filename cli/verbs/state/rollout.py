@@ -11,8 +11,8 @@ from cli.terminal import output
 from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
-    from cli.arrival.rollout import Rollout, Tracker
-    from cli.history.source import Source
+    from cli.arrival.tracker import Rollout, Tracker
+    from cli.history.log_source import LogSource
     from cli.terminal.deadline import Deadline
 
 _EPILOG = """\
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--wait", action="store_true", help="until it is complete, refused, or the time is over")
     add_timeout(parser, 30.0)
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     options = parser.parse_args(argv)
@@ -51,11 +51,11 @@ def main(argv: Sequence[str]) -> int:
     return run(work, options.timeout)
 
 
-async def _rollout(source: Source, options: argparse.Namespace, deadline: Deadline) -> int:
+async def _rollout(source: LogSource, options: argparse.Namespace, deadline: Deadline) -> int:
+    from cli.arrival.log_tracker import tracked
     from cli.arrival.wait import exit_code, settled
     from cli.history.timeline import Timeline
     from cli.history.versions import resolve
-    from cli.state.mesh_status import tracked
 
     timeline = Timeline(source)
     version = await resolve(timeline, options.version or "HEAD")

@@ -15,10 +15,10 @@ from cli.terminal.deadline import add_timeout, run
 
 if TYPE_CHECKING:
     from cli.health.collect import Opening, Session
-    from cli.health.facts import Facts, LogFacts
-    from cli.health.finding import Result
-    from cli.history.source import Source
-    from cli.kubernetes.api import Api
+    from cli.health.facts import HealthFacts, LogFacts
+    from cli.health.finding import CheckResult
+    from cli.history.log_source import LogSource
+    from cli.kubernetes.api_client import Api
 
 _EVERY = 1.0
 """Seconds between two looks of --watch."""
@@ -35,7 +35,7 @@ examples:
 """
 
 
-class _Place(msgspec.Struct, frozen=True):
+class _StatusTarget(msgspec.Struct, frozen=True):
     """Whose status is asked for."""
 
     session: Session | None
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("-w", "--watch", action="store_true", help="look again each second until Ctrl-C")
     add_timeout(parser, 10.0, "seconds that a look may take")
     from cli.cluster.target import add_target
-    from cli.history import source as sources
+    from cli.history import log_source as sources
 
     sources.add_arguments(parser)
     add_target(parser)
@@ -70,15 +70,15 @@ def main(argv: Sequence[str]) -> int:
     return _look(options, place)
 
 
-def _place(options: argparse.Namespace) -> _Place:
+def _place(options: argparse.Namespace) -> _StatusTarget:
     """The mesh that the arguments mean; raises `BadInputError` if none was named and none runs here."""
     from cli.cluster.target import log_of, session
     from cli.embedded import lifecycle
 
     def opened(where: str) -> Opening:
-        from cli.history import source as sources
+        from cli.history import log_source as sources
 
-        def opening(within: float) -> AbstractAsyncContextManager[Source]:
+        def opening(within: float) -> AbstractAsyncContextManager[LogSource]:
             return sources.opened(where, within=within)
 
         return opening
@@ -88,16 +88,16 @@ def _place(options: argparse.Namespace) -> _Place:
 
     named = options.kubeconfig is not None or bool(options.context)
     if options.log:
-        return _Place(asked if named else None, opened(options.log))
+        return _StatusTarget(asked if named else None, opened(options.log))
     if named:
         log = log_of(options)
-        return _Place(asked, None if log is None else opened(log))
+        return _StatusTarget(asked, None if log is None else opened(log))
     found = lifecycle.running()
     options.kubeconfig = lifecycle.state_directory() / lifecycle.KUBECONFIG
-    return _Place(asked, opened(""), found["listeners"], str(options.kubeconfig))
+    return _StatusTarget(asked, opened(""), found["listeners"], str(options.kubeconfig))
 
 
-def _look(options: argparse.Namespace, place: _Place) -> int:
+def _look(options: argparse.Namespace, place: _StatusTarget) -> int:
     from cli.health.collect import LOOK_GRACE
 
     cache: dict[int, bool] = {}
@@ -109,10 +109,10 @@ def _look(options: argparse.Namespace, place: _Place) -> int:
         time.sleep(_EVERY)
 
 
-async def _once(options: argparse.Namespace, place: _Place, cache: dict[int, bool]) -> int:
+async def _once(options: argparse.Namespace, place: _StatusTarget, cache: dict[int, bool]) -> int:
     from cli.health.checks import judged
     from cli.health.collect import look
-    from cli.health.output import well
+    from cli.health.findings_output import well
 
     facts = await look(
         place.session,
@@ -135,8 +135,8 @@ async def _once(options: argparse.Namespace, place: _Place, cache: dict[int, boo
     return 0 if well(results) else 1
 
 
-def _as_json(facts: Facts, results: Sequence[Result]) -> dict[str, Any]:
-    from cli.health.output import as_json
+def _as_json(facts: HealthFacts, results: Sequence[CheckResult]) -> dict[str, Any]:
+    from cli.health.findings_output import as_json
 
     cluster = facts.cluster
     services = [
@@ -184,8 +184,8 @@ def _of_log(log: LogFacts) -> dict[str, Any]:
     }
 
 
-def _table(facts: Facts, results: Sequence[Result], place: _Place) -> None:
-    from cli.health.output import headline, tell
+def _table(facts: HealthFacts, results: Sequence[CheckResult], place: _StatusTarget) -> None:
+    from cli.health.findings_output import headline, tell
     from cli.verbs.state.proxies import table
 
     log, cluster = facts.log, facts.cluster

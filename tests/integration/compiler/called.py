@@ -12,7 +12,7 @@ from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from google.protobuf.json_format import ParseDict
 
-from cli.offline.bootstrap import bootstrap
+from cli.offline.static_bootstrap import bootstrap
 from services.compiler.core.offline import compile_events
 from services.injector.core.proxy_bootstrap import bootstrap as injected
 from shared.records.events import Event

@@ -16,7 +16,7 @@ from envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2 impor
 from envoy.extensions.filters.listener.http_inspector.v3.http_inspector_pb2 import HttpInspector
 from google.protobuf.json_format import MessageToJson, ParseDict
 
-from cli.offline.bootstrap import Material
+from cli.offline.static_bootstrap import TlsMaterial
 from services.compiler.envoy_names import DENIED
 from services.injector.core.proxy_bootstrap import bootstrap as injected
 from tests.programs import envoy_binary
@@ -46,7 +46,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
 
-    def issue(self, namespace: str, account: str) -> Material:
+    def issue(self, namespace: str, account: str) -> TlsMaterial:
         """What the edge would give to a pod of a service account."""
         key = ec.generate_private_key(ec.SECP256R1())
         uri = f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{account}"
@@ -59,7 +59,7 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         pem = serialization.Encoding.PEM
-        return Material(
+        return TlsMaterial(
             key=private.decode(),
             chain=certificate.public_bytes(pem).decode(),
             roots=self.root.public_bytes(pem).decode(),

@@ -24,7 +24,7 @@ from envoy.config.listener.v3.listener_components_pb2 import ListenerFilter
 from envoy.config.listener.v3.listener_pb2 import AdditionalAddress, Listener
 from envoy.extensions.filters.listener.proxy_protocol.v3.proxy_protocol_pb2 import ProxyProtocol
 
-from cli.offline.bootstrap import Material, bootstrap
+from cli.offline.static_bootstrap import TlsMaterial, bootstrap
 from services.compiler.core.offline import compile_events
 from services.compiler.envoy_names import INBOUND_LISTENER, MESH_PROTOCOL
 from services.compiler.mesh_state import MeshSettings
@@ -90,7 +90,7 @@ class Running(NamedTuple):
     proxy: Proxy
     outbound: int
     """Port that its sidecar takes connections of the application at."""
-    material: Material
+    material: TlsMaterial
 
 
 class Realised:

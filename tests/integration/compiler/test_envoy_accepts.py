@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.json_format import MessageToJson
 from hypothesis import HealthCheck, given, settings
 
-from cli.offline.bootstrap import Material, bootstrap, stand_in
+from cli.offline.static_bootstrap import TlsMaterial, bootstrap, stand_in
 from services.compiler.core.offline import compile_events
 from shared.projected_objects import ServicePort
 from shared.records.events import Event
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.envoy
 
 
 @pytest.fixture(scope="module")
-def material() -> Material:
+def material() -> TlsMaterial:
     return stand_in("cluster.local")
 
 
@@ -68,7 +68,7 @@ def everything() -> list[Event]:
     ]
 
 
-def validate(snapshot: Snapshot, workload_class: str, material: Material, directory: Path) -> str:
+def validate(snapshot: Snapshot, workload_class: str, material: TlsMaterial, directory: Path) -> str:
     path = directory / "bootstrap.json"
     path.write_text(MessageToJson(bootstrap(snapshot, workload_class, material), preserving_proto_field_name=True))
     done = subprocess.run(
@@ -84,7 +84,7 @@ def validate(snapshot: Snapshot, workload_class: str, material: Material, direct
 @pytest.mark.parametrize(
     ("permissive", "egress"), [(False, False), (True, True)], ids=["SMI mode", "permissive mode with egress"]
 )
-def test_envoy_accepts_every_view(permissive: bool, egress: bool, material: Material, tmp_path: Path) -> None:  # noqa: FBT001
+def test_envoy_accepts_every_view(permissive: bool, egress: bool, material: TlsMaterial, tmp_path: Path) -> None:  # noqa: FBT001
     snapshot = compile_events([*everything(), objects.mesh_config(permissive=permissive, egress=egress)])
     assert len(snapshot.views) == (3 if permissive else 5), "in permissive mode accounts share views"
     for workload_class in sorted(snapshot.views):
@@ -97,7 +97,7 @@ def test_envoy_accepts_every_view(permissive: bool, egress: bool, material: Mate
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(mesh=meshes())
-def test_envoy_accepts_every_view_of_random_meshes(mesh: Mesh, material: Material, tmp_path: Path) -> None:
+def test_envoy_accepts_every_view_of_random_meshes(mesh: Mesh, material: TlsMaterial, tmp_path: Path) -> None:
     snapshot = compile_events(mesh.events)
     for workload_class in sorted(snapshot.views):
         assert validate(snapshot, workload_class, material, tmp_path) == "", workload_class

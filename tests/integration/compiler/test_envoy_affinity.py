@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
-from cli.offline.bootstrap import bootstrap
+from cli.offline.static_bootstrap import bootstrap
 from services.compiler.core.offline import compile_events
 from shared.projected_objects import ServicePort
 from shared.records.events import Event

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.offline.bootstrap import bootstrap
+from cli.offline.static_bootstrap import bootstrap
 from services.compiler.core.offline import compile_events
 from services.compiler.mesh_state import MeshSettings
 from shared.projected_objects import EndpointSlice, Meta, ServicePort, SliceEndpoint, SlicePort, TargetRef

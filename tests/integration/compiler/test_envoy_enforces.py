@@ -15,7 +15,7 @@ from aiohttp import ClientSession, web
 from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 
-from cli.offline.bootstrap import bootstrap
+from cli.offline.static_bootstrap import bootstrap
 from services.compiler.core.offline import compile_events
 from services.injector.core.denial_response import BODY
 from shared.records.snapshot import Snapshot

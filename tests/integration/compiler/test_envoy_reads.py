@@ -19,8 +19,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     HttpConnectionManager,
 )
 
-from cli.calls.http_routing import Refused, received
-from cli.calls.matching import Request
+from cli.calls.http_routing import RefusedRequest, received
+from cli.calls.matching import HttpRequest
 from cli.calls.request_head import METHODS
 from services.compiler.render.clusters import address
 from services.compiler.render.packing import packed
@@ -93,7 +93,7 @@ async def readers(directory: Path) -> AsyncGenerator[dict[str, tuple[int, HttpCo
         yield found
 
 
-async def read(port: int, requests: Sequence[Request]) -> list[str]:
+async def read(port: int, requests: Sequence[HttpRequest]) -> list[str]:
     """What Envoy makes of requests: status, or path and host."""
     answers = [""] * len(requests)
     todo = iter(range(len(requests)))
@@ -121,34 +121,34 @@ async def read(port: int, requests: Sequence[Request]) -> list[str]:
     return answers
 
 
-def ours(request: Request, found: HttpConnectionManager) -> str:
+def ours(request: HttpRequest, found: HttpConnectionManager) -> str:
     """What the prediction makes of a request."""
     made = received(request, found, None)
-    return made.status if isinstance(made, Refused) else f"{made.path} {made.values('host')[0]}"
+    return made.status if isinstance(made, RefusedRequest) else f"{made.path} {made.values('host')[0]}"
 
 
-def generated(choice: random.Random, count: int) -> list[Request]:
+def generated(choice: random.Random, count: int) -> list[HttpRequest]:
     """Requests for paths that are made of what parsers disagree about."""
     paths = ["/" + "".join(choice.choice(PARTS) for _ in range(choice.randrange(1, 14))) for _ in range(count)]
-    return [Request(path=path, headers=(("host", "h"),)) for path in paths]
+    return [HttpRequest(path=path, headers=(("host", "h"),)) for path in paths]
 
 
-def heads() -> list[Request]:
+def heads() -> list[HttpRequest]:
     """Requests with odd methods, targets and hosts."""
     host = (("host", "h"),)
     return [
         *(
-            Request(method=method, path="/", headers=host)
+            HttpRequest(method=method, path="/", headers=host)
             for method in (*sorted(METHODS), "get", "FOO", "QUERY", "PRI")
         ),
         *(
-            Request(method=method, path=target, headers=host)
+            HttpRequest(method=method, path=target, headers=host)
             for target in TARGETS
             for method in ("GET", "OPTIONS", "CONNECT")
         ),
-        *(Request(path="/", headers=(("host", value),)) for value in HOSTS),
-        *(Request(path="/", headers=(*host, (name, "a"))) for name in ("x y", "x(y", "x:y", "x%y", "\xe9")),
-        *(Request(path="/", headers=(*host, ("x", value))) for value in ("a\x01", "a\x7f", "a\x00b", "\xe9\xff")),
+        *(HttpRequest(path="/", headers=(("host", value),)) for value in HOSTS),
+        *(HttpRequest(path="/", headers=(*host, (name, "a"))) for name in ("x y", "x(y", "x:y", "x%y", "\xe9")),
+        *(HttpRequest(path="/", headers=(*host, ("x", value))) for value in ("a\x01", "a\x7f", "a\x00b", "\xe9\xff")),
     ]
 
 

@@ -14,8 +14,8 @@ import pytest
 from nats.errors import Error as NatsError
 
 from cli.__main__ import main
+from cli.history.log_source import opened
 from cli.history.pin import pin_to
-from cli.history.source import opened
 from cli.history.timeline import Timeline
 from cli.state.mesh_status import pinned
 from deploy.nats import PEOPLE, NatsConfig, service_users

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cli.kubernetes import kubeconfig as access
-from cli.kubernetes.api import Api, Manifest, connect
+from cli.kubernetes.api_client import Api, Manifest, connect
 from deploy.install.profile import Profile
 from deploy.install.roles import roles
 from services.ingestor.app import App

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cli.kubernetes import kubeconfig as access
-from cli.kubernetes.api import Api, Manifest, connect
+from cli.kubernetes.api_client import Api, Manifest, connect
 from deploy.install.control_plane import Profile, webhook
 from deploy.install.webhooks import validator
 from services.injector.http.webhook import PATH, VALIDATION_PATH

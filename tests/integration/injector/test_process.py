@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.kubernetes import kubeconfig as access
-from cli.kubernetes.api import Api, connect
+from cli.kubernetes.api_client import Api, connect
 from deploy.install.control_plane import Profile, webhook
 from shared.projected_objects import ANNOTATION_INJECTION, ANNOTATION_SIDECAR, LABEL_MONITORED_BY
 from tests.apiservers import KINDS, apiserver

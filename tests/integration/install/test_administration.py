@@ -11,14 +11,14 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from cli.calls.matching import Request
-from cli.cluster import connectivity, installation, membership
-from cli.health import cluster
+from cli.calls.matching import HttpRequest
+from cli.cluster import connectivity, installation, namespace_membership
+from cli.health import cluster_facts
 from cli.health.checks import judged
-from cli.health.facts import Facts
-from cli.health.finding import Result
+from cli.health.facts import HealthFacts
+from cli.health.finding import CheckResult
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, connect
+from cli.kubernetes.api_client import Api, connect
 from cli.migrate import inventory
 from deploy.devcluster.apiserver import ApiServer
 from deploy.install.control_plane import control_plane
@@ -57,31 +57,31 @@ async def metadata(api: Api, name: str) -> dict[str, Any]:
 
 async def test_a_namespace_joins_and_leaves_without_a_trace(api: Api) -> None:
     before = await metadata(api, "shop")
-    await membership.add(api, "shop", "meshlog", injection=True)
+    await namespace_membership.add(api, "shop", "meshlog", injection=True)
     joined = await metadata(api, "shop")
     assert joined["labels"]["openservicemesh.io/monitored-by"] == "meshlog"
     assert joined["annotations"]["openservicemesh.io/sidecar-injection"] == "enabled"
-    assert [one["namespace"] for one in await membership.members(api, "meshlog")] == ["shop"]
-    await membership.remove(api, "shop", "meshlog")
+    assert [one["namespace"] for one in await namespace_membership.members(api, "meshlog")] == ["shop"]
+    await namespace_membership.remove(api, "shop", "meshlog")
     after = await metadata(api, "shop")
     assert (after["labels"], after.get("annotations") or {}) == (before["labels"], {})
 
 
 async def test_an_ignored_or_foreign_namespace_does_not_join(api: Api) -> None:
-    await membership.ignore(api, "shop")
+    await namespace_membership.ignore(api, "shop")
     with pytest.raises(BadInputError, match="carries the label"):
-        await membership.add(api, "shop", "meshlog", injection=True)
-    await membership.add(api, "home", "other", injection=False)
+        await namespace_membership.add(api, "shop", "meshlog", injection=True)
+    await namespace_membership.add(api, "home", "other", injection=False)
     with pytest.raises(BadInputError, match="member of 'other'"):
-        await membership.add(api, "home", "meshlog", injection=True)
+        await namespace_membership.add(api, "home", "meshlog", injection=True)
     with pytest.raises(BadInputError, match="no member of 'meshlog'"):
-        await membership.remove(api, "home", "meshlog")
+        await namespace_membership.remove(api, "home", "meshlog")
     with pytest.raises(BadInputError, match="no namespace of this cluster"):
-        await membership.add(api, "nowhere", "meshlog", injection=True)
+        await namespace_membership.add(api, "nowhere", "meshlog", injection=True)
 
 
-async def health(api: Api) -> dict[str, Result]:
-    facts = Facts(cluster=await cluster.read(api, "meshlog-system", "meshlog"))
+async def health(api: Api) -> dict[str, CheckResult]:
+    facts = HealthFacts(cluster=await cluster_facts.read(api, "meshlog-system", "meshlog"))
     return {one.check: one for one in judged(facts)}
 
 
@@ -171,7 +171,7 @@ SHOP = {
 
 
 async def failed(api: Api, **wanted: Any) -> list[str]:
-    call = connectivity.Wanted("home/buyer", "shop/web")._replace(**wanted)
+    call = connectivity.ConnectivityQuery("home/buyer", "shop/web")._replace(**wanted)
     names = {"mesh_name": "meshlog", "mesh_namespace": "meshlog-system"}
     checks = await connectivity.verify(api, call, **names, log=None)
     return [f"{one.what}: {one.found}" for one in checks if not one.fine]
@@ -181,7 +181,7 @@ async def test_connectivity_is_followed_step_by_step(api: Api) -> None:
     assert (await failed(api))[0].startswith("namespace home: is no member")
     assert (await failed(api))[1] == "pod home/buyer: is not there"
     for name in ("home", "shop"):
-        await membership.add(api, name, "meshlog", injection=True)
+        await namespace_membership.add(api, name, "meshlog", injection=True)
     await put(api, "home", "buyer", "10.244.0.8", sidecar=False)
     await put(api, "shop", "web", "10.244.0.9", sidecar=True)
     first, second = await failed(api)
@@ -198,13 +198,13 @@ async def test_connectivity_is_followed_step_by_step(api: Api) -> None:
     assert "names HTTPRouteGroup shop/routes, which is not there" in denied, "a target whose rules are gone"
     await api.apply(SHOP["routes"])
     assert not await failed(api)
-    (denied,) = await failed(api, request=Request(method="DELETE"))
+    (denied,) = await failed(api, request=HttpRequest(method="DELETE"))
     assert "allows only GET, not DELETE" in denied
 
 
 async def test_connectivity_by_service_port_protocol_and_host(api: Api) -> None:
     for name in ("home", "shop"):
-        await membership.add(api, name, "meshlog", injection=True)
+        await namespace_membership.add(api, name, "meshlog", injection=True)
     await put(api, "home", "buyer", "10.244.0.8", sidecar=True)
     await put(api, "shop", "web", "10.244.0.9", sidecar=True)
     for part in SHOP.values():
@@ -229,7 +229,7 @@ async def test_connectivity_by_service_port_protocol_and_host(api: Api) -> None:
 
 async def test_a_permissive_namespace_is_called_without_a_target(api: Api) -> None:
     for name in ("home", "shop"):
-        await membership.add(api, name, "meshlog", injection=True)
+        await namespace_membership.add(api, name, "meshlog", injection=True)
     await put(api, "home", "buyer", "10.244.0.8", sidecar=True)
     await put(api, "shop", "web", "10.244.0.9", sidecar=True)
     for part in ("service", "slice"):
@@ -267,7 +267,7 @@ async def test_66_pods_that_run_without_a_sidecar_are_named(api: Api) -> None:
     async def told() -> list[str]:
         return [one.sentence for one in (await health(api))["sidecars"].findings]
 
-    await membership.add(api, "shop", "meshlog", injection=True)
+    await namespace_membership.add(api, "shop", "meshlog", injection=True)
     assert not await told()
     await api.apply(pod("shop", "with", sidecar=True))
     out = pod("shop", "out", sidecar=False)

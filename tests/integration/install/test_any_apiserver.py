@@ -11,7 +11,7 @@ import yaml
 
 from cli.cluster import installation
 from cli.kubernetes import kubeconfig as access
-from cli.kubernetes.api import Api, Manifest, connect
+from cli.kubernetes.api_client import Api, Manifest, connect
 from deploy.install.profile import PRESETS
 from tests.apiservers import KINDS, apiserver
 from tests.programs import helm_binary, needs_helm

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, connect
+from cli.kubernetes.api_client import Api, connect
 from deploy.devcluster.launch.mesh_process import start
 
 pytestmark = [pytest.mark.devcluster, pytest.mark.nats, pytest.mark.envoy]

@@ -15,7 +15,7 @@ import yaml
 from cli.cluster import installation
 from cli.embedded.pod_commands import PodCommand
 from cli.kubernetes import kubeconfig
-from cli.kubernetes.api import Api, Manifest, connect
+from cli.kubernetes.api_client import Api, Manifest, connect
 from deploy.devcluster.launch.mesh_process import start
 from tests.e2e.injected import container, part, pod, ready
 from tests.e2e.rows import APPS

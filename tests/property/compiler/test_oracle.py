@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli.calls.path import Sidecars, Way
+from cli.calls.path import CallPath, Sidecars
 from services.compiler.core.offline import compile_events
 from shared.records.snapshot import Snapshot
 from tests.oracle import meshes
@@ -27,7 +27,7 @@ INTRUSIONS = 60
 """Calls past the caller's own sidecar."""
 
 
-def backend_of(way: Way) -> str:
+def backend_of(way: CallPath) -> str:
     return way.cluster.split("|")[1].partition("/")[2]
 
 

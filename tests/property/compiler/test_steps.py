@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli.calls.path import Sidecars, Way
+from cli.calls.path import CallPath, Sidecars
 from services.compiler.core.compiler import Compiler
 from services.compiler.mesh_state import MeshSettings
 from shared.records.events import Event
@@ -98,7 +98,7 @@ class Versions:
         pod = split_key(key)
         return self.clusters[0 if self.clusters[0].get("Pod", *pod) else 1].account(pod)
 
-    def grant(self, account: Name, way: Way, ask: Ask | None) -> bool:
+    def grant(self, account: Name, way: CallPath, ask: Ask | None) -> bool:
         """Whether the policy before or the one after lets it through."""
         return any(cluster.admits(account, split_key(way.pod), way.port, ask) for cluster in self.clusters)
 

@@ -18,9 +18,9 @@ import pytest
 
 from cli.arrival.recorded import Recorder
 from cli.arrival.wait import arrived
-from cli.history.source import Source
+from cli.history.log_source import LogSource
 from cli.history.timeline import Timeline
-from cli.kubernetes.api import Api, Applied, Manifest
+from cli.kubernetes.api_client import Api, AppliedObject, Manifest
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.offline import compile_events
 from services.compiler.log.snapshot_store import SnapshotStore
@@ -85,7 +85,7 @@ class World:
         self.commits, self.keyframes = await self.logs.open(STREAMS.snapshots), await self.logs.open(STREAMS.keyframes)
         self.snapshots = SnapshotStore(self.commits, self.keyframes, STREAMS)
         await self.snapshots.load()
-        self.source: Source = await source_of(self.logs)
+        self.source: LogSource = await source_of(self.logs)
         await self.do("new epoch")
         await self.do("settle")
 
@@ -204,7 +204,9 @@ class World:
         recorder = Recorder(
             cast("Api", LivingApi(self.cluster)), self.source.events, STREAMS, CLUSTER, "meshlog-system"
         )
-        applied = Applied(kind=kind, namespace=namespace, name=name, uid="", resource_version="", manifest=manifest)
+        applied = AppliedObject(
+            kind=kind, namespace=namespace, name=name, uid="", resource_version="", manifest=manifest
+        )
         sequence = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONG):

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cli.history.timeline import Timeline
-from cli.kubernetes.manifests import ObjectId
-from cli.plan.planner import Plan, plan
+from cli.kubernetes.manifest_files import ObjectId
+from cli.plan.planner import ChangePlan, plan
 from shared.errors import BadInputError
 from shared.records.events import Event
 from tests.property.compiler.worlds import applied, flat, histories
@@ -76,7 +76,7 @@ def test_what_is_predicted_is_what_applying_does(batches: list[list[Event]], eve
     asyncio.run(claim())
 
 
-def assert_the_same(narrow: Plan, whole: Plan) -> None:
+def assert_the_same(narrow: ChangePlan, whole: ChangePlan) -> None:
     """Compiling only whom the change can concern says what compiling everybody says."""
     assert narrow.difference == whole.difference
     assert (narrow.calls.allowed, narrow.calls.denied) == (whole.calls.allowed, whole.calls.denied)

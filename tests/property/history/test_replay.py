@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cli.history.archive_stream import Archive
-from cli.history.source import of_archive
+from cli.history.log_source import of_archive
 from cli.history.timeline import Timeline
 from cli.replay.verification import Replay
 from services.compiler.core.offline import compile_events
@@ -73,7 +73,7 @@ def test_any_past_version_is_the_compile_of_the_events_up_to_it(
         whole = await timeline.snapshot(version)
         assert contents(whole) == contents(compile_events(history[:version]))
         for key, proxy in whole.proxies.items():
-            glanced = await timeline.glance(version, key)
+            glanced = await timeline.single_proxy_snapshot(version, key)
             held = whole.views[proxy.workload_class]
             assert glanced.proxies == {key: proxy}
             assert glanced.views == {proxy.workload_class: {kind: names for kind, names in held.items() if names}}

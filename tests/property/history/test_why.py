@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cli.explain.why import why
+from cli.explain.provenance import why
 from cli.history.timeline import Timeline, living
 from services.compiler.core.compiler import Compiler
 from services.compiler.core.explain import ProxyExplanation

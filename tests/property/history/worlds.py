@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from cli.history.archive import About
+from cli.history.archive_export import export
 from cli.history.archive_stream import Archive
-from cli.history.export import export
-from cli.history.source import Source
+from cli.history.log_source import LogSource
 from services.compiler.core.compiler import Compiler
 from services.compiler.log.snapshot_store import SnapshotStore
 from services.compiler.mesh_state import MeshSettings
@@ -42,7 +42,7 @@ async def recorded(
     epochs: Sequence[int] = (),
     clock: Callable[[], int] = time.time_ns,
     meanwhile: tuple[int, Callable[[EventLog], Awaitable[Checkpoint]]] | None = None,
-) -> Source:
+) -> LogSource:
     """The log after these batches; the compiler takes `together` batches a commit, in turn.
 
     An epoch begins with each batch whose index is in `epochs`; before the batch of that index happens what is
@@ -86,11 +86,11 @@ async def recorded(
     return await source_of(logs)
 
 
-async def source_of(logs: MemoryLogs) -> Source:
+async def source_of(logs: MemoryLogs) -> LogSource:
     """A log in memory as a source of history."""
     names = (STREAMS.events, STREAMS.snapshots, STREAMS.keyframes, STREAMS.status, STREAMS.certs)
     found = [await logs.open(name) for name in names]
-    return Source(
+    return LogSource(
         about=ABOUT,
         events=found[0],
         snapshots=found[1],
@@ -102,7 +102,7 @@ async def source_of(logs: MemoryLogs) -> Source:
     )
 
 
-async def exported(source: Source, path: Path, **options: int) -> Archive:
+async def exported(source: LogSource, path: Path, **options: int) -> Archive:
     """The same log as a file, opened."""
     await export(source, path, **options)
     return Archive(path)

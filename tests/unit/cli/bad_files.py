@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from cli.history.archive import MAGIC, NOUNS, About, Block, Contents, State
+from cli.history.archive import MAGIC, NOUNS, About, ArchiveState, Block, Contents
 
 Make = Callable[[Path], Path]
 """Makes it in an empty folder."""
@@ -181,7 +181,7 @@ EXPORTS: dict[str, Make] = {
         "a record of another shape": one_block(items([1, 2])),
         "a subject that is no UTF-8": one_block(zlib.compress(b"\x91\x95\xa1\xff\x01\x01\x80\xc4\x00")),
         "a record with another sequence": one_block(items(item(b"{}", sequence=7))),
-        "states out of order": archive(Contents(ABOUT, {}, [State(9, []), State(3, [])])),
+        "states out of order": archive(Contents(ABOUT, {}, [ArchiveState(9, []), ArchiveState(3, [])])),
         "an event that is none": one_block(items(item(b"{}"))),
         "an event that is deep": one_block(items(item(b"[" * 100_000))),
         "a subject of another kind": one_block(items(item(b"{}", subject="x"))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cli.calls.directory import Directory
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from cli.calls.near_misses import policy_of
 from cli.calls.question import ask, explained
 from services.compiler.core.offline import compile_events
@@ -15,7 +15,7 @@ from shared.records.events import Event
 from tests.unit.compiler import objects
 from tests.unit.compiler.test_withheld import SIZE, one_of, withheld
 
-GET = Request(method="GET", path="/books")
+GET = HttpRequest(method="GET", path="/books")
 
 
 def lines(mesh: list[Event], called: str = "svc:store/store-v1") -> str:

@@ -19,7 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.filters.network.rbac.v3.rbac_pb2 import RBAC as NETWORK_RBAC
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext, UpstreamTlsContext
 
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from cli.calls.path import Sidecars
 from services.compiler.core.offline import compile_events
 from services.compiler.derive.services.protocols import protocol_of
@@ -115,7 +115,7 @@ def test_5_members_of_a_stateful_set_share_no_host_name_and_are_reached_one_by_o
     pods = {"10.244.2.3": "cluster/store/db-0", "10.244.2.4": "cluster/store/db-1"}
     sidecars = Sidecars(snapshot, pods)
     for address, pod in pods.items():
-        (way,) = sidecars.decide("cluster/buy/buyer-0", address, 8080, Request(path="/books")).ways
+        (way,) = sidecars.decide("cluster/buy/buyer-0", address, 8080, HttpRequest(path="/books")).ways
         assert (way.pod, way.passes) == (pod, True)
 
 
@@ -139,9 +139,9 @@ def test_8_overlapping_expressions_of_different_callers_take_nothing_from_each_o
     sidecars = Sidecars(compile_events([*without_policy(), *more]), {})
     for namespace, account, _ in callers.values():
         identity = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
-        assert sidecars.enter(identity, "cluster/store/v1-0", 8080, Request(path="/books/1")).passes
+        assert sidecars.enter(identity, "cluster/store/v1-0", 8080, HttpRequest(path="/books/1")).passes
     assert not sidecars.enter(
-        "spiffe://cluster.local/ns/store/sa/db", "cluster/store/v1-0", 8080, Request(path="/books/")
+        "spiffe://cluster.local/ns/store/sa/db", "cluster/store/v1-0", 8080, HttpRequest(path="/books/")
     ).passes
 
 

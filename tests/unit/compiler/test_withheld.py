@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from cli.calls.matching import Request
+from cli.calls.matching import HttpRequest
 from cli.calls.path import Sidecars
 from services.compiler.core.offline import compile_events
 from shared.projected_objects import ANNOTATION_PERMISSIVE, KINDS, ServicePort, TokenIssuer
@@ -49,7 +49,7 @@ class Call(NamedTuple):
 
 def passes(snapshot: Snapshot, call: Call) -> bool:
     sidecars = Sidecars(snapshot, ADDRESSES)
-    request = Request(method="GET", path=call.path or "/")
+    request = HttpRequest(method="GET", path=call.path or "/")
     if call.host:
         return any(way.passes for way in sidecars.decide("cluster/buy/buyer-0", call.host, 80, request).ways)
     identity = f"spiffe://cluster.local/ns/{call.account.replace('/', '/sa/')}"

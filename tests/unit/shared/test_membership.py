@@ -11,7 +11,7 @@ WRITE_THEM = {
     "shared/membership.py",  # judges them
     "shared/records/withheld.py",  # copies them into the small form of a large Namespace
     "shared/policy/support_matrix.py",  # documents them
-    "cli/cluster/membership.py",  # sets and removes them
+    "cli/cluster/namespace_membership.py",  # sets and removes them
     "cli/cluster/connectivity.py",  # prints the name of one
     "deploy/install/control_plane.py",  # sets one on the mesh's own namespace
 }

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cli.arrival.recorded import Recorder
-from cli.kubernetes.api import Api, Applied, Manifest
+from cli.kubernetes.api_client import Api, AppliedObject, Manifest
 from services.ingestor.core.projection import project
 from shared.errors import BadInputError
 from shared.eventlog.memory import MemoryLog
@@ -75,7 +75,7 @@ class Case:
         if dropped:
             return await self.recorder.sequence([], [TARGET])
         kept = self.server.kept or TARGET
-        applied = Applied(
+        applied = AppliedObject(
             kind=kept["kind"], namespace="shop", name="buy", uid="u1", resource_version="7", manifest=kept
         )
         return await self.recorder.sequence([applied])
@@ -162,7 +162,7 @@ async def test_a_mesh_config_that_is_not_the_meshs_own_has_no_events_and_is_not_
         "spec": {},
     }
     case = Case(config)
-    applied = Applied(
+    applied = AppliedObject(
         kind="MeshConfig", namespace=namespace, name=name, uid="u1", resource_version="7", manifest=config
     )
     assert await asyncio.wait_for(case.recorder.sequence([applied]), 5) == 0

@@ -14,12 +14,13 @@ import msgspec
 import pytest
 
 from cli.__main__ import main
+from cli.arrival.log_tracker import tracked
 from cli.arrival.wait import arrived, exit_code
+from cli.history.log_source import LogSource
 from cli.history.pin import pin_to
-from cli.history.source import Source
 from cli.history.timeline import Timeline
-from cli.kubernetes.api import Api, Applied
-from cli.state.mesh_status import proxy_states, tracked
+from cli.kubernetes.api_client import Api, AppliedObject
+from cli.state.mesh_status import proxy_states
 from cli.state.service_lag import lags
 from cli.verbs.embedded import apply
 from shared.eventlog.memory import MemoryLog
@@ -41,7 +42,7 @@ def changed() -> History:
     return [objects.bookstore(), [objects.deleted(TARGET.kind, TARGET.namespace, TARGET.name)]]
 
 
-async def tell(source: Source, of: Callable[[str, int], TypeStatus | None]) -> list[str]:
+async def tell(source: LogSource, of: Callable[[str, int], TypeStatus | None]) -> list[str]:
     """Each proxy says what `of` gives for its key and the newest version; the proxies."""
     timeline = Timeline(source)
     head = await timeline.head()
@@ -302,20 +303,20 @@ async def test_apply_says_that_the_log_cannot_be_read(
     source = await recorded(changed())
 
     @contextlib.asynccontextmanager
-    async def opened(_where: str) -> AsyncGenerator[Source]:
+    async def opened(_where: str) -> AsyncGenerator[LogSource]:
         raise LogUnavailableError("log/unavailable", "nobody answers")
         yield source
 
-    monkeypatch.setattr("cli.history.source.opened", opened)
+    monkeypatch.setattr("cli.history.log_source.opened", opened)
     assert await wait(5) == 124
     assert "the log cannot be read now" in capsys.readouterr().out
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, source: Source, *, written: int | None) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch, source: LogSource, *, written: int | None) -> None:
     """The log is this one; what was applied is its event `written`, or (None) never gets there."""
 
     @contextlib.asynccontextmanager
-    async def opened(_where: str) -> AsyncGenerator[Source]:
+    async def opened(_where: str) -> AsyncGenerator[LogSource]:
         yield source
 
     async def sequence(*_arguments: object) -> int:
@@ -323,7 +324,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, source: Source, *, written: int | 
             await asyncio.Event().wait()
         return written or 0
 
-    monkeypatch.setattr("cli.history.source.opened", opened)
+    monkeypatch.setattr("cli.history.log_source.opened", opened)
     monkeypatch.setattr("cli.arrival.recorded.Recorder.sequence", sequence)
     monkeypatch.setattr("cli.embedded.lifecycle.CLUSTER", objects.CLUSTER)
 
@@ -331,7 +332,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, source: Source, *, written: int | 
 async def wait(seconds: float, *events: objects.Event) -> int:
     """What the command does once the API has taken these objects."""
     applied = [
-        Applied(kind=one.kind, namespace=one.namespace, name=one.name, uid="", resource_version="", manifest={})
+        AppliedObject(kind=one.kind, namespace=one.namespace, name=one.name, uid="", resource_version="", manifest={})
         for one in events
     ]
     return await apply.arrival(cast("Api", None), applied, time.time_ns(), time.monotonic() + seconds, seconds)

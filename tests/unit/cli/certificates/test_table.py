@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from cli.certificates import table
-from cli.certificates.roots import Desk, Root
+from cli.certificates.roots import CertificateClient, MeshRoot
 from shared.errors import BadInputError
 from shared.eventlog.protocol import Draft
 from shared.identity.spiffe import SpiffeId
@@ -24,14 +24,14 @@ STREAMS = Streams()
 BUYER = SpiffeId("cluster.local", "bookstore", "bookbuyer")
 
 
-class Roots(Desk):
+class Roots(CertificateClient):
     """A desk without an API: the MeshRootCertificates are given."""
 
-    def __init__(self, logs: MemoryLogs, *held: Root) -> None:
+    def __init__(self, logs: MemoryLogs, *held: MeshRoot) -> None:
         super().__init__(None, logs.stream(STREAMS.certs), logs.stream(STREAMS.status), STREAMS)  # type: ignore[arg-type]
         self._held = {root.name: root for root in held}
 
-    async def roots(self) -> dict[str, Root]:
+    async def roots(self) -> dict[str, MeshRoot]:
         return self._held
 
     async def pods(self) -> set[str]:
@@ -111,7 +111,7 @@ async def test_list_shows_the_roots_and_what_each_proxy_holds() -> None:
     for payload in (encode_status(liar), b'{"error": "what a server answers"}', b"\xff"):
         pod = "d" if payload.startswith(b'{"cluster') else "e"
         await logs.stream(STREAMS.status).publish(Draft(STREAMS.status_subject("c", "bookstore", pod), payload))
-    passive = Root("root-2", "passive", "cluster.local", {"builtin": {}})
+    passive = MeshRoot("root-2", "passive", "cluster.local", {"builtin": {}})
     rows = await table.listing(Roots(logs, passive))
     assert [(row["name"], row["state"]) for row in rows if row["what"] == "root"] == [
         ("default", "signs"),

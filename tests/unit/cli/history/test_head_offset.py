@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.__main__ import main
+from cli.history.log_source import LogSource
 from cli.history.pin import going_back
-from cli.history.source import Source
 from cli.history.timeline import Timeline
 from cli.history.versions import resolve
 from shared.records.events import Event
@@ -89,7 +89,7 @@ async def test_what_goes_back_is_told_before_it_does() -> None:
 def test_a_dry_run_changes_nothing_and_prints_what_would_go_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def make() -> Source:
+    async def make() -> LogSource:
         source = await recorded(BAD)
         (await exported(source, tmp_path / "log")).close()
         return source

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cli.demo.story import MANIFESTS
+from cli.demo.scenario import MANIFESTS
+from cli.kubernetes.manifest_files import Manifest, read_manifests
 from cli.kubernetes.manifest_types import shaped
-from cli.kubernetes.manifests import Manifest, read_manifests
 from cli.migrate.advice import advise
-from cli.offline.cluster import cluster_of
+from cli.offline.simulated_cluster import cluster_of
 from cli.plan.sample_requests import samples
 from shared.errors import BadInputError
 from tests.unit.compiler import objects

@@ -19,8 +19,8 @@ import yaml
 import cli
 from cli.__main__ import main
 from cli.catalogue import VERBS
-from cli.demo.report import Check
-from cli.demo.view import Live
+from cli.demo.display import LiveDisplay
+from cli.demo.report import DemoCheck
 from cli.terminal import output
 from shared.eventlog.protocol import Draft
 from shared.records.certificate_records import AuditNote, SigningAnswer, encode
@@ -34,8 +34,8 @@ from tests.unit.compiler import objects
 ROOT = Path(cli.__file__).parent
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b2J\rready\nbuy/forged  in sync\u202e\u2028" + "A" * 9000
 STREAMS = Streams()
-_OUTSIDE = {("demo/view.py", "Console")}
-"""What draws by itself: `Live` escapes what it is told (`test_the_demo_…`)."""
+_OUTSIDE = {("demo/display.py", "Console")}
+"""What draws by itself: `LiveDisplay` escapes what it is told (`test_the_demo_…`)."""
 
 
 def ways_out(path: Path) -> list[str]:
@@ -213,15 +213,15 @@ def test_a_refusal_takes_one_row_of_the_table(hostile_log: Path, capsys: pytest.
 
 def test_certificates_of_a_hostile_log_are_rows(hostile_log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cli.certificates import table
-    from cli.certificates.roots import Desk
+    from cli.certificates.roots import CertificateClient
     from cli.history.archive_stream import Archive
-    from cli.history.source import of_archive
+    from cli.history.log_source import of_archive
     from cli.verbs.cluster import certificate
 
     archive = Archive(hostile_log)
     try:
         source = of_archive(archive)
-        desk = Desk(None, source.certs, source.status, STREAMS)  # type: ignore[arg-type]
+        desk = CertificateClient(None, source.certs, source.status, STREAMS)  # type: ignore[arg-type]
         certificate.tell("audit", asyncio.run(table.audit(desk, 30)))
         certificate.tell("show", [asyncio.run(table.one(desk, "buy/buyer-0"))])
     finally:
@@ -255,8 +255,8 @@ def test_the_demo_shows_details_without_markup_and_escapes() -> None:
     from rich.console import Console
 
     shown = io.StringIO()
-    live = Live(Console(file=shown, force_terminal=True, width=10_000))
-    live.checked(Check(name="[red]x", held=False, figure=1, unit="ms", detail=HOSTILE))
+    live = LiveDisplay(Console(file=shown, force_terminal=True, width=10_000))
+    live.checked(DemoCheck(name="[red]x", held=False, figure=1, unit="ms", detail=HOSTILE))
     live.close()
     text = shown.getvalue()
     assert "[red]x" in text

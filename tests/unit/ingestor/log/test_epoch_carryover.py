@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from cli.history.log_source import LogSource
 from cli.history.pin import pin_to, unpin
-from cli.history.source import Source
 from cli.history.timeline import Timeline
 from cli.state.mesh_status import pinned
 from services.compiler.core.compiler import Compiler
@@ -26,7 +26,7 @@ from tests.unit.ingestor.scripted import ScriptedServer
 from tests.waiting import eventually
 
 
-async def pinned_mesh(server: ScriptedServer, logs: MemoryLogs) -> tuple[MemoryLog, Source]:
+async def pinned_mesh(server: ScriptedServer, logs: MemoryLogs) -> tuple[MemoryLog, LogSource]:
     """A mesh with a split that was made, and rolled back to before it."""
     log = logs.stream(STREAMS.events)
     server.apply_pod("web")

@@ -1,1 +1,0 @@
-"""The table of checks, each over facts that a test makes."""

@@ -1,1 +1,0 @@
-"""Claims about the past: replay, why, plan, rollback."""
