@@ -1,6 +1,6 @@
 """What would have let a denied call through, nearly: which part of which TrafficTarget does not fit it.
 
-The decision itself is read from what the sidecars hold (`sidecars`). Why nothing lets a call through is a question
+`path` decides by the configuration that the sidecars hold. Why nothing lets a call through is a question
 about policy, so it is asked of policy, by the compiler's own queries over the same events.
 """
 

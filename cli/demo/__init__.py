@@ -1,1 +1,1 @@
-"""`meshlog demo`: what happens (`story`), how it looks (`view`), what it found (`report`)."""
+"""`meshlog demo`: its acts (`scenario`), their display (`display`), the results (`report`)."""

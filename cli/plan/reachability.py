@@ -1,6 +1,6 @@
 """Calls that a change newly allows or denies, or shares otherwise, decided by what sidecars are told before and after.
 
-What is asked is in `samples`. Only pairs that the change can concern are asked: the callers and servers whose
+`sample_requests` makes the requests. Only pairs that the change can concern are asked: the callers and servers whose
 configuration differs, with all that have configuration for them.
 """
 

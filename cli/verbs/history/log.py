@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--kind", default="", help="of this kind")
     parser.add_argument("--ns", default="", help="in this namespace")
     parser.add_argument("--name", default="", help="of this name")
-    parser.add_argument("--who", default="", help="by whoever has this in the name of his field manager")
+    parser.add_argument("--who", default="", help="only events whose field manager contains this text")
     parser.add_argument("-n", "--lines", type=int, default=50, help="so many at most without --since or --after")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it happens")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
